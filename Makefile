@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make run` serves mail, `make test` passes the tests.
+# Others: check, bench, soak, format, clean.
+
+PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.13 python3,$(shell command -v $(v) 2>/dev/null)))
+VENV ?= .venv
+BIN = $(VENV)/bin
+PORT_BASE ?= 10000
+DIR ?= var/demo
+export PYTHONPATH := $(CURDIR)
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: run test check bench soak format clean venv
+
+venv: $(VENV)/.done
+
+$(VENV)/.done: setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.11 to 3.13: set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $$($(PYTHON) .ci/requirements.py)
+	@touch $@
+
+run: venv
+	@PORT_BASE=$(PORT_BASE) $(BIN)/python -m mailserver.cli demo --dir $(DIR) --port-base $(PORT_BASE)
+	@exec $(BIN)/twistd -n --pidfile= mailserver --config $(DIR)/mailserver.toml
+
+test: venv
+	$(BIN)/python -m pytest
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: venv
+	$(BIN)/python -m benchmarks
+
+soak: venv
+	$(BIN)/python -m tests.soak
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info var .pytest_cache .mypy_cache .ruff_cache

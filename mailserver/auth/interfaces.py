@@ -1,0 +1,106 @@
+"""Who may log in: the plugin interfaces (zope) and what sessions call (Protocol).
+
+A back end answers two questions: is this the password of this user, and is there such a user. It is asked on the
+reactor's thread and may answer with an awaitable. Optional powers are optional interfaces, offered by implementing
+them too. Nothing here imports Twisted; `auth.plugins` finds the makers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
+
+from attrs import field, frozen
+from zope.interface import Attribute, Interface
+
+from mailserver.sasl.mechanism import Credentials
+from mailserver.types import Secret
+
+
+@frozen
+class User:
+    """An account that exists."""
+
+    name: str
+    """The full name, lower case, as the mail location uses it: "anna@example.test"."""
+    home: str | None = None
+    """Home of the users file, where the mail location asks for `{home}`."""
+    addresses: frozenset[str] = field(factory=frozenset)
+    """Addresses it may send as besides its own name, lower case."""
+
+
+@frozen
+class LoginContext:
+    """What is known of a login attempt besides the credentials."""
+
+    protocol: str
+    """"imap", "pop3" or "submission"."""
+    peer: IPv4Address | IPv6Address | None
+    server_name: str | None
+    """SNI name of the connection, for names without a domain."""
+    session_id: str
+
+
+class IAuthBackend(Interface):
+    """A source of users. All names arrive lower case."""
+
+    def find_user(name: str) -> Awaitable[User | None]:  # type: ignore[empty-body]
+        """The user of that name, or None. Must not check a password.
+
+        Raises: AuthUnavailable when it cannot know. Used to resolve names, and by LMTP.
+        """
+
+    def verify_password(user: User, password: Secret) -> Awaitable[bool]:  # type: ignore[empty-body]
+        """Is it this user's password? Disabled users: False.
+
+        Raises: AuthUnavailable when it cannot know.
+        """
+
+
+class IHashedPasswords(Interface):
+    """Optional: the back end holds hashes and lets the service check them in its process pool."""
+
+    def password_hash(user: User) -> str | None:  # type: ignore[empty-body]
+        """The stored entry with its scheme, `{ARGON2ID}$argon2id$...`; None for a user without a password."""
+
+    def typical_hash() -> str | None:  # type: ignore[empty-body]
+        """A dummy of the scheme and cost that most entries have, checked for unknown users; None if there is none."""
+
+
+class IReloadable(Interface):
+    """Optional: takes up changed data by itself, and at once when told."""
+
+    def reload() -> None:
+        """Read again. Raises nothing: problems are logged, the last good data stays."""
+
+
+class IAuthBackendMaker(Interface):
+    """What a file in twisted/plugins/ offers: the way to a back end, found by `name`."""
+
+    name = Attribute("The word before the colon in the configuration: `file` in `file:/etc/mailserver/users`.")
+    module = Attribute("Dotted name of the module, imported only when used; it has make_backend(argument, hasher).")
+    usage = Attribute("One line: what the argument is.")
+
+
+class Hasher(Protocol):
+    """Checks password hashes outside this process's threads."""
+
+    async def verify(self, stored: str, password: Secret) -> bool:
+        """Does the password belong to the `{SCHEME}hash` entry? Raises: AuthUnavailable when the queue is full."""
+
+
+class Authenticator(Protocol):
+    """The login service, as sessions call it."""
+
+    async def login(self, credentials: Credentials, context: LoginContext) -> User:
+        """Verify, with the delays that repeated failures earn.
+
+        Raises: AuthFailed (unknown or wrong, alike), AuthorizationFailed, AuthUnavailable, LimitReached.
+        """
+
+    async def find(self, address: str) -> User | None:
+        """The user that an address belongs to, for delivery (no plus-detail handling). Raises: AuthUnavailable."""
+
+    def is_local_domain(self, domain: str) -> bool:
+        """Is mail for that domain (any case) kept here?"""

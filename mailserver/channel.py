@@ -1,0 +1,113 @@
+"""What a protocol session may ask of its connection. `net.channel` implements it on a Twisted transport.
+
+A session is one coroutine, `run()`. It awaits only what this module and `store.interfaces.StoreRunner` offer, so
+tests drive it without a reactor. Commands of a connection run one after another: the session does not read the next
+one before the last one is answered, and unread input is held back by flow control.
+"""
+
+from __future__ import annotations
+
+import enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
+
+from attrs import frozen
+
+
+class Wake(enum.Enum):
+    """Why `Channel.read` came back without bytes."""
+
+    POKED = "poked"
+    """`poke()` was called: something the session watches may have changed."""
+    TIMEOUT = "timeout"
+    """The time given has passed."""
+
+
+@frozen
+class TLSInfo:
+    """What the handshake agreed on."""
+
+    version: str
+    """As OpenSSL says it: "TLSv1.3"."""
+    cipher: str
+    server_name: str | None
+    """The SNI name asked for, lower case; None without SNI."""
+
+
+@frozen
+class ConnectionInfo:
+    """The facts of one connection. A new one replaces it after STARTTLS."""
+
+    session_id: str
+    """Short, unique in the log."""
+    protocol: str
+    """The listener's: "imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp"."""
+    peer: IPv4Address | IPv6Address | None
+    """The client's address (the one a trusted proxy tells); None on a Unix socket."""
+    peer_port: int
+    local: str
+    """Where it arrived, for the log: "127.0.0.1:993" or a path."""
+    tls: TLSInfo | None
+    cleartext_allowed: bool
+    """The listener says in words that passwords may come without TLS."""
+    starttls_offered: bool
+    """The listener can start TLS and has not."""
+    tls_required: bool = False
+    """LMTP `require_tls`: nothing but STARTTLS before TLS."""
+
+    @property
+    def password_allowed(self) -> bool:
+        """May a password be accepted on this connection now?"""
+        return self.tls is not None or self.cleartext_allowed
+
+
+class Channel(Protocol):
+    """One connection, as its session sees it. All calls are made on the reactor's thread."""
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """The facts as they are now."""
+
+    def now(self) -> float:
+        """Monotonic seconds, of the reactor's clock."""
+
+    async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
+        """The next bytes of the client (never empty), or why there are none.
+
+        With `pokes`, a poke that came since the last such read returns at once. Without it pokes wait.
+        Raises: ConnectionLost at end of input, and ever after.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes. They leave together when the session next waits. Silently dropped once the client is gone."""
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written. Call between chunks of a long answer.
+
+        Raises: ConnectionLost when the client is gone or has taken nothing for too long.
+        """
+
+    async def start_tls(self) -> None:
+        """Send what is queued, shake hands; `info.tls` is then set.
+
+        The caller has made sure that no byte of the client is left unread in its framer; bytes that arrived before
+        the handshake and were not read end the connection. Raises: ConnectionLost.
+        """
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. Raises: ConnectionLost when the client goes meanwhile."""
+
+    def poke(self) -> None:
+        """Make a `read(pokes=True)` return; remembered if none is waiting. Safe to repeat."""
+
+    def logged_in(self, user: str) -> None:
+        """Count this connection for `user` from now on. Raises: LimitReached (sessions per user and address)."""
+
+    def log(self, event: str, **fields: object) -> None:
+        """One line in the log, with the connection's facts. Values are escaped; secrets must not be among them."""
+
+    def bug(self, doing: str) -> None:
+        """Log the exception being handled, whole, with what was being done."""
+
+    def close(self) -> None:
+        """Send what is queued and end the connection. Later reads raise ConnectionLost."""

@@ -1,0 +1,1 @@
+"""The configuration: typed, frozen values from TOML, every problem reported at once."""

@@ -1,0 +1,242 @@
+"""Every failure that is expected, and what each protocol says for it.
+
+A `MailError` is a sentence for the client plus three fixed facts: the IMAP response code (RFC 3501 7.1, RFC 5530),
+the SMTP/LMTP reply and enhanced status (RFC 5321 4.2, RFC 3463) and the POP3 response code (RFC 2449, RFC 3206).
+Whatever is not a MailError is a bug: it is logged whole, and the client is told SERVERBUG.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ConnectionLost(Exception):  # noqa: N818 - an event of every connection, not an error
+    """The client is gone, or was cut: nothing can be written to it any more."""
+
+
+class MailError(Exception):
+    """An expected failure. The argument is one ASCII sentence for the client, without CR, LF or secrets."""
+
+    imap_status: ClassVar[str] = "NO"
+    imap_code: ClassVar[str | None] = None
+    smtp_reply: ClassVar[tuple[int, str]] = (451, "4.3.0")
+    pop3_code: ClassVar[str | None] = None
+    text: ClassVar[str] = "the request cannot be carried out"
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(text or self.text)
+
+    @property
+    def sentence(self) -> str:
+        """What the client reads."""
+        return str(self.args[0])
+
+
+class BadSyntax(MailError):
+    """The command does not follow its grammar."""
+
+    imap_status = "BAD"
+    smtp_reply = (501, "5.5.4")
+    text = "syntax error"
+
+
+class UnknownCommand(BadSyntax):
+    """No such command here."""
+
+    smtp_reply = (500, "5.5.1")
+    text = "unknown command"
+
+
+class WrongState(BadSyntax):
+    """The command is known and not allowed now."""
+
+    smtp_reply = (503, "5.5.1")
+    text = "not allowed in this state"
+
+
+class TooBig(MailError):
+    """A message or literal over the size limit (RFC 7889, RFC 1870)."""
+
+    imap_code = "TOOBIG"
+    smtp_reply = (552, "5.3.4")
+    text = "larger than the limit"
+
+
+class LimitReached(MailError):
+    """A bound of this server is reached (RFC 5530 LIMIT)."""
+
+    imap_code = "LIMIT"
+    smtp_reply = (452, "4.5.3")
+    pop3_code = "SYS/TEMP"
+    text = "a limit of this server is reached"
+
+
+class PrivacyRequired(MailError):
+    """A password before TLS (RFC 5530 PRIVACYREQUIRED, RFC 4954 530/538)."""
+
+    imap_code = "PRIVACYREQUIRED"
+    smtp_reply = (530, "5.7.0")
+    text = "start TLS first: passwords are not accepted in clear text here"
+
+
+class AuthFailed(MailError):
+    """Unknown user or wrong password, in the same words (RFC 5530, RFC 4954, RFC 3206)."""
+
+    imap_code = "AUTHENTICATIONFAILED"
+    smtp_reply = (535, "5.7.8")
+    pop3_code = "AUTH"
+    text = "wrong user name or password"
+
+
+class AuthorizationFailed(MailError):
+    """The password is right, but not for the identity asked for (RFC 4616)."""
+
+    imap_code = "AUTHORIZATIONFAILED"
+    smtp_reply = (535, "5.7.8")
+    pop3_code = "AUTH"
+    text = "this user may not act for that one"
+
+
+class AuthUnavailable(MailError):
+    """A back end cannot answer now: neither right nor wrong."""
+
+    imap_code = "UNAVAILABLE"
+    smtp_reply = (454, "4.7.0")
+    pop3_code = "SYS/TEMP"
+    text = "logging in is not possible at the moment, try again later"
+
+
+class NoSuchMailbox(MailError):
+    """No mailbox of that name."""
+
+    imap_code = "NONEXISTENT"
+    smtp_reply = (550, "5.1.1")
+    text = "no such mailbox"
+
+
+class MailboxExists(MailError):
+    """The name is taken."""
+
+    imap_code = "ALREADYEXISTS"
+    text = "the mailbox exists already"
+
+
+class MailboxHasChildren(MailError):
+    """RFC 5530 HASCHILDREN: it has children and cannot be selected."""
+
+    imap_code = "HASCHILDREN"
+    text = "the mailbox has children and cannot be selected"
+
+
+class BadMailboxName(MailError):
+    """A name that no mailbox can have."""
+
+    imap_code = "CANNOT"
+    smtp_reply = (553, "5.1.3")
+    text = "not a possible mailbox name"
+
+
+class Cannot(MailError):
+    """RFC 5530 CANNOT: can never succeed on this server."""
+
+    imap_code = "CANNOT"
+    text = "this is not possible here"
+
+
+class ReadOnly(MailError):
+    """A change in a mailbox opened by EXAMINE, or whose files cannot be changed."""
+
+    imap_code = "NOPERM"
+    text = "the mailbox is open read-only"
+
+
+class MessageExpunged(MailError):
+    """The message has been removed by another session or program (RFC 5530 EXPUNGEISSUED)."""
+
+    imap_code = "EXPUNGEISSUED"
+    text = "some of the messages no longer exist"
+
+
+class MailboxChanged(MailError):
+    """The mailbox was deleted, renamed away or made anew (other UIDVALIDITY) below this session."""
+
+    imap_code = "NONEXISTENT"
+    text = "the mailbox is no longer the one that was opened"
+
+
+class InUse(MailError):
+    """A lock was not to be had in time (RFC 5530 INUSE, RFC 2449 IN-USE)."""
+
+    imap_code = "INUSE"
+    smtp_reply = (451, "4.3.0")
+    pop3_code = "IN-USE"
+    text = "another program is using the mailbox, try again"
+
+
+class NoSpace(MailError):
+    """Disk, inodes or file-size limit."""
+
+    imap_code = "UNAVAILABLE"
+    smtp_reply = (452, "4.3.1")
+    pop3_code = "SYS/TEMP"
+    text = "no space left, try again later"
+
+
+class StoreUnavailable(MailError):
+    """The storage fails for a reason of the machine: input/output error, rights."""
+
+    imap_code = "UNAVAILABLE"
+    smtp_reply = (451, "4.3.0")
+    pop3_code = "SYS/TEMP"
+    text = "the mail storage is not available, try again later"
+
+
+class BadCharset(MailError):
+    """RFC 3501 6.4.4 BADCHARSET."""
+
+    imap_code = "BADCHARSET"
+    text = "that charset is not supported"
+
+
+class UnknownCTE(MailError):
+    """A part whose transfer encoding cannot be decoded."""
+
+    imap_code = "UNKNOWN-CTE"
+    text = "unknown content transfer encoding"
+
+
+class NoSuchUser(MailError):
+    """A recipient of ours that does not exist."""
+
+    imap_code = "NONEXISTENT"
+    smtp_reply = (550, "5.1.1")
+    text = "no such user here"
+
+
+class SenderRefused(MailError):
+    """The sender's address does not belong to the login (RFC 6409 6.1)."""
+
+    smtp_reply = (550, "5.7.1")
+    text = "this sender address does not belong to your login"
+
+
+class RelayRefused(MailError):
+    """Mail for elsewhere, and nowhere to hand it on."""
+
+    smtp_reply = (550, "5.7.1")
+    text = "relaying is not configured"
+
+
+class RelayDown(MailError):
+    """The next hop cannot be reached now."""
+
+    smtp_reply = (451, "4.4.1")
+    text = "the next hop cannot be reached, try again later"
+
+
+class BadMessage(MailError):
+    """Message data that is never passed on: bare CR or LF, no usable From (RFC 5321 2.3.8, RFC 6409 8)."""
+
+    imap_code = "CANNOT"
+    smtp_reply = (550, "5.6.0")
+    text = "the message is not well-formed"

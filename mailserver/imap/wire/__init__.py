@@ -1,0 +1,1 @@
+"""IMAP's bytes, without I/O."""

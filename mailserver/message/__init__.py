@@ -1,0 +1,1 @@
+"""Reading MIME messages; nothing here writes one."""

@@ -1,0 +1,1 @@
+"""Mail on disk and in memory, without a protocol."""

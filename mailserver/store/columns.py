@@ -1,0 +1,140 @@
+"""One mailbox in memory: parallel columns, one entry a message, shared by all sessions of a worker.
+
+Rules that let sessions share them without copies:
+
+*   Appending extends the arrays in place: a view that knows its own length is not disturbed.
+*   Expunging replaces `uids` by a new array: a view that has not told the expunge yet keeps the old one.
+*   Flags, sizes and dates are never frozen: a session may always be told the newest ones.
+*   Two logs, of changed and of expunged UIDs, let a view that is behind find its difference in O(difference).
+
+Only the reactor's thread touches them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from mailserver.store.interfaces import Changes, Snapshot
+from mailserver.types import UID, ModSeq, UIDValidity
+
+LOG_LIMIT = 4096
+"""A log longer than this and than the mailbox loses its older part; a view behind that rereads all flags."""
+
+
+class Columns:
+    """The messages of one mailbox by rising UID: uids, flags (mask), modseqs, sizes, dates; 28 octets a message."""
+
+    __slots__ = (
+        "changed",
+        "changed_start",
+        "dates",
+        "expunged",
+        "expunged_start",
+        "flags",
+        "keywords",
+        "modseq",
+        "modseqs",
+        "sizes",
+        "uid_next",
+        "uid_validity",
+        "uids",
+    )
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        rows = snapshot.rows
+        self.uids = array("I", [row.uid for row in rows])
+        self.flags = array("I", [row.flags for row in rows])
+        self.modseqs = array("Q", [row.modseq for row in rows])
+        self.sizes = array("I", [row.size for row in rows])
+        self.dates = array("q", [row.date for row in rows])
+        self.modseq: ModSeq = snapshot.modseq
+        self.keywords = snapshot.keywords
+        self.uid_next: UID = snapshot.uid_next
+        self.uid_validity: UIDValidity = snapshot.uid_validity
+        self.changed = array("I")
+        self.changed_start = 0
+        self.expunged = array("I")
+        self.expunged_start = 0
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def position(self, uid: int) -> int:
+        """Where that UID stands, or -1."""
+        at = bisect_left(self.uids, uid)
+        return at if at < len(self.uids) and self.uids[at] == uid else -1
+
+    def apply(self, changes: Changes) -> bool:
+        """Take up changes; True if anything is new. Repeated or overlapping changes do no harm."""
+        if changes.upto <= self.modseq:
+            return False
+        news = self._apply_rows(changes) | self._apply_expunged(changes.expunged)
+        news |= self.keywords != changes.keywords
+        self.keywords = changes.keywords
+        self.uid_next = changes.uid_next
+        self.modseq = changes.upto
+        self._trim()
+        return news
+
+    def learn(self, uid: int, size: int, date: int) -> None:
+        """Fill in what was unknown until the file was read; not a change that anyone is told of."""
+        at = self.position(uid)
+        if at >= 0:
+            self.sizes[at] = size
+            self.dates[at] = date
+
+    def _apply_rows(self, changes: Changes) -> bool:
+        news = False
+        last = self.uids[-1] if self.uids else 0
+        for row in changes.rows:
+            if row.uid > last:
+                last = row.uid
+                self.uids.append(row.uid)
+                self.flags.append(row.flags)
+                self.modseqs.append(row.modseq)
+                self.sizes.append(row.size)
+                self.dates.append(row.date)
+            else:
+                at = self.position(row.uid)
+                if at < 0 or self.modseqs[at] >= row.modseq:
+                    continue
+                if self.flags[at] != row.flags:
+                    self.changed.append(row.uid)
+                self.flags[at] = row.flags
+                self.modseqs[at] = row.modseq
+                self.sizes[at] = row.size
+                self.dates[at] = row.date
+            news = True
+        return news
+
+    def _apply_expunged(self, uids: Sequence[UID]) -> bool:
+        positions = [at for uid in uids if (at := self.position(uid)) >= 0]
+        if not positions:
+            return False
+        self.expunged.extend(self.uids[at] for at in positions)
+        for name in ("uids", "flags", "modseqs", "sizes", "dates"):
+            setattr(self, name, _without(getattr(self, name), positions))
+        return True
+
+    def _trim(self) -> None:
+        limit = max(LOG_LIMIT, len(self.uids))
+        if len(self.changed) > 2 * limit:
+            drop = len(self.changed) - limit
+            self.changed_start += drop
+            del self.changed[:drop]
+
+    def forget_expunged(self, upto: int) -> None:
+        """Drop the expunge log below that position: every view has passed it."""
+        if upto > self.expunged_start:
+            del self.expunged[: upto - self.expunged_start]
+            self.expunged_start = upto
+
+
+def _without(column: array[int], positions: Sequence[int]) -> array[int]:
+    """A new array without the entries at those rising positions."""
+    kept = column[: positions[0]]
+    for this, following in zip(positions, [*positions[1:], len(column)], strict=True):
+        kept.extend(column[this + 1 : following])
+    return kept

@@ -1,0 +1,1 @@
+"""The SQLite index of an account: a cache of the Maildir, and its history."""

@@ -1,0 +1,428 @@
+"""The store, as protocols see it: accounts, mailboxes, messages. Protocol-neutral, synchronous, free of Twisted.
+
+Two sides, kept apart by who may call them:
+
+*   `Store`, `Account`, `Mailbox`, `Staged`, `MessageFile` block: they take locks, sync and read files. They are
+    called only inside `StoreRunner.run(operation)`, one operation of an account at a time.
+*   `store.columns`, `store.view` and `store.live` live on the reactor's thread and never block: columns in memory,
+    each session's frozen view of them, and the shared picture that joins the two sides.
+
+Operations take the account's lock, change, commit, release. Nothing is written to a client under the lock, and
+nothing returns before it would survive a power cut. Whoever wants to know what changed asks `changes_since`.
+Mailbox names are str with "/" between levels, INBOX in capitals; separators and prefixes of the wire are
+translated by the protocols.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from attrs import frozen
+
+from mailserver.message.summary import Summary
+from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+
+T = TypeVar("T")
+
+# Flag masks. Bits 0 to 4 are the system flags; bit 5 + n is the n-th keyword of the mailbox (Maildir letter a..z).
+ANSWERED = 1
+FLAGGED = 2
+DELETED = 4
+SEEN = 8
+DRAFT = 16
+SYSTEM_FLAGS: dict[str, int] = {
+    "\\Answered": ANSWERED, "\\Flagged": FLAGGED, "\\Deleted": DELETED, "\\Seen": SEEN, "\\Draft": DRAFT,
+}  # fmt: skip
+KEYWORD_BIT = 5
+MAX_KEYWORDS = 26
+
+
+@frozen
+class MailboxInfo:
+    """One name of the account's tree."""
+
+    name: str
+    id: MailboxId | None
+    """None when the name is only a parent, not selectable."""
+    special_use: frozenset[str] = frozenset()
+    """RFC 6154 attributes with their backslash: "\\Sent"."""
+    subscribed: bool = False
+
+
+@frozen
+class Status:
+    """Counts of a mailbox at one moment."""
+
+    messages: int
+    recent: int
+    unseen: int
+    deleted: int
+    uid_next: UID
+    uid_validity: UIDValidity
+    highest_modseq: ModSeq
+
+
+@frozen
+class Row:
+    """What is known of one message without opening it."""
+
+    uid: UID
+    flags: int
+    """Mask, see above."""
+    modseq: ModSeq
+    size: int
+    """Octets as sent (CRLF line ends), or types.UNKNOWN_SIZE."""
+    date: int
+    """INTERNALDATE in seconds since 1970, or types.UNKNOWN_DATE."""
+
+
+@frozen
+class Snapshot:
+    """A mailbox whole: what columns are filled from."""
+
+    rows: Sequence[Row]
+    """By rising UID."""
+    modseq: ModSeq
+    """The highest the rows are true for."""
+    keywords: tuple[str, ...]
+    """Keyword names by letter; position n is flag bit KEYWORD_BIT + n."""
+    uid_next: UID
+    uid_validity: UIDValidity
+
+
+@frozen
+class Changes:
+    """All that happened in a mailbox after `since`, up to `upto`. Applying it twice does no harm."""
+
+    since: ModSeq
+    upto: ModSeq
+    rows: Sequence[Row]
+    """New and changed messages as they are now, by rising UID."""
+    expunged: Sequence[UID]
+    """By rising UID. May name UIDs that the reader never saw."""
+    keywords: tuple[str, ...]
+    uid_next: UID
+
+
+class FlagChange(enum.Enum):
+    """How STORE combines flags."""
+
+    ADD = "+"
+    REMOVE = "-"
+    REPLACE = "="
+
+
+@frozen
+class Stored:
+    """Result of `store_flags`."""
+
+    modified: Sequence[UID]
+    """RFC 7162 MODIFIED: left alone, as they changed after `unchanged_since`."""
+    gone: Sequence[UID]
+    """No longer there."""
+
+
+@frozen
+class Appended:
+    """Where messages were put (RFC 4315 APPENDUID)."""
+
+    mailbox: MailboxId
+    uid_validity: UIDValidity
+    uids: Sequence[UID]
+
+
+@frozen
+class Copied:
+    """Where messages were copied or moved (RFC 4315 COPYUID). The two sequences run in parallel."""
+
+    mailbox: MailboxId
+    uid_validity: UIDValidity
+    source: Sequence[UID]
+    """Those of the asked-for UIDs that existed."""
+    target: Sequence[UID]
+
+
+class Staged(Protocol):
+    """A message being received, in a file under tmp/. Nobody sees it before it is appended or delivered."""
+
+    size: int
+
+    def write(self, data: bytes) -> None:
+        """Append bytes, exactly as they are to be kept. Raises: NoSpace, StoreUnavailable."""
+
+    def abort(self) -> None:
+        """Remove the file. Harmless after use and when repeated."""
+
+
+@frozen
+class NewMessage:
+    """A staged message with what it gets when it becomes visible."""
+
+    staged: Staged
+    flags: frozenset[str] = frozenset()
+    """System flags and keywords by name; \\Recent is not one of them."""
+    date: int | None = None
+    """INTERNALDATE in seconds since 1970; None is now."""
+
+
+class Prepared(Protocol):
+    """Messages that are synced in tmp/ with an intent record: publishing them cannot fail for want of space.
+
+    If the process dies first, the next holder of the lock publishes them.
+    """
+
+    def publish(self) -> Appended:
+        """Make them visible."""
+
+    def abort(self) -> None:
+        """Forget them: intent and files are removed. Harmless when repeated and after publish."""
+
+
+class MessageFile(Protocol):
+    """An open message, as it is sent: line ends are CRLF."""
+
+    size: int
+    """Octets that `read` can give; this is RFC822.SIZE."""
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+
+
+class Mailbox(Protocol):
+    """One mailbox. Stays valid when renamed; raises MailboxChanged once deleted or made anew."""
+
+    @property
+    def id(self) -> MailboxId:
+        """Its GUID."""
+
+    @property
+    def name(self) -> str:
+        """Its name now."""
+
+    @property
+    def read_only(self) -> bool:
+        """The directory cannot be written by us."""
+
+    @property
+    def watched_paths(self) -> tuple[str, ...]:
+        """Directories whose changes tell of foreign writers (cur, new); empty if there are none to watch."""
+
+    def refresh(self, names: Collection[str] | None = None) -> None:
+        """Take up what other programs did: cheap when nothing changed.
+
+        With `names` (file names that a watcher saw appear or go) only those are looked at.
+        """
+
+    def load(self) -> Snapshot:
+        """The mailbox whole, from the index. Linear; call once per worker."""
+
+    def changes_since(self, modseq: ModSeq) -> Changes:
+        """What happened after `modseq`; proportional to the answer. Raises: MailboxChanged."""
+
+    def history_floor(self) -> ModSeq:
+        """The modseq from which on expunges are known (for QRESYNC, later)."""
+
+    def claim_recent(self) -> UID:
+        """Take the \\Recent messages for one session: UIDs at and above the answer, that exist now, are its own."""
+
+    def store_flags(
+        self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
+    ) -> Stored:
+        """Change flags of many messages at once. Raises: LimitReached for a 27th keyword, ReadOnly."""
+
+    def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
+        """Remove those messages (of them only the ones flagged \\Deleted); the UIDs removed, rising."""
+
+    def copy(self, uids: Sequence[UID], target: str) -> Copied:
+        """Copy to another mailbox (or this one), all or none. Raises: NoSuchMailbox, MessageExpunged if one is gone."""
+
+    def move(self, uids: Sequence[UID], target: str) -> Copied:
+        """Move (RFC 6851): each message is in exactly one of the two at any moment."""
+
+    def summaries(self, uids: Sequence[UID]) -> Sequence[tuple[UID, Row, Summary]]:
+        """The pre-rendered facts of those messages, made and kept where missing; messages gone are left out."""
+
+    def open_message(self, uid: UID) -> MessageFile:
+        """Open it. Raises: MessageExpunged, StoreUnavailable."""
+
+    def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
+        """Those of the candidates (rising) that match, rising. Messages gone do not match."""
+
+
+class Account(Protocol):
+    """One user's mail."""
+
+    @property
+    def user(self) -> str:
+        """The full name."""
+
+    def mailboxes(self) -> Sequence[MailboxInfo]:
+        """Every name, parents included, sorted; INBOX first."""
+
+    def subscriptions(self) -> frozenset[str]:
+        """Subscribed names, also those that do not exist."""
+
+    def set_subscribed(self, name: str, *, subscribed: bool) -> None:
+        """Subscribe or unsubscribe."""
+
+    def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
+        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName, NoSpace."""
+
+    def delete(self, name: str) -> None:
+        """Remove a mailbox with its mail. Raises: NoSuchMailbox, MailboxHasChildren (name only), Cannot for INBOX."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename with all children; INBOX: its messages move to `new` (RFC 3501 6.3.5).
+
+        Raises: NoSuchMailbox, MailboxExists, BadMailboxName.
+        """
+
+    def mailbox(self, name: str) -> Mailbox:
+        """Raises: NoSuchMailbox."""
+
+    def status(self, name: str) -> Status:
+        """Counts, after taking up foreign changes; from the index, no message is opened. Raises: NoSuchMailbox."""
+
+    def total_size(self, name: str) -> int:
+        """Sum of message sizes as sent (POP3 STAT, STATUS=SIZE later)."""
+
+    def stage(self) -> Staged:
+        """Begin to receive a message. Raises: NoSpace, StoreUnavailable."""
+
+    def append(self, name: str, messages: Sequence[NewMessage]) -> Appended:
+        """Make staged messages visible in one mailbox, all or none. Raises: NoSuchMailbox, LimitReached, NoSpace."""
+
+    def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
+        """Sync them with an intent record, to be published later."""
+
+    def close(self) -> None:
+        """Give up descriptors and connections."""
+
+
+class Store(Protocol):
+    """All accounts."""
+
+    def account(self, user: str, home: str | None = None) -> Account:
+        """Open the account, making its directories and special-use folders if it is new.
+
+        Raises: NoSpace, StoreUnavailable.
+        """
+
+
+class StoreRunner(Protocol):
+    """Runs blocking store calls off the reactor: first in, first out, one at a time per account."""
+
+    def run(self, operation: Callable[[], T]) -> Awaitable[T]:
+        """The operation's result. It runs to its end even if the client goes."""
+
+
+# --- Search: a tree without protocol in it. Sequence sets, UID sets and \Recent are resolved before, to UIDs.
+
+
+@frozen
+class All:
+    """Every message."""
+
+
+@frozen
+class And:
+    """All of them; an empty one matches everything."""
+
+    parts: tuple[Query, ...]
+
+
+@frozen
+class Or:
+    """Any of them."""
+
+    parts: tuple[Query, ...]
+
+
+@frozen
+class Not:
+    """What does not match."""
+
+    part: Query
+
+
+@frozen
+class InUIDs:
+    """Messages of these UID ranges (both ends included, rising, not touching)."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+@frozen
+class HasFlag:
+    """A system flag or keyword by name (keywords: any case)."""
+
+    flag: str
+
+
+@frozen
+class Larger:
+    """More octets than that, as sent."""
+
+    size: int
+
+
+@frozen
+class Smaller:
+    """Fewer octets than that, as sent."""
+
+    size: int
+
+
+@frozen
+class Received:
+    """INTERNALDATE, disregarding time and zone: `first` <= day < `end`, days since 1970-01-01; None is open."""
+
+    first: int | None
+    end: int | None
+
+
+@frozen
+class Sent:
+    """The Date field, disregarding time and zone; as Received. A message without a usable Date does not match."""
+
+    first: int | None
+    end: int | None
+
+
+@frozen
+class Header:
+    """A header field of that name contains the text, decoded (RFC 2047), any case; "" asks if there is one."""
+
+    name: str
+    text: str
+
+
+@frozen
+class Body:
+    """The text parts, decoded, contain it, any case."""
+
+    text: str
+
+
+@frozen
+class Text:
+    """Header or text parts, decoded, contain it, any case."""
+
+    text: str
+
+
+@frozen
+class ChangedSince:
+    """Modseq at least that (RFC 7162 MODSEQ search key)."""
+
+    modseq: ModSeq
+
+
+Query = (
+    All | And | Or | Not | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
+)

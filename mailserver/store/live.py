@@ -1,0 +1,271 @@
+"""Where the blocking store and the reactor's thread meet: the shared, live picture of the open accounts.
+
+A session asks a `LiveMailbox` to change or refresh; the operation and the reading of what it changed make one hop to
+the account's thread, and only the reactor's thread applies the answer to the columns. A poke is a mailbox id: whoever
+hears it reads what changed since its own modseq, so a lost or repeated poke does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
+
+from mailserver.errors import MailError
+from mailserver.store.columns import Columns
+from mailserver.store.interfaces import (
+    Account,
+    Appended,
+    Changes,
+    Copied,
+    Mailbox,
+    NewMessage,
+    Snapshot,
+    Store,
+    StoreRunner,
+)
+from mailserver.store.view import View
+from mailserver.types import UID, MailboxId
+
+T = TypeVar("T")
+
+
+class LiveMailbox:
+    """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
+
+    def __init__(self, account: LiveAccount, mailbox: Mailbox, snapshot: Snapshot) -> None:
+        self.account = account
+        self.mailbox = mailbox
+        self.columns = Columns(snapshot)
+        self.users = 0
+        self._stale = False
+        self._names: set[str] | None = set()
+        self._views: set[View] = set()
+        self._pokes: dict[object, Callable[[], None]] = {}
+
+    @property
+    def id(self) -> MailboxId:
+        """The mailbox's GUID."""
+        return self.mailbox.id
+
+    @property
+    def stale(self) -> bool:
+        """Has somebody poked since the last refresh?"""
+        return self._stale
+
+    def open_view(self, recent_from: UID, poke: Callable[[], None]) -> View:
+        """A session's view; `poke` is called on the reactor's thread when something may have changed."""
+        view = View(self.columns, recent_from)
+        self._views.add(view)
+        self._pokes[view] = poke
+        return view
+
+    def close_view(self, view: View) -> None:
+        """The session has left the mailbox."""
+        self._views.discard(view)
+        self._pokes.pop(view, None)
+        self._forget_told()
+
+    async def run(self, operation: Callable[[Mailbox], T]) -> T:
+        """A reading operation, in the account's thread."""
+        return await self.account.run(lambda: operation(self.mailbox))
+
+    async def change(self, operation: Callable[[Mailbox], T]) -> T:
+        """A changing operation; what it changed is in the columns when this returns."""
+        since = self.columns.modseq
+
+        def change_and_read() -> tuple[T, Changes]:
+            return operation(self.mailbox), self.mailbox.changes_since(since)
+
+        try:
+            result, changes = await self.account.run(change_and_read)
+        except MailError:
+            self.poked()
+            raise
+        self._apply(changes)
+        self.account.tell_others(self.id)
+        return result
+
+    async def refresh(self) -> None:
+        """Take up what others did: this process, other workers, foreign programs."""
+        since = self.columns.modseq
+        names, self._names = self._names, set()
+        self._stale = False
+
+        def refresh_and_read() -> Changes:
+            self.mailbox.refresh(names or None)
+            return self.mailbox.changes_since(since)
+
+        try:
+            changes = await self.account.run(refresh_and_read)
+        except BaseException:
+            self._stale = True
+            self._names = None
+            raise
+        self._apply(changes)
+
+    def poked(self, names: Collection[str] | None = None) -> None:
+        """Something may have changed; `names` are file names a watcher saw, None means look at everything."""
+        if names is None or self._names is None:
+            self._names = None
+        else:
+            self._names.update(names)
+        self._stale = True
+        for poke in tuple(self._pokes.values()):
+            poke()
+
+    def _apply(self, changes: Changes) -> None:
+        if self.columns.apply(changes):
+            self._forget_told()
+            for poke in tuple(self._pokes.values()):
+                poke()
+
+    def _forget_told(self) -> None:
+        columns = self.columns
+        end = columns.expunged_start + len(columns.expunged)
+        columns.forget_expunged(min((view.expunged_position for view in self._views), default=end))
+
+
+class LiveAccount:
+    """One account open in this worker, shared by its sessions."""
+
+    def __init__(self, accounts: LiveAccounts, account: Account, runner: StoreRunner) -> None:
+        self.account = account
+        self.users = 0
+        self._accounts = accounts
+        self._runner = runner
+        self._mailboxes: OrderedDict[MailboxId, LiveMailbox] = OrderedDict()
+
+    def run(self, operation: Callable[[], T]) -> Awaitable[T]:
+        """A blocking operation, in this account's turn."""
+        return self._runner.run(operation)
+
+    async def select(self, name: str) -> LiveMailbox:
+        """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
+
+        def open_and_read() -> tuple[Mailbox, Snapshot | Changes]:
+            mailbox = self.account.mailbox(name)
+            mailbox.refresh()
+            known = self._mailboxes.get(mailbox.id)
+            return mailbox, mailbox.load() if known is None else known.mailbox.changes_since(known.columns.modseq)
+
+        mailbox, news = await self.run(open_and_read)
+        live = self._mailboxes.get(mailbox.id)
+        if live is None:
+            if not isinstance(news, Snapshot):
+                news = await self.run(mailbox.load)
+            live = self._mailboxes.setdefault(mailbox.id, LiveMailbox(self, mailbox, news))
+        elif isinstance(news, Changes):
+            live._apply(news)  # noqa: SLF001 - the two classes are one mechanism
+        self._mailboxes.move_to_end(mailbox.id)
+        live.users += 1
+        if live.users == 1:
+            self._accounts.watch(live)
+        return live
+
+    def release(self, live: LiveMailbox) -> None:
+        """A session has left the mailbox. Its columns stay while there is room."""
+        live.users -= 1
+        if live.users == 0:
+            self._accounts.unwatch(live)
+            self._accounts.trim()
+
+    async def append(self, name: str, messages: list[NewMessage]) -> Appended:
+        """Append staged messages and tell whoever has the mailbox open."""
+        appended = await self.run(lambda: self.account.append(name, messages))
+        self.poke(appended.mailbox)
+        return appended
+
+    async def copy(self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False) -> Copied:
+        """Copy or move messages and tell whoever has the target open."""
+        if move:
+            copied = await live.change(lambda mailbox: mailbox.move(uids, target))
+        else:
+            copied = await live.run(lambda mailbox: mailbox.copy(uids, target))
+        self.poke(copied.mailbox)
+        return copied
+
+    def poke(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
+        """That mailbox changed: tell the sessions here and the other workers."""
+        self.poked(mailbox, names)
+        self.tell_others(mailbox)
+
+    def poked(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
+        """Somebody says that it changed: tell the sessions here."""
+        live = self._mailboxes.get(mailbox)
+        if live is not None:
+            live.poked(names)
+
+    def tell_others(self, mailbox: MailboxId) -> None:
+        """Tell the other workers."""
+        self._accounts.tell_others(self.account.user, mailbox)
+
+    def unused(self) -> list[tuple[int, MailboxId]]:
+        """Mailboxes without a session, with their number of messages, least recently used first."""
+        return [(len(live.columns), id_) for id_, live in self._mailboxes.items() if live.users == 0]
+
+    def forget(self, mailbox: MailboxId) -> None:
+        """Drop the columns of a mailbox without a session."""
+        self._mailboxes.pop(mailbox, None)
+
+
+class LiveAccounts:
+    """All accounts open in this worker. Accounts without a session stay open while there is room."""
+
+    def __init__(
+        self,
+        store: Store,
+        make_runner: Callable[[], StoreRunner],
+        *,
+        tell_others: Callable[[str, MailboxId], None] = lambda _user, _mailbox: None,
+        watch: Callable[[LiveMailbox], None] = lambda _live: None,
+        unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
+        max_unused_accounts: int = 64,
+        max_unused_messages: int = 2_000_000,
+    ) -> None:
+        self.tell_others = tell_others
+        self.watch = watch
+        self.unwatch = unwatch
+        self._store = store
+        self._make_runner = make_runner
+        self._max_unused_accounts = max_unused_accounts
+        self._max_unused_messages = max_unused_messages
+        self._accounts: OrderedDict[str, LiveAccount] = OrderedDict()
+
+    async def open(self, user: str, home: str | None = None) -> LiveAccount:
+        """The account; give it back with `release`. Raises: NoSpace, StoreUnavailable."""
+        live = self._accounts.get(user)
+        if live is None:
+            runner = self._make_runner()
+            account = await runner.run(lambda: self._store.account(user, home))
+            live = self._accounts.get(user)
+            if live is None:
+                live = self._accounts[user] = LiveAccount(self, account, runner)
+            else:
+                await runner.run(account.close)
+        self._accounts.move_to_end(user)
+        live.users += 1
+        return live
+
+    def release(self, live: LiveAccount) -> None:
+        """A session is done with the account."""
+        live.users -= 1
+        self.trim()
+
+    def get(self, user: str) -> LiveAccount | None:
+        """The account if it is open here, for pokes."""
+        return self._accounts.get(user)
+
+    def trim(self) -> None:
+        """Close what has no session and is over the bounds, least recently used first."""
+        idle = [live for live in self._accounts.values() if live.users == 0]
+        for live in idle[: max(0, len(idle) - self._max_unused_accounts)]:
+            del self._accounts[live.account.user]
+            live.run(live.account.close)
+        unused = [(live, size, id_) for live in self._accounts.values() for size, id_ in live.unused()]
+        total = sum(size for _live, size, _id in unused)
+        for live, size, id_ in unused:
+            if total <= self._max_unused_messages:
+                break
+            live.forget(id_)
+            total -= size

@@ -1,0 +1,1 @@
+"""Maildir++ as Dovecot keeps it: the truth about every message."""

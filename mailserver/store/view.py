@@ -1,0 +1,163 @@
+"""One session's picture of a mailbox: sequence numbers to UIDs. It moves only when `sync` is called.
+
+RFC 3501 7.4.1: sequence numbers may change only where the client expects it. A view level with the columns owns no
+array; one that is behind keeps the old `uids` array, which all views at the same place share.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+from mailserver.store.columns import Columns
+from mailserver.types import UID, ModSeq, SeqNum
+
+
+@frozen
+class ViewChanges:
+    """What one `sync` moved, in the order a client is told."""
+
+    expunged: Sequence[tuple[SeqNum, UID]]
+    """Highest sequence number first, so that each number is right when it is told."""
+    exists: int | None
+    """The new number of messages if it grew beyond what the expunges explain."""
+    recent: int
+    """How many messages are \\\\Recent in this session now."""
+    flags: Sequence[tuple[SeqNum, UID]]
+    """Messages whose flags changed, rising; numbers as after the expunges."""
+    keywords: tuple[str, ...] | None
+    """The mailbox's keywords if they changed."""
+
+    def __bool__(self) -> bool:
+        return bool(self.expunged or self.exists is not None or self.flags or self.keywords is not None)
+
+
+class View:
+    """The frozen picture. `uids[:count]` are its messages; position + 1 is the sequence number."""
+
+    __slots__ = (
+        "_changed_at",
+        "_expunged_at",
+        "_keywords",
+        "_silenced",
+        "_told",
+        "columns",
+        "count",
+        "recent_from",
+        "uids",
+    )
+
+    def __init__(self, columns: Columns, recent_from: UID) -> None:
+        self.columns = columns
+        self.uids: array[int] = columns.uids
+        self.count = len(columns.uids)
+        self.recent_from = recent_from
+        self._changed_at = columns.changed_start + len(columns.changed)
+        self._expunged_at = columns.expunged_start + len(columns.expunged)
+        self._keywords = columns.keywords
+        self._told: ModSeq = columns.modseq
+        self._silenced: dict[int, int] = {}
+
+    @property
+    def expunged_position(self) -> int:
+        """Up to where this view has told the expunge log."""
+        return self._expunged_at
+
+    @property
+    def level(self) -> bool:
+        """Is every message of the columns at the same position here?"""
+        return self.uids is self.columns.uids
+
+    def uid(self, seq: int) -> UID | None:
+        """The UID at a sequence number, None beyond the end."""
+        return UID(self.uids[seq - 1]) if 1 <= seq <= self.count else None
+
+    def seq(self, uid: int) -> SeqNum | None:
+        """The sequence number of a UID, None if it is not in this picture."""
+        at = bisect_left(self.uids, uid, 0, self.count)
+        return SeqNum(at + 1) if at < self.count and self.uids[at] == uid else None
+
+    def recent(self) -> int:
+        """How many messages are \\Recent in this session."""
+        return self.count - bisect_left(self.uids, self.recent_from, 0, self.count)
+
+    def behind(self) -> bool:
+        """Would `sync(allow_expunge=True)` tell anything? O(1)."""
+        columns = self.columns
+        return (
+            self._expunged_at != columns.expunged_start + len(columns.expunged)
+            or self.count != len(columns.uids)
+            or self._changed_at != columns.changed_start + len(columns.changed)
+            or self._keywords != columns.keywords
+        )
+
+    def silence(self, uids: Iterable[int]) -> None:
+        """The client knows the flags of these as they are now (.SILENT, or just answered): do not repeat them."""
+        columns = self.columns
+        for uid in uids:
+            at = columns.position(uid)
+            if at >= 0:
+                self._silenced[uid] = columns.modseqs[at]
+
+    def sync(self, *, allow_expunge: bool) -> ViewChanges:
+        """Move to what the columns hold now, expunges only where allowed; O(what changed)."""
+        columns = self.columns
+        expunged = self._take_expunged() if allow_expunge else []
+        exists = self._take_new()
+        flags = self._take_flags()
+        keywords = columns.keywords if columns.keywords != self._keywords else None
+        self._keywords = columns.keywords
+        return ViewChanges(expunged, exists, self.recent(), flags, keywords)
+
+    def _take_expunged(self) -> list[tuple[SeqNum, UID]]:
+        columns = self.columns
+        end = columns.expunged_start + len(columns.expunged)
+        if self._expunged_at == end:
+            return []
+        gone = sorted(set(columns.expunged[self._expunged_at - columns.expunged_start :]), reverse=True)
+        told = [(seq, UID(uid)) for uid in gone if (seq := self.seq(uid)) is not None]
+        self._expunged_at = end
+        # What is left of this picture is a prefix of the columns: UIDs only ever grow.
+        self.count -= len(told)
+        self.uids = columns.uids
+        return told
+
+    def _take_new(self) -> int | None:
+        columns = self.columns
+        if self.uids is columns.uids:
+            if self.count == len(columns.uids):
+                return None
+            self.count = len(columns.uids)
+            return self.count
+        last = self.uids[self.count - 1] if self.count else 0
+        new = columns.uids[bisect_left(columns.uids, last + 1) :]
+        if not new:
+            return None
+        # An expunge is still untold: this picture becomes an array of its own.
+        self.uids = self.uids[: self.count] + new
+        self.count = len(self.uids)
+        return self.count
+
+    def _take_flags(self) -> list[tuple[SeqNum, UID]]:
+        columns = self.columns
+        end = columns.changed_start + len(columns.changed)
+        if self._changed_at < columns.changed_start:
+            told = self._told
+            changed = {uid for uid, modseq in zip(columns.uids, columns.modseqs, strict=True) if modseq > told}
+        elif self._changed_at < end:
+            changed = set(columns.changed[self._changed_at - columns.changed_start :])
+        else:
+            changed = set()
+        self._changed_at = end
+        self._told = columns.modseq
+        silenced, self._silenced = self._silenced, {}
+        flags = []
+        for uid in sorted(changed):
+            at = columns.position(uid)
+            seq = self.seq(uid)
+            if at >= 0 and seq is not None and silenced.get(uid, -1) < columns.modseqs[at]:
+                flags.append((seq, UID(uid)))
+        return flags

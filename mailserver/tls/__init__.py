@@ -1,0 +1,1 @@
+"""Certificates, and which one is served under which name."""
