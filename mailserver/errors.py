@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class ConnectionLost(Exception):  # noqa: N818 - an event of every connection, not an error
+class ConnectionLost(Exception):
     """The client is gone, or was cut: nothing can be written to it any more."""
 
 

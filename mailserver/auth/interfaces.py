@@ -45,13 +45,13 @@ class LoginContext:
 class IAuthBackend(Interface):
     """A source of users. All names arrive lower case."""
 
-    def find_user(name: str) -> Awaitable[User | None]:  # type: ignore[empty-body]
+    def find_user(name: str) -> Awaitable[User | None]:
         """The user of that name, or None. Must not check a password.
 
         Raises: AuthUnavailable when it cannot know. Used to resolve names, and by LMTP.
         """
 
-    def verify_password(user: User, password: Secret) -> Awaitable[bool]:  # type: ignore[empty-body]
+    def verify_password(user: User, password: Secret) -> Awaitable[bool]:
         """Is it this user's password? Disabled users: False.
 
         Raises: AuthUnavailable when it cannot know.
@@ -61,10 +61,10 @@ class IAuthBackend(Interface):
 class IHashedPasswords(Interface):
     """Optional: the back end holds hashes and lets the service check them in its process pool."""
 
-    def password_hash(user: User) -> str | None:  # type: ignore[empty-body]
+    def password_hash(user: User) -> str | None:
         """The stored entry with its scheme, `{ARGON2ID}$argon2id$...`; None for a user without a password."""
 
-    def typical_hash() -> str | None:  # type: ignore[empty-body]
+    def typical_hash() -> str | None:
         """A dummy of the scheme and cost that most entries have, checked for unknown users; None if there is none."""
 
 

@@ -56,7 +56,7 @@ class Domain:
     certificate: Path = key(
         "PEM file: the certificate, then its chain.", example="/etc/mailserver/certs/mail.example.org.pem"
     )
-    key: Path = key("PEM file of the private key.", example="/etc/mailserver/certs/mail.example.org.key")  # type: ignore[misc]
+    key: Path = key("PEM file of the private key.", example="/etc/mailserver/certs/mail.example.org.key")
 
 
 @frozen
