@@ -1,0 +1,271 @@
+"""A connection, a runner and a login service for tests: sessions run without a reactor, one step at a time.
+
+client = Client(lambda channel: Session(channel, services), info(protocol="imaps", tls=True))
+assert client.take() == b"* OK ..."          # what the session wrote since the last take
+client.send(b"a NOOP\\r\\n")                   # drives the session until it waits again
+client.poke(); client.wait(120)              # a poke; let the fake clock pass
+client.hang_up()
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import attrs
+
+from mailserver.auth.interfaces import LoginContext, User
+from mailserver.channel import ConnectionInfo, TLSInfo, Wake
+from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost
+from mailserver.sasl.mechanism import Credentials
+
+T = TypeVar("T")
+
+PROTOCOL_TLS = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "mail.example.test")
+
+
+def info(
+    protocol: str = "imaps", *, tls: bool | None = None, cleartext: bool = False, **changes: Any
+) -> ConnectionInfo:
+    """Connection facts: TLS by the protocol's name unless said otherwise."""
+    secure = protocol.endswith("s") and protocol != "lmtps" if tls is None else tls
+    facts = ConnectionInfo(
+        session_id="test1",
+        protocol=protocol,
+        peer=ip_address("192.0.2.7"),
+        peer_port=40000,
+        local="192.0.2.1:993",
+        tls=PROTOCOL_TLS if secure else None,
+        cleartext_allowed=cleartext,
+        starttls_offered=not secure,
+    )
+    return attrs.evolve(facts, **changes)
+
+
+@types.coroutine
+def _suspend(waiting: object) -> Generator[object, Any, Any]:
+    return (yield waiting)
+
+
+class FakeChannel:
+    """`mailserver.channel.Channel` on two byte queues and a fake clock."""
+
+    def __init__(self, facts: ConnectionInfo) -> None:
+        self.facts = facts
+        self.input: deque[bytes] = deque()
+        self.output = bytearray()
+        self.logged: list[tuple[str, dict[str, object]]] = []
+        self.bugs: list[str] = []
+        self.user: str | None = None
+        self.closed = False
+        self.ended = False
+        self.time = 1000.0
+        self.drains = 0
+        self.poked = False
+        self.reading: tuple[float, bool] | None = None
+        self.sleeping: float | None = None
+        self.login_error: Exception | None = None
+
+    @property
+    def info(self) -> ConnectionInfo:
+        return self.facts
+
+    def now(self) -> float:
+        return self.time
+
+    async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
+        while True:
+            if self.input:
+                return self.input.popleft()
+            if self.ended or self.closed:
+                raise ConnectionLost
+            if pokes and self.poked:
+                self.poked = False
+                return Wake.POKED
+            self.reading = (self.time + timeout, pokes)
+            woken = await _suspend(self)
+            if woken is Wake.TIMEOUT:
+                return Wake.TIMEOUT
+
+    def write(self, data: bytes) -> None:
+        assert isinstance(data, bytes | bytearray | memoryview), f"wrote {type(data)}"
+        if not self.ended:
+            self.output += data
+
+    async def drain(self) -> None:
+        self.drains += 1
+        if self.ended:
+            raise ConnectionLost
+
+    async def start_tls(self) -> None:
+        self.facts = attrs.evolve(self.facts, tls=PROTOCOL_TLS, starttls_offered=False)
+        if self.input:  # what arrived before the handshake is no ClientHello
+            self.closed = True
+            raise ConnectionLost
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeping = self.time + seconds
+        await _suspend(self)
+        if self.ended:
+            raise ConnectionLost
+
+    def poke(self) -> None:
+        self.poked = True
+
+    def logged_in(self, user: str) -> None:
+        if self.login_error:
+            raise self.login_error
+        self.user = user
+
+    def log(self, event: str, **fields: object) -> None:
+        self.logged.append((event, fields))
+
+    def bug(self, doing: str) -> None:
+        import traceback
+
+        self.bugs.append(doing + "\n" + traceback.format_exc())
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Client:
+    """The other end: sends bytes, sees what came back. A bug in the session fails the test at once."""
+
+    def __init__(
+        self,
+        make_session: Callable[[FakeChannel], Any],
+        facts: ConnectionInfo | None = None,
+        *,
+        allow_bugs: bool = False,
+    ) -> None:
+        self.channel = FakeChannel(facts or info())
+        self.session = make_session(self.channel)
+        self.allow_bugs = allow_bugs
+        self.done = False
+        self._coroutine: Coroutine[Any, Any, None] = self.session.run()
+        self._step(None)
+
+    def _step(self, value: object) -> None:
+        if self.done:
+            return
+        channel = self.channel
+        channel.reading = channel.sleeping = None
+        try:
+            self._coroutine.send(value)
+        except StopIteration:
+            self.done = True
+        except ConnectionLost:
+            self.done = True
+        if channel.bugs and not self.allow_bugs:
+            raise AssertionError("\n".join(channel.bugs))
+
+    def _wake(self) -> None:
+        reading = self.channel.reading
+        if reading and (self.channel.input or self.channel.ended or (reading[1] and self.channel.poked)):
+            self._step(None)
+
+    def send(self, data: bytes) -> None:
+        """Bytes that arrive in one piece."""
+        if data:
+            self.channel.input.append(data)
+        self._wake()
+
+    def send_bytewise(self, data: bytes) -> None:
+        for at in range(len(data)):
+            self.send(data[at : at + 1])
+
+    def take(self) -> bytes:
+        """What the session has written since the last call."""
+        output = bytes(self.channel.output)
+        self.channel.output.clear()
+        return output
+
+    def ask(self, data: bytes) -> bytes:
+        """Send, and what comes back."""
+        self.send(data)
+        return self.take()
+
+    def settle(self) -> None:
+        """Take up a poke that another session's work caused."""
+        self._wake()
+
+    def poke(self) -> None:
+        self.channel.poke()
+        self._wake()
+
+    def wait(self, seconds: float) -> None:
+        """Let the clock pass: time-outs and sleeps that end within are taken in order."""
+        end = self.channel.time + seconds
+        while not self.done:
+            channel = self.channel
+            due = channel.sleeping if channel.sleeping is not None else channel.reading[0] if channel.reading else None
+            if due is None or due > end:
+                break
+            channel.time = max(channel.time, due)
+            self._step(None if channel.sleeping is not None else Wake.TIMEOUT)
+        self.channel.time = end
+
+    def hang_up(self) -> None:
+        self.channel.ended = True
+        if self.channel.sleeping is not None:
+            self._step(None)
+        self._wake()
+
+
+class DirectRunner:
+    """A `StoreRunner` that runs at once."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, operation: Callable[[], T]) -> Awaitable[T]:
+        self.runs += 1
+        return _answer(operation)
+
+
+async def _answer(operation: Callable[[], T]) -> T:
+    return operation()
+
+
+class FakeAuthenticator:
+    """An `Authenticator` over a dict of name -> password; every password is checked in clear."""
+
+    def __init__(
+        self, users: dict[str, str] | None = None, domains: tuple[str, ...] = ("example.test", "example.org")
+    ) -> None:
+        self.users = {"anna@example.test": "secret", "bert@example.org": "secret2"} if users is None else users
+        self.domains = domains
+        self.error: Exception | None = None
+        self.contexts: list[LoginContext] = []
+
+    async def login(self, credentials: Credentials, context: LoginContext) -> User:
+        self.contexts.append(context)
+        if self.error:
+            raise self.error
+        name = credentials.name.lower()
+        if self.users.get(name, "").encode() != credentials.password.reveal() or not credentials.password.reveal():
+            raise AuthFailed
+        if credentials.authorization and credentials.authorization.lower() != name:
+            raise AuthorizationFailed
+        return User(name)
+
+    async def find(self, address: str) -> User | None:
+        if self.error:
+            raise self.error
+        return User(address.lower()) if address.lower() in self.users else None
+
+    def is_local_domain(self, domain: str) -> bool:
+        return domain.lower() in self.domains
+
+
+def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the coroutine waits")
