@@ -1,0 +1,91 @@
+"""Linux inotify as a reader of the reactor: which names appeared in, or went from, which directory.
+
+Twisted's own watcher closes all its watches when one directory is deleted, and does not report an overflow; both
+lose changes. Here every event is told, and an overflow says that anything may have changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+IN_ATTRIB, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x4, 0x40, 0x80, 0x100, 0x200
+IN_DELETE_SELF, IN_MOVE_SELF, IN_Q_OVERFLOW, IN_IGNORED = 0x400, 0x800, 0x4000, 0x8000
+IN_ONLYDIR, IN_DONT_FOLLOW = 0x1000000, 0x2000000
+MASK = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW
+_HEADER = struct.Struct("iIII")
+_READ = 256 * 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+log = Logger(namespace="mailserver")
+
+
+@implementer(IReadDescriptor)
+class Inotify:
+    """One inotify instance. `changed(watch, name)` is called for each event; name None: the whole directory."""
+
+    def __init__(
+        self, reactor: IReactorFDSet, changed: Callable[[int, str | None], None], overflow: Callable[[], None]
+    ) -> None:
+        self._reactor = reactor
+        self._changed = changed
+        self._overflow = overflow
+        self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        reactor.addReader(self)
+
+    def add(self, path: str) -> int:
+        """Watch a directory; a number that its events carry. Raises: OSError."""
+        watch: int = _libc.inotify_add_watch(self._fd, os.fsencode(path), MASK)
+        if watch < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), path)
+        return watch
+
+    def remove(self, watch: int) -> None:
+        """Watch it no longer; harmless if the directory is gone."""
+        _libc.inotify_rm_watch(self._fd, watch)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._reactor.removeReader(self)
+        os.close(self._fd)
+
+    def fileno(self) -> int:
+        """For the reactor."""
+        return self._fd
+
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's name
+        """For the reactor."""
+        return "inotify"
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 - Twisted's name
+        """For the reactor: at its end, or when the descriptor fails."""
+
+    def doRead(self) -> None:  # noqa: N802 - Twisted's name
+        """Events are there."""
+        try:
+            data = os.read(self._fd, _READ)
+        except BlockingIOError:
+            return
+        at = 0
+        while at < len(data):
+            watch, mask, _cookie, size = _HEADER.unpack_from(data, at)
+            at += _HEADER.size
+            name = os.fsdecode(data[at : at + size].rstrip(b"\0"))
+            at += size
+            if mask & IN_Q_OVERFLOW:
+                self._overflow()
+            elif mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED):
+                self._changed(watch, None)
+            elif name:
+                self._changed(watch, name)

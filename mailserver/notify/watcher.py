@@ -1,0 +1,99 @@
+"""Foreign programs deliver and rename behind our back: this pokes the mailboxes they touch.
+
+Every mailbox that a session has open is watched. A file name that inotify tells is passed on with the poke to this
+worker's own mailbox, which then looks at that name only. Two seconds after the last change the mailbox is compared
+whole, which settles what happened within one tick of the file system's clock. Every 30 seconds each is looked at in
+any case, so that a lost event, an overflow or a watch that could not be set delays a change but never hides it.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from mailserver.notify.inotify import Inotify
+from mailserver.store.live import LiveMailbox
+
+SETTLE_TIME = 2.0
+LOOK_TIME = 30.0
+
+log = Logger(namespace="mailserver")
+
+
+class Watcher:
+    """All watched mailboxes of a worker."""
+
+    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._watches: dict[int, LiveMailbox] = {}
+        self._mailboxes: dict[LiveMailbox, list[int]] = {}
+        self._settling: dict[LiveMailbox, IDelayedCall] = {}
+        self._look = LoopingCall(self._poke_all)
+        self._look.clock = clock
+        try:
+            self._inotify: Inotify | None = Inotify(reactor, self._changed, self._poke_all)
+        except OSError as error:
+            log.warn(
+                "no inotify ({error}): changes by other programs are seen within {time:.0f} s",
+                error=error,
+                time=LOOK_TIME,
+            )
+            self._inotify = None
+
+    def start(self) -> None:
+        """Begin the regular looks."""
+        self._look.start(LOOK_TIME, now=False)
+
+    def stop(self) -> None:
+        """Watch nothing any more."""
+        if self._look.running:
+            self._look.stop()
+        for call in self._settling.values():
+            call.cancel()
+        self._settling.clear()
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+
+    def watch(self, live: LiveMailbox) -> None:
+        """A session has opened it."""
+        numbers = self._mailboxes.setdefault(live, [])
+        if self._inotify is None:
+            return
+        for path in live.mailbox.watched_paths:
+            try:
+                number = self._inotify.add(path)
+            except OSError as error:
+                log.warn("cannot watch {path}: {error}", path=path, error=error)
+                continue
+            numbers.append(number)
+            self._watches[number] = live
+
+    def unwatch(self, live: LiveMailbox) -> None:
+        """No session has it open any more."""
+        for number in self._mailboxes.pop(live, ()):
+            if self._watches.pop(number, None) is not None and self._inotify is not None:
+                self._inotify.remove(number)
+        call = self._settling.pop(live, None)
+        if call is not None:
+            call.cancel()
+
+    def _changed(self, watch: int, name: str | None) -> None:
+        live = self._watches.get(watch)
+        if live is None:
+            return
+        live.poked(None if name is None else (name,))
+        settling = self._settling.get(live)
+        if settling is None:
+            self._settling[live] = self._clock.callLater(SETTLE_TIME, self._settle, live)
+        else:
+            settling.reset(SETTLE_TIME)
+
+    def _settle(self, live: LiveMailbox) -> None:
+        del self._settling[live]
+        live.poked()
+
+    def _poke_all(self) -> None:
+        for live in tuple(self._mailboxes):
+            live.poked()
