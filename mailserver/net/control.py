@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -60,6 +59,5 @@ def socket_path(runtime_dir: Path) -> Path:
 
 
 def make_runtime_dir(path: Path) -> None:
-    """The directory of the control socket, for its owner only. Raises: OSError."""
+    """The directory of the control socket, for its owner only where we make it. Raises: OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(path, 0o700)

@@ -1,0 +1,333 @@
+"""The connection under a session: order, flow control, time-outs, pokes and ends, without a socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from mailserver.channel import Channel, Wake
+from mailserver.config.model import Limits
+from mailserver.errors import ConnectionLost, LimitReached
+from mailserver.net.connection import READ_AHEAD, Connection, Listening
+from mailserver.net.limits import ConnectionCounts
+
+
+class Transport(StringTransport):
+    """A transport that remembers how it was ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        pass
+
+
+class World:
+    """One connection whose session is a function of the test."""
+
+    def __init__(
+        self,
+        run: Any,
+        limits: Limits | None = None,
+        counts: ConnectionCounts | None = None,
+        make: type[Transport] = Transport,
+    ) -> None:
+        self.clock = Clock()
+        self.counts = counts or ConnectionCounts(limits or Limits())
+        self.empty = 0
+        self.ended: list[str] = []
+        world = self
+
+        class Session:
+            def __init__(self, channel: Channel) -> None:
+                self.channel = channel
+
+            async def run(self) -> None:
+                try:
+                    await run(self.channel)
+                except ConnectionLost:
+                    world.ended.append("lost")
+                    raise
+                world.ended.append("returned")
+
+        def stopped() -> None:
+            world.empty += 1
+
+        self.listening = Listening(
+            protocol="imap",
+            make_session=Session,
+            farewell=b"* BYE\r\n",
+            reactor=self.clock,
+            counts=self.counts,
+            tls=None,
+            implicit_tls=False,
+            cleartext_allowed=True,
+            tls_required=False,
+            local="127.0.0.1:143",
+            open_connections=set(),
+            stopped=stopped,
+        )
+        self.connection = Connection(self.listening)
+        self.transport = make()
+        self.connection.makeConnection(self.transport)
+
+    def lose(self) -> None:
+        self.connection.connectionLost(Failure(ConnectionLost()))
+
+
+async def echo(channel: Channel) -> None:
+    while True:
+        data = await channel.read(60)
+        assert isinstance(data, bytes)
+        channel.write(data)
+
+
+def test_bytes_come_in_and_go_out_in_order() -> None:
+    world = World(echo)
+    world.connection.dataReceived(b"one ")
+    world.connection.dataReceived(b"two")
+    assert world.transport.value() == b"one two"
+
+
+def test_writes_leave_together_when_the_session_waits() -> None:
+    async def greet(channel: Channel) -> None:
+        channel.write(b"a")
+        channel.write(b"b")
+        assert world_box == []
+        await channel.read(60)
+
+    world_box: list[World] = []
+    world = World(greet)
+    assert world.transport.value() == b"ab"
+
+
+def test_a_read_times_out_by_the_reactors_clock() -> None:
+    seen: list[object] = []
+
+    async def run(channel: Channel) -> None:
+        seen.append(await channel.read(10))
+        seen.append(await channel.read(10))
+
+    world = World(run)
+    world.clock.advance(9.9)
+    assert seen == []
+    world.clock.advance(0.2)
+    assert seen == [Wake.TIMEOUT]
+    world.connection.dataReceived(b"x")
+    assert seen == [Wake.TIMEOUT, b"x"]
+
+
+def test_a_later_deadline_does_not_fire_with_the_older_timer() -> None:
+    seen: list[object] = []
+
+    async def run(channel: Channel) -> None:
+        seen.append(await channel.read(10))
+        seen.append(await channel.read(100))
+
+    world = World(run)
+    world.clock.advance(5)
+    world.connection.dataReceived(b"x")
+    world.clock.advance(50)  # the timer of the first read has rung
+    assert seen == [b"x"]
+    world.clock.advance(60)
+    assert seen == [b"x", Wake.TIMEOUT]
+
+
+def test_a_poke_wakes_only_a_read_that_listens_and_is_remembered() -> None:
+    seen: list[object] = []
+
+    async def run(channel: Channel) -> None:
+        seen.append(await channel.read(100))
+        seen.append(await channel.read(100, pokes=True))
+        seen.append(await channel.read(100, pokes=True))
+
+    world = World(run)
+    world.connection.poke()
+    world.clock.advance(0)
+    assert seen == []
+    world.connection.dataReceived(b"x")
+    assert seen == [b"x", Wake.POKED]
+    world.connection.poke()
+    world.connection.poke()
+    world.clock.advance(0)
+    assert seen == [b"x", Wake.POKED, Wake.POKED]
+    assert world.ended == ["returned"]
+
+
+def test_a_client_that_sends_too_fast_is_paused_until_read() -> None:
+    gate: Deferred[None] = Deferred()
+    got: list[int] = []
+
+    async def run(channel: Channel) -> None:
+        await gate
+        while True:
+            got.append(len(await channel.read(60)))  # type: ignore[arg-type]
+
+    world = World(run)
+    world.connection.dataReceived(b"x" * READ_AHEAD)
+    assert world.transport.producerState == "producing"
+    world.connection.dataReceived(b"y")
+    assert world.transport.producerState == "paused"
+    gate.callback(None)
+    assert got == [READ_AHEAD + 1]
+    assert world.transport.producerState == "producing"
+
+
+def test_a_client_that_does_not_read_stops_the_session_and_is_cut() -> None:
+    async def run(channel: Channel) -> None:
+        while True:
+            channel.write(b"x" * 1000)
+            await channel.drain()
+
+    class Full(Transport):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if len(self.value()) >= 5000:
+                self.producer.pauseProducing()
+
+    world = World(run, Limits(write_timeout=300), make=Full)
+    assert len(world.transport.value()) == 5000
+    world.clock.advance(299)
+    assert not world.transport.aborted
+    world.clock.advance(2)
+    assert world.transport.aborted
+    world.lose()
+    assert world.ended == ["lost"]
+
+
+def test_reading_waits_while_answers_are_not_taken() -> None:
+    world = World(echo)
+    world.connection.pauseProducing()
+    world.connection.dataReceived(b"a")
+    world.connection.dataReceived(b"b")
+    first = world.transport.value()
+    assert first in {b"", b"a"}  # one answer may be on its way, no more
+    world.connection.resumeProducing()
+    assert world.transport.value() == b"ab"
+
+
+def test_the_session_ends_quietly_when_the_client_goes() -> None:
+    world = World(echo)
+    world.lose()
+    assert world.ended == ["lost"]
+    assert world.counts.total == 0
+    assert world.empty == 1
+
+
+def test_a_store_operation_is_awaited_even_if_the_client_goes() -> None:
+    done: list[str] = []
+    operation: Deferred[str] = Deferred()
+
+    async def run(channel: Channel) -> None:
+        done.append(await operation)
+        await channel.read(60)
+
+    world = World(run)
+    world.lose()
+    assert world.ended == []
+    operation.callback("kept")
+    assert done == ["kept"]
+    assert world.ended == ["lost"]
+    assert world.counts.total == 0
+
+
+def test_answers_to_what_was_sent_before_a_half_close_are_given() -> None:
+    world = World(echo)
+    world.connection.dataReceived(b"last words")
+    world.connection.readConnectionLost()
+    assert world.transport.value() == b"last words"
+    assert world.transport.disconnecting
+
+
+def test_a_bug_in_the_session_is_logged_and_ends_the_connection() -> None:
+    from twisted.logger import globalLogPublisher
+
+    events: list[Any] = []
+    globalLogPublisher.addObserver(events.append)
+
+    async def run(channel: Channel) -> None:
+        await channel.read(1)
+        raise ZeroDivisionError
+
+    world = World(run)
+    try:
+        world.connection.dataReceived(b"x")
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert world.transport.disconnecting
+    assert any(event.get("log_failure") and event["log_failure"].check(ZeroDivisionError) for event in events)
+
+
+def test_a_stop_between_commands_says_farewell_and_inside_one_waits() -> None:
+    world = World(echo)
+    world.connection.stop()
+    assert world.transport.value() == b"* BYE\r\n"
+    assert world.transport.disconnecting
+
+    operation: Deferred[None] = Deferred()
+
+    async def busy(channel: Channel) -> None:
+        await operation
+        channel.write(b"a OK\r\n")
+        await channel.read(60)
+
+    world = World(busy)
+    world.connection.stop()
+    assert world.transport.value() == b""
+    operation.callback(None)
+    assert world.transport.value() == b"a OK\r\n* BYE\r\n"
+    assert world.transport.disconnecting
+
+
+def test_many_fired_deferreds_do_not_deepen_the_stack() -> None:
+    async def run(channel: Channel) -> None:
+        from twisted.internet.defer import succeed
+
+        total = 0
+        for number in range(20_000):
+            total += await succeed(number)
+        channel.write(b"%d" % total)
+
+    world = World(run)
+    assert world.transport.value() == b"199990000"
+
+
+def test_connections_over_the_limit_of_an_address_are_refused_and_not_counted() -> None:
+    counts = ConnectionCounts(Limits(unauthenticated_per_address=2))
+    first = World(echo, counts=counts)
+    World(echo, counts=counts)
+    refused = World(echo, counts=counts)
+    assert refused.transport.aborted
+    refused.lose()
+    assert counts.total == 2
+    first.lose()
+    assert counts.total == 1
+    assert not World(echo, counts=counts).transport.aborted
+
+
+def test_sessions_of_a_user_are_counted_apart_from_connections_before_login() -> None:
+    counts = ConnectionCounts(Limits(unauthenticated_per_address=1, sessions_per_user=2))
+    worlds = []
+    for _ in range(2):
+        world = World(echo, counts=counts)
+        world.connection.logged_in("anna@example.test")
+        worlds.append(world)
+    third = World(echo, counts=counts)
+    with pytest.raises(LimitReached):
+        third.connection.logged_in("anna@example.test")
+    third.connection.logged_in("bert@example.test")
+    worlds[0].lose()
+    fourth = World(echo, counts=counts)
+    fourth.connection.logged_in("anna@example.test")

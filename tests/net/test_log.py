@@ -1,0 +1,29 @@
+"""Log lines cannot be broken by what a client sends."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailserver.net.log import escape, event_line
+from tests.fakes import info
+
+
+@given(st.text())
+def test_a_value_is_one_word_on_one_line(text: str) -> None:
+    word = escape(text)
+    assert word.isprintable()
+    assert word.startswith('"') or not set(word) & set(' "=')
+    if word.startswith('"'):
+        assert word.endswith('"')
+
+
+def test_controls_and_quotes_are_shown_not_sent() -> None:
+    assert escape("a\r\nlogin user=root") == '"a\\r\\nlogin user=root"'
+    assert escape('say "hi"') == '"say \\"hi\\""'
+    assert escape("plain") == "plain"
+    assert escape("") == '""'
+
+
+def test_a_line_names_the_connection() -> None:
+    line = event_line("login", info("imaps"), "anna@example.test", {"mechanism": "PLAIN"})
+    assert line.startswith("login session=test1 protocol=imaps peer=192.0.2.7 tls=TLSv1.3")
+    assert line.endswith("user=anna@example.test mechanism=PLAIN")
