@@ -1,0 +1,154 @@
+"""A real `twistd mailserver` on loopback, made by the demonstration, for tests that need the whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+OFFSETS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "submission": 587, "submissions": 465, "lmtp": 24}
+START_TIME = 60
+
+
+def free_port_base() -> int:
+    """A base from which all ports of the demonstration are free on both loopback addresses."""
+    for _ in range(200):
+        base = random.randrange(12000, 30000)
+        with contextlib.ExitStack() as opened:
+            try:
+                for offset in OFFSETS.values():
+                    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+                        probe = opened.enter_context(socket.socket(family))
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind((host, base + offset))
+            except OSError:
+                continue
+            return base
+    raise AssertionError("no free ports")
+
+
+class Server:
+    """Files under `dir`, a process once started."""
+
+    def __init__(self, directory: Path, *, users: int = 0, edit: dict[str, str] | None = None) -> None:
+        self.dir = directory
+        self.base = free_port_base()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log_path = directory / "server.log"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.run_cli("demo", "--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
+        for old, new in (edit or {}).items():
+            text = self.config.read_text()
+            assert old in text, f"{old!r} is not in the configuration"
+            self.config.write_text(text.replace(old, new))
+
+    @property
+    def config(self) -> Path:
+        return self.dir / "mailserver.toml"
+
+    @property
+    def ca(self) -> Path:
+        return self.dir / "ca.pem"
+
+    @property
+    def accounts(self) -> dict[str, str]:
+        """User name -> password."""
+        lines = (self.dir / "accounts.txt").read_text().splitlines()
+        return dict(line.split(":", 1) for line in lines if line.strip())
+
+    def user_of(self, domain: str) -> tuple[str, str]:
+        """The first user of a domain, with the password."""
+        return next(item for item in self.accounts.items() if item[0].endswith("@" + domain))
+
+    def port(self, protocol: str) -> int:
+        return self.base + OFFSETS[protocol]
+
+    def maildir(self, user: str) -> Path:
+        local, domain = user.split("@")
+        return self.dir / "mail" / domain / local / "Maildir"
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run_cli(self, *arguments: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """The administrator's command."""
+        command = [sys.executable, "-m", "mailserver.cli", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.dir,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            input=text,
+            timeout=120,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def start(self) -> Server:
+        """Until every listener is ready."""
+        before = len(self.log)
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(Path(sys.executable).parent / "twistd"),
+                    "-n",
+                    "--pidfile=",
+                    "mailserver",
+                    "--config",
+                    str(self.config),
+                ],
+                cwd=self.dir,
+                env=self.environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.wait_for(r"ready: \d+ listeners", since=before)
+        return self
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def wait_for(self, pattern: str, *, since: int = 0, seconds: float = START_TIME) -> re.Match[str]:
+        """A line of the log; the process must live."""
+        end = time.monotonic() + seconds
+        while True:
+            found = re.search(pattern, self.log[since:])
+            if found:
+                return found
+            assert self.process is not None
+            assert self.process.poll() is None, f"the server ended:\n{self.log[-4000:]}"
+            assert time.monotonic() < end, f"{pattern!r} did not come:\n{self.log[-4000:]}"
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it, and its exit status."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.process = None
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *exc: Any) -> None:
+        self.stop()
