@@ -17,7 +17,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from mailserver.store.interfaces import Changes, Snapshot
-from mailserver.types import UID, ModSeq, UIDValidity
+from mailserver.types import UID, UNKNOWN_SIZE, ModSeq, UIDValidity
+
+LARGEST_SIZE = UNKNOWN_SIZE - 1
+"""RFC 3501's `number` is 32 bits: a larger file is told with this size."""
 
 LOG_LIMIT = 4096
 """A log longer than this and than the mailbox loses its older part; a view behind that rereads all flags."""
@@ -27,6 +30,7 @@ class Columns:
     """The messages of one mailbox by rising UID: uids, flags (mask), modseqs, sizes, dates; 28 octets a message."""
 
     __slots__ = (
+        "before_own",
         "changed",
         "changed_start",
         "dates",
@@ -47,7 +51,7 @@ class Columns:
         self.uids = array("I", [row.uid for row in rows])
         self.flags = array("I", [row.flags for row in rows])
         self.modseqs = array("Q", [row.modseq for row in rows])
-        self.sizes = array("I", [row.size for row in rows])
+        self.sizes = array("I", [_size(row.size) for row in rows])
         self.dates = array("q", [row.date for row in rows])
         self.modseq: ModSeq = snapshot.modseq
         self.keywords = snapshot.keywords
@@ -55,6 +59,7 @@ class Columns:
         self.uid_validity: UIDValidity = snapshot.uid_validity
         self.changed = array("I")
         self.changed_start = 0
+        self.before_own = 0
         self.expunged = array("I")
         self.expunged_start = 0
 
@@ -68,21 +73,38 @@ class Columns:
 
     def apply(self, changes: Changes) -> bool:
         """Take up changes; True if anything is new. Repeated or overlapping changes do no harm."""
-        if changes.upto <= self.modseq:
+        if changes.upto < self.modseq:
             return False
-        news = self._apply_rows(changes) | self._apply_expunged(changes.expunged)
-        news |= self.keywords != changes.keywords
+        # A keyword or a burnt UID may come without a message, and so without a new modseq.
+        news = self.keywords != changes.keywords
         self.keywords = changes.keywords
-        self.uid_next = changes.uid_next
-        self.modseq = changes.upto
-        self._trim()
+        self.uid_next = max(self.uid_next, changes.uid_next)
+        if changes.upto > self.modseq:
+            news |= self._apply_rows(changes)
+            news |= self._apply_expunged(changes.expunged)
+            self.modseq = changes.upto
+            self._trim()
         return news
+
+    @property
+    def changed_end(self) -> int:
+        """The position behind the log of changes."""
+        return self.changed_start + len(self.changed)
+
+    @property
+    def expunged_end(self) -> int:
+        """The position behind the log of expunges."""
+        return self.expunged_start + len(self.expunged)
+
+    def begin_own(self) -> None:
+        """What is applied next is what a session itself did; what the log holds so far is not (see View.silence)."""
+        self.before_own = self.changed_end
 
     def learn(self, uid: int, size: int, date: int) -> None:
         """Fill in what was unknown until the file was read; not a change that anyone is told of."""
         at = self.position(uid)
         if at >= 0:
-            self.sizes[at] = size
+            self.sizes[at] = _size(size)
             self.dates[at] = date
 
     def _apply_rows(self, changes: Changes) -> bool:
@@ -94,7 +116,7 @@ class Columns:
                 self.uids.append(row.uid)
                 self.flags.append(row.flags)
                 self.modseqs.append(row.modseq)
-                self.sizes.append(row.size)
+                self.sizes.append(_size(row.size))
                 self.dates.append(row.date)
             else:
                 at = self.position(row.uid)
@@ -104,13 +126,13 @@ class Columns:
                     self.changed.append(row.uid)
                 self.flags[at] = row.flags
                 self.modseqs[at] = row.modseq
-                self.sizes[at] = row.size
+                self.sizes[at] = _size(row.size)
                 self.dates[at] = row.date
             news = True
         return news
 
     def _apply_expunged(self, uids: Sequence[UID]) -> bool:
-        positions = [at for uid in uids if (at := self.position(uid)) >= 0]
+        positions = [at for uid in sorted(set(uids)) if (at := self.position(uid)) >= 0]
         if not positions:
             return False
         self.expunged.extend(self.uids[at] for at in positions)
@@ -130,6 +152,10 @@ class Columns:
         if upto > self.expunged_start:
             del self.expunged[: upto - self.expunged_start]
             self.expunged_start = upto
+
+
+def _size(size: int) -> int:
+    return size if size <= LARGEST_SIZE or size == UNKNOWN_SIZE else LARGEST_SIZE
 
 
 def _without(column: array[int], positions: Sequence[int]) -> array[int]:

@@ -318,7 +318,7 @@ class StoreRunner(Protocol):
     """Runs blocking store calls off the reactor: first in, first out, one at a time per account."""
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
-        """The operation's result. It runs to its end even if the client goes."""
+        """The operation's result. It is queued at once, awaited or not, and runs to its end even if the client goes."""
 
 
 # --- Search: a tree without protocol in it. Sequence sets, UID sets and \Recent are resolved before, to UIDs.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import TypeVar
 
-from mailserver.errors import MailError
+from mailserver.errors import MailboxChanged, MailError
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import (
     Account,
@@ -20,7 +21,6 @@ from mailserver.store.interfaces import (
     Copied,
     Mailbox,
     NewMessage,
-    Snapshot,
     Store,
     StoreRunner,
 )
@@ -33,10 +33,10 @@ T = TypeVar("T")
 class LiveMailbox:
     """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
 
-    def __init__(self, account: LiveAccount, mailbox: Mailbox, snapshot: Snapshot) -> None:
+    def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns) -> None:
         self.account = account
         self.mailbox = mailbox
-        self.columns = Columns(snapshot)
+        self.columns = columns
         self.users = 0
         self._stale = False
         self._names: set[str] | None = set()
@@ -54,7 +54,10 @@ class LiveMailbox:
         return self._stale
 
     def open_view(self, recent_from: UID, poke: Callable[[], None]) -> View:
-        """A session's view; `poke` is called on the reactor's thread when something may have changed."""
+        """A session's view; `poke` is called on the reactor's thread when something may have changed.
+
+        It must not raise. Give the view back with `close_view`.
+        """
         view = View(self.columns, recent_from)
         self._views.add(view)
         self._pokes[view] = poke
@@ -71,29 +74,42 @@ class LiveMailbox:
         return await self.account.run(lambda: operation(self.mailbox))
 
     async def change(self, operation: Callable[[Mailbox], T]) -> T:
-        """A changing operation; what it changed is in the columns when this returns."""
+        """A changing operation; what it changed is in the columns when this returns.
+
+        What others did before it is applied apart, so that `View.silence` can tell the two.
+        """
         since = self.columns.modseq
 
-        def change_and_read() -> tuple[T, Changes]:
-            return operation(self.mailbox), self.mailbox.changes_since(since)
+        def change_and_read() -> tuple[Changes, T, Changes]:
+            others = self.mailbox.changes_since(since)
+            result = operation(self.mailbox)
+            return others, result, self.mailbox.changes_since(others.upto)
 
         try:
-            result, changes = await self.account.run(change_and_read)
+            others, result, own = await self.account.run(change_and_read)
         except MailError:
+            # Part of it may have been done.
             self.poked()
             raise
-        self._apply(changes)
+        self._apply(others)
+        self.columns.begin_own()
+        self._apply(own)
         self.account.tell_others(self.id)
         return result
 
     async def refresh(self) -> None:
-        """Take up what others did: this process, other workers, foreign programs."""
+        """Take up what others did: this process, other workers, foreign programs.
+
+        After a poke that names files only those are looked at; one without names, or none at all, means everything.
+        """
         since = self.columns.modseq
-        names, self._names = self._names, set()
+        names = self._names if self._stale else None
+        self._names = set()
         self._stale = False
 
         def refresh_and_read() -> Changes:
-            self.mailbox.refresh(names or None)
+            if names is None or names:
+                self.mailbox.refresh(names)
             return self.mailbox.changes_since(since)
 
         try:
@@ -105,7 +121,10 @@ class LiveMailbox:
         self._apply(changes)
 
     def poked(self, names: Collection[str] | None = None) -> None:
-        """Something may have changed; `names` are file names a watcher saw, None means look at everything."""
+        """Something may have changed; `names` are file names a watcher saw, None means look at everything.
+
+        No names at all (an empty collection) says that the store itself did it: the files need no look.
+        """
         if names is None or self._names is None:
             self._names = None
         else:
@@ -129,12 +148,31 @@ class LiveMailbox:
 class LiveAccount:
     """One account open in this worker, shared by its sessions."""
 
-    def __init__(self, accounts: LiveAccounts, account: Account, runner: StoreRunner) -> None:
-        self.account = account
+    def __init__(self, accounts: LiveAccounts, user: str, home: str | None, runner: StoreRunner) -> None:
+        self.user = user
+        self.home = home
         self.users = 0
         self._accounts = accounts
         self._runner = runner
+        self._account: Account | None = None
         self._mailboxes: OrderedDict[MailboxId, LiveMailbox] = OrderedDict()
+
+    @property
+    def account(self) -> Account:
+        """The blocking side; called only inside `run`."""
+        if self._account is None:
+            raise RuntimeError("the account is not open yet")
+        return self._account
+
+    @property
+    def opened(self) -> bool:
+        """Is the blocking side there?"""
+        return self._account is not None
+
+    def open(self, store: Store) -> None:
+        """In the account's turn: open the blocking side, once. Raises: NoSpace, StoreUnavailable."""
+        if self._account is None:
+            self._account = store.account(self.user, self.home)
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """A blocking operation, in this account's turn."""
@@ -143,20 +181,30 @@ class LiveAccount:
     async def select(self, name: str) -> LiveMailbox:
         """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
 
-        def open_and_read() -> tuple[Mailbox, Snapshot | Changes]:
+        def open_and_read() -> tuple[Mailbox, LiveMailbox | None, Columns | Changes]:
             mailbox = self.account.mailbox(name)
             mailbox.refresh()
             known = self._mailboxes.get(mailbox.id)
-            return mailbox, mailbox.load() if known is None else known.mailbox.changes_since(known.columns.modseq)
+            if known is not None:
+                with suppress(MailboxChanged):
+                    return mailbox, known, known.mailbox.changes_since(known.columns.modseq)
+            # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
+            return mailbox, known, Columns(mailbox.load())
 
-        mailbox, news = await self.run(open_and_read)
-        live = self._mailboxes.get(mailbox.id)
-        if live is None:
-            if not isinstance(news, Snapshot):
-                news = await self.run(mailbox.load)
-            live = self._mailboxes.setdefault(mailbox.id, LiveMailbox(self, mailbox, news))
-        elif isinstance(news, Changes):
-            live._apply(news)  # noqa: SLF001 - the two classes are one mechanism
+        while True:
+            mailbox, known, news = await self.run(open_and_read)
+            live = self._mailboxes.get(mailbox.id)
+            if isinstance(news, Changes):
+                if live is None or live is not known:
+                    continue  # its columns were dropped meanwhile
+                live._apply(news)  # noqa: SLF001 - the two classes are one mechanism
+            elif live is None or live is known:
+                if live is not None:
+                    live.poked()  # the mailbox was made anew below its sessions
+                live = self._mailboxes[mailbox.id] = LiveMailbox(self, mailbox, news)
+            elif live.columns.modseq < news.modseq:
+                continue  # another session made it meanwhile, from an older picture
+            break
         self._mailboxes.move_to_end(mailbox.id)
         live.users += 1
         if live.users == 1:
@@ -173,7 +221,7 @@ class LiveAccount:
     async def append(self, name: str, messages: list[NewMessage]) -> Appended:
         """Append staged messages and tell whoever has the mailbox open."""
         appended = await self.run(lambda: self.account.append(name, messages))
-        self.poke(appended.mailbox)
+        self.poke(appended.mailbox, ())
         return appended
 
     async def copy(self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False) -> Copied:
@@ -182,7 +230,7 @@ class LiveAccount:
             copied = await live.change(lambda mailbox: mailbox.move(uids, target))
         else:
             copied = await live.run(lambda mailbox: mailbox.copy(uids, target))
-        self.poke(copied.mailbox)
+        self.poke(copied.mailbox, ())
         return copied
 
     def poke(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
@@ -198,7 +246,7 @@ class LiveAccount:
 
     def tell_others(self, mailbox: MailboxId) -> None:
         """Tell the other workers."""
-        self._accounts.tell_others(self.account.user, mailbox)
+        self._accounts.tell_others(self.user, mailbox)
 
     def unused(self) -> list[tuple[int, MailboxId]]:
         """Mailboxes without a session, with their number of messages, least recently used first."""
@@ -235,16 +283,23 @@ class LiveAccounts:
     async def open(self, user: str, home: str | None = None) -> LiveAccount:
         """The account; give it back with `release`. Raises: NoSpace, StoreUnavailable."""
         live = self._accounts.get(user)
+        if live is not None and live.home != home and live.users == 0:
+            self._close(live)
+            live = None
         if live is None:
-            runner = self._make_runner()
-            account = await runner.run(lambda: self._store.account(user, home))
-            live = self._accounts.get(user)
-            if live is None:
-                live = self._accounts[user] = LiveAccount(self, account, runner)
-            else:
-                await runner.run(account.close)
-        self._accounts.move_to_end(user)
+            # Registered before it is open: whoever comes meanwhile waits in the same queue.
+            live = self._accounts[user] = LiveAccount(self, user, home, self._make_runner())
         live.users += 1
+        try:
+            if not live.opened:
+                opening = live
+                await live.run(lambda: opening.open(self._store))
+        except BaseException:
+            live.users -= 1
+            if live.users == 0 and not live.opened and self._accounts.get(user) is live:
+                del self._accounts[user]
+            raise
+        self._accounts.move_to_end(user)
         return live
 
     def release(self, live: LiveAccount) -> None:
@@ -260,8 +315,7 @@ class LiveAccounts:
         """Close what has no session and is over the bounds, least recently used first."""
         idle = [live for live in self._accounts.values() if live.users == 0]
         for live in idle[: max(0, len(idle) - self._max_unused_accounts)]:
-            del self._accounts[live.account.user]
-            live.run(live.account.close)
+            self._close(live)
         unused = [(live, size, id_) for live in self._accounts.values() for size, id_ in live.unused()]
         total = sum(size for _live, size, _id in unused)
         for live, size, id_ in unused:
@@ -269,3 +323,8 @@ class LiveAccounts:
                 break
             live.forget(id_)
             total -= size
+
+    def _close(self, live: LiveAccount) -> None:
+        del self._accounts[live.user]
+        if live.opened:
+            live.run(live.account.close)

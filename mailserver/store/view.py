@@ -55,8 +55,8 @@ class View:
         self.uids: array[int] = columns.uids
         self.count = len(columns.uids)
         self.recent_from = recent_from
-        self._changed_at = columns.changed_start + len(columns.changed)
-        self._expunged_at = columns.expunged_start + len(columns.expunged)
+        self._changed_at = columns.changed_end
+        self._expunged_at = columns.expunged_end
         self._keywords = columns.keywords
         self._told: ModSeq = columns.modseq
         self._silenced: dict[int, int] = {}
@@ -88,18 +88,29 @@ class View:
         """Would `sync(allow_expunge=True)` tell anything? O(1)."""
         columns = self.columns
         return (
-            self._expunged_at != columns.expunged_start + len(columns.expunged)
+            self._expunged_at != columns.expunged_end
             or self.count != len(columns.uids)
-            or self._changed_at != columns.changed_start + len(columns.changed)
+            or self._changed_at != columns.changed_end
             or self._keywords != columns.keywords
         )
 
     def silence(self, uids: Iterable[int]) -> None:
-        """The client knows the flags of these as they are now (.SILENT, or just answered): do not repeat them."""
+        """The client expects the flags that its own command has just set in these: do not repeat them.
+
+        Call it right after `LiveMailbox.change`. Messages that somebody else changed before it, untold so far, are
+        told nevertheless (RFC 3501 6.4.6).
+        """
         columns = self.columns
+        if self._changed_at < columns.changed_start:
+            return
+        others = set(
+            columns.changed[
+                self._changed_at - columns.changed_start : max(columns.before_own - columns.changed_start, 0)
+            ]
+        )
         for uid in uids:
             at = columns.position(uid)
-            if at >= 0:
+            if at >= 0 and uid not in others:
                 self._silenced[uid] = columns.modseqs[at]
 
     def sync(self, *, allow_expunge: bool) -> ViewChanges:
@@ -114,7 +125,7 @@ class View:
 
     def _take_expunged(self) -> list[tuple[SeqNum, UID]]:
         columns = self.columns
-        end = columns.expunged_start + len(columns.expunged)
+        end = columns.expunged_end
         if self._expunged_at == end:
             return []
         gone = sorted(set(columns.expunged[self._expunged_at - columns.expunged_start :]), reverse=True)
@@ -143,7 +154,7 @@ class View:
 
     def _take_flags(self) -> list[tuple[SeqNum, UID]]:
         columns = self.columns
-        end = columns.changed_start + len(columns.changed)
+        end = columns.changed_end
         if self._changed_at < columns.changed_start:
             told = self._told
             changed = {uid for uid, modseq in zip(columns.uids, columns.modseqs, strict=True) if modseq > told}
