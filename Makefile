@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PORT_BASE ?= 10000
 DIR ?= var/demo
+TESTS ?=
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE =
 
@@ -28,7 +29,7 @@ run: venv
 	@exec $(BIN)/twistd -n --pidfile= mailserver --config $(DIR)/mailserver.toml
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 check: venv
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFSETS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "submission": 587, "submissions": 465, "lmtp": 24}
@@ -95,7 +95,7 @@ class Server:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def start(self) -> Server:
+    def start(self) -> Self:
         """Until every listener is ready."""
         before = len(self.log)
         with self.log_path.open("ab") as log:
@@ -147,8 +147,8 @@ class Server:
         finally:
             self.process = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
