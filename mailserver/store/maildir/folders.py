@@ -1,0 +1,211 @@
+"""Maildir++: a mailbox "A/B" is the directory `.A.B` beside cur/, new/ and tmp/ of INBOX, which is the root itself.
+
+Problems: a name that is a path (`..`, `/`), one that says the same as another (INBOX in other letters, a "." that is a
+separator on disk, modified UTF-7 written in two ways), one too long for a directory; directories that are no mailboxes;
+links that lead out of the account, or to another mailbox of it.
+
+Rules: each level is checked before it becomes part of a path. A directory is listed only under the name that leads back
+to it, and only if it is a real directory with a real cur/. Links are not followed. Names of ours in the root never begin
+with a dot, as Dovecot would list them. A mailbox is made under a name without a dot and renamed when whole; it is
+deleted by renaming it away first: no mailbox is listed that cannot be opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+import unicodedata
+
+from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
+from mailserver.store.maildir import names, safeio, uidlist
+from mailserver.types import MailboxId, UIDValidity
+
+INBOX = "INBOX"
+MAX_LEVELS = 32
+MAX_BYTES = 255
+"""Of a directory's name on disk."""
+MARKER = "maildirfolder"
+_PARTS = ("cur", "new", "tmp")
+_UNFINISHED = "mailserver-new."
+_DELETED = "mailserver-deleted."
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff./]")
+
+
+class Layout:
+    """Where the mailboxes of one account lie."""
+
+    def __init__(self, root: str, *, utf8: bool = False) -> None:
+        """`root` is INBOX's directory; `utf8` says that names on disk are UTF-8 instead of modified UTF-7."""
+        self.root = root
+        self._utf8 = utf8
+
+    def path(self, name: str) -> str:
+        """The directory of a mailbox, whether there or not. Raises: BadMailboxName."""
+        name = canonical(name)
+        if name == INBOX:
+            return self.root
+        return os.path.join(self.root, self.directory_name(name))
+
+    def directory_name(self, name: str) -> str:
+        """`.A.B` for "A/B" (not for INBOX). Raises: BadMailboxName."""
+        levels = name.split("/")
+        if len(levels) > MAX_LEVELS:
+            raise BadMailboxName("too many levels")
+        for level in levels:
+            check_level(level)
+        if self._utf8:
+            directory = "." + ".".join(levels)
+        else:
+            directory = "." + ".".join(names.encode(level) for level in levels)
+        if len(directory.encode()) > MAX_BYTES:
+            raise BadMailboxName("the name is too long")
+        return directory
+
+    def name(self, directory_name: str) -> str | None:
+        """The mailbox name of a directory `.A.B`; None if no name leads to it."""
+        if not directory_name.startswith("."):
+            return None
+        try:
+            text = directory_name[1:].replace(".", "/")
+            name = text if self._utf8 else "/".join(names.decode(level) for level in text.split("/"))
+            if canonical(name) == INBOX or self.directory_name(name) != directory_name:
+                return None
+        except (ValueError, BadMailboxName):
+            return None
+        return name
+
+    def mailboxes(self) -> list[str]:
+        """Names of the mailboxes that exist, sorted, INBOX first. One readdir, and one lstat for each directory.
+
+        Raises: FileNotFoundError when the account is gone, StoreUnavailable.
+        """
+        found = []
+        with safeio.boundary(), os.scandir(self.root) as entries:
+            for entry in entries:
+                if entry.name[0] != "." or not entry.is_dir(follow_symlinks=False):
+                    continue
+                name = self.name(entry.name)
+                if name is not None and _is_directory(os.path.join(entry.path, "cur")):
+                    found.append(name)
+        found.sort()
+        return [INBOX, *found] if is_mailbox(self.root) else found
+
+    def exists(self, name: str) -> bool:
+        """Whether it is a mailbox now. Raises: BadMailboxName."""
+        return is_mailbox(self.path(name))
+
+    def create(self, name: str, uid_validity: UIDValidity, guid: MailboxId | None = None) -> str:
+        """Make a mailbox with an empty uidlist, whole or not at all, durably; its directory.
+
+        Parents need no directory in Maildir++. Raises: BadMailboxName, MailboxExists, NoSpace, StoreUnavailable.
+        """
+        path = self.path(name)
+        if is_mailbox(path):
+            raise MailboxExists
+        if path == self.root:
+            safeio.make_directories(path)
+            _fill(path, uid_validity, guid)
+            return path
+        unfinished = os.path.join(self.root, _UNFINISHED + secrets.token_hex(8))
+        safeio.mkdir(unfinished)
+        try:
+            _fill(unfinished, uid_validity, guid)
+            os.close(safeio.open_new(os.path.join(unfinished, MARKER)))
+            safeio.sync_directory(unfinished)
+            safeio.point("create.before-rename")
+            self._install(unfinished, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                safeio.remove_tree(unfinished)
+            raise
+        safeio.point("create.after-rename")
+        return path
+
+    def retire(self, name: str) -> str:
+        """Take a mailbox out of the tree, durably, by renaming its directory; where its mail is now, for `remove_tree`.
+
+        Raises: BadMailboxName, NoSuchMailbox, StoreUnavailable.
+        """
+        path = self.path(name)
+        if path == self.root or not is_mailbox(path):
+            raise NoSuchMailbox
+        retired = os.path.join(self.root, _DELETED + secrets.token_hex(8))
+        safeio.rename_tree(path, retired)
+        return retired
+
+    def sweep(self) -> int:
+        """Remove what interrupted `create` and `retire` left; how many. The caller holds the account's lock.
+
+        Raises: StoreUnavailable.
+        """
+        with safeio.boundary():
+            left = [name for name in os.listdir(self.root) if name.startswith((_UNFINISHED, _DELETED))]
+        for name in left:
+            safeio.remove_tree(os.path.join(self.root, name))
+        return len(left)
+
+    def _install(self, unfinished: str, path: str) -> None:
+        try:
+            safeio.rename_tree(unfinished, path)
+        except OSError as error:
+            # A directory that is no mailbox stands in the way: nobody can see it, and it is not ours to empty.
+            raise BadMailboxName("something else has that name on disk") from error
+
+
+def canonical(name: str) -> str:
+    """The name with INBOX, in any case, in capitals (RFC 3501 5.1)."""
+    return INBOX if name.upper() == INBOX and name.isascii() else name
+
+
+def check_level(level: str) -> None:
+    """Raises BadMailboxName for one level of a name that no directory can have, or that is not one name."""
+    if not level:
+        raise BadMailboxName("a level of the name is empty")
+    if _FORBIDDEN.search(level):
+        raise BadMailboxName('a level of the name holds ".", "/" or a control character')
+    if any(unicodedata.category(c) == "Cn" and ord(c) & 0xFFFE == 0xFFFE for c in level):
+        raise BadMailboxName("the name holds a noncharacter")
+
+
+def is_mailbox(path: str) -> bool:
+    """A real directory with a real cur/. Raises: StoreUnavailable."""
+    return _is_directory(path) and _is_directory(os.path.join(path, "cur"))
+
+
+def complete(path: str) -> None:
+    """Make those of cur/, new/ and tmp/ that are missing, durably (programs that copy drop empty ones).
+
+    Raises: FileNotFoundError when the mailbox is gone, NoSpace, StoreUnavailable.
+    """
+    made = False
+    for part in _PARTS:
+        directory = os.path.join(path, part)
+        if not _is_directory(directory):
+            with contextlib.suppress(FileExistsError):
+                safeio.mkdir(directory)
+            made = True
+    if made:
+        safeio.sync_directory(path)
+
+
+def _fill(path: str, uid_validity: UIDValidity, guid: MailboxId | None) -> None:
+    list_path = os.path.join(path, uidlist.FILE_NAME)
+    if uidlist.signature(list_path) is None:
+        uidlist.create(list_path, uid_validity, guid)
+    # cur/ last: it makes the directory a mailbox.
+    for part in ("tmp", "new", "cur"):
+        with contextlib.suppress(FileExistsError):
+            safeio.mkdir(os.path.join(path, part))
+    safeio.sync_directory(path)
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise safeio.failure(error) from error

@@ -1,0 +1,90 @@
+"""Intents: what a command over several files is about to do, written before its first step.
+
+A process may die between the steps of RENAME, DELETE, COPY, MOVE, APPEND of several messages, or between the hop's 250
+and the publishing of a local copy. So the steps are written down first, durably, under the account's lock; the next
+holder of the lock that finds an intent finishes or undoes it (what that means belongs to whoever wrote the `kind`),
+and clears it. Each step must be harmless when done twice.
+
+One file for each intent, in `mailserver-intents/` at the account's root: prepared messages wait for their publishing
+outside the lock, several at a time. Files are read in the order they were written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from typing import Any
+
+from attrs import frozen
+
+from mailserver.store.maildir import safeio
+
+DIRECTORY = "mailserver-intents"
+_SUFFIX = ".json"
+_counter = itertools.count()
+
+
+@frozen
+class Intent:
+    """Steps to finish or undo."""
+
+    kind: str
+    """Who understands the payload: "rename", "delete", "copy", ..."""
+    payload: dict[str, Any]
+    """What JSON can hold. File names go through `os.fsdecode`; their surrogates survive."""
+    id: str = ""
+    """Given by `write`: the file's name without its end."""
+
+
+def write(root: str, intent: Intent) -> Intent:
+    """Keep it, durably; the same intent with its id. With an id already: replaces that one.
+
+    Raises: NoSpace, StoreUnavailable.
+    """
+    directory = os.path.join(root, DIRECTORY)
+    if not os.path.isdir(directory):
+        safeio.make_directories(directory)
+    name = intent.id or f"{time.time_ns():020d}-{os.getpid()}-{next(_counter)}"
+    data = json.dumps({"kind": intent.kind, "payload": intent.payload}).encode("ascii")
+    safeio.point("intent.before-write")
+    safeio.replace(os.path.join(directory, name + _SUFFIX), data)
+    safeio.point("intent.after-write")
+    return Intent(intent.kind, intent.payload, name)
+
+
+def read_all(root: str) -> list[Intent]:
+    """All that are left, oldest first; [] costs one failed or one short readdir. Raises: StoreUnavailable.
+
+    A file that cannot be read as an intent was not written by `write`: it is put aside as NAME.bad.
+    """
+    directory = os.path.join(root, DIRECTORY)
+    try:
+        with safeio.boundary():
+            names = sorted(name for name in os.listdir(directory) if name.endswith(_SUFFIX))
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        path = os.path.join(directory, name)
+        try:
+            document = json.loads(safeio.read_file(path))
+            intent = Intent(str(document["kind"]), dict(document["payload"]), name.removesuffix(_SUFFIX))
+        except FileNotFoundError:
+            continue
+        except (ValueError, TypeError, KeyError):
+            safeio.rename(path, path + ".bad")
+            continue
+        found.append(intent)
+    return found
+
+
+def clear(root: str, intent: Intent) -> None:
+    """Forget it, durably; harmless when it is gone. Raises: StoreUnavailable."""
+    directory = os.path.join(root, DIRECTORY)
+    with contextlib.suppress(FileNotFoundError):
+        safeio.point("intent.before-clear")
+        safeio.unlink(os.path.join(directory, intent.id + _SUFFIX))
+        safeio.sync_directory(directory)

@@ -1,0 +1,237 @@
+"""The two locks of an account: ours, and Dovecot's.
+
+`AccountLock` is a flock(2) on a file that is never deleted, each holder with a descriptor of its own. It ends with its
+process, so a start after a kill never waits; it excludes two threads of one process as well as two processes. (fcntl
+locks do not: the same process is granted one twice, and closing any descriptor of the file gives it up.)
+
+`dotlock` makes `dovecot-uidlist.lock`, for the time that uidlist, keywords or new names of a mailbox change: this is the
+lock that Dovecot knows. It is always taken inside the account's lock, several in path order.
+
+A dotlock outlives its process, so there are rules for a stale one. It holds `pid:host`, and is removed at once if that
+is a dead process of this host, or ourselves (whoever asks holds the account's lock: it is a leftover of an earlier
+process with our pid), or a process that started after the lock was made (the pid was given anew). Any other one, another
+host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes, which is
+Dovecot's own rule.
+
+Removing is done by renaming the lock to a name of our own and looking at what was got: between look and removal it may
+have become another program's fresh lock, which is then put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from mailserver.errors import InUse, StoreUnavailable
+from mailserver.store.maildir import safeio
+from mailserver.store.maildir.uidlist import LOCK_NAME
+
+FILE_NAME = "mailserver-lock"
+WAIT = 10.0
+"""Seconds until InUse."""
+STALE_AFTER = 120.0
+"""Seconds without a change after which a dotlock of which nothing else is known is removed."""
+_LONGEST_NAP = 0.02
+_START_MARGIN = 1.0
+
+
+class AccountLock:
+    """The lock of the account whose root directory is `root`. Not reentrant; one object for each holder."""
+
+    def __init__(self, root: str, wait: float = WAIT) -> None:
+        self._path = os.path.join(root, FILE_NAME)
+        self._wait = wait
+        self._fd = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds it."""
+        return self._fd >= 0
+
+    def __enter__(self) -> AccountLock:
+        """Take it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
+        assert self._fd < 0, "the lock is not reentrant"
+        fd = _open_lock_file(self._path)
+        try:
+            deadline = time.monotonic() + self._wait
+            nap = 0.0005
+            while not _try_flock(fd):
+                if time.monotonic() >= deadline:
+                    raise InUse
+                nap = _sleep(nap)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def dotlock(path: str, wait: float = WAIT) -> Iterator[None]:
+    """Hold Dovecot's lock file `path`; the caller holds the account's lock.
+
+    Raises: InUse after the wait, FileNotFoundError (no directory), NoSpace, StoreUnavailable.
+    """
+    mine = take_dotlock(path, wait)
+    try:
+        yield
+    finally:
+        release_dotlock(path, mine)
+
+
+@contextlib.contextmanager
+def dotlocks(mailbox_paths: Iterable[str], wait: float = WAIT) -> Iterator[None]:
+    """Hold `dovecot-uidlist.lock` of several mailbox directories, taken in path order. Raises as `dotlock`."""
+    with contextlib.ExitStack() as stack:
+        for directory in sorted(set(mailbox_paths)):
+            stack.enter_context(dotlock(os.path.join(directory, LOCK_NAME), wait))
+        yield
+
+
+def take_dotlock(path: str, wait: float = WAIT) -> int:
+    """Make the lock file; its inode, for `release_dotlock`. Raises as `dotlock`."""
+    host = socket.gethostname()
+    temporary = f"{path}.{host}.{os.getpid()}.{secrets.token_hex(8)}"
+    fd = safeio.open_new(temporary)
+    try:
+        try:
+            safeio.write(fd, f"{os.getpid()}:{host}".encode())
+            inode = os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+        deadline = time.monotonic() + wait
+        nap = 0.0005
+        while not _try_link(temporary, path):
+            if remove_if_stale(path):
+                continue
+            if time.monotonic() >= deadline:
+                raise InUse
+            nap = _sleep(nap)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            safeio.unlink(temporary)
+    return inode
+
+
+def release_dotlock(path: str, inode: int) -> None:
+    """Remove the lock file if it still is the one that was made: others may have taken it for stale."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.lstat(path).st_ino == inode:
+            safeio.unlink(path)
+
+
+def remove_if_stale(path: str) -> bool:
+    """Remove a dotlock that nobody holds; whether trying anew makes sense. Raises: StoreUnavailable."""
+    try:
+        with safeio.boundary():
+            status = os.lstat(path)
+        stale = is_stale(path, status)
+    except FileNotFoundError:
+        return True
+    if not stale:
+        return False
+    removed = f"{path}.stale.{os.getpid()}.{secrets.token_hex(8)}"
+    try:
+        safeio.rename(path, removed)
+    except FileNotFoundError:
+        return True
+    if os.lstat(removed).st_ino != status.st_ino:
+        # Somebody else removed the stale one and made this: give it back.
+        with contextlib.suppress(FileExistsError):
+            safeio.link(removed, path)
+    safeio.unlink(removed)
+    return True
+
+
+def is_stale(path: str, status: os.stat_result) -> bool:
+    """Whether the dotlock, whose lstat is `status`, belongs to nobody. Raises: FileNotFoundError."""
+    try:
+        content = safeio.read_file(path)
+    except StoreUnavailable:
+        # Not a regular file, or not to be read: only its age speaks.
+        content = b""
+    pid_text, _, host = content.strip().partition(b":")
+    if pid_text.isdigit() and len(pid_text) <= 10 and host == os.fsencode(socket.gethostname()):
+        pid = int(pid_text)
+        if pid == os.getpid() or not _is_alive(pid):
+            return True
+        started = _process_start(pid)
+        if started is not None and started > status.st_ctime + _START_MARGIN:
+            return True
+    newest = max(status.st_mtime, status.st_ctime)
+    with contextlib.suppress(OSError):
+        protected = os.stat(path.removesuffix(".lock"))
+        newest = max(newest, protected.st_mtime, protected.st_ctime)
+    return time.time() - newest > STALE_AFTER
+
+
+def _open_lock_file(path: str) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    with safeio.boundary():
+        try:
+            return os.open(path, flags)
+        except FileNotFoundError:
+            return os.open(path, flags | os.O_CREAT, safeio.FILE_MODE)
+
+
+def _try_flock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise safeio.failure(error) from error
+    return True
+
+
+def _try_link(temporary: str, path: str) -> bool:
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise safeio.failure(error) from error
+    return True
+
+
+def _sleep(nap: float) -> float:
+    """Sleep about that long; the next nap. Random, so that waiters do not march in step."""
+    time.sleep(nap * (0.5 + random.random()))  # noqa: S311 - not a secret
+    return min(nap * 2, _LONGEST_NAP)
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0 or pid > 2**31 - 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _process_start(pid: int) -> float | None:
+    """When a process started, in seconds since 1970; None where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is a name in parentheses, which may hold spaces; starttime is field 22.
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + ticks / os.sysconf("SC_CLK_TCK")

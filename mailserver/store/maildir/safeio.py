@@ -1,0 +1,398 @@
+"""Every durable change on disk goes through here: what was synced survives a power cut, what was not may vanish.
+
+Problems:
+
+*   rename(2), link(2), unlink(2), mkdir(2) and open(O_CREAT) change a directory; they are lost by a power cut until
+    that directory has been synced. The data of a file are lost until the file has been synced. One does not do the
+    other.
+*   A file that is written over in place can be torn; one that is renamed before it was synced can be empty.
+*   An append can be short: a disk that fills takes the first half of a line.
+*   write(2) and fsync(2) fail, for want of space or by the device; the caller needs to know which of the two.
+
+Rules:
+
+*   Files are replaced only by `replace`: a temporary file in the same directory, fsync, rename, fsync of the directory.
+*   `append` writes whole lines in one write(2) and syncs; a short write is cut off again and refused.
+*   `rename`, `link`, `unlink`, `mkdir`, `rmdir`, `open_new` do not sync: who changes many names in a directory calls
+    `sync_directory` once. `replace`, `append`, `rename_tree` are durable when they return.
+*   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, ENOTDIR, EISDIR, ELOOP pass as the OSError they are: they
+    are answers ("somebody else was here"), and the caller knows what they mean. All else is StoreUnavailable.
+
+For tests: `hook` is called at each `point(name)`, where it may end the process; `recorder` is told of each change in
+order, so that what a power cut leaves at any moment can be replayed.
+
+Rejected: O_SYNC files (a sync for each of several writes), renameat2(RENAME_NOREPLACE) (not on every file system; names
+of messages are unique, and directories are renamed under the account's lock).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from attrs import frozen
+
+from mailserver.errors import NoSpace, StoreUnavailable
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_ANSWERS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+_LINK_REFUSED = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+_COPY_CHUNK = 1 << 20
+_temporary = itertools.count()
+
+
+@frozen
+class Change:
+    """One step on disk, as a recorder sees it, after it succeeded.
+
+    `operation` is one of: create, write, truncate, utime, sync (a file's data and attributes are safe), rename, link,
+    unlink, mkdir, rmdir, sync_directory (the directory's names are safe).
+    """
+
+    operation: str
+    path: str
+    other: str = ""
+    """The new name of rename and link."""
+    offset: int = 0
+    """Where `data` went; the new size of truncate; nanoseconds of utime."""
+    data: bytes = b""
+
+
+class Recorder(Protocol):
+    """Is told of every change, in order."""
+
+    def record(self, change: Change) -> None:
+        """The change has been made."""
+
+
+hook: Callable[[str], None] | None = None
+"""Set by tests: called at each `point`."""
+
+recorder: Recorder | None = None
+"""Set by tests: told of each change."""
+
+
+def point(name: str) -> None:
+    """A named place between two steps, such as "delivery.after-rename". Free unless a test has set `hook`."""
+    if hook is not None:
+        hook(name)
+
+
+def failure(error: OSError) -> Exception:
+    """What to raise for an error of the operating system: NoSpace, StoreUnavailable, or the error itself."""
+    if error.errno in _NO_SPACE:
+        return NoSpace()
+    if error.errno in _ANSWERS:
+        return error
+    return StoreUnavailable()
+
+
+@contextlib.contextmanager
+def boundary() -> Iterator[None]:
+    """Translate OSErrors of the block as `failure` does: for reads that have no function here."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(error) from error
+
+
+def open_new(path: str, mode: int = FILE_MODE) -> int:
+    """A descriptor, for reading and writing, of a file that did not exist. Raises: FileExistsError, NoSpace, StoreUnavailable."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("create", path))
+    return fd
+
+
+def open_existing(path: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of an existing regular file; never waits for a FIFO nor follows a link.
+
+    Raises: FileNotFoundError, StoreUnavailable (also for anything that is not a regular file).
+    """
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreUnavailable from error
+        raise failure(error) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StoreUnavailable
+    return fd
+
+
+def read_file(path: str) -> bytes:
+    """The whole of a regular file. Raises: FileNotFoundError, StoreUnavailable."""
+    fd = open_existing(path)
+    try:
+        with boundary():
+            chunks = []
+            while chunk := os.read(fd, _COPY_CHUNK):
+                chunks.append(chunk)
+            return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def write(fd: int, data: bytes) -> None:
+    """Write all of `data` at the descriptor's position. Not synced. Raises: NoSpace, StoreUnavailable."""
+    start = os.lseek(fd, 0, os.SEEK_CUR) if recorder is not None else 0
+    done = 0
+    view = memoryview(data)
+    try:
+        while done < len(data):
+            done += os.write(fd, view[done:])
+    except OSError as error:
+        raise failure(error) from error
+    finally:
+        if recorder is not None and done:
+            recorder.record(Change("write", _path_of(fd), offset=start, data=data[:done]))
+
+
+def sync(fd: int) -> None:
+    """fsync: the file's data and times are safe, its name is not. Raises: NoSpace, StoreUnavailable."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("sync", _path_of(fd)))
+
+
+def truncate(fd: int, size: int) -> None:
+    """Cut the file. Not synced. Raises: StoreUnavailable."""
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("truncate", _path_of(fd), offset=size))
+
+
+def set_mtime(fd: int, seconds: int) -> None:
+    """Set the file's modification time, which is a message's INTERNALDATE. Not synced."""
+    nanoseconds = max(-(2**63), min(2**63 - 1, seconds * 1_000_000_000))
+    try:
+        os.utime(fd, ns=(nanoseconds, nanoseconds))
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("utime", _path_of(fd), offset=nanoseconds))
+
+
+def append(path_or_fd: str | int, data: bytes) -> int:
+    """Add `data` at the end of an existing file, whole or not at all, and fdatasync; the file's new size.
+
+    The caller holds the lock that keeps other writers out. Raises: FileNotFoundError, NoSpace, StoreUnavailable.
+    """
+    if isinstance(path_or_fd, str):
+        fd = open_existing(path_or_fd, os.O_RDWR)
+        try:
+            return append(fd, data)
+        finally:
+            os.close(fd)
+    fd = path_or_fd
+    try:
+        start = os.fstat(fd).st_size
+        written = 0
+        try:
+            written = os.pwrite(fd, data, start)
+        finally:
+            if written and recorder is not None:
+                recorder.record(Change("write", _path_of(fd), offset=start, data=data[:written]))
+            if written < len(data):
+                # A torn last line would be read as another one.
+                truncate(fd, start)
+        if written < len(data):
+            raise NoSpace
+        point("append.before-sync")
+        os.fdatasync(fd)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("sync", _path_of(fd)))
+    return start + written
+
+
+def replace(path: str, data: bytes, mode: int = FILE_MODE) -> None:
+    """Make `path` hold exactly `data`; a reader, and a power cut, see the old file or the new one.
+
+    Raises: NoSpace, StoreUnavailable, FileNotFoundError when the directory is missing.
+    """
+    temporary = f"{path}.{os.getpid()}.{next(_temporary)}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        # Left by a dead process that had our pid.
+        unlink(temporary)
+    fd = open_new(temporary, mode)
+    try:
+        try:
+            write(fd, data)
+            sync(fd)
+        finally:
+            os.close(fd)
+        point("replace.before-rename")
+        rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError, NoSpace, StoreUnavailable):
+            unlink(temporary)
+        raise
+    point("replace.after-rename")
+    sync_directory(os.path.dirname(path))
+
+
+def rename(old: str, new: str) -> None:
+    """rename(2); no sync. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
+    try:
+        os.rename(old, new)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("rename", old, new))
+
+
+def link(old: str, new: str) -> None:
+    """Give a file a second name by link(2); where the file system refuses, make a synced copy with the same times.
+
+    The new name is not synced. Raises: FileNotFoundError, FileExistsError, NoSpace, StoreUnavailable.
+    """
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _LINK_REFUSED:
+            copy(old, new)
+            return
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("link", old, new))
+
+
+def copy(old: str, new: str) -> None:
+    """Copy a regular file with its modification time; data synced, the name not. Raises as `link`."""
+    source = open_existing(old)
+    try:
+        target = open_new(new)
+        try:
+            with boundary():
+                while chunk := os.read(source, _COPY_CHUNK):
+                    write(target, chunk)
+                times = os.fstat(source)
+                os.utime(target, ns=(times.st_mtime_ns, times.st_mtime_ns))
+            sync(target)
+        except BaseException:
+            with contextlib.suppress(OSError, StoreUnavailable):
+                unlink(new)
+            raise
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def unlink(path: str) -> None:
+    """Remove a name; no sync. Raises: FileNotFoundError, StoreUnavailable."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("unlink", path))
+
+
+def mkdir(path: str, mode: int = DIRECTORY_MODE) -> None:
+    """Make a directory; no sync. Raises: FileExistsError, NoSpace, StoreUnavailable."""
+    try:
+        os.mkdir(path, mode)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("mkdir", path))
+
+
+def make_directories(path: str, mode: int = DIRECTORY_MODE) -> None:
+    """Make a directory and its missing parents, durably; harmless when it exists. Raises: NoSpace, StoreUnavailable."""
+    missing = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        # Another process may make it at the same moment.
+        with contextlib.suppress(FileExistsError):
+            mkdir(directory, mode)
+        sync_directory(os.path.dirname(directory))
+
+
+def rmdir(path: str) -> None:
+    """Remove an empty directory; no sync. Raises: FileNotFoundError, StoreUnavailable, OSError (ENOTEMPTY)."""
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("rmdir", path))
+
+
+def rename_tree(old: str, new: str) -> None:
+    """Rename a directory with all below it, durably. Raises: FileNotFoundError, OSError (ENOTEMPTY), NoSpace."""
+    rename(old, new)
+    target, source = os.path.dirname(new), os.path.dirname(old)
+    sync_directory(target)
+    if source != target:
+        sync_directory(source)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all below it, links and not what they point to; no sync. Harmless when it is gone.
+
+    Go on after what cannot be removed, then raise. Raises: StoreUnavailable.
+    """
+    kept: Exception | None = None
+    try:
+        with os.scandir(path) as entries:
+            found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise failure(error) from error
+    for child, is_directory in found:
+        try:
+            if is_directory:
+                remove_tree(child)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    unlink(child)
+        except StoreUnavailable as error:
+            kept = error
+    if kept is not None:
+        raise kept
+    with contextlib.suppress(FileNotFoundError):
+        rmdir(path)
+
+
+def sync_directory(path: str) -> None:
+    """fsync a directory: the names in it are safe. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
+    try:
+        fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failure(error) from error
+    if recorder is not None:
+        recorder.record(Change("sync_directory", path))
+
+
+def _path_of(fd: int) -> str:
+    """The file's name now; asked only for a recorder."""
+    return os.readlink(f"/proc/self/fd/{fd}")

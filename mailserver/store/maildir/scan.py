@@ -1,0 +1,158 @@
+"""What lies in new/ and cur/, and how far that can be trusted.
+
+Problems, all made by programs that know nothing of us:
+
+*   They deliver into new/ by rename or link from tmp/, and move from new/ to cur/, at any moment.
+*   They rename in cur/ to change flags. readdir(3) promises nothing about names that change while it runs: a message
+    may be seen under its old name, under both, or not at all.
+*   One message can so lie in new/ and cur/ at once, or twice in cur/ with different letters (an interrupted copy, a
+    restored backup, two programs that each set a flag).
+*   A directory's mtime may not move for a change that comes within the same tick of the kernel's clock (4 ms on some)
+    as the one before: equal mtimes prove something only when they are old.
+*   A file system may keep no type in its directory entries, or seconds only in its times.
+*   FIFOs, sockets, devices, directories and links lie among the files; some cannot be opened, some would wait for ever.
+*   Sizes in names (S=, W=) can be wrong, dates in names too; a restored backup changes inode and ctime.
+*   Messages are removed, and restored later under the same name: then the UID is the same only if the list still has it.
+*   A mailbox can be deleted and made anew between two calls.
+
+Rules:
+
+*   The mtimes are read before the names, new/ before cur/: a move from new/ to cur/ is then seen at least once, and a
+    change that comes later shows by its mtime.
+*   When a mtime moved while the names were read, they are read again, a few times; `stable` says whether it came to
+    rest. A message that is missing from a scan that is not stable may be there: nobody calls it expunged.
+*   A time is recorded with what it was read at; within RACY_NS of each other they prove nothing (`racy`).
+*   Only regular files count, by the entry's type, without opening or following. Names that begin with "." are not mail.
+*   Where a base is found twice, one in cur/ counts before one in new/, and of two in cur/ the one with more flags; the
+    other is reported, and left alone.
+
+Rejected: a stat for each file (100,000 of them cost more than all else of a first SELECT), and trusting inotify alone
+(queues overflow, and it is deaf on network file systems).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mailserver.store.maildir import safeio
+
+RACY_NS = 1_000_000_000
+"""A directory changed this shortly before it was read may have changed again without a newer mtime."""
+
+_ATTEMPTS = 4
+
+
+class Found(NamedTuple):
+    """Where a message lies."""
+
+    place: str
+    """"new" or "cur"."""
+    name: str
+    """Its file name there."""
+
+
+class DirectoryScan(NamedTuple):
+    """One directory as it was read."""
+
+    names: list[str]
+    """Regular files, in no order."""
+    mtime_ns: int
+    """The directory's mtime, from before the names were read."""
+    racy: bool
+    """The mtime is so fresh that an equal one later proves nothing."""
+    stable: bool
+    """The mtime was the same after the names had been read."""
+
+
+class MailboxScan(NamedTuple):
+    """new/ and cur/ of a mailbox together."""
+
+    messages: dict[str, Found]
+    """By base."""
+    duplicates: list[Found]
+    """Further files with a base that is in `messages` already."""
+    new: DirectoryScan
+    cur: DirectoryScan
+
+    @property
+    def stable(self) -> bool:
+        """What is missing is really gone."""
+        return self.new.stable and self.cur.stable
+
+    @property
+    def racy(self) -> bool:
+        """Must be read again even if the mtimes do not change."""
+        return self.new.racy or self.cur.racy
+
+
+def is_racy(mtime_ns: int, recorded_ns: int) -> bool:
+    """Whether a directory's mtime, read at `recorded_ns` (time.time_ns()), may hide a later change.
+
+    A mtime from the future (a clock set back, another machine's clock) proves nothing either.
+    """
+    return mtime_ns > recorded_ns - RACY_NS
+
+
+def directory_mtime(path: str) -> int:
+    """The mtime in nanoseconds. Raises: FileNotFoundError, StoreUnavailable."""
+    with safeio.boundary():
+        return os.stat(path).st_mtime_ns
+
+
+def scan_directory(path: str) -> list[str]:
+    """Names of the regular files, in no order, those with a leading "." left out.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    with safeio.boundary(), os.scandir(path) as entries:
+        return [entry.name for entry in entries if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
+
+
+def read_directory(path: str) -> DirectoryScan:
+    """The names with what is known about their truth. Raises: FileNotFoundError, StoreUnavailable."""
+    before = directory_mtime(path)
+    for _ in range(_ATTEMPTS):
+        names = scan_directory(path)
+        after = directory_mtime(path)
+        if after == before:
+            return DirectoryScan(names, before, is_racy(before, time.time_ns()), stable=True)
+        before = after
+    return DirectoryScan(names, before, racy=True, stable=False)
+
+
+def scan_mailbox(path: str) -> MailboxScan:
+    """Both directories of a mailbox. Raises: FileNotFoundError when it is gone, StoreUnavailable."""
+    new = read_directory(os.path.join(path, "new"))
+    cur = read_directory(os.path.join(path, "cur"))
+    messages, duplicates = classify(new.names, cur.names)
+    return MailboxScan(messages, duplicates, new, cur)
+
+
+def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:
+    """Messages by base, and the files that are duplicates of them. Deterministic: the order of the names does not count."""
+    messages: dict[str, Found] = {}
+    duplicates: list[Found] = []
+    for place, names in (("cur", cur_names), ("new", new_names)):
+        for name in names:
+            found = Found(place, name)
+            base = name.partition(":")[0]
+            known = messages.setdefault(base, found)
+            if known is found:
+                continue
+            if place == known.place and (len(name), name) > (len(known.name), known.name):
+                messages[base], found = found, known
+            duplicates.append(found)
+    return messages, duplicates
+
+
+def find(path: str, base: str) -> Found | None:
+    """Where the message with that base lies now, by reading the directories; None when it is gone. Linear."""
+    found = None
+    for place in ("new", "cur"):
+        names = [name for name in scan_directory(os.path.join(path, place)) if name.partition(":")[0] == base]
+        if names:
+            found = Found(place, max(names, key=lambda name: (len(name), name)))
+    return found

@@ -1,0 +1,391 @@
+"""dovecot-uidlist, version 3: which UID a message file has, for us and for Dovecot alike.
+
+    3 V1275660208 N25022 G3085f01b7f11094c501100008c4a11c1
+    25006 :1276528487.M364837P9451.host,S=1355,W=1394:2,
+    25017 W1394 P1723 :1276533073.M242911P3632.host
+
+The first line: UIDVALIDITY, the lowest UID that may be given next, the mailbox's GUID; letters unknown to us are kept.
+Then a line for each UID, rising: the UID, extension fields (a capital letter and a value, kept by `rewrite`), and
+after " :" the file name. Of that name only the base counts, what comes before its first ":"; flags behind it are old.
+
+Problems:
+
+*   Dovecot appends lines and leaves N alone: the next UID is the larger of N and the last line's plus one.
+*   A torn `4` before `5 :name` is read as UID 45. So an append first cuts the file back to its last LF.
+*   Dovecot drops the whole list, and with it the UIDVALIDITY, at a UID that does not rise, at a line it cannot read, and
+    at a header without V and N. Every client would load every message again.
+*   A name can stand twice, when a message was removed and restored: of its UIDs the highest counts (a client may have
+    been told that the lower one is gone).
+*   A replaced list can get the same inode again.
+
+Rules:
+
+*   Reading never fails for what stands in the file. Lines that do not rise or cannot be read are left out, and
+    `damaged` says so: the caller, who holds the lock, then calls `rewrite`, before Dovecot sees it.
+*   A missing header part is made up (the caller may know better) and is damage too.
+*   Lines are appended by one write and a fdatasync, never a rewrite per delivery; `rewrite` when a quarter is dead.
+*   All writers hold the account's lock and Dovecot's `dovecot-uidlist.lock`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from attrs import define
+
+from mailserver.errors import StoreUnavailable
+from mailserver.store.maildir import safeio
+from mailserver.types import UID, MailboxId, UIDValidity
+
+FILE_NAME = "dovecot-uidlist"
+LOCK_NAME = "dovecot-uidlist.lock"
+HIGHEST_UID = 2**32 - 2
+"""Dovecot takes no higher one."""
+
+_HEADER = re.compile(rb"3(?: |$)")
+_LINE = re.compile(rb"([0-9]{1,10}) +((?:[^: \n][^ \n]* +)*):([^\n/\0]+)")
+_UID_VALIDITY_FILE = "dovecot-uidvalidity"
+
+
+class Signature(NamedTuple):
+    """What tells one state of the file from another."""
+
+    dev: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class Tail(NamedTuple):
+    """What was appended after a known state."""
+
+    entries: list[tuple[UID, str]]
+    """UID and base, rising."""
+    signature: Signature
+    damaged: bool
+    """Something in it could not be read, or it does not end in LF: `rewrite`."""
+
+
+@define
+class UidList:
+    """The list in memory."""
+
+    path: str
+    uid_validity: UIDValidity
+    uid_next: UID
+    """Above every UID of the list, and what its header says."""
+    guid: MailboxId
+    entries: dict[str, UID]
+    """By base, in the order of rising UIDs."""
+    signature: Signature
+    """The state of the file that was read."""
+    damaged: bool = False
+    """Must be rewritten: Dovecot would throw it away, or read something else."""
+    lines: int = 0
+    """Lines with a UID; more than entries when names stand twice."""
+    header_missing: frozenset[str] = frozenset()
+    """Of "V", "N", "G" those made up, as the file did not have them."""
+
+    def worth_rewriting(self, alive: int) -> bool:
+        """Whether a quarter of the lines are dead when `alive` messages exist (and it is not a mere handful)."""
+        return self.lines >= 64 and (self.lines - alive) * 4 >= self.lines
+
+
+def signature(path: str) -> Signature | None:
+    """The state of the file now; None when there is none. Raises: StoreUnavailable."""
+    try:
+        with safeio.boundary():
+            return _signature(os.stat(path))
+    except FileNotFoundError:
+        return None
+
+
+def new_guid() -> MailboxId:
+    """16 random bytes."""
+    return MailboxId(secrets.token_bytes(16))
+
+
+def create(
+    path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, uid_next: UID = UID(1)
+) -> UidList:  # fmt: skip
+    """Write a list without messages, durably. Raises: NoSpace, StoreUnavailable, FileNotFoundError (no directory)."""
+    guid = guid or new_guid()
+    safeio.replace(path, _header(uid_validity, uid_next, guid))
+    return UidList(path, uid_validity, uid_next, guid, {}, _known_signature(path))
+
+
+def read(path: str) -> UidList:
+    """The list as it stands, `damaged` if it needs `rewrite`. Raises: FileNotFoundError, StoreUnavailable."""
+    data, state = _read_from(path, 0)
+    first, _, body = data.partition(b"\n")
+    fields, damaged = _parse_header(first)
+    version_1 = first.split(b" ", 1)[:1] == [b"1"]
+    if damaged and not version_1 and _LINE.fullmatch(first):
+        # No header at all: what looks like a message is one.
+        body = data
+    entries: dict[str, UID] = {}
+    last = 0
+    lines = 0
+    for uid, base in _parse_lines(body, version_1=version_1):
+        lines += 1
+        if uid <= last:
+            damaged = True
+            continue
+        last = uid
+        if base in entries:
+            # The order of the dict is that of the UIDs.
+            del entries[base]
+        entries[base] = UID(uid)
+    if lines != body.count(b"\n") or (data and not data.endswith(b"\n")) or not data:
+        damaged = True
+    missing = frozenset(key for key in "VNG" if key not in fields)
+    return UidList(
+        path,
+        UIDValidity(int(fields.get("V") or new_uid_validity())),
+        UID(max(int(fields.get("N", 1)), last + 1)),
+        MailboxId(bytes.fromhex(fields["G"])) if "G" in fields else new_guid(),
+        entries,
+        state,
+        damaged or bool(missing),
+        lines,
+        missing,
+    )
+
+
+def read_tail(path: str, known: Signature, last_uid: int = 0) -> Tail | None:
+    """What was appended since `known`; None when it is another file, or is not the old one with more behind it.
+
+    `last_uid` is the UID of the last line then (0: not known); it guards against a replaced file that got the same
+    inode. Raises: FileNotFoundError, StoreUnavailable.
+    """
+    start = max(0, known.size - 1024)
+    data, state = _read_from(path, start)
+    if (state.dev, state.inode) != (known.dev, known.inode) or state.size < known.size:
+        return None
+    before, added = data[: known.size - start], data[known.size - start :]
+    if not before.endswith(b"\n"):
+        return None
+    if last_uid:
+        last_line = _LINE.fullmatch(before[:-1].rpartition(b"\n")[2])
+        if last_line is None or int(last_line[1]) != last_uid:
+            return None
+    entries: list[tuple[UID, str]] = []
+    lines = 0
+    for uid, base in _parse_lines(added):
+        lines += 1
+        if uid > last_uid:
+            entries.append((UID(uid), base))
+            last_uid = uid
+    damaged = lines != len(entries) or lines != added.count(b"\n") or bool(added and not added.endswith(b"\n"))
+    return Tail(entries, state, damaged)
+
+
+def append(path: str, entries: Sequence[tuple[int, str]]) -> Signature:
+    """Add a line for each (UID, base), rising and above all before, durably and all or none; the file's new state.
+
+    A torn last line is cut off first. Raises: FileNotFoundError, NoSpace, StoreUnavailable.
+    """
+    data = b"".join([b"%d :%b\n" % (uid, os.fsencode(base)) for uid, base in entries])
+    fd = safeio.open_existing(path, os.O_RDWR)
+    try:
+        cut_torn_line(fd)
+        if data:
+            safeio.append(fd, data)
+        return _signature(os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+def cut_torn_line(fd: int) -> None:
+    """Cut the file to its last LF, as a torn `4` would join with the `5 :name` that follows."""
+    with safeio.boundary():
+        size = end = os.fstat(fd).st_size
+        while end and os.pread(fd, 1, end - 1) != b"\n":
+            start = max(0, end - 4096)
+            found = os.pread(fd, end - start, start).rfind(b"\n")
+            end = start + found + 1
+    if end != size:
+        safeio.truncate(fd, end)
+
+
+def rewrite(
+    known: UidList,
+    keep: Collection[str] | Callable[[str], bool] | None = None,
+    add: Iterable[tuple[int, str]] = (),
+) -> UidList:
+    """Replace the file by one that holds the entries of `known` that `keep` (bases; None is all), then those of `add`.
+
+    UIDVALIDITY, UIDNEXT and GUID are those of `known`, which the caller may have set. Extension fields and the names
+    with their flags are kept as they stand in the file; header letters unknown to us too. Returns the new list.
+    Raises: NoSpace, StoreUnavailable.
+    """
+    try:
+        data = safeio.read_file(known.path)
+    except FileNotFoundError:
+        data = b""
+    wanted = _keeper(keep)
+    lines: list[bytes] = []
+    entries: dict[str, UID] = {}
+    found: dict[int, bytes] = {}
+    for match in _LINE.finditer(data):
+        found.setdefault(int(match[1]), match[0])
+    for base, uid in known.entries.items():
+        if not wanted(base):
+            continue
+        line = found.get(uid)
+        encoded = os.fsencode(base)
+        if line is None or _base_of_line(line) != encoded:
+            line = b"%d :%b" % (uid, encoded)
+        lines.append(line)
+        entries[base] = uid
+    uid_next = known.uid_next
+    for number, base in add:
+        lines.append(b"%d :%b" % (number, os.fsencode(base)))
+        entries.pop(base, None)
+        entries[base] = UID(number)
+        uid_next = UID(max(uid_next, number + 1))
+    lines.append(b"")
+    header = _header(known.uid_validity, uid_next, known.guid, _other_header_fields(data))
+    safeio.point("uidlist.before-rewrite")
+    safeio.replace(known.path, header + b"\n".join(lines))
+    safeio.point("uidlist.after-rewrite")
+    return UidList(
+        known.path,
+        known.uid_validity,
+        uid_next,
+        known.guid,
+        entries,
+        _known_signature(known.path),
+        lines=len(lines) - 1,
+    )
+
+
+def new_uid_validity(floor: int = 0) -> UIDValidity:
+    """The time in seconds, above `floor` and never 0 (RFC 3501 2.3.1.1)."""
+    return UIDValidity(max(1, floor + 1, int(time.time()) & 0xFFFFFFFF))
+
+
+def next_uid_validity(root: str) -> UIDValidity:
+    """A value for a new mailbox, above all given in this account, by Dovecot's counter `dovecot-uidvalidity`, durably.
+
+    The counter is a file with the last value in eight hex digits and an empty file that has it in its name. The caller
+    holds the account's lock. Raises: NoSpace, StoreUnavailable.
+    """
+    path = os.path.join(root, _UID_VALIDITY_FILE)
+    prefix = _UID_VALIDITY_FILE + "."
+    with safeio.boundary():
+        names = [name for name in os.listdir(root) if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", name)]
+    values = [int(name[len(prefix) :], 16) for name in names]
+    try:
+        text = safeio.read_file(path)[:9].strip()
+        if re.fullmatch(rb"[0-9a-f]{8}", text):
+            values.append(int(text, 16))
+    except FileNotFoundError:
+        pass
+    value = new_uid_validity(max(values, default=0))
+    safeio.replace(path, b"%08x" % value)
+    target = f"{path}.{value:08x}"
+    if names:
+        safeio.rename(os.path.join(root, max(names)), target)
+    else:
+        os.close(safeio.open_new(target, 0o444))
+    safeio.sync_directory(root)
+    return value
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _known_signature(path: str) -> Signature:
+    known = signature(path)
+    if known is None:
+        # Somebody removes files under our lock.
+        raise StoreUnavailable
+    return known
+
+
+def _read_from(path: str, start: int) -> tuple[bytes, Signature]:
+    """The file from `start`, with the state that these bytes are: one that grew meanwhile is told by its size."""
+    fd = safeio.open_existing(path)
+    try:
+        with safeio.boundary():
+            state = _signature(os.fstat(fd))
+            wanted = max(0, state.size - start)
+            chunks = []
+            while wanted and (chunk := os.pread(fd, wanted, start)):
+                chunks.append(chunk)
+                start += len(chunk)
+                wanted -= len(chunk)
+            return b"".join(chunks), state
+    finally:
+        os.close(fd)
+
+
+def _header(uid_validity: int, uid_next: int, guid: bytes, others: Iterable[bytes] = ()) -> bytes:
+    fields = [b"3", b"V%d" % uid_validity, b"N%d" % uid_next, b"G%b" % guid.hex().encode(), *others]
+    return b" ".join(fields) + b"\n"
+
+
+def _parse_header(line: bytes) -> tuple[dict[str, str], bool]:
+    """Valid fields by letter, and whether Dovecot would not take the line."""
+    words = line.split(b" ")
+    fields: dict[str, str] = {}
+    if words[0] == b"1" and len(words) == 3:
+        # The old format: validity and next UID without letters. It is replaced by ours.
+        words = [b"3", b"V" + words[1], b"N" + words[2]]
+        damaged = True
+    else:
+        damaged = _HEADER.match(line) is None
+    for word in words[1:] if words[0] == b"3" else ():
+        key, value = word[:1].decode("latin-1"), word[1:].decode("latin-1")
+        if key == "G":
+            if re.fullmatch("[0-9a-f]{32}", value, re.ASCII):
+                fields["G"] = value
+        elif key in {"V", "N"} and re.fullmatch("[0-9]{1,10}", value, re.ASCII) and 0 < int(value) < 2**32:
+            fields[key] = value
+    return fields, damaged
+
+
+def _other_header_fields(data: bytes) -> list[bytes]:
+    words = data.partition(b"\n")[0].split(b" ")
+    return [word for word in words[1:] if word and word[:1] not in b"VNG"] if words[0] == b"3" else []
+
+
+def _parse_lines(body: bytes, *, version_1: bool = False) -> Iterable[tuple[int, str]]:
+    """(UID, base) of each whole line that can be read."""
+    decode = os.fsdecode
+    whole = body[: body.rfind(b"\n") + 1]
+    for line in whole.split(b"\n"):
+        uid, _, rest = line.partition(b" ")
+        if rest[:1] == b":":
+            name = rest[1:]
+        elif version_1:
+            name = rest
+        else:
+            match = _LINE.fullmatch(line)
+            if match is None:
+                continue
+            name = match[3]
+        if not uid.isdigit() or len(uid) > 10 or b"/" in name or b"\0" in name:
+            continue
+        number = int(uid)
+        base = name.partition(b":")[0]
+        if 0 < number <= HIGHEST_UID and base:
+            yield number, decode(base)
+
+
+def _base_of_line(line: bytes) -> bytes:
+    match = _LINE.fullmatch(line)
+    return match[3].partition(b":")[0] if match else b""
+
+
+def _keeper(keep: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
+    if keep is None:
+        return lambda _base: True
+    return keep if callable(keep) else keep.__contains__
