@@ -1,8 +1,24 @@
-"""The text of a message as SEARCH sees it: decoded (RFC 2047, transfer encodings, charsets) and folded."""
+"""The text of a message as SEARCH sees it: decoded (RFC 2047, transfer encodings, charsets) and folded.
+
+HTML is given twice, as it stands and, where that differs, without tags and with its character references resolved:
+so both an address in a link and a word that is written with `&uuml;` are found.
+"""
 
 from __future__ import annotations
 
+import html
+import re
 import unicodedata
+from typing import Final
+
+from mailserver.message.encodings import decode_text, decode_transfer
+from mailserver.message.headers import decode_value, iterate_fields, parameter
+from mailserver.message.structure import Part, parse_structure
+
+# Stops at the next "<", so that many of them without a ">" take linear time.
+_TAG: Final = re.compile(r"<[^<>]*+>")
+# Python refuses to convert very long numbers.
+_HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 
 def fold(text: str) -> str:
@@ -12,13 +28,41 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
+def field_text(name: bytes, value: bytes) -> str:
+    """One field's line of Summary.search, before folding; `name` in lower case."""
+    return f"\n{name.decode('ascii')}: {decode_value(value)}"
+
+
 def header_text(source: bytes) -> str:
     """All header fields of the message, decoded and folded: for each "\\n" + name + ": " + value."""
-    header, _, _ = source.partition(b"\r\n\r\n")
-    return fold("\n" + header.decode("utf-8", "replace").replace("\r\n", "\n"))
+    return fold(_fields_text(source, parse_structure(source)))
 
 
 def body_text(source: bytes) -> str:
-    """The text parts of the message, decoded and folded."""
-    _, _, body = source.partition(b"\r\n\r\n")
-    return fold(body.decode("utf-8", "replace"))
+    """All that is text below the message's header, decoded and folded: its text parts, and the headers of its parts."""
+    root = parse_structure(source)
+    found: list[str] = []
+    todo = [root]
+    while todo:
+        part = todo.pop()
+        if part is not root:
+            found.append(_fields_text(source, part))
+        if part.children:
+            todo += reversed(part.children)
+        elif part.type.lower() in (b"text", b"message"):
+            found.append(part_text(source, part))
+    return fold("\n".join(found))
+
+
+def part_text(source: bytes, part: Part) -> str:
+    """A text part's body, decoded; see above for HTML."""
+    data = decode_transfer(source[part.body : part.end], part.encoding)
+    text = decode_text(data, parameter(part.parameters, b"charset"))
+    if part.subtype.lower() == b"html" and ("&" in text or "<" in text):
+        visible = html.unescape(_HUGE_REFERENCE.sub("\ufffd", _TAG.sub("", text)))
+        return f"{text}\n{visible}"
+    return text
+
+
+def _fields_text(source: bytes, part: Part) -> str:
+    return "".join([field_text(name, value) for name, value, _, _ in iterate_fields(source, part.start, part.body)])

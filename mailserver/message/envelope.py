@@ -1,0 +1,230 @@
+"""Address lists, and IMAP's ENVELOPE made from header fields (RFC 3501 7.4.2, RFC 5322 3.4 and 4.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+
+from mailserver.message.headers import unescape, unfold
+
+NO_MAILBOX: Final = b"MISSING_MAILBOX"
+NO_DOMAIN: Final = b"MISSING_DOMAIN"
+"""Stand in an address that lacks them: NIL there would mean group syntax. Dovecot uses the same words."""
+
+ENVELOPE_FIELDS: Final = frozenset(
+    {b"date", b"subject", b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"in-reply-to", b"message-id"}
+)
+
+_SIMPLE: Final = re.compile(
+    rb"\s*+(?:\"([^\"\\\r\n\0]*+)\"\s*+<|((?:[\w.!#$%&'*+/=?^`{|}~-]++[ \t]*+)*+)<)?+"
+    rb"([\w.!#$%&'*+/=?^`{|}~-]++)@([\w.!#$%&'*+/=?^`{|}~-]++|\[[\w.:]*+\])(>?)\s*+(,|$)"
+)  # fmt: skip
+_TOKEN: Final = re.compile(
+    rb"\s++|\"(?:[^\"\\]|\\.)*+\"?|\[[^\]\\]*+\]?|[<>@,:;()]|\\.?|[^\s\"()<>@,:;\[\\]++", re.DOTALL
+)  # fmt: skip
+_QUOTE: Final = re.compile(rb"[\"\\]")
+_NOT_QUOTED: Final = re.compile(rb"[\r\n\0\x80-\xff]")
+
+
+@frozen
+class Address:
+    """One address. A group begins with only `mailbox` set (its name) and ends with nothing set (RFC 3501 7.4.2)."""
+
+    name: bytes | None
+    route: bytes | None
+    mailbox: bytes | None
+    host: bytes | None
+
+
+GROUP_END: Final = Address(None, None, None, None)
+
+
+def nstring(value: bytes | None) -> bytes:
+    """NIL, a quoted string, or a literal where quotes cannot hold it: CR, LF, 8-bit (RFC 3501 4.3). NUL is left out."""
+    if value is None:
+        return b"NIL"
+    if _NOT_QUOTED.search(value):
+        value = value.replace(b"\0", b"")
+        if _NOT_QUOTED.search(value):
+            return b"{%d}\r\n%b" % (len(value), value)
+    if b'"' in value or b"\\" in value:
+        value = _QUOTE.sub(rb"\\\g<0>", value)
+    return b'"%b"' % value
+
+
+def parse_addresses(value: bytes) -> list[Address]:
+    """The addresses of a field, groups and obsolete routes included; what is broken becomes the nearest address."""
+    line = unfold(value)
+    addresses = []
+    at = 0
+    while at < len(line):
+        match = _SIMPLE.match(line, at)
+        if not match or (match[1] is None and match[2] is None) != (not match[5]):
+            return _AddressReader(line).read()
+        phrase = match[2].strip() if match[1] is None and match[2] is not None else match[1]
+        addresses.append(Address(phrase or None, None, match[3], match[4]))
+        at = match.end()
+    return addresses
+
+
+class _AddressReader:
+    """Reads any address list token by token."""
+
+    def __init__(self, line: bytes) -> None:
+        self._tokens = [match[0] for match in _TOKEN.finditer(line)]
+        self._at = 0
+        self._addresses: list[Address] = []
+        self._in_group = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._words: list[bytes] = []
+        """Tokens outside <>, with b" " for white space."""
+        self._comment: bytes | None = None
+        self._angle: list[bytes] | None = None
+
+    def read(self) -> list[Address]:
+        while self._at < len(self._tokens):
+            token = self._tokens[self._at]
+            self._at += 1
+            if token == b"(":
+                self._read_comment()
+            elif token == b"<":
+                self._read_angle()
+            elif token == b",":
+                self._finish()
+            elif token == b":" and not self._in_group and b"@" not in self._words:
+                self._addresses.append(Address(None, None, _phrase(self._words) or b"", None))
+                self._in_group = True
+                self._clear()
+            elif token == b";":
+                self._finish()
+                self._end_group()
+            elif token != b">":
+                self._words.append(b" " if token.isspace() else token)
+        self._finish()
+        self._end_group()
+        return self._addresses
+
+    def _end_group(self) -> None:
+        if self._in_group:
+            self._addresses.append(GROUP_END)
+            self._in_group = False
+
+    def _read_comment(self) -> None:
+        """The comment after its parenthesis; nested ones belong to it."""
+        start = self._at
+        depth = 1
+        while self._at < len(self._tokens) and depth:
+            token = self._tokens[self._at]
+            depth += (token == b"(") - (token == b")")
+            self._at += 1
+        text = b"".join(self._tokens[start : self._at - (depth == 0)])
+        self._comment = unescape(b" ".join(text.split()))
+
+    def _read_angle(self) -> None:
+        angle: list[bytes] = []
+        while self._at < len(self._tokens):
+            token = self._tokens[self._at]
+            self._at += 1
+            if token == b">":
+                break
+            if token == b"(":
+                self._read_comment()
+            elif not token.isspace():
+                angle.append(token)
+        if self._angle is None:
+            self._angle = angle
+
+    def _finish(self) -> None:
+        """The address whose tokens were read, if there were any."""
+        if self._angle is not None:
+            self._addresses.append(_angle_address(_phrase(self._words) or self._comment, self._angle))
+        elif any(word != b" " for word in self._words):
+            self._addresses.append(_bare_address(self._comment, self._words))
+        self._clear()
+
+
+def _phrase(words: list[bytes]) -> bytes | None:
+    text = b"".join(_unquote(word) for word in words).strip()
+    return text or None
+
+
+def _unquote(word: bytes) -> bytes:
+    if not word.startswith(b'"'):
+        return word
+    return unescape(word[1:-1] if len(word) > 1 and word.endswith(b'"') else word[1:])
+
+
+def _angle_address(name: bytes | None, angle: list[bytes]) -> Address:
+    route = None
+    if angle and angle[0] == b"@" and b":" in angle:
+        # RFC 5322 4.4: <@a.example,@b.example:local@c.example>
+        colon = angle.index(b":")
+        route = b"".join(angle[:colon])
+        angle = angle[colon + 1 :]
+    if not angle:
+        return Address(name, route, NO_MAILBOX, NO_DOMAIN)
+    mailbox, host = _local_and_domain(angle)
+    return Address(name, route, mailbox, host)
+
+
+def _bare_address(comment: bytes | None, words: list[bytes]) -> Address:
+    if b"@" not in words:
+        # Only words: most likely a name without its address.
+        text = _phrase(words)
+        if text is not None and b" " not in text:
+            return Address(comment, None, text, NO_DOMAIN)
+        return Address(text, None, NO_MAILBOX, NO_DOMAIN)
+    mailbox, host = _local_and_domain([word for word in words if word != b" "])
+    return Address(comment, None, mailbox, host)
+
+
+def _local_and_domain(tokens: list[bytes]) -> tuple[bytes, bytes]:
+    if b"@" not in tokens:
+        return b"".join(map(_unquote, tokens)) or NO_MAILBOX, NO_DOMAIN
+    last = len(tokens) - 1 - tokens[::-1].index(b"@")
+    return b"".join(map(_unquote, tokens[:last])) or NO_MAILBOX, b"".join(tokens[last + 1 :]) or NO_DOMAIN
+
+
+def render_addresses(addresses: list[Address]) -> bytes:
+    """The parenthesised list, NIL if there are none."""
+    if not addresses:
+        return b"NIL"
+    out = []
+    for address in addresses:
+        name, route = nstring(address.name), nstring(address.route)
+        out.append(b"(%b %b %b %b)" % (name, route, nstring(address.mailbox), nstring(address.host)))
+    return b"(%b)" % b"".join(out)
+
+
+def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:
+    """The ENVELOPE value from fields by lower-case name, values as they stand."""
+
+    def text(name: bytes) -> bytes:
+        value = fields.get(name)
+        return b"NIL" if value is None else nstring(unfold(value))
+
+    def addresses(name: bytes) -> bytes:
+        value = fields.get(name)
+        return b"NIL" if value is None else render_addresses(parse_addresses(value))
+
+    author = addresses(b"from")
+    sender = addresses(b"sender")
+    reply_to = addresses(b"reply-to")
+    # RFC 3501 7.4.2: absent or empty Sender and Reply-To are told as From.
+    return b"(%b %b %b %b %b %b %b %b %b %b)" % (
+        text(b"date"),
+        text(b"subject"),
+        author,
+        author if sender == b"NIL" else sender,
+        author if reply_to == b"NIL" else reply_to,
+        addresses(b"to"),
+        addresses(b"cc"),
+        addresses(b"bcc"),
+        text(b"in-reply-to"),
+        text(b"message-id"),
+    )

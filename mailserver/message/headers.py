@@ -1,0 +1,174 @@
+"""Header fields: cutting, unfolding, parameters, encoded words (RFC 5322 2.2, RFC 2045 5.1, RFC 2047, RFC 2231).
+
+Nothing here raises for any input, and all of it is linear in the input: the patterns are possessive, so none of them
+tries a place twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from mailserver.message.encodings import codec_of, decode_base64, decode_text
+
+_FIELD: Final = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE)
+_FOLD: Final = re.compile(rb"\r?\n|\0")
+_TYPE: Final = re.compile(rb"\s*+([^\s/;=\"(),<>@]++)\s*+/\s*+([^\s/;=\"(),<>@]++)")
+_TOKEN: Final = re.compile(rb"\s*+([^\s;\"(),<>@]++)")
+_PARAMETER: Final = re.compile(
+    rb";\s*+([^\s=;\"]++)\s*+=\s*+(?:\"((?:[^\"\\]|\\.)*+)\"?+|([^;]*+))?+", re.DOTALL
+)  # fmt: skip
+_ESCAPE: Final = re.compile(rb"\\(.)", re.DOTALL)
+_COMMENT_MARK: Final = re.compile(rb"[()\"]|\\.", re.DOTALL)
+_CONTINUED: Final = re.compile(r"^([^*]+)\*(\d{1,3})?(\*)?$")
+_WORD: Final = re.compile(r"=\?([^?\s*]{1,60})(?:\*[^?\s]{0,60})?\?([bBqQ])\?([^?]*+)\?=")
+_BREAKS: Final = dict.fromkeys(map(ord, "\r\n\0\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), " ")
+_QUOTED_HEX: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
+
+
+def header_end(source: bytes, start: int = 0) -> int:
+    """Where the body begins: behind the empty line. The end of the source if there is none."""
+    if source.startswith(b"\r\n", start):
+        return start + 2
+    blank = source.find(b"\r\n\r\n", start)
+    return len(source) if blank < 0 else blank + 4
+
+
+def iterate_fields(source: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes, int, int]]:
+    """(name in lower case, value as it stands, start, end) of each field; lines that are no field are passed over."""
+    for match in _FIELD.finditer(source, start, end):
+        yield match[1].lower(), match[2], match.start(), match.end()
+
+
+def unfold(value: bytes) -> bytes:
+    """A field's value on one line, without NUL and without white space around it (RFC 5322 2.2.3)."""
+    if b"\n" in value or b"\0" in value:
+        value = _FOLD.sub(b"", value)
+    value = value.strip(b" \t\r")
+    return value.replace(b"\r", b" ") if b"\r" in value else value
+
+
+def strip_comments(value: bytes) -> bytes:
+    """The value with each (comment), however nested, replaced by a space (RFC 5322 3.2.2)."""
+    if b"(" not in value:
+        return value
+    kept = []
+    depth = 0
+    quoted = False
+    at = 0
+    for mark in _COMMENT_MARK.finditer(value):
+        character = mark[0]
+        if character == b'"' and depth == 0:
+            quoted = not quoted
+        elif character == b"(" and not quoted:
+            if depth == 0:
+                kept += [value[at : mark.start()], b" "]
+            depth += 1
+        elif character == b")" and depth:
+            depth -= 1
+            at = mark.end()
+    if depth == 0:
+        kept.append(value[at:])
+    return b"".join(kept)
+
+
+def parse_content_type(value: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]] | None:
+    """(type, subtype, parameters) of a Content-Type (RFC 2045 5.1), as they stand; None if there is no type/subtype."""
+    return _parse_content_type(value) if len(value) < 256 else _parse_content_type.__wrapped__(value)
+
+
+@lru_cache(maxsize=1024)
+def _parse_content_type(value: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]] | None:
+    value = strip_comments(unfold(value))
+    match = _TYPE.match(value)
+    return (match[1], match[2], _parse_parameters(value, match.end())) if match else None
+
+
+def parse_disposition(value: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]] | None:
+    """(token, parameters) of a Content-Disposition (RFC 2183); None if there is no token."""
+    value = strip_comments(unfold(value))
+    match = _TOKEN.match(value)
+    return (match[1], _parse_parameters(value, match.end())) if match else None
+
+
+def _parse_parameters(value: bytes, at: int) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(
+        (match[1], match[3].strip() if match[2] is None and match[3] is not None else unescape(match[2] or b""))
+        for match in _PARAMETER.finditer(value, at)
+    )
+
+
+def unescape(quoted: bytes) -> bytes:
+    """The inside of a quoted string without its backslashes."""
+    return _ESCAPE.sub(rb"\1", quoted) if b"\\" in quoted else quoted
+
+
+def parameter(parameters: tuple[tuple[bytes, bytes], ...], name: bytes) -> str | None:
+    """One parameter's value, decoded: plain, or in the extended and continued forms of RFC 2231."""
+    for key, value in parameters:
+        if key.lower() == name:
+            return decode_text(value, None)
+    pieces: dict[int, tuple[bytes, bool]] = {}
+    for key, value in parameters:
+        match = _CONTINUED.match(key.decode("latin-1").lower())
+        if match and match[1].encode("latin-1") == name:
+            pieces.setdefault(int(match[2] or 0), (value, bool(match[3]) or match[2] is None))
+    if 0 not in pieces:
+        return None
+    charset = None
+    whole = []
+    for number in range(len(pieces)):
+        if number not in pieces:
+            break
+        value, extended = pieces[number]
+        if extended:
+            if number == 0 and value.count(b"'") >= 2:
+                label, _, value = value.split(b"'", 2)
+                charset = label.decode("latin-1")
+            value = unquote_to_bytes(value)
+        whole.append(value)
+    return decode_text(b"".join(whole), charset)
+
+
+def decode_value(value: bytes) -> str:
+    """A field's value as text: unfolded, encoded words decoded where they stand (RFC 2047), raw 8-bit guessed."""
+    line = unfold(value)
+    text = line.decode("ascii") if line.isascii() else decode_text(line, None)
+    return decode_words(text) if "=?" in text else text
+
+
+def decode_words(text: str) -> str:
+    """Decode the encoded words of a text (RFC 2047). White space between two of them goes (6.2).
+
+    Neighbours of one charset and encoding are joined before decoding: many programs cut characters in two.
+    """
+    out: list[str] = []
+    pending = b""
+    pending_charset = ""
+    at = 0
+    for match in _WORD.finditer(text):
+        charset = match[1].lower()
+        if codec_of(charset) is None:
+            continue
+        between = text[at : match.start()]
+        if (between and not (at and between.isspace())) or charset != pending_charset:
+            out.append(decode_text(pending, pending_charset))
+            pending = b""
+            if not (at and between.isspace()):
+                out.append(between)
+        pending += _decode_word(match[2], match[3])
+        pending_charset = charset
+        at = match.end()
+    out += (decode_text(pending, pending_charset), text[at:])
+    joined = "".join(out)
+    return joined if joined.isprintable() else joined.translate(_BREAKS)
+
+
+def _decode_word(encoding: str, text: str) -> bytes:
+    data = text.encode("utf-8")
+    if encoding in "bB":
+        return decode_base64(data)
+    return _QUOTED_HEX.sub(lambda match: bytes((int(match[1], 16),)), data.replace(b"_", b" "))

@@ -1,0 +1,120 @@
+"""A message's facts in IMAP's notation: `summarise` for the index, BODY and BODYSTRUCTURE (RFC 3501 7.4.2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mailserver.message.dates import sent_day
+from mailserver.message.envelope import ENVELOPE_FIELDS, nstring, render_envelope
+from mailserver.message.headers import iterate_fields, parse_disposition, strip_comments, unfold
+from mailserver.message.structure import Part, parse_structure
+from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT, Summary
+from mailserver.message.text import field_text, fold
+
+KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
+
+
+def summarise(source: bytes) -> Summary:
+    """All facts of a message with CRLF line ends. Never raises for any octets; linear in their number."""
+    root = parse_structure(source)
+    fields: dict[bytes, bytes] = {}
+    kept: list[bytes] = []
+    words: list[str] = []
+    room = KEPT_LIMIT
+    for name, value, start, end in iterate_fields(source, 0, root.body):
+        if name in ENVELOPE_FIELDS:
+            fields.setdefault(name, value)
+        if name in KEPT:
+            room -= end - start
+            if room >= 0:
+                kept.append(source[start:end])
+                words.append(field_text(name, value))
+    date = fields.get(b"date")
+    if room < 0:
+        kept, words = [INCOMPLETE.encode("ascii")], [INCOMPLETE]
+    elif kept and not kept[-1].endswith(b"\r\n"):
+        kept.append(b"\r\n")
+    return Summary(
+        envelope=render_envelope(fields),
+        body=render_structure(source, root, extended=False),
+        body_structure=render_structure(source, root, extended=True),
+        fields=b"".join(kept),
+        search=fold("".join(words)),
+        sent=sent_day(date) if date is not None else None,
+    )
+
+
+def message_envelope(source: bytes, part: Part) -> bytes:
+    """The ENVELOPE value of the message that a Part is."""
+    fields: dict[bytes, bytes] = {}
+    for name, value, _, _ in iterate_fields(source, part.start, part.body):
+        if name in ENVELOPE_FIELDS:
+            fields.setdefault(name, value)
+    return render_envelope(fields)
+
+
+def render_structure(source: bytes, part: Part, *, extended: bool) -> bytes:
+    """BODYSTRUCTURE's value, or BODY's without `extended`. Depth is bounded by structure.MAX_DEPTH."""
+    if part.multipart:
+        parts = b"".join([render_structure(source, child, extended=extended) for child in part.children])
+        head = b"%b %b" % (parts, nstring(part.subtype))
+        if not extended:
+            return b"(%b)" % head
+        return b"(%b %b %b)" % (head, _parameters(part.parameters), _extension(part))
+    size = part.end - part.body
+    head = b"%b %b %b %b %b %b %d" % (
+        nstring(part.type),
+        nstring(part.subtype),
+        _parameters(part.parameters),
+        _field(part, b"id"),
+        _field(part, b"description"),
+        nstring(part.encoding),
+        size,
+    )
+    if part.message is not None:
+        head = b"%b %b %b %d" % (
+            head,
+            message_envelope(source, part.message),
+            render_structure(source, part.message, extended=extended),
+            source.count(b"\n", part.body, part.end),
+        )
+    elif part.type.lower() == b"text":
+        head = b"%b %d" % (head, source.count(b"\n", part.body, part.end))
+    if not extended:
+        return b"(%b)" % head
+    return b"(%b %b %b)" % (head, _field(part, b"md5"), _extension(part))
+
+
+def _extension(part: Part) -> bytes:
+    """Disposition, language, location."""
+    fields = part.fields
+    if not fields:
+        return b"NIL NIL NIL"
+    disposition = b"NIL"
+    value = fields.get(b"disposition")
+    if value is not None:
+        parsed = parse_disposition(value)
+        if parsed is not None:
+            disposition = b"(%b %b)" % (nstring(parsed[0]), _parameters(parsed[1]))
+    return b"%b %b %b" % (disposition, _languages(fields.get(b"language")), _field(part, b"location"))
+
+
+def _languages(value: bytes | None) -> bytes:
+    """Content-Language (RFC 3282): one tag as a string, several as a list."""
+    if value is None:
+        return b"NIL"
+    tags = [nstring(tag.strip()) for tag in strip_comments(unfold(value)).split(b",") if tag.strip()]
+    if not tags:
+        return b"NIL"
+    return tags[0] if len(tags) == 1 else b"(%b)" % b" ".join(tags)
+
+
+def _field(part: Part, name: bytes) -> bytes:
+    value = part.fields.get(name)
+    return b"NIL" if value is None else nstring(unfold(value))
+
+
+def _parameters(parameters: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    if not parameters:
+        return b"NIL"
+    return b"(%b)" % b" ".join([b"%b %b" % (nstring(key), nstring(value)) for key, value in parameters])
