@@ -56,10 +56,7 @@ class Layout:
             raise BadMailboxName("too many levels")
         for level in levels:
             check_level(level)
-        if self._utf8:
-            directory = "." + ".".join(levels)
-        else:
-            directory = "." + ".".join(names.encode(level) for level in levels)
+        directory = "." + ".".join(levels if self._utf8 else map(names.encode, levels))
         if len(directory.encode()) > MAX_BYTES:
             raise BadMailboxName("the name is too long")
         return directory

@@ -26,8 +26,9 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import Self
 
 from mailserver.errors import InUse, StoreUnavailable
 from mailserver.store.maildir import safeio
@@ -55,17 +56,12 @@ class AccountLock:
         """Whether this object holds it."""
         return self._fd >= 0
 
-    def __enter__(self) -> AccountLock:
+    def __enter__(self) -> Self:
         """Take it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
         assert self._fd < 0, "the lock is not reentrant"
         fd = _open_lock_file(self._path)
         try:
-            deadline = time.monotonic() + self._wait
-            nap = 0.0005
-            while not _try_flock(fd):
-                if time.monotonic() >= deadline:
-                    raise InUse
-                nap = _sleep(nap)
+            _wait_for(lambda: _try_flock(fd), self._wait)
         except BaseException:
             os.close(fd)
             raise
@@ -112,14 +108,7 @@ def take_dotlock(path: str, wait: float = WAIT) -> int:
             inode = os.fstat(fd).st_ino
         finally:
             os.close(fd)
-        deadline = time.monotonic() + wait
-        nap = 0.0005
-        while not _try_link(temporary, path):
-            if remove_if_stale(path):
-                continue
-            if time.monotonic() >= deadline:
-                raise InUse
-            nap = _sleep(nap)
+        _wait_for(lambda: _try_link(temporary, path), wait, lambda: remove_if_stale(path))
     finally:
         with contextlib.suppress(FileNotFoundError):
             safeio.unlink(temporary)
@@ -207,10 +196,19 @@ def _try_link(temporary: str, path: str) -> bool:
     return True
 
 
-def _sleep(nap: float) -> float:
-    """Sleep about that long; the next nap. Random, so that waiters do not march in step."""
-    time.sleep(nap * (0.5 + random.random()))  # noqa: S311 - not a secret
-    return min(nap * 2, _LONGEST_NAP)
+def _wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], bool] = lambda: False) -> None:
+    """Try until it succeeds, at once again when something was `cleared`. Raises: InUse after `wait` seconds."""
+    deadline = time.monotonic() + wait
+    nap = 0.0005
+    while not attempt():
+        late = time.monotonic() >= deadline
+        if cleared() and not late:
+            continue
+        if late:
+            raise InUse
+        # Random, so that waiters do not march in step.
+        time.sleep(nap * (0.5 + random.random()))  # noqa: S311 - not a secret
+        nap = min(nap * 2, _LONGEST_NAP)
 
 
 def _is_alive(pid: int) -> bool:

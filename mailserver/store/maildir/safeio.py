@@ -161,7 +161,7 @@ def write(fd: int, data: bytes) -> None:
 
 
 def sync(fd: int) -> None:
-    """fsync: the file's data and times are safe, its name is not. Raises: NoSpace, StoreUnavailable."""
+    """Sync a file by fsync(2): the's data and times are safe, its name is not. Raises: NoSpace, StoreUnavailable."""
     try:
         os.fsync(fd)
     except OSError as error:
@@ -252,7 +252,7 @@ def replace(path: str, data: bytes, mode: int = FILE_MODE) -> None:
 
 
 def rename(old: str, new: str) -> None:
-    """rename(2); no sync. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
+    """Change a name; no sync. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
     try:
         os.rename(old, new)
     except OSError as error:
@@ -262,7 +262,7 @@ def rename(old: str, new: str) -> None:
 
 
 def link(old: str, new: str) -> None:
-    """Give a file a second name by link(2); where the file system refuses, make a synced copy with the same times.
+    """Give a file a second name; where the file system refuses that, make a synced copy with the same times.
 
     The new name is not synced. Raises: FileNotFoundError, FileExistsError, NoSpace, StoreUnavailable.
     """
@@ -380,7 +380,7 @@ def remove_tree(path: str) -> None:
 
 
 def sync_directory(path: str) -> None:
-    """fsync a directory: the names in it are safe. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
+    """Sync a directory: the names in it are safe. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
     try:
         fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -110,13 +110,11 @@ def new_guid() -> MailboxId:
     return MailboxId(secrets.token_bytes(16))
 
 
-def create(
-    path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, uid_next: UID = UID(1)
-) -> UidList:  # fmt: skip
+def create(path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, uid_next: int = 1) -> UidList:
     """Write a list without messages, durably. Raises: NoSpace, StoreUnavailable, FileNotFoundError (no directory)."""
     guid = guid or new_guid()
     safeio.replace(path, _header(uid_validity, uid_next, guid))
-    return UidList(path, uid_validity, uid_next, guid, {}, _known_signature(path))
+    return UidList(path, uid_validity, UID(uid_next), guid, {}, _known_signature(path))
 
 
 def read(path: str) -> UidList:
@@ -137,9 +135,8 @@ def read(path: str) -> UidList:
             damaged = True
             continue
         last = uid
-        if base in entries:
-            # The order of the dict is that of the UIDs.
-            del entries[base]
+        # The order of the dict is that of the UIDs.
+        entries.pop(base, None)
         entries[base] = UID(uid)
     if lines != body.count(b"\n") or (data and not data.endswith(b"\n")) or not data:
         damaged = True
