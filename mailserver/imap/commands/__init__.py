@@ -1,1 +1,11 @@
-"""One module per family of commands."""
+"""All IMAP commands. A new one is a module with COMMANDS, and its name in FAMILIES."""
+
+from __future__ import annotations
+
+from mailserver.imap.command import build_table
+from mailserver.imap.commands import capability
+
+FAMILIES = (capability,)
+
+TABLE = build_table(family.COMMANDS for family in FAMILIES)
+"""Every command by its form: "FETCH", "UID FETCH"."""

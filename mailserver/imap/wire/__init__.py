@@ -1,1 +1,1 @@
-"""IMAP's bytes, without I/O."""
+"""IMAP on the wire, without I/O: framing, reading, writing, sequence sets, mailbox names (RFC 3501 9)."""

@@ -1,0 +1,105 @@
+"""What a command is: one row of one table, in the module that does it. `build_table` joins the rows."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from mailserver.imap.wire.reader import Reader
+
+if TYPE_CHECKING:
+    from mailserver.imap.session import Session
+
+
+class State(enum.Flag):
+    """Session states (RFC 3501 3), as a command's row names those it is allowed in."""
+
+    NOT_AUTHENTICATED = enum.auto()
+    AUTHENTICATED = enum.auto()
+    SELECTED = enum.auto()
+    LOGOUT = enum.auto()
+
+
+LOGGED_IN = State.AUTHENTICATED | State.SELECTED
+ANY = LOGGED_IN | State.NOT_AUTHENTICATED
+
+
+@frozen
+class Command:
+    """One command as received, ready to be parsed."""
+
+    tag: str
+    name: str
+    """In capitals, without UID."""
+    uid: bool
+    """It was given as `UID name`."""
+    reader: Reader
+    """Behind the name: at the space, or at the end."""
+
+
+Run = Callable[["Session", Command], Awaitable[str | None]]
+
+
+@frozen
+class CommandSpec:
+    """A row. `run` parses to the end, calls the store, writes untagged answers, and returns the text of the tagged OK
+    (which may begin with a response code in brackets), or None for "NAME completed". It raises MailErrors.
+    """
+
+    name: str
+    states: State
+    run: Run
+    uses_sequence_numbers: bool = False
+    """No EXPUNGE may be told at its end, unless it came as UID command (RFC 3501 7.4.1)."""
+    capabilities: tuple[str, ...] = ()
+    """Tokens that CAPABILITY lists for it."""
+    reference: str = "RFC 3501"
+    uid_form: bool = False
+    """`UID name` exists."""
+    plain_form: bool = True
+    """`name` without UID exists."""
+    max_literal: int = 65536
+    """Octets that all its literals may have together, unless streamed."""
+    streams: Callable[[Sequence[bytes]], bool] | None = None
+    """Given the text and literals before an announced literal: is that one not read but left to `run`?"""
+    precondition: Callable[[Session], None] | None = None
+    """Raises the MailError that refuses the command before any of its literals is asked for."""
+
+
+class DuplicateCommand(Exception):
+    """Two rows claim one name."""
+
+
+Table = Mapping[str, CommandSpec]
+
+
+def build_table(families: Iterable[Iterable[CommandSpec]]) -> Table:
+    """Rows by name, "UID name" for the UID forms. Raises: DuplicateCommand."""
+    table: dict[str, CommandSpec] = {}
+    for spec in (spec for family in families for spec in family):
+        forms = ([spec.name] if spec.plain_form else []) + ([f"UID {spec.name}"] if spec.uid_form else [])
+        for form in forms:
+            if form in table:
+                raise DuplicateCommand(form)
+            table[form] = spec
+    return table
+
+
+def describe(table: Table) -> list[tuple[str, str, str, str, str]]:
+    """For each form: its name, states, capabilities, reference, and where its code is ("imap/commands/idle.py")."""
+    rows = []
+    for form in sorted(table):
+        spec = table[form]
+        states = "any" if spec.states == ANY else "logged in" if spec.states == LOGGED_IN else _words(spec.states)
+        place = inspect.getmodule(spec.run)
+        path = (place.__name__ if place else "").replace("mailserver.", "").replace(".", "/") + ".py"
+        rows.append((form, states, " ".join(spec.capabilities), spec.reference, path))
+    return rows
+
+
+def _words(states: State) -> str:
+    return ", ".join(state.name.lower().replace("_", " ") for state in State if state in states and state.name)

@@ -1,0 +1,60 @@
+"""Telling a session what changed in its mailbox: EXPUNGE, EXISTS, RECENT, FLAGS and FETCH (RFC 3501 7).
+
+A client's sequence numbers move only here. The order is: expunges from the highest number down, then the new size,
+then flags, whose numbers are those after the expunges.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailserver.imap.wire import writer
+from mailserver.store.interfaces import MAX_KEYWORDS
+
+if TYPE_CHECKING:
+    from mailserver.imap.session import Selected, Session
+
+
+async def tell(session: Session, *, allow_expunge: bool, uid: bool = False) -> None:
+    """Take up what others did, if anybody poked, and write all that is new; `uid` adds UIDs to FETCH answers.
+
+    Raises: MailboxChanged, StoreUnavailable, InUse.
+    """
+    selected = session.mailbox
+    if selected.live.stale:
+        await selected.live.refresh()
+    if selected.view.behind():
+        lines = changes(selected, allow_expunge=allow_expunge, uid=uid)
+        if lines:
+            session.write(lines)
+
+
+def changes(selected: Selected, *, allow_expunge: bool, uid: bool = False) -> bytes:
+    """Move the view to its columns, and what the client is told of it."""
+    view = selected.view
+    moved = view.sync(allow_expunge=allow_expunge)
+    pieces = [b"* %d EXPUNGE\r\n" % seq for seq, _uid in moved.expunged]
+    if moved.exists is not None:
+        pieces.append(b"* %d EXISTS\r\n* %d RECENT\r\n" % (moved.exists, moved.recent))
+    if moved.keywords is not None:
+        pieces.append(flag_lines(moved.keywords, read_only=selected.read_only))
+    columns = view.columns
+    for seq, number in moved.flags:
+        mask = columns.flags[columns.position(number)]
+        flags = writer.flags(mask, columns.keywords, number >= view.recent_from)
+        if uid:
+            pieces.append(b"* %d FETCH (UID %d FLAGS %b)\r\n" % (seq, number, flags))
+        else:
+            pieces.append(b"* %d FETCH (FLAGS %b)\r\n" % (seq, flags))
+    return b"".join(pieces)
+
+
+def flag_lines(keywords: tuple[str, ...], *, read_only: bool) -> bytes:
+    """FLAGS and PERMANENTFLAGS of a mailbox; `\\*` only while a new keyword has room (RFC 3501 7.1)."""
+    names = [*writer.FLAG_NAMES, *(name for name in keywords if name)]
+    room = len(names) - len(writer.FLAG_NAMES) < MAX_KEYWORDS
+    permanent = [] if read_only else [*names, "\\*"] if room else names
+    return b"* FLAGS %b\r\n* OK [PERMANENTFLAGS %b] permanent flags\r\n" % (
+        writer.flag_list(names),
+        writer.flag_list(permanent),
+    )
