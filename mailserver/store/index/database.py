@@ -1,0 +1,103 @@
+"""The open index of one account."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import apsw
+
+from mailserver.store.index import schema
+from mailserver.store.index.mailboxes import Mailboxes
+from mailserver.store.index.messages import Messages
+from mailserver.store.index.summaries import Summaries
+from mailserver.types import ModSeq
+
+BULK = 2000
+"""Changes of more messages than this get a larger page cache for the time."""
+
+
+class Index:
+    """Tables of one account, on disk or, where that cannot be, in memory."""
+
+    def __init__(self, path: str, connection: apsw.Connection, inode: tuple[int, int] | None) -> None:
+        self.path = path
+        self.in_memory = inode is None
+        self._inode = inode
+        self._connection = connection
+        self.mailboxes = Mailboxes(connection)
+        self.messages = Messages(connection)
+        self.summaries = Summaries(connection)
+
+    @classmethod
+    def open(cls, path: str, *, remake: bool = False) -> Index | None:
+        """The index on disk; None if it is not there or not usable as it is.
+
+        With `remake`, which only the holder of the account's lock may ask for, it is made anew then.
+        Raises: those of schema.Unusable.
+        """
+        try:
+            return cls._open(path, create=False)
+        except apsw.CantOpenError:
+            if os.path.lexists(path) and not remake:
+                raise
+            problem = not remake
+        except (*schema.Broken, schema.NotOurs):
+            problem = not remake
+        if problem:
+            return None
+        schema.remove(path)
+        return cls._open(path, create=True)
+
+    @classmethod
+    def _open(cls, path: str, *, create: bool) -> Index:
+        connection = schema.connect(path, create=create)
+        status = os.stat(path)
+        if status.st_mode & 0o077:
+            os.chmod(path, 0o600)
+        return cls(path, connection, (status.st_dev, status.st_ino))
+
+    @classmethod
+    def make_in_memory(cls, path: str) -> Index:
+        """Empty tables in memory, in the place of the file at `path`."""
+        return cls(path, schema.connect(schema.IN_MEMORY, create=True), None)
+
+    def is_current(self) -> bool:
+        """Whether others who open the path see the same tables."""
+        if self._inode is None:
+            return True
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._inode
+
+    @contextlib.contextmanager
+    def transaction(self, changes: int = 0) -> Iterator[None]:
+        """All or nothing, with room for about that many changed messages."""
+        connection = self._connection
+        if changes > BULK:
+            connection.execute("PRAGMA cache_size = -32768")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        finally:
+            if changes > BULK:
+                connection.execute("PRAGMA cache_size = -256; PRAGMA shrink_memory")
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close(force=True)
+
+
+def next_modseq(last: int) -> ModSeq:
+    """Above the last one and not below the clock: neither lost commits nor a lost index make one be used twice."""
+    return ModSeq(max(last + 1, time.time_ns() // 1000))

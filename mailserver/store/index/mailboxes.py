@@ -1,0 +1,126 @@
+# ruff: noqa: S608 - what is put into the statements are names and marks from this module, never data
+"""The mailboxes table: one row a mailbox, read and written whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apsw
+
+from mailserver.store.index.records import MailboxState, Signature
+from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+
+_COLUMNS = (
+    "key, guid, name, uid_validity, uid_next, modseq, floor, recent_from, keywords, keywords_signature,"
+    " uidlist_signature, new_mtime, new_racy, cur_mtime, cur_racy, boot"
+)
+_BY_NAME = f"SELECT {_COLUMNS} FROM mailboxes WHERE name = ?"
+_BY_GUID = f"SELECT {_COLUMNS} FROM mailboxes WHERE guid = ?"
+_ALL = f"SELECT {_COLUMNS} FROM mailboxes"
+_INSERT = f"INSERT INTO mailboxes ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
+_UPDATE = (
+    "UPDATE mailboxes SET guid = ?2, name = ?3, uid_validity = ?4, uid_next = ?5, modseq = ?6, floor = ?7,"
+    " recent_from = ?8, keywords = ?9, keywords_signature = ?10, uidlist_signature = ?11, new_mtime = ?12,"
+    " new_racy = ?13, cur_mtime = ?14, cur_racy = ?15, boot = ?16 WHERE key = ?1"
+)
+
+
+class Mailboxes:
+    """Reads see the last commit; writes belong inside `Index.transaction`."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def by_name(self, name: str) -> MailboxState | None:
+        """The mailbox of that name."""
+        return self._one(_BY_NAME, name)
+
+    def by_guid(self, guid: MailboxId) -> MailboxState | None:
+        """The mailbox with that GUID."""
+        return self._one(_BY_GUID, guid)
+
+    def all(self) -> list[MailboxState]:
+        """Every mailbox, in no order."""
+        return [_state(row) for row in self._connection.execute(_ALL)]
+
+    def save(self, state: MailboxState) -> None:
+        """Write it; a new one (key 0) gets its key. Whoever else has its name or GUID is gone from disk, and goes."""
+        if state.key:
+            self._connection.execute(_UPDATE, (state.key, *_values(state)))
+            return
+        for known in (self.by_guid(state.guid), self.by_name(state.name)):
+            if known is not None:
+                self.remove(known.key)
+        self._connection.execute(_INSERT, (None, *_values(state)))
+        state.key = self._connection.last_insert_rowid()
+
+    def rename(self, renames: dict[str, str]) -> None:
+        """Give mailboxes new names, all at once: names may be exchanged."""
+        pairs = [("\n" + new, old) for old, new in renames.items()]
+        self._connection.executemany("UPDATE mailboxes SET name = ?1 WHERE name = ?2", pairs)
+        for new in renames.values():
+            in_the_way = self.by_name(new)
+            if in_the_way is not None:
+                self.remove(in_the_way.key)
+        self._connection.execute("UPDATE mailboxes SET name = substr(name, 2) WHERE unicode(name) = 10")
+
+    def remove(self, key: int) -> None:
+        """Forget the mailbox with all that is known of its messages."""
+        first, last = key << 32, (key + 1 << 32) - 1
+        self._connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
+        self._connection.execute("DELETE FROM summaries WHERE id BETWEEN ? AND ?", (first, last))
+        self._connection.execute("DELETE FROM expunged WHERE mailbox = ?", (key,))
+        self._connection.execute("DELETE FROM mailboxes WHERE key = ?", (key,))
+
+    def _one(self, query: str, value: object) -> MailboxState | None:
+        row = self._connection.execute(query, (value,)).fetchone()
+        return None if row is None else _state(row)
+
+
+def _state(row: Any) -> MailboxState:
+    return MailboxState(
+        row[0],
+        MailboxId(row[1]),
+        row[2],
+        UIDValidity(row[3]),
+        UID(row[4]),
+        ModSeq(row[5]),
+        ModSeq(row[6]),
+        UID(row[7]),
+        tuple(row[8].split("\n")) if row[8] else (),
+        _signature(row[9]),
+        _signature(row[10]),
+        row[11],
+        bool(row[12]),
+        row[13],
+        bool(row[14]),
+        row[15],
+    )
+
+
+def _values(state: MailboxState) -> tuple[object, ...]:
+    return (
+        state.guid,
+        state.name,
+        state.uid_validity,
+        state.uid_next,
+        state.modseq,
+        state.floor,
+        state.recent_from,
+        "\n".join(state.keywords),
+        _text(state.keywords_signature),
+        _text(state.uidlist_signature),
+        state.new_mtime,
+        state.new_racy,
+        state.cur_mtime,
+        state.cur_racy,
+        state.boot,
+    )
+
+
+def _signature(text: str) -> Signature:
+    return tuple(map(int, text.split()))
+
+
+def _text(signature: Signature) -> str:
+    return " ".join(map(str, signature))

@@ -1,0 +1,190 @@
+# ruff: noqa: S608 - what is put into the statements are names and marks from this module, never data
+"""The messages and expunged tables: set operations over one mailbox, never one statement a message from outside.
+
+Sizes and dates that are not known are NULL on disk and None in an `Entry`; rows tell them as UNKNOWN_SIZE and
+UNKNOWN_DATE.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apsw
+
+from mailserver.store.index.records import Entry
+from mailserver.store.interfaces import DELETED, SEEN, Row
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
+
+_LOW = 0xFFFFFFFF
+_ENTRY = f"id & {_LOW}, modseq, flags, size, date, base, suffix, place"
+_ROW = f"id & {_LOW}, flags, modseq, ifnull(size, {UNKNOWN_SIZE}), ifnull(date, {UNKNOWN_DATE})"
+_BATCH = 500
+
+
+class Messages:
+    """Reads see the last commit; writes belong inside `Index.transaction`. `key` is a mailbox's."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    # --- reading
+
+    def rows(self, key: int) -> list[Row]:
+        """Every message, by rising UID."""
+        query = f"SELECT {_ROW} FROM messages WHERE id BETWEEN ? AND ? ORDER BY id"
+        return [Row(*row) for row in self._connection.execute(query, _range(key))]
+
+    def rows_of(self, key: int, uids: Sequence[int]) -> list[Row]:
+        """Those of the messages (rising) that are there, by rising UID."""
+        return [Row(*row) for row in self._select(_ROW, "messages", key, uids)]
+
+    def entries_of(self, key: int, uids: Sequence[int]) -> list[Entry]:
+        """Those of the messages (rising) that are there, by rising UID."""
+        return [_entry(row) for row in self._select(_ENTRY, "messages", key, uids)]
+
+    def entries(self, key: int) -> list[Entry]:
+        """Every message with where its file is, by rising UID."""
+        query = f"SELECT {_ENTRY} FROM messages WHERE id BETWEEN ? AND ? ORDER BY id"
+        return [_entry(row) for row in self._connection.execute(query, _range(key))]
+
+    def entries_in_new(self, key: int) -> list[Entry]:
+        """Those whose file is in new/."""
+        query = f"SELECT {_ENTRY} FROM messages WHERE mailbox = ? AND place = 0 ORDER BY id"
+        return [_entry(row) for row in self._connection.execute(query, (key,))]
+
+    def by_base(self, key: int, base: str) -> Entry | None:
+        """The message with that base."""
+        query = f"SELECT {_ENTRY} FROM messages WHERE mailbox = ? AND base = ?"
+        row = self._connection.execute(query, (key, os.fsencode(base))).fetchone()
+        return None if row is None else _entry(row)
+
+    def changed_since(self, key: int, modseq: ModSeq) -> list[Row]:
+        """Messages that are new or changed after `modseq`, by rising UID."""
+        query = f"SELECT {_ROW} FROM messages WHERE mailbox = ? AND modseq > ? ORDER BY id"
+        return [Row(*row) for row in self._connection.execute(query, (key, modseq))]
+
+    def expunged_since(self, key: int, modseq: ModSeq) -> list[UID]:
+        """UIDs expunged after `modseq`, rising."""
+        query = "SELECT uid FROM expunged WHERE mailbox = ? AND modseq > ? ORDER BY uid"
+        return [row[0] for row in self._connection.execute(query, (key, modseq))]
+
+    def uids(self, key: int) -> list[int]:
+        """Every UID, rising."""
+        query = f"SELECT id & {_LOW} FROM messages WHERE id BETWEEN ? AND ? ORDER BY id"
+        return [row[0] for row in self._connection.execute(query, _range(key))]
+
+    def unsized(self, key: int) -> list[UID]:
+        """UIDs of the messages whose size or date is not known, rising."""
+        query = (
+            f"SELECT id & {_LOW} FROM messages WHERE id BETWEEN ? AND ? AND (size IS NULL OR date IS NULL) ORDER BY id"
+        )
+        return [row[0] for row in self._connection.execute(query, _range(key))]
+
+    def total_size(self, key: int) -> int:
+        """Sum of the sizes that are known."""
+        query = "SELECT ifnull(sum(size), 0) FROM messages WHERE id BETWEEN ? AND ?"
+        return self._number(query, _range(key))
+
+    def counts(self, key: int) -> tuple[int, int, int]:
+        """Number of messages, of unseen and of deleted ones."""
+        query = (
+            f"SELECT count(*), ifnull(sum(flags & {SEEN} = 0), 0), ifnull(sum(flags & {DELETED} != 0), 0)"
+            " FROM messages WHERE id BETWEEN ? AND ?"
+        )
+        row: Any = self._connection.execute(query, _range(key)).fetchone()
+        return row[0], row[1], row[2]
+
+    def count_from(self, key: int, uid: int) -> int:
+        """Number of messages with that UID or a higher one."""
+        first, last = _range(key)
+        return self._number("SELECT count(*) FROM messages WHERE id BETWEEN ? AND ?", (first + uid, last))
+
+    # --- writing
+
+    def add(self, key: int, entries: Iterable[Entry]) -> None:
+        """New messages."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO messages (id, mailbox, modseq, flags, size, date, base, suffix, place)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    key << 32 | entry.uid,
+                    key,
+                    entry.modseq,
+                    entry.flags,
+                    entry.size,
+                    entry.date,
+                    os.fsencode(entry.base),
+                    os.fsencode(entry.suffix),
+                    entry.place,
+                )
+                for entry in entries
+            ),
+        )
+
+    def change(self, key: int, entries: Iterable[Entry]) -> None:
+        """Flags, modseq and place of messages as they are in the entries; base, size and date stay."""
+        self._connection.executemany(
+            "UPDATE messages SET modseq = ?, flags = ?, suffix = ?, place = ? WHERE id = ?",
+            (
+                (entry.modseq, entry.flags, os.fsencode(entry.suffix), entry.place, key << 32 | entry.uid)
+                for entry in entries
+            ),
+        )
+
+    def learn(self, key: int, facts: Iterable[tuple[int, int, int]]) -> None:
+        """(uid, size, date) that were read from the files."""
+        self._connection.executemany(
+            "UPDATE messages SET size = ?2, date = ?3 WHERE id = ?1",
+            ((key << 32 | uid, size, date) for uid, size, date in facts),
+        )
+
+    def expunge(self, key: int, uids: Sequence[int], modseq: ModSeq) -> None:
+        """Forget messages and remember that they are gone."""
+        ids = [(key << 32 | uid,) for uid in uids]
+        self._connection.executemany("DELETE FROM messages WHERE id = ?", ids)
+        self._connection.executemany("DELETE FROM summaries WHERE id = ?", ids)
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO expunged (mailbox, modseq, uid) VALUES (?, ?, ?)",
+            ((key, modseq, uid) for uid in uids),
+        )
+
+    # --- small parts
+
+    def _select(self, columns: str, table: str, key: int, uids: Sequence[int]) -> Iterator[Any]:
+        return select(self._connection, columns, table, key, uids)
+
+    def _number(self, query: str, values: tuple[int, ...]) -> int:
+        row: Any = self._connection.execute(query, values).fetchone()
+        return int(row[0])
+
+
+def select(connection: apsw.Connection, columns: str, table: str, key: int, uids: Sequence[int]) -> Iterator[Any]:
+    """Those rows of the table, by rising UID: one range where the UIDs are dense, else lists of some hundred."""
+    if not uids:
+        return
+    first = key << 32
+    low, high = uids[0], uids[-1]
+    if high - low < 2 * len(uids) + 16:
+        wanted = None if high - low + 1 == len(uids) else set(uids)
+        query = f"SELECT {columns}, id & {_LOW} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"
+        for row in connection.execute(query, (first + low, first + high)):
+            if wanted is None or row[-1] in wanted:
+                yield row[:-1]
+        return
+    for start in range(0, len(uids), _BATCH):
+        batch = uids[start : start + _BATCH]
+        marks = ",".join("?" * len(batch))
+        query = f"SELECT {columns} FROM {table} WHERE id IN ({marks}) ORDER BY id"
+        yield from connection.execute(query, [first + uid for uid in batch])
+
+
+def _range(key: int) -> tuple[int, int]:
+    return key << 32, key << 32 | _LOW
+
+
+def _entry(row: Any) -> Entry:
+    uid, modseq, flags, size, date, base, suffix, place = row
+    return Entry(uid, modseq, flags, size, date, os.fsdecode(base), os.fsdecode(suffix), place)

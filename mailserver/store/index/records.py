@@ -1,0 +1,60 @@
+"""What one row of the index's tables is in Python."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from attrs import define
+
+from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+
+Signature = tuple[int, ...]
+"""What a file was when it was read: (device, inode, size, mtime in ns); empty: not read."""
+
+
+@define
+class MailboxState:
+    """One mailbox as the index last saw it. `key` 0 is one that is not in the index yet."""
+
+    key: int
+    guid: MailboxId
+    name: str
+    uid_validity: UIDValidity
+    uid_next: UID
+    modseq: ModSeq
+    floor: ModSeq
+    """From this modseq on, expunges are known."""
+    recent_from: UID
+    keywords: tuple[str, ...] = ()
+    keywords_signature: Signature = ()
+    uidlist_signature: Signature = ()
+    new_mtime: int = 0
+    """Of new/ in ns when it was last read whole."""
+    new_racy: bool = True
+    """new/ may have changed again within the same tick of its mtime."""
+    cur_mtime: int = 0
+    cur_racy: bool = True
+    boot: str = ""
+    """Boot id of the machine when this was written: after another one, the last commits may be missing."""
+
+
+class Entry(NamedTuple):
+    """One message: its facts and where its file is."""
+
+    uid: int
+    modseq: int
+    flags: int
+    size: int | None
+    """Octets as sent; None: not known."""
+    date: int | None
+    base: str
+    """File name up to the first colon, as os.fsdecode makes it."""
+    suffix: str
+    """The rest of it."""
+    place: int
+    """0 in new/, 1 in cur/."""
+
+    @property
+    def file_name(self) -> str:
+        """The file's name in its directory."""
+        return self.base + self.suffix

@@ -1,0 +1,140 @@
+"""The tables of an account's index, and how a connection to them is made.
+
+What can be wrong with the file, and what follows:
+
+*   Absent, empty, of another version, damaged, or not SQLite at all: it is made anew. Nothing is lost but speed and
+    the history of expunges, as the files of the Maildir are the truth.
+*   The disk is full or read-only: SQLite then cannot open a WAL database even for reading, so the same tables are
+    made in memory and filled from the Maildir.
+*   Removed while open: the connection goes on writing into a file that nobody else sees; `Index.is_current` tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import Final
+
+import apsw
+
+APPLICATION_ID: Final = 0x4D534958
+VERSION: Final = 1
+IN_MEMORY: Final = ":memory:"
+
+Broken = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, apsw.SQLError)
+"""The file is not, or no longer, one of ours that can be used."""
+
+Unusable = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.PermissionsError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ProtocolError,
+    apsw.TooBigError,
+    apsw.NoMemError,
+)
+"""The machine does not let the file be used now."""
+
+_TABLES: Final = """
+CREATE TABLE mailboxes (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    guid BLOB NOT NULL UNIQUE,
+    name TEXT NOT NULL UNIQUE,
+    uid_validity INTEGER NOT NULL,
+    uid_next INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
+    floor INTEGER NOT NULL,
+    recent_from INTEGER NOT NULL,
+    keywords TEXT NOT NULL,
+    keywords_signature TEXT NOT NULL,
+    uidlist_signature TEXT NOT NULL,
+    new_mtime INTEGER NOT NULL,
+    new_racy INTEGER NOT NULL,
+    cur_mtime INTEGER NOT NULL,
+    cur_racy INTEGER NOT NULL,
+    boot TEXT NOT NULL
+);
+-- id is mailboxes.key << 32 | UID: one range of it is a mailbox by rising UID.
+-- save_date and email_id have their place here for RFC 8514 and RFC 8474.
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    mailbox INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    size INTEGER,
+    date INTEGER,
+    base BLOB NOT NULL,
+    suffix BLOB NOT NULL,
+    place INTEGER NOT NULL,
+    save_date INTEGER,
+    email_id BLOB
+);
+CREATE INDEX messages_modseq ON messages (mailbox, modseq);
+CREATE UNIQUE INDEX messages_base ON messages (mailbox, base);
+CREATE TABLE expunged (
+    mailbox INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    PRIMARY KEY (mailbox, modseq, uid)
+) WITHOUT ROWID;
+CREATE TABLE summaries (
+    id INTEGER PRIMARY KEY,
+    envelope BLOB NOT NULL,
+    body BLOB NOT NULL,
+    body_structure BLOB NOT NULL,
+    fields BLOB NOT NULL,
+    search TEXT NOT NULL,
+    sent INTEGER
+);
+"""
+
+
+class NotOurs(Exception):
+    """A database of another application or version."""
+
+
+def connect(path: str, *, create: bool) -> apsw.Connection:
+    """A connection with the tables in place. Raises: NotOurs, those of Broken, those of Unusable."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = apsw.Connection(path, flags=flags)
+    try:
+        connection.set_busy_timeout(10_000)
+        connection.execute("PRAGMA cache_size = -256")
+        identity = (connection.pragma("application_id"), connection.pragma("user_version"))
+        if identity == (0, 0) and create and not connection.pragma("schema_version"):
+            _make_tables(connection)
+        elif identity != (APPLICATION_ID, VERSION):
+            raise NotOurs(f"application and version {identity}")  # noqa: TRY301 - closes the connection on the way
+        if path != IN_MEMORY:
+            connection.pragma("journal_mode", "wal")
+            _keep_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304")
+    except BaseException:
+        connection.close(force=True)
+        raise
+    return connection
+
+
+def remove(path: str) -> None:
+    """Remove the index's files."""
+    for name in (path, path + "-wal", path + "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _make_tables(connection: apsw.Connection) -> None:
+    connection.pragma("journal_mode", "wal")
+    with connection:
+        connection.execute(_TABLES)
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", VERSION)
+
+
+def _keep_wal(connection: apsw.Connection) -> None:
+    """Leave the WAL file in place at close: making it anew costs more than the rest of an open."""
+    keep = ctypes.c_int(1)
+    connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))

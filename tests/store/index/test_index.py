@@ -1,0 +1,228 @@
+"""The index of an account: what is kept is read back, and an unusable file never stays one."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import attrs
+import pytest
+
+from mailserver.message.summary import Summary
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.interfaces import DELETED, SEEN, Row
+from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "index.sqlite")
+
+
+def open_index(path):
+    index = Index.open(path, remake=True)
+    assert index is not None
+    return index
+
+
+def state(name="INBOX", guid=b"g" * 16, **changes):
+    return attrs.evolve(MailboxState(0, guid, name, 7, 1, 1, 1, 1), **changes)
+
+
+def entry(uid, modseq=5, flags=0, size=10, date=100, suffix=":2,", place=1):
+    return Entry(uid, modseq, flags, size, date, f"base{uid}", suffix, place)
+
+
+def add(index, uids, **facts):
+    box = state()
+    with index.transaction():
+        index.mailboxes.save(box)
+        index.messages.add(box.key, [entry(uid, **facts) for uid in uids])
+    return box.key
+
+
+def test_a_mailbox_is_read_back_as_it_was_written(path):
+    index = open_index(path)
+    box = state(keywords=("$Forwarded", "Ärger"), uidlist_signature=(1, 2, 3, 4), cur_mtime=9, cur_racy=False, boot="b")
+    with index.transaction():
+        index.mailboxes.save(box)
+    index.close()
+    again = open_index(path)
+    assert again.mailboxes.by_name("INBOX") == box
+    assert again.mailboxes.by_guid(b"g" * 16) == box
+    assert again.mailboxes.by_name("other") is None
+    box.uid_next = 40
+    with again.transaction():
+        again.mailboxes.save(box)
+    assert [kept.uid_next for kept in again.mailboxes.all()] == [40]
+
+
+def test_whoever_has_the_name_of_a_new_mailbox_goes(path):
+    index = open_index(path)
+    key = add(index, [1, 2])
+    with index.transaction():
+        index.mailboxes.save(state(guid=b"h" * 16))
+    assert [kept.guid for kept in index.mailboxes.all()] == [b"h" * 16]
+    assert index.messages.rows(key) == []
+
+
+def test_names_can_be_exchanged(path):
+    index = open_index(path)
+    with index.transaction():
+        index.mailboxes.save(state("a", b"a" * 16))
+        index.mailboxes.save(state("b", b"b" * 16))
+        index.mailboxes.rename({"a": "b", "b": "a"})
+    assert index.mailboxes.by_name("a").guid == b"b" * 16
+    assert index.mailboxes.by_name("b").guid == b"a" * 16
+
+
+def test_unknown_sizes_and_dates_are_told_as_such(path):
+    index = open_index(path)
+    key = add(index, [3], size=None, date=None)
+    assert index.messages.rows(key) == [Row(3, 0, 5, UNKNOWN_SIZE, UNKNOWN_DATE)]
+    assert index.messages.unsized(key) == [3]
+    with index.transaction():
+        index.messages.learn(key, [(3, 12, 34)])
+    assert index.messages.rows(key) == [Row(3, 0, 5, 12, 34)]
+    assert index.messages.unsized(key) == []
+    assert index.messages.total_size(key) == 12
+
+
+@pytest.mark.parametrize("uids", [[1], [2, 3, 4], [1, 9], [5, 400, 999], list(range(1, 1000, 5)), [1000, 2000], []])
+def test_some_messages_are_found_by_uid(path, uids):
+    index = open_index(path)
+    there = set(range(1, 1001)) - {3, 400}
+    key = add(index, sorted(there))
+    expected = [uid for uid in uids if uid in there]
+    assert [row.uid for row in index.messages.rows_of(key, uids)] == expected
+    assert [found.uid for found in index.messages.entries_of(key, uids)] == expected
+
+
+def test_thousands_of_scattered_messages_are_found(path):
+    index = open_index(path)
+    key = add(index, range(1, 20001))
+    uids = list(range(7, 20001, 13))
+    assert [row.uid for row in index.messages.rows_of(key, uids)] == uids
+
+
+def test_changes_and_expunges_after_a_modseq(path):
+    index = open_index(path)
+    key = add(index, [1, 2, 3, 4])
+    with index.transaction():
+        index.messages.change(key, [entry(2, modseq=6, flags=SEEN, suffix=":2,S")])
+        index.messages.expunge(key, [1, 4], 7)
+    assert [(row.uid, row.flags) for row in index.messages.changed_since(key, 5)] == [(2, SEEN)]
+    assert index.messages.expunged_since(key, 6) == [1, 4]
+    assert index.messages.expunged_since(key, 7) == []
+    assert index.messages.uids(key) == [2, 3]
+    assert index.messages.by_base(key, "base2").suffix == ":2,S"
+    assert index.messages.by_base(key, "base1") is None
+
+
+def test_counts(path):
+    index = open_index(path)
+    key = add(index, [1, 2, 3])
+    with index.transaction():
+        index.messages.change(key, [entry(2, flags=SEEN), entry(3, flags=SEEN | DELETED)])
+    assert index.messages.counts(key) == (3, 1, 1)
+    assert index.messages.counts(key + 1) == (0, 0, 0)
+    assert index.messages.count_from(key, 2) == 2
+
+
+def test_file_names_that_are_no_utf8_are_kept(path):
+    index = open_index(path)
+    name = os.fsdecode(b"1.\xff.host")
+    box = state()
+    with index.transaction():
+        index.mailboxes.save(box)
+        index.messages.add(box.key, [entry(1)._replace(base=name)])
+    assert index.messages.by_base(box.key, name).base == name
+
+
+def test_summaries_are_kept_copied_and_go_with_their_message(path):
+    index = open_index(path)
+    key = add(index, [1, 2])
+    summary = Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n", "\na:\ud800b", -3)
+    with index.transaction():
+        index.summaries.put(key, [(1, summary), (2, summary)])
+        index.summaries.copy(key, key + 1, [(1, 9)])
+        index.messages.expunge(key, [1], 8)
+    assert set(index.summaries.get(key, [1, 2])) == {2}
+    # a lone surrogate cannot be stored, nor be searched for
+    assert index.summaries.search_texts(key + 1, [9]) == {9: ("\na:?b", -3)}
+    assert index.summaries.get(key + 1, [9])[9].envelope == b"(env)"
+
+
+def test_a_failed_transaction_changes_nothing(path):
+    index = open_index(path)
+    key = add(index, [1])
+
+    def fail():
+        with index.transaction():
+            index.messages.expunge(key, [1], 8)
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+    assert index.messages.uids(key) == [1]
+
+
+def make_foreign(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+
+
+def make_other_version(path):
+    open_index(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 999")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: None,
+        lambda path: Path(path).touch(),
+        lambda path: Path(path).write_bytes(b"no database at all" * 100),
+        make_foreign,
+        make_other_version,
+    ],
+    ids=["absent", "empty", "garbage", "foreign", "other version"],
+)
+def test_what_cannot_be_used_is_made_anew_by_the_lock_holder_only(path, spoil):
+    spoil(path)
+    assert Index.open(path) is None
+    index = Index.open(path, remake=True)
+    assert index.mailboxes.all() == []
+    assert not index.in_memory
+    index.close()
+    assert Index.open(path) is not None
+
+
+def test_a_removed_file_is_noticed(path):
+    index = open_index(path)
+    assert index.is_current()
+    os.unlink(path)
+    assert not index.is_current()
+    open_index(path)
+    assert not index.is_current()
+
+
+def test_the_file_is_private(path):
+    open_index(path)
+    assert os.stat(path).st_mode & 0o077 == 0
+
+
+def test_in_memory_nothing_is_written(path):
+    index = Index.make_in_memory(path)
+    assert index.in_memory
+    assert index.is_current()
+    assert add(index, [1]) == 1
+    assert not os.path.exists(path)
+
+
+def test_modseqs_grow_past_the_clock_and_past_the_last():
+    first = next_modseq(0)
+    assert first > 1_600_000_000_000_000
+    assert next_modseq(2**62) == 2**62 + 1
+    assert next_modseq(first) > first
