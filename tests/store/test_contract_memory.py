@@ -1,0 +1,16 @@
+"""The contract, on the account in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailserver.message.render import summarise
+from mailserver.store.memory import MemoryStore
+from tests.store.contract import StoreContract
+
+
+class TestMemory(StoreContract):
+    @pytest.fixture
+    def make_store(self):
+        store = MemoryStore(summarise)
+        return lambda: store
