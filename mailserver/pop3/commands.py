@@ -1,0 +1,166 @@
+"""Commands on the maildrop, and the table of all POP3 commands (RFC 1939 5 to 7)."""
+
+from __future__ import annotations
+
+import re
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from mailserver.errors import BadSyntax, MailError
+from mailserver.pop3 import login
+from mailserver.pop3.spec import CommandSpec, State, build_table
+from mailserver.pop3.wire import DotStuffer, TopCutter
+
+if TYPE_CHECKING:
+    from mailserver.pop3.session import Session
+
+
+_NUMBER = re.compile(rb"[0-9]{1,10}")
+_LINES_AT_ONCE = 4096
+"""Lines of a listing written before the client's pace is asked for."""
+
+
+def _read_number(text: bytes) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise BadSyntax("a number of digits is expected")
+    return int(text)
+
+
+def _read_message(session: Session, argument: bytes) -> int:
+    """A message number. Raises: BadSyntax unless it is digits and names a message not marked deleted."""
+    number = _read_number(argument)
+    session.maildrop.check(number)
+    return number
+
+
+def _no_argument(argument: bytes) -> None:
+    if argument:
+        raise BadSyntax("no argument is expected")
+
+
+async def _write_listing(session: Session, lines: list[str]) -> None:
+    for start in range(0, len(lines), _LINES_AT_ONCE):
+        session.channel.write("".join(lines[start : start + _LINES_AT_ONCE]).encode("ascii"))
+        await session.channel.drain()
+    session.channel.write(b".\r\n")
+
+
+async def stat(session: Session, argument: bytes) -> None:
+    """STAT (RFC 1939 5): messages and octets, deleted ones not counted."""
+    _no_argument(argument)
+    count, octets = session.maildrop.total
+    session.ok(f"{count} {octets}")
+
+
+async def list_(session: Session, argument: bytes) -> None:
+    """LIST (RFC 1939 5): sizes as sent."""
+    maildrop = session.maildrop
+    if argument:
+        number = _read_message(session, argument)
+        session.ok(f"{number} {maildrop.size(number)}")
+        return
+    count, octets = maildrop.total
+    session.ok(f"{count} messages ({octets} octets)")
+    await _write_listing(session, [f"{number} {maildrop.size(number)}\r\n" for number in maildrop.numbers()])
+
+
+async def uidl(session: Session, argument: bytes) -> None:
+    """UIDL (RFC 1939 7): unique-ids in the configured format."""
+    maildrop, uidl_format = session.maildrop, session.services.uidl_format
+    if argument:
+        number = _read_message(session, argument)
+        session.ok(f"{number} {maildrop.unique_id(number, uidl_format)}")
+        return
+    session.ok("unique-ids follow")
+    lines = [f"{number} {maildrop.unique_id(number, uidl_format)}\r\n" for number in maildrop.numbers()]
+    await _write_listing(session, lines)
+
+
+async def retr(session: Session, argument: bytes) -> None:
+    """RETR (RFC 1939 5)."""
+    number = _read_message(session, argument)
+    await _send(session, number, None)
+
+
+async def top(session: Session, argument: bytes) -> None:
+    """TOP (RFC 1939 7): the header, the empty line and that many lines of the body."""
+    first, _, second = argument.partition(b" ")
+    number, lines = _read_number(first), _read_number(second)
+    session.maildrop.check(number)
+    await _send(session, number, TopCutter(lines))
+
+
+async def _send(session: Session, number: int, cutter: TopCutter | None) -> None:
+    channel, stuffer = session.channel, DotStuffer()
+    started = False
+    async with aclosing(session.maildrop.read(number)) as pieces:
+        try:
+            async for piece in pieces:
+                if not started:
+                    session.ok(
+                        f"{session.maildrop.size(number)} octets" if cutter is None else "top of message follows"
+                    )
+                    started = True
+                channel.write(stuffer.stuff(piece if cutter is None else cutter.cut(piece)))
+                await channel.drain()
+                if cutter is not None and cutter.done:
+                    break
+        except MailError as error:
+            if not started:
+                raise
+            # The message broke off in the middle: the client must not take it for whole.
+            channel.log("message-unreadable", number=number, reason=error.sentence)
+            session.end()
+            return
+    channel.write(stuffer.finish())
+
+
+async def dele(session: Session, argument: bytes) -> None:
+    """DELE (RFC 1939 5): only marks; QUIT deletes."""
+    number = _read_message(session, argument)
+    session.maildrop.delete(number)
+    session.ok("marked deleted")
+
+
+async def noop(session: Session, argument: bytes) -> None:
+    """NOOP (RFC 1939 5)."""
+    _no_argument(argument)
+    session.ok("nothing done")
+
+
+async def rset(session: Session, argument: bytes) -> None:
+    """RSET (RFC 1939 5): no message is marked deleted any more."""
+    _no_argument(argument)
+    session.maildrop.reset()
+    count, octets = session.maildrop.total
+    session.ok(f"{count} messages ({octets} octets)")
+
+
+async def quit_(session: Session, argument: bytes) -> None:
+    """QUIT (RFC 1939 4 and 6): in TRANSACTION, what is marked deleted is removed first, in one operation."""
+    _no_argument(argument)
+    session.end()
+    if session.state is State.TRANSACTION:
+        removed = await session.maildrop.update()
+        if removed:
+            session.channel.log("expunge", user=session.user.name if session.user else None, messages=removed)
+    session.ok("goodbye")
+
+
+_TRANSACTION = frozenset([State.TRANSACTION])
+_ANY = frozenset(State)
+
+COMMANDS = build_table(
+    login.COMMANDS,
+    (
+        CommandSpec(b"STAT", _TRANSACTION, stat, "RFC 1939 5"),
+        CommandSpec(b"LIST", _TRANSACTION, list_, "RFC 1939 5"),
+        CommandSpec(b"UIDL", _TRANSACTION, uidl, "RFC 1939 7"),
+        CommandSpec(b"RETR", _TRANSACTION, retr, "RFC 1939 5"),
+        CommandSpec(b"TOP", _TRANSACTION, top, "RFC 1939 7"),
+        CommandSpec(b"DELE", _TRANSACTION, dele, "RFC 1939 5"),
+        CommandSpec(b"NOOP", _TRANSACTION, noop, "RFC 1939 5"),
+        CommandSpec(b"RSET", _TRANSACTION, rset, "RFC 1939 5"),
+        CommandSpec(b"QUIT", _ANY, quit_, "RFC 1939 6"),
+    ),
+)

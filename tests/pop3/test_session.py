@@ -1,0 +1,540 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from mailserver.errors import LimitReached, NoSpace, StoreUnavailable
+from mailserver.pop3.session import MAX_ERRORS, MAX_LOGIN_FAILURES
+from mailserver.store.interfaces import DELETED, FlagChange
+from mailserver.store.live import LiveMailbox
+from mailserver.types import UNKNOWN_SIZE
+from tests.fakes import info, run_now
+from tests.pop3.dialogs import GREETING, World, play
+
+HOW = ["whole", "bytewise", "1", "2"]
+
+ONE = b"Subject: one\r\n\r\nfirst\r\n.dot\r\n..two\r\n.\r\n"
+TWO = b"Subject: two\r\n\r\nsecond\r\nlast line"
+
+DIALOGS = {
+    "a maildrop": """
+        C: USER anna@example.test
+        C: PASS secret
+        S: +OK send the password
+        S: +OK 2 messages (72 octets)
+        C: STAT
+        C: LIST
+        S: +OK 2 72
+        S: +OK 2 messages (72 octets)
+        S: 1 39
+        S: 2 33
+        S: .
+        C: LIST 2
+        C: RETR 1
+        C: RETR 2
+        S: +OK 2 33
+        S: +OK 39 octets
+        S: Subject: one
+        S:
+        S: first
+        S: ..dot
+        S: ...two
+        S: ..
+        S: .
+        S: +OK 33 octets
+        S: Subject: two
+        S:
+        S: second
+        S: last line
+        S: .
+        C: TOP 1 1
+        C: TOP 2 0
+        S: +OK top of message follows
+        S: Subject: one
+        S:
+        S: first
+        S: .
+        S: +OK top of message follows
+        S: Subject: two
+        S:
+        S: .
+        C: DELE 1
+        C: DELE 1
+        C: RETR 1
+        C: LIST
+        C: STAT
+        S: +OK marked deleted
+        S: -ERR that message is marked deleted
+        S: -ERR that message is marked deleted
+        S: +OK 1 messages (33 octets)
+        S: 2 33
+        S: .
+        S: +OK 1 33
+        C: RSET
+        C: NOOP
+        C: QUIT
+        S: +OK 2 messages (72 octets)
+        S: +OK nothing done
+        S: +OK goodbye
+    """,
+    "message numbers are digits and nothing else": """
+        C: USER anna@example.test
+        C: PASS secret
+        S: +OK send the password
+        S: +OK 2 messages (72 octets)
+        C: DELE 0
+        C: DELE -1
+        C: DELE +1
+        C: DELE 1_0
+        C: DELE 3
+        C: DELE 99999999999999999999
+        C: DELE 1 2
+        C: DELE
+        C: RETR 0
+        C: TOP 1
+        C: TOP 1 -1
+        C: LIST 0
+        C: UIDL 3
+        C: DELE \u0661
+        S: -ERR no such message
+        S: -ERR a number of digits is expected
+        S: -ERR a number of digits is expected
+        S: -ERR a number of digits is expected
+        S: -ERR no such message
+        S: -ERR a number of digits is expected
+        S: -ERR a number of digits is expected
+        S: -ERR a number of digits is expected
+        S: -ERR no such message
+        S: -ERR a number of digits is expected
+        S: -ERR a number of digits is expected
+        S: -ERR no such message
+        S: -ERR no such message
+        S: -ERR a number of digits is expected
+        C: STAT
+        S: +OK 2 72
+    """,
+    "states and unknown words": """
+        C: STAT
+        C: QUITX
+        C:
+        C: PASS secret
+        S: -ERR not allowed in this state
+        S: -ERR unknown command
+        S: -ERR unknown command
+        S: -ERR USER must come first
+        C: APOP anna c4c9334bac560ecc979e58001b3e22fb
+        S: -ERR unknown command
+        C: USER anna@example.test
+        C: PASS secret
+        C: USER anna@example.test
+        C: AUTH PLAIN
+        C: STLS
+        C: QUIT now
+        S: +OK send the password
+        S: +OK 2 messages (72 octets)
+        S: -ERR not allowed in this state
+        S: -ERR not allowed in this state
+        S: -ERR not allowed in this state
+        S: -ERR no argument is expected
+    """,
+    "wrong line ends and NUL": """
+        C! b"NOOP\\n"
+        C! b"NO\\rOP\\r\\n"
+        C! b"USER anna\\x00@example.test\\r\\n"
+        S: -ERR control character, or a line end that is not CRLF
+        S: -ERR control character, or a line end that is not CRLF
+        S: -ERR control character, or a line end that is not CRLF
+        C: PASS secret
+        S: -ERR USER must come first
+    """,
+    "capabilities within TLS": """
+        C: CAPA
+        S: +OK capabilities follow
+        S: TOP
+        S: UIDL
+        S: RESP-CODES
+        S: AUTH-RESP-CODE
+        S: PIPELINING
+        S: EXPIRE NEVER
+        S: USER
+        S: SASL PLAIN LOGIN
+        S: .
+        C: STLS
+        S: -ERR TLS cannot be started here
+    """,
+    "AUTH PLAIN with and without initial response": """
+        C: auth plain
+        S! b"+ \\r\\n"
+        C: *
+        S: -ERR authentication was cancelled
+        C: AUTH PLAIN !!!
+        S: -ERR that is not base64
+        C: AUTH CRAM-MD5
+        S: -ERR no such mechanism
+        C: AUTH
+        S: -ERR AUTH needs a mechanism, and at most an initial response
+        C: AUTH PLAIN AGFubmFAZXhhbXBsZS50ZXN0AHNlY3JldA==
+        S: +OK 2 messages (72 octets)
+    """,
+    "AUTH PLAIN after a challenge": """
+        C: AUTH PLAIN
+        S! b"+ \\r\\n"
+        C: AGFubmFAZXhhbXBsZS50ZXN0AHNlY3JldA==
+        S: +OK 2 messages (72 octets)
+    """,
+    "AUTH with the wrong password, then the right one": """
+        C: AUTH PLAIN AGFubmFAZXhhbXBsZS50ZXN0AHdyb25n
+        S: -ERR [AUTH] wrong user name or password
+        C: AUTH PLAIN AG5vYm9keQB3cm9uZw==
+        S: -ERR [AUTH] wrong user name or password
+        C: AUTH PLAIN AGFubmFAZXhhbXBsZS50ZXN0AHNlY3JldA==
+        S: +OK 2 messages (72 octets)
+    """,
+    "an HTTP request gets no answer": """
+        C: GET / HTTP/1.1
+        C: Host: mail.example.test
+        C: QUIT
+    """,
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", DIALOGS)
+def test_dialog(name: str, how: str) -> None:
+    world = World()
+    world.deliver(ONE, TWO)
+    play(world.connect(), DIALOGS[name], how)
+    assert world.kept() == [ONE, TWO]
+
+
+def test_capabilities_and_passwords_before_tls() -> None:
+    world = World()
+    client = world.connect(info("pop3"))
+    play(
+        client,
+        """
+        C: CAPA
+        S: +OK capabilities follow
+        S: TOP
+        S: UIDL
+        S: RESP-CODES
+        S: AUTH-RESP-CODE
+        S: PIPELINING
+        S: EXPIRE NEVER
+        S: STLS
+        S: .
+        C: USER anna@example.test
+        C: USER nobody
+        C: PASS secret
+        C: AUTH PLAIN
+        C: AUTH PLAIN AGFubmFAZXhhbXBsZS50ZXN0AHNlY3JldA==
+        C: AUTH NONSENSE
+        S: -ERR start TLS first: passwords are not accepted in clear text here
+        S: -ERR start TLS first: passwords are not accepted in clear text here
+        S: -ERR start TLS first: passwords are not accepted in clear text here
+        S: -ERR start TLS first: passwords are not accepted in clear text here
+        S: -ERR start TLS first: passwords are not accepted in clear text here
+        S: -ERR start TLS first: passwords are not accepted in clear text here
+        C: STLS
+        S: +OK begin TLS
+        C: CAPA
+        S: +OK capabilities follow
+        S: TOP
+        S: UIDL
+        S: RESP-CODES
+        S: AUTH-RESP-CODE
+        S: PIPELINING
+        S: EXPIRE NEVER
+        S: USER
+        S: SASL PLAIN LOGIN
+        S: .
+        """,
+        "whole",
+    )
+    assert world.authenticator.contexts == []
+
+
+def test_a_chosen_listener_takes_passwords_without_tls() -> None:
+    client = World().connect(info("pop3", cleartext=True))
+    assert client.take() == GREETING
+    answer = client.ask(b"CAPA\r\n")
+    assert b"\r\nUSER\r\nSASL PLAIN LOGIN\r\nSTLS\r\n" in answer
+    assert client.ask(b"USER anna@example.test\r\nPASS secret\r\n").endswith(b"+OK 0 messages (0 octets)\r\n")
+    assert b"STLS" not in client.ask(b"CAPA\r\n")
+    assert client.ask(b"STLS\r\n").startswith(b"-ERR")
+
+
+def test_what_was_learnt_before_tls_is_forgotten() -> None:
+    client = World().connect(info("pop3", cleartext=True))
+    client.send(b"USER anna@example.test\r\n")
+    client.send(b"STLS\r\n")
+    client.take()
+    assert client.ask(b"PASS secret\r\n") == b"-ERR USER must come first\r\n"
+
+
+@pytest.mark.parametrize("behind", [b"N", b"USER anna@example.test\r\n", b"\r\n"])
+def test_bytes_behind_stls_end_the_connection(behind: bytes) -> None:
+    client = World().connect(info("pop3"))
+    assert client.ask(b"STLS\r\n" + behind) == GREETING + b"-ERR nothing may follow STLS before the handshake\r\n"
+    assert client.channel.closed
+    assert client.channel.info.tls is None
+    assert client.channel.logged == [("plaintext-behind-stls", {})]
+
+
+def test_implementation_only_after_login() -> None:
+    world = World()
+    client = world.connect()
+    assert b"IMPLEMENTATION" not in client.ask(b"CAPA\r\n")
+    assert b"\r\nIMPLEMENTATION mailserver" in world.log_in().ask(b"CAPA\r\n")
+
+
+def test_the_password_may_hold_spaces_and_any_octets() -> None:
+    world = World()
+    world.authenticator.users["anna@example.test"] = " two  wörds "
+    client = world.connect()
+    client.send(b"USER anna@example.test\r\nPASS  two  w\xc3\xb6rds \r\n")
+    assert client.take().endswith(b"+OK 0 messages (0 octets)\r\n")
+
+
+def test_unique_ids_are_dovecots() -> None:
+    world = World()
+    world.deliver(ONE, TWO)
+    client = world.log_in()
+    validity = world.store.account("anna@example.test").mailbox("INBOX").load().uid_validity
+    assert (
+        client.ask(b"UIDL\r\nUIDL 2\r\n")
+        == (
+            f"+OK unique-ids follow\r\n1 00000001{validity:08x}\r\n2 00000002{validity:08x}\r\n.\r\n"
+            f"+OK 2 00000002{validity:08x}\r\n"
+        ).encode()
+    )
+
+
+def test_quit_deletes_what_is_marked_and_nothing_else() -> None:
+    world = World()
+    world.deliver(ONE, TWO, ONE)
+    inbox = world.store.account("anna@example.test").mailbox("INBOX")
+    inbox.store_flags([inbox.load().rows[1].uid], FlagChange.ADD, ["\\Deleted"])
+    client = world.log_in()
+    client.send(b"DELE 1\r\n")
+    world.deliver(b"late\r\n")
+    assert world.kept() == [ONE, TWO, ONE, b"late\r\n"]
+    assert client.ask(b"QUIT\r\n").endswith(b"+OK goodbye\r\n")
+    assert world.kept() == [TWO, ONE, b"late\r\n"]
+    assert inbox.load().rows[0].flags & DELETED
+    assert client.channel.closed
+    assert world.live_users() == 0
+
+
+@pytest.mark.parametrize("cut", ["hang up", "time out", "http"])
+def test_without_quit_nothing_is_deleted(cut: str) -> None:
+    world = World()
+    world.deliver(ONE)
+    client = world.log_in()
+    client.send(b"DELE 1\r\n")
+    client.take()
+    if cut == "hang up":
+        client.hang_up()
+    elif cut == "time out":
+        client.wait(601)
+    else:
+        client.send(b"POST / HTTP/1.0\r\n\r\n")
+    assert client.done
+    assert client.take() == b""
+    assert world.kept() == [ONE]
+    assert world.live_users() == 0
+
+
+def test_a_failing_deletion_is_told_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.deliver(ONE)
+    client = world.log_in()
+    client.send(b"DELE 1\r\n")
+    client.take()
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(type(world.store.account("anna@example.test").mailbox("INBOX")), "expunge", fail)
+    answer = client.ask(b"QUIT\r\n")
+    assert answer == b"-ERR [SYS/TEMP] the mail storage is not available, try again later\r\n"
+    assert client.channel.closed
+    assert world.kept() == [ONE]
+
+
+def test_the_listing_does_not_move() -> None:
+    world = World()
+    world.deliver(ONE, TWO)
+    client = world.log_in()
+    inbox = world.store.account("anna@example.test").mailbox("INBOX")
+    inbox.expunge([inbox.load().rows[0].uid], only_deleted=False)
+    world.deliver(b"new\r\n")
+    other = world.log_in()
+    assert other.ask(b"STAT\r\n") == b"+OK 2 38\r\n"
+    assert client.ask(b"STAT\r\nLIST 2\r\n") == b"+OK 2 72\r\n+OK 2 33\r\n"
+    assert client.ask(b"RETR 1\r\n").startswith(b"-ERR ")
+    assert client.ask(b"RETR 2\r\n").startswith(b"+OK 33 octets\r\nSubject: two\r\n")
+    assert client.ask(b"DELE 1\r\nQUIT\r\n").endswith(b"+OK goodbye\r\n")
+
+
+def test_the_session_lock() -> None:
+    world = World(lock="session")
+    first = world.log_in()
+    second = world.connect()
+    second.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert second.take().endswith(b"-ERR [IN-USE] another POP3 session has this mailbox open\r\n")
+    first.hang_up()
+    second.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert second.take().endswith(b"+OK 0 messages (0 octets)\r\n")
+    # The refused login has not taken the lock of the other away.
+    third = world.connect()
+    third.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert b"[IN-USE]" in third.take()
+    second.hang_up()
+    assert world.services.locked == set()
+
+
+def test_without_the_lock_two_sessions_work() -> None:
+    world = World()
+    world.deliver(ONE)
+    first, second = world.log_in(), world.log_in()
+    assert first.ask(b"DELE 1\r\nQUIT\r\n").endswith(b"goodbye\r\n")
+    assert second.ask(b"DELE 1\r\nQUIT\r\n").endswith(b"goodbye\r\n")
+    assert world.kept() == []
+
+
+def test_failed_logins_are_bounded() -> None:
+    client = World().connect()
+    client.take()
+    for _ in range(MAX_LOGIN_FAILURES):
+        assert not client.channel.closed
+        assert client.ask(b"USER anna@example.test\r\nPASS wrong\r\n") == (
+            b"+OK send the password\r\n-ERR [AUTH] wrong user name or password\r\n"
+        )
+    assert client.channel.closed
+
+
+def test_errors_are_bounded() -> None:
+    client = World().connect()
+    for _ in range(MAX_ERRORS):
+        assert not client.channel.closed
+        client.send(b"XYZZY\r\n")
+    assert client.channel.closed
+
+
+def test_an_overlong_line_is_refused_and_the_stream_stays_in_step() -> None:
+    client = World().connect()
+    client.take()
+    for _ in range(100):
+        client.send(b"USER " + b"x" * 10000)
+    assert client.ask(b"\r\nUSER anna@example.test\r\n") == b"-ERR line too long\r\n+OK send the password\r\n"
+
+
+def test_limits_and_full_disks_at_login() -> None:
+    world = World()
+    client = world.connect()
+    client.channel.login_error = LimitReached("too many sessions")
+    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert client.take().endswith(b"-ERR [SYS/TEMP] too many sessions\r\n")
+    assert world.live_users() == 0
+    client.channel.login_error = None
+    world.authenticator.error = NoSpace()
+    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert client.take().endswith(b"-ERR [SYS/TEMP] no space left, try again later\r\n")
+    world.authenticator.error = None
+    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert client.take().endswith(b"+OK 0 messages (0 octets)\r\n")
+
+
+def test_a_bug_is_told_and_the_session_goes_on() -> None:
+    world = World()
+    client = world.connect(allow_bugs=True)
+    world.authenticator.error = RuntimeError("boom")
+    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert client.take().endswith(b"-ERR [SYS/TEMP] internal error\r\n")
+    assert "boom" in client.channel.bugs[0]
+    world.authenticator.error = None
+    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert client.take().endswith(b"+OK 0 messages (0 octets)\r\n")
+
+
+def test_times() -> None:
+    world = World()
+    client = world.connect()
+    client.wait(179)
+    assert not client.done
+    client.wait(2)
+    assert client.done
+
+    client = world.log_in()
+    client.wait(599)
+    assert not client.done
+    client.send(b"NOOP\r\n")
+    client.wait(599)
+    assert not client.done
+    client.wait(2)
+    assert client.done
+    assert world.live_users() == 0
+
+
+def test_a_dripping_client_is_cut() -> None:
+    client = World().log_in()
+    for _ in range(200):
+        client.send(b"N")
+        client.wait(1)
+    assert client.done
+
+
+def test_a_dripping_client_is_cut_before_login() -> None:
+    client = World().connect()
+    for _ in range(100):
+        client.send(b"NOOP\r\n" if client.channel.time < 1020 else b"N")
+        client.wait(3)
+    assert client.done
+
+
+def test_a_large_message_streams() -> None:
+    world = World()
+    body = b"".join(b".%d %s\r\n" % (number, b"x" * 70) for number in range(20000))
+    world.deliver(b"Subject: large\r\n\r\n" + body)
+    client = world.log_in()
+    drains = client.channel.drains
+    answer = client.ask(b"RETR 1\r\n")
+    assert client.channel.drains - drains > len(body) // 65536
+    assert answer == (
+        b"+OK %d octets\r\nSubject: large\r\n\r\n" % (len(body) + 18)
+        + body.replace(b"\r\n.", b"\r\n..").join([b".", b""])
+        + b".\r\n"
+    )
+
+
+def test_login_is_logged_without_secrets() -> None:
+    client = World().connect()
+    plain = base64.b64encode(b"\0anna@example.test\0secret")
+    client.send(b"USER anna@example.test\r\nPASS wrong\r\nAUTH PLAIN " + plain + b"\r\nQUIT\r\n")
+    assert [event for event, _ in client.channel.logged] == ["login-failed", "login", "logout"]
+    assert "secret" not in str(client.channel.logged)
+    assert "wrong" not in str(client.channel.logged).replace("wrong user name or password", "")
+
+
+def test_sizes_that_the_columns_do_not_know_are_found_out_at_login() -> None:
+    world = World()
+    world.deliver(ONE, TWO)
+    account = run_now(world.accounts.open("anna@example.test"))
+    live = run_now(account.select("INBOX"))
+    live.columns.sizes[1] = UNKNOWN_SIZE
+    assert world.log_in().ask(b"LIST 2\r\n") == b"+OK 2 33\r\n"
+    assert live.columns.sizes[1] == len(TWO)
+    # A message that is gone before its size could be read is not listed.
+    live.columns.sizes[0] = UNKNOWN_SIZE
+    live.mailbox.expunge([live.columns.uids[0]], only_deleted=False)
+    columns = live.columns
+    account.select = lambda _name: _give(live)  # type: ignore[method-assign] - the expunge is not heard of yet
+    assert columns.uids[0] == 1
+    assert world.log_in().ask(b"LIST\r\n") == b"+OK 1 messages (33 octets)\r\n1 33\r\n.\r\n"
+
+
+async def _give(live: LiveMailbox) -> LiveMailbox:
+    live.users += 1
+    return live
