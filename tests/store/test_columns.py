@@ -1,0 +1,143 @@
+"""Columns: taking up changes, and what sharing promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from mailserver.store import columns as columns_module
+from mailserver.store.columns import LARGEST_SIZE, Columns
+from mailserver.store.interfaces import Changes, Row, Snapshot
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
+
+
+def row(uid: int, modseq: int, flags: int = 0, size: int = 10) -> Row:
+    return Row(UID(uid), flags, ModSeq(modseq), size, 0)
+
+
+def make(*uids: int, modseq: int = 10) -> Columns:
+    rows = [row(uid, modseq) for uid in uids]
+    return Columns(Snapshot(rows, ModSeq(modseq), (), UID(max(uids, default=0) + 1), UIDValidity(1)))
+
+
+def changes(
+    upto: int,
+    rows: Sequence[Row] = (),
+    expunged: Sequence[int] = (),
+    keywords: tuple[str, ...] = (),
+    uid_next: int = 100,
+) -> Changes:
+    return Changes(ModSeq(0), ModSeq(upto), rows, [UID(uid) for uid in expunged], keywords, UID(uid_next))
+
+
+def test_positions():
+    columns = make(2, 5, 9)
+    assert [columns.position(uid) for uid in (1, 2, 5, 6, 9, 10)] == [-1, 0, 1, -1, 2, -1]
+    assert make().position(1) == -1
+
+
+def test_new_changed_and_gone():
+    columns = make(1, 2, 3)
+    assert columns.apply(changes(12, [row(1, 11, flags=8), row(4, 12)], [2]))
+    assert list(columns.uids) == [1, 3, 4]
+    assert list(columns.flags) == [8, 0, 0]
+    assert list(columns.modseqs) == [11, 10, 12]
+    assert columns.modseq == 12
+    assert columns.uid_next == 100
+    assert list(columns.changed) == [1]
+    assert list(columns.expunged) == [2]
+
+
+def test_older_and_repeated_changes_do_no_harm():
+    columns = make(1, 2)
+    old = changes(11, [row(1, 11, flags=1), row(3, 11)])
+    new = changes(13, [row(1, 12, flags=2)], [3])
+    assert columns.apply(new)
+    for again in (old, new, old):
+        assert not columns.apply(again)
+    assert list(columns.uids) == [1, 2]
+    assert list(columns.flags) == [2, 0]
+
+
+def test_a_keyword_can_come_without_a_message():
+    """Another program may write dovecot-keywords, and a UID may be burnt: no message changes by it."""
+    columns = make(1)
+    assert columns.apply(changes(10, keywords=("work",), uid_next=7))
+    assert columns.keywords == ("work",)
+    assert columns.uid_next == 7
+    assert not columns.apply(changes(10, keywords=("work",), uid_next=5))
+    assert columns.uid_next == 7
+
+
+def test_appending_leaves_the_array_and_expunging_replaces_it():
+    """Views rely on it: one that is behind keeps the array it has."""
+    columns = make(1, 2, 3)
+    array = columns.uids
+    columns.apply(changes(11, [row(4, 11)]))
+    assert columns.uids is array
+    columns.apply(changes(12, expunged=[2]))
+    assert columns.uids is not array
+    assert list(array) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("gone", [[1], [3], [1, 2, 3], [2, 3], [3, 1, 1], [99], [99, 2]])
+def test_expunged_uids_in_any_order_and_unknown_ones(gone):
+    columns = make(1, 2, 3)
+    columns.apply(changes(11, expunged=gone))
+    left = [uid for uid in (1, 2, 3) if uid not in gone]
+    assert list(columns.uids) == left
+    assert {len(getattr(columns, name)) for name in ("uids", "flags", "modseqs", "sizes", "dates")} == {len(left)}
+    assert sorted(columns.expunged) == sorted({1, 2, 3} & set(gone))
+
+
+def test_new_messages_after_all_are_gone():
+    columns = make(1, 2)
+    columns.apply(changes(11, expunged=[1, 2]))
+    columns.apply(changes(12, [row(3, 12)]))
+    assert list(columns.uids) == [3]
+
+
+def test_an_unchanged_flag_is_not_logged():
+    columns = make(1)
+    columns.apply(changes(11, [row(1, 11, flags=0, size=99)]))
+    assert not columns.changed
+    assert columns.modseqs[0] == 11
+    assert columns.sizes[0] == 99
+
+
+def test_learning_a_size_is_no_change():
+    columns = Columns(
+        Snapshot([Row(UID(1), 0, ModSeq(1), UNKNOWN_SIZE, UNKNOWN_DATE)], ModSeq(1), (), UID(2), UIDValidity(1))
+    )
+    assert columns.sizes[0] == UNKNOWN_SIZE
+    columns.learn(1, 77, 5)
+    columns.learn(9, 77, 5)
+    assert (columns.sizes[0], columns.dates[0]) == (77, 5)
+    assert not columns.changed
+
+
+def test_a_file_beyond_32_bits_does_not_break_the_mailbox():
+    """RFC 3501 9: number is 32 bits."""
+    columns = make(1)
+    columns.apply(changes(11, [row(2, 11, size=2**33), row(3, 11, size=UNKNOWN_SIZE)]))
+    assert list(columns.sizes) == [10, LARGEST_SIZE, UNKNOWN_SIZE]
+
+
+def test_the_change_log_is_bounded(monkeypatch):
+    monkeypatch.setattr(columns_module, "LOG_LIMIT", 4)
+    columns = make(1)
+    for modseq in range(11, 100):
+        columns.apply(changes(modseq, [row(1, modseq, flags=modseq % 2)]))
+        assert len(columns.changed) <= 8
+    assert columns.changed_end == 89 - (0 if 11 % 2 else 1)
+
+
+def test_forgetting_expunges_that_all_have_told():
+    columns = make(1, 2, 3)
+    columns.apply(changes(11, expunged=[1, 2]))
+    columns.forget_expunged(1)
+    assert (columns.expunged_start, list(columns.expunged), columns.expunged_end) == (1, [2], 2)
+    columns.forget_expunged(0)
+    columns.forget_expunged(2)
+    assert (columns.expunged_start, list(columns.expunged)) == (2, [])
