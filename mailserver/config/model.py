@@ -1,45 +1,112 @@
 """The configuration as typed, frozen values. One class per table of the TOML file; `load` makes them.
 
-Each key's meaning, default and an example stand beside it, and `describe` turns them into etc/mailserver.toml.
+Each key's meaning, default and an example stand beside it, and `describe` turns them into etc/mailserver.toml. What a
+value may look like is said by its type: the NewTypes below have a hook each in `values`. What values may stand
+together is said in `check`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, NewType
 
 import attrs
 from attrs import Factory, frozen
 
+Port = NewType("Port", int)
+"""TCP port, 1 to 65535."""
 
-def key(doc: str, *, default: Any = attrs.NOTHING, example: Any = None) -> Any:
-    """One key: what it means, its default (none: it must be given), an example in TOML's words."""
-    return attrs.field(default=default, metadata={"doc": doc, "example": example})
+Count = NewType("Count", int)
+"""A number of things, at least 1."""
+
+Size = NewType("Size", int)
+"""Octets, at least 1."""
+
+Seconds = NewType("Seconds", float)
+"""A time, above 0 and finite; whole or decimal."""
+
+HostName = NewType("HostName", str)
+"""A host name or mail domain of letters, digits and hyphens (RFC 1123 2.1); kept in lower case."""
+
+HostPattern = NewType("HostPattern", str)
+"""A HostName, or `*.` and a HostName, which stands for one label (RFC 6125 6.4.3)."""
+
+OptionalHostName = NewType("OptionalHostName", str)
+"""A HostName, or empty for none."""
+
+NextHop = NewType("NextHop", str)
+"""A HostName, or an IP address."""
+
+Address = NewType("Address", str)
+"""IPv4 or IPv6 address, in its shortest form."""
+
+Network = NewType("Network", str)
+"""IPv4 or IPv6 address with a prefix length, or one address."""
+
+PORTS: Final = {
+    "imap": 143,
+    "imaps": 993,
+    "pop3": 110,
+    "pop3s": 995,
+    "submission": 587,
+    "submissions": 465,
+    "lmtp": 24,
+}
+"""Port of each protocol where the listener names none."""
+
+IMPLICIT_TLS: Final = frozenset({"imaps", "pop3s", "submissions"})
+"""Protocols that begin with the TLS handshake (RFC 8314 3)."""
+
+
+def key(doc: str, *, default: Any = attrs.NOTHING, example: Any = None, hidden: bool = False) -> Any:
+    """One key: what it means, its default (none: it must be given), an example in TOML's words.
+
+    `hidden`: people paste secrets here by mistake, so a wrong value is never shown.
+    """
+    return attrs.field(default=default, metadata={"doc": doc, "example": example, "hidden": hidden})
+
+
+def position() -> Any:
+    """Where a table stands among those of its kind, from 1; the loader sets it, it is no key."""
+    return attrs.field(default=0, kw_only=True, eq=False, metadata={"no_key": True})
 
 
 @frozen
 class Server:
     """[server]"""
 
-    hostname: str = key("Name in greetings and Received fields.", example="mail.example.org")
-    user: str = key("System user that owns all mail and runs the service. Needed when started as root.", default="")
+    hostname: HostName = key("Name in greetings and Received fields.", example="mail.example.org")
+    user: str = key(
+        "System user that owns all mail and runs the service. Needed when started as root.",
+        default="",
+        example="mailserver",
+    )
     group: str = key("System group; the user's own when empty.", default="")
     runtime_dir: Path = key("Directory of the control socket.", default=Path("/run/mailserver"))
-    log_file: Path | None = key("Log file instead of standard error; SIGUSR1 reopens it.", default=None)
+    log_file: Path | None = key(
+        "Log file instead of standard error; SIGUSR1 reopens it.",
+        default=None,
+        example="/var/log/mailserver.log",
+    )
 
 
 @frozen
 class Tls:
     """[tls]"""
 
-    default: str = key("Host name whose certificate is served to clients that send no name.", default="")
+    default: OptionalHostName = key(
+        "Host name whose certificate is served to clients that send no name; "
+        "when empty the first host of the first domain.",
+        default="",
+        example="mail.example.org",
+    )
     unknown_name: Literal["default", "refuse"] = key(
         "A name that no certificate covers: serve the default, or refuse with alert unrecognized_name.",
         default="default",
     )
     minimum_version: Literal["1.2", "1.3"] = key("Oldest TLS version accepted.", default="1.2")
     ciphers: str = key(
-        "TLS 1.2 cipher suites, in OpenSSL's notation; no CBC.",
+        "TLS 1.2 cipher suites, in OpenSSL's notation; no CBC. Those of TLS 1.3 are fixed.",
         default="ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
     )
     groups: str = key("Key exchange groups, in OpenSSL's notation.", default="X25519:P-256:P-384")
@@ -49,14 +116,24 @@ class Tls:
 class Domain:
     """[[domain]]"""
 
-    name: str = key("Mail domain: what stands behind the @.", example="example.org")
-    hosts: tuple[str, ...] = key(
+    name: HostName = key("Mail domain: what stands behind the @.", example="example.org")
+    hosts: tuple[HostPattern, ...] = key(
         "Host names that clients of this domain connect to; *.name covers one label.", example=["mail.example.org"]
     )
     certificate: Path = key(
         "PEM file: the certificate, then its chain.", example="/etc/mailserver/certs/mail.example.org.pem"
     )
-    key: Path = key("PEM file of the private key.", example="/etc/mailserver/certs/mail.example.org.key")
+    key: Path = key(
+        "PEM file of the private key, without a passphrase.",
+        example="/etc/mailserver/certs/mail.example.org.key",
+        hidden=True,
+    )
+    number: int = position()
+
+    @property
+    def place(self) -> str:
+        """The table in a Problem: "[domain 2]"."""
+        return f"[domain {self.number}]"
 
 
 @frozen
@@ -64,14 +141,43 @@ class Listener:
     """[[listener]]"""
 
     protocol: Literal["imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp"] = key(
-        "What is served; a final s is implicit TLS (RFC 8314), without it STARTTLS."
+        "What is served; a final s is implicit TLS (RFC 8314), without it STARTTLS.", example="imaps"
     )
-    port: int | None = key("TCP port; the protocol's own when absent.", default=None)
-    addresses: tuple[str, ...] = key("IP addresses to bind; all, or loopback for lmtp, when empty.", default=())
-    socket: Path | None = key("Unix socket instead of a port.", default=None)
+    port: Port | None = key("TCP port; the protocol's own when absent.", default=None, example=993)
+    addresses: tuple[Address, ...] = key(
+        "IP addresses to bind; all, or loopback for lmtp, when empty.", default=(), example=["192.0.2.1", "2001:db8::1"]
+    )
+    socket: Path | None = key("Unix socket instead of a port.", default=None, example="/run/mailserver/lmtp")
     allow_cleartext: bool = key("Accept passwords without TLS here; only on loopback and Unix sockets.", default=False)
     require_tls: bool = key("lmtp: nothing but STARTTLS before TLS.", default=False)
-    proxy_from: tuple[str, ...] = key("Networks whose connections begin with a PROXY protocol header.", default=())
+    proxy_from: tuple[Network, ...] = key(
+        "Networks whose connections begin with a PROXY protocol header.", default=(), example=["192.0.2.0/24"]
+    )
+    number: int = position()
+
+    @property
+    def place(self) -> str:
+        """The table in a Problem: "[listener 2]"."""
+        return f"[listener {self.number}]"
+
+    @property
+    def tcp_port(self) -> int:
+        """The port bound, where `socket` is None."""
+        return self.port if self.port is not None else PORTS[self.protocol]
+
+    @property
+    def bind_addresses(self) -> tuple[str, ...]:
+        """The addresses bound; none where `socket` is given."""
+        if self.socket is not None:
+            return ()
+        if self.addresses:
+            return self.addresses
+        return ("127.0.0.1", "::1") if self.protocol == "lmtp" else ("0.0.0.0", "::")  # noqa: S104 - the default
+
+    @property
+    def implicit_tls(self) -> bool:
+        """Does a connection begin with the TLS handshake?"""
+        return self.protocol in IMPLICIT_TLS
 
 
 @frozen
@@ -83,16 +189,16 @@ class Mail:
         "Maildir of an account: a template of {root}, {user}, {local}, {domain}, {home}.",
         default="{root}/{domain}/{local}/Maildir",
     )
-    separator: str = key("Hierarchy separator that IMAP clients see: / or .", default="/")
+    separator: Literal["/", "."] = key("Hierarchy separator that IMAP clients see: / or .", default="/")
     prefix: str = key("Namespace prefix that IMAP clients see, such as INBOX.", default="")
     utf8_names: bool = key("Folder names on disk are UTF-8 instead of modified UTF-7.", default=False)
     special_use: dict[str, str] = key(
-        "Folder names of a new account by special use.",
+        "Folder names of a new account by special use (RFC 6154).",
         default=Factory(
             lambda: {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
         ),
     )
-    max_message_size: int = key("Largest message accepted, octets.", default=64 * 1024 * 1024)
+    max_message_size: Size = key("Largest message accepted, octets; at least 65536.", default=64 * 1024 * 1024)
 
 
 @frozen
@@ -100,18 +206,20 @@ class Auth:
     """[auth]"""
 
     backends: tuple[str, ...] = key(
-        "Back ends in the order they are asked, NAME:ARGUMENT.", example=["file:/etc/mailserver/users"]
+        "Back ends in the order they are asked, NAME:ARGUMENT.", example=["file:/etc/mailserver/users"], hidden=True
     )
-    default_domain: str = key(
-        "Domain of names without one, after the name as it is and the SNI name's domain.", default=""
+    default_domain: OptionalHostName = key(
+        "Domain of names without one, after the name as it is and the SNI name's domain.",
+        default="",
+        example="example.org",
     )
-    mechanisms: tuple[str, ...] = key("SASL mechanisms offered.", default=("PLAIN", "LOGIN"))
-    hash_processes: int = key("Processes that check password hashes.", default=2)
-    hash_queue: int = key("Password checks that may wait; more are told to try again.", default=64)
-    failure_delay: float = key(
+    mechanisms: tuple[Literal["PLAIN", "LOGIN"], ...] = key("SASL mechanisms offered.", default=("PLAIN", "LOGIN"))
+    hash_processes: Count = key("Processes that check password hashes.", default=2)
+    hash_queue: Count = key("Password checks that may wait; more are told to try again.", default=64)
+    failure_delay: Seconds = key(
         "Seconds that the first failure of a user from a network costs; each doubles.", default=1.0
     )
-    failure_delay_max: float = key("Longest delay, seconds.", default=15.0)
+    failure_delay_max: Seconds = key("Longest delay, seconds.", default=15.0)
 
 
 @frozen
@@ -119,11 +227,11 @@ class Imap:
     """[imap]"""
 
     literal: Literal["plus", "minus"] = key("Offer LITERAL+ or LITERAL- (RFC 7888).", default="plus")
-    idle_notice: float = key("Seconds between `* OK Still here` in IDLE.", default=120.0)
-    timeout: float = key(
+    idle_notice: Seconds = key("Seconds between `* OK Still here` in IDLE.", default=120.0)
+    timeout: Seconds = key(
         "Seconds without a command before the session ends; at least 1800 (RFC 3501 5.4).", default=1860.0
     )
-    max_line: int = key("Longest command line, octets, literals apart.", default=65536)
+    max_line: Size = key("Longest command line, octets, literals apart; at least 8192 (RFC 7162 4).", default=65536)
 
 
 @frozen
@@ -136,32 +244,39 @@ class Pop3:
     lock: Literal["none", "session"] = key(
         "Whether a session locks out other POP3 sessions of the user.", default="none"
     )
-    timeout: float = key("Seconds without a command; at least 600 (RFC 1939).", default=600.0)
+    timeout: Seconds = key("Seconds without a command; at least 600 (RFC 1939).", default=600.0)
 
 
 @frozen
 class Relay:
     """[submission.relay]"""
 
-    host: str = key("The next hop.", example="smtp.example.net")
-    port: int = key("Its port.", default=587)
+    host: NextHop = key("The next hop: a host name or an IP address.", example="smtp.example.net")
+    port: Port = key("Its port.", default=587)
     tls: Literal["starttls", "implicit", "none"] = key(
         "How its connection is secured; none only on loopback.", default="starttls"
     )
     ca_file: Path | None = key(
-        "Authorities that may have signed its certificate; the system's when absent.", default=None
+        "Authorities that may have signed its certificate; the system's when absent.",
+        default=None,
+        example="/etc/mailserver/relay-ca.pem",
     )
-    user: str = key("Name to log in with; no login when empty.", default="")
-    password_file: Path | None = key("File with the password on its first line.", default=None)
-    timeout: float = key("Seconds for each of its answers.", default=300.0)
+    user: str = key("Name to log in with; no login when empty.", default="", example="example.org")
+    password_file: Path | None = key(
+        "File with the password on its first line.",
+        default=None,
+        example="/etc/mailserver/relay-password",
+        hidden=True,
+    )
+    timeout: Seconds = key("Seconds for each of its answers.", default=300.0)
 
 
 @frozen
 class Submission:
     """[submission]"""
 
-    max_recipients: int = key("Recipients of one message.", default=1000)
-    timeout: float = key("Seconds without a command; at least 300 (RFC 5321 4.5.3.2.7).", default=300.0)
+    max_recipients: Count = key("Recipients of one message; at least 100 (RFC 5321 4.5.3.1.8).", default=1000)
+    timeout: Seconds = key("Seconds without a command; at least 300 (RFC 5321 4.5.3.2.7).", default=300.0)
     relay: Relay | None = key("Where mail for other domains is handed to.", default=None)
 
 
@@ -170,20 +285,20 @@ class Lmtp:
     """[lmtp]"""
 
     detail_separator: str = key("What separates the detail of an address (user+detail); empty for none.", default="+")
-    max_recipients: int = key("Recipients of one message.", default=1000)
-    timeout: float = key("Seconds without a command.", default=300.0)
+    max_recipients: Count = key("Recipients of one message; at least 100 (RFC 5321 4.5.3.1.8).", default=1000)
+    timeout: Seconds = key("Seconds without a command; at least 300 (RFC 5321 4.5.3.2.7).", default=300.0)
 
 
 @frozen
 class Limits:
     """[limits]"""
 
-    login_time: float = key("Seconds until a connection must have logged in.", default=180.0)
-    unauthenticated_per_address: int = key("Connections of one address (IPv6: /64) not yet logged in.", default=40)
-    sessions_per_user: int = key("Sessions of one user from one address.", default=20)
-    connections: int = key("Connections in all.", default=10000)
-    write_timeout: float = key("Seconds that a client may take nothing of an answer.", default=300.0)
-    transfer_timeout: float = key("Seconds without progress inside a command, literal or message.", default=120.0)
+    login_time: Seconds = key("Seconds until a connection must have logged in.", default=180.0)
+    unauthenticated_per_address: Count = key("Connections of one address (IPv6: /64) not yet logged in.", default=40)
+    sessions_per_user: Count = key("Sessions of one user from one address.", default=20)
+    connections: Count = key("Connections in all.", default=10000)
+    write_timeout: Seconds = key("Seconds that a client may take nothing of an answer.", default=300.0)
+    transfer_timeout: Seconds = key("Seconds without progress inside a command, literal or message.", default=120.0)
 
 
 @frozen
@@ -220,9 +335,12 @@ class Problem:
     """What would be right."""
     near: str = ""
     """The key or word probably meant."""
+    warning: bool = False
+    """The server starts all the same."""
 
     def __str__(self) -> str:
         where = f"{self.file} {self.place}".rstrip()
         value = f" = {self.value}" if self.value else ""
         near = f"; did you mean {self.near!r}?" if self.near else ""
-        return f"{where}{value}: {self.reason}{near}"
+        kind = "warning: " if self.warning else ""
+        return f"{where}{value}: {kind}{self.reason}{near}"

@@ -1,0 +1,192 @@
+"""The documents that are made from the model: etc/mailserver.toml and docs/configuration.md.
+
+`python -m mailserver.config.describe` in the project's directory writes both; a test compares them with the model.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import tomlkit
+from attrs import Attribute
+
+from mailserver.config import model
+from mailserver.config.load import keys_of
+from mailserver.config.model import PORTS, Config, Domain, Listener, Relay
+
+_INTRODUCTION: Final = """\
+Configuration of mailserver, in TOML. Keys behind # have the value shown when they are left out.
+Check a changed file with `twistd mailserver --config FILE --check`, which names every problem at once.
+Relative paths are taken from the directory of this file."""
+
+_TABLES: Final = {
+    "server": "The service itself.",
+    "mail": "Where mail is kept and how folders are named.",
+    "auth": "Who may log in.",
+    "domain": "A mail domain and the certificate under which its hosts are seen. One table for each domain.",
+    "listener": "A port or Unix socket. One table for each; the same protocol may stand more than once.",
+    "tls": "What all listeners have in common. None of it can differ between domains.",
+    "imap": "IMAP (RFC 3501).",
+    "pop3": "POP3 (RFC 1939).",
+    "submission": "Submission of mail by users (RFC 6409).",
+    "submission.relay": "The next hop for mail to other domains; without this table such mail is refused.",
+    "lmtp": "Delivery from a mail transfer agent (RFC 2033).",
+    "limits": "Bounds that keep one client from using up what all need.",
+}
+
+_SET: Final = frozenset({("server", "user")})
+"""Keys that the file sets although they have a default: a service started as root needs them."""
+
+_MEANINGS: Final = {
+    bool: "true or false",
+    str: "text",
+    Path: "path",
+    model.Port: "port, 1 to 65535",
+    model.Count: "whole number, at least 1",
+    model.Size: "octets, at least 1",
+    model.Seconds: "seconds, above 0",
+    model.HostName: "host name",
+    model.HostPattern: "host name or *.name",
+    model.OptionalHostName: "host name or empty",
+    model.NextHop: "host name or IP address",
+    model.Address: "IP address",
+    model.Network: "IP network",
+}
+
+
+def example_file() -> str:
+    """The content of etc/mailserver.toml: it can be loaded, and holds every key."""
+    lines = [f"# {line}" for line in _INTRODUCTION.splitlines()]
+    for name, table in _tables():
+        lines += ["", "", f"# {_TABLES[name]}", *_table_lines(name, table)]
+        if table is Listener:
+            for protocol in PORTS:
+                if protocol != _example(keys_of(Listener)["protocol"]):
+                    lines += ["", "[[listener]]", f"protocol = {_toml(protocol)}"]
+    return "\n".join(lines) + "\n"
+
+
+def reference() -> str:
+    """The content of docs/configuration.md."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `mailserver/config/model.py` by `python -m mailserver.config.describe`; change it there.",
+        "",
+        "One TOML file. Unknown keys are refused, and every problem is reported at once: `--check` prints one line for",
+        "each, with the table, the key, the value, what would be right, and the word probably meant. `--show` prints the",
+        "effective configuration without secrets. Relative paths are taken from the directory of the file.",
+    ]
+    for name, table in _tables():
+        lines += ["", f"## {_header(name, table)}", "", _TABLES[name], ""]
+        lines += ["| key | what it is | default | meaning |", "|---|---|---|---|"]
+        hints = get_type_hints(table)
+        for key, attribute in keys_of(table).items():
+            if _nested(hints[attribute.name]):
+                continue
+            cells = (f"`{key}`", _meaning(hints[attribute.name]), _default_cell(attribute), _doc_cell(attribute))
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _tables() -> Iterator[tuple[str, type]]:
+    """Every table in the order of the file, those that must be given first."""
+    hints = get_type_hints(Config)
+    for name, attribute in keys_of(Config).items():
+        table = _nested(hints[attribute.name])
+        assert table is not None
+        yield name, table
+        inner_hints = get_type_hints(table)
+        for inner, inner_attribute in keys_of(table).items():
+            nested = _nested(inner_hints[inner_attribute.name])
+            if nested is not None:
+                yield f"{name}.{inner}", nested
+
+
+def _nested(hint: Any) -> type | None:
+    found = [part for part in (hint, *get_args(hint)) if attrs.has(part)]
+    return found[0] if found else None
+
+
+def _header(name: str, table: type) -> str:
+    return f"[[{name}]]" if table in (Domain, Listener) else f"[{name}]"
+
+
+def _table_lines(name: str, table: type) -> Iterator[str]:
+    # A table that may be absent as a whole is shown behind #, its required keys with their examples.
+    absent = "# " if table is Relay else ""
+    yield f"{absent}{_header(name, table)}"
+    hints = get_type_hints(table)
+    for key, attribute in keys_of(table).items():
+        if _nested(hints[attribute.name]):
+            continue
+        yield f"# {attribute.metadata['doc']}"
+        example, default = attribute.metadata["example"], _default(attribute)
+        if attribute.default is attrs.NOTHING or (name, key) in _SET:
+            yield f"{absent}{key} = {_toml(example)}"
+        elif default is None:
+            yield f"# {key} = {_toml(example)}  # an example; absent by default"
+        elif example is not None:
+            yield f"# {key} = {_toml(default)}  # an example: {_toml(example)}"
+        else:
+            yield f"# {key} = {_toml(default)}"
+
+
+def _default(attribute: Attribute[Any]) -> Any:
+    default: Any = attribute.default
+    return default.factory() if hasattr(default, "factory") else default
+
+
+def _example(attribute: Attribute[Any]) -> Any:
+    return attribute.metadata["example"]
+
+
+def _default_cell(attribute: Attribute[Any]) -> str:
+    default = _default(attribute)
+    if default is attrs.NOTHING:
+        return "required"
+    return "absent" if default is None else f"`{_toml(default)}`"
+
+
+def _doc_cell(attribute: Attribute[Any]) -> str:
+    example = _example(attribute)
+    return f"{attribute.metadata['doc']}" + (f" Example: `{_toml(example)}`." if example is not None else "")
+
+
+def _meaning(hint: Any) -> str:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{_toml(word)}`" for word in parts)
+    if origin in (Union, types.UnionType):
+        return _meaning(next(part for part in parts if part is not type(None)))
+    if origin is tuple:
+        return f"array of: {_meaning(parts[0])}"
+    if origin is dict:
+        return "table of text"
+    return _MEANINGS[hint]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, dict):
+        inline = tomlkit.inline_table()
+        inline.update(value)
+        return inline.as_string()
+    words: str = tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string()
+    return words
+
+
+def main() -> None:
+    """Write both files below the working directory."""
+    for path, content in ((Path("etc/mailserver.toml"), example_file()), (Path("docs/configuration.md"), reference())):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

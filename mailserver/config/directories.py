@@ -1,0 +1,86 @@
+"""May the service write where the configuration sends it? Asked of the rights of the user it will run as."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from attrs import frozen
+
+from mailserver.config.model import Config, Problem
+
+
+@frozen
+class Identity:
+    """A user and its groups."""
+
+    uid: int
+    gids: frozenset[int]
+
+    def may(self, status: os.stat_result, wanted: int) -> bool:
+        """Does the mode of a file grant `wanted` (os.R_OK, os.W_OK, os.X_OK together)?"""
+        if self.uid == 0:
+            return True
+        if status.st_uid == self.uid:
+            granted = status.st_mode >> 6
+        elif status.st_gid in self.gids:
+            granted = status.st_mode >> 3
+        else:
+            granted = status.st_mode
+        return granted & wanted == wanted
+
+
+def service_identity(config: Config) -> Identity:
+    """Who the service is once it has bound its ports: the configured user, else who runs this."""
+    try:
+        user = pwd.getpwnam(config.server.user) if config.server.user else pwd.getpwuid(os.geteuid())
+        groups = set(os.getgrouplist(user.pw_name, user.pw_gid)) if config.server.user else set(os.getgroups())
+        groups.add(grp.getgrnam(config.server.group).gr_gid if config.server.group else user.pw_gid)
+    except KeyError:
+        # An unknown user is a Problem of its own; a number without an account is what containers have.
+        return Identity(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+    return Identity(user.pw_uid, frozenset(groups))
+
+
+def check_directories(config: Config) -> list[Problem]:
+    """The directories that cannot be written or made. Makes nothing."""
+    places = [("[server] runtime_dir", config.server.runtime_dir), ("[mail] root", config.mail.root)]
+    if config.server.log_file is not None:
+        places.append(("[server] log_file", config.server.log_file.parent))
+    places += [
+        (f"{listener.place} socket", listener.socket.parent)
+        for listener in config.listeners
+        if listener.socket is not None
+    ]
+    identity = service_identity(config)
+    found = ((place, directory, _fault(directory, identity)) for place, directory in places)
+    return [Problem(str(config.source), place, f'"{path}"', fault) for place, path, fault in found if fault]
+
+
+def _fault(directory: Path, identity: Identity) -> str:
+    """Why it cannot be used, or ""."""
+    for path in (directory, *directory.parents):
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue
+        except OSError as fault:
+            return f"cannot be used: {fault.strerror}"
+        if not stat.S_ISDIR(status.st_mode):
+            return "must be a directory" if path == directory else f"cannot be made: {path} is no directory"
+        if not identity.may(status, os.W_OK | os.X_OK):
+            if path == directory:
+                return f"cannot be written by user {_name(identity.uid)}"
+            return f"does not exist, and user {_name(identity.uid)} cannot make it in {path}"
+        return ""
+    return "does not exist"
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,92 @@
+"""Changes of the configuration file by a command: everything else in it, comments too, stays octet for octet."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tomlkit
+
+from mailserver.config.load import parse
+from mailserver.config.model import Problem
+
+
+class Refused(Exception):
+    """The file would be wrong after the change; it stays as it was. `problems` says why."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+def add_domain(path: Path, name: str, hosts: Sequence[str], certificate: Path, key: Path) -> None:
+    """Append a [[domain]] table.
+
+    Raises: Refused if the file or the new table is wrong (a name or host that is there already, say); OSError.
+    """
+    table = tomlkit.table()
+    table.append("name", name)
+    table.append("hosts", list(hosts))
+    table.append("certificate", str(certificate))
+    table.append("key", str(key))
+    tables = tomlkit.document()
+    tables.append("domain", tomlkit.aot())
+    tables["domain"].append(table)
+    with _locked(path) as real:
+        old = real.read_bytes()
+        # At the end of the file: a header there cannot take keys away from another table.
+        gap = b"" if not old or old.endswith(b"\n\n") else b"\n" if old.endswith(b"\n") else b"\n\n"
+        new = old + gap + tomlkit.dumps(tables).encode()
+        _refuse_new_problems(old, new, path)
+        _replace(real, new)
+
+
+def _refuse_new_problems(old: bytes, new: bytes, path: Path) -> None:
+    """What was wrong before is not this change's fault, unless nothing can be read."""
+    before = parse(old, path)
+    after = parse(new, path)
+    known = before.problems if after.config is not None else ()
+    problems = [problem for problem in after.problems if problem not in known and not problem.warning]
+    if problems:
+        raise Refused(problems)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[Path]:
+    """The file itself behind symbolic links, held against other edits."""
+    real = path.resolve(strict=True)
+    while True:
+        with open(real, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held the lock before may have put another file in this one's place.
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(real)):
+                yield real
+                return
+
+
+def _replace(real: Path, content: bytes) -> None:
+    """New content under the old name, mode and owner, durable before it is seen."""
+    status = os.stat(real)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            # After fchown, which clears bits of the mode.
+            os.fchmod(file.fileno(), status.st_mode & 0o7777)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, real)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

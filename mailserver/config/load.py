@@ -1,0 +1,351 @@
+"""From a TOML file to a Config, with every problem at once.
+
+cattrs structures the file and collects what is wrong with single values; each fault becomes one Problem. Then the
+faulty keys are taken out, what is left is structured again, and the cross-checks of `check` run on that: ten mistakes
+of both kinds are told in one go. `read` keeps the sound rest, so that checks elsewhere (certificates, users files) can
+add theirs; `load` gives a Config only if nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, get_args, get_type_hints
+
+import attrs
+from attrs import frozen
+from cattrs import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
+
+from mailserver.config import check, values
+from mailserver.config.model import Config, Domain, Listener, Problem, Tls
+from mailserver.config.values import TOML_NAMES, BadElements, Wrong
+
+MAX_FILE: Final = 1 << 20
+"""Octets of a configuration file that are read at most."""
+
+_LONGEST_VALUE: Final = 60
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+_DOMAIN_CANNOT: Final = {
+    "minimum_version": "the version is agreed on before the certificate is chosen by name",
+    "unknown_name": "it is about names that belong to no domain",
+    "default": "it is about clients that send no name",
+    "groups": "key exchange begins before the certificate is chosen by name",
+    "ciphers": "the suites of TLS 1.3 do not follow the choice by name",
+    "ciphersuites": "the suites of TLS 1.3 do not follow the choice by name",
+    "tickets": "tickets belong to the listener, not to the name; they are always on",
+    "session_tickets": "tickets belong to the listener, not to the name; they are always on",
+}
+"""Keys that cannot follow the choice by server name, and why."""
+
+_STAND_INS: Final[dict[str, dict[str, Any]]] = {
+    "server": {"hostname": "invalid"},
+    "mail": {"root": "/"},
+    "auth": {"backends": []},
+    "domain": {"name": "invalid", "hosts": [], "certificate": "/", "key": "/"},
+}
+"""Required keys, for cross-checks of the rest when they are wrong; never served."""
+
+_ARRAYS: Final = ("domain", "listener")
+
+Path_ = tuple[str | int, ...]
+"""The way to a value: names of tables and keys, and positions in arrays from 0."""
+
+
+@frozen
+class Reading:
+    """What could be read of a file."""
+
+    config: Config | None
+    """The sound rest: wrong keys have their defaults, tables that lack something are left out. None: not TOML."""
+    problems: tuple[Problem, ...]
+    broken: frozenset[str] = frozenset()
+    """Places whose values in `config` are not the file's."""
+
+    def joined(self, more: Iterable[Problem]) -> list[Problem]:
+        """All problems with those of other checks of `config`, but for what follows from places already told."""
+        told = list(self.problems)
+        told += [problem for problem in more if problem.place not in self.broken and problem not in told]
+        return told
+
+
+def load(path: Path) -> tuple[Config | None, list[Problem]]:
+    """The configuration, or None and all that is wrong; warnings come with either. Raises nothing."""
+    reading = read(path)
+    sound = all(problem.warning for problem in reading.problems)
+    return (reading.config if sound else None), list(reading.problems)
+
+
+def read(path: Path) -> Reading:
+    """What can be read of the file, and all that is wrong. Raises nothing."""
+    try:
+        # O_NONBLOCK: a FIFO must not hold the start.
+        with open(path, "rb", opener=_open_nonblocking) as file:
+            if not stat.S_ISREG(_mode(file.fileno())):
+                return _unreadable(path, "must be a regular file")
+            octets = file.read(MAX_FILE + 1)
+    except OSError as fault:
+        return _unreadable(path, f"cannot be read: {fault.strerror}")
+    if len(octets) > MAX_FILE:
+        return _unreadable(path, f"must be at most {MAX_FILE} octets")
+    return parse(octets, path)
+
+
+def parse(octets: bytes, path: Path) -> Reading:
+    """`read`, of a file's content; `path` is what relative paths are taken from and what Problems name."""
+    try:
+        # A byte order mark is no TOML, but editors of other systems write it.
+        document = tomllib.loads(octets.decode("utf-8-sig"))
+    except UnicodeDecodeError as fault:
+        return _unreadable(path, f"must be UTF-8; octet {fault.start + 1} is not")
+    except tomllib.TOMLDecodeError as fault:
+        return _unreadable(path, f"is not TOML: {str(fault).replace(chr(10), ' ')}")
+    except RecursionError:
+        return _unreadable(path, "is not a configuration: too deeply nested")
+    source = path.absolute()
+    converter = values.make_converter(source.parent)
+    try:
+        config = converter.structure(document, Config)
+    except BaseValidationError as group:
+        faults = list(_faults(group, ()))
+    else:
+        config = _numbered(config, {}, source)
+        return Reading(config, tuple(check.check(config)))
+    problems = [_problem(str(source), document, where, fault) for where, fault in faults]
+    rest, kept = _without(document, faults)
+    config = _numbered(converter.structure(rest, Config), kept, source)
+    reading = Reading(config, tuple(problems), frozenset(problem.place for problem in problems))
+    return attrs.evolve(reading, problems=tuple(reading.joined(check.check(config, partial=frozenset(kept)))))
+
+
+def _open_nonblocking(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _mode(descriptor: int) -> int:
+    return os.fstat(descriptor).st_mode
+
+
+def _unreadable(path: Path, reason: str) -> Reading:
+    return Reading(None, (Problem(str(path.absolute()), "", "", reason),))
+
+
+def _numbered(config: Config, kept: dict[str, list[int]], source: Path) -> Config:
+    """With each table's place in the file, counted with those that were left out."""
+
+    def number(tables: tuple[Any, ...], indexes: list[int] | None) -> tuple[Any, ...]:
+        places = range(len(tables)) if indexes is None else indexes
+        return tuple(attrs.evolve(table, number=index + 1) for index, table in zip(places, tables, strict=True))
+
+    domains = number(config.domains, kept.get("domain"))
+    listeners = number(config.listeners, kept.get("listener"))
+    return attrs.evolve(config, domains=domains, listeners=listeners, source=source)
+
+
+def _without(
+    document: dict[str, Any], faults: list[tuple[Path_, Exception]]
+) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """A copy that can be structured, and which tables are left of each array of which some are gone."""
+    rest = copy.deepcopy(document)
+    gone = object()
+    shortened = set()
+    for where, _fault in faults:
+        cut = _cut(where)
+        top, key = str(cut[0]), str(cut[-1])
+        # What can be said of all names, hosts or ports only if each is known.
+        if top in _ARRAYS and (len(cut) <= 2 or key in ("name", "hosts")):
+            shortened.add(top)
+        holder = _lookup(rest, cut[:-1])
+        stand_ins = _STAND_INS.get(top, {})
+        if len(cut) == 1 and top in _ARRAYS:
+            rest[top] = []
+        elif len(cut) == 1 and stand_ins:
+            rest[top] = dict(stand_ins)
+        elif isinstance(holder, dict) and _table(cut[:-1]) is _table((top,)) and key in stand_ins:
+            holder[key] = stand_ins[key]
+        elif isinstance(holder, list):
+            holder[int(cut[-1])] = gone
+        elif isinstance(holder, dict):
+            holder.pop(cut[-1], None)
+        # Else the table is out already, for another fault.
+    kept = {top: [index for index, table in enumerate(rest[top]) if table is not gone] for top in shortened}
+    _sweep(rest, gone)
+    return rest, kept
+
+
+def _cut(where: Path_) -> Path_:
+    """What to take out for a fault at a path: the key, or the table that cannot be without it."""
+    if isinstance(where[-1], int):
+        return where
+    parent = _table(where[:-1])
+    attribute = keys_of(parent).get(where[-1]) if parent is not None else None
+    required = attribute is not None and attribute.default is attrs.NOTHING
+    return where[:-1] if required and where[0] not in _STAND_INS and len(where) > 1 else where
+
+
+def _sweep(value: Any, gone: object) -> None:
+    if isinstance(value, list):
+        value[:] = [element for element in value if element is not gone]
+    for inner in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
+        _sweep(inner, gone)
+
+
+def _faults(fault: BaseException, where: Path_) -> Iterator[tuple[Path_, Exception]]:
+    """Each single fault in cattrs' tree of them, with the way to it in the file's own names."""
+    if isinstance(fault, BadElements):
+        for index, inner in zip(fault.indexes, fault.exceptions, strict=True):
+            yield from _faults(inner, (*where, index))
+    elif isinstance(fault, BaseValidationError):
+        for inner in fault.exceptions:
+            notes = [note for note in getattr(inner, "__notes__", ()) if isinstance(note, AttributeValidationNote)]
+            # The innermost table writes its note first.
+            step = (TOML_NAMES.get(notes[0].name, notes[0].name),) if notes else ()
+            yield from _faults(inner, (*where, *step))
+    elif isinstance(fault, ForbiddenExtraKeysError):
+        for name in sorted(fault.extra_fields):
+            yield (*where, name), fault
+    elif isinstance(fault, Wrong | KeyError):
+        yield where, fault
+    else:
+        raise fault
+
+
+def _table(where: Path_) -> type | None:
+    """The class of the table at a path, or None where the path leads to no table."""
+    found: Any = Config
+    for step in where:
+        if isinstance(step, int):
+            continue
+        if not attrs.has(found):
+            return None
+        hints = get_type_hints(found)
+        attribute = next((name for name in hints if TOML_NAMES.get(name, name) == step), None)
+        if attribute is None:
+            return None
+        parts = [part for part in (hints[attribute], *get_args(hints[attribute])) if attrs.has(part)]
+        found = parts[0] if parts else None
+        if found is None:
+            return None
+    return found if isinstance(found, type) else None
+
+
+def keys_of(table: type) -> dict[str, Any]:
+    """The keys of a table by their names in the file, each with its attrs attribute."""
+    return {
+        TOML_NAMES.get(attribute.name, attribute.name): attribute
+        for attribute in attrs.fields(table)
+        if not attribute.metadata.get("no_key") and not (table is Config and attribute.name == "source")
+    }
+
+
+def _problem(file: str, document: dict[str, Any], where: Path_, fault: Exception) -> Problem:
+    if isinstance(fault, ForbiddenExtraKeysError):
+        return _unknown(file, document, where)
+    if isinstance(fault, KeyError):
+        return Problem(file, _place(where), "", _missing(where))
+    assert isinstance(fault, Wrong)
+    return Problem(file, _place(where), _shown(where, document), fault.reason, fault.near)
+
+
+def _missing(where: Path_) -> str:
+    table = _table(where)
+    name = str(where[-1])
+    if table in (Domain, Listener):
+        return f"at least one [[{name}]] is needed"
+    if table is not None:
+        needed = [key for key, attribute in keys_of(table).items() if attribute.default is attrs.NOTHING]
+        return f"the table is missing; it needs {' and '.join(needed)}"
+    parent = _table(where[:-1])
+    assert parent is not None
+    return f"is missing; an example: {show(keys_of(parent)[name].metadata['example'])}"
+
+
+def _unknown(file: str, document: dict[str, Any], where: Path_) -> Problem:
+    """A key or table that does not exist. Its value is not shown: nobody can say whether it is a secret."""
+    name = str(where[-1])
+    table = _table(where[:-1])
+    assert table is not None
+    value = _lookup(document, where)
+    place = _place(where, as_table=isinstance(value, dict))
+    if table is Domain and name in _DOMAIN_CANNOT:
+        home = " it belongs to [tls]:" if name in keys_of(Tls) else ""
+        return Problem(file, place, "", f"a domain cannot have this;{home} {_DOMAIN_CANNOT[name]}")
+    near = values.nearest(name, keys_of(table))
+    homes = [home for home, other in _all_tables() if other not in (table, Config) and name in keys_of(other)]
+    if homes and not isinstance(value, dict):
+        # A word that is a key elsewhere was meant as that key, more likely than as one spelt alike.
+        return Problem(file, place, "", f"no such key here; it belongs to {' or '.join(homes)}")
+    what = "no such table" if isinstance(value, dict) else "no such key"
+    return Problem(file, place, "", what, near)
+
+
+def _all_tables() -> Iterator[tuple[str, type]]:
+    for top in keys_of(Config):
+        table = _table((top,))
+        assert table is not None
+        yield (f"[[{top}]]" if table in (Domain, Listener) else f"[{top}]"), table
+        for inner in keys_of(table):
+            nested = _table((top, inner))
+            if nested is not None:
+                yield f"[{top}.{inner}]", nested
+
+
+def _lookup(document: Any, where: Path_) -> Any:
+    found = document
+    for step in where:
+        try:
+            found = found[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return found
+
+
+def _place(where: Path_, *, as_table: bool = False) -> str:
+    """Table and key, such as [listener 2] port; elements of an array of values have the place of their key."""
+    tables: list[str] = []
+    steps = list(where)
+    while steps:
+        prefix = where[: len(where) - len(steps) + 1]
+        if not (_table(prefix) or (as_table and len(steps) == 1)):
+            break
+        tables.append(_key(str(steps.pop(0))))
+        if steps and isinstance(steps[0], int):
+            tables[-1] += f" {int(steps.pop(0)) + 1}"
+    table = f"[{'.'.join(tables)}]" if tables else ""
+    key = _key(str(steps[0])) if steps else ""
+    return f"{table} {key}".strip()
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else show(name)
+
+
+def _shown(where: Path_, document: dict[str, Any]) -> str:
+    named = [step for step in where if not isinstance(step, int)]
+    parent = _table(tuple(named[:-1]))
+    attribute = keys_of(parent).get(named[-1]) if parent is not None else None
+    if attribute is not None and attribute.metadata.get("hidden"):
+        return ""
+    return show(_lookup(document, where))
+
+
+def show(value: Any) -> str:
+    """A value as TOML has it, on one line, without control characters, cut when long; "" for tables and None."""
+    if value is None or isinstance(value, dict):
+        return ""
+    if isinstance(value, bool):
+        words = str(value).lower()
+    elif isinstance(value, str):
+        quoted = json.dumps(value, ensure_ascii=False)
+        words = re.sub(r"[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    elif isinstance(value, list | tuple):
+        words = f"[{', '.join(filter(None, map(show, value)))}]"
+    else:
+        words = str(value)
+    return words if len(words) <= _LONGEST_VALUE else words[: _LONGEST_VALUE - 3] + "..."

@@ -1,0 +1,63 @@
+"""The effective configuration as TOML: what stands in the file and every default, without secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomlkit
+from tomlkit.items import AoT, Table
+
+from mailserver.config.load import keys_of
+from mailserver.config.model import Address, Config, Listener, Port
+
+_PUBLIC_BACKENDS = ("file",)
+"""Back ends whose argument is a path; those of others may hold a password and are not shown."""
+
+
+def show(config: Config) -> str:
+    """TOML that `load` accepts, but for hidden arguments of back ends. Keys without a value are left out."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"effective configuration of {config.source}"))
+    for name, attribute in keys_of(Config).items():
+        value = getattr(config, attribute.name)
+        if isinstance(value, tuple):
+            tables = AoT([])
+            for element in value:
+                tables.append(_table(element))
+            document.append(name, tables)
+        else:
+            document.append(name, _table(value))
+    return tomlkit.dumps(document)
+
+
+def _table(values: Any) -> Table:
+    table = tomlkit.table()
+    shown: Any = values
+    if isinstance(values, Listener) and values.socket is None:
+        shown = attrs.evolve(values, port=Port(values.tcp_port), addresses=tuple(map(Address, values.bind_addresses)))
+    nested = []
+    for name, attribute in keys_of(type(values)).items():
+        value = getattr(shown, attribute.name)
+        if attrs.has(type(value)) or isinstance(value, dict):
+            nested.append((name, value))
+        elif value is not None:
+            table.append(name, _plain(name, value))
+    # Keys behind a nested table would belong to it.
+    for name, value in nested:
+        table.append(name, dict(value) if isinstance(value, dict) else _table(value))
+    return table
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "backends":
+        return [_backend(backend) for backend in value]
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _backend(words: str) -> str:
+    name, colon, _argument = words.partition(":")
+    return words if name in _PUBLIC_BACKENDS or not colon else f"{name}:(hidden)"
