@@ -1,0 +1,93 @@
+"""Submission of messages that are handed to a next hop, which here accepts and forgets."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+from collections.abc import Iterator
+
+from benchmarks.client import Lines
+from benchmarks.mail import message
+from benchmarks.scenarios import Accounts
+from benchmarks.servers import Side
+
+COUNT = 60
+
+
+class Sink(threading.Thread):
+    """A next hop on loopback that takes every message."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.taken = 0
+
+    def run(self) -> None:
+        while True:
+            connection, _ = self.listener.accept()
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rwb") as file:
+
+            def say(line: bytes) -> None:
+                file.write(line + b"\r\n")
+                file.flush()
+
+            say(b"220 sink.example.net")
+            for line in file:
+                word = line.split(maxsplit=1)[0].upper() if line.strip() else b""
+                if word == b"EHLO":
+                    say(b"250-sink.example.net\r\n250-8BITMIME\r\n250-PIPELINING\r\n250 SIZE 100000000")
+                elif word == b"DATA":
+                    say(b"354 go on")
+                    while file.readline() != b".\r\n":
+                        pass
+                    self.taken += 1
+                    say(b"250 2.0.0 taken")
+                elif word == b"BDAT":
+                    parts = line.split()
+                    file.read(int(parts[1]))
+                    self.taken += b"LAST" in line.upper()
+                    say(b"250 2.0.0 taken")
+                elif word == b"QUIT":
+                    say(b"221 2.0.0 bye")
+                    return
+                else:
+                    say(b"250 2.0.0 ok")
+
+
+def _each(side: Side, accounts: Accounts, sink: Sink) -> float:
+    user = accounts.k1
+    client = Lines(side.ports["submission"])
+    client.reply(b"220")
+    client.ask(b"EHLO bench.example.net\r\n", b"250")
+    login = base64.b64encode(f"\0{user}\0{accounts.passwords[user]}".encode())
+    client.ask(b"AUTH PLAIN " + login + b"\r\n", b"235")
+    body = message(5).replace(b"From: ", b"X-From: ", 1)
+    data = f"From: <{user}>\r\n".encode() + body.replace(b"\r\n.", b"\r\n..")
+    before, taken = side.cpu(), sink.taken
+    for _ in range(COUNT):
+        client.ask(f"MAIL FROM:<{user}>\r\n".encode(), b"250")
+        client.ask(b"RCPT TO:<someone@example.net>\r\n", b"250")
+        client.ask(b"DATA\r\n", b"354")
+        client.ask(data + b"\r\n.\r\n", b"250")
+    spent = side.cpu() - before
+    assert sink.taken - taken == COUNT, "the next hop did not get every message"
+    client.ask(b"QUIT\r\n", b"221")
+    client.close()
+    return spent / COUNT * 1e6
+
+
+def measure(
+    ours: Side, theirs: Side, accounts: Accounts, sink: Sink
+) -> Iterator[tuple[str, float, float, str, float, float]]:
+    """One row, in microseconds of CPU a message."""
+    figures: tuple[list[float], list[float]] = ([], [])
+    for _ in range(3):
+        for at, side in enumerate((ours, theirs)):
+            figures[at].append(_each(side, accounts, sink))
+    mine, other = (sorted(each)[1] for each in figures)
+    yield ("submission with relay", mine, other, "us", 3.0, max(figures[0]) / max(min(figures[0]), 1e-9))

@@ -1,0 +1,124 @@
+"""The two servers under test, and what they cost: CPU and memory of all their processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tests.dovecot import Dovecot
+from tests.server import Server
+
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+PASSWORD = "bench-password"
+
+
+def _tree(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found.extend(int(child) for child in task.read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU of a process, its living descendants and its dead children."""
+    total = 0
+    for each in _tree(pid):
+        try:
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += sum(int(field) for field in fields[11:15])
+    return total / TICK
+
+
+def memory(pid: int) -> int:
+    """Octets of memory that the processes have for themselves or share in proportion (PSS)."""
+    total = 0
+    for each in _tree(pid):
+        try:
+            text = Path(f"/proc/{each}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024
+    return total
+
+
+class Side:
+    """One of the two: its name, its ports, and where an account's Maildir is."""
+
+    name: str
+    ports: dict[str, int]
+    ca: Path
+
+    def __init__(self, process: Any) -> None:
+        self.process = process
+
+    @property
+    def pid(self) -> int:
+        """The main process."""
+        return int(self.process.process.pid)
+
+    def cpu(self) -> float:
+        """CPU so far."""
+        return cpu(self.pid)
+
+    def memory(self) -> int:
+        """Memory now."""
+        return memory(self.pid)
+
+    def maildir(self, user: str) -> Path:
+        """Its Maildir of a user."""
+        raise AssertionError(user)
+
+    def forget(self, user: str) -> None:
+        """Drop every cache of that account, so that it is as if never seen; the mail stays."""
+        raise AssertionError(user)
+
+
+class Ours(Side):
+    """`twistd mailserver` from the demonstration, with more users and no limits in the way."""
+
+    name = "mailserver"
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.server = server
+        self.ca = server.ca
+        self.ports = {name: server.port(name) for name in ("imap", "imaps", "pop3", "pop3s", "lmtp", "submission")}
+
+    def maildir(self, user: str) -> Path:
+        return self.server.maildir(user)
+
+    def forget(self, user: str) -> None:
+        self.server.stop()
+        for path in self.maildir(user).glob("mailserver-index*"):
+            path.unlink()
+        for path in self.maildir(user).glob("dovecot-uidlist*"):
+            path.unlink()
+        self.server.start()
+
+
+class Theirs(Side):
+    """A private Dovecot."""
+
+    name = "Dovecot"
+
+    def __init__(self, dovecot: Dovecot, ca: Path) -> None:
+        super().__init__(dovecot)
+        self.dovecot = dovecot
+        self.ca = ca
+        self.ports = dovecot.ports
+
+    def maildir(self, user: str) -> Path:
+        local, domain = user.split("@")
+        return self.dovecot.root / domain / local / "Maildir"
+
+    def forget(self, user: str) -> None:
+        for path in self.maildir(user).glob("dovecot*"):
+            path.unlink()
