@@ -45,13 +45,13 @@ class LoginContext:
 class IAuthBackend(Interface):
     """A source of users. All names arrive lower case."""
 
-    def find_user(name: str) -> Awaitable[User | None]:
+    def find_user(name: str) -> User | Awaitable[User | None] | None:
         """The user of that name, or None. Must not check a password.
 
         Raises: AuthUnavailable when it cannot know. Used to resolve names, and by LMTP.
         """
 
-    def verify_password(user: User, password: Secret) -> Awaitable[bool]:
+    def verify_password(user: User, password: Secret) -> bool | Awaitable[bool]:
         """Is it this user's password? Disabled users: False.
 
         Raises: AuthUnavailable when it cannot know.

@@ -15,6 +15,7 @@ import base64
 import binascii
 import ctypes
 import ctypes.util
+import difflib
 import functools
 import hashlib
 import hmac
@@ -487,3 +488,9 @@ SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
 """Every scheme by its name in Dovecot."""
 
 _ALIASES: Final = MappingProxyType({"SHA1": "SHA", "CLEAR": "PLAIN", "CLEARTEXT": "PLAIN"})
+
+
+def nearest_name(name: str) -> str:
+    """The scheme probably meant by an unknown name; empty if none is near."""
+    near = difflib.get_close_matches(name, SCHEMES, 1)
+    return near[0] if near else ""

@@ -1,0 +1,269 @@
+"""The passwd-file back end: users in a file in Dovecot's format, reread when it changes.
+
+The problems. A site has 100,000 lines, and a login must not wait for all of them to be understood. Administrators edit
+the file while the server runs, by replacing it or in place, and the clock that stamps files ticks at 4 ms.
+
+The rules. Reading makes one table name -> line, nothing more; a line is understood when it is asked for. A stat at
+most once a second, compared by device, inode, size and mtime, decides about reading again; a file changed within two
+seconds of being read is read once more. What cannot be read leaves the last good users in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from attrs import frozen
+from zope.interface import implementer
+
+from mailserver.auth import schemes
+from mailserver.auth.interfaces import Hasher, IAuthBackend, IHashedPasswords, IReloadable, User
+from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
+from mailserver.config.model import Problem
+from mailserver.errors import AuthUnavailable
+from mailserver.types import Secret
+
+MAX_FILE = 64 * 1024 * 1024
+"""Largest users file read, octets."""
+_STAT_EVERY = 1.0
+_SETTLED = 2.0
+_SAMPLE = 500
+
+_log = logging.getLogger(__name__)
+
+
+@frozen
+class _Stamp:
+    """What tells one state of the file from another."""
+
+    device: int
+    inode: int
+    size: int
+    mtime: int
+
+
+@frozen
+class _Table:
+    """One reading of the file."""
+
+    stamp: _Stamp
+    racy: bool
+    """It had just been changed: the same stamp may stand for other bytes later."""
+    lines: Mapping[str, str]
+    typical: str | None
+
+
+@implementer(IAuthBackend, IHashedPasswords, IReloadable)
+class FileBackend:
+    """Users of one file. Not to be asked from several threads."""
+
+    def __init__(self, path: Path, hasher: Hasher, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._hasher = hasher
+        self._clock = clock
+        self._table: _Table | None = None
+        self._looked = -_STAT_EVERY
+        self._trouble = ""
+
+    def find_user(self, name: str) -> User | None:
+        """The user of that (normalised) name. Raises: AuthUnavailable while the file has never been readable."""
+        entry = self._entry(name)
+        if entry is None:
+            return None
+        return User(name=entry.name, home=entry.home or None, addresses=entry.addresses)
+
+    async def verify_password(self, user: User, password: Secret) -> bool:
+        """Check in the hash pool. Raises: AuthUnavailable."""
+        stored = self.password_hash(user)
+        return stored is not None and await self._hasher.verify(stored, password)
+
+    def password_hash(self, user: User) -> str | None:
+        """The stored entry; None for the disabled and for entries that cannot be used."""
+        entry = self._entry(user.name)
+        if entry is None or entry.disabled or not entry.stored:
+            return None
+        try:
+            schemes.parse(entry.stored)
+        except schemes.BadHash as error:
+            _log.error("%s: user %s cannot log in: %s", self._path, entry.name, error)
+            return None
+        return entry.stored
+
+    def typical_hash(self) -> str | None:
+        """A dummy of the scheme and cost that most entries have."""
+        return self._read_if_changed().typical
+
+    def reload(self) -> None:
+        """Read again now, changed or not."""
+        self._looked = self._clock()
+        self._read()
+
+    def _entry(self, name: str) -> PasswdEntry | None:
+        line = self._read_if_changed().lines.get(name)
+        if line is None:
+            return None
+        try:
+            return parse_line(line)
+        except (BadLine, BadName) as error:
+            _log.error("%s: the line of %s cannot be used: %s", self._path, name, error)
+            return None
+
+    def _read_if_changed(self) -> _Table:
+        now = self._clock()
+        if now - self._looked >= _STAT_EVERY:
+            self._looked = now
+            try:
+                stamp = _stamp(os.stat(self._path))
+            except OSError as error:
+                self._told(f"cannot be read: {error.strerror}")
+            else:
+                if self._table is None or self._table.racy or self._table.stamp != stamp:
+                    self._read()
+        if self._table is None:
+            raise AuthUnavailable
+        return self._table
+
+    def _read(self) -> None:
+        try:
+            self._table = _read_table(self._path)
+        except (OSError, ValueError) as error:
+            self._told(f"cannot be read: {error}")
+        else:
+            self._trouble = ""
+
+    def _told(self, trouble: str) -> None:
+        """Log each trouble once, not with every login."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.error("%s %s; %s", self._path, trouble, "the last users stay" if self._table else "nobody can log in")
+
+
+def make_backend(argument: str, hasher: Hasher) -> FileBackend:
+    """The back end of `file:PATH`. Raises: ValueError for a path that is not absolute."""
+    return FileBackend(_path(argument), hasher)
+
+
+def check_backend(argument: str) -> list[Problem]:
+    """Everything wrong with the file, for the configuration's check. Raises: ValueError for a bad argument."""
+    return check(_path(argument))
+
+
+def check(path: Path) -> list[Problem]:
+    """Every line that cannot be used, with its number and user; PLAIN passwords and wide modes as warnings."""
+    file = str(path)
+    try:
+        text, status = _content(path)
+    except (OSError, ValueError) as error:
+        return [Problem(file, "", "", f"the users file cannot be read: {getattr(error, 'strerror', None) or error}")]
+    problems = []
+    if status.st_mode & 0o007:
+        problems.append(Problem(file, "", "", "others may open this file: chmod o= it", warning=True))
+    first: dict[str, int] = {}
+    for number, line in _numbered(text):
+        problems.extend(_check_line(file, number, line, first))
+    return problems
+
+
+def _check_line(file: str, number: int, line: str, first: dict[str, int]) -> Iterator[Problem]:
+    place = f"line {number}"
+    try:
+        entry = parse_line(line)
+    except (BadLine, BadName) as error:
+        yield Problem(file, place, "", str(error))
+        return
+    place = f"line {number} user {entry.name}"
+    if entry.name in first:
+        yield Problem(file, place, "", f"is on line {first[entry.name]} already, and that one counts")
+        return
+    first[entry.name] = number
+    if not entry.stored:
+        if not entry.disabled:
+            yield Problem(file, place, "", "has no password and cannot log in; `!` says so in words", warning=True)
+        return
+    try:
+        scheme = schemes.parse(entry.stored).scheme.name
+    except schemes.UnknownScheme as error:
+        near = schemes.nearest_name(error.name)
+        yield Problem(file, place, f"{{{error.name}}}", f"{error}; known: {', '.join(schemes.SCHEMES)}", near)
+    except schemes.BadHash as error:
+        yield Problem(file, place, "", str(error))
+    else:
+        if scheme == "PLAIN":
+            yield Problem(file, place, "{PLAIN}", "the password stands here in clear", warning=True)
+
+
+def _path(argument: str) -> Path:
+    if not argument.startswith("/"):
+        raise ValueError("file: needs the absolute path of a users file, as in file:/etc/mailserver/users")
+    return Path(argument)
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
+    return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _content(path: Path) -> tuple[str, os.stat_result]:
+    """The text, and the state of the very file it was read from. Raises: OSError, ValueError."""
+    # O_NONBLOCK: opening a FIFO must not hold the reactor.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a regular file")
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise ValueError(f"it is larger than {MAX_FILE} octets")
+    # A line that is not UTF-8 has no user; the others are not to suffer.
+    return data.decode("utf-8", "surrogateescape"), status
+
+
+def _numbered(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that name somebody, with their numbers from 1."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if name_of(line) is not None:
+            yield number, line
+
+
+def _read_table(path: Path) -> _Table:
+    text, status = _content(path)
+    lines: dict[str, str] = {}
+    for line in text.split("\n"):
+        name = line.partition(":")[0]
+        if not name or name[0] == "#":
+            continue
+        # The cheap half of `normalise`: what it would refuse is refused when the line is read.
+        key = name.lower() if name.isascii() else _normal_or_empty(name)
+        if key:
+            lines.setdefault(key, line)
+    racy = time.time() - status.st_mtime < _SETTLED
+    return _Table(_stamp(status), racy, lines, _typical(list(lines.values())))
+
+
+def _normal_or_empty(name: str) -> str:
+    try:
+        return normalise(name)
+    except BadName:
+        return ""
+
+
+def _typical(lines: list[str]) -> str | None:
+    """A dummy like most of a sample spread over the file. PLAIN costs nothing and does not count."""
+    kinds: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    for line in lines[:: max(1, len(lines) // _SAMPLE)]:
+        try:
+            stored = parse_line(line).stored
+            kind = schemes.parse(stored).kind
+        except (BadLine, BadName, schemes.BadHash):
+            continue
+        if kind != "PLAIN":
+            kinds[kind] += 1
+            example.setdefault(kind, stored)
+    if not kinds:
+        return None
+    return schemes.dummy_like(example[kinds.most_common(1)[0][0]])

@@ -1,0 +1,101 @@
+"""Lines of a users file, in Dovecot's passwd-file format (no I/O).
+
+    user@domain:{SCHEME}hash:uid:gid:gecos:home:shell:extra fields
+
+Fields from the third on may be missing. Extra fields are words `name=value` or `name`, parted by spaces; `nologin`
+disables the user and `userdb_addresses=a@b,c@d` names addresses it may send as. A `!` before the password disables it
+too. Lines that are empty or begin with `#` count for nothing. Uid, gid, gecos and shell are kept and not used.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+
+from attrs import frozen
+
+MAX_NAME = 255
+"""Longest user name, octets of UTF-8."""
+
+
+class BadLine(ValueError):
+    """The line is no entry. The argument says why and holds nothing of the password."""
+
+
+class BadName(ValueError):
+    """No user can have that name. The argument says why."""
+
+
+@frozen
+class PasswdEntry:
+    """One user of the file."""
+
+    name: str
+    """As `normalise` gives it."""
+    stored: str
+    """The password field without the `!`; may be empty."""
+    disabled: bool
+    """Logins are refused; mail is still taken."""
+    home: str
+    extra: Mapping[str, str]
+    """Extra fields; a word without `=` has an empty value."""
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Addresses it may send as, lower case."""
+        listed = self.extra.get("userdb_addresses", "")
+        return frozenset(each.lower() for each in listed.split(",") if each)
+
+
+def normalise(name: str) -> str:
+    """The one spelling of a user name: NFC, lower case (RFC 8265 3.3 maps case and composes alike).
+
+    Raises: BadName for what is empty, longer than 255 octets, or holds a control character, a space, a colon or a
+    slash: such a name could end a line of the file or leave the mail directory.
+    """
+    # A long name is refused before anything that takes time over it.
+    if not name or len(name) > MAX_NAME:
+        raise BadName(f"a user name has 1 to {MAX_NAME} octets")
+    if name.isascii():
+        plain = name.lower()
+        if not plain.isprintable():
+            raise BadName("a user name holds no control characters")
+    else:
+        plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+        if len(plain.encode("utf-8", "surrogatepass")) > MAX_NAME:
+            raise BadName(f"a user name has 1 to {MAX_NAME} octets")
+        # Controls, format characters, surrogates, unassigned: what cannot be seen must not tell two users apart.
+        if any(unicodedata.category(each) in {"Cc", "Cf", "Cs", "Cn", "Co", "Zs", "Zl", "Zp"} for each in plain):
+            raise BadName("a user name holds no invisible characters")
+    if any(each in plain for each in " :/"):
+        raise BadName("a user name holds no space, colon or slash")
+    if any(part in {"", ".", ".."} for part in plain.split("@", 1)) or plain.count("@") > 1:
+        raise BadName("a user name is local@domain, or local alone, and neither part is empty or dots")
+    return plain
+
+
+def name_of(line: str) -> str | None:
+    """The name as it stands in the line; None for a comment or an empty line. Cheap: the rest is not read."""
+    if not line.strip() or line.startswith("#"):
+        return None
+    return line.split(":", 1)[0]
+
+
+def parse_line(line: str) -> PasswdEntry:
+    """Read one line that `name_of` has a name for. Raises: BadLine, BadName."""
+    fields = line.rstrip("\r\n").split(":", 7)
+    if len(fields) < 2:
+        raise BadLine("expected user:{SCHEME}hash")
+    fields += [""] * (8 - len(fields))
+    extra = {}
+    for word in fields[7].split():
+        key, _, value = word.partition("=")
+        extra[key] = value
+    stored = fields[1]
+    return PasswdEntry(
+        name=normalise(fields[0]),
+        stored=stored.removeprefix("!"),
+        disabled=stored.startswith("!") or "nologin" in extra,
+        home=fields[5],
+        extra=extra,
+    )

@@ -1,0 +1,133 @@
+"""Finding back ends by the word before the colon: `file` in `file:/etc/mailserver/users`.
+
+A back end is announced by a file in a directory `twisted/plugins/` on Python's path, which holds an `AuthBackendMaker`
+and nothing but strings; the module it names is imported only when the configuration asks for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from attrs import frozen
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.plugin import IPlugin, getPlugins
+from zope.interface import implementer
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
+import twisted.plugins
+from mailserver.auth.interfaces import Hasher, IAuthBackend, IAuthBackendMaker
+from mailserver.config.model import Config, Problem
+
+
+@implementer(IPlugin, IAuthBackendMaker)
+@frozen
+class AuthBackendMaker:
+    """What a plugin file holds: three strings."""
+
+    name: str
+    """The word of the configuration."""
+    module: str
+    """Dotted name of the module with `make_backend(argument, hasher)` and, if it likes, `check_backend(argument)`."""
+    usage: str
+    """One line: what the argument is."""
+
+
+class UnknownBackend(LookupError):
+    """No back end of that name. The argument is the whole sentence; `near` is the name probably meant."""
+
+    def __init__(self, sentence: str, near: str = "") -> None:
+        super().__init__(sentence)
+        self.near = near
+
+
+class BrokenBackend(Exception):
+    """The back end is there and cannot be used. The argument says why."""
+
+
+def find_backend(specification: str, hasher: Hasher) -> Any:
+    """The back end of `NAME:ARGUMENT`, made and found to provide IAuthBackend.
+
+    Raises: UnknownBackend; BrokenBackend (its module cannot be imported, has no make_backend, refuses its argument by
+    a ValueError, or makes something else).
+    """
+    name, _, argument = specification.partition(":")
+    module = _import(_find(name))
+    make = getattr(module, "make_backend", None)
+    if make is None:
+        raise BrokenBackend(f"{module.__name__} has no make_backend(argument, hasher)")
+    try:
+        backend = make(argument, hasher)
+    except ValueError as error:
+        raise BrokenBackend(str(error)) from error
+    try:
+        verifyObject(IAuthBackend, backend)
+    except Invalid as error:
+        sentence = " ".join(str(error).split())
+        raise BrokenBackend(f"{module.__name__} makes no back end: {sentence}") from error
+    return backend
+
+
+def check(config: Config) -> list[Problem]:
+    """Everything wrong with the back ends that the configuration names, users files included."""
+    return [problem for entry in config.auth.backends for problem in _check_one(str(config.source), entry)]
+
+
+def _check_one(source: str, specification: str) -> Iterator[Problem]:
+    name, _, argument = specification.partition(":")
+    place, value = "[auth] backends", f'"{name}:..."' if argument else f'"{name}"'
+    try:
+        module = _import(_find(name))
+    except UnknownBackend as error:
+        yield Problem(source, place, value, str(error), error.near)
+        return
+    except BrokenBackend as error:
+        yield Problem(source, place, value, str(error))
+        return
+    check_backend = getattr(module, "check_backend", None)
+    if check_backend is None:
+        return
+    try:
+        yield from check_backend(argument)
+    except ValueError as error:
+        yield Problem(source, place, value, str(error))
+
+
+def _find(name: str) -> IAuthBackendMaker:
+    makers, failed = _makers()
+    for maker in makers:
+        if maker.name == name:
+            return maker
+    known = sorted(str(maker.name) for maker in makers)
+    near = difflib.get_close_matches(name, known, 1)
+    broken = f"; the log tells of {failed} plugin file(s) that could not be imported" if failed else ""
+    raise UnknownBackend(f"no back end is named {name!r}; known: {', '.join(known)}{broken}", near[0] if near else "")
+
+
+def _makers() -> tuple[list[IAuthBackendMaker], int]:
+    """All makers, and how many plugin files failed to import: twisted.plugin only logs those."""
+    failures = 0
+
+    def count(event: LogEvent) -> None:
+        nonlocal failures
+        # A cache that cannot be written is told with a reason, a file that cannot be imported without one.
+        failures += "log_failure" in event and not event.get("why")
+
+    observer: ILogObserver = count  # type: ignore[assignment]  # a plain function is one
+    globalLogPublisher.addObserver(observer)
+    try:
+        makers = list(getPlugins(IAuthBackendMaker, twisted.plugins))
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    return makers, failures
+
+
+def _import(maker: IAuthBackendMaker) -> ModuleType:
+    try:
+        return importlib.import_module(str(maker.module))
+    except ImportError as error:
+        raise BrokenBackend(f"{maker.module} cannot be imported: {error}") from error

@@ -1,0 +1,5 @@
+"""`python -m mailserver.cli` is the `mailserver` command."""
+
+from mailserver.cli import main
+
+main()

@@ -1,0 +1,70 @@
+"""Talking to the running server over its control socket: one JSON line each way."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import click
+from attrs import frozen
+
+from mailserver.cli.options import config_option, load_or_fail
+
+SOCKET_NAME = "control"
+"""Name of the socket in the configuration's runtime_dir."""
+_TIMEOUT = 60.0
+_MAX_ANSWER = 4 * 1024 * 1024
+
+
+class NotRunning(Exception):
+    """No server listens on the socket."""
+
+
+@frozen
+class Answer:
+    """What the server says to a request."""
+
+    ok: bool
+    lines: tuple[str, ...]
+
+
+def ask(runtime_dir: Path, request: str) -> Answer:
+    """Have the server do `request`, `{"do": request}`, and wait for its answer.
+
+    Raises: NotRunning; OSError (no right to the socket, no answer within a minute); ValueError for an answer that is
+    not `{"ok": bool, "lines": [str, ...]}`.
+    """
+    path = runtime_dir / SOCKET_NAME
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_TIMEOUT)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(f"no server is running here: nothing listens on {path}") from error
+        connection.sendall(json.dumps({"do": request}).encode("ascii") + b"\n")
+        received = b""
+        while not received.endswith(b"\n"):
+            piece = connection.recv(65536)
+            received += piece
+            if not piece or len(received) > _MAX_ANSWER:
+                raise ValueError("the server's answer is not one line")
+    match json.loads(received):
+        case {"ok": bool(ok), "lines": list(lines)}:
+            return Answer(ok, tuple(str(line) for line in lines))
+    raise ValueError("the server's answer has no `ok` and `lines`")
+
+
+@click.command("reload")
+@config_option
+def reload(configuration: Path) -> None:
+    """Have the running server take up changed configuration and certificates."""
+    config = load_or_fail(configuration)
+    try:
+        answer = ask(config.server.runtime_dir, "reload")
+    except (NotRunning, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    for line in answer.lines:
+        click.echo(line)
+    if not answer.ok:
+        raise SystemExit(1)

@@ -1,0 +1,306 @@
+"""`mailserver demo`: a real deployment in small, made in one directory.
+
+Everything is made once and kept: a piece that is there is not touched, so the mail of the last run is still there in
+the next. The configuration is written last; a run that was cut off is taken up where it ended.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+import tomlkit
+from attrs import frozen
+
+from mailserver.auth import schemes
+from mailserver.cli.replace import replace_file, sync_directory
+from mailserver.cli.samples import now, sample_messages
+from mailserver.tls import certificates
+
+OFFSETS: Mapping[str, int] = {
+    "imap": 143,
+    "imaps": 993,
+    "pop3": 110,
+    "pop3s": 995,
+    "submission": 587,
+    "submissions": 465,
+    "lmtp": 24,
+}
+"""Listener -> distance of its port from the base."""
+
+USERS: Mapping[str, Sequence[str]] = {
+    "example.test": ("anna", "ben", "carla"),
+    "example.org": ("anna", "david", "emma"),
+}
+"""Domain -> the users it has. The same local part in both shows that they are apart."""
+
+
+@frozen
+class Demonstration:
+    """Where everything of it is."""
+
+    directory: Path
+    port_base: int
+
+    @property
+    def configuration(self) -> Path:
+        """mailserver.toml."""
+        return self.directory / "mailserver.toml"
+
+    @property
+    def authority(self) -> Path:
+        """Certificate of the private CA; its key stands beside it as ca.key."""
+        return self.directory / "ca.pem"
+
+    @property
+    def accounts(self) -> Path:
+        """accounts.txt: `user:password` a line."""
+        return self.directory / "accounts.txt"
+
+    @property
+    def users(self) -> Path:
+        """The users file."""
+        return self.directory / "users"
+
+    def certificate(self, domain: str) -> tuple[Path, Path]:
+        """Certificate and key of mail.<domain>."""
+        stem = self.directory / "certs" / f"mail.{domain}"
+        return stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
+
+
+def make(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
+    """Make what is missing. Returns the accounts, name -> password, in the file's order. Raises: OSError."""
+    directory = demonstration.directory
+    for each in (directory, directory / "certs", directory / "mail", directory / "run"):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_certificates(demonstration)
+    accounts = _make_accounts(demonstration, extra_users)
+    _make_users(demonstration, accounts)
+    for name in _named_users():
+        _make_maildir(directory / "mail", name)
+    if demonstration.configuration.exists():
+        _move_ports(demonstration)
+    else:
+        text = _configuration_text(demonstration, with_ipv6=_has_ipv6())
+        replace_file(demonstration.configuration, text.encode("utf-8"), mode=0o644)
+    return accounts
+
+
+def hosts_of(domain: str) -> list[str]:
+    """Names of a domain's certificate. The first domain's is the default and serves localhost too."""
+    first = next(iter(USERS))
+    return [f"mail.{domain}", *(["localhost", "127.0.0.1", "::1"] if domain == first else [])]
+
+
+def _named_users() -> Iterator[str]:
+    for domain, local_parts in USERS.items():
+        for local in local_parts:
+            yield f"{local}@{domain}"
+
+
+def _make_certificates(demonstration: Demonstration) -> None:
+    authority, authority_key = demonstration.authority, demonstration.authority.with_suffix(".key")
+    if not (authority.exists() and authority_key.exists()):
+        ca_certificate, ca_key = certificates.make_ca("Demonstration of a mail server")
+        replace_file(authority_key, ca_key)
+        replace_file(authority, ca_certificate, mode=0o644)
+    pair = (authority.read_bytes(), authority_key.read_bytes())
+    for domain in USERS:
+        certificate, key = demonstration.certificate(domain)
+        if not (certificate.exists() and key.exists()):
+            certificate_pem, key_pem = certificates.issue(pair, hosts_of(domain))
+            replace_file(key, key_pem)
+            replace_file(certificate, certificate_pem, mode=0o644)
+
+
+def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
+    """Names and passwords, in clear: this is what a demonstration prints."""
+    accounts: dict[str, str] = {}
+    if demonstration.accounts.exists():
+        for line in demonstration.accounts.read_text("utf-8").splitlines():
+            name, _, password = line.partition(":")
+            accounts[name] = password
+    wanted = [*_named_users(), *(f"u{number:03}@{next(iter(USERS))}" for number in range(extra_users))]
+    missing = [name for name in wanted if name not in accounts]
+    if missing:
+        accounts |= {name: secrets.token_urlsafe(12) for name in missing}
+        text = "".join(f"{name}:{password}\n" for name, password in accounts.items())
+        replace_file(demonstration.accounts, text.encode("utf-8"))
+    return accounts
+
+
+def _make_users(demonstration: Demonstration, accounts: Mapping[str, str]) -> None:
+    text = demonstration.users.read_text("utf-8") if demonstration.users.exists() else ""
+    there = {line.partition(":")[0] for line in text.splitlines()}
+    missing = [name for name in accounts if name not in there]
+    if not missing:
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = pool.map(lambda name: schemes.make(accounts[name].encode("utf-8"), cost=schemes.LIGHT), missing)
+        lines = [f"{name}:{stored}::::::\n" for name, stored in zip(missing, made, strict=True)]
+    replace_file(demonstration.users, (text + "".join(lines)).encode("utf-8"))
+
+
+def _make_maildir(root: Path, name: str) -> None:
+    """An INBOX with the sample messages in new/, there whole or not at all."""
+    local, _, domain = name.partition("@")
+    place = root / domain / local
+    if place.exists():
+        return
+    making = root / domain / f"{local}.making"
+    shutil.rmtree(making, ignore_errors=True)
+    maildir = making / "Maildir"
+    for each in ("tmp", "new", "cur"):
+        (maildir / each).mkdir(mode=0o700, parents=True)
+    present = now()
+    for number, sample in enumerate(sample_messages(name, domain, present), 1):
+        came = int((present - sample.age).timestamp())
+        file = maildir / "new" / f"{came}.M{number:06}P{os.getpid()}Q{number}.demonstration"
+        file.write_bytes(sample.data)
+        # The file's time is the internal date.
+        os.utime(file, (came, came))
+    os.rename(making, place)
+    sync_directory(place.parent)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _move_ports(demonstration: Demonstration) -> None:
+    """Another base than last time: move the ports of the listeners, keep all else of the file."""
+    text = demonstration.configuration.read_text("utf-8")
+    document = tomlkit.parse(text)
+    for listener in document.get("listener", ()):
+        offset = OFFSETS.get(str(listener.get("protocol")))
+        if offset is not None and "port" in listener:
+            listener["port"] = demonstration.port_base + offset
+    changed = tomlkit.dumps(document)
+    if changed != text:
+        replace_file(demonstration.configuration, changed.encode("utf-8"))
+
+
+def _configuration_text(demonstration: Demonstration, *, with_ipv6: bool) -> str:
+    def quoted(value: object) -> str:
+        return tomlkit.item(str(value)).as_string()
+
+    directory = demonstration.directory
+    first = next(iter(USERS))
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    addresses = '["127.0.0.1", "::1"]' if with_ipv6 else '["127.0.0.1"]'
+    parts = [
+        f"""# A demonstration: two domains, each under its own certificate, on one machine.
+# Made by `mailserver demo` and never overwritten; what you change here stays.
+
+[server]
+hostname = "mail.{first}"
+# All mail belongs to this system user. A real server has one of its own.
+user = {quoted(user)}
+runtime_dir = {quoted(directory / "run")}
+
+[mail]
+root = {quoted(directory / "mail")}
+
+[auth]
+# Dovecot's passwd-file format; `mailserver user` edits it, and it is reread when it changes.
+backends = [{quoted(f"file:{demonstration.users}")}]
+# A name without a domain belongs to the domain of the host name asked for, else to this one.
+default_domain = "{first}"
+
+[tls]
+# Served to clients that ask for no name, or for one that no domain has.
+default = "mail.{first}"
+"""
+    ]
+    for domain in USERS:
+        certificate, key = demonstration.certificate(domain)
+        hosts = ", ".join(quoted(host) for host in hosts_of(domain) if host[0].isalpha())
+        parts.append(f"""
+[[domain]]
+name = "{domain}"
+hosts = [{hosts}]
+certificate = {quoted(certificate)}
+key = {quoted(key)}
+""")
+    for protocol, offset in OFFSETS.items():
+        parts.append(f"""
+[[listener]]
+protocol = "{protocol}"
+port = {demonstration.port_base + offset}
+addresses = {addresses}
+""")
+    return "".join(parts)
+
+
+def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
+    """How to connect: client settings of each domain, and three commands to copy."""
+    base = demonstration.port_base
+    ports = {protocol: base + offset for protocol, offset in OFFSETS.items()}
+    lines = [
+        f"Everything is in {demonstration.directory}; the mail is kept from run to run.",
+        f"Trust this authority in your mail program: {demonstration.authority}",
+        "Where a program insists on resolving the host names, put this line into /etc/hosts:",
+        f"127.0.0.1 {' '.join(f'mail.{domain}' for domain in USERS)}",
+    ]
+    for domain, local_parts in USERS.items():
+        host = f"mail.{domain}"
+        lines += [
+            "",
+            f"{domain}",
+            f"  IMAP        host {host}  port {ports['imaps']}  SSL/TLS   or port {ports['imap']}  STARTTLS",
+            f"  POP3        host {host}  port {ports['pop3s']}  SSL/TLS   or port {ports['pop3']}  STARTTLS",
+            f"  Submission  host {host}  port {ports['submissions']}  SSL/TLS   or port {ports['submission']}  STARTTLS",
+            "  Password    sent as normal password, over TLS only",
+        ]
+        lines += [f"  User        {name}  {accounts[name]}" for name in (f"{each}@{domain}" for each in local_parts)]
+    named = list(_named_users())
+    if len(accounts) > len(named):
+        lines += ["", f"{len(accounts) - len(named)} more accounts are in {demonstration.accounts}"]
+    first, second = list(USERS)[:2]
+    reader, writer = f"{USERS[first][0]}@{first}", f"{USERS[second][1]}@{second}"
+    authority = shlex.quote(str(demonstration.authority))
+    lines += [
+        "",
+        "See it work (copy these; each is one line):",
+        "",
+        (
+            f"openssl s_client -connect 127.0.0.1:{ports['imaps']} -servername mail.{second} -CAfile {authority}"
+            f" -verify_hostname mail.{second} -verify_return_error -brief </dev/null"
+        ),
+        "",
+        (
+            f"curl -sS --cacert {authority} --resolve mail.{first}:{ports['imaps']}:127.0.0.1"
+            f" --user '{reader}:{accounts[reader]}' 'imaps://mail.{first}:{ports['imaps']}/INBOX;MAILINDEX=1'"
+        ),
+        "",
+        (
+            f"swaks --server 127.0.0.1 --port {ports['submission']} --tls --tls-sni mail.{second} --tls-verify"
+            f" --tls-ca-path {authority} --auth PLAIN --auth-user {writer} --auth-password='{accounts[writer]}'"
+            f" --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+@click.command("demo")
+@click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), default=Path("var/demo"))
+@click.option("--port-base", type=click.IntRange(1, 60000), default=10000, help="Ports are this plus 143, 993, ...")
+@click.option("--users", "extra_users", type=click.IntRange(0, 100_000), default=0, help="More users: u000, u001, ...")
+def demo(directory: Path, port_base: int, extra_users: int) -> None:
+    """Make a demonstration: CA, two domains, users, mail, configuration. What is there is kept."""
+    demonstration = Demonstration(directory.resolve(), port_base)
+    click.echo(describe(demonstration, make(demonstration, extra_users)))

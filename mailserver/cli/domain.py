@@ -1,0 +1,80 @@
+"""`mailserver domain`: the domains of the configuration."""
+
+from __future__ import annotations
+
+import pwd
+from pathlib import Path
+
+import click
+
+from mailserver.cli.control import NotRunning, ask
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.replace import replace_file
+from mailserver.config import edit
+from mailserver.config.model import Config
+from mailserver.tls import certificates
+
+
+@click.group("domain")
+def domain() -> None:
+    """Add domains."""
+
+
+@domain.command("add")
+@click.argument("name")
+@click.option("--host", "hosts", multiple=True, help="Host name of its clients; mail.NAME when absent. Repeatable.")
+@config_option
+def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
+    """Add the domain NAME, with a self-signed certificate at once. A running server takes it up."""
+    config = load_or_fail(configuration)
+    name = name.lower().rstrip(".")
+    hosts = tuple(host.lower().rstrip(".") for host in hosts) or (f"mail.{name}",)
+    # The file name comes from the caller: it must not leave the directory.
+    if "/" in hosts[0] or hosts[0].startswith("."):
+        raise click.ClickException(f"{hosts[0]!r} is not a host name")
+    stem = configuration.resolve().parent / "certs" / hosts[0].replace("*", "_")
+    certificate, key = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
+    made = _make_pair(config, hosts, certificate, key)
+    try:
+        edit.add_domain(configuration, name, hosts, certificate, key)
+    except (edit.Refused, OSError) as error:
+        for path in made:
+            path.unlink()
+        raise click.ClickException(str(error)) from error
+    click.echo(f"added {name}; its clients connect to {', '.join(hosts)}")
+    click.echo(f"certificate: {certificate}{' (self-signed)' if made else ' (was there)'}")
+    _take_up(config)
+
+
+def _make_pair(config: Config, hosts: tuple[str, ...], certificate: Path, key: Path) -> list[Path]:
+    """A self-signed certificate and its key where there is neither; what was made, key first."""
+    if certificate.exists() and key.exists():
+        return []
+    if certificate.exists() or key.exists():
+        raise click.ClickException(f"only one of {certificate} and {key} is there: move it away, or add the other")
+    try:
+        certificate_pem, key_pem = certificates.make_self_signed(hosts)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    owner = None
+    if config.server.user:
+        account = pwd.getpwnam(config.server.user)
+        owner = (account.pw_uid, account.pw_gid)
+    certificate.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    replace_file(key, key_pem, mode=0o600, owner=owner)
+    replace_file(certificate, certificate_pem, mode=0o644, owner=owner)
+    return [certificate, key]
+
+
+def _take_up(config: Config) -> None:
+    try:
+        answer = ask(config.server.runtime_dir, "reload")
+    except NotRunning:
+        click.echo("no server is running; it will serve the domain when started")
+        return
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the domain is added, but the server could not be told: {error}") from error
+    for line in answer.lines:
+        click.echo(line)
+    if not answer.ok:
+        raise SystemExit(1)

@@ -1,0 +1,29 @@
+"""Options that several subcommands share, and the configuration they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mailserver.config import load
+from mailserver.config.model import Config
+
+config_option = click.option(
+    "--config",
+    "configuration",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MAILSERVER_CONFIG",
+    default=Path("/etc/mailserver/mailserver.toml"),
+    show_default=True,
+    show_envvar=True,
+    help="The configuration file.",
+)
+
+
+def load_or_fail(path: Path) -> Config:
+    """The configuration, or every problem of the file as the command's error."""
+    config, problems = load.load(path)
+    if config is None:
+        raise click.ClickException("\n".join(["the configuration cannot be used:", *(str(each) for each in problems)]))
+    return config

@@ -1,0 +1,20 @@
+"""The `mailserver` command and its table of subcommands."""
+
+from __future__ import annotations
+
+import click
+
+from mailserver.cli.control import reload
+from mailserver.cli.demo import demo
+from mailserver.cli.domain import domain
+from mailserver.cli.inspect import check, show
+from mailserver.cli.user import user
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
+
+
+for _command in (user, domain, check, show, reload, demo):
+    main.add_command(_command)

@@ -1,0 +1,208 @@
+"""`mailserver user`: the accounts of the users file. The server takes up each change within a second."""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import frozen
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mailserver.auth import schemes
+from mailserver.auth.passwd import BadName, PasswdEntry, normalise
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
+
+_OFFERED = [name for name, row in schemes.SCHEMES.items() if row.make is not None and not row.binary]
+"""Schemes that new passwords may have: slow ones."""
+
+
+@frozen
+class _Accounts:
+    """The users file that a subcommand works on, and the domains that its names may have; None knows none."""
+
+    file: UsersFile
+    domains: frozenset[str] | None
+
+    def name(self, written: str) -> str:
+        """The normal spelling of a new user's name. Raises: click.ClickException."""
+        try:
+            name = normalise(written)
+        except BadName as error:
+            raise click.ClickException(f"{written!r}: {error}") from error
+        domain = name.partition("@")[2]
+        if domain and self.domains is not None and domain not in self.domains:
+            near = difflib.get_close_matches(domain, self.domains, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; `mailserver domain add` adds it"
+            raise click.ClickException(f"{domain!r} is not a domain of this server{hint}")
+        return name
+
+
+def _on_accounts(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a subcommand its accounts, from the configuration's users file or the one named; word its errors."""
+
+    @config_option
+    @click.option(
+        "--users-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Work on this file, without any configuration.",
+    )
+    @wraps(function)
+    def wrapped(configuration: Path, users_file: Path | None, **arguments: Any) -> None:
+        accounts = _from_configuration(configuration) if users_file is None else _Accounts(UsersFile(users_file), None)
+        try:
+            function(accounts, **arguments)
+        except NoSuchEntry as error:
+            raise click.ClickException(f"{accounts.file.path} has no user {error.args[0]!r}") from error
+        except EntryExists as error:
+            raise click.ClickException(f"{accounts.file.path} has a user {error.args[0]!r} already") from error
+        except (OSError, KeyError) as error:
+            raise click.ClickException(f"{accounts.file.path}: {error}") from error
+
+    return wrapped
+
+
+def _from_configuration(path: Path) -> _Accounts:
+    config = load_or_fail(path)
+    for backend in config.auth.backends:
+        kind, _, argument = backend.partition(":")
+        if kind == "file":
+            domains = frozenset(domain.name.lower() for domain in config.domains)
+            return _Accounts(UsersFile(Path(argument), config.server.user), domains)
+    raise click.ClickException(f"{path} [auth] backends names no users file: `file:PATH`")
+
+
+def _with_password(function: Callable[..., None]) -> Callable[..., None]:
+    """The options about how a new password comes and is stored."""
+    scheme = click.option(
+        "--scheme",
+        type=click.Choice(_OFFERED, case_sensitive=False),
+        default="ARGON2ID",
+        show_default=True,
+        help="How the password is stored.",
+    )
+    generate = click.option("--generate", is_flag=True, help="Make a random password and print it.")
+    return scheme(generate(function))
+
+
+def _ask_password(*, generate: bool) -> str:
+    """From the terminal, twice and unseen; else the first line of standard input; never from the command line."""
+    if generate:
+        password = secrets.token_urlsafe(15)
+        click.echo(f"password: {password}")
+        return password
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    # Octets and not text: what cannot be decoded is refused with a sentence instead of a traceback.
+    line: bytes = click.get_binary_stream("stdin").readline(schemes.MAX_PASSWORD + 3)
+    try:
+        return line.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise click.ClickException("the password is not UTF-8") from error
+
+
+def _hash(password: str, scheme: str) -> str:
+    try:
+        return schemes.make(password.encode("utf-8"), scheme.upper())
+    except schemes.BadHash as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group("user")
+def user() -> None:
+    """Add, list, disable and delete accounts."""
+
+
+@user.command("add")
+@click.argument("name")
+@_with_password
+@_on_accounts
+def add(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
+    """Add the account NAME (user@domain). The password is asked for, or read from standard input."""
+    plain = accounts.name(name)
+    if accounts.file.path.exists() and any(entry.name == plain for entry in accounts.file.entries()):
+        raise EntryExists(plain)
+    accounts.file.add(plain, _hash(_ask_password(generate=generate), scheme))
+    click.echo(f"added {plain}")
+
+
+@user.command("password")
+@click.argument("name")
+@_with_password
+@_on_accounts
+def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
+    """Set another password for NAME. It is asked for, or read from standard input."""
+    plain = _existing(accounts, name).name
+    accounts.file.set_password(plain, _hash(_ask_password(generate=generate), scheme))
+    click.echo(f"changed the password of {plain}")
+
+
+@user.command("list")
+@_on_accounts
+def list_users(accounts: _Accounts) -> None:
+    """List the accounts: name, how the password is stored, whether it may log in."""
+    rows = [(entry.name, _scheme_of(entry), "disabled" if entry.disabled else "") for entry in accounts.file.entries()]
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row).rstrip("\t"))
+        return
+    table = Table("user", "password", "state")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@user.command("disable")
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Let the user log in again.")
+@_on_accounts
+def disable(accounts: _Accounts, name: str, undo: bool) -> None:
+    """Refuse logins of NAME from now on. Mail is still taken; the password is kept."""
+    plain = _existing(accounts, name).name
+    accounts.file.set_disabled(plain, disabled=not undo)
+    entry = _existing(accounts, plain)
+    if undo and entry.disabled:
+        raise click.ClickException(f"{plain} stays disabled by the extra field `nologin` of its line")
+    click.echo(f"{'enabled' if undo else 'disabled'} {plain}")
+
+
+@user.command("delete")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_on_accounts
+def delete(accounts: _Accounts, name: str, yes: bool) -> None:
+    """Delete the account NAME. Its mail stays on disk."""
+    plain = _existing(accounts, name).name
+    if not yes:
+        click.confirm(f"Delete {plain}? Its mail stays on disk.", abort=True)
+    accounts.file.delete(plain)
+    click.echo(f"deleted {plain}")
+
+
+def _existing(accounts: _Accounts, written: str) -> PasswdEntry:
+    """The entry of a user that must be there; its domain may be gone. Raises: NoSuchEntry."""
+    try:
+        name = normalise(written)
+    except BadName as error:
+        raise NoSuchEntry(written) from error
+    for entry in accounts.file.entries():
+        if entry.name == name:
+            return entry
+    raise NoSuchEntry(name)
+
+
+def _scheme_of(entry: PasswdEntry) -> str:
+    if not entry.stored:
+        return "none"
+    try:
+        return schemes.parse(entry.stored).kind
+    except schemes.BadHash as error:
+        return str(error)
