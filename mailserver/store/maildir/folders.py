@@ -31,6 +31,7 @@ MARKER = "maildirfolder"
 _PARTS = ("cur", "new", "tmp")
 _UNFINISHED = "mailserver-new."
 _DELETED = "mailserver-deleted."
+_LEFTOVER = re.compile(rf"({re.escape(uidlist.LOCK_NAME)}\.(.+\.)?[0-9]+\.[0-9a-f]{{16}}|.+\.[0-9]+\.[0-9]+\.tmp)")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff./]")
 
 
@@ -51,7 +52,10 @@ class Layout:
 
     def directory_name(self, name: str) -> str:
         """`.A.B` for "A/B" (not for INBOX). Raises: BadMailboxName."""
-        levels = name.split("/")
+        if name.startswith("~"):
+            # Dovecot opens none of that name.
+            raise BadMailboxName('the name begins with "~"')
+        levels = canonical(name).split("/")
         if len(levels) > MAX_LEVELS:
             raise BadMailboxName("too many levels")
         for level in levels:
@@ -134,15 +138,19 @@ class Layout:
         return retired
 
     def sweep(self) -> int:
-        """Remove what interrupted `create` and `retire` left; how many. The caller holds the account's lock.
+        """Remove what interrupted `create`, `retire`, `safeio.replace` and `lock.dotlock` left; how many things.
 
-        Raises: StoreUnavailable.
+        Looks into every mailbox, not into its cur/ and new/: for the first taking of the account's lock, which the
+        caller holds, after a start. Raises: StoreUnavailable.
         """
         with safeio.boundary():
             left = [name for name in os.listdir(self.root) if name.startswith((_UNFINISHED, _DELETED))]
         for name in left:
             safeio.remove_tree(os.path.join(self.root, name))
-        return len(left)
+        count = len(left)
+        for directory in {self.root, *map(self.path, self.mailboxes())}:
+            count += safeio.sweep(directory, _LEFTOVER)
+        return count
 
     def _install(self, unfinished: str, path: str) -> None:
         try:
@@ -153,8 +161,9 @@ class Layout:
 
 
 def canonical(name: str) -> str:
-    """The name with INBOX, in any case, in capitals (RFC 3501 5.1)."""
-    return INBOX if name.upper() == INBOX and name.isascii() else name
+    """The name with its first level, if it says INBOX in any case, in capitals (RFC 3501 5.1; children as Dovecot)."""
+    first, slash, rest = name.partition("/")
+    return f"{INBOX}{slash}{rest}" if first.isascii() and first.upper() == INBOX else name
 
 
 def check_level(level: str) -> None:

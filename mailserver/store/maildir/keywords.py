@@ -2,20 +2,23 @@
 
 Lines are `0 Name`: the number of the letter (0 is a) and the keyword. The file is replaced before the first file name
 carries a new letter, so no letter is ever without its name. Letters end at 26: a mailbox takes no 27th keyword. Names
-are compared without regard to case (RFC 3501 2.3.2). It is written under the same locks as dovecot-uidlist.
+are compared without regard to case (RFC 3501 2.3.2). A name in the file that is no atom (another program's "My label")
+would break responses: its letter keeps it in the file, and no client sees either. It is written under the same locks as dovecot-uidlist.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from mailserver.errors import LimitReached
+from mailserver.errors import BadSyntax, LimitReached
 from mailserver.store.interfaces import KEYWORD_BIT, MAX_KEYWORDS, SYSTEM_FLAGS
 from mailserver.store.maildir import safeio
 
 FILE_NAME = "dovecot-keywords"
+_ATOM = re.compile(r'[^\x00-\x20\x7f-\U0010ffff(){%*"\\\]]+')
 
 
 @frozen
@@ -23,20 +26,24 @@ class Keywords:
     """The keywords of a mailbox."""
 
     names: tuple[str, ...] = ()
-    """By letter; "" where a letter has no name (a gap in the file)."""
+    """By letter; "" where a letter has no name for clients."""
+    hidden: tuple[tuple[int, str], ...] = ()
+    """Letters whose names in the file are no atoms: taken, not shown."""
 
     @property
     def full(self) -> bool:
         """No further keyword can be taken: PERMANENTFLAGS has no \\* then."""
-        return len(self.names) >= MAX_KEYWORDS and all(self.names)
+        return self._free() is None
+
+    def _free(self) -> int | None:
+        """The lowest letter without a name."""
+        taken = {number for number, name in enumerate(self.names) if name}.union(number for number, _ in self.hidden)
+        return next((number for number in range(MAX_KEYWORDS) if number not in taken), None)
 
     def bit(self, name: str) -> int | None:
         """The flag bit of a system flag or keyword; None when the mailbox does not have it."""
-        system = SYSTEM_FLAGS.get(name) or SYSTEM_FLAGS.get(
-            name.capitalize() if name[:1] != "\\" else _system_case(name)
-        )
-        if system is not None:
-            return system
+        if name.startswith("\\"):
+            return SYSTEM_FLAGS.get("\\" + name[1:].capitalize())
         wanted = name.lower()
         for number, known in enumerate(self.names):
             if known and known.lower() == wanted:
@@ -59,20 +66,20 @@ class Keywords:
     def including(self, names: Iterable[str]) -> Keywords:
         """These and further keywords (system flags among them are no keywords); self if there is nothing new.
 
-        The lowest free letters are taken. Raises: LimitReached for a 27th.
+        The lowest free letters are taken. Raises: LimitReached for a 27th, BadSyntax for what is no atom.
         """
-        known = list(self.names)
         result = self
         for name in names:
             if name.startswith("\\") or result.bit(name) is not None:
                 continue
-            if "" in known:
-                known[known.index("")] = name
-            elif len(known) < MAX_KEYWORDS:
-                known.append(name)
-            else:
+            if not _ATOM.fullmatch(name):
+                raise BadSyntax("a keyword is an atom")
+            number = result._free()
+            if number is None:
                 raise LimitReached("a mailbox takes no more than 26 keywords")
-            result = Keywords(tuple(known))
+            known = [*result.names, *[""] * (number + 1 - len(result.names))]
+            known[number] = name
+            result = evolve(result, names=tuple(known))
         return result
 
 
@@ -85,24 +92,24 @@ def read(path: str) -> Keywords:
         data = safeio.read_file(path)
     except FileNotFoundError:
         return Keywords()
-    names: list[str] = []
-    for line in data.decode("utf-8", "replace").split("\n"):
+    known: dict[int, str] = {}
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):
         number_text, space, name = line.partition(" ")
         if not space or not name or not (number_text.isascii() and number_text.isdigit()) or len(number_text) > 2:
             continue
         number = int(number_text)
-        if number >= MAX_KEYWORDS or name.lower() in (known.lower() for known in names):
-            continue
-        names.extend([""] * (number + 1 - len(names)))
-        names[number] = names[number] or name
-    return Keywords(tuple(names))
+        if number < MAX_KEYWORDS and name.lower() not in (other.lower() for other in known.values()):
+            known.setdefault(number, name)
+    shown = {number: name for number, name in known.items() if _ATOM.fullmatch(name)}
+    return Keywords(
+        tuple(shown.get(number, "") for number in range(max(shown, default=-1) + 1)),
+        tuple((number, name) for number, name in sorted(known.items()) if number not in shown),
+    )
 
 
 def write(path: str, keywords: Keywords) -> None:
     """Replace the file, durably. Raises: NoSpace, StoreUnavailable."""
-    text = "".join(f"{number} {name}\n" for number, name in enumerate(keywords.names) if name)
-    safeio.replace(path, text.encode())
-
-
-def _system_case(name: str) -> str:
-    return "\\" + name[1:].capitalize()
+    lines = [(number, name) for number, name in enumerate(keywords.names) if name] + list(keywords.hidden)
+    safeio.replace(
+        path, "".join(f"{number} {name}\n" for number, name in sorted(lines)).encode(errors="surrogateescape")
+    )

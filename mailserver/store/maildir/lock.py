@@ -112,6 +112,7 @@ def take_dotlock(path: str, wait: float = WAIT) -> int:
     finally:
         with contextlib.suppress(FileNotFoundError):
             safeio.unlink(temporary)
+    safeio.point("dotlock.taken")
     return inode
 
 
@@ -140,7 +141,7 @@ def remove_if_stale(path: str) -> bool:
     if os.lstat(removed).st_ino != status.st_ino:
         # Somebody else removed the stale one and made this: give it back.
         with contextlib.suppress(FileExistsError):
-            safeio.link(removed, path)
+            safeio.link(removed, path, or_copy=False)
     safeio.unlink(removed)
     return True
 
@@ -188,11 +189,9 @@ def _try_flock(fd: int) -> bool:
 
 def _try_link(temporary: str, path: str) -> bool:
     try:
-        os.link(temporary, path, follow_symlinks=False)
+        safeio.link(temporary, path, or_copy=False)
     except FileExistsError:
         return False
-    except OSError as error:
-        raise safeio.failure(error) from error
     return True
 
 

@@ -31,6 +31,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -180,9 +181,12 @@ def truncate(fd: int, size: int) -> None:
         recorder.record(Change("truncate", _path_of(fd), offset=size))
 
 
-def set_mtime(fd: int, seconds: int) -> None:
-    """Set the file's modification time, which is a message's INTERNALDATE. Not synced."""
-    nanoseconds = max(-(2**63), min(2**63 - 1, seconds * 1_000_000_000))
+def set_mtime(fd: int, nanoseconds: int) -> None:
+    """Set the file's modification time, which is a message's INTERNALDATE, since 1970. Not synced.
+
+    Raises: NoSpace, StoreUnavailable.
+    """
+    nanoseconds = max(-(2**63), min(2**63 - 1, nanoseconds))
     try:
         os.utime(fd, ns=(nanoseconds, nanoseconds))
     except OSError as error:
@@ -217,7 +221,12 @@ def append(path_or_fd: str | int, data: bytes) -> int:
         if written < len(data):
             raise NoSpace
         point("append.before-sync")
-        os.fdatasync(fd)
+        try:
+            os.fdatasync(fd)
+        except OSError:
+            # Nobody knows what of it is on disk: take it back as far as that goes.
+            truncate(fd, start)
+            raise
     except OSError as error:
         raise failure(error) from error
     if recorder is not None:
@@ -261,7 +270,7 @@ def rename(old: str, new: str) -> None:
         recorder.record(Change("rename", old, new))
 
 
-def link(old: str, new: str) -> None:
+def link(old: str, new: str, *, or_copy: bool = True) -> None:
     """Give a file a second name; where the file system refuses that, make a synced copy with the same times.
 
     The new name is not synced. Raises: FileNotFoundError, FileExistsError, NoSpace, StoreUnavailable.
@@ -269,7 +278,7 @@ def link(old: str, new: str) -> None:
     try:
         os.link(old, new, follow_symlinks=False)
     except OSError as error:
-        if error.errno in _LINK_REFUSED:
+        if or_copy and error.errno in _LINK_REFUSED:
             copy(old, new)
             return
         raise failure(error) from error
@@ -286,8 +295,7 @@ def copy(old: str, new: str) -> None:
             with boundary():
                 while chunk := os.read(source, _COPY_CHUNK):
                     write(target, chunk)
-                times = os.fstat(source)
-                os.utime(target, ns=(times.st_mtime_ns, times.st_mtime_ns))
+                set_mtime(target, os.fstat(source).st_mtime_ns)
             sync(target)
         except BaseException:
             with contextlib.suppress(OSError, StoreUnavailable):
@@ -377,6 +385,16 @@ def remove_tree(path: str) -> None:
         raise kept
     with contextlib.suppress(FileNotFoundError):
         rmdir(path)
+
+
+def sweep(directory: str, pattern: re.Pattern[str]) -> int:
+    """Remove the files whose names match, left by dead processes; how many. No sync. Raises: StoreUnavailable."""
+    with boundary():
+        left = [name for name in os.listdir(directory) if pattern.fullmatch(name)]
+    for name in left:
+        with contextlib.suppress(FileNotFoundError):
+            unlink(os.path.join(directory, name))
+    return len(left)
 
 
 def sync_directory(path: str) -> None:

@@ -75,7 +75,7 @@ class StagedFile:
         """
         self._flush()
         if date is not None:
-            safeio.set_mtime(self._fd, date)
+            safeio.set_mtime(self._fd, date * 1_000_000_000)
         safeio.sync(self._fd)
 
     def content(self, limit: int) -> bytes | None:

@@ -1,8 +1,10 @@
 """The file `subscriptions`, as Dovecot has it: a name a line; in version 2 with a header and escapes.
 
 Version 2 begins with the line "V<TAB>2" and an empty one; levels are separated by tabs, and NUL, TAB, CR, LF and 0x01 are
-written as 0x01 with 0, t, r, n and 1 (Dovecot's str_tabescape). The old format has the name as it is on disk: "A.B".
-What is written is version 2.
+written as 0x01 with 0, t, r, n and 1 (Dovecot's str_tabescape). The old format has "A.B", as on disk. In both the levels
+are modified UTF-7 where the directories are. What is written is version 2.
+
+A level that is not in that encoding is read as it stands: then it can be unsubscribed.
 """
 
 from __future__ import annotations
@@ -29,25 +31,29 @@ def read(root: str, *, utf8: bool = False) -> frozenset[str]:
         return frozenset()
     lines = data.decode("utf-8", "replace").split("\n")
     if lines[0].startswith("V\t"):
-        return frozenset(_parse_line(line) for line in lines[1:] if line)
+        return frozenset(_parse_line(line, utf8=utf8) for line in lines[1:] if line)
     return frozenset(_parse_old_line(line, utf8=utf8) for line in lines if line)
 
 
-def write(root: str, subscribed: Iterable[str], *, utf8: bool = False) -> None:  # noqa: ARG001
+def write(root: str, subscribed: Iterable[str], *, utf8: bool = False) -> None:
     """Replace the file, durably. Raises: NoSpace, StoreUnavailable."""
-    lines = [
-        "\t".join(_SPECIAL.sub(lambda m: _ESCAPED[m[0]], level) for level in name.split("/")) for name in subscribed
-    ]
+    lines = {"\t".join(_written(level, utf8=utf8) for level in name.split("/")) for name in subscribed}
     data = "".join(line + "\n" for line in sorted(lines)).encode("utf-8", "replace")
     safeio.replace(os.path.join(root, FILE_NAME), _HEADER + data)
 
 
-def _parse_line(line: str) -> str:
-    return "/".join(_ESCAPE.sub(lambda m: _UNESCAPED.get(m[1], m[1]), level) for level in line.split("\t"))
+def _parse_line(line: str, *, utf8: bool) -> str:
+    levels = (_ESCAPE.sub(lambda m: _UNESCAPED.get(m[1], m[1]), level) for level in line.split("\t"))
+    return "/".join(levels if utf8 else map(_decoded, levels))
 
 
 def _parse_old_line(line: str, *, utf8: bool) -> str:
-    return "/".join(line.split(".") if utf8 else [_decoded(level) for level in line.split(".")])
+    levels = line.split(".")
+    return "/".join(levels if utf8 else map(_decoded, levels))
+
+
+def _written(level: str, *, utf8: bool) -> str:
+    return _SPECIAL.sub(lambda match: _ESCAPED[match[0]], level if utf8 else names.encode(level))
 
 
 def _decoded(level: str) -> str:

@@ -29,6 +29,8 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
 import re
 import secrets
@@ -48,7 +50,9 @@ HIGHEST_UID = 2**32 - 2
 """Dovecot takes no higher one."""
 
 _HEADER = re.compile(rb"3(?: |$)")
-_LINE = re.compile(rb"([0-9]{1,10}) +((?:[^: \n][^ \n]* +)*):([^\n/\0]+)")
+_LINE = re.compile(rb"([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?")
+_ALL_LINES = re.compile(r"^([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
+_VERSION_1_LINE = re.compile(r"^([0-9]{1,10}) ([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
 _UID_VALIDITY_FILE = "dovecot-uidvalidity"
 
 
@@ -120,25 +124,27 @@ def create(path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, 
 def read(path: str) -> UidList:
     """The list as it stands, `damaged` if it needs `rewrite`. Raises: FileNotFoundError, StoreUnavailable."""
     data, state = _read_from(path, 0)
-    first, _, body = data.partition(b"\n")
+    first, newline, body = data.partition(b"\n")
+    if not newline:
+        # A torn header could say a shorter, wrong number.
+        first = b""
     fields, damaged = _parse_header(first)
     version_1 = first.split(b" ", 1)[:1] == [b"1"]
     if damaged and not version_1 and _LINE.fullmatch(first):
         # No header at all: what looks like a message is one.
         body = data
+    pairs = _parse_lines(body, version_1=version_1)
+    uids = [uid for uid, _ in pairs]
+    if not _rising(uids, 0):
+        damaged = True
+        pairs = _only_rising(pairs, 0)
     entries: dict[str, UID] = {}
-    last = 0
-    lines = 0
-    for uid, base in _parse_lines(body, version_1=version_1):
-        lines += 1
-        if uid <= last:
-            damaged = True
-            continue
-        last = uid
+    for uid, base in pairs:
         # The order of the dict is that of the UIDs.
         entries.pop(base, None)
         entries[base] = UID(uid)
-    if lines != body.count(b"\n") or (data and not data.endswith(b"\n")) or not data:
+    last = pairs[-1][0] if pairs else 0
+    if len(uids) != body.count(b"\n") or not data.endswith(b"\n"):
         damaged = True
     missing = frozenset(key for key in "VNG" if key not in fields)
     return UidList(
@@ -149,7 +155,7 @@ def read(path: str) -> UidList:
         entries,
         state,
         damaged or bool(missing),
-        lines,
+        len(uids),
         missing,
     )
 
@@ -171,15 +177,10 @@ def read_tail(path: str, known: Signature, last_uid: int = 0) -> Tail | None:
         last_line = _LINE.fullmatch(before[:-1].rpartition(b"\n")[2])
         if last_line is None or int(last_line[1]) != last_uid:
             return None
-    entries: list[tuple[UID, str]] = []
-    lines = 0
-    for uid, base in _parse_lines(added):
-        lines += 1
-        if uid > last_uid:
-            entries.append((UID(uid), base))
-            last_uid = uid
-    damaged = lines != len(entries) or lines != added.count(b"\n") or bool(added and not added.endswith(b"\n"))
-    return Tail(entries, state, damaged)
+    pairs = _parse_lines(added)
+    rising = _only_rising(pairs, last_uid)
+    damaged = len(rising) != added.count(b"\n") or bool(added and not added.endswith(b"\n"))
+    return Tail([(UID(uid), base) for uid, base in rising], state, damaged)
 
 
 def append(path: str, entries: Sequence[tuple[int, str]]) -> Signature:
@@ -228,17 +229,13 @@ def rewrite(
     wanted = _keeper(keep)
     lines: list[bytes] = []
     entries: dict[str, UID] = {}
-    found: dict[int, bytes] = {}
-    for match in _LINE.finditer(data):
-        found.setdefault(int(match[1]), match[0])
+    found = {line.partition(b" ")[0]: line for line in data.split(b"\n")}
     for base, uid in known.entries.items():
         if not wanted(base):
             continue
-        line = found.get(uid)
         encoded = os.fsencode(base)
-        if line is None or _base_of_line(line) != encoded:
-            line = b"%d :%b" % (uid, encoded)
-        lines.append(line)
+        line = found.get(b"%d" % uid)
+        lines.append(line if line is not None and _has_base(line, encoded) else b"%d :%b" % (uid, encoded))
         entries[base] = uid
     uid_next = known.uid_next
     for number, base in add:
@@ -354,32 +351,33 @@ def _other_header_fields(data: bytes) -> list[bytes]:
     return [word for word in words[1:] if word and word[:1] not in b"VNG"] if words[0] == b"3" else []
 
 
-def _parse_lines(body: bytes, *, version_1: bool = False) -> Iterable[tuple[int, str]]:
+def _parse_lines(body: bytes, *, version_1: bool = False) -> list[tuple[int, str]]:
     """(UID, base) of each whole line that can be read."""
-    decode = os.fsdecode
-    whole = body[: body.rfind(b"\n") + 1]
-    for line in whole.split(b"\n"):
-        uid, _, rest = line.partition(b" ")
-        if rest[:1] == b":":
-            name = rest[1:]
-        elif version_1:
-            name = rest
-        else:
-            match = _LINE.fullmatch(line)
-            if match is None:
-                continue
-            name = match[3]
-        if not uid.isdigit() or len(uid) > 10 or b"/" in name or b"\0" in name:
-            continue
-        number = int(uid)
-        base = name.partition(b":")[0]
-        if 0 < number <= HIGHEST_UID and base:
-            yield number, decode(base)
+    text = os.fsdecode(body[: body.rfind(b"\n") + 1])
+    pairs = [(int(uid), base) for uid, base in (_VERSION_1_LINE if version_1 else _ALL_LINES).findall(text)]
+    if any(not 0 < uid <= HIGHEST_UID for uid, _ in pairs):
+        pairs = [(uid, base) for uid, base in pairs if 0 < uid <= HIGHEST_UID]
+    return pairs
 
 
-def _base_of_line(line: bytes) -> bytes:
+def _rising(uids: list[int], last: int) -> bool:
+    return all(map(operator.lt, itertools.chain((last,), uids), uids))
+
+
+def _only_rising(pairs: list[tuple[int, str]], last: int) -> list[tuple[int, str]]:
+    kept = []
+    for uid, base in pairs:
+        if uid > last:
+            kept.append((uid, base))
+            last = uid
+    return kept
+
+
+def _has_base(line: bytes, base: bytes) -> bool:
+    if line.endswith(b" :" + base):
+        return True
     match = _LINE.fullmatch(line)
-    return match[3].partition(b":")[0] if match else b""
+    return match is not None and match[2] == base
 
 
 def _keeper(keep: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
