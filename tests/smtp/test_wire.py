@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailserver.errors import BadMessage
+from mailserver.smtp.wire import DataDecoder, DotStuffer, Framer, LineEnds, Refused, write_reply
+
+PIECES = st.sampled_from(
+    [b"\r\n", b"\r", b"\n", b".", b"a", b"bc", b"\r\n.", b"\r\n..", b"\r\n.\r\n", b"\r\n.\n", b"\0"]
+)
+STREAM = st.lists(PIECES).map(b"".join)
+POINTS = st.lists(st.integers(0, 1000))
+
+
+def cuts(data: bytes, points: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(point % (len(data) + 1) for point in points)})
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def lines_of(pieces: list[bytes], limit: int = 20) -> list[bytes | Refused]:
+    framer = Framer(limit)
+    lines: list[bytes | Refused] = []
+    for piece in pieces:
+        framer.receive_data(piece)
+        while (line := framer.next_line()) is not None:
+            lines.append(line)
+    return lines
+
+
+@settings(max_examples=150)
+@given(STREAM, POINTS)
+def test_lines_do_not_depend_on_chunks(data: bytes, points: list[int]) -> None:
+    whole = lines_of([data])
+    assert lines_of(cuts(data, points)) == whole
+    assert lines_of(bytewise(data)) == whole
+
+
+def test_lines() -> None:
+    data = b"NOOP\r\nLF only\nCR\rinside\r\nNUL\0\r\n" + b"x" * 19 + b"\r\n" + b"x" * 18 + b"\r\n\r\n"
+    refused = [Refused.MALFORMED] * 3 + [Refused.TOO_LONG]
+    assert lines_of([data]) == [b"NOOP", *refused, b"x" * 18, b""]
+
+
+def test_a_line_without_end_takes_no_memory() -> None:
+    framer = Framer(100)
+    for _ in range(1000):
+        framer.receive_data(b"x" * 1000)
+        assert framer.next_line() is None
+        assert len(framer._buffer) <= 100
+    framer.receive_data(b"\r\nNOOP\r\n")
+    assert framer.next_line() is Refused.TOO_LONG
+    assert framer.next_line() == b"NOOP"
+
+
+def test_raw_bytes() -> None:
+    framer = Framer()
+    framer.receive_data(b"12345NOOP\r\n")
+    assert framer.take(3) == b"123"
+    assert framer.take(2) == b"45"
+    framer.give_back(b"RSET\r\n")
+    assert framer.next_line() == b"RSET"
+    assert framer.take() == b"NOOP\r\n"
+    assert framer.take(5) == b""
+
+
+def decode(pieces: list[bytes]) -> tuple[bytes, bool, bytes]:
+    """The message, whether it ended, and what followed."""
+    decoder = DataDecoder()
+    message = bytearray()
+    rest = b""
+    for piece in pieces:
+        if decoder.done:
+            rest += piece
+        else:
+            message += decoder.receive_data(piece)
+            rest += decoder.rest
+    return bytes(message), decoder.done, rest
+
+
+def by_the_book(stream: bytes) -> tuple[bytes, bool, bytes]:
+    """RFC 5321 4.5.2, line by line, lines ending at CRLF only."""
+    message = b""
+    rest = stream
+    while True:
+        line, end, rest = rest.partition(b"\r\n")
+        if not end:
+            return message + line.removeprefix(b"."), False, b""
+        if line == b".":
+            return message, True, rest
+        message += (line[1:] if line.startswith(b".") else line) + b"\r\n"
+
+
+@settings(max_examples=300)
+@given(STREAM, POINTS)
+def test_data_by_the_book_for_every_cut(stream: bytes, points: list[int]) -> None:
+    message, done, rest = by_the_book(stream + b"\r\n.\r\n")
+    assert done
+    for pieces in ([stream + b"\r\n.\r\n"], cuts(stream + b"\r\n.\r\n", points), bytewise(stream + b"\r\n.\r\n")):
+        assert decode(pieces) == (message, True, rest)
+
+
+@settings(max_examples=150)
+@given(STREAM, POINTS)
+def test_data_that_breaks_off_is_never_whole(stream: bytes, points: list[int]) -> None:
+    message, done, rest = by_the_book(stream)
+    got, got_done, got_rest = decode(cuts(stream, points))
+    assert (got_done, got_rest) == (done, rest)
+    if done:
+        assert got == message
+    else:
+        assert message.startswith(got)
+
+
+@pytest.mark.parametrize(
+    "smuggled", [b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n", b"\r\n\0.\r\n", b"\n\r.\r\n"]
+)
+def test_what_is_no_end_of_data(smuggled: bytes) -> None:
+    text = b"Subject: a\r\n\r\nb" + smuggled + b"MAIL FROM:<a@example.test>\r\n"
+    for pieces in ([text], bytewise(text)):
+        message, done, rest = decode([*pieces, b".\r\n"])
+        assert done
+        assert rest == b""
+        with pytest.raises(BadMessage):
+            check([message])
+
+
+def test_an_empty_message() -> None:
+    assert decode([b".\r\nQUIT\r\n"]) == (b"", True, b"QUIT\r\n")
+    assert decode([b"..\r\n.\r\n"]) == (b".\r\n", True, b"")
+
+
+def test_a_long_line_stays_data() -> None:
+    text = b"x" * 100_000 + b"\r\nRSET\r\n"
+    assert decode(cuts(text + b".\r\n", list(range(0, 100_000, 4096)))) == (text, True, b"")
+
+
+def check(pieces: list[bytes]) -> bool:
+    ends = LineEnds()
+    for piece in pieces:
+        ends.check(piece)
+    ends.finish()
+    return ends.complete
+
+
+@settings(max_examples=300)
+@given(STREAM, POINTS)
+def test_line_ends_for_every_cut(text: bytes, points: list[int]) -> None:
+    without = text.replace(b"\r\n", b"")
+    good = not any(octet in without for octet in (b"\r", b"\n", b"\0"))
+    for pieces in ([text], cuts(text, points), bytewise(text)):
+        if good:
+            assert check(pieces) is (not text or text.endswith(b"\r\n"))
+        else:
+            with pytest.raises(BadMessage):
+                check(pieces)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.sampled_from([b"\r\n", b".", b"a", b"..", b"\r\n.\r\n"])).map(b"".join), POINTS)
+def test_stuffing_is_undone_by_decoding(text: bytes, points: list[int]) -> None:
+    sent = []
+    for pieces in ([text], cuts(text, points), bytewise(text)):
+        stuffer = DotStuffer()
+        sent.append(b"".join([*(stuffer.stuff(piece) for piece in pieces), stuffer.finish()]))
+    assert sent[0] == sent[1] == sent[2]
+    assert by_the_book(sent[0]) == (text if not text or text.endswith(b"\r\n") else text + b"\r\n", True, b"")
+
+
+def test_replies() -> None:
+    assert write_reply(250, ["OK"], "2.0.0") == b"250 2.0.0 OK\r\n"
+    assert write_reply(250, ["one", "two"]) == b"250-one\r\n250 two\r\n"
+    assert write_reply(550, ["no", "never"], "5.1.1") == b"550-5.1.1 no\r\n550 5.1.1 never\r\n"
