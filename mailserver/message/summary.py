@@ -13,12 +13,13 @@ from attrs import frozen
 
 KEPT_FIELDS: Final = frozenset(
     {
-        "bcc", "cc", "content-disposition", "content-language", "content-transfer-encoding", "content-type", "date",
-        "delivered-to", "disposition-notification-to", "followup-to", "from", "importance", "in-reply-to", "list-archive",
-        "list-help", "list-id", "list-owner", "list-post", "list-subscribe", "list-unsubscribe", "message-id",
-        "mime-version", "newsgroups", "organization", "priority", "references", "reply-to", "resent-date",
-        "resent-from", "resent-to", "return-path", "sender", "subject", "to", "user-agent", "x-mailer", "x-priority",
-        "x-spam-flag", "x-spam-status",
+        "bcc", "cc", "content-description", "content-disposition", "content-language", "content-transfer-encoding",
+        "content-type", "date", "delivered-to", "disposition-notification-to", "followup-to", "from", "importance",
+        "in-reply-to", "lines", "list-archive", "list-help", "list-id", "list-owner", "list-post", "list-subscribe",
+        "list-unsubscribe", "mail-followup-to", "mail-reply-to", "message-id", "mime-version", "newsgroups",
+        "organization", "priority", "references", "reply-to", "resent-date", "resent-from", "resent-to", "return-path",
+        "sender", "subject", "to", "user-agent", "x-draft-info", "x-label", "x-mailer", "x-priority", "x-spam-flag",
+        "x-spam-status", "x-uniform-type-identifier", "x-universally-unique-identifier",
     }
 )  # fmt: skip
 """Lower-case names of the header fields whose lines a Summary keeps: what mail programs ask for in lists."""
