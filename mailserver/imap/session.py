@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from attrs import Factory, field, frozen
@@ -125,6 +125,7 @@ class Session:
         self._errors = 0
         self._first = True
         self._announced: LiteralAnnounced | None = None
+        self._afterwards: Callable[[], Awaitable[None]] | None = None
 
     # --- What commands use
 
@@ -207,6 +208,10 @@ class Session:
     def pipelined(self) -> bool:
         """Has the client sent bytes behind the command that runs?"""
         return self._framer.buffered
+
+    def then(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do that once the command that runs has been answered OK."""
+        self._afterwards = step
 
     def open_mailbox(self, selected: Selected) -> None:
         """A mailbox is selected; none may be open."""
@@ -405,6 +410,9 @@ class Session:
                 await self._closing_sync(allow_expunge=uid or not spec.uses_sequence_numbers, uid=uid)
             self._errors = 0
             self.write(b"%b OK %b\r\n" % (tag, (text or f"{form} completed").encode("ascii")))
+            if self._afterwards is not None:
+                step, self._afterwards = self._afterwards, None
+                await step()
         except MailError as error:
             if self.selected is not None and error.imap_status == "NO":
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)

@@ -6,10 +6,12 @@ then flags, whose numbers are those after the expunges.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from mailserver.imap.wire import writer
-from mailserver.store.interfaces import MAX_KEYWORDS
+from mailserver.store.interfaces import DELETED, MAX_KEYWORDS
+from mailserver.types import UID
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Selected, Session
@@ -58,3 +60,16 @@ def flag_lines(keywords: tuple[str, ...], *, read_only: bool) -> bytes:
         writer.flag_list(names),
         writer.flag_list(permanent),
     )
+
+
+async def deleted_messages(selected: Selected) -> list[UID]:
+    """The messages of the view that are flagged \\Deleted now, rising; what others flagged counts too."""
+    if selected.live.stale:
+        await selected.live.refresh()
+    view, columns = selected.view, selected.view.columns
+    masks = {mask for mask in set(columns.flags) if mask & DELETED}
+    if not masks:
+        return []
+    found = [UID(uid) for uid, mask in zip(columns.uids, columns.flags, strict=True) if mask in masks]
+    last = view.uids[view.count - 1] if view.count else 0
+    return found[: bisect_right(found, last)]

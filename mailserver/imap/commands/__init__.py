@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 from mailserver.imap.command import build_table
-from mailserver.imap.commands import capability
+from mailserver.imap.commands import (
+    append,
+    authenticate,
+    capability,
+    copy,
+    expunge,
+    idle,
+    list,  # noqa: A004 - the command's name
+    mailboxes,
+    select,
+    status,
+    store,
+)
 
-FAMILIES = (capability,)
+FAMILIES = (
+    capability,
+    authenticate,
+    select,
+    mailboxes,
+    list,
+    status,
+    append,
+    expunge,
+    store,
+    copy,
+    idle,
+)
 
 TABLE = build_table(family.COMMANDS for family in FAMILIES)
 """Every command by its form: "FETCH", "UID FETCH"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailserver.errors import BadSyntax
 from mailserver.imap.command import ANY, Command, CommandSpec, State
 from mailserver.imap.session import Session
 
@@ -9,7 +10,7 @@ from mailserver.imap.session import Session
 def tokens(session: Session) -> list[str]:
     """What CAPABILITY lists now: fewer tokens before login, mechanisms only where a password may be sent."""
     services = session.services
-    found = ["IMAP4rev1", "LITERAL+" if services.config.literal == "plus" else "LITERAL-", "SASL-IR"]
+    found = ["IMAP4rev1", "LITERAL+" if services.config.literal == "plus" else "LITERAL-"]
     logged_in = session.account is not None
     if not logged_in:
         facts = session.channel.info
@@ -22,9 +23,8 @@ def tokens(session: Session) -> list[str]:
     for spec in services.table.values():
         if logged_in or spec.states & State.NOT_AUTHENTICATED:
             found += [name for name in spec.capabilities if name not in found]
-    if logged_in:
-        found += ["CHILDREN", f"APPENDLIMIT={services.mail.max_message_size}"]
-    return found
+    limit = f"APPENDLIMIT={services.mail.max_message_size}"  # RFC 7889 3: the same for every mailbox
+    return [limit if name == "APPENDLIMIT" else name for name in found]
 
 
 async def capability(session: Session, command: Command) -> None:
@@ -45,9 +45,49 @@ async def logout(session: Session, command: Command) -> None:
     session.bye("logging out")
 
 
+MAX_ID_PAIRS = 30
+"""RFC 2971 3.3 bounds fields to 30 octets, values to 1024, pairs to 30."""
+
+
+async def identify(session: Session, command: Command) -> None:
+    """RFC 2971: what the client says of itself goes to the log, and nothing depends on it."""
+    reader = command.reader
+    reader.read_sp()
+    fields: dict[str, str] = {}
+    if reader.skip(b"("):
+        while not reader.skip(b")"):
+            if fields:
+                reader.read_sp()
+            name = reader.read_string()
+            reader.read_sp()
+            value = reader.read_nstring()
+            if len(name) > 30 or len(value or b"") > 1024 or len(fields) >= MAX_ID_PAIRS:
+                raise BadSyntax("an ID field is too long, or there are too many")
+            fields[name.decode("utf-8", "replace").lower()] = (value or b"").decode("utf-8", "replace")
+    elif reader.read_nstring() is not None:
+        raise BadSyntax("expected ( or NIL")
+    reader.read_end()
+    if fields:
+        session.channel.log("client", user=session.user, id=" ".join(f"{key}={value}" for key, value in fields.items()))
+    session.untagged(b'ID ("name" "mailserver")')
+
+
+async def enable(session: Session, command: Command) -> None:
+    """RFC 5161: unknown extensions are ignored, and none of ours needs enabling."""
+    reader = command.reader
+    reader.read_sp()
+    reader.read_atom()
+    while reader.skip(b" "):
+        reader.read_atom()
+    reader.read_end()
+    session.untagged(b"ENABLED")
+
+
 COMMANDS = (
     CommandSpec("CAPABILITY", ANY, capability),
     CommandSpec("NOOP", ANY, noop),
     CommandSpec("LOGOUT", ANY, logout),
     CommandSpec("CHECK", State.SELECTED, noop),
+    CommandSpec("ID", ANY, identify, capabilities=("ID",), reference="RFC 2971"),
+    CommandSpec("ENABLE", State.AUTHENTICATED, enable, capabilities=("ENABLE",), reference="RFC 5161"),
 )

@@ -1,0 +1,67 @@
+"""COPY and MOVE with their UID forms (RFC 3501 6.4.7, RFC 6851), and the UIDs they gave (RFC 4315 3)."""
+
+from __future__ import annotations
+
+from mailserver.errors import NoSuchMailbox, ReadOnly
+from mailserver.imap.command import Command, CommandSpec, State
+from mailserver.imap.session import Session
+from mailserver.imap.wire.sequence_set import format_set
+from mailserver.store.interfaces import Copied
+from mailserver.types import UID
+
+
+class TryCreate(NoSuchMailbox):
+    """The target does not exist, but could be created (RFC 3501 7.1 TRYCREATE)."""
+
+    imap_code = "TRYCREATE"
+
+
+async def copy(session: Session, command: Command) -> str | None:
+    """RFC 3501 6.4.7: all messages or none."""
+    uids, target = _arguments(session, command)
+    if not uids:
+        return None
+    copied = await _transfer(session, uids, target, move=False)
+    return f"{_copy_uid(copied)} copied" if copied.source else None
+
+
+async def move(session: Session, command: Command) -> None:
+    """RFC 6851: COPYUID goes before the EXPUNGE responses, in an untagged OK (4.3)."""
+    uids, target = _arguments(session, command)
+    if session.mailbox.read_only:
+        raise ReadOnly
+    if not uids:
+        return
+    copied = await _transfer(session, uids, target, move=True)
+    if copied.source:
+        session.untagged(f"OK {_copy_uid(copied)} moved".encode("ascii"))
+
+
+def _arguments(session: Session, command: Command) -> tuple[list[UID], str]:
+    reader = command.reader
+    reader.read_sp()
+    sequence_set = reader.read_sequence_set()
+    reader.read_sp()
+    target = reader.read_mailbox()
+    reader.read_end()
+    uids = [uid for _seq, uid in session.messages(command, sequence_set)]
+    return uids, session.services.namespace.to_store(target)
+
+
+async def _transfer(session: Session, uids: list[UID], target: str, *, move: bool) -> Copied:
+    assert session.account is not None
+    try:
+        return await session.account.copy(session.mailbox.live, uids, target, move=move)
+    except NoSuchMailbox as error:
+        raise TryCreate(error.sentence) from None
+
+
+def _copy_uid(copied: Copied) -> str:
+    source, target = format_set(copied.source).decode("ascii"), format_set(copied.target).decode("ascii")
+    return f"[COPYUID {copied.uid_validity} {source} {target}]"
+
+
+COMMANDS = (
+    CommandSpec("COPY", State.SELECTED, copy, uid_form=True, capabilities=("UIDPLUS",), reference="RFC 3501, RFC 4315"),
+    CommandSpec("MOVE", State.SELECTED, move, uid_form=True, capabilities=("MOVE",), reference="RFC 6851"),
+)

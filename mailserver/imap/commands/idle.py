@@ -1,0 +1,39 @@
+"""IDLE (RFC 2177): changes are told as they come, until the client says DONE."""
+
+from __future__ import annotations
+
+from mailserver.channel import Wake
+from mailserver.errors import BadSyntax
+from mailserver.imap import updates
+from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
+from mailserver.imap.session import Session
+
+MINIMUM = 1860.0
+"""Seconds before an IDLE may be ended: clients renew theirs every 29 minutes (RFC 2177 3)."""
+
+
+async def idle(session: Session, command: Command) -> None:
+    """RFC 2177. `* OK Still here` keeps NAT tables and firewalls from forgetting the connection."""
+    command.reader.read_end()
+    channel, config = session.channel, session.services.config
+    session.write(b"+ idling\r\n")
+    end = channel.now() + max(config.timeout, MINIMUM)
+    notice = channel.now() + config.idle_notice
+    while True:
+        # Told before waiting: what changed before the command began would otherwise wait for the next poke.
+        if session.selected is not None:
+            await updates.tell(session, allow_expunge=True)
+        line = await session.read_idle(min(notice, end) - channel.now())
+        if line is Wake.TIMEOUT:
+            if channel.now() >= end:
+                session.bye("idle for too long")
+                return
+            session.untagged(b"OK Still here")
+            notice = channel.now() + config.idle_notice
+        elif not isinstance(line, Wake):
+            if line.upper() != b"DONE":
+                raise BadSyntax("expected DONE")
+            return
+
+
+COMMANDS = (CommandSpec("IDLE", LOGGED_IN, idle, capabilities=("IDLE",), reference="RFC 2177"),)

@@ -1,0 +1,128 @@
+"""LIST, LSUB and NAMESPACE (RFC 3501 6.3.8 and 6.3.9, RFC 3348, RFC 6154 2, RFC 2342)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
+from mailserver.imap.session import Session
+from mailserver.imap.wire import writer
+from mailserver.imap.wire.pattern import Pattern
+from mailserver.store.interfaces import MailboxInfo
+
+
+async def list_mailboxes(session: Session, command: Command) -> None:
+    """RFC 3501 6.3.8, with the attributes of RFC 3348 and RFC 6154."""
+    wanted = _arguments(session, command)
+    if wanted is None:
+        return
+    account = session.account
+    assert account is not None
+    infos = await account.run(account.account.mailboxes)
+    namespace = session.services.namespace
+    separator = writer.quoted(namespace.separator.encode("ascii"))
+    names = [namespace.to_client(info.name) for info in infos]
+    parents = _parents(names, namespace.separator)
+    lines = []
+    for name, info in zip(names, infos, strict=True):
+        if wanted.matches(name):
+            attributes = " ".join(_attributes(info, has_children=name in parents)).encode("ascii")
+            lines.append(b"* LIST (%b) %b %b\r\n" % (attributes, separator, writer.mailbox(name)))
+    # The prefix itself is a level that no mailbox stands at.
+    lines += [
+        b"* LIST (\\Noselect \\HasChildren) %b %b\r\n" % (separator, writer.mailbox(name))
+        for name in sorted(parents.difference(names))
+        if wanted.matches(name)
+    ]
+    session.write(b"".join(lines))
+
+
+async def lsub(session: Session, command: Command) -> None:
+    """RFC 3501 6.3.9: subscribed names, existing or not; for % also the parents that hide subscribed names."""
+    wanted = _arguments(session, command)
+    if wanted is None:
+        return
+    account = session.account
+    assert account is not None
+    subscribed, infos = await account.run(lambda: (account.account.subscriptions(), account.account.mailboxes()))
+    namespace = session.services.namespace
+    separator = writer.quoted(namespace.separator.encode("ascii"))
+    selectable = {namespace.to_client(info.name) for info in infos if info.id is not None}
+    names = sorted(map(namespace.to_client, subscribed))
+    matching = {name: name in selectable for name in names if wanted.matches(name)}
+    hidden = [name for name in names if name not in matching]
+    for parent in _parents(hidden, namespace.separator):
+        if parent not in matching and wanted.matches(parent):
+            matching[parent] = False
+    session.write(
+        b"".join(
+            b"* LSUB (%b) %b %b\r\n" % (b"" if exists else b"\\Noselect", separator, writer.mailbox(name))
+            for name, exists in sorted(matching.items())
+        )
+    )
+
+
+async def namespaces(session: Session, command: Command) -> None:
+    """RFC 2342: one personal namespace."""
+    command.reader.read_end()
+    namespace = session.services.namespace
+    prefix = writer.string(writer.mailbox(namespace.prefix).strip(b'"'))
+    session.untagged(b"NAMESPACE ((%b %b)) NIL NIL" % (prefix, writer.quoted(namespace.separator.encode("ascii"))))
+
+
+def _arguments(session: Session, command: Command) -> _Wanted | None:
+    """What names are asked for; None if only the separator was, which is then answered."""
+    reader = command.reader
+    reader.read_sp()
+    reference = reader.read_mailbox()
+    reader.read_sp()
+    pattern = reader.read_list_mailbox()
+    reader.read_end()
+    separator = session.services.namespace.separator
+    if not pattern:
+        session.write(
+            b'* %b (\\Noselect) %b ""\r\n' % (command.name.encode("ascii"), writer.quoted(separator.encode("ascii")))
+        )
+        return None
+    return _Wanted(reference + pattern, separator)
+
+
+class _Wanted:
+    """A pattern, for which INBOX is INBOX in any case (RFC 3501 5.1)."""
+
+    def __init__(self, pattern: str, separator: str) -> None:
+        self._pattern = Pattern(pattern, separator)
+        self._inbox = Pattern(pattern.upper(), separator).matches("INBOX")
+
+    def matches(self, name: str) -> bool:
+        """Is that name asked for?"""
+        return self._inbox if name == "INBOX" else self._pattern.matches(name)
+
+
+def _parents(names: Iterable[str], separator: str) -> set[str]:
+    """All levels above the names."""
+    found: set[str] = set()
+    for name in names:
+        at = name.rfind(separator)
+        while at > 0 and name[:at] not in found:
+            found.add(name[:at])
+            at = name.rfind(separator, 0, at)
+    return found
+
+
+def _attributes(info: MailboxInfo, *, has_children: bool) -> Sequence[str]:
+    first = [] if info.id is not None else ["\\Noselect"]
+    return [*first, "\\HasChildren" if has_children else "\\HasNoChildren", *sorted(info.special_use)]
+
+
+COMMANDS = (
+    CommandSpec(
+        "LIST",
+        LOGGED_IN,
+        list_mailboxes,
+        capabilities=("CHILDREN", "SPECIAL-USE"),
+        reference="RFC 3501, RFC 3348, RFC 6154",
+    ),
+    CommandSpec("LSUB", LOGGED_IN, lsub),
+    CommandSpec("NAMESPACE", LOGGED_IN, namespaces, capabilities=("NAMESPACE",), reference="RFC 2342"),
+)

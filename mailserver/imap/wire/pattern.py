@@ -1,0 +1,44 @@
+"""LIST patterns (RFC 3501 6.3.8): `*` matches anything, `%` anything but the separator. Linear time.
+
+The set of places in the pattern that the name may have reached is one integer, a bit a place, moved on by each
+character. Backtracking, and regular expressions with it, would take time that grows with the number of wildcards.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ADJACENT = re.compile(r"[*%]{2,}")
+
+
+class Pattern:
+    """One pattern for names of one separator."""
+
+    def __init__(self, pattern: str, separator: str) -> None:
+        # Adjacent wildcards are one: then at most one place is skipped at a time.
+        pattern = _ADJACENT.sub(lambda run: "*" if "*" in run[0] else "%", pattern)
+        self._separator = separator
+        self._end = 1 << len(pattern)
+        self._places: dict[str, int] = {}
+        self._stars = self._percents = 0
+        for at, char in enumerate(pattern):
+            if char == "*":
+                self._stars |= 1 << at
+            elif char == "%":
+                self._percents |= 1 << at
+            else:
+                self._places[char] = self._places.get(char, 0) | 1 << at
+        self.literal = not self._stars and not self._percents
+
+    def matches(self, name: str) -> bool:
+        """Does the whole name match?"""
+        wild = self._stars | self._percents
+        reached = 1
+        reached |= (reached & wild) << 1
+        for char in name:
+            staying = self._stars if char == self._separator else wild
+            reached = (reached & self._places.get(char, 0)) << 1 | reached & staying
+            if not reached:
+                return False
+            reached |= (reached & wild) << 1
+        return bool(reached & self._end)
