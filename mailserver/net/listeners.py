@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,15 +19,6 @@ from mailserver.net.connection import Connection, ConnectionFactory, Listening, 
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.proxy import TrustingFactory
 
-DEFAULT_PORTS = {
-    "imap": 143,
-    "imaps": 993,
-    "pop3": 110,
-    "pop3s": 995,
-    "submission": 587,
-    "submissions": 465,
-    "lmtp": 24,
-}
 FAREWELLS = {
     "imap": b"* BYE the server is shutting down\r\n",
     "pop3": b"",
@@ -48,36 +39,24 @@ class Bound:
     @property
     def ready_line(self) -> str:
         """What the log says of it."""
-        kind = "implicit TLS" if implicit_tls(self.listener) else "STARTTLS"
+        kind = "implicit TLS" if self.listener.implicit_tls else "STARTTLS"
         if self.listener.allow_cleartext:
             kind += ", passwords in clear text allowed"
         return f"serving {self.listener.protocol} on {self.place} ({kind})"
 
 
-def implicit_tls(listener: Listener) -> bool:
-    """Does TLS begin with the first byte?"""
-    return listener.protocol in {"imaps", "pop3s", "submissions"}
-
-
 def protocol_family(listener: Listener) -> str:
     """The protocol without its TLS kind: "imap" of "imaps"."""
-    return listener.protocol.removesuffix("s") if implicit_tls(listener) else listener.protocol
-
-
-def addresses_of(listener: Listener) -> Sequence[str]:
-    """Where it binds: all addresses unless said otherwise, loopback for LMTP, which carries no password."""
-    if listener.addresses:
-        return listener.addresses
-    return ("127.0.0.1", "::1") if listener.protocol == "lmtp" else ("0.0.0.0", "::")  # noqa: S104 - a mail server's purpose
+    return listener.protocol.removesuffix("s") if listener.implicit_tls else listener.protocol
 
 
 def bind(listener: Listener) -> list[Bound]:
     """Open its sockets. Raises: OSError, with the place in its text."""
     if listener.socket is not None:
         return [Bound(listener, _bind_unix(listener.socket), str(listener.socket))]
-    port = listener.port or DEFAULT_PORTS[listener.protocol]
+    port = listener.tcp_port
     bound = []
-    for address in addresses_of(listener):
+    for address in listener.bind_addresses:
         place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         try:
             bound.append(Bound(listener, _bind_tcp(address, port), place))
@@ -156,7 +135,7 @@ class Port:
             reactor=clock,
             counts=counts,
             tls=tls,
-            implicit_tls=implicit_tls(listener),
+            implicit_tls=listener.implicit_tls,
             cleartext_allowed=listener.allow_cleartext,
             tls_required=listener.require_tls,
             local=bound.place,
