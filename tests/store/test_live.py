@@ -1,0 +1,500 @@
+"""The live picture of accounts: what happens while an operation is on its way to the account's thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+import pytest
+
+from mailserver.errors import LimitReached, MailboxChanged, NoSuchMailbox, StoreUnavailable
+from mailserver.store.interfaces import FlagChange
+from mailserver.store.live import LiveAccount, LiveAccounts, LiveMailbox
+from mailserver.store.memory import MemoryAccount, MemoryMailbox, MemoryStore
+from tests.store.contract import message, put, staged
+from tests.store.replay import Replay
+
+T = TypeVar("T")
+USER = "anna@example.test"
+
+
+class Answer(Generic[T]):
+    """What a runner gives: done once the operation has been stepped."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.waiter: Task[Any] | None = None
+
+    def __await__(self) -> Generator[Answer[T], None, T]:
+        if not self.done:
+            yield self
+        if self.error:
+            raise self.error
+        return self.value
+
+
+class Runner:
+    """First in, first out; the test decides when the next operation runs."""
+
+    def __init__(self) -> None:
+        self.queue: deque[tuple[Callable[[], Any], Answer[Any]]] = deque()
+        self.ran = 0
+
+    def run(self, operation: Callable[[], T]) -> Awaitable[T]:
+        answer: Answer[T] = Answer()
+        self.queue.append((operation, answer))
+        return answer
+
+    def step(self) -> None:
+        operation, answer = self.queue.popleft()
+        self.ran += 1
+        try:
+            answer.value = operation()
+        except Exception as error:
+            answer.error = error
+        answer.done = True
+        if answer.waiter:
+            answer.waiter.go()
+
+
+class Task(Generic[T]):
+    """A session's coroutine, run as far as it goes."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.coroutine = coroutine
+        self.done = False
+        self.value: T | None = None
+        self.error: BaseException | None = None
+        self.go()
+
+    def go(self) -> None:
+        try:
+            self.coroutine.send(None).waiter = self
+        except StopIteration as stop:
+            self.done, self.value = True, stop.value
+        except Exception as error:
+            self.done, self.error = True, error
+
+    def result(self) -> T:
+        assert self.done, "still waiting"
+        if self.error:
+            raise self.error
+        return self.value  # type: ignore[return-value]
+
+
+class World:
+    """A worker: its accounts, and every runner it made."""
+
+    def __init__(self, **bounds: Any) -> None:
+        self.store = MemoryStore(lambda _source: pytest.fail("no summary is needed here"))
+        self.runners: list[Runner] = []
+        self.told: list[tuple[str, bytes]] = []
+        self.watched: list[LiveMailbox] = []
+        self.accounts = LiveAccounts(
+            self.store,
+            self.make_runner,
+            tell_others=lambda user, mailbox: self.told.append((user, mailbox)),
+            watch=self.watched.append,
+            unwatch=self.watched.remove,
+            **bounds,
+        )
+
+    def make_runner(self) -> Runner:
+        self.runners.append(Runner())
+        return self.runners[-1]
+
+    def settle(self) -> None:
+        while any(runner.queue for runner in self.runners):
+            for runner in self.runners:
+                if runner.queue:
+                    runner.step()
+
+    def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        task = Task(coroutine)
+        self.settle()
+        return task.result()
+
+    def account(self) -> LiveAccount:
+        return self.do(self.accounts.open(USER))
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def memory(world) -> MemoryAccount:
+    """The blocking side, as another process would use it."""
+    return world.store.account(USER)
+
+
+@pytest.fixture
+def account(world):
+    return world.account()
+
+
+@pytest.fixture
+def live(world, memory, account):
+    """INBOX with three messages, selected."""
+    memory.append("INBOX", [staged(memory, message(str(n))) for n in range(3)])
+    return world.do(account.select("INBOX"))
+
+
+def pokes() -> tuple[list[int], Callable[[], None]]:
+    count: list[int] = []
+    return count, lambda: count.append(1)
+
+
+# --- accounts
+
+
+def test_two_that_open_one_user_at_once_share_one_runner(world):
+    first, second = Task(world.accounts.open(USER)), Task(world.accounts.open(USER))
+    assert len(world.runners) == 1
+    world.settle()
+    assert first.result() is second.result()
+    assert first.result().users == 2
+    assert first.result().account is world.store.account(USER)
+
+
+def test_an_account_that_is_open_costs_no_hop(world, account):
+    ran = world.runners[0].ran
+    assert Task(world.accounts.open(USER)).result() is account
+    assert world.runners[0].ran == ran
+
+
+def test_an_account_that_cannot_be_opened_leaves_nothing(world, monkeypatch):
+    tries = []
+
+    def fail(_user: str, _home: str | None) -> MemoryAccount:
+        tries.append(1)
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "account", fail)
+        first, second = Task(world.accounts.open(USER)), Task(world.accounts.open(USER))
+        world.settle()
+        for task in (first, second):
+            with pytest.raises(StoreUnavailable):
+                task.result()
+        assert len(tries) == 2
+        assert world.accounts.get(USER) is None
+    assert world.account().users == 1
+
+
+def test_an_account_that_one_cannot_open_and_the_next_can(world, monkeypatch):
+    real, answers = world.store.account, [StoreUnavailable()]
+
+    def once(user: str, home: str | None) -> MemoryAccount:
+        if answers:
+            raise answers.pop()
+        return real(user, home)
+
+    monkeypatch.setattr(world.store, "account", once)
+    first, second = Task(world.accounts.open(USER)), Task(world.accounts.open(USER))
+    world.settle()
+    with pytest.raises(StoreUnavailable):
+        first.result()
+    assert second.result().users == 1
+    assert world.accounts.get(USER) is second.result()
+
+
+def test_unused_accounts_are_closed_oldest_first(monkeypatch):
+    world = World(max_unused_accounts=1)
+    closed = []
+    monkeypatch.setattr(MemoryAccount, "close", lambda self: closed.append(self.user))
+    opened = [world.do(world.accounts.open(f"u{n}@example.test")) for n in range(3)]
+    for live in opened[:2]:
+        world.accounts.release(live)
+        world.settle()
+    assert closed == ["u0@example.test"]
+    assert world.accounts.get("u0@example.test") is None
+    assert world.accounts.get("u2@example.test") is opened[2]
+    # It opens again, on a runner of its own.
+    assert world.do(world.accounts.open("u0@example.test")) is not opened[0]
+
+
+# --- selecting
+
+
+def test_two_that_select_one_mailbox_at_once_share_its_columns(world, memory, account):
+    put(memory)
+    first, second = Task(account.select("INBOX")), Task(account.select("INBOX"))
+    world.runners[0].step()
+    put(memory)  # another process, between the two
+    world.settle()
+    assert first.result() is second.result()
+    assert first.result().users == 2
+    assert list(second.result().columns.uids) == [1, 2], "the second one is up to date"
+    assert world.watched == [first.result()]
+
+
+def test_select_again_is_up_to_date_without_loading(world, memory, account, live, monkeypatch):
+    put(memory)
+    monkeypatch.setattr(MemoryMailbox, "load", lambda _self: pytest.fail("loaded again"))
+    assert world.do(account.select("INBOX")) is live
+    assert list(live.columns.uids) == [1, 2, 3, 4]
+
+
+def test_select_what_is_not_there(world, account):
+    with pytest.raises(NoSuchMailbox):
+        world.do(account.select("none"))
+
+
+def test_a_mailbox_dropped_while_it_is_being_selected(world, memory, account, live):
+    account.release(live)
+    task = Task(account.select("INBOX"))
+    world.runners[0].step()  # it has read the changes for columns ...
+    assert task.done
+    account.release(task.result())
+    task = Task(account.select("INBOX"))
+    account.forget(live.id)  # ... that are no longer kept
+    world.settle()
+    again = task.result()
+    assert again is not live
+    assert again.users == 1
+    assert list(again.columns.uids) == [1, 2, 3]
+
+
+def test_columns_without_a_session_are_bounded_and_those_with_one_are_kept():
+    world = World(max_unused_messages=2)
+    account = world.account()
+    memory = world.store.account(USER)
+    for name in ("a", "b", "c"):
+        memory.create(name)
+        put(memory, name)
+        put(memory, name)
+    lives = {name: world.do(account.select(name)) for name in ("a", "b", "c")}
+    account.release(lives["a"])
+    account.release(lives["b"])
+    assert account.unused() == [(2, lives["b"].id)]
+    assert world.do(account.select("c")) is lives["c"]
+    assert world.watched == [lives["c"]]
+
+
+# --- changes and pokes
+
+
+def test_a_change_is_in_the_columns_when_it_returns_and_others_are_poked(world, live):
+    count, poke = pokes()
+    view = live.open_view(1, poke)
+    world.do(live.change(lambda mailbox: mailbox.expunge([2], only_deleted=False)))
+    assert list(live.columns.uids) == [1, 3]
+    assert count
+    assert list(view.sync(allow_expunge=True).expunged) == [(2, 2)]
+    assert world.told == [(USER, live.id)]
+    live.close_view(view)
+
+
+def test_a_silent_change_does_not_hide_what_another_process_did(world, memory, live):
+    replay = Replay(live.open_view(1, lambda: None))
+    memory.mailbox("INBOX").store_flags([1], FlagChange.ADD, ["\\Flagged"])
+    world.do(live.change(lambda mailbox: mailbox.store_flags([1, 2], FlagChange.ADD, ["\\Seen"])))
+    replay.stored_silently([1, 2], "\\Seen")
+    replay.sync(allow_expunge=True)
+    replay.check_equal(memory.mailbox("INBOX"))
+
+
+def test_a_failed_change_pokes_as_part_of_it_may_be_done(world, live):
+    count, poke = pokes()
+    live.open_view(1, poke)
+
+    def partly(mailbox: MemoryMailbox) -> None:
+        mailbox.expunge([1], only_deleted=False)
+        raise LimitReached
+
+    with pytest.raises(LimitReached):
+        world.do(live.change(partly))
+    assert count
+    assert live.stale
+    world.do(live.refresh())
+    assert list(live.columns.uids) == [2, 3]
+
+
+def test_a_view_opened_while_a_change_is_on_its_way(world, live):
+    task = Task(live.change(lambda mailbox: mailbox.expunge([1], only_deleted=False)))
+    replay = Replay(live.open_view(1, lambda: None))
+    assert replay.uids == [1, 2, 3]
+    world.settle()
+    assert task.done
+    replay.sync(allow_expunge=False)
+    assert replay.uids == [1, 2, 3]
+    replay.sync(allow_expunge=True)
+    assert replay.uids == [2, 3]
+
+
+def test_answers_that_overlap_are_applied_once(world, memory, live):
+    replay = Replay(live.open_view(1, lambda: None))
+    refreshes = [Task(live.refresh())]
+    changing = Task(live.change(lambda mailbox: mailbox.store_flags([3], FlagChange.ADD, ["work"])))
+    refreshes.append(Task(live.refresh()))
+    put(memory)
+    memory.mailbox("INBOX").expunge([1], only_deleted=False)
+    world.settle()
+    assert changing.done
+    assert all(task.done for task in refreshes)
+    replay.sync(allow_expunge=True)
+    replay.check_equal(memory.mailbox("INBOX"))
+
+
+def test_a_poke_during_a_refresh_is_not_lost(world, memory, live):
+    count, poke = pokes()
+    live.open_view(1, poke)
+    live.poked()
+    task = Task(live.refresh())
+    assert not live.stale
+    operation, answer = world.runners[0].queue.popleft()
+
+    def read_and_be_overtaken() -> object:
+        read = operation()
+        put(memory)
+        live.poked()
+        return read
+
+    world.runners[0].queue.append((read_and_be_overtaken, answer))
+    world.settle()
+    assert task.done
+    assert live.stale
+    world.do(live.refresh())
+    assert list(live.columns.uids) == [1, 2, 3, 4]
+    assert len(count) >= 2
+
+
+def test_a_refresh_that_fails_is_tried_again(world, live, monkeypatch):
+    live.poked(["name"])
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryMailbox, "refresh", lambda _self, _names: (_ for _ in ()).throw(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            world.do(live.refresh())
+    assert live.stale
+    looked = record_refreshes(monkeypatch)
+    world.do(live.refresh())
+    assert looked == [None], "which names were lost is not known: look at everything"
+    assert not live.stale
+
+
+def record_refreshes(monkeypatch) -> list[set[str] | None]:
+    looked: list[set[str] | None] = []
+    monkeypatch.setattr(
+        MemoryMailbox, "refresh", lambda _self, names=None: looked.append(None if names is None else set(names))
+    )
+    return looked
+
+
+def test_names_are_gathered_until_the_refresh(world, live, monkeypatch):
+    looked = record_refreshes(monkeypatch)
+    live.poked(["a"])
+    live.poked(["b", "a"])
+    world.do(live.refresh())
+    live.poked(["c"])
+    live.poked()
+    live.poked(["d"])
+    world.do(live.refresh())
+    world.do(live.refresh())  # the periodic look, without a poke
+    assert looked == [{"a", "b"}, None, None]
+
+
+def test_what_the_store_itself_did_needs_no_look_at_the_files(world, memory, account, live, monkeypatch):
+    looked = record_refreshes(monkeypatch)
+    count, poke = pokes()
+    live.open_view(1, poke)
+    world.do(account.append("INBOX", [staged(memory, message())]))
+    assert live.stale
+    assert count
+    world.do(live.refresh())
+    assert list(live.columns.uids) == [1, 2, 3, 4]
+    assert looked == []
+    assert world.told == [(USER, live.id)]
+
+
+def test_copy_and_move_reach_both_mailboxes(world, memory, account, live):
+    memory.create("target")
+    target = world.do(account.select("target"))
+    copied = world.do(account.copy(live, [1], "target"))
+    assert list(copied.source) == [1]
+    assert target.stale
+    moved = world.do(account.copy(live, [2], "target", move=True))
+    assert list(live.columns.uids) == [1, 3]
+    world.do(target.refresh())
+    assert list(target.columns.uids) == [*copied.target, *moved.target]
+    assert {mailbox for _user, mailbox in world.told} == {live.id, target.id}
+
+
+def test_a_poke_for_a_mailbox_that_is_not_open_here(account):
+    account.poked(b"x" * 16)
+
+
+# --- deleted or made anew
+
+
+def test_a_mailbox_deleted_below_its_sessions(world, memory, account):
+    memory.create("a")
+    live = world.do(account.select("a"))
+    memory.delete("a")
+    for use in (live.refresh(), live.change(lambda mailbox: mailbox.expunge([1]))):
+        with pytest.raises(MailboxChanged):
+            world.do(use)
+    memory.create("a")
+    again = world.do(account.select("a"))
+    assert again is not live
+    assert world.watched == [live, again]
+    account.release(live)
+    assert world.watched == [again]
+
+
+def test_a_mailbox_made_anew_under_the_same_id(world, memory, account):
+    """Somebody restored a uidlist: the GUID is the old one, the UIDVALIDITY is not."""
+    memory.create("a")
+    put(memory, "a")
+    old = world.do(account.select("a"))
+    count, poke = pokes()
+    old.open_view(1, poke)
+    old.mailbox.deleted = True
+    anew = memory._make("a")
+    anew.id = old.id
+    live = world.do(account.select("a"))
+    assert live is not old
+    assert live.columns.uid_validity == anew.uid_validity
+    assert len(live.columns) == 0
+    assert count, "sessions of the old one are told"
+    with pytest.raises(MailboxChanged):
+        world.do(old.refresh())
+    assert world.do(account.select("a")) is live
+
+
+# --- what is kept, and what a NOOP costs
+
+
+def test_expunges_are_forgotten_once_every_view_has_told_them(world, live):
+    views = [live.open_view(1, lambda: None) for _ in range(2)]
+    world.do(live.change(lambda mailbox: mailbox.expunge([1], only_deleted=False)))
+    views[0].sync(allow_expunge=True)
+    world.do(live.change(lambda mailbox: mailbox.expunge([2], only_deleted=False)))
+    assert list(live.columns.expunged) == [1, 2]
+    live.close_view(views[1])
+    assert list(live.columns.expunged) == [2]
+    assert list(views[0].sync(allow_expunge=True).expunged) == [(1, 2)]
+    live.close_view(views[0])
+    assert not live.columns.expunged
+
+
+def test_a_view_that_is_closed_is_poked_no_more(world, live):
+    count, poke = pokes()
+    view = live.open_view(1, poke)
+    live.close_view(view)
+    live.close_view(view)
+    live.poked()
+    assert not count
+
+
+def test_nothing_new_costs_no_hop(world, live):
+    view = live.open_view(1, lambda: None)
+    ran = world.runners[0].ran
+    assert not live.stale
+    assert not view.behind()
+    assert not view.sync(allow_expunge=True)
+    assert world.runners[0].ran == ran
