@@ -12,6 +12,7 @@ import secrets
 import shlex
 import shutil
 import socket
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,10 +132,15 @@ def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, 
     wanted = [*_named_users(), *(f"u{number:03}@{next(iter(USERS))}" for number in range(extra_users))]
     missing = [name for name in wanted if name not in accounts]
     if missing:
-        accounts |= {name: secrets.token_urlsafe(12) for name in missing}
+        accounts |= {name: _password() for name in missing}
         text = "".join(f"{name}:{password}\n" for name, password in accounts.items())
         replace_file(demonstration.accounts, text.encode("utf-8"))
     return accounts
+
+
+def _password() -> str:
+    """Letters and digits alone (95 bits): it is copied by double click and needs no quoting."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
 
 
 def _make_users(demonstration: Demonstration, accounts: Mapping[str, str]) -> None:
@@ -288,8 +294,8 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
         "",
         (
             f"swaks --server 127.0.0.1 --port {ports['submission']} --tls --tls-sni mail.{second} --tls-verify"
-            f" --tls-ca-path {authority} --auth PLAIN --auth-user {writer} --auth-password='{accounts[writer]}'"
-            f" --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
+            f" --tls-verify-target mail.{second} --tls-ca-path {authority} --auth PLAIN --auth-user {writer}"
+            f" --auth-password='{accounts[writer]}' --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
         ),
         "",
     ]

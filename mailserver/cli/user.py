@@ -102,7 +102,7 @@ def _ask_password(*, generate: bool) -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
     # Octets and not text: what cannot be decoded is refused with a sentence instead of a traceback.
-    line: bytes = click.get_binary_stream("stdin").readline(schemes.MAX_PASSWORD + 3)
+    line = sys.stdin.buffer.readline(schemes.MAX_PASSWORD + 3)
     try:
         return line.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,0 +1,288 @@
+"""The pool of processes that check password hashes, kept off the server's own process.
+
+The problems. crypt(3) holds Python's lock for 177 ms at high rounds, argon2 takes 64 MiB each, and a flood of logins
+asks for hundreds at once. A child may die or hang in the middle of a check.
+
+The rules. Children are started by exec, never by fork of the server; secrets go through their pipes, never into their
+arguments. One child checks one hash at a time. What waits is bounded, and so is the memory that runs. A child that
+dies is replaced when it is needed; its request is tried once more, then told AuthUnavailable. Nothing here imports
+Twisted: whoever makes the pool passes the ways to start a process, to wait and to set a timer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import define, field
+
+from mailserver.auth import schemes
+from mailserver.errors import AuthUnavailable
+from mailserver.types import Secret
+
+_MAX_ANSWER = 4096
+_log = logging.getLogger(__name__)
+
+
+class Child(Protocol):
+    """A started process, as its pool uses it."""
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for its standard input; dropped once it is dead."""
+
+    def kill(self) -> None:
+        """End it at once; nothing happens if it is dead. `ChildEvents.ended` is still called."""
+
+
+class ChildEvents(Protocol):
+    """What the spawner tells the pool about one child, on the reactor's thread, never from within `Spawner` itself."""
+
+    def received(self, data: bytes) -> None:
+        """It wrote these bytes to its standard output."""
+
+    def ended(self, reason: str) -> None:
+        """It is dead. Called once."""
+
+
+class Spawner(Protocol):
+    """The way to start a process with pipes at its standard input and output; its standard error is the server's."""
+
+    def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], events: ChildEvents) -> Child:
+        """Start `arguments[0]` by exec. Raises: OSError."""
+
+
+class Waiting(Protocol):
+    """Something that a coroutine awaits until `callback` is called, once. Twisted's Deferred is one."""
+
+    def callback(self, result: Any) -> None:
+        """Let whoever awaits go on with `result`. Harmless after the waiting was cancelled."""
+
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+
+
+class Timer(Protocol):
+    """A call that is to come. What Twisted's callLater returns is one."""
+
+    def cancel(self) -> None:
+        """Do not make the call; only valid before it was made."""
+
+
+@define(eq=False)
+class _Request:
+    line: bytes
+    memory_kib: int
+    waiting: Waiting
+    tries: int = 0
+    abandoned: bool = False
+    """Whoever asked was cancelled."""
+
+
+@define(eq=False)
+class _Worker:
+    """One child and what it works on; implements ChildEvents."""
+
+    pool: HashPool
+    child: Child | None = None
+    request: _Request | None = None
+    timer: Timer | None = None
+    buffer: bytearray = field(factory=bytearray)
+    retired: bool = False
+    """Dead or about to be: it gets no more work."""
+
+    def received(self, data: bytes) -> None:
+        """Collect the answer's line."""
+        self.buffer += data
+        if len(self.buffer) > _MAX_ANSWER:
+            self.retire()
+        elif self.buffer.endswith(b"\n"):
+            line = bytes(self.buffer)
+            self.buffer.clear()
+            self.pool.answered(self, line)
+
+    def ended(self, reason: str) -> None:
+        """Tell the pool."""
+        self.retired = True
+        self.pool.lost(self, reason)
+
+    def retire(self) -> None:
+        """Kill it; `ended` follows."""
+        self.retired = True
+        if self.child is not None:
+            self.child.kill()
+
+
+class HashPool:
+    """Checks hashes in child processes: a `Hasher`. All calls are made on one thread."""
+
+    def __init__(
+        self,
+        spawn: Spawner,
+        waiting: Callable[[], Waiting],
+        call_later: Callable[[float, Callable[[], None]], Timer],
+        *,
+        processes: int = 2,
+        queue: int = 64,
+        memory_kib: int = 2 * schemes.MAX_MEMORY_KIB,
+        timeout: float = 30.0,
+    ) -> None:
+        """`queue` bounds the checks that wait, `memory_kib` what those that run may use, `timeout` seconds each."""
+        self._spawn = spawn
+        self._waiting = waiting
+        self._call_later = call_later
+        self._processes = processes
+        self._limit = queue
+        self._memory_kib = memory_kib
+        self._timeout = timeout
+        self._queue: deque[_Request] = deque()
+        self._workers: list[_Worker] = []
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the children now, so that the first login does not wait for it. Raises: OSError."""
+        while len(self._workers) < self._processes:
+            self._start_worker()
+
+    def stop(self) -> None:
+        """End the children; what waits is told AuthUnavailable."""
+        self._stopped = True
+        given_up = [*self._queue, *(worker.request for worker in self._workers if worker.request)]
+        self._queue.clear()
+        for worker in self._workers:
+            self._settle(worker)
+            worker.retire()
+        for request in given_up:
+            request.waiting.callback(None)
+
+    async def verify(self, stored: str, password: Secret) -> bool:
+        """Does the password belong to the entry? Raises: AuthUnavailable (queue full, children die, entry unusable)."""
+        try:
+            memory = schemes.parse(stored).memory_kib
+        except schemes.BadHash as error:
+            _log.error("a stored password cannot be used: %s", error)
+            raise AuthUnavailable from error
+        if self._stopped or len(self._queue) >= self._limit:
+            raise AuthUnavailable
+        encoded = base64.b64encode(password.reveal()).decode("ascii")
+        line = json.dumps({"stored": stored, "password": encoded}).encode("ascii") + b"\n"
+        request = _Request(line, memory, self._waiting())
+        self._queue.append(request)
+        self._dispatch()
+        try:
+            right = await request.waiting
+        except BaseException:
+            # The client is gone: what still waits for a child need not be checked.
+            request.abandoned = True
+            raise
+        if right is None:
+            raise AuthUnavailable
+        return bool(right)
+
+    def answered(self, worker: _Worker, line: bytes) -> None:
+        """A child has answered its request (called by its worker)."""
+        request = self._settle(worker)
+        right: bool | None = None
+        match _json(line):
+            case {"right": bool(found)}:
+                right = found
+            case {"error": str(error)}:
+                _log.error("a password could not be checked: %s", error)
+            case _:
+                _log.error("a process that checks passwords answered nonsense and is replaced")
+                worker.retire()
+        if request is not None:
+            request.waiting.callback(right)
+        self._dispatch()
+
+    def lost(self, worker: _Worker, reason: str) -> None:
+        """A child is dead (called by its worker)."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+        request = self._settle(worker)
+        if self._stopped:
+            return
+        _log.error("a process that checks passwords has ended: %s", reason)
+        if request is not None:
+            request.tries += 1
+            if request.tries > 1:
+                request.waiting.callback(None)
+            else:
+                self._queue.appendleft(request)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Give what waits to children that are free, in order, within the memory budget."""
+        while self._queue and not self._stopped:
+            request = self._queue[0]
+            if request.abandoned:
+                self._queue.popleft()
+                continue
+            running = [worker.request.memory_kib for worker in self._workers if worker.request]
+            if running and sum(running) + request.memory_kib > self._memory_kib:
+                return
+            worker = self._free_worker()
+            if worker is None:
+                if self._workers:
+                    return
+                self._queue.popleft()
+                request.waiting.callback(None)
+                continue
+            self._queue.popleft()
+            self._give(worker, request)
+
+    def _free_worker(self) -> _Worker | None:
+        for worker in self._workers:
+            if worker.request is None and not worker.retired:
+                return worker
+        if len(self._workers) >= self._processes:
+            return None
+        try:
+            return self._start_worker()
+        except OSError as error:
+            _log.error("a process that checks passwords cannot be started: %s", error)
+            return None
+
+    def _start_worker(self) -> _Worker:
+        worker = _Worker(self)
+        worker.child = self._spawn((sys.executable, "-m", "mailserver.auth.hashworker"), _environment(), worker)
+        self._workers.append(worker)
+        return worker
+
+    def _give(self, worker: _Worker, request: _Request) -> None:
+        assert worker.child is not None
+        worker.request = request
+        worker.timer = self._call_later(self._timeout, lambda: self._hung(worker))
+        worker.child.write(request.line)
+
+    def _hung(self, worker: _Worker) -> None:
+        worker.timer = None
+        _log.error("a process that checks passwords hangs and is replaced")
+        worker.retire()
+
+    def _settle(self, worker: _Worker) -> _Request | None:
+        """Take its request, and the timer, off the worker."""
+        request, worker.request = worker.request, None
+        if worker.timer is not None:
+            worker.timer.cancel()
+            worker.timer = None
+        return request
+
+
+def _environment() -> dict[str, str]:
+    """The server's own, and a path on which the child finds this very package, wherever it is started from."""
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
