@@ -1,0 +1,73 @@
+"""What is wrong with the certificates of a configuration; and the way to certificates for others.
+
+The judging is `pair`'s, the making is `authority`'s; what other parts need of both has its name here too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from mailserver.config.directories import Identity, service_identity
+from mailserver.config.model import Config, Domain, Problem, Tls
+from mailserver.tls.authority import issue, make_ca, make_self_signed
+from mailserver.tls.contexts import make_context, setting_faults
+from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults, read_authorities
+
+__all__ = ["BadPair", "Fault", "Pair", "check", "issue", "load_pair", "make_ca", "make_self_signed"]
+
+
+def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
+    """Every problem of all files with certificates and keys, and of the TLS settings. Raises nothing."""
+    now = now or dt.datetime.now(dt.UTC)
+    identity = service_identity(config)
+    problems = [
+        Problem(str(config.source), f"[tls] {key}", f'"{value}"', reason)
+        for key, value, reason in setting_faults(config.tls)
+    ]
+    for domain in config.domains:
+        problems += [as_problem(config, domain, fault) for fault in domain_faults(domain, now)]
+        problems += [as_problem(config, domain, fault) for fault in _rights(domain.key, identity)]
+    relay = config.submission.relay
+    if relay is not None and relay.ca_file is not None:
+        try:
+            read_authorities(relay.ca_file)
+        except BadPair as bad:
+            place = "[submission.relay] ca_file"
+            problems += [Problem(str(config.source), place, f'"{relay.ca_file}"', fault.reason) for fault in bad.faults]
+    return problems
+
+
+def domain_faults(domain: Domain, now: dt.datetime) -> list[Fault]:
+    """Everything wrong with a domain's pair."""
+    try:
+        pair = load_pair(domain.certificate, domain.key)
+        # Settings are told apart; here only what OpenSSL says of the pair counts.
+        make_context(pair, Tls())
+        return pair_faults(pair, domain.hosts, now)
+    except BadPair as bad:
+        return list(bad.faults)
+
+
+def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
+    """A fault in the administrator's words."""
+    value = fault.value or {"certificate": str(domain.certificate), "key": str(domain.key)}.get(fault.key, "")
+    place = f"{domain.place} {fault.key}"
+    return Problem(str(config.source), place, f'"{value}"', fault.reason, warning=fault.warning)
+
+
+def _rights(key: Path, identity: Identity) -> Iterator[Fault]:
+    """Who else can read a key, and whether the service can at the next reload."""
+    try:
+        status = os.stat(key)
+    except OSError:
+        return  # `load_pair` has said so.
+    if not identity.may(status, os.R_OK):
+        yield Fault("key", "cannot be read by the user that the service runs as")
+    if status.st_mode & stat.S_IRWXO:
+        yield Fault("key", "can be read or changed by every user of this machine", warning=True)
+    elif status.st_mode & stat.S_IRWXG and status.st_gid not in identity.gids | {0}:
+        yield Fault("key", "can be read or changed by a group that is not the service's", warning=True)

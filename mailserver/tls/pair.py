@@ -1,0 +1,251 @@
+"""A certificate with its chain and key: read once, judged, and kept as the octets that were judged.
+
+`load_pair` says everything that is wrong with two files. A fault that makes a pair useless is an error; one that a
+client will complain of while others work (dates, a life that phones refuse) is a warning, because a server that does
+not start after a reboot helps nobody.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from mailserver.types import Secret
+
+MAX_FILE: Final = 1 << 20
+"""Octets of a PEM file that are read at most."""
+
+MAX_DAYS: Final = 825
+"""Longest life that phones take, of certificates of private authorities too."""
+
+SOON: Final = dt.timedelta(days=7)
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+@frozen
+class Fault:
+    """One thing wrong with a pair."""
+
+    key: str
+    """The configuration's key it belongs to: "certificate", "key" or "hosts"."""
+    reason: str
+    warning: bool = False
+    value: str = ""
+    """What to show instead of the path: a host name."""
+
+
+class BadPair(Exception):
+    """A pair that cannot be served; `faults` says why."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.key} {fault.value} {fault.reason}".replace("  ", " ") for fault in faults))
+        self.faults = tuple(faults)
+
+
+@frozen
+class Pair:
+    """A certificate, its chain and its key, as read and found to belong together."""
+
+    chain_pem: bytes = field(repr=False)
+    """The certificate first, then its chain, as in the file."""
+    key_pem: Secret
+    names: tuple[str, ...]
+    """DNS names that it covers, lower case."""
+    not_before: dt.datetime
+    not_after: dt.datetime
+    """UTC."""
+    fingerprint: str
+    """SHA-256 of the certificate, hexadecimal."""
+    digest: bytes = field(repr=False)
+    """SHA-256 of all octets: two pairs with the same are served by one context."""
+    faults: tuple[Fault, ...] = ()
+    """Warnings that hold at any time; those of dates are in `date_faults`."""
+
+    def date_faults(self, now: dt.datetime) -> list[Fault]:
+        """What the clock says against it: warnings, for at the start an old certificate is better than none."""
+        if now >= self.not_after:
+            return [Fault("certificate", f"expired on {self.not_after:%Y-%m-%d}; clients refuse it", warning=True)]
+        if now < self.not_before:
+            return [Fault("certificate", f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC", warning=True)]
+        if now > self.not_after - SOON:
+            return [Fault("certificate", f"expires on {self.not_after:%Y-%m-%d}", warning=True)]
+        return []
+
+    def is_current(self, now: dt.datetime) -> bool:
+        """Do its dates allow it now?"""
+        return self.not_before <= now < self.not_after
+
+
+def load_pair(certificate: Path, key: Path) -> Pair:
+    """Read and judge two files. Raises: BadPair with every fault found."""
+    faults: list[Fault] = []
+    chain_pem = _read(certificate, "certificate", faults)
+    key_pem = _read(key, "key", faults)
+    chain = _certificates(chain_pem, faults) if chain_pem is not None else []
+    private = _private_key(key_pem, faults) if key_pem is not None else None
+    if chain:
+        faults += _judge(chain)
+        if private is not None and not _same_key(chain[0], private):
+            faults.append(Fault("key", "does not belong to the certificate"))
+    if not chain or private is None or not all(fault.warning for fault in faults):
+        raise BadPair([fault for fault in faults if not fault.warning])
+    assert chain_pem is not None
+    assert key_pem is not None
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(chain_pem + b"\0" + key_pem)
+    return Pair(
+        chain_pem,
+        Secret(key_pem),
+        _dns_names(chain[0]),
+        chain[0].not_valid_before_utc,
+        chain[0].not_valid_after_utc,
+        chain[0].fingerprint(hashes.SHA256()).hex(),
+        digest.finalize(),
+        tuple(faults),
+    )
+
+
+def covers(names: Iterable[str], host: str) -> bool:
+    """Is a host name, or `*.name`, covered by a certificate's names (RFC 6125 6.4.3: `*` is one whole label)?"""
+    _label, _dot, parent = host.partition(".")
+    return any(name in (host, f"*.{parent}") for name in names)
+
+
+def pair_faults(pair: Pair, hosts: Iterable[str], now: dt.datetime) -> list[Fault]:
+    """What is wrong with serving these hosts under that pair; a host that is not covered is an error."""
+    uncovered = [host for host in hosts if not covers(pair.names, host)]
+    known = ", ".join(pair.names[:5])
+    faults = [Fault("hosts", f"is not covered by the certificate, which names {known}", value=f) for f in uncovered]
+    return [*faults, *pair.faults, *pair.date_faults(now)]
+
+
+def read_authorities(path: Path) -> list[x509.Certificate]:
+    """The certificates of a file of authorities. Raises: BadPair."""
+    faults: list[Fault] = []
+    octets = _read(path, "certificate", faults)
+    found = _certificates(octets, faults) if octets is not None else []
+    if faults:
+        raise BadPair(faults)
+    return found
+
+
+def _read(path: Path, key: str, faults: list[Fault]) -> bytes | None:
+    try:
+        # O_NONBLOCK: a FIFO must not hold the start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as fault:
+        faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
+        return None
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            faults.append(Fault(key, "must be a regular file"))
+            return None
+        try:
+            octets = file.read(MAX_FILE + 1)
+        except OSError as fault:
+            faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
+            return None
+    if len(octets) > MAX_FILE:
+        faults.append(Fault(key, f"must be at most {MAX_FILE} octets"))
+        return None
+    return octets
+
+
+def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
+    if b"-----BEGIN CERTIFICATE-----" not in octets:
+        what = "a private key, not" if b"PRIVATE KEY-----" in octets else "not"
+        faults.append(Fault("certificate", f"is {what} a certificate in PEM"))
+        return []
+    try:
+        return x509.load_pem_x509_certificates(octets)
+    except ValueError:
+        faults.append(Fault("certificate", "holds a certificate that cannot be decoded"))
+        return []
+
+
+def _private_key(octets: bytes, faults: list[Fault]) -> PrivateKey | None:
+    if b"PRIVATE KEY-----" not in octets:
+        what = "a certificate, not" if b"BEGIN CERTIFICATE" in octets else "not"
+        faults.append(Fault("key", f"is {what} a private key in PEM"))
+        return None
+    try:
+        private = serialization.load_pem_private_key(octets, None)
+    except TypeError:
+        faults.append(Fault("key", "has a passphrase; there is nobody to type it"))
+        return None
+    except (ValueError, UnsupportedAlgorithm):
+        faults.append(Fault("key", "cannot be decoded"))
+        return None
+    if isinstance(private, rsa.RSAPrivateKey):
+        if private.key_size < 2048:
+            faults.append(Fault("key", f"is RSA of {private.key_size} bits; clients need at least 2048"))
+        return private
+    if isinstance(private, ec.EllipticCurvePrivateKey):
+        if private.curve.name not in ("secp256r1", "secp384r1"):
+            faults.append(Fault("key", f"is on the curve {private.curve.name}; clients know P-256 and P-384"))
+        return private
+    faults.append(Fault("key", "must be RSA or ECDSA; mail clients know nothing else"))
+    return None
+
+
+def _same_key(certificate: x509.Certificate, private: PrivateKey) -> bool:
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    try:
+        return certificate.public_key().public_bytes(*form) == private.public_key().public_bytes(*form)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
+    """Names, purpose, life and order; the first certificate is the server's."""
+    leaf = chain[0]
+    try:
+        extensions = leaf.extensions
+    except ValueError:
+        yield Fault("certificate", "has extensions that cannot be decoded")
+        return
+    if not _dns_names(leaf):
+        yield Fault("certificate", "has no subject alternative DNS name; clients look at nothing else")
+    try:
+        usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        yield Fault("certificate", "has no extended key usage serverAuth; Apple's clients ask for it", warning=True)
+    else:
+        if ExtendedKeyUsageOID.SERVER_AUTH not in usage and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usage:
+            yield Fault("certificate", "is not made for servers: extended key usage serverAuth is missing")
+    days = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days
+    if days > MAX_DAYS:
+        yield Fault("certificate", f"is valid for {days} days; phones refuse more than {MAX_DAYS}", warning=True)
+    for position in range(1, len(chain)):
+        if not _issued(chain[position - 1], chain[position]):
+            reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}"
+            yield Fault("certificate", reason, warning=True)
+            return
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))

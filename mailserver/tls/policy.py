@@ -1,0 +1,261 @@
+"""Which certificate is served under which name, now: built before use, replaced whole at a reload.
+
+`TlsPolicy` makes the OpenSSL connections of all listeners, implicit TLS and STARTTLS alike. What of a changed
+configuration cannot be served is refused for that host name alone, and its last good certificate stays.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Final, Literal, Protocol
+
+import attrs
+from attrs import frozen
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from mailserver.config.model import Config, Domain, Problem, Tls
+from mailserver.tls.certificates import check
+from mailserver.tls.contexts import (
+    ContextMap,
+    Serving,
+    UnrecognizedName,
+    make_base,
+    make_context,
+    parse_server_name,
+    quiet_refusals,
+    setting_faults,
+)
+from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults
+
+REFUSAL_INTERVAL: Final = 60.0
+"""Seconds in which refused names make one line of the log."""
+
+
+class Log(Protocol):
+    """Where events go: one line each; values are escaped by whoever writes it."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        """Write a line."""
+
+
+@frozen
+class Outcome:
+    """What became of one host name, or of the settings of [tls], at a reload."""
+
+    name: str
+    state: Literal["taken up", "unchanged", "removed", "refused"]
+    why: str = ""
+    """For "refused" what is wrong; else warnings, if any."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.state}{': ' if self.why else ''}{self.why}"
+
+
+@frozen
+class Certificate:
+    """One host name as `describe` tells it."""
+
+    host: str
+    domain: str
+    fingerprint: str
+    not_after: dt.datetime
+    is_default: bool
+
+
+class CannotServe(Exception):
+    """No policy can be made of a configuration; `problems` says why."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class TlsPolicy:
+    """The certificates in use. All calls are made on the reactor's thread.
+
+    Raises: CannotServe when a pair or setting is bad at the start, with all problems.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._log = log
+        self._seconds = seconds
+        self._now = now
+        self._refusals = 0
+        self._refusals_told = float("-inf")
+        self._tls = config.tls
+        if any(setting_faults(config.tls)):
+            raise CannotServe(_problems(config, []))
+        self._map, outcomes = build(config, config.tls, ContextMap(MappingProxyType({}), None), {}, now())
+        if any(outcome.state == "refused" for outcome in outcomes):
+            raise CannotServe(_problems(config, outcomes))
+        for outcome in outcomes:
+            if outcome.why:
+                log("TLS certificate", host=outcome.name, warning=outcome.why)
+        self._bases = [make_base(config.tls, self._choose)]
+        quiet_refusals()
+
+    # -- in a handshake ---------------------------------------------------------------------------------------------
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802, N803
+        """A server's connection; Twisted calls this for implicit TLS and STARTTLS."""
+        connection = SSL.Connection(self._bases[-1], None)
+        connection.set_app_data(tlsProtocol)
+        return connection
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """OpenSSL's callback, with and without a name. May raise UnrecognizedName and nothing else."""
+        raw = connection.get_servername()
+        found = self._map.find(parse_server_name(raw)) if raw else self._map.default
+        if found is None and raw and self._tls.unknown_name == "refuse":
+            self._refused(raw)
+            raise UnrecognizedName
+        found = found or self._map.default
+        if found is None:
+            raise UnrecognizedName
+        connection.set_context(found.context)
+
+    def _refused(self, raw: bytes) -> None:
+        """One line at most every REFUSAL_INTERVAL: a scanner must not fill the log."""
+        self._refusals += 1
+        now = self._seconds()
+        if now - self._refusals_told >= REFUSAL_INTERVAL:
+            # Bytes have no control characters when shown.
+            self._log("TLS server name refused", name=repr(raw[:255])[2:-1], refusals=self._refusals)
+            self._refusals_told, self._refusals = now, 0
+
+    # -- after it ---------------------------------------------------------------------------------------------------
+
+    def server_name(self, connection: SSL.Connection) -> str | None:
+        """The name that a client asked for, lower case; None without one. Any name it sent, ours or not."""
+        return parse_server_name(connection.get_servername())
+
+    def domain_of(self, server_name: str | None) -> str | None:
+        """The mail domain to which a server name belongs, for logins without a domain."""
+        found = self._map.find(server_name)
+        return found.domain if found else None
+
+    # -- changes ----------------------------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> list[Outcome]:
+        """Take up what can be served of a changed configuration; for the rest the last good one stays.
+
+        Connections that exist go on as they are. Raises nothing.
+        """
+        tls, old = config.tls, self._tls
+        outcomes: list[Outcome] = []
+        contexts = {serving.pair.digest: serving.context for serving in self._map.all()}
+        if _base_settings(tls) != _base_settings(old):
+            faults = [f"{key} {why}" for key, _value, why in setting_faults(tls)]
+            if faults:
+                outcomes.append(Outcome("[tls]", "refused", "; ".join(faults)))
+                tls = Tls(tls.default, tls.unknown_name, *_base_settings(old))
+            else:
+                # The old base stays: handshakes are under way on it. Its tickets resume no more.
+                self._bases.append(make_base(tls, self._choose))
+                contexts = {}
+                outcomes.append(Outcome("[tls]", "taken up"))
+        self._map, of_hosts = build(config, tls, self._map, contexts, self._now())
+        self._tls = tls
+        return outcomes + of_hosts
+
+    # -- for people -------------------------------------------------------------------------------------------------
+
+    def describe(self) -> list[Certificate]:
+        """What is served, by host name."""
+        return [
+            Certificate(
+                serving.host,
+                serving.domain,
+                serving.pair.fingerprint,
+                serving.pair.not_after,
+                self._map.default is not None and serving.host == self._map.default.host,
+            )
+            for _host, serving in sorted(self._map.by_host.items())
+        ]
+
+
+def build(
+    config: Config, tls: Tls, old: ContextMap, contexts: dict[bytes, SSL.Context], now: dt.datetime
+) -> tuple[ContextMap, list[Outcome]]:
+    """The map of a configuration, and what became of each host; `contexts` are those to use again, by digest."""
+
+    def context_of(pair: Pair) -> SSL.Context:
+        if pair.digest not in contexts:
+            contexts[pair.digest] = make_context(pair, tls)
+        return contexts[pair.digest]
+
+    by_host: dict[str, Serving] = {}
+    outcomes = []
+    hosts = [host for domain in config.domains for host in domain.hosts]
+    for domain in config.domains:
+        pair, faults = _judged(domain, now, context_of)
+        for host in domain.hosts:
+            last = old.by_host.get(host)
+            why = _objection(host, pair, faults, last, now)
+            served = last.pair if why and last is not None else None if why else pair
+            if served is not None:
+                by_host[host] = Serving(host, domain.name, served, context_of(served))
+            if why:
+                outcomes.append(Outcome(host, "refused", why))
+            else:
+                same = last is not None and pair is not None and last.pair.digest == pair.digest
+                warnings = "; ".join(fault.reason for fault in faults if fault.warning)
+                outcomes.append(Outcome(host, "unchanged" if same else "taken up", warnings))
+    outcomes += [Outcome(host, "removed") for host in old.by_host if host not in hosts]
+    wanted = default_host(config)
+    default = by_host.get(wanted)
+    if default is None and old.default is not None:
+        # Clients without a name must not be turned away for a bad new file.
+        default = attrs.evolve(old.default, context=context_of(old.default.pair))
+        outcomes.append(Outcome("[tls] default", "refused", f"{wanted or 'no host'} cannot be served; the last stays"))
+    return ContextMap(MappingProxyType(by_host), default), outcomes
+
+
+def default_host(config: Config) -> str:
+    """The host whose certificate is served without a name: the configured one, else the first of all."""
+    return config.tls.default or next((host for domain in config.domains for host in domain.hosts), "")
+
+
+def _base_settings(tls: Tls) -> tuple[Literal["1.2", "1.3"], str, str]:
+    """What belongs to the base context, and so to all names."""
+    return (tls.minimum_version, tls.ciphers, tls.groups)
+
+
+def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
+    """Why the start is refused: in the words of the check, or if that finds nothing by now, in those of the build."""
+    found = [problem for problem in check(config) if not problem.warning]
+    return found or [Problem(str(config.source), "", outcome.name, outcome.why) for outcome in outcomes if outcome.why]
+
+
+def _judged(
+    domain: Domain, now: dt.datetime, context_of: Callable[[Pair], SSL.Context]
+) -> tuple[Pair | None, list[Fault]]:
+    try:
+        pair = load_pair(domain.certificate, domain.key)
+        context_of(pair)
+    except BadPair as bad:
+        return None, list(bad.faults)
+    return pair, pair_faults(pair, domain.hosts, now)
+
+
+def _objection(host: str, pair: Pair | None, faults: list[Fault], last: Serving | None, now: dt.datetime) -> str:
+    """Why a host cannot be served under a new pair, or "". Faults of other hosts of the domain do not count."""
+    against = [f"{fault.key} {fault.reason}" for fault in faults if not fault.warning and fault.value in ("", host)]
+    if pair is not None and not pair.is_current(now) and last is not None and last.pair.is_current(now):
+        # Better the one that clients still take.
+        against += [fault.reason for fault in pair.date_faults(now)]
+    return "; ".join(against)
