@@ -9,6 +9,7 @@ from mailserver.imap.commands import (
     capability,
     copy,
     expunge,
+    fetch,
     idle,
     list,  # noqa: A004 - the command's name
     mailboxes,
@@ -26,6 +27,7 @@ FAMILIES = (
     status,
     append,
     expunge,
+    fetch,
     store,
     copy,
     idle,

@@ -166,12 +166,12 @@ class Framer:
         if end < 0:
             self._scanned = len(buffer)
             if len(buffer) > room + 1:
-                return self._refuse("line too long")
+                return self._refuse("line too long", head=room + 2)
             return NEED_DATA
         if end > room + 1:
-            return self._refuse("line too long")
+            return self._refuse("line too long", head=room + 2)
         if end == 0 or buffer[end - 1] != 0x0D:
-            return self._refuse("bare LF: lines end with CRLF", consume=end + 1)
+            return self._refuse("bare LF: lines end with CRLF", head=end + 1, consume=end + 1)
         data = bytes(buffer[: end - 1])
         del buffer[: end + 1]
         self._scanned = 0
@@ -203,13 +203,13 @@ class Framer:
         self._literal -= len(data)
         return LiteralData(data)
 
-    def _refuse(self, reason: str, consume: int = 0) -> LineRefused:
-        head = bytes(self._buffer[:_HEAD])
+    def _refuse(self, reason: str, *, head: int, consume: int = 0) -> LineRefused:
+        kept = bytes(self._buffer[: min(head, _HEAD)])
         del self._buffer[:consume]
         self._swallowed = consume
         self._scanned = 0
         self._state = _State.DISCARD_LINE
-        return LineRefused(head, reason)
+        return LineRefused(kept, reason)
 
     def _discard_line(self) -> bool:
         """Drop octets up to the end of the line; False if it has not come yet."""

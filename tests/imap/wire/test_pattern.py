@@ -1,0 +1,29 @@
+"""LIST patterns (RFC 3501 6.3.8) against the plain recursive meaning of the wildcards."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailserver.imap.wire.pattern import Pattern
+
+
+def meant(pattern: str, name: str) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] in "*%":
+        return meant(pattern[1:], name) or bool(
+            name and (pattern[0] == "*" or name[0] != "/") and meant(pattern, name[1:])
+        )
+    return bool(name) and pattern[0] == name[0] and meant(pattern[1:], name[1:])
+
+
+@given(st.text("ab/*%", max_size=8), st.text("ab/", max_size=8))
+def test_wildcards(pattern: str, name: str) -> None:
+    assert Pattern(pattern, "/").matches(name) == meant(pattern, name)
+
+
+def test_many_wildcards_end_soon() -> None:
+    """A backtracking matcher would not end in this universe's time."""
+    assert not Pattern("*a" * 500 + "b", "/").matches("a" * 1000)
+    assert Pattern("%a" * 500, "/").matches("a" * 1000)
