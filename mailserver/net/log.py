@@ -37,3 +37,8 @@ def event_line(event: str, info: ConnectionInfo, user: str | None, fields: dict[
         words.append(f"user={escape(user)}")
     words.extend(f"{key}={escape(value)}" for key, value in fields.items())
     return " ".join(words)
+
+
+def plain_line(event: str, fields: dict[str, object]) -> str:
+    """A line that belongs to no connection."""
+    return " ".join([event, *(f"{key}={escape(value)}" for key, value in fields.items())])

@@ -1,0 +1,52 @@
+"""Child processes on Twisted's reactor, as `auth.hashing` wants them: bytes in, bytes out, told when they end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IReactorProcess
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from mailserver.auth.hashing import Child, ChildEvents
+
+
+class _Child(ProcessProtocol):
+    def __init__(self, events: ChildEvents) -> None:
+        self._events = events
+        self._alive = True
+
+    def write(self, data: bytes) -> None:
+        """To its standard input; dropped once it is dead."""
+        if self._alive and self.transport is not None:
+            self.transport.write(data)
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens if it is dead."""
+        if self._alive and self.transport is not None:
+            self.transport.signalProcess("KILL")
+
+    def outReceived(self, data: bytes) -> None:
+        """Its answer."""
+        self._events.received(data)
+
+    def processEnded(self, reason: Failure) -> None:
+        """It is dead and its pipes are closed."""
+        self._alive = False
+        self._events.ended("it stopped" if reason.check(ProcessDone) else reason.getErrorMessage())
+
+
+class ProcessSpawner:
+    """Starts processes with pipes at 0 and 1, and the server's own standard error. An `auth.hashing.Spawner`."""
+
+    def __init__(self, reactor: IReactorProcess) -> None:
+        self._reactor = reactor
+
+    def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], events: ChildEvents) -> Child:
+        """Start it by exec. Raises: OSError."""
+        child = _Child(events)
+        descriptors: Any = {0: "w", 1: "r", 2: 2}
+        self._reactor.spawnProcess(child, arguments[0], list(arguments), env=dict(environment), childFDs=descriptors)
+        return child

@@ -1,0 +1,123 @@
+"""Foreign changes poke the mailbox they touch: real inotify, the reactor's clock in the test's hand."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from mailserver.notify.watcher import LOOK_TIME, SETTLE_TIME, Watcher
+
+
+class Reactor:
+    """Keeps the reader; the test lets it read."""
+
+    def __init__(self) -> None:
+        self.readers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.remove(reader)
+
+    def turn(self) -> None:
+        for reader in tuple(self.readers):
+            while select.select([reader.fileno()], [], [], 0.2)[0]:
+                reader.doRead()
+
+
+class Mailbox:
+    def __init__(self, path: Path) -> None:
+        self.watched_paths = (str(path / "cur"), str(path / "new"))
+        for each in self.watched_paths:
+            os.makedirs(each)
+
+
+class Live:
+    """Stands for a LiveMailbox: remembers its pokes."""
+
+    def __init__(self, path: Path) -> None:
+        self.mailbox = Mailbox(path)
+        self.pokes: list[list[str] | None] = []
+
+    def poked(self, names: Collection[str] | None = None) -> None:
+        self.pokes.append(None if names is None else sorted(names))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Any:
+    reactor, clock = Reactor(), Clock()
+    watcher = Watcher(reactor, clock)
+    watcher.start()
+    yield reactor, clock, watcher, Live(tmp_path / "a"), Live(tmp_path / "b"), tmp_path
+    watcher.stop()
+    assert reactor.readers == []
+
+
+def test_a_delivery_pokes_its_mailbox_with_the_name_and_settles_later(world: Any) -> None:
+    reactor, clock, watcher, first, second, path = world
+    watcher.watch(first)
+    watcher.watch(second)
+    (path / "msg").write_bytes(b"x")
+    os.rename(path / "msg", path / "a/new/1.M1.host")
+    reactor.turn()
+    assert first.pokes == [["1.M1.host"]]
+    assert second.pokes == []
+    clock.advance(SETTLE_TIME)
+    assert first.pokes == [["1.M1.host"], None]
+
+
+def test_renames_and_removals_are_told(world: Any) -> None:
+    reactor, _clock, watcher, first, _second, path = world
+    (path / "a/cur/1.host:2,").write_bytes(b"x")
+    watcher.watch(first)
+    os.rename(path / "a/cur/1.host:2,", path / "a/cur/1.host:2,S")
+    os.unlink(path / "a/cur/1.host:2,S")
+    reactor.turn()
+    assert first.pokes == [["1.host:2,"], ["1.host:2,S"], ["1.host:2,S"]]
+
+
+def test_nothing_is_told_once_unwatched(world: Any) -> None:
+    reactor, clock, watcher, first, _second, path = world
+    watcher.watch(first)
+    (path / "a/new/1.host").write_bytes(b"x")
+    reactor.turn()
+    watcher.unwatch(first)
+    before = list(first.pokes)
+    (path / "a/new/2.host").write_bytes(b"x")
+    reactor.turn()
+    clock.advance(SETTLE_TIME * 2)
+    assert first.pokes == before
+
+
+def test_a_directory_that_goes_does_not_end_the_watching_of_others(world: Any) -> None:
+    reactor, _clock, watcher, first, second, path = world
+    watcher.watch(first)
+    watcher.watch(second)
+    os.rmdir(path / "a/new")
+    reactor.turn()
+    assert None in first.pokes
+    (path / "b/new/1.host").write_bytes(b"x")
+    reactor.turn()
+    assert second.pokes == [["1.host"]]
+
+
+def test_every_watched_mailbox_is_looked_at_from_time_to_time(world: Any) -> None:
+    _reactor, clock, watcher, first, _second, _path = world
+    watcher.watch(first)
+    clock.advance(LOOK_TIME)
+    assert first.pokes == [None]
+
+
+def test_a_missing_directory_leaves_the_regular_looks(world: Any) -> None:
+    _reactor, clock, watcher, first, _second, path = world
+    os.rmdir(path / "a/new")
+    watcher.watch(first)
+    clock.advance(LOOK_TIME)
+    assert first.pokes == [None]
