@@ -62,10 +62,22 @@ class IHashedPasswords(Interface):
     """Optional: the back end holds hashes and lets the service check them in its process pool."""
 
     def password_hash(user: User) -> str | None:
-        """The stored entry with its scheme, `{ARGON2ID}$argon2id$...`; None for a user without a password."""
+        """The stored entry with its scheme, `{ARGON2ID}$argon2id$...`.
+
+        None: this user cannot log in (disabled, say). "": this back end lists the user and leaves the password to
+        those that provide IPasswordsOnly.
+        """
 
     def typical_hash() -> str | None:
         """A dummy of the scheme and cost that most entries have, checked for unknown users; None if there is none."""
+
+
+class IPasswordsOnly(Interface):
+    """Optional: the back end verifies passwords and cannot tell whether a user exists; `find_user` answers None.
+
+    Its `verify_password` is asked for users that another back end lists without a password; and, where no back end
+    of the configuration lists users, for every name as it was given. LMTP then knows no user.
+    """
 
 
 class IReloadable(Interface):
