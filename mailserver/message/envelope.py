@@ -18,6 +18,8 @@ ENVELOPE_FIELDS: Final = frozenset(
     {b"date", b"subject", b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"in-reply-to", b"message-id"}
 )
 
+_ADDRESS_FIELDS: Final = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
+
 _SIMPLE: Final = re.compile(
     rb"\s*+(?:\"([^\"\\\r\n\0]*+)\"\s*+<|((?:[\w.!#$%&'*+/=?^`{|}~-]++[ \t]*+)*+)<)?+"
     rb"([\w.!#$%&'*+/=?^`{|}~-]++)@([\w.!#$%&'*+/=?^`{|}~-]++|\[[\w.:]*+\])(>?)\s*+(,|$)"
@@ -85,6 +87,7 @@ class _AddressReader:
         """Tokens outside <>, with b" " for white space."""
         self._comment: bytes | None = None
         self._angle: list[bytes] | None = None
+        self._name: bytes | None = None
 
     def read(self) -> list[Address]:
         while self._at < len(self._tokens):
@@ -137,12 +140,13 @@ class _AddressReader:
             elif not token.isspace():
                 angle.append(token)
         if self._angle is None:
-            self._angle = angle
+            # What stands behind it is no part of the name.
+            self._angle, self._name = angle, _phrase(self._words)
 
     def _finish(self) -> None:
         """The address whose tokens were read, if there were any."""
         if self._angle is not None:
-            self._addresses.append(_angle_address(_phrase(self._words) or self._comment, self._angle))
+            self._addresses.append(_angle_address(self._name or self._comment, self._angle))
         elif any(word != b" " for word in self._words):
             self._addresses.append(_bare_address(self._comment, self._words))
         self._clear()
@@ -179,8 +183,31 @@ def _bare_address(comment: bytes | None, words: list[bytes]) -> Address:
         if text is not None and b" " not in text:
             return Address(comment, None, text, NO_DOMAIN)
         return Address(text, None, NO_MAILBOX, NO_DOMAIN)
-    mailbox, host = _local_and_domain([word for word in words if word != b" "])
-    return Address(comment, None, mailbox, host)
+    # The words around the first "@" that no white space parts from it; white space beside "@" and "." is none (4.4).
+    at = words.index(b"@")
+    first = _reach(words, at, -1)
+    last = _reach(words, at, 1)
+    mailbox, host = _local_and_domain([word for word in words[first : last + 1] if word != b" "])
+    return Address(_phrase(words[:first]) or comment, None, mailbox, host)
+
+
+def _reach(words: list[bytes], at: int, step: int) -> int:
+    """The last place, in that direction, that belongs to the address whose "@" stands at `at`."""
+    place = at
+    joined = True
+    while 0 <= place + step < len(words):
+        word = words[place + step]
+        if word != b" ":
+            inner, outer = (word[:1], word[-1:]) if step > 0 else (word[-1:], word[:1])
+            if not joined and inner not in b".@":
+                break
+            joined = outer in b".@"
+        elif not joined:
+            following = words[place + 2 * step] if 0 <= place + 2 * step < len(words) else b" "
+            if following != b"@" and (following[:1] if step > 0 else following[-1:]) != b".":
+                break
+        place += step
+    return place
 
 
 def _local_and_domain(tokens: list[bytes]) -> tuple[bytes, bytes]:
@@ -199,6 +226,14 @@ def render_addresses(addresses: list[Address]) -> bytes:
         name, route = nstring(address.name), nstring(address.route)
         out.append(b"(%b %b %b %b)" % (name, route, nstring(address.mailbox), nstring(address.host)))
     return b"(%b)" % b"".join(out)
+
+
+def add_field(fields: dict[bytes, bytes], name: bytes, value: bytes) -> None:
+    """Note a field for `render_envelope`. Addresses of repeated fields are told together; of others the first counts."""
+    if name not in fields:
+        fields[name] = value
+    elif name in _ADDRESS_FIELDS:
+        fields[name] += b"," + value
 
 
 def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mailserver.message.dates import sent_day
-from mailserver.message.envelope import ENVELOPE_FIELDS, nstring, render_envelope
+from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
 from mailserver.message.headers import iterate_fields, parse_disposition, strip_comments, unfold
 from mailserver.message.structure import Part, parse_structure
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT, Summary
@@ -23,7 +23,7 @@ def summarise(source: bytes) -> Summary:
     room = KEPT_LIMIT
     for name, value, start, end in iterate_fields(source, 0, root.body):
         if name in ENVELOPE_FIELDS:
-            fields.setdefault(name, value)
+            add_field(fields, name, value)
         if name in KEPT:
             room -= end - start
             if room >= 0:
@@ -49,7 +49,7 @@ def message_envelope(source: bytes, part: Part) -> bytes:
     fields: dict[bytes, bytes] = {}
     for name, value, _, _ in iterate_fields(source, part.start, part.body):
         if name in ENVELOPE_FIELDS:
-            fields.setdefault(name, value)
+            add_field(fields, name, value)
     return render_envelope(fields)
 
 
@@ -63,8 +63,7 @@ def render_structure(source: bytes, part: Part, *, extended: bool) -> bytes:
         return b"(%b %b %b)" % (head, _parameters(part.parameters), _extension(part))
     size = part.end - part.body
     head = b"%b %b %b %b %b %b %d" % (
-        nstring(part.type),
-        nstring(part.subtype),
+        *_type(part),
         _parameters(part.parameters),
         _field(part, b"id"),
         _field(part, b"description"),
@@ -83,6 +82,12 @@ def render_structure(source: bytes, part: Part, *, extended: bool) -> bytes:
     if not extended:
         return b"(%b)" % head
     return b"(%b %b %b)" % (head, _field(part, b"md5"), _extension(part))
+
+
+def _type(part: Part) -> tuple[bytes, bytes]:
+    if part.message is not None:
+        return b'"message"', b'"rfc822"'
+    return nstring(part.type), nstring(part.subtype)
 
 
 def _extension(part: Part) -> bytes:

@@ -33,6 +33,8 @@ _CONTENT_FIELD: Final = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )  # fmt: skip
 
+_CHARSET: Final = re.compile(rb"charset(?:\*|$)", re.IGNORECASE)
+
 Parameters = tuple[tuple[bytes, bytes], ...]
 _ASCII: Final[Parameters] = ((b"charset", b"us-ascii"),)
 
@@ -50,6 +52,7 @@ class Part:
         self.subtype = b"plain"
         """Both as they stand in the message; compare them in lower case."""
         self.parameters: Parameters = _ASCII
+        """As they stand; text without a charset has US-ASCII added (RFC 2045 5.2)."""
         self.fields: dict[bytes, bytes] = {}
         """Content fields, first of each: lower-case name without "content-", to the value as it stands."""
         self.children: list[Part] = []
@@ -63,9 +66,9 @@ class Part:
 
     @property
     def encoding(self) -> bytes:
-        """Content-Transfer-Encoding in lower case, "7bit" where there is none."""
+        """Content-Transfer-Encoding as it stands, without comments; "7bit" where there is none (RFC 2045 6.1)."""
         value = self.fields.get(b"transfer-encoding")
-        return (strip_comments(unfold(value)).strip().lower() or b"7bit") if value is not None else b"7bit"
+        return (strip_comments(unfold(value)).strip() or b"7bit") if value is not None else b"7bit"
 
 
 class _Level:
@@ -248,6 +251,8 @@ def _read_content_fields(source: bytes, part: Part, *, digest: bool) -> None:
     parsed = parse_content_type(value) if value is not None else None
     if parsed is not None:
         part.type, part.subtype, part.parameters = parsed
+        if part.type.lower() == b"text" and not any(_CHARSET.match(name) for name, _ in part.parameters):
+            part.parameters += _ASCII
     elif digest and value is None:
         # RFC 2046 5.1.5.
         part.type, part.subtype, part.parameters = b"message", b"rfc822", ()

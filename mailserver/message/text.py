@@ -56,7 +56,7 @@ def body_text(source: bytes) -> str:
 
 def part_text(source: bytes, part: Part) -> str:
     """A text part's body, decoded; see above for HTML."""
-    data = decode_transfer(source[part.body : part.end], part.encoding)
+    data = decode_transfer(source[part.body : part.end], part.encoding.lower())
     text = decode_text(data, parameter(part.parameters, b"charset"))
     if part.subtype.lower() == b"html" and ("&" in text or "<" in text):
         visible = html.unescape(_HUGE_REFERENCE.sub("\ufffd", _TAG.sub("", text)))
