@@ -201,8 +201,8 @@ def _wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], bo
     nap = 0.0005
     while not attempt():
         late = time.monotonic() >= deadline
-        if cleared() and not late:
-            continue
+        if cleared() and attempt():
+            return
         if late:
             raise InUse
         # Random, so that waiters do not march in step.

@@ -163,7 +163,7 @@ def test_an_append_behind_a_list_torn_at_any_byte(path, cut):
     assert before.damaged == (BODY[cut - 1 : cut] != b"\n")
     uidlist.append(path, [(26000, "new")])
     after = uidlist.read(path)
-    assert list(after.entries.values()) == [25006, 25017, 25021][:whole] + [26000]
+    assert list(after.entries.values()) == [*[25006, 25017, 25021][:whole], 26000]
     assert not after.damaged
 
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import errno
+import os
+
+from mailserver.store.maildir import ballast
+
+
+def test_it_takes_space_and_gives_it_back(tmp_path):
+    root = str(tmp_path)
+    assert ballast.ensure(root)
+    status = os.stat(tmp_path / "mailserver-ballast")
+    assert status.st_size == 4 << 20
+    assert status.st_blocks * 512 >= 4 << 20, "not a hole"
+    assert ballast.ensure(root)
+    assert ballast.release(root)
+    assert not ballast.release(root)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_half_made_one_is_made_anew(tmp_path):
+    (tmp_path / "mailserver-ballast").write_bytes(b"x")
+    assert ballast.ensure(str(tmp_path))
+    assert os.stat(tmp_path / "mailserver-ballast").st_size == 4 << 20
+
+
+def test_a_full_disk_is_no_error(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert not ballast.ensure(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+    assert not ballast.ensure(str(tmp_path / "none"))
+
+
+def test_it_waits_until_there_is_room_for_more(tmp_path, monkeypatch):
+    real = os.statvfs(tmp_path)
+    low = os.statvfs_result([*real[:4], (11 << 20) // real.f_frsize, *real[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda _path: low)
+    assert not ballast.ensure(str(tmp_path))
+    assert os.listdir(tmp_path) == []

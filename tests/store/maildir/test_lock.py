@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mailserver.errors import InUse
+from mailserver.store.maildir import lock
+from mailserver.store.maildir.lock import AccountLock
+
+HOST = socket.gethostname()
+HOLDER = """
+import sys, time
+from mailserver.store.maildir.lock import AccountLock, take_dotlock
+with AccountLock(sys.argv[1]):
+    if len(sys.argv) > 2:
+        take_dotlock(sys.argv[2])
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+COUNTER = """
+import sys
+from mailserver.store.maildir.lock import AccountLock, dotlock
+root, rounds = sys.argv[1], int(sys.argv[2])
+for _ in range(rounds):
+    with AccountLock(root, 60), dotlock(root + "/dovecot-uidlist.lock", 60):
+        with open(root + "/count", "r+") as file:
+            number = int(file.read() or 0)
+            file.seek(0)
+            file.write(str(number + 1))
+"""
+
+
+def start(code, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "dovecot-uidlist.lock")
+
+
+def put(path, text, age=0.0):
+    with open(path, "w") as file:
+        file.write(text)
+    os.utime(path, (time.time() - age, time.time() - age))
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_lock_keeps_another_process_out_until_it_dies(tmp_path):
+    holder = start(HOLDER, str(tmp_path))
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(InUse), AccountLock(str(tmp_path), 0.05):
+        pass
+    holder.kill()
+    holder.wait()
+    with AccountLock(str(tmp_path), 0.05):
+        pass
+    assert os.listdir(tmp_path) == ["mailserver-lock"], "it is never deleted"
+
+
+def test_the_lock_keeps_another_thread_out(tmp_path):
+    refused = []
+
+    def other():
+        try:
+            with AccountLock(str(tmp_path), 0.05):
+                pass
+        except InUse:
+            refused.append(True)
+
+    with AccountLock(str(tmp_path)) as held:
+        assert held.held
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert refused == [True]
+    assert not held.held
+    with held:
+        pass
+
+
+def test_it_is_free_after_an_exception(tmp_path):
+    with pytest.raises(ZeroDivisionError), AccountLock(str(tmp_path)):
+        _ = 1 / 0
+    with AccountLock(str(tmp_path), 0):
+        pass
+
+
+def test_a_waiter_gets_it_when_it_is_free(tmp_path):
+    entered = threading.Event()
+
+    def other():
+        with AccountLock(str(tmp_path)):
+            entered.set()
+
+    with AccountLock(str(tmp_path)):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not entered.wait(0.05)
+    assert entered.wait(10)
+    thread.join()
+
+
+def test_two_processes_exclude_each_other(tmp_path):
+    (tmp_path / "count").write_text("0")
+    processes = [start(COUNTER, str(tmp_path), "60") for _ in range(2)]
+    for process in processes:
+        process.stdin.close()
+        process.stdout.close()
+        assert process.wait(60) == 0
+    assert (tmp_path / "count").read_text() == "120"
+    assert sorted(os.listdir(tmp_path)) == ["count", "mailserver-lock"]
+
+
+def test_a_dotlock_holds_pid_and_host_and_goes(path):
+    with lock.dotlock(path):
+        with open(path) as file:
+            assert file.read() == f"{os.getpid()}:{HOST}"
+        assert os.listdir(os.path.dirname(path)) == ["dovecot-uidlist.lock"]
+    assert os.listdir(os.path.dirname(path)) == []
+
+
+def test_that_of_a_living_process_is_waited_for(path):
+    put(path, f"{os.getppid()}:{HOST}")
+    with pytest.raises(InUse), lock.dotlock(path, 0.05):
+        pass
+    with open(path) as file:
+        assert file.read() == f"{os.getppid()}:{HOST}"
+    assert os.listdir(os.path.dirname(path)) == ["dovecot-uidlist.lock"]
+
+
+def test_that_of_a_killed_process_is_removed_at_once(tmp_path, path):
+    holder = start(HOLDER, str(tmp_path), path)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(InUse):
+        lock.take_dotlock(path, 0.02)
+    holder.kill()
+    holder.wait()
+    with lock.dotlock(path, 0):
+        pass
+
+
+def test_a_dead_pid_and_our_own_are_stale(path):
+    for pid in (dead_pid(), os.getpid()):
+        put(path, f"{pid}:{HOST}")
+        with lock.dotlock(path, 0):
+            pass
+
+
+def test_a_process_that_started_later_does_not_hold_it(path, monkeypatch):
+    put(path, f"{os.getppid()}:{HOST}")
+    made = os.lstat(path).st_ctime
+    monkeypatch.setattr(lock, "_process_start", lambda _pid: made + 5)
+    with lock.dotlock(path, 0):
+        pass
+    put(path, f"{os.getppid()}:{HOST}")
+    monkeypatch.setattr(lock, "_process_start", lambda _pid: made - 5)
+    with pytest.raises(InUse), lock.dotlock(path, 0):
+        pass
+
+
+def test_the_start_of_a_process_is_known():
+    before = time.time()
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = lock._process_start(process.pid)
+    assert started is not None
+    assert before - 1 < started < time.time() + 1
+    process.communicate(b"\n")
+    assert lock._process_start(dead_pid()) is None
+
+
+@pytest.mark.parametrize("text", ["1:elsewhere.example.test", "", "x", "99999999999999:" + HOST, "-1:" + HOST])
+def test_any_other_is_stale_only_after_two_minutes_without_change(path, monkeypatch, text):
+    put(path, text)
+    with pytest.raises(InUse), lock.dotlock(path, 0.02):
+        pass
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 119)
+    with pytest.raises(InUse), lock.dotlock(path, 0.02):
+        pass
+    monkeypatch.setattr(time, "time", lambda: now + 121)
+    with lock.dotlock(path, 0):
+        pass
+
+
+def test_a_list_that_changes_keeps_the_lock_alive(path, monkeypatch):
+    put(path, "1:elsewhere.example.test")
+    now = time.time()
+    put(path.removesuffix(".lock"), "3")
+    os.utime(path.removesuffix(".lock"), (now + 100, now + 100))
+    monkeypatch.setattr(time, "time", lambda: now + 150)
+    with pytest.raises(InUse), lock.dotlock(path, 0.02):
+        pass
+
+
+def test_a_fresh_lock_made_between_look_and_removal_is_given_back(path, monkeypatch):
+    put(path, f"{dead_pid()}:{HOST}")
+    real = lock.is_stale
+
+    def slow(path, status):
+        found = real(path, status)
+        os.rename(path, path + ".kept")
+        put(path, f"{os.getppid()}:{HOST}")
+        return found
+
+    monkeypatch.setattr(lock, "is_stale", slow)
+    assert lock.remove_if_stale(path)
+    with open(path) as file:
+        assert file.read() == f"{os.getppid()}:{HOST}"
+
+
+def test_a_lock_that_others_took_over_is_not_removed(path):
+    mine = lock.take_dotlock(path)
+    os.rename(path, path + ".kept")
+    put(path, "1:elsewhere.example.test")
+    lock.release_dotlock(path, mine)
+    assert os.path.exists(path)
+
+
+def test_several_are_taken_in_path_order_and_all_given_back(tmp_path, monkeypatch):
+    taken = []
+    real = lock.take_dotlock
+    monkeypatch.setattr(lock, "take_dotlock", lambda path, wait: (taken.append(path), real(path, wait))[1])
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+    with lock.dotlocks([str(tmp_path / "b"), str(tmp_path / "a"), str(tmp_path / "b")]):
+        pass
+    assert taken == [str(tmp_path / "a/dovecot-uidlist.lock"), str(tmp_path / "b/dovecot-uidlist.lock")]
+    put(str(tmp_path / "b/dovecot-uidlist.lock"), f"{os.getppid()}:{HOST}")
+    with pytest.raises(InUse), lock.dotlocks([str(tmp_path / "a"), str(tmp_path / "b")], 0.02):
+        pass
+    assert os.listdir(tmp_path / "a") == []
+
+
+def test_a_mailbox_that_is_gone_has_no_lock(tmp_path):
+    with pytest.raises(FileNotFoundError), lock.dotlock(str(tmp_path / "none/dovecot-uidlist.lock")):
+        pass
