@@ -51,10 +51,10 @@ class Section:
 
     @property
     def label(self) -> bytes:
-        """As the answer repeats it (RFC 3501 7.4.2)."""
+        """As the answer repeats it, in capitals (RFC 3501 7.4.2)."""
         inside = ".".join([*map(str, self.numbers), *([self.text] if self.text else [])]).encode("ascii")
         if self.names:
-            names = b" ".join([name if _ATOM.match(name) else string(name) for name in self.names])
+            names = b" ".join([name.upper() if _ATOM.match(name) else string(name) for name in self.names])
             inside = b"%b (%b)" % (inside, names)
         origin = b"<%d>" % self.partial[0] if self.partial else b""
         return b"[%b]%b" % (inside, origin)
@@ -177,14 +177,16 @@ class OpenMessage:
 
 
 def select_fields(header: bytes, section: Section) -> bytes:
-    """HEADER.FIELDS and HEADER.FIELDS.NOT: lines of the fields in the order of the message, and an empty line."""
+    """HEADER.FIELDS: those fields in the order of the message, and an empty line. HEADER.FIELDS.NOT: all the rest."""
     wanted = section.fields
-    negated = section.text == "HEADER.FIELDS.NOT"
-    lines = [
-        header[start:end]
-        for name, _, start, end in iterate_fields(header, 0, len(header))
-        if (name in wanted) is not negated
-    ]
+    found = [
+        (start, end) for name, _, start, end in iterate_fields(header, 0, len(header)) if name in wanted
+    ]  # fmt: skip
+    if section.text == "HEADER.FIELDS.NOT":
+        starts = [0, *(end for _, end in found)]
+        ends = [*(start for start, _ in found), len(header)]
+        return b"".join([header[start:end] for start, end in zip(starts, ends, strict=True)])
+    lines = [header[start:end] for start, end in found]
     if lines and not lines[-1].endswith(b"\n"):
         lines.append(b"\r\n")
     lines.append(b"\r\n")

@@ -518,7 +518,7 @@ class _Work:
                 continue
             found = message.resolve(item.section)
             if found is None:
-                texts.append(item.label + b" NIL")
+                texts.append(item.label + b" {0}\r\n")
             elif isinstance(found, bytes):
                 texts.append(b"%b {%d}\r\n%b" % (item.label, len(found), without_nul(found)))
             else:
