@@ -32,22 +32,29 @@ class Index:
         self.summaries = Summaries(connection)
 
     @classmethod
-    def open(cls, path: str, *, remake: bool = False) -> Index | None:
-        """The index on disk; None if it is not there or not usable as it is.
+    def open(cls, path: str) -> Index | None:
+        """The index on disk; None if it is not there or not usable as it is: then `remake` it.
 
-        With `remake`, which only the holder of the account's lock may ask for, it is made anew then.
-        Raises: those of schema.Unusable.
+        Raises: those of schema.Unusable, OSError.
         """
         try:
             return cls._open(path, create=False)
         except apsw.CantOpenError:
-            if os.path.lexists(path) and not remake:
+            if os.path.lexists(path):
                 raise
-            problem = not remake
-        except (*schema.Broken, schema.NotOurs):
-            problem = not remake
-        if problem:
             return None
+        except (*schema.Broken, schema.NotOurs):
+            return None
+
+    @classmethod
+    def remake(cls, path: str) -> Index:
+        """The index on disk, made anew if need be. Only for the holder of the account's lock.
+
+        Raises: those of schema.Unusable, OSError.
+        """
+        known = cls.open(path)
+        if known is not None:
+            return known
         schema.remove(path)
         return cls._open(path, create=True)
 

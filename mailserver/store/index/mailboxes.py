@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import apsw
 
 from mailserver.store.index.records import MailboxState, Signature
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+
+DISTRUSTED = "-"
+"""In place of a boot id: what is on disk must be read first."""
 
 _COLUMNS = (
     "key, guid, name, uid_validity, uid_next, modseq, floor, recent_from, keywords, keywords_signature,"
@@ -19,9 +23,9 @@ _BY_GUID = f"SELECT {_COLUMNS} FROM mailboxes WHERE guid = ?"
 _ALL = f"SELECT {_COLUMNS} FROM mailboxes"
 _INSERT = f"INSERT INTO mailboxes ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
 _UPDATE = (
-    "UPDATE mailboxes SET guid = ?2, name = ?3, uid_validity = ?4, uid_next = ?5, modseq = ?6, floor = ?7,"
+    "UPDATE mailboxes SET name = ?3, uid_validity = ?4, uid_next = ?5, modseq = ?6, floor = ?7,"
     " recent_from = ?8, keywords = ?9, keywords_signature = ?10, uidlist_signature = ?11, new_mtime = ?12,"
-    " new_racy = ?13, cur_mtime = ?14, cur_racy = ?15, boot = ?16 WHERE key = ?1"
+    " new_racy = ?13, cur_mtime = ?14, cur_racy = ?15, boot = ?16 WHERE key = ?1 AND guid = ?2"
 )
 
 
@@ -44,10 +48,15 @@ class Mailboxes:
         return [_state(row) for row in self._connection.execute(_ALL)]
 
     def save(self, state: MailboxState) -> None:
-        """Write it; a new one (key 0) gets its key. Whoever else has its name or GUID is gone from disk, and goes."""
+        """Write it; a new one (key 0) gets its key. Whoever else has its name or GUID is gone from disk, and goes.
+
+        One that has a key from an index that is no more is written too, to be read from disk before it answers.
+        """
         if state.key:
             self._connection.execute(_UPDATE, (state.key, *_values(state)))
-            return
+            if self._connection.changes():
+                return
+            state.boot = DISTRUSTED
         for known in (self.by_guid(state.guid), self.by_name(state.name)):
             if known is not None:
                 self.remove(known.key)
@@ -63,6 +72,15 @@ class Mailboxes:
             if in_the_way is not None:
                 self.remove(in_the_way.key)
         self._connection.execute("UPDATE mailboxes SET name = substr(name, 2) WHERE unicode(name) = 10")
+
+    def distrust(self, names: Iterable[str] | None = None) -> None:
+        """Make these (None: all) be read from disk anew before they answer."""
+        if names is None:
+            self._connection.execute("UPDATE mailboxes SET boot = ?", (DISTRUSTED,))
+        else:
+            self._connection.executemany(
+                "UPDATE mailboxes SET boot = ? WHERE name = ?", [(DISTRUSTED, name) for name in names]
+            )
 
     def remove(self, key: int) -> None:
         """Forget the mailbox with all that is known of its messages."""

@@ -75,6 +75,10 @@ class Messages:
         query = f"SELECT id & {_LOW} FROM messages WHERE id BETWEEN ? AND ? ORDER BY id"
         return [row[0] for row in self._connection.execute(query, _range(key))]
 
+    def present(self, key: int, uids: Sequence[int]) -> list[UID]:
+        """Those of the messages (rising) that are there, rising."""
+        return [row[0] for row in self._select(f"id & {_LOW}", "messages", key, uids)]
+
     def unsized(self, key: int) -> list[UID]:
         """UIDs of the messages whose size or date is not known, rising."""
         query = (

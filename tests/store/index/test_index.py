@@ -20,9 +20,7 @@ def path(tmp_path):
 
 
 def open_index(path):
-    index = Index.open(path, remake=True)
-    assert index is not None
-    return index
+    return Index.remake(path)
 
 
 def state(name="INBOX", guid=b"g" * 16, **changes):
@@ -192,7 +190,7 @@ def make_other_version(path):
 def test_what_cannot_be_used_is_made_anew_by_the_lock_holder_only(path, spoil):
     spoil(path)
     assert Index.open(path) is None
-    index = Index.open(path, remake=True)
+    index = Index.remake(path)
     assert index.mailboxes.all() == []
     assert not index.in_memory
     index.close()

@@ -1,0 +1,294 @@
+"""One user's Maildir: the tree of mailboxes, and the way in for messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from mailserver.errors import (
+    BadMailboxName,
+    Cannot,
+    MailboxExists,
+    MailboxHasChildren,
+    NoSuchMailbox,
+)
+from mailserver.store.index.database import Index
+from mailserver.store.interfaces import Appended, MailboxInfo, NewMessage, Prepared, Staged, Status
+from mailserver.store.maildir import (
+    ballast,
+    delivery,
+    folders,
+    intent,
+    recovery,
+    safeio,
+    special_use,
+    staged,
+    subscriptions,
+    uidlist,
+)
+from mailserver.store.maildir.folders import INBOX, canonical
+from mailserver.store.maildir.home import Home, Settings
+from mailserver.store.maildir.mailbox import MaildirMailbox
+from mailserver.store.maildir.reconcile import level
+from mailserver.types import MailboxId
+
+
+class MaildirAccount:
+    """Implements `store.interfaces.Account`."""
+
+    def __init__(self, user: str, root: str, settings: Settings) -> None:
+        self._user = user
+        self._home = Home(root, settings)
+
+    @property
+    def user(self) -> str:
+        """The full name."""
+        return self._user
+
+    @property
+    def root(self) -> str:
+        """INBOX's directory, in which all others lie."""
+        return self._home.root
+
+    # --- names
+
+    def mailboxes(self) -> Sequence[MailboxInfo]:
+        """Every name, parents included, sorted; INBOX first. Raises: InUse, StoreUnavailable."""
+        home = self._home
+        there = home.layout.mailboxes()
+        ids = {name: guid for name in there if (guid := self._id(name)) is not None}
+        uses = special_use.assign(ids, special_use.read(home.root))
+        subscribed = self.subscriptions()
+        names = set(ids)
+        for name in ids:
+            names.update(_parents(name))
+        return [
+            MailboxInfo(name, ids.get(name), uses.get(name, frozenset()), name in subscribed)
+            for name in sorted(names, key=lambda name: (name != INBOX, name))
+        ]
+
+    def _id(self, name: str) -> MailboxId | None:
+        """The GUID: from the index while the uidlist is the one it knows; None when the mailbox has gone meanwhile."""
+        home = self._home
+        state = home.read(lambda index: index.mailboxes.by_name(name))
+        signature = uidlist.signature(home.paths(name).uidlist)
+        if state is None or signature is None or signature[:2] != state.uidlist_signature[:2]:
+            try:
+                with home.locked():
+                    state = level(home, name)
+            except NoSuchMailbox:
+                return None
+        return state.guid
+
+    def subscriptions(self) -> frozenset[str]:
+        """Subscribed names, also those that do not exist. Raises: StoreUnavailable."""
+        return subscriptions.read(self._home.root, utf8=self._home.settings.utf8_names)
+
+    def set_subscribed(self, name: str, *, subscribed: bool) -> None:
+        """Subscribe or unsubscribe. Raises: BadMailboxName, InUse, NoSpace."""
+        name = canonical(name)
+        self._home.paths(name)
+        with self._home.locked():
+            known = self.subscriptions()
+            wanted = known | {name} if subscribed else known - {name}
+            if wanted != known:
+                subscriptions.write(self._home.root, wanted, utf8=self._home.settings.utf8_names)
+
+    def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
+        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName, InUse, NoSpace."""
+        name = canonical(name)
+        home = self._home
+        home.paths(name)
+        with home.locked():
+            if home.layout.exists(name):
+                raise MailboxExists
+            for level_name in (*_parents(name), name):
+                if not home.layout.exists(level_name):
+                    home.layout.create(level_name, uidlist.next_uid_validity(home.root))
+            state = level(home, name)
+            if special_use:
+                self._set_special_use({name: special_use})
+            return state.guid
+
+    def _set_special_use(self, uses: Mapping[str, frozenset[str]]) -> None:
+        home = self._home
+        known = special_use.read(home.root)
+        alive = {state.guid for state in home.read(lambda index: index.mailboxes.all())}
+        kept = {guid: attributes for guid, attributes in known.items() if guid in alive}
+        for name, attributes in uses.items():
+            kept[level(home, name).guid] = attributes
+        special_use.write(home.root, kept)
+
+    def delete(self, name: str) -> None:
+        """Remove a mailbox with its mail. Raises: NoSuchMailbox, MailboxHasChildren, Cannot, InUse."""
+        name = canonical(name)
+        home = self._home
+        if name == INBOX:
+            raise Cannot("INBOX cannot be deleted")
+        with home.locked():
+            if not self._exists(name):
+                raise MailboxHasChildren if self._children(name) else NoSuchMailbox
+            safeio.point("delete.before-rename")
+            retired = home.layout.retire(name)
+            safeio.point("delete.after-rename")
+            home.update(lambda index: _forget(index, name))
+            safeio.point("delete.after-index")
+            safeio.remove_tree(retired)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename with all children; INBOX: its messages move to `new`.
+
+        Raises: NoSuchMailbox, MailboxExists, BadMailboxName, InUse, NoSpace.
+        """
+        old, new = canonical(old), canonical(new)
+        home = self._home
+        home.paths(new)
+        with home.locked():
+            children = self._children(old)
+            if not self._exists(old) and not children:
+                raise NoSuchMailbox
+            if home.layout.exists(new):
+                raise MailboxExists
+            if old == INBOX:
+                self.create(new)
+                inbox = self.mailbox(INBOX)
+                inbox.refresh()
+                inbox.move([row.uid for row in inbox.load().rows], new)
+                return
+            if new.startswith(old + "/"):
+                raise BadMailboxName("a mailbox cannot be moved below itself")
+            self._rename_tree(old, new, children)
+
+    def _rename_tree(self, old: str, new: str, children: Sequence[str]) -> None:
+        home = self._home
+        moving = [old, *children] if self._exists(old) else list(children)
+        pairs = {name: new + name[len(old) :] for name in moving}
+        for target in pairs.values():
+            if home.layout.exists(target):
+                raise MailboxExists
+        for parent in _parents(new):
+            if not home.layout.exists(parent) and parent not in pairs:
+                home.layout.create(parent, uidlist.next_uid_validity(home.root))
+        pending = intent.write(home.root, intent.Intent(recovery.RENAME, {"pairs": list(pairs.items())}))
+        done: list[tuple[str, str]] = []
+        try:
+            for source, target in pairs.items():
+                at, to = home.layout.path(source), home.layout.path(target)
+                safeio.rename(at, to)
+                done.append((at, to))
+                safeio.point("rename.after-rename")
+            safeio.sync_directory(home.root)
+        except OSError as error:
+            # A directory that is no mailbox stands in the way.
+            for at, to in reversed(done):
+                safeio.rename(to, at)
+            safeio.sync_directory(home.root)
+            intent.clear(home.root, pending)
+            raise BadMailboxName("something else has that name on disk") from error
+        safeio.point("rename.after-directory-sync")
+        home.update(lambda index: index.mailboxes.rename(pairs))
+        safeio.point("rename.after-index")
+        intent.clear(home.root, pending)
+
+    # --- mailboxes
+
+    def mailbox(self, name: str) -> MaildirMailbox:
+        """Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable."""
+        name = canonical(name)
+        home = self._home
+        if not self._exists(name):
+            raise NoSuchMailbox
+        state = home.read(lambda index: index.mailboxes.by_name(name))
+        signature = uidlist.signature(home.paths(name).uidlist)
+        if (
+            state is None
+            or signature is None
+            or signature[:2] != state.uidlist_signature[:2]
+            or state.boot != home.boot
+        ):
+            with home.locked():
+                state = level(home, name)
+        return MaildirMailbox(home, state)
+
+    def status(self, name: str) -> Status:
+        """Counts, after taking up foreign changes. Raises: NoSuchMailbox, InUse."""
+        mailbox = self.mailbox(name)
+        mailbox.refresh()
+        return mailbox.status()
+
+    def total_size(self, name: str) -> int:
+        """Sum of message sizes as sent. Raises: NoSuchMailbox."""
+        return self.mailbox(name).total_size()
+
+    # --- messages
+
+    def stage(self) -> Staged:
+        """Begin to receive a message."""
+        return staged.StagedFile(self._home.temporary, self._home.settings.hostname)
+
+    def append(self, name: str, messages: Sequence[NewMessage]) -> Appended:
+        """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
+        name = canonical(name)
+        if not self._exists(name):
+            raise NoSuchMailbox
+        appended = delivery.append(self._home, name, messages)
+        ballast.ensure(self._home.settings.ballast_root)
+        return appended
+
+    def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
+        """Sync them with an intent record. Raises: as `append`."""
+        name = canonical(name)
+        if not self._exists(name):
+            raise NoSuchMailbox
+        return delivery.prepare(self._home, name, messages)
+
+    def close(self) -> None:
+        """Give up descriptors and connections; the next use opens them again."""
+        self._home.close()
+
+    # --- for the store
+
+    def set_up(self, uses: Mapping[str, str]) -> None:
+        """A new account's special-use folders (attribute -> name). Raises: BadMailboxName, NoSpace."""
+        with self._home.locked():
+            for name in dict.fromkeys(uses.values()):
+                attributes = frozenset("\\" + use.lstrip("\\") for use, other in uses.items() if other == name)
+                self.create(name, attributes)
+
+    def tidy(self) -> None:
+        """Finish what a dead process left, and remove what it left lying: once after a start. Raises: InUse."""
+        home = self._home
+        with home.locked():
+            home.layout.sweep()
+            speaks_of = [left.payload.get("files", ()) for left in intent.read_all(home.root)]
+            keep = frozenset(str(file[0]) for files in speaks_of for file in files)
+            folders.complete(home.root)
+            staged.sweep(home.temporary, keep)
+
+    # --- small parts
+
+    def _exists(self, name: str) -> bool:
+        try:
+            return self._home.layout.exists(name)
+        except BadMailboxName:
+            return False
+
+    def _children(self, name: str) -> list[str]:
+        return [other for other in self._home.layout.mailboxes() if other.startswith(name + "/")]
+
+
+def _parents(name: str) -> list[str]:
+    """The names above it: a/b/c has a and a/b."""
+    levels = name.split("/")
+    return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
+
+
+def _forget(index: Index, name: str) -> None:
+    known = index.mailboxes.by_name(name)
+    if known is not None:
+        index.mailboxes.remove(known.key)
+
+
+def is_account(root: str) -> bool:
+    """Whether there is a Maildir already: ours or another program's."""
+    return os.path.isdir(os.path.join(root, "cur")) or os.path.isdir(os.path.join(root, "new"))

@@ -1,0 +1,262 @@
+"""How a message gets to disk: APPEND, LMTP, submission's local copies.
+
+Order, each step surviving a power cut before the next one begins:
+
+1.  the file in tmp/, synced (before the lock is taken)
+2.  both locks; the keyword file, where a new keyword is used
+3.  an intent, for more than one message: all of them become visible, or none
+4.  the lines of the uidlist: a line without a file is a burnt UID; a file without a line was never acknowledged
+5.  the rename of each file into new/, or cur/ with flags; the directories synced
+6.  the index; it may be lost, and is then made anew from the files
+7.  the intent cleared
+
+Prepared messages stop after step 3 and leave the lock: `publish` is the rest. If the process dies between, the next holder
+of the lock publishes them (`recovery`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from attrs import define
+
+from mailserver.errors import NoSpace
+from mailserver.message.summary import Summary
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.mailboxes import DISTRUSTED
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.interfaces import Appended, NewMessage
+from mailserver.store.maildir import intent, recovery, safeio, uidlist
+from mailserver.store.maildir.filename import flag_letters
+from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
+from mailserver.store.maildir.message_file import to_crlf
+from mailserver.store.maildir.own_change import OwnChange, make_keywords
+from mailserver.store.maildir.reconcile import level
+from mailserver.store.maildir.staged import StagedFile
+from mailserver.types import UID
+
+SUMMARISED_AT_ONCE: Final = 256 << 10
+"""Octets up to which a message is rendered when it arrives; larger ones when somebody asks."""
+
+
+@define
+class _Arrival:
+    """One message on its way."""
+
+    staged: StagedFile
+    flags: frozenset[str]
+    date: int
+    summary: Summary | None
+    mask: int = 0
+    suffix: str = ""
+    place: int = 0
+
+    @property
+    def base(self) -> str:
+        return self.staged.final_base
+
+    @property
+    def record(self) -> list[object]:
+        """For an intent: file in tmp/, place, final name."""
+        return [os.path.basename(self.staged.path), self.place, self.base + self.suffix]
+
+
+def append(home: Home, name: str, messages: Sequence[NewMessage]) -> Appended:
+    """Make messages visible, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace, StoreUnavailable."""
+    arrivals = _sync(home, messages)
+    with home.locked(), home.dotlocked([_existing(home, name).directory]):
+        state = level(home, name)
+        _name_files(home, state, arrivals)
+        pending = _write_intent(home, state, arrivals) if len(arrivals) > 1 else None
+        try:
+            appended = _publish(home, state, arrivals)
+        except BaseException:
+            if pending is not None:
+                intent.clear(home.root, pending)
+            raise
+        if pending is not None:
+            intent.clear(home.root, pending)
+    return appended
+
+
+class PreparedMessages:
+    """Synced in tmp/ with an intent; see `store.interfaces.Prepared`."""
+
+    def __init__(self, home: Home, pending: intent.Intent, arrivals: list[_Arrival]) -> None:
+        self._home = home
+        self._pending = pending
+        self._arrivals = arrivals
+        self._appended: Appended | None = None
+        self._done = False
+
+    def publish(self) -> Appended:
+        """Make them visible; repeated, it tells the same again. Raises: InUse, StoreUnavailable."""
+        if self._appended is not None:
+            return self._appended
+        if self._done:
+            raise ValueError("these messages have been given up")
+        home = self._home
+        with home.locked():
+            name = recovery.find_mailbox(home, self._pending.payload)
+            with home.dotlocked([home.paths(name).directory]):
+                state = level(home, name)
+                self._appended = _publish(home, state, self._arrivals, must=True)
+            self._done = True
+            intent.clear(home.root, self._pending)
+        return self._appended
+
+    def abort(self) -> None:
+        """Forget them, unless published."""
+        if self._done:
+            return
+        self._done = True
+        # The files first: without them the intent has nothing to publish.
+        for arrival in self._arrivals:
+            with contextlib.suppress(FileNotFoundError):
+                safeio.unlink(arrival.staged.path)
+        safeio.sync_directory(self._home.temporary)
+        intent.clear(self._home.root, self._pending)
+
+
+def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:
+    """Steps 1 to 3. Raises: as `append`."""
+    arrivals = _sync(home, messages)
+    safeio.sync_directory(home.temporary)
+    with home.locked(), home.dotlocked([_existing(home, name).directory]):
+        state = level(home, name)
+        _name_files(home, state, arrivals)
+        _save(home, state, [], [])
+        pending = _write_intent(home, state, arrivals)
+    for arrival in arrivals:
+        arrival.staged.release()
+    return PreparedMessages(home, pending, arrivals)
+
+
+def _existing(home: Home, name: str) -> MailboxPaths:
+    """Paths of a mailbox that is there. Raises: NoSuchMailbox, BadMailboxName."""
+    if not home.layout.exists(name):
+        level(home, name)
+    return home.paths(name)
+
+
+def _sync(home: Home, messages: Sequence[NewMessage]) -> list[_Arrival]:
+    """Step 1, and the rendering, both without the lock."""
+    arrivals = []
+    for new in messages:
+        staged = new.staged
+        if not isinstance(staged, StagedFile):
+            raise TypeError("not a message staged here")
+        content = staged.content(SUMMARISED_AT_ONCE)
+        summary = None if content is None else home.settings.summarise(to_crlf(content))
+        date = int(time.time()) if new.date is None else new.date
+        staged.sync(date)
+        safeio.point("delivery.after-sync")
+        arrivals.append(_Arrival(staged, new.flags, date, summary))
+    return arrivals
+
+
+def _name_files(home: Home, state: MailboxState, arrivals: Sequence[_Arrival]) -> None:
+    """Step 2: what each file will be called, and where it goes."""
+    make_keywords(home, state, {flag for arrival in arrivals for flag in arrival.flags})
+    for arrival in arrivals:
+        arrival.mask = make_keywords(home, state, arrival.flags)
+        arrival.place = int(arrival.mask != 0)
+        arrival.suffix = ":2," + flag_letters(arrival.mask) if arrival.place else ""
+
+
+def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival]) -> intent.Intent:
+    payload: dict[str, Any] = {
+        "owner": recovery.owner(),
+        "mailbox": state.name,
+        "guid": state.guid.hex(),
+        "files": [arrival.record for arrival in arrivals],
+    }
+    # The names in tmp/ must be there when the intent is.
+    safeio.sync_directory(home.temporary)
+    return intent.write(home.root, intent.Intent(recovery.PUBLISH, payload))
+
+
+def _publish(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, must: bool = False) -> Appended:
+    """Steps 4 to 6, under both locks. With `must`, without UIDs rather than not at all."""
+    paths = home.paths(state.name)
+    own = OwnChange(paths, state)
+    lines = [(state.uid_next + n, arrival.base) for n, arrival in enumerate(arrivals)]
+    try:
+        safeio.point("delivery.before-uidlist")
+        state.uidlist_signature = _with_room(home, lambda: uidlist.append(paths.uidlist, lines), must=must)
+        safeio.point("delivery.after-uidlist")
+    except NoSpace:
+        if not must:
+            raise
+        lines = []
+    _rename_all(home, paths, arrivals, must=must)
+    uids = [UID(uid) for uid, _base in lines]
+    if uids:
+        state.uid_next = UID(uids[-1] + 1)
+    own.record()
+    modseq = next_modseq(state.modseq)
+    if arrivals and uids:
+        state.modseq = modseq
+    entries = [
+        Entry(
+            uid,
+            modseq,
+            arrival.mask,
+            arrival.staged.virtual_size,
+            arrival.date,
+            arrival.base,
+            arrival.suffix,
+            arrival.place,
+        )
+        for uid, arrival in zip(uids, arrivals, strict=False)
+    ]
+    summaries = [
+        (int(uid), arrival.summary) for uid, arrival in zip(uids, arrivals, strict=False) if arrival.summary is not None
+    ]
+    safeio.point("delivery.before-index")
+    if not uids:
+        state.boot = DISTRUSTED
+    _save(home, state, entries, summaries)
+    safeio.point("delivery.after-index")
+    for arrival in arrivals:
+        arrival.staged.release()
+    return Appended(state.guid, state.uid_validity, uids)
+
+
+def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *, must: bool) -> None:
+    """Step 5; what was renamed before a failure is taken back."""
+    done: list[tuple[str, str]] = []
+    try:
+        for arrival in arrivals:
+            target = os.path.join(paths.place(arrival.place), arrival.base + arrival.suffix)
+            source = arrival.staged.path
+            _with_room(home, lambda source=source, target=target: safeio.rename(source, target), must=must)  # type: ignore[misc]
+            done.append((source, target))
+            safeio.point("delivery.after-rename")
+        sync_directories(paths.place(arrival.place) for arrival in arrivals)
+        safeio.point("delivery.after-directory-sync")
+    except BaseException:
+        for source, target in done:
+            with contextlib.suppress(OSError):
+                safeio.rename(target, source)
+        raise
+
+
+def _with_room(home: Home, operation: Callable[[], Any], *, must: bool) -> Any:
+    """The ballast is not for deliveries, but for those that have been promised."""
+    return home.with_room(operation) if must else operation()
+
+
+def _save(
+    home: Home, state: MailboxState, entries: Sequence[Entry], summaries: Sequence[tuple[int, Summary]]
+) -> None:  # fmt: skip
+    def save(index: Index) -> None:
+        index.mailboxes.save(state)
+        index.messages.add(state.key, entries)
+        index.summaries.put(state.key, summaries)
+
+    home.update(save, len(entries))

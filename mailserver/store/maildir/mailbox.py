@@ -1,0 +1,549 @@
+"""One mailbox of a Maildir account: what sessions ask of it, on the index where that knows, on the files where it does not.
+
+Rules: commit before telling; nothing is written to a client under a lock. Reading takes no lock while the index is level
+with the disk. Changes are steps on files first, durable before the index says so: STORE renames within cur/ and syncs
+the directory once, EXPUNGE unlinks first and tells the index after, so that it works on a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from mailserver.errors import MailboxChanged, MailError, MessageExpunged, NoSuchMailbox, StoreUnavailable
+from mailserver.message.summary import Summary
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.interfaces import (
+    DELETED,
+    Changes,
+    Copied,
+    FlagChange,
+    Query,
+    Row,
+    Snapshot,
+    Status,
+    Stored,
+)
+from mailserver.store.maildir import safeio, scan, uidlist
+from mailserver.store.maildir.filename import MaildirName
+from mailserver.store.maildir.folders import is_mailbox
+from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
+from mailserver.store.maildir.message_file import PlainFile, open_file
+from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
+from mailserver.store.maildir.reconcile import level, locate, reconcile, take_up
+from mailserver.store.maildir.transfer import transfer
+from mailserver.store.search import evaluate
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
+
+T = TypeVar("T")
+
+_RENDER_BATCH: Final = 256
+"""Messages rendered between two commits."""
+
+
+class MaildirMailbox:
+    """Implements `store.interfaces.Mailbox`."""
+
+    def __init__(self, home: Home, state: MailboxState) -> None:
+        self._home = home
+        self._id = state.guid
+        self._uid_validity = state.uid_validity
+        self._name = state.name
+        self._counts: tuple[ModSeq, tuple[int, int, int]] | None = None
+
+    @property
+    def id(self) -> MailboxId:
+        """Its GUID."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """Its name as of the last operation."""
+        return self._name
+
+    @property
+    def read_only(self) -> bool:
+        """We may not write its directory."""
+        return not os.access(self._paths().cur, os.W_OK)
+
+    @property
+    def watched_paths(self) -> tuple[str, ...]:
+        """cur/ and new/."""
+        paths = self._paths()
+        return paths.cur, paths.new
+
+    # --- what others did
+
+    def refresh(self, names: Collection[str] | None = None) -> None:
+        """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
+        state = self._state()
+        if names is not None:
+            with self._home.locked():
+                state = self._state()
+                if take_up(self._home, state, names):
+                    return
+        elif self._is_level(state):
+            return
+        with self._changing() as state:
+            reconcile(self._home, state.name)
+        self._state()
+
+    def _is_level(self, state: MailboxState) -> bool:
+        """Nothing on disk has changed since it was read."""
+        if state.boot != self._home.boot or state.new_racy or state.cur_racy:
+            return False
+        paths = self._paths()
+        try:
+            return (
+                scan.directory_mtime(paths.new) == state.new_mtime
+                and scan.directory_mtime(paths.cur) == state.cur_mtime
+                and uidlist.signature(paths.uidlist) == state.uidlist_signature
+            )
+        except FileNotFoundError:
+            return False
+
+    # --- reading the index
+
+    def load(self) -> Snapshot:
+        """The mailbox whole. Raises: MailboxChanged."""
+        state = self._state()
+        rows = self._read(lambda index: index.messages.rows(state.key))
+        return Snapshot(rows, state.modseq, state.keywords, state.uid_next, state.uid_validity)
+
+    def changes_since(self, modseq: ModSeq) -> Changes:
+        """What happened after `modseq`. Before the history begins, every UID that is not there counts as expunged."""
+        state = self._state()
+        key = state.key
+        rows = self._read(lambda index: index.messages.changed_since(key, modseq)) if modseq < state.modseq else []
+        expunged: Sequence[UID] = []
+        if modseq < state.floor:
+            there = set(self._read(lambda index: index.messages.uids(key)))
+            expunged = [UID(uid) for uid in range(1, state.uid_next) if uid not in there]
+        elif modseq < state.modseq:
+            expunged = self._read(lambda index: index.messages.expunged_since(key, modseq))
+        return Changes(modseq, state.modseq, rows, expunged, state.keywords, state.uid_next)
+
+    def history_floor(self) -> ModSeq:
+        """The modseq from which on expunges are known."""
+        return self._state().floor
+
+    def status(self) -> Status:
+        """Counts, as the index has them."""
+        state = self._state()
+        key = state.key
+        if self._counts is None or self._counts[0] != state.modseq:
+            self._counts = state.modseq, self._read(lambda index: index.messages.counts(key))
+        messages, unseen, deleted = self._counts[1]
+        recent = 0
+        if state.recent_from < state.uid_next:
+            recent = self._read(lambda index: index.messages.count_from(key, state.recent_from))
+        return Status(messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq)
+
+    def total_size(self) -> int:
+        """Octets of all messages as sent; what is not known is read."""
+        state = self._state()
+        key = state.key
+        unsized = self._read(lambda index: index.messages.unsized(key))
+        for start in range(0, len(unsized), _RENDER_BATCH):
+            batch = unsized[start : start + _RENDER_BATCH]
+            facts = [(uid, size, date) for uid, size, date, _data in self._contents(state, batch, data=False)]
+            self._home.update(lambda index, facts=facts: index.messages.learn(key, facts), len(facts))  # type: ignore[misc]
+        return self._read(lambda index: index.messages.total_size(key))
+
+    def summaries(self, uids: Sequence[UID]) -> Sequence[tuple[UID, Row, Summary]]:
+        """The pre-rendered facts of those messages; messages gone or unreadable are left out."""
+        state = self._state()
+        key = state.key
+        wanted = sorted(set(uids))
+        rows = {row.uid: row for row in self._read(lambda index: index.messages.rows_of(key, wanted))}
+        known = self._read(lambda index: index.summaries.get(key, wanted))
+        missing = [
+            uid for uid, row in rows.items() if uid not in known or row.size == UNKNOWN_SIZE or row.date == UNKNOWN_DATE
+        ]
+        gone = set(missing)
+        for uid, size, date, summary in self._render(state, missing):
+            row = rows[uid]
+            rows[uid] = Row(row.uid, row.flags, row.modseq, size, date)
+            known[uid] = summary
+            gone.discard(uid)
+        return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
+
+    def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
+        """Those of the candidates that match, rising."""
+        state = self._state()
+        key = state.key
+        there = self._read(lambda index: index.messages.present(key, candidates))
+        return evaluate(query, there, _Source(self, state))
+
+    # --- files
+
+    def open_message(self, uid: UID) -> PlainFile:
+        """Open it. Raises: MessageExpunged, StoreUnavailable."""
+        state = self._state()
+        entry = self._entry(state, uid)
+        if entry is None:
+            raise MessageExpunged
+        with contextlib.suppress(FileNotFoundError):
+            return self._open(entry)
+        # Renamed by another program, or by another process of ours: the index may know by now.
+        again = self._entry(self._state(), uid)
+        if again is not None and again != entry:
+            with contextlib.suppress(FileNotFoundError):
+                return self._open(again)
+        with self._changing() as state:
+            reconcile(self._home, state.name)
+        entry = self._entry(self._state(), uid)
+        if entry is None:
+            raise MessageExpunged
+        try:
+            return self._open(entry)
+        except FileNotFoundError as error:
+            raise MessageExpunged from error
+
+    def contents(self, uid: UID) -> bytes | None:
+        """The message as sent; None if it is gone or cannot be read."""
+        try:
+            message = self.open_message(uid)
+        except (MessageExpunged, StoreUnavailable):
+            return None
+        try:
+            return message.read()
+        finally:
+            message.close()
+
+    def search_texts(self, state: MailboxState, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
+        """Searchable header text and sent day, rendered where missing."""
+        key = state.key
+        wanted = sorted(uids)
+        known = self._read(lambda index: index.summaries.search_texts(key, wanted))
+        for uid, (text, sent) in known.items():
+            yield UID(uid), text, sent
+        for uid, _size, _date, summary in self._render(state, [uid for uid in wanted if uid not in known]):
+            yield uid, summary.search, summary.sent
+
+    def rows_of(self, state: MailboxState, uids: Sequence[UID]) -> list[Row]:
+        """What the index knows of these."""
+        return self._read(lambda index: index.messages.rows_of(state.key, sorted(uids)))
+
+    def _open(self, entry: Entry) -> PlainFile:
+        return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
+
+    def _entry(self, state: MailboxState, uid: UID) -> Entry | None:
+        entries = self._read(lambda index: index.messages.entries_of(state.key, [uid]))
+        return entries[0] if entries else None
+
+    def _render(self, state: MailboxState, uids: Sequence[UID]) -> Iterator[tuple[UID, int, int, Summary]]:
+        """Read, render and keep messages, some hundred at a time: (uid, size, date, summary)."""
+        summarise = self._home.settings.summarise
+        for start in range(0, len(uids), _RENDER_BATCH):
+            batch = [
+                (uid, size, date, summarise(data))
+                for uid, size, date, data in self._contents(state, uids[start : start + _RENDER_BATCH])
+            ]
+
+            def save(index: Index, batch: list[tuple[UID, int, int, Summary]] = batch) -> None:
+                index.messages.learn(state.key, [(uid, size, date) for uid, size, date, _summary in batch])
+                index.summaries.put(state.key, [(uid, summary) for uid, _size, _date, summary in batch])
+
+            self._home.update(save, len(batch))
+            yield from batch
+
+    def _contents(
+        self, state: MailboxState, uids: Sequence[UID], *, data: bool = True
+    ) -> Iterator[tuple[UID, int, int, bytes]]:
+        """(uid, size as sent, date, octets as sent) of those that can be read; the date is the file's mtime."""
+        paths = self._paths()
+        for entry in self._read(lambda index: index.messages.entries_of(state.key, uids)):
+            uid = UID(entry.uid)
+            path = os.path.join(paths.place(entry.place), entry.base + entry.suffix)
+            try:
+                message = open_file(path, entry.size)
+            except FileNotFoundError:
+                try:
+                    message = self.open_message(uid)
+                except (MessageExpunged, StoreUnavailable):
+                    continue
+            except StoreUnavailable:
+                continue
+            try:
+                yield uid, message.size, message.date, message.read() if data else b""
+            finally:
+                message.close()
+
+    # --- changing
+
+    def claim_recent(self) -> UID:
+        """Take the \\Recent messages for one session; their files move from new/ to cur/."""
+        state = self._state()
+        if state.recent_from >= state.uid_next and not self._read(
+            lambda index: index.messages.entries_in_new(state.key)
+        ):  # fmt: skip
+            return state.recent_from
+        with self._changing() as state:
+            claimed = state.recent_from
+            state.recent_from = state.uid_next
+            moved = self._leave_new(state)
+
+            def save(index: Index) -> None:
+                index.mailboxes.save(state)
+                index.messages.change(state.key, moved)
+
+            self._home.update(save, len(moved))
+        return claimed
+
+    def _leave_new(self, state: MailboxState) -> list[Entry]:
+        """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages."""
+        paths = self._paths()
+        if self.read_only:
+            return []
+        own = OwnChange(paths, state)
+        moved = []
+        for entry in self._read(lambda index: index.messages.entries_in_new(state.key)):
+            name = MaildirName.parse(entry.base + entry.suffix)
+            target = name.with_mask(entry.flags).format()
+            try:
+                safeio.rename(os.path.join(paths.new, name.format()), os.path.join(paths.cur, target))
+            except FileNotFoundError:
+                continue
+            safeio.point("recent.after-rename")
+            moved.append(entry._replace(suffix=target[len(entry.base) :], place=1))
+        if moved:
+            sync_directories([paths.cur, paths.new])
+            own.record()
+        return moved
+
+    def store_flags(
+        self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
+    ) -> Stored:
+        """Change flags of many messages: renames, one sync, one transaction. Raises: LimitReached, InUse, NoSpace."""
+        wanted = sorted(set(uids))
+        names = list(flags)
+        with self._changing() as state:
+            key = state.key
+            entries = self._read(lambda index: index.messages.entries_of(key, wanted))
+            modified = [
+                UID(entry.uid) for entry in entries if unchanged_since is not None and entry.modseq > unchanged_since
+            ]
+            left_alone = set(modified)
+            changing = [entry for entry in entries if entry.uid not in left_alone]
+            gone: set[UID] = set(wanted) - {UID(entry.uid) for entry in entries}
+            if changing:
+                gone.update(self._change_flags(state, changing, how, names))
+        return Stored(modified, sorted(gone))
+
+    def _change_flags(
+        self, state: MailboxState, entries: Sequence[Entry], how: FlagChange, names: Sequence[str]
+    ) -> list[UID]:
+        """The UIDs of those that are gone."""
+        mask = known_mask(state, names) if how is FlagChange.REMOVE else make_keywords(self._home, state, names)
+        modseq = next_modseq(state.modseq)
+        change = _FlagRename(self._paths(), state, modseq, how, mask)
+        missing = change.carry_out(entries)
+        gone: list[UID] = []
+        if missing:
+            # Renamed or removed by another program.
+            change.finish(self._home)
+            fresh = reconcile(self._home, state.name)
+            key = fresh.key
+            again = self._read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in missing]))
+            change = _FlagRename(self._paths(), fresh, next_modseq(fresh.modseq), how, mask)
+            still = {entry.uid for entry in change.carry_out(again)}
+            there = {entry.uid for entry in again} - still
+            gone = [UID(entry.uid) for entry in missing if entry.uid not in there]
+        change.finish(self._home)
+        return gone
+
+    def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
+        """Remove messages, the files first. Raises: InUse, StoreUnavailable."""
+        wanted = sorted(set(uids))
+        with self._changing() as state:
+            key = state.key
+            entries = self._read(lambda index: index.messages.entries_of(key, wanted))
+            going = [entry for entry in entries if entry.flags & DELETED or not only_deleted]
+            if going and not all(self._unlink(state, going)):
+                fresh = reconcile(self._home, state.name)
+                key = fresh.key
+                again = self._read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in going]))
+                self._unlink(fresh, [entry for entry in again if entry.flags & DELETED or not only_deleted])
+                still = {entry.uid for entry in again if not (entry.flags & DELETED or not only_deleted)}
+                going = [entry for entry in going if entry.uid not in still]
+            self._tidy_uidlist()
+        return [UID(entry.uid) for entry in going]
+
+    def _unlink(self, state: MailboxState, entries: Sequence[Entry]) -> list[bool]:
+        """Remove the files and tell the index; which of them were there."""
+        paths = self._paths()
+        own = OwnChange(paths, state)
+        found = []
+        places = set()
+        for entry in entries:
+            directory = paths.place(entry.place)
+            try:
+                safeio.unlink(os.path.join(directory, entry.base + entry.suffix))
+                found.append(True)
+                places.add(directory)
+            except FileNotFoundError:
+                found.append(False)
+            safeio.point("expunge.after-unlink")
+        sync_directories(sorted(places))
+        safeio.point("expunge.after-directory-sync")
+        own.record()
+        expunged = [UID(entry.uid) for entry, there in zip(entries, found, strict=True) if there]
+        if expunged:
+            state.modseq = next_modseq(state.modseq)
+
+            def save(index: Index) -> None:
+                index.mailboxes.save(state)
+                index.messages.expunge(state.key, expunged, state.modseq)
+
+            self._home.update(save, len(expunged))
+            safeio.point("expunge.after-index")
+        return found
+
+    def _tidy_uidlist(self) -> None:
+        """Write the uidlist anew when a quarter of it may be dead; what hinders that does not matter."""
+        state = self._state()
+        key = state.key
+        alive = self._read(lambda index: index.messages.counts(key))[0]
+        if not state.uidlist_signature or state.uidlist_signature[2] < _LONG_LINE * (alive + 64):
+            return
+        paths = self._paths()
+        with contextlib.suppress(MailError, FileNotFoundError), self._home.dotlocked([paths.directory]):
+            if uidlist.signature(paths.uidlist) != state.uidlist_signature:
+                return
+            listed = uidlist.read(paths.uidlist)
+            if not listed.worth_rewriting(alive):
+                return
+            bases = {entry.base for entry in self._read(lambda index: index.messages.entries(key))}
+            state.uidlist_signature = uidlist.rewrite(listed, keep=bases).signature
+            self._home.update(lambda index: index.mailboxes.save(state))
+
+    def copy(self, uids: Sequence[UID], target: str) -> Copied:
+        """Copy, all or none. Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace."""
+        return self._transfer(uids, target, move=False)
+
+    def move(self, uids: Sequence[UID], target: str) -> Copied:
+        """Move what is there of them. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
+        return self._transfer(uids, target, move=True)
+
+    def _transfer(self, uids: Sequence[UID], target: str, *, move: bool) -> Copied:
+        with self._changing() as state:
+            return transfer(self._home, state, sorted(set(uids)), target, move=move)
+
+    # --- small parts
+
+    def _read(self, operation: Callable[[Index], T]) -> T:
+        return self._home.read(operation)
+
+    def _paths(self) -> MailboxPaths:
+        return self._home.paths(self._name)
+
+    def _state(self) -> MailboxState:
+        """What the index knows of this mailbox. Raises: MailboxChanged."""
+        state = self._home.read(lambda index: index.mailboxes.by_guid(self._id))
+        if state is None:
+            with self._home.locked():
+                state = locate(self._home, self._id, self._uid_validity)
+        if state is None or state.uid_validity != self._uid_validity:
+            raise MailboxChanged
+        self._name = state.name
+        return state
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[MailboxState]:
+        """The account's lock, and the state with the UIDs that are on disk."""
+        with self._home.locked():
+            known: MailboxState | None = self._state()
+            with contextlib.suppress(NoSuchMailbox):
+                known = level(self._home, self._name)
+            if known is None or known.guid != self._id or not is_mailbox(self._paths().directory):
+                # Another program renamed it, removed it, or made it anew.
+                known = locate(self._home, self._id, self._uid_validity)
+            if known is None or known.uid_validity != self._uid_validity:
+                raise MailboxChanged
+            self._name = known.name
+            yield known
+
+
+_LONG_LINE: Final = 160
+"""A uidlist with more octets than that for each message may have many dead lines."""
+
+
+class _FlagRename:
+    """One STORE: files renamed, then the directories synced and the index told."""
+
+    def __init__(self, paths: MailboxPaths, state: MailboxState, modseq: ModSeq, how: FlagChange, mask: int) -> None:
+        self._paths = paths
+        self._state = state
+        self._modseq = modseq
+        self._how = how
+        self._mask = mask
+        self._own = OwnChange(paths, state)
+        self._changed: list[Entry] = []
+        self._left_new = False
+
+    def carry_out(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Rename; those whose file was not there."""
+        missing = []
+        cur = self._paths.cur + "/"
+        for entry in entries:
+            mask = self._new_mask(entry.flags)
+            if mask == entry.flags:
+                continue
+            name = entry.base + entry.suffix
+            renamed = MaildirName.parse(name).with_mask(mask).format()
+            try:
+                safeio.rename(os.path.join(self._paths.place(entry.place), name), cur + renamed)
+            except FileNotFoundError:
+                missing.append(entry)
+                continue
+            safeio.point("store.after-rename")
+            self._left_new |= not entry.place
+            self._changed.append(
+                entry._replace(modseq=self._modseq, flags=mask, suffix=renamed[len(entry.base) :], place=1)
+            )
+        return missing
+
+    def finish(self, home: Home) -> None:
+        """Sync and tell the index."""
+        state = self._state
+        if self._changed:
+            sync_directories([self._paths.cur, *([self._paths.new] if self._left_new else [])])
+            safeio.point("store.after-directory-sync")
+            self._own.record()
+            state.modseq = self._modseq
+
+        def save(index: Index) -> None:
+            index.mailboxes.save(state)
+            index.messages.change(state.key, self._changed)
+
+        home.update(save, len(self._changed))
+        safeio.point("store.after-index")
+
+    def _new_mask(self, flags: int) -> int:
+        if self._how is FlagChange.ADD:
+            return flags | self._mask
+        return flags & ~self._mask if self._how is FlagChange.REMOVE else self._mask
+
+
+class _Source:
+    """What SEARCH asks."""
+
+    def __init__(self, mailbox: MaildirMailbox, state: MailboxState) -> None:
+        self._mailbox = mailbox
+        self._state = state
+
+    def rows(self, uids: Sequence[UID]) -> Iterable[Row]:
+        return self._mailbox.rows_of(self._state, uids)
+
+    def flag_mask(self, name: str) -> int:
+        return known_mask(self._state, [name])
+
+    def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
+        return self._mailbox.search_texts(self._state, uids)
+
+    def source(self, uid: UID) -> bytes | None:
+        return self._mailbox.contents(uid)

@@ -1,0 +1,118 @@
+"""A message file as it is sent: every line ends in CRLF, whatever the file has.
+
+A file that has CRLF throughout is read as it is. One with bare LFs is converted while it is read: a table with one number
+for each 64 KiB of the file says where that part begins in what is sent, so any range costs no more than its own length
+and no copy is kept. A bare CR stays what it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from array import array
+from bisect import bisect_right
+
+from mailserver.store.maildir import safeio
+
+_BLOCK = 64 << 10
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+
+class PlainFile:
+    """A file that is sent as it is."""
+
+    def __init__(self, fd: int, size: int, date: int) -> None:
+        self.size = size
+        self.date = date
+        """The file's mtime, which is INTERNALDATE, in seconds since 1970."""
+        self._fd = fd
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end."""
+        end = self.size if count is None else min(self.size, offset + count)
+        return _read(self._fd, offset, end)
+
+    def close(self) -> None:
+        """Give the descriptor back. Harmless when repeated."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class ConvertedFile(PlainFile):
+    """A file with bare LFs."""
+
+    def __init__(self, fd: int, raw_size: int, date: int, starts: array[int]) -> None:
+        super().__init__(fd, starts[-1], date)
+        self._raw_size = raw_size
+        self._starts = starts
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end."""
+        end = self.size if count is None else min(self.size, offset + count)
+        if offset >= end:
+            return b""
+        block = bisect_right(self._starts, offset) - 1
+        first = self._starts[block]
+        parts = []
+        while self._starts[block] < end:
+            parts.append(self._convert(block))
+            block += 1
+        return b"".join(parts)[offset - first : end - first]
+
+    def _convert(self, block: int) -> bytes:
+        start = block * _BLOCK
+        before = b"\r" if start and _read(self._fd, start - 1, start) == b"\r" else b" "
+        data = _read(self._fd, start, min(self._raw_size, start + _BLOCK))
+        return _BARE_LF.sub(b"\r\n", before + data)[1:]
+
+
+def open_file(path: str, size: int | None = None) -> PlainFile:
+    """Open it; `size` is what it is known to have as sent.
+
+    Raises: FileNotFoundError, StoreUnavailable (also for what is no regular file).
+    """
+    fd = safeio.open_existing(path)
+    try:
+        status = os.fstat(fd)
+        raw_size = status.st_size
+        # As long on disk as sent means that there is nothing to convert.
+        starts = None if size == raw_size else _measure(fd, raw_size)
+    except BaseException:
+        os.close(fd)
+        raise
+    date = status.st_mtime_ns // 1_000_000_000
+    return PlainFile(fd, raw_size, date) if starts is None else ConvertedFile(fd, raw_size, date, starts)
+
+
+def to_crlf(data: bytes) -> bytes:
+    """The same with every line ended by CRLF."""
+    return data if data.count(b"\n") == data.count(b"\r\n") else _BARE_LF.sub(b"\r\n", data)
+
+
+def _measure(fd: int, raw_size: int) -> array[int] | None:
+    """Where each block begins in what is sent, and the whole size last; None without bare LFs."""
+    starts = array("Q", [0])
+    sent = 0
+    last = b""
+    for start in range(0, raw_size, _BLOCK):
+        data = _read(fd, start, min(raw_size, start + _BLOCK))
+        bare = data.count(b"\n") - data.count(b"\r\n")
+        if last == b"\r" and data[:1] == b"\n":
+            bare -= 1
+        last = data[-1:]
+        sent += len(data) + bare
+        starts.append(sent)
+    return None if sent == raw_size else starts
+
+
+def _read(fd: int, start: int, end: int) -> bytes:
+    with safeio.boundary():
+        data = os.pread(fd, max(0, end - start), start)
+        parts = [data]
+        start += len(data)
+        while data and start < end:
+            data = os.pread(fd, end - start, start)
+            parts.append(data)
+            start += len(data)
+    return b"".join(parts) if len(parts) > 1 else parts[0]

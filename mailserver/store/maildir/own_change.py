@@ -1,0 +1,66 @@
+"""What our own changes leave in the index about a mailbox: the mtimes of new/ and cur/, and the keywords.
+
+The mtimes recorded say up to when the directories have been read. A change of ours moves them; if they stood where they
+were recorded before it, then what moved them was ours, and the new ones are recorded, racy. If not, somebody else
+changed the directory first, and the old ones stay, so that the next refresh reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mailserver.store.index.records import MailboxState
+from mailserver.store.maildir import keywords, scan, uidlist
+from mailserver.store.maildir.home import Home, MailboxPaths
+
+
+class OwnChange:
+    """Made before a change of the directories, `record`ed after it."""
+
+    def __init__(self, paths: MailboxPaths, state: MailboxState) -> None:
+        self._paths = paths
+        self._state = state
+        self._new_was_level = scan.directory_mtime(paths.new) == state.new_mtime
+        self._cur_was_level = scan.directory_mtime(paths.cur) == state.cur_mtime
+
+    def record(self) -> None:
+        """Put the mtimes as they are now into the state."""
+        state = self._state
+        if self._new_was_level:
+            mtime = scan.directory_mtime(self._paths.new)
+            if mtime != state.new_mtime:
+                state.new_mtime, state.new_racy = mtime, True
+        if self._cur_was_level:
+            mtime = scan.directory_mtime(self._paths.cur)
+            if mtime != state.cur_mtime:
+                state.cur_mtime, state.cur_racy = mtime, True
+
+
+def known_mask(state: MailboxState, names: Iterable[str]) -> int:
+    """Bits of those of the flags that the mailbox has."""
+    return keywords.Keywords(state.keywords).mask(names)
+
+
+def make_keywords(home: Home, state: MailboxState, names: Iterable[str]) -> int:
+    """Bits of the flags; their keywords get letters, on disk before any file name has them.
+
+    Under the account's lock; takes Dovecot's where it writes. Raises: LimitReached, BadSyntax, InUse, NoSpace.
+    """
+    names = list(names)
+    paths = home.paths(state.name)
+    known = keywords.Keywords(state.keywords)
+    level = (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
+    if not level or any(known.bit(name) is None for name in names if not name.startswith("\\")):
+        with home.dotlocked([paths.directory]):
+            current = keywords.read(paths.keywords)
+            known = current.including(names)
+            if known is not current:
+                keywords.write(paths.keywords, known)
+            state.keywords_signature = uidlist.signature(paths.keywords) or ()
+        state.keywords = known.names
+    return known.mask(names)
+
+
+def flag_names(state: MailboxState, mask: int) -> list[str]:
+    """Names for a mask, system flags first."""
+    return keywords.Keywords(state.keywords).flags(mask)

@@ -1,0 +1,463 @@
+"""Making the index what is on disk, whoever changed the disk: the opposite of every other module here.
+
+The problems are listed in `scan`. The rules:
+
+*   Runs under the account's lock. Dovecot's lock is taken only when the list of UIDs is to be changed; if the list then
+    is another one than was read, all is done again.
+*   What is unchanged is not read: new/ alone when cur/ has not moved, the uidlist only when its signature differs.
+*   UIDs: a file whose base the index knows keeps its UID. One that it does not know gets the UID of the uidlist if that
+    is not below the UIDNEXT told last, else a new one: a client never sees a UID appear below UIDNEXT. A list that was
+    cut back (its next UID is lower than the index's) is mended from the index; otherwise the list is right, and a
+    message that it gives another UID is expunged and comes again.
+*   A message is expunged only when a stable scan did not show it.
+*   Another GUID or UIDVALIDITY is another mailbox: what the index knew of the old one goes, and whoever holds it gets
+    MailboxChanged. A GUID that another mailbox has already was copied with its directory: the copy gets a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Collection, Sequence
+
+from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.maildir import folders, keywords, safeio, scan, uidlist
+from mailserver.store.maildir.filename import MaildirName, flags_mask, letters_of_info
+from mailserver.store.maildir.home import Home, MailboxPaths
+from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+
+_ATTEMPTS = 4
+_DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
+
+
+class _ListMoved(Exception):
+    """Another program changed the uidlist after it was read."""
+
+
+def level(home: Home, name: str) -> MailboxState:
+    """The mailbox's state with the UIDs that are on disk; new files need not be in it. For who adds messages.
+
+    Under the account's lock. Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
+    """
+    state = home.read(lambda index: index.mailboxes.by_name(name))
+    signature = uidlist.signature(home.paths(name).uidlist)
+    if state is None or signature is None or signature != state.uidlist_signature or state.boot != home.boot:
+        return reconcile(home, name)
+    return state
+
+
+def reconcile(home: Home, name: str) -> MailboxState:
+    """Take up whatever is on disk; the state as saved. Under the account's lock.
+
+    Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return _Reconciliation(home, name).run()
+        except _ListMoved:
+            continue
+    raise InUse
+
+
+def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
+    """Look at these file names alone, which a watcher saw come or go; False if only `reconcile` can tell.
+
+    Under the account's lock. Raises: as `reconcile`.
+    """
+    paths = home.paths(state.name)
+    if uidlist.signature(paths.uidlist) != state.uidlist_signature or state.boot != home.boot:
+        return False
+    bases = {name.partition(":")[0]: name for name in names if name and name[0] != "."}
+    index = home.index()
+    changed: list[Entry] = []
+    fresh: list[tuple[str, scan.Found]] = []
+    modseq = next_modseq(state.modseq)
+    for base in bases:
+        known = index.messages.by_base(state.key, base)
+        found = _look(paths, [name for name in names if name.partition(":")[0] == base])
+        if found is None:
+            if known is not None and not _exists(paths.place(known.place), known.file_name):
+                return False
+        elif known is None:
+            fresh.append((base, found))
+        elif not _exists(paths.place(known.place), known.file_name):
+            changed.append(_moved(known, found, modseq))
+        elif known.file_name != found.name or known.place != (found.place == "cur"):
+            # Under two names at once: a scan decides.
+            return False
+    if not changed and not fresh:
+        return True
+    fresh.sort(key=lambda pair: _delivery_order(pair[0]))
+    new = [_fresh(UID(state.uid_next + n), base, found, modseq) for n, (base, found) in enumerate(fresh)]
+    if new:
+        with home.dotlocked([paths.directory]):
+            if uidlist.signature(paths.uidlist) != state.uidlist_signature:
+                return False
+            lines = [(entry.uid, entry.base) for entry in new]
+            state.uidlist_signature = home.with_room(lambda: uidlist.append(paths.uidlist, lines))
+        state.uid_next = UID(new[-1].uid + 1)
+    _read_keywords(paths, state)
+    if new or any(entry.modseq == modseq for entry in changed):
+        state.modseq = modseq
+
+    def save(index: Index) -> None:
+        index.mailboxes.save(state)
+        index.messages.change(state.key, changed)
+        index.messages.add(state.key, new)
+
+    home.update(save, len(new) + len(changed))
+    return True
+
+
+class _Reconciliation:
+    """One attempt."""
+
+    def __init__(self, home: Home, name: str) -> None:
+        self.home = home
+        self.name = name
+        self.paths = home.paths(name)
+        self.listed: uidlist.UidList | None = None
+        self.is_new = False
+        self.changed: list[Entry] = []
+        self.new: list[Entry] = []
+        self.gone: list[UID] = []
+        self.pending: list[tuple[str, scan.Found]] = []
+
+    def run(self) -> MailboxState:
+        with contextlib.ExitStack() as stack:
+            self.stack = stack
+            state = self._identify()
+            told = UID(1) if self.is_new else state.uid_next
+            mended = self._is_behind(state)
+            if self.listed is not None:
+                state.uid_next = UID(max(state.uid_next, self.listed.uid_next))
+            modseq = next_modseq(state.modseq)
+            found = self._scan(state)
+            self._compare(state, found, modseq, told, mended=mended)
+            self._give_uids(state, modseq, mended=mended)
+            names_changed = _read_keywords(self.paths, state)
+            if self.is_new:
+                state.recent_from = self._first_recent(state)
+            if names_changed or self.new or self.gone or any(entry.modseq == modseq for entry in self.changed):
+                state.modseq = modseq
+            state.boot = self.home.boot
+            self._save(state, modseq)
+            return state
+
+    # --- which mailbox it is
+
+    def _identify(self) -> MailboxState:
+        """The state to go on from, and the uidlist if it must be read."""
+        index = self.home.index()
+        state = index.mailboxes.by_name(self.name)
+        signature = uidlist.signature(self.paths.uidlist)
+        if signature is None:
+            self._make_list(state)
+        elif state is None or signature != state.uidlist_signature or state.boot != self.home.boot:
+            self.listed = uidlist.read(self.paths.uidlist)
+        if self.listed is None:
+            assert state is not None
+            return state
+        self._complete_header(self.listed, state)
+        if state is not None and (state.guid, state.uid_validity) != (self.listed.guid, self.listed.uid_validity):
+            self._forget(state)
+            state = None
+        if state is None:
+            state = self._by_guid(self.listed)
+        if state is None:
+            self.is_new = True
+            modseq = next_modseq(0)
+            state = MailboxState(
+                0, self.listed.guid, self.name, self.listed.uid_validity, UID(1), modseq, modseq, recent_from=UID(1)
+            )
+        return state
+
+    def _make_list(self, state: MailboxState | None) -> None:
+        """There is no uidlist: make one, from the index if that knows the mailbox."""
+        if not folders.is_mailbox(self.paths.directory):
+            if state is not None:
+                self._forget(state)
+            raise NoSuchMailbox
+        self._exclude_dovecot(None)
+        if state is None:
+            validity = self.home.with_room(lambda: uidlist.next_uid_validity(self.home.root))
+            self.listed = self.home.with_room(lambda: uidlist.create(self.paths.uidlist, validity))
+            return
+        key = state.key
+        entries = self.home.read(lambda index: index.messages.entries(key))
+        empty = uidlist.UidList(
+            self.paths.uidlist, state.uid_validity, state.uid_next, state.guid, {}, uidlist.Signature(0, 0, 0, 0)
+        )
+        lines = [(entry.uid, entry.base) for entry in entries]
+        self.listed = self.home.with_room(lambda: uidlist.rewrite(empty, add=lines))
+
+    def _complete_header(self, listed: uidlist.UidList, state: MailboxState | None) -> None:
+        if "G" in listed.header_missing and state is not None:
+            listed.guid = state.guid
+        if "V" in listed.header_missing:
+            listed.uid_validity = state.uid_validity if state is not None else uidlist.next_uid_validity(self.home.root)
+
+    def _by_guid(self, listed: uidlist.UidList) -> MailboxState | None:
+        """The state of a mailbox that another program renamed."""
+        other = self.home.read(lambda index: index.mailboxes.by_guid(listed.guid))
+        if other is None:
+            return None
+        if identity(self.home.paths(other.name)) == (listed.guid, listed.uid_validity):
+            listed.guid = uidlist.new_guid()
+            listed.damaged = True
+            return None
+        if other.uid_validity != listed.uid_validity:
+            self._forget(other)
+            return None
+        other.name = self.name
+        return other
+
+    def _forget(self, state: MailboxState) -> None:
+        key = state.key
+        self.home.update(lambda index: index.mailboxes.remove(key))
+
+    def _is_behind(self, state: MailboxState) -> bool:
+        """Was the list cut back, so that the index knows more?"""
+        return self.listed is not None and not self.is_new and self.listed.uid_next < state.uid_next
+
+    # --- what is there
+
+    def _scan(self, state: MailboxState) -> scan.MailboxScan | scan.DirectoryScan:
+        try:
+            return self._scan_once(state)
+        except FileNotFoundError:
+            pass
+        try:
+            folders.complete(self.paths.directory)
+            return self._scan_once(state)
+        except FileNotFoundError as error:
+            if state.key:
+                self._forget(state)
+            raise NoSuchMailbox from error
+
+    def _scan_once(self, state: MailboxState) -> scan.MailboxScan | scan.DirectoryScan:
+        if (
+            self.listed is not None
+            or state.boot != self.home.boot
+            or state.cur_racy
+            or scan.directory_mtime(self.paths.cur) != state.cur_mtime
+        ):
+            return scan.scan_mailbox(self.paths.directory)
+        return scan.read_directory(self.paths.new)
+
+    def _compare(
+        self,
+        state: MailboxState,
+        found: scan.MailboxScan | scan.DirectoryScan,
+        modseq: ModSeq,
+        told: UID,
+        *,
+        mended: bool,
+    ) -> None:
+        key = state.key
+        index = self.home.index()
+        if isinstance(found, scan.MailboxScan):
+            messages = found.messages
+            known = {entry.base: entry for entry in index.messages.entries(key)} if key else {}
+            state.cur_mtime, state.cur_racy = found.cur.mtime_ns, found.cur.racy
+            state.new_mtime, state.new_racy = found.new.mtime_ns, found.new.racy
+        else:
+            messages, _duplicates = scan.classify(found.names, ())
+            known = {entry.base: entry for entry in index.messages.entries_in_new(key)}
+            state.new_mtime, state.new_racy = found.mtime_ns, found.racy
+        uids = self.listed.entries if self.listed is not None and not mended else None
+        told_uids: list[tuple[UID, str, scan.Found]] = []
+        whole = isinstance(found, scan.MailboxScan)
+        for base, place in messages.items():
+            entry = known.pop(base, None)
+            if entry is not None and uids is not None and uids.get(base) != entry.uid:
+                # The list is newer than the index and says otherwise.
+                self.gone.append(UID(entry.uid))
+                entry = None
+            if entry is not None:
+                if place.name != entry.base + entry.suffix or (place.place == "cur") != entry.place:
+                    self.changed.append(_moved(entry, place, modseq))
+                continue
+            if not whole and index.messages.by_base(key, base) is not None:
+                continue
+            uid = self.listed.entries.get(base) if self.listed is not None else None
+            if uid is not None and uid >= told:
+                told_uids.append((uid, base, place))
+            else:
+                self.pending.append((base, place))
+        if found.stable:
+            self.gone += [UID(entry.uid) for entry in known.values()]
+        self.new = [_fresh(uid, base, place, modseq) for uid, base, place in told_uids]
+
+    # --- UIDs
+
+    def _give_uids(self, state: MailboxState, modseq: ModSeq, *, mended: bool) -> None:
+        listed = self.listed
+        if listed is None or not (self.pending or listed.damaged or mended):
+            if listed is not None:
+                state.uidlist_signature = listed.signature
+            if not self.pending:
+                return
+        self.pending.sort(key=lambda pair: _delivery_order(pair[0]))
+        given = [_fresh(UID(state.uid_next + n), base, place, modseq) for n, (base, place) in enumerate(self.pending)]
+        lines = [(entry.uid, entry.base) for entry in given]
+        try:
+            self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
+            if mended:
+                state.uidlist_signature = self._mend(state, given)
+            elif listed is not None and listed.damaged:
+                self.home.with_room(lambda: uidlist.rewrite(listed, add=lines))
+            elif (
+                listed is not None
+                and listed.worth_rewriting(len(self.new))
+                and self._alive(state) * 4 < 3 * listed.lines
+            ):
+                alive = self._alive_bases(state)
+                self.home.with_room(lambda: uidlist.rewrite(listed, keep=alive, add=lines))
+            else:
+                self.home.with_room(lambda: uidlist.append(self.paths.uidlist, lines))
+            state.uidlist_signature = uidlist.signature(self.paths.uidlist) or ()
+        except NoSpace:
+            # They stay unseen until there is room to keep their UIDs.
+            return
+        except StoreUnavailable:
+            if os.access(self.paths.directory, os.W_OK):
+                raise
+            # A mailbox that we may only read: UIDs last as long as the index.
+            state.uidlist_signature = uidlist.signature(self.paths.uidlist) or ()
+        self.new += given
+        if given:
+            state.uid_next = UID(given[-1].uid + 1)
+
+    def _alive(self, state: MailboxState) -> int:
+        key = state.key
+        known = self.home.index().messages.counts(key)[0] if key else 0
+        return known + len(self.new) - len(self.gone)
+
+    def _alive_bases(self, state: MailboxState) -> set[str]:
+        gone = set(self.gone)
+        known = self.home.index().messages.entries(state.key) if state.key else []
+        return {entry.base for entry in known if entry.uid not in gone} | {entry.base for entry in self.new}
+
+    def _mend(self, state: MailboxState, given: Sequence[Entry]) -> uidlist.Signature:
+        """Write the list anew from the index."""
+        assert self.listed is not None
+        gone = set(self.gone)
+        lines = [(entry.uid, entry.base) for entry in self.home.index().messages.entries(state.key)]
+        lines = [line for line in lines if line[0] not in gone] + [
+            (entry.uid, entry.base) for entry in (*self.new, *given)
+        ]
+        self.listed.uid_next = state.uid_next
+        listed = self.listed
+        return self.home.with_room(lambda: uidlist.rewrite(listed, keep=(), add=sorted(lines))).signature
+
+    def _exclude_dovecot(self, expected: tuple[int, ...] | None) -> None:
+        """Take Dovecot's lock if it is not held; the list must still be what was read."""
+        if not self.home.holds_dotlock(self.paths.directory):
+            self.home.with_room(lambda: self.stack.enter_context(self.home.dotlocked([self.paths.directory])))
+        if uidlist.signature(self.paths.uidlist) != expected:
+            raise _ListMoved
+
+    def _first_recent(self, state: MailboxState) -> UID:
+        """After the last message that some session has seen already: those have left new/."""
+        seen = max((entry.uid for entry in self.new if entry.place), default=0)
+        return UID(min(seen + 1, state.uid_next))
+
+    # --- the index
+
+    def _save(self, state: MailboxState, modseq: ModSeq) -> None:
+        self.gone.sort()
+        self.new.sort()
+
+        def save(index: Index) -> None:
+            index.mailboxes.save(state)
+            index.messages.expunge(state.key, self.gone, modseq)
+            index.messages.change(state.key, self.changed)
+            index.messages.add(state.key, self.new)
+
+        self.home.update(save, len(self.gone) + len(self.changed) + len(self.new))
+
+
+def identity(paths: MailboxPaths) -> tuple[MailboxId, UIDValidity] | None:
+    """GUID and UIDVALIDITY of the mailbox that is there now; None when there is none that is whole."""
+    try:
+        listed = uidlist.read(paths.uidlist)
+    except FileNotFoundError:
+        return None
+    if listed.header_missing & {"G", "V"} or not folders.is_mailbox(paths.directory):
+        return None
+    return listed.guid, listed.uid_validity
+
+
+def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxState | None:
+    """The mailbox, wherever other programs have renamed it to; None when it is gone.
+
+    Under the account's lock. Raises: InUse, NoSpace, StoreUnavailable.
+    """
+    known = home.read(lambda index: index.mailboxes.by_guid(guid))
+    there = home.layout.mailboxes()
+    if known is not None and known.name in there:
+        # Its old place is the likeliest one.
+        there.insert(0, known.name)
+    for name in there:
+        if identity(home.paths(name)) == (guid, uid_validity):
+            with contextlib.suppress(NoSuchMailbox):
+                return level(home, name)
+    if known is not None:
+        key = known.key
+        home.update(lambda index: index.mailboxes.remove(key))
+    return None
+
+
+def _read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
+    """Take up another keyword file; whether the names changed."""
+    signature = uidlist.signature(paths.keywords) or ()
+    if signature == state.keywords_signature:
+        return False
+    names = keywords.read(paths.keywords).names
+    state.keywords_signature = signature
+    if names == state.keywords:
+        return False
+    state.keywords = names
+    return True
+
+
+def _fresh(uid: UID, base: str, found: scan.Found, modseq: ModSeq) -> Entry:
+    suffix = found.name[len(base) :]
+    mask = flags_mask(letters_of_info(suffix[1:])) if suffix else 0
+    return Entry(uid, modseq, mask, None, None, base, suffix, int(found.place == "cur"))
+
+
+def _moved(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
+    """The same message under another name; it has changed only if its flags did."""
+    mask = MaildirName.parse(found.name).mask
+    return entry._replace(
+        modseq=entry.modseq if mask == entry.flags else modseq,
+        flags=mask,
+        suffix=found.name[len(entry.base) :],
+        place=int(found.place == "cur"),
+    )
+
+
+def _look(paths: MailboxPaths, names: Collection[str]) -> scan.Found | None:
+    """Which of these names is there, cur/ before new/, more flags before fewer."""
+    for place, directory in (("cur", paths.cur), ("new", paths.new)):
+        for name in sorted(names, key=lambda name: (len(name), name), reverse=True):
+            if _exists(directory, name):
+                return scan.Found(place, name)
+    return None
+
+
+def _exists(directory: str, name: str) -> bool:
+    path = os.path.join(directory, name)
+    with safeio.boundary():
+        return "/" not in name and os.path.isfile(path) and not os.path.islink(path)
+
+
+def _delivery_order(base: str) -> tuple[int, str]:
+    """By the second that a Maildir name begins with."""
+    seconds = _DELIVERED.match(base)
+    return int(seconds[0]) if seconds else 0, base

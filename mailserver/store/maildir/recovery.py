@@ -1,0 +1,145 @@
+"""What a dead process left half done: the next holder of the account's lock finishes or undoes it.
+
+| kind    | the change was                         | what happens                                                    |
+|---------|----------------------------------------|-----------------------------------------------------------------|
+| publish | several messages, or prepared ones     | finished: each file still in tmp/ gets its name                 |
+| copy    | links into another mailbox             | undone: the new names are removed                               |
+| move    | renames into another mailbox           | finished: each file still at its old place is renamed           |
+| rename  | directories of a mailbox and children  | finished: each directory still at its old place is renamed      |
+
+A message that was copied or appended has not been acknowledged while its intent is there, for the intent is cleared,
+durably, before the answer. Each step may have been done already. The mailboxes touched are read from disk anew.
+
+An intent whose process is alive is left alone: prepared messages wait for the answer of another server, outside the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from mailserver.store.maildir import folders, intent, safeio
+
+if TYPE_CHECKING:
+    from mailserver.store.maildir.home import Home
+
+PUBLISH: Final = "publish"
+COPY: Final = "copy"
+MOVE: Final = "move"
+RENAME: Final = "rename"
+
+
+def recover(home: Home) -> None:
+    """Finish or undo what is left. Under the account's lock. Raises: NoSpace, StoreUnavailable."""
+    for left in intent.read_all(home.root):
+        if is_alive(left.payload.get("owner")):
+            continue
+        settle = SETTLERS.get(left.kind)
+        if settle is not None:
+            safeio.point("recovery.before-settle")
+            touched = settle(home, left.payload)
+            safeio.point("recovery.after-settle")
+            home.update(lambda index, touched=touched: index.mailboxes.distrust(touched))  # type: ignore[misc]
+        intent.clear(home.root, left)
+
+
+def owner() -> str:
+    """What tells this process from a later one with its pid."""
+    return f"{os.getpid()} {_started(os.getpid())}"
+
+
+def is_alive(who: object) -> bool:
+    """Whether that `owner()` still runs."""
+    pid, _, started = str(who or "").partition(" ")
+    return bool(started) and pid.isdigit() and _started(int(pid)) == started
+
+
+def _started(pid: int) -> str:
+    """Boot id and start time of a process; "" if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            ticks = file.read().rpartition(")")[2].split()[19]
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {ticks}"
+    except (OSError, IndexError):
+        return ""
+
+
+def find_mailbox(home: Home, payload: dict[str, Any]) -> str:
+    """The name now of the mailbox that a "publish" is for: by its GUID, then its name, then INBOX."""
+    guid = bytes.fromhex(payload["guid"])
+    state = home.read(lambda index: index.mailboxes.by_guid(guid))  # type: ignore[arg-type]
+    for name in (state.name if state is not None else payload["mailbox"], payload["mailbox"]):
+        if home.layout.exists(name):
+            return str(name)
+    return folders.INBOX
+
+
+def _publish(home: Home, payload: dict[str, Any]) -> list[str]:
+    name = find_mailbox(home, payload)
+    paths = home.paths(name)
+    places = set()
+    for temporary, place, file_name in payload["files"]:
+        directory = paths.place(place)
+        source = os.path.join(home.temporary, temporary)
+        target = os.path.join(directory, file_name)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.lexists(target):
+                safeio.unlink(source)
+            else:
+                safeio.rename(source, target)
+        places.add(directory)
+    for directory in places:
+        safeio.sync_directory(directory)
+    return [name]
+
+
+def _undo_copy(home: Home, payload: dict[str, Any]) -> list[str]:
+    name = payload["target"]
+    directory = home.paths(name).cur
+    with contextlib.suppress(FileNotFoundError):
+        for file_name in payload["names"]:
+            with contextlib.suppress(FileNotFoundError):
+                safeio.unlink(os.path.join(directory, file_name))
+        safeio.sync_directory(directory)
+    return [name]
+
+
+def _finish_move(home: Home, payload: dict[str, Any]) -> list[str]:
+    source, target = home.paths(payload["source"]), home.paths(payload["target"])
+    sources = set()
+    if folders.is_mailbox(target.directory):
+        for place, old, new in payload["pairs"]:
+            at, to = os.path.join(source.place(place), old), os.path.join(target.cur, new)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.lexists(to):
+                    safeio.unlink(at)
+                else:
+                    safeio.rename(at, to)
+            sources.add(source.place(place))
+        safeio.sync_directory(target.cur)
+        for directory in sources:
+            with contextlib.suppress(FileNotFoundError):
+                safeio.sync_directory(directory)
+    return [payload["source"], payload["target"]]
+
+
+def _finish_rename(home: Home, payload: dict[str, Any]) -> list[str]:
+    touched = []
+    for old, new in payload["pairs"]:
+        source, target = home.layout.path(old), home.layout.path(new)
+        if os.path.lexists(source) and not os.path.lexists(target):
+            safeio.rename(source, target)
+        touched += [old, new]
+    safeio.sync_directory(home.root)
+    return touched
+
+
+SETTLERS: Final[dict[str, Callable[[Home, dict[str, Any]], list[str]]]] = {
+    PUBLISH: _publish,
+    COPY: _undo_copy,
+    MOVE: _finish_move,
+    RENAME: _finish_rename,
+}

@@ -1,0 +1,112 @@
+"""All accounts on disk: from a user's name to a Maildir, made when it is new."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from mailserver.errors import MailError, NoSpace, NoSuchUser
+from mailserver.message.summary import Summary
+from mailserver.store.maildir import ballast, safeio, uidlist
+from mailserver.store.maildir.account import MaildirAccount, is_account
+from mailserver.store.maildir.folders import INBOX, Layout
+from mailserver.store.maildir.home import Settings
+
+LOCATION: Final = "{root}/{domain}/{local}/Maildir"
+SPECIAL_USE: Final = {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
+_LONGEST = 255
+
+
+class MaildirStore:
+    """Implements `store.interfaces.Store`.
+
+    `location` is a template of {root}, {user}, {local}, {domain}, {home}; `special_use` has folder names of a new account
+    by attribute; `summarise` renders a message as sent (message.render.summarise).
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        summarise: Callable[[bytes], Summary],
+        *,
+        location: str = LOCATION,
+        special_use: Mapping[str, str] = SPECIAL_USE,
+        utf8_names: bool = False,
+        hostname: str | None = None,
+    ) -> None:
+        self._root = os.fspath(root)
+        self._location = location
+        self._special_use = dict(special_use)
+        self._settings = Settings(summarise, hostname or socket.gethostname(), self._root, utf8_names)
+        self._tidied: set[str] = set()
+
+    def account(self, user: str, home: str | None = None) -> MaildirAccount:
+        """Open the account, making its directories and special-use folders if it is new.
+
+        Raises: NoSuchUser for a name that no directory can have, InUse, NoSpace, StoreUnavailable.
+        """
+        root = self.path(user, home)
+        ballast.ensure(self._root)
+        if not is_account(root):
+            try:
+                self._make(user, root)
+            except NoSpace:
+                if not ballast.release(self._root):
+                    raise
+                self._make(user, root)
+        account = MaildirAccount(user, root, self._settings)
+        if root not in self._tidied:
+            account.tidy()
+            self._tidied.add(root)
+        return account
+
+    def path(self, user: str, home: str | None = None) -> str:
+        """The account's Maildir, there or not. Raises: NoSuchUser."""
+        local, at, domain = user.lower().rpartition("@")
+        if not at:
+            local, domain = domain, ""
+        parts = {"user": user.lower(), "local": local, "domain": domain}
+        for key, part in parts.items():
+            if f"{{{key}}}" in self._location and not _is_component(part):
+                raise NoSuchUser
+        if "{home}" in self._location and not home:
+            raise NoSuchUser
+        path = self._location.format(root=self._root, home=home or "", **parts)
+        return os.path.abspath(path)
+
+    def _make(self, user: str, root: str) -> None:
+        """Make a new account whole, beside its place, and put it there: nobody sees half of one."""
+        parent = os.path.dirname(root)
+        safeio.make_directories(parent)
+        unfinished = os.path.join(parent, f"mailserver-new.{secrets.token_hex(8)}")
+        try:
+            Layout(unfinished).create(INBOX, uidlist.new_uid_validity())
+            new = MaildirAccount(user, unfinished, self._settings)
+            new.set_up(self._special_use)
+            new.close()
+            safeio.point("account.before-rename")
+            with contextlib.suppress(OSError):
+                # Another process may have been faster; or an empty directory stands there.
+                safeio.rename_tree(unfinished, root)
+        except MailError:
+            with contextlib.suppress(MailError):
+                safeio.remove_tree(unfinished)
+            raise
+        safeio.remove_tree(unfinished)
+        if not is_account(root):
+            # Somebody's directory, that is no Maildir yet.
+            Layout(root).create(INBOX, uidlist.new_uid_validity())
+
+
+def _is_component(part: str) -> bool:
+    """Whether it can be one directory's name, and no path."""
+    return (
+        part not in {"", ".", ".."}
+        and "/" not in part
+        and part.isprintable()
+        and len(part.encode("utf-8", "replace")) <= _LONGEST
+    )
