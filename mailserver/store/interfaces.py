@@ -202,7 +202,7 @@ class Mailbox(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name now."""
+        """Its name, as of the last operation on it."""
 
     @property
     def read_only(self) -> bool:

@@ -538,7 +538,8 @@ def _canonical(name: str) -> str:
 def _checked(name: str) -> str:
     """A name that Maildir++ could hold too. Raises: BadMailboxName."""
     levels = name.split("/")
-    if not all(levels) or any(_NOT_IN_A_LEVEL.search(level) for level in levels):
+    # Dovecot reads "~" at the beginning as a home directory, and opens no such mailbox.
+    if name.startswith("~") or not all(levels) or any(_NOT_IN_A_LEVEL.search(level) for level in levels):
         raise BadMailboxName
     if len(name.encode()) > LONGEST_NAME:
         raise BadMailboxName("the mailbox name is too long")

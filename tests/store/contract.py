@@ -176,7 +176,7 @@ class StoreContract:
 
     @pytest.mark.parametrize(
         "name",
-        ["", "/", "a//b", "/a", "a/", "..", ".", "a/../b", "a\x00b", "a\nb", "a\x7f", "\ud800", "x" * 300, "a.b"],
+        ["", "/", "a//b", "/a", "a/", "..", ".", "a/../b", "a\x00b", "a\nb", "a\x7f", "\ud800", "x" * 300, "a.b", "~a"],
     )
     def test_names_that_no_mailbox_can_have(self, account, name):
         before = names(account)
@@ -194,7 +194,7 @@ class StoreContract:
 
     @pytest.mark.parametrize(
         "name",
-        ["Entwürfe", "日本語/下書き", "a&b", "~peter", "with space", "100%", "x*y", "a\\b", 'q"q', "&AOk-", "😀"],
+        ["Entwürfe", "日本語/下書き", "a&b", "a~b", "with space", "100%", "x*y", "a\\b", 'q"q', "&AOk-", "😀"],
     )
     def test_hard_names_come_back_as_they_were(self, make_store, name):
         account = make_store().account(USER)
@@ -277,8 +277,8 @@ class StoreContract:
         uid = put(account, "a")
         opened = account.mailbox("a")
         account.rename("a", "z")
-        assert opened.name == "z"
         opened.refresh()
+        assert opened.name == "z"
         assert content(opened, uid) == message()
         opened.store_flags([uid], ADD, ["\\Seen"])
         assert account.status("z").unseen == 0

@@ -1,0 +1,27 @@
+"""The Maildir store as tests open it."""
+
+from __future__ import annotations
+
+import os
+
+from mailserver.message.render import summarise
+from mailserver.store.maildir import ballast
+from mailserver.store.maildir.store import MaildirStore
+
+USER = "anna@example.test"
+INDEX_FILES = tuple("mailserver-index.sqlite" + end for end in ("", "-wal", "-shm"))
+
+
+def open_store(root: str) -> MaildirStore:
+    """A store without special-use folders, as another process would open it; the ballast is there as a file only."""
+    os.makedirs(root, exist_ok=True)
+    path = os.path.join(root, ballast.FILE_NAME)
+    if not os.path.exists(path):
+        with open(path, "wb") as stream:
+            stream.truncate(ballast.SIZE)
+    return MaildirStore(root, summarise, special_use={}, hostname="host.example.test")
+
+
+def account_root(root: str) -> str:
+    """Where the account of USER lies."""
+    return os.path.join(root, "example.test", "anna", "Maildir")
