@@ -1,0 +1,50 @@
+"""What a user installs: the wheel in an empty environment gives twistd its command, and the administrator's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    source = out / "source"
+    files = ["setup.cfg", "pyproject.toml", "README.md", "LICENSE", "mailserver", "twisted"]
+    source.mkdir()
+    run("cp", "-r", *files, str(source), cwd=ROOT)
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), cwd=source)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_plugins_and_no_package_of_twisteds_name(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "twisted/plugins/mailserver_plugin.py" in names
+    assert "twisted/plugins/mailserver_auth.py" in names
+    assert "mailserver/py.typed" in names
+    assert not [name for name in names if name.startswith("twisted/") and name.endswith("__init__.py")]
+    assert not [name for name in names if name.startswith("tests/")]
+
+
+@pytest.mark.slow
+def test_installed_in_an_empty_environment_it_gives_both_commands(wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", str(tmp_path / "env"), cwd=tmp_path)
+    commands = tmp_path / "env" / "bin"
+    constraints = str(ROOT / "constraints.txt")
+    run(str(commands / "pip"), "install", "-q", "-c", constraints, str(wheel), cwd=tmp_path)
+    listed = run(str(commands / "twistd"), "--help", cwd=tmp_path)
+    assert any(line.split()[:1] == ["mailserver"] for line in listed.splitlines()), listed
+    assert "--config" in run(str(commands / "twistd"), "mailserver", "--help", cwd=tmp_path)
+    assert "user" in run(str(commands / "mailserver"), "--help", cwd=tmp_path)
