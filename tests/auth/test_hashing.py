@@ -1,0 +1,236 @@
+"""The pool, with children that the test plays, and with real ones."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mailserver.auth import schemes
+from mailserver.auth.hashing import HashPool
+from mailserver.errors import AuthUnavailable
+from mailserver.types import Secret
+from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting
+
+STORED = "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"
+LARGE = "{ARGON2ID}$argon2id$v=19$m=262144,t=3,p=1$JYrCJPJbJm3R0HXIYDkqIw$C2SyX39i1W3+DBO3Z490NhvdcUDVMlA7cyonCo/CI4g"
+
+
+class Bench:
+    def __init__(self, kind: Any = FakeChild, **settings: Any) -> None:
+        self.timers = Timers()
+        self.spawn = Spawn(kind)
+        self.pool = HashPool(self.spawn, Waiting, self.timers.call_later, **settings)
+
+    def ask(self, stored: str = STORED, password: bytes = b"secret") -> Task:
+        return Task(self.pool.verify(stored, Secret(password)))
+
+
+def test_asks_a_child_and_gives_its_answer() -> None:
+    bench = Bench(processes=1)
+    task = bench.ask()
+    (child,) = bench.spawn.children
+    assert json.loads(child.written[0])["stored"] == STORED
+    assert not task.done
+    child.answer(True)
+    assert task.outcome() is True
+    other = bench.ask(password=b"wrong")
+    child.answer(False)
+    assert other.outcome() is False
+    assert len(bench.spawn.children) == 1
+    assert bench.timers.pending == []
+
+
+def test_secrets_are_in_no_argument_and_no_environment() -> None:
+    bench = Bench()
+    bench.ask(password=b"hunter2")
+    child = bench.spawn.children[0]
+    outside = " ".join([*child.arguments, *child.environment, *child.environment.values()])
+    assert "hunter2" not in outside
+    assert STORED not in outside
+
+
+def test_each_child_has_one_check_and_the_rest_waits_in_order() -> None:
+    bench = Bench(processes=2, queue=2)
+    tasks = [bench.ask(password=bytes([65 + number])) for number in range(4)]
+    first, second = bench.spawn.children
+    assert [len(first.written), len(second.written)] == [1, 1]
+    with pytest.raises(AuthUnavailable):
+        bench.ask().outcome()
+    second.answer(True)
+    assert [task.done for task in tasks] == [False, True, False, False]
+    assert json.loads(second.written[1])["password"] == "Qw=="  # "C", the third
+    first.answer(False)
+    second.answer(False)
+    first.answer(True)
+    assert [task.outcome() for task in tasks] == [False, True, False, True]
+
+
+def test_memory_of_running_checks_is_bounded() -> None:
+    bench = Bench(processes=3, memory_kib=600_000)
+    tasks = [bench.ask(LARGE) for _ in range(3)]
+    assert len(bench.spawn.children) == 2, "a third of 256 MiB each would be over the budget"
+    bench.spawn.children[0].answer(True)
+    assert tasks[0].outcome() is True
+    assert sum(len(child.written) for child in bench.spawn.children) == 3
+
+
+def test_one_check_over_the_budget_runs_alone() -> None:
+    bench = Bench(processes=2, memory_kib=1)
+    task = bench.ask(LARGE)
+    bench.spawn.children[0].answer(True)
+    assert task.outcome() is True
+
+
+def test_a_dead_child_is_replaced_and_the_request_tried_once_more() -> None:
+    bench = Bench(processes=1)
+    task = bench.ask()
+    bench.spawn.children[0].events.ended("killed")
+    assert not task.done
+    bench.spawn.children[1].answer(True)
+    assert task.outcome() is True
+
+
+def test_after_the_second_death_it_is_unavailable_and_the_next_is_served() -> None:
+    bench = Bench(processes=1)
+    task, following = bench.ask(), bench.ask()
+    bench.spawn.children[0].events.ended("killed")
+    bench.spawn.children[1].events.ended("killed")
+    with pytest.raises(AuthUnavailable):
+        task.outcome()
+    bench.spawn.children[2].answer(True)
+    assert following.outcome() is True
+
+
+def test_an_idle_death_starts_nothing_until_needed() -> None:
+    bench = Bench(processes=1)
+    bench.pool.start()
+    bench.spawn.children[0].events.ended("killed")
+    assert len(bench.spawn.children) == 1
+    bench.ask()
+    assert len(bench.spawn.children) == 2
+
+
+def test_a_hanging_child_is_killed() -> None:
+    bench = Bench(processes=1, timeout=30)
+    task = bench.ask()
+    bench.timers.advance(29)
+    assert not bench.spawn.children[0].killed
+    bench.timers.advance(2)
+    assert bench.spawn.children[0].killed
+    second = bench.ask()
+    assert len(bench.spawn.children) == 1, "no work for the dying, no third process"
+    bench.spawn.children[0].events.ended("killed")
+    bench.spawn.children[1].answer(True)
+    assert task.outcome() is True
+    bench.spawn.children[1].answer(False)
+    assert second.outcome() is False
+
+
+@pytest.mark.parametrize("line", [b"nonsense\n", b"{}\n", b'{"right": 1}\n', b"[]\n", b"\xff\n"])
+def test_nonsense_is_unavailable_and_the_child_replaced(line: bytes) -> None:
+    bench = Bench(processes=1)
+    task = bench.ask()
+    bench.spawn.children[0].events.received(line)
+    assert bench.spawn.children[0].killed
+    with pytest.raises(AuthUnavailable):
+        task.outcome()
+
+
+def test_an_endless_answer_is_not_collected() -> None:
+    bench = Bench(processes=1)
+    bench.ask()
+    bench.spawn.children[0].events.received(b"x" * 5000)
+    assert bench.spawn.children[0].killed
+
+
+def test_an_answer_may_come_in_pieces() -> None:
+    bench = Bench(processes=1)
+    task = bench.ask()
+    for byte in b'{"right": true}\n':
+        bench.spawn.children[0].events.received(bytes([byte]))
+    assert task.outcome() is True
+
+
+def test_what_was_given_up_is_not_checked() -> None:
+    bench = Bench(processes=1)
+    first, second, third = bench.ask(), bench.ask(password=b"2"), bench.ask(password=b"3")
+    second.cancel()
+    bench.spawn.children[0].answer(True)
+    assert first.outcome() is True
+    assert json.loads(bench.spawn.children[0].written[1])["password"] == "Mw=="
+    bench.spawn.children[0].answer(True)
+    assert third.outcome() is True
+
+
+def test_no_process_to_be_had() -> None:
+    bench = Bench(processes=1)
+    bench.spawn.error = OSError("no more processes")
+    with pytest.raises(AuthUnavailable):
+        bench.ask().outcome()
+    bench.spawn.error = None
+    task = bench.ask()
+    bench.spawn.children[0].answer(True)
+    assert task.outcome() is True
+
+
+def test_an_unusable_entry_is_unavailable() -> None:
+    bench = Bench()
+    with pytest.raises(AuthUnavailable):
+        bench.ask("{ROT13}frperg").outcome()
+    assert bench.spawn.children == []
+
+
+def test_stop_ends_children_and_answers_what_waits() -> None:
+    bench = Bench(processes=1)
+    tasks = [bench.ask(), bench.ask()]
+    bench.pool.stop()
+    assert bench.spawn.children[0].killed
+    for task in tasks:
+        with pytest.raises(AuthUnavailable):
+            task.outcome()
+    bench.spawn.children[0].events.ended("killed")
+    with pytest.raises(AuthUnavailable):
+        bench.ask().outcome()
+    assert len(bench.spawn.children) == 1
+    assert bench.timers.pending == []
+
+
+@pytest.fixture
+def real() -> Iterator[Bench]:
+    bench = Bench(RealChild, processes=1)
+    yield bench
+    bench.pool.stop()
+    for child in bench.spawn.children:
+        child.close()
+
+
+def test_a_real_child_checks_and_survives_ctrl_c(real: Bench) -> None:
+    stored = schemes.make(b"secret", cost=schemes.LIGHT)
+    for password, right in ((b"secret", True), (b"wrong", False)):
+        task = real.ask(stored, password)
+        real.spawn.children[0].pump()
+        assert task.outcome() is right
+        # Ctrl-C at the terminal goes to the whole group.
+        os.kill(real.spawn.children[0].pid, signal.SIGINT)
+
+
+def test_a_real_child_killed_in_its_work(real: Bench) -> None:
+    stored = schemes.make(b"secret", "PBKDF2")
+    task = real.ask(stored)
+    os.kill(real.spawn.children[0].pid, signal.SIGKILL)
+    real.spawn.children[0].pump()
+    if not task.done:
+        real.spawn.children[-1].pump()
+    assert task.outcome() is True
+
+
+def test_the_child_imports_no_twisted() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, mailserver.auth.hashworker; print([m for m in sys.modules if m.startswith('twisted')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
