@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
 
-from mailserver.errors import BadMessage
+from attrs import frozen
+
+from mailserver.errors import BadMessage, MailError
 
 MAX_LINE = 12288 + 512
 """Octets of the longest command line kept: AUTH with its initial response (RFC 4954 4); others are at most 512."""
@@ -159,9 +160,28 @@ class DotStuffer:
         return b".\r\n" if self._last == b"\r\n" else b"\r\n.\r\n"
 
 
-def write_reply(code: int, lines: Iterable[str], enhanced: str | None = None) -> bytes:
-    """One reply of one or more lines (RFC 5321 4.2.1), each with its enhanced status (RFC 2034 4)."""
-    status = f"{enhanced} " if enhanced else ""
-    texts = [f"{status}{line}" for line in lines]
-    written = [f"{code}{' ' if number == len(texts) else '-'}{text}" for number, text in enumerate(texts, 1)]
-    return "\r\n".join([*written, ""]).encode("ascii", "replace")
+@frozen
+class Reply:
+    """One reply of one or more lines (RFC 5321 4.2), each with its enhanced status (RFC 2034 4)."""
+
+    code: int
+    enhanced: str | None
+    lines: tuple[str, ...]
+
+    def write(self) -> bytes:
+        """Its bytes."""
+        status = f"{self.enhanced} " if self.enhanced else ""
+        last = len(self.lines) - 1
+        written = [f"{self.code}{'-' if at < last else ' '}{status}{line}\r\n" for at, line in enumerate(self.lines)]
+        return "".join(written).encode("ascii", "replace")
+
+
+def reply(code: int, enhanced: str | None, *lines: str) -> Reply:
+    """A reply."""
+    return Reply(code, enhanced, lines)
+
+
+def reply_to(error: MailError) -> Reply:
+    """What is answered for an expected failure."""
+    code, enhanced = error.smtp_reply
+    return Reply(code, enhanced, (error.sentence,))

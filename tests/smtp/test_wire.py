@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import BadMessage
-from mailserver.smtp.wire import DataDecoder, DotStuffer, Framer, LineEnds, Refused, write_reply
+from mailserver.smtp.wire import DataDecoder, DotStuffer, Framer, LineEnds, Refused, reply, reply_to
 
 PIECES = st.sampled_from(
     [b"\r\n", b"\r", b"\n", b".", b"a", b"bc", b"\r\n.", b"\r\n..", b"\r\n.\r\n", b"\r\n.\n", b"\0"]
@@ -175,6 +175,7 @@ def test_stuffing_is_undone_by_decoding(text: bytes, points: list[int]) -> None:
 
 
 def test_replies() -> None:
-    assert write_reply(250, ["OK"], "2.0.0") == b"250 2.0.0 OK\r\n"
-    assert write_reply(250, ["one", "two"]) == b"250-one\r\n250 two\r\n"
-    assert write_reply(550, ["no", "never"], "5.1.1") == b"550-5.1.1 no\r\n550 5.1.1 never\r\n"
+    assert reply(250, "2.0.0", "OK").write() == b"250 2.0.0 OK\r\n"
+    assert reply(250, None, "one", "two").write() == b"250-one\r\n250 two\r\n"
+    assert reply(550, "5.1.1", "no", "never").write() == b"550-5.1.1 no\r\n550 5.1.1 never\r\n"
+    assert reply_to(BadMessage("it is broken")).write() == b"550 5.6.0 it is broken\r\n"

@@ -1,0 +1,47 @@
+"""The header of a submitted message, read strictly: what we take for a field, every program does (RFC 5322 2.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from mailserver.errors import BadMessage, TooBig
+
+MAX_HEADER = 256 * 1024
+"""Octets of a header that is submitted."""
+
+_NAME = re.compile(rb"[!-9;-~]{1,200}[ \t]*:")
+_FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:((?:[^\r]++|\r\n[ \t])*+)\r\n")
+
+
+@frozen
+class Field:
+    """One header field."""
+
+    name: str
+    """Lower case."""
+    body: str
+    """Unfolded, octets as Latin-1."""
+
+
+def parse_header(start: bytes) -> Sequence[Field]:
+    """The fields of a message; `start` is its first MAX_HEADER + 2 octets, line ends are CRLF.
+
+    Raises: BadMessage for a line that is no field (what follows it would be header to some and body to others), TooBig.
+    """
+    fields = []
+    at = 0
+    while at < len(start) and not start.startswith(b"\r\n", at):
+        field = _FIELD.match(start, at)
+        if field is None:
+            if len(start) > MAX_HEADER and (_NAME.match(start, at) or at > MAX_HEADER - 300):
+                raise TooBig(f"the message's header is larger than {MAX_HEADER} octets")
+            raise BadMessage("the message's header has a line that is no header field")
+        body = field[2].replace(b"\r\n", b"").decode("latin-1")
+        fields.append(Field(field[1].decode("ascii").lower(), body.strip(" \t")))
+        at = field.end()
+    if at > MAX_HEADER:
+        raise TooBig(f"the message's header is larger than {MAX_HEADER} octets")
+    return fields

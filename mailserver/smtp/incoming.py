@@ -1,0 +1,101 @@
+"""A message while it is received, and until it has been delivered: bounded in memory, checked on its way.
+
+The first failure is kept and everything behind it dropped, so that the stream is read to the message's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from mailserver.errors import MailError, TooBig
+from mailserver.smtp.spool import Spool, SpoolFile
+from mailserver.smtp.wire import LineEnds
+
+PIECE = 64 * 1024
+"""Octets handed on at once."""
+IN_MEMORY = 128 * 1024
+"""A message up to this size never touches the spool."""
+
+
+class Incoming:
+    """One message. `failure` says why it must be refused, if it must."""
+
+    def __init__(self, spool: Spool, limit: int) -> None:
+        self.size = 0
+        """Octets so far, without dot-stuffing (RFC 1870 5)."""
+        self.eight_bit = False
+        """Is there an octet above 127?"""
+        self.failure: MailError | None = None
+        self._spool = spool
+        self._limit = limit
+        self._memory = bytearray()
+        self._file: SpoolFile | None = None
+        self._spooled = 0
+        self._ends = LineEnds()
+
+    @property
+    def in_memory(self) -> bytes | None:
+        """All of it, if it is in memory."""
+        return None if self._file else bytes(self._memory)
+
+    async def write(self, data: bytes) -> None:
+        """Take up the next part. Never raises a MailError: see `failure`."""
+        if self.failure is not None or not data:
+            return
+        try:
+            self.size += len(data)
+            if self.size > self._limit:
+                raise TooBig(f"the message is larger than {self._limit} octets")
+            self._ends.check(data)
+            self.eight_bit = self.eight_bit or not data.isascii()
+            self._memory += data
+            if len(self._memory) > (PIECE if self._file else IN_MEMORY):
+                await self._flush()
+        except MailError as error:
+            await self.fail(error)
+
+    async def finish(self) -> None:
+        """The message is whole; its last line gets a CRLF if it has none. See `failure`."""
+        if self.failure is not None:
+            return
+        try:
+            self._ends.finish()
+            if not self._ends.complete:
+                await self.write(b"\r\n")
+            if self._file and self._memory:
+                await self._flush()
+        except MailError as error:
+            await self.fail(error)
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """Those octets of the finished message, fewer at the end. Raises: StoreUnavailable."""
+        if self._file:
+            return await self._file.read(offset, count)
+        return bytes(self._memory[offset : offset + count])
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The finished message, in order. Raises: StoreUnavailable."""
+        at = 0
+        while at < self.size and (piece := await self.read(at, PIECE)):
+            yield piece
+            at += len(piece)
+
+    async def close(self) -> None:
+        """Forget it. Harmless when repeated."""
+        self._memory.clear()
+        if self._file:
+            file, self._file = self._file, None
+            await file.close()
+
+    async def fail(self, error: MailError) -> None:
+        """Refuse the message: what is here and what comes is dropped."""
+        self.failure = error
+        await self.close()
+
+    async def _flush(self) -> None:
+        if self._file is None:
+            self._file = self._spool.create()
+        data = bytes(self._memory)
+        self._memory.clear()
+        await self._file.write(data)
+        self._spooled += len(data)

@@ -1,0 +1,135 @@
+"""LMTP (RFC 2033): final delivery, with a reply for each recipient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from attrs import frozen
+
+from mailserver.auth.interfaces import User
+from mailserver.channel import Channel
+from mailserver.config.model import Lmtp
+from mailserver.errors import MailError, StoreUnavailable
+from mailserver.smtp import commands
+from mailserver.smtp.address import Address, Command
+from mailserver.smtp.delivery import LocalCopy
+from mailserver.smtp.incoming import Incoming
+from mailserver.smtp.received import protocol_name, received_field, trace_fields
+from mailserver.smtp.session import Services, Session
+from mailserver.smtp.spec import CommandSpec, build_table
+from mailserver.smtp.transaction import Transaction, find_recipient
+from mailserver.smtp.wire import Reply, reply, reply_to
+
+
+@frozen(kw_only=True)
+class LmtpServices(Services):
+    """What LMTP sessions share."""
+
+    config: Lmtp
+
+
+async def lhlo(session: LmtpSession, argument: bytes) -> None:
+    """LHLO (RFC 2033 4.1)."""
+    await commands.say_hello(session, argument, extended=True)
+
+
+class LmtpSession(Session):
+    """One connection of a mail transfer agent. It gives no password: the listener is local, or chosen in words."""
+
+    table: ClassVar[Mapping[bytes, CommandSpec]] = build_table(
+        commands.COMMANDS, (CommandSpec(b"LHLO", lhlo, "RFC 2033 4.1", before_tls=True),)
+    )
+    banner = "LMTP"
+
+    def __init__(self, channel: Channel, services: LmtpServices) -> None:
+        super().__init__(channel, services)
+        self.services = services
+
+    @property
+    def timeout(self) -> float:
+        """See Session."""
+        return self.services.config.timeout
+
+    @property
+    def max_recipients(self) -> int:
+        """See Session."""
+        return self.services.config.max_recipients
+
+    @property
+    def must_start_tls(self) -> bool:
+        """See Session."""
+        return self.channel.info.tls_required and self.channel.info.tls is None
+
+    @property
+    def must_log_in(self) -> bool:
+        """See Session."""
+        return False
+
+    def require_login(self) -> None:
+        """See Session: nobody logs in here."""
+
+    async def begin(self, command: Command) -> Transaction:
+        """See Session. Every sender is taken: the transfer agent has asked its questions."""
+        return LmtpTransaction(self, command.address)
+
+
+class LmtpTransaction(Transaction):
+    """One message; each recipient's copy succeeds or fails by itself."""
+
+    def __init__(self, session: LmtpSession, sender: Address | None) -> None:
+        super().__init__(sender)
+        self._session = session
+        self._recipients: list[tuple[Address, User, str]] = []
+
+    async def look_up(self, recipient: Address) -> Reply:
+        """See Transaction."""
+        services = self._session.services
+        separator = services.config.detail_separator
+        user, detail = await find_recipient(services.authenticator, recipient, separator)
+        self._recipients.append((recipient, user, detail))
+        return reply(250, "2.1.5", "recipient accepted")
+
+    async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
+        """See Transaction: one reply for each recipient, in the order of RCPT (RFC 2033 4.2)."""
+        name = self._session.new_message_name()
+        return [await self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
+
+    def refuse(self, error: MailError) -> Sequence[Reply]:
+        """See Transaction."""
+        return [reply_to(error)] * len(self._recipients)
+
+    async def publish(self) -> None:
+        """See Transaction: all is visible before the replies."""
+
+    async def _deliver_one(self, recipient: Address, user: User, detail: str, incoming: Incoming, name: str) -> Reply:
+        channel, services = self._session.channel, self._session.services
+        facts = {"user": user.name, "sender": str(self.sender or ""), "size": incoming.size, "message": name}
+        try:
+            live = await services.accounts.open(user.name, user.home)
+            try:
+                copy = LocalCopy(live, detail, self._prefix(recipient, name))
+                appended = await copy.append(incoming)
+            finally:
+                services.accounts.release(live)
+        except MailError as error:
+            channel.log("delivery-failed", **facts, reason=error.sentence)
+            return reply_to(error)
+        except Exception:
+            channel.bug(f"delivering to {user.name}")
+            return reply_to(StoreUnavailable("internal error"))
+        channel.log("delivery", **facts, mailbox=copy.folder, uid=appended.uids[0])
+        return reply(250, "2.0.0", f"<{recipient}> delivered")
+
+    def _prefix(self, recipient: Address, name: str) -> bytes:
+        session = self._session
+        info = session.channel.info
+        return trace_fields(self.sender, recipient) + received_field(
+            info,
+            hello=session.hello or "unknown",
+            hostname=session.services.hostname,
+            protocol=protocol_name(info, extended=True, authenticated=False),
+            message=name,
+            recipient=recipient,
+            now=session.services.clock(),
+        )

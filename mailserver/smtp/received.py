@@ -1,0 +1,55 @@
+"""Header fields that the server itself writes (RFC 5321 4.4, RFC 3848, RFC 6409 8)."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from ipaddress import IPv6Address
+
+from mailserver.channel import ConnectionInfo
+from mailserver.smtp.address import Address
+
+
+def format_date(seconds: float) -> str:
+    """A date-time of RFC 5322 3.3, in UTC."""
+    return format_datetime(datetime.fromtimestamp(int(seconds), UTC))
+
+
+def protocol_name(info: ConnectionInfo, *, extended: bool, authenticated: bool) -> str:
+    """The word behind `with` (RFC 3848): ESMTPSA, LMTP and so on."""
+    if not extended:
+        return "SMTP"
+    name = "LMTP" if info.protocol == "lmtp" else "ESMTP"
+    return name + ("S" if info.tls else "") + ("A" if authenticated else "")
+
+
+def received_field(
+    info: ConnectionInfo,
+    *,
+    hello: str,
+    hostname: str,
+    protocol: str,
+    message: str,
+    recipient: Address | None,
+    now: float,
+) -> bytes:
+    """The Received field; `recipient` is named only where nobody else is told of it."""
+    peer = ""
+    if info.peer is not None:
+        peer = f" ([{'IPv6:' if isinstance(info.peer, IPv6Address) else ''}{info.peer}])"
+    recipient_clause = f"\r\n\tfor <{recipient}>" if recipient else ""
+    return (
+        f"Received: from {hello}{peer}\r\n\tby {hostname} with {protocol} id {message}{recipient_clause};"
+        f"\r\n\t{format_date(now)}\r\n"
+    ).encode("ascii", "replace")
+
+
+def trace_fields(sender: Address | None, recipient: Address) -> bytes:
+    """What final delivery adds: Return-Path (RFC 5321 4.4), and Delivered-To, as Dovecot's LMTP writes them."""
+    return f"Return-Path: <{sender or ''}>\r\nDelivered-To: {recipient}\r\n".encode("ascii")
+
+
+def new_message_id(hostname: str, now: float) -> str:
+    """A Message-ID (RFC 5322 3.6.4)."""
+    return f"<{int(now * 1_000_000):x}.{secrets.token_hex(8)}@{hostname}>"

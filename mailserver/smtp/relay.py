@@ -1,0 +1,253 @@
+"""The client's side of SMTP without I/O: handing a message to the next hop (RFC 5321, RFC 3207, RFC 4954).
+
+An `Exchange` is told what to do next (`open`, `mail`, `rcpt`, ...) and then fed until `outcome` is there. It gives
+out bytes (`next_bytes`), says when TLS is due, and takes the hop's bytes (`receive_data`). Answers are bounded; bytes
+that came before TLS never count as answers within it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Generator
+from typing import ClassVar
+
+from mailserver.errors import RelayDown, TooBig
+from mailserver.sasl.mechanism import Credentials
+from mailserver.smtp.address import Address
+from mailserver.smtp.wire import Reply
+
+MAX_REPLY_LINE = 4096
+MAX_REPLY_LINES = 128
+MAX_TEXT = 400
+"""Characters of a hop's line that are passed on."""
+
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
+
+
+class EightBitRefused(TooBig):
+    """The next hop takes no 8-bit text and the message has some (RFC 6152 3)."""
+
+    smtp_reply: ClassVar[tuple[int, str]] = (554, "5.6.3")
+    text = "the next hop does not take messages with 8-bit text"
+
+
+class ReplyReader:
+    """Cuts the hop's bytes into replies (RFC 5321 4.2.1)."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._lines: list[str] = []
+        self._code = 0
+
+    @property
+    def pending(self) -> bool:
+        """Is there a byte that belongs to no finished reply?"""
+        return bool(self._buffer or self._lines)
+
+    def receive_data(self, data: bytes) -> None:
+        """Take up bytes of the hop."""
+        self._buffer += data
+
+    def next_reply(self) -> Reply | None:
+        """The next reply, None if more bytes are needed. Raises: RelayDown when that is no SMTP, or out of bounds."""
+        while (end := self._buffer.find(b"\n")) >= 0:
+            line = bytes(self._buffer[:end]).removesuffix(b"\r")
+            del self._buffer[: end + 1]
+            found = _LINE.fullmatch(line)
+            if found is None or end > MAX_REPLY_LINE or len(self._lines) >= MAX_REPLY_LINES:
+                raise RelayDown("the next hop's answer is not SMTP")
+            code = int(found[1])
+            if self._lines and code != self._code:
+                raise RelayDown("the next hop's answer is not SMTP")
+            self._code = code
+            self._lines.append(_printable(found[3] or b""))
+            if found[2] != b"-":
+                lines, self._lines = self._lines, []
+                return _reply(code, lines)
+        if len(self._buffer) > MAX_REPLY_LINE:
+            raise RelayDown("the next hop's answer has no end")
+        return None
+
+
+def _printable(text: bytes) -> str:
+    return "".join(character if " " <= character <= "~" else "?" for character in text.decode("ascii", "replace"))
+
+
+def _reply(code: int, lines: list[str]) -> Reply:
+    enhanced = None
+    texts = []
+    for line in lines:
+        status = _ENHANCED.match(line)
+        if status and status[1][0] == str(code)[0]:
+            enhanced = enhanced or status[1]
+            texts.append(line[status.end() :])
+        else:
+            texts.append(line)
+    return Reply(code, enhanced, tuple(texts))
+
+
+def pass_on(reply: Reply) -> Reply:
+    """The hop's reply as our client gets it: 421 would mean that we close, and 3xx is no final answer."""
+    code = 451 if reply.code == 421 or reply.code // 100 == 3 else reply.code
+    enhanced = reply.enhanced or f"{code // 100}.0.0"
+    if enhanced[0] != str(code)[0]:
+        enhanced = f"{code // 100}.0.0"
+    return Reply(code, enhanced, tuple(line[:MAX_TEXT] for line in reply.lines))
+
+
+class _TLS:
+    """What a conversation yields when TLS must start now."""
+
+
+_Conversation = Generator[bytes | _TLS, Reply, Reply]
+
+
+class Exchange:
+    """One conversation with the hop. Every method that starts a step needs the last one's `outcome`."""
+
+    def __init__(self, hostname: str, *, starttls: bool, credentials: Credentials | None) -> None:
+        self.extensions: dict[str, str] = {}
+        """What the hop's EHLO offers: keyword, upper case -> parameters."""
+        self.outcome: Reply | None = None
+        """The hop's answer to the step, once it is there."""
+        self.tls_due = False
+        """Shake hands now, then call `tls_started`."""
+        self._hostname = hostname
+        self._starttls = starttls
+        self._credentials = credentials
+        self._reader = ReplyReader()
+        self._output = bytearray()
+        self._conversation: _Conversation | None = None
+
+    def next_bytes(self) -> bytes:
+        """What to send now; empty if it is the hop's turn."""
+        data = bytes(self._output)
+        self._output.clear()
+        return data
+
+    def receive_data(self, data: bytes) -> None:
+        """Take up bytes of the hop. Raises: RelayDown when the hop refuses what must be, or speaks no SMTP."""
+        self._reader.receive_data(data)
+        while self.outcome is None and not self.tls_due and (reply := self._reader.next_reply()) is not None:
+            self._advance(reply)
+        if self.tls_due and self._reader.pending:
+            raise RelayDown("the next hop sent something between its answer to STARTTLS and the handshake")
+
+    def tls_started(self) -> None:
+        """The handshake is done."""
+        self.tls_due = False
+        self.extensions = {}
+        self._say(f"EHLO {self._hostname}")
+
+    def open(self) -> None:
+        """Greeting, EHLO, STARTTLS, AUTH. The outcome is positive: what is not raises RelayDown."""
+        self._start(self._open())
+
+    def mail(self, sender: Address | None, size: int | None) -> None:
+        """MAIL, with SIZE (RFC 1870) and BODY=8BITMIME (RFC 6152) where they are offered."""
+        words = [f"MAIL FROM:<{sender or ''}>"]
+        if size is not None and "SIZE" in self.extensions:
+            words.append(f"SIZE={size}")
+        if "8BITMIME" in self.extensions:
+            words.append("BODY=8BITMIME")
+        self._start(self._ask(" ".join(words)))
+
+    def rcpt(self, recipient: Address) -> None:
+        """RCPT."""
+        self._start(self._ask(f"RCPT TO:<{recipient}>"))
+
+    def data(self) -> None:
+        """DATA: after a 354 the driver sends the message, dot-stuffed, but for its end."""
+        self._start(self._ask("DATA"))
+
+    def end_of_data(self, end: bytes) -> None:
+        """The last bytes of DATA, its final dot among them."""
+        self._output += end
+        self._start(self._wait())
+
+    def quit(self) -> None:
+        """QUIT."""
+        self._start(self._ask("QUIT"))
+
+    @property
+    def size_limit(self) -> int | None:
+        """The largest message the hop takes, None if it does not say (RFC 1870 4)."""
+        value = self.extensions.get("SIZE", "")
+        return int(value) or None if re.fullmatch("[0-9]{1,20}", value) else None
+
+    def _start(self, conversation: _Conversation) -> None:
+        self.outcome = None
+        self._conversation = conversation
+        step = next(conversation)
+        assert isinstance(step, bytes)
+        self._output += step
+        if self._reader.pending:
+            self.receive_data(b"")
+
+    def _advance(self, reply: Reply) -> None:
+        assert self._conversation is not None
+        try:
+            step = self._conversation.send(reply)
+        except StopIteration as stop:
+            self.outcome = stop.value
+            return
+        if isinstance(step, _TLS):
+            self.tls_due = True
+        else:
+            self._output += step
+
+    def _say(self, line: str) -> None:
+        self._output += line.encode("ascii") + b"\r\n"
+
+    def _ask(self, line: str) -> _Conversation:
+        return (yield line.encode("ascii") + b"\r\n")
+
+    def _wait(self) -> _Conversation:
+        return (yield b"")
+
+    def _open(self) -> _Conversation:
+        greeting = yield b""
+        _require(greeting, 220, "the next hop does not greet")
+        hello = yield from self._ask(f"EHLO {self._hostname}")
+        self._learn(hello)
+        if self._starttls:
+            if "STARTTLS" not in self.extensions:
+                raise RelayDown("the next hop offers no STARTTLS")
+            _require((yield from self._ask("STARTTLS")), 220, "the next hop refuses STARTTLS")
+            hello = yield _TLS()
+            self._learn(hello)
+        if self._credentials is not None:
+            return (yield from self._log_in(self._credentials))
+        return hello
+
+    def _learn(self, hello: Reply) -> None:
+        _require(hello, 250, "the next hop refuses EHLO")
+        for line in hello.lines[1:]:
+            keyword, _, parameters = line.partition(" ")
+            self.extensions[keyword.upper()] = parameters
+
+    def _log_in(self, credentials: Credentials) -> _Conversation:
+        offered = self.extensions.get("AUTH", "").upper().split()
+        name, password = credentials.name.encode("utf-8"), credentials.password.reveal()
+        if "PLAIN" in offered:
+            message = b"\0" + name + b"\0" + password
+            answer = yield from self._ask(f"AUTH PLAIN {_base64(message)}")
+        elif "LOGIN" in offered:
+            _require((yield from self._ask("AUTH LOGIN")), 334, "the next hop refuses AUTH")
+            _require((yield from self._ask(_base64(name))), 334, "the next hop refuses AUTH")
+            answer = yield from self._ask(_base64(password))
+        else:
+            raise RelayDown("the next hop offers no way to log in that is known here")
+        _require(answer, 235, "the next hop refuses our login")
+        return answer
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def _require(reply: Reply, code: int, sentence: str) -> None:
+    if reply.code != code:
+        raise RelayDown(f"{sentence} (it says {reply.code})")

@@ -1,0 +1,86 @@
+"""Where a message waits until it is known whole: small ones in memory, others in a file that has no name.
+
+Nothing here needs to survive a crash: no reply has been given for a message that is only spooled.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Protocol
+
+from mailserver.errors import NoSpace, StoreUnavailable
+from mailserver.store.interfaces import StoreRunner
+
+
+class SpoolFile(Protocol):
+    """One message's file."""
+
+    async def write(self, data: bytes) -> None:
+        """Append bytes. Raises: NoSpace, StoreUnavailable."""
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """Those bytes, fewer at the end. Raises: StoreUnavailable."""
+
+    async def close(self) -> None:
+        """Give it up. Harmless when repeated."""
+
+
+class Spool(Protocol):
+    """Makes them."""
+
+    def create(self) -> SpoolFile:
+        """A new one, of which nothing is on disk before the first write."""
+
+
+class FileSpool:
+    """A `Spool` in a directory, which is made when it is not there."""
+
+    def __init__(self, directory: str, make_runner: Callable[[], StoreRunner]) -> None:
+        self._directory = directory
+        self._make_runner = make_runner
+
+    def create(self) -> SpoolFile:
+        """A file that vanishes with its descriptor."""
+        return _File(self._directory, self._make_runner())
+
+
+class _File:
+    def __init__(self, directory: str, runner: StoreRunner) -> None:
+        self._directory = directory
+        self._runner = runner
+        self._descriptor = -1
+
+    async def write(self, data: bytes) -> None:
+        await self._runner.run(lambda: self._write(data))
+
+    async def read(self, offset: int, count: int) -> bytes:
+        return await self._runner.run(lambda: self._read(offset, count))
+
+    async def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            await self._runner.run(lambda: os.close(descriptor))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if self._descriptor < 0:
+                # The name is gone at once: whatever happens, the file goes with the process.
+                os.makedirs(self._directory, mode=0o700, exist_ok=True)
+                self._descriptor, path = tempfile.mkstemp(prefix="spool-", dir=self._directory)
+                os.unlink(path)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise NoSpace from error
+            raise StoreUnavailable from error
+
+    def _read(self, offset: int, count: int) -> bytes:
+        try:
+            return os.pread(self._descriptor, count, offset)
+        except OSError as error:
+            raise StoreUnavailable from error

@@ -1,0 +1,270 @@
+"""Message submission (RFC 6409): who logged in sends, as nobody else; to mailboxes here and through the next hop.
+
+Nothing is accepted that is not kept or handed on. With recipients of both kinds the local copies are prepared, so
+that they survive a crash and cannot fail any more, before the hop gets the message's final dot; its reply is ours.
+After a positive one they are published, otherwise forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from attrs import frozen
+
+from mailserver.auth.interfaces import User
+from mailserver.channel import Channel
+from mailserver.config.model import Submission
+from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRefused, WrongState
+from mailserver.sasl.mechanism import Mechanism
+from mailserver.smtp import authentication, commands
+from mailserver.smtp.address import Address, Command
+from mailserver.smtp.delivery import LocalCopy
+from mailserver.smtp.header import MAX_HEADER, Field, parse_header
+from mailserver.smtp.hop import HopTransaction, NextHop
+from mailserver.smtp.incoming import Incoming
+from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
+from mailserver.smtp.sender import check_header, owns
+from mailserver.smtp.session import Services, Session
+from mailserver.smtp.spec import CommandSpec, build_table
+from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipient
+from mailserver.smtp.wire import Reply, reply
+from mailserver.store.live import LiveAccount
+
+
+class LoginRequired(WrongState):
+    """RFC 4954 6."""
+
+    smtp_reply: ClassVar[tuple[int, str]] = (530, "5.7.0")
+    text = "log in first"
+
+
+@frozen(kw_only=True)
+class SubmissionServices(Services):
+    """What submission sessions share."""
+
+    config: Submission
+    mechanisms: Mapping[str, Callable[[], Mechanism]]
+    """SASL mechanisms offered, by name, in the order of EHLO."""
+    next_hop: NextHop | None = None
+    detail_separator: str = "+"
+    """As LMTP's, for local recipients."""
+
+
+async def ehlo(session: SubmissionSession, argument: bytes) -> None:
+    """EHLO (RFC 5321 4.1.1.1)."""
+    await commands.say_hello(session, argument, extended=True)
+
+
+async def helo(session: SubmissionSession, argument: bytes) -> None:
+    """HELO (RFC 5321 4.1.1.1)."""
+    await commands.say_hello(session, argument, extended=False)
+
+
+class SubmissionSession(Session):
+    """One connection of a mail program."""
+
+    table: ClassVar[Mapping[bytes, CommandSpec]] = build_table(
+        commands.COMMANDS,
+        authentication.COMMANDS,
+        (
+            CommandSpec(b"EHLO", ehlo, "RFC 5321 4.1.1.1", before_tls=True),
+            CommandSpec(b"HELO", helo, "RFC 5321 4.1.1.1"),
+        ),
+    )
+    banner = "ESMTP"
+
+    def __init__(self, channel: Channel, services: SubmissionServices) -> None:
+        super().__init__(channel, services)
+        self.services = services
+        self.login_failures = 0
+
+    @property
+    def timeout(self) -> float:
+        """See Session."""
+        return self.services.config.timeout
+
+    @property
+    def max_recipients(self) -> int:
+        """See Session."""
+        return self.services.config.max_recipients
+
+    @property
+    def must_start_tls(self) -> bool:
+        """See Session."""
+        return not self.channel.info.password_allowed
+
+    @property
+    def must_log_in(self) -> bool:
+        """See Session."""
+        return self.user is None
+
+    def keywords(self) -> list[str]:
+        """See Session; AUTH where a password may come, and until one was taken (RFC 4954 4)."""
+        offered = super().keywords()
+        if self.channel.info.password_allowed and self.user is None:
+            offered.append(" ".join(["AUTH", *self.services.mechanisms]))
+        return offered
+
+    def require_login(self) -> None:
+        """See Session."""
+        if self.user is None:
+            raise LoginRequired
+
+    async def begin(self, command: Command) -> Transaction:
+        """See Session. The sender must belong to the login; the null sender is judged by the message (RFC 8098)."""
+        assert self.user is not None
+        if command.address is not None and not await self.owned(command.address):
+            raise SenderRefused
+        size = command.parameters.get("SIZE")
+        return SubmissionTransaction(self, self.user, command.address, int(size) if size else None)
+
+    async def owned(self, address: Address) -> bool:
+        """Does the address belong to the login? Raises: LookupFailed."""
+        assert self.user is not None
+        try:
+            return await owns(self.services.authenticator, self.user, address)
+        except AuthUnavailable as error:
+            raise LookupFailed from error
+
+
+class SubmissionTransaction(Transaction):
+    """One message: all its recipients get it, or none does and the client is told."""
+
+    def __init__(self, session: SubmissionSession, user: User, sender: Address | None, size: int | None) -> None:
+        super().__init__(sender)
+        self._session = session
+        self._user = user
+        self._declared_size = size
+        self._local: dict[tuple[str, str], tuple[Address, User]] = {}
+        self._hop: HopTransaction | None = None
+        self._hop_failure: MailError | None = None
+        self._accounts: list[LiveAccount] = []
+        self._prepared: list[LocalCopy] = []
+        self._published = False
+
+    async def look_up(self, recipient: Address) -> Reply:
+        """See Transaction."""
+        services = self._session.services
+        if recipient.domain and not services.authenticator.is_local_domain(recipient.domain):
+            return await self._look_up_remote(recipient)
+        user, detail = await find_recipient(services.authenticator, recipient, services.detail_separator)
+        # Two addresses of one mailbox get one copy.
+        self._local.setdefault((user.name, detail), (recipient, user))
+        return reply(250, "2.1.5", "recipient accepted")
+
+    async def _look_up_remote(self, recipient: Address) -> Reply:
+        services = self._session.services
+        if services.next_hop is None:
+            raise RelayRefused
+        if self._hop_failure is not None:
+            raise self._hop_failure
+        if self._hop is None:
+            try:
+                self._hop = await HopTransaction.begin(
+                    services.next_hop, services.hostname, self.sender, self._declared_size
+                )
+            except MailError as error:
+                # It is dialled once in a transaction.
+                self._hop_failure = error
+                self._session.channel.log("relay-failed", relay=services.next_hop.name, reason=error.sentence)
+                raise
+        return await self._hop.add_recipient(recipient)
+
+    async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
+        """See Transaction."""
+        fields = parse_header(await incoming.read(0, MAX_HEADER + 2))
+        has_from = await check_header(fields, self.sender, self._session.owned)
+        name = self._session.new_message_name()
+        prefix = self._prefix(fields, name, has_from=has_from)
+        hop = self._hop if self._hop is not None and self._hop.accepted else None
+        answer = reply(250, "2.0.0", f"accepted as {name}")
+        if hop is None and len(self._local) == 1:
+            (copy,) = await self._copies(prefix)
+            await copy.append(incoming)
+        else:
+            if hop is not None and (refusal := await hop.send(prefix, incoming)) is not None:
+                return [refusal]
+            for copy in await self._copies(prefix):
+                self._prepared.append(copy)
+                await copy.prepare(incoming)
+            if hop is not None:
+                answer = await hop.finish()
+                if answer.code // 100 != 2:
+                    self._log("submission-refused", name, incoming, reason=" ".join(answer.lines))
+                    return [answer]
+            self._published = True
+        self._log("submission", name, incoming)
+        return [answer]
+
+    async def publish(self) -> None:
+        """See Transaction: the prepared copies become visible."""
+        if not self._published:
+            return
+        copies, self._prepared = self._prepared, []
+        for copy in copies:
+            try:
+                await copy.publish()
+            except Exception:
+                # It is accepted and its intent is on disk: the next holder of the lock publishes it.
+                self._session.channel.bug("publishing an accepted message")
+
+    async def close(self) -> None:
+        """See Transaction."""
+        await super().close()
+        copies, self._prepared = self._prepared, []
+        for copy in copies:
+            await copy.abort()
+        accounts, self._accounts = self._accounts, []
+        for live in accounts:
+            self._session.services.accounts.release(live)
+        hop, self._hop = self._hop, None
+        if hop is not None:
+            hop.close()
+
+    async def _copies(self, prefix: bytes) -> list[LocalCopy]:
+        copies = []
+        for (_name, detail), (recipient, user) in self._local.items():
+            live = await self._session.services.accounts.open(user.name, user.home)
+            self._accounts.append(live)
+            copies.append(LocalCopy(live, detail, trace_fields(self.sender, recipient) + prefix))
+        return copies
+
+    def _prefix(self, fields: Sequence[Field], name: str, *, has_from: bool) -> bytes:
+        """Received, and what the message lacks (RFC 6409 8). Bcc is left: taking it away is the client's part."""
+        session, services = self._session, self._session.services
+        info, now = session.channel.info, services.clock()
+        present = {field.name for field in fields}
+        only = next(iter(self._local.values()))[0] if self.recipients == 1 and self._local else None
+        added = received_field(
+            info,
+            hello=session.hello or "unknown",
+            hostname=services.hostname,
+            protocol=protocol_name(info, extended=session.extended, authenticated=True),
+            message=name,
+            recipient=only,
+            now=now,
+        )
+        if not has_from:
+            author = (
+                self._user.name if "@" in self._user.name else self.sender or f"{self._user.name}@{services.hostname}"
+            )
+            added += f"From: <{author}>\r\n".encode("ascii", "replace")
+        if "date" not in present:
+            added += f"Date: {format_date(now)}\r\n".encode("ascii")
+        if "message-id" not in present:
+            added += f"Message-ID: {new_message_id(services.hostname, now)}\r\n".encode("ascii")
+        return added
+
+    def _log(self, event: str, name: str, incoming: Incoming, **more: object) -> None:
+        services, hop = self._session.services, self._hop
+        self._session.channel.log(
+            event,
+            user=self._user.name,
+            sender=str(self.sender or ""),
+            recipients=self.recipients,
+            size=incoming.size,
+            message=name,
+            relay=services.next_hop.name if hop is not None and hop.accepted and services.next_hop else None,
+            **more,
+        )

@@ -1,0 +1,79 @@
+"""One message on its way through a session: sender, recipients, data, delivery (RFC 5321 3.3)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from mailserver.auth.interfaces import Authenticator, User
+from mailserver.errors import AuthUnavailable, MailError, NoSuchUser
+from mailserver.smtp.address import Address
+from mailserver.smtp.incoming import Incoming
+from mailserver.smtp.wire import Reply, reply_to
+
+
+class LookupFailed(MailError):
+    """Nobody can say now whether an address is ours (RFC 3463 X.3.0)."""
+
+    smtp_reply: ClassVar[tuple[int, str]] = (451, "4.3.0")
+    text = "addresses cannot be looked up at the moment, try again later"
+
+
+class Transaction(ABC):
+    """From MAIL to the reply after the message, or to RSET."""
+
+    def __init__(self, sender: Address | None) -> None:
+        self.sender = sender
+        """None is the null sender."""
+        self.recipients = 0
+        """Recipients accepted."""
+        self.incoming: Incoming | None = None
+        """The message, once its data begins."""
+
+    async def add_recipient(self, recipient: Address) -> Reply:
+        """Answer RCPT; a positive answer counts. Raises: MailError."""
+        answer = await self.look_up(recipient)
+        if answer.code // 100 == 2:
+            self.recipients += 1
+        return answer
+
+    @abstractmethod
+    async def look_up(self, recipient: Address) -> Reply:
+        """Find out about a recipient and keep it if it is good. Raises: MailError."""
+
+    @abstractmethod
+    async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
+        """Deliver the whole message; the replies to its end. Raises: MailError, and nobody has got it."""
+
+    def refuse(self, error: MailError) -> Sequence[Reply]:
+        """The replies to its end when nobody gets it."""
+        return [reply_to(error)]
+
+    @abstractmethod
+    async def publish(self) -> None:
+        """What is done after the replies are written. What it fails to do, the store finishes later."""
+
+    async def close(self) -> None:
+        """Give up what is held. Harmless when repeated."""
+        if self.incoming is not None:
+            await self.incoming.close()
+
+
+async def find_recipient(authenticator: Authenticator, address: Address, separator: str) -> tuple[User, str]:
+    """Whose address it is, and its detail (RFC 5233): `user+detail` where there is no user of the whole name.
+
+    Raises: NoSuchUser, LookupFailed.
+    """
+    try:
+        user = await authenticator.find(address.key)
+        if user is not None:
+            return user, ""
+        local, found, detail = address.local.partition(separator) if separator else (address.local, "", "")
+        if found and local:
+            user = await authenticator.find(Address(local, address.domain).key)
+    except AuthUnavailable as error:
+        raise LookupFailed from error
+    if user is None:
+        raise NoSuchUser
+    return user, detail
