@@ -86,9 +86,11 @@ def read(path: Path) -> Reading:
     """What can be read of the file, and all that is wrong. Raises nothing."""
     try:
         # O_NONBLOCK: a FIFO must not hold the start.
-        with open(path, "rb", opener=_open_nonblocking) as file:
-            if not stat.S_ISREG(_mode(file.fileno())):
-                return _unreadable(path, "must be a regular file")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return _unreadable(path, "must be a regular file")
+        with open(descriptor, "rb") as file:
             octets = file.read(MAX_FILE + 1)
     except OSError as fault:
         return _unreadable(path, f"cannot be read: {fault.strerror}")
@@ -122,14 +124,6 @@ def parse(octets: bytes, path: Path) -> Reading:
     config = _numbered(converter.structure(rest, Config), kept, source)
     reading = Reading(config, tuple(problems), frozenset(problem.place for problem in problems))
     return attrs.evolve(reading, problems=tuple(reading.joined(check.check(config, partial=frozenset(kept)))))
-
-
-def _open_nonblocking(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _mode(descriptor: int) -> int:
-    return os.fstat(descriptor).st_mode
 
 
 def _unreadable(path: Path, reason: str) -> Reading:

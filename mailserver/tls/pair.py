@@ -148,10 +148,11 @@ def _read(path: Path, key: str, faults: list[Fault]) -> bytes | None:
     except OSError as fault:
         faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        faults.append(Fault(key, "must be a regular file"))
+        return None
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            faults.append(Fault(key, "must be a regular file"))
-            return None
         try:
             octets = file.read(MAX_FILE + 1)
         except OSError as fault:

@@ -1,0 +1,159 @@
+"""A configuration with certificates of a private authority in a directory, and handshakes with a policy in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from pathlib import Path
+
+from attrs import define
+from OpenSSL import SSL
+from OpenSSL._util import lib
+
+from mailserver.config.load import load
+from mailserver.config.model import Config
+from mailserver.tls import certificates
+from mailserver.tls.policy import TlsPolicy
+
+
+@functools.cache
+def authority() -> tuple[bytes, bytes]:
+    return certificates.make_ca("Authority of the tests")
+
+
+class Site:
+    """Domains added with `add` are in the file that `config` loads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.domains: dict[str, list[str]] = {}
+        self.tls: list[str] = []
+        self.more = ""
+
+    def add(self, name: str, hosts: list[str]) -> Site:
+        self.domains[name] = hosts
+        self.renew(name)
+        return self
+
+    def renew(self, name: str, names: list[str] | None = None, **how: object) -> None:
+        certificate, key = certificates.issue(authority(), names or self.domains[name], **how)
+        self.put(name, certificate, key)
+
+    def put(self, name: str, certificate: bytes | None = None, key: bytes | None = None) -> None:
+        if certificate is not None:
+            self.certificate(name).write_bytes(certificate)
+        if key is not None:
+            self.key(name).write_bytes(key)
+            self.key(name).chmod(0o600)
+
+    def certificate(self, name: str) -> Path:
+        return self.directory / f"{name}.pem"
+
+    def key(self, name: str) -> Path:
+        return self.directory / f"{name}.key"
+
+    def write(self) -> Path:
+        lines = [
+            '[server]\nhostname = "mail.example.test"\nuser = "root"',
+            f'[mail]\nroot = "{self.directory}/mail"',
+            '[auth]\nbackends = ["file:/etc/mailserver/users"]',
+            '[[listener]]\nprotocol = "imaps"',
+            "[tls]",
+            *self.tls,
+            self.more,
+        ]
+        for name, hosts in self.domains.items():
+            lines.append(
+                f'[[domain]]\nname = "{name}"\nhosts = {hosts!r}\ncertificate = "{name}.pem"\nkey = "{name}.key"'
+            )
+        path = self.directory / "mailserver.toml"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def config(self) -> Config:
+        config, problems = load(self.write())
+        assert config is not None, "\n".join(map(str, problems))
+        return config
+
+
+@define
+class Seen:
+    """What the client of a handshake saw."""
+
+    names: tuple[str, ...]
+    version: str
+    suite: str
+    resumed: bool
+    group: str | None
+    session: SSL.Session
+    server_name: str | None
+    fingerprint: str
+
+
+class Client:
+    """Client connections of one context, so that their sessions can be resumed."""
+
+    def __init__(self, version: int | None = None, ciphers: bytes | None = None) -> None:
+        self.context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        if ciphers is not None:
+            self.context.set_cipher_list(ciphers)
+        if version is not None:
+            self.context.set_min_proto_version(version)
+            self.context.set_max_proto_version(version)
+
+    def connect(self, policy: TlsPolicy, name: bytes | None, session: SSL.Session | None = None) -> Seen:
+        """Shake hands and say something. Raises: SSL.Error as the client sees it."""
+        ours = SSL.Connection(self.context, None)
+        ours.set_connect_state()
+        if name is not None:
+            ours.set_tlsext_host_name(name)
+        if session is not None:
+            ours.set_session(session)
+        theirs = policy.serverConnectionForTLS(None)
+        theirs.set_accept_state()
+        failures: list[SSL.Error] = []
+        # The client first: its error is what a user would see, the alert's name in it.
+        for _round in range(8):
+            for side in (ours, theirs):
+                try:
+                    side.do_handshake()
+                except SSL.WantReadError:
+                    pass
+                except SSL.Error as failure:
+                    failures.append(failure)
+                    if side is ours:
+                        raise
+                other = theirs if side is ours else ours
+                pump(side, other)
+        if failures:
+            raise failures[0]
+        theirs.send(b"hello")
+        pump(theirs, ours)
+        assert ours.recv(100) == b"hello"
+        certificate = ours.get_peer_certificate(as_cryptography=True)
+        seen = Seen(
+            names=names_of(certificate),
+            version=ours.get_protocol_version_name(),
+            suite=ours.get_cipher_name() or "",
+            resumed=bool(lib.SSL_session_reused(theirs._ssl)),
+            group=ours.get_group_name(),
+            session=ours.get_session(),
+            server_name=policy.server_name(theirs),
+            fingerprint=certificate.fingerprint(certificate.signature_hash_algorithm).hex(),
+        )
+        # OpenSSL forgets sessions of connections that were not closed.
+        ours.shutdown()
+        return seen
+
+
+def pump(source: SSL.Connection, target: SSL.Connection) -> None:
+    with contextlib.suppress(SSL.WantReadError):
+        target.bio_write(source.bio_read(1 << 20))
+
+
+def names_of(certificate: object) -> tuple[str, ...]:
+    from cryptography import x509
+
+    assert isinstance(certificate, x509.Certificate)
+    value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(value.get_values_for_type(x509.DNSName))

@@ -1,0 +1,476 @@
+"""Which certificate a client sees, before and after a reload."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import gc
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
+
+from mailserver.tls import certificates
+from mailserver.tls.contexts import UnrecognizedName
+from mailserver.tls.policy import CannotServe, TlsPolicy
+from tests.tls.site import Client, Site
+
+TEST, ORG = ("mail.example.test",), ("*.example.org", "mail.example.org")
+
+
+class Lines(list):
+    def __call__(self, event: str, /, **fields: object) -> None:
+        self.append((event, fields))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path).add("example.test", list(TEST)).add("example.org", list(ORG))
+
+
+@pytest.fixture
+def log() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def policy(site: Site, log: Lines) -> TlsPolicy:
+    return TlsPolicy(site.config(), log)
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        (b"mail.example.test", TEST),
+        (b"MAIL.Example.TEST", TEST),
+        (b"mail.example.test.", TEST),
+        (b"mail.example.org", ORG),
+        (b"imap.example.org", ORG),
+        (b"IMAP.EXAMPLE.ORG", ORG),
+        # RFC 6125 6.4.3: a wildcard is one label, not two and not none.
+        (b"a.imap.example.org", TEST),
+        (b"example.org", TEST),
+        (b"elsewhere.example.net", TEST),
+        (None, TEST),
+        (b"192.0.2.1", TEST),
+        (b"2001:db8::1", TEST),
+        (b"m\xc3\xa4il.example.org", TEST),
+        (b"\xff\xfe", TEST),
+        (b"*.example.org", TEST),
+        (b".example.org", TEST),
+        (b"..", TEST),
+        (b"a" * 64 + b".example.org", TEST),
+        (b"a." * 126 + b"org", TEST),
+    ],
+)
+def test_certificate_by_name(policy: TlsPolicy, name: bytes | None, names: tuple[str, ...]) -> None:
+    assert Client().connect(policy, name).names == names
+
+
+def test_exact_name_comes_before_wildcard(tmp_path: Path) -> None:
+    site = Site(tmp_path).add("example.org", ["*.example.org"]).add("example.net", ["mail.example.org"])
+    policy = TlsPolicy(site.config(), Lines())
+    assert Client().connect(policy, b"mail.example.org").names == ("mail.example.org",)
+    assert Client().connect(policy, b"imap.example.org").names == ("*.example.org",)
+
+
+def test_configured_default(site: Site) -> None:
+    site.tls = ['default = "mail.example.org"']
+    policy = TlsPolicy(site.config(), Lines())
+    assert Client().connect(policy, None).names == ORG
+    assert Client().connect(policy, b"elsewhere.example.net").names == ORG
+    assert [line.host for line in policy.describe() if line.is_default] == ["mail.example.org"]
+
+
+@pytest.mark.parametrize("name", [b"a" * 256, b"a" * 60000, b"mail.example.test\0.example.net", b"\0"])
+def test_impossible_names_get_a_clean_alert(policy: TlsPolicy, capfd: pytest.CaptureFixture[str], name: bytes) -> None:
+    """Names that no client library sends: RFC 6066 3 wants 1 to 2^16-1 octets of a host name, DNS 255 without NUL."""
+    theirs = policy.serverConnectionForTLS(None)
+    theirs.set_accept_state()
+    theirs.bio_write(client_hello(name))
+    with pytest.raises(SSL.Error) as caught:
+        theirs.do_handshake()
+    assert not isinstance(caught.value, SSL.WantReadError)
+    answer = theirs.bio_read(1000)
+    # RFC 8446 5.1 and 6: record type alert(21), level fatal(2).
+    assert (answer[0], answer[5]) == (21, 2)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "seen"), [(b"mail.example.org", "mail.example.org"), (b"", None)])
+def test_a_hello_made_here_is_served(policy: TlsPolicy, name: bytes, seen: str | None) -> None:
+    """So that the refusals above are of the names; an empty one is taken as none."""
+    theirs = policy.serverConnectionForTLS(None)
+    theirs.set_accept_state()
+    theirs.bio_write(client_hello(name))
+    with pytest.raises(SSL.WantReadError):
+        theirs.do_handshake()
+    # RFC 8446 5.1: record type handshake(22).
+    assert theirs.bio_read(1000)[0] == 22
+    assert policy.server_name(theirs) == seen
+
+
+def client_hello(name: bytes) -> bytes:
+    """RFC 5246 7.4.1.2 with the extension of RFC 6066 3, in records of at most 2^14 octets."""
+    entry = b"\0" + struct.pack(">H", len(name)) + name
+    extensions = b"".join(
+        struct.pack(">HH", kind, len(data)) + data
+        for kind, data in (
+            (0, struct.pack(">H", len(entry)) + entry),
+            (10, bytes.fromhex("0004 001d 0017")),
+            (13, bytes.fromhex("0002 0403")),
+        )
+    )
+    body = bytes.fromhex("0303") + bytes(32) + b"\0" + bytes.fromhex("0002 c02b 0100")
+    body += struct.pack(">H", len(extensions)) + extensions
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    pieces = [message[start : start + 16384] for start in range(0, len(message), 16384)]
+    return b"".join(bytes.fromhex("160301") + struct.pack(">H", len(piece)) + piece for piece in pieces)
+
+
+@given(st.binary(min_size=1, max_size=255).filter(lambda name: b"\0" not in name))
+@settings(max_examples=60, deadline=None)
+def test_any_name_is_served_the_default(name: bytes) -> None:
+    policy = _kept_policy()
+    assert Client().connect(policy, name).names in (TEST, ORG)
+
+
+_KEPT: list[TlsPolicy] = []
+
+
+def _kept_policy() -> TlsPolicy:
+    """One for all examples of a property."""
+    if not _KEPT:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as directory:
+            site = Site(Path(directory)).add("example.test", list(TEST)).add("example.org", list(ORG))
+            _KEPT.append(TlsPolicy(site.config(), Lines()))
+    return _KEPT[0]
+
+
+class TestRefusal:
+    @pytest.fixture
+    def clock(self) -> list[float]:
+        return [1000.0]
+
+    @pytest.fixture
+    def refusing(self, site: Site, log: Lines, clock: list[float]) -> TlsPolicy:
+        site.tls = ['unknown_name = "refuse"']
+        return TlsPolicy(site.config(), log, seconds=lambda: clock[0])
+
+    @pytest.mark.parametrize("name", [b"elsewhere.example.net", b"192.0.2.1", b"\xff", b"a.b.example.org"])
+    @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+    def test_unknown_name_is_refused_with_its_alert(
+        self, refusing: TlsPolicy, capfd: pytest.CaptureFixture[str], name: bytes, version: int
+    ) -> None:
+        with pytest.raises(SSL.Error) as caught:
+            Client(version).connect(refusing, name)
+        # RFC 6066 3: alert unrecognized_name(112).
+        assert "unrecognized name" in str(caught.value)
+        assert capfd.readouterr().err == ""
+
+    def test_known_names_and_no_name_are_served(self, refusing: TlsPolicy, log: Lines) -> None:
+        assert Client().connect(refusing, b"imap.example.org").names == ORG
+        assert Client().connect(refusing, None).names == TEST
+        assert log == []
+
+    def test_one_line_a_minute(self, refusing: TlsPolicy, log: Lines, clock: list[float]) -> None:
+        for _ in range(5):
+            with pytest.raises(SSL.Error):
+                Client().connect(refusing, b"x\ny.example.net")
+        assert [fields["refusals"] for _event, fields in log] == [1]
+        assert "\n" not in str(log[0][1]["name"])
+        clock[0] += 60
+        with pytest.raises(SSL.Error):
+            Client().connect(refusing, b"elsewhere.example.net")
+        # Those that were not told are counted.
+        assert [fields["refusals"] for _event, fields in log] == [1, 5]
+
+    def test_a_ticket_does_not_open_a_refused_name(self, refusing: TlsPolicy) -> None:
+        client = Client(SSL.TLS1_3_VERSION)
+        session = client.connect(refusing, b"mail.example.test").session
+        with pytest.raises(SSL.Error, match="unrecognized name"):
+            client.connect(refusing, b"elsewhere.example.net", session)
+
+    def test_a_session_of_1_2_keeps_its_name(self, refusing: TlsPolicy) -> None:
+        """There OpenSSL takes the name from the session: login and log follow the certificate that was verified."""
+        client = Client(SSL.TLS1_2_VERSION)
+        session = client.connect(refusing, b"mail.example.test").session
+        again = client.connect(refusing, b"elsewhere.example.net", session)
+        assert (again.resumed, again.server_name, again.names) == (True, "mail.example.test", TEST)
+
+    def test_other_exceptions_reach_the_hook(self, refusing: TlsPolicy, capsys: pytest.CaptureFixture[str]) -> None:
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            sys.excepthook(*sys.exc_info())
+        assert "ZeroDivisionError" in capsys.readouterr().err
+        sys.excepthook(UnrecognizedName, UnrecognizedName(), None)
+        assert capsys.readouterr().err == ""
+
+
+class TestProtocol:
+    def test_versions_before_1_2_are_refused(self, policy: TlsPolicy) -> None:
+        with pytest.raises(SSL.Error):
+            Client(SSL.TLS1_1_VERSION, b"ALL:@SECLEVEL=0").connect(policy, b"mail.example.test")
+
+    def test_1_2_is_refused_where_1_3_is_the_least(self, site: Site) -> None:
+        site.tls = ['minimum_version = "1.3"']
+        policy = TlsPolicy(site.config(), Lines())
+        for name in (b"mail.example.test", b"mail.example.org", None):
+            with pytest.raises(SSL.Error):
+                Client(SSL.TLS1_2_VERSION).connect(policy, name)
+            assert Client().connect(policy, name).version == "TLSv1.3"
+
+    @pytest.mark.parametrize("suite", [b"ECDHE-ECDSA-AES128-SHA256", b"ECDHE-ECDSA-AES256-SHA", b"AES128-GCM-SHA256"])
+    def test_no_cbc_and_no_static_keys(self, policy: TlsPolicy, suite: bytes) -> None:
+        with pytest.raises(SSL.Error):
+            Client(SSL.TLS1_2_VERSION, suite).connect(policy, b"mail.example.test")
+
+    @pytest.mark.parametrize("suite", [b"ECDHE-ECDSA-AES128-GCM-SHA256", b"ECDHE-ECDSA-CHACHA20-POLY1305"])
+    def test_modern_suites(self, policy: TlsPolicy, suite: bytes) -> None:
+        seen = Client(SSL.TLS1_2_VERSION, suite).connect(policy, b"mail.example.org")
+        assert (seen.suite.encode(), seen.names) == (suite, ORG)
+
+    @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+    @pytest.mark.parametrize("name", [b"mail.example.test", b"mail.example.org", None])
+    def test_resumption(self, policy: TlsPolicy, version: int, name: bytes | None) -> None:
+        client = Client(version)
+        first = client.connect(policy, name)
+        again = client.connect(policy, name, first.session)
+        assert (first.resumed, again.resumed) == (False, True)
+        assert again.server_name == first.server_name
+
+    @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+    def test_resumption_survives_a_new_certificate(self, policy: TlsPolicy, site: Site, version: int) -> None:
+        client = Client(version)
+        session = client.connect(policy, b"mail.example.test").session
+        site.renew("example.test")
+        policy.reload(site.config())
+        assert client.connect(policy, b"mail.example.test", session).resumed
+
+    def test_a_new_least_version_ends_old_tickets(self, policy: TlsPolicy, site: Site) -> None:
+        client = Client(SSL.TLS1_3_VERSION)
+        session = client.connect(policy, b"mail.example.test").session
+        site.tls = ['minimum_version = "1.3"']
+        assert str(policy.reload(site.config())[0]) == "[tls]: taken up"
+        assert not client.connect(policy, b"mail.example.test", session).resumed
+        with pytest.raises(SSL.Error):
+            Client(SSL.TLS1_2_VERSION).connect(policy, b"mail.example.test")
+
+    def test_groups_are_those_configured(self, site: Site) -> None:
+        site.tls = ['groups = "P-384"']
+        policy = TlsPolicy(site.config(), Lines())
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            assert Client(version).connect(policy, b"mail.example.org").group == "secp384r1"
+
+    def test_renegotiation_is_refused(self, policy: TlsPolicy) -> None:
+        """A client that asks again (TLS 1.2) gets no second handshake: a cheap way to burn our CPU."""
+        from OpenSSL._util import lib
+
+        theirs = policy.serverConnectionForTLS(None)
+        assert lib.SSL_get_options(theirs._ssl) & SSL.OP_NO_RENEGOTIATION
+        assert lib.SSL_get_options(theirs._ssl) & SSL.OP_NO_COMPRESSION
+        assert not lib.SSL_get_options(theirs._ssl) & SSL.OP_NO_TICKET
+
+
+class TestNames:
+    def test_server_name_and_domain(self, policy: TlsPolicy) -> None:
+        assert Client().connect(policy, b"IMAP.example.ORG").server_name == "imap.example.org"
+        assert Client().connect(policy, None).server_name is None
+        assert Client().connect(policy, b"\xff").server_name is None
+        assert policy.domain_of("imap.example.org") == "example.org"
+        assert policy.domain_of("mail.example.test") == "example.test"
+        assert policy.domain_of("elsewhere.example.net") is None
+        assert policy.domain_of(None) is None
+
+
+class TestReload:
+    def test_a_renewed_pair_is_taken_up(self, policy: TlsPolicy, site: Site) -> None:
+        before = Client().connect(policy, b"mail.example.test").fingerprint
+        site.renew("example.test")
+        outcomes = {outcome.name: outcome.state for outcome in policy.reload(site.config())}
+        assert outcomes == {
+            "mail.example.test": "taken up",
+            "*.example.org": "unchanged",
+            "mail.example.org": "unchanged",
+        }
+        assert Client().connect(policy, b"mail.example.test").fingerprint != before
+
+    @pytest.mark.parametrize("spoil", ["certificate", "key", "mixed", "gone", "expired", "names", "garbage"])
+    def test_a_bad_pair_keeps_the_last_good_one_for_that_name_alone(
+        self, policy: TlsPolicy, site: Site, spoil: str
+    ) -> None:
+        before = Client().connect(policy, b"mail.example.test").fingerprint
+        org = Client().connect(policy, b"mail.example.org").fingerprint
+        site.renew("example.org")
+        match spoil:
+            case "certificate":
+                site.put("example.test", certificate=b"")
+            case "key":
+                site.put("example.test", key=b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+            case "mixed":
+                site.put("example.test", certificate=site.certificate("example.org").read_bytes())
+            case "gone":
+                site.key("example.test").unlink()
+            case "expired":
+                site.renew("example.test", days=1, now=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+            case "names":
+                site.renew("example.test", ["other.example.test"])
+            case "garbage":
+                certificate = site.certificate("example.test").read_bytes()
+                site.put("example.test", certificate=certificate[:300] + b"\n-----END CERTIFICATE-----\n")
+        outcomes = {outcome.name: outcome for outcome in policy.reload(site.config())}
+        assert outcomes["mail.example.test"].state == "refused"
+        assert outcomes["mail.example.test"].why
+        assert outcomes["mail.example.org"].state == "taken up"
+        assert Client().connect(policy, b"mail.example.test").fingerprint == before
+        assert Client().connect(policy, None).fingerprint == before
+        assert Client().connect(policy, b"mail.example.org").fingerprint != org
+        # Repaired, it is taken up again.
+        site.renew("example.test")
+        assert {outcome.state for outcome in policy.reload(site.config())} == {"taken up", "unchanged"}
+        assert Client().connect(policy, b"mail.example.test").fingerprint != before
+
+    def test_a_host_that_the_new_certificate_lacks_keeps_the_old_one(self, policy: TlsPolicy, site: Site) -> None:
+        before = Client().connect(policy, b"imap.example.org").fingerprint
+        site.renew("example.org", ["mail.example.org"])
+        states = {outcome.name: outcome.state for outcome in policy.reload(site.config())}
+        assert (states["*.example.org"], states["mail.example.org"]) == ("refused", "taken up")
+        assert Client().connect(policy, b"imap.example.org").fingerprint == before
+        assert Client().connect(policy, b"mail.example.org").names == ("mail.example.org",)
+
+    def test_a_new_domain_with_a_bad_pair_is_refused_alone(self, policy: TlsPolicy, site: Site) -> None:
+        site.add("example.net", ["mail.example.net"])
+        site.put("example.net", key=b"")
+        outcomes = {outcome.name: outcome.state for outcome in policy.reload(site.config())}
+        assert outcomes["mail.example.net"] == "refused"
+        assert Client().connect(policy, b"mail.example.net").names == TEST
+        assert Client().connect(policy, b"mail.example.org").names == ORG
+
+    def test_a_domain_added_and_removed(self, policy: TlsPolicy, site: Site) -> None:
+        site.add("example.net", ["mail.example.net"])
+        policy.reload(site.config())
+        assert Client().connect(policy, b"mail.example.net").names == ("mail.example.net",)
+        del site.domains["example.net"]
+        assert "mail.example.net: removed" in map(str, policy.reload(site.config()))
+        assert Client().connect(policy, b"mail.example.net").names == TEST
+        assert [line.host for line in policy.describe()] == ["*.example.org", "mail.example.org", "mail.example.test"]
+
+    def test_a_bad_default_keeps_the_last_one(self, policy: TlsPolicy, site: Site) -> None:
+        site.add("example.net", ["mail.example.net"])
+        site.put("example.net", key=b"")
+        site.tls = ['default = "mail.example.net"']
+        outcomes = {outcome.name: outcome.state for outcome in policy.reload(site.config())}
+        assert outcomes["[tls] default"] == "refused"
+        assert Client().connect(policy, None).names == TEST
+
+    def test_bad_settings_are_refused_and_certificates_taken_up(self, policy: TlsPolicy, site: Site) -> None:
+        before = Client().connect(policy, b"mail.example.test").fingerprint
+        site.renew("example.test")
+        site.tls = ['groups = "P-999"', 'unknown_name = "refuse"']
+        outcomes = policy.reload(site.config())
+        assert (outcomes[0].name, outcomes[0].state) == ("[tls]", "refused")
+        assert Client().connect(policy, b"mail.example.test").fingerprint != before
+        # The key that has nothing to do with the fault works.
+        with pytest.raises(SSL.Error, match="unrecognized name"):
+            Client().connect(policy, b"elsewhere.example.net")
+
+    def test_swaps_during_handshakes(self, policy: TlsPolicy, site: Site) -> None:
+        """Every half-way point of a handshake, with the contexts swapped and the old ones collected."""
+        client = Client()
+        for turn in range(12):
+            ours = SSL.Connection(client.context, None)
+            ours.set_connect_state()
+            ours.set_tlsext_host_name(b"mail.example.test")
+            theirs = policy.serverConnectionForTLS(None)
+            theirs.set_accept_state()
+            for step in range(6):
+                if step == turn % 6:
+                    site.renew("example.test")
+                    site.tls = [f'groups = "{("X25519", "X25519:P-256")[turn % 2]}"'] if turn > 5 else []
+                    policy.reload(site.config())
+                    gc.collect()
+                for side, other in ((ours, theirs), (theirs, ours)):
+                    with contextlib.suppress(SSL.WantReadError):
+                        side.do_handshake()
+                    with contextlib.suppress(SSL.WantReadError):
+                        other.bio_write(side.bio_read(65536))
+            theirs.send(b"still here")
+            ours.bio_write(theirs.bio_read(65536))
+            assert ours.recv(100) == b"still here"
+
+
+class TestStart:
+    def test_every_bad_pair_is_a_problem(self, site: Site) -> None:
+        site.put("example.test", key=site.key("example.org").read_bytes())
+        site.certificate("example.org").unlink()
+        with pytest.raises(CannotServe) as caught:
+            TlsPolicy(site.config(), Lines())
+        assert [(problem.place, problem.reason) for problem in caught.value.problems] == [
+            ("[domain 1] key", "does not belong to the certificate"),
+            ("[domain 2] certificate", "cannot be read: No such file or directory"),
+        ]
+
+    def test_bad_settings_are_problems(self, site: Site) -> None:
+        site.tls = ['ciphers = "AES128-SHA"', 'groups = "nonsense"']
+        with pytest.raises(CannotServe) as caught:
+            TlsPolicy(site.config(), Lines())
+        assert [problem.place for problem in caught.value.problems] == ["[tls] ciphers", "[tls] groups"]
+
+    def test_an_expired_certificate_starts_with_a_warning(self, site: Site, log: Lines) -> None:
+        site.renew("example.test", days=1, now=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+        policy = TlsPolicy(site.config(), log)
+        assert Client().connect(policy, b"mail.example.test").names == TEST
+        assert log == [
+            ("TLS certificate", {"host": TEST[0], "warning": "expired on 2020-01-01; clients refuse it"}),
+        ]
+        # Anything newer that is valid is taken up; another expired one as well, there is nothing better.
+        site.renew("example.test", days=2, now=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+        assert next(outcome.state for outcome in policy.reload(site.config())) == "taken up"
+
+    def test_hosts_of_one_file_share_a_context(self, policy: TlsPolicy) -> None:
+        assert len({id(serving.context) for serving in policy._map.all()}) == 2
+
+    def test_rsa(self, tmp_path: Path) -> None:
+        from tests.tls.test_pair import rsa_pair
+
+        site = Site(tmp_path).add("example.test", list(TEST))
+        certificate, key = rsa_pair(["mail.example.test"], 2048)
+        site.put("example.test", certificate, key)
+        seen = Client(SSL.TLS1_2_VERSION).connect(TlsPolicy(site.config(), Lines()), None)
+        assert seen.suite.startswith("ECDHE-RSA-")
+
+    def test_a_chain_is_sent_whole(self, tmp_path: Path) -> None:
+        site = Site(tmp_path).add("example.test", list(TEST))
+        with_authority = site.certificate("example.test").read_bytes() + _authority_pem()
+        site.put("example.test", certificate=with_authority)
+        policy = TlsPolicy(site.config(), Lines())
+        ours, theirs = SSL.Connection(Client().context, None), policy.serverConnectionForTLS(None)
+        ours.set_connect_state()
+        theirs.set_accept_state()
+        for _round in range(5):
+            for side, other in ((ours, theirs), (theirs, ours)):
+                with contextlib.suppress(SSL.WantReadError):
+                    side.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(side.bio_read(65536))
+        assert len(ours.get_peer_cert_chain(as_cryptography=True) or ()) == 2
+
+
+def _authority_pem() -> bytes:
+    from tests.tls.site import authority
+
+    return authority()[0]
+
+
+def test_self_signed_is_served(tmp_path: Path) -> None:
+    site = Site(tmp_path).add("example.test", list(TEST))
+    site.put("example.test", *certificates.make_self_signed(list(TEST)))
+    assert certificates.check(site.config()) == []
+    assert Client().connect(TlsPolicy(site.config(), Lines()), None).names == TEST
