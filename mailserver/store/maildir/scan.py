@@ -133,18 +133,21 @@ def scan_mailbox(path: str) -> MailboxScan:
 
 def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:
     """Messages by base, and the files that are duplicates of them. Deterministic: the order of the names does not count."""
-    messages: dict[str, Found] = {}
+    listing = [Found("cur", name) for name in cur_names]
+    listing += [Found("new", name) for name in new_names]
+    messages = {found[1].partition(":")[0]: found for found in listing}
+    if len(messages) == len(listing):
+        return messages, []
     duplicates: list[Found] = []
-    for place, names in (("cur", cur_names), ("new", new_names)):
-        for name in names:
-            found = Found(place, name)
-            base = name.partition(":")[0]
-            known = messages.setdefault(base, found)
-            if known is found:
-                continue
-            if place == known.place and (len(name), name) > (len(known.name), known.name):
-                messages[base], found = found, known
-            duplicates.append(found)
+    messages = {}
+    for found in listing:
+        base = found.name.partition(":")[0]
+        known = messages.setdefault(base, found)
+        if known is found:
+            continue
+        if found.place == known.place and (len(found.name), found.name) > (len(known.name), known.name):
+            messages[base], found = found, known  # noqa: PLW2901
+        duplicates.append(found)
     return messages, duplicates
 
 

@@ -36,7 +36,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from attrs import define
 
@@ -138,11 +138,10 @@ def read(path: str) -> UidList:
     if not _rising(uids, 0):
         damaged = True
         pairs = _only_rising(pairs, 0)
-    entries: dict[str, UID] = {}
-    for uid, base in pairs:
-        # The order of the dict is that of the UIDs.
-        entries.pop(base, None)
-        entries[base] = UID(uid)
+    entries = cast("dict[str, UID]", {base: uid for uid, base in pairs})
+    if len(entries) != len(pairs):
+        # The order of the dict is that of the UIDs: a name that stands twice belongs where it stands last.
+        entries = cast("dict[str, UID]", {base: uid for uid, base in pairs if entries[base] == uid})
     last = pairs[-1][0] if pairs else 0
     if len(uids) != body.count(b"\n") or not data.endswith(b"\n"):
         damaged = True
@@ -158,6 +157,23 @@ def read(path: str) -> UidList:
         len(uids),
         missing,
     )
+
+
+def read_header(path: str) -> tuple[UIDValidity, MailboxId] | None:
+    """UIDVALIDITY and GUID, from the first line alone; None when it does not tell both.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    fd = safeio.open_existing(path)
+    try:
+        with safeio.boundary():
+            first, newline, _ = os.pread(fd, 4096, 0).partition(b"\n")
+    finally:
+        os.close(fd)
+    fields, _ = _parse_header(first if newline else b"")
+    if "V" not in fields or "G" not in fields:
+        return None
+    return UIDValidity(int(fields["V"])), MailboxId(bytes.fromhex(fields["G"]))
 
 
 def read_tail(path: str, known: Signature, last_uid: int = 0) -> Tail | None:
@@ -355,9 +371,7 @@ def _parse_lines(body: bytes, *, version_1: bool = False) -> list[tuple[int, str
     """(UID, base) of each whole line that can be read."""
     text = os.fsdecode(body[: body.rfind(b"\n") + 1])
     pairs = [(int(uid), base) for uid, base in (_VERSION_1_LINE if version_1 else _ALL_LINES).findall(text)]
-    if any(not 0 < uid <= HIGHEST_UID for uid, _ in pairs):
-        pairs = [(uid, base) for uid, base in pairs if 0 < uid <= HIGHEST_UID]
-    return pairs
+    return [pair for pair in pairs if 0 < pair[0] <= HIGHEST_UID]
 
 
 def _rising(uids: list[int], last: int) -> bool:

@@ -52,6 +52,14 @@ def test_the_format_of_version_3(path):
     assert found.signature == uidlist.signature(path)
 
 
+def test_the_header_alone(path):
+    put(path, HEADER + BODY)
+    assert uidlist.read_header(path) == (1275660208, bytes.fromhex(GUID))
+    for data in (b"", HEADER[:-1], b"3 V5 N1\n", b"3 N1 G" + GUID.encode() + b"\n", BODY):
+        put(path, data)
+        assert uidlist.read_header(path) is None
+
+
 def test_the_next_uid_is_above_the_last_line_when_n_is_old(path):
     put(path, f"3 V1 N2 G{GUID}\n7 :a\n".encode())
     assert uidlist.read(path).uid_next == 8
