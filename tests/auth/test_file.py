@@ -1,0 +1,249 @@
+"""The passwd-file back end on real files."""
+
+import os
+from pathlib import Path
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from mailserver.auth import file as backend_file
+from mailserver.auth import schemes
+from mailserver.auth.file import FileBackend, check, check_backend, make_backend
+from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IReloadable, User
+from mailserver.errors import AuthUnavailable
+from mailserver.types import Secret
+from tests.fakes import run_now
+
+SSHA = "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"  # doveadm pw -s SSHA -p secret
+ARGON2 = "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$JYrCJPJbJm3R0HXIYDkqIw$C2SyX39i1W3+DBO3Z490NhvdcUDVMlA7cyonCo/CI4g"
+
+
+class Now:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class DirectHasher:
+    async def verify(self, stored: str, password: Secret) -> bool:
+        return schemes.verify(stored, password.reveal())
+
+
+class Site:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = Now()
+        self.backend = FileBackend(path, DirectHasher(), self.clock)
+        self.age = 1000
+
+    def write(self, text: str) -> None:
+        """Replace the file; each version has its own time, long past, so that only the stamp can tell."""
+        new = self.path.with_suffix(".new")
+        new.write_text(text, "utf-8")
+        self.age -= 1
+        old = new.stat().st_mtime - self.age
+        os.utime(new, (old, old))
+        new.rename(self.path)
+
+    def names(self, *names: str) -> list[bool]:
+        return [self.backend.find_user(name) is not None for name in names]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "users")
+
+
+def test_it_provides_what_it_says(site: Site) -> None:
+    for interface in (IAuthBackend, IHashedPasswords, IReloadable):
+        assert verifyObject(interface, site.backend)
+
+
+def test_finds_users_in_any_case(site: Site) -> None:
+    site.write(f"# staff\n\nAnna@Example.Test:{SSHA}:1:1::/home/anna::userdb_addresses=info@example.test\nÅsa:{SSHA}\n")
+    assert site.backend.find_user("anna@example.test") == User(
+        "anna@example.test", "/home/anna", frozenset({"info@example.test"})
+    )
+    assert site.backend.find_user("åsa") == User("åsa")
+    assert site.names("ben@example.test", "# staff", "") == [False, False, False]
+
+
+def test_verifies_and_refuses_the_disabled(site: Site) -> None:
+    site.write(f"anna:{SSHA}\nben:!{SSHA}\ncarla:{SSHA}::::::nologin\ndora:\n")
+    verified = {
+        (name, password): run_now(site.backend.verify_password(User(name), Secret(password)))
+        for name in ("anna", "ben", "carla", "dora", "nobody")
+        for password in (b"secret", b"wrong", b"")
+    }
+    assert [key for key, right in verified.items() if right] == [("anna", b"secret")]
+    assert site.names("ben", "carla") == [True, True], "mail for the disabled is still taken"
+    assert site.backend.password_hash(User("anna")) == SSHA
+    assert site.backend.password_hash(User("ben")) is None
+    assert site.backend.password_hash(User("dora")) == ""
+
+
+def test_the_first_of_two_lines_counts(site: Site) -> None:
+    site.write(f"anna:{SSHA}\nANNA:{ARGON2}\n")
+    assert site.backend.password_hash(User("anna")) == SSHA
+
+
+def test_a_changed_file_is_reread_after_a_second(site: Site) -> None:
+    site.write(f"anna:{SSHA}\n")
+    assert site.names("anna", "ben") == [True, False]
+    site.write(f"ben:{SSHA}\n")
+    site.clock.seconds += 0.9
+    assert site.names("anna", "ben") == [True, False]
+    site.clock.seconds += 0.2
+    assert site.names("anna", "ben") == [False, True]
+
+
+def test_an_unchanged_file_is_not_read_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = 0
+    original = backend_file._read_table
+
+    def counted(path: Path) -> object:
+        nonlocal reads
+        reads += 1
+        return original(path)
+
+    monkeypatch.setattr(backend_file, "_read_table", counted)
+    site.write(f"anna:{SSHA}\n")
+    for _ in range(10):
+        site.names("anna")
+        site.clock.seconds += 2
+    assert reads == 1
+
+
+def test_a_change_within_the_tick_of_the_stamp_is_seen(site: Site) -> None:
+    # Same inode, same size, same mtime: only reading again can tell.
+    site.path.write_text(f"anna:{SSHA}\n")
+    before = site.path.stat()
+    assert site.names("anna", "elsa") == [True, False]
+    with open(site.path, "r+b") as opened:
+        opened.write(b"elsa")
+    os.utime(site.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    site.clock.seconds += 1.5
+    assert site.names("anna", "elsa") == [False, True]
+
+
+def test_reload_reads_at_once(site: Site) -> None:
+    site.write(f"anna:{SSHA}\n")
+    assert site.names("ben") == [False]
+    site.write(f"ben:{SSHA}\n")
+    site.backend.reload()
+    assert site.names("ben") == [True]
+
+
+def test_the_last_good_users_stay(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.write(f"anna:{SSHA}\n")
+    assert site.names("anna") == [True]
+    site.path.unlink()
+    for _ in range(3):
+        site.clock.seconds += 2
+        assert site.names("anna") == [True]
+    assert len(caplog.records) == 1, "told once, not with every login"
+    os.mkfifo(site.path)
+    site.clock.seconds += 2
+    assert site.names("anna") == [True]
+    site.path.unlink()
+    site.write(f"ben:{SSHA}\n")
+    site.clock.seconds += 2
+    assert site.names("anna", "ben") == [False, True]
+
+
+def test_without_any_file_nobody_is_unknown(site: Site) -> None:
+    with pytest.raises(AuthUnavailable):
+        site.backend.find_user("anna")
+    site.write(f"anna:{SSHA}\n")
+    site.clock.seconds += 2
+    assert site.names("anna") == [True]
+
+
+def test_one_bad_line_harms_nobody_else(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.path.write_bytes(b"\xff\xfe:x\nnopassword\n" + f"anna:{SSHA}\nben:{{ROT13}}x\n".encode())
+    assert site.names("anna", "ben", "nopassword") == [True, True, False]
+    assert "nopassword" in caplog.text
+
+
+def test_the_dummy_is_like_most_and_never_plain(site: Site) -> None:
+    lines = [f"plain{n}:{{PLAIN}}x" for n in range(30)] + [f"a{n}:{ARGON2}" for n in range(9)]
+    lines += [f"s{n}:{SSHA}" for n in range(5)]
+    site.write("\n".join(lines))
+    dummy = site.backend.typical_hash()
+    assert dummy is not None
+    assert schemes.parse(dummy).kind == "ARGON2ID m=65536,t=3,p=1"
+    assert dummy != ARGON2
+    site.write("anna:{PLAIN}x\n")
+    site.clock.seconds += 2
+    assert site.backend.typical_hash() is None
+
+
+def test_a_hundred_thousand_users_are_not_parsed_at_reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+    original = backend_file.parse_line
+
+    def counted(line: str) -> object:
+        nonlocal parsed
+        parsed += 1
+        return original(line)
+
+    monkeypatch.setattr(backend_file, "parse_line", counted)
+    site.write("".join(f"u{n}@example.test:{SSHA}::::::\n" for n in range(100_000)))
+    assert site.names("u99999@example.test", "u100000@example.test") == [True, False]
+    assert parsed <= 1500
+
+
+def test_check_names_line_and_user(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text(
+        f"anna@example.test:{SSHA}\n"
+        "# comment\n"
+        "ben@example.test:{SSHA265}x\n"
+        "carla:{PLAIN}hunter2\n"
+        f"ANNA@example.test:{SSHA}\n"
+        "dora\n"
+        "a b:{PLAIN}x\n"
+        "emil:\n"
+        "finn:!\n"
+        "gerd:{SSHA}tooshort\n",
+    )
+    path.chmod(0o640)
+    problems = check(path)
+    assert [(each.place, each.warning) for each in problems] == [
+        ("line 3 user ben@example.test", False),
+        ("line 4 user carla", True),
+        ("line 5 user anna@example.test", False),
+        ("line 6", False),
+        ("line 7", False),
+        ("line 8 user emil", True),
+        ("line 10 user gerd", False),
+    ]
+    assert problems[0].near == "SSHA256"
+    assert "line 1" in problems[2].reason or "line 1 " in problems[2].reason
+    assert "hunter2" not in "".join(map(str, problems))
+    assert "tooshort" not in "".join(map(str, problems))
+
+
+def test_check_of_files_that_cannot_be_used(tmp_path: Path) -> None:
+    (missing,) = check(tmp_path / "missing")
+    assert "No such file" in missing.reason
+    os.mkfifo(tmp_path / "fifo")
+    (fifo,) = check(tmp_path / "fifo")
+    assert "regular" in fifo.reason
+    open_to_all = tmp_path / "open"
+    open_to_all.write_text("")
+    open_to_all.chmod(0o644)
+    (wide,) = check(open_to_all)
+    assert wide.warning
+
+
+@pytest.mark.parametrize("argument", ["", "users", "./users"])
+def test_the_path_is_absolute(argument: str) -> None:
+    with pytest.raises(ValueError, match="absolute"):
+        make_backend(argument, DirectHasher())
+    with pytest.raises(ValueError, match="absolute"):
+        check_backend(argument)
