@@ -18,6 +18,9 @@ ENVELOPE_FIELDS: Final = frozenset(
     {b"date", b"subject", b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"in-reply-to", b"message-id"}
 )
 
+FIELD_LIMIT: Final = 256 * 1024
+"""Octets of a field, repeated ones together, that an ENVELOPE tells; the header itself is always told whole."""
+
 _ADDRESS_FIELDS: Final = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
 
 _SIMPLE: Final = re.compile(
@@ -230,10 +233,11 @@ def render_addresses(addresses: list[Address]) -> bytes:
 
 def add_field(fields: dict[bytes, bytes], name: bytes, value: bytes) -> None:
     """Note a field for `render_envelope`. Addresses of repeated fields are told together; of others the first counts."""
-    if name not in fields:
-        fields[name] = value
-    elif name in _ADDRESS_FIELDS:
-        fields[name] += b"," + value
+    known = fields.get(name)
+    if known is None:
+        fields[name] = value[:FIELD_LIMIT]
+    elif name in _ADDRESS_FIELDS and len(known) < FIELD_LIMIT:
+        fields[name] = b"%b,%b" % (known, value[: FIELD_LIMIT - len(known)])
 
 
 def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:

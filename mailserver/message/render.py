@@ -11,6 +11,8 @@ from mailserver.message.structure import Part, parse_structure
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT, Summary
 from mailserver.message.text import field_text, fold
 
+_EXTENSION: Final = frozenset({b"disposition", b"language", b"location"})
+
 KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
 
 
@@ -34,10 +36,11 @@ def summarise(source: bytes) -> Summary:
         kept, words = [INCOMPLETE.encode("ascii")], [INCOMPLETE]
     elif kept and not kept[-1].endswith(b"\r\n"):
         kept.append(b"\r\n")
+    body, structure = render_structure(source, root)
     return Summary(
         envelope=render_envelope(fields),
-        body=render_structure(source, root, extended=False),
-        body_structure=render_structure(source, root, extended=True),
+        body=body,
+        body_structure=structure,
         fields=b"".join(kept),
         search=fold("".join(words)),
         sent=sent_day(date) if date is not None else None,
@@ -53,35 +56,37 @@ def message_envelope(source: bytes, part: Part) -> bytes:
     return render_envelope(fields)
 
 
-def render_structure(source: bytes, part: Part, *, extended: bool) -> bytes:
-    """BODYSTRUCTURE's value, or BODY's without `extended`. Depth is bounded by structure.MAX_DEPTH."""
+def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
+    """The values of BODY and of BODYSTRUCTURE. Depth is bounded by structure.MAX_DEPTH."""
     if part.multipart:
-        parts = b"".join([render_structure(source, child, extended=extended) for child in part.children])
-        head = b"%b %b" % (parts, nstring(part.subtype))
-        if not extended:
-            return b"(%b)" % head
-        return b"(%b %b %b)" % (head, _parameters(part.parameters), _extension(part))
-    size = part.end - part.body
-    head = b"%b %b %b %b %b %b %d" % (
+        bodies, structures = zip(*[render_structure(source, child) for child in part.children], strict=True)
+        subtype = nstring(part.subtype)
+        parameters = _parameters(part.parameters)
+        return (
+            b"(%b %b)" % (b"".join(bodies), subtype),
+            b"(%b %b %b %b)" % (b"".join(structures), subtype, parameters, _extension(part)),
+        )
+    fields = part.fields
+    head = b"(%b %b %b %b %b %b %d" % (
         *_type(part),
         _parameters(part.parameters),
-        _field(part, b"id"),
-        _field(part, b"description"),
+        _value(fields.get(b"id")),
+        _value(fields.get(b"description")),
         nstring(part.encoding),
-        size,
+        part.end - part.body,
     )
+    tail = b" %b %b)" % (_value(fields.get(b"md5")), _extension(part))
     if part.message is not None:
-        head = b"%b %b %b %d" % (
-            head,
-            message_envelope(source, part.message),
-            render_structure(source, part.message, extended=extended),
-            source.count(b"\n", part.body, part.end),
+        envelope = message_envelope(source, part.message)
+        body, structure = render_structure(source, part.message)
+        lines = source.count(b"\n", part.body, part.end)
+        return (
+            b"%b %b %b %d)" % (head, envelope, body, lines),
+            b"%b %b %b %d%b" % (head, envelope, structure, lines, tail),
         )
-    elif part.type.lower() == b"text":
+    if part.type.lower() == b"text":
         head = b"%b %d" % (head, source.count(b"\n", part.body, part.end))
-    if not extended:
-        return b"(%b)" % head
-    return b"(%b %b %b)" % (head, _field(part, b"md5"), _extension(part))
+    return head + b")", head + tail
 
 
 def _type(part: Part) -> tuple[bytes, bytes]:
@@ -93,7 +98,7 @@ def _type(part: Part) -> tuple[bytes, bytes]:
 def _extension(part: Part) -> bytes:
     """Disposition, language, location."""
     fields = part.fields
-    if not fields:
+    if fields.keys().isdisjoint(_EXTENSION):
         return b"NIL NIL NIL"
     disposition = b"NIL"
     value = fields.get(b"disposition")
@@ -101,7 +106,7 @@ def _extension(part: Part) -> bytes:
         parsed = parse_disposition(value)
         if parsed is not None:
             disposition = b"(%b %b)" % (nstring(parsed[0]), _parameters(parsed[1]))
-    return b"%b %b %b" % (disposition, _languages(fields.get(b"language")), _field(part, b"location"))
+    return b"%b %b %b" % (disposition, _languages(fields.get(b"language")), _value(fields.get(b"location")))
 
 
 def _languages(value: bytes | None) -> bytes:
@@ -114,8 +119,7 @@ def _languages(value: bytes | None) -> bytes:
     return tags[0] if len(tags) == 1 else b"(%b)" % b" ".join(tags)
 
 
-def _field(part: Part, name: bytes) -> bytes:
-    value = part.fields.get(name)
+def _value(value: bytes | None) -> bytes:
     return b"NIL" if value is None else nstring(unfold(value))
 
 
