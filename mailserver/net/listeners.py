@@ -146,9 +146,9 @@ class Port:
         factory: Factory = tls_factory(self._listening, inner, clock) if self._listening.implicit_tls else inner
         if listener.proxy_from:
             factory = TrustingFactory(factory, listener.proxy_from)
-        with bound.socket as handed:
-            endpoint = AdoptedStreamServerEndpoint(reactor, handed.fileno(), handed.family)
-            endpoint.listen(factory).addCallback(self._listens)
+        family = bound.socket.family
+        # The endpoint takes a duplicate and closes what it was given.
+        AdoptedStreamServerEndpoint(reactor, bound.socket.detach(), family).listen(factory).addCallback(self._listens)
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port

@@ -49,7 +49,7 @@ class Parts(Protocol):
     def start(self) -> None:
         """Start threads and processes."""
 
-    def stop(self) -> Deferred[Any]:
+    async def stop(self) -> None:
         """Close accounts, end threads and processes."""
 
 
@@ -112,7 +112,7 @@ class MailService(Service):
         def end(result: object) -> Deferred[Any] | object:
             if cut.active():
                 cut.cancel()
-            return self._parts.stop() if self._parts is not None else result
+            return Deferred.fromCoroutine(self._parts.stop()) if self._parts is not None else result
 
         return DeferredList([*closing, self._stopped]).addCallback(end)
 

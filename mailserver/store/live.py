@@ -324,7 +324,10 @@ class LiveAccounts:
             live.forget(id_)
             total -= size
 
-    def _close(self, live: LiveAccount) -> None:
+    def close(self) -> list[Awaitable[None]]:
+        """Close every account at the end of the service, after its last operation; what to wait for."""
+        return [waiting for live in tuple(self._accounts.values()) if (waiting := self._close(live)) is not None]
+
+    def _close(self, live: LiveAccount) -> Awaitable[None] | None:
         del self._accounts[live.user]
-        if live.opened:
-            live.run(live.account.close)
+        return live.run(live.account.close) if live.opened else None

@@ -1,0 +1,187 @@
+"""Dialling the next hop: resolved and connected by Twisted, TLS verified for its host name before a byte is said."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IPushProducer,
+    IReactorTime,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.config.model import Relay
+from mailserver.errors import RelayDown
+from mailserver.net.log import log, plain_line
+from mailserver.sasl.mechanism import Credentials
+from mailserver.types import Secret
+
+CONNECT_TIME = 30.0
+HANDSHAKE_TIME = 30.0
+READ_AHEAD = 65536
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class HopProtocol(Protocol):
+    """One connection to the hop: a `smtp.hop.HopConnection`. One coroutine uses it."""
+
+    def __init__(self, clock: IReactorTime, tls: IOpenSSLClientConnectionCreator, name: str, timeout: float) -> None:
+        self._clock = clock
+        self._tls = tls
+        self._name = name
+        self._timeout = timeout
+        self._input: list[bytes] = []
+        self._choked = False
+        self._secure = False
+        self._lost: Failure | None = None
+        self._waiting: Deferred[None] | None = None
+
+    # --- What Twisted calls
+
+    def connectionMade(self) -> None:
+        """Connected."""
+        cast("Any", self.transport).registerProducer(self, True)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up and the certificate is the right one."""
+        self._secure = True
+        self._wake()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes of the hop; the session asks after each reply, so what waits is small or not SMTP."""
+        self._input.append(data)
+        if sum(map(len, self._input)) > READ_AHEAD:
+            cast("Any", self.transport).abortConnection()
+        self._wake()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as in Twisted
+        """The end."""
+        self._lost = reason
+        self._wake()
+
+    def pauseProducing(self) -> None:
+        """Its transport is full."""
+        self._choked = True
+
+    def resumeProducing(self) -> None:
+        """It has room again."""
+        self._choked = False
+        self._wake()
+
+    def stopProducing(self) -> None:
+        """The transport is about to be lost."""
+        self._choked = False
+
+    # --- What the transaction calls
+
+    async def read(self, timeout: float) -> bytes:
+        """The next bytes. Raises: RelayDown."""
+        await self._until(lambda: bool(self._input), timeout)
+        data = b"".join(self._input)
+        self._input.clear()
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; dropped once the hop is gone."""
+        if self._lost is None:
+            cast("Any", self.transport).write(data)
+
+    async def drain(self) -> None:
+        """Wait for room. Raises: RelayDown."""
+        await self._until(lambda: not self._choked, self._timeout)
+
+    async def start_tls(self) -> None:
+        """Shake hands. Bytes that came before are an injection and end it. Raises: RelayDown."""
+        if self._input:
+            self._fail("bytes arrived behind the reply to STARTTLS")
+        transport = cast("Any", self.transport)
+        transport.unregisterProducer()
+        transport.startTLS(self._tls)
+        transport.registerProducer(self, True)
+        await self._until(lambda: self._secure, HANDSHAKE_TIME)
+
+    async def secured(self) -> None:
+        """Wait for the handshake of implicit TLS. Raises: RelayDown."""
+        await self._until(lambda: self._secure, HANDSHAKE_TIME)
+
+    def close(self) -> None:
+        """Send what is queued and go; what the hop does not take in time is dropped."""
+        if self._lost is None:
+            transport = cast("Any", self.transport)
+            transport.unregisterProducer()
+            transport.loseConnection()
+            self._clock.callLater(HANDSHAKE_TIME, self._cut)
+
+    def _cut(self) -> None:
+        if self._lost is None:
+            cast("Any", self.transport).abortConnection()
+
+    async def _until(self, condition: Any, timeout: float) -> None:
+        deadline = self._clock.seconds() + timeout
+        while not condition():
+            if self._lost is not None:
+                self._fail(self._lost.getErrorMessage())
+            left = deadline - self._clock.seconds()
+            if left <= 0:
+                cast("Any", self.transport).abortConnection()
+                self._fail("no answer in time")
+            waiting: Deferred[None] = Deferred()
+            self._waiting = waiting
+            timer = self._clock.callLater(left, self._wake)
+            try:
+                await waiting
+            finally:
+                if timer.active():
+                    timer.cancel()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.called:
+            waiting.callback(None)
+
+    def _fail(self, why: str) -> None:
+        log.warn("{line}", line=plain_line("relay-down", {"hop": self._name, "reason": why}))
+        raise RelayDown
+
+
+class Outbound:
+    """The configured next hop: a `smtp.hop.NextHop`."""
+
+    def __init__(self, reactor: Any, relay: Relay, tls: IOpenSSLClientConnectionCreator) -> None:
+        """Raises: OSError when the password file cannot be read."""
+        self._reactor = reactor
+        self._relay = relay
+        self._tls = tls
+        self.name = f"{relay.host}:{relay.port}"
+        self.starttls = relay.tls == "starttls"
+        self.timeout = relay.timeout
+        self.credentials: Credentials | None = None
+        if relay.user and relay.password_file is not None:
+            password = relay.password_file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+            self.credentials = Credentials(relay.user, Secret(password))
+
+    async def connect(self) -> HopProtocol:
+        """Dial; with implicit TLS the handshake is done. Raises: RelayDown."""
+        relay = self._relay
+        endpoint: Any = HostnameEndpoint(self._reactor, relay.host.encode("ascii"), relay.port, timeout=CONNECT_TIME)
+        if relay.tls == "implicit":
+            endpoint = wrapClientTLS(self._tls, endpoint)
+        factory = Factory.forProtocol(
+            cast("Any", lambda: HopProtocol(self._reactor, self._tls, self.name, relay.timeout))
+        )
+        factory.noisy = False
+        try:
+            connection = cast("HopProtocol", await endpoint.connect(factory))
+        except Exception as error:
+            log.warn("{line}", line=plain_line("relay-down", {"hop": self.name, "reason": str(error) or repr(error)}))
+            raise RelayDown from error
+        if relay.tls == "implicit":
+            await connection.secured()
+        return connection

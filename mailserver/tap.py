@@ -1,0 +1,278 @@
+"""`twistd mailserver`: options -> configuration -> objects -> service. The only place that wires the parts together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.logger import FileLogObserver, formatEventAsClassicLogText, globalLogPublisher
+from twisted.python import usage
+from twisted.python.threadpool import ThreadPool
+
+from mailserver.auth.hashing import HashPool
+from mailserver.auth.penalties import Penalties
+from mailserver.auth.plugins import find_backend
+from mailserver.auth.service import LoginService, Names
+from mailserver.channel import Channel
+from mailserver.cli.inspect import find_problems
+from mailserver.config.model import Config
+from mailserver.config.show import show
+from mailserver.imap.session import Services as ImapServices
+from mailserver.imap.session import Session as ImapSession
+from mailserver.message.render import summarise
+from mailserver.net.connection import Session
+from mailserver.net.control import Answer
+from mailserver.net.log import log, plain_line
+from mailserver.net.outbound import Outbound
+from mailserver.net.processes import ProcessSpawner
+from mailserver.net.service import MailService
+from mailserver.net.threads import AccountRunner
+from mailserver.notify.watcher import Watcher
+from mailserver.pop3.session import Services as Pop3Services
+from mailserver.pop3.session import Session as Pop3Session
+from mailserver.sasl.mechanism import Mechanism
+from mailserver.sasl.registry import MECHANISMS
+from mailserver.smtp.lmtp import LmtpServices, LmtpSession
+from mailserver.smtp.spool import FileSpool
+from mailserver.smtp.submission import SubmissionServices, SubmissionSession
+from mailserver.store.live import LiveAccounts
+from mailserver.store.maildir.store import MaildirStore
+from mailserver.tls.client import client_creator
+from mailserver.tls.policy import CannotServe, TlsPolicy
+
+STORE_THREADS = 8
+SWITCH_INTERVAL = 0.0005
+"""Seconds that a store thread may keep Python's lock while a client waits; the default is ten times as long."""
+
+
+class Options(usage.Options):
+    """What may stand behind `twistd mailserver`."""
+
+    optParameters = [["config", "c", "/etc/mailserver/mailserver.toml", "The configuration file."]]  # noqa: N815
+    optFlags = [  # noqa: N815
+        ["check", None, "Check the configuration and all that it names, print every problem, and exit."],
+        ["show", None, "Print the effective configuration, without secrets, and exit."],
+    ]
+
+
+def makeService(options: Options) -> IService:
+    """The service, or an exit with every problem of the configuration."""
+    path = Path(options["config"]).absolute()
+    config, problems = find_problems(path)
+    for problem in problems:
+        print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
+    if options["check"]:
+        if config is not None:
+            print(f"{path}: no errors")  # noqa: T201
+        raise SystemExit(1 if config is None else 0)
+    if config is None:
+        raise SystemExit(1)
+    if options["show"]:
+        sys.stdout.write(show(config))
+        raise SystemExit(0)
+    from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd by now
+
+    return MailService(config, lambda current: Wiring(current, reactor), reactor)
+
+
+class Wiring:
+    """All objects of a running server (`net.service.Parts`)."""
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        self.config = config
+        self._reactor = reactor
+        self._log_file = LogFile(config.server.log_file)
+        self.tls: TlsPolicy | None = None
+        if config.domains:
+            try:
+                self.tls = TlsPolicy(config, log_event, seconds=reactor.seconds)
+            except CannotServe as error:
+                raise SystemExit(str(error)) from error
+        self._hash_pool = HashPool(
+            ProcessSpawner(reactor),
+            Deferred,
+            reactor.callLater,
+            processes=config.auth.hash_processes,
+            queue=config.auth.hash_queue,
+        )
+        self._pool = ThreadPool(0, STORE_THREADS, "store")
+        self._watcher = Watcher(reactor, reactor)
+        self._accounts = LiveAccounts(
+            MaildirStore(
+                config.mail.root,
+                summarise,
+                location=config.mail.location,
+                special_use=config.mail.special_use,
+                utf8_names=config.mail.utf8_names,
+                hostname=config.server.hostname,
+            ),
+            self._make_runner,
+            watch=self._watcher.watch,
+            unwatch=self._watcher.unwatch,
+        )
+        self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
+        self._penalties = Penalties(reactor.seconds)
+        self._locked: set[str] = set()
+        self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows from the configuration and holds no state: made anew at each reload."""
+        config = self.config
+        self._penalties.first = config.auth.failure_delay
+        self._penalties.most = config.auth.failure_delay_max
+        self._authenticator = LoginService(
+            [self._backends[words] for words in config.auth.backends],
+            self._hash_pool,
+            Names(
+                frozenset(domain.name.lower() for domain in config.domains), config.auth.default_domain, self._domain_of
+            ),
+            self._penalties,
+            sleep=self._sleep,
+            clock=self._reactor.seconds,
+        )
+        mechanisms: dict[str, Callable[[], Mechanism]] = {name: MECHANISMS[name] for name in config.auth.mechanisms}
+        self._imap = ImapServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            mechanisms=mechanisms,
+            config=config.imap,
+            limits=config.limits,
+        )
+        self._pop3 = Pop3Services(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.pop3,
+            mechanisms=mechanisms,
+            hostname=config.server.hostname,
+            limits=config.limits,
+            locked=self._locked,
+        )
+        relay = config.submission.relay
+        self._submission = SubmissionServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.submission,
+            mechanisms=mechanisms,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            limits=config.limits,
+            spool=self._spool,
+            detail_separator=config.lmtp.detail_separator,
+            next_hop=Outbound(self._reactor, relay, client_creator(relay)) if relay else None,
+        )
+        self._lmtp = LmtpServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.lmtp,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            limits=config.limits,
+            spool=self._spool,
+        )
+
+    def session_maker(self, family: str) -> Callable[[Channel], Session]:
+        """Sessions of a protocol, each with the settings of the moment it begins."""
+        makers: dict[str, Callable[[Channel], Session]] = {
+            "imap": lambda channel: ImapSession(channel, self._imap),
+            "pop3": lambda channel: Pop3Session(channel, self._pop3),
+            "submission": lambda channel: SubmissionSession(channel, self._submission),
+            "lmtp": lambda channel: LmtpSession(channel, self._lmtp),
+        }
+        return makers[family]
+
+    def start(self) -> None:
+        """Threads, hash processes, the watcher, the log file's signal."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        forward_logging()
+        self._pool.start()
+        self._hash_pool.start()
+        self._watcher.start()
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: self._reactor.callFromThread(self._log_file.reopen))
+
+    async def stop(self) -> None:
+        """End them, accounts first."""
+        self._watcher.stop()
+        self._hash_pool.stop()
+        for closing in self._accounts.close():
+            await closing
+        self._pool.stop()
+
+    def reload(self) -> tuple[Answer, Config]:
+        """Take up the changed file. With an error in it nothing changes, but for certificates that are good."""
+        config, problems = find_problems(self.config.source)
+        lines = [str(problem) for problem in problems]
+        if config is None:
+            return (False, [*lines, "nothing was taken up"]), self.config
+        if self.tls is not None:
+            lines += [str(outcome) for outcome in self.tls.reload(config)]
+        for words in config.auth.backends:
+            if words not in self._backends:
+                self._backends[words] = find_backend(words, self._hash_pool)
+        self.config = config
+        self._settle()
+        return (True, lines), config
+
+    def _make_runner(self) -> AccountRunner:
+        return AccountRunner(self._reactor, self._pool)
+
+    def _domain_of(self, server_name: str | None) -> str | None:
+        return self.tls.domain_of(server_name) if self.tls is not None else None
+
+    def _sleep(self, seconds: float) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        self._reactor.callLater(seconds, waiting.callback, None)
+        return waiting
+
+
+class LogFile:
+    """The configured log file beside twistd's own log; reopened at SIGUSR1, after it was moved away."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self._observer: FileLogObserver | None = None
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Close and open anew."""
+        if self._path is None:
+            return
+        opened = self._path.open("a", encoding="utf-8")
+        os.chmod(self._path, 0o640)
+        observer = FileLogObserver(opened, formatEventAsClassicLogText)
+        globalLogPublisher.addObserver(observer)
+        if self._observer is not None and self._file is not None:
+            globalLogPublisher.removeObserver(self._observer)
+            self._file.close()
+        self._file, self._observer = opened, observer
+
+
+def log_event(event: str, /, **fields: object) -> None:
+    """One line of the log that belongs to no connection."""
+    log.info("{line}", line=plain_line(event, fields))
+
+
+class _Forwarder(logging.Handler):
+    """Lines of Python's own logging, in the same log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        log.warn("{line}", line=f"{record.name}: {record.getMessage()}")
+
+
+def forward_logging() -> None:
+    """Parts that may not know Twisted log by `logging`."""
+    logger = logging.getLogger("mailserver")
+    if not any(isinstance(handler, _Forwarder) for handler in logger.handlers):
+        logger.addHandler(_Forwarder())
+        logger.propagate = False
