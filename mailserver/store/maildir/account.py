@@ -10,6 +10,7 @@ from mailserver.errors import (
     Cannot,
     MailboxExists,
     MailboxHasChildren,
+    MailError,
     NoSuchMailbox,
 )
 from mailserver.store.index.database import Index
@@ -150,14 +151,28 @@ class MaildirAccount:
             if home.layout.exists(new):
                 raise MailboxExists
             if old == INBOX:
-                self.create(new)
-                inbox = self.mailbox(INBOX)
-                inbox.refresh()
-                inbox.move([row.uid for row in inbox.load().rows], new)
+                self._empty_inbox(new)
                 return
             if new.startswith(old + "/"):
                 raise BadMailboxName("a mailbox cannot be moved below itself")
             self._rename_tree(old, new, children)
+
+    def _empty_inbox(self, new: str) -> None:
+        """Make `new` and move the messages of INBOX there."""
+        home = self._home
+        created = [name for name in (*_parents(new), new) if not home.layout.exists(name)]
+        pending = intent.write(home.root, intent.Intent(recovery.CREATE, {"created": created}))
+        try:
+            self.create(new)
+            inbox = self.mailbox(INBOX)
+            inbox.refresh()
+            inbox.move([row.uid for row in inbox.load().rows], new)
+        except MailError:
+            touched = recovery.undo_create(home, pending.payload)
+            home.update(lambda index: index.mailboxes.distrust(touched))
+            intent.clear(home.root, pending)
+            raise
+        intent.clear(home.root, pending)
 
     def _rename_tree(self, old: str, new: str, children: Sequence[str]) -> None:
         home = self._home
@@ -166,27 +181,30 @@ class MaildirAccount:
         for target in pairs.values():
             if home.layout.exists(target):
                 raise MailboxExists
-        for parent in _parents(new):
-            if not home.layout.exists(parent) and parent not in pairs:
-                home.layout.create(parent, uidlist.next_uid_validity(home.root))
-        pending = intent.write(home.root, intent.Intent(recovery.RENAME, {"pairs": list(pairs.items())}))
+        parents = [parent for parent in _parents(new) if parent not in pairs and not home.layout.exists(parent)]
+        payload = {"parents": parents, "pairs": list(pairs.items())}
+        pending = intent.write(home.root, intent.Intent(recovery.RENAME, payload))
         done: list[tuple[str, str]] = []
         try:
+            for parent in parents:
+                home.layout.create(parent, uidlist.next_uid_validity(home.root))
             for source, target in pairs.items():
                 at, to = home.layout.path(source), home.layout.path(target)
                 safeio.rename(at, to)
                 done.append((at, to))
                 safeio.point("rename.after-rename")
             safeio.sync_directory(home.root)
-        except OSError as error:
-            # A directory that is no mailbox stands in the way.
+        except (OSError, MailError) as error:
             for at, to in reversed(done):
                 safeio.rename(to, at)
             safeio.sync_directory(home.root)
             intent.clear(home.root, pending)
+            if isinstance(error, MailError):
+                raise
             raise BadMailboxName("something else has that name on disk") from error
         safeio.point("rename.after-directory-sync")
         home.update(lambda index: index.mailboxes.rename(pairs))
+        home.names.update({guid: pairs[name] for guid, name in home.names.items() if name in pairs})
         safeio.point("rename.after-index")
         intent.clear(home.root, pending)
 

@@ -27,6 +27,7 @@ from mailserver.store.index.database import Index
 from mailserver.store.maildir import ballast, keywords, lock, safeio, uidlist
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.recovery import recover
+from mailserver.types import MailboxId
 
 T = TypeVar("T")
 
@@ -85,6 +86,8 @@ class Home:
         self.settings = settings
         self.layout = Layout(root, utf8=settings.utf8_names)
         self.boot = boot_id()
+        self.names: dict[MailboxId, str] = {}
+        """Where mailboxes in use were last found."""
         self._index: Index | None = None
         self._disk_again = 0.0
         self._damaged: tuple[int, int] | None = None

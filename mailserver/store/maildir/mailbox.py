@@ -51,7 +51,7 @@ class MaildirMailbox:
         self._home = home
         self._id = state.guid
         self._uid_validity = state.uid_validity
-        self._name = state.name
+        home.names[state.guid] = state.name
         self._counts: tuple[ModSeq, tuple[int, int, int]] | None = None
 
     @property
@@ -62,7 +62,7 @@ class MaildirMailbox:
     @property
     def name(self) -> str:
         """Its name as of the last operation."""
-        return self._name
+        return self._home.names[self._id]
 
     @property
     def read_only(self) -> bool:
@@ -439,7 +439,7 @@ class MaildirMailbox:
         return self._home.read(operation)
 
     def _paths(self) -> MailboxPaths:
-        return self._home.paths(self._name)
+        return self._home.paths(self.name)
 
     def _state(self) -> MailboxState:
         """What the index knows of this mailbox. Raises: MailboxChanged."""
@@ -449,7 +449,7 @@ class MaildirMailbox:
                 state = locate(self._home, self._id, self._uid_validity)
         if state is None or state.uid_validity != self._uid_validity:
             raise MailboxChanged
-        self._name = state.name
+        self._home.names[self._id] = state.name
         return state
 
     @contextlib.contextmanager
@@ -458,13 +458,13 @@ class MaildirMailbox:
         with self._home.locked():
             known: MailboxState | None = self._state()
             with contextlib.suppress(NoSuchMailbox):
-                known = level(self._home, self._name)
+                known = level(self._home, self.name)
             if known is None or known.guid != self._id or not is_mailbox(self._paths().directory):
                 # Another program renamed it, removed it, or made it anew.
                 known = locate(self._home, self._id, self._uid_validity)
             if known is None or known.uid_validity != self._uid_validity:
                 raise MailboxChanged
-            self._name = known.name
+            self._home.names[self._id] = known.name
             yield known
 
 

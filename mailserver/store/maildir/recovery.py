@@ -5,7 +5,8 @@
 | publish | several messages, or prepared ones     | finished: each file still in tmp/ gets its name                 |
 | copy    | links into another mailbox             | undone: the new names are removed                               |
 | move    | renames into another mailbox           | finished: each file still at its old place is renamed           |
-| rename  | directories of a mailbox and children  | finished: each directory still at its old place is renamed      |
+| rename  | directories of a mailbox and children  | finished: parents made, each directory at its old place renamed |
+| create  | mailboxes made to move INBOX's mail to | undone where they are empty: a "move" behind it is finished      |
 
 A message that was copied or appended has not been acknowledged while its intent is there, for the intent is cleared,
 durably, before the answer. Each step may have been done already. The mailboxes touched are read from disk anew.
@@ -20,7 +21,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from mailserver.store.maildir import folders, intent, safeio
+from mailserver.errors import NoSpace
+from mailserver.store.maildir import folders, intent, safeio, uidlist
 
 if TYPE_CHECKING:
     from mailserver.store.maildir.home import Home
@@ -29,17 +31,22 @@ PUBLISH: Final = "publish"
 COPY: Final = "copy"
 MOVE: Final = "move"
 RENAME: Final = "rename"
+CREATE: Final = "create"
 
 
 def recover(home: Home) -> None:
-    """Finish or undo what is left. Under the account's lock. Raises: NoSpace, StoreUnavailable."""
+    """Finish or undo what is left; on a full disk what can be. Under the account's lock. Raises: StoreUnavailable."""
     for left in intent.read_all(home.root):
         if is_alive(left.payload.get("owner")):
             continue
         settle = SETTLERS.get(left.kind)
         if settle is not None:
             safeio.point("recovery.before-settle")
-            touched = settle(home, left.payload)
+            try:
+                touched = settle(home, left.payload)
+            except NoSpace:
+                # Mail is served meanwhile, and whoever comes next tries again.
+                continue
             safeio.point("recovery.after-settle")
             home.update(lambda index, touched=touched: index.mailboxes.distrust(touched))  # type: ignore[misc]
         intent.clear(home.root, left)
@@ -128,6 +135,9 @@ def _finish_move(home: Home, payload: dict[str, Any]) -> list[str]:
 
 def _finish_rename(home: Home, payload: dict[str, Any]) -> list[str]:
     touched = []
+    for parent in payload["parents"]:
+        if not home.layout.exists(parent):
+            home.layout.create(parent, uidlist.next_uid_validity(home.root))
     for old, new in payload["pairs"]:
         source, target = home.layout.path(old), home.layout.path(new)
         if os.path.lexists(source) and not os.path.lexists(target):
@@ -137,9 +147,19 @@ def _finish_rename(home: Home, payload: dict[str, Any]) -> list[str]:
     return touched
 
 
+def undo_create(home: Home, payload: dict[str, Any]) -> list[str]:
+    """Remove those of the mailboxes that are empty, children first."""
+    for name in reversed(payload["created"]):
+        paths = home.paths(name)
+        if folders.is_mailbox(paths.directory) and not os.listdir(paths.new) and not os.listdir(paths.cur):
+            safeio.remove_tree(home.layout.retire(name))
+    return list(payload["created"])
+
+
 SETTLERS: Final[dict[str, Callable[[Home, dict[str, Any]], list[str]]]] = {
     PUBLISH: _publish,
     COPY: _undo_copy,
     MOVE: _finish_move,
     RENAME: _finish_rename,
+    CREATE: undo_create,
 }
