@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 class Task:
     """One coroutine being driven. `done(failure or None)` is called at its end, `pausing()` each time it waits."""
 
-    __slots__ = ("_coroutine", "_done", "_pausing", "_running", "_waiting")
+    __slots__ = ("_coroutine", "_done", "_pausing")
 
     def __init__(
         self,
@@ -27,8 +27,6 @@ class Task:
         self._coroutine = coroutine
         self._done = done
         self._pausing = pausing
-        self._waiting: object = None
-        self._running = False
 
     def start(self) -> None:
         """Run to the first wait."""
@@ -38,39 +36,32 @@ class Task:
         """Go on with what the awaited object has to say."""
         self._step(value)
 
-    def _step(self, value: object) -> None:
+    def _step(self, value: object, error: BaseException | None = None) -> None:
         while True:
-            self._running = True
             try:
-                waiting = self._coroutine.send(value)
+                waiting = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
             except StopIteration:
                 self._done(None)
                 return
             except BaseException:
                 self._done(Failure())
                 return
-            finally:
-                self._running = False
             self._pausing()
-            if not isinstance(waiting, Deferred):
+            if not isinstance(waiting, Deferred) or not self._wait(waiting):
                 return
-            value = None
-            if not self._wait(waiting):
-                return
+            value = error = None
 
     def _wait(self, deferred: Deferred[Any]) -> bool:
         """True if it had fired already; else the task goes on when it fires. A loop, so that depth never grows."""
-        fired = False
-        returned = False
+        if deferred.called and not deferred.paused and not isinstance(deferred.result, Deferred):
+            return True  # the coroutine reads its result by itself
 
-        def take(result: object) -> object:
-            nonlocal fired
-            fired = True
-            if not returned:
-                return result  # the coroutine reads it from the Deferred itself
-            self._step(None)
-            return None
+        def take(result: object) -> None:
+            # A Deferred cannot be asked for a failure while it hands it out: it is thrown in, as Twisted does.
+            if isinstance(result, Failure):
+                self._step(None, result.value)
+            else:
+                self._step(result)
 
         deferred.addBoth(take)
-        returned = True
-        return fired
+        return False

@@ -331,3 +331,25 @@ def test_sessions_of_a_user_are_counted_apart_from_connections_before_login() ->
     worlds[0].lose()
     fourth = World(echo, counts=counts)
     fourth.connection.logged_in("anna@example.test")
+
+
+def test_a_failed_operation_is_raised_in_the_session_with_its_own_exception() -> None:
+    from mailserver.errors import NoSpace
+
+    late: Deferred[str] = Deferred()
+    seen: list[str] = []
+
+    async def run(channel: Channel) -> None:
+        from twisted.internet.defer import fail
+
+        for operation in (fail(NoSpace("now")), late):
+            try:
+                await operation
+            except NoSpace as error:
+                seen.append(error.sentence)
+
+    world = World(run)
+    assert seen == ["now"]
+    late.errback(NoSpace("later"))
+    assert seen == ["now", "later"]
+    assert world.ended == ["returned"]
