@@ -106,7 +106,7 @@ class Selected:
     read_only: bool
 
 
-class _TimedOut(Exception):
+class TimedOut(Exception):
     """The client was silent for too long."""
 
 
@@ -289,7 +289,7 @@ class Session:
         deadline = self.channel.now() + self.services.limits.transfer_timeout
         event = await self._event(deadline if self.account else min(deadline, self._login_deadline))
         if isinstance(event, Wake):
-            raise _TimedOut
+            raise TimedOut
         return event
 
     async def _line_event(self) -> Event:
@@ -307,7 +307,7 @@ class Session:
                 deadline = min(deadline, channel.now() + limits.transfer_timeout)
             data = await channel.read(max(0.0, deadline - channel.now()))
             if isinstance(data, Wake):
-                raise _TimedOut
+                raise TimedOut
             framer.receive_data(data)
 
     async def _read_parts(self, spec: CommandSpec, event: Line | LiteralAnnounced) -> list[bytes]:
@@ -349,7 +349,7 @@ class Session:
                 await self._serve()
         except ConnectionLost:
             pass
-        except _TimedOut:
+        except TimedOut:
             self.channel.log("timeout", user=self.user)
             self.bye("too long without a command" if self.account else "too long without logging in")
         except FramingLost:
@@ -417,7 +417,7 @@ class Session:
             if self.selected is not None and error.imap_status == "NO":
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)
             self._answer_error(tag, error)
-        except (ConnectionLost, FramingLost, _TimedOut):
+        except (ConnectionLost, FramingLost, TimedOut):
             raise
         except Exception:
             self.channel.bug(f"{form} of {self.user or 'a client not logged in'}")

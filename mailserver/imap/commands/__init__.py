@@ -13,6 +13,7 @@ from mailserver.imap.commands import (
     idle,
     list,  # noqa: A004 - the command's name
     mailboxes,
+    search,
     select,
     status,
     store,
@@ -23,6 +24,7 @@ FAMILIES = (
     authenticate,
     select,
     mailboxes,
+    search,
     list,
     status,
     append,

@@ -6,7 +6,7 @@ from mailserver.channel import Wake
 from mailserver.errors import BadSyntax
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
-from mailserver.imap.session import Session
+from mailserver.imap.session import Session, TimedOut
 
 MINIMUM = 1860.0
 """Seconds before an IDLE may be ended: clients renew theirs every 29 minutes (RFC 2177 3)."""
@@ -26,8 +26,7 @@ async def idle(session: Session, command: Command) -> None:
         line = await session.read_idle(min(notice, end) - channel.now())
         if line is Wake.TIMEOUT:
             if channel.now() >= end:
-                session.bye("idle for too long")
-                return
+                raise TimedOut
             session.untagged(b"OK Still here")
             notice = channel.now() + config.idle_notice
         elif not isinstance(line, Wake):

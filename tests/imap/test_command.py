@@ -1,0 +1,38 @@
+"""The command table: one row a command, its reference generated from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailserver.imap.__main__ import markdown, plain
+from mailserver.imap.command import ANY, Command, CommandSpec, DuplicateCommand, build_table
+from mailserver.imap.session import Session
+
+
+async def nothing(_session: Session, _command: Command) -> None:
+    """RFC 3501."""
+
+
+def test_duplicates_are_refused() -> None:
+    family = (CommandSpec("X", ANY, nothing),)
+    with pytest.raises(DuplicateCommand):
+        build_table([family, family])
+    with pytest.raises(DuplicateCommand):
+        build_table([(CommandSpec("X", ANY, nothing, uid_form=True), CommandSpec("UID X", ANY, nothing))])
+
+
+def test_uid_forms() -> None:
+    spec = CommandSpec("X", ANY, nothing, uid_form=True, plain_form=False)
+    assert build_table([(spec,)]) == {"UID X": spec}
+
+
+def test_reference_is_up_to_date() -> None:
+    path = Path(__file__).parents[2] / "docs" / "commands.md"
+    assert path.read_text(encoding="utf-8") == markdown(), "run python -m mailserver.imap --markdown > docs/commands.md"
+
+
+def test_plain_names_the_file() -> None:
+    (line,) = [line for line in plain().splitlines() if line.startswith("IDLE ")]
+    assert line.split() == ["IDLE", "logged", "in", "IDLE", "RFC", "2177", "imap/commands/idle.py"]

@@ -1,0 +1,158 @@
+"""Every transcript on every store, its input whole, byte by byte and in random cuts (docs/transcripts.md)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailserver.imap.commands import TABLE
+from mailserver.imap.commands.capability import tokens
+from mailserver.message.render import summarise
+from mailserver.store.interfaces import NewMessage, Store
+from mailserver.store.memory import MemoryStore
+from tests.fakes import Client, info
+from tests.imap.sessions import connect, services
+from tests.transcript import FOLDER, Header, Transcript, read, run
+
+FILES = sorted(path.name for path in FOLDER.iterdir())
+USER = "anna@example.test"
+SPECIAL_USE = {"\\Drafts": "Drafts", "\\Sent": "Sent", "\\Junk": "Junk", "\\Trash": "Trash"}
+
+Cut = Callable[[bytes], Iterable[bytes]]
+
+
+def whole(data: bytes) -> Iterable[bytes]:
+    return [data]
+
+
+def bytewise(data: bytes) -> Iterable[bytes]:
+    return (data[at : at + 1] for at in range(len(data)))
+
+
+def randomly(seed: int) -> Cut:
+    source = random.Random(seed)
+
+    def cut(data: bytes) -> Iterable[bytes]:
+        at = 0
+        while at < len(data):
+            size = source.choice((1, 2, 3, 7, 20, 100, 1000))
+            yield data[at : at + size]
+            at += size
+
+    return cut
+
+
+class FakeConnection:
+    """A transcript's connection to a session without a reactor."""
+
+    def __init__(self, client: Client, cut: Cut) -> None:
+        self.client = client
+        self._cut = cut
+
+    def send(self, data: bytes) -> None:
+        for piece in self._cut(data):
+            self.client.send(piece)
+
+    def receive(self) -> bytes:
+        self.client.settle()
+        return self.client.take()
+
+    def wait(self, seconds: float) -> None:
+        self.client.wait(seconds)
+
+    def hang_up(self) -> None:
+        self.client.hang_up()
+
+    @property
+    def closed(self) -> bool:
+        return self.client.done and self.client.channel.closed
+
+
+def message(number: int) -> bytes:
+    return (
+        f"From: sender{number}@example.test\r\nSubject: message {number}\r\nMessage-ID: <{number}@example.test>\r\n"
+        f"Date: Mon, 0{number} Jan 2024 10:00:00 +0000\r\n\r\nbody of message {number}\r\n"
+    ).encode()
+
+
+def fill(store: Store, count: int) -> None:
+    account = store.account(USER)
+    for number in range(1, count + 1):
+        staged = account.stage()
+        staged.write(message(number))
+        account.append("INBOX", [NewMessage(staged)])
+
+
+def memory(_path: Path) -> Store:
+    return MemoryStore(summarise, special_use=SPECIAL_USE)
+
+
+STORES: dict[str, Callable[[Path], Store]] = {"memory": memory}
+
+
+def open_all(header: Header, store: Store, cut: Cut) -> list[FakeConnection]:
+    """The connections in their state. Asserts that the server has the capabilities that the header names."""
+    settings = dict(header.settings)
+    imap: dict[str, Any] = {key: settings.pop(key) for key in ("literal",) if key in settings}
+    mail: dict[str, Any] = {key: settings.pop(key) for key in ("separator", "prefix") if key in settings}
+    if "max_message_size" in settings:
+        mail["max_message_size"] = int(settings.pop("max_message_size"))
+    listener, cleartext = settings.pop("listener", "imaps"), settings.pop("cleartext", "no") == "yes"
+    only_whole = settings.pop("pieces", "") == "whole"
+    assert not settings, f"unknown settings {settings}"
+    fill(store, header.messages)
+    service = services(store=store, mail=mail, imap=imap)
+    found = []
+    for _number in range(header.connections):
+        client = connect(service, info(listener, cleartext=cleartext))
+        assert client.take().startswith(b"* OK ")
+        connection = FakeConnection(client, whole)
+        before = set(tokens(client.session))
+        if header.state != "nonauth":
+            assert b"OK" in client.ask(f"x LOGIN {USER} secret\r\n".encode())
+        if header.state == "selected":
+            assert b"x OK" in client.ask(b"x SELECT INBOX\r\n")
+        offered = {token.split("=")[0] for token in before | set(tokens(client.session))}
+        connection._cut = whole if only_whole else cut
+        found.append(connection)
+        if header.state == "nonauth":
+            offered |= {token.split("=")[0] for spec in TABLE.values() for token in spec.capabilities}
+        assert offered >= set(header.capabilities), "a capability is missing"
+    return found
+
+
+def parsed(name: str) -> Transcript:
+    return read((FOLDER / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("cut", ["whole", "bytewise", "random"])
+def test_transcript(name: str, store: str, cut: str, tmp_path: Path) -> None:
+    cuts = {"whole": whole, "bytewise": bytewise, "random": randomly(sum(name.encode()))}
+    transcript = parsed(name)
+    run(transcript, open_all(transcript.header, STORES[store](tmp_path), cuts[cut]))
+
+
+def test_every_capability_has_a_transcript() -> None:
+    named = {token for name in FILES for token in parsed(name).header.capabilities}
+    rows = {token for spec in TABLE.values() for token in spec.capabilities}
+    session_wide = {"IMAP4rev1", "LITERAL+", "LITERAL-", "STARTTLS", "LOGINDISABLED", "AUTH"}
+    assert rows | session_wide <= named
+    assert named <= rows | session_wide, "a header names what no server of ours offers"
+
+
+def test_every_command_has_a_transcript() -> None:
+    text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES).upper()
+    missing = [form for form in TABLE if f" {form} " not in text.replace("\n", " \n").replace("\\X0D", " ")]
+    assert not missing
+
+
+def test_every_row_names_an_rfc() -> None:
+    for form, spec in TABLE.items():
+        assert spec.reference.startswith("RFC "), form
+        assert "RFC" in (spec.run.__doc__ or ""), form
