@@ -5,10 +5,13 @@ Dovecot gives root no mail. Run by root, the tests let it be `nobody`, and give 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import subprocess
+import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -61,7 +64,26 @@ class Dovecot:
         if os.geteuid() == 0:
             for directory, _, files in os.walk(self.top):
                 for path in [directory, *(os.path.join(directory, name) for name in files)]:
-                    os.chown(path, self._uid, self._gid, follow_symlinks=False)
+                    # Another process may be renaming it.
+                    with contextlib.suppress(FileNotFoundError):
+                        os.chown(path, self._uid, self._gid, follow_symlinks=False)
+
+    def fork(self, work: Callable[[], None]) -> int:
+        """Run it in a process that may read what Dovecot may; the pid. It exits with 0 if all went well."""
+        child = os.fork()
+        if child:
+            return child
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(self._gid)
+                os.setuid(self._uid)
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
 
     def start(self, *words: str, options: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         """A doveadm command of one or two words, its options and arguments."""

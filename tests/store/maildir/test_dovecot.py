@@ -222,3 +222,42 @@ def test_what_we_rename_dovecot_sees_under_the_same_uid(dovecot):
     ((uid, flags),) = dovecot.fetch("uid flags")
     assert uid == "1"
     assert "\\Seen" in flags
+
+
+def test_both_deliver_at_the_same_time(dovecot):
+    """No UID is given twice, none changes, and nothing is lost."""
+    layout = Layout(dovecot.root)
+    layout.create("INBOX", 1_600_000_000)
+    dovecot.give()
+    path = dovecot.root
+
+    def work():
+        with open(os.path.join(dovecot.top, "home/ours"), "w") as told:
+            for _ in range(40):
+                message = StagedFile(os.path.join(path, "tmp"), "mail.example.test")
+                message.write(MESSAGE)
+                message.sync()
+                with lock.dotlock(os.path.join(path, "dovecot-uidlist.lock")):
+                    known = read_list(path)
+                    assert not known.damaged
+                    uidlist.append(known.path, [(known.uid_next, message.final_base)])
+                    safeio.rename(message.path, os.path.join(path, "cur", f"{message.final_base}:2,"))
+                    safeio.sync_directory(os.path.join(path, "cur"))
+                print(known.uid_next, message.final_base, file=told)
+                message.release()
+                time.sleep(0.01)
+
+    child = dovecot.fork(work)
+    for _ in range(8):
+        dovecot.run("save", data=MESSAGE)
+        dovecot.fetch("uid")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with open(os.path.join(dovecot.top, "home/ours")) as told:
+        ours = [tuple(line.split()) for line in told]
+    rows = dovecot.fetch("uid guid")
+    assert len(ours) == 40
+    assert len({uid for uid, _ in rows}) == len(rows) == 48
+    assert set(ours) <= {(uid, guid) for uid, guid in rows}
+    known = read_list(path)
+    assert not known.damaged
+    assert (known.uid_validity, len(known.entries)) == (1_600_000_000, 48)

@@ -246,3 +246,52 @@ def test_a_replace_that_fails_leaves_no_temporary_file(tmp_path, monkeypatch):
     with pytest.raises(NoSpace):
         safeio.replace(str(tmp_path / "file"), b"new")
     assert tree(tmp_path) == {"file": b"old"}
+
+
+def test_each_sync_that_is_recorded_was_asked_of_the_system(tmp_path, monkeypatch):
+    """The journal is only as true as this."""
+    asked = []
+    for name in ("fsync", "fdatasync"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda fd, real=real: (asked.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1]
+        )
+    root = str(tmp_path)
+    journal = Journal(root)
+    monkeypatch.setattr(safeio, "recorder", journal)
+    safeio.replace(f"{root}/file", b"1\n")
+    safeio.append(f"{root}/file", b"2\n")
+    safeio.make_directories(f"{root}/a/b")
+    safeio.rename_tree(f"{root}/a/b", f"{root}/b")
+    safeio.copy(f"{root}/file", f"{root}/b/file")
+    synced = [change.path for change in journal.changes if change.operation in {"sync", "sync_directory"}]
+    assert synced == asked
+    temporary = asked[0]
+    assert asked == [
+        temporary, root, f"{root}/file", root, f"{root}/a", root, f"{root}/a", f"{root}/b/file",
+    ]  # fmt: skip
+
+
+def test_the_journal_and_the_disk_agree_when_nothing_is_lost(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    (root / "tmp").mkdir(parents=True)
+    (root / "tmp/before").write_bytes(b"before")
+    journal = Journal(root)
+    monkeypatch.setattr(safeio, "recorder", journal)
+    safeio.make_directories(f"{root}/a/cur")
+    safeio.replace(f"{root}/a/list", b"1\n2")
+    fd = safeio.open_existing(f"{root}/a/list", os.O_RDWR)
+    safeio.truncate(fd, 2)
+    os.close(fd)
+    safeio.append(f"{root}/a/list", b"3\n")
+    safeio.link(f"{root}/tmp/before", f"{root}/a/cur/linked")
+    safeio.rename(f"{root}/tmp/before", f"{root}/a/cur/moved")
+    safeio.copy(f"{root}/a/cur/moved", f"{root}/copy")
+    safeio.mkdir(f"{root}/gone")
+    safeio.rmdir(f"{root}/gone")
+    safeio.rename(f"{root}/a", f"{root}/b")
+    safeio.unlink(f"{root}/copy")
+    journal.leave(tmp_path / "all", survives=lambda _number, _change: True)
+    assert tree(tmp_path / "all") == tree(root)
+    assert {name for _, names, _ in os.walk(root) for name in names} == {"tmp", "b", "cur"}
+    assert {name for _, names, _ in os.walk(tmp_path / "all") for name in names} == {"tmp", "b", "cur"}
