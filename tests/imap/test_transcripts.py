@@ -13,6 +13,7 @@ from mailserver.imap.commands import TABLE
 from mailserver.imap.commands.capability import tokens
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import NewMessage, Store
+from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.memory import MemoryStore
 from tests.fakes import Client, info
 from tests.imap.sessions import connect, services
@@ -85,13 +86,18 @@ def fill(store: Store, count: int) -> None:
         staged = account.stage()
         staged.write(message(number))
         account.append("INBOX", [NewMessage(staged)])
+    account.close()
 
 
 def memory(_path: Path) -> Store:
     return MemoryStore(summarise, special_use=SPECIAL_USE)
 
 
-STORES: dict[str, Callable[[Path], Store]] = {"memory": memory}
+def maildir(path: Path) -> Store:
+    return MaildirStore(path, summarise, special_use={name[1:]: folder for name, folder in SPECIAL_USE.items()})
+
+
+STORES: dict[str, Callable[[Path], Store]] = {"memory": memory, "maildir": maildir}
 
 
 def open_all(header: Header, store: Store, cut: Cut) -> list[FakeConnection]:
@@ -135,7 +141,11 @@ def parsed(name: str) -> Transcript:
 def test_transcript(name: str, store: str, cut: str, tmp_path: Path) -> None:
     cuts = {"whole": whole, "bytewise": bytewise, "random": randomly(sum(name.encode()))}
     transcript = parsed(name)
-    run(transcript, open_all(transcript.header, STORES[store](tmp_path), cuts[cut]))
+    connections = open_all(transcript.header, STORES[store](tmp_path), cuts[cut])
+    run(transcript, connections)
+    for connection in connections:
+        connection.hang_up()
+        assert connection.client.done
 
 
 def test_every_capability_has_a_transcript() -> None:
