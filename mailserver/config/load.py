@@ -71,8 +71,12 @@ class Reading:
     def joined(self, more: Iterable[Problem]) -> list[Problem]:
         """All problems with those of other checks of `config`, but for what follows from places already told."""
         told = list(self.problems)
-        told += [problem for problem in more if problem.place not in self.broken and problem not in told]
+        told += [problem for problem in more if not self._is_broken(problem.place) and problem not in told]
         return told
+
+    def _is_broken(self, place: str) -> bool:
+        table = place[: place.find("]") + 1]
+        return place in self.broken or table in self.broken
 
 
 def load(path: Path) -> tuple[Config | None, list[Problem]]:
@@ -122,7 +126,9 @@ def parse(octets: bytes, path: Path) -> Reading:
     problems = [_problem(str(source), document, where, fault) for where, fault in faults]
     rest, kept = _without(document, faults)
     config = _numbered(converter.structure(rest, Config), kept, source)
-    reading = Reading(config, tuple(problems), frozenset(problem.place for problem in problems))
+    broken = {problem.place for problem in problems}
+    broken |= {f"[{place}]" for place in broken if not place.startswith("[")}
+    reading = Reading(config, tuple(problems), frozenset(broken))
     return attrs.evolve(reading, problems=tuple(reading.joined(check.check(config, partial=frozenset(kept)))))
 
 
@@ -244,7 +250,10 @@ def _problem(file: str, document: dict[str, Any], where: Path_, fault: Exception
     if isinstance(fault, KeyError):
         return Problem(file, _place(where), "", _missing(where))
     assert isinstance(fault, Wrong)
-    return Problem(file, _place(where), _shown(where, document), fault.reason, fault.near)
+    value = _lookup(document, where)
+    # `imap = 3` is a key, though [imap] would be a table.
+    place = _place(where, as_table=isinstance(value, dict | list))
+    return Problem(file, place, _shown(where, document), fault.reason, fault.near)
 
 
 def _missing(where: Path_) -> str:
@@ -300,13 +309,17 @@ def _lookup(document: Any, where: Path_) -> Any:
     return found
 
 
-def _place(where: Path_, *, as_table: bool = False) -> str:
-    """Table and key, such as [listener 2] port; elements of an array of values have the place of their key."""
+def _place(where: Path_, *, as_table: bool | None = None) -> str:
+    """Table and key, such as [listener 2] port; elements of an array of values have the place of their key.
+
+    `as_table` says whether the last step is shown as a table; by default if the model has one there.
+    """
     tables: list[str] = []
     steps = list(where)
     while steps:
         prefix = where[: len(where) - len(steps) + 1]
-        if not (_table(prefix) or (as_table and len(steps) == 1)):
+        known = _table(prefix) is not None
+        if not (known if len(steps) > 1 or as_table is None else as_table):
             break
         tables.append(_key(str(steps.pop(0))))
         if steps and isinstance(steps[0], int):
