@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from mailserver.auth.interfaces import Hasher, IAuthBackend, User
 from mailserver.auth.passwd import normalise
+from mailserver.config.model import Problem
 from mailserver.types import Secret
 
 
@@ -31,6 +32,16 @@ class MemoryBackend:
 def make_backend(argument: str, hasher: Hasher) -> MemoryBackend:
     """The back end of `memory:NAME=PASSWORD,...`. Raises: ValueError (BadName too) for anything else."""
     del hasher
+    return _make(argument)
+
+
+def check_backend(argument: str) -> list[Problem]:
+    """Nothing but that it can be made. Raises: ValueError."""
+    _make(argument)
+    return []
+
+
+def _make(argument: str) -> MemoryBackend:
     passwords = {}
     for word in filter(None, argument.split(",")):
         name, equals, password = word.partition("=")

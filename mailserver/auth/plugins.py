@@ -115,7 +115,7 @@ def _makers() -> tuple[list[IAuthBackendMaker], int]:
     def count(event: LogEvent) -> None:
         nonlocal failures
         # A cache that cannot be written is told with a reason, a file that cannot be imported without one.
-        failures += "log_failure" in event and not event.get("why")
+        failures += "failure" in event and not event.get("why")
 
     observer: ILogObserver = count  # type: ignore[assignment]  # a plain function is one
     globalLogPublisher.addObserver(observer)

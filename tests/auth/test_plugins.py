@@ -1,0 +1,171 @@
+"""Back ends found by name, ours and one of somebody else."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mailserver.auth import plugins
+from mailserver.auth.file import FileBackend
+from mailserver.auth.interfaces import IAuthBackendMaker, User
+from mailserver.auth.memory import MemoryBackend
+from mailserver.auth.plugins import AuthBackendMaker, BrokenBackend, UnknownBackend, check, find_backend
+from mailserver.auth.strcred import CheckerBackend
+from mailserver.config.model import Auth, Config, Mail, Server
+from mailserver.types import Secret
+
+ROOT = Path(__file__).parents[2]
+
+
+class NoHasher:
+    async def verify(self, stored: str, password: Secret) -> bool:
+        raise AssertionError("not asked here")
+
+
+def config(*backends: str) -> Config:
+    return Config(
+        server=Server(hostname="mail.example.test"),
+        mail=Mail(root=Path("/var/mail/domains")),
+        auth=Auth(backends=backends),
+        domains=(),
+        listeners=(),
+        source=Path("/etc/mailserver/mailserver.toml"),
+    )
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of somebody's plugin files and modules."""
+    import twisted.plugins
+
+    directory = tmp_path / "site"
+    (directory / "twisted" / "plugins").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(directory))
+    monkeypatch.setattr(
+        twisted.plugins, "__path__", [*twisted.plugins.__path__, str(directory / "twisted" / "plugins")]
+    )
+    return directory
+
+
+def test_ours_are_found_by_name(tmp_path: Path) -> None:
+    assert isinstance(find_backend(f"file:{tmp_path}/users", NoHasher()), FileBackend)
+    assert isinstance(find_backend("memory:anna=secret", NoHasher()), MemoryBackend)
+    assert isinstance(find_backend("strcred:memory:anna:secret", NoHasher()), CheckerBackend)
+
+
+def test_an_unknown_name_says_what_is_known_and_what_is_near() -> None:
+    with pytest.raises(UnknownBackend, match=r"'fiel'.*known: file, memory, strcred") as caught:
+        find_backend("fiel:/etc/mailserver/users", NoHasher())
+    assert caught.value.near == "file"
+
+
+def test_plugin_files_that_fail_are_counted(elsewhere: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "twisted" / "plugins" / "broken_mail_auth.py").write_text("import no_such_module_at_all\n")
+    with pytest.raises(UnknownBackend, match=r"1 plugin file\(s\)"):
+        find_backend("ldap:x", NoHasher())
+
+
+def test_a_module_is_imported_only_when_used_and_its_faults_are_told(elsewhere: Path) -> None:
+    makers = "\n".join(
+        f"m{n} = AuthBackendMaker({name!r}, {name + '_mod'!r}, 'x')"
+        for n, name in enumerate(["missing", "makeless", "picky", "wrong"])
+    )
+    plugin = elsewhere / "twisted" / "plugins" / "several_mail_auth.py"
+    plugin.write_text(f"from mailserver.auth.plugins import AuthBackendMaker\n{makers}\n")
+    (elsewhere / "makeless_mod.py").write_text("")
+    (elsewhere / "picky_mod.py").write_text("def make_backend(a, h): raise ValueError('needs a host name')\n")
+    (elsewhere / "wrong_mod.py").write_text("def make_backend(a, h): return object()\n")
+    assert "makeless_mod" not in sys.modules
+    for name, reason in (
+        ("missing", "missing_mod cannot be imported"),
+        ("makeless", "has no make_backend"),
+        ("picky", "needs a host name"),
+        ("wrong", "IAuthBackend"),
+    ):
+        with pytest.raises(BrokenBackend, match=reason):
+            find_backend(f"{name}:x", NoHasher())
+
+
+def test_check_tells_all_at_once(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text("anna:{ROT13}x\n")
+    users.chmod(0o600)
+    problems = check(config("fiel:/x", f"file:{users}", "file:relative", "memory:hunter2", "strcred:nothing"))
+    assert [(each.file, each.place) for each in problems] == [
+        ("/etc/mailserver/mailserver.toml", "[auth] backends"),
+        (str(users), "line 1 user anna"),
+        ("/etc/mailserver/mailserver.toml", "[auth] backends"),
+        ("/etc/mailserver/mailserver.toml", "[auth] backends"),
+        ("/etc/mailserver/mailserver.toml", "[auth] backends"),
+    ]
+    assert problems[0].near == "file"
+    assert "hunter2" not in "".join(map(str, problems)), "an argument may hold a password"
+    assert check(config(f"memory:{'anna=secret'}")) == []
+
+
+def test_makers_are_three_strings() -> None:
+    maker = AuthBackendMaker("x", "y", "z")
+    assert IAuthBackendMaker.providedBy(maker)
+    makers, _ = plugins._makers()
+    assert all(each.usage and isinstance(each.module, str) for each in makers)
+
+
+def test_memory() -> None:
+    backend = find_backend("memory:Anna@example.test=secret,ben=a=b", NoHasher())
+    assert backend.find_user("anna@example.test") == User("anna@example.test")
+    assert backend.find_user("carla") is None
+    assert backend.verify_password(User("ben"), Secret(b"a=b"))
+    assert not backend.verify_password(User("ben"), Secret(b"a"))
+    assert not backend.verify_password(User("carla"), Secret(b""))
+    for argument in ("anna", "anna=", "=x", "a/b=c"):
+        with pytest.raises(BrokenBackend):
+            find_backend(f"memory:{argument}", NoHasher())
+
+
+@pytest.mark.slow
+def test_a_package_of_somebody_else(tmp_path: Path) -> None:
+    """Built and installed by pip from docs/auth-example, then found and used by name in a fresh interpreter."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "docs" / "auth-example", source)
+    target = tmp_path / "target"
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+            "--disable-pip-version-check", "--target", str(target), str(source),
+        ],
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    # doveadm pw -s SSHA -p secret
+    entries = {"anna@example.test": "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"}
+    (tmp_path / "users.json").write_text(json.dumps(entries))
+    code = f"""
+from mailserver.auth import schemes
+from mailserver.auth.plugins import find_backend
+from mailserver.types import Secret
+from tests.fakes import run_now
+
+class Direct:
+    async def verify(self, stored, password):
+        return schemes.verify(stored, password.reveal())
+
+backend = find_backend("json:{tmp_path}/users.json", Direct())
+anna = backend.find_user("anna@example.test")
+print(anna.name, backend.find_user("ben@example.test"))
+print(*(run_now(backend.verify_password(anna, Secret(word))) for word in (b"secret", b"wrong")))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["anna@example.test", "None", "True", "False"], done.stderr

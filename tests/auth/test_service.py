@@ -1,0 +1,344 @@
+"""The login service: what is asked of whom, what is told, and when."""
+
+from collections.abc import Awaitable
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from zope.interface import implementer
+
+from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, LoginContext, User
+from mailserver.auth.penalties import Penalties
+from mailserver.auth.service import LEAST_FAILURE, LoginService, make_names
+from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, MailError
+from mailserver.sasl.mechanism import Credentials
+from mailserver.types import Secret
+from tests.auth.waiting import Task, Timers, Waiting
+
+DUMMY = "{PLAIN}the dummy of most"
+
+
+@implementer(IAuthBackend, IHashedPasswords)
+class Hashed:
+    """Names with PLAIN entries; None for the disabled, "" for those listed alone."""
+
+    def __init__(self, entries: dict[str, str | None]) -> None:
+        self.entries = entries
+        self.down = False
+
+    def find_user(self, name: str) -> User | None:
+        if self.down:
+            raise AuthUnavailable
+        return User(name) if name in self.entries else None
+
+    def verify_password(self, user: User, password: Secret) -> bool:
+        raise AssertionError("the service checks the hash itself")
+
+    def password_hash(self, user: User) -> str | None:
+        return self.entries[user.name]
+
+    def typical_hash(self) -> str | None:
+        return DUMMY
+
+
+@implementer(IAuthBackend)
+class Directory:
+    """Answers later, like a directory on the network."""
+
+    def __init__(self, passwords: dict[str, bytes]) -> None:
+        self.passwords = passwords
+        self.waiting: list[tuple[Waiting, Any]] = []
+        self.verified: list[str] = []
+
+    def _later(self, value: Any) -> Awaitable[Any]:
+        waiting = Waiting()
+        self.waiting.append((waiting, value))
+        return waiting
+
+    def find_user(self, name: str) -> Awaitable[User | None]:
+        return self._later(User(name) if name in self.passwords else None)
+
+    def verify_password(self, user: User, password: Secret) -> Awaitable[bool]:
+        self.verified.append(user.name)
+        return self._later(self.passwords[user.name] == password.reveal())
+
+    def settle(self) -> None:
+        while self.waiting:
+            waiting, value = self.waiting.pop(0)
+            waiting.callback(value)
+
+
+@implementer(IAuthBackend, IPasswordsOnly)
+class Checker:
+    def __init__(self, passwords: dict[str, bytes]) -> None:
+        self.passwords = passwords
+        self.asked: list[str] = []
+
+    def find_user(self, name: str) -> None:
+        raise AssertionError("it cannot know")
+
+    def verify_password(self, user: User, password: Secret) -> bool:
+        self.asked.append(user.name)
+        return self.passwords.get(user.name) == password.reveal()
+
+
+class CountingHasher:
+    """Checks PLAIN entries and takes `cost` seconds."""
+
+    def __init__(self, timers: Timers) -> None:
+        self.checks: list[str] = []
+        self.timers = timers
+        self.cost = 0.0
+        self.full = False
+
+    async def verify(self, stored: str, password: Secret) -> bool:
+        if self.full:
+            raise AuthUnavailable
+        self.checks.append(stored)
+        if self.cost:
+            await self.timers.sleep(self.cost)
+        return stored == "{PLAIN}" + password.reveal().decode()
+
+
+class Site:
+    def __init__(self, *backends: Any, default_domain: str = "example.test") -> None:
+        self.timers = Timers()
+        self.hasher = CountingHasher(self.timers)
+        self.penalties = Penalties(self.timers.clock)
+        hosts = {"mail.example.test": "example.test", "mail.example.org": "example.org"}
+        self.service = LoginService(
+            backends,
+            self.hasher,
+            make_names(["Example.test", "example.org"], default_domain, lambda name: hosts.get(name or "")),
+            self.penalties,
+            sleep=self.timers.sleep,
+            clock=self.timers.clock,
+        )
+
+    def login(
+        self,
+        name: str,
+        password: str,
+        *,
+        authorization: str = "",
+        server_name: str | None = None,
+        peer: str | None = "192.0.2.1",
+    ) -> Task:
+        context = LoginContext("imap", ip_address(peer) if peer else None, server_name, "s1")
+        return Task(self.service.login(Credentials(name, Secret(password.encode()), authorization), context))
+
+    def failure(self, task: Task) -> tuple[str, str, float]:
+        """How an attempt fails: error, sentence, seconds it took."""
+        start = self.timers.now
+        while not task.done:
+            self.timers.advance(0.01)
+        with pytest.raises(MailError) as caught:
+            task.outcome()
+        return type(caught.value).__name__, str(caught.value), round(self.timers.now - start, 1)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site(
+        Hashed(
+            {
+                "anna@example.test": "{PLAIN}secret",
+                "anna@example.org": "{PLAIN}other",
+                "david@example.org": "{PLAIN}dave",
+                "bare": "{PLAIN}bare",
+                "disabled@example.test": None,
+                "broken@example.test": "{ROT13}frperg",
+            }
+        )
+    )
+
+
+def test_the_right_password_logs_in_at_once_with_one_check(site: Site) -> None:
+    assert site.login("Anna@Example.Test", "secret").outcome().name == "anna@example.test"
+    assert site.hasher.checks == ["{PLAIN}secret"]
+
+
+def test_unknown_and_wrong_and_disabled_look_alike(site: Site) -> None:
+    site.hasher.cost = 0.1
+    outcomes = set()
+    for name in ("anna@example.test", "nobody@example.test", "disabled@example.test", "broken@example.test"):
+        site.hasher.checks.clear()
+        outcomes.add((*site.failure(site.login(name, "wrong")), len(site.hasher.checks)))
+    assert outcomes == {("AuthFailed", AuthFailed.text, 1.0, 1)}
+
+
+def test_the_dummy_fits_nobody(site: Site) -> None:
+    for name in ("nobody@example.test", "disabled@example.test"):
+        assert site.failure(site.login(name, DUMMY.removeprefix("{PLAIN}")))[0] == "AuthFailed"
+    assert site.hasher.checks == [DUMMY, DUMMY]
+
+
+def test_the_time_of_a_failure_hides_what_the_check_took(site: Site) -> None:
+    for cost, peer in ((0.0, "192.0.2.1"), (0.4, "198.51.100.1"), (0.9, "203.0.113.1")):
+        site.hasher.cost = cost
+        assert site.failure(site.login("anna@example.test", "wrong", peer=peer))[2] == 1.0
+
+
+def test_failures_grow_slower_and_success_forgives(site: Site) -> None:
+    delays = [site.failure(site.login("anna@example.test", f"wrong{n}"))[2] for n in range(5)]
+    assert delays == [1, 2, 4, 8, 15]
+    assert site.failure(site.login("anna@example.test", "x", peer="198.51.100.1"))[2] == 1, "other networks"
+    assert site.login("anna@example.test", "secret").outcome()
+    assert site.failure(site.login("anna@example.test", "wrong9"))[2] == 1
+
+
+def test_a_name_with_and_without_its_domain_is_one_pair(site: Site) -> None:
+    assert site.failure(site.login("anna", "wrong1"))[2] == 1
+    assert site.failure(site.login("anna@example.test", "wrong2"))[2] == 2
+
+
+def test_a_failure_takes_a_moment_even_when_delays_are_switched_off(site: Site) -> None:
+    site.penalties.first = site.penalties.most = 0.0
+    assert site.failure(site.login("anna@example.test", "wrong"))[2] >= LEAST_FAILURE
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "server_name", "user"),
+    [
+        ("bare", "bare", "mail.example.org", "bare"),  # as it is comes first
+        ("anna", "other", "mail.example.org", "anna@example.org"),  # then the SNI name's domain
+        ("anna", "secret", "mail.example.test", "anna@example.test"),
+        ("anna", "secret", None, "anna@example.test"),  # without SNI the default
+        ("anna", "secret", "unknown.example.net", "anna@example.test"),
+        ("anna@example.test", "secret", "mail.example.org", "anna@example.test"),  # a full name needs no SNI
+    ],
+)
+def test_names_without_a_domain(site: Site, name: str, password: str, server_name: str | None, user: str) -> None:
+    assert site.login(name, password, server_name=server_name).outcome().name == user
+    assert len(site.hasher.checks) == 1
+
+
+def test_the_default_domain_stands_back_where_sni_tells_one(site: Site) -> None:
+    # anna of the default domain has this password, but the client asked for the other domain.
+    assert site.failure(site.login("anna", "secret", server_name="mail.example.org"))[0] == "AuthFailed"
+    assert site.hasher.checks == ["{PLAIN}other"]
+
+
+@pytest.mark.parametrize(
+    "name", ["anna@example.test\0", "anna\n@example.test", "x" * 300, "\u202eanna", "../anna", "anna @example.test", ""]
+)
+def test_names_that_nobody_can_have_are_failures(site: Site, name: str) -> None:
+    assert site.failure(site.login(name, "secret")) == ("AuthFailed", AuthFailed.text, 1.0)
+
+
+def test_an_empty_password_is_never_right(site: Site) -> None:
+    site.service._backends[0].entries["empty@example.test"] = "{PLAIN}"
+    assert site.failure(site.login("empty@example.test", ""))[0] == "AuthFailed"
+
+
+def test_acting_for_another_is_refused_only_after_the_right_password(site: Site) -> None:
+    right = site.login("anna@example.test", "secret", authorization="david@example.org")
+    with pytest.raises(AuthorizationFailed):
+        right.outcome()
+    wrong = site.login("anna@example.test", "wrong", authorization="david@example.org")
+    assert site.failure(wrong)[0] == "AuthFailed"
+    assert site.login("anna", "secret", authorization="Anna@example.test").outcome().name == "anna@example.test"
+    assert site.login("anna", "secret", authorization="anna").outcome().name == "anna@example.test"
+    with pytest.raises(AuthorizationFailed):
+        site.login("anna", "secret", authorization="a\0b").outcome()
+
+
+def test_a_back_end_that_is_down_or_a_full_queue_is_neither_right_nor_wrong(site: Site) -> None:
+    site.hasher.full = True
+    for name in ("anna@example.test", "nobody@example.test"):
+        with pytest.raises(AuthUnavailable):
+            site.login(name, "secret").outcome()
+    site.hasher.full = False
+    site.service._backends[0].down = True
+    with pytest.raises(AuthUnavailable):
+        site.login("anna@example.test", "secret").outcome()
+    assert len(site.penalties) == 0, "not the user's failure"
+
+
+def test_back_ends_may_answer_later_and_are_asked_in_order() -> None:
+    first, second = Directory({"anna@example.test": b"one"}), Directory({"anna@example.test": b"two", "b@c": b"x"})
+    site = Site(first, second)
+    task = site.login("anna@example.test", "one")
+    assert not task.done
+    first.settle()
+    assert task.outcome().name == "anna@example.test"
+    assert second.verified == []
+    task = site.login("b@c", "x")
+    first.settle()
+    second.settle()
+    assert task.outcome().name == "b@c"
+
+
+def test_the_first_back_end_that_knows_a_user_decides() -> None:
+    first, second = Hashed({"anna@example.test": "{PLAIN}one"}), Hashed({"anna@example.test": "{PLAIN}two"})
+    site = Site(first, second)
+    assert site.failure(site.login("anna@example.test", "two"))[0] == "AuthFailed"
+    assert site.hasher.checks == ["{PLAIN}one"]
+
+
+def test_a_checker_alone_lets_in_under_the_name_as_given() -> None:
+    checker = Checker({"anna": b"secret"})
+    site = Site(checker)
+    assert site.login("Anna", "secret", server_name="mail.example.org").outcome().name == "anna"
+    assert checker.asked == ["anna"]
+    assert site.failure(site.login("anna", "wrong"))[0] == "AuthFailed"
+    assert Task(site.service.find("anna@example.test")).outcome() is None
+
+
+def test_a_checker_beside_a_list_is_asked_for_listed_users_without_password() -> None:
+    checker = Checker({"anna@example.test": b"secret", "ghost@example.test": b"boo", "dis@example.test": b"d"})
+    listed = Hashed({"anna@example.test": "", "dis@example.test": None, "own@example.test": "{PLAIN}own"})
+    site = Site(checker, listed)
+    assert site.login("anna@example.test", "secret").outcome().name == "anna@example.test"
+    assert site.login("own@example.test", "own").outcome().name == "own@example.test"
+    assert checker.asked == ["anna@example.test"]
+    for name, password in (("ghost@example.test", "boo"), ("dis@example.test", "d")):
+        assert site.failure(site.login(name, password))[0] == "AuthFailed"
+    assert checker.asked == ["anna@example.test"]
+
+
+def test_an_entry_without_password_and_no_checker_is_a_failure() -> None:
+    site = Site(Hashed({"anna@example.test": ""}))
+    for password in ("", "x"):
+        assert site.failure(site.login("anna@example.test", password))[0] == "AuthFailed"
+
+
+@pytest.mark.parametrize(
+    ("address", "user"),
+    [
+        ("Anna@Example.TEST", "anna@example.test"),
+        ("anna", "anna@example.test"),  # the default domain; SNI has no part in it
+        ("anna@example.org", "anna@example.org"),
+        ("bare@example.test", "bare"),  # a bare name lives in the default domain
+        ("bare@example.org", None),
+        ("nobody@example.test", None),
+        ("disabled@example.test", "disabled@example.test"),  # mail is still taken
+        ("a\0b@example.test", None),
+        ("", None),
+    ],
+)
+def test_finding_for_delivery(site: Site, address: str, user: str | None) -> None:
+    found = Task(site.service.find(address)).outcome()
+    assert (found and found.name) == user
+    assert site.hasher.checks == []
+
+
+def test_a_bare_name_has_the_address_in_the_default_domain(site: Site) -> None:
+    assert site.login("bare", "bare").outcome().addresses == {"bare@example.test"}
+
+
+def test_a_look_up_that_fails_is_told(site: Site) -> None:
+    site.service._backends[0].down = True
+    with pytest.raises(AuthUnavailable):
+        Task(site.service.find("anna@example.test")).outcome()
+
+
+def test_local_domains(site: Site) -> None:
+    assert site.service.is_local_domain("EXAMPLE.test")
+    assert not site.service.is_local_domain("example.net")
+
+
+def test_a_client_that_leaves_during_the_delay(site: Site) -> None:
+    task = site.login("anna@example.test", "wrong")
+    task.cancel()
+    assert site.failure(site.login("anna@example.test", "wrong2"))[2] == 2.0
