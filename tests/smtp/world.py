@@ -1,0 +1,205 @@
+"""A submission and LMTP server for tests, with accounts in memory, and a next hop that does what it is told."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from mailserver.channel import ConnectionInfo
+from mailserver.config.model import Limits, Lmtp, Mail, Submission
+from mailserver.errors import RelayDown
+from mailserver.message.summary import Summary
+from mailserver.sasl.mechanism import Credentials
+from mailserver.sasl.registry import MECHANISMS
+from mailserver.smtp.lmtp import LmtpServices, LmtpSession
+from mailserver.smtp.spool import FileSpool
+from mailserver.smtp.submission import SubmissionServices, SubmissionSession
+from mailserver.store.live import LiveAccounts
+from mailserver.store.memory import MemoryStore
+from tests.fakes import Client, DirectRunner, FakeAuthenticator, info
+
+EMPTY_SUMMARY = Summary(b"", b"", b"", b"", "", None)
+GREETING = b"220 mail.example.test ESMTP ready\r\n"
+LMTP_GREETING = b"220 mail.example.test LMTP ready\r\n"
+NOW = 1_700_000_000.0
+DATE = b"Tue, 14 Nov 2023 22:13:20 +0000"
+"""NOW, by `date -R -u -d @1700000000`."""
+LIMIT = 300_000
+PLAIN = base64.b64encode(b"\0anna@example.test\0secret")
+
+
+class World:
+    """What the sessions of one test share."""
+
+    def __init__(
+        self,
+        directory: Any,
+        hop: FakeHop | None = None,
+        *,
+        lmtp: dict[str, Any] | None = None,
+        submission: dict[str, Any] | None = None,
+    ) -> None:
+        self.store = MemoryStore(lambda _data: EMPTY_SUMMARY)
+        self.accounts = LiveAccounts(self.store, DirectRunner)
+        self.authenticator = FakeAuthenticator()
+        self.directory = directory
+        self.hop = hop
+        common: dict[str, Any] = {
+            "authenticator": self.authenticator,
+            "accounts": self.accounts,
+            "hostname": "mail.example.test",
+            "mail": Mail(root=directory, max_message_size=LIMIT),
+            "limits": Limits(),
+            "spool": FileSpool(str(directory), DirectRunner),
+            "clock": lambda: NOW,
+        }
+        self.submission = SubmissionServices(
+            config=Submission(**submission or {}), mechanisms=MECHANISMS, next_hop=hop, **common
+        )
+        self.lmtp = LmtpServices(config=Lmtp(**lmtp or {}), **common)
+
+    def connect(self, facts: ConnectionInfo | None = None, **changes: bool) -> Client:
+        """A connection for submission, within TLS unless said otherwise."""
+        facts = facts or info("submissions")
+        return Client(lambda channel: SubmissionSession(channel, self.submission), facts, **changes)
+
+    def connect_lmtp(self, **changes: Any) -> Client:
+        facts = info("lmtp", **{"starttls_offered": False, **changes})
+        return Client(lambda channel: LmtpSession(channel, self.lmtp), facts)
+
+    def log_in(self) -> Client:
+        """After EHLO and AUTH, with nothing left to take."""
+        client = self.connect()
+        client.send(b"EHLO client.example.net\r\nAUTH PLAIN " + PLAIN + b"\r\n")
+        assert client.take().endswith(b"235 2.7.0 logged in\r\n")
+        return client
+
+    def lhlo(self) -> Client:
+        client = self.connect_lmtp()
+        client.send(b"LHLO mx.example.net\r\n")
+        assert client.take().endswith(b"250 ENHANCEDSTATUSCODES\r\n")
+        return client
+
+    def kept(self, user: str = "anna@example.test", folder: str = "INBOX") -> list[bytes]:
+        mailbox = self.store.account(user).mailbox(folder)
+        return [mailbox.open_message(row.uid).read() for row in mailbox.load().rows]
+
+    def left_behind(self) -> list[str]:
+        """Sessions' claims that were not given back, and files that stayed."""
+        held = [f"{live.account.user}: {live.users}" for live in self.accounts._accounts.values() if live.users]
+        return held + [path.name for path in self.directory.iterdir()]
+
+
+class FakeHop:
+    """A next hop (`mailserver.smtp.hop.NextHop`) and its connection: SMTP by lines, written for tests alone."""
+
+    name = "smtp.example.net:587"
+    timeout = 300.0
+
+    def __init__(
+        self,
+        extensions: tuple[bytes, ...] = (b"8BITMIME", b"SIZE 1000000", b"AUTH PLAIN LOGIN"),
+        *,
+        starttls: bool = False,
+        credentials: Credentials | None = None,
+        replies: dict[bytes, bytes] | None = None,
+        piece: int = 7,
+    ) -> None:
+        self.extensions = extensions
+        self.starttls = starttls
+        self.credentials = credentials
+        self.replies = replies or {}
+        """By the beginning of a command line (or "." for the end of data): the answer; b"" closes the connection."""
+        self.piece = piece
+        self.lines: list[bytes] = []
+        self.messages: list[bytes] = []
+        self.connections = 0
+        self.closed = 0
+        self.down = False
+        self.tls = False
+        self.on_end = lambda: None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._input = b""
+        self._output = self.replies.get(b"greeting", b"220 hop\r\n")
+        self._data: bytes | None = None
+        self._lost = False
+        self._dialogue = 0
+
+    async def connect(self) -> FakeHop:
+        if self.down:
+            raise RelayDown
+        self.connections += 1
+        self._reset()
+        return self
+
+    async def read(self, timeout: float) -> bytes:
+        assert timeout == self.timeout
+        if not self._output:
+            assert self._lost, f"the client waits for an answer that will not come: {self.lines}"
+            raise RelayDown
+        piece, self._output = self._output[: self.piece], self._output[self.piece :]
+        return piece
+
+    def write(self, data: bytes) -> None:
+        if not self._lost:
+            self._input += data
+            self._work()
+
+    async def drain(self) -> None:
+        if self._lost:
+            raise RelayDown
+
+    async def start_tls(self) -> None:
+        self.tls = True
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def _work(self) -> None:
+        while b"\r\n" in self._input and not self._lost:
+            line, _, self._input = self._input.partition(b"\r\n")
+            if self._data is None:
+                self._command(line)
+            elif line == b".":
+                self.on_end()
+                self.messages.append(self._data)
+                self._data = None
+                self._say(self.replies.get(b".", b"250 2.0.0 hop has it\r\n"))
+            else:
+                self._data += line.removeprefix(b".") + b"\r\n"
+
+    def _command(self, line: bytes) -> None:
+        self.lines.append(line)
+        for beginning, answer in self.replies.items():
+            if line.startswith(beginning):
+                self._say(answer)
+                break
+        else:
+            self._say(self._usual(line))
+
+    def _usual(self, line: bytes) -> bytes:
+        word = line.split(b" ")[0]
+        if word == b"EHLO":
+            keywords = [b"hop", *self.extensions]
+            return b"".join(b"250-%s\r\n" % keyword for keyword in keywords[:-1]) + b"250 %s\r\n" % keywords[-1]
+        if word == b"DATA":
+            return b"354 go on\r\n"
+        if line == b"AUTH LOGIN":
+            self._dialogue = 1
+            return b"334 VXNlcm5hbWU6\r\n"
+        if self._dialogue == 1:
+            self._dialogue = 2
+            return b"334 UGFzc3dvcmQ6\r\n"
+        if word == b"AUTH" or self._dialogue == 2:
+            self._dialogue = 0
+            return b"235 2.7.0 welcome\r\n"
+        return {b"STARTTLS": b"220 go\r\n", b"QUIT": b"221 bye\r\n"}.get(word, b"250 2.1.0 hop says yes\r\n")
+
+    def _say(self, answer: bytes) -> None:
+        if not answer:
+            self._lost = True
+        elif answer.startswith(b"354"):
+            self._data = b""
+        self._output += answer
