@@ -6,7 +6,7 @@
 | copy    | links into another mailbox             | undone: the new names are removed                               |
 | move    | renames into another mailbox           | finished: each file still at its old place is renamed           |
 | rename  | directories of a mailbox and children  | finished: parents made, each directory at its old place renamed |
-| create  | mailboxes made to move INBOX's mail to | undone where they are empty: a "move" behind it is finished      |
+| create  | mailboxes made to move INBOX's mail to | undone unless messages are there already                        |
 
 A message that was copied or appended has not been acknowledged while its intent is there, for the intent is cleared,
 durably, before the answer. Each step may have been done already. The mailboxes touched are read from disk anew.
@@ -148,11 +148,14 @@ def _finish_rename(home: Home, payload: dict[str, Any]) -> list[str]:
 
 
 def undo_create(home: Home, payload: dict[str, Any]) -> list[str]:
-    """Remove those of the mailboxes that are empty, children first."""
+    """Remove the mailboxes, children first, unless they have messages already."""
     for name in reversed(payload["created"]):
         paths = home.paths(name)
-        if folders.is_mailbox(paths.directory) and not os.listdir(paths.new) and not os.listdir(paths.cur):
-            safeio.remove_tree(home.layout.retire(name))
+        if not folders.is_mailbox(paths.directory):
+            continue
+        if os.listdir(paths.new) or os.listdir(paths.cur):
+            break
+        safeio.remove_tree(home.layout.retire(name))
     return list(payload["created"])
 
 
