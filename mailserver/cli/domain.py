@@ -10,7 +10,7 @@ import click
 from mailserver.cli.control import NotRunning, ask
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.cli.replace import replace_file
-from mailserver.config import edit
+from mailserver.config import edit, values
 from mailserver.config.model import Config
 from mailserver.tls import certificates
 
@@ -27,11 +27,12 @@ def domain() -> None:
 def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
     """Add the domain NAME, with a self-signed certificate at once. A running server takes it up."""
     config = load_or_fail(configuration)
-    name = name.lower().rstrip(".")
-    hosts = tuple(host.lower().rstrip(".") for host in hosts) or (f"mail.{name}",)
-    # The file name comes from the caller: it must not leave the directory.
-    if "/" in hosts[0] or hosts[0].startswith("."):
-        raise click.ClickException(f"{hosts[0]!r} is not a host name")
+    try:
+        # Before anything is made: the first host becomes a file name.
+        name = values.host_name(name.rstrip("."))
+        hosts = tuple(values.host_pattern(host.rstrip(".")) for host in hosts) or (f"mail.{name}",)
+    except ValueError as error:
+        raise click.ClickException(f"not a host name: {error}") from error
     stem = configuration.resolve().parent / "certs" / hosts[0].replace("*", "_")
     certificate, key = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
     made = _make_pair(config, hosts, certificate, key)

@@ -1,0 +1,240 @@
+"""The demonstration: what is made, what is kept, and that it can be used."""
+
+import email
+import email.policy
+import os
+import re
+import shlex
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mailserver.auth import schemes
+from mailserver.auth.file import check as check_users
+from mailserver.auth.passwd import parse_line
+from mailserver.cli import main
+from mailserver.cli.inspect import find_problems
+from mailserver.cli.samples import now, sample_messages
+from mailserver.config.model import Config
+
+
+def make(directory: Path, *words: str) -> str:
+    done = CliRunner().invoke(main, ["demo", "--dir", str(directory), "--port-base", "21000", *words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def snapshot(directory: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(directory)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def config(directory: Path) -> Config:
+    found, problems = find_problems(directory / "mailserver.toml")
+    assert found is not None, [str(each) for each in problems]
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    directory = tmp_path_factory.mktemp("demo") / "var" / "demo"
+    return directory, make(directory)
+
+
+def test_everything_is_in_its_place(made: tuple[Path, str]) -> None:
+    directory, _ = made
+    for name in ("mailserver.toml", "ca.pem", "ca.key", "accounts.txt", "users", "mail", "certs/mail.example.test.pem",
+                 "certs/mail.example.test.key", "certs/mail.example.org.pem", "certs/mail.example.org.key"):  # fmt: skip
+        assert (directory / name).exists(), name
+    for secret in ("ca.key", "accounts.txt", "users", "certs/mail.example.org.key"):
+        assert (directory / secret).stat().st_mode & 0o077 == 0, secret
+
+
+def test_the_configuration_has_no_problem(made: tuple[Path, str]) -> None:
+    directory, _ = made
+    found, problems = find_problems(directory / "mailserver.toml")
+    assert [str(each) for each in problems] == []
+    assert found is not None
+    assert [domain.name for domain in found.domains] == ["example.test", "example.org"]
+    assert {listener.protocol: listener.port for listener in found.listeners} == {
+        "imap": 21143,
+        "imaps": 21993,
+        "pop3": 21110,
+        "pop3s": 21995,
+        "submission": 21587,
+        "submissions": 21465,
+        "lmtp": 21024,
+    }
+    assert {address for listener in found.listeners for address in listener.addresses} <= {"127.0.0.1", "::1"}
+
+
+def test_three_users_each_whose_printed_passwords_are_right(made: tuple[Path, str]) -> None:
+    directory, printed = made
+    accounts = dict(line.split(":") for line in (directory / "accounts.txt").read_text().splitlines())
+    entries = [parse_line(line) for line in (directory / "users").read_text().splitlines()]
+    assert [entry.name for entry in entries] == list(accounts)
+    assert [sum(name.endswith(domain) for name in accounts) for domain in ("@example.test", "@example.org")] == [3, 3]
+    assert check_users(directory / "users") == []
+    assert len(set(accounts.values())) == 6
+    for entry in entries:
+        assert entry.stored.startswith("{ARGON2ID}")
+        assert schemes.verify(entry.stored, accounts[entry.name].encode())
+        assert re.search(rf"{re.escape(entry.name)} +{re.escape(accounts[entry.name])}\n", printed)
+
+
+@pytest.mark.parametrize(
+    ("domain", "names"),
+    [("example.test", ["mail.example.test", "localhost", "127.0.0.1", "::1"]), ("example.org", ["mail.example.org"])],
+)
+def test_certificates_are_believed_with_the_ca_alone(made: tuple[Path, str], domain: str, names: list[str]) -> None:
+    directory, _ = made
+    stem = directory / "certs" / f"mail.{domain}"
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(f"{stem}.pem", f"{stem}.key")
+    for name in [*names, "mail.example.net"]:
+        trusting = ssl.create_default_context(cafile=directory / "ca.pem")
+        if name == "mail.example.net":
+            with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+                _shake_hands(server_context, trusting, name)
+        else:
+            _shake_hands(server_context, trusting, name)
+            with pytest.raises(ssl.SSLCertVerificationError):
+                _shake_hands(server_context, ssl.create_default_context(), name)
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            server.wrap_socket(theirs, server_side=True).close()
+        except OSError:
+            theirs.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        client.wrap_socket(ours, server_hostname=name).close()
+    finally:
+        ours.close()
+        thread.join(20)
+
+
+def test_a_second_run_touches_nothing(made: tuple[Path, str]) -> None:
+    directory, printed = made
+    read = next((directory / "mail").rglob("new/*"))
+    cur = read.parent.parent / "cur" / f"{read.name}:2,S"
+    read.rename(cur)
+    before = snapshot(directory)
+    assert make(directory) == printed
+    assert snapshot(directory) == before
+    cur.rename(read)
+
+
+def test_what_was_cut_off_is_taken_up(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = snapshot(tmp_path)
+    (tmp_path / "mailserver.toml").unlink()
+    (tmp_path / "certs" / "mail.example.org.pem").unlink()
+    (tmp_path / "users").unlink()
+    home = tmp_path / "mail" / "example.test" / "anna"
+    (home.parent / "ben.making" / "Maildir" / "tmp").mkdir(parents=True)
+    home.rename(home.with_name("anna.making"))
+    make(tmp_path)
+    config(tmp_path)
+    after = snapshot(tmp_path)
+    assert after["accounts.txt"] == before["accounts.txt"]
+    assert after["ca.pem"] == before["ca.pem"]
+    assert len(list((home / "Maildir" / "new").iterdir())) == 10
+    assert not (home.parent / "anna.making").exists()
+
+
+def test_another_port_base_moves_the_ports_and_keeps_the_rest(tmp_path: Path) -> None:
+    make(tmp_path)
+    file = tmp_path / "mailserver.toml"
+    file.write_text(file.read_text() + "\n# mine\n[imap]\nidle_notice = 60.0\n")
+    CliRunner().invoke(main, ["demo", "--dir", str(tmp_path), "--port-base", "22000"], catch_exceptions=False)
+    found = config(tmp_path)
+    assert sorted(listener.port or 0 for listener in found.listeners) == [
+        22024, 22110, 22143, 22465, 22587, 22993, 22995,
+    ]  # fmt: skip
+    assert found.imap.idle_notice == 60.0
+    assert "# mine" in file.read_text()
+
+
+def test_more_users_are_added_to_those_there(tmp_path: Path) -> None:
+    make(tmp_path)
+    first = (tmp_path / "users").read_text()
+    assert "2 more accounts" in make(tmp_path, "--users", "2")
+    assert (tmp_path / "users").read_text().startswith(first)
+    names = [line.partition(":")[0] for line in (tmp_path / "accounts.txt").read_text().splitlines()]
+    assert names[6:] == ["u000@example.test", "u001@example.test"]
+
+
+def test_settings_and_commands_are_printed_for_each_domain(made: tuple[Path, str]) -> None:
+    directory, printed = made
+    for host in ("mail.example.test", "mail.example.org"):
+        for port in (21993, 21143, 21995, 21110, 21465, 21587):
+            assert re.search(rf"host {re.escape(host)} .*port {port}", printed)
+    commands = [line for line in printed.splitlines() if line.startswith(("openssl ", "curl ", "swaks "))]
+    assert len(commands) == 3
+    for command in commands:
+        words = shlex.split(command)
+        assert str(directory / "ca.pem") in words
+        assert any("mail.example." in word for word in words)
+
+
+def test_a_directory_with_odd_letters(tmp_path: Path) -> None:
+    odd = tmp_path / 'it\'s "mine" \\ ü'
+    printed = make(odd)
+    config(odd)
+    commands = [line for line in printed.splitlines() if line.startswith(("openssl ", "curl ", "swaks "))]
+    assert all(str(odd / "ca.pem") in shlex.split(command) for command in commands)
+
+
+def test_samples_are_messages_with_both_line_ends() -> None:
+    samples = list(sample_messages("anna@example.test", "example.test", now()))
+    assert len({sample.data.count(b"\r\n") > 0 for sample in samples}) == 2
+    assert [sample.age for sample in samples] == sorted((sample.age for sample in samples), reverse=True)
+    identifiers = set()
+    for sample in samples:
+        assert b"@TO@" not in sample.data
+        assert sample.data.count(b"\r\n") in {0, sample.data.count(b"\n")}
+        assert max(map(len, sample.data.splitlines())) <= 998
+        message = email.message_from_bytes(sample.data, policy=email.policy.default)
+        identifiers.add(message["Message-ID"])
+        assert "anna@example.test" in message["To"]
+    assert len(identifiers) == len(samples)
+
+
+def test_samples_are_hard_in_the_ways_they_should_be() -> None:
+    samples = [
+        email.message_from_bytes(sample.data, policy=email.policy.default)
+        for sample in sample_messages("anna@example.test", "example.test", now())
+    ]
+    types = {part.get_content_type() for sample in samples for part in sample.walk()}
+    assert {"multipart/alternative", "message/rfc822", "multipart/digest", "multipart/report", "text/calendar"} <= types
+    names = {part.get_filename() for sample in samples for part in sample.walk()}
+    assert "Vertrag über die Lieferung von Büchern.pdf" in names  # RFC 2231 over three lines
+    koi8 = next(sample for sample in samples if "koi8-r" in str(sample["Content-Type"]))
+    assert koi8["Subject"] == "Привет из Москвы"
+    assert "Привет" in koi8.get_content()
+    assert any(not sample.get_payload() for sample in samples)
+    attachment = next(
+        part for sample in samples for part in sample.walk() if part.get_content_type() == "application/pdf"
+    )
+    assert len(attachment.get_content()) == 100_000
+
+
+def test_files_have_the_time_of_their_message(made: tuple[Path, str]) -> None:
+    directory, _ = made
+    for path in (directory / "mail" / "example.org" / "emma" / "Maildir" / "new").iterdir():
+        message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        assert int(os.stat(path).st_mtime) == int(message["Date"].datetime.timestamp())

@@ -1,0 +1,167 @@
+"""`mailserver user` on users files: what changes, what stays, what is told."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mailserver.auth import schemes
+from mailserver.auth.passwd import PasswdEntry
+from mailserver.cli import main
+from mailserver.cli.usersfile import UsersFile
+
+# doveadm pw -s SSHA -p secret
+SSHA = "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"
+OLD = (
+    f"# staff, kept by hand\n\nAnna@example.test:{SSHA}:1000:1000:Anna A.:/home/anna::userdb_quota=1G\r\n"
+    f"broken line\nben@example.test:!{SSHA}\ncarla@example.test:{SSHA}::::::nologin"
+)
+
+
+class Site:
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "users"
+        self.path.write_bytes(OLD.encode() + b"\n\xff\xfe latin:x\n")
+        self.path.chmod(0o640)
+
+    def run(self, *words: str, stdin: str = "geheim\n") -> Result:
+        return CliRunner().invoke(main, ["user", *words, "--users-file", str(self.path)], input=stdin)
+
+    def entry(self, name: str) -> PasswdEntry:
+        return next(each for each in UsersFile(self.path).entries() if each.name == name)
+
+    def other_lines(self, name: str) -> list[bytes]:
+        return [line for line in self.path.read_bytes().split(b"\n") if not line.lower().startswith(name.encode())]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_add_appends_one_line(site: Site) -> None:
+    before = site.path.read_bytes()
+    done = site.run("add", "Dora@Example.test")
+    assert done.exit_code == 0, done.output
+    after = site.path.read_bytes()
+    assert after.startswith(before)
+    assert after.count(b"\n") == before.count(b"\n") + 1
+    entry = site.entry("dora@example.test")
+    assert entry.stored.startswith("{ARGON2ID}")
+    assert schemes.verify(entry.stored, b"geheim")
+    assert site.path.stat().st_mode & 0o777 == 0o640
+
+
+def test_add_after_a_last_line_without_its_end(site: Site) -> None:
+    site.path.write_text(f"anna@example.test:{SSHA}")
+    assert site.run("add", "ben").exit_code == 0
+    assert [entry.name for entry in UsersFile(site.path).entries()] == ["anna@example.test", "ben"]
+
+
+def test_add_makes_a_private_file(site: Site) -> None:
+    site.path.unlink()
+    assert site.run("add", "anna@example.test").exit_code == 0
+    assert site.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("anna@example.test", "already"),
+        ("ANNA@example.test", "already"),
+        ("a b", "space"),
+        ("", "octets"),
+        ("a:b", "colon"),
+    ],
+)
+def test_add_refuses(site: Site, name: str, word: str) -> None:
+    before = site.path.read_bytes()
+    done = site.run("add", name)
+    assert done.exit_code == 1
+    assert word in done.output
+    assert site.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("stdin", ["", "\n", "a\0b\n", "x" * 5000])
+def test_passwords_that_cannot_be(site: Site, stdin: str) -> None:
+    before = site.path.read_bytes()
+    assert site.run("add", "dora", stdin=stdin).exit_code == 1
+    assert site.path.read_bytes() == before
+
+
+def test_password_changes_one_field_of_one_line(site: Site) -> None:
+    others = site.other_lines("anna@")
+    done = site.run("password", "anna@example.test", "--scheme", "SHA512-CRYPT")
+    assert done.exit_code == 0, done.output
+    assert site.other_lines("anna@") == others
+    line = next(line for line in site.path.read_bytes().split(b"\n") if line.startswith(b"Anna@"))
+    assert line.endswith(b":1000:1000:Anna A.:/home/anna::userdb_quota=1G\r")
+    stored = site.entry("anna@example.test").stored
+    assert stored.startswith("{SHA512-CRYPT}")
+    assert schemes.verify(stored, b"geheim")
+
+
+def test_a_new_password_does_not_enable(site: Site) -> None:
+    assert site.run("password", "ben@example.test").exit_code == 0
+    assert site.entry("ben@example.test").disabled
+    assert schemes.verify(site.entry("ben@example.test").stored, b"geheim")
+
+
+def test_generated_passwords_are_printed_and_right(site: Site) -> None:
+    done = site.run("password", "anna@example.test", "--generate", stdin="")
+    password = done.output.split("password: ")[1].split("\n")[0]
+    assert len(password) >= 16
+    assert schemes.verify(site.entry("anna@example.test").stored, password.encode())
+
+
+def test_disable_and_enable(site: Site) -> None:
+    others = site.other_lines("anna@")
+    assert site.run("disable", "anna@example.test").exit_code == 0
+    assert site.entry("anna@example.test").disabled
+    assert site.run("disable", "anna@example.test").exit_code == 0, "twice is no error"
+    assert site.run("disable", "--undo", "anna@example.test").exit_code == 0
+    assert site.entry("anna@example.test").stored == SSHA
+    assert not site.entry("anna@example.test").disabled
+    assert site.other_lines("anna@") == others
+    done = site.run("disable", "--undo", "carla@example.test")
+    assert done.exit_code == 1
+    assert "nologin" in done.output
+
+
+def test_delete_asks_and_takes_every_line_of_the_name(site: Site) -> None:
+    site.path.write_text(f"anna:{SSHA}\nben:{SSHA}\nANNA:!{SSHA}\n")
+    assert site.run("delete", "anna", stdin="n\n").exit_code == 1
+    assert len(list(UsersFile(site.path).entries())) == 3
+    assert site.run("delete", "anna", stdin="y\n").exit_code == 0
+    assert site.path.read_text() == f"ben:{SSHA}\n"
+
+
+@pytest.mark.parametrize("words", [["password"], ["disable"], ["delete", "--yes"]])
+@pytest.mark.parametrize("name", ["nobody@example.test", "a b", "broken line"])
+def test_users_that_are_not_there(site: Site, words: list[str], name: str) -> None:
+    before = site.path.read_bytes()
+    done = site.run(*words, name)
+    assert done.exit_code == 1
+    assert "has no user" in done.output
+    assert site.path.read_bytes() == before
+
+
+def test_list_is_for_programs_when_it_is_not_for_a_terminal(site: Site) -> None:
+    done = site.run("list")
+    assert done.output.splitlines() == [
+        "anna@example.test\tSSHA",
+        "ben@example.test\tSSHA\tdisabled",
+        "carla@example.test\tSSHA\tdisabled",
+    ]
+
+
+def test_no_password_is_an_argument() -> None:
+    for command in ("add", "password"):
+        assert CliRunner().invoke(main, ["user", command, "anna", "secret"]).exit_code == 2
+        assert "--password" not in CliRunner().invoke(main, ["user", command, "--help"]).output
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["user", "list", "--users-file", str(tmp_path / "none")])
+    assert done.exit_code == 1
+    assert "No such file" in done.output
