@@ -69,6 +69,8 @@ SWALLOW_BEFORE_LOGIN = 64 * 1024
 SWALLOW_AFTER_LOGIN = 1024 * 1024
 ERRORS_BEFORE_LOGIN = 5
 ERRORS_AFTER_LOGIN = 10
+PROGRESS = 16 * 1024
+"""Octets of a message that must come within each transfer time-out: who drips slower is cut."""
 LITERAL_MINUS = 4096
 """Largest non-synchronizing literal under LITERAL- (RFC 7888 5)."""
 
@@ -126,6 +128,8 @@ class Session:
         self._first = True
         self._announced: LiteralAnnounced | None = None
         self._afterwards: Callable[[], Awaitable[None]] | None = None
+        self._command_deadline = 0.0
+        self._progress = 0
 
     # --- What commands use
 
@@ -240,6 +244,10 @@ class Session:
 
     def accept_literal(self) -> None:
         """Take the announced literal; ask for it if the client waits. Then read it with `literal_piece`."""
+        self._begin_transfer()
+        self._accept()
+
+    def _accept(self) -> None:
         announced, self._announced = self._announced, None
         assert announced is not None
         self._framer.accept_literal()
@@ -249,7 +257,12 @@ class Session:
     async def literal_piece(self) -> bytes | None:
         """The next octets of the accepted literal, None at its end."""
         event = await self._event_in_command()
-        return event.data if isinstance(event, LiteralData) else None
+        if not isinstance(event, LiteralData):
+            return None
+        self._progress += len(event.data)
+        if self._progress >= PROGRESS:
+            self._begin_transfer()
+        return event.data
 
     async def next_text(self) -> bytes:
         """The line that follows a streamed literal. `announced` tells if it ends in another one."""
@@ -285,9 +298,13 @@ class Session:
                 return data
             self._framer.receive_data(data)
 
-    async def _event_in_command(self) -> Event:
+    def _begin_transfer(self) -> None:
+        self._progress = 0
         deadline = self.channel.now() + self.services.limits.transfer_timeout
-        event = await self._event(deadline if self.account else min(deadline, self._login_deadline))
+        self._command_deadline = deadline if self.account else min(deadline, self._login_deadline)
+
+    async def _event_in_command(self) -> Event:
+        event = await self._event(self._command_deadline)
         if isinstance(event, Wake):
             raise TimedOut
         return event
@@ -313,6 +330,7 @@ class Session:
     async def _read_parts(self, spec: CommandSpec, event: Line | LiteralAnnounced) -> list[bytes]:
         """The whole command, but for a literal that it streams itself. Raises: BadSyntax, TooBig."""
         parts: list[bytes] = []
+        self._begin_transfer()
         budget = spec.max_literal if self.account else min(spec.max_literal, LITERALS_BEFORE_LOGIN)
         while True:
             parts.append(event.data)
@@ -328,10 +346,10 @@ class Session:
             if event.size > budget:
                 raise TooBig("the literal is too large for this command")
             budget -= event.size
-            self.accept_literal()
+            self._accept()
             pieces = []
-            while (piece := await self.literal_piece()) is not None:
-                pieces.append(piece)
+            while isinstance(piece := await self._event_in_command(), LiteralData):
+                pieces.append(piece.data)
             parts.append(b"".join(pieces))
             following = await self._event_in_command()
             if isinstance(following, LineRefused):
@@ -394,17 +412,26 @@ class Session:
             return
         tag = head[1]
         form = head[2].decode("ascii").upper()
+        try:
+            await self._execute(tag, form, head.end(), event)
+        except (ConnectionLost, FramingLost, TimedOut):
+            raise
+        except Exception:
+            self.channel.bug(f"{form} of {self.user or 'a client not logged in'}")
+            self.write(tag + b" NO [SERVERBUG] internal error, it has been logged\r\n")
+
+    async def _execute(self, tag: bytes, form: str, start: int, event: Line | LiteralAnnounced) -> None:
         uid = form.startswith("UID ")
         spec = self.services.table.get(form)
         try:
             if spec is None:
-                raise UnknownCommand  # noqa: TRY301 - answered like any other
+                raise UnknownCommand
             if not self.state & spec.states:
-                raise WrongState(_wrong_state(self.state))  # noqa: TRY301
+                raise WrongState(_wrong_state(self.state))
             if spec.precondition is not None:
                 spec.precondition(self)
             parts = await self._read_parts(spec, event)
-            command = Command(tag.decode("ascii"), spec.name, uid, Reader(parts, head.end()))
+            command = Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start))
             text = await spec.run(self, command)
             if self.selected is not None:
                 await self._closing_sync(allow_expunge=uid or not spec.uses_sequence_numbers, uid=uid)
@@ -417,11 +444,6 @@ class Session:
             if self.selected is not None and error.imap_status == "NO":
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)
             self._answer_error(tag, error)
-        except (ConnectionLost, FramingLost, TimedOut):
-            raise
-        except Exception:
-            self.channel.bug(f"{form} of {self.user or 'a client not logged in'}")
-            self.write(tag + b" NO [SERVERBUG] internal error, it has been logged\r\n")
 
     async def _closing_sync(self, *, allow_expunge: bool, uid: bool) -> None:
         selected = self.mailbox

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.session import Selected, Session
 from mailserver.imap.updates import deleted_messages, flag_lines
-from mailserver.store.interfaces import SEEN
+from mailserver.store.interfaces import SEEN, Mailbox
 from mailserver.store.live import LiveAccount, LiveMailbox
 from mailserver.store.view import View
 from mailserver.types import UID
@@ -34,8 +34,7 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     name = session.services.namespace.to_store(wire_name)
     live = await account.select(name)
     try:
-        read_only = examine or live.mailbox.read_only
-        recent_from = await _recent_from(account, live, name, read_only=read_only)
+        read_only, recent_from = await _begin(account, live, name, examine=examine)
     except BaseException:
         account.release(live)
         raise
@@ -45,12 +44,19 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     return "[READ-ONLY] opened read-only" if read_only else "[READ-WRITE] opened"
 
 
-async def _recent_from(account: LiveAccount, live: LiveMailbox, name: str, *, read_only: bool) -> UID:
-    if not read_only:
-        return await live.run(lambda mailbox: mailbox.claim_recent())
-    status = await account.run(lambda: account.account.status(name))
-    uids = live.columns.uids
-    return UID(uids[len(uids) - status.recent]) if 0 < status.recent <= len(uids) else live.columns.uid_next
+async def _begin(account: LiveAccount, live: LiveMailbox, name: str, *, examine: bool) -> tuple[bool, UID]:
+    """Is it read-only, and from which UID on are messages \\Recent in this session?"""
+
+    def claim(mailbox: Mailbox) -> tuple[bool, UID | None, int]:
+        if examine or mailbox.read_only:
+            return True, None, account.account.status(name).recent
+        return False, mailbox.claim_recent(), 0
+
+    read_only, recent_from, count = await live.run(claim)
+    if recent_from is None:
+        uids = live.columns.uids
+        recent_from = UID(uids[len(uids) - count]) if 0 < count <= len(uids) else live.columns.uid_next
+    return read_only, recent_from
 
 
 def _facts(selected: Selected) -> bytes:

@@ -1,0 +1,356 @@
+"""The session's own rules: bugs, losses, cuts, and what a command costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailserver.errors import LimitReached, StoreUnavailable
+from mailserver.imap.command import ANY, Command, CommandSpec, build_table
+from mailserver.imap.commands import FAMILIES
+from mailserver.imap.session import Services, Session
+from mailserver.store.memory import MemoryStaged
+from mailserver.types import MailboxId
+from tests.fakes import Client, FakeAuthenticator, info
+from tests.imap.sessions import MESSAGE, connect, logged_in, put, selected, services
+
+
+def user(service: Services) -> object:
+    account = service.accounts.get("anna@example.test")
+    assert account is not None
+    return account
+
+
+def users(service: Services) -> int:
+    return getattr(user(service), "users")  # noqa: B009 - the type is not the point
+
+
+# --- Failures
+
+
+async def broken(_session: Session, _command: Command) -> None:
+    """RFC 3501."""
+    raise ZeroDivisionError
+
+
+async def unavailable(_session: Session, _command: Command) -> None:
+    """RFC 3501."""
+    raise StoreUnavailable
+
+
+def with_extra(*specs: CommandSpec) -> Services:
+    return services(table=build_table([*(family.COMMANDS for family in FAMILIES), specs]))
+
+
+def test_a_bug_is_logged_and_told_and_the_session_goes_on() -> None:
+    client = connect(with_extra(CommandSpec("XBUG", ANY, broken)), allow_bugs=True)
+    client.take()
+    answer = client.ask(b"a XBUG\r\nb NOOP\r\n")
+    assert answer.startswith(b"a NO [SERVERBUG] ")
+    assert answer.endswith(b"b OK NOOP completed\r\n")
+    assert b"Zero" not in answer
+    assert "ZeroDivisionError" in client.channel.bugs[0]
+
+
+def test_mail_errors_are_answers() -> None:
+    client = connect(with_extra(CommandSpec("XFAIL", ANY, unavailable)))
+    client.take()
+    assert client.ask(b"a XFAIL\r\n").startswith(b"a NO [UNAVAILABLE] ")
+
+
+def test_too_many_errors_in_a_row_after_login() -> None:
+    client = logged_in(services())
+    for _ in range(9):
+        client.send(b"a NONSENSE\r\n")
+    client.send(b"a NOOP\r\n")
+    for _ in range(9):
+        client.send(b"a NONSENSE\r\n")
+    assert not client.done
+    client.send(b"a NONSENSE\r\n")
+    assert client.done
+    assert client.take().endswith(b"* BYE too many errors\r\n")
+
+
+def test_sessions_per_user() -> None:
+    client = connect(services())
+    client.channel.login_error = LimitReached("too many sessions")
+    client.take()
+    assert client.ask(b"a LOGIN anna@example.test secret\r\n") == b"a NO [LIMIT] too many sessions\r\n"
+    assert users(client.session.services) == 0
+    client.channel.login_error = None
+    assert client.ask(b"a LOGIN anna@example.test secret\r\n").startswith(b"a OK ")
+
+
+def test_login_context_and_log() -> None:
+    authenticator = FakeAuthenticator()
+    client = connect(services(authenticator=authenticator))
+    client.send(b"a LOGIN anna@example.test wrong\r\na LOGIN anna@example.test secret\r\n")
+    assert authenticator.contexts[0].server_name == "mail.example.test"
+    assert authenticator.contexts[0].protocol == "imap"
+    assert [event for event, _fields in client.channel.logged] == ["login_failed", "login"]
+    assert "secret" not in repr(client.channel.logged)
+    assert "wrong'" not in repr(client.channel.logged)
+
+
+def test_eight_bit_and_undecodable_logins_fail_like_any_other() -> None:
+    client = connect(services(authenticator=FakeAuthenticator({"anna@example.test": "pässwort"})))
+    client.take()
+    assert b"AUTHENTICATIONFAILED" in client.ask(b'a LOGIN "ann\xff" x\r\n')
+    assert client.ask('a LOGIN anna@example.test "pässwort"\r\n'.encode()).startswith(b"a OK ")
+
+
+# --- The client goes
+
+
+@pytest.mark.parametrize(
+    "partial", [b"", b"a NO", b"a SELECT {5}\r\nIN", b"a IDLE\r\n", b"a APPEND INBOX {100}\r\nFrom:"]
+)
+def test_everything_is_given_back(partial: bytes) -> None:
+    service = services()
+    client = selected(service)
+    live = client.session.selected.live
+    client.send(partial)
+    client.hang_up()
+    assert client.done
+    assert client.channel.closed
+    assert live.users == 0
+    assert not live._views
+    assert users(service) == 0
+
+
+def test_a_cut_append_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    aborted = []
+    real = MemoryStaged.abort
+    monkeypatch.setattr(MemoryStaged, "abort", lambda self: (aborted.append(self), real(self)))
+    service = services()
+    client = selected(service)
+    client.send(b"a APPEND INBOX {300000}\r\n" + b"x" * 299_999)
+    client.hang_up()
+    assert len(aborted) == 1
+    other = selected(service)
+    assert b"* SEARCH\r\n" in other.ask(b"a SEARCH ALL\r\n")
+
+
+def test_logout_gives_back() -> None:
+    service = services()
+    client = selected(service)
+    client.send(b"a LOGOUT\r\nb NOOP\r\n")
+    assert client.take() == b"* BYE logging out\r\na OK LOGOUT completed\r\n"
+    assert client.done
+    assert users(service) == 0
+
+
+# --- Time
+
+
+def test_a_command_line_must_come_in_time() -> None:
+    client = logged_in(services())
+    client.send(b"a N")
+    for _ in range(6):
+        client.wait(21)
+        client.send(b"x")
+    client.wait(21)
+    assert client.done
+    assert b"* BYE" in client.take()
+
+
+def test_a_dripped_literal_is_cut() -> None:
+    client = logged_in(services())
+    client.send(b"a APPEND INBOX {50000}\r\n")
+    for _ in range(60):
+        client.send(b"x" * 10)
+        client.wait(10)
+    assert client.done
+    assert b"* BYE" in client.take()
+
+
+def test_a_slow_but_steady_message_arrives() -> None:
+    client = logged_in(services())
+    client.send(b"a APPEND INBOX {200000}\r\n")
+    for _ in range(200):
+        client.send(b"x" * 1000)
+        client.wait(5)
+    client.send(b"\r\n")
+    assert b"a OK [APPENDUID " in client.take()
+
+
+def test_small_literals_share_one_deadline() -> None:
+    client = logged_in(services())
+    client.send(b"a LIST ")
+    for _ in range(20):
+        client.send(b"{1}\r\n")
+        client.wait(10)
+        client.send(b"x")
+    assert client.done
+
+
+# --- Cost
+
+
+def test_a_noop_with_nothing_new_asks_the_store_nothing() -> None:
+    client = selected(services(), messages=3)
+    client.send(b"a NOOP\r\n")
+    runner = client.session.account._runner
+    before = runner.runs
+    client.take()
+    assert client.ask(b"a NOOP\r\n" * 50) == b"a OK NOOP completed\r\n" * 50
+    assert runner.runs == before
+
+
+def test_select_is_two_hops() -> None:
+    client = selected(services(), messages=3)
+    runner = client.session.account._runner
+    before = runner.runs
+    client.send(b"a SELECT INBOX\r\n")
+    assert runner.runs - before == 2
+
+
+def test_append_writes_in_large_pieces() -> None:
+    client = logged_in(services())
+    runner = client.session.account._runner
+    before = runner.runs
+    client.send(b"a APPEND INBOX {1000000+}\r\n")
+    for _ in range(1000):
+        client.send(b"x" * 1000)
+    client.send(b"\r\n")
+    assert b"a OK" in client.take()
+    # Begin, four or five pieces, append, abort.
+    assert runner.runs - before <= 8
+
+
+def test_store_is_one_hop_for_all_messages() -> None:
+    client = selected(services(), messages=20)
+    runner = client.session.account._runner
+    before = runner.runs
+    client.send(b"a STORE 1:* +FLAGS (\\Seen)\r\n")
+    assert runner.runs - before == 1
+
+
+# --- TLS
+
+
+def test_starttls_with_bytes_not_yet_read() -> None:
+    """What came before the handshake is never taken for a command inside TLS."""
+    client = connect(services(), info("imap"))
+    client.take()
+    client.channel.input.append(b"a STARTTLS\r\n")
+    client.channel.input.append(b"b LOGIN anna@example.test secret\r\n")
+    client.send(b"")
+    assert client.done
+    assert b"b " not in client.take()
+
+
+def test_starttls_injection_is_logged() -> None:
+    client = connect(services(), info("imap"))
+    client.send(b"a STARTTLS\r\nb NOOP\r\n")
+    assert "starttls_injection" in [event for event, _fields in client.channel.logged]
+    assert client.session.account is None
+
+
+def test_tls_forgets_errors() -> None:
+    client = connect(services(), info("imap"))
+    client.send(b"x y\r\n" * 4 + b"a STARTTLS\r\n")
+    client.send(b"x y\r\n" * 4)
+    assert not client.done
+
+
+def test_nothing_about_credentials_shows_before_tls() -> None:
+    authenticator = FakeAuthenticator()
+    client = connect(services(authenticator=authenticator), info("imap"))
+    client.take()
+    answers = {client.ask(f"a LOGIN {name} secret\r\n".encode()) for name in ("anna@example.test", "nobody", '"', "")}
+    assert len(answers) == 1
+    assert authenticator.contexts == []
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET / HTTP/1.1", b"CONNECT mail.example.test:143 HTTP/1.0", b"PRI * HTTP/2.0"]
+)
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_http_is_not_answered(request_line: bytes, end: bytes) -> None:
+    client = connect(services(), info("imap"))
+    client.take()
+    client.send(request_line + end + b"Host: x" + end + end + b"a CAPABILITY" + end)
+    assert client.take() == b""
+    assert client.done
+
+
+# --- Other sessions
+
+
+def test_idle_hears_of_every_kind_of_change() -> None:
+    service = services()
+    idler, other = selected(service, messages=1), selected(service)
+    idler.ask(b"i IDLE\r\n")
+    put(other)
+    idler.settle()
+    assert idler.take() == b"* 2 EXISTS\r\n* 2 RECENT\r\n"
+    other.send(b"a STORE 1 +FLAGS ($New)\r\n")
+    idler.settle()
+    heard = idler.take()
+    assert heard.index(b"* FLAGS (") < heard.index(b"* 1 FETCH (FLAGS ($New")
+    other.send(b"a STORE 1 +FLAGS.SILENT (\\Deleted)\r\na EXPUNGE\r\n")
+    idler.settle()
+    assert idler.take().endswith(b"* 1 EXPUNGE\r\n")
+    assert idler.ask(b"DONE\r\n") == b"i OK IDLE completed\r\n"
+
+
+def test_a_poke_without_news_says_nothing() -> None:
+    client = selected(services(), messages=1)
+    client.ask(b"i IDLE\r\n")
+    client.session.selected.live.poked()
+    client.settle()
+    client.poke()
+    assert client.take() == b""
+
+
+def test_a_foreign_mailbox_id_does_not_disturb() -> None:
+    client = selected(services())
+    client.session.account.poke(MailboxId(b"x" * 16))
+    assert client.ask(b"a NOOP\r\n") == b"a OK NOOP completed\r\n"
+
+
+def test_new_keyword_is_told_before_the_message_that_has_it() -> None:
+    client = selected(services(), messages=1)
+    answer = client.ask(b"a STORE 1 +FLAGS ($New)\r\n")
+    assert answer.index(b"* FLAGS (") < answer.index(b"* 1 FETCH ")
+    assert answer.count(b" FETCH ") == 1
+
+
+def test_messages_of_another_user_stay_apart() -> None:
+    service = services()
+    selected(service, messages=2)
+    bert = logged_in(service, "bert@example.org", "secret2")
+    assert b"* 0 EXISTS\r\n" in bert.ask(b"a SELECT INBOX\r\n")
+
+
+def test_fetch_of_an_expunged_message_answers_the_rest() -> None:
+    """RFC 2180 4.1.2, RFC 5530 EXPUNGEISSUED."""
+    service = services()
+    one, two = selected(service, messages=3), selected(service)
+    one.send(b"a STORE 2 +FLAGS.SILENT (\\Deleted)\r\na EXPUNGE\r\n")
+    answer = two.ask(b"a STORE 1:3 +FLAGS (\\Seen)\r\n")
+    assert b"* 1 FETCH" in answer
+    assert b"* 3 FETCH" in answer
+    assert b"EXPUNGE\r\n" not in answer
+    assert b"a NO [EXPUNGEISSUED] " in answer
+
+
+def test_append_needs_no_memory_for_what_is_refused() -> None:
+    client = logged_in(services(mail={"max_message_size": 1000}))
+    assert client.ask(b"a APPEND INBOX {1001}\r\n").startswith(b"a NO [TOOBIG] ")
+    client.send(b"a APPEND INBOX {900000+}\r\n")
+    client.take()
+    for _ in range(900):
+        client.send(b"x" * 1000)
+        assert len(client.session._framer._buffer) == 0
+    assert client.ask(b"\r\nb NOOP\r\n") == b"b OK NOOP completed\r\n"
+
+
+def message_of(client: Client) -> bytes:
+    return client.ask(b"f FETCH 1 BODY.PEEK[]\r\n")
+
+
+def test_append_keeps_the_octets() -> None:
+    client = selected(services())
+    put(client)
+    assert b"{%d}\r\n%b)" % (len(MESSAGE), MESSAGE) in message_of(client)
