@@ -9,6 +9,7 @@ add theirs; `load` gives a Config only if nothing is wrong.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import re
@@ -71,7 +72,9 @@ class Reading:
     def joined(self, more: Iterable[Problem]) -> list[Problem]:
         """All problems with those of other checks of `config`, but for what follows from places already told."""
         told = list(self.problems)
-        told += [problem for problem in more if not self._is_broken(problem.place) and problem not in told]
+        for problem in more:
+            if not self._is_broken(problem.place) and problem not in told:
+                told.append(problem)
         return told
 
     def _is_broken(self, place: str) -> bool:
@@ -216,6 +219,10 @@ def _faults(fault: BaseException, where: Path_) -> Iterator[tuple[Path_, Excepti
         raise fault
 
 
+_hints = functools.cache(get_type_hints)
+"""Types of a table's keys; there are as many as tables."""
+
+
 def _table(where: Path_) -> type | None:
     """The class of the table at a path, or None where the path leads to no table."""
     found: Any = Config
@@ -224,7 +231,7 @@ def _table(where: Path_) -> type | None:
             continue
         if not attrs.has(found):
             return None
-        hints = get_type_hints(found)
+        hints = _hints(found)
         attribute = next((name for name in hints if TOML_NAMES.get(name, name) == step), None)
         if attribute is None:
             return None
@@ -343,14 +350,13 @@ def _shown(where: Path_, document: dict[str, Any]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as TOML has it, on one line, without control characters, cut when long; "" for tables and None."""
+    """A value as TOML has it, on one line, cut when long; "" for tables and None."""
     if value is None or isinstance(value, dict):
         return ""
     if isinstance(value, bool):
         words = str(value).lower()
     elif isinstance(value, str):
-        quoted = json.dumps(value, ensure_ascii=False)
-        words = re.sub(r"[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
+        words = json.dumps(value, ensure_ascii=False)
     elif isinstance(value, list | tuple):
         words = f"[{', '.join(filter(None, map(show, value)))}]"
     else:

@@ -343,4 +343,6 @@ class Problem:
         value = f" = {self.value}" if self.value else ""
         near = f"; did you mean {self.near!r}?" if self.near else ""
         kind = "warning: " if self.warning else ""
-        return f"{where}{value}: {kind}{self.reason}{near}"
+        line = f"{where}{value}: {kind}{self.reason}{near}"
+        # Parts of it are the file's: nothing of them may move a terminal's cursor or turn its text around.
+        return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)

@@ -7,6 +7,7 @@ raises `Wrong`, whose sentence says what would be right. Hooks know nothing of o
 from __future__ import annotations
 
 import difflib
+import functools
 import ipaddress
 import math
 import re
@@ -186,6 +187,7 @@ def _ascii_form(name: str) -> str:
         return ""
 
 
+@functools.lru_cache(maxsize=2)
 def make_converter(directory: Path) -> Converter:
     """A converter for `model.Config`; relative paths are taken from `directory`."""
     converter = Converter(detailed_validation=True, forbid_extra_keys=True)

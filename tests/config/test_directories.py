@@ -1,0 +1,76 @@
+"""Whether the service may write where it is sent, asked of modes and owners."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mailserver.config.directories import Identity, check_directories, service_identity
+from mailserver.config.load import load
+from mailserver.config.model import Config
+from tests.config.test_load import SOUND
+
+
+def config_in(directory: Path, **replace: str) -> Config:
+    text = SOUND.replace(b"/var/mail/domains", b"mail/domains").replace(b"[mail]", b'runtime_dir = "run"\n[mail]')
+    for old, new in replace.items():
+        text = text.replace(old.encode(), new.encode())
+    (directory / "a.toml").write_bytes(text + b'[[listener]]\nprotocol = "lmtp"\nsocket = "run/lmtp"\n')
+    config, problems = load(directory / "a.toml")
+    assert problems == []
+    assert config is not None
+    return config
+
+
+def test_what_can_be_made_is_no_problem_and_is_not_made(tmp_path: Path) -> None:
+    assert check_directories(config_in(tmp_path)) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.toml"]
+
+
+def test_files_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "mail").touch()
+    (tmp_path / "run").touch()
+    (tmp_path / "log").mkdir()
+    config = config_in(tmp_path)
+    told = [str(problem).replace(str(tmp_path), "DIR") for problem in check_directories(config)]
+    assert told == [
+        'DIR/a.toml [server] runtime_dir = "DIR/run": must be a directory',
+        # stat() itself says it: a component of the path is no directory.
+        'DIR/a.toml [mail] root = "DIR/mail/domains": cannot be used: Not a directory',
+        'DIR/a.toml [listener 4] socket = "DIR/run": must be a directory',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("identity", "mode", "wanted", "expected"),
+    [
+        (Identity(1, frozenset({2})), 0o700, os.W_OK | os.X_OK, True),
+        (Identity(1, frozenset({2})), 0o500, os.W_OK | os.X_OK, False),
+        # The owner's bits count for the owner, though the group's would allow it.
+        (Identity(1, frozenset({2})), 0o070, os.R_OK, False),
+        (Identity(9, frozenset({2, 3})), 0o070, os.W_OK | os.X_OK, True),
+        (Identity(9, frozenset({2, 3})), 0o707, os.R_OK, False),
+        (Identity(9, frozenset({3})), 0o707, os.R_OK, True),
+        (Identity(9, frozenset({3})), 0o770, os.R_OK, False),
+        (Identity(0, frozenset()), 0o000, os.R_OK, True),
+    ],
+)
+def test_rights(identity: Identity, mode: int, wanted: int, expected: bool) -> None:
+    status = os.stat_result((0o40000 | mode, 0, 0, 1, 1, 2, 0, 0, 0, 0))
+    assert identity.may(status, wanted) is expected
+
+
+def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
+    config = config_in(tmp_path, **{'user = "root"': 'user = "nobody"'})
+    tmp_path.chmod(0o755)
+    assert service_identity(config).uid != os.geteuid()
+    told = check_directories(config)
+    assert [problem.place for problem in told] == [
+        "[server] runtime_dir",
+        "[mail] root",
+        "[server] log_file",
+        "[listener 4] socket",
+    ]
+    assert "does not exist, and user nobody cannot make it in" in told[0].reason

@@ -1,0 +1,105 @@
+"""What is made from the model and from a Config: the shipped file, the reference, and --show."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import attrs
+import pytest
+
+from mailserver.config import describe, model
+from mailserver.config.load import keys_of, load, parse, read
+from mailserver.config.show import show
+from tests.config.test_load import SOUND
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("path", "content"), [("etc/mailserver.toml", describe.example_file), ("docs/configuration.md", describe.reference)]
+)
+def test_files_are_those_of_the_model(path: str, content) -> None:
+    """After a change of the model: python -m mailserver.config.describe"""
+    assert (PROJECT / path).read_text(encoding="utf-8") == content()
+
+
+def test_shipped_file_lacks_only_what_is_missing_on_the_machine() -> None:
+    reading = read(PROJECT / "etc" / "mailserver.toml")
+    assert {problem.place for problem in reading.problems} <= {"[server] user"}
+    assert reading.config is not None
+    assert {listener.protocol for listener in reading.config.listeners} == set(model.PORTS)
+
+
+def test_every_key_uncommented_is_its_default(tmp_path: Path) -> None:
+    """What stands behind # is a value that the file takes, and, where it is the default, changes nothing."""
+    lines = []
+    for line in describe.example_file().splitlines():
+        bare = line.removeprefix("# ")
+        is_key = line.startswith("# ") and " = " in bare and bare.split(" = ")[0].isidentifier()
+        # A socket stands instead of the port and addresses beside it; the relay's header is behind # too.
+        if bare.startswith(("socket =", "port = 993")):
+            continue
+        lines.append(bare if is_key or bare == "[submission.relay]" else line)
+    text = "\n".join(lines)
+    told = parse(text.encode(), tmp_path / "a.toml")
+    # Both relay keys are examples: a user needs a password file, and the default user is none.
+    assert {problem.place for problem in told.problems} <= {"[server] user", "[submission.relay] user"}
+    assert told.config is not None
+    plain = read(PROJECT / "etc" / "mailserver.toml").config
+    assert plain is not None
+    for name in ("tls", "imap", "pop3", "lmtp", "limits", "mail", "auth"):
+        assert getattr(told.config, name) == getattr(plain, name)
+
+
+def test_every_key_is_described() -> None:
+    reference, example = describe.reference(), describe.example_file()
+    for _name, table in describe._tables():
+        for key, attribute in keys_of(table).items():
+            if key != "relay":
+                assert f"| `{key}` |" in reference
+                assert f"{key} = " in example
+                assert attribute.metadata["doc"][0].isupper() or attribute.metadata["doc"].startswith("lmtp")
+
+
+class TestShow:
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> model.Config:
+        text = SOUND + b"[submission.relay]\nhost = 'smtp.example.net'\nuser = 'u'\npassword_file = 'pw'\n"
+        (tmp_path / "a.toml").write_bytes(text)
+        (tmp_path / "pw").write_text("hunter2")
+        config, problems = load(tmp_path / "a.toml")
+        assert problems == []
+        assert config is not None
+        return config
+
+    def test_no_secrets(self, config: model.Config) -> None:
+        shown = show(config)
+        assert "hunter2" not in shown
+        assert tomllib.loads(shown)["auth"]["backends"] == ["file:/etc/mailserver/users", "strcred:(hidden)"]
+
+    def test_everything_is_there(self, config: model.Config) -> None:
+        document = tomllib.loads(show(config))
+        for name, attribute in keys_of(model.Config).items():
+            value = getattr(config, attribute.name)
+            tables = zip(document[name], value, strict=True) if isinstance(value, tuple) else [(document[name], value)]
+            for table, values in tables:
+                for key, of in keys_of(type(values)).items():
+                    assert (key in table) == (getattr(values, of.name) is not None) or key in ("port", "relay")
+        assert document["listener"][0]["port"] == 143
+        assert document["listener"][1]["addresses"] == ["127.0.0.1", "::1"]
+        assert document["submission"]["relay"]["host"] == "smtp.example.net"
+
+    def test_it_can_be_loaded_again(self, config: model.Config, tmp_path: Path) -> None:
+        again = parse(show(config).encode(), config.source)
+        assert again.problems == ()
+        assert again.config is not None
+        # Ports and addresses are said in words, back ends are hidden; all else is the same.
+        for name in ("server", "mail", "tls", "imap", "pop3", "submission", "lmtp", "limits", "domains"):
+            assert getattr(again.config, name) == getattr(config, name)
+        effective = [(one.tcp_port, one.bind_addresses) for one in config.listeners]
+        assert [(one.tcp_port, one.bind_addresses) for one in again.config.listeners] == effective
+
+    def test_a_new_table_cannot_be_forgotten(self) -> None:
+        assert set(describe._TABLES) == {name for name, _table in describe._tables()}
+        assert all(attrs.has(table) for _name, table in describe._tables())
