@@ -69,8 +69,11 @@ def parse_addresses(value: bytes) -> list[Address]:
         match = _SIMPLE.match(line, at)
         if not match or (match[1] is None and match[2] is None) != (not match[5]):
             return _AddressReader(line).read()
-        phrase = match[2].strip() if match[1] is None and match[2] is not None else match[1]
-        addresses.append(Address(phrase or None, None, match[3], match[4]))
+        name = match[1]
+        if match[2]:
+            # RFC 5322 3.2.2: white space between words counts as one space.
+            name = b" ".join(match[2].split())
+        addresses.append(Address(name or None, None, match[3], match[4]))
         at = match.end()
     return addresses
 
@@ -129,7 +132,7 @@ class _AddressReader:
             depth += (token == b"(") - (token == b")")
             self._at += 1
         text = b"".join(self._tokens[start : self._at - (depth == 0)])
-        self._comment = unescape(b" ".join(text.split()))
+        self._comment = unescape(b" ".join(text.split())) or None
 
     def _read_angle(self) -> None:
         angle: list[bytes] = []
@@ -140,6 +143,10 @@ class _AddressReader:
                 break
             if token == b"(":
                 self._read_comment()
+            elif token == b"," and angle[:1] != [b"@"]:
+                # The ">" is missing: the next address begins.
+                self._at -= 1
+                break
             elif not token.isspace():
                 angle.append(token)
         if self._angle is None:

@@ -1,0 +1,132 @@
+"""Summaries: BODY and BODYSTRUCTURE (RFC 3501 7.4.2), kept fields, searchable text, the day it was sent."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from mailserver.message.render import summarise
+from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT
+from tests.corpus import crlf
+from tests.message import notation
+
+
+def structure(source: bytes) -> Any:
+    summary = summarise(source)
+    value = notation.read(summary.body_structure)
+    notation.check_body(value, extended=True)
+    notation.check_body(notation.read(summary.body), extended=False)
+    return value
+
+
+def test_the_example_of_rfc_3501() -> None:
+    """RFC 3501 7.4.2: "a two part message consisting of a text and a BASE64-encoded text attachment"."""
+    text = b"0123456789 0123456789 0123456789 0123456789 0123456789\n"
+    source = crlf(
+        b"Content-Type: multipart/mixed; boundary=x\n\n"
+        b"--x\nContent-Type: TEXT/PLAIN; CHARSET=US-ASCII\nContent-Transfer-Encoding: 7BIT\n\n" + text * 23 + b"\n"
+        b'--x\nContent-Type: TEXT/PLAIN; CHARSET=US-ASCII; NAME="cc.diff"\n'
+        b"Content-ID: <960723163407.20117h@cac.washington.edu>\nContent-Description: Compiler diff\n"
+        b"Content-Transfer-Encoding: BASE64\n\n" + text * 73 + b"\n--x--\n"
+    )
+    assert notation.read(summarise(source).body) == [
+        [b"TEXT", b"PLAIN", [b"CHARSET", b"US-ASCII"], None, None, b"7BIT", 23 * 56, 23],
+        [
+            b"TEXT", b"PLAIN", [b"CHARSET", b"US-ASCII", b"NAME", b"cc.diff"],
+            b"<960723163407.20117h@cac.washington.edu>", b"Compiler diff", b"BASE64", 73 * 56, 73,
+        ],
+        b"mixed",
+    ]  # fmt: skip
+
+
+def test_extension_data() -> None:
+    source = crlf(
+        b"Content-Type: application/pdf; name=a.pdf\nContent-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==\n"
+        b'Content-Disposition: attachment; filename="a \\"b\\".pdf"; size=3\n'
+        b"Content-Language: de, en-GB\nContent-Location: http://example.test/a\n"
+        b"Content-Transfer-Encoding: base64 (really)\n\nabc"
+    )
+    assert structure(source) == [
+        b"application", b"pdf", [b"name", b"a.pdf"], None, None, b"base64", 3,
+        b"Q2hlY2sgSW50ZWdyaXR5IQ==",
+        [b"attachment", [b"filename", b'a "b".pdf', b"size", b"3"]],
+        [b"de", b"en-GB"], b"http://example.test/a",
+    ]  # fmt: skip
+
+
+def test_a_message_in_a_message() -> None:
+    source = crlf(
+        b"Content-Type: multipart/digest; boundary=x\nContent-Language: en\n\n"
+        b"--x\n\nSubject: inner\nFrom: a@b.test\n\none\ntwo\n\n--x--\n"
+    )
+    anna = [[None, None, b"a", b"b.test"]]
+    assert structure(source) == [
+        [
+            b"message", b"rfc822", None, None, None, b"7bit", len(b"Subject: inner\r\nFrom: a@b.test\r\n\r\none\r\ntwo\r\n"),
+            [None, b"inner", anna, anna, anna, None, None, None, None, None],
+            [b"text", b"plain", [b"charset", b"us-ascii"], None, None, b"7bit", 10, 2, None, None, None, None],
+            5, None, None, None, None,
+        ],
+        b"digest", [b"boundary", b"x"], None, b"en", None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        # RFC 2045 5.2: what is absent or not valid is plain US-ASCII text
+        (b"Subject: x\n", [b"text", b"plain", [b"charset", b"us-ascii"]]),
+        (b"Content-Type: text\n", [b"text", b"plain", [b"charset", b"us-ascii"]]),
+        (b"Content-Type:\n", [b"text", b"plain", [b"charset", b"us-ascii"]]),
+        (b"Content-Type: multipart/mixed\n", [b"text", b"plain", [b"charset", b"us-ascii"]]),
+        (b"Content-Type: text/html; a=b\n", [b"text", b"html", [b"a", b"b", b"charset", b"us-ascii"]]),
+        (b"Content-Type: image/gif\n", [b"image", b"gif", None]),
+        # RFC 2231 forms are the client's to put together
+        (
+            b"Content-Type: text/plain; charset*=utf-8''utf-8; n*0*=us-ascii''a%20; n*1=b\n",
+            [b"text", b"plain", [b"charset*", b"utf-8''utf-8", b"n*0*", b"us-ascii''a%20", b"n*1", b"b"]],
+        ),
+        (b"Content-Type: text/plain; charset=\xe4\n", [b"text", b"plain", [b"charset", b"\xe4"]]),
+        (b'Content-Type: text/plain; charset="a\\"b"\n', [b"text", b"plain", [b"charset", b'a"b']]),
+        (b"Content-Type: text/plain; charset=a\nContent-Type: text/html\n", [b"text", b"plain", [b"charset", b"a"]]),
+    ],
+)
+def test_types(header: bytes, expected: list[Any]) -> None:
+    assert structure(crlf(header) + b"\r\nbody")[:3] == expected
+
+
+def test_an_empty_multipart_has_an_empty_part() -> None:
+    found = structure(crlf(b"Content-Type: multipart/mixed; boundary=a\n\nnothing here\n"))
+    assert found[0][:2] == [b"text", b"plain"]
+    assert found[0][6:8] == [0, 0]
+    assert found[1] == b"mixed"
+
+
+def test_kept_fields_are_the_lines_as_they_stand() -> None:
+    source = crlf(
+        b"Received: by example.test\nFROM: a@b.test\nX-Other: no\nSubject: =?utf-8?q?=C3=84?=\n b\nsubject: two\n"
+        b"Date: Wed, 31 Dec 1969 00:00:00 +1200\n\nFrom: body\n"
+    )
+    summary = summarise(source)
+    assert summary.fields == crlf(
+        b"FROM: a@b.test\nSubject: =?utf-8?q?=C3=84?=\n b\nsubject: two\nDate: Wed, 31 Dec 1969 00:00:00 +1200\n"
+    )
+    assert summary.search == ("\nfrom: a@b.test\nsubject: ä b\nsubject: two\ndate: wed, 31 dec 1969 00:00:00 +1200")
+    assert summary.sent == (date(1969, 12, 31) - date(1970, 1, 1)).days == -1
+
+
+def test_a_torn_last_line_is_kept_whole() -> None:
+    assert summarise(b"Subject: x").fields == b"Subject: x\r\n"
+
+
+def test_too_many_kept_lines_are_not_kept() -> None:
+    summary = summarise(b"Subject: x\r\n" * (KEPT_LIMIT // 12 + 1) + b"\r\n")
+    assert (summary.fields, summary.search) == (INCOMPLETE.encode("ascii"), INCOMPLETE)
+    whole = summarise(b"Subject: x\r\n" * (KEPT_LIMIT // 12) + b"\r\n")
+    assert whole.fields.startswith(b"Subject: x\r\nSubject: x\r\n")
+
+
+def test_field_names_are_lower_case() -> None:
+    assert all(name == name.lower() and name.isascii() for name in KEPT_FIELDS)
