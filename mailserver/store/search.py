@@ -79,7 +79,7 @@ def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> l
     if open_ and search.needs_summaries:
         search.learn_summaries(open_)
         open_ = search.undecided()
-    if open_:
+    if open_ and search.needs_files:
         search.learn_files(open_)
         search.undecided()
     return search.matches()
@@ -110,6 +110,10 @@ class _Search:
     @property
     def needs_summaries(self) -> bool:
         return bool(self._summary_tests)
+
+    @property
+    def needs_files(self) -> bool:
+        return bool(self._file_tests)
 
     def undecided(self) -> list[UID]:
         """Run the tree over what is known; the candidates that it does not decide."""
