@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mailserver.smtp.session import Session
     from mailserver.smtp.transaction import Transaction
 
+_HELLO = re.compile(r"[!-~]{1,255}")
 _SIZE = re.compile(r"[0-9]{1,20}")
 _CHUNK = re.compile(rb"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 
@@ -39,10 +40,11 @@ class TLSNotAvailable(MailError):
 async def say_hello(session: Session, argument: bytes, *, extended: bool) -> None:
     """EHLO, HELO or LHLO (RFC 5321 4.1.1.1, RFC 2033 4.1): also ends a transaction."""
     name = argument.decode("ascii", "replace").strip(" ")
-    if not is_hello_name(name):
+    if not _HELLO.fullmatch(name):
         raise BadSyntax("a host name or an address literal is expected")
     await session.reset()
-    session.hello, session.extended = name, extended
+    # Phones and old programs say what is neither; it decides nothing, so they are served, and it is not repeated.
+    session.hello, session.extended = name if is_hello_name(name) else "unknown", extended
     keywords = session.keywords() if extended else []
     session.reply(reply(250, None, session.common.hostname, *keywords))
 

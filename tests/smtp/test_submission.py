@@ -283,6 +283,17 @@ def test_an_http_request_gets_no_answer(tmp_path: Path) -> None:
     assert client.done
 
 
+def test_a_sloppy_hello_is_served_and_not_repeated(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.connect()
+    client.ask(b"EHLO (evil);x\r\nAUTH PLAIN " + PLAIN + b"\r\n")
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<anna@example.test>\r\n")
+    assert client.ask(b"DATA\r\n" + HEADER + b".\r\n").endswith(b"250 2.0.0 accepted as test1.1\r\n")
+    assert b"Received: from unknown ([192.0.2.7])\r\n" in world.kept()[0]
+    for line in (b"EHLO", b"EHLO a b", b"EHLO " + b"x" * 256, "EHLO ä".encode()):
+        assert client.ask(line + b"\r\n").startswith(b"501 5.5.4 ")
+
+
 def test_failed_logins_are_bounded(tmp_path: Path) -> None:
     client = World(tmp_path).connect()
     client.ask(b"EHLO a\r\n")
