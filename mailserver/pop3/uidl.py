@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from mailserver.config.model import Config, Problem
+
 MAX_UIDL = 70
 """Characters of a unique-id (RFC 1939 7)."""
 
@@ -42,6 +44,16 @@ def parse_uidl_format(text: str) -> UidlFormat:
     if len(template % {"u": _MAX_NUMBER, "v": _MAX_NUMBER}) > MAX_UIDL:
         raise ValueError(f"it makes unique-ids of more than {MAX_UIDL} characters (RFC 1939)")
     return lambda uid_validity, uid: template % {"u": uid, "v": uid_validity}
+
+
+def check(config: Config) -> list[Problem]:
+    """What is wrong with the configured format, as the administrator reads it."""
+    words = config.pop3.uidl_format
+    try:
+        parse_uidl_format(words)
+    except ValueError as error:
+        return [Problem(str(config.source), "[pop3] uidl_format", f'"{words}"', str(error))]
+    return []
 
 
 def _literal(text: str) -> str:

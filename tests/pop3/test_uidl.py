@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from mailserver.pop3.uidl import parse_uidl_format
+from mailserver.config.model import Auth, Config, Mail, Pop3, Server
+from mailserver.pop3.uidl import check, parse_uidl_format
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,17 @@ def test_what_no_unique_id_can_be(text: str) -> None:
 def test_numbers_are_never_cut() -> None:
     unique = parse_uidl_format("%04Xu")
     assert unique(1, 0x12345) != unique(1, 0x2345)
+
+
+@pytest.mark.parametrize(("text", "problems"), [("%u", 0), ("%v", 1), ("%099u", 1), ("%u" * 10, 1)])
+def test_the_configured_format_is_checked(text: str, problems: int) -> None:
+    config = Config(
+        Server(hostname="mail.example.test"),
+        Mail(root=Path("/")),
+        Auth(backends=()),
+        (),
+        (),
+        pop3=Pop3(uidl_format=text),
+    )
+    found = check(config)
+    assert [problem.place for problem in found] == ["[pop3] uidl_format"] * problems
