@@ -9,6 +9,7 @@ too. Lines that are empty or begin with `#` count for nothing. Uid, gid, gecos a
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 
@@ -16,6 +17,10 @@ from attrs import frozen
 
 MAX_NAME = 255
 """Longest user name, octets of UTF-8."""
+
+
+_COMMON = re.compile(r"[!-.0-9;-?A-~]+(?:@[!-.0-9;-?A-~]+)?")
+"""Names of visible ASCII without space, colon, slash and a second @: nearly all of them."""
 
 
 class BadLine(ValueError):
@@ -56,10 +61,10 @@ def normalise(name: str) -> str:
     # A long name is refused before anything that takes time over it.
     if not name or len(name) > MAX_NAME:
         raise BadName(f"a user name has 1 to {MAX_NAME} octets")
-    if name.isascii():
+    if _COMMON.fullmatch(name):
         plain = name.lower()
-        if not plain.isprintable():
-            raise BadName("a user name holds no control characters")
+    elif name.isascii() and not name.isprintable():
+        raise BadName("a user name holds no control characters")
     else:
         plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
         if len(plain.encode("utf-8", "surrogatepass")) > MAX_NAME:

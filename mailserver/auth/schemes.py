@@ -300,7 +300,16 @@ def _portable(head: bytes) -> Any:
 @functools.cache
 def _libcrypt() -> Callable[[bytes, bytes], bytes | None] | None:
     """crypt() of the C library, or None. Its answer stands in one static buffer: one thread of a process calls it."""
-    name = ctypes.util.find_library("crypt")
+    # The name of glibc's and libxcrypt's with the old interface, of libxcrypt's without it, of whatever else there is.
+    for name in ("libcrypt.so.1", "libcrypt.so.2", ctypes.util.find_library("crypt")):
+        function = _crypt_of(name)
+        if function is not None:
+            return function
+    return None
+
+
+def _crypt_of(name: str | None) -> Callable[[bytes, bytes], bytes | None] | None:
+    """crypt() of that library, if it is there and knows the SHA families."""
     if name is None:
         return None
     try:

@@ -186,6 +186,14 @@ def _has_ipv6() -> bool:
     return True
 
 
+def _caller() -> str:
+    """The caller's own name; empty where the number has none, as in containers."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
+
+
 def _move_ports(demonstration: Demonstration) -> None:
     """Another base than last time: move the ports of the listeners, keep all else of the file."""
     text = demonstration.configuration.read_text("utf-8")
@@ -205,7 +213,7 @@ def _configuration_text(demonstration: Demonstration, *, with_ipv6: bool) -> str
 
     directory = demonstration.directory
     first = next(iter(USERS))
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    user = _caller()
     addresses = '["127.0.0.1", "::1"]' if with_ipv6 else '["127.0.0.1"]'
     parts = [
         f"""# A demonstration: two domains, each under its own certificate, on one machine.

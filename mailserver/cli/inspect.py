@@ -32,7 +32,7 @@ def find_problems(path: Path) -> tuple[Config | None, list[Problem]]:
 @click.command("check")
 @config_option
 def check(configuration: Path) -> None:
-    """Check the configuration and all that it names, and print every problem at once."""
+    """Check the configuration and all that it names; print every problem at once."""
     config, problems = find_problems(configuration)
     for problem in problems:
         click.echo(problem)
