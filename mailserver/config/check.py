@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from mailserver.config.model import Config, Listener, Problem
-from mailserver.config.values import nearest
+from mailserver.config.values import as_toml, nearest
 
 _SPECIAL_USES: Final = ("All", "Archive", "Drafts", "Flagged", "Junk", "Sent", "Trash")
 _LOCATION_FIELDS: Final = ("root", "user", "local", "domain", "home")
@@ -55,10 +55,6 @@ def _at(config: Config, place: str, value: str, reason: str, near: str = "", *, 
     return Problem(str(config.source), place, value, reason, near, warning)
 
 
-def _quoted(words: str) -> str:
-    return f'"{words}"'
-
-
 def _something_served(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     if not config.listeners and "listener" not in partial:
         yield _at(config, "[listener]", "", "at least one [[listener]] is needed")
@@ -74,14 +70,14 @@ def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     for domain in config.domains:
         if domain.name in names:
             yield _at(
-                config, f"{domain.place} name", _quoted(domain.name), f"is already the name of {names[domain.name]}"
+                config, f"{domain.place} name", as_toml(domain.name), f"is already the name of {names[domain.name]}"
             )
         names.setdefault(domain.name, domain.place)
         if not domain.hosts:
             yield _at(config, f"{domain.place} hosts", "[]", "needs at least one host name")
         for host in domain.hosts:
             if host in hosts:
-                yield _at(config, f"{domain.place} hosts", _quoted(host), f"is already a host of {hosts[host]}")
+                yield _at(config, f"{domain.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
             hosts.setdefault(host, domain.place)
 
 
@@ -90,7 +86,7 @@ def _tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     if config.tls.default and config.tls.default not in hosts and "domain" not in partial:
         near = nearest(config.tls.default, hosts)
         yield _at(
-            config, "[tls] default", _quoted(config.tls.default), "must be one of the hosts of a [[domain]]", near
+            config, "[tls] default", as_toml(config.tls.default), "must be one of the hosts of a [[domain]]", near
         )
 
 
@@ -107,7 +103,7 @@ def _listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
                 yield _at(
                     config,
                     f"{place} protocol",
-                    _quoted(listener.protocol),
+                    as_toml(listener.protocol),
                     "TLS from the first byte makes no sense on a Unix socket",
                     plain,
                 )
@@ -140,7 +136,7 @@ def _bound_twice(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
             path = os.path.normpath(listener.socket)
             if path in sockets:
                 reason = f"is already the socket of {sockets[path].place}"
-                yield _at(config, f"{listener.place} socket", _quoted(str(listener.socket)), reason)
+                yield _at(config, f"{listener.place} socket", as_toml(listener.socket), reason)
             sockets.setdefault(path, listener)
             continue
         port = listener.tcp_port
@@ -156,25 +152,25 @@ def _bound_twice(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
             others.setdefault(address, listener)
         if clash is not None:
             reason = f"port {port} is already bound by {clash[1].place} on {clash[0]}"
-            key, value = ("port", str(port)) if listener.port is not None else ("protocol", _quoted(listener.protocol))
+            key, value = ("port", str(port)) if listener.port is not None else ("protocol", as_toml(listener.protocol))
             yield _at(config, f"{listener.place} {key}", value, reason)
 
 
 def _mail(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     mail = config.mail
-    yield from (_at(config, "[mail] location", _quoted(mail.location), *why) for why in _location(config))
+    yield from (_at(config, "[mail] location", as_toml(mail.location), *why) for why in _location(config))
     for use, folder in mail.special_use.items():
         if use not in _SPECIAL_USES:
             near = nearest(use, _SPECIAL_USES)
-            yield _at(config, "[mail] special_use", _quoted(use), f"must be one of {', '.join(_SPECIAL_USES)}", near)
+            yield _at(config, "[mail] special_use", as_toml(use), f"must be one of {', '.join(_SPECIAL_USES)}", near)
         parts = folder.split(mail.separator)
         if not all(parts) or folder.upper() == "INBOX" or any(part in (".", "..") for part in parts):
-            yield _at(config, "[mail] special_use", _quoted(folder), "must be the name of a folder other than INBOX")
+            yield _at(config, "[mail] special_use", as_toml(folder), "must be the name of a folder other than INBOX")
     folders = list(mail.special_use.values())
     for folder in sorted({folder for folder in folders if folders.count(folder) > 1}):
-        yield _at(config, "[mail] special_use", _quoted(folder), "two special uses have the same folder")
+        yield _at(config, "[mail] special_use", as_toml(folder), "two special uses have the same folder")
     if any(character in mail.prefix for character in "*%"):
-        yield _at(config, "[mail] prefix", _quoted(mail.prefix), "must not contain * or %")
+        yield _at(config, "[mail] prefix", as_toml(mail.prefix), "must not contain * or %")
 
 
 def _location(config: Config) -> Iterator[tuple[str, str]]:
@@ -217,7 +213,7 @@ def _auth(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     if auth.default_domain and auth.default_domain not in domains and "domain" not in partial:
         near = nearest(auth.default_domain, domains)
         yield _at(
-            config, "[auth] default_domain", _quoted(auth.default_domain), "must be the name of a [[domain]]", near
+            config, "[auth] default_domain", as_toml(auth.default_domain), "must be the name of a [[domain]]", near
         )
     if auth.failure_delay_max < auth.failure_delay:
         yield _at(config, "[auth] failure_delay_max", f"{auth.failure_delay_max:g}", "must not be below failure_delay")
@@ -237,12 +233,12 @@ def _pop3(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     place = "[pop3] uidl_format"
     bare = _UIDL_FIELD.sub("", words)
     if "%" in bare:
-        yield _at(config, place, _quoted(words), "has a % that is neither %u, %v (with width and X) nor %%")
+        yield _at(config, place, as_toml(words), "has a % that is neither %u, %v (with width and X) nor %%")
     elif "u" not in {field[-1] for field in _UIDL_FIELD.findall(words)}:
-        yield _at(config, place, _quoted(words), "must contain %u: messages would share one UIDL")
+        yield _at(config, place, as_toml(words), "must contain %u: messages would share one UIDL")
     # RFC 1939 7: 1 to 70 characters from 0x21 to 0x7E; each field gives at most 10 digits.
     if not all("!" <= character <= "~" for character in bare) or len(bare) > 40:
-        yield _at(config, place, _quoted(words), "must give at most 70 visible ASCII characters (RFC 1939 7)")
+        yield _at(config, place, as_toml(words), "must give at most 70 visible ASCII characters (RFC 1939 7)")
 
 
 def _relay(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
@@ -267,7 +263,7 @@ def _lmtp(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     separator = config.lmtp.detail_separator
     if separator and (len(separator) > 1 or not separator.isascii() or separator.isalnum() or separator in ' "@\\'):
         reason = "must be one character that is no letter, digit, space, quote or @, or empty"
-        yield _at(config, "[lmtp] detail_separator", _quoted(separator), reason)
+        yield _at(config, "[lmtp] detail_separator", as_toml(separator), reason)
 
 
 def _system_user(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
@@ -278,12 +274,12 @@ def _system_user(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         try:
             pwd.getpwnam(server.user)
         except KeyError:
-            yield _at(config, "[server] user", _quoted(server.user), "no such user on this machine")
+            yield _at(config, "[server] user", as_toml(server.user), "no such user on this machine")
     if server.group:
         try:
             grp.getgrnam(server.group)
         except KeyError:
-            yield _at(config, "[server] group", _quoted(server.group), "no such group on this machine")
+            yield _at(config, "[server] group", as_toml(server.group), "no such group on this machine")
 
 
 CHECKS: Final[tuple[Callable[[Config, frozenset[str]], Iterator[Problem]], ...]] = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from attrs import frozen
 
 from mailserver.config.model import Config, Problem
+from mailserver.config.values import as_toml
 
 
 @frozen
@@ -31,6 +32,14 @@ class Identity:
         else:
             granted = status.st_mode
         return granted & wanted == wanted
+
+    def may_open(self, path: Path) -> bool:
+        """May it read an existing file, through the directories above it?"""
+        try:
+            reachable = all(self.may(os.stat(parent), os.X_OK) for parent in path.parents)
+            return reachable and self.may(os.stat(path), os.R_OK)
+        except OSError:
+            return False
 
 
 def service_identity(config: Config) -> Identity:
@@ -57,7 +66,7 @@ def check_directories(config: Config) -> list[Problem]:
     ]
     identity = service_identity(config)
     found = ((place, directory, _fault(directory, identity)) for place, directory in places)
-    return [Problem(str(config.source), place, f'"{path}"', fault) for place, path, fault in found if fault]
+    return [Problem(str(config.source), place, as_toml(path), fault) for place, path, fault in found if fault]
 
 
 def _fault(directory: Path, identity: Identity) -> str:

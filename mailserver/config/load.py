@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import os
 import re
 import stat
@@ -30,7 +29,6 @@ from mailserver.config.values import TOML_NAMES, BadElements, Wrong
 MAX_FILE: Final = 1 << 20
 """Octets of a configuration file that are read at most."""
 
-_LONGEST_VALUE: Final = 60
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _DOMAIN_CANNOT: Final = {
@@ -273,7 +271,7 @@ def _missing(where: Path_) -> str:
         return f"the table is missing; it needs {' and '.join(needed)}"
     parent = _table(where[:-1])
     assert parent is not None
-    return f"is missing; an example: {show(keys_of(parent)[name].metadata['example'])}"
+    return f"is missing; an example: {values.as_toml(keys_of(parent)[name].metadata['example'])}"
 
 
 def _unknown(file: str, document: dict[str, Any], where: Path_) -> Problem:
@@ -337,7 +335,7 @@ def _place(where: Path_, *, as_table: bool | None = None) -> str:
 
 
 def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else show(name)
+    return name if _BARE_KEY.fullmatch(name) else values.as_toml(name)
 
 
 def _shown(where: Path_, document: dict[str, Any]) -> str:
@@ -346,19 +344,4 @@ def _shown(where: Path_, document: dict[str, Any]) -> str:
     attribute = keys_of(parent).get(named[-1]) if parent is not None else None
     if attribute is not None and attribute.metadata.get("hidden"):
         return ""
-    return show(_lookup(document, where))
-
-
-def show(value: Any) -> str:
-    """A value as TOML has it, on one line, cut when long; "" for tables and None."""
-    if value is None or isinstance(value, dict):
-        return ""
-    if isinstance(value, bool):
-        words = str(value).lower()
-    elif isinstance(value, str):
-        words = json.dumps(value, ensure_ascii=False)
-    elif isinstance(value, list | tuple):
-        words = f"[{', '.join(filter(None, map(show, value)))}]"
-    else:
-        words = str(value)
-    return words if len(words) <= _LONGEST_VALUE else words[: _LONGEST_VALUE - 3] + "..."
+    return values.as_toml(_lookup(document, where))

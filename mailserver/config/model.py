@@ -109,7 +109,10 @@ class Tls:
         "TLS 1.2 cipher suites, in OpenSSL's notation; no CBC. Those of TLS 1.3 are fixed.",
         default="ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
     )
-    groups: str = key("Key exchange groups, in OpenSSL's notation.", default="X25519:P-256:P-384")
+    groups: str = key(
+        "Key exchange groups, in OpenSSL's notation; a ? stands before one that an older OpenSSL may lack.",
+        default="?X25519MLKEM768:X25519:P-256:P-384",
+    )
 
 
 @frozen

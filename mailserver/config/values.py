@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import functools
 import ipaddress
+import json
 import math
 import re
 import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import idna
 from cattrs import Converter
@@ -24,6 +25,8 @@ from mailserver.config import model
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+_LONGEST_VALUE: Final = 60
 
 TOML_NAMES = {"domains": "domain", "listeners": "listener"}
 """Attributes of Config whose table has another name in the file."""
@@ -51,6 +54,24 @@ def kind(value: object) -> str:
         return "a boolean"
     names = {str: "text", int: "a whole number", float: "a decimal number", list: "an array", dict: "a table"}
     return names.get(type(value), "a date or time")
+
+
+def as_toml(value: Any) -> str:
+    """A value as TOML has it, on one line, cut when long; "" for tables and None."""
+    if value is None or isinstance(value, dict):
+        return ""
+    if isinstance(value, Path):
+        # Whole, however long: its end is what tells files apart.
+        return json.dumps(str(value), ensure_ascii=False)
+    if isinstance(value, bool):
+        words = str(value).lower()
+    elif isinstance(value, str):
+        words = json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, list | tuple):
+        words = f"[{', '.join(filter(None, map(as_toml, value)))}]"
+    else:
+        words = str(value)
+    return words if len(words) <= _LONGEST_VALUE else words[: _LONGEST_VALUE - 3] + "..."
 
 
 def text(value: Any, _type: Any = None) -> str:

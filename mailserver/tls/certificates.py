@@ -9,10 +9,10 @@ import datetime as dt
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 from mailserver.config.directories import Identity, service_identity
 from mailserver.config.model import Config, Domain, Problem, Tls
+from mailserver.config.values import as_toml
 from mailserver.tls.authority import issue, make_ca, make_self_signed
 from mailserver.tls.contexts import make_context, setting_faults
 from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults, read_authorities
@@ -25,19 +25,21 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
     now = now or dt.datetime.now(dt.UTC)
     identity = service_identity(config)
     problems = [
-        Problem(str(config.source), f"[tls] {key}", f'"{value}"', reason)
+        Problem(str(config.source), f"[tls] {key}", as_toml(value), reason)
         for key, value, reason in setting_faults(config.tls)
     ]
     for domain in config.domains:
         problems += [as_problem(config, domain, fault) for fault in domain_faults(domain, now)]
-        problems += [as_problem(config, domain, fault) for fault in _rights(domain.key, identity)]
+        problems += [as_problem(config, domain, fault) for fault in _rights(domain, identity)]
     relay = config.submission.relay
     if relay is not None and relay.ca_file is not None:
         try:
             read_authorities(relay.ca_file)
         except BadPair as bad:
             place = "[submission.relay] ca_file"
-            problems += [Problem(str(config.source), place, f'"{relay.ca_file}"', fault.reason) for fault in bad.faults]
+            problems += [
+                Problem(str(config.source), place, as_toml(relay.ca_file), fault.reason) for fault in bad.faults
+            ]
     return problems
 
 
@@ -54,19 +56,21 @@ def domain_faults(domain: Domain, now: dt.datetime) -> list[Fault]:
 
 def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
     """A fault in the administrator's words."""
-    value = fault.value or {"certificate": str(domain.certificate), "key": str(domain.key)}.get(fault.key, "")
+    value = fault.value or {"certificate": domain.certificate, "key": domain.key}.get(fault.key)
     place = f"{domain.place} {fault.key}"
-    return Problem(str(config.source), place, f'"{value}"', fault.reason, warning=fault.warning)
+    return Problem(str(config.source), place, as_toml(value), fault.reason, warning=fault.warning)
 
 
-def _rights(key: Path, identity: Identity) -> Iterator[Fault]:
-    """Who else can read a key, and whether the service can at the next reload."""
+def _rights(domain: Domain, identity: Identity) -> Iterator[Fault]:
+    """Whether the service can read the files at a reload, and who else can read the key."""
+    for name, path in (("certificate", domain.certificate), ("key", domain.key)):
+        # What cannot be read here and now `load_pair` has told.
+        if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
+            yield Fault(name, "cannot be read by the user that the service runs as")
     try:
-        status = os.stat(key)
+        status = os.stat(domain.key)
     except OSError:
-        return  # `load_pair` has said so.
-    if not identity.may(status, os.R_OK):
-        yield Fault("key", "cannot be read by the user that the service runs as")
+        return
     if status.st_mode & stat.S_IRWXO:
         yield Fault("key", "can be read or changed by every user of this machine", warning=True)
     elif status.st_mode & stat.S_IRWXG and status.st_gid not in identity.gids | {0}:

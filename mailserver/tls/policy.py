@@ -68,6 +68,17 @@ class Certificate:
     is_default: bool
 
 
+@frozen
+class Prepared:
+    """A changed configuration, ready to be served."""
+
+    map: ContextMap
+    tls: Tls
+    base: SSL.Context | None
+    """A new base, where its settings have changed."""
+    outcomes: tuple[Outcome, ...]
+
+
 class CannotServe(Exception):
     """No policy can be made of a configuration; `problems` says why."""
 
@@ -78,7 +89,7 @@ class CannotServe(Exception):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class TlsPolicy:
-    """The certificates in use. All calls are made on the reactor's thread.
+    """The certificates in use. All calls but `prepare` are made on the reactor's thread.
 
     Raises: CannotServe when a pair or setting is bad at the start, with all problems.
     """
@@ -155,22 +166,34 @@ class TlsPolicy:
 
         Connections that exist go on as they are. Raises nothing.
         """
-        tls, old = config.tls, self._tls
+        return self.commit(self.prepare(config))
+
+    def prepare(self, config: Config) -> Prepared:
+        """The first half of `reload`: reads and judges all files. May run in a thread; changes nothing."""
+        current, tls, old = self._map, config.tls, self._tls
         outcomes: list[Outcome] = []
-        contexts = {serving.pair.digest: serving.context for serving in self._map.all()}
+        contexts = {serving.pair.digest: serving.context for serving in current.all()}
+        base = None
         if _base_settings(tls) != _base_settings(old):
             faults = [f"{key} {why}" for key, _value, why in setting_faults(tls)]
             if faults:
                 outcomes.append(Outcome("[tls]", "refused", "; ".join(faults)))
                 tls = Tls(tls.default, tls.unknown_name, *_base_settings(old))
             else:
-                # The old base stays: handshakes are under way on it. Its tickets resume no more.
-                self._bases.append(make_base(tls, self._choose))
+                base = make_base(tls, self._choose)
                 contexts = {}
                 outcomes.append(Outcome("[tls]", "taken up"))
-        self._map, of_hosts = build(config, tls, self._map, contexts, self._now())
-        self._tls = tls
-        return outcomes + of_hosts
+        new, of_hosts = build(config, tls, current, contexts, self._now())
+        return Prepared(new, tls, base, (*outcomes, *of_hosts))
+
+    def commit(self, prepared: Prepared) -> list[Outcome]:
+        """The second half: from here on new handshakes see what was prepared."""
+        if prepared.base is not None:
+            # The old base stays: handshakes are under way on it. Its tickets resume no more.
+            self._bases.append(prepared.base)
+        self._map, self._tls = prepared.map, prepared.tls
+        quiet_refusals()
+        return list(prepared.outcomes)
 
     # -- for people -------------------------------------------------------------------------------------------------
 

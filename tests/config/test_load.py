@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from mailserver.config import model
 from mailserver.config.check import check
-from mailserver.config.load import load, parse, read, show
+from mailserver.config.load import load, parse, read
 from mailserver.config.model import Problem
+from mailserver.config.values import as_toml
 
 SOUND = b"""
 [server]
@@ -156,7 +157,7 @@ class TestProblems:
 
     @pytest.mark.parametrize("hostile", ["\x1b[31m", "\x9b", "\r\n", "\u202e", "\0"])
     def test_a_line_is_one_line_whatever_the_file_holds(self, hostile: str) -> None:
-        text = SOUND + f"[imap]\nliteral = {show(hostile)}\n{show(hostile)} = 1\n".encode()
+        text = SOUND + f"[imap]\nliteral = {as_toml(hostile)}\n{as_toml(hostile)} = 1\n".encode()
         lines = lines_of(text)
         assert len(lines) == 2
         assert all(line.isprintable() for line in lines)
@@ -172,7 +173,7 @@ class TestProblems:
         ],
     )
     def test_values_are_shown_on_one_line(self, value: object, shown: str) -> None:
-        assert show(value) == shown
+        assert as_toml(value) == shown
 
 
 # Whatever TOML holds: kinds that are wrong, in places that exist.

@@ -7,6 +7,7 @@ import datetime as dt
 import gc
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from mailserver.tls import certificates
-from mailserver.tls.contexts import UnrecognizedName
+from mailserver.tls.contexts import UnrecognizedName, set_groups
 from mailserver.tls.policy import CannotServe, TlsPolicy
 from tests.tls.site import Client, Site
 
@@ -269,6 +270,15 @@ class TestProtocol:
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
             assert Client(version).connect(policy, b"mail.example.org").group == "secp384r1"
 
+    def test_default_groups(self, policy: TlsPolicy) -> None:
+        """Hybrid with ML-KEM where both have it, the curves that every client has elsewhere."""
+        assert Client().connect(policy, b"mail.example.test").group == "X25519MLKEM768"
+        for group in ("X25519", "P-256", "P-384"):
+            client = Client()
+            set_groups(client.context, group)
+            seen = client.connect(policy, b"mail.example.test").group
+            assert seen == {"X25519": "x25519", "P-256": "secp256r1", "P-384": "secp384r1"}[group]
+
     def test_renegotiation_is_refused(self, policy: TlsPolicy) -> None:
         """A client that asks again (TLS 1.2) gets no second handshake: a cheap way to burn our CPU."""
         from OpenSSL._util import lib
@@ -361,6 +371,17 @@ class TestReload:
         assert "mail.example.net: removed" in map(str, policy.reload(site.config()))
         assert Client().connect(policy, b"mail.example.net").names == TEST
         assert [line.host for line in policy.describe()] == ["*.example.org", "mail.example.org", "mail.example.test"]
+
+    def test_nothing_changes_before_the_commit(self, policy: TlsPolicy, site: Site) -> None:
+        before = Client().connect(policy, b"mail.example.test").fingerprint
+        site.renew("example.test")
+        site.tls = ['minimum_version = "1.3"']
+        with ThreadPoolExecutor(1) as pool:
+            prepared = pool.submit(policy.prepare, site.config()).result(20)
+        seen = Client(SSL.TLS1_2_VERSION).connect(policy, b"mail.example.test")
+        assert seen.fingerprint == before
+        assert {outcome.state for outcome in policy.commit(prepared)} == {"taken up", "unchanged"}
+        assert Client().connect(policy, b"mail.example.test").fingerprint != before
 
     def test_a_bad_default_keeps_the_last_one(self, policy: TlsPolicy, site: Site) -> None:
         site.add("example.net", ["mail.example.net"])
