@@ -54,6 +54,11 @@ class Messages:
         query = f"SELECT {_ENTRY} FROM messages WHERE mailbox = ? AND place = 0 ORDER BY id"
         return [_entry(row) for row in self._connection.execute(query, (key,))]
 
+    def file_names(self, key: int, place: int) -> set[str]:
+        """Names of the files in new/ (0) or cur/ (1)."""
+        query = "SELECT CAST(base || suffix AS BLOB) FROM messages WHERE id BETWEEN ? AND ? AND place = ?"
+        return {os.fsdecode(row[0]) for row in self._connection.execute(query, (*_range(key), place))}
+
     def by_base(self, key: int, base: str) -> Entry | None:
         """The message with that base."""
         query = f"SELECT {_ENTRY} FROM messages WHERE mailbox = ? AND base = ?"

@@ -25,11 +25,13 @@ from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import folders, keywords, safeio, scan, uidlist
-from mailserver.store.maildir.filename import MaildirName, flags_mask, letters_of_info
+from mailserver.store.maildir.filename import MaildirName, base_of, flags_mask, letters_of_info
 from mailserver.store.maildir.home import Home, MailboxPaths
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 _ATTEMPTS = 4
+_FEW = 1000
+"""Up to so many messages that differ are looked up one by one."""
 _DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
 
 
@@ -220,12 +222,15 @@ class _Reconciliation:
         self.home.update(lambda index: index.mailboxes.remove(key))
 
     def _is_behind(self, state: MailboxState) -> bool:
-        """Was the list cut back, so that the index knows more?"""
-        return self.listed is not None and not self.is_new and self.listed.uid_next < state.uid_next
+        """Was the list cut back or spoilt, so that the index knows more?"""
+        if self.listed is None or self.is_new:
+            return False
+        return self.listed.damaged or self.listed.uid_next < state.uid_next
 
     # --- what is there
 
-    def _scan(self, state: MailboxState) -> scan.MailboxScan | scan.DirectoryScan:
+    def _scan(self, state: MailboxState) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
+        """new/ and, unless it has not moved, cur/; in that order, so that a move from one to the other is seen."""
         try:
             return self._scan_once(state)
         except FileNotFoundError:
@@ -238,39 +243,65 @@ class _Reconciliation:
                 self._forget(state)
             raise NoSuchMailbox from error
 
-    def _scan_once(self, state: MailboxState) -> scan.MailboxScan | scan.DirectoryScan:
+    def _scan_once(self, state: MailboxState) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
+        new = scan.read_directory(self.paths.new)
+        state.new_mtime, state.new_racy = new.mtime_ns, new.racy
         if (
-            self.listed is not None
-            or state.boot != self.home.boot
-            or state.cur_racy
-            or scan.directory_mtime(self.paths.cur) != state.cur_mtime
+            self.listed is None
+            and state.boot == self.home.boot
+            and not state.cur_racy
+            and scan.directory_mtime(self.paths.cur) == state.cur_mtime
         ):
-            return scan.scan_mailbox(self.paths.directory)
-        return scan.read_directory(self.paths.new)
+            return new, None
+        cur = scan.read_directory(self.paths.cur)
+        state.cur_mtime, state.cur_racy = cur.mtime_ns, cur.racy
+        return new, cur
+
+    def _differences(
+        self, state: MailboxState, new: scan.DirectoryScan, cur: scan.DirectoryScan | None
+    ) -> tuple[dict[str, scan.Found], dict[str, Entry]]:
+        """By base: what is there, and what the index knows; all of it, or what differs if that is little."""
+        index = self.home.index()
+        key = state.key
+        cur_names = cur.names if cur is not None else []
+        if key and self.listed is None:
+            differing = index.messages.file_names(key, 0).symmetric_difference(new.names)
+            if cur is not None:
+                differing |= index.messages.file_names(key, 1).symmetric_difference(cur.names)
+            bases = {base_of(name) for name in differing}
+            if len(bases) <= _FEW:
+                messages, _duplicates = scan.classify(
+                    [name for name in new.names if base_of(name) in bases] if bases else (),
+                    [name for name in cur_names if base_of(name) in bases] if bases else (),
+                )
+                found = (index.messages.by_base(key, base) for base in bases)
+                known = {entry.base: entry for entry in found if entry is not None}
+            else:
+                messages, _duplicates = scan.classify(new.names, cur_names)
+                known = {entry.base: entry for entry in index.messages.entries(key)}
+        else:
+            messages, _duplicates = scan.classify(new.names, cur_names)
+            known = {entry.base: entry for entry in index.messages.entries(key)} if key else {}
+        if cur is None:
+            # What is in cur/ has not moved; a file in new/ of the same base is a duplicate.
+            in_cur = {base for base, entry in known.items() if entry.place}
+            messages = {base: found for base, found in messages.items() if base not in in_cur}
+            known = {base: entry for base, entry in known.items() if base not in in_cur}
+        return messages, known
 
     def _compare(
         self,
         state: MailboxState,
-        found: scan.MailboxScan | scan.DirectoryScan,
+        scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None],
         modseq: ModSeq,
         told: UID,
         *,
         mended: bool,
     ) -> None:
-        key = state.key
-        index = self.home.index()
-        if isinstance(found, scan.MailboxScan):
-            messages = found.messages
-            known = {entry.base: entry for entry in index.messages.entries(key)} if key else {}
-            state.cur_mtime, state.cur_racy = found.cur.mtime_ns, found.cur.racy
-            state.new_mtime, state.new_racy = found.new.mtime_ns, found.new.racy
-        else:
-            messages, _duplicates = scan.classify(found.names, ())
-            known = {entry.base: entry for entry in index.messages.entries_in_new(key)}
-            state.new_mtime, state.new_racy = found.mtime_ns, found.racy
+        new, cur = scans
+        messages, known = self._differences(state, new, cur)
         uids = self.listed.entries if self.listed is not None and not mended else None
         told_uids: list[tuple[UID, str, scan.Found]] = []
-        whole = isinstance(found, scan.MailboxScan)
         for base, place in messages.items():
             entry = known.pop(base, None)
             if entry is not None and uids is not None and uids.get(base) != entry.uid:
@@ -281,14 +312,12 @@ class _Reconciliation:
                 if place.name != entry.base + entry.suffix or (place.place == "cur") != entry.place:
                     self.changed.append(_moved(entry, place, modseq))
                 continue
-            if not whole and index.messages.by_base(key, base) is not None:
-                continue
             uid = self.listed.entries.get(base) if self.listed is not None else None
             if uid is not None and uid >= told:
                 told_uids.append((uid, base, place))
             else:
                 self.pending.append((base, place))
-        if found.stable:
+        if new.stable and (cur is None or cur.stable):
             self.gone += [UID(entry.uid) for entry in known.values()]
         self.new = [_fresh(uid, base, place, modseq) for uid, base, place in told_uids]
 
@@ -296,11 +325,10 @@ class _Reconciliation:
 
     def _give_uids(self, state: MailboxState, modseq: ModSeq, *, mended: bool) -> None:
         listed = self.listed
-        if listed is None or not (self.pending or listed.damaged or mended):
-            if listed is not None:
-                state.uidlist_signature = listed.signature
-            if not self.pending:
-                return
+        if listed is not None:
+            state.uidlist_signature = listed.signature
+        if not self.pending and not mended and (listed is None or not listed.damaged):
+            return
         self.pending.sort(key=lambda pair: _delivery_order(pair[0]))
         given = [_fresh(UID(state.uid_next + n), base, place, modseq) for n, (base, place) in enumerate(self.pending)]
         lines = [(entry.uid, entry.base) for entry in given]
@@ -310,29 +338,25 @@ class _Reconciliation:
                 state.uidlist_signature = self._mend(state, given)
             elif listed is not None and listed.damaged:
                 self.home.with_room(lambda: uidlist.rewrite(listed, add=lines))
-            elif (
-                listed is not None
-                and listed.worth_rewriting(len(self.new))
-                and self._alive(state) * 4 < 3 * listed.lines
-            ):
+            elif listed is not None and listed.worth_rewriting(self._count_alive(state)):
                 alive = self._alive_bases(state)
                 self.home.with_room(lambda: uidlist.rewrite(listed, keep=alive, add=lines))
             else:
                 self.home.with_room(lambda: uidlist.append(self.paths.uidlist, lines))
             state.uidlist_signature = uidlist.signature(self.paths.uidlist) or ()
         except NoSpace:
-            # They stay unseen until there is room to keep their UIDs.
+            # They stay unseen until there is room to keep their UIDs; the next refresh tries again.
+            state.new_racy = state.cur_racy = True
             return
         except StoreUnavailable:
             if os.access(self.paths.directory, os.W_OK):
                 raise
-            # A mailbox that we may only read: UIDs last as long as the index.
-            state.uidlist_signature = uidlist.signature(self.paths.uidlist) or ()
+            # A mailbox that we may only read: these UIDs last as long as the index.
         self.new += given
         if given:
             state.uid_next = UID(given[-1].uid + 1)
 
-    def _alive(self, state: MailboxState) -> int:
+    def _count_alive(self, state: MailboxState) -> int:
         key = state.key
         known = self.home.index().messages.counts(key)[0] if key else 0
         return known + len(self.new) - len(self.gone)

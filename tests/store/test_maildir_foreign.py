@@ -1,0 +1,472 @@
+"""What other programs do to a Maildir behind our back is taken up, and never ends or confuses a session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+import pytest
+
+from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
+from mailserver.message.render import summarise
+from mailserver.store.interfaces import FLAGGED, SEEN, All, FlagChange, HasFlag, Larger, NewMessage, Text
+from mailserver.store.maildir.store import MaildirStore
+from mailserver.types import UNKNOWN_SIZE
+
+USER = "anna@example.test"
+TEXT = b"From: a@example.test\r\nSubject: hello\r\n\r\nbody\r\n"
+
+
+@pytest.fixture
+def account(tmp_path):
+    return open_account(tmp_path)
+
+
+def open_account(tmp_path):
+    return MaildirStore(tmp_path / "mail", summarise, special_use={}, hostname="host.example.test").account(USER)
+
+
+def deliver(account, name="1700000001.M1P1.other", data=TEXT, place="new"):
+    path = os.path.join(account.root, place, name)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+def append(account, name="INBOX", data=TEXT, flags=(), date=1_000_000_000):
+    stage = account.stage()
+    stage.write(data)
+    [uid] = account.append(name, [NewMessage(stage, frozenset(flags), date)]).uids
+    return uid
+
+
+def uids(mailbox):
+    return [row.uid for row in mailbox.load().rows]
+
+
+def files(account, name="INBOX"):
+    root = account.root if name == "INBOX" else os.path.join(account.root, "." + name)
+    return sorted(os.listdir(os.path.join(root, "new")) + os.listdir(os.path.join(root, "cur")))
+
+
+def read(mailbox, uid):
+    message = mailbox.open_message(uid)
+    try:
+        data = message.read()
+        assert len(data) == message.size
+        return data
+    finally:
+        message.close()
+
+
+def uidlist(account):
+    with open(os.path.join(account.root, "dovecot-uidlist")) as file:
+        return file.read()
+
+
+def settle(mailbox):
+    """Let the directories' times be old enough to prove something."""
+    for path in mailbox.watched_paths:
+        old = time.time_ns() - 10_000_000_000
+        os.utime(path, ns=(old, old))
+    mailbox.refresh()
+
+
+def test_a_delivery_by_another_program_gets_the_next_uid(account):
+    first = append(account)
+    mailbox = account.mailbox("INBOX")
+    since = mailbox.load().modseq
+    deliver(account)
+    mailbox.refresh()
+    assert uids(mailbox) == [first, first + 1]
+    changes = mailbox.changes_since(since)
+    assert [row.uid for row in changes.rows] == [first + 1]
+    assert changes.rows[0].size == UNKNOWN_SIZE
+    assert f"\n{first + 1} :1700000001.M1P1.other\n" in uidlist(account)
+    assert read(mailbox, first + 1) == TEXT
+
+
+def test_deliveries_found_together_are_ordered_by_the_time_in_their_names(account):
+    mailbox = account.mailbox("INBOX")
+    for name in ("1700000300.b", "1700000100.c:2,S", "999.a"):
+        deliver(account, name, name.encode())
+    mailbox.refresh()
+    assert [read(mailbox, uid) for uid in uids(mailbox)] == [b"999.a", b"1700000100.c:2,S", b"1700000300.b"]
+
+
+def test_nothing_is_read_while_the_directories_have_not_moved(account, monkeypatch):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    monkeypatch.setattr("os.scandir", lambda path: pytest.fail(f"{path} was read"))
+    mailbox.refresh()
+    assert account.status("INBOX").messages == 1
+
+
+def test_a_change_in_new_does_not_cost_a_reading_of_cur(account, monkeypatch):
+    append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    deliver(account)
+    scandir = os.scandir
+    scanned = []
+    monkeypatch.setattr("os.scandir", lambda path: scanned.append(path) or scandir(path))
+    mailbox.refresh()
+    assert len(uids(mailbox)) == 2
+    assert scanned == [os.path.join(account.root, "new")]
+
+
+def test_flags_that_another_program_sets_are_taken_up(account):
+    uid = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    since = mailbox.load().modseq
+    [name] = files(account)
+    os.rename(os.path.join(account.root, "cur", name), os.path.join(account.root, "cur", name.replace(":2,S", ":2,FS")))
+    mailbox.refresh()
+    [row] = mailbox.changes_since(since).rows
+    assert (row.uid, row.flags) == (uid, FLAGGED | SEEN)
+    assert mailbox.changes_since(since).expunged == []
+
+
+def test_a_move_from_new_to_cur_is_no_change_of_flags(account):
+    uid = append(account)
+    mailbox = account.mailbox("INBOX")
+    since = mailbox.load().modseq
+    [name] = files(account)
+    os.rename(os.path.join(account.root, "new", name), os.path.join(account.root, "cur", name + ":2,"))
+    mailbox.refresh()
+    assert mailbox.changes_since(since).rows == []
+    assert read(mailbox, uid) == TEXT
+
+
+def test_a_message_renamed_since_the_index_knew_is_still_opened(account):
+    uid = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    [name] = files(account)
+    os.rename(os.path.join(account.root, "cur", name), os.path.join(account.root, "cur", name + "T"))
+    assert read(mailbox, uid) == TEXT
+
+
+def test_a_message_removed_by_another_program_is_expunged(account):
+    gone, stays = append(account), append(account)
+    mailbox = account.mailbox("INBOX")
+    since = mailbox.load().modseq
+    os.unlink(os.path.join(account.root, "new", files(account)[0]))
+    with pytest.raises(MessageExpunged):
+        mailbox.open_message(gone)
+    assert uids(mailbox) == [stays]
+    assert mailbox.changes_since(since).expunged == [gone]
+    assert [uid for uid, _row, _summary in mailbox.summaries([gone, stays])] == [stays]
+
+
+def test_store_finds_messages_that_were_renamed_and_tells_those_that_are_gone(account):
+    one, two, three = append(account, flags=["\\Seen"]), append(account, flags=["\\Seen"]), append(account)
+    mailbox = account.mailbox("INBOX")
+    cur = os.path.join(account.root, "cur")
+    names = sorted(os.listdir(cur))
+    os.rename(os.path.join(cur, names[0]), os.path.join(cur, names[0].replace(":2,S", ":2,RS")))
+    os.unlink(os.path.join(cur, names[1]))
+    stored = mailbox.store_flags([one, two, three], FlagChange.ADD, ["\\Flagged"])
+    assert stored.gone == [two]
+    assert {row.uid: row.flags & FLAGGED for row in mailbox.load().rows} == {one: FLAGGED, three: FLAGGED}
+    assert any(name.endswith(":2,FRS") for name in os.listdir(cur))
+
+
+def test_expunge_finds_messages_that_were_renamed(account):
+    uid = append(account, flags=["\\Deleted"])
+    mailbox = account.mailbox("INBOX")
+    [name] = files(account)
+    os.rename(os.path.join(account.root, "cur", name), os.path.join(account.root, "cur", name.replace("T", "ST")))
+    assert mailbox.expunge([uid]) == [uid]
+    assert files(account) == []
+
+
+def test_expunge_spares_a_message_that_another_program_undeleted(account):
+    uid = append(account, flags=["\\Deleted"])
+    mailbox = account.mailbox("INBOX")
+    [name] = files(account)
+    os.rename(os.path.join(account.root, "cur", name), os.path.join(account.root, "cur", name.replace("T", "S")))
+    assert mailbox.expunge([uid]) == []
+    assert len(files(account)) == 1
+
+
+def test_a_restored_message_gets_a_new_uid(account):
+    uid = append(account)
+    mailbox = account.mailbox("INBOX")
+    [name] = files(account)
+    path = os.path.join(account.root, "new", name)
+    os.rename(path, path + ".away")
+    os.rename(path + ".away", os.path.join(account.root, "away"))
+    mailbox.refresh()
+    assert uids(mailbox) == []
+    told = mailbox.load().uid_next
+    os.rename(os.path.join(account.root, "away"), path)
+    mailbox.refresh()
+    assert uids(mailbox) == [told]
+    assert told > uid
+    # and so it stays, whoever reads the list
+    os.unlink(os.path.join(account.root, "mailserver-index.sqlite"))
+    again = account.mailbox("INBOX")
+    again.refresh()
+    assert uids(again) == [told]
+
+
+def test_names_that_a_watcher_saw_are_taken_up_alone(account, monkeypatch):
+    one = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    since = mailbox.load().modseq
+    [name] = files(account)
+    os.rename(os.path.join(account.root, "cur", name), os.path.join(account.root, "cur", name.replace(":2,S", ":2,FS")))
+    deliver(account, "1700000001.M1P1.other")
+    monkeypatch.setattr("os.scandir", lambda path: pytest.fail(f"{path} was read"))
+    mailbox.refresh({name, name.replace(":2,S", ":2,FS"), "1700000001.M1P1.other", "never-there"})
+    assert {row.uid: row.flags for row in mailbox.changes_since(since).rows} == {one: FLAGGED | SEEN, one + 1: 0}
+
+
+def test_a_name_that_went_is_looked_for_before_it_is_called_expunged(account):
+    one, two = append(account, flags=["\\Seen"]), append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    first, second = files(account)
+    cur = os.path.join(account.root, "cur")
+    os.rename(os.path.join(cur, first), os.path.join(cur, first.replace(":2,S", ":2,RS")))
+    os.unlink(os.path.join(cur, second))
+    mailbox.refresh({first, second})
+    assert uids(mailbox) == [one]
+    assert two not in uids(mailbox)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        os.mkdir,
+        lambda path: os.symlink("/etc/passwd", path),
+        lambda path: os.symlink("nowhere", path),
+        lambda path: os.mknod(path, 0o140600),
+    ],
+    ids=["fifo", "directory", "link", "dangling link", "socket"],
+)
+def test_what_is_no_regular_file_is_no_message(account, make):
+    append(account)
+    for place in ("new", "cur"):
+        make(os.path.join(account.root, place, "1700000001.M1P1.odd"))
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    assert len(uids(mailbox)) == 1
+    mailbox.refresh({"1700000001.M1P1.odd"})
+    assert len(uids(mailbox)) == 1
+
+
+def test_a_message_that_became_a_fifo_does_not_hang_a_reader(account):
+    bad, good = append(account), append(account)
+    mailbox = account.mailbox("INBOX")
+    path = os.path.join(account.root, "new", files(account)[0])
+    os.unlink(path)
+    os.mkfifo(path)
+    with pytest.raises((MessageExpunged, StoreUnavailable)):
+        mailbox.open_message(bad)
+    # rendered at delivery, so still answered, but the text is not to be had
+    assert mailbox.search(Text("body"), [bad, good]) == [good]
+
+
+def test_sizes_in_names_are_not_believed(account):
+    deliver(account, "1700000001.M1P1.other,S=1,W=1:2,S", b"A: b\n\nx\ny\n", "cur")
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    [uid] = uids(mailbox)
+    assert mailbox.load().rows[0].size == UNKNOWN_SIZE
+    assert mailbox.search(Larger(13), [uid]) == [uid]
+    assert mailbox.search(Larger(14), [uid]) == []
+    assert read(mailbox, uid) == b"A: b\r\n\r\nx\r\ny\r\n"
+    assert mailbox.load().rows[0].size == 14
+    assert account.total_size("INBOX") == 14
+
+
+def test_the_date_of_a_foreign_message_is_its_mtime(account):
+    path = deliver(account)
+    os.utime(path, (1_234_567, 1_234_567))
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    [(_uid, row, summary)] = mailbox.summaries(uids(mailbox))
+    assert (row.date, row.size) == (1_234_567, len(TEXT))
+    assert b"hello" in summary.envelope
+
+
+def test_names_that_are_no_utf8_are_served(account):
+    with open(os.path.join(os.fsencode(account.root), b"new", b"1700000001.\xff\xfe.host"), "wb") as file:
+        file.write(TEXT)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    [uid] = uids(mailbox)
+    mailbox.store_flags([uid], FlagChange.ADD, ["\\Seen"])
+    assert read(mailbox, uid) == TEXT
+    assert os.listdir(os.path.join(os.fsencode(account.root), b"cur")) == [b"1700000001.\xff\xfe.host:2,S"]
+
+
+def test_letters_of_others_stay(account):
+    deliver(account, "1700000001.M1P1.other:2,PS", place="cur")
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    mailbox.store_flags(uids(mailbox), FlagChange.REPLACE, ["\\Flagged"])
+    assert files(account) == ["1700000001.M1P1.other:2,FP"]
+    account.create("other")
+    mailbox.copy(uids(mailbox), "other")
+    [name] = files(account, "other")
+    assert name.endswith(":2,FP")
+
+
+def test_keywords_of_dovecot_are_read(account):
+    with open(os.path.join(account.root, "dovecot-keywords"), "w") as file:
+        file.write("0 $Forwarded\n3 work\n")
+    deliver(account, "1700000001.M1P1.other:2,ad", place="cur")
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    snapshot = mailbox.load()
+    assert snapshot.keywords == ("$Forwarded", "", "", "work")
+    assert snapshot.rows[0].flags == 1 << 5 | 1 << 8
+    assert mailbox.search(HasFlag("WORK"), uids(mailbox)) == uids(mailbox)
+
+
+def test_uids_that_dovecot_gives_are_taken(account):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    deliver(account)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "a") as file:
+        file.write("70 :1700000001.M1P1.other\n")
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 70]
+    assert append(account) == 71
+
+
+def test_a_uid_below_what_was_told_is_not_taken(account):
+    for _ in range(5):
+        append(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.expunge([4], only_deleted=False)
+    lines = uidlist(account).splitlines()
+    old = lines[4].split(":", 1)[1]
+    deliver(account, old)
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 2, 3, 5, 6]
+
+
+def test_a_list_that_was_cut_back_is_mended_from_the_index(account):
+    for _ in range(3):
+        append(account)
+    mailbox = account.mailbox("INBOX")
+    validity = mailbox.load().uid_validity
+    before = uidlist(account)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "w") as file:
+        file.write("".join(before.splitlines(keepends=True)[:2]))
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 2, 3]
+    assert [line.split()[0] for line in uidlist(account).splitlines()[1:]] == ["1", "2", "3"]
+    assert mailbox.load().uid_validity == validity
+    assert append(account) == 4
+
+
+def test_a_list_that_was_removed_is_made_from_the_index(account):
+    for _ in range(3):
+        append(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.expunge([2, 3], only_deleted=False)
+    before = mailbox.load()
+    os.unlink(os.path.join(account.root, "dovecot-uidlist"))
+    mailbox.refresh()
+    after = mailbox.load()
+    assert (after.uid_validity, after.uid_next, uids(mailbox)) == (before.uid_validity, before.uid_next, [1])
+    assert append(account) == 4
+
+
+def test_a_list_with_another_uidvalidity_is_another_mailbox(account):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    validity = mailbox.load().uid_validity
+    text = uidlist(account)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "w") as file:
+        file.write(text.replace(f" V{validity} ", f" V{validity + 5} "))
+    with pytest.raises(MailboxChanged):
+        mailbox.refresh()
+    assert account.status("INBOX").uid_validity == validity + 5
+    assert account.status("INBOX").messages == 1
+
+
+def test_a_mailbox_renamed_by_another_program_stays_open(account):
+    account.create("old")
+    uid = append(account, "old", flags=["\\Seen"])
+    mailbox = account.mailbox("old")
+    os.rename(os.path.join(account.root, ".old"), os.path.join(account.root, ".new"))
+    mailbox.refresh()
+    assert mailbox.name == "new"
+    assert read(mailbox, uid) == TEXT
+    assert [info.name for info in account.mailboxes()] == ["INBOX", "new"]
+    assert account.mailbox("new").id == mailbox.id
+
+
+def test_a_mailbox_removed_by_another_program_is_told(account):
+    account.create("old")
+    append(account, "old")
+    mailbox = account.mailbox("old")
+    shutil.rmtree(os.path.join(account.root, ".old"))
+    with pytest.raises(MailboxChanged):
+        mailbox.refresh()
+    with pytest.raises(MailboxChanged):
+        mailbox.load()
+    assert [info.name for info in account.mailboxes()] == ["INBOX"]
+
+
+def test_a_mailbox_removed_and_made_anew_by_another_program_is_told(account):
+    account.create("old")
+    append(account, "old")
+    mailbox = account.mailbox("old")
+    shutil.rmtree(os.path.join(account.root, ".old"))
+    for part in ("cur", "new", "tmp"):
+        os.makedirs(os.path.join(account.root, ".old", part))
+    with open(os.path.join(account.root, ".old", "dovecot-uidlist"), "w") as file:
+        file.write("3 V7 N1 G0123456789abcdef0123456789abcdef\n")
+    with pytest.raises(MailboxChanged):
+        mailbox.refresh()
+    assert account.status("old").uid_validity == 7
+
+
+def test_a_copied_directory_is_a_mailbox_of_its_own(account):
+    account.create("one")
+    append(account, "one", flags=["\\Seen"])
+    shutil.copytree(os.path.join(account.root, ".one"), os.path.join(account.root, ".two"))
+    one, two = account.mailbox("one"), account.mailbox("two")
+    assert one.id != two.id
+    for mailbox in (one, two):
+        mailbox.refresh()
+        assert uids(mailbox) == [1]
+    assert len({info.id for info in account.mailboxes()}) == 3
+
+
+def test_missing_new_and_tmp_are_made(account):
+    account.create("one")
+    for part in ("new", "tmp"):
+        os.rmdir(os.path.join(account.root, ".one", part))
+    mailbox = account.mailbox("one")
+    mailbox.refresh()
+    append(account, "one")
+    assert mailbox.search(All(), [1]) == [1]
+
+
+def test_two_account_objects_see_each_other(tmp_path):
+    one, two = open_account(tmp_path), open_account(tmp_path)
+    uid = append(one)
+    there = two.mailbox("INBOX")
+    since = there.load().modseq
+    one.mailbox("INBOX").store_flags([uid], FlagChange.ADD, ["\\Seen", "mine"])
+    [row] = there.changes_since(since).rows
+    assert row.flags == SEEN | 1 << 5
+    assert there.changes_since(since).keywords == ("mine",)
+    one.mailbox("INBOX").expunge([uid], only_deleted=False)
+    assert there.changes_since(since).expunged == [uid]
+    one.create("x")
+    gone = two.mailbox("x")
+    one.delete("x")
+    with pytest.raises(MailboxChanged):
+        gone.load()
