@@ -56,9 +56,13 @@ def kind(value: object) -> str:
     return names.get(type(value), "a date or time")
 
 
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 def as_toml(value: Any) -> str:
     """A value as TOML has it, on one line, cut when long; "" for tables and None."""
-    if value is None or isinstance(value, dict):
+    if value is None or isinstance(value, dict) or (isinstance(value, list) and any(map(_is_dict, value))):
         return ""
     if isinstance(value, Path):
         # Whole, however long: its end is what tells files apart.
@@ -336,6 +340,8 @@ def _table(wanted: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     )
 
     def structure(value: Any, of: Any) -> Any:
+        if isinstance(value, list):
+            raise Wrong("must be one table: write its name in single brackets, [...]")
         if not isinstance(value, dict):
             raise Wrong(f"must be a table, not {kind(value)}")
         return structure_table(value, of)

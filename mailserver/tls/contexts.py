@@ -164,9 +164,8 @@ def _settled(tls: Tls) -> SSL.Context:
     context.set_min_proto_version(_VERSIONS[tls.minimum_version])
     context.set_cipher_list(tls.ciphers.encode())
     set_groups(context, tls.groups)
-    context.set_options(
-        SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_SINGLE_ECDH_USE
-    )
+    # Every suite here is a good one, so the client's order counts: a phone without AES in hardware asks for ChaCha20.
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     # Tickets hold the whole session, so nothing is kept here for clients that may never come back.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(_SESSION_CONTEXT)

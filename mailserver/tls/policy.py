@@ -195,6 +195,13 @@ class TlsPolicy:
         quiet_refusals()
         return list(prepared.outcomes)
 
+    def rotate_tickets(self) -> None:
+        """Seal new tickets with new keys: a stolen key opens no session begun after this. Old tickets resume no more.
+
+        For a schedule of days: OpenSSL keeps the keys inside a base context, and none is ever given up.
+        """
+        self._bases.append(make_base(self._tls, self._choose))
+
     # -- for people -------------------------------------------------------------------------------------------------
 
     def describe(self) -> list[Certificate]:

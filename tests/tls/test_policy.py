@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from mailserver.tls import certificates
-from mailserver.tls.contexts import UnrecognizedName, set_groups
+from mailserver.tls.contexts import UnrecognizedName, make_context, parse_server_name, set_groups
+from mailserver.tls.pair import load_pair
 from mailserver.tls.policy import CannotServe, TlsPolicy
 from tests.tls.site import Client, Site
 
@@ -138,6 +140,40 @@ def client_hello(name: bytes) -> bytes:
 def test_any_name_is_served_the_default(name: bytes) -> None:
     policy = _kept_policy()
     assert Client().connect(policy, name).names in (TEST, ORG)
+
+
+@given(st.binary(max_size=300))
+def test_server_names_are_parsed_without_raising(raw: bytes) -> None:
+    name = parse_server_name(raw)
+    if name is not None:
+        assert name == name.lower()
+        assert name.encode("ascii") == raw.removesuffix(b".").lower()
+        assert 1 <= len(name) <= 253
+        assert all(1 <= len(label) <= 63 for label in name.split("."))
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (None, None),
+        (b"", None),
+        (b".", None),
+        (b"a..b", None),
+        (b".a", None),
+        (b"a" * 64, None),
+        (b"a" * 63, "a" * 63),
+        (b"a." * 126 + b"a", "a." * 126 + "a"),
+        (b"a." * 126 + b"aa", None),
+        (b"a\nb", None),
+        (b"a\n", None),
+        (b"a b", None),
+        (b"A.B.", "a.b"),
+        ("mäil".encode(), None),
+        (b"[2001:db8::1]", None),
+    ],
+)
+def test_parse_server_name(raw: bytes | None, name: str | None) -> None:
+    assert parse_server_name(raw) == name
 
 
 _KEPT: list[TlsPolicy] = []
@@ -263,6 +299,21 @@ class TestProtocol:
         assert not client.connect(policy, b"mail.example.test", session).resumed
         with pytest.raises(SSL.Error):
             Client(SSL.TLS1_2_VERSION).connect(policy, b"mail.example.test")
+
+    def test_rotation_ends_old_tickets_and_begins_new_ones(self, policy: TlsPolicy) -> None:
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            client = Client(version)
+            old = client.connect(policy, b"mail.example.org").session
+            policy.rotate_tickets()
+            after = client.connect(policy, b"mail.example.org", old)
+            assert not after.resumed
+            assert client.connect(policy, b"mail.example.org", after.session).resumed
+
+    def test_the_client_s_order_of_suites_counts(self, policy: TlsPolicy) -> None:
+        for first, second in (("CHACHA20-POLY1305", "AES128-GCM-SHA256"), ("AES128-GCM-SHA256", "CHACHA20-POLY1305")):
+            suites = f"ECDHE-ECDSA-{first}:ECDHE-ECDSA-{second}"
+            seen = Client(SSL.TLS1_2_VERSION, suites.encode()).connect(policy, b"mail.example.test")
+            assert seen.suite == f"ECDHE-ECDSA-{first}"
 
     def test_groups_are_those_configured(self, site: Site) -> None:
         site.tls = ['groups = "P-384"']
@@ -454,6 +505,16 @@ class TestStart:
         # Anything newer that is valid is taken up; another expired one as well, there is nothing better.
         site.renew("example.test", days=2, now=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
         assert next(outcome.state for outcome in policy.reload(site.config())) == "taken up"
+
+    def test_what_was_judged_is_what_is_loaded(self, site: Site) -> None:
+        """A file that is replaced between the reading and the building does not get in unjudged."""
+        config = site.config()
+        pair = load_pair(config.domains[0].certificate, config.domains[0].key)
+        site.put("example.test", b"not a certificate", b"not a key")
+        context = make_context(pair, config.tls)
+        own = SSL.Connection(context, None).get_certificate(as_cryptography=True)
+        assert own is not None
+        assert own.fingerprint(hashes.SHA256()).hex() == pair.fingerprint
 
     def test_hosts_of_one_file_share_a_context(self, policy: TlsPolicy) -> None:
         assert len({id(serving.context) for serving in policy._map.all()}) == 2
