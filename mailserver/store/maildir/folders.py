@@ -39,8 +39,11 @@ class Layout:
     """Where the mailboxes of one account lie."""
 
     def __init__(self, root: str, *, utf8: bool = False) -> None:
-        """`root` is INBOX's directory; `utf8` says that names on disk are UTF-8 instead of modified UTF-7."""
-        self.root = root
+        """`root` is INBOX's directory; `utf8` says that names on disk are UTF-8 instead of modified UTF-7.
+
+        The root itself may be a link: sites move accounts. It is resolved once.
+        """
+        self.root = os.path.realpath(root)
         self._utf8 = utf8
 
     def path(self, name: str) -> str:
@@ -113,9 +116,8 @@ class Layout:
         unfinished = os.path.join(self.root, _UNFINISHED + secrets.token_hex(8))
         safeio.mkdir(unfinished)
         try:
-            _fill(unfinished, uid_validity, guid)
             os.close(safeio.open_new(os.path.join(unfinished, MARKER)))
-            safeio.sync_directory(unfinished)
+            _fill(unfinished, uid_validity, guid)
             safeio.point("create.before-rename")
             self._install(unfinished, path)
         except BaseException:

@@ -20,6 +20,7 @@ have become another program's fresh lock, which is then put back.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -72,7 +73,11 @@ class AccountLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         fd, self._fd = self._fd, -1
-        os.close(fd)
+        try:
+            # Closing is not enough: a process forked meanwhile holds the same open file.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -169,12 +174,21 @@ def is_stale(path: str, status: os.stat_result) -> bool:
 
 
 def _open_lock_file(path: str) -> int:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
     with safeio.boundary():
         try:
-            return os.open(path, flags)
+            try:
+                return os.open(path, flags | os.O_RDWR)
+            except FileNotFoundError:
+                return os.open(path, flags | os.O_RDWR | os.O_CREAT, safeio.FILE_MODE)
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EROFS}:
+                raise
+        # An account that may only be read: nobody makes the file, so its directory can stand for it.
+        try:
+            return os.open(path, flags | os.O_RDONLY)
         except FileNotFoundError:
-            return os.open(path, flags | os.O_CREAT, safeio.FILE_MODE)
+            return os.open(os.path.dirname(path), flags | os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _try_flock(fd: int) -> bool:

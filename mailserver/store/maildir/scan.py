@@ -113,13 +113,16 @@ def scan_directory(path: str) -> list[str]:
 
 def read_directory(path: str) -> DirectoryScan:
     """The names with what is known about their truth. Raises: FileNotFoundError, StoreUnavailable."""
+    asked = time.time_ns()
     before = directory_mtime(path)
     for _ in range(_ATTEMPTS):
         names = scan_directory(path)
+        again = time.time_ns()
         after = directory_mtime(path)
         if after == before:
-            return DirectoryScan(names, before, is_racy(before, time.time_ns()), stable=True)
-        before = after
+            # A change since `asked`, while the names were read, would have shown if the clock of the times had moved on.
+            return DirectoryScan(names, before, is_racy(before, asked), stable=True)
+        before, asked = after, again
     return DirectoryScan(names, before, racy=True, stable=False)
 
 

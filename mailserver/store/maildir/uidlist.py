@@ -276,8 +276,9 @@ def rewrite(
 
 
 def new_uid_validity(floor: int = 0) -> UIDValidity:
-    """The time in seconds, above `floor` and never 0 (RFC 3501 2.3.1.1)."""
-    return UIDValidity(max(1, floor + 1, int(time.time()) & 0xFFFFFFFF))
+    """The time in seconds, above `floor` where that leaves room, 1 to 2**32 - 1 (RFC 3501 2.3.1.1)."""
+    now = max(1, int(time.time()) & 0xFFFFFFFF)
+    return UIDValidity(max(now, floor + 1) if floor < 0xFFFFFFFF else now)
 
 
 def next_uid_validity(root: str) -> UIDValidity:

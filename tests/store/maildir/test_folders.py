@@ -149,6 +149,14 @@ def test_the_tree(layout, tmp_path):
     assert layout.exists("inbox")
 
 
+def test_an_account_may_lie_behind_a_link(layout, tmp_path):
+    layout.create("A", 1)
+    os.symlink(layout.root, tmp_path / "moved")
+    moved = Layout(str(tmp_path / "moved"))
+    assert moved.mailboxes() == ["INBOX", "A"]
+    assert moved.path("A") == layout.path("A")
+
+
 def test_a_new_mailbox_is_whole(layout):
     path = layout.create("A/B", 77, b"0123456789abcdef")
     assert sorted(os.listdir(path)) == ["cur", "dovecot-uidlist", "maildirfolder", "new", "tmp"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -97,6 +98,42 @@ def test_it_is_free_after_an_exception(tmp_path):
         _ = 1 / 0
     with AccountLock(str(tmp_path), 0):
         pass
+
+
+def test_a_forked_child_does_not_keep_it(tmp_path):
+    reader, writer = os.pipe()
+    with AccountLock(str(tmp_path)):
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+    try:
+        with AccountLock(str(tmp_path), 0):
+            pass
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(child, 0)
+
+
+def test_an_account_that_may_only_be_read_is_locked_too(tmp_path, monkeypatch):
+    real = os.open
+
+    def refuse(path, flags, *mode):
+        if flags & (os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS if os.path.exists(path) or flags & os.O_CREAT else errno.ENOENT, "no")
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    for _ in range(2):
+        with AccountLock(str(tmp_path)), pytest.raises(InUse), AccountLock(str(tmp_path), 0):
+            pass
+        assert os.listdir(tmp_path) in ([], ["mailserver-lock"])
+        monkeypatch.undo()
+        with AccountLock(str(tmp_path)):
+            pass
+        monkeypatch.setattr(os, "open", refuse)
 
 
 def test_a_waiter_gets_it_when_it_is_free(tmp_path):

@@ -74,6 +74,22 @@ def test_a_directory_that_changes_while_it_is_read_is_read_again(box, monkeypatc
     assert found.stable
 
 
+def test_a_directory_at_rest_is_read_once(box, monkeypatch):
+    reads = []
+    real = scan.scan_directory
+    monkeypatch.setattr(scan, "scan_directory", lambda path: (reads.append(path), real(path))[1])
+    scan.scan_mailbox(str(box))
+    assert reads == [str(box / "new"), str(box / "cur")]
+
+
+def test_a_slow_scan_does_not_make_a_fresh_time_old(box, monkeypatch):
+    """The directory changed half a second before it was read: a change meanwhile could have the same second."""
+    os.utime(box / "new", ns=(10**18, 10**18))
+    clock = iter(range(10**18 + 500_000_000, 10**18 + 10**10, 800_000_000))
+    monkeypatch.setattr("time.time_ns", lambda: next(clock))
+    assert scan.read_directory(str(box / "new")).racy
+
+
 def test_one_that_never_rests_is_not_stable(box, monkeypatch):
     real = scan.scan_directory
     count = [0]

@@ -275,6 +275,17 @@ def test_a_replaced_list_with_the_same_inode_is_told_by_its_last_line(path):
     assert uidlist.read_tail(path, known, 25021) is None
 
 
+def test_a_known_end_within_a_line_is_another_file(path):
+    put(path, HEADER + BODY)
+    known = uidlist.read(path).signature
+    put(path, HEADER + b"x" + BODY)
+    assert uidlist.read_tail(path, known) is None
+    put(path, HEADER + BODY + b"25022 :a\n")
+    tail = uidlist.read_tail(path, known)
+    assert tail is not None
+    assert tail.entries == [(25022, "a")]
+
+
 def test_a_damaged_tail_says_so(path):
     put(path, HEADER + BODY)
     known = uidlist.read(path).signature
@@ -315,6 +326,8 @@ def test_uid_validity_grows_with_dovecots_counter(tmp_path):
     assert third == 0xF0000006
     assert sorted(os.listdir(root)) == ["dovecot-uidvalidity", "dovecot-uidvalidity.f0000006"]
     assert get(os.path.join(root, "dovecot-uidvalidity")) == b"f0000006"
+    (tmp_path / "dovecot-uidvalidity").write_bytes(b"ffffffff")
+    assert 0 < uidlist.next_uid_validity(root) < 2**32, "a spoilt counter gives no impossible value"
 
 
 BASE = st.text(st.characters(blacklist_characters=":/\n\0", blacklist_categories=["Cs"]), min_size=1, max_size=12)
