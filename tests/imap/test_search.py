@@ -1,0 +1,298 @@
+"""SEARCH (RFC 3501 6.4.4) and ESEARCH (RFC 4731) over the memory store."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailserver.imap.commands.search import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
+from mailserver.message.encodings import CHARSETS
+from mailserver.store.memory import MemoryMailbox
+from tests.corpus import crlf
+from tests.fakes import Client
+from tests.imap.sessions import logged_in, selected, services
+
+MAIL = (
+    # flags, INTERNALDATE, message
+    (
+        b"\\Seen \\Answered",
+        b"01-Feb-1994 12:00:00 +0000",
+        (
+            b"From: Smith <smith@example.test>\nTo: anna@example.test\nCc: carl@example.test\n"
+            b"Bcc: hidden@example.test\nSubject: One\nDate: 31 Jan 1994 23:00:00 -0800\nX-Thing: yes\n\nalpha\n"
+        ),
+    ),
+    (
+        b"\\Flagged \\Draft work",
+        b"02-Feb-1994 00:00:00 +0000",
+        (
+            b"From: =?iso-8859-1?q?J=FCrgen?= <j@example.test>\n"
+            b"Subject: =?utf-8?q?=D0=9F=D1=80=D0=B8=D0=B2=D0=B5=D1=82?=\nDate: 2 Feb 1994 00:00 +0000\n\nbeta\n"
+        ),
+    ),
+    (b"\\Deleted", b"03-Feb-1994 00:00:00 +0000", b"Subject: soon away\n\n" + b"gamma alpha\n" * 100),
+    (
+        b"",
+        b"04-Feb-1994 23:59:59 +0000",
+        b"Subject: two\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\nw4RwZmVs\n",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def client() -> Client:
+    """Messages 1, 2 are old, 3, 4 are \\Recent. UIDs are 1, 3, 4, 5."""
+    service = services()
+    writer = logged_in(service)
+    for number, (flags, date, message) in enumerate(MAIL):
+        if number == 2:
+            selected(service).hang_up()
+        append(writer, flags, date, message)
+        if number == 0:
+            append(writer, b"\\Deleted", date, message)
+            other = selected(service)
+            other.ask(b"e EXPUNGE\r\n")
+            other.hang_up()
+    return selected(service)
+
+
+def append(client: Client, flags: bytes, date: bytes, message: bytes) -> None:
+    data = crlf(message)
+    assert b"OK" in client.ask(b'p APPEND INBOX (%b) "%b" {%d+}\r\n%b\r\n' % (flags, date, len(data), data))
+
+
+def found(client: Client, keys: bytes, uid: bytes = b"") -> list[int]:
+    answer = client.ask(b"t %bSEARCH %b\r\n" % (uid, keys))
+    match = re.fullmatch(rb"\* SEARCH((?: \d+)*)\r\nt OK (?:UID )?SEARCH completed\r\n", answer)
+    assert match, answer
+    return [int(number) for number in match[1].split()]
+
+
+@pytest.mark.parametrize(
+    ("keys", "numbers"),
+    [
+        (b"ALL", [1, 2, 3, 4]),
+        (b"all", [1, 2, 3, 4]),
+        (b"ANSWERED", [1]),
+        (b"BCC hidden", [1]),
+        (b"BEFORE 2-Feb-1994", [1]),
+        (b'BEFORE "03-Feb-1994"', [1, 2]),
+        (b"BODY ALPHA", [1, 3]),
+        (b'BODY ""', [1, 2, 3, 4]),
+        (b"CC CARL@", [1]),
+        (b"DELETED", [3]),
+        (b"DRAFT", [2]),
+        (b"FLAGGED", [2]),
+        (b"FROM smith", [1]),
+        (b'FROM "<smith@example.test>"', [1]),
+        (b"HEADER X-Thing YES", [1]),
+        (b'HEADER x-thing ""', [1]),
+        (b'HEADER Date ""', [1, 2]),
+        (b"KEYWORD work", [2]),
+        (b"KEYWORD Work", [2]),
+        (b"KEYWORD none", []),
+        (b"LARGER 1000", [3]),
+        (b"NEW", [3, 4]),
+        (b"NOT SEEN", [2, 3, 4]),
+        (b"OLD", [1, 2]),
+        (b"ON 2-Feb-1994", [2]),
+        (b"ON 4-feb-1994", [4]),
+        (b"OR SEEN DELETED", [1, 3]),
+        (b"RECENT", [3, 4]),
+        (b"SEEN", [1]),
+        (b"SENTBEFORE 1-Feb-1994", [1]),
+        (b"SENTON 31-Jan-1994", [1]),
+        (b"SENTSINCE 1-Feb-1994", [2]),
+        (b"SINCE 3-Feb-1994", [3, 4]),
+        (b"SMALLER 1000", [1, 2, 4]),
+        (b"SUBJECT ONE", [1]),
+        (b"TEXT anna", [1]),
+        (b"TEXT alpha", [1, 3]),
+        (b"TO anna", [1]),
+        (b"UID 3:4", [2, 3]),
+        (b"UID 2", []),
+        (b"UID *", [4]),
+        (b"UID 99:*", [4]),
+        (b"UNANSWERED", [2, 3, 4]),
+        (b"UNDELETED", [1, 2, 4]),
+        (b"UNDRAFT", [1, 3, 4]),
+        (b"UNFLAGGED", [1, 3, 4]),
+        (b"UNKEYWORD work", [1, 3, 4]),
+        (b"UNSEEN", [2, 3, 4]),
+        (b"2:3", [2, 3]),
+        (b"1,4", [1, 4]),
+        (b"*", [4]),
+        (b"4:2", [2, 3, 4]),
+        (b"1:3 NOT 2", [1, 3]),
+        # RFC 3501 6.4.4: keys are ANDed, NOT and OR take whole keys
+        (b"UNSEEN UNDELETED", [2, 4]),
+        (b"(UNSEEN UNDELETED)", [2, 4]),
+        (b"NOT (UNSEEN UNDELETED)", [1, 3]),
+        (b"OR (1 SEEN) (3 DELETED)", [1, 3]),
+        (b"OR OR 1 2 3", [1, 2, 3]),
+        (b"NOT NOT 1", [1]),
+        (b"NOT RECENT", [1, 2]),
+        (b"NOT UID 1:3", [3, 4]),
+        (b"OR BODY beta LARGER 1000", [2, 3]),
+        (b"SEEN NOT SEEN", []),
+        (b"UNSEEN BODY alpha", [3]),
+        (b"CHARSET US-ASCII FROM smith", [1]),
+        (b"CHARSET UTF-8 FROM {7+}\r\nJ\xc3\xbcRgen", [2]),
+        (b'CHARSET iso-8859-1 FROM "j\xfcrgen"', [2]),
+        (b'CHARSET "KOI8-R" SUBJECT "\xd0\xd2\xc9\xd7\xc5\xd4"', [2]),
+        (b"CHARSET UTF-8 BODY {5+}\r\n\xc3\xa4pfe", [4]),
+        (b"CHARSET UTF-8 TEXT {5+}\r\n\xc3\xa4pfe", [4]),
+        (b"CHARSET UTF-8 2:4 UNSEEN", [2, 3, 4]),
+        (b"CHARSET UTF-8 (2)", [2]),
+    ],
+)
+def test_keys(client: Client, keys: bytes, numbers: list[int]) -> None:
+    uids = [1, 3, 4, 5]
+    assert found(client, keys) == numbers
+    assert found(client, keys, b"UID ") == [uids[number - 1] for number in numbers]
+
+
+def test_every_key_is_tested() -> None:
+    (mark,) = (mark for mark in test_keys.pytestmark if mark.name == "parametrize")
+    tried = {word for keys, _ in mark.args[1] for word in re.findall(r"[A-Z]+", keys.decode("latin-1").upper())}
+    assert set(KEYS) <= tried
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        b"", b"FOO", b"()", b"(ALL", b"ALL)", b"ALL ", b" ALL", b"ALL  ALL", b"NOT", b"NOT ", b"OR ALL", b"OR", b"FROM", b"FROM ", b"LARGER",
+        b"LARGER x", b"LARGER -1", b"LARGER 4294967296", b"BEFORE 32-Jan-2000", b"BEFORE 1-Foo-2000", b"BEFORE x", b"ON 1994-02-01",
+        b"KEYWORD", b"KEYWORD \\Seen", b"HEADER x", b"UID", b"UID x", b"UID 0", b"0", b"5", b"1:5", b"1,,2", b"CHARSET", b"CHARSET UTF-8",
+        b"CHARSET UTF-8 ", b'CHARSET UTF-8 FROM "\xff"', b'FROM "\xc3\xa4"', b"CHARSET US-ASCII FROM {2+}\r\n\xc3\xa4",
+        b"RETURN", b"RETURN ALL", b"RETURN () ", b"RETURN (FOO) ALL", b"RETURN (MIN MAX", b"RETURN (MIN  MAX) ALL", b"RETURN ( MIN) ALL",
+        b"RETURN (MIN) RETURN (MAX) ALL", b"ALL CHARSET UTF-8", b"CHARSET UTF-8 CHARSET UTF-8 ALL", b"MODSEQ 1", b"HEADER \xff x",
+    ],
+)  # fmt: skip
+def test_wrong_searches_are_bad(client: Client, keys: bytes) -> None:
+    answer = client.ask(b"t SEARCH %b\r\n" % keys)
+    assert answer.startswith(b"t BAD "), answer
+    assert found(client, b"ALL") == [1, 2, 3, 4]
+
+
+def test_unknown_charsets(client: Client) -> None:
+    """RFC 3501 6.4.4 and 7.1: NO [BADCHARSET], with a list of those that are known."""
+    for charset in (b"x-unknown", b"zlib", b"unicode_escape", b'"rot 13"'):
+        answer = client.ask(b"t SEARCH CHARSET %b ALL\r\n" % charset)
+        match = re.match(rb"t NO \[BADCHARSET \(([^()]+)\)\] ", answer)
+        assert match, answer
+        assert {"US-ASCII", "UTF-8"} <= set(match[1].decode().split())
+        assert all(name.lower() in CHARSETS for name in match[1].decode().split())
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        # RFC 4731 3.1
+        (b"SEARCH RETURN (MIN COUNT) UNSEEN", b'(TAG "t") MIN 2 COUNT 3'),
+        (b"SEARCH RETURN () UNSEEN", b'(TAG "t") ALL 2:4'),
+        (b"SEARCH RETURN (ALL) OR 1 3:4", b'(TAG "t") ALL 1,3:4'),
+        (b"UID SEARCH RETURN (MIN MAX ALL COUNT) UNSEEN", b'(TAG "t") UID MIN 3 MAX 5 ALL 3:5 COUNT 3'),
+        (b"uid search return (all) all", b'(TAG "t") UID ALL 1,3:5'),
+        (b"SEARCH RETURN (MAX) CHARSET UTF-8 SEEN", b'(TAG "t") MAX 1'),
+        # nothing found: no MIN, MAX, ALL; COUNT is 0
+        (b"SEARCH RETURN (MIN MAX ALL COUNT) KEYWORD none", b'(TAG "t") COUNT 0'),
+        (b"SEARCH RETURN (MIN) KEYWORD none", b'(TAG "t")'),
+        (b"UID SEARCH RETURN () BODY nowhere", b'(TAG "t") UID'),
+    ],
+)
+def test_esearch(client: Client, command: bytes, answer: bytes) -> None:
+    assert client.ask(b"t %b\r\n" % command).split(b"\r\n")[0] == b"* ESEARCH " + answer
+
+
+def test_bounds(client: Client) -> None:
+    deep = b"(" * (MAX_DEPTH - 1) + b"ALL" + b")" * (MAX_DEPTH - 1)
+    assert found(client, deep) == [1, 2, 3, 4]
+    assert client.ask(b"t SEARCH %b\r\n" % (b"(" * 100 + b"ALL" + b")" * 100)).startswith(b"t BAD ")
+    assert client.ask(b"t SEARCH %b\r\n" % (b"(" * 2000)).startswith(b"t BAD ")
+    assert client.ask(b"t SEARCH %bALL\r\n" % (b"NOT " * 100)).startswith(b"t BAD ")
+    assert client.ask(b"t SEARCH %bALL\r\n" % (b"OR ALL " * 100)).startswith(b"t BAD ")
+    found(client, b"ALL")
+    assert found(client, b" ".join([b"ALL"] * MAX_KEYS)) == [1, 2, 3, 4]
+    assert client.ask(b"t SEARCH %b\r\n" % b" ".join([b"ALL"] * (MAX_KEYS + 1))).startswith(b"t NO [LIMIT]")
+    long = b"x" * (LONGEST_TEXT + 1)
+    assert client.ask(b"t SEARCH BODY {%d+}\r\n%b\r\n" % (len(long), long)).startswith(b"t NO [LIMIT]")
+    assert found(client, b"BODY {%d+}\r\n%b" % (LONGEST_TEXT, long[1:])) == []
+
+
+def test_it_needs_a_selected_mailbox() -> None:
+    assert b"t BAD" in logged_in(services()).ask(b"t SEARCH ALL\r\n")
+
+
+def test_an_empty_mailbox() -> None:
+    client = selected(services())
+    assert found(client, b"ALL") == []
+    assert found(client, b"NEW") == []
+    assert found(client, b"OLD BODY x") == []
+    assert found(client, b"UID 1:*") == []
+    # RFC 3501 9, seq-number: BAD "includes "*" if the selected mailbox is empty"
+    assert client.ask(b"t SEARCH 1\r\n").startswith(b"t BAD ")
+
+
+def test_flags_and_ranges_ask_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = selected(services(), messages=5)
+    asked: list[Any] = []
+    search = MemoryMailbox.search
+
+    def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
+        asked.append(list(candidates))
+        return search(self, query, candidates)
+
+    monkeypatch.setattr(MemoryMailbox, "search", recorded)
+    client.ask(b"c STORE 2,4 +FLAGS (\\Seen)\r\n")
+    assert found(client, b"UNSEEN NOT DELETED UID 1:* 2:5 UNKEYWORD a") == [3, 5]
+    assert asked == []
+    assert found(client, b"SEEN SUBJECT one") == [2, 4]
+    assert asked == [[2, 4]], "only what memory lets through is asked for"
+
+
+def test_searches_of_files_go_in_hops() -> None:
+    client = selected(services(), messages=120)
+    drains = client.channel.drains
+    assert found(client, b"BODY body") == list(range(1, 121))
+    assert client.channel.drains - drains >= 3
+
+
+def test_a_client_that_goes_while_searching() -> None:
+    client = selected(services(), messages=120)
+    client.channel.ended = True
+    client.send(b"t SEARCH BODY body\r\n")
+    assert client.done
+    assert not client.channel.bugs
+
+
+def test_messages_that_another_session_expunged() -> None:
+    service = services()
+    client = selected(service, messages=3)
+    other = selected(service)
+    other.ask(b"c STORE 2 +FLAGS (\\Deleted)\r\n")
+    other.ask(b"e EXPUNGE\r\n")
+    client.ask(b"f FETCH 1 UID\r\n")
+    for keys in (b"UNSEEN", b"BODY body", b"SUBJECT one", b"OR UNSEEN BODY body"):
+        assert found(client, keys) == [1, 3]
+    assert b"* 2 EXPUNGE\r\n" in client.ask(b"n NOOP\r\n")
+    assert found(client, b"UNSEEN") == [1, 2]
+    assert found(client, b"BODY body", b"UID ") == [1, 3]
+
+
+WORDS = st.sampled_from(
+    [b"ALL", b"NOT", b"OR", b"(", b")", b" ", b"SEEN", b"FROM", b"a", b'"', b"1", b"*", b":", b",", b"UID", b"LARGER", b"ON", b"1-Jan-2000", b"RETURN", b"CHARSET", b"UTF-8", b"{1+}\r\nx", b"HEADER"]
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(WORDS, max_size=14).map(b"".join))
+def test_any_search_gets_one_answer(keys: bytes) -> None:
+    client = selected(services(), messages=1)
+    answer = client.ask(b"t SEARCH %b\r\nu NOOP\r\n" % keys)
+    assert len(re.findall(rb"(?m)^t (?:OK|NO|BAD) ", answer)) == 1
+    assert answer.count(b"u OK NOOP completed\r\n") == 1
