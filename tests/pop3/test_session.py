@@ -538,3 +538,20 @@ def test_sizes_that_the_columns_do_not_know_are_found_out_at_login() -> None:
 async def _give(live: LiveMailbox) -> LiveMailbox:
     live.users += 1
     return live
+
+
+def test_a_login_that_fails_half_way_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.deliver(ONE)
+    live = run_now(run_now(world.accounts.open("anna@example.test")).select("INBOX"))
+    live.columns.sizes[0] = UNKNOWN_SIZE
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(live.mailbox, "summaries", fail)
+    client = world.connect()
+    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
+    assert client.take().endswith(b"-ERR [SYS/TEMP] the mail storage is not available, try again later\r\n")
+    assert live.users == 1
+    assert live.account.users == 1

@@ -206,6 +206,12 @@ def test_a_last_line_without_end_gets_one(tmp_path: Path) -> None:
     assert run_now(receive(incoming, b"x", 1)) == b"x\r\n"
 
 
+def test_eight_bit_text_anywhere_counts(tmp_path: Path) -> None:
+    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 100)
+    run_now(receive(incoming, b"a\xe4b\r\n", 1))
+    assert incoming.eight_bit
+
+
 @pytest.mark.parametrize(("number", "error"), [(28, NoSpace), (122, NoSpace), (27, NoSpace), (5, StoreUnavailable)])
 def test_spool_failures(number: int, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> int:

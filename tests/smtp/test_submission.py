@@ -515,6 +515,15 @@ def test_over_the_recipient_limit(tmp_path: Path) -> None:
     assert client.ask(b"RCPT TO:<anna@example.test>\r\n" * 3).endswith(b"452 4.5.3 too many recipients\r\n")
 
 
+def test_a_dripping_client_is_cut(tmp_path: Path) -> None:
+    client = World(tmp_path).log_in()
+    for _ in range(200):
+        client.send(b"N")
+        client.wait(1)
+    assert client.take() == b"421 4.4.2 mail.example.test timeout, closing the connection\r\n"
+    assert client.done
+
+
 # --- The next hop.
 
 
@@ -637,7 +646,8 @@ def test_a_hop_without_8bitmime(tmp_path: Path) -> None:
     assert world.hop is not None
     assert relay(world, MESSAGE, b"x@elsewhere.test")[-1].startswith(b"250")
     assert world.hop.lines[1] == b"MAIL FROM:<anna@example.test>"
-    replies = relay(world, MESSAGE + "ä\r\n".encode(), b"bert@example.org", b"x@elsewhere.test")
+    message = MESSAGE + "ä\r\n".encode() + b"ascii again\r\n" * 20000
+    replies = relay(world, message, b"bert@example.org", b"x@elsewhere.test")
     assert replies[-1] == b"554 5.6.3 the next hop does not take messages with 8-bit text\r\n"
     assert len(world.hop.messages) == 1
     assert world.kept("bert@example.org") == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, TypeVar
 
 from mailserver.channel import ConnectionInfo
 from mailserver.config.model import Limits, Lmtp, Mail, Submission
@@ -15,8 +15,10 @@ from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
 from mailserver.store.live import LiveAccounts
-from mailserver.store.memory import MemoryStore
+from mailserver.store.memory import MemoryAccount, MemoryPrepared, MemoryStaged, MemoryStore
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info
+
+T = TypeVar("T")
 
 EMPTY_SUMMARY = Summary(b"", b"", b"", b"", "", None)
 GREETING = b"220 mail.example.test ESMTP ready\r\n"
@@ -26,6 +28,29 @@ DATE = b"Tue, 14 Nov 2023 22:13:20 +0000"
 """NOW, by `date -R -u -d @1700000000`."""
 LIMIT = 300_000
 PLAIN = base64.b64encode(b"\0anna@example.test\0secret")
+
+
+class RecordingStore(MemoryStore):
+    """Remembers what was staged and prepared, to see that nothing is left."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _data: EMPTY_SUMMARY)
+        self.staged: list[MemoryStaged] = []
+        self.prepared: list[MemoryPrepared] = []
+
+    def account(self, user: str, home: str | None = None) -> MemoryAccount:
+        is_new = user not in self._accounts
+        account = super().account(user, home)
+        if is_new:
+            stage, prepare = account.stage, account.prepare
+            account.stage = lambda: self._keep(self.staged, stage())  # type: ignore[method-assign]
+            account.prepare = lambda name, new: self._keep(self.prepared, prepare(name, new))  # type: ignore[method-assign]
+        return account
+
+    @staticmethod
+    def _keep(kept: list[T], one: T) -> T:
+        kept.append(one)
+        return one
 
 
 class World:
@@ -39,7 +64,7 @@ class World:
         lmtp: dict[str, Any] | None = None,
         submission: dict[str, Any] | None = None,
     ) -> None:
-        self.store = MemoryStore(lambda _data: EMPTY_SUMMARY)
+        self.store = RecordingStore()
         self.accounts = LiveAccounts(self.store, DirectRunner)
         self.authenticator = FakeAuthenticator()
         self.directory = directory
@@ -85,8 +110,10 @@ class World:
         return [mailbox.open_message(row.uid).read() for row in mailbox.load().rows]
 
     def left_behind(self) -> list[str]:
-        """Sessions' claims that were not given back, and files that stayed."""
+        """Claims of sessions that were not given back, messages neither kept nor given up, files that stayed."""
         held = [f"{live.account.user}: {live.users}" for live in self.accounts._accounts.values() if live.users]
+        held += ["staged" for staged in self.store.staged if staged.data is not None]
+        held += ["prepared" for one in self.store.prepared if one._appended is None and not one._aborted]
         return held + [path.name for path in self.directory.iterdir()]
 
 
