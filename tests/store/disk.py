@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mailserver.message.render import summarise
 from mailserver.store.maildir import ballast
@@ -25,3 +29,14 @@ def open_store(root: str) -> MaildirStore:
 def account_root(root: str) -> str:
     """Where the account of USER lies."""
     return os.path.join(root, "example.test", "anna", "Maildir")
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """A directory in memory where there is one: these tests sync thousands of times, and only the order counts."""
+    memory = "/dev/shm"
+    path = tempfile.mkdtemp(prefix="mailserver-", dir=memory if os.access(memory, os.W_OK) else None)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""Cutting the power in a recorded run: which disks are left, and whether the account opened from them keeps its word."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from unittest import mock
+
+from attrs import evolve, frozen
+
+from mailserver.store.maildir import home
+from tests.store.aftermath import check_aftermath
+from tests.store.crash import Log
+from tests.store.disk import account_root
+from tests.store.power import Disk, Kind
+from tests.store.workload import Picture, Step, Violation
+
+
+@frozen
+class Cut:
+    """Where the power goes, what kind of disk it is, and what is left of the index."""
+
+    position: int
+    """Changes made before it."""
+    kind: Kind
+    index: int | None
+    """The index as it was at that picture; None: absent."""
+    torn: int = 0
+    """Octets missing at the end of its WAL."""
+
+
+def acknowledged(log: Log, position: int) -> Log:
+    """The log as far as it was written when the power went."""
+    count = sum(mark <= position for mark in log.marks)
+    return evolve(log, pictures=log.pictures[:count], done=count - 1)
+
+
+def cuts(log: Log, steps: Sequence[Step], only: set[str] | None = None, *, every: int = 1) -> Iterator[Cut]:
+    """Before and after each change; the kinds of disks and the states of the index take turns over the positions."""
+    for position in range(0, len(log.changes) + 1, every):
+        done = acknowledged(log, position).done
+        # The moment right after the acknowledgement belongs to the step as well.
+        at = {done, done - 1} if done >= 0 and position - log.marks[done] <= 1 else {done}
+        if only is not None and not any(0 <= number < len(steps) and steps[number].name in only for number in at):
+            continue
+        torn = position > 0 and log.changes[position - 1].operation == "write"
+        kinds: tuple[Kind, ...] = ("strict", "journal", "torn") if torn else ("strict", "journal")
+        for number, kind in enumerate(kinds):
+            turn = (position + number) % 4
+            if turn == 0 or done < 0:
+                yield Cut(position, kind, None)
+            elif turn == 1:
+                yield Cut(position, kind, done)
+            elif turn == 2:
+                yield Cut(position, kind, max(0, done - 1 - position % 3))
+            else:
+                yield Cut(position, kind, done, torn=1 + 997 * (position % 7))
+
+
+def after_power_cut(log: Log, cut: Cut, disk: Disk, scratch: str, expected: list[Picture], steps: Sequence[Step], *, thorough: bool) -> None:  # fmt: skip
+    """Lay out what is left and check it. `disk` has been replayed up to the cut. Raises: Violation."""
+    root = os.path.join(scratch, "mail")
+    shutil.rmtree(scratch, ignore_errors=True)
+    os.mkdir(scratch)
+    disk.leave(root, cut.kind)
+    if cut.index is not None and os.path.isdir(account_root(root)):
+        for name, data in log.indexes[cut.index].items():
+            kept = data[: max(0, len(data) - cut.torn)] if name.endswith("-wal") else data
+            with open(os.path.join(account_root(root), name), "wb") as stream:
+                stream.write(kept)
+    try:
+        # The machine has been started again.
+        with mock.patch.object(home, "boot_id", return_value="another start"):
+            check_aftermath(root, acknowledged(log, cut.position), expected, steps, thorough=thorough)
+    except Violation:
+        raise
+    except Exception as error:
+        raise Violation(f"{type(error).__name__}: {error}") from error
+
+
+def violations(log: Log, root: str, empty: str, scratch: str, expected: list[Picture], steps: Sequence[Step], only: set[str] | None = None, *, every: int = 1, thorough: bool = True, stop: bool = False) -> list[str]:  # fmt: skip
+    """All broken promises (with `stop` the first), one line each. The run began on an empty disk under `root`."""
+    disk = Disk(empty)
+    disk.root = root
+    found: list[str] = []
+    made = 0
+    for number, cut in enumerate(cuts(log, steps, only, every=every)):
+        while made < cut.position:
+            disk.apply(log.changes[made])
+            made += 1
+        try:
+            after_power_cut(log, cut, disk, scratch, expected, steps, thorough=thorough and number % 3 == 0)
+        except Violation as violation:
+            done = acknowledged(log, cut.position).done
+            step = steps[done].name if 0 <= done < len(steps) else "the end" if done >= 0 else "opening"
+            last = log.changes[cut.position - 1] if cut.position else None
+            what = f"{last.operation} {last.path[-60:]}" if last else "nothing"
+            found.append(f"in {step!r} after {what} [{cut}]: {violation}")
+            if stop:
+                break
+    return found

@@ -1,0 +1,241 @@
+"""The Maildir store and the model side by side, with two sessions and a foreign program; their views must converge.
+
+MAILSERVER_RUNS and MAILSERVER_STEPS scale it: 25 runs of 30 steps by default, 200 of 50 in CI, more in tests/soak.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from mailserver.errors import MailboxChanged, MailError
+from mailserver.message.render import summarise
+from mailserver.store.columns import Columns
+from mailserver.store.interfaces import Account, FlagChange, Mailbox
+from mailserver.store.memory import MemoryStore
+from tests.store.contract import content, flags
+from tests.store.disk import INDEX_FILES, USER, account_root, open_store
+from tests.store.replay import Replay
+from tests.store.workload import source, stage
+
+RUNS = int(os.environ.get("MAILSERVER_RUNS", "25"))
+STEPS = int(os.environ.get("MAILSERVER_STEPS", "30"))
+NAMES = st.sampled_from(["INBOX", "a", "b", "a/x", "c/d"])
+PLACES = st.lists(st.integers(0, 7), max_size=4)
+"""Messages by their place in the mailbox, so that the same ones are meant in both stores."""
+FLAGS = st.lists(st.sampled_from(["\\Seen", "\\Flagged", "\\Deleted", "\\Answered", "work", "$Old"]), max_size=3)
+
+
+class Session:
+    """A client with a mailbox selected, on a handle of its own, as in another process."""
+
+    def __init__(self, root: str) -> None:
+        self.account = open_store(root).account(USER)
+        self.select("INBOX")
+
+    def select(self, name: str) -> None:
+        self.mailbox = self.account.mailbox(name)
+        self.mailbox.refresh()
+        self.columns = Columns(self.mailbox.load())
+        self.replay = Replay_(self.columns, self.mailbox)
+
+    def sync(self, *, allow_expunge: bool) -> None:
+        try:
+            self.mailbox.refresh()
+            self.columns.apply(self.mailbox.changes_since(self.columns.modseq))
+        except MailboxChanged:
+            self.select("INBOX")
+        self.replay.sync(allow_expunge=allow_expunge)
+        self.replay.check_numbers()
+
+
+def Replay_(columns: Columns, mailbox: Mailbox) -> Replay:
+    from mailserver.store.view import View
+
+    return Replay(View(columns, mailbox.claim_recent()))
+
+
+def picture(account: Account) -> dict[str, list[tuple[str, frozenset[str]]] | None]:
+    """Names, and in each mailbox subjects with flags in the order of their UIDs."""
+    boxes: dict[str, list[tuple[str, frozenset[str]]] | None] = {}
+    for info in account.mailboxes():
+        if info.id is None:
+            boxes[info.name] = None
+            continue
+        mailbox = account.mailbox(info.name)
+        mailbox.refresh()
+        boxes[info.name] = [
+            (content(mailbox, uid).partition(b"Subject: ")[2].partition(b"\r")[0].decode(), frozenset(names))
+            for uid, names in flags(mailbox).items()
+        ]
+    return boxes
+
+
+class Stores(RuleBasedStateMachine):
+    """Each rule does the same to both; whatever is refused is refused by both in the same words."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.root = tempfile.mkdtemp(prefix="machine-")
+        self.number = itertools.count()
+        self.model = MemoryStore(summarise).account(USER)
+        self.account = open_store(self.root).account(USER)
+        self.sessions = [Session(self.root), Session(self.root)]
+
+    def both(self, act: Callable[[Account], object]) -> None:
+        outcomes = []
+        for account in (self.account, self.model):
+            try:
+                act(account)
+                outcomes.append(None)
+            except MailError as error:
+                outcomes.append(type(error))
+        assert outcomes[0] == outcomes[1], f"the Maildir says {outcomes[0]}, the model {outcomes[1]}"
+
+    def on_messages(self, name: str, places: list[int], act: Callable[[Mailbox, list[int]], object]) -> None:
+        def run(account: Account) -> None:
+            mailbox = account.mailbox(name)
+            mailbox.refresh()
+            uids = [row.uid for row in mailbox.load().rows]
+            act(mailbox, [uids[place] for place in sorted(set(places)) if place < len(uids)])
+
+        self.both(run)
+
+    @rule(name=NAMES, names=FLAGS, count=st.integers(1, 3))
+    def append(self, name: str, names: list[str], count: int) -> None:
+        subjects = [f"m{next(self.number)}" for _ in range(count)]
+        self.both(lambda account: account.append(name, [stage(account, word, *names) for word in subjects]))
+
+    @rule(name=NAMES, publish=st.booleans())
+    def prepare(self, name: str, publish: bool) -> None:
+        subject = f"m{next(self.number)}"
+
+        def run(account: Account) -> None:
+            prepared = account.prepare(name, [stage(account, subject)])
+            if publish:
+                prepared.publish()
+            prepared.abort()
+
+        self.both(run)
+
+    @rule(name=NAMES, places=PLACES, how=st.sampled_from(FlagChange), names=FLAGS)
+    def store(self, name: str, places: list[int], how: FlagChange, names: list[str]) -> None:
+        self.on_messages(name, places, lambda mailbox, uids: mailbox.store_flags(uids, how, names))
+
+    @rule(name=NAMES, places=PLACES, only_deleted=st.booleans())
+    def expunge(self, name: str, places: list[int], only_deleted: bool) -> None:
+        self.on_messages(name, places, lambda mailbox, uids: mailbox.expunge(uids, only_deleted=only_deleted))
+
+    @rule(name=NAMES, into=NAMES, places=PLACES)
+    def copy(self, name: str, into: str, places: list[int]) -> None:
+        self.on_messages(name, places, lambda mailbox, uids: mailbox.copy(uids, into))
+
+    @rule(name=NAMES, into=NAMES, places=PLACES)
+    def move(self, name: str, into: str, places: list[int]) -> None:
+        self.on_messages(name, places, lambda mailbox, uids: mailbox.move(uids, into))
+
+    @rule(name=NAMES)
+    def create(self, name: str) -> None:
+        self.both(lambda account: account.create(name))
+
+    @rule(name=NAMES)
+    def delete(self, name: str) -> None:
+        self.both(lambda account: account.delete(name))
+
+    @rule(name=NAMES, new=NAMES)
+    def rename(self, name: str, new: str) -> None:
+        self.both(lambda account: account.rename(name, new))
+
+    @rule(name=NAMES)
+    def foreign_delivery(self, name: str) -> None:
+        """A delivery agent that knows nothing of us."""
+        subject = f"m{next(self.number)}"
+        with contextlib.suppress(MailError):
+            mailbox = self.account.mailbox(name)
+            new = next(path for path in mailbox.watched_paths if os.path.basename(path) == "new")
+            # Taken up now, so that the order of UIDs is the model's.
+            mailbox.refresh()
+            place = os.path.join(os.path.dirname(new), "tmp", f"1.{subject}.host")
+            with open(place, "wb") as stream:
+                stream.write(source(subject))
+            os.rename(place, os.path.join(new, os.path.basename(place)))
+            mailbox.refresh()
+            self.model.append(name, [stage(self.model, subject)])
+
+    @rule(name=NAMES, place=st.integers(0, 7))
+    def foreign_flag(self, name: str, place: int) -> None:
+        """Another program marks a message read, by renaming its file."""
+        with contextlib.suppress(MailError):
+            mailbox = self.account.mailbox(name)
+            mailbox.refresh()
+            uids = [row.uid for row in mailbox.load().rows]
+            if place >= len(uids):
+                return
+            data = content(mailbox, uids[place])
+            cur = next(path for path in mailbox.watched_paths if os.path.basename(path) == "cur")
+            for directory in mailbox.watched_paths:
+                for file in os.listdir(directory):
+                    with open(os.path.join(directory, file), "rb") as stream:
+                        if stream.read() != data:
+                            continue
+                    base, _, letters = file.partition(":2,")
+                    marked = f"{base}:2,{''.join(sorted({*letters, 'S'}))}"
+                    os.rename(os.path.join(directory, file), os.path.join(cur, marked))
+            theirs = self.model.mailbox(name)
+            same = [uid for uid in theirs.all_uids() if content(theirs, uid) == data]
+            theirs.store_flags(same, FlagChange.ADD, ["\\Seen"])
+
+    @rule(number=st.integers(0, 1), allow_expunge=st.booleans())
+    def sync(self, number: int, allow_expunge: bool) -> None:
+        self.sessions[number].sync(allow_expunge=allow_expunge)
+
+    @rule(number=st.integers(0, 1), name=NAMES)
+    def select(self, number: int, name: str) -> None:
+        with contextlib.suppress(MailError):
+            self.sessions[number].select(name)
+
+    @rule(lose_index=st.booleans())
+    def restart(self, lose_index: bool) -> None:
+        self.compare()
+        self.account.close()
+        for session in self.sessions:
+            session.account.close()
+        if lose_index:
+            for name in INDEX_FILES:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(account_root(self.root), name))
+        self.account = open_store(self.root).account(USER)
+        self.sessions = [Session(self.root), Session(self.root)]
+        self.compare()
+
+    @rule()
+    def compare(self) -> None:
+        assert picture(self.account) == picture(self.model)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "root"):
+            return
+        try:
+            self.compare()
+            for session in self.sessions:
+                session.sync(allow_expunge=True)
+                session.replay.check_equal(session.account.mailbox(session.mailbox.name))
+        finally:
+            for session in self.sessions:
+                session.account.close()
+            self.account.close()
+            shutil.rmtree(self.root)
+
+
+TestStores = Stores.TestCase
+TestStores.settings = settings(
+    max_examples=RUNS, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
+)
