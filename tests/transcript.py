@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,8 +74,8 @@ class Connection(Protocol):
     def send(self, data: bytes) -> None:
         """Send; how it is cut is the connection's choice."""
 
-    def receive(self) -> bytes:
-        """What has come; empty when nothing more will come by itself."""
+    def receive(self, *, patient: bool) -> bytes:
+        """What has come; empty when nothing more will come. `patient`: something is expected, wait for it."""
 
     def wait(self, seconds: float) -> None:
         """Let the server's clock pass."""
@@ -201,8 +202,8 @@ class _Running:
     buffer: bytes = b""
     tags: int = 0
 
-    def more(self) -> bool:
-        data = self.connection.receive()
+    def more(self, *, patient: bool = True) -> bool:
+        data = self.connection.receive(patient=patient)
         self.buffer += data
         return bool(data)
 
@@ -217,7 +218,7 @@ def run(transcript: Transcript, connections: Sequence[Connection]) -> None:
         except Mismatch as error:
             raise Mismatch(f"line {step.number}: {error}") from None
     for each in running:
-        each.more()
+        each.more(patient=False)
         if each.buffer and transcript.steps[-1].kind in ("C", "S", "S*"):
             raise Mismatch(f"left over at the end: {each.buffer!r}")
 
@@ -229,7 +230,7 @@ def _step(step: Step, running: _Running, bound: Bindings) -> Bindings:
         case "push":
             return _push(step, running, bound)
         case "C":
-            running.more()
+            running.more(patient=False)
             if running.buffer:
                 raise Mismatch(f"left over before it: {running.buffer!r}")
             running.connection.send(_substituted(step.text.parts[0], bound) + b"\r\n")
@@ -245,7 +246,7 @@ def _step(step: Step, running: _Running, bound: Bindings) -> Bindings:
         case "hangup":
             running.connection.hang_up()
         case "closed":
-            running.more()
+            running.more(patient=not running.connection.closed)
             if not running.connection.closed:
                 raise Mismatch("the connection is open")
     return bound
@@ -309,10 +310,17 @@ def _judge(step: Step, tagged: bytes, untagged: list[bytes], bound: Bindings) ->
 
 
 def _push(step: Step, running: _Running, bound: Bindings) -> Bindings:
-    while running.more():
-        pass
-    responses, running.buffer = split_responses(running.buffer)
-    return _match(step, responses, bound)
+    lines: list[bytes] = []
+    patient = bool(step.wanted)
+    while True:
+        more = running.more(patient=patient)
+        found, running.buffer = split_responses(running.buffer)
+        lines += found
+        if not more:
+            return _match(step, lines, bound)
+        with contextlib.suppress(Mismatch):
+            _match(step, lines, bound)
+            patient = False
 
 
 def _match(step: Step, lines: list[bytes], bound: Bindings) -> Bindings:

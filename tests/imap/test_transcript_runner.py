@@ -23,7 +23,7 @@ class Scripted:
         if self.answers:
             self.coming += self.answers.pop(0)
 
-    def receive(self) -> bytes:
+    def receive(self, *, patient: bool) -> bytes:
         data, self.coming = self.coming, b""
         return data
 

@@ -58,7 +58,7 @@ class FakeConnection:
         for piece in self._cut(data):
             self.client.send(piece)
 
-    def receive(self) -> bytes:
+    def receive(self, *, patient: bool) -> bytes:
         self.client.settle()
         return self.client.take()
 
