@@ -102,15 +102,15 @@ def dotlocks(mailbox_paths: Iterable[str], wait: float = WAIT) -> Iterator[None]
         yield
 
 
-def take_dotlock(path: str, wait: float = WAIT) -> int:
-    """Make the lock file; its inode, for `release_dotlock`. Raises as `dotlock`."""
+def take_dotlock(path: str, wait: float = WAIT) -> tuple[int, int]:
+    """Make the lock file; what tells it from another, for `release_dotlock`. Raises as `dotlock`."""
     host = socket.gethostname()
     temporary = f"{path}.{host}.{os.getpid()}.{secrets.token_hex(8)}"
     fd = safeio.open_new(temporary)
     try:
         try:
             safeio.write(fd, f"{os.getpid()}:{host}".encode())
-            inode = os.fstat(fd).st_ino
+            mine = _identity(os.fstat(fd))
         finally:
             os.close(fd)
         _wait_for(lambda: _try_link(temporary, path), wait, lambda: remove_if_stale(path))
@@ -118,13 +118,13 @@ def take_dotlock(path: str, wait: float = WAIT) -> int:
         with contextlib.suppress(FileNotFoundError):
             safeio.unlink(temporary)
     safeio.point("dotlock.taken")
-    return inode
+    return mine
 
 
-def release_dotlock(path: str, inode: int) -> None:
+def release_dotlock(path: str, mine: tuple[int, int]) -> None:
     """Remove the lock file if it still is the one that was made: others may have taken it for stale."""
     with contextlib.suppress(FileNotFoundError):
-        if os.lstat(path).st_ino == inode:
+        if _identity(os.lstat(path)) == mine:
             safeio.unlink(path)
 
 
@@ -143,7 +143,7 @@ def remove_if_stale(path: str) -> bool:
         safeio.rename(path, removed)
     except FileNotFoundError:
         return True
-    if os.lstat(removed).st_ino != status.st_ino:
+    if _identity(os.lstat(removed)) != _identity(status):
         # Somebody else removed the stale one and made this: give it back.
         with contextlib.suppress(FileExistsError):
             safeio.link(removed, path, or_copy=False)
@@ -171,6 +171,11 @@ def is_stale(path: str, status: os.stat_result) -> bool:
         protected = os.stat(path.removesuffix(".lock"))
         newest = max(newest, protected.st_mtime, protected.st_ctime)
     return time.time() - newest > STALE_AFTER
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    """What tells a lock file from the next one, which may get the same inode."""
+    return status.st_ino, status.st_mtime_ns
 
 
 def _open_lock_file(path: str) -> int:

@@ -120,7 +120,7 @@ def read_directory(path: str) -> DirectoryScan:
         again = time.time_ns()
         after = directory_mtime(path)
         if after == before:
-            # A change since `asked`, while the names were read, would have shown if the clock of the times had moved on.
+            # Judged from before the names were read: what changed meanwhile may have the same, coarse time.
             return DirectoryScan(names, before, is_racy(before, asked), stable=True)
         before, asked = after, again
     return DirectoryScan(names, before, racy=True, stable=False)

@@ -243,13 +243,15 @@ def test_a_list_that_changes_keeps_the_lock_alive(path, monkeypatch):
         pass
 
 
-def test_a_fresh_lock_made_between_look_and_removal_is_given_back(path, monkeypatch):
-    put(path, f"{dead_pid()}:{HOST}")
+@pytest.mark.parametrize("same_inode", [False, True])
+def test_a_fresh_lock_made_between_look_and_removal_is_given_back(path, monkeypatch, same_inode):
+    put(path, f"{dead_pid()}:{HOST}", age=1)
     real = lock.is_stale
 
     def slow(path, status):
         found = real(path, status)
-        os.rename(path, path + ".kept")
+        if not same_inode:
+            os.rename(path, path + ".kept")
         put(path, f"{os.getppid()}:{HOST}")
         return found
 
