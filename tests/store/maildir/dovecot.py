@@ -41,13 +41,14 @@ namespace inbox {{
   inbox = yes
   separator = /
 }}
+{further}
 """
 
 
 class Dovecot:
-    """`top` must be a directory that anybody may enter."""
+    """`top` must be a directory that anybody may enter; `further` is added to the configuration."""
 
-    def __init__(self, top: str) -> None:
+    def __init__(self, top: str, further: str = "") -> None:
         self.top = top
         self.root = os.path.join(top, "home/Maildir")
         owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
@@ -55,7 +56,7 @@ class Dovecot:
         for name in ("run", "home"):
             os.mkdir(os.path.join(top, name))
         with open(os.path.join(top, "conf"), "w") as file:
-            file.write(CONFIGURATION.format(top=top, user=self._uid, group=self._gid))
+            file.write(CONFIGURATION.format(top=top, user=self._uid, group=self._gid, further=further))
         os.chmod(top, 0o755)
         self.give()
 

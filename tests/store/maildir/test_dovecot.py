@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mailserver.store.interfaces import ANSWERED, FLAGGED, SEEN
-from mailserver.store.maildir import keywords, lock, safeio, scan, subscriptions, uidlist
+from mailserver.store.maildir import ballast, intent, keywords, lock, safeio, scan, subscriptions, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.keywords import Keywords
@@ -23,10 +23,10 @@ MESSAGE = b"From: a@example.test\nSubject: x\n\nhi\n"  # 36 octets on disk, 40 a
 
 
 @pytest.fixture
-def dovecot():
+def dovecot(request):
     top = tempfile.mkdtemp(prefix="mailserver-dovecot-")
     try:
-        yield Dovecot(top)
+        yield Dovecot(top, getattr(request, "param", ""))
     finally:
         shutil.rmtree(top)
 
@@ -261,3 +261,47 @@ def test_both_deliver_at_the_same_time(dovecot):
     known = read_list(path)
     assert not known.damaged
     assert (known.uid_validity, len(known.entries)) == (1_600_000_000, 48)
+
+
+@pytest.mark.parametrize("dovecot", ["mailbox_list_utf8 = yes"], indirect=True)
+def test_names_in_utf_8_on_disk(dovecot):
+    dovecot.run("mailbox", "create", "Entwürfe/A&B")
+    dovecot.run("mailbox", "subscribe", "Entwürfe/A&B")
+    layout = Layout(dovecot.root, utf8=True)
+    assert "Entwürfe/A&B" in layout.mailboxes()
+    assert subscriptions.read(dovecot.root, utf8=True) == {"Entwürfe/A&B"}
+    layout.create("日本語/é&", 1_600_000_001)
+    subscriptions.write(dovecot.root, {"INBOX", "日本語/é&"}, utf8=True)
+    assert "日本語/é&" in dovecot.run("mailbox", "list").splitlines()
+    assert sorted(dovecot.run("mailbox", "list", "-s").splitlines()) == ["INBOX", "日本語/é&"]
+    assert dovecot.status("日本語/é&")["uidvalidity"] == "1600000001"
+
+
+def test_files_of_ours_are_no_mailboxes_to_dovecot(dovecot):
+    Layout(dovecot.root).create("INBOX", 1_600_000_000)
+    with lock.AccountLock(dovecot.root):
+        intent.write(dovecot.root, intent.Intent("rename", {}))
+    assert ballast.ensure(dovecot.root)
+    os.mkdir(os.path.join(dovecot.root, "mailserver-new.0123"))
+    os.mkdir(os.path.join(dovecot.root, "mailserver-new.0123/cur"))
+    assert dovecot.run("mailbox", "list").splitlines() == ["INBOX"]
+
+
+def test_uids_and_validity_survive_a_rewrite_by_dovecot(dovecot):
+    """It rewrites the list when a message is expunged and others are there; the tail is then another file's."""
+    Layout(dovecot.root).create("INBOX", 1_600_000_000)
+    for uid in range(1, 41):
+        deliver(dovecot.root, uid)
+    known = read_list(dovecot.root)
+    dovecot.run("expunge", "mailbox", "INBOX", "uid", "1:35")
+    dovecot.run("save", data=MESSAGE)
+    assert [row[0] for row in dovecot.fetch("uid")] == ["36", "37", "38", "39", "40", "41"]
+    again = read_list(dovecot.root)
+    assert (again.uid_validity, again.guid, again.uid_next) == (known.uid_validity, known.guid, 42)
+    tail = uidlist.read_tail(os.path.join(dovecot.root, "dovecot-uidlist"), known.signature, 40)
+    if len(again.entries) == 41:
+        assert tail is not None
+        assert [uid for uid, _ in tail.entries] == [41]
+    else:
+        assert tail is None
+        assert sorted(again.entries.values()) == [36, 37, 38, 39, 40, 41]
