@@ -298,10 +298,5 @@ def test_uids_and_validity_survive_a_rewrite_by_dovecot(dovecot):
     assert [row[0] for row in dovecot.fetch("uid")] == ["36", "37", "38", "39", "40", "41"]
     again = read_list(dovecot.root)
     assert (again.uid_validity, again.guid, again.uid_next) == (known.uid_validity, known.guid, 42)
-    tail = uidlist.read_tail(os.path.join(dovecot.root, "dovecot-uidlist"), known.signature, 40)
-    if len(again.entries) == 41:
-        assert tail is not None
-        assert [uid for uid, _ in tail.entries] == [41]
-    else:
-        assert tail is None
-        assert sorted(again.entries.values()) == [36, 37, 38, 39, 40, 41]
+    assert list(again.entries.values()) == [36, 37, 38, 39, 40, 41]
+    assert uidlist.read_tail(os.path.join(dovecot.root, "dovecot-uidlist"), known.signature, 40) is None
