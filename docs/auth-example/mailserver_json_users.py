@@ -19,7 +19,8 @@ class JsonUsers:
         return User(name) if name in self.entries else None
 
     async def verify_password(self, user: User, password: Secret) -> bool:
-        return await self.hasher.verify(self.entries[user.name], password)
+        stored = self.entries.get(user.name)
+        return stored is not None and await self.hasher.verify(stored, password)
 
 
 def make_backend(argument: str, hasher: Hasher) -> JsonUsers:

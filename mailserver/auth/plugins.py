@@ -72,6 +72,11 @@ def find_backend(specification: str, hasher: Hasher) -> Any:
     return backend
 
 
+def known_backends() -> list[IAuthBackendMaker]:
+    """Every maker there is, by name."""
+    return sorted(_makers()[0], key=lambda maker: str(maker.name))
+
+
 def check(config: Config) -> list[Problem]:
     """Everything wrong with the back ends that the configuration names, users files included."""
     return [problem for entry in config.auth.backends for problem in _check_one(str(config.source), entry)]

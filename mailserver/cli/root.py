@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from mailserver.cli.auth import auth
 from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
 from mailserver.cli.domain import domain
@@ -16,5 +17,5 @@ def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 
 
-for _command in (user, domain, check, show, reload, demo):
+for _command in (user, domain, auth, check, show, reload, demo):
     main.add_command(_command)

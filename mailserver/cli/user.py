@@ -93,14 +93,14 @@ def _with_password(function: Callable[..., None]) -> Callable[..., None]:
     return scheme(generate(function))
 
 
-def _ask_password(*, generate: bool) -> str:
+def ask_password(*, generate: bool, confirm: bool = True) -> str:
     """From the terminal, twice and unseen; else the first line of standard input; never from the command line."""
     if generate:
         password = secrets.token_urlsafe(15)
         click.echo(f"password: {password}")
         return password
     if sys.stdin.isatty():
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm))
     # Octets and not text: what cannot be decoded is refused with a sentence instead of a traceback.
     line = sys.stdin.buffer.readline(schemes.MAX_PASSWORD + 3)
     try:
@@ -130,7 +130,7 @@ def add(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
     plain = accounts.name(name)
     if accounts.file.path.exists() and any(entry.name == plain for entry in accounts.file.entries()):
         raise EntryExists(plain)
-    accounts.file.add(plain, _hash(_ask_password(generate=generate), scheme))
+    accounts.file.add(plain, _hash(ask_password(generate=generate), scheme))
     click.echo(f"added {plain}")
 
 
@@ -141,7 +141,7 @@ def add(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
 def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
     """Set another password for NAME. It is asked for, or read from standard input."""
     plain = _existing(accounts, name).name
-    accounts.file.set_password(plain, _hash(_ask_password(generate=generate), scheme))
+    accounts.file.set_password(plain, _hash(ask_password(generate=generate), scheme))
     click.echo(f"changed the password of {plain}")
 
 

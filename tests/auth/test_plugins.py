@@ -143,29 +143,24 @@ def test_a_package_of_somebody_else(tmp_path: Path) -> None:
     # doveadm pw -s SSHA -p secret
     entries = {"anna@example.test": "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"}
     (tmp_path / "users.json").write_text(json.dumps(entries))
-    code = f"""
-from mailserver.auth import schemes
-from mailserver.auth.plugins import find_backend
-from mailserver.types import Secret
-from tests.fakes import run_now
-
-class Direct:
-    async def verify(self, stored, password):
-        return schemes.verify(stored, password.reveal())
-
-backend = find_backend("json:{tmp_path}/users.json", Direct())
-anna = backend.find_user("anna@example.test")
-print(anna.name, backend.find_user("ben@example.test"))
-print(*(run_now(backend.verify_password(anna, Secret(word))) for word in (b"secret", b"wrong")))
-"""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(ROOT)])}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.stdout.split() == ["anna@example.test", "None", "True", "False"], done.stderr
+
+    def mailserver(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mailserver.cli", *words],
+            env=environment,
+            cwd=tmp_path,
+            input="secret\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert "json:" in mailserver("auth", "list").stdout
+    tried = mailserver("auth", "conformance", f"json:{tmp_path}/users.json", "anna@example.test")
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+    assert tried.stdout.count("ok ") == 8
+    stranger = mailserver("auth", "conformance", f"json:{tmp_path}/users.json", "ben@example.test")
+    assert stranger.returncode == 1
+    assert "not found" in stranger.stdout

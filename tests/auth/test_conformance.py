@@ -1,0 +1,136 @@
+"""The contract tests find what they are for: each back end here breaks one promise."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from zope.interface import implementer
+
+from mailserver.auth.conformance import DirectHasher, Finding, examine
+from mailserver.auth.file import FileBackend
+from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable, User
+from mailserver.auth.memory import MemoryBackend
+from mailserver.errors import AuthUnavailable
+from mailserver.types import Secret
+from tests.fakes import run_now
+
+SSHA = "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"  # doveadm pw -s SSHA -p secret
+
+
+def faults(backend: Any, name: str = "anna@example.test", password: bytes = b"secret") -> list[Finding]:
+    async def collect() -> list[Finding]:
+        return [finding async for finding in examine(backend, name, Secret(password))]
+
+    found = run_now(collect())
+    assert len(found) == 8
+    return [finding for finding in found if finding.fault]
+
+
+@implementer(IAuthBackend, IHashedPasswords, IReloadable)
+class Good:
+    stored = SSHA
+
+    def find_user(self, name: str) -> User | None:
+        return User(name) if name == "anna@example.test" else None
+
+    async def verify_password(self, user: User, password: Secret) -> bool:
+        return user.name == "anna@example.test" and password.reveal() == b"secret"
+
+    def password_hash(self, user: User) -> str | None:
+        return self.stored
+
+    def typical_hash(self) -> str | None:
+        return "{SSHA}" + "A" * 32
+
+    def reload(self) -> None: ...
+
+
+def test_ours_keep_it(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(f"anna@example.test:{SSHA}\n")
+    assert faults(Good()) == []
+    assert faults(FileBackend(tmp_path / "users", DirectHasher())) == []
+    assert faults(MemoryBackend({"anna@example.test": "secret"})) == []
+
+
+def test_a_back_end_of_passwords_only_lists_nobody() -> None:
+    @implementer(IPasswordsOnly)
+    class Checker(Good):
+        def find_user(self, name: str) -> None:
+            return None
+
+    assert faults(Checker()) == []
+
+    @implementer(IPasswordsOnly)
+    class Listing(Good): ...
+
+    assert len(faults(Listing())) == 2
+
+
+def _other_name(self: Any, name: str) -> User | None:
+    return User("someone") if name == "anna@example.test" else None
+
+
+def _finds_all(self: Any, name: str) -> User:
+    return User(name)
+
+
+def _prefix(self: Any, name: str) -> User | None:
+    return User(name) if name.startswith("anna@example.test") else None
+
+
+def _down(self: Any, name: str) -> User | None:
+    raise AuthUnavailable
+
+
+async def _truthy(self: Any, user: User, password: Secret) -> Any:
+    return 1 if password.reveal() == b"secret" and user.name == "anna@example.test" else 0
+
+
+async def _always(self: Any, user: User, password: Secret) -> bool:
+    return True
+
+
+async def _empty(self: Any, user: User, password: Secret) -> bool:
+    return user.name == "anna@example.test" and password.reveal() in {b"secret", b""}
+
+
+async def _until_nul(self: Any, user: User, password: Secret) -> bool:
+    return user.name == "anna@example.test" and password.reveal().split(b"\0")[0] == b"secret"
+
+
+async def _decodes(self: Any, user: User, password: Secret) -> bool:
+    return user.name == "anna@example.test" and password.reveal().decode() == "secret"
+
+
+async def _any_user(self: Any, user: User, password: Secret) -> bool:
+    return password.reveal() == b"secret"
+
+
+@pytest.mark.parametrize(
+    ("method", "broken", "words"),
+    [
+        ("find_user", _other_name, "not the one asked for"),
+        ("find_user", _finds_all, "a user is found for"),
+        ("find_user", _prefix, "a user is found for"),
+        ("find_user", _down, "cannot answer now"),
+        ("verify_password", _truthy, "not True"),
+        ("verify_password", _always, "not False"),
+        ("verify_password", _empty, "0 octets"),
+        ("verify_password", _until_nul, "not False"),
+        ("verify_password", _decodes, "UnicodeDecodeError"),
+        ("verify_password", _any_user, "user that is gone"),
+        ("password_hash", lambda self, user: None, "no stored password"),
+        ("password_hash", lambda self, user: "{ROT13}x", "UnknownScheme"),
+        ("password_hash", lambda self, user: "{PLAIN}other", "does not fit"),
+        ("typical_hash", lambda self: SSHA, "dummy fits"),
+        ("typical_hash", lambda self: "x", "UnknownScheme"),
+        ("reload", lambda self, extra: None, "IReloadable"),
+        ("reload", lambda self: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_each_broken_promise_is_told(method: str, broken: Any, words: str) -> None:
+    backend = type("Broken", (Good,), {method: broken})()
+    found = faults(backend)
+    assert found
+    assert any(words in finding.fault for finding in found), found
+    assert "secret" not in "".join(finding.fault for finding in found)

@@ -1,0 +1,45 @@
+"""`mailserver auth`, in processes of its own: it runs the reactor."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(*words: str, password: str = "secret") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mailserver.cli", "auth", *words],
+        input=f"{password}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_list_names_ours() -> None:
+    lines = run("list").stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["file", "memory", "strcred"]
+
+
+def test_conformance_of_ours(tmp_path: Path) -> None:
+    # doveadm pw -s SSHA -p secret
+    (tmp_path / "users").write_text("Anna@example.test:{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU\n")
+    done = run("conformance", f"file:{tmp_path}/users", "anna@example.test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 8
+    (tmp_path / "passwords").write_text("anna:secret\n")
+    assert run("conformance", f"strcred:file:{tmp_path}/passwords", "anna").returncode == 0
+
+
+def test_a_wrong_password_is_a_fault_and_is_not_printed(tmp_path: Path) -> None:
+    done = run("conformance", "memory:anna=secret", "anna", password="hunter2")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_what_is_not_there() -> None:
+    done = run("conformance", "fiel:/x", "anna")
+    assert done.returncode == 1
+    assert "known: file" in done.stderr
+    assert run("conformance", "memory:anna=secret", "a b").returncode == 1
