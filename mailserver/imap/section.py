@@ -7,8 +7,8 @@ whole. Only part numbers need the message's structure, and only they read the me
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Hashable, Iterable
+from functools import cached_property, lru_cache
 from typing import Final
 
 from attrs import frozen
@@ -23,6 +23,9 @@ from mailserver.store.interfaces import MessageFile
 MAX_NUMBERS: Final = 100
 MAX_FIELDS: Final = 1000
 PIECE: Final = 64 * 1024
+LARGE: Final = 256 * 1024
+FEW_PARTS: Final = 100
+"""Structures of messages of at least LARGE octets are remembered, unless they have more parts than that."""
 
 _SPECIFIER: Final = re.compile(
     r"((?:[1-9][0-9]{0,9}(?:\.(?=.)|$))*)(HEADER|HEADER\.FIELDS|HEADER\.FIELDS\.NOT|MIME|TEXT|)$"
@@ -98,11 +101,22 @@ def _read_partial(reader: Reader) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-class OpenMessage:
-    """A message file, of which only as much is read as sections need."""
+@lru_cache(maxsize=64)
+def _known_structure(key: Hashable) -> list[Part]:  # noqa: ARG001 - the key is what the cache is about
+    """Room for one structure. Messages never change, so neither does what is put here."""
+    return []
 
-    def __init__(self, file: MessageFile) -> None:
+
+class OpenMessage:
+    """A message file, of which only as much is read as sections need.
+
+    `key` stands for this message and no other one: clients fetch a large part piece by piece, and the structure of a
+    large message is not worked out anew for each.
+    """
+
+    def __init__(self, file: MessageFile, key: Hashable) -> None:
         self._file = file
+        self._key = key
 
     @cached_property
     def header(self) -> bytes:
@@ -128,7 +142,15 @@ class OpenMessage:
     @cached_property
     def root(self) -> Part:
         """Its structure."""
-        return parse_structure(self.whole)
+        if self._file.size < LARGE:
+            return parse_structure(self.whole)
+        known = _known_structure((self._key, self._file.size))
+        if known:
+            return known[0]
+        root = parse_structure(self.whole)
+        if _few_parts(root):
+            known.append(root)
+        return root
 
     def resolve(self, section: Section) -> bytes | Range | None:
         """The section's octets, or where they are in the file; None if there is no such part."""
@@ -165,7 +187,7 @@ class OpenMessage:
             return message.start, message.body
         if text == "TEXT":
             return message.body, message.end
-        return select_fields(self.whole[message.start : message.body], section)
+        return select_fields(self.read((message.start, message.body)), section)
 
     def read(self, found: Range) -> bytes:
         """Those octets. Raises: StoreUnavailable if the file has become shorter."""
@@ -174,6 +196,15 @@ class OpenMessage:
         if len(data) != high - low:
             raise StoreUnavailable("a message file has changed while it was read")
         return data
+
+
+def _few_parts(root: Part) -> bool:
+    todo = [root]
+    for part in todo:
+        todo += part.children
+        if len(todo) > FEW_PARTS:
+            return False
+    return True
 
 
 def select_fields(header: bytes, section: Section) -> bytes:

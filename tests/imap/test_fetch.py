@@ -542,3 +542,27 @@ def test_any_items_get_one_answer(items: bytes) -> None:
     answer = client.ask(b"t FETCH 1 %b\r\nu NOOP\r\n" % items)
     assert len(re.findall(rb"(?m)^t (?:OK|NO|BAD) ", answer)) == 1
     assert answer.count(b"u OK NOOP completed\r\n") == 1
+
+
+def test_the_structure_of_a_large_message_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that fetches an attachment in pieces must not cost a whole reading for each."""
+    attachment = b"QUJDRA==\r\n" * 60_000
+    message = (
+        crlf(b"Content-Type: multipart/mixed; boundary=a\n\n--a\n\ntext\n--a\nX: y\n\n") + attachment + b"--a--\r\n"
+    )
+    client = opened(message, message.replace(b"text", b"txt"))
+    first = section(client, b"[2]<0.1000>")
+    sizes: list[int] = []
+    read = MemoryMessage.read
+
+    def recorded(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
+        data = read(self, offset, count)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(MemoryMessage, "read", recorded)
+    assert first + section(client, b"[2]<1000.599998>") == attachment[:-2]
+    assert section(client, b"[2.MIME]") == b"X: y\r\n\r\n"
+    assert sum(sizes) == len(attachment) - 2 - 1000 + 8
+    other = ask(client, b"FETCH 2 BODY.PEEK[2]<0.10>")
+    assert other == b"* 2 FETCH (BODY[2]<0> {10}\r\nQUJDRA==\r\n)\r\n"

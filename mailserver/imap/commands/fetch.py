@@ -400,7 +400,7 @@ class _Answer:
         """From the index or from files, about CHUNK octets a hop."""
         live, channel = self._selected.live, self._session.channel
         self._note(rows)
-        work = _Work(self._plan, rows, self._flags(rows), self._seen)
+        work = _Work(self._session.user, self._plan, rows, self._flags(rows), self._seen)
         start = 0
         while start < len(rows.uids):
             ready = await live.run(partial(work.run, start))
@@ -440,7 +440,8 @@ class _Answer:
 class _Work:
     """The part that runs in the account's thread. It touches nothing that the reactor's thread changes."""
 
-    def __init__(self, plan: Plan, rows: _Rows, flags: Sequence[bytes], seen: frozenset[int]) -> None:
+    def __init__(self, owner: str, plan: Plan, rows: _Rows, flags: Sequence[bytes], seen: frozenset[int]) -> None:
+        self._owner = owner
         self._plan = plan
         self._rows = rows
         self._flags = flags
@@ -498,7 +499,8 @@ class _Work:
         file = mailbox.open_message(UID(self._rows.uids[at]))
         kept_open = False
         try:
-            answer = self._from_file(file, at, known, incomplete=incomplete)
+            message = OpenMessage(file, (self._owner, mailbox.id, self._rows.uids[at]))
+            answer = self._from_file(file, message, at, known, incomplete=incomplete)
             kept_open = isinstance(answer, _Large)
             return answer
         finally:
@@ -506,9 +508,8 @@ class _Work:
                 file.close()
 
     def _from_file(
-        self, file: MessageFile, at: int, known: tuple[Row, Summary] | None, *, incomplete: bool
+        self, file: MessageFile, message: OpenMessage, at: int, known: tuple[Row, Summary] | None, *, incomplete: bool
     ) -> bytes | _Large:  # fmt: skip
-        message = OpenMessage(file)
         texts: list[bytes | Range] = []
         for number, item in enumerate(self._plan.items):
             if number:

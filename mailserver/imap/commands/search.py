@@ -305,7 +305,7 @@ async def search(session: Session, command: Command) -> str | None:
         positions = await _from_store(session, positions, And(tuple(rest)))
     numbers = [view.uids[at] for at in positions] if command.uid else [at + 1 for at in positions]
     if options is None:
-        session.write(b"* SEARCH%b\r\n" % b"".join([b" %d" % number for number in numbers]))
+        session.write(b"* SEARCH%b\r\n" % (b" %d" * len(numbers) % tuple(numbers)))
     else:
         session.write(_extended(command, options, numbers))
     return None
