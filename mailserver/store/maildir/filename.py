@@ -110,10 +110,11 @@ def other_letters(letters: str) -> str:
 def new_base(host: str | None = None, *, size: int | None = None, virtual_size: int | None = None) -> str:
     """A base that no other process, thread or call makes, with `,S=` and `,W=` when they are known.
 
+    Sorted as text, bases of one process stand in the order they were made.
     The pid is read at each call, for a process may fork; the random part covers a clock that was set back.
     """
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    unique = f"M{nanoseconds // 1000}P{os.getpid()}Q{next(_counter)}R{secrets.token_hex(4)}"
+    unique = f"M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{secrets.token_hex(4)}"
     return sized(f"{seconds}.{unique}.{escaped_host(host or socket.gethostname())}", size, virtual_size)
 
 

@@ -76,6 +76,15 @@ def test_a_host_cannot_end_the_name():
     assert "\n" not in base
 
 
+def test_bases_sort_in_the_order_they_were_made(monkeypatch):
+    times = iter(
+        [1_700_000_000_000_009_000, 1_700_000_000_000_010_000, 1_700_000_000_999_999_000, 1_700_000_001_000_000_000]
+    )
+    monkeypatch.setattr("time.time_ns", lambda: next(times))
+    made = [new_base("h") for _ in range(4)]
+    assert sorted(made) == made
+
+
 def test_bases_are_unique_over_threads_and_forks():
     made: list[str] = []
 
