@@ -122,6 +122,8 @@ class Stored:
     """RFC 7162 MODIFIED: left alone, as they changed after `unchanged_since`."""
     gone: Sequence[UID]
     """No longer there."""
+    before: ModSeq | None = None
+    """The mailbox's highest modseq when the operation began, under the lock: whatever is later is its own doing."""
 
 
 @frozen

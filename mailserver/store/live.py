@@ -22,6 +22,7 @@ from mailserver.store.interfaces import (
     Mailbox,
     NewMessage,
     Store,
+    Stored,
     StoreRunner,
 )
 from mailserver.store.view import View
@@ -92,8 +93,13 @@ class LiveMailbox:
             self.poked()
             raise
         self._apply(others)
-        self.columns.begin_own()
+        alone = not isinstance(result, Stored) or result.before is None or result.before <= others.upto
+        if alone:
+            self.columns.begin_own()
         self._apply(own)
+        if not alone:
+            # Another process came between the two: what is whose is not known, and told twice rather than not at all.
+            self.columns.begin_own()
         self.account.tell_others(self.id)
         return result
 

@@ -198,6 +198,7 @@ class MemoryMailbox:
     ) -> Stored:
         """Change flags. Raises: LimitReached for a 27th keyword."""
         self._check()
+        before = self._modseq
         present = self._present(uids)
         gone = sorted(set(uids) - set(present))
         modified = [
@@ -218,7 +219,7 @@ class MemoryMailbox:
                 if new != message.flags:
                     self._messages[uid] = evolve(message, flags=new, modseq=modseq)
                     self._modseq = modseq
-        return Stored(modified, gone)
+        return Stored(modified, gone, before)
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove them; the UIDs removed, rising."""

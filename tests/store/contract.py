@@ -553,6 +553,18 @@ class StoreContract:
         assert list(stored.gone) == []
         assert flags(inbox) == {three[0]: {"\\Seen"}, three[1]: {"\\Flagged"}, three[2]: {"\\Seen"}}
 
+    def test_store_tells_what_was_before_it(self, store, account, inbox, three):
+        """So that a session knows which changes are not its own."""
+        modseq = inbox.load().modseq
+        assert inbox.store_flags(three, ADD, ["\\Seen"]).before == modseq
+        modseq = inbox.load().modseq
+        other = store.account(USER)
+        other.mailbox("INBOX").store_flags(three[:1], ADD, ["\\Flagged"])
+        other.close()
+        before = inbox.store_flags(three, ADD, ["work"]).before
+        assert before is not None
+        assert modseq < before < inbox.load().modseq
+
     def test_store_flags_of_nothing(self, inbox, three):
         before = inbox.load()
         stored = inbox.store_flags([], ADD, ["\\Seen"])

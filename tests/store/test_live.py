@@ -299,6 +299,21 @@ def test_a_silent_change_does_not_hide_what_another_process_did(world, memory, l
     replay.check_equal(memory.mailbox("INBOX"))
 
 
+def test_a_silent_change_does_not_hide_what_came_between_reading_and_changing(world, memory, live):
+    replay = Replay(live.open_view(1, lambda: None))
+
+    def overtaken(mailbox: MemoryMailbox) -> object:
+        memory.mailbox("INBOX").store_flags(
+            [1], FlagChange.ADD, ["\\Flagged"]
+        )  # another process, before we have the lock
+        return mailbox.store_flags([1, 2], FlagChange.ADD, ["\\Seen"])
+
+    world.do(live.change(overtaken))
+    replay.stored_silently([1, 2], "\\Seen")
+    replay.sync(allow_expunge=True)
+    replay.check_equal(memory.mailbox("INBOX"))
+
+
 def test_a_failed_change_pokes_as_part_of_it_may_be_done(world, live):
     count, poke = pokes()
     live.open_view(1, poke)
