@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from attrs import Factory, field, frozen
 
 from mailserver.auth.interfaces import Authenticator
-from mailserver.channel import Channel, Wake
+from mailserver.channel import Channel
 from mailserver.config.model import Imap, Limits, Mail
 from mailserver.errors import (
     AuthFailed,
@@ -32,22 +32,13 @@ from mailserver.errors import (
     ConnectionLost,
     MailboxChanged,
     MailError,
-    TooBig,
     UnknownCommand,
     WrongState,
 )
 from mailserver.imap import updates
-from mailserver.imap.command import Command, CommandSpec, State, Table
-from mailserver.imap.wire.framer import (
-    NEED_DATA,
-    Event,
-    Framer,
-    FramingLost,
-    Line,
-    LineRefused,
-    LiteralAnnounced,
-    LiteralData,
-)
+from mailserver.imap.command import Command, State, Table
+from mailserver.imap.input import Input, TimedOut
+from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
 from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import SequenceSet
@@ -63,16 +54,8 @@ _HEAD = re.compile(rb"([!#$&',-\[\]^-z|}~]+) ((?:[Uu][Ii][Dd] )?[A-Za-z0-9][A-Za
 _TAG = re.compile(rb"([!#$&',-\[\]^-z|}~]{1,64})(?: |\Z)")
 _HTTP = re.compile(rb"(?:GET|POST|HEAD|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) \S+ HTTP/[0-9]", re.ASCII)
 
-LINE_BEFORE_LOGIN = 8192
-LITERALS_BEFORE_LOGIN = 4096
-SWALLOW_BEFORE_LOGIN = 64 * 1024
-SWALLOW_AFTER_LOGIN = 1024 * 1024
 ERRORS_BEFORE_LOGIN = 5
 ERRORS_AFTER_LOGIN = 10
-PROGRESS = 16 * 1024
-"""Octets of a message that must come within each transfer time-out: who drips slower is cut."""
-LITERAL_MINUS = 4096
-"""Largest non-synchronizing literal under LITERAL- (RFC 7888 5)."""
 
 
 def _command_table() -> Table:
@@ -108,10 +91,6 @@ class Selected:
     read_only: bool
 
 
-class TimedOut(Exception):
-    """The client was silent for too long."""
-
-
 class Session:
     """The session of one connection; `run()` is its whole life."""
 
@@ -122,14 +101,10 @@ class Session:
         self.user = ""
         self.selected: Selected | None = None
         self.logged_out = False
-        self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
-        self._login_deadline = channel.now() + services.limits.login_time
+        self.input = Input(channel, services.config, services.limits)
         self._errors = 0
         self._first = True
-        self._announced: LiteralAnnounced | None = None
         self._afterwards: Callable[[], Awaitable[None]] | None = None
-        self._command_deadline = 0.0
-        self._progress = 0
 
     # --- What commands use
 
@@ -199,19 +174,13 @@ class Session:
         """The client has logged in: bounds grow, the account is given back at the end."""
         self.account = account
         self.user = user
-        self._framer.max_line = self.services.config.max_line
-        self._framer.swallow_limit = SWALLOW_AFTER_LOGIN
+        self.input.log_in()
 
     def forget(self) -> None:
         """TLS has started: nothing from before counts (RFC 3501 6.2.1)."""
-        self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
+        self.input.forget()
         self._errors = 0
         self._first = True
-
-    @property
-    def pipelined(self) -> bool:
-        """Has the client sent bytes behind the command that runs?"""
-        return self._framer.buffered
 
     def then(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do that once the command that runs has been answered OK."""
@@ -234,128 +203,6 @@ class Session:
         if not self.logged_out:
             self.untagged(b"BYE " + text.encode("ascii"))
             self.logged_out = True
-
-    # --- Input inside a command
-
-    @property
-    def announced(self) -> LiteralAnnounced | None:
-        """The literal that waits for a streaming command's decision."""
-        return self._announced
-
-    def accept_literal(self) -> None:
-        """Take the announced literal; ask for it if the client waits. Then read it with `literal_piece`."""
-        self._begin_transfer()
-        self._accept()
-
-    def _accept(self) -> None:
-        announced, self._announced = self._announced, None
-        assert announced is not None
-        self._framer.accept_literal()
-        if not announced.non_sync:
-            self.channel.write(b"+ OK\r\n")
-
-    async def literal_piece(self) -> bytes | None:
-        """The next octets of the accepted literal, None at its end."""
-        event = await self._event_in_command()
-        if not isinstance(event, LiteralData):
-            return None
-        self._progress += len(event.data)
-        if self._progress >= PROGRESS:
-            self._begin_transfer()
-        return event.data
-
-    async def next_text(self) -> bytes:
-        """The line that follows a streamed literal. `announced` tells if it ends in another one."""
-        event = await self._event_in_command()
-        if isinstance(event, LineRefused):
-            raise BadSyntax(event.reason)
-        assert isinstance(event, Line | LiteralAnnounced)
-        self._announced = event if isinstance(event, LiteralAnnounced) else None
-        return event.data
-
-    async def read_continuation(self, prompt: bytes) -> bytes:
-        """Write `+ prompt` and read the client's line. Raises: BadSyntax."""
-        self.channel.write(b"+ %b\r\n" % prompt)
-        return self._continuation(await self._line_event())
-
-    async def read_idle(self, timeout: float) -> bytes | Wake:
-        """The client's next line, or why there is none yet: poked, or `timeout` seconds passed. Raises: BadSyntax."""
-        event = await self._event(self.channel.now() + timeout, pokes=True)
-        return event if isinstance(event, Wake) else self._continuation(event)
-
-    def _continuation(self, event: Event) -> bytes:
-        if isinstance(event, Line):
-            return event.data
-        raise BadSyntax(event.reason if isinstance(event, LineRefused) else "expected a line, not a literal")
-
-    async def _event(self, deadline: float, *, pokes: bool = False) -> Event | Wake:
-        while True:
-            event = self._framer.next_event()
-            if event is not NEED_DATA:
-                return event
-            data = await self.channel.read(max(0.0, deadline - self.channel.now()), pokes=pokes)
-            if isinstance(data, Wake):
-                return data
-            self._framer.receive_data(data)
-
-    def _begin_transfer(self) -> None:
-        self._progress = 0
-        deadline = self.channel.now() + self.services.limits.transfer_timeout
-        self._command_deadline = deadline if self.account else min(deadline, self._login_deadline)
-
-    async def _event_in_command(self) -> Event:
-        event = await self._event(self._command_deadline)
-        if isinstance(event, Wake):
-            raise TimedOut
-        return event
-
-    async def _line_event(self) -> Event:
-        """The first event of a line: long patience before its first octet, short from then on."""
-        framer, channel, limits = self._framer, self.channel, self.services.limits
-        now = channel.now()
-        deadline = now + self.services.config.timeout if self.account else self._login_deadline
-        begun = False
-        while True:
-            event = framer.next_event()
-            if event is not NEED_DATA:
-                return event
-            if not begun and framer.within_command:
-                begun = True
-                deadline = min(deadline, channel.now() + limits.transfer_timeout)
-            data = await channel.read(max(0.0, deadline - channel.now()))
-            if isinstance(data, Wake):
-                raise TimedOut
-            framer.receive_data(data)
-
-    async def _read_parts(self, spec: CommandSpec, event: Line | LiteralAnnounced) -> list[bytes]:
-        """The whole command, but for a literal that it streams itself. Raises: BadSyntax, TooBig."""
-        parts: list[bytes] = []
-        self._begin_transfer()
-        budget = spec.max_literal if self.account else min(spec.max_literal, LITERALS_BEFORE_LOGIN)
-        while True:
-            parts.append(event.data)
-            if isinstance(event, Line):
-                return parts
-            self._announced = event
-            if event.literal8:
-                raise BadSyntax("binary literals are not supported")
-            if event.non_sync and event.size > LITERAL_MINUS and self.services.config.literal == "minus":
-                raise BadSyntax("a non-synchronizing literal of that size needs LITERAL+")  # RFC 7888 5
-            if spec.streams is not None and spec.streams(parts):
-                return parts
-            if event.size > budget:
-                raise TooBig("the literal is too large for this command")
-            budget -= event.size
-            self._accept()
-            pieces = []
-            while isinstance(piece := await self._event_in_command(), LiteralData):
-                pieces.append(piece.data)
-            parts.append(b"".join(pieces))
-            following = await self._event_in_command()
-            if isinstance(following, LineRefused):
-                raise BadSyntax(following.reason)
-            assert isinstance(following, Line | LiteralAnnounced)
-            event = following
 
     # --- The session's life
 
@@ -380,7 +227,7 @@ class Session:
             self.channel.close()
 
     async def _serve(self) -> None:
-        event = await self._line_event()
+        event = await self.input.first_event()
         first, self._first = self._first, False
         if isinstance(event, LineRefused):
             if first and _HTTP.match(event.head):
@@ -388,16 +235,14 @@ class Session:
                 return
             self._answer_error(_tag(event.head), BadSyntax(event.reason))
         else:
-            assert isinstance(event, Line | LiteralAnnounced)
             if first and _HTTP.match(event.data):
                 self._http()
                 return
             await self._command(event)
-        self._announced = None
         if self._errors >= (ERRORS_AFTER_LOGIN if self.account else ERRORS_BEFORE_LOGIN):
             self.channel.log("too_many_errors", user=self.user)
             self.bye("too many errors")
-        self._framer.abandon_command()
+        self.input.end_command()
         await self.channel.drain()
 
     def _http(self) -> None:
@@ -430,7 +275,7 @@ class Session:
                 raise WrongState(_wrong_state(self.state))
             if spec.precondition is not None:
                 spec.precondition(self)
-            parts = await self._read_parts(spec, event)
+            parts = await self.input.read_parts(spec, event)
             command = Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start))
             text = await spec.run(self, command)
             if self.selected is not None:

@@ -342,7 +342,7 @@ def test_append_needs_no_memory_for_what_is_refused() -> None:
     client.take()
     for _ in range(900):
         client.send(b"x" * 1000)
-        assert len(client.session._framer._buffer) == 0
+        assert len(client.session.input._framer._buffer) == 0
     assert client.ask(b"\r\nb NOOP\r\n") == b"b OK NOOP completed\r\n"
 
 

@@ -43,7 +43,7 @@ async def append(session: Session, command: Command) -> str:
         date = reader.read_date_time()
         reader.read_sp()
     reader.read_end()
-    announced = session.announced
+    announced = session.input.announced
     if announced is None:
         raise BadSyntax("expected the message as a literal")
     if announced.size > session.services.mail.max_message_size:
@@ -76,10 +76,10 @@ def _begin(account: LiveAccount, target: str) -> Staged:
 
 async def _receive(session: Session, account: LiveAccount, staged: Staged) -> None:
     """The literal into the file, and the end of the command behind it."""
-    session.accept_literal()
+    session.input.accept_literal()
     pieces: list[bytes] = []
     size = 0
-    while (piece := await session.literal_piece()) is not None:
+    while (piece := await session.input.literal_piece()) is not None:
         if b"\0" in piece:
             raise BadSyntax("a literal may not contain NUL")  # RFC 3501 9: CHAR8
         pieces.append(piece)
@@ -89,7 +89,7 @@ async def _receive(session: Session, account: LiveAccount, staged: Staged) -> No
             pieces, size = [], 0
     if pieces:
         await _write(account, staged, pieces)
-    if await session.next_text() or session.announced is not None:
+    if await session.input.next_text() or session.input.announced is not None:
         raise BadSyntax("expected the end of the command")
 
 

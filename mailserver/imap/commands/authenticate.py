@@ -31,7 +31,7 @@ def tls_offered(session: Session) -> None:
 async def starttls(session: Session, command: Command) -> str:
     """RFC 3501 6.2.1. Bytes behind the command could be run as if they came inside TLS: the connection ends."""
     command.reader.read_end()
-    if session.pipelined:
+    if session.input.buffered:
         session.channel.log("starttls_injection")
         session.bye("bytes were sent behind STARTTLS")
         raise BadSyntax("nothing may be sent behind STARTTLS before TLS is on")
@@ -77,7 +77,7 @@ async def authenticate(session: Session, command: Command) -> str:
     mechanism = make_mechanism()
     step = mechanism.step(response)
     while isinstance(step, Challenge):
-        line = await session.read_continuation(binascii.b2a_base64(step.data, newline=False))
+        line = await session.input.read_continuation(binascii.b2a_base64(step.data, newline=False))
         if line == b"*":
             raise BadSyntax("cancelled")
         step = mechanism.step(_decode(line))

@@ -6,7 +6,8 @@ from mailserver.channel import Wake
 from mailserver.errors import BadSyntax
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
-from mailserver.imap.session import Session, TimedOut
+from mailserver.imap.input import TimedOut
+from mailserver.imap.session import Session
 
 MINIMUM = 1860.0
 """Seconds before an IDLE may be ended: clients renew theirs every 29 minutes (RFC 2177 3)."""
@@ -23,7 +24,7 @@ async def idle(session: Session, command: Command) -> None:
         # Told before waiting: what changed before the command began would otherwise wait for the next poke.
         if session.selected is not None:
             await updates.tell(session, allow_expunge=True)
-        line = await session.read_idle(min(notice, end) - channel.now())
+        line = await session.input.read_idle(min(notice, end) - channel.now())
         if line is Wake.TIMEOUT:
             if channel.now() >= end:
                 raise TimedOut

@@ -1,0 +1,203 @@
+"""What the client sends, as commands take it: lines, literals, continuations, each with its limits and deadlines.
+
+A command is read whole before it runs, but for a literal that its row streams: that one stays announced, and `run`
+accepts it, piece by piece, or leaves it. Deadlines: long before a line's first octet (log-in time, autologout), short
+from then on; a streamed literal has to make progress, so that a client which drips is cut (`TimedOut`).
+"""
+
+from __future__ import annotations
+
+from mailserver.channel import Channel, Wake
+from mailserver.config.model import Imap, Limits
+from mailserver.errors import BadSyntax, TooBig
+from mailserver.imap.command import CommandSpec
+from mailserver.imap.wire.framer import (
+    NEED_DATA,
+    Event,
+    Framer,
+    Line,
+    LineRefused,
+    LiteralAnnounced,
+    LiteralData,
+)
+
+LINE_BEFORE_LOGIN = 8192
+LITERALS_BEFORE_LOGIN = 4096
+SWALLOW_BEFORE_LOGIN = 64 * 1024
+SWALLOW_AFTER_LOGIN = 1024 * 1024
+PROGRESS = 16 * 1024
+"""Octets of a streamed literal that must come within each transfer time-out."""
+LITERAL_MINUS = 4096
+"""Largest non-synchronizing literal under LITERAL- (RFC 7888 5)."""
+
+
+class TimedOut(Exception):
+    """The client was silent for too long, or drips."""
+
+
+class Input:
+    """The input of one session."""
+
+    def __init__(self, channel: Channel, config: Imap, limits: Limits) -> None:
+        self._channel = channel
+        self._config = config
+        self._limits = limits
+        self._login_deadline: float | None = channel.now() + limits.login_time
+        self._command_deadline = 0.0
+        self._progress = 0
+        self._announced: LiteralAnnounced | None = None
+        self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
+
+    def log_in(self) -> None:
+        """Larger bounds, longer deadlines."""
+        self._login_deadline = None
+        self._framer.max_line = self._config.max_line
+        self._framer.swallow_limit = SWALLOW_AFTER_LOGIN
+
+    def forget(self) -> None:
+        """TLS has started: no octet from before counts."""
+        self._framer = Framer(LINE_BEFORE_LOGIN, SWALLOW_BEFORE_LOGIN)
+
+    @property
+    def buffered(self) -> bool:
+        """Has the client sent octets behind the command that runs?"""
+        return self._framer.buffered
+
+    @property
+    def announced(self) -> LiteralAnnounced | None:
+        """The literal that waits for a streaming command's decision."""
+        return self._announced
+
+    def end_command(self) -> None:
+        """The command is answered: what is left of it is discarded. Raises: FramingLost."""
+        self._announced = None
+        self._framer.abandon_command()
+
+    # --- Whole commands
+
+    async def first_event(self) -> Line | LiteralAnnounced | LineRefused:
+        """The first line of a command, or of its answer to a challenge. Raises: TimedOut, FramingLost."""
+        framer, channel = self._framer, self._channel
+        deadline = self._login_deadline
+        if deadline is None:
+            deadline = channel.now() + self._config.timeout
+        begun = False
+        while True:
+            event = framer.next_event()
+            if event is not NEED_DATA:
+                assert isinstance(event, Line | LiteralAnnounced | LineRefused)
+                return event
+            if not begun and framer.within_command:
+                begun = True
+                deadline = min(deadline, channel.now() + self._limits.transfer_timeout)
+            data = await channel.read(max(0.0, deadline - channel.now()))
+            if isinstance(data, Wake):
+                raise TimedOut
+            framer.receive_data(data)
+
+    async def read_parts(self, spec: CommandSpec, event: Line | LiteralAnnounced) -> list[bytes]:
+        """The whole command, but for a literal that it streams itself. Raises: BadSyntax, TooBig, TimedOut."""
+        parts = [event.data]
+        if isinstance(event, Line):
+            return parts
+        self._begin_transfer()
+        budget = spec.max_literal
+        if self._login_deadline is not None:
+            budget = min(budget, LITERALS_BEFORE_LOGIN)
+        while isinstance(event, LiteralAnnounced):
+            self._announced = event
+            if event.literal8:
+                raise BadSyntax("binary literals are not supported")
+            if event.non_sync and event.size > LITERAL_MINUS and self._config.literal == "minus":
+                raise BadSyntax("a non-synchronizing literal of that size needs LITERAL+")  # RFC 7888 5
+            if spec.streams is not None and spec.streams(parts):
+                return parts
+            if event.size > budget:
+                raise TooBig("the literal is too large for this command")
+            budget -= event.size
+            self._accept()
+            pieces = []
+            while isinstance(piece := await self._event_in_command(), LiteralData):
+                pieces.append(piece.data)
+            event = await self._line_in_command()
+            parts += (b"".join(pieces), event.data)
+        return parts
+
+    # --- Streamed literals
+
+    def accept_literal(self) -> None:
+        """Take the announced literal; ask for it if the client waits. Then read it with `literal_piece`."""
+        self._begin_transfer()
+        self._accept()
+
+    async def literal_piece(self) -> bytes | None:
+        """The next octets of the accepted literal, None at its end. Raises: TimedOut."""
+        event = await self._event_in_command()
+        if not isinstance(event, LiteralData):
+            return None
+        self._progress += len(event.data)
+        if self._progress >= PROGRESS:
+            self._begin_transfer()
+        return event.data
+
+    async def next_text(self) -> bytes:
+        """The line that follows a streamed literal; `announced` tells if it ends in another one. Raises: BadSyntax."""
+        self._begin_transfer()
+        event = await self._line_in_command()
+        self._announced = event if isinstance(event, LiteralAnnounced) else None
+        return event.data
+
+    # --- Lines that are no commands
+
+    async def read_continuation(self, prompt: bytes) -> bytes:
+        """Write `+ prompt` and read the client's line. Raises: BadSyntax, TimedOut."""
+        self._channel.write(b"+ %b\r\n" % prompt)
+        return _continuation(await self.first_event())
+
+    async def read_idle(self, timeout: float) -> bytes | Wake:
+        """The client's next line, or why there is none yet: poked, or `timeout` seconds passed. Raises: BadSyntax."""
+        event = await self._event(self._channel.now() + timeout, pokes=True)
+        return event if isinstance(event, Wake) else _continuation(event)
+
+    # --- Events
+
+    def _accept(self) -> None:
+        announced, self._announced = self._announced, None
+        assert announced is not None
+        self._framer.accept_literal()
+        if not announced.non_sync:
+            self._channel.write(b"+ OK\r\n")
+
+    def _begin_transfer(self) -> None:
+        self._progress = 0
+        deadline = self._channel.now() + self._limits.transfer_timeout
+        self._command_deadline = deadline if self._login_deadline is None else min(deadline, self._login_deadline)
+
+    async def _event(self, deadline: float, *, pokes: bool = False) -> Event | Wake:
+        while True:
+            event = self._framer.next_event()
+            if event is not NEED_DATA:
+                return event
+            data = await self._channel.read(max(0.0, deadline - self._channel.now()), pokes=pokes)
+            if isinstance(data, Wake):
+                return data
+            self._framer.receive_data(data)
+
+    async def _event_in_command(self) -> Event:
+        event = await self._event(self._command_deadline)
+        if isinstance(event, Wake):
+            raise TimedOut
+        return event
+
+    async def _line_in_command(self) -> Line | LiteralAnnounced:
+        event = await self._event_in_command()
+        if isinstance(event, LineRefused):
+            raise BadSyntax(event.reason)
+        assert isinstance(event, Line | LiteralAnnounced)
+        return event
+
+
+def _continuation(event: Event) -> bytes:
+    if isinstance(event, Line):
+        return event.data
+    raise BadSyntax(event.reason if isinstance(event, LineRefused) else "expected a line, not a literal")
