@@ -4,9 +4,10 @@ The problems. crypt(3) holds Python's lock for 177 ms at high rounds, argon2 tak
 asks for hundreds at once. A child may die or hang in the middle of a check.
 
 The rules. Children are started by exec, never by fork of the server; secrets go through their pipes, never into their
-arguments. One child checks one hash at a time. What waits is bounded, and so is the memory that runs. A child that
-dies is replaced when it is needed; its request is tried once more, then told AuthUnavailable. Nothing here imports
-Twisted: whoever makes the pool passes the ways to start a process, to wait and to set a timer.
+arguments. One child checks one hash at a time. What waits is bounded, and so is the memory that runs. Networks take
+turns, and in a full queue the one that fills it gives way, so that a flood from one place holds up itself alone. A
+child that dies is replaced when it is needed; its request is tried once more, then told AuthUnavailable. Nothing here
+imports Twisted: whoever makes the pool passes the ways to start a process, to wait and to set a timer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import logging
 import os
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +80,7 @@ class _Request:
     line: bytes
     memory_kib: int
     waiting: Waiting
+    share: str
     tries: int = 0
     abandoned: bool = False
     """Whoever asked was cancelled."""
@@ -118,6 +120,70 @@ class _Worker:
             self.child.kill()
 
 
+class _Queue:
+    """Requests that wait: in order within a share, and shares take turns."""
+
+    def __init__(self) -> None:
+        self._shares: OrderedDict[str, deque[_Request]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, request: _Request) -> None:
+        """To the end of its share."""
+        self._shares.setdefault(request.share, deque()).append(request)
+        self._length += 1
+
+    def add_first(self, request: _Request) -> None:
+        """Before everything else."""
+        self._shares.setdefault(request.share, deque()).appendleft(request)
+        self._shares.move_to_end(request.share, last=False)
+        self._length += 1
+
+    def first(self) -> _Request | None:
+        """Whose turn it is."""
+        return next(iter(self._shares.values()))[0] if self._shares else None
+
+    def take_first(self) -> None:
+        """Take `first` out; its share goes behind the others."""
+        share, requests = next(iter(self._shares.items()))
+        requests.popleft()
+        self._length -= 1
+        if requests:
+            self._shares.move_to_end(share)
+        else:
+            del self._shares[share]
+
+    def has_larger_than(self, share: str) -> bool:
+        """Does some share have more waiting than this one will have with one more?"""
+        own = len(self._shares.get(share, ())) + 1
+        return any(len(requests) > own for requests in self._shares.values())
+
+    def take_newest_of_largest(self) -> _Request:
+        """Make room: take out what came last of the share with the most."""
+        request = max(self._shares.values(), key=len)[-1]
+        self.discard(request)
+        return request
+
+    def discard(self, request: _Request) -> None:
+        """Take it out, if it still waits."""
+        requests = self._shares.get(request.share)
+        if requests is None or request not in requests:
+            return
+        requests.remove(request)
+        self._length -= 1
+        if not requests:
+            del self._shares[request.share]
+
+    def clear(self) -> list[_Request]:
+        """Take everything out."""
+        left = [request for requests in self._shares.values() for request in requests]
+        self._shares.clear()
+        self._length = 0
+        return left
+
+
 class HashPool:
     """Checks hashes in child processes: a `Hasher`. All calls are made on one thread."""
 
@@ -140,7 +206,7 @@ class HashPool:
         self._limit = queue
         self._memory_kib = memory_kib
         self._timeout = timeout
-        self._queue: deque[_Request] = deque()
+        self._queue = _Queue()
         self._workers: list[_Worker] = []
         self._stopped = False
 
@@ -152,33 +218,38 @@ class HashPool:
     def stop(self) -> None:
         """End the children; what waits is told AuthUnavailable."""
         self._stopped = True
-        given_up = [*self._queue, *(worker.request for worker in self._workers if worker.request)]
-        self._queue.clear()
+        given_up = [*self._queue.clear(), *(worker.request for worker in self._workers if worker.request)]
         for worker in self._workers:
             self._settle(worker)
             worker.retire()
         for request in given_up:
             request.waiting.callback(None)
 
-    async def verify(self, stored: str, password: Secret) -> bool:
-        """Does the password belong to the entry? Raises: AuthUnavailable (queue full, children die, entry unusable)."""
+    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+        """Does the password belong to the entry? `share` is who asks: shares take turns.
+
+        Raises: AuthUnavailable (queue full, children die, entry unusable).
+        """
         try:
             memory = schemes.parse(stored).memory_kib
         except schemes.BadHash as error:
             _log.error("a stored password cannot be used: %s", error)
             raise AuthUnavailable from error
-        if self._stopped or len(self._queue) >= self._limit:
+        if self._stopped or (len(self._queue) >= self._limit and not self._queue.has_larger_than(share)):
             raise AuthUnavailable
         encoded = base64.b64encode(password.reveal()).decode("ascii")
         line = json.dumps({"stored": stored, "password": encoded}).encode("ascii") + b"\n"
-        request = _Request(line, memory, self._waiting())
-        self._queue.append(request)
+        request = _Request(line, memory, self._waiting(), share)
+        self._queue.add(request)
         self._dispatch()
+        if len(self._queue) > self._limit:
+            self._queue.take_newest_of_largest().waiting.callback(None)
         try:
             right = await request.waiting
         except BaseException:
             # The client is gone: what still waits for a child need not be checked.
             request.abandoned = True
+            self._queue.discard(request)
             raise
         if right is None:
             raise AuthUnavailable
@@ -212,29 +283,24 @@ class HashPool:
             request.tries += 1
             if request.tries > 1:
                 request.waiting.callback(None)
-            else:
-                self._queue.appendleft(request)
+            elif not request.abandoned:
+                self._queue.add_first(request)
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Give what waits to children that are free, in order, within the memory budget."""
-        while self._queue and not self._stopped:
-            request = self._queue[0]
-            if request.abandoned:
-                self._queue.popleft()
-                continue
+        """Give what waits to children that are free, share by share, within the memory budget."""
+        while not self._stopped and (request := self._queue.first()) is not None:
             running = [worker.request.memory_kib for worker in self._workers if worker.request]
             if running and sum(running) + request.memory_kib > self._memory_kib:
                 return
             worker = self._free_worker()
+            if worker is None and self._workers:
+                return
+            self._queue.take_first()
             if worker is None:
-                if self._workers:
-                    return
-                self._queue.popleft()
                 request.waiting.callback(None)
-                continue
-            self._queue.popleft()
-            self._give(worker, request)
+            else:
+                self._give(worker, request)
 
     def _free_worker(self) -> _Worker | None:
         for worker in self._workers:

@@ -98,8 +98,12 @@ class IAuthBackendMaker(Interface):
 class Hasher(Protocol):
     """Checks password hashes outside this process's threads."""
 
-    async def verify(self, stored: str, password: Secret) -> bool:
-        """Does the password belong to the `{SCHEME}hash` entry? Raises: AuthUnavailable when the queue is full."""
+    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+        """Does the password belong to the `{SCHEME}hash` entry?
+
+        `share` names who asks (the client's network): shares take turns, and none fills the queue for others. Raises:
+        AuthUnavailable when the queue is full.
+        """
 
 
 class Authenticator(Protocol):

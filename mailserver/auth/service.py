@@ -98,7 +98,7 @@ class LoginService:
         # The completed name: the same account is slowed however its name is written.
         pair = (candidates[-1], network_of(context.peer))
         password = credentials.password
-        user = await self._verified(candidates, password) if password.reveal() else None
+        user = await self._verified(candidates, password, pair[1]) if password.reveal() else None
         if user is None:
             await self._fail(pair, password, started)
         self._penalties.succeeded(pair)
@@ -147,12 +147,12 @@ class LoginService:
                     return user, backend
         return None
 
-    async def _verified(self, candidates: Sequence[str], password: Secret) -> User | None:
-        """The user whose password it is, or None, after exactly one check."""
+    async def _verified(self, candidates: Sequence[str], password: Secret, share: str) -> User | None:
+        """The user whose password it is, or None, after exactly one check. `share` is the client's network."""
         found = await self._find(candidates)
         if found is None:
             if self._listing:
-                await self._check_dummy(password)
+                await self._check_dummy(password, share)
                 return None
             # Nobody can say who exists: the name as given, and the password decides.
             user = User(candidates[0])
@@ -164,9 +164,9 @@ class LoginService:
         if stored == "" and self._passwords_only:
             return user if await self._ask_passwords_only(user, password) else None
         if not stored or not _usable(stored, user):
-            await self._check_dummy(password)
+            await self._check_dummy(password, share)
             return None
-        return user if await self._hasher.verify(stored, password) else None
+        return user if await self._hasher.verify(stored, password, share) else None
 
     async def _ask_passwords_only(self, user: User, password: Secret) -> bool:
         for backend in self._passwords_only:
@@ -174,13 +174,13 @@ class LoginService:
                 return True
         return False
 
-    async def _check_dummy(self, password: Secret) -> None:
+    async def _check_dummy(self, password: Secret, share: str) -> None:
         """Take the time that the password of an existing user would."""
         for backend in self._listing:
             if IHashedPasswords.providedBy(backend):
                 dummy = cast("IHashedPasswords", backend).typical_hash()
                 if dummy:
-                    await self._hasher.verify(dummy, password)
+                    await self._hasher.verify(dummy, password, share)
                     return
 
     def _with_own_address(self, user: User) -> User:

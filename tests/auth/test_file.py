@@ -29,7 +29,7 @@ class Now:
 
 
 class DirectHasher:
-    async def verify(self, stored: str, password: Secret) -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
         return schemes.verify(stored, password.reveal())
 
 

@@ -1,5 +1,6 @@
 """The pool, with children that the test plays, and with real ones."""
 
+import base64
 import json
 import os
 import signal
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailserver.auth import schemes
 from mailserver.auth.hashing import HashPool
@@ -24,8 +27,13 @@ class Bench:
         self.spawn = Spawn(kind)
         self.pool = HashPool(self.spawn, Waiting, self.timers.call_later, **settings)
 
-    def ask(self, stored: str = STORED, password: bytes = b"secret") -> Task:
-        return Task(self.pool.verify(stored, Secret(password)))
+    def ask(self, stored: str = STORED, password: bytes = b"secret", share: str = "") -> Task:
+        return Task(self.pool.verify(stored, Secret(password), share))
+
+    def asked(self) -> list[bytes]:
+        """The passwords that the only child was given, in order."""
+        (child,) = self.spawn.children
+        return [base64.b64decode(json.loads(line)["password"]) for line in child.written]
 
 
 def test_asks_a_child_and_gives_its_answer() -> None:
@@ -66,6 +74,61 @@ def test_each_child_has_one_check_and_the_rest_waits_in_order() -> None:
     second.answer(False)
     first.answer(True)
     assert [task.outcome() for task in tasks] == [False, True, False, True]
+
+
+def test_networks_take_turns() -> None:
+    bench = Bench(processes=1)
+    tasks = [bench.ask(password=b"a%d" % n, share="a") for n in range(4)]
+    tasks += [bench.ask(password=b"b%d" % n, share="b") for n in range(2)]
+    for _ in tasks:
+        bench.spawn.children[0].answer(True)
+    assert bench.asked() == [b"a0", b"a1", b"b0", b"a2", b"b1", b"a3"]
+    assert all(task.outcome() is True for task in tasks)
+
+
+def test_a_flood_holds_up_itself_alone() -> None:
+    bench = Bench(processes=1, queue=4)
+    flood = [bench.ask(share="flood") for _ in range(5)]
+    with pytest.raises(AuthUnavailable):
+        bench.ask(share="flood").outcome()
+    others = [bench.ask(password=name, share=name.decode()) for name in (b"x", b"y", b"z")]
+    # Its newest give way, one for each of the others; its share is then as small as theirs.
+    assert [task.done for task in flood] == [False, False, True, True, True]
+    with pytest.raises(AuthUnavailable):
+        flood[4].outcome()
+    with pytest.raises(AuthUnavailable):
+        bench.ask(share="one more").outcome()
+    for _ in range(5):
+        bench.spawn.children[0].answer(True)
+    assert all(task.outcome() is True for task in [*flood[:2], *others])
+    assert bench.pool._queue.first() is None
+    assert len(bench.pool._queue) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ask", "answer", "cancel", "die"]), st.sampled_from("abc")), max_size=60))
+@settings(max_examples=100)
+def test_every_request_is_answered_once_whatever_happens(events: list[tuple[str, str]]) -> None:
+    bench = Bench(processes=2, queue=3)
+    tasks: list[Task] = []
+    for event, share in events:
+        live = [child for child in bench.spawn.children if not child.gone]
+        busy = [child for child in live if child.busy()]
+        if event == "ask":
+            tasks.append(bench.ask(share=share))
+        elif event == "answer" and busy:
+            busy[0].answer(True)
+        elif event == "die" and live:
+            live[-1].die()
+        elif event == "cancel" and (waiting := [task for task in tasks if not task.done]):
+            waiting[-1].cancel()
+        assert len(bench.pool._queue) <= 3
+        assert len([child for child in bench.spawn.children if not child.gone]) <= 2
+    for _ in range(len(tasks) + 1):
+        for child in [child for child in bench.spawn.children if not child.gone and child.busy()]:
+            child.answer(True)
+    assert all(task.done for task in tasks)
+    assert len(bench.pool._queue) == 0
+    assert bench.timers.pending == []
 
 
 def test_memory_of_running_checks_is_bounded() -> None:

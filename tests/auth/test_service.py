@@ -87,14 +87,16 @@ class CountingHasher:
 
     def __init__(self, timers: Timers) -> None:
         self.checks: list[str] = []
+        self.shares: list[str] = []
         self.timers = timers
         self.cost = 0.0
         self.full = False
 
-    async def verify(self, stored: str, password: Secret) -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
         if self.full:
             raise AuthUnavailable
         self.checks.append(stored)
+        self.shares.append(share)
         if self.cost:
             await self.timers.sleep(self.cost)
         return stored == "{PLAIN}" + password.reveal().decode()
@@ -156,6 +158,12 @@ def site() -> Site:
 def test_the_right_password_logs_in_at_once_with_one_check(site: Site) -> None:
     assert site.login("Anna@Example.Test", "secret").outcome().name == "anna@example.test"
     assert site.hasher.checks == ["{PLAIN}secret"]
+
+
+def test_checks_are_asked_for_in_the_name_of_the_network(site: Site) -> None:
+    site.login("anna@example.test", "secret", peer="192.0.2.77")
+    site.login("nobody@example.test", "x", peer="2001:db8::1")
+    assert site.hasher.shares == ["192.0.2.0/24", "2001:db8::/48"]
 
 
 def test_unknown_and_wrong_and_disabled_look_alike(site: Site) -> None:

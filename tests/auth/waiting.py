@@ -143,6 +143,8 @@ class FakeChild:
         self.events = events
         self.written: list[bytes] = []
         self.killed = False
+        self.gone = False
+        self.answered = 0
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -150,7 +152,15 @@ class FakeChild:
     def kill(self) -> None:
         self.killed = True
 
+    def busy(self) -> bool:
+        return len(self.written) > self.answered
+
+    def die(self) -> None:
+        self.gone = True
+        self.events.ended("killed")
+
     def answer(self, right: bool) -> None:
+        self.answered += 1
         self.events.received(b'{"right": true}\n' if right else b'{"right": false}\n')
 
 
