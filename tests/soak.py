@@ -1,0 +1,57 @@
+"""`make soak`: the random tests of the store for as long as wanted, with a new seed each round, which is printed.
+
+python -m tests.soak [--minutes 30] [--seed N]     one round with that seed, if given
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+import time
+
+RANDOM = (
+    "tests/store/test_machine.py",
+    "tests/store/test_view.py",
+)
+EXHAUSTIVE = ("tests/store/test_crash.py", "tests/store/test_powercut.py", "tests/store/test_two_processes.py")
+
+
+def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bool:
+    """Whether all passed."""
+    print(f"seed {seed}: {' '.join(files)}", flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", f"--hypothesis-seed={seed}", "--timeout=3600", *files],
+        env={**os.environ, "MAILSERVER_RUNS": str(runs), "MAILSERVER_STEPS": str(steps), "MAILSERVER_SEED": str(seed)},
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--runs", type=int, default=500, help="state machine runs a round")
+    parser.add_argument("--steps", type=int, default=80, help="steps a run")
+    options = parser.parse_args()
+    end = time.monotonic() + options.minutes * 60
+    rounds = 0
+    while True:
+        seed = secrets.randbits(32) if options.seed is None else options.seed
+        files = RANDOM if rounds else (*RANDOM, *EXHAUSTIVE)
+        if not run_round(seed, files, runs=options.runs, steps=options.steps):
+            print(
+                f"failed; again with: python -m tests.soak --seed {seed} --runs {options.runs} --steps {options.steps}"
+            )
+            return 1
+        rounds += 1
+        if options.seed is not None or time.monotonic() >= end:
+            print(f"{rounds} rounds passed")
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
