@@ -63,8 +63,10 @@ def normalise(name: str) -> str:
         raise BadName(f"a user name has 1 to {MAX_NAME} octets")
     if _COMMON.fullmatch(name):
         plain = name.lower()
-    elif name.isascii() and not name.isprintable():
-        raise BadName("a user name holds no control characters")
+    elif name.isascii():
+        plain = name.lower()
+        if not plain.isprintable():
+            raise BadName("a user name holds no control characters")
     else:
         plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
         if len(plain.encode("utf-8", "surrogatepass")) > MAX_NAME:
