@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from mailserver.errors import BadSyntax, MailError
+from mailserver.errors import BadSyntax, ConnectionLost, MailError
 from mailserver.pop3 import login
 from mailserver.pop3.spec import CommandSpec, State, build_table
 from mailserver.pop3.wire import DotStuffer, TopCutter
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _NUMBER = re.compile(rb"[0-9]{1,10}")
-_LINES_AT_ONCE = 4096
+_LINES_AT_ONCE = 2048
 """Lines of a listing written before the client's pace is asked for."""
 
 
@@ -38,9 +39,11 @@ def _no_argument(argument: bytes) -> None:
         raise BadSyntax("no argument is expected")
 
 
-async def _write_listing(session: Session, lines: list[str]) -> None:
-    for start in range(0, len(lines), _LINES_AT_ONCE):
-        session.channel.write("".join(lines[start : start + _LINES_AT_ONCE]).encode("ascii"))
+async def _write_listing(session: Session, write_line: Callable[[int], str]) -> None:
+    numbers = session.maildrop.numbers()
+    for start in range(0, len(numbers), _LINES_AT_ONCE):
+        lines = map(write_line, numbers[start : start + _LINES_AT_ONCE])
+        session.channel.write("".join(lines).encode("ascii"))
         await session.channel.drain()
     session.channel.write(b".\r\n")
 
@@ -61,7 +64,7 @@ async def list_(session: Session, argument: bytes) -> None:
         return
     count, octets = maildrop.total
     session.ok(f"{count} messages ({octets} octets)")
-    await _write_listing(session, [f"{number} {maildrop.size(number)}\r\n" for number in maildrop.numbers()])
+    await _write_listing(session, lambda number: f"{number} {maildrop.size(number)}\r\n")
 
 
 async def uidl(session: Session, argument: bytes) -> None:
@@ -72,8 +75,7 @@ async def uidl(session: Session, argument: bytes) -> None:
         session.ok(f"{number} {maildrop.unique_id(number, uidl_format)}")
         return
     session.ok("unique-ids follow")
-    lines = [f"{number} {maildrop.unique_id(number, uidl_format)}\r\n" for number in maildrop.numbers()]
-    await _write_listing(session, lines)
+    await _write_listing(session, lambda number: f"{number} {maildrop.unique_id(number, uidl_format)}\r\n")
 
 
 async def retr(session: Session, argument: bytes) -> None:
@@ -105,11 +107,16 @@ async def _send(session: Session, number: int, cutter: TopCutter | None) -> None
                 await channel.drain()
                 if cutter is not None and cutter.done:
                     break
-        except MailError as error:
+        except ConnectionLost:
+            raise
+        except Exception as error:
             if not started:
                 raise
             # The message broke off in the middle: the client must not take it for whole.
-            channel.log("message-unreadable", number=number, reason=error.sentence)
+            if isinstance(error, MailError):
+                channel.log("message-unreadable", number=number, reason=error.sentence)
+            else:
+                channel.bug("sending a message")
             session.end()
             return
     channel.write(stuffer.finish())

@@ -114,6 +114,8 @@ class Maildrop:
             return file, piece
 
         file, piece = await self._live.run(open_and_read)
+        # The file is right where a name or a record told otherwise.
+        self._sizes[number - 1] = file.size
         at, size = len(piece), file.size
         try:
             yield piece

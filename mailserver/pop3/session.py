@@ -128,7 +128,8 @@ class Session:
 
     async def _run_line(self, line: bytes | Refused) -> None:
         word = b"" if isinstance(line, Refused) else line.partition(b" ")[0].upper()
-        if word in HTTP_METHODS:
+        # A request line may come too long to be seen; a line that begins as a header field does is no command either.
+        if word in HTTP_METHODS or word.endswith(b":"):
             self.channel.log("http-request")
             self.end()
             return

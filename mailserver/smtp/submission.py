@@ -141,7 +141,7 @@ class SubmissionTransaction(Transaction):
         self._hop_failure: MailError | None = None
         self._accounts: list[LiveAccount] = []
         self._prepared: list[LocalCopy] = []
-        self._published = False
+        self._accepted = False
 
     async def look_up(self, recipient: Address) -> Reply:
         """See Transaction."""
@@ -193,13 +193,15 @@ class SubmissionTransaction(Transaction):
                 if answer.code // 100 != 2:
                     self._log("submission-refused", name, incoming, reason=" ".join(answer.lines))
                     return [answer]
-            self._published = True
+            self._accepted = True
+            if hop is None:
+                await self.publish()
         self._log("submission", name, incoming)
         return [answer]
 
     async def publish(self) -> None:
         """See Transaction: the prepared copies become visible."""
-        if not self._published:
+        if not self._accepted:
             return
         copies, self._prepared = self._prepared, []
         for copy in copies:

@@ -8,6 +8,7 @@ from mailserver.errors import LimitReached, NoSpace, StoreUnavailable
 from mailserver.pop3.session import MAX_ERRORS, MAX_LOGIN_FAILURES
 from mailserver.store.interfaces import DELETED, FlagChange
 from mailserver.store.live import LiveMailbox
+from mailserver.store.memory import MemoryMessage
 from mailserver.types import UNKNOWN_SIZE
 from tests.fakes import info, run_now
 from tests.pop3.dialogs import GREETING, World, play
@@ -555,3 +556,42 @@ def test_a_login_that_fails_half_way_gives_everything_back(monkeypatch: pytest.M
     assert client.take().endswith(b"-ERR [SYS/TEMP] the mail storage is not available, try again later\r\n")
     assert live.users == 1
     assert live.account.users == 1
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable(), RuntimeError("boom")])
+def test_a_message_that_breaks_off_is_never_whole(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.deliver(b"A: b\r\n\r\n" + b"x" * 200_000)
+    client = world.log_in()
+    client.allow_bugs = True
+    read = MemoryMessage.read
+
+    def fail(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
+        if offset:
+            raise error
+        return read(self, offset, count)
+
+    monkeypatch.setattr(MemoryMessage, "read", fail)
+    answer = client.ask(b"RETR 1\r\nNOOP\r\n")
+    assert answer.startswith(b"+OK 200008 octets\r\nA: b\r\n")
+    assert answer.endswith(b"x")
+    assert client.done
+
+
+def test_the_size_told_is_the_size_sent() -> None:
+    world = World()
+    world.deliver(ONE, TWO)
+    live = run_now(run_now(world.accounts.open("anna@example.test")).select("INBOX"))
+    live.columns.sizes[1] = 7
+    client = world.log_in()
+    assert client.ask(b"RETR 2\r\n").startswith(b"+OK 33 octets\r\n")
+    assert client.ask(b"LIST 2\r\n") == b"+OK 2 33\r\n"
+
+
+@pytest.mark.parametrize("line", [b"GET /" + b"x" * 20_000 + b" HTTP/1.1", b"x", b"GET / HTTP/1.1"])
+def test_what_follows_a_request_is_never_a_command(line: bytes) -> None:
+    client = World().connect()
+    client.take()
+    client.send(line + b"\r\nHost: mail.example.test\r\n\r\nCAPA\r\n")
+    assert b"UIDL" not in client.take()
+    assert client.done

@@ -283,6 +283,15 @@ def test_an_http_request_gets_no_answer(tmp_path: Path) -> None:
     assert client.done
 
 
+@pytest.mark.parametrize("line", [b"POST /" + b"x" * 20_000 + b" HTTP/1.1", b"x"])
+def test_what_follows_a_request_is_never_a_command(line: bytes, tmp_path: Path) -> None:
+    client = World(tmp_path).connect()
+    client.take()
+    client.send(line + b"\r\nHost: mail.example.test\r\n\r\nEHLO a\r\n")
+    assert b"PIPELINING" not in client.take()
+    assert client.done
+
+
 def test_a_sloppy_hello_is_served_and_not_repeated(tmp_path: Path) -> None:
     world = World(tmp_path)
     client = world.connect()
@@ -490,6 +499,17 @@ def test_further_addresses_of_a_login(tmp_path: Path) -> None:
     for address in (b"Sales@example.org", b"alias@example.test"):
         message = b"From: " + address + b"\r\n\r\n"
         assert submit(world, message, b"anna@example.test", sender=address).startswith(b"250")
+
+
+def test_the_address_of_a_login_without_domain(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def login(*_: object) -> User:
+        return User("anna", addresses=frozenset(["anna@example.org"]))
+
+    world.authenticator.login = login  # type: ignore[method-assign, assignment]
+    assert submit(world, b"Subject: x\r\n\r\n", sender=b"anna@example.org").startswith(b"250")
+    assert b"\r\nFrom: <anna@example.org>\r\n" in world.kept("bert@example.org")[0]
 
 
 def test_local_copies_are_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
