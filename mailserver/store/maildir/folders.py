@@ -5,8 +5,8 @@ separator on disk, modified UTF-7 written in two ways), one too long for a direc
 links that lead out of the account, or to another mailbox of it.
 
 Rules: each level is checked before it becomes part of a path. A directory is listed only under the name that leads back
-to it, and only if it is a real directory with a real cur/. Links are not followed. Names of ours in the root never begin
-with a dot, as Dovecot would list them. A mailbox is made under a name without a dot and renamed when whole; it is
+to it, and only if it is a real directory with a real cur/. Links are not followed. Names of ours in the root never
+begin with a dot, as Dovecot would list them. A mailbox is made under a name without a dot and renamed when whole; it is
 deleted by renaming it away first: no mailbox is listed that cannot be opened.
 """
 
@@ -20,7 +20,7 @@ import stat
 import unicodedata
 
 from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
-from mailserver.store.maildir import names, safeio, uidlist
+from mailserver.store.maildir import intent, names, safeio, uidlist
 from mailserver.types import MailboxId, UIDValidity
 
 INBOX = "INBOX"
@@ -150,8 +150,11 @@ class Layout:
         for name in left:
             safeio.remove_tree(os.path.join(self.root, name))
         count = len(left)
-        for directory in {self.root, *map(self.path, self.mailboxes())}:
-            count += safeio.sweep(directory, _LEFTOVER)
+        intents = os.path.join(self.root, intent.DIRECTORY)
+        for directory in {self.root, *map(self.path, self.mailboxes()), intents}:
+            # A mailbox may be deleted by another program meanwhile, and many accounts have no intents.
+            with contextlib.suppress(FileNotFoundError):
+                count += safeio.sweep(directory, _LEFTOVER)
         return count
 
     def _install(self, unfinished: str, path: str) -> None:

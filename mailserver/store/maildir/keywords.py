@@ -2,8 +2,10 @@
 
 Lines are `0 Name`: the number of the letter (0 is a) and the keyword. The file is replaced before the first file name
 carries a new letter, so no letter is ever without its name. Letters end at 26: a mailbox takes no 27th keyword. Names
-are compared without regard to case (RFC 3501 2.3.2). A name in the file that is no atom (another program's "My label")
-would break responses: its letter keeps it in the file, and no client sees either. It is written under the same locks as dovecot-uidlist.
+are compared without regard to case (RFC 3501 2.3.2). The file is written under the same locks as dovecot-uidlist.
+
+A name in the file that is no atom (another program's "My label") would break responses: it stays in the file, its
+letter stays taken, and no client sees either.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@
 process, so a start after a kill never waits; it excludes two threads of one process as well as two processes. (fcntl
 locks do not: the same process is granted one twice, and closing any descriptor of the file gives it up.)
 
-`dotlock` makes `dovecot-uidlist.lock`, for the time that uidlist, keywords or new names of a mailbox change: this is the
-lock that Dovecot knows. It is always taken inside the account's lock, several in path order.
+`dotlock` makes `dovecot-uidlist.lock`, for the time that uidlist, keywords or new names of a mailbox change: this is
+the lock that Dovecot knows. It is always taken inside the account's lock, several in path order.
 
 A dotlock outlives its process, so there are rules for a stale one. It holds `pid:host`, and is removed at once if that
 is a dead process of this host, or ourselves (whoever asks holds the account's lock: it is a leftover of an earlier
-process with our pid), or a process that started after the lock was made (the pid was given anew). Any other one, another
-host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes, which is
+process with our pid), or a process that started after the lock was made (the pid was given anew). Any other one,
+another host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes, which is
 Dovecot's own rule.
 
 Removing is done by renaming the lock to a name of our own and looking at what was got: between look and removal it may

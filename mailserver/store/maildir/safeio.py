@@ -15,8 +15,8 @@ Rules:
 *   `append` writes whole lines in one write(2) and syncs; a short write is cut off again and refused.
 *   `rename`, `link`, `unlink`, `mkdir`, `rmdir`, `open_new` do not sync: who changes many names in a directory calls
     `sync_directory` once. `replace`, `append`, `rename_tree` are durable when they return.
-*   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, ENOTDIR, EISDIR, ELOOP pass as the OSError they are: they
-    are answers ("somebody else was here"), and the caller knows what they mean. All else is StoreUnavailable.
+*   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, ENOTDIR, EISDIR, ELOOP pass as the OSError they are:
+    they are answers ("somebody else was here"), and the caller knows what they mean. All else is StoreUnavailable.
 
 For tests: `hook` is called at each `point(name)`, where it may end the process; `recorder` is told of each change in
 order, so that what a power cut leaves at any moment can be replayed.
@@ -106,7 +106,10 @@ def boundary() -> Iterator[None]:
 
 
 def open_new(path: str, mode: int = FILE_MODE) -> int:
-    """A descriptor, for reading and writing, of a file that did not exist. Raises: FileExistsError, NoSpace, StoreUnavailable."""
+    """A descriptor, for reading and writing, of a file that did not exist.
+
+    Raises: FileExistsError, NoSpace, StoreUnavailable.
+    """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except OSError as error:
@@ -162,7 +165,7 @@ def write(fd: int, data: bytes) -> None:
 
 
 def sync(fd: int) -> None:
-    """Sync a file by fsync(2): the's data and times are safe, its name is not. Raises: NoSpace, StoreUnavailable."""
+    """Sync a file by fsync(2): its data and times are safe, its name is not. Raises: NoSpace, StoreUnavailable."""
     try:
         os.fsync(fd)
     except OSError as error:

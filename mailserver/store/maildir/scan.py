@@ -12,7 +12,8 @@ Problems, all made by programs that know nothing of us:
 *   A file system may keep no type in its directory entries, or seconds only in its times.
 *   FIFOs, sockets, devices, directories and links lie among the files; some cannot be opened, some would wait for ever.
 *   Sizes in names (S=, W=) can be wrong, dates in names too; a restored backup changes inode and ctime.
-*   Messages are removed, and restored later under the same name: then the UID is the same only if the list still has it.
+*   Messages are removed, and restored later under the same name: then the UID is the same only if the list still has
+    it.
 *   A mailbox can be deleted and made anew between two calls.
 
 Rules:
@@ -135,7 +136,7 @@ def scan_mailbox(path: str) -> MailboxScan:
 
 
 def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:
-    """Messages by base, and the files that are duplicates of them. Deterministic: the order of the names does not count."""
+    """Messages by base, and the files that are duplicates of them. The order of the names does not count."""
     listing = [Found("cur", name) for name in cur_names]
     listing += [Found("new", name) for name in new_names]
     messages = {found[1].partition(":")[0]: found for found in listing}

@@ -69,7 +69,7 @@ class StagedFile:
             self._flush()
 
     def sync(self, date: int | None = None) -> None:
-        """Make all that was written safe on disk, its mtime set to `date` (seconds since 1970). The name in tmp/ is not.
+        """Make what was written safe on disk, its mtime set to `date` (seconds since 1970). The name in tmp/ is not.
 
         Raises: NoSpace, StoreUnavailable.
         """

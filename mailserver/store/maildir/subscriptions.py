@@ -1,8 +1,8 @@
 """The file `subscriptions`, as Dovecot has it: a name a line; in version 2 with a header and escapes.
 
-Version 2 begins with the line "V<TAB>2" and an empty one; levels are separated by tabs, and NUL, TAB, CR, LF and 0x01 are
-written as 0x01 with 0, t, r, n and 1 (Dovecot's str_tabescape). The old format has "A.B", as on disk. In both the levels
-are modified UTF-7 where the directories are. What is written is version 2.
+Version 2 begins with the line "V<TAB>2" and an empty one; levels are separated by tabs, and NUL, TAB, CR, LF and 0x01
+are written as 0x01 with 0, t, r, n and 1 (Dovecot's str_tabescape). The old format has "A.B", as on disk. In both the
+levels are modified UTF-7 where the directories are. What is written is version 2.
 
 A level that is not in that encoding is read as it stands: then it can be unsubscribed.
 """

@@ -12,8 +12,8 @@ Problems:
 
 *   Dovecot appends lines and leaves N alone: the next UID is the larger of N and the last line's plus one.
 *   A torn `4` before `5 :name` is read as UID 45. So an append first cuts the file back to its last LF.
-*   Dovecot drops the whole list, and with it the UIDVALIDITY, at a UID that does not rise, at a line it cannot read, and
-    at a header without V and N. Every client would load every message again.
+*   Dovecot drops the whole list, and with it the UIDVALIDITY, at a UID that does not rise, at a line it cannot read,
+    and at a header without V and N. Every client would load every message again.
 *   A name can stand twice, when a message was removed and restored: of its UIDs the highest counts (a client may have
     been told that the lower one is gone).
 *   A replaced list can get the same inode again.

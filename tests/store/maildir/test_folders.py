@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
-from mailserver.store.maildir import folders, names, safeio, uidlist
+from mailserver.store.maildir import folders, intent, names, safeio, uidlist
 from mailserver.store.maildir.folders import Layout
 
 from .powercut import Journal
@@ -235,7 +235,11 @@ def test_sweep_removes_temporary_files_and_nothing_else(layout):
     for name in keep + left:
         with open(os.path.join(layout.path("A"), name), "w"):
             pass
-    assert layout.sweep() == 2
+    made = intent.write(layout.root, intent.Intent("copy", {}))
+    with open(os.path.join(layout.root, "mailserver-intents", f"{made.id}.json.4711.0.tmp"), "w"):
+        pass
+    assert layout.sweep() == 3
+    assert intent.read_all(layout.root) == [made]
     assert set(keep) <= set(os.listdir(layout.path("A")))
     assert not set(left) & set(os.listdir(layout.path("A")))
 

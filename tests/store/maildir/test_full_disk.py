@@ -57,7 +57,8 @@ def run(tmp_path, options, code):
     shell = 'mount -t tmpfs -o "$1" none "$2" && exec "$3" -c "$4" "$2"'
     done = subprocess.run(
         [*namespace, "sh", "-c", shell, "sh", options, str(mount), sys.executable, script],
-        capture_output=True, text=True, timeout=60, check=False, cwd=os.getcwd(), env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True, text=True, timeout=60, check=False,
+        cwd=os.getcwd(), env={**os.environ, "PYTHONPATH": os.getcwd()},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert os.listdir(mount) == [], "the mount was private"
