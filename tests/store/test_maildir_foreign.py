@@ -50,6 +50,13 @@ def files(account, name="INBOX"):
     return sorted(os.listdir(os.path.join(root, "new")) + os.listdir(os.path.join(root, "cur")))
 
 
+def name_of(account, uid):
+    """The file name of a message in INBOX."""
+    [base] = [line.split(":", 1)[1] for line in uidlist(account).splitlines()[1:] if line.split()[0] == str(uid)]
+    [name] = [name for name in files(account) if name.partition(":")[0] == base]
+    return name
+
+
 def read(mailbox, uid):
     message = mailbox.open_message(uid)
     try:
@@ -152,7 +159,7 @@ def test_a_message_removed_by_another_program_is_expunged(account):
     gone, stays = append(account), append(account)
     mailbox = account.mailbox("INBOX")
     since = mailbox.load().modseq
-    os.unlink(os.path.join(account.root, "new", files(account)[0]))
+    os.unlink(os.path.join(account.root, "new", name_of(account, gone)))
     with pytest.raises(MessageExpunged):
         mailbox.open_message(gone)
     assert uids(mailbox) == [stays]
@@ -164,7 +171,7 @@ def test_store_finds_messages_that_were_renamed_and_tells_those_that_are_gone(ac
     one, two, three = append(account, flags=["\\Seen"]), append(account, flags=["\\Seen"]), append(account)
     mailbox = account.mailbox("INBOX")
     cur = os.path.join(account.root, "cur")
-    names = sorted(os.listdir(cur))
+    names = [name_of(account, one), name_of(account, two)]
     os.rename(os.path.join(cur, names[0]), os.path.join(cur, names[0].replace(":2,S", ":2,RS")))
     os.unlink(os.path.join(cur, names[1]))
     stored = mailbox.store_flags([one, two, three], FlagChange.ADD, ["\\Flagged"])
@@ -229,7 +236,7 @@ def test_a_name_that_went_is_looked_for_before_it_is_called_expunged(account):
     one, two = append(account, flags=["\\Seen"]), append(account, flags=["\\Seen"])
     mailbox = account.mailbox("INBOX")
     settle(mailbox)
-    first, second = files(account)
+    first, second = name_of(account, one), name_of(account, two)
     cur = os.path.join(account.root, "cur")
     os.rename(os.path.join(cur, first), os.path.join(cur, first.replace(":2,S", ":2,RS")))
     os.unlink(os.path.join(cur, second))
@@ -263,7 +270,7 @@ def test_what_is_no_regular_file_is_no_message(account, make):
 def test_a_message_that_became_a_fifo_does_not_hang_a_reader(account):
     bad, good = append(account), append(account)
     mailbox = account.mailbox("INBOX")
-    path = os.path.join(account.root, "new", files(account)[0])
+    path = os.path.join(account.root, "new", name_of(account, bad))
     os.unlink(path)
     os.mkfifo(path)
     with pytest.raises((MessageExpunged, StoreUnavailable)):

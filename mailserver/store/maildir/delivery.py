@@ -27,7 +27,6 @@ from attrs import define
 from mailserver.errors import NoSpace
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
-from mailserver.store.index.mailboxes import DISTRUSTED
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Appended, NewMessage
 from mailserver.store.maildir import intent, recovery, safeio, uidlist
@@ -102,12 +101,25 @@ class PreparedMessages:
         home = self._home
         with home.locked():
             name = recovery.find_mailbox(home, self._pending.payload)
-            with home.dotlocked([home.paths(name).directory]):
-                state = level(home, name)
-                self._appended = _publish(home, state, self._arrivals, must=True)
+            try:
+                with home.dotlocked([home.paths(name).directory], must=True):
+                    state = level(home, name)
+                    self._appended = _publish(home, state, self._arrivals, must=True)
+            except NoSpace:
+                self._appended = self._publish_without_uids(name)
             self._done = True
             intent.clear(home.root, self._pending)
         return self._appended
+
+    def _publish_without_uids(self, name: str) -> Appended:
+        """A rename needs no room. Whoever reads the mailbox when there is some gives them UIDs."""
+        home = self._home
+        touched = recovery.SETTLERS[recovery.PUBLISH](home, self._pending.payload)
+        home.update(lambda index: index.mailboxes.distrust(touched))
+        known = home.read(lambda index: index.mailboxes.by_name(name))
+        if known is None:
+            raise NoSpace
+        return Appended(known.guid, known.uid_validity, [])
 
     def abort(self) -> None:
         """Forget them, unless published."""
@@ -181,25 +193,19 @@ def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival])
 
 
 def _publish(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, must: bool = False) -> Appended:
-    """Steps 4 to 6, under both locks. With `must`, without UIDs rather than not at all."""
+    """Steps 4 to 6, under both locks. With `must` the ballast may go."""
     paths = home.paths(state.name)
     own = OwnChange(paths, state)
-    lines = [(state.uid_next + n, arrival.base) for n, arrival in enumerate(arrivals)]
-    try:
-        safeio.point("delivery.before-uidlist")
-        state.uidlist_signature = _with_room(home, lambda: uidlist.append(paths.uidlist, lines), must=must)
-        safeio.point("delivery.after-uidlist")
-    except NoSpace:
-        if not must:
-            raise
-        lines = []
+    uids = [UID(state.uid_next + n) for n in range(len(arrivals))]
+    lines = [(uid, arrival.base) for uid, arrival in zip(uids, arrivals, strict=True)]
+    safeio.point("delivery.before-uidlist")
+    state.uidlist_signature = _with_room(home, lambda: uidlist.append(paths.uidlist, lines), must=must)
+    safeio.point("delivery.after-uidlist")
     _rename_all(home, paths, arrivals, must=must)
-    uids = [UID(uid) for uid, _base in lines]
-    if uids:
-        state.uid_next = UID(uids[-1] + 1)
     own.record()
     modseq = next_modseq(state.modseq)
-    if arrivals and uids:
+    if uids:
+        state.uid_next = UID(uids[-1] + 1)
         state.modseq = modseq
     entries = [
         Entry(
@@ -212,14 +218,12 @@ def _publish(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, m
             arrival.suffix,
             arrival.place,
         )
-        for uid, arrival in zip(uids, arrivals, strict=False)
+        for uid, arrival in zip(uids, arrivals, strict=True)
     ]
     summaries = [
-        (int(uid), arrival.summary) for uid, arrival in zip(uids, arrivals, strict=False) if arrival.summary is not None
+        (int(uid), arrival.summary) for uid, arrival in zip(uids, arrivals, strict=True) if arrival.summary is not None
     ]
     safeio.point("delivery.before-index")
-    if not uids:
-        state.boot = DISTRUSTED
     _save(home, state, entries, summaries)
     safeio.point("delivery.after-index")
     for arrival in arrivals:

@@ -129,10 +129,17 @@ class Home:
                 self._depth = 0
 
     @contextlib.contextmanager
-    def dotlocked(self, directories: Iterable[str]) -> Iterator[None]:
-        """Hold Dovecot's lock of these mailboxes too, inside `locked`. Those held already are not taken again."""
+    def dotlocked(self, directories: Iterable[str], *, must: bool = False) -> Iterator[None]:
+        """Hold Dovecot's lock of these mailboxes too, inside `locked`. Those held already are not taken again.
+
+        With `must` the ballast is given up for it. Raises: InUse, NoSpace, StoreUnavailable, FileNotFoundError.
+        """
         wanted = set(directories) - self._dotlocked
-        with lock.dotlocks(wanted):
+        with contextlib.ExitStack() as stack:
+            if must:
+                self.with_room(lambda: stack.enter_context(lock.dotlocks(wanted)))
+            else:
+                stack.enter_context(lock.dotlocks(wanted))
             self._dotlocked |= wanted
             try:
                 yield

@@ -323,6 +323,7 @@ class MaildirMailbox:
         names = list(flags)
         with self._changing() as state:
             key = state.key
+            before = state.modseq
             entries = self._read(lambda index: index.messages.entries_of(key, wanted))
             modified = [
                 UID(entry.uid) for entry in entries if unchanged_since is not None and entry.modseq > unchanged_since
@@ -331,22 +332,27 @@ class MaildirMailbox:
             changing = [entry for entry in entries if entry.uid not in left_alone]
             gone: set[UID] = set(wanted) - {UID(entry.uid) for entry in entries}
             if changing:
-                gone.update(self._change_flags(state, changing, how, names))
-        return Stored(modified, sorted(gone))
+                more_gone, mixed = self._change_flags(state, changing, how, names)
+                gone.update(more_gone)
+                # Changes of others came in between: nobody can say which are ours.
+                before = mixed or before
+        return Stored(modified, sorted(gone), before)
 
     def _change_flags(
         self, state: MailboxState, entries: Sequence[Entry], how: FlagChange, names: Sequence[str]
-    ) -> list[UID]:
-        """The UIDs of those that are gone."""
+    ) -> tuple[list[UID], ModSeq | None]:
+        """The UIDs of those that are gone, and the modseq of changes by others that were taken up on the way."""
         mask = known_mask(state, names) if how is FlagChange.REMOVE else make_keywords(self._home, state, names)
         modseq = next_modseq(state.modseq)
         change = _FlagRename(self._paths(), state, modseq, how, mask)
         missing = change.carry_out(entries)
         gone: list[UID] = []
+        mixed: ModSeq | None = None
         if missing:
             # Renamed or removed by another program.
             change.finish(self._home)
             fresh = reconcile(self._home, state.name)
+            mixed = fresh.modseq
             key = fresh.key
             again = self._read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in missing]))
             change = _FlagRename(self._paths(), fresh, next_modseq(fresh.modseq), how, mask)
@@ -354,7 +360,7 @@ class MaildirMailbox:
             there = {entry.uid for entry in again} - still
             gone = [UID(entry.uid) for entry in missing if entry.uid not in there]
         change.finish(self._home)
-        return gone
+        return gone, mixed
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove messages, the files first. Raises: InUse, StoreUnavailable."""

@@ -381,7 +381,7 @@ class _Reconciliation:
     def _exclude_dovecot(self, expected: tuple[int, ...] | None) -> None:
         """Take Dovecot's lock if it is not held; the list must still be what was read."""
         if not self.home.holds_dotlock(self.paths.directory):
-            self.home.with_room(lambda: self.stack.enter_context(self.home.dotlocked([self.paths.directory])))
+            self.stack.enter_context(self.home.dotlocked([self.paths.directory], must=True))
         if uidlist.signature(self.paths.uidlist) != expected:
             raise _ListMoved
 

@@ -1,0 +1,222 @@
+"""The index is a cache: lost, spoilt or not to be opened, the client sees the same mailbox."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mailserver.errors import MailboxChanged
+from mailserver.store.interfaces import SEEN, FlagChange
+from mailserver.store.maildir import home as home_module
+from tests.store.test_maildir_foreign import append, deliver, open_account, read, settle, uids
+
+INDEX = "mailserver-index.sqlite"
+
+
+@pytest.fixture
+def account(tmp_path):
+    return open_account(tmp_path)
+
+
+def index_path(account):
+    return os.path.join(account.root, INDEX)
+
+
+def remove_index(account):
+    for end in ("", "-wal", "-shm"):
+        if os.path.exists(index_path(account) + end):
+            os.unlink(index_path(account) + end)
+
+
+def spoil_with(data):
+    def spoil(account):
+        account.close()
+        remove_index(account)
+        with open(index_path(account), "wb") as file:
+            file.write(data)
+
+    return spoil
+
+
+def damage_pages(account):
+    """The header is right, what follows is not."""
+    account._home.index()._connection.pragma("wal_checkpoint(TRUNCATE)")
+    account.close()
+    size = os.path.getsize(index_path(account))
+    with open(index_path(account), "r+b") as file:
+        file.seek(200)
+        file.write(b"\xa5" * (size - 200))
+
+
+def damage_pages_while_open(account):
+    account._home.index()._connection.pragma("wal_checkpoint(TRUNCATE)")
+    account._home.index()._connection.execute("PRAGMA shrink_memory")
+    size = os.path.getsize(index_path(account))
+    with open(index_path(account), "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+
+
+def picture(account):
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    snapshot = mailbox.load()
+    return (
+        mailbox.id,
+        snapshot.uid_validity,
+        snapshot.uid_next,
+        snapshot.keywords,
+        [(row.uid, row.flags) for row in snapshot.rows],
+        [read(mailbox, row.uid) for row in snapshot.rows],
+    )
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        remove_index,
+        lambda account: (account.close(), remove_index(account)),
+        spoil_with(b""),
+        spoil_with(b"no database" * 1000),
+        damage_pages,
+        damage_pages_while_open,
+    ],
+    ids=["removed while open", "removed", "empty", "garbage", "damaged", "damaged while open"],
+)
+def test_without_its_index_the_mailbox_is_the_same(account, spoil):
+    for number in range(50):
+        append(account, flags=["\\Seen", "work"] if number % 2 else [])
+    mailbox = account.mailbox("INBOX")
+    mailbox.expunge([3, 50], only_deleted=False)
+    before = picture(account)
+    spoil(account)
+    assert picture(account) == before
+    assert append(account) == 51
+    assert not account._home.index().in_memory
+
+
+def test_who_is_behind_a_lost_index_is_told_all(account):
+    for _ in range(4):
+        append(account)
+    mailbox = account.mailbox("INBOX")
+    since = mailbox.load().modseq
+    mailbox.store_flags([1], FlagChange.ADD, ["\\Seen"])
+    mailbox.expunge([2, 4], only_deleted=False)
+    remove_index(account)
+    changes = mailbox.changes_since(since)
+    assert [(row.uid, row.flags) for row in changes.rows] == [(1, SEEN), (3, 0)]
+    assert changes.expunged == [2, 4]
+    assert changes.upto > since
+    assert mailbox.history_floor() > since
+
+
+def test_recent_messages_are_those_in_new_when_the_index_is_lost(account):
+    append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    mailbox.claim_recent()
+    new = append(account)
+    remove_index(account)
+    assert account.status("INBOX").recent == 1
+    assert account.mailbox("INBOX").claim_recent() == new
+    assert account.status("INBOX").recent == 0
+
+
+def test_claimed_messages_leave_new(account):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    since = mailbox.load().modseq
+    assert mailbox.claim_recent() == 1
+    assert os.listdir(os.path.join(account.root, "new")) == []
+    assert [name[-3:] for name in os.listdir(os.path.join(account.root, "cur"))] == [":2,"]
+    assert mailbox.changes_since(since).rows == []
+    assert mailbox.claim_recent() == 2
+
+
+def test_another_boot_makes_it_look_at_the_disk(account, monkeypatch):
+    """The last commits may be missing, while the directories' times are the ones recorded."""
+    uid = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    cur = os.path.join(account.root, "cur")
+    status = os.stat(cur)
+    [name] = os.listdir(cur)
+    os.rename(os.path.join(cur, name), os.path.join(cur, name.replace(":2,S", ":2,FS")))
+    os.utime(cur, ns=(status.st_atime_ns, status.st_mtime_ns))
+    mailbox.refresh()
+    assert [row.flags for row in mailbox.load().rows] == [SEEN]
+    account._home.boot = "another"
+    mailbox = account.mailbox("INBOX")
+    assert [(row.uid, row.flags) for row in mailbox.load().rows] == [(uid, SEEN | 2)]
+
+
+def test_an_index_that_cannot_be_opened_is_kept_in_memory(account, monkeypatch):
+    for _ in range(3):
+        append(account)
+    before = picture(account)
+    account.close()
+    remove_index(account)
+    # root may write anywhere: only a directory in its place cannot be opened
+    os.mkdir(index_path(account))
+    assert picture(account) == before
+    assert account._home.index().in_memory
+    assert append(account) == 4
+    account.mailbox("INBOX").expunge([1], only_deleted=False)
+    held = account.mailbox("INBOX")
+    since = held.load().modseq
+    deliver(account)
+    # later it can be again
+    os.rmdir(index_path(account))
+    monkeypatch.setattr(home_module.time, "monotonic", lambda: 1e12)
+    held.refresh()
+    assert not account._home.index().in_memory
+    assert uids(held) == [2, 3, 4, 5]
+    assert 5 in [row.uid for row in held.changes_since(since).rows]
+
+
+def test_an_index_that_fails_while_it_is_written_does_not_fail_the_command(account, monkeypatch):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    connection = account._home.index()._connection
+    connection.execute("PRAGMA max_page_count = 1")  # every growth is SQLITE_FULL now
+    stored = mailbox.store_flags([1], FlagChange.ADD, ["\\Seen", *(f"long-keyword-{n}" for n in range(20))])
+    assert (stored.modified, stored.gone) == ([], [])
+    for _ in range(200):
+        append(account)
+    assert uids(account.mailbox("INBOX")) == list(range(1, 202))
+    assert account.status("INBOX").unseen == 200
+
+
+def test_one_rebuilds_while_another_holds_the_old_file(tmp_path):
+    one, two = open_account(tmp_path), open_account(tmp_path)
+    append(one)
+    held = two.mailbox("INBOX")
+    remove_index(one)
+    append(one)
+    held.refresh()
+    assert uids(held) == [1, 2]
+    append(two)
+    assert uids(one.mailbox("INBOX")) == [1, 2, 3]
+
+
+def test_a_foreign_guid_in_the_place_of_ours_is_told_though_the_index_was_lost(account):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    remove_index(account)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "w") as file:
+        file.write("3 V7 N1 G0123456789abcdef0123456789abcdef\n")
+    with pytest.raises(MailboxChanged):
+        mailbox.load()
+
+
+def test_dead_lines_of_the_uidlist_are_written_off(account):
+    for _ in range(200):
+        append(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.expunge(list(range(1, 191)), only_deleted=False)
+    with open(os.path.join(account.root, "dovecot-uidlist")) as file:
+        header, *lines = file.read().splitlines()
+    assert [int(line.split()[0]) for line in lines] == list(range(191, 201))
+    assert " N201 " in header
+    mailbox.refresh()
+    assert append(account) == 201

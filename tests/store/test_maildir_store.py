@@ -1,0 +1,157 @@
+"""From a user's name to a Maildir: paths, new accounts, adopted ones."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mailserver.errors import NoSuchUser
+from mailserver.message.render import summarise
+from mailserver.store.maildir import ballast, safeio
+from mailserver.store.maildir.store import MaildirStore
+from tests.store.test_maildir_foreign import append
+
+USER = "anna@example.test"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return MaildirStore(tmp_path / "mail", summarise, hostname="host.example.test")
+
+
+def uses(account):
+    return {info.name: set(info.special_use) for info in account.mailboxes() if info.special_use}
+
+
+def test_a_new_account_has_inbox_and_its_special_folders(store, tmp_path):
+    account = store.account(USER)
+    assert account.root == str(tmp_path / "mail" / "example.test" / "anna" / "Maildir")
+    assert [info.name for info in account.mailboxes()] == ["INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash"]
+    assert uses(account) == {
+        "Archive": {"\\Archive"},
+        "Drafts": {"\\Drafts"},
+        "Junk": {"\\Junk"},
+        "Sent": {"\\Sent"},
+        "Trash": {"\\Trash"},
+    }
+    assert all(info.id for info in account.mailboxes())
+    assert os.listdir(tmp_path / "mail" / "example.test" / "anna") == ["Maildir"]
+
+
+def test_an_account_that_is_there_is_left_as_it_is(store, tmp_path):
+    first = store.account(USER)
+    first.delete("Junk")
+    append(first)
+    again = MaildirStore(tmp_path / "mail", summarise).account(USER)
+    assert "Junk" not in [info.name for info in again.mailboxes()]
+    assert again.status("INBOX").messages == 1
+
+
+def test_names_differ_in_case_only_by_accident(store):
+    assert store.account("Anna@Example.TEST").root == store.account(USER).root
+
+
+def test_an_adopted_maildir_gets_no_folders_and_its_names_tell_their_use(store, tmp_path):
+    root = tmp_path / "mail" / "example.test" / "anna" / "Maildir"
+    for name in ("", ".Sent Messages", ".Deleted Items", ".Spam", ".Other", ".INBOX.Drafts"):
+        for part in ("cur", "new", "tmp"):
+            os.makedirs(root / name / part)
+    account = store.account(USER)
+    assert [info.name for info in account.mailboxes()] == [
+        "INBOX",
+        "Deleted Items",
+        "INBOX/Drafts",
+        "Other",
+        "Sent Messages",
+        "Spam",
+    ]
+    assert uses(account) == {
+        "Deleted Items": {"\\Trash"},
+        "INBOX/Drafts": {"\\Drafts"},
+        "Sent Messages": {"\\Sent"},
+        "Spam": {"\\Junk"},
+    }
+
+
+def test_a_given_attribute_counts_before_a_name_and_follows_a_rename(store):
+    account = store.account(USER)
+    account.delete("Sent")
+    account.create("Out", frozenset({"\\Sent"}))
+    account.create("Sent Items")
+    account.rename("Out", "Gone/Out")
+    assert uses(account)["Gone/Out"] == {"\\Sent"}
+    assert "Sent Items" not in uses(account)
+    account.delete("Gone/Out")
+    assert uses(account)["Sent Items"] == {"\\Sent"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"zz": ["\\\\Sent"]}', '{"00": 7}'])
+def test_a_spoilt_special_use_file_is_passed_over(store, text):
+    account = store.account(USER)
+    with open(os.path.join(account.root, "mailserver-special-use"), "w") as file:
+        file.write(text)
+    assert uses(account)["Sent"] == {"\\Sent"}
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "../x@example.test",
+        "a/b@example.test",
+        "@example.test",
+        "..@example.test",
+        "a@..",
+        "a@",
+        "a@b/c",
+        "a\0b@example.test",
+        "a\nb@example.test",
+        "anna",
+        "x" * 300 + "@example.test",
+        "",
+    ],
+)
+def test_a_name_that_would_leave_its_place_has_no_account(store, tmp_path, user):
+    with pytest.raises(NoSuchUser):
+        store.account(user)
+    assert not (tmp_path / "mail").exists() or os.listdir(tmp_path / "mail") in ([], [ballast.FILE_NAME])
+
+
+def test_a_location_may_use_user_and_home(tmp_path):
+    store = MaildirStore(tmp_path, summarise, location="{home}/mail", special_use={})
+    assert store.account("anna", str(tmp_path / "h")).root == str(tmp_path / "h" / "mail")
+    with pytest.raises(NoSuchUser):
+        store.account("anna")
+    store = MaildirStore(tmp_path, summarise, location="{root}/{user}", special_use={})
+    assert store.account("anna").root == str(tmp_path / "anna")
+
+
+def test_utf8_names_on_disk(tmp_path):
+    store = MaildirStore(tmp_path, summarise, special_use={}, utf8_names=True)
+    account = store.account(USER)
+    account.create("Entwürfe")
+    account.set_subscribed("Entwürfe", subscribed=True)
+    assert os.path.isdir(os.path.join(account.root, ".Entwürfe"))
+    assert account.subscriptions() == {"Entwürfe"}
+
+
+def test_half_an_account_is_never_seen(store, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(name):
+        if name == "account.before-rename":
+            raise Killed
+
+    monkeypatch.setattr(safeio, "hook", die)
+    with pytest.raises(Killed):
+        store.account(USER)
+    assert not (tmp_path / "mail" / "example.test" / "anna" / "Maildir").exists()
+    monkeypatch.setattr(safeio, "hook", None)
+    assert len(store.account(USER).mailboxes()) == 6
+
+
+def test_the_ballast_lies_at_the_root_of_all_mail(store, tmp_path):
+    store.account(USER)
+    store.account("bert@example.test")
+    assert (tmp_path / "mail" / ballast.FILE_NAME).stat().st_size == ballast.SIZE
