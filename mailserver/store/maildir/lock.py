@@ -9,9 +9,9 @@ the lock that Dovecot knows. It is always taken inside the account's lock, sever
 
 A dotlock outlives its process, so there are rules for a stale one. It holds `pid:host`, and is removed at once if that
 is a dead process of this host, or ourselves (whoever asks holds the account's lock: it is a leftover of an earlier
-process with our pid), or a process that started after the lock was made (the pid was given anew). Any other one,
-another host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes, which is
-Dovecot's own rule.
+process with our pid), or a process that started after the lock was made (the pid was given anew). Any other one, be it
+another host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes,
+which is Dovecot's own rule.
 
 Removing is done by renaming the lock to a name of our own and looking at what was got: between look and removal it may
 have become another program's fresh lock, which is then put back.
