@@ -256,6 +256,7 @@ set use_envelope_from=yes
 set copy=no
 set sendmail=/bin/false
 set header_cache=
+set folder={home}
 set sleep_time=0
 set confirmappend=no
 set delete=yes
