@@ -207,8 +207,10 @@ class SubmissionTransaction(Transaction):
         for copy in copies:
             try:
                 await copy.publish()
-            except Exception:
+            except MailError as error:
                 # It is accepted and its intent is on disk: the next holder of the lock publishes it.
+                self._session.channel.log("publish-delayed", reason=error.sentence)
+            except Exception:
                 self._session.channel.bug("publishing an accepted message")
 
     async def close(self) -> None:

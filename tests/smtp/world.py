@@ -63,8 +63,9 @@ class World:
         *,
         lmtp: dict[str, Any] | None = None,
         submission: dict[str, Any] | None = None,
+        store: Any = None,
     ) -> None:
-        self.store = RecordingStore()
+        self.store = store or RecordingStore()
         self.accounts = LiveAccounts(self.store, DirectRunner)
         self.authenticator = FakeAuthenticator()
         self.directory = directory
