@@ -13,7 +13,7 @@ from attrs import field, frozen
 from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits, Pop3
-from mailserver.errors import BadSyntax, ConnectionLost, InUse, MailError, UnknownCommand, WrongState
+from mailserver.errors import BadSyntax, ConnectionLost, InUse, MailError, PrivacyRequired, UnknownCommand, WrongState
 from mailserver.pop3.commands import COMMANDS
 from mailserver.pop3.maildrop import Maildrop
 from mailserver.pop3.spec import CommandSpec, State
@@ -26,6 +26,8 @@ MAX_ERRORS = 20
 """Malformed, unknown or misplaced commands that a connection may send."""
 MAX_LOGIN_FAILURES = 5
 """Failed logins that a connection may make."""
+PACE = 64
+"""Pipelined commands after which the client must have taken enough of the answers."""
 
 HTTP_METHODS = frozenset(
     [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI"]
@@ -68,6 +70,7 @@ class Session:
         self._maildrop: Maildrop | None = None
         self._locked: str | None = None
         self._errors = 0
+        self._unpaced = 0
         self._login_failures = 0
         self._login_deadline = channel.now() + services.limits.login_time
 
@@ -124,6 +127,11 @@ class Session:
                 self.channel.log("timeout", user=self.user.name if self.user else None)
                 return None
             self.reader.receive_data(data)
+            self._unpaced = 0
+        self._unpaced += 1
+        if self._unpaced % PACE == 0:
+            # Many short commands in one piece may have long answers.
+            await self.channel.drain()
         return line
 
     async def _run_line(self, line: bytes | Refused) -> None:
@@ -137,17 +145,19 @@ class Session:
             await self._find_command(line, word).run(self, b"" if isinstance(line, Refused) else line[len(word) + 1 :])
         except ConnectionLost:
             raise
-        except BadSyntax as error:
-            self.error(error.sentence, error.pop3_code)
-            self._errors += 1
-            if self._errors >= MAX_ERRORS:
-                self.channel.log("too-many-errors", user=self.user.name if self.user else None)
-                self.end()
         except MailError as error:
             self.error(error.sentence, error.pop3_code)
+            if isinstance(error, BadSyntax | PrivacyRequired):
+                self._count_error()
         except Exception:
             self.channel.bug(f"POP3 {word.decode('ascii', 'replace')}")
             self.error("internal error", "SYS/TEMP")
+
+    def _count_error(self) -> None:
+        self._errors += 1
+        if self._errors >= MAX_ERRORS:
+            self.channel.log("too-many-errors", user=self.user.name if self.user else None)
+            self.end()
 
     def _find_command(self, line: bytes | Refused, word: bytes) -> CommandSpec:
         if isinstance(line, Refused):

@@ -27,6 +27,8 @@ from mailserver.store.live import LiveAccounts
 
 MAX_ERRORS = 20
 """Malformed, unknown or misplaced commands between two messages."""
+PACE = 64
+"""Pipelined commands after which the client must have taken enough of the replies."""
 MIN_PROGRESS = 1024
 """Octets of message data that must come within each `transfer_timeout`."""
 MAX_SWALLOWED = 64 * 1024 * 1024
@@ -80,6 +82,7 @@ class Session(ABC):
         """Is message data expected? An unforeseen failure then cannot leave the stream in step."""
         self.ended = False
         self._errors = 0
+        self._unpaced = 0
         self._messages = 0
         self._progress_deadline = 0.0
         self._progress_left = 0
@@ -180,6 +183,10 @@ class Session(ABC):
             if isinstance(data, Wake):
                 self.cut(reply(421, "4.4.2", f"{self.common.hostname} timeout, closing the connection"), "timeout")
             self.framer.receive_data(data)
+            self._unpaced = 0
+        self._unpaced += 1
+        if self._unpaced % PACE == 0:
+            await self.channel.drain()
         return line
 
     def expect_data(self) -> None:

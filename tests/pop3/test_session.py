@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from mailserver.errors import LimitReached, NoSpace, StoreUnavailable
+from mailserver.errors import ConnectionLost, LimitReached, NoSpace, StoreUnavailable
 from mailserver.pop3.session import MAX_ERRORS, MAX_LOGIN_FAILURES
 from mailserver.store.interfaces import DELETED, FlagChange
 from mailserver.store.live import LiveMailbox
@@ -594,4 +594,39 @@ def test_what_follows_a_request_is_never_a_command(line: bytes) -> None:
     client.take()
     client.send(line + b"\r\nHost: mail.example.test\r\n\r\nCAPA\r\n")
     assert b"UIDL" not in client.take()
+    assert client.done
+
+
+def test_a_client_that_does_not_read_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.deliver(b"A: b\r\n\r\n" + b"x" * 500_000)
+    closed: list[bool] = []
+    monkeypatch.setattr(MemoryMessage, "close", lambda _self: closed.append(True))
+    client = world.log_in()
+    drained: list[int] = []
+
+    async def drain() -> None:
+        drained.append(len(client.channel.output))
+        if len(drained) == 3:
+            raise ConnectionLost
+
+    client.channel.drain = drain  # type: ignore[method-assign]
+    client.send(b"RETR 1\r\n")
+    assert client.done
+    assert max(drained) < 4 * 65536
+    assert closed
+    assert world.live_users() == 0
+
+
+def test_many_commands_in_one_piece_keep_pace_with_the_client() -> None:
+    client = World().log_in()
+    drains = client.channel.drains
+    client.send(b"CAPA\r\n" * 1000)
+    assert client.channel.drains - drains >= 15
+    assert client.take().count(b"+OK") == 1000
+
+
+def test_passwords_before_tls_are_bounded() -> None:
+    client = World().connect(info("pop3"))
+    client.send(b"USER anna\r\n" * MAX_ERRORS)
     assert client.done

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from mailserver.auth.interfaces import User
-from mailserver.errors import AuthUnavailable, LimitReached, NoSpace
+from mailserver.errors import AuthUnavailable, InUse, LimitReached, NoSpace
 from mailserver.smtp.authentication import MAX_LOGIN_FAILURES
 from mailserver.smtp.session import MAX_ERRORS
+from mailserver.store.memory import MemoryPrepared
 from tests.fakes import info
 from tests.pop3.dialogs import play
 from tests.smtp.world import DATE, GREETING, PLAIN, FakeHop, World
@@ -324,6 +325,14 @@ def test_errors_are_bounded(tmp_path: Path) -> None:
         client.send(b"XYZZY\r\n")
     assert client.take().endswith(b"421 4.7.0 too many errors, closing the connection\r\n")
     assert client.done
+
+
+def test_many_commands_in_one_piece_keep_pace_with_the_client(tmp_path: Path) -> None:
+    client = World(tmp_path).log_in()
+    drains = client.channel.drains
+    client.send(b"NOOP\r\n" * 1000)
+    assert client.channel.drains - drains >= 15
+    assert client.take().count(b"250 2.0.0") == 1000
 
 
 def test_limits_and_back_ends_at_login(tmp_path: Path) -> None:
@@ -714,3 +723,46 @@ def test_the_hop_is_left_when_the_transaction_ends(end: bytes, tmp_path: Path) -
     client.send(end)
     assert world.hop.lines[-1] == b"QUIT"
     assert world.hop.closed == 1
+
+
+@pytest.mark.parametrize("error", [InUse(), RuntimeError("boom")])
+def test_a_delayed_publication_is_accepted_mail(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, FakeHop())
+    told: list[bytes] = []
+
+    def fail(_self: MemoryPrepared) -> None:
+        told.append(client.take())
+        raise error
+
+    monkeypatch.setattr(MemoryPrepared, "publish", fail)
+    client = world.log_in()
+    client.allow_bugs = True
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<bert@example.org>\r\nRCPT TO:<x@elsewhere.test>\r\n")
+    client.ask(b"DATA\r\n")
+    client.send(MESSAGE + b".\r\n")
+    # The answer is on its way before anything is published, and the prepared copy is left to whoever comes next.
+    assert told == [b"250 2.0.0 hop has it\r\n"]
+    assert client.take() == b""
+    assert not world.store.prepared[0]._aborted
+    assert client.ask(b"NOOP\r\n") == b"250 2.0.0 nothing done\r\n"
+    client.hang_up()
+    assert not world.store.prepared[0]._aborted
+
+
+def test_two_local_recipients_find_the_message_when_they_are_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.log_in()
+    write = client.channel.write
+    kept: list[int] = []
+
+    def spy(data: bytes) -> None:
+        if b"accepted as" in data:
+            kept.append(len(world.kept()) + len(world.kept("bert@example.org")))
+        write(data)
+
+    client.channel.write = spy  # type: ignore[method-assign]
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<bert@example.org>\r\nRCPT TO:<anna@example.test>\r\n")
+    client.ask(b"DATA\r\n" + MESSAGE + b".\r\n")
+    assert kept == [2]
