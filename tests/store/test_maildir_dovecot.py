@@ -1,0 +1,185 @@
+"""A real Dovecot and our store take turns on one account, and share it: the same mailboxes, UIDs and flags for both."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+import time
+
+import pytest
+
+from mailserver.message.render import summarise
+from mailserver.store.interfaces import FlagChange, NewMessage
+from mailserver.store.maildir.keywords import Keywords
+from mailserver.store.maildir.store import MaildirStore
+from tests.store.maildir.dovecot import Dovecot, needs_dovecot
+from tests.store.test_maildir_foreign import read
+
+pytestmark = needs_dovecot
+
+TEXT = b"From: a@example.test\r\nSubject: hello\r\n\r\nbody\r\n"
+HIDDEN = {"\\Recent"}
+
+
+@pytest.fixture
+def dovecot():
+    top = tempfile.mkdtemp(prefix="mailserver-dovecot-")
+    try:
+        yield Dovecot(top)
+    finally:
+        shutil.rmtree(top)
+
+
+def open_account(dovecot, special_use=None):
+    store = MaildirStore(
+        dovecot.top, summarise, location="{home}/Maildir", special_use=special_use or {}, hostname="host.example.test"
+    )
+    return store.account("anna@example.test", os.path.join(dovecot.top, "home"))
+
+
+def append(account, name="INBOX", data=TEXT, flags=()):
+    stage = account.stage()
+    stage.write(data)
+    account.append(name, [NewMessage(stage, frozenset(flags), 1_000_000_000)])
+
+
+def ours(account, name="INBOX"):
+    """UIDVALIDITY, UIDNEXT, GUID, and flags by UID."""
+    mailbox = account.mailbox(name)
+    mailbox.refresh()
+    snapshot = mailbox.load()
+    known = Keywords(snapshot.keywords)
+    flags = {row.uid: set(known.flags(row.flags)) for row in snapshot.rows}
+    return snapshot.uid_validity, snapshot.uid_next, mailbox.id.hex(), flags
+
+
+def theirs(dovecot, name="INBOX"):
+    flags = {int(uid): set(words.split()) - HIDDEN for uid, words in dovecot.fetch("uid flags", name)}
+    status = dovecot.status(name)
+    return int(status["uidvalidity"]), int(status["uidnext"]), status["guid"], flags
+
+
+def names(account):
+    return {info.name for info in account.mailboxes() if info.id}
+
+
+def dovecot_names(dovecot):
+    return set(dovecot.run("mailbox", "list").splitlines())
+
+
+def test_dovecot_reads_what_we_wrote(dovecot):
+    account = open_account(dovecot, {"Sent": "Sent"})
+    append(account)
+    append(account, flags=["\\Seen", "\\Flagged", "$Forwarded", "work"])
+    account.create("Entwürfe/alt")
+    append(account, "Entwürfe/alt", flags=["\\Draft"])
+    mailbox = account.mailbox("INBOX")
+    mailbox.copy([1, 2], "Entwürfe/alt")
+    mailbox.move([1], "Sent")
+    mailbox.store_flags([2], FlagChange.ADD, ["new-one", "\\Answered"])
+    account.set_subscribed("Entwürfe/alt", subscribed=True)
+    for name in ("INBOX", "Entwürfe/alt", "Sent"):
+        assert theirs(dovecot, name) == ours(account, name)
+    assert dovecot_names(dovecot) == names(account)
+    assert dovecot.run("mailbox", "list", "-s").split() == ["Entwürfe/alt"]
+
+
+def test_we_read_what_dovecot_wrote(dovecot):
+    for number in range(5):
+        dovecot.run("save", data=TEXT.replace(b"hello", b"n%d" % number))
+    dovecot.run("flags", "add", "\\Seen work $Forwarded", "mailbox", "INBOX", "uid", "2:3")
+    dovecot.run("mailbox", "create", "Entwürfe/alt")
+    dovecot.run("mailbox", "subscribe", "Entwürfe/alt")
+    dovecot.run("copy", "Entwürfe/alt", "mailbox", "INBOX", "uid", "3,5")
+    dovecot.run("expunge", "mailbox", "INBOX", "uid", "4")
+    account = open_account(dovecot, {"Sent": "Sent"})
+    for name in ("INBOX", "Entwürfe/alt"):
+        assert ours(account, name) == theirs(dovecot, name)
+    assert account.subscriptions() == {"Entwürfe/alt"}
+    assert "Sent" not in names(account)
+    mailbox = account.mailbox("INBOX")
+    assert read(mailbox, 2) == TEXT.replace(b"hello", b"n1")
+    assert account.total_size("INBOX") == 4 * (len(TEXT) - 3)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_taking_turns(dovecot, seed):
+    dice = random.Random(seed)
+    account = open_account(dovecot)
+    account.create("there")
+
+    def our_turn():
+        mailbox = account.mailbox("INBOX")
+        mailbox.refresh()
+        uids = [row.uid for row in mailbox.load().rows]
+        some = dice.sample(uids, min(len(uids), 2))
+        match dice.randrange(5):
+            case 0 | 1:
+                append(account, flags=dice.sample(["\\Seen", "one", "two", "three"], 2))
+            case 2:
+                mailbox.store_flags(some, FlagChange.REPLACE, dice.sample(["\\Flagged", "four", "one"], 2))
+            case 3:
+                mailbox.move(some[:1], "there")
+            case 4:
+                mailbox.expunge(some[:1], only_deleted=False)
+
+    def their_turn():
+        _validity, _next, _guid, flags = theirs(dovecot)
+        some = ",".join(map(str, dice.sample(sorted(flags), min(len(flags), 2)))) or "1"
+        match dice.randrange(5):
+            case 0 | 1:
+                dovecot.run("save", data=TEXT)
+            case 2:
+                dovecot.run("flags", "replace", "\\Seen five two", "mailbox", "INBOX", "uid", some)
+            case 3:
+                dovecot.run("move", "there", "mailbox", "INBOX", "uid", some)
+            case 4:
+                dovecot.run("expunge", "mailbox", "INBOX", "uid", some.split(",")[0])
+
+    told: dict[str, tuple[int, int]] = {}
+    for _ in range(12):
+        dice.choice([our_turn, their_turn])()
+        for name in ("INBOX", "there"):
+            mine = ours(account, name)
+            assert mine == theirs(dovecot, name)
+            validity, uid_next, _guid, _flags = mine
+            assert told.get(name, (validity, 0))[0] == validity
+            assert told.get(name, (validity, 0))[1] <= uid_next
+            told[name] = validity, uid_next
+
+
+def test_at_the_same_time(dovecot):
+    account = open_account(dovecot)
+    append(account)
+    before = ours(account)
+    account.close()
+
+    def work():
+        mine = open_account(dovecot)
+        mailbox = mine.mailbox("INBOX")
+        for _ in range(25):
+            append(mine, data=TEXT.replace(b"body", b"ours"))
+            mailbox.refresh()
+            uids = [row.uid for row in mailbox.load().rows]
+            mailbox.store_flags(uids[-2:], FlagChange.ADD, ["\\Flagged", "work"])
+            time.sleep(0.01)
+
+    dovecot.give()
+    child = dovecot.fork(work)
+    saved = 0
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        dovecot.run("save", data=TEXT.replace(b"body", b"theirs"))
+        dovecot.run("flags", "add", "\\Seen", "mailbox", "INBOX", "1:*")
+        saved += 1
+        assert saved < 500
+    account = open_account(dovecot)
+    mine = ours(account)
+    assert mine == theirs(dovecot)
+    assert mine[0] == before[0]
+    assert mine[2] == before[2]
+    mailbox = account.mailbox("INBOX")
+    bodies = [read(mailbox, uid).rpartition(b"\r\n\r\n")[2] for uid in mine[3]]
+    assert bodies.count(b"ours\r\n") == 25
+    assert bodies.count(b"theirs\r\n") == saved
