@@ -110,13 +110,11 @@ def _extension(part: Part) -> bytes:
 
 
 def _languages(value: bytes | None) -> bytes:
-    """Content-Language (RFC 3282): one tag as a string, several as a list."""
+    """Content-Language (RFC 3282), always as a list."""
     if value is None:
         return b"NIL"
     tags = [nstring(tag.strip()) for tag in strip_comments(unfold(value)).split(b",") if tag.strip()]
-    if not tags:
-        return b"NIL"
-    return tags[0] if len(tags) == 1 else b"(%b)" % b" ".join(tags)
+    return b"(%b)" % b" ".join(tags) if tags else b"NIL"
 
 
 def _value(value: bytes | None) -> bytes:

@@ -204,6 +204,9 @@ class _Scanner:
         level = _Level(b"\r\n--" + delimiter, len(self._open) - 1)
         # The line end before a delimiter belongs to it: it may be the one of the empty line.
         level.following = self._source.find(level.delimiter, part.body - 2, self._limit() + len(level.delimiter))
+        if level.following == part.body < self._header_end(part.start):
+            # What looked like a delimiter of the level around, right behind the empty line, is this one's.
+            part.body += 2
         self._levels.append(level)
 
     def _limit(self) -> int:

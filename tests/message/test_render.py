@@ -69,7 +69,7 @@ def test_a_message_in_a_message() -> None:
             [b"text", b"plain", [b"charset", b"us-ascii"], None, None, b"7bit", 10, 2, None, None, None, None],
             5, None, None, None, None,
         ],
-        b"digest", [b"boundary", b"x"], None, b"en", None,
+        b"digest", [b"boundary", b"x"], None, [b"en"], None,
     ]  # fmt: skip
 
 
