@@ -175,6 +175,29 @@ def run_workload(
     return log
 
 
+def run_start(root: str, log_path: str, *, kill_at: Visit | None = None) -> list[Visit]:
+    """In a child: what a start after a crash does, to its first change; the points it passes. It may be killed there."""
+
+    def run() -> None:
+        writer = _Writer(log_path)
+        counts: dict[str, int] = {}
+
+        def hook(name: str) -> None:
+            visit = Visit(0, name, counts.get(name, 0))
+            counts[name] = visit.nth + 1
+            writer.tell("visits", visit)
+            if visit == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        safeio.hook = hook
+        account = open_store(root).account(USER)
+        observe(account)
+        account.set_subscribed("not/there", subscribed=False)
+
+    in_child(run)
+    return read_log(log_path).visits
+
+
 def read_index(root: str) -> dict[str, bytes]:
     """The index files as they are, without the shared memory that no power cut leaves."""
     files = {}

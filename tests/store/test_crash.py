@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from tests.store.aftermath import check_aftermath
-from tests.store.crash import Visit, run_workload, worth_killing
+from tests.store.crash import Visit, run_start, run_workload, worth_killing
 from tests.store.disk import scratch
 from tests.store.workload import STEPS, Violation, expectations
 
@@ -68,6 +68,43 @@ def test_killed_at_every_point(visits, expected):
                 failures.append(f"{describe(visit)}: {type(error).__name__}: {error}")
             shutil.rmtree(root, ignore_errors=True)
     assert not failures, f"{len(failures)} of {len(kills)} kills\n" + "\n".join(failures)
+
+
+TAKE_SEVERAL_STEPS = (
+    ("append a group", "delivery.after-rename", 1),
+    ("copy", "copy.after-link", 0),
+    ("move", "move.after-rename", 1),
+    ("rename", "rename.after-rename", 0),
+    ("publish", "delivery.after-rename", 0),
+    ("rename INBOX", "intent.after-write", 0),
+    ("delete", "delete.", 0),
+)
+
+
+@pytest.mark.parametrize(("name", "point", "nth"), TAKE_SEVERAL_STEPS)
+def test_killed_again_while_the_next_start_mends_it(visits, expected, name, point, nth):
+    number = [step.name for step in STEPS].index(name)
+    first = next(
+        visit for visit in visits if visit.step == number and visit.point.startswith(point) and visit.nth == nth
+    )
+    failures = []
+    with scratch() as base:
+        root = os.path.join(base, "mail")
+        log = run_workload(root, os.path.join(base, "log"), kill_at=first)
+        assert log.done == number
+        shutil.copytree(root, os.path.join(base, "dry"))
+        passed = run_start(os.path.join(base, "dry"), os.path.join(base, "dry.log"))
+        if name != "delete":
+            assert any(visit.point.startswith("recovery.") for visit in passed), "there was nothing to mend"
+        for count, second in enumerate(visit for visit in passed if visit.nth == 0):
+            again = os.path.join(base, f"mail{count}")
+            shutil.copytree(root, again)
+            run_start(again, os.path.join(base, f"log{count}"), kill_at=second)
+            try:
+                check_aftermath(again, log, expected, STEPS)
+            except Violation as violation:
+                failures.append(f"{describe(first)}, then in the start at {second.point}: {violation}")
+    assert not failures, "\n".join(failures)
 
 
 def describe(visit: Visit) -> str:

@@ -12,8 +12,8 @@ from mailserver.errors import LimitReached, MailboxChanged, NoSuchMailbox, Store
 from mailserver.store.interfaces import FlagChange
 from mailserver.store.live import LiveAccount, LiveAccounts, LiveMailbox
 from mailserver.store.memory import MemoryAccount, MemoryMailbox, MemoryStore
-from tests.store.contract import message, put, staged
 from tests.store.replay import Replay
+from tests.store.samples import message, put, staged
 
 T = TypeVar("T")
 USER = "anna@example.test"

@@ -21,9 +21,9 @@ from mailserver.message.render import summarise
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import Account, FlagChange, Mailbox
 from mailserver.store.memory import MemoryStore
-from tests.store.contract import content, flags
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.replay import Replay
+from tests.store.samples import content, flags
 from tests.store.workload import source, stage
 
 RUNS = int(os.environ.get("MAILSERVER_RUNS", "25"))

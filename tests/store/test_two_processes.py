@@ -15,8 +15,8 @@ from collections import Counter
 
 import pytest
 
-from tests.store.contract import content
 from tests.store.disk import USER, open_store, scratch
+from tests.store.samples import content
 
 OPERATIONS = int(os.environ.get("MAILSERVER_STEPS", "30")) * 4
 HANG = 120.0

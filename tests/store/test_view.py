@@ -12,8 +12,8 @@ from mailserver.store.columns import Columns
 from mailserver.store.interfaces import FlagChange
 from mailserver.store.memory import MemoryMailbox, MemoryStore
 from mailserver.store.view import View
-from tests.store.contract import put
 from tests.store.replay import Replay
+from tests.store.samples import put
 
 
 def never(_source: bytes) -> object:

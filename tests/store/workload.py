@@ -17,7 +17,7 @@ from mailserver.message.render import summarise
 from mailserver.store.interfaces import Account, FlagChange, Mailbox, NewMessage
 from mailserver.store.memory import MemoryStore
 from mailserver.types import UID
-from tests.store.contract import content, flags
+from tests.store.samples import content, flags
 
 USER = "anna@example.test"
 Kept = tuple[str, frozenset[str]]

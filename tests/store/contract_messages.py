@@ -1,0 +1,382 @@
+"""Of the contract: messages that come, change, move and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailserver.errors import (
+    LimitReached,
+    MessageExpunged,
+    NoSuchMailbox,
+)
+from mailserver.store.interfaces import (
+    ANSWERED,
+    DELETED,
+    DRAFT,
+    FLAGGED,
+    MAX_KEYWORDS,
+    SEEN,
+    SYSTEM_FLAGS,
+)
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
+from tests.store.samples import ADD, DATE, REMOVE, REPLACE, USER, content, flags, message, names, put, staged, uids
+
+
+class Messages:
+    """Mixed into StoreContract."""
+
+    # --- appending
+
+    def test_append(self, account, inbox):
+        before = account.status("INBOX")
+        data = message("first")
+        appended = account.append("INBOX", [staged(account, data, ["\\Seen", "\\Flagged", "work"])])
+        after = account.status("INBOX")
+        assert appended.mailbox == inbox.id
+        assert appended.uid_validity == after.uid_validity == before.uid_validity
+        [uid] = appended.uids
+        assert uid >= before.uid_next
+        assert after.uid_next > uid
+        assert (after.messages, after.unseen, after.deleted) == (1, 0, 0)
+        assert after.highest_modseq > before.highest_modseq
+        assert content(inbox, uid) == data
+        assert flags(inbox) == {uid: {"\\Seen", "\\Flagged", "work"}}
+        [row] = inbox.load().rows
+        assert row.size in {len(data), UNKNOWN_SIZE}
+        assert row.date in {DATE, UNKNOWN_DATE}
+
+    def test_append_several_at_once(self, account, three, inbox):
+        assert three == sorted(three)
+        assert [content(inbox, uid) for uid in three] == [message(word) for word in ("one", "two", "three")]
+
+    def test_append_nothing(self, account):
+        assert list(account.append("INBOX", []).uids) == []
+
+    def test_append_is_all_or_none(self, account, inbox):
+        inbox_before, modseq = uids(inbox), inbox.load().modseq
+        many = [staged(account, message(), [f"word{n}"]) for n in range(MAX_KEYWORDS + 1)]
+        with pytest.raises(LimitReached):
+            account.append("INBOX", many)
+        assert uids(inbox) == inbox_before
+        assert not inbox.changes_since(modseq).rows
+        for new in many:
+            new.staged.abort()
+
+    def test_append_to_no_mailbox(self, account):
+        new = staged(account, message())
+        with pytest.raises(NoSuchMailbox):
+            account.append("none", [new])
+        new.staged.abort()
+        new.staged.abort()
+        assert "none" not in names(account)
+
+    def test_a_refused_staged_message_can_still_be_used(self, account, inbox):
+        """TRYCREATE: LMTP falls back to INBOX."""
+        new = staged(account, message("kept"))
+        with pytest.raises(NoSuchMailbox):
+            account.append("none", [new])
+        [uid] = account.append("INBOX", [new]).uids
+        assert content(inbox, uid) == message("kept")
+
+    def test_an_aborted_message_is_never_seen(self, account, inbox):
+        new = staged(account, message())
+        new.staged.abort()
+        inbox.refresh()
+        assert uids(inbox) == []
+
+    def test_abort_after_use_does_no_harm(self, account, inbox):
+        new = staged(account, message())
+        [uid] = account.append("INBOX", [new]).uids
+        new.staged.abort()
+        assert content(inbox, uid) == message()
+
+    def test_line_ends_are_sent_as_crlf(self, account, inbox):
+        uid = put(account, data=b"Subject: unix\n\nline\nline\r\nend")
+        opened = inbox.open_message(uid)
+        sent = b"Subject: unix\r\n\r\nline\r\nline\r\nend"
+        assert opened.size == len(sent)
+        assert opened.read() == sent
+        assert opened.read(9, 4) == sent[9:13]
+        assert opened.read(len(sent) - 2, 100) == sent[-2:]
+        assert opened.read(len(sent) + 5, 1) == b""
+        opened.close()
+        assert account.total_size("INBOX") == len(sent)
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"\r\n", b"no header", b"a" * 300_000, b"\x00\xff\r\n" * 10, b"x\r", b"\n" * 9]
+    )
+    def test_odd_content_is_kept(self, account, inbox, data):
+        uid = put(account, data=data)
+        assert content(inbox, uid) == data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        [(got, row, _summary)] = inbox.summaries([uid])
+        assert got == uid
+        assert row.size == len(content(inbox, uid))
+
+    def test_reading_in_pieces(self, account, inbox):
+        data = message(body="x\r\n" * 50_000)
+        uid = put(account, data=data)
+        opened = inbox.open_message(uid)
+        pieces = b"".join(opened.read(at, 65536) for at in range(0, opened.size, 65536))
+        opened.close()
+        assert pieces == data
+
+    def test_date_now_by_default(self, account, inbox):
+        put(account, data=message())
+        new = staged(account, message(), date=None)
+        [uid] = account.append("INBOX", [new]).uids
+        [(_uid, row, _summary)] = inbox.summaries([uid])
+        assert row.date > DATE
+
+    # --- prepare, publish
+
+    def test_publish(self, account, inbox):
+        prepared = account.prepare("INBOX", [staged(account, message("a")), staged(account, message("b"), ["\\Seen"])])
+        inbox.refresh()
+        assert uids(inbox) == []
+        appended = prepared.publish()
+        assert uids(inbox) == list(appended.uids)
+        assert [content(inbox, uid) for uid in appended.uids] == [message("a"), message("b")]
+        assert appended.mailbox == inbox.id
+        assert account.status("INBOX").unseen == 1
+        prepared.abort()
+        prepared.abort()
+        inbox.refresh()
+        assert uids(inbox) == list(appended.uids)
+
+    def test_abort_what_was_prepared(self, account, inbox):
+        prepared = account.prepare("INBOX", [staged(account, message())])
+        prepared.abort()
+        prepared.abort()
+        put(account, data=message("other"))
+        inbox.refresh()
+        assert [content(inbox, uid) for uid in uids(inbox)] == [message("other")]
+
+    def test_prepare_for_no_mailbox(self, account):
+        with pytest.raises(NoSuchMailbox):
+            account.prepare("none", [staged(account, message())])
+
+    # --- flags
+
+    def test_store_flags(self, inbox, three):
+        one, two, three_ = three
+        inbox.store_flags([one, two], ADD, ["\\Seen", "work"])
+        inbox.store_flags([two], REPLACE, ["\\Flagged"])
+        inbox.store_flags([one], REMOVE, ["WORK", "\\Draft", "never"])
+        assert flags(inbox) == {one: {"\\Seen"}, two: {"\\Flagged"}, three_: set()}
+
+    def test_every_system_flag_has_its_bit(self, inbox, three):
+        for name, bit in SYSTEM_FLAGS.items():
+            inbox.store_flags(three[:1], REPLACE, [name])
+            assert inbox.load().rows[0].flags == bit
+        assert {ANSWERED, FLAGGED, DELETED, SEEN, DRAFT} == set(SYSTEM_FLAGS.values())
+
+    def test_flags_survive_reopening(self, make_store):
+        account = make_store().account(USER)
+        uid = put(account, flags=["\\Draft", "First"])
+        account.mailbox("INBOX").store_flags([uid], ADD, ["\\Answered", "$Second"])
+        account.close()
+        again = make_store().account(USER)
+        assert flags(again.mailbox("INBOX")) == {uid: {"\\Draft", "\\Answered", "first", "$second"}}
+        again.close()
+
+    def test_an_unchanged_flag_is_no_change(self, inbox, three):
+        """RFC 7162 3.1: the mod-sequence tells of changes."""
+        inbox.store_flags(three, ADD, ["\\Seen", "work"])
+        modseq = inbox.load().modseq
+        inbox.store_flags(three, ADD, ["\\Seen", "WORK"])
+        inbox.store_flags(three, REPLACE, ["\\Seen", "work"])
+        inbox.store_flags(three, REMOVE, ["\\Draft", "other"])
+        assert not inbox.changes_since(modseq).rows
+
+    def test_keywords_are_one_in_any_case(self, inbox, three):
+        inbox.store_flags(three[:1], ADD, ["Work"])
+        inbox.store_flags(three[1:], ADD, ["wORK"])
+        assert inbox.load().keywords == ("Work",)
+        assert len({row.flags for row in inbox.load().rows}) == 1
+
+    def test_the_27th_keyword(self, account, inbox, three):
+        many = [f"word{n}" for n in range(MAX_KEYWORDS)]
+        inbox.store_flags(three[:1], ADD, many)
+        assert flags(inbox)[three[0]] == set(many)
+        before = inbox.load()
+        with pytest.raises(LimitReached):
+            inbox.store_flags(three, ADD, ["\\Seen", "one-too-many"])
+        with pytest.raises(LimitReached):
+            inbox.store_flags(three, REPLACE, ["one-too-many"])
+        assert inbox.load() == before
+        inbox.store_flags(three[1:], ADD, ["WORD25"])
+        assert flags(inbox)[three[2]] == {"word25"}
+
+    def test_keywords_of_a_refused_store_are_not_kept(self, inbox, three):
+        inbox.store_flags(three, ADD, [f"word{n}" for n in range(MAX_KEYWORDS - 1)])
+        with pytest.raises(LimitReached):
+            inbox.store_flags(three, ADD, ["new1", "new2"])
+        inbox.store_flags(three, ADD, ["new3"])
+        assert len(inbox.load().keywords) == MAX_KEYWORDS
+
+    def test_store_on_messages_gone(self, inbox, three):
+        inbox.expunge(three[:1], only_deleted=False)
+        stored = inbox.store_flags(three, ADD, ["\\Seen"])
+        assert list(stored.gone) == three[:1]
+        assert list(stored.modified) == []
+        assert flags(inbox) == {uid: {"\\Seen"} for uid in three[1:]}
+
+    def test_store_unchanged_since(self, inbox, three):
+        """RFC 7162 3.1.3: messages changed after the given mod-sequence are left alone and named."""
+        modseq = inbox.load().modseq
+        inbox.store_flags(three[1:2], ADD, ["\\Flagged"])
+        stored = inbox.store_flags(three, ADD, ["\\Seen"], modseq)
+        assert list(stored.modified) == three[1:2]
+        assert list(stored.gone) == []
+        assert flags(inbox) == {three[0]: {"\\Seen"}, three[1]: {"\\Flagged"}, three[2]: {"\\Seen"}}
+
+    def test_store_tells_what_was_before_it(self, store, account, inbox, three):
+        """So that a session knows which changes are not its own."""
+        modseq = inbox.load().modseq
+        assert inbox.store_flags(three, ADD, ["\\Seen"]).before == modseq
+        modseq = inbox.load().modseq
+        other = store.account(USER)
+        other.mailbox("INBOX").store_flags(three[:1], ADD, ["\\Flagged"])
+        other.close()
+        before = inbox.store_flags(three, ADD, ["work"]).before
+        assert before is not None
+        assert modseq < before < inbox.load().modseq
+
+    def test_store_flags_of_nothing(self, inbox, three):
+        before = inbox.load()
+        stored = inbox.store_flags([], ADD, ["\\Seen"])
+        assert (list(stored.modified), list(stored.gone)) == ([], [])
+        assert inbox.load().rows == before.rows
+
+    # --- expunge
+
+    def test_expunge_only_what_is_deleted(self, account, inbox, three):
+        inbox.store_flags(three[1:], ADD, ["\\Deleted"])
+        assert account.status("INBOX").deleted == 2
+        assert list(inbox.expunge(three[:2])) == [three[1]]
+        assert uids(inbox) == [three[0], three[2]]
+        assert list(inbox.expunge(three)) == [three[2]]
+        assert list(inbox.expunge(three)) == []
+        assert uids(inbox) == three[:1]
+        assert account.status("INBOX").messages == 1
+
+    def test_expunge_in_any_order_answers_rising(self, inbox, three):
+        assert list(inbox.expunge([*reversed(three), UID(999), three[0]], only_deleted=False)) == three
+
+    def test_a_uid_is_never_used_again(self, make_store):
+        account = make_store().account(USER)
+        first = put(account)
+        account.mailbox("INBOX").expunge([first], only_deleted=False)
+        next_ = account.status("INBOX").uid_next
+        account.close()
+        again = make_store().account(USER)
+        assert again.status("INBOX").uid_next >= next_
+        assert put(again) >= next_ > first
+        again.close()
+
+    def test_what_is_expunged_cannot_be_opened(self, inbox, three):
+        inbox.expunge(three[:1], only_deleted=False)
+        with pytest.raises(MessageExpunged):
+            inbox.open_message(three[0])
+        with pytest.raises(MessageExpunged):
+            inbox.open_message(UID(4_000_000))
+        assert [uid for uid, _row, _summary in inbox.summaries(three)] == three[1:]
+
+    # --- copy, move
+
+    def test_copy(self, account, inbox, three):
+        account.create("target")
+        put(account, "target")
+        inbox.store_flags(three[:1], ADD, ["\\Seen", "work"])
+        copied = inbox.copy(three[:2], "target")
+        target = account.mailbox("target")
+        assert copied.mailbox == target.id
+        assert copied.uid_validity == account.status("target").uid_validity
+        assert list(copied.source) == three[:2]
+        assert list(copied.target) == uids(target)[1:]
+        assert [content(target, uid) for uid in copied.target] == [message("one"), message("two")]
+        assert flags(target)[copied.target[0]] == {"\\Seen", "work"}
+        assert flags(target)[copied.target[1]] == set()
+        assert uids(inbox) == three
+        [(_u, row, _s)] = target.summaries(copied.target[:1])
+        assert row.date == DATE
+        assert row.size == len(message("one"))
+
+    def test_a_copy_is_a_message_of_its_own(self, account, inbox, three):
+        account.create("target")
+        [copy] = inbox.copy(three[:1], "target").target
+        target = account.mailbox("target")
+        target.store_flags([copy], ADD, ["\\Flagged"])
+        assert flags(inbox)[three[0]] == set()
+        inbox.expunge(three, only_deleted=False)
+        assert content(target, copy) == message("one")
+
+    def test_copy_into_the_same_mailbox(self, inbox, three):
+        copied = inbox.copy(three, "INBOX")
+        assert uids(inbox) == [*three, *copied.target]
+        assert [content(inbox, uid) for uid in copied.target] == [content(inbox, uid) for uid in three]
+
+    def test_copy_is_all_or_none(self, account, inbox, three):
+        account.create("target")
+        inbox.expunge(three[1:2], only_deleted=False)
+        with pytest.raises(MessageExpunged):
+            inbox.copy(three, "target")
+        with pytest.raises(NoSuchMailbox):
+            inbox.copy(three[:1], "none")
+        assert uids(account.mailbox("target")) == []
+
+    def test_copy_and_move_respect_the_keyword_limit(self, account, inbox, three):
+        account.create("target")
+        full = put(account, "target", flags=[f"word{n}" for n in range(MAX_KEYWORDS)])
+        inbox.store_flags(three[2:], ADD, ["another"])
+        for transfer in (inbox.copy, inbox.move):
+            with pytest.raises(LimitReached):
+                transfer(three, "target")
+        assert uids(account.mailbox("target")) == [full]
+        assert uids(inbox) == three
+
+    def test_keywords_are_carried_by_name(self, account, inbox, three):
+        """The same letter means another keyword in another mailbox."""
+        account.create("target")
+        put(account, "target", flags=["zulu", "yankee"])
+        inbox.store_flags(three, ADD, ["alpha"])
+        inbox.store_flags(three[:1], ADD, ["YANKEE"])
+        target = account.mailbox("target")
+        copied = inbox.copy(three[:2], "target").target
+        moved = inbox.move(three[2:], "target").target
+        assert flags(target)[copied[0]] == {"alpha", "yankee"}
+        assert flags(target)[copied[1]] == flags(target)[moved[0]] == {"alpha"}
+
+    def test_move(self, account, inbox, three):
+        account.create("target")
+        inbox.store_flags(three[:1], ADD, ["\\Answered", "work"])
+        modseq = inbox.load().modseq
+        moved = inbox.move(three[:2], "target")
+        target = account.mailbox("target")
+        assert list(moved.source) == three[:2]
+        assert list(moved.target) == uids(target)
+        assert uids(inbox) == three[2:]
+        assert [content(target, uid) for uid in moved.target] == [message("one"), message("two")]
+        assert flags(target)[moved.target[0]] == {"\\Answered", "work"}
+        assert list(inbox.changes_since(modseq).expunged) == three[:2]
+
+    def test_move_what_is_there(self, account, inbox, three):
+        account.create("target")
+        inbox.expunge(three[:1], only_deleted=False)
+        moved = inbox.move(three, "target")
+        assert list(moved.source) == three[1:]
+        assert uids(inbox) == []
+        with pytest.raises(NoSuchMailbox):
+            inbox.move(three, "none")
+
+    def test_move_into_the_same_mailbox(self, inbox, three):
+        """RFC 6851 3.3 allows it; the messages get new UIDs."""
+        moved = inbox.move(three[:1], "INBOX")
+        assert uids(inbox) == [*three[1:], *moved.target]
+        assert content(inbox, moved.target[0]) == message("one")
+
+    def test_nothing_to_copy_or_move(self, account, inbox):
+        account.create("target")
+        for transfer in (inbox.copy, inbox.move):
+            copied = transfer([], "target")
+            assert (list(copied.source), list(copied.target)) == ([], [])

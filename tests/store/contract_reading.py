@@ -1,0 +1,274 @@
+"""Of the contract: what readers are told, and when."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailserver.errors import (
+    MailboxChanged,
+    MessageExpunged,
+    NoSuchMailbox,
+)
+from mailserver.message.render import summarise
+from mailserver.store.columns import Columns
+from mailserver.store.interfaces import (
+    All,
+    And,
+    Body,
+    ChangedSince,
+    HasFlag,
+    Header,
+    InUIDs,
+    Larger,
+    Not,
+    Or,
+    Received,
+    Row,
+    Sent,
+    Smaller,
+    Text,
+)
+from mailserver.types import ModSeq
+from tests.store.samples import ADD, DATE, DAY, USER, assert_equal, flags, message, picture, put, staged, uids
+
+
+class Reading:
+    """Mixed into StoreContract."""
+
+    # --- recent
+
+    def test_recent_is_claimed_once(self, account, inbox, three):
+        assert account.status("INBOX").recent == 3
+        assert inbox.claim_recent() <= three[0]
+        assert account.status("INBOX").recent == 0
+        assert inbox.claim_recent() > three[-1]
+        new = put(account)
+        assert account.status("INBOX").recent == 1
+        assert three[-1] < inbox.claim_recent() <= new
+
+    # --- changes
+
+    def test_changes_since_each_kind(self, account, inbox, three):
+        account.create("target")
+        columns = Columns(inbox.load())
+        seen_before = columns.modseq
+
+        def step() -> tuple[list[int], list[int]]:
+            changes = inbox.changes_since(columns.modseq)
+            assert changes.since == columns.modseq
+            assert changes.upto >= changes.since
+            assert [row.uid for row in changes.rows] == sorted(row.uid for row in changes.rows)
+            assert all(changes.since < row.modseq <= changes.upto for row in changes.rows)
+            assert changes.upto == inbox.load().modseq == account.status("INBOX").highest_modseq
+            columns.apply(changes)
+            assert_equal(columns, inbox)
+            return [row.uid for row in changes.rows], list(changes.expunged)
+
+        assert step() == ([], [])
+        inbox.store_flags(three[1:], ADD, ["\\Seen"])
+        assert step() == (three[1:], [])
+        new = put(account)
+        assert step() == ([new], [])
+        inbox.expunge(three[:1], only_deleted=False)
+        assert step() == ([], three[:1])
+        inbox.copy(three[1:], "target")
+        assert step() == ([], [])
+        inbox.move(three[1:2], "target")
+        assert step() == ([], three[1:2])
+        [back] = account.mailbox("target").move(uids(account.mailbox("target"))[:1], "INBOX").target
+        assert step() == ([back], [])
+        inbox.store_flags([new], ADD, ["brand-new"])
+        assert step() == ([new], [])
+        short_lived = put(account)
+        inbox.expunge([short_lived], only_deleted=False)
+        assert step()[0] == []
+        # One answer over all of it says the same.
+        whole = inbox.changes_since(seen_before)
+        assert {row.uid for row in whole.rows} == {three[2], new, back}
+        assert set(three[:2]) <= set(whole.expunged)
+        assert not {row.uid for row in whole.rows} & set(whole.expunged)
+        assert inbox.changes_since(whole.upto).rows == []
+
+    def test_changes_may_be_applied_twice(self, account, inbox, three):
+        old = Columns(inbox.load())
+        inbox.expunge(three[:1], only_deleted=False)
+        put(account)
+        first = inbox.changes_since(old.modseq)
+        inbox.store_flags(three[1:], ADD, ["\\Seen"])
+        second = inbox.changes_since(old.modseq)
+        for changes in (second, first, second):
+            old.apply(changes)
+        assert_equal(old, inbox)
+
+    def test_modseqs_grow(self, account, inbox, three):
+        seen = [inbox.load().modseq]
+        for act in (
+            lambda: put(account),
+            lambda: inbox.store_flags(three, ADD, ["\\Seen"]),
+            lambda: inbox.expunge(three[:1], only_deleted=False),
+            lambda: inbox.move(three[1:], "INBOX"),
+        ):
+            act()
+            seen.append(inbox.load().modseq)
+        assert seen == sorted(set(seen))
+        assert seen[0] > 0
+        assert seen[-1] < 2**63
+        assert inbox.history_floor() <= seen[0]
+
+    def test_modseqs_grow_over_reopening(self, make_store):
+        account = make_store().account(USER)
+        uid = put(account)
+        modseq = account.status("INBOX").highest_modseq
+        account.close()
+        again = make_store().account(USER)
+        inbox = again.mailbox("INBOX")
+        inbox.store_flags([uid], ADD, ["\\Seen"])
+        assert [row.uid for row in inbox.changes_since(modseq).rows] == [uid]
+        again.close()
+
+    def test_a_deleted_mailbox_tells_so(self, account):
+        account.create("a")
+        uid = put(account, "a")
+        opened = account.mailbox("a")
+        account.delete("a")
+        account.create("a")
+        for use in (
+            opened.refresh,
+            opened.load,
+            lambda: opened.changes_since(ModSeq(1)),
+            lambda: opened.store_flags([uid], ADD, ["\\Seen"]),
+            lambda: opened.expunge([uid]),
+            lambda: opened.copy([uid], "INBOX"),
+            lambda: opened.move([uid], "INBOX"),
+        ):
+            with pytest.raises(MailboxChanged):
+                use()
+        with pytest.raises((MailboxChanged, MessageExpunged)):
+            opened.open_message(uid)
+
+    def test_two_handles_see_each_other(self, store, account, inbox, three):
+        other = store.account(USER)
+        theirs = other.mailbox("INBOX")
+        modseq = inbox.load().modseq
+        theirs.store_flags(three[:1], ADD, ["\\Flagged", "theirs"])
+        theirs.expunge(three[1:2], only_deleted=False)
+        new = put(other)
+        inbox.refresh()
+        changes = inbox.changes_since(modseq)
+        assert [row.uid for row in changes.rows] == [three[0], new]
+        assert list(changes.expunged) == [three[1]]
+        assert flags(inbox) == {three[0]: {"\\Flagged", "theirs"}, three[2]: set(), new: set()}
+        other.close()
+
+    def test_users_are_apart(self, store, account, three):
+        other = store.account("bert@example.org")
+        assert other.status("INBOX").messages == 0
+        other.close()
+
+    # --- reading
+
+    def test_status(self, account, inbox, three):
+        inbox.store_flags(three[:2], ADD, ["\\Seen"])
+        inbox.store_flags(three[1:], ADD, ["\\Deleted"])
+        status = account.status("inbox")
+        assert (status.messages, status.unseen, status.deleted, status.recent) == (3, 1, 2, 3)
+        assert status.uid_next > three[-1]
+        assert 0 < status.uid_validity < 2**32
+        snapshot = inbox.load()
+        assert (snapshot.uid_next, snapshot.uid_validity) == (status.uid_next, status.uid_validity)
+        with pytest.raises(NoSuchMailbox):
+            account.status("none")
+
+    def test_total_size(self, account, inbox, three):
+        assert account.total_size("INBOX") == sum(len(message(word)) for word in ("one", "two", "three"))
+        inbox.expunge(three[:1], only_deleted=False)
+        assert account.total_size("INBOX") == sum(len(message(word)) for word in ("two", "three"))
+
+    def test_summaries(self, make_store):
+        account = make_store().account(USER)
+        found = [put(account, data=message(word)) for word in ("one", "two")]
+        for _again in range(2):
+            inbox = account.mailbox("INBOX")
+            rows = {row.uid: row for row in inbox.load().rows}
+            answers = list(inbox.summaries(found))
+            assert [uid for uid, _row, _summary in answers] == found
+            for (uid, row, summary), word in zip(answers, ("one", "two"), strict=True):
+                assert isinstance(row, Row)
+                assert (row.uid, row.flags, row.modseq) == (uid, rows[uid].flags, rows[uid].modseq)
+                assert (row.size, row.date) == (len(message(word)), DATE)
+                assert summary == summarise(message(word))
+            account.close()
+            account = make_store().account(USER)
+        account.close()
+
+    @pytest.mark.parametrize(
+        ("query", "wanted"),
+        [
+            (All(), "abcd"),
+            (HasFlag("\\Seen"), "ab"),
+            (HasFlag("WORK"), "bc"),
+            (HasFlag("never"), ""),
+            (Not(HasFlag("work")), "ad"),
+            (And((HasFlag("\\Seen"), HasFlag("work"))), "b"),
+            (And(()), "abcd"),
+            (Or((HasFlag("\\Seen"), HasFlag("work"))), "abc"),
+            (Larger(5000), "d"),
+            (Smaller(5000), "abc"),
+            (Received(DAY, DAY + 1), "abc"),
+            (Received(None, DAY), ""),
+            (Received(DAY + 1, None), "d"),
+            (Sent(10186, 10187), "abcd"),
+            (Sent(None, 10186), ""),
+            (Header("Subject", "ALPHA"), "a"),
+            (Header("subject", ""), "abcd"),
+            (Header("x-odd", "strange beta"), "b"),
+            (Header("x-none", ""), ""),
+            (Body("needle"), "c"),
+            (Body("alpha"), ""),
+            (Text("alpha"), "a"),
+            (Text("NEEDLE"), "c"),
+            (Or((Body("needle"), Header("x-odd", "delta"))), "cd"),
+            (ChangedSince(ModSeq(0)), "abcd"),
+        ],
+    )
+    def test_search(self, account, inbox, query, wanted):
+        words = {"alpha": ["\\Seen"], "beta": ["\\Seen", "work"], "gamma": ["Work"], "delta": []}
+        letters = {}
+        for word, given in words.items():
+            body = {"gamma": "a Needle here", "delta": "long\r\n" * 1000}.get(word, "plain")
+            date = DATE + 86400 if word == "delta" else DATE
+            [uid] = account.append("INBOX", [staged(account, message(word, body), given, date)]).uids
+            letters[uid] = word[0].replace("g", "c")
+        everything = sorted(letters)
+        assert "".join(letters[uid] for uid in inbox.search(query, everything)) == wanted
+        # Only candidates match.
+        assert "".join(letters[uid] for uid in inbox.search(query, everything[:2])) == "".join(
+            letter for letter in wanted if letter in "ab"
+        )
+
+    def test_search_by_uid_and_modseq(self, inbox, three):
+        assert list(inbox.search(InUIDs(((three[1], 4_000_000),)), three)) == three[1:]
+        modseq = inbox.load().modseq
+        inbox.store_flags(three[:1], ADD, ["\\Seen"])
+        assert list(inbox.search(ChangedSince(ModSeq(modseq + 1)), three)) == three[:1]
+
+    def test_search_leaves_out_what_is_gone(self, inbox, three):
+        inbox.expunge(three[1:2], only_deleted=False)
+        for query in (All(), Text("o"), Not(Body("nothing like it")), Smaller(10**6)):
+            assert list(inbox.search(query, three)) == [three[0], three[2]]
+
+    # --- the whole, kept over reopening
+
+    def test_everything_survives_reopening(self, make_store):
+        account = make_store().account(USER)
+        account.create("a/b")
+        kept = [put(account, "a/b", message(str(n)), ["\\Seen"] if n % 2 else ["even"]) for n in range(6)]
+        box = account.mailbox("a/b")
+        box.expunge(kept[:1], only_deleted=False)
+        box.move(kept[1:2], "INBOX")
+        box.copy(kept[2:3], "INBOX")
+        pictures = [picture(account, name) for name in ("INBOX", "a/b")]
+        account.close()
+        again = make_store().account(USER)
+        assert [picture(again, name) for name in ("INBOX", "a/b")] == pictures
+        again.close()
