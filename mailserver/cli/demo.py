@@ -24,6 +24,8 @@ from attrs import frozen
 from mailserver.auth import schemes
 from mailserver.cli.replace import replace_file, sync_directory
 from mailserver.cli.samples import now, sample_messages
+from mailserver.message.render import summarise
+from mailserver.store.maildir.store import MaildirStore
 from mailserver.tls import certificates
 
 OFFSETS: Mapping[str, int] = {
@@ -164,8 +166,9 @@ def _make_maildir(root: Path, name: str) -> None:
     making = root / domain / f"{local}.making"
     shutil.rmtree(making, ignore_errors=True)
     maildir = making / "Maildir"
-    for each in ("tmp", "new", "cur"):
-        (maildir / each).mkdir(mode=0o700, parents=True)
+    # As the server makes a new account, with its special-use folders.
+    store = MaildirStore(root, summarise, location="{root}/{domain}/{local}.making/Maildir")
+    store.account(name).close()
     present = now()
     for number, sample in enumerate(sample_messages(name, domain, present), 1):
         came = int((present - sample.age).timestamp())
