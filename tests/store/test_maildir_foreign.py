@@ -232,6 +232,16 @@ def test_names_that_a_watcher_saw_are_taken_up_alone(account, monkeypatch):
     assert {row.uid: row.flags for row in mailbox.changes_since(since).rows} == {one: FLAGGED | SEEN, one + 1: 0}
 
 
+def test_very_many_names_are_as_good_as_none(account):
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    names = [f"17000{number:05}.M1P1.other" for number in range(1500)]
+    for name in names:
+        deliver(account, name, b"x")
+    mailbox.refresh(names)
+    assert len(uids(mailbox)) == 1500
+
+
 def test_a_name_that_went_is_looked_for_before_it_is_called_expunged(account):
     one, two = append(account, flags=["\\Seen"]), append(account, flags=["\\Seen"])
     mailbox = account.mailbox("INBOX")

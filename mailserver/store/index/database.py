@@ -100,6 +100,12 @@ class Index:
             if changes > BULK:
                 connection.execute("PRAGMA cache_size = -256; PRAGMA shrink_memory")
 
+    def prune(self, key: int, keep: int) -> None:
+        """Bound a mailbox's history of expunges, inside `transaction`."""
+        floor = self.messages.prune(key, keep)
+        if floor is not None:
+            self.mailboxes.raise_floor(key, floor)
+
     def close(self) -> None:
         """Give the file back."""
         self._connection.close(force=True)

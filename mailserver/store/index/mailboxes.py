@@ -73,6 +73,10 @@ class Mailboxes:
                 self.remove(in_the_way.key)
         self._connection.execute("UPDATE mailboxes SET name = substr(name, 2) WHERE unicode(name) = 10")
 
+    def raise_floor(self, key: int, modseq: int) -> None:
+        """Expunges are known from there on only."""
+        self._connection.execute("UPDATE mailboxes SET floor = max(floor, ?) WHERE key = ?", (modseq, key))
+
     def distrust(self, names: Iterable[str] | None = None) -> None:
         """Make these (None: all) be read from disk anew before they answer."""
         if names is None:

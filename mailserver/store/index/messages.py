@@ -160,6 +160,16 @@ class Messages:
             ((key, modseq, uid) for uid in uids),
         )
 
+    def prune(self, key: int, keep: int) -> ModSeq | None:
+        """Forget all but the newest expunges; the modseq from which on they are known, None when all are."""
+        row: Any = self._connection.execute(
+            "SELECT modseq FROM expunged WHERE mailbox = ? ORDER BY modseq DESC LIMIT 1 OFFSET ?", (key, keep)
+        ).fetchone()
+        if row is None:
+            return None
+        self._connection.execute("DELETE FROM expunged WHERE mailbox = ? AND modseq <= ?", (key, row[0]))
+        return ModSeq(row[0])
+
     # --- small parts
 
     def _select(self, columns: str, table: str, key: int, uids: Sequence[int]) -> Iterator[Any]:

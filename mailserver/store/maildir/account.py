@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from mailserver.errors import (
     BadMailboxName,
@@ -14,6 +15,7 @@ from mailserver.errors import (
     NoSuchMailbox,
 )
 from mailserver.store.index.database import Index
+from mailserver.store.index.records import MailboxState
 from mailserver.store.interfaces import Appended, MailboxInfo, NewMessage, Prepared, Staged, Status
 from mailserver.store.maildir import (
     ballast,
@@ -32,6 +34,9 @@ from mailserver.store.maildir.home import Home, Settings
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
 from mailserver.types import MailboxId
+
+HISTORY: Final = 50_000
+"""Expunges remembered for each mailbox; who is further behind is told of every UID that is not there."""
 
 
 class MaildirAccount:
@@ -57,7 +62,8 @@ class MaildirAccount:
         """Every name, parents included, sorted; INBOX first. Raises: InUse, StoreUnavailable."""
         home = self._home
         there = home.layout.mailboxes()
-        ids = {name: guid for name in there if (guid := self._id(name)) is not None}
+        states = {state.name: state for state in home.read(lambda index: index.mailboxes.all())}
+        ids = {name: guid for name in there if (guid := self._id(name, states.get(name))) is not None}
         uses = special_use.assign(ids, special_use.read(home.root))
         subscribed = self.subscriptions()
         names = set(ids)
@@ -68,10 +74,9 @@ class MaildirAccount:
             for name in sorted(names, key=lambda name: (name != INBOX, name))
         ]
 
-    def _id(self, name: str) -> MailboxId | None:
+    def _id(self, name: str, state: MailboxState | None) -> MailboxId | None:
         """The GUID: from the index while the uidlist is the one it knows; None when the mailbox has gone meanwhile."""
         home = self._home
-        state = home.read(lambda index: index.mailboxes.by_name(name))
         signature = uidlist.signature(home.paths(name).uidlist)
         if state is None or signature is None or signature[:2] != state.uidlist_signature[:2]:
             try:
@@ -282,6 +287,8 @@ class MaildirAccount:
             keep = frozenset(str(file[0]) for files in speaks_of for file in files)
             folders.complete(home.root)
             staged.sweep(home.temporary, keep)
+            for state in home.read(lambda index: index.mailboxes.all()):
+                home.update(lambda index, key=state.key: index.prune(key, HISTORY))  # type: ignore[misc]
 
     # --- small parts
 

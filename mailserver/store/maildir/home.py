@@ -27,7 +27,7 @@ from mailserver.store.index.database import Index
 from mailserver.store.maildir import ballast, keywords, lock, safeio, uidlist
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.recovery import recover
-from mailserver.types import MailboxId
+from mailserver.types import MailboxId, ModSeq
 
 T = TypeVar("T")
 
@@ -88,6 +88,8 @@ class Home:
         self.boot = boot_id()
         self.names: dict[MailboxId, str] = {}
         """Where mailboxes in use were last found."""
+        self.counts: dict[MailboxId, tuple[ModSeq, tuple[int, int, int]]] = {}
+        """Numbers of messages, unseen and deleted ones, as of a modseq."""
         self._index: Index | None = None
         self._disk_again = 0.0
         self._damaged: tuple[int, int] | None = None

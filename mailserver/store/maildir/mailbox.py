@@ -52,7 +52,6 @@ class MaildirMailbox:
         self._id = state.guid
         self._uid_validity = state.uid_validity
         home.names[state.guid] = state.name
-        self._counts: tuple[ModSeq, tuple[int, int, int]] | None = None
 
     @property
     def id(self) -> MailboxId:
@@ -134,9 +133,11 @@ class MaildirMailbox:
         """Counts, as the index has them."""
         state = self._state()
         key = state.key
-        if self._counts is None or self._counts[0] != state.modseq:
-            self._counts = state.modseq, self._read(lambda index: index.messages.counts(key))
-        messages, unseen, deleted = self._counts[1]
+        counted_at, counts = self._home.counts.get(self._id, (0, (0, 0, 0)))
+        if counted_at != state.modseq:
+            counts = self._read(lambda index: index.messages.counts(key))
+            self._home.counts[self._id] = state.modseq, counts
+        messages, unseen, deleted = counts
         recent = 0
         if state.recent_from < state.uid_next:
             recent = self._read(lambda index: index.messages.count_from(key, state.recent_from))

@@ -72,14 +72,19 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     paths = home.paths(state.name)
     if uidlist.signature(paths.uidlist) != state.uidlist_signature or state.boot != home.boot:
         return False
-    bases = {name.partition(":")[0]: name for name in names if name and name[0] != "."}
+    bases: dict[str, list[str]] = {}
+    for name in names:
+        if name and name[0] != ".":
+            bases.setdefault(base_of(name), []).append(name)
+    if len(bases) > _FEW:
+        return False
     index = home.index()
     changed: list[Entry] = []
     fresh: list[tuple[str, scan.Found]] = []
     modseq = next_modseq(state.modseq)
-    for base in bases:
+    for base, its_names in bases.items():
         known = index.messages.by_base(state.key, base)
-        found = _look(paths, [name for name in names if name.partition(":")[0] == base])
+        found = _look(paths, its_names)
         if found is None:
             if known is not None and not _exists(paths.place(known.place), known.file_name):
                 return False

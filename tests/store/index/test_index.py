@@ -224,3 +224,18 @@ def test_modseqs_grow_past_the_clock_and_past_the_last():
     assert first > 1_600_000_000_000_000
     assert next_modseq(2**62) == 2**62 + 1
     assert next_modseq(first) > first
+
+
+def test_the_history_of_expunges_is_bounded(path):
+    index = open_index(path)
+    key = add(index, range(1, 11))
+    with index.transaction():
+        for uid in range(1, 9):
+            index.messages.expunge(key, [uid], 100 + uid)
+        index.prune(key, 100)
+    assert index.messages.expunged_since(key, 0) == list(range(1, 9))
+    with index.transaction():
+        index.prune(key, 3)
+    assert index.messages.expunged_since(key, 0) == [6, 7, 8]
+    # from there on, and not before, nothing is missing
+    assert index.mailboxes.by_name("INBOX").floor == 105
