@@ -153,6 +153,11 @@ class Session:
             for at in range(low, high)
         ]
 
+    def uids(self, command: Command, sequence_set: SequenceSet) -> list[UID]:
+        """The UIDs of the messages meant, rising. Raises as `positions`."""
+        uids = self.view.uids
+        return [UID(uid) for low, high in self.positions(command, sequence_set) for uid in uids[low:high]]
+
     @property
     def mailbox(self) -> Selected:
         """The selected mailbox, in commands that are allowed only with one."""
@@ -271,14 +276,15 @@ class Session:
         try:
             if spec is None:
                 raise UnknownCommand
-            if not self.state & spec.states:
+            if not self.state.value & spec.allowed:
                 raise WrongState(_wrong_state(self.state))
             if spec.precondition is not None:
                 spec.precondition(self)
             parts = await self.input.read_parts(spec, event)
             command = Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start))
             text = await spec.run(self, command)
-            if self.selected is not None:
+            selected = self.selected
+            if selected is not None and (selected.live.stale or selected.view.behind()):
                 await self._closing_sync(allow_expunge=uid or not spec.uses_sequence_numbers, uid=uid)
             self._errors = 0
             self.write(b"%b OK %b\r\n" % (tag, (text or f"{form} completed").encode("ascii")))
@@ -291,9 +297,6 @@ class Session:
             self._answer_error(tag, error)
 
     async def _closing_sync(self, *, allow_expunge: bool, uid: bool) -> None:
-        selected = self.mailbox
-        if not selected.live.stale and not selected.view.behind():
-            return
         try:
             await updates.tell(self, allow_expunge=allow_expunge, uid=uid)
         except MailboxChanged as error:

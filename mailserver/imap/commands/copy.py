@@ -44,8 +44,7 @@ def _arguments(session: Session, command: Command) -> tuple[list[UID], str]:
     reader.read_sp()
     target = reader.read_mailbox()
     reader.read_end()
-    uids = [uid for _seq, uid in session.messages(command, sequence_set)]
-    return uids, session.services.namespace.to_store(target)
+    return session.uids(command, sequence_set), session.services.namespace.to_store(target)
 
 
 async def _transfer(session: Session, uids: list[UID], target: str, *, move: bool) -> Copied:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from mailserver.errors import BadSyntax, MessageExpunged, ReadOnly
 from mailserver.imap import updates
 from mailserver.imap.command import Command, CommandSpec, State
-from mailserver.imap.session import Selected, Session
+from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.store.interfaces import FlagChange
-from mailserver.types import UID, SeqNum
 
 _ITEM = re.compile(r"([+-]?)FLAGS(\.SILENT)?")
 _HOW = {"+": FlagChange.ADD, "-": FlagChange.REMOVE, "": FlagChange.REPLACE}
@@ -31,48 +31,52 @@ async def store(session: Session, command: Command) -> None:
     flags = reader.read_flags(bare=True)
     reader.read_end()
     selected = session.mailbox
-    messages = session.messages(command, sequence_set)
+    ranges, uids = session.positions(command, sequence_set), session.uids(command, sequence_set)
     if selected.read_only:
         raise ReadOnly
-    if not messages:
+    if not uids:
         return
-    how, uids = _HOW[item[1]], [uid for _seq, uid in messages]
+    how = _HOW[item[1]]
     stored = await selected.live.change(lambda mailbox: mailbox.store_flags(uids, how, flags))
     selected.view.silence(uids)
     if not item[2]:
         # A keyword that is new is told before the first message that has it.
         session.write(updates.changes(selected, allow_expunge=False, uid=command.uid))
-        await _answer(session, messages, uid=command.uid)
+        await _answer(session, ranges, uid=command.uid)
     if stored.gone and not command.uid:
         raise MessageExpunged
 
 
-def _masks(selected: Selected, uids: list[UID]) -> list[int]:
-    """The messages' flags, -1 for those that are gone."""
-    columns = selected.view.columns
-    places = map(columns.position, uids)
-    return [columns.flags[at] if at >= 0 else -1 for at in places]
-
-
-async def _answer(session: Session, messages: list[tuple[SeqNum, UID]], *, uid: bool) -> None:
+async def _answer(session: Session, ranges: list[tuple[int, int]], *, uid: bool) -> None:
+    """FETCH responses for those positions of the view; messages that are gone get none."""
     view = session.view
-    keywords, recent_from = view.columns.keywords, view.recent_from
-    for start in range(0, len(messages), _CHUNK):
-        chunk = messages[start : start + _CHUNK]
-        masks = _masks(session.mailbox, [number for _seq, number in chunk])
+    columns, recent_from = view.columns, view.recent_from
+    fragments: dict[tuple[int, bool], bytes] = {}
+    level = view.level
+    for start, end in (chunk for low, high in ranges for chunk in _chunks(low, high)):
         lines = []
-        for (seq, number), mask in zip(chunk, masks, strict=True):
-            if mask < 0:
+        for position in range(start, end):
+            number = view.uids[position]
+            at = position if level else columns.position(number)
+            if at < 0:
                 continue
-            flags = writer.flags(mask, keywords, number >= recent_from)
+            kind = columns.flags[at], number >= recent_from
+            flags = fragments.get(kind)
+            if flags is None:
+                flags = fragments[kind] = writer.flags(kind[0], columns.keywords, kind[1])
             lines.append(
-                b"* %d FETCH (UID %d FLAGS %b)\r\n" % (seq, number, flags)
+                b"* %d FETCH (UID %d FLAGS %b)\r\n" % (position + 1, number, flags)
                 if uid
-                else b"* %d FETCH (FLAGS %b)\r\n" % (seq, flags)
+                else b"* %d FETCH (FLAGS %b)\r\n" % (position + 1, flags)
             )
         session.write(b"".join(lines))
-        if len(chunk) == _CHUNK:
+        if end - start == _CHUNK:
             await session.channel.drain()
+            level = view.level
+
+
+def _chunks(low: int, high: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + _CHUNK, high)) for start in range(low, high, _CHUNK))
 
 
 COMMANDS = (CommandSpec("STORE", State.SELECTED, store, uid_form=True, uses_sequence_numbers=True),)
