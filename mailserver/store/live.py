@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import TypeVar
 
-from mailserver.errors import MailboxChanged, MailError
+from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import (
     Account,
@@ -26,7 +26,7 @@ from mailserver.store.interfaces import (
     StoreRunner,
 )
 from mailserver.store.view import View
-from mailserver.types import UID, MailboxId
+from mailserver.types import UID, MailboxId, ModSeq
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ class LiveMailbox:
         self._stale = False
         self._names: set[str] | None = set()
         self._views: set[View] = set()
+        self._claiming: set[View] = set()
         self._pokes: dict[object, Callable[[], None]] = {}
 
     @property
@@ -54,19 +55,23 @@ class LiveMailbox:
         """Has somebody poked since the last refresh?"""
         return self._stale
 
-    def open_view(self, recent_from: UID, poke: Callable[[], None]) -> View:
+    def open_view(self, recent_from: UID, poke: Callable[[], None], *, read_only: bool = False) -> View:
         """A session's view; `poke` is called on the reactor's thread when something may have changed.
 
-        It must not raise. Give the view back with `close_view`.
+        It must not raise. `read_only` is for EXAMINE: new mail told to such sessions alone stays \\Recent for the next
+        one (RFC 3501 6.3.2). Give the view back with `close_view`.
         """
         view = View(self.columns, recent_from)
         self._views.add(view)
+        if not read_only:
+            self._claiming.add(view)
         self._pokes[view] = poke
         return view
 
     def close_view(self, view: View) -> None:
         """The session has left the mailbox."""
         self._views.discard(view)
+        self._claiming.discard(view)
         self._pokes.pop(view, None)
         self._forget_told()
 
@@ -79,10 +84,10 @@ class LiveMailbox:
 
         What others did before it is applied apart, so that `View.silence` can tell the two.
         """
-        since = self.columns.modseq
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
 
         def change_and_read() -> tuple[Changes, T, Changes]:
-            others = self.mailbox.changes_since(since)
+            others = self._read(since, uid_next, claim=claim)
             result = operation(self.mailbox)
             return others, result, self.mailbox.changes_since(others.upto)
 
@@ -108,7 +113,7 @@ class LiveMailbox:
 
         After a poke that names files only those are looked at; one without names, or none at all, means everything.
         """
-        since = self.columns.modseq
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
         names = self._names if self._stale else None
         self._names = set()
         self._stale = False
@@ -116,7 +121,7 @@ class LiveMailbox:
         def refresh_and_read() -> Changes:
             if names is None or names:
                 self.mailbox.refresh(names)
-            return self.mailbox.changes_since(since)
+            return self._read(since, uid_next, claim=claim)
 
         try:
             changes = await self.account.run(refresh_and_read)
@@ -138,6 +143,15 @@ class LiveMailbox:
         self._stale = True
         for poke in tuple(self._pokes.values()):
             poke()
+
+    def _read(self, since: ModSeq, uid_next: UID, *, claim: bool) -> Changes:
+        """In the account's thread: what happened. New mail that will be told is \\Recent for no later session."""
+        changes = self.mailbox.changes_since(since)
+        if claim and changes.rows and changes.rows[-1].uid >= uid_next:
+            # Where that cannot be written, the next session may see it as recent again.
+            with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
+                self.mailbox.claim_recent()
+        return changes
 
     def _apply(self, changes: Changes) -> None:
         if self.columns.apply(changes):

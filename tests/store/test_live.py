@@ -443,6 +443,35 @@ def test_a_poke_for_a_mailbox_that_is_not_open_here(account):
     account.poked(b"x" * 16)
 
 
+def test_new_mail_told_to_a_session_is_recent_for_no_later_one(world, memory, account, live):
+    """RFC 3501 2.3.2: this session is the first to have been notified about it."""
+    view = live.open_view(world.do(live.run(lambda mailbox: mailbox.claim_recent())), lambda: None)
+    assert view.recent() == 3
+    put(memory)
+    live.poked()
+    world.do(live.refresh())
+    assert view.sync(allow_expunge=True).recent == 4
+    assert memory.status("INBOX").recent == 0
+    put(memory)
+    world.do(live.change(lambda mailbox: mailbox.store_flags([1], FlagChange.ADD, ["\\Seen"])))
+    assert view.sync(allow_expunge=True).recent == 5
+    assert memory.status("INBOX").recent == 0
+    live.close_view(view)
+    put(memory)
+    world.do(live.refresh())
+    assert memory.status("INBOX").recent == 1
+
+
+def test_a_read_only_session_leaves_new_mail_recent(world, memory, live):
+    """RFC 3501 6.3.2: EXAMINE."""
+    world.do(live.run(lambda mailbox: mailbox.claim_recent()))
+    view = live.open_view(live.columns.uid_next, lambda: None, read_only=True)
+    put(memory)
+    world.do(live.refresh())
+    assert view.sync(allow_expunge=True).recent == 1
+    assert memory.status("INBOX").recent == 1
+
+
 # --- deleted or made anew
 
 
