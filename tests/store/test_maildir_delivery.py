@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mailserver.errors import InUse, MessageExpunged, NoSpace
+from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace
 from mailserver.store.interfaces import SEEN, FlagChange, NewMessage
 from mailserver.store.maildir import intent, lock, safeio
 from mailserver.types import UNKNOWN_SIZE
@@ -295,3 +295,27 @@ def test_a_torn_line_of_the_uidlist_is_cut_before_the_next(account):
     uid = append(account)
     assert uid >= 2
     assert [line.split()[0] for line in uidlist(account).splitlines()[1:]] == ["1", str(uid)]
+
+
+@pytest.mark.parametrize("date", [-62_135_596_800, -1, 0, 2**31, 253_402_300_799])
+def test_any_date_that_a_client_can_send_is_kept(account, date):
+    append(account, date=date)
+    assert account.mailbox("INBOX").load().rows[0].date == date
+
+
+def test_the_last_uid_is_the_last(account):
+    append(account)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "a") as file:
+        file.write(f"{2**32 - 2} :1700000001.M1P1.other\n")
+    with open(os.path.join(account.root, "new", "1700000001.M1P1.other"), "wb") as file:
+        file.write(TEXT)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 2**32 - 2]
+    with pytest.raises(LimitReached):
+        append(account)
+    with open(os.path.join(account.root, "new", "1700000002.M1P1.other"), "wb") as file:
+        file.write(TEXT)
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 2**32 - 2]
+    assert read(mailbox, 1) == TEXT

@@ -94,6 +94,7 @@ def test_a_full_disk_refuses_mail_and_serves_everything_else(disk):
     there = uids(mailbox)
     assert len(there) == 20 + taken
     assert read(mailbox, there[0]) == TEXT
+    mailbox.claim_recent()
     assert account.status("there").messages == 0
     mailbox.store_flags(there[:4], FlagChange.ADD, ["\\Flagged", "work"])
     assert [row.flags & FLAGGED for row in mailbox.load().rows[:4]] == [FLAGGED] * 4

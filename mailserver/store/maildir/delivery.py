@@ -36,6 +36,7 @@ from mailserver.store.maildir.message_file import to_crlf
 from mailserver.store.maildir.own_change import OwnChange, make_keywords
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.staged import StagedFile
+from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID
 
 SUMMARISED_AT_ONCE: Final = 256 << 10
@@ -196,7 +197,7 @@ def _publish(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, m
     """Steps 4 to 6, under both locks. With `must` the ballast may go."""
     paths = home.paths(state.name)
     own = OwnChange(paths, state)
-    uids = [UID(state.uid_next + n) for n in range(len(arrivals))]
+    uids = next_uids(state, len(arrivals))
     lines = [(uid, arrival.base) for uid, arrival in zip(uids, arrivals, strict=True)]
     safeio.point("delivery.before-uidlist")
     state.uidlist_signature = _with_room(home, lambda: uidlist.append(paths.uidlist, lines), must=must)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from mailserver.errors import MailboxChanged, MailError, MessageExpunged, NoSuchMailbox, StoreUnavailable
+from mailserver.errors import MailboxChanged, MailError, MessageExpunged, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 _RENDER_BATCH: Final = 256
 """Messages rendered between two commits."""
+_READ_AHEAD: Final = 32
 
 
 class MaildirMailbox:
@@ -52,6 +53,7 @@ class MaildirMailbox:
         self._id = state.guid
         self._uid_validity = state.uid_validity
         home.names[state.guid] = state.name
+        self._ahead: tuple[ModSeq, dict[int, Entry]] = ModSeq(0), {}
 
     @property
     def id(self) -> MailboxId:
@@ -184,11 +186,12 @@ class MaildirMailbox:
     def open_message(self, uid: UID) -> PlainFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""
         state = self._state()
-        entry = self._entry(state, uid)
+        entry = self._entry_ahead(state, uid)
         if entry is None:
             raise MessageExpunged
         with contextlib.suppress(FileNotFoundError):
             return self._open(entry)
+        self._ahead = ModSeq(0), {}
         # Renamed by another program, or by another process of ours: the index may know by now.
         again = self._entry(self._state(), uid)
         if again is not None and again != entry:
@@ -231,6 +234,16 @@ class MaildirMailbox:
 
     def _open(self, entry: Entry) -> PlainFile:
         return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
+
+    def _entry_ahead(self, state: MailboxState, uid: UID) -> Entry | None:
+        """The entry, read together with those of the next messages: who opens one often opens them too."""
+        modseq, entries = self._ahead
+        if modseq != state.modseq or uid not in entries:
+            following = range(uid, min(uid + _READ_AHEAD, state.uid_next))
+            found = self._read(lambda index: index.messages.entries_of(state.key, following))
+            entries = {entry.uid: entry for entry in found}
+            self._ahead = state.modseq, entries
+        return entries.get(uid)
 
     def _entry(self, state: MailboxState, uid: UID) -> Entry | None:
         entries = self._read(lambda index: index.messages.entries_of(state.key, [uid]))
@@ -309,6 +322,9 @@ class MaildirMailbox:
                 safeio.rename(os.path.join(paths.new, name.format()), os.path.join(paths.cur, target))
             except FileNotFoundError:
                 continue
+            except (NoSpace, StoreUnavailable):
+                # They can be read where they are.
+                break
             safeio.point("recent.after-rename")
             moved.append(entry._replace(suffix=target[len(entry.base) :], place=1))
         if moved:

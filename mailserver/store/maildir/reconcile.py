@@ -27,6 +27,7 @@ from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import folders, keywords, safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName, base_of, flags_mask, letters_of_info
 from mailserver.store.maildir.home import Home, MailboxPaths
+from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 _ATTEMPTS = 4
@@ -98,7 +99,8 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     if not changed and not fresh:
         return True
     fresh.sort(key=lambda pair: _delivery_order(pair[0]))
-    new = [_fresh(UID(state.uid_next + n), base, found, modseq) for n, (base, found) in enumerate(fresh)]
+    given = next_uids(state, len(fresh))
+    new = [_fresh(uid, base, found, modseq) for uid, (base, found) in zip(given, fresh, strict=True)]
     if new:
         with home.dotlocked([paths.directory]):
             if uidlist.signature(paths.uidlist) != state.uidlist_signature:
@@ -335,7 +337,10 @@ class _Reconciliation:
         if not self.pending and not mended and (listed is None or not listed.damaged):
             return
         self.pending.sort(key=lambda pair: _delivery_order(pair[0]))
-        given = [_fresh(UID(state.uid_next + n), base, place, modseq) for n, (base, place) in enumerate(self.pending)]
+        # A list at the very end of its UIDs, which only a foreign hand can make: what comes after stays unseen.
+        pending = self.pending[: max(0, uidlist.HIGHEST_UID + 1 - state.uid_next)]
+        uids = next_uids(state, len(pending))
+        given = [_fresh(uid, base, place, modseq) for uid, (base, place) in zip(uids, pending, strict=True)]
         lines = [(entry.uid, entry.base) for entry in given]
         try:
             self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -19,6 +20,9 @@ from mailserver.store.maildir.home import Settings
 LOCATION: Final = "{root}/{domain}/{local}/Maildir"
 SPECIAL_USE: Final = {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
 _LONGEST = 255
+_UNFINISHED: Final = "mailserver-new."
+_ABANDONED_AFTER: Final = 3600.0
+"""Seconds after which nobody is making that account any more."""
 
 
 class MaildirStore:
@@ -82,7 +86,8 @@ class MaildirStore:
         """Make a new account whole, beside its place, and put it there: nobody sees half of one."""
         parent = os.path.dirname(root)
         safeio.make_directories(parent)
-        unfinished = os.path.join(parent, f"mailserver-new.{secrets.token_hex(8)}")
+        _sweep(parent)
+        unfinished = os.path.join(parent, _UNFINISHED + secrets.token_hex(8))
         try:
             Layout(unfinished).create(INBOX, uidlist.new_uid_validity())
             new = MaildirAccount(user, unfinished, self._settings)
@@ -100,6 +105,19 @@ class MaildirStore:
         if not is_account(root):
             # Somebody's directory, that is no Maildir yet.
             Layout(root).create(INBOX, uidlist.new_uid_validity())
+
+
+def _sweep(parent: str) -> None:
+    """Remove accounts that a dead process left half made."""
+    with safeio.boundary(), os.scandir(parent) as entries:
+        old = [
+            entry.path
+            for entry in entries
+            if entry.name.startswith(_UNFINISHED)
+            and time.time() - entry.stat(follow_symlinks=False).st_ctime > _ABANDONED_AFTER
+        ]
+    for path in old:
+        safeio.remove_tree(path)
 
 
 def _is_component(part: str) -> bool:

@@ -26,6 +26,7 @@ from mailserver.store.maildir.filename import MaildirName, flag_letters, new_bas
 from mailserver.store.maildir.home import Home, sync_directories
 from mailserver.store.maildir.own_change import OwnChange, flag_names, make_keywords
 from mailserver.store.maildir.reconcile import level, reconcile
+from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID
 
 _SYSTEM_MASK = (1 << KEYWORD_BIT) - 1
@@ -87,7 +88,7 @@ def _name_files(home: Home, state: MailboxState, into: MailboxState, entries: Se
     modseq = next_modseq(max(into.modseq, state.modseq if into is state else 0))
     place = home.paths(state.name)
     pairs = []
-    for n, entry in enumerate(entries):
+    for uid, entry in zip(next_uids(into, len(entries)), entries, strict=True):
         mask = masks.get(entry.flags)
         if mask is None:
             mask = masks[entry.flags] = make_keywords(home, into, flag_names(state, entry.flags))
@@ -98,7 +99,7 @@ def _name_files(home: Home, state: MailboxState, into: MailboxState, entries: Se
         base = new_base(home.settings.hostname, size=disk, virtual_size=entry.size if disk is not None else None)
         others = "".join(c for c in MaildirName.parse(entry.suffix).letters if c not in flag_letters(0xFFFFFFFF))
         suffix = ":2," + flag_letters(mask, others)
-        new = Entry(into.uid_next + n, modseq, mask, entry.size, entry.date, base, suffix, 1)
+        new = Entry(uid, modseq, mask, entry.size, entry.date, base, suffix, 1)
         pairs.append(_Pair(entry, new))
     return pairs
 
