@@ -150,7 +150,6 @@ def make_context(pair: Pair, tls: Tls) -> SSL.Context:
             file.write(pair.chain_pem)
         context.use_certificate_chain_file(f"/proc/self/fd/{descriptor}")
         context.use_privatekey(key)
-        context.check_privatekey()
     except SSL.Error as fault:
         reasons = ", ".join(dict.fromkeys(str(entry[-1]) for entry in fault.args[0] if entry[-1])) or "no reason given"
         raise BadPair([Fault("certificate", f"is refused by OpenSSL: {reasons}")]) from fault

@@ -7,6 +7,7 @@ import datetime as dt
 import gc
 import struct
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -452,6 +453,30 @@ class TestReload:
         # The key that has nothing to do with the fault works.
         with pytest.raises(SSL.Error, match="unrecognized name"):
             Client().connect(policy, b"elsewhere.example.net")
+
+    def test_new_suites_hold_for_unchanged_certificates(self, policy: TlsPolicy, site: Site) -> None:
+        client = Client(SSL.TLS1_2_VERSION, b"ECDHE-ECDSA-AES128-GCM-SHA256")
+        client.connect(policy, b"mail.example.org")
+        site.tls = ['ciphers = "ECDHE+CHACHA20"']
+        assert {outcome.state for outcome in policy.reload(site.config())} == {"taken up", "unchanged"}
+        for name in (b"mail.example.org", b"mail.example.test", None):
+            with pytest.raises(SSL.Error):
+                client.connect(policy, name)
+            assert Client(SSL.TLS1_2_VERSION, b"ECDHE+CHACHA20").connect(policy, name).version == "TLSv1.2"
+
+    def test_a_base_is_kept_for_the_handshakes_begun_on_it(self, policy: TlsPolicy, site: Site) -> None:
+        """Collected inside its own callback, where the connection leaves it, it would crash the process."""
+        begun = policy.serverConnectionForTLS(None)
+        base = weakref.ref(begun.get_context())
+        site.tls = ['groups = "X25519"']
+        policy.reload(site.config())
+        begun.set_accept_state()
+        begun.bio_write(client_hello(b"mail.example.org"))
+        with pytest.raises(SSL.WantReadError):
+            begun.do_handshake()
+        gc.collect()
+        assert begun.get_context() is not base()
+        assert base() is not None
 
     def test_swaps_during_handshakes(self, policy: TlsPolicy, site: Site) -> None:
         """Every half-way point of a handshake, with the contexts swapped and the old ones collected."""
