@@ -206,7 +206,7 @@ class Session:
     def bye(self, text: str) -> None:
         """Say BYE; the session ends after the command that runs."""
         if not self.logged_out:
-            self.untagged(b"BYE " + text.encode("ascii"))
+            self.untagged(b"BYE " + text.encode("ascii", "replace"))
             self.logged_out = True
 
     # --- The session's life
@@ -302,7 +302,7 @@ class Session:
         except MailboxChanged as error:
             self.bye(f"[{error.imap_code}] {error.sentence}")
         except MailError as error:
-            self.untagged(f"NO [{error.imap_code}] {error.sentence}".encode("ascii"))
+            self.untagged(f"NO [{error.imap_code}] {error.sentence}".encode("ascii", "replace"))
 
     def _answer_error(self, tag: bytes, error: MailError) -> None:
         if isinstance(error, MailboxChanged):

@@ -6,9 +6,11 @@ then flags, whose numbers are those after the expunges.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from mailserver.errors import MailError
 from mailserver.imap.wire import writer
 from mailserver.store.interfaces import DELETED, MAX_KEYWORDS
 from mailserver.types import UID
@@ -25,10 +27,21 @@ async def tell(session: Session, *, allow_expunge: bool, uid: bool = False) -> N
     selected = session.mailbox
     if selected.live.stale:
         await selected.live.refresh()
-    if selected.view.behind():
+    view = selected.view
+    if view.behind():
+        last = view.uids[view.count - 1] if view.count else 0
         lines = changes(selected, allow_expunge=allow_expunge, uid=uid)
         if lines:
             session.write(lines)
+        if view.count and view.uids[view.count - 1] > last and not selected.read_only:
+            await _claim_recent(selected)
+
+
+async def _claim_recent(selected: Selected) -> None:
+    """Sessions that begin after this one was told of new messages do not see them as \\Recent (RFC 3501 2.3.2)."""
+    # They stay \\Recent for the next session if the store cannot say so now; that harms nobody.
+    with contextlib.suppress(MailError):
+        await selected.live.run(lambda mailbox: mailbox.claim_recent())
 
 
 def changes(selected: Selected, *, allow_expunge: bool, uid: bool = False) -> bytes:

@@ -15,6 +15,9 @@ from mailserver.imap.session import Session
 from mailserver.sasl.mechanism import Challenge, Credentials, Done
 from mailserver.types import Secret
 
+LOGGED_NAME = 255
+"""Characters of a name that the log keeps: anybody can send one."""
+
 
 def password_allowed(session: Session) -> None:
     """Raises: PrivacyRequired before TLS."""
@@ -108,7 +111,7 @@ async def _log_in(session: Session, credentials: Credentials, method: str) -> st
             accounts.release(account)
             raise
     except MailError as error:
-        channel.log("login_failed", user=credentials.name, method=method, reason=error.sentence)
+        channel.log("login_failed", user=credentials.name[:LOGGED_NAME], method=method, reason=error.sentence)
         raise
     session.enter(account, user.name)
     channel.log("login", user=user.name, method=method)

@@ -48,6 +48,9 @@ async def logout(session: Session, command: Command) -> None:
 MAX_ID_PAIRS = 30
 """RFC 2971 3.3 bounds fields to 30 octets, values to 1024, pairs to 30."""
 
+LOGGED_ID = 256
+"""Characters of an ID that the log keeps: anybody can send one."""
+
 
 async def identify(session: Session, command: Command) -> None:
     """RFC 2971: what the client says of itself goes to the log, and nothing depends on it."""
@@ -68,7 +71,8 @@ async def identify(session: Session, command: Command) -> None:
         raise BadSyntax("expected ( or NIL")
     reader.read_end()
     if fields:
-        session.channel.log("client", user=session.user, id=" ".join(f"{key}={value}" for key, value in fields.items()))
+        text = " ".join(f"{key}={value}" for key, value in fields.items())
+        session.channel.log("client", user=session.user, id=text[:LOGGED_ID])
     session.untagged(b'ID ("name" "mailserver")')
 
 
