@@ -224,6 +224,17 @@ def select_fields(header: bytes, section: Section) -> bytes:
     return b"".join(lines)
 
 
+def kept_lines(lines: bytes, names: frozenset[bytes]) -> bytes:
+    """HEADER.FIELDS of a Summary's kept lines, which are well-formed; `names` are kept ones, in lower case."""
+    return b"".join(_lines_of(names).findall(lines)) + b"\r\n"
+
+
+@lru_cache(maxsize=256)
+def _lines_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    alternatives = b"|".join(sorted(map(re.escape, names)))
+    return re.compile(rb"^(?:%b)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+" % alternatives, re.MULTILINE | re.IGNORECASE)
+
+
 def without_nul(data: bytes) -> bytes:
     """The same number of octets without NUL, which no literal may hold (RFC 3501 4.3); 0x80 stands for it."""
     return data.replace(b"\0", b"\x80") if b"\0" in data else data

@@ -12,7 +12,7 @@ import unicodedata
 from typing import Final
 
 from mailserver.message.encodings import decode_text, decode_transfer
-from mailserver.message.headers import decode_value, iterate_fields, parameter
+from mailserver.message.headers import decode_value, header_end, iterate_fields, parameter
 from mailserver.message.structure import Part, parse_structure
 
 # Stops at the next "<", so that many of them without a ">" take linear time.
@@ -35,7 +35,7 @@ def field_text(name: bytes, value: bytes) -> str:
 
 def header_text(source: bytes) -> str:
     """All header fields of the message, decoded and folded: for each "\\n" + name + ": " + value."""
-    return fold(_fields_text(source, parse_structure(source)))
+    return fold(_fields_text(source, 0, header_end(source)))
 
 
 def body_text(source: bytes) -> str:
@@ -46,7 +46,7 @@ def body_text(source: bytes) -> str:
     while todo:
         part = todo.pop()
         if part is not root:
-            found.append(_fields_text(source, part))
+            found.append(_fields_text(source, part.start, part.body))
         if part.children:
             todo += reversed(part.children)
         elif part.type.lower() in (b"text", b"message"):
@@ -64,5 +64,5 @@ def part_text(source: bytes, part: Part) -> str:
     return text
 
 
-def _fields_text(source: bytes, part: Part) -> str:
-    return "".join([field_text(name, value) for name, value, _, _ in iterate_fields(source, part.start, part.body)])
+def _fields_text(source: bytes, start: int, end: int) -> str:
+    return "".join([field_text(name, value) for name, value, _, _ in iterate_fields(source, start, end)])
