@@ -7,7 +7,6 @@ UNKNOWN_DATE.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -57,12 +56,13 @@ class Messages:
     def file_names(self, key: int, place: int) -> set[str]:
         """Names of the files in new/ (0) or cur/ (1)."""
         query = "SELECT CAST(base || suffix AS BLOB) FROM messages WHERE id BETWEEN ? AND ? AND place = ?"
-        return {os.fsdecode(row[0]) for row in self._connection.execute(query, (*_range(key), place))}
+        rows: Any = self._connection.execute(query, (*_range(key), place))
+        return {row[0].decode("utf-8", "surrogateescape") for row in rows}
 
     def by_base(self, key: int, base: str) -> Entry | None:
         """The message with that base."""
         query = f"SELECT {_ENTRY} FROM messages WHERE mailbox = ? AND base = ?"
-        row = self._connection.execute(query, (key, os.fsencode(base))).fetchone()
+        row = self._connection.execute(query, (key, base.encode("utf-8", "surrogateescape"))).fetchone()
         return None if row is None else _entry(row)
 
     def changed_since(self, key: int, modseq: ModSeq) -> list[Row]:
@@ -125,8 +125,8 @@ class Messages:
                     entry.flags,
                     entry.size,
                     entry.date,
-                    os.fsencode(entry.base),
-                    os.fsencode(entry.suffix),
+                    entry.base.encode("utf-8", "surrogateescape"),
+                    entry.suffix.encode("utf-8", "surrogateescape"),
                     entry.place,
                 )
                 for entry in entries
@@ -138,7 +138,13 @@ class Messages:
         self._connection.executemany(
             "UPDATE messages SET modseq = ?, flags = ?, suffix = ?, place = ? WHERE id = ?",
             (
-                (entry.modseq, entry.flags, os.fsencode(entry.suffix), entry.place, key << 32 | entry.uid)
+                (
+                    entry.modseq,
+                    entry.flags,
+                    entry.suffix.encode("utf-8", "surrogateescape"),
+                    entry.place,
+                    key << 32 | entry.uid,
+                )
                 for entry in entries
             ),
         )
@@ -206,4 +212,13 @@ def _range(key: int) -> tuple[int, int]:
 
 def _entry(row: Any) -> Entry:
     uid, modseq, flags, size, date, base, suffix, place = row
-    return Entry(uid, modseq, flags, size, date, os.fsdecode(base), os.fsdecode(suffix), place)
+    return Entry(
+        uid,
+        modseq,
+        flags,
+        size,
+        date,
+        base.decode("utf-8", "surrogateescape"),
+        suffix.decode("utf-8", "surrogateescape"),
+        place,
+    )
