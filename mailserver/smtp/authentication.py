@@ -50,7 +50,7 @@ class ExchangeTooLong(BadSyntax):
 
 
 async def auth(session: SubmissionSession, argument: bytes) -> None:
-    """AUTH: once, after EHLO, outside a transaction."""
+    """AUTH: once, after EHLO. It never comes within a transaction: that needs a login first."""
     name, space, initial = argument.partition(b" ")
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
         raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
@@ -58,8 +58,6 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
         raise WrongState("say EHLO first")
     if session.user is not None:
         raise WrongState("you are logged in")
-    if session.transaction is not None:
-        raise WrongState("not within a transaction")
     mechanism_name = name.decode("ascii").upper()
     make = session.services.mechanisms.get(mechanism_name)
     if make is None:

@@ -50,6 +50,7 @@ def test_paths(text: bytes, local: str, domain: str, written: str) -> None:
         b"<a@example-.test>", b"<a@example..test>", b"<a@example.test.>", b"<a@[192.0.2.999]>", b"<a@[x]>",
         b'<"a@example.test>', b'<""@example.test>', b"<" + b"x" * 65 + b"@example.test>",
         b"<a@" + b"x." * 130 + b"test>", b"", b"<", b"< >", b"<a(comment)@example.test>",
+        b"<" + b"x" * 60 + b"@" + b"x." * 100 + b"test>",
     ],
 )  # fmt: skip
 def test_what_is_no_path(text: bytes) -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable
+from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable, TooBig
+from mailserver.smtp.session import MAX_ERRORS
+from mailserver.store.memory import MemoryStaged
 from tests.pop3.dialogs import play
 from tests.smtp.world import DATE, LIMIT, LMTP_GREETING, World
 
@@ -482,3 +484,57 @@ def test_the_storage_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert client.ask(b"DATA\r\n\r\n.\r\n").endswith(
         b"451 4.3.0 the mail storage is not available, try again later\r\n"
     )
+
+
+def test_a_declared_size_is_enough_to_refuse(tmp_path: Path) -> None:
+    client = World(tmp_path).lhlo()
+    client.ask(begin(World(tmp_path), b"anna@example.test"))
+    client.send(b"BDAT %d LAST\r\n" % (LIMIT + 1) + b"x" * 100)
+    transaction = client.session.transaction
+    assert isinstance(transaction.incoming.failure, TooBig)
+    assert transaction.incoming.size == 0
+
+
+def test_a_large_chunk_where_no_message_may_come(tmp_path: Path) -> None:
+    client = World(tmp_path).lhlo()
+    assert client.ask(b"BDAT %d\r\n" % (2 * 1024 * 1024)).startswith(b"552 5.3.4 ")
+    assert client.done
+
+
+def test_an_endless_message_ends_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailserver.smtp.commands.MAX_SWALLOWED", 0)
+    client = World(tmp_path).lhlo()
+    client.ask(begin(World(tmp_path), b"anna@example.test"))
+    client.ask(b"DATA\r\n")
+    for _ in range(100):
+        client.send(b"x" * 10_000)
+    assert client.take() == b"552 5.3.4 the message is far too large, closing the connection\r\n"
+    assert client.done
+
+
+def test_errors_are_counted_between_messages(tmp_path: Path) -> None:
+    client = World(tmp_path).lhlo()
+    for _ in range(3):
+        client.send(b"XYZZY\r\n" * (MAX_ERRORS - 1))
+        client.ask(begin(World(tmp_path), b"anna@example.test"))
+        assert client.ask(b"DATA\r\n\r\n.\r\n").endswith(b"delivered\r\n")
+    client.send(b"XYZZY\r\n" * MAX_ERRORS)
+    assert client.done
+
+
+def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    client = world.lhlo()
+    client.ask(begin(world, b"anna@example.test"))
+    write = MemoryStaged.write
+
+    def fail(self: MemoryStaged, data: bytes) -> None:
+        if self.size > 100_000:
+            raise NoSpace
+        write(self, data)
+
+    monkeypatch.setattr(MemoryStaged, "write", fail)
+    assert client.ask(b"DATA\r\n" + b"line\r\n" * 40000 + b".\r\n").endswith(
+        b"452 4.3.1 no space left, try again later\r\n"
+    )
+    assert world.left_behind() == []

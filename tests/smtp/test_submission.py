@@ -442,6 +442,7 @@ BAD_FROM = {
     "empty": (b"From: \r\n", b"550 5.6.0"),
     "no address": (b"From: Anna\r\n", b"550 5.6.0"),
     "unclosed": (b"From: Anna <anna@example.test\r\n", b"550 5.6.0"),
+    "unclosed, text behind": (b"From: <anna@example.test x\r\n", b"550 5.6.0"),
     "two angles": (b"From: <anna@example.test> <bert@example.org>\r\n", b"550 5.6.0"),
     "text behind": (b"From: <anna@example.test> bert@example.org\r\n", b"550 5.6.0"),
     "address before": (b"From: bert@example.org <anna@example.test>\r\n", b"550 5.6.0"),
