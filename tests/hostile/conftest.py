@@ -1,0 +1,116 @@
+"""One server for all attacks. Around each of them another client goes on, and memory and log are watched."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.wire import Client, log_in
+from tests.server import Server
+
+PATIENCE = 2.0
+"""Seconds that a NOOP of another client may take at any time."""
+MEMORY = 96 * 1024
+"""KiB by which an attack may let the server's memory grow: one largest message and its reading."""
+LARGEST = 16 * 1024 * 1024
+"""`max_message_size` here, octets."""
+WATCHER = "ben@example.test"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("hostile")
+    settings = f"[limits]\nunauthenticated_per_address = 200\n\n[mail]\nmax_message_size = {LARGEST}\n"
+    server = Server(directory / "server", users=40, edit={"[mail]\n": settings})
+    with server:
+        yield server
+
+
+class Watcher(threading.Thread):
+    """Another client, which must not notice anything."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self.client = log_in(server, "imaps", WATCHER)
+        assert self.client.command(b"SELECT INBOX")[-1].startswith(b"OK")
+        self.worst = 0.0
+        self.failure: BaseException | None = None
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        try:
+            while not self._end.wait(0.02):
+                before = time.monotonic()
+                self.client.in_step()
+                self.worst = max(self.worst, time.monotonic() - before)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            self.failure = error
+
+    def stop(self) -> None:
+        self._end.set()
+        self.join(60)
+        self.client.close()
+
+
+def peak(server: Server) -> int:
+    """The server's largest memory since the last `forget_peak`, KiB."""
+    assert server.process is not None
+    found = re.search(r"VmHWM:\s+([0-9]+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def forget_peak(server: Server) -> None:
+    assert server.process is not None
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+
+
+def no_bugs(log: str) -> None:
+    for word in ("bug session=", "Traceback", "Unhandled", "SERVERBUG"):
+        assert word not in log, log[max(0, log.index(word) - 500) :][:6000]
+
+
+@pytest.fixture(autouse=True)
+def unharmed(server: Server, request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every attack: nobody waited, memory was bounded, no bug was logged, the server lives."""
+    forget_peak(server)
+    before, told = peak(server), len(server.log)
+    watcher = Watcher(server)
+    watcher.start()
+    yield
+    watcher.stop()
+    grown = peak(server) - before
+    assert server.process is not None
+    assert server.process.poll() is None, server.log[-6000:]
+    no_bugs(server.log[told:])
+    assert watcher.failure is None, repr(watcher.failure)
+    assert watcher.worst < PATIENCE, f"another client waited {watcher.worst:.1f} s"
+    assert grown < MEMORY, f"the server took {grown} KiB"
+    print(f"{request.node.name}: worst NOOP {watcher.worst:.3f} s, memory +{grown} KiB")
+
+
+@pytest.fixture
+def mail_user(server: Server) -> Iterator[str]:
+    """A user nobody has used yet."""
+    yield USERS.pop()
+
+
+USERS = [f"u{number:03}@example.test" for number in range(40)]
+
+
+@pytest.fixture
+def imap(server: Server) -> Iterator[Client]:
+    """An IMAP client with three messages in its INBOX, which is selected."""
+    with log_in(server, "imaps", "anna@example.test") as client:
+        if b"MESSAGES 0" in client.command(b"STATUS INBOX (MESSAGES)")[0]:
+            for number in range(3):
+                text = b"From: a@example.test\r\nSubject: %d\r\n\r\ntext %d\r\n" % (number, number)
+                assert client.command(b"APPEND INBOX {}", text)[-1].startswith(b"OK")
+        assert client.command(b"SELECT INBOX")[-1].startswith(b"OK")
+        yield client
+        client.in_step()

@@ -1,0 +1,198 @@
+"""A client that sends any octets it likes, and reads answers strictly: for attacks on a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import socket
+import ssl
+from base64 import b64encode
+from functools import cache
+from typing import Self
+
+from tests.server import Server
+
+TIMEOUT = 90.0
+"""Seconds until an answer is given up: generous, the machine may be busy."""
+IMPLICIT_TLS = frozenset({"imaps", "pop3s", "submissions"})
+
+
+@cache
+def _context(ca: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca)
+
+
+class Client:
+    """One connection. `line` and `reply` raise EOFError when the server has ended it."""
+
+    def __init__(self, server: Server, protocol: str, *, timeout: float = TIMEOUT, receive_buffer: int = 0) -> None:
+        self.protocol = protocol.rstrip("s") if protocol in IMPLICIT_TLS else protocol
+        raw = socket.socket()
+        if receive_buffer:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        raw.settimeout(timeout)
+        raw.connect(("127.0.0.1", server.port(protocol)))
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket: socket.socket = raw
+        self._context = _context(str(server.ca))
+        self._buffer = bytearray()
+        self._tags = itertools.count()
+        if protocol in IMPLICIT_TLS:
+            self.start_tls()
+        self.greeting = self.reply()
+
+    def start_tls(self) -> None:
+        """Do the handshake."""
+        self.socket = self._context.wrap_socket(self.socket, server_hostname="localhost")
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- Octets
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def send_cut(self, data: bytes) -> bool:
+        """Send what the server may refuse to read to its end; was it taken?"""
+        try:
+            self.socket.sendall(data)
+        except (OSError, ssl.SSLError):
+            return False
+        return True
+
+    def _fill(self) -> None:
+        try:
+            data = self.socket.recv(65536)
+        except (ConnectionError, ssl.SSLEOFError):
+            data = b""
+        if not data:
+            raise EOFError(bytes(self._buffer))
+        self._buffer += data
+
+    def read(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            self._fill()
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    def line(self) -> bytes:
+        """The next line without its CRLF; a line with a bare CR or LF fails."""
+        start = 0
+        while (end := self._buffer.find(b"\n", start)) < 0:
+            start = len(self._buffer)
+            self._fill()
+        data = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        assert data.endswith(b"\r\n"), data[:200]
+        assert b"\r" not in data[:-2], data[:200]
+        return data[:-2]
+
+    def to_the_end(self) -> bytes:
+        """All that still comes; the server must end the connection."""
+        with contextlib.suppress(EOFError):
+            while True:
+                self._fill()
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
+    # --- Answers
+
+    def reply(self) -> bytes:
+        """One answer: an IMAP line with its literals, an SMTP reply with all its lines, a POP3 line."""
+        line = self.line()
+        if self.protocol == "imap":
+            while found := re.search(rb"\{([0-9]+)\}\Z", line):
+                line += b"\r\n" + self.read(int(found[1]))
+                line += self.line()
+        elif self.protocol in ("submission", "lmtp"):
+            assert re.match(rb"[245][0-9][0-9][ -]", line), line
+            while line[-len(line.rpartition(b"\n")[2]) :][3:4] == b"-":
+                line += b"\n" + self.line()
+        return line
+
+    def ask(self, data: bytes) -> bytes:
+        """Send a command line and read one answer."""
+        self.send(data + b"\r\n")
+        return self.reply()
+
+    def text(self) -> bytes:
+        """A POP3 multi-line text, its dot-stuffing undone."""
+        lines = []
+        while (line := self.line()) != b".":
+            lines.append(line[1:] if line.startswith(b".") else line)
+        return b"".join(line + b"\r\n" for line in lines)
+
+    def command(self, text: bytes, *literals: bytes) -> list[bytes]:
+        """An IMAP command, whose `{}` are literals, and all its answers; the last one is the tagged one, less its tag."""
+        tag = b"t%d" % next(self._tags)
+        parts = (tag + b" " + text).split(b"{}")
+        assert len(parts) == len(literals) + 1
+        data = parts[0]
+        for literal, part in zip(literals, parts[1:], strict=True):
+            data += b"{%d+}\r\n" % len(literal) + literal + part
+        self.send(data + b"\r\n")
+        return self.answers(tag)
+
+    def answers(self, tag: bytes) -> list[bytes]:
+        found = []
+        while True:
+            line = self.reply()
+            if not line.startswith(b"* "):
+                assert line.startswith(tag + b" "), line[:200]
+                return [*found, line[len(tag) + 1 :]]
+            assert not line.startswith(b"* BYE"), line
+            found.append(line)
+
+    def in_step(self) -> None:
+        """The next command gets its own answer and nothing else comes."""
+        if self.protocol == "imap":
+            assert self.command(b"NOOP")[-1].startswith(b"OK"), "NOOP"
+        elif self.protocol == "pop3":
+            self.send(b"CAPA\r\n")
+            assert self.line().startswith(b"+OK")
+            assert b"UIDL\r\n" in self.text()
+        else:
+            assert self.ask(b"NOOP") == b"250 2.0.0 nothing done"
+        assert not self._buffer, bytes(self._buffer[:200])
+
+
+def plain(user: str, password: str) -> bytes:
+    """SASL PLAIN's response."""
+    return b64encode(f"\0{user}\0{password}".encode())
+
+
+def log_in(server: Server, protocol: str, user: str, **options: int) -> Client:
+    """A client that has logged in (or said LHLO)."""
+    client = Client(server, protocol, **options)
+    password = server.accounts[user]
+    if client.protocol == "imap":
+        assert client.command(f'LOGIN "{user}" "{password}"'.encode())[-1].startswith(b"OK")
+    elif client.protocol == "pop3":
+        assert client.ask(b"AUTH PLAIN " + plain(user, password)).startswith(b"+OK")
+    elif client.protocol == "submission":
+        assert client.ask(b"EHLO client.example.test").startswith(b"250-")
+        assert client.ask(b"AUTH PLAIN " + plain(user, password)).startswith(b"235")
+    else:
+        assert client.ask(b"LHLO client.example.test").startswith(b"250-")
+    return client
+
+
+def deliver(server: Server, user: str, message: bytes) -> None:
+    """By LMTP."""
+    with log_in(server, "lmtp", user) as client:
+        assert client.ask(b"MAIL FROM:<>").startswith(b"250")
+        assert client.ask(f"RCPT TO:<{user}>".encode()).startswith(b"250")
+        assert client.ask(b"DATA").startswith(b"354")
+        client.send(re.sub(rb"(?m)^\.", b"..", message) + b".\r\n")
+        answer = client.reply()
+        assert answer.startswith(b"250"), answer
