@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,8 @@ def test_rights(identity: Identity, mode: int, wanted: int, expected: bool) -> N
 
 
 def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
-    config = config_in(tmp_path, **{'user = "root"': 'user = "nobody"'})
+    other = next(name for name in ("nobody", "daemon") if pwd.getpwnam(name).pw_uid != os.geteuid())
+    config = config_in(tmp_path, **{'user = "root"': f'user = "{other}"'})
     tmp_path.chmod(0o755)
     assert service_identity(config).uid != os.geteuid()
     told = check_directories(config)
@@ -73,4 +75,4 @@ def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
         "[server] log_file",
         "[listener 4] socket",
     ]
-    assert "does not exist, and user nobody cannot make it in" in told[0].reason
+    assert f"does not exist, and user {other} cannot make it in" in told[0].reason

@@ -29,6 +29,7 @@ class Site:
         self.domains: dict[str, list[str]] = {}
         self.tls: list[str] = []
         self.more = ""
+        self.user = "root"
 
     def add(self, name: str, hosts: list[str]) -> Site:
         self.domains[name] = hosts
@@ -54,7 +55,7 @@ class Site:
 
     def write(self) -> Path:
         lines = [
-            '[server]\nhostname = "mail.example.test"\nuser = "root"',
+            f'[server]\nhostname = "mail.example.test"\nuser = "{self.user}"',
             f'[mail]\nroot = "{self.directory}/mail"',
             '[auth]\nbackends = ["file:/etc/mailserver/users"]',
             '[[listener]]\nprotocol = "imaps"',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mailserver.config.directories import Identity
 from mailserver.tls import certificates
 from mailserver.tls.pair import BadPair, covers, load_pair, pair_faults
 from tests.tls.site import Site, authority
@@ -256,6 +258,38 @@ class TestCheck:
         ]
         assert told[0].startswith(' [tls] ciphers = "ECDHE+AES": must name authenticated suites without CBC, not ')
         assert told[1:] == expected
+
+    @pytest.mark.parametrize(
+        ("mode", "own_group", "told"),
+        [
+            (0o600, False, []),
+            (0o640, True, []),
+            (0o640, False, ["can be read or changed by a group that is not the service's"]),
+            (0o620, False, ["can be read or changed by a group that is not the service's"]),
+            (0o644, True, ["can be read or changed by every user of this machine"]),
+        ],
+    )
+    def test_who_else_can_read_a_key(self, tmp_path: Path, mode: int, own_group: bool, told: list[str]) -> None:
+        site = Site(tmp_path).add("example.test", [HOST])
+        # Root's own group is as good as root; anybody else's files have a group of theirs.
+        group = 54321 if os.geteuid() == 0 else os.getegid()
+        os.chown(site.key("example.test"), -1, group)
+        site.key("example.test").chmod(mode)
+        identity = Identity(os.geteuid(), frozenset({group} if own_group else ()))
+        faults = list(certificates._rights(site.config().domains[0], identity))
+        assert [fault.reason for fault in faults] == told
+        assert all(fault.warning for fault in faults)
+
+    def test_files_that_the_service_cannot_read_again(self, tmp_path: Path) -> None:
+        """The service sheds root after binding; a key that only root can read would fail at the first reload."""
+        site = Site(tmp_path).add("example.test", [HOST])
+        site.user = next(name for name in ("nobody", "daemon") if pwd.getpwnam(name).pw_uid != os.geteuid())
+        # pytest makes the directory for its own user alone, so not even the certificate can be reached.
+        told = [(problem.place, problem.reason) for problem in certificates.check(site.config())]
+        assert told == [
+            (place, "cannot be read by the user that the service runs as")
+            for place in ("[domain 1] certificate", "[domain 1] key")
+        ]
 
     @pytest.mark.parametrize(
         ("ciphers", "reason"),
