@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from mailserver.errors import NoSuchMailbox
 from mailserver.imap.wire.reader import Reader
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ class CommandSpec:
     @allowed.default
     def _allowed(self) -> int:
         return self.states.value
+
+
+class TryCreate(NoSuchMailbox):
+    """The target of APPEND, COPY or MOVE does not exist, but could be created (RFC 3501 7.1 TRYCREATE)."""
+
+    imap_code = "TRYCREATE"
 
 
 class DuplicateCommand(Exception):

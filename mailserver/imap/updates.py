@@ -7,7 +7,7 @@ then flags, whose numbers are those after the expunges.
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_right
+import sys
 from typing import TYPE_CHECKING
 
 from mailserver.errors import MailError
@@ -17,6 +17,9 @@ from mailserver.types import UID
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Selected, Session
+    from mailserver.store.columns import Columns
+
+_DELETED = bytes(bool(mask & DELETED) for mask in range(256))
 
 
 async def tell(session: Session, *, allow_expunge: bool, uid: bool = False) -> None:
@@ -80,9 +83,17 @@ async def deleted_messages(selected: Selected) -> list[UID]:
     if selected.live.stale:
         await selected.live.refresh()
     view, columns = selected.view, selected.view.columns
-    masks = {mask for mask in set(columns.flags) if mask & DELETED}
-    if not masks:
-        return []
-    found = [UID(uid) for uid, mask in zip(columns.uids, columns.flags, strict=True) if mask in masks]
+    marks = system_flags(columns).translate(_DELETED)
     last = view.uids[view.count - 1] if view.count else 0
-    return found[: bisect_right(found, last)]
+    found = []
+    at = marks.find(b"\1")
+    while at >= 0 and columns.uids[at] <= last:
+        found.append(UID(columns.uids[at]))
+        at = marks.find(b"\1", at + 1)
+    return found
+
+
+def system_flags(columns: Columns) -> bytes:
+    """The masks of all messages without keywords, an octet each: what can be searched at the speed of C."""
+    size = columns.flags.itemsize
+    return columns.flags.tobytes()[0 if sys.byteorder == "little" else size - 1 :: size]

@@ -354,3 +354,16 @@ def test_append_keeps_the_octets() -> None:
     client = selected(services())
     put(client)
     assert b"{%d}\r\n%b)" % (len(MESSAGE), MESSAGE) in message_of(client)
+
+
+@pytest.mark.parametrize(("seen", "first"), [([], 1), ([1], 2), ([1, 2, 3], 0), ([2, 3], 1), ([1, 3], 2)])
+def test_first_unseen(seen: list[int], first: int) -> None:
+    client = selected(services(), messages=3)
+    # A keyword must not be taken for a system flag.
+    client.send(b"a STORE 1:3 +FLAGS.SILENT (a b c d)\r\n")
+    for number in seen:
+        client.send(b"a STORE %d +FLAGS.SILENT (\\Seen)\r\n" % number)
+    client.take()
+    answer = client.ask(b"a SELECT INBOX\r\n")
+    assert (b"[UNSEEN %d]" % first in answer) == bool(first)
+    assert (b"[UNSEEN" in answer) == bool(first)

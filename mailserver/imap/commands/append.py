@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from mailserver.errors import BadMessage, BadSyntax, NoSuchMailbox, TooBig
-from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
+from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
 from mailserver.store.interfaces import NewMessage, Staged
 from mailserver.store.live import LiveAccount
@@ -15,12 +15,6 @@ PIECE = 256 * 1024
 """Octets gathered before they are written in one hop to the account's thread."""
 
 _BEFORE_MAILBOX = re.compile(rb"[^ ]+ append *", re.IGNORECASE)
-
-
-class TryCreate(NoSuchMailbox):
-    """The mailbox does not exist, but could be created (RFC 3501 6.3.11)."""
-
-    imap_code = "TRYCREATE"
 
 
 def is_message(parts: Sequence[bytes]) -> bool:

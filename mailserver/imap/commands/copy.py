@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from mailserver.errors import NoSuchMailbox, ReadOnly
-from mailserver.imap.command import Command, CommandSpec, State
+from mailserver.imap.command import Command, CommandSpec, State, TryCreate
 from mailserver.imap.session import Session
 from mailserver.imap.wire.sequence_set import format_set
 from mailserver.store.interfaces import Copied
 from mailserver.types import UID
-
-
-class TryCreate(NoSuchMailbox):
-    """The target does not exist, but could be created (RFC 3501 7.1 TRYCREATE)."""
-
-    imap_code = "TRYCREATE"
 
 
 async def copy(session: Session, command: Command) -> str | None:

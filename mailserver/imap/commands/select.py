@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.session import Selected, Session
-from mailserver.imap.updates import deleted_messages, flag_lines
+from mailserver.imap.updates import deleted_messages, flag_lines, system_flags
 from mailserver.store.interfaces import SEEN, Mailbox
 from mailserver.store.live import LiveAccount, LiveMailbox
 from mailserver.store.view import View
 from mailserver.types import UID
+
+_SEEN = bytes(mask & SEEN for mask in range(256))
 
 
 async def select(session: Session, command: Command) -> str:
@@ -76,9 +78,7 @@ def _facts(selected: Selected) -> bytes:
 
 def first_unseen(view: View) -> int:
     """Sequence number of the first message without \\Seen, 0 if there is none; for a view level with its columns."""
-    flags = view.columns.flags
-    # Few different masks exist: index() on each is C speed, a loop over 100,000 messages is not.
-    return min((flags.index(mask) + 1 for mask in set(flags) if not mask & SEEN), default=0)
+    return system_flags(view.columns).translate(_SEEN).find(b"\0") + 1
 
 
 async def close(session: Session, command: Command) -> None:
