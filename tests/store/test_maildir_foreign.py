@@ -11,6 +11,7 @@ import pytest
 from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import FLAGGED, SEEN, All, FlagChange, HasFlag, Larger, NewMessage, Text
+from mailserver.store.maildir import safeio
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.types import UNKNOWN_SIZE
 
@@ -287,6 +288,44 @@ def test_a_message_that_became_a_fifo_does_not_hang_a_reader(account):
         mailbox.open_message(bad)
     # rendered at delivery, so still answered, but the text is not to be had
     assert mailbox.search(Text("body"), [bad, good]) == [good]
+
+
+def test_an_unreadable_message_spoils_no_other(account, monkeypatch):
+    for name in ("1700000001.a", "1700000002.b", "1700000003.c"):
+        deliver(account, name)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    open_existing = safeio.open_existing
+
+    def refuse(path, flags=os.O_RDONLY):
+        # root may read everything
+        if path.endswith("1700000002.b"):
+            raise StoreUnavailable
+        return open_existing(path, flags)
+
+    monkeypatch.setattr(safeio, "open_existing", refuse)
+    assert [uid for uid, _row, _summary in mailbox.summaries([1, 2, 3])] == [1, 3]
+    assert mailbox.search(Text("body"), [1, 2, 3]) == [1, 3]
+    assert account.total_size("INBOX") == 2 * len(TEXT)
+    with pytest.raises(StoreUnavailable):
+        mailbox.open_message(2)
+    assert read(mailbox, 3) == TEXT
+    mailbox.store_flags([2], FlagChange.ADD, ["\\Deleted"])
+    assert mailbox.expunge([1, 2, 3]) == [2]
+
+
+def test_keywords_that_come_alone_are_told(account):
+    append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    snapshot = mailbox.load()
+    with open(os.path.join(account.root, "dovecot-keywords"), "w") as file:
+        file.write("0 work\n")
+    deliver(account)
+    mailbox.refresh({"1700000001.M1P1.other"})
+    changes = mailbox.changes_since(snapshot.modseq)
+    assert changes.keywords == ("work",)
+    assert changes.upto > snapshot.modseq
 
 
 def test_sizes_in_names_are_not_believed(account):

@@ -25,6 +25,9 @@ IN_MEMORY: Final = ":memory:"
 Broken = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, apsw.SQLError)
 """The file is not, or no longer, one of ours that can be used."""
 
+Busy = (apsw.BusyError, apsw.LockedError)
+"""Another process was writing for longer than was waited; among Unusable too."""
+
 Unusable = (
     apsw.FullError,
     apsw.IOError,

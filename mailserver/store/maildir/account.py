@@ -139,7 +139,8 @@ class MaildirAccount:
             safeio.point("delete.after-rename")
             home.update(lambda index: _forget(index, name))
             safeio.point("delete.after-index")
-            safeio.remove_tree(retired)
+        # Nobody sees it any more: others need not wait for the removal of much mail.
+        safeio.remove_tree(retired)
 
     def rename(self, old: str, new: str) -> None:
         """Rename with all children; INBOX: its messages move to `new`.

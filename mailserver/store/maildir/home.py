@@ -209,6 +209,9 @@ class Home:
             except schema.Broken:
                 self._drop(damaged=True)
                 return
+            except schema.Busy:
+                # Somebody renders many messages; the wait was bounded, and is not worth the ballast.
+                continue
             except schema.Unusable:
                 if not ballast.release(self.settings.ballast_root):
                     break

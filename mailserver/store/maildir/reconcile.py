@@ -96,20 +96,25 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
         elif known.file_name != found.name or known.place != (found.place == "cur"):
             # Under two names at once: a scan decides.
             return False
-    if not changed and not fresh:
+    names_changed = _read_keywords(paths, state)
+    if not changed and not fresh and not names_changed:
         return True
     fresh.sort(key=lambda pair: _delivery_order(pair[0]))
+    if state.uid_next + len(fresh) - 1 > uidlist.HIGHEST_UID:
+        return False
     given = next_uids(state, len(fresh))
     new = [_fresh(uid, base, found, modseq) for uid, (base, found) in zip(given, fresh, strict=True)]
     if new:
-        with home.dotlocked([paths.directory]):
-            if uidlist.signature(paths.uidlist) != state.uidlist_signature:
-                return False
-            lines = [(entry.uid, entry.base) for entry in new]
-            state.uidlist_signature = home.with_room(lambda: uidlist.append(paths.uidlist, lines))
+        try:
+            with home.dotlocked([paths.directory], must=True):
+                if uidlist.signature(paths.uidlist) != state.uidlist_signature:
+                    return False
+                lines = [(entry.uid, entry.base) for entry in new]
+                state.uidlist_signature = home.with_room(lambda: uidlist.append(paths.uidlist, lines))
+        except (NoSpace, StoreUnavailable):
+            return False
         state.uid_next = UID(new[-1].uid + 1)
-    _read_keywords(paths, state)
-    if new or any(entry.modseq == modseq for entry in changed):
+    if new or names_changed or any(entry.modseq == modseq for entry in changed):
         state.modseq = modseq
 
     def save(index: Index) -> None:

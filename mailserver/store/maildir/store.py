@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mailserver.errors import MailError, NoSpace, NoSuchUser
+from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser
 from mailserver.message.summary import Summary
 from mailserver.store.maildir import ballast, safeio, uidlist
 from mailserver.store.maildir.account import MaildirAccount, is_account
@@ -51,7 +51,7 @@ class MaildirStore:
     def account(self, user: str, home: str | None = None) -> MaildirAccount:
         """Open the account, making its directories and special-use folders if it is new.
 
-        Raises: NoSuchUser for a name that no directory can have, InUse, NoSpace, StoreUnavailable.
+        Raises: NoSuchUser for a name that no directory can have, NoSpace, StoreUnavailable.
         """
         root = self.path(user, home)
         ballast.ensure(self._root)
@@ -64,8 +64,10 @@ class MaildirStore:
                 self._make(user, root)
         account = MaildirAccount(user, root, self._settings)
         if root not in self._tidied:
-            account.tidy()
-            self._tidied.add(root)
+            # Whoever holds the lock that long has done so, or will be followed by another start.
+            with contextlib.suppress(InUse):
+                account.tidy()
+                self._tidied.add(root)
         return account
 
     def path(self, user: str, home: str | None = None) -> str:
