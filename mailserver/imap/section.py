@@ -121,18 +121,18 @@ class OpenMessage:
     @cached_property
     def header(self) -> bytes:
         """The message's header, its empty line included; found without reading the body."""
-        data = b""
+        data = bytearray()
         while True:
             seen = max(0, len(data) - 3)
             piece = self._file.read(len(data), PIECE)
-            data = data + piece if data else piece
+            data += piece
             if data.startswith(b"\r\n"):
                 return b"\r\n"
             blank = data.find(b"\r\n\r\n", seen)
             if blank >= 0:
-                return data[: blank + 4]
+                return bytes(data[: blank + 4])
             if len(piece) < PIECE:
-                return data
+                return bytes(data)
 
     @cached_property
     def whole(self) -> bytes:
@@ -172,7 +172,7 @@ class OpenMessage:
                 return 0, size
             if text == "TEXT":
                 return min(len(self.header), size), size
-            return self.header if text == "HEADER" else select_fields(self.header, section)
+            return (0, len(self.header)) if text == "HEADER" else select_fields(self.header, section)
         part = find_part(self.root, section.numbers)
         if part is None:
             return None

@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from mailserver.message.encodings import codec_of, decode_base64, decode_text
+
+MAX_PARAMETERS: Final = 1000
+"""Parameters of one field that are told; nobody means more."""
 
 _FIELD: Final = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE)
 _FOLD: Final = re.compile(rb"\r?\n|\0")
@@ -97,7 +101,7 @@ def parse_disposition(value: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], .
 def _parse_parameters(value: bytes, at: int) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(
         (match[1], match[3].strip() if match[2] is None and match[3] is not None else unescape(match[2] or b""))
-        for match in _PARAMETER.finditer(value, at)
+        for match in islice(_PARAMETER.finditer(value, at), MAX_PARAMETERS)
     )
 
 

@@ -15,6 +15,9 @@ from mailserver.message.encodings import decode_text, decode_transfer
 from mailserver.message.headers import decode_value, header_end, iterate_fields, parameter
 from mailserver.message.structure import Part, parse_structure
 
+TEXT_LIMIT: Final = 16 * 1024 * 1024
+"""Octets of a message's text parts, as they stand in the message, that are looked at: memory is bounded by it."""
+
 # Stops at the next "<", so that many of them without a ">" take linear time.
 _TAG: Final = re.compile(r"<[^<>]*+>")
 # Python refuses to convert very long numbers.
@@ -42,6 +45,7 @@ def body_text(source: bytes) -> str:
     """All that is text below the message's header, decoded and folded: its text parts, and the headers of its parts."""
     root = parse_structure(source)
     found: list[str] = []
+    room = TEXT_LIMIT
     todo = [root]
     while todo:
         part = todo.pop()
@@ -50,13 +54,14 @@ def body_text(source: bytes) -> str:
         if part.children:
             todo += reversed(part.children)
         elif part.type.lower() in (b"text", b"message"):
-            found.append(part_text(source, part))
+            found.append(part_text(source, part, room))
+            room = max(room - (part.end - part.body), 0)
     return fold("\n".join(found))
 
 
-def part_text(source: bytes, part: Part) -> str:
-    """A text part's body, decoded; see above for HTML."""
-    data = decode_transfer(source[part.body : part.end], part.encoding.lower())
+def part_text(source: bytes, part: Part, limit: int = TEXT_LIMIT) -> str:
+    """A text part's body, its first `limit` octets decoded; see above for HTML."""
+    data = decode_transfer(source[part.body : min(part.end, part.body + limit)], part.encoding.lower())
     text = decode_text(data, parameter(part.parameters, b"charset"))
     if part.subtype.lower() == b"html" and ("&" in text or "<" in text):
         visible = html.unescape(_HUGE_REFERENCE.sub("\ufffd", _TAG.sub("", text)))

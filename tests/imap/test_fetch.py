@@ -566,3 +566,24 @@ def test_the_structure_of_a_large_message_is_worked_out_once(monkeypatch: pytest
     assert sum(sizes) == len(attachment) - 2 - 1000 + 8
     other = ask(client, b"FETCH 2 BODY.PEEK[2]<0.10>")
     assert other == b"* 2 FETCH (BODY[2]<0> {10}\r\nQUJDRA==\r\n)\r\n"
+
+
+@pytest.mark.timeout(60)
+def test_a_header_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 MB of header: read once, in pieces, and sent in pieces."""
+    header = b"X-A: 0123456789\r\n" * 1_200_000
+    client = opened(header)
+    sizes: list[int] = []
+    read = MemoryMessage.read
+
+    def recorded(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
+        data = read(self, offset, count)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(MemoryMessage, "read", recorded)
+    assert section(client, b"[HEADER]") == header
+    assert max(sizes) <= PIECE
+    assert sum(sizes) == 2 * len(header)
+    assert section(client, b"[TEXT]") == b""
+    assert section(client, b"[HEADER.FIELDS (SUBJECT)]") == b"\r\n"

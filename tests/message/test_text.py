@@ -60,3 +60,10 @@ def test_which_parts_are_text() -> None:
 def test_header_text_has_every_field() -> None:
     source = crlf(b"Received: a\n by b\nX-Thing: =?iso-8859-1?q?=C4?=\n\nbody: no\n")
     assert header_text(source) == "\nreceived: a by b\nx-thing: ä"
+
+
+def test_a_huge_text_is_looked_at_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailserver.message.text.TEXT_LIMIT", 1000)
+    parts = b"".join(b"--a\n\n%b\n" % (b"%d" % number * 400) for number in range(1, 5))
+    found = body_text(crlf(b"Content-Type: multipart/mixed; boundary=a\n\n" + parts + b"--a--\n"))
+    assert [found.count(digit) for digit in "1234"] == [400, 400, 200, 0]

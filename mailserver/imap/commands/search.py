@@ -49,7 +49,7 @@ MAX_DEPTH: Final = 50
 MAX_KEYS: Final = 1000
 LONGEST_TEXT: Final = 8192
 """Octets of one string to look for."""
-_CHUNK: Final = 20_000
+_CHUNK: Final = 2000
 """Candidates that one hop looks at: others of the account get their turn in between."""
 _FILES: Final = 50
 _SET_STARTS: Final = tuple(b"%c" % character for character in b"123456789*")
