@@ -26,8 +26,8 @@ class Field:
     """Unfolded, octets as Latin-1."""
 
 
-def parse_header(start: bytes) -> Sequence[Field]:
-    """The fields of a message; `start` is its first MAX_HEADER + 2 octets, line ends are CRLF.
+def parse_header(start: bytes, names: frozenset[str]) -> Sequence[Field]:
+    """The fields of those names; `start` is a message's first MAX_HEADER + 2 octets, line ends are CRLF.
 
     Raises: BadMessage for a line that is no field (what follows it would be header to some and body to others), TooBig.
     """
@@ -39,8 +39,10 @@ def parse_header(start: bytes) -> Sequence[Field]:
             if len(start) > MAX_HEADER and (_NAME.match(start, at) or at > MAX_HEADER - 300):
                 raise TooBig(f"the message's header is larger than {MAX_HEADER} octets")
             raise BadMessage("the message's header has a line that is no header field")
-        body = field[2].replace(b"\r\n", b"").decode("latin-1")
-        fields.append(Field(field[1].decode("ascii").lower(), body.strip(" \t")))
+        name = field[1].decode("ascii").lower()
+        if name in names:
+            body = field[2].replace(b"\r\n", b"").decode("latin-1")
+            fields.append(Field(name, body.strip(" \t")))
         at = field.end()
     if at > MAX_HEADER:
         raise TooBig(f"the message's header is larger than {MAX_HEADER} octets")

@@ -14,6 +14,9 @@ from mailserver.errors import BadMessage, SenderRefused
 from mailserver.smtp.address import Address, parse_address
 from mailserver.smtp.header import Field
 
+MAX_FIELD = 16 * 1024
+"""Octets of a From or Sender field: nobody else waits while it is read."""
+
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)
       | (?P<quoted>"(?:[^"\\\x00-\x08\x0a-\x1f]|\\[\t -~\x80-\xff])*")
@@ -30,6 +33,8 @@ Owns = Callable[[Address], Awaitable[bool]]
 
 def parse_mailboxes(body: str) -> Sequence[Address]:
     """The addresses of a From or Sender field, at least one. Raises: BadMessage."""
+    if len(body) > MAX_FIELD:
+        raise BadMessage(f"the From or Sender field is longer than {MAX_FIELD} octets")
     mailboxes: list[Address] = []
     current: list[tuple[str, str]] = []
     for kind, text in [*_tokens(body), ("special", ",")]:

@@ -31,6 +31,9 @@ from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipien
 from mailserver.smtp.wire import Reply, reply
 from mailserver.store.live import LiveAccount
 
+FIELDS = frozenset(["from", "sender", "date", "message-id", "content-type"])
+"""What is looked at in a submitted message's header."""
+
 
 class LoginRequired(WrongState):
     """RFC 4954 6."""
@@ -173,7 +176,7 @@ class SubmissionTransaction(Transaction):
 
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
         """See Transaction."""
-        fields = parse_header(await incoming.read(0, MAX_HEADER + 2))
+        fields = parse_header(await incoming.read(0, MAX_HEADER + 2), FIELDS)
         has_from = await check_header(fields, self.sender, self._session.owned)
         name = self._session.new_message_name()
         prefix = self._prefix(fields, name, has_from=has_from)
