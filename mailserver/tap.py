@@ -10,29 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.logger import FileLogObserver, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python import usage
 from twisted.python.threadpool import ThreadPool
 
+from mailserver.auth import plugins
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.penalties import Penalties
 from mailserver.auth.plugins import find_backend
 from mailserver.auth.service import LoginService, Names
 from mailserver.channel import Channel
 from mailserver.cli.inspect import find_problems
+from mailserver.config import load
+from mailserver.config.directories import check_directories
 from mailserver.config.model import Config
 from mailserver.config.show import show
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.message.render import summarise
 from mailserver.net.connection import Session
-from mailserver.net.control import Answer
 from mailserver.net.log import log, plain_line
 from mailserver.net.outbound import Outbound
 from mailserver.net.processes import ProcessSpawner
-from mailserver.net.service import MailService
+from mailserver.net.service import Examined, MailService
 from mailserver.net.threads import AccountRunner
 from mailserver.notify.watcher import Watcher
 from mailserver.pop3.session import Services as Pop3Services
@@ -44,8 +47,9 @@ from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
 from mailserver.store.live import LiveAccounts
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.tls import policy
 from mailserver.tls.client import client_creator
-from mailserver.tls.policy import CannotServe, TlsPolicy
+from mailserver.tls.pair import BadPair
 
 STORE_THREADS = 8
 SWITCH_INTERVAL = 0.0005
@@ -82,6 +86,23 @@ def makeService(options: Options) -> IService:
     return MailService(config, lambda current: Wiring(current, reactor), reactor)
 
 
+# What lives as long as the process: a change of it is told, and waits for the next start.
+_AT_START = {
+    "server": ("user", "group", "runtime_dir", "log_file"),
+    "mail": ("root", "location", "special_use", "utf8_names"),
+    "auth": ("hash_processes", "hash_queue"),
+}
+
+
+@frozen
+class Prepared:
+    """A changed configuration with all that was read for it."""
+
+    config: Config
+    tls: policy.Prepared
+    next_hop: Outbound | None
+
+
 class Wiring:
     """All objects of a running server (`net.service.Parts`)."""
 
@@ -89,12 +110,11 @@ class Wiring:
         self.config = config
         self._reactor = reactor
         self._log_file = LogFile(config.server.log_file)
-        self.tls: TlsPolicy | None = None
-        if config.domains:
-            try:
-                self.tls = TlsPolicy(config, log_event, seconds=reactor.seconds)
-            except CannotServe as error:
-                raise SystemExit(str(error)) from error
+        try:
+            self.tls = policy.TlsPolicy(config, log_event, seconds=reactor.seconds)
+            self._next_hop = self._make_next_hop(config)
+        except (policy.CannotServe, BadPair, OSError) as error:
+            raise SystemExit(str(error)) from error
         self._hash_pool = HashPool(
             ProcessSpawner(reactor),
             Deferred,
@@ -157,7 +177,6 @@ class Wiring:
             limits=config.limits,
             locked=self._locked,
         )
-        relay = config.submission.relay
         self._submission = SubmissionServices(
             authenticator=self._authenticator,
             accounts=self._accounts,
@@ -168,7 +187,7 @@ class Wiring:
             limits=config.limits,
             spool=self._spool,
             detail_separator=config.lmtp.detail_separator,
-            next_hop=Outbound(self._reactor, relay, client_creator(relay)) if relay else None,
+            next_hop=self._next_hop,
         )
         self._lmtp = LmtpServices(
             authenticator=self._authenticator,
@@ -197,7 +216,8 @@ class Wiring:
         self._pool.start()
         self._hash_pool.start()
         self._watcher.start()
-        signal.signal(signal.SIGUSR1, lambda _number, _frame: self._reactor.callFromThread(self._log_file.reopen))
+        if self.config.server.log_file is not None:
+            signal.signal(signal.SIGUSR1, lambda _number, _frame: self._reactor.callFromThread(self._log_file.reopen))
 
     async def stop(self) -> None:
         """End them, accounts first."""
@@ -207,26 +227,63 @@ class Wiring:
             await closing
         self._pool.stop()
 
-    def reload(self) -> tuple[Answer, Config]:
-        """Take up the changed file. With an error in it nothing changes, but for certificates that are good."""
-        config, problems = find_problems(self.config.source)
-        lines = [str(problem) for problem in problems]
+    def examine(self) -> Examined[Prepared]:
+        """Read and judge the changed file and all that it names; in a thread.
+
+        A pair that cannot be served is no reason to refuse the rest: the last good one of its name stays.
+        """
+        reading = load.read(self.config.source)
+        config = reading.config
         if config is None:
-            return (False, [*lines, "nothing was taken up"]), self.config
-        if self.tls is not None:
-            lines += [str(outcome) for outcome in self.tls.reload(config)]
-        for words in config.auth.backends:
-            if words not in self._backends:
-                self._backends[words] = find_backend(words, self._hash_pool)
-        self.config = config
+            return Examined(None, list(map(str, reading.problems)), None)
+        problems = reading.joined([*plugins.check(config), *check_directories(config)])
+        lines = list(map(str, problems))
+        if not all(problem.warning for problem in problems):
+            return Examined(None, lines, None)
+        try:
+            next_hop = self._make_next_hop(config)
+        except (BadPair, OSError) as error:
+            return Examined(None, [*lines, f"{config.source} [submission.relay]: {error}"], None)
+        tls = self.tls.prepare(config)
+        refused = any(outcome.state == "refused" for outcome in tls.outcomes)
+        return Examined(config, lines, Prepared(config, tls, next_hop), whole=not refused)
+
+    def accept(self, prepared: Prepared) -> list[str]:
+        """Make new back ends."""
+        made = {}
+        for words in prepared.config.auth.backends:
+            if words in self._backends:
+                continue
+            try:
+                made[words] = find_backend(words, self._hash_pool)
+            except Exception as error:
+                log.failure("back end {words}", words=words.partition(":")[0])
+                return [f"[auth] backends: {words.partition(':')[0]}: {error}"]
+        self._backends.update(made)
+        return []
+
+    def commit(self, prepared: Prepared) -> list[str]:
+        """From now on new sessions, and the next thing that open ones ask, see the new configuration."""
+        before, self.config = self.config, prepared.config
+        lines = [str(outcome) for outcome in self.tls.commit(prepared.tls)]
+        self._next_hop = prepared.next_hop
         self._settle()
-        return (True, lines), config
+        for table, keys in _AT_START.items():
+            old, new = getattr(before, table), getattr(self.config, table)
+            lines += [
+                f"[{table}] {key}: waits for the next start" for key in keys if getattr(old, key) != getattr(new, key)
+            ]
+        return lines
+
+    def _make_next_hop(self, config: Config) -> Outbound | None:
+        relay = config.submission.relay
+        return Outbound(self._reactor, relay, client_creator(relay)) if relay else None
 
     def _make_runner(self) -> AccountRunner:
         return AccountRunner(self._reactor, self._pool)
 
     def _domain_of(self, server_name: str | None) -> str | None:
-        return self.tls.domain_of(server_name) if self.tls is not None else None
+        return self.tls.domain_of(server_name)
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         waiting: Deferred[None] = Deferred()
@@ -247,8 +304,14 @@ class LogFile:
         """Close and open anew."""
         if self._path is None:
             return
-        opened = self._path.open("a", encoding="utf-8")
-        os.chmod(self._path, 0o640)
+        try:
+            number = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            if self._file is None:
+                raise SystemExit(f"cannot write the log file {self._path}: {error.strerror}") from error
+            log.warn("{line}", line=f"the log file {self._path} is not reopened: {error.strerror}")
+            return
+        opened = open(number, "a", encoding="utf-8")  # noqa: SIM115 - as long as it is the log
         observer = FileLogObserver(opened, formatEventAsClassicLogText)
         globalLogPublisher.addObserver(observer)
         if self._observer is not None and self._file is not None:

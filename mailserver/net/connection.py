@@ -8,8 +8,11 @@ Problems, and what is done about them:
 *   Many writes of a few octets: they are joined and leave when the session waits.
 *   A timer for each read would cost more than a NOOP: one timer is kept, and moved only when a deadline comes nearer.
 *   Bytes behind STARTTLS: whatever arrived before the handshake and was not read ends the connection.
+*   A client that never logs in: its handshake and all its reads together end at `login_time`, however they drip.
 *   Shutting down: a session between two commands gets its protocol's farewell at once, one inside a command when it
     next reads; what hangs is cut after a grace time.
+*   The end: a connection counts until its transport is gone, not only until its session is, so that clients which do
+    not close cannot pile up. What they still send is dropped, and after CLOSING_TIME they are cut.
 """
 
 from __future__ import annotations
@@ -30,13 +33,11 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
-    IOpenSSLServerConnectionCreator,
     IPushProducer,
     IReactorTime,
 )
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -45,10 +46,13 @@ from mailserver.errors import ConnectionLost
 from mailserver.net.driver import Task
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.log import event_line, log
+from mailserver.net.tls import TlsFactory
 
 READ_AHEAD = 65536
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
+STOPPING_TIME = 2.0
+"""CLOSING_TIME while the service stops: most clients close at once when they hear the farewell."""
 _READING = frozenset({"read", "read-or-poke"})
 
 _serial = count(1)
@@ -69,13 +73,17 @@ class Listening:
     make_session: Callable[[Channel], Session]
     farewell: bytes
     """Told to a client when the service stops; empty where the protocol has no such line."""
+    refusal: bytes
+    """The greeting of a connection too many, where it can be said without TLS."""
     reactor: IReactorTime
     counts: ConnectionCounts
-    tls: IOpenSSLServerConnectionCreator | None
+    tls: TlsFactory | None
     """For STARTTLS, or for implicit TLS; None where TLS is not offered."""
     implicit_tls: bool
     cleartext_allowed: bool
     tls_required: bool
+    logs_in: bool
+    """Do its clients log in? Else (LMTP) they have no login time, and only the limit of all connections is theirs."""
     local: str
     open_connections: set[Connection]
     stopped: Callable[[], None]
@@ -93,8 +101,13 @@ class Connection(TwistedProtocol):
 
     info: ConnectionInfo
 
-    def __init__(self, listening: Listening) -> None:
+    def __init__(self, listening: Listening, address: IAddress | None = None) -> None:
+        """`address`: the client's, where a trusted proxy tells another than the transport's peer."""
         self._listening = listening
+        self._address = address
+        self._share: IPv4Address | IPv6Address | None = None
+        """Whose share of the limits it takes."""
+        self._login_by: float | None = None
         self._task: Task | None = None
         self._input: list[bytes] = []
         self._unread = 0
@@ -103,6 +116,7 @@ class Connection(TwistedProtocol):
         self._choked = False
         self._lost = False
         self._ended = False
+        self._finished = False
         self._closing = False
         self._stopping = False
         self._poked = False
@@ -119,7 +133,7 @@ class Connection(TwistedProtocol):
         listening = self._listening
         transport = self.transport
         assert transport is not None
-        peer, port = _address(transport.getPeer())
+        peer, port = _address(self._address if self._address is not None else transport.getPeer())
         self.info = ConnectionInfo(
             session_id=f"{getpid():x}.{next(_serial):x}",
             protocol=listening.protocol,
@@ -131,9 +145,11 @@ class Connection(TwistedProtocol):
             starttls_offered=listening.tls is not None and not listening.implicit_tls,
             tls_required=listening.tls_required,
         )
-        if not listening.counts.open(peer):
-            self.log("connection-refused", reason="too many connections")
-            self._abort()
+        if listening.logs_in:
+            self._share = peer
+            self._login_by = self.now() + listening.counts.limits.login_time
+        if not listening.counts.open(self._share):
+            self._refuse()
             return
         self._counted = True
         listening.open_connections.add(self)
@@ -141,7 +157,7 @@ class Connection(TwistedProtocol):
             cast("Any", transport).setTcpNoDelay(True)
             cast("Any", transport).setTcpKeepAlive(True)
         if listening.implicit_tls:
-            self._set_deadline(self.now() + HANDSHAKE_TIME)
+            self._set_deadline(self._handshake_deadline())
         else:
             self._start()
 
@@ -157,6 +173,8 @@ class Connection(TwistedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of the client."""
+        if self._finished:
+            return
         self._input.append(data)
         self._unread += len(data)
         if self._wait_for in _READING:
@@ -170,15 +188,17 @@ class Connection(TwistedProtocol):
         self._ended = True
         if self._wait_for is not None and self._wait_for != "drain":
             self._resume(None)
-        elif self._task is None:
+        elif self._task is None and not self._finished:
             self._abort()
 
     def writeConnectionLost(self) -> None:
         """The client reads no more."""
         self._abort()
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: ARG002, B008
+    def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """The end. A session in the middle of a store operation learns of it when that is done."""
+        if isinstance(reason.value, SSL.Error) and self.info.tls is None:
+            self.log("tls-failed", reason=_words(reason.value))
         self._lost = self._ended = True
         self._set_deadline(None)
         self._input.clear()
@@ -186,7 +206,7 @@ class Connection(TwistedProtocol):
         self._unread = 0
         if self._wait_for is not None:
             self._resume(None)
-        elif self._task is None:
+        elif self._task is None or self._finished:
             self._forget()
 
     def pauseProducing(self) -> None:
@@ -229,6 +249,8 @@ class Connection(TwistedProtocol):
                 continue
             if deadline is None:
                 deadline = self.now() + timeout
+                if self._login_by is not None:
+                    deadline = min(deadline, self._login_by)
             elif self.now() >= deadline:
                 return Wake.TIMEOUT
             await self._wait("read-or-poke" if pokes else "read", deadline)
@@ -257,24 +279,28 @@ class Connection(TwistedProtocol):
 
     async def start_tls(self) -> None:
         """Hand the transport to TLS and wait for the handshake."""
-        creator = self._listening.tls
-        assert creator is not None, "TLS is not offered on this listener"
+        factory = self._listening.tls
+        assert factory is not None, "TLS is not offered on this listener"
         if self._input:
             self.log("starttls-refused", reason="bytes arrived before the handshake")
             self._abort()
             raise ConnectionLost
         self._flush()
-        transport = cast("Any", self.transport)
         if self._lost:
             raise ConnectionLost
+        transport = cast("Any", self.transport)
+        if self._reading_paused:
+            self._reading_paused = False
+            transport.resumeProducing()
         transport.unregisterProducer()
-        transport.startTLS(creator)
+        deadline = self._handshake_deadline()
+        self.transport = factory.wrap(self, transport)
         cast("Any", self.transport).registerProducer(self, streaming=True)
-        deadline = self.now() + HANDSHAKE_TIME
         while self.info.tls is None:
             if self._lost or self._ended:
                 raise ConnectionLost
             if self.now() >= deadline:
+                self.log("tls-failed", reason="no handshake in time")
                 self._abort()
                 raise ConnectionLost
             await self._wait("handshake", deadline)
@@ -296,8 +322,9 @@ class Connection(TwistedProtocol):
 
     def logged_in(self, user: str) -> None:
         """Count the session for its user."""
-        self._listening.counts.logged_in(self.info.peer, user)
+        self._listening.counts.logged_in(self._share, user)
         self._user = user
+        self._login_by = None
 
     def log(self, event: str, **fields: object) -> None:
         """One line at level info."""
@@ -316,7 +343,9 @@ class Connection(TwistedProtocol):
     def stop(self) -> None:
         """Say farewell: now between two commands, else when the session next reads."""
         self._stopping = True
-        if self._task is None:
+        if self._finished:
+            self._set_deadline(self.now() + STOPPING_TIME)
+        elif self._task is None or self._wait_for == "handshake":
             self._abort()
         elif self._wait_for is not None and self._wait_for != "drain":
             self._ended = True
@@ -332,27 +361,54 @@ class Connection(TwistedProtocol):
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
         session = self._listening.make_session(cast("Channel", self))
-        self._task = Task(session.run(), self._finished, self._flush)
+        self._task = Task(session.run(), self._end, self._flush)
         self._task.start()
 
-    def _finished(self, failure: Failure | None) -> None:
+    def _end(self, failure: Failure | None) -> None:
         self._wait_for = None
+        self._finished = True
         if failure is not None and not failure.check(ConnectionLost):
             log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
-        self._forget()
         if self._lost:
+            self._forget()
             return
         self._flush()
         transport = cast("Any", self.transport)
         transport.unregisterProducer()
+        self._close()
+
+    def _close(self) -> None:
+        """What was written goes out, what still comes is dropped, and it is cut if that takes too long."""
+        self._finished = True
+        self._input.clear()
+        self._unread = 0
+        transport = cast("Any", self.transport)
+        if self._reading_paused:
+            self._reading_paused = False
+            transport.resumeProducing()
         transport.loseConnection()
         if not self._lost:
-            self._set_deadline(self.now() + CLOSING_TIME)
+            self._set_deadline(self.now() + (STOPPING_TIME if self._stopping else CLOSING_TIME))
+
+    def _refuse(self) -> None:
+        listening = self._listening
+        if (unsaid := listening.counts.tell_refusal(self._share, self.now())) is not None:
+            self.log("connection-refused", reason="too many connections", unsaid=unsaid)
+        if listening.implicit_tls or not listening.refusal:
+            self._finished = True
+            self._abort()
+            return
+        cast("Any", self.transport).write(listening.refusal)
+        self._close()
+
+    def _handshake_deadline(self) -> float:
+        deadline = self.now() + HANDSHAKE_TIME
+        return deadline if self._login_by is None else min(deadline, self._login_by)
 
     def _forget(self) -> None:
         if self._counted:
             self._counted = False
-            self._listening.counts.close(self.info.peer, self._user)
+            self._listening.counts.close(self._share, self._user)
             self._listening.open_connections.discard(self)
             if not self._listening.open_connections:
                 self._listening.stopped()
@@ -409,6 +465,8 @@ class Connection(TwistedProtocol):
         elif self._wait_for is not None:
             self._resume(None)
         else:  # a handshake, or the closing, that takes too long
+            if not self._finished:
+                self.log("tls-failed", reason="no handshake in time")
             self._abort()
 
 
@@ -420,21 +478,21 @@ class ConnectionFactory(Factory):
     def __init__(self, listening: Listening) -> None:
         self.listening = listening
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection:  # noqa: ARG002
-        """One for each client."""
-        return Connection(self.listening)
-
-
-def tls_factory(listening: Listening, factory: ConnectionFactory, clock: IReactorTime) -> Factory:
-    """The factory wrapped in implicit TLS."""
-    assert listening.tls is not None
-    return cast("Factory", TLSMemoryBIOFactory(listening.tls, isClient=False, wrappedFactory=factory, clock=clock))
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        """One for each client, who is at `addr`."""
+        return Connection(self.listening, addr)
 
 
 def _address(address: object) -> tuple[IPv4Address | IPv6Address | None, int]:
     if isinstance(address, TCP4Address | TCP6Address):
         return ip_address(address.host.partition("%")[0]), address.port
     return None, 0
+
+
+def _words(error: SSL.Error) -> str:
+    """What OpenSSL says, without its places in its own source."""
+    reasons = [str(entry[-1]) for entry in (error.args[0] if error.args else ()) if isinstance(entry, tuple)]
+    return "; ".join(reasons) or type(error).__name__
 
 
 def _tls_info(connection: SSL.Connection) -> TLSInfo:

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
 
 from mailserver.net.log import log
 
 Answer = tuple[bool, list[str]]
+Command = Callable[[], Deferred[Answer]]
 
 
 class ControlProtocol(LineOnlyReceiver):
@@ -21,7 +24,7 @@ class ControlProtocol(LineOnlyReceiver):
     delimiter = b"\n"
     MAX_LENGTH = 65536
 
-    def __init__(self, commands: Mapping[str, Callable[[], Answer]]) -> None:
+    def __init__(self, commands: Mapping[str, Command]) -> None:
         self._commands = commands
 
     def lineReceived(self, line: bytes) -> None:
@@ -30,14 +33,19 @@ class ControlProtocol(LineOnlyReceiver):
             request = json.loads(line)
             command = self._commands[request["do"]]
         except (ValueError, KeyError, TypeError, RecursionError):
-            ok, lines = False, [f"unknown request; known: {', '.join(sorted(self._commands))}"]
-        else:
-            try:
-                ok, lines = command()
-            except Exception:
-                log.failure("control request {do}", do=request["do"])
-                ok, lines = False, ["internal error, see the log"]
-        self.sendLine(json.dumps({"ok": ok, "lines": lines}).encode())
+            self._answer((False, [f"unknown request; known: {', '.join(sorted(self._commands))}"]))
+            return
+
+        def fail(failure: Failure) -> Answer:
+            log.failure("control request {do}", failure, do=request["do"])
+            return False, ["internal error, see the log"]
+
+        command().addErrback(fail).addCallback(self._answer)
+
+    def _answer(self, answer: Answer) -> None:
+        ok, lines = answer
+        if self.connected:
+            self.sendLine(json.dumps({"ok": ok, "lines": lines}).encode())
 
 
 class ControlFactory(ServerFactory):
@@ -45,7 +53,7 @@ class ControlFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, commands: Mapping[str, Callable[[], Answer]]) -> None:
+    def __init__(self, commands: Mapping[str, Command]) -> None:
         self._commands = commands
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:  # noqa: ARG002

@@ -12,6 +12,11 @@ from typing import Any
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
 
+TELL_INTERVAL = 60.0
+"""Seconds between two log lines about refused connections of one network."""
+MAX_TOLD = 1000
+"""Networks remembered for that."""
+
 Address = IPv4Address | IPv6Address | None
 
 
@@ -34,9 +39,14 @@ class ConnectionCounts:
         self.total = 0
         self._before_login: Counter[str] = Counter()
         self._sessions: Counter[tuple[str, str]] = Counter()
+        self._told: dict[str, float] = {}
+        self._unsaid: Counter[str] = Counter()
 
     def open(self, address: Address) -> bool:
-        """Count a new connection; False if it must be refused (it is then not counted)."""
+        """Count a new connection; False if it must be refused (it is then not counted).
+
+        Without an address (a Unix socket, a protocol without login) only the number of all counts.
+        """
         network = network_of(address)
         if self.total >= self.limits.connections:
             return False
@@ -45,6 +55,19 @@ class ConnectionCounts:
         self.total += 1
         self._before_login[network] += 1
         return True
+
+    def tell_refusal(self, address: Address, now: float) -> int | None:
+        """Should the log say that this connection is refused? Then how many it did not mention since the last time."""
+        network = network_of(address)
+        told = self._told.get(network)
+        if told is not None and now - told < TELL_INTERVAL:
+            self._unsaid[network] += 1
+            return None
+        if len(self._told) >= MAX_TOLD:
+            self._told.clear()
+            self._unsaid.clear()
+        self._told[network] = now
+        return self._unsaid.pop(network, 0)
 
     def logged_in(self, address: Address, user: str) -> None:
         """The connection has logged in. Raises: LimitReached."""

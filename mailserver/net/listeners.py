@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,11 @@ from twisted.internet.protocol import Factory
 
 from mailserver.channel import Channel
 from mailserver.config.model import Listener
-from mailserver.net.connection import Connection, ConnectionFactory, Listening, Session, tls_factory
+from mailserver.net.connection import Connection, ConnectionFactory, Listening, Session
 from mailserver.net.limits import ConnectionCounts
+from mailserver.net.log import log
 from mailserver.net.proxy import TrustingFactory
+from mailserver.net.tls import TlsFactory
 
 FAREWELLS = {
     "imap": b"* BYE the server is shutting down\r\n",
@@ -25,7 +28,14 @@ FAREWELLS = {
     "submission": b"421 4.3.2 shutting down\r\n",
     "lmtp": b"421 4.3.2 shutting down\r\n",
 }
+REFUSALS = {
+    "imap": b"* BYE [LIMIT] too many connections\r\n",
+    "pop3": b"-ERR [SYS/TEMP] too many connections\r\n",
+    "submission": b"421 4.7.0 too many connections\r\n",
+    "lmtp": b"421 4.7.0 too many connections\r\n",
+}
 BACKLOG = 1024
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 @frozen
@@ -50,23 +60,37 @@ def protocol_family(listener: Listener) -> str:
     return listener.protocol.removesuffix("s") if listener.implicit_tls else listener.protocol
 
 
-def bind(listener: Listener) -> list[Bound]:
-    """Open its sockets. Raises: OSError, with the place in its text."""
+def bind(listener: Listener, *, known: Container[str] = ()) -> list[Bound]:
+    """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text."""
     if listener.socket is not None:
-        return [Bound(listener, _bind_unix(listener.socket), str(listener.socket))]
+        place = str(listener.socket)
+        return [] if place in known else [Bound(listener, _bind_unix(listener.socket), place)]
     port = listener.tcp_port
-    bound = []
+    bound: list[Bound] = []
     for address in listener.bind_addresses:
-        place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        place = _place(address, port)
+        if place in known:
+            continue
         try:
             bound.append(Bound(listener, _bind_tcp(address, port), place))
         except OSError as error:
-            if address == "::" and not listener.addresses and len(bound) == 1:
+            if address == "::" and not listener.addresses and error.errno in _NO_IPV6:
                 continue  # a machine without IPv6: nobody asked for it in words
             for other in bound:
                 other.socket.close()
             raise OSError(error.errno, f"cannot listen on {place}: {os.strerror(error.errno or 0)}") from error
     return bound
+
+
+def places(listener: Listener) -> list[str]:
+    """Where it listens, as `Bound.place` says it."""
+    if listener.socket is not None:
+        return [str(listener.socket)]
+    return [_place(address, listener.tcp_port) for address in listener.bind_addresses]
+
+
+def _place(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _bind_tcp(address: str, port: int) -> socket.socket:
@@ -89,7 +113,7 @@ def _bind_unix(path: Path) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         opened.setblocking(False)
-        _remove_stale(path)
+        remove_stale(path)
         opened.bind(str(path))
         path.chmod(0o666)
         opened.listen(BACKLOG)
@@ -99,17 +123,20 @@ def _bind_unix(path: Path) -> socket.socket:
     return opened
 
 
-def _remove_stale(path: Path) -> None:
-    """A socket file that nobody answers is a dead process's."""
+def remove_stale(path: Path) -> None:
+    """Remove a socket file that nobody answers: a dead process's. Raises: OSError, EADDRINUSE if somebody does."""
     if not path.is_socket():
         return
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink()
-    finally:
-        probe.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog is an answer, too
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
 
 
 class Port:
@@ -128,38 +155,53 @@ class Port:
         self.on_empty: Callable[[], None] = lambda: None
         listener = bound.listener
         clock = cast("IReactorTime", reactor)
+        family = protocol_family(listener)
         self._listening = Listening(
             protocol=listener.protocol,
             make_session=make_session,
-            farewell=FAREWELLS[protocol_family(listener)],
+            farewell=FAREWELLS[family],
+            refusal=REFUSALS[family],
             reactor=clock,
             counts=counts,
-            tls=tls,
+            tls=TlsFactory(tls, clock) if tls is not None else None,
             implicit_tls=listener.implicit_tls,
             cleartext_allowed=listener.allow_cleartext,
             tls_required=listener.require_tls,
+            logs_in=family != "lmtp",
             local=bound.place,
             open_connections=self.connections,
             stopped=self._empty,
         )
-        inner = ConnectionFactory(self._listening)
-        factory: Factory = tls_factory(self._listening, inner, clock) if self._listening.implicit_tls else inner
+        factory: Factory = ConnectionFactory(self._listening)
+        if listener.implicit_tls:
+            assert tls is not None
+            factory = cast("Factory", TlsFactory(tls, clock, factory))
         if listener.proxy_from:
-            factory = TrustingFactory(factory, listener.proxy_from)
-        family = bound.socket.family
-        # The endpoint takes a duplicate and closes what it was given.
-        AdoptedStreamServerEndpoint(reactor, bound.socket.detach(), family).listen(factory).addCallback(self._listens)
+            factory = TrustingFactory(factory, listener.proxy_from, clock)
+        # The endpoint takes a duplicate and closes what it was given; this one is for whoever takes the place over.
+        self._socket = bound.socket.dup()
+        domain = bound.socket.family
+        AdoptedStreamServerEndpoint(reactor, bound.socket.detach(), domain).listen(factory).addCallback(self._listens)
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
 
+    def hand_over(self, listener: Listener) -> Bound:
+        """The same open socket for a changed listener: not one waiting connection is lost, nor the right to bind."""
+        return Bound(listener, self._socket.dup(), self.bound.place)
+
     def _empty(self) -> None:
         self.on_empty()
 
-    def stop_listening(self) -> Any:
+    def stop_listening(self, *, handed_over: bool = False) -> Any:
         """No new connections. A Deferred or None."""
-        if self.bound.listener.socket is not None:
-            self.bound.listener.socket.unlink(missing_ok=True)
+        self._socket.close()
+        path = self.bound.listener.socket
+        if path is not None and not handed_over:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:  # made as root, in a directory of root's: the next start removes it
+                log.info("{line}", line=f"cannot remove {path}: {error.strerror}")
         return self._port.stopListening()
 
     def stop_sessions(self) -> None:

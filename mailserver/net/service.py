@@ -2,7 +2,12 @@
 
 Order at start: sockets are bound while the rights to do so are there; then the process becomes the configured user;
 only then anything is read or answered. At the end no new connection is taken, every session hears its farewell and
-may finish the command it is in, and what still hangs after GRACE seconds is cut.
+may finish the command it is in, what still hangs after GRACE seconds is cut, and what does not even hear that (a
+back end that never answers) is left behind after as long again.
+
+A reload has two halves. The first judges everything, in a thread where it reads files, and changes nothing: a fault in
+the configuration, or a socket that cannot be bound, ends it there. The second takes it all up, on the reactor's
+thread, and cannot fail. Listeners are compared place by place: a changed one keeps its open socket.
 """
 
 from __future__ import annotations
@@ -10,25 +15,45 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import resource
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
+from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.threads import deferToThreadPool
 
 from mailserver.channel import Channel
-from mailserver.config.model import Config, Listener, Server
+from mailserver.config.model import Config, Server
 from mailserver.net.connection import Session
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.limits import ConnectionCounts
-from mailserver.net.listeners import Bound, Port, bind, protocol_family
+from mailserver.net.listeners import Bound, Port, bind, places, protocol_family, remove_stale
 from mailserver.net.log import log
 
 GRACE = 10.0
+SPARE_FILES = 1000
+"""Files beside those of the clients: the store's, the index's, the log's."""
+
+P = TypeVar("P")
+
+
+@frozen
+class Examined(Generic[P]):
+    """What the first half of a reload found."""
+
+    config: Config | None
+    """None if it cannot be taken up."""
+    lines: list[str]
+    prepared: P | None
+    """For `Parts.commit`."""
+    whole: bool = True
+    """False where something stays as it was, such as a certificate whose renewal is bad."""
 
 
 class Parts(Protocol):
@@ -43,8 +68,14 @@ class Parts(Protocol):
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
         """For "imap", "pop3", "submission", "lmtp": always with the settings of the newest configuration."""
 
-    def reload(self) -> tuple[Answer, Config]:
-        """Take up the changed configuration; what was done, in words, and the configuration now in force."""
+    def examine(self) -> Examined[Any]:
+        """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
+
+    def accept(self, prepared: Any) -> list[str]:
+        """Make what must be made on the reactor's thread and may fail; the faults. Nothing is taken up yet."""
+
+    def commit(self, prepared: Any) -> list[str]:
+        """Take up what was examined and accepted; what was done, in words."""
 
     def start(self) -> None:
         """Start threads and processes."""
@@ -68,6 +99,7 @@ class MailService(Service):
         self._control: IListeningPort | None = None
         self._counts = ConnectionCounts(config.limits)
         self._stopped: Deferred[None] | None = None
+        self._reloading = DeferredLock()
 
     def privilegedStartService(self) -> None:
         """Bind, while the process may. Raises: SystemExit with every place that cannot be bound."""
@@ -86,6 +118,7 @@ class MailService(Service):
         """Become the configured user and serve."""
         super().startService()
         become(self._config.server)
+        allow_files(self._config.limits.connections)
         self._parts = self._make_parts(self._config)
         self._parts.start()
         for bound in self._bound:
@@ -93,6 +126,8 @@ class MailService(Service):
         self._bound.clear()
         self._open_control()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._reactor.callFromThread(self._hang_up))
+        # Twisted's handlers come with the running reactor; theirs would end the process by the signal, not with 0.
+        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._take_end_signals)
         log.info("{line}", line=f"ready: {len(self._ports)} listeners")
 
     def stopService(self) -> Deferred[Any]:
@@ -106,26 +141,22 @@ class MailService(Service):
         for port in self._all_ports():
             port.on_empty = self._check_empty
             port.stop_sessions()
-        cut = cast("IReactorTime", self._reactor).callLater(GRACE, self._cut)
+        clock = cast("IReactorTime", self._reactor)
+        cut = clock.callLater(GRACE, self._cut)
+        left = clock.callLater(2 * GRACE, self._leave_behind)
         self._check_empty()
 
         def end(result: object) -> Deferred[Any] | object:
-            if cut.active():
-                cut.cancel()
+            for timer in (cut, left):
+                if timer.active():
+                    timer.cancel()
             return Deferred.fromCoroutine(self._parts.stop()) if self._parts is not None else result
 
         return DeferredList([*closing, self._stopped]).addCallback(end)
 
-    def reload(self) -> Answer:
-        """Take up a changed configuration: certificates, settings, listeners. Sessions go on."""
-        assert self._parts is not None
-        (ok, lines), config = self._parts.reload()
-        if not ok:
-            return ok, lines
-        self._counts.limits = config.limits
-        ok, changed = self._change_listeners(config.listeners)
-        self._config = config
-        return ok, [*lines, *changed]
+    def reload(self) -> Deferred[Answer]:
+        """Take up a changed configuration: certificates, settings, listeners. Sessions go on. One at a time."""
+        return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
 
     # --- Inside
 
@@ -135,33 +166,65 @@ class MailService(Service):
         self._ports.append(Port(bound, self._reactor, self._counts, self._parts.tls, make_session))
         log.info("{line}", line=bound.ready_line)
 
-    def _change_listeners(self, wanted: Sequence[Listener]) -> tuple[bool, list[str]]:
+    async def _reload(self) -> Answer:
+        parts = self._parts
+        assert parts is not None
+        examined = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), parts.examine)
+        lines = examined.lines
+        config = examined.config
+        if config is None or not self.running:
+            return False, [*lines, "nothing was taken up"]
+        # Sockets last: nothing may fail once they are open.
+        faults = parts.accept(examined.prepared)
+        opened: list[Bound] = []
+        if not faults:
+            faults = self._bind_new(config, opened)
+        if faults:
+            for bound in opened:
+                bound.socket.close()
+            return False, [*lines, *faults, "nothing was taken up"]
+        lines += parts.commit(examined.prepared)
+        self._counts.limits = config.limits
+        lines += self._change_listeners(config, opened)
+        self._config = config
+        return examined.whole, lines
+
+    def _bind_new(self, config: Config, opened: list[Bound]) -> list[str]:
+        known = {port.bound.place for port in self._ports}
+        faults = []
+        for listener in config.listeners:
+            try:
+                opened.extend(bind(listener, known=known))
+            except OSError as error:
+                faults.append(f"{error.strerror} (ports below 1024 need a restart)")
+        return faults
+
+    def _change_listeners(self, config: Config, opened: list[Bound]) -> list[str]:
+        wanted = {place: listener for listener in config.listeners for place in places(listener)}
         lines = []
-        for port in [port for port in self._ports if port.bound.listener not in wanted]:
-            port.stop_listening()
+        for port in tuple(self._ports):
+            listener = wanted.get(port.bound.place)
+            if listener == port.bound.listener:
+                continue
+            if listener is not None:
+                opened.append(port.hand_over(listener))
+            else:
+                lines.append(f"no longer serving {port.bound.listener.protocol} on {port.bound.place}")
+            port.stop_listening(handed_over=listener is not None)
             self._ports.remove(port)
             self._retired.append(port)
-            lines.append(f"no longer serving {port.bound.listener.protocol} on {port.bound.place}")
-        ok = True
-        known = {port.bound.listener for port in self._ports}
-        for listener in wanted:
-            if listener in known:
-                continue
-            try:
-                for bound in bind(listener):
-                    self._listen(bound)
-                    lines.append(bound.ready_line)
-            except OSError as error:
-                ok = False
-                lines.append(f"{error.strerror}; a restart may be needed for ports below 1024")
-        return ok, lines
+        for bound in opened:
+            self._listen(bound)
+            lines.append(bound.ready_line)
+        self._retired = [port for port in self._retired if port.connections]
+        return lines
 
     def _open_control(self) -> None:
         directory: Path = self._config.server.runtime_dir
         try:
             make_runtime_dir(directory)
             path = socket_path(directory)
-            path.unlink(missing_ok=True)
+            remove_stale(path)
         except OSError as error:
             log.warn("no control socket in {directory}: {error}", directory=str(directory), error=error)
             return
@@ -173,17 +236,30 @@ class MailService(Service):
         def failed(failure: Any) -> None:
             log.warn("no control socket at {path}: {error}", path=str(path), error=failure.value)
 
-        endpoint.listen(ControlFactory({"reload": self.reload})).addCallbacks(opened, failed)
+        commands: Mapping[str, Callable[[], Deferred[Answer]]] = {"reload": self._reload_and_log}
+        endpoint.listen(ControlFactory(commands)).addCallbacks(opened, failed)
 
     def _hang_up(self) -> None:
-        try:
-            ok, lines = self.reload()
-        except Exception:
-            log.failure("reload")
-            return
-        for line in lines:
-            log.info("{line}", line=f"reload: {line}")
-        log.info("{line}", line="reloaded" if ok else "reload: not taken up")
+        self._reload_and_log().addErrback(lambda failure: log.failure("reload", failure))
+
+    def _reload_and_log(self) -> Deferred[Answer]:
+        def tell(answer: Answer) -> Answer:
+            ok, lines = answer
+            for line in lines:
+                log.info("{line}", line=f"reload: {line}")
+            log.info("{line}", line="reloaded" if ok else "reload: something was not taken up")
+            return answer
+
+        return self.reload().addCallback(tell)
+
+    def _take_end_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self._reactor.callFromThread(self._end_process))
+
+    def _end_process(self) -> None:
+        if self.running:  # else it is stopping already
+            log.info("{line}", line="stopping")
+            self._reactor.stop()
 
     def _check_empty(self) -> None:
         if (
@@ -196,6 +272,12 @@ class MailService(Service):
     def _cut(self) -> None:
         for port in self._all_ports():
             port.cut_sessions()
+
+    def _leave_behind(self) -> None:
+        left = sum(len(port.connections) for port in self._all_ports())
+        log.warn("{line}", line=f"stopping without {left} sessions that do not end")
+        if self._stopped is not None and not self._stopped.called:
+            self._stopped.callback(None)
 
     def _all_ports(self) -> list[Port]:
         return [*self._ports, *(port for port in self._retired if port.connections)]
@@ -210,10 +292,24 @@ def become(server: Server) -> None:
         return
     group = grp.getgrnam(server.group).gr_gid if server.group else user.pw_gid
     runtime_dir = server.runtime_dir
-    if not runtime_dir.exists():
+    made = not runtime_dir.exists()
+    if made:
         runtime_dir.mkdir(mode=0o700, parents=True)
+    # systemd makes it for root, who is the unit's user.
+    if made or str(runtime_dir) in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
         os.chown(runtime_dir, user.pw_uid, group)
     os.initgroups(user.pw_name, group)
     os.setresgid(group, group, group)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     os.environ["HOME"] = user.pw_dir
+
+
+def allow_files(connections: int) -> None:
+    """Raise the limit of open files as far as it may be, and say so if the connections allowed do not fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        log.warn("{line}", line=f"{connections} connections do not fit under the limit of {hard} open files")
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -43,6 +43,8 @@ class World:
         limits: Limits | None = None,
         counts: ConnectionCounts | None = None,
         make: type[Transport] = Transport,
+        refusal: bytes = b"",
+        logs_in: bool = True,
     ) -> None:
         self.clock = Clock()
         self.counts = counts or ConnectionCounts(limits or Limits())
@@ -69,12 +71,14 @@ class World:
             protocol="imap",
             make_session=Session,
             farewell=b"* BYE\r\n",
+            refusal=refusal,
             reactor=self.clock,
             counts=self.counts,
             tls=None,
             implicit_tls=False,
             cleartext_allowed=True,
             tls_required=False,
+            logs_in=logs_in,
             local="127.0.0.1:143",
             open_connections=set(),
             stopped=stopped,
