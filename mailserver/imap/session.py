@@ -44,7 +44,7 @@ from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import SequenceSet
 from mailserver.sasl.mechanism import Mechanism
 from mailserver.store.view import View
-from mailserver.types import UID, SeqNum
+from mailserver.types import UID
 
 if TYPE_CHECKING:
     from mailserver.store.live import LiveAccount, LiveAccounts, LiveMailbox
@@ -143,15 +143,6 @@ class Session:
         if not ranges or ranges[-1][1] > view.count:
             raise BadSyntax("no message has that sequence number")
         return [(low - 1, high) for low, high in ranges]
-
-    def messages(self, command: Command, sequence_set: SequenceSet) -> list[tuple[SeqNum, UID]]:
-        """The messages meant, by rising number. Raises as `positions`."""
-        uids = self.view.uids
-        return [
-            (SeqNum(at + 1), UID(uids[at]))
-            for low, high in self.positions(command, sequence_set)
-            for at in range(low, high)
-        ]
 
     def uids(self, command: Command, sequence_set: SequenceSet) -> list[UID]:
         """The UIDs of the messages meant, rising. Raises as `positions`."""
