@@ -36,7 +36,7 @@ from mailserver.errors import (
     WrongState,
 )
 from mailserver.imap import updates
-from mailserver.imap.command import Command, State, Table
+from mailserver.imap.command import ANY, Command, State, Table, row_capabilities
 from mailserver.imap.input import Input, TimedOut
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
 from mailserver.imap.wire.mailbox_names import Namespace
@@ -52,7 +52,9 @@ if TYPE_CHECKING:
 # tag SP ["UID" SP] name: a tag is ASTRING-CHARs without "+".
 _HEAD = re.compile(rb"([!#$&',-\[\]^-z|}~]+) ((?:[Uu][Ii][Dd] )?[A-Za-z0-9][A-Za-z0-9.=_-]*)(?= |\Z)")
 _TAG = re.compile(rb"([!#$&',-\[\]^-z|}~]{1,64})(?: |\Z)")
-_HTTP = re.compile(rb"(?:GET|POST|HEAD|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) \S+ HTTP/[0-9]", re.ASCII)
+_HTTP_METHOD = re.compile(rb"(?:GET|POST|HEAD|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
+# Each of these is a tag, so what follows decides.
+_HTTP = re.compile(_HTTP_METHOD.pattern + rb"(?:[/*]|\S+ HTTP/[0-9])")
 
 ERRORS_BEFORE_LOGIN = 5
 ERRORS_AFTER_LOGIN = 10
@@ -77,9 +79,21 @@ class Services:
     config: Imap = Factory(Imap)
     limits: Limits = Factory(Limits)
     table: Table = Factory(_command_table)
+    row_capabilities: tuple[str, ...] = field(
+        init=False, default=Factory(lambda self: self.list_capabilities(ANY), takes_self=True)
+    )
+    row_capabilities_before_login: tuple[str, ...] = field(
+        init=False, default=Factory(lambda self: self.list_capabilities(State.NOT_AUTHENTICATED), takes_self=True)
+    )
     namespace: Namespace = field(
         default=Factory(lambda self: Namespace.make(self.mail.separator, self.mail.prefix), takes_self=True)
     )
+
+    def list_capabilities(self, states: State) -> tuple[str, ...]:
+        """The tokens of the table's rows for those states, with the values they are told with."""
+        limit = f"APPENDLIMIT={self.mail.max_message_size}"  # RFC 7889 3: the same for every mailbox
+        names = row_capabilities(self.table, states)
+        return tuple(limit if name == "APPENDLIMIT" else name for name in names)
 
 
 @frozen
@@ -226,7 +240,7 @@ class Session:
         event = await self.input.first_event()
         first, self._first = self._first, False
         if isinstance(event, LineRefused):
-            if first and _HTTP.match(event.head):
+            if first and _HTTP_METHOD.match(event.head):
                 self._http()
                 return
             self._answer_error(_tag(event.head), BadSyntax(event.reason))

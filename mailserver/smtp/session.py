@@ -210,8 +210,8 @@ class Session(ABC):
         return data
 
     async def _run_line(self, line: bytes | Refused) -> None:
-        word = b"" if isinstance(line, Refused) else line.partition(b" ")[0].upper()
-        # A request line may come too long to be seen; a line that begins as a header field does is no command either.
+        word = (self.framer.head if isinstance(line, Refused) else line).partition(b" ")[0].upper()
+        # A line that begins as a header field does is no command either, whatever came before it.
         if word in HTTP_METHODS or word.endswith(b":"):
             self.channel.log("http-request")
             self.end()

@@ -20,6 +20,7 @@ MAX_LINE = 12288 + 512
 """Octets of the longest command line kept: AUTH with its initial response (RFC 4954 4); others are at most 512."""
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_HEAD = 16
 _END = b"\r\n.\r\n"
 
 
@@ -35,6 +36,8 @@ class Framer:
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self.limit = limit
+        self.head = b""
+        """First octets of the last line, also of one that is refused."""
         self._buffer = bytearray()
         self._overlong = False
 
@@ -51,15 +54,19 @@ class Framer:
         """The next line without its CRLF, why it is refused, or None: more bytes are needed."""
         end = self._buffer.find(b"\n")
         if end < 0:
-            if len(self._buffer) > self.limit:
+            if len(self._buffer) > self.limit and not self._overlong:
                 self._overlong = True
+                self.head = bytes(self._buffer[:_HEAD])
             if self._overlong:
                 self._buffer.clear()
             return None
         line = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
-        if self._overlong or len(line) > self.limit:
+        if self._overlong:
             self._overlong = False
+            return Refused.TOO_LONG
+        self.head = line[:_HEAD]
+        if len(line) > self.limit:
             return Refused.TOO_LONG
         if not line.endswith(b"\r\n") or _CONTROL.search(line, 0, len(line) - 2):
             return Refused.MALFORMED

@@ -94,19 +94,22 @@ def unharmed(server: Server, request: pytest.FixtureRequest) -> Iterator[None]:
     print(f"{request.node.name}: worst NOOP {watcher.worst:.3f} s, memory +{grown} KiB")
 
 
+@pytest.fixture(scope="session")
+def fresh_users() -> list[str]:
+    """Users that no test has used yet."""
+    return [f"u{number:03}@example.test" for number in range(1, 40)]
+
+
 @pytest.fixture
-def mail_user(server: Server) -> Iterator[str]:
-    """A user nobody has used yet."""
-    yield USERS.pop()
-
-
-USERS = [f"u{number:03}@example.test" for number in range(40)]
+def mail_user(fresh_users: list[str]) -> str:
+    """A user for this test alone."""
+    return fresh_users.pop()
 
 
 @pytest.fixture
 def imap(server: Server) -> Iterator[Client]:
     """An IMAP client with three messages in its INBOX, which is selected."""
-    with log_in(server, "imaps", "anna@example.test") as client:
+    with log_in(server, "imaps", "u000@example.test") as client:
         if b"MESSAGES 0" in client.command(b"STATUS INBOX (MESSAGES)")[0]:
             for number in range(3):
                 text = b"From: a@example.test\r\nSubject: %d\r\n\r\ntext %d\r\n" % (number, number)
