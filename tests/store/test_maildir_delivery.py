@@ -10,7 +10,7 @@ import pytest
 
 from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace
 from mailserver.store.interfaces import SEEN, FlagChange, NewMessage
-from mailserver.store.maildir import intent, lock, safeio
+from mailserver.store.maildir import intent, lock, recovery, safeio
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.test_maildir_foreign import TEXT, append, files, open_account, read, uidlist, uids
 
@@ -256,6 +256,28 @@ def test_messages_given_up_leave_nothing(account):
     prepared.abort()
     assert leftovers(account) == []
     assert uids(account.mailbox("INBOX")) == []
+
+
+def test_giving_up_is_all_or_none_too(tmp_path, monkeypatch):
+    account = open_account(tmp_path)
+    prepared = account.prepare("INBOX", [staged(account), staged(account)])
+    unlink = safeio.unlink
+
+    class Killed(BaseException):
+        pass
+
+    def die_after(path):
+        unlink(path)
+        raise Killed
+
+    monkeypatch.setattr(safeio, "unlink", die_after)
+    with pytest.raises(Killed):
+        prepared.abort()
+    monkeypatch.setattr(safeio, "unlink", unlink)
+    monkeypatch.setattr(recovery, "is_alive", lambda _who: False)
+    again = open_account(tmp_path)
+    again.set_subscribed("x", subscribed=True)
+    assert again.status("INBOX").messages in {0, 2}
 
 
 def test_what_a_dead_process_left_lying_is_swept_at_the_next_start(tmp_path):

@@ -12,6 +12,7 @@ from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import FLAGGED, SEEN, All, FlagChange, HasFlag, Larger, NewMessage, Text
 from mailserver.store.maildir import safeio
+from mailserver.store.maildir import uidlist as uidlist_module
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.types import UNKNOWN_SIZE
 
@@ -397,6 +398,46 @@ def test_uids_that_dovecot_gives_are_taken(account):
     assert append(account) == 71
 
 
+def test_of_a_list_that_grew_only_the_end_is_read(account, monkeypatch):
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    deliver(account)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "a") as file:
+        file.write("70 :1700000001.M1P1.other\n71 :never-came\n")
+    deliver(account, "1700000002.M1P1.other")
+    monkeypatch.setattr(uidlist_module, "read", lambda path: pytest.fail("the whole list was read"))
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 70, 72]
+    assert append(account) == 73
+
+
+def test_a_known_message_that_the_end_of_the_list_gives_another_uid(account):
+    one, _two = append(account), append(account)
+    mailbox = account.mailbox("INBOX")
+    since = mailbox.load().modseq
+    base = name_of(account, one)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "a") as file:
+        file.write(f"9 :{base}\n")
+    mailbox.refresh()
+    assert uids(mailbox) == [2, 9]
+    assert mailbox.changes_since(since).expunged == [1]
+
+
+def test_a_replaced_list_is_read_whole_though_it_is_longer(account):
+    for _ in range(3):
+        append(account)
+    mailbox = account.mailbox("INBOX")
+    header, *lines = uidlist(account).splitlines(keepends=True)
+    # Dovecot writes its list anew and gives the second message another UID; the file may get the same inode
+    changed = [lines[0], lines[2], lines[1].replace("2 :", "40 :", 1)]
+    with open(os.path.join(account.root, "dovecot-uidlist"), "r+") as file:
+        file.write(header + "".join(changed) + "50 :more\n")
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 3, 40]
+    assert append(account) == 51
+
+
 def test_a_uid_below_what_was_told_is_not_taken(account):
     for _ in range(5):
         append(account)
@@ -437,13 +478,14 @@ def test_a_list_that_was_removed_is_made_from_the_index(account):
     assert append(account) == 4
 
 
-def test_a_list_with_another_uidvalidity_is_another_mailbox(account):
+@pytest.mark.parametrize("more", ["", "70 :more\n"])
+def test_a_list_with_another_uidvalidity_is_another_mailbox(account, more):
     append(account)
     mailbox = account.mailbox("INBOX")
     validity = mailbox.load().uid_validity
     text = uidlist(account)
     with open(os.path.join(account.root, "dovecot-uidlist"), "w") as file:
-        file.write(text.replace(f" V{validity} ", f" V{validity + 5} "))
+        file.write(text.replace(f" V{validity} ", f" V{validity + 5} ") + more)
     with pytest.raises(MailboxChanged):
         mailbox.refresh()
     assert account.status("INBOX").uid_validity == validity + 5

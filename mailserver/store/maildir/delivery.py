@@ -127,12 +127,11 @@ class PreparedMessages:
         if self._done:
             return
         self._done = True
-        # The files first: without them the intent has nothing to publish.
+        # The intent first: with some of the files gone it would publish the others.
+        intent.clear(self._home.root, self._pending)
         for arrival in self._arrivals:
             with contextlib.suppress(FileNotFoundError):
                 safeio.unlink(arrival.staged.path)
-        safeio.sync_directory(self._home.temporary)
-        intent.clear(self._home.root, self._pending)
 
 
 def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:

@@ -134,6 +134,7 @@ class _Reconciliation:
         self.name = name
         self.paths = home.paths(name)
         self.listed: uidlist.UidList | None = None
+        self.tail: dict[str, UID] = {}
         self.is_new = False
         self.changed: list[Entry] = []
         self.new: list[Entry] = []
@@ -148,6 +149,8 @@ class _Reconciliation:
             mended = self._is_behind(state)
             if self.listed is not None:
                 state.uid_next = UID(max(state.uid_next, self.listed.uid_next))
+            if self.tail:
+                state.uid_next = UID(max(self.tail.values()) + 1)
             modseq = next_modseq(state.modseq)
             found = self._scan(state)
             self._compare(state, found, modseq, told, mended=mended)
@@ -170,7 +173,11 @@ class _Reconciliation:
         signature = uidlist.signature(self.paths.uidlist)
         if signature is None:
             self._make_list(state)
-        elif state is None or signature != state.uidlist_signature or state.boot != self.home.boot:
+        elif (
+            state is None
+            or state.boot != self.home.boot
+            or (signature != state.uidlist_signature and not self._read_tail(state))
+        ):
             self.listed = uidlist.read(self.paths.uidlist)
         if self.listed is None:
             assert state is not None
@@ -188,6 +195,24 @@ class _Reconciliation:
                 0, self.listed.guid, self.name, self.listed.uid_validity, UID(1), modseq, modseq, recent_from=UID(1)
             )
         return state
+
+    def _read_tail(self, state: MailboxState) -> bool:
+        """Read only what was added to the list; False if that does not do."""
+        if state.uid_next == 1 or len(state.uidlist_signature) != len(uidlist.Signature._fields):
+            return False
+        known = uidlist.Signature(*state.uidlist_signature)
+        if not _has_header(self.paths.uidlist, state):
+            return False
+        tail = uidlist.read_tail(self.paths.uidlist, known, state.uid_next - 1)
+        if tail is None or tail.damaged or not 0 < len(tail.entries) <= _FEW:
+            return False
+        index = self.home.index()
+        if any(index.messages.by_base(state.key, base) is not None for _uid, base in tail.entries):
+            # A message that we know has got another UID.
+            return False
+        self.tail = {base: uid for uid, base in tail.entries}
+        state.uidlist_signature = tail.signature
+        return True
 
     def _make_list(self, state: MailboxState | None) -> None:
         """There is no uidlist: make one, from the index if that knows the mailbox."""
@@ -324,7 +349,7 @@ class _Reconciliation:
                 if place.name != entry.base + entry.suffix or (place.place == "cur") != entry.place:
                     self.changed.append(_moved(entry, place, modseq))
                 continue
-            uid = self.listed.entries.get(base) if self.listed is not None else None
+            uid = self.listed.entries.get(base) if self.listed is not None else self.tail.get(base)
             if uid is not None and uid >= told:
                 told_uids.append((uid, base, place))
             else:
@@ -418,6 +443,17 @@ class _Reconciliation:
             index.messages.add(state.key, self.new)
 
         self.home.update(save, len(self.gone) + len(self.changed) + len(self.new))
+
+
+def _has_header(path: str, state: MailboxState) -> bool:
+    """Whether the list's first line names this mailbox, without reading the rest."""
+    fd = safeio.open_existing(path)
+    try:
+        with safeio.boundary():
+            words = os.pread(fd, 512, 0).partition(b"\n")[0].split(b" ")
+    finally:
+        os.close(fd)
+    return b"V%d" % state.uid_validity in words and b"G" + state.guid.hex().encode() in words
 
 
 def identity(paths: MailboxPaths) -> tuple[MailboxId, UIDValidity] | None:
