@@ -1,5 +1,7 @@
 """The text of a message as SEARCH sees it: decoded (RFC 2047, transfer encodings, charsets) and folded.
 
+BODY looks at text parts alone, as nobody who seeks "plain" or "image" means the headers of parts; TEXT at everything.
+
 HTML is given twice, as it stands and, where that differs, without tags and with its character references resolved:
 so both an address in a link and a word that is written with `&uuml;` are found.
 """
@@ -9,6 +11,8 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Final
 
 from mailserver.message.encodings import decode_text, decode_transfer
@@ -36,27 +40,46 @@ def field_text(name: bytes, value: bytes) -> str:
     return f"\n{name.decode('ascii')}: {decode_value(value)}"
 
 
-def header_text(source: bytes) -> str:
-    """All header fields of the message, decoded and folded: for each "\\n" + name + ": " + value."""
-    return fold(_fields_text(source, 0, header_end(source)))
+class MessageText:
+    """The texts of one message, each made when it is first asked for, all folded."""
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+
+    @cached_property
+    def _root(self) -> Part:
+        return parse_structure(self._source)
+
+    @cached_property
+    def header(self) -> str:
+        """All fields of the message's header: for each "\n" + name + ": " + value."""
+        return fold(_fields_text(self._source, 0, header_end(self._source)))
+
+    @cached_property
+    def inner_headers(self) -> str:
+        """The fields of the parts, and of the messages in it, in the same form."""
+        parts = [part for part in _parts(self._root) if part is not self._root]
+        return fold("".join([_fields_text(self._source, part.start, part.body) for part in parts]))
+
+    @cached_property
+    def body(self) -> str:
+        """The text parts, those of messages in it too."""
+        found: list[str] = []
+        room = TEXT_LIMIT
+        for part in _parts(self._root):
+            if not part.children and part.type.lower() in (b"text", b"message"):
+                found.append(part_text(self._source, part, room))
+                room = max(room - (part.end - part.body), 0)
+        return fold("\n".join(found))
 
 
-def body_text(source: bytes) -> str:
-    """All that is text below the message's header, decoded and folded: its text parts, and the headers of its parts."""
-    root = parse_structure(source)
-    found: list[str] = []
-    room = TEXT_LIMIT
+def _parts(root: Part) -> Iterator[Part]:
+    """The part and all in it, in the order of the message."""
     todo = [root]
     while todo:
         part = todo.pop()
-        if part is not root:
-            found.append(_fields_text(source, part.start, part.body))
-        if part.children:
-            todo += reversed(part.children)
-        elif part.type.lower() in (b"text", b"message"):
-            found.append(part_text(source, part, room))
-            room = max(room - (part.end - part.body), 0)
-    return fold("\n".join(found))
+        yield part
+        todo += reversed(part.children)
 
 
 def part_text(source: bytes, part: Part, limit: int = TEXT_LIMIT) -> str:

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
-from mailserver.message.text import body_text, fold, header_text
+from mailserver.message.text import MessageText, fold
 from mailserver.store.interfaces import (
     All,
     And,
@@ -99,7 +100,7 @@ class _Search:
         self._gone = 0
         self._row_tests: list[tuple[int, Callable[[Row], bool | None]]] = []
         self._summary_tests: list[tuple[int, Callable[[str, int | None], bool | None]]] = []
-        self._file_tests: list[tuple[int, Callable[[_File], bool]]] = []
+        self._file_tests: list[tuple[int, Callable[[MessageText], bool]]] = []
         for number, leaf in enumerate(self._leaves):
             self._prepare(number, leaf)
 
@@ -172,7 +173,7 @@ class _Search:
         for uid in uids:
             data = self._source.source(uid)
             if data is not None:
-                file = _File(data)
+                file = MessageText(data)
                 seen.add(uid)
                 facts.add(uid, [test(file) for _, test in self._file_tests])
         self._take(facts, uids, seen)
@@ -227,7 +228,7 @@ class _Search:
             case Text(text):
                 wanted = fold(text)
                 self._summary_tests.append((number, lambda kept, _sent: True if wanted in kept[1:] else None))
-                self._file_tests.append((number, lambda file: wanted in file.header or wanted in file.body))
+                self._file_tests.append((number, partial(_anywhere, wanted)))
 
     def _prepare_header(self, number: int, name: str, needle: str) -> None:
         def in_summary(text: str, _sent: int | None) -> bool | None:
@@ -269,27 +270,6 @@ class _Facts:
         return zip(self._numbers, self._yes, self._no, strict=True)
 
 
-class _File:
-    """One message read, its texts made when first asked for."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._header: str | None = None
-        self._body: str | None = None
-
-    @property
-    def header(self) -> str:
-        if self._header is None:
-            self._header = header_text(self._data)
-        return self._header
-
-    @property
-    def body(self) -> str:
-        if self._body is None:
-            self._body = body_text(self._data)
-        return self._body
-
-
 def _compile(query: Query) -> tuple[list[int | type], list[Leaf]]:
     """The tree as steps of a stack machine: a leaf's number, or And, Or, Not. Without recursion; equal leaves are one."""
     program: list[int | type] = []
@@ -325,6 +305,10 @@ def _row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row
             return lambda row: None if row.date == UNKNOWN_DATE else _within(row.date // DAY, first, end)
         case ChangedSince(modseq):
             return lambda row: row.modseq >= modseq
+
+
+def _anywhere(needle: str, text: MessageText) -> bool:
+    return needle in text.header or needle in text.body or needle in text.inner_headers
 
 
 def _within(day: int, first: int | None, end: int | None) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mailserver.message.render import summarise
 from mailserver.message.structure import MAX_DEPTH, MAX_PARTS, Part, parse_structure
 from mailserver.message.summary import KEPT_LIMIT
-from mailserver.message.text import body_text, header_text
+from mailserver.message.text import MessageText
 from tests.corpus import hostile, nested_multiparts, python_messages
 from tests.message import notation
 
@@ -25,7 +25,8 @@ def check(source: bytes) -> None:
     summary.search.encode("utf-8")
     assert "\0" not in summary.search
     assert "\r" not in summary.search
-    for text in (header_text(source), body_text(source)):
+    texts = MessageText(source)
+    for text in (texts.header, texts.body, texts.inner_headers):
         text.encode("utf-8")
     check_tree(source, parse_structure(source))
 

@@ -6,12 +6,12 @@ import base64
 
 import pytest
 
-from mailserver.message.text import body_text, fold, header_text
+from mailserver.message.text import MessageText, fold
 from tests.corpus import crlf
 
 
 def body(header: bytes, data: bytes) -> str:
-    return body_text(crlf(header) + b"\r\n" + data)
+    return MessageText(crlf(header) + b"\r\n" + data).body
 
 
 @pytest.mark.parametrize(
@@ -50,20 +50,24 @@ def test_which_parts_are_text() -> None:
         b"--a\nContent-Type: message/rfc822\n\nSubject: =?utf-8?q?inner_=C3=84?=\n\ninner text\n"
         b"--a\nContent-Type: message/delivery-status\n\nAction: failed\n--a--\n"
     )
-    found = body_text(source)
-    for present in ("first", "secret.bin", "inner ä", "inner text", "action: failed"):
+    found = MessageText(source).body
+    for present in ("first", "inner text", "action: failed"):
         assert present in found
-    for absent in ("not the body", "binary\r", "preamble"):
+    for absent in ("not the body", "binary", "preamble", "secret.bin", "inner ä"):
         assert absent not in found
+    inner = MessageText(source).inner_headers
+    for present in ("\nsubject: inner ä", "name=secret.bin"):
+        assert present in inner
+    assert "not the body" not in inner
 
 
 def test_header_text_has_every_field() -> None:
     source = crlf(b"Received: a\n by b\nX-Thing: =?iso-8859-1?q?=C4?=\n\nbody: no\n")
-    assert header_text(source) == "\nreceived: a by b\nx-thing: ä"
+    assert MessageText(source).header == "\nreceived: a by b\nx-thing: ä"
 
 
 def test_a_huge_text_is_looked_at_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailserver.message.text.TEXT_LIMIT", 1000)
     parts = b"".join(b"--a\n\n%b\n" % (b"%d" % number * 400) for number in range(1, 5))
-    found = body_text(crlf(b"Content-Type: multipart/mixed; boundary=a\n\n" + parts + b"--a--\n"))
+    found = MessageText(crlf(b"Content-Type: multipart/mixed; boundary=a\n\n" + parts + b"--a--\n")).body
     assert [found.count(digit) for digit in "1234"] == [400, 400, 200, 0]

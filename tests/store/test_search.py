@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mailserver.message.render import summarise
 from mailserver.message.summary import INCOMPLETE
-from mailserver.message.text import body_text, fold, header_text
+from mailserver.message.text import MessageText, fold
 from mailserver.store.interfaces import (
     FLAGGED,
     KEYWORD_BIT,
@@ -255,7 +255,7 @@ TREES = st.recursive(
 def naive(query: Query, uid: int) -> bool:
     """The plain meaning of a query."""
     data, flags, date = MESSAGES[uid]
-    header = [line.partition(": ") for line in header_text(data).split("\n") if line]
+    header = [line.partition(": ") for line in MessageText(data).header.split("\n") if line]
     match query:
         case All():
             return True
@@ -281,9 +281,10 @@ def naive(query: Query, uid: int) -> bool:
         case Header(name, text):
             return any(field == name.lower() and fold(text) in value for field, _, value in header)
         case Body(text):
-            return fold(text) in body_text(data)
+            return fold(text) in MessageText(data).body
         case Text(text):
-            return fold(text) in header_text(data) or fold(text) in body_text(data)
+            texts = MessageText(data)
+            return any(fold(text) in found for found in (texts.header, texts.body, texts.inner_headers))
     raise AssertionError(query)
 
 
