@@ -102,6 +102,11 @@ def build_table(families: Iterable[Iterable[CommandSpec]]) -> Table:
     return table
 
 
+def row_capabilities(table: Table, states: State) -> tuple[str, ...]:
+    """The tokens of all rows that are allowed in one of the states, each once."""
+    return tuple(dict.fromkeys(name for spec in table.values() if spec.states & states for name in spec.capabilities))
+
+
 def describe(table: Table) -> list[tuple[str, str, str, str, str]]:
     """For each form: its name, states, capabilities, reference, and where its code is ("imap/commands/idle.py")."""
     rows = []

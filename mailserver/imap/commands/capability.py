@@ -20,11 +20,8 @@ def tokens(session: Session) -> list[str]:
             found += [f"AUTH={name}" for name in services.mechanisms]
         else:
             found.append("LOGINDISABLED")
-    for spec in services.table.values():
-        if logged_in or spec.states & State.NOT_AUTHENTICATED:
-            found += [name for name in spec.capabilities if name not in found]
-    limit = f"APPENDLIMIT={services.mail.max_message_size}"  # RFC 7889 3: the same for every mailbox
-    return [limit if name == "APPENDLIMIT" else name for name in found]
+    found += services.row_capabilities if logged_in else services.row_capabilities_before_login
+    return found
 
 
 async def capability(session: Session, command: Command) -> None:
