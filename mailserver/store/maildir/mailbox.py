@@ -29,6 +29,7 @@ from mailserver.store.interfaces import (
 )
 from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName
+from mailserver.store.maildir.flag_rename import FlagRename
 from mailserver.store.maildir.folders import is_mailbox
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
 from mailserver.store.maildir.message_file import PlainFile, open_file
@@ -361,7 +362,7 @@ class MaildirMailbox:
         """The UIDs of those that are gone, and the modseq of changes by others that were taken up on the way."""
         mask = known_mask(state, names) if how is FlagChange.REMOVE else make_keywords(self._home, state, names)
         modseq = next_modseq(state.modseq)
-        change = _FlagRename(self._paths(), state, modseq, how, mask)
+        change = FlagRename(self._paths(), state, modseq, how, mask)
         missing = change.carry_out(entries)
         gone: list[UID] = []
         mixed: ModSeq | None = None
@@ -372,7 +373,7 @@ class MaildirMailbox:
             mixed = fresh.modseq
             key = fresh.key
             again = self._read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in missing]))
-            change = _FlagRename(self._paths(), fresh, next_modseq(fresh.modseq), how, mask)
+            change = FlagRename(self._paths(), fresh, next_modseq(fresh.modseq), how, mask)
             still = {entry.uid for entry in change.carry_out(again)}
             there = {entry.uid for entry in again} - still
             gone = [UID(entry.uid) for entry in missing if entry.uid not in there]
@@ -493,63 +494,6 @@ class MaildirMailbox:
 
 _LONG_LINE: Final = 160
 """A uidlist with more octets than that for each message may have many dead lines."""
-
-
-class _FlagRename:
-    """One STORE: files renamed, then the directories synced and the index told."""
-
-    def __init__(self, paths: MailboxPaths, state: MailboxState, modseq: ModSeq, how: FlagChange, mask: int) -> None:
-        self._paths = paths
-        self._state = state
-        self._modseq = modseq
-        self._how = how
-        self._mask = mask
-        self._own = OwnChange(paths, state)
-        self._changed: list[Entry] = []
-        self._left_new = False
-
-    def carry_out(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Rename; those whose file was not there."""
-        missing = []
-        cur = self._paths.cur + "/"
-        for entry in entries:
-            mask = self._new_mask(entry.flags)
-            if mask == entry.flags:
-                continue
-            name = entry.base + entry.suffix
-            renamed = MaildirName.parse(name).with_mask(mask).format()
-            try:
-                safeio.rename(os.path.join(self._paths.place(entry.place), name), cur + renamed)
-            except FileNotFoundError:
-                missing.append(entry)
-                continue
-            safeio.point("store.after-rename")
-            self._left_new |= not entry.place
-            self._changed.append(
-                entry._replace(modseq=self._modseq, flags=mask, suffix=renamed[len(entry.base) :], place=1)
-            )
-        return missing
-
-    def finish(self, home: Home) -> None:
-        """Sync and tell the index."""
-        state = self._state
-        if self._changed:
-            sync_directories([self._paths.cur, *([self._paths.new] if self._left_new else [])])
-            safeio.point("store.after-directory-sync")
-            self._own.record()
-            state.modseq = self._modseq
-
-        def save(index: Index) -> None:
-            index.mailboxes.save(state)
-            index.messages.change(state.key, self._changed)
-
-        home.update(save, len(self._changed))
-        safeio.point("store.after-index")
-
-    def _new_mask(self, flags: int) -> int:
-        if self._how is FlagChange.ADD:
-            return flags | self._mask
-        return flags & ~self._mask if self._how is FlagChange.REMOVE else self._mask
 
 
 class _Source:
