@@ -53,10 +53,10 @@ class Scenario:
 
 def login_plain(side: Side, accounts: Accounts) -> Iterator[int | None]:
     yield None
-    for _ in range(10):
+    for _ in range(40):
         client = accounts.imap(side, accounts.k1, select=False)
         client.close()
-    yield 10
+    yield 40
 
 
 def handshake_full(side: Side, accounts: Accounts) -> Iterator[int | None]:
@@ -305,19 +305,19 @@ SCENARIOS = (
     Scenario("SELECT 1k, first", _select_first(k1, 1000), OTHER, 3),
     Scenario("SELECT 10k, first", _select_first(k10, 10_000), OTHER, 3),
     Scenario("SELECT 100k, first", _select_first(k100, 100_000), OTHER, 2),
-    Scenario("SELECT 1k, new session", _select_new_session(k1, 1000, 20), WARM),
-    Scenario("SELECT 10k, new session", _select_new_session(k10, 10_000, 10), WARM),
-    Scenario("SELECT 100k, new session", _select_new_session(k100, 100_000, 5), WARM, 3),
-    Scenario("SELECT 1k, same session", _select_same_session(k1, 1000, 200), WARM),
-    Scenario("SELECT 10k, same session", _select_same_session(k10, 10_000, 100), WARM),
-    Scenario("SELECT 100k, same session", _select_same_session(k100, 100_000, 30), WARM, 3),
+    Scenario("SELECT 1k, new session", _select_new_session(k1, 1000, 100), WARM),
+    Scenario("SELECT 10k, new session", _select_new_session(k10, 10_000, 100), WARM),
+    Scenario("SELECT 100k, new session", _select_new_session(k100, 100_000, 50), WARM, 3),
+    Scenario("SELECT 1k, same session", _select_same_session(k1, 1000, 400), WARM),
+    Scenario("SELECT 10k, same session", _select_same_session(k10, 10_000, 400), WARM),
+    Scenario("SELECT 100k, same session", _select_same_session(k100, 100_000, 300), WARM, 3),
     Scenario("FETCH flags of 100k", _fetch(k100, b"FETCH 1:* (UID FLAGS)", 100_000, 2), WARM, 3),
     Scenario("ENVELOPE of 10k, cold", envelope_cold, OTHER, 2),
     Scenario("ENVELOPE of 10k, warm", _fetch(k10, b"FETCH 1:* (ENVELOPE)", 10_000, 2), WARM, 3),
     Scenario("newest 50 of 10k", _fetch(k10, b"FETCH 9951:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODYSTRUCTURE)", 50, 40), WARM),
     Scenario("bodies of 1k, plain", _fetch(k1, b"FETCH 1:* (BODY.PEEK[])", 1000, 1), WARM),
     Scenario("bodies of 1k, TLS", _fetch(k1, b"FETCH 1:* (BODY.PEEK[])", 1000, 1, tls=True), WARM),
-    Scenario("SEARCH UNSEEN in 10k", _search(b"SEARCH UNSEEN", 3334, 20), WARM),
+    Scenario("SEARCH UNSEEN in 10k", _search(b"SEARCH UNSEEN", 3334, 60), WARM),
     Scenario("SEARCH SUBJECT in 10k", _search(b'SEARCH SUBJECT "%b"' % RARE.encode(), 10, 5), WARM, 3),
     Scenario("SEARCH FROM in 10k", _search(b'SEARCH FROM "anna"', None, 5), WARM, 3),
     Scenario("SEARCH TEXT in 10k", _search(b'SEARCH TEXT "%b"' % RARE.encode(), 10, 1), WARM, 2),
