@@ -7,6 +7,8 @@ answer is taken up then. A session does one thing at a time; what others do come
 from __future__ import annotations
 
 import os
+from collections.abc import Coroutine
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -74,12 +76,13 @@ class Session:
 
 
 class LiveMachine(RuleBasedStateMachine):
-    @initialize(messages=st.integers(0, 4))
+    @initialize(messages=st.integers(0, 8))
     def begin(self, messages: int) -> None:
         self.world = World(max_unused_messages=3)
         self.account = self.world.account()
         self.memory = self.world.store.account(USER)
         self.memory.create("other")
+        self.eager = True
         for _ in range(messages):
             put(self.memory)
         self.sessions = [Session(self, "INBOX"), Session(self, "INBOX"), Session(self, "other")]
@@ -87,42 +90,53 @@ class LiveMachine(RuleBasedStateMachine):
     def idle(self) -> list[Session]:
         return [session for session in getattr(self, "sessions", []) if session.idle]
 
+    def go(self, session: Session, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Begin it; while `eager` is drawn it is answered at once, else some time later."""
+        session.task = Task(coroutine)
+        if self.eager:
+            self.world.settle()
+            self.look()
+
+    @rule(eager=st.booleans())
+    def hurry(self, eager: bool) -> None:
+        self.eager = eager
+
     @rule(data=st.data(), places=PLACES, flag=FLAG)
     @precondition(lambda self: self.idle())
     def store(self, data: st.DataObject, places: list[int], flag: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        session.task = Task(session.store(session.pick(places), flag))
+        self.go(session, session.store(session.pick(places), flag))
 
     @rule(data=st.data(), places=PLACES)
     @precondition(lambda self: self.idle())
     def expunge(self, data: st.DataObject, places: list[int]) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        session.task = Task(session.expunge(session.pick(places)))
+        self.go(session, session.expunge(session.pick(places)))
 
     @rule(data=st.data(), places=PLACES, into=st.sampled_from(["INBOX", "other"]))
     @precondition(lambda self: self.idle())
     def move(self, data: st.DataObject, places: list[int], into: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        session.task = Task(session.move(session.pick(places), into))
+        self.go(session, session.move(session.pick(places), into))
 
     @rule(data=st.data(), name=st.sampled_from(["INBOX", "other"]))
     @precondition(lambda self: self.idle())
     def append(self, data: st.DataObject, name: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        session.task = Task(session.append(name))
+        self.go(session, session.append(name))
 
     @rule(data=st.data(), allow_expunge=st.booleans())
     @precondition(lambda self: self.idle())
     def noop(self, data: st.DataObject, allow_expunge: bool) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        session.task = Task(session.noop(allow_expunge=allow_expunge))
+        self.go(session, session.noop(allow_expunge=allow_expunge))
 
     @rule(data=st.data(), name=st.sampled_from(["INBOX", "other"]))
     @precondition(lambda self: self.idle())
     def select(self, data: st.DataObject, name: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
         session.leave()
-        session.task = Task(session.select(name))
+        self.go(session, session.select(name))
 
     @rule(steps=st.integers(1, 3))
     def run(self, steps: int) -> None:
@@ -131,6 +145,9 @@ class LiveMachine(RuleBasedStateMachine):
             for runner in self.world.runners:
                 if runner.queue:
                     runner.step()
+        self.look()
+
+    def look(self) -> None:
         for session in self.sessions:
             if session.task.done:
                 session.task.result()
