@@ -422,7 +422,8 @@ def _complement(ranges: Iterable[tuple[int, int]], count: int) -> list[tuple[int
 async def _from_store(session: Session, positions: Sequence[int], query: Query) -> list[int]:
     """Those of the positions that match; in hops, so that the account and a client that goes are not forgotten."""
     view, live = session.view, session.mailbox.live
-    size = _FILES if _reads_files(query) else _CHUNK
+    keys = _file_keys(query)
+    size = max(_FILES // keys, 1) if keys else _CHUNK
     found: list[int] = []
     for start in range(0, len(positions), size):
         group = positions[start : start + size]
@@ -438,21 +439,22 @@ def _search(query: Query, candidates: Sequence[UID], mailbox: Mailbox) -> Sequen
     return mailbox.search(query, candidates)
 
 
-def _reads_files(query: Query) -> bool:
+def _file_keys(query: Query) -> int:
+    """How many keys look into files."""
+    count = 0
     todo = [query]
     while todo:
         key = todo.pop()
         match key:
             case Body() | Text():
-                return True
+                count += 1
             case Header(name, _):
-                if name.lower() not in KEPT_FIELDS:
-                    return True
+                count += name.lower() not in KEPT_FIELDS
             case And(parts) | Or(parts):
                 todo += parts
             case Not(part):
                 todo.append(part)
-    return False
+    return count
 
 
 def _extended(command: Command, options: frozenset[str], numbers: Sequence[int]) -> bytes:
