@@ -15,7 +15,6 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.logger import FileLogObserver, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python import usage
-from twisted.python.threadpool import ThreadPool
 
 from mailserver.auth import plugins
 from mailserver.auth.hashing import HashPool
@@ -36,7 +35,7 @@ from mailserver.net.log import log, plain_line
 from mailserver.net.outbound import Outbound
 from mailserver.net.processes import ProcessSpawner
 from mailserver.net.service import Examined, MailService
-from mailserver.net.threads import AccountRunner
+from mailserver.net.threads import AccountRunner, StoreThreads
 from mailserver.notify.watcher import Watcher
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
@@ -122,7 +121,7 @@ class Wiring:
             processes=config.auth.hash_processes,
             queue=config.auth.hash_queue,
         )
-        self._pool = ThreadPool(0, STORE_THREADS, "store")
+        self._pool = StoreThreads(STORE_THREADS)
         self._watcher = Watcher(reactor, reactor)
         self._accounts = LiveAccounts(
             MaildirStore(
@@ -213,7 +212,6 @@ class Wiring:
         """Threads, hash processes, the watcher, the log file's signal."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         forward_logging()
-        self._pool.start()
         self._hash_pool.start()
         self._watcher.start()
         if self.config.server.log_file is not None:

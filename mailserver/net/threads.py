@@ -1,42 +1,80 @@
-"""The one place where blocking store calls leave the reactor: one queue an account, one thread at a time each."""
+"""The one place where blocking store calls leave the reactor: one queue an account, one thread at a time each.
+
+Twisted's thread pool costs several lock operations and a context a call; a hop to a thread is most of what a small
+read costs, so this one is a queue that is written in C, and threads that wait on it.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 T = TypeVar("T")
 
 
+class StoreThreads:
+    """A few threads, started when first needed, that run calls in the order given."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._pending = 0
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run it in one of the threads; it must not raise."""
+        self._pending += 1
+        if self._pending > len(self._threads) < self._most:
+            thread = threading.Thread(target=self._work, name=f"store-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._calls.put(function)
+
+    def done(self) -> None:
+        """One call is over; said on the thread that makes the calls, so that the count needs no lock."""
+        self._pending -= 1
+
+    def stop(self) -> None:
+        """Wait for what was given, and end the threads."""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _work(self) -> None:
+        get = self._calls.get
+        while (function := get()) is not None:
+            function()
+
+
 class AccountRunner:
-    """A `StoreRunner`: operations of one account run in order, in a thread of the shared pool."""
+    """A `StoreRunner`: operations of one account run in order, in one of the shared threads."""
 
-    __slots__ = ("_busy", "_pool", "_queue", "_reactor")
+    __slots__ = ("_busy", "_queue", "_reactor", "_threads")
 
-    def __init__(self, reactor: IReactorFromThreads, pool: ThreadPool) -> None:
+    def __init__(self, reactor: IReactorFromThreads, threads: StoreThreads) -> None:
         self._reactor = reactor
-        self._pool = pool
+        self._threads = threads
         self._queue: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
         self._busy = False
 
     def run(self, operation: Callable[[], T]) -> Deferred[T]:
         """The result, or the failure, of the operation."""
         answer: Deferred[T] = Deferred()
-        self._queue.append((operation, answer))
-        if not self._busy:
+        if self._busy:
+            self._queue.append((operation, answer))
+        else:
             self._busy = True
-            self._hand_over()
+            self._threads.call(lambda: self._work(operation, answer))
         return answer
-
-    def _hand_over(self) -> None:
-        operation, answer = self._queue.popleft()
-        self._pool.callInThread(lambda: self._work(operation, answer))
 
     def _work(self, operation: Callable[[], Any], answer: Deferred[Any]) -> None:
         """In the thread: one operation, so that a busy account does not keep a thread from the others."""
@@ -47,8 +85,10 @@ class AccountRunner:
         self._reactor.callFromThread(self._finish, answer, result)
 
     def _finish(self, answer: Deferred[Any], result: object) -> None:
+        self._threads.done()
         if self._queue:
-            self._hand_over()
+            operation, following = self._queue.popleft()
+            self._threads.call(lambda: self._work(operation, following))
         else:
             self._busy = False
         answer.callback(result)  # a Failure starts the errbacks

@@ -4,12 +4,11 @@ import threading
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mailserver.errors import NoSpace
-from mailserver.net.threads import AccountRunner
+from mailserver.net.threads import AccountRunner, StoreThreads
 
 
 @implementer(IReactorFromThreads)
@@ -33,8 +32,7 @@ class Calls:
 class RunnerTest(TestCase):
     def setUp(self) -> None:
         self.calls = Calls()
-        self.pool = ThreadPool(0, 4)
-        self.pool.start()
+        self.pool = StoreThreads(4)
         self.addCleanup(self.pool.stop)
 
     def test_order_and_one_at_a_time(self) -> None:
