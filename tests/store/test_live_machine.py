@@ -21,7 +21,7 @@ from tests.store.samples import message, put, staged
 from tests.store.test_live import Task, World
 
 USER = "anna@example.test"
-PLACES = st.lists(st.integers(0, 5), max_size=3, unique=True)
+PLACES = st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True)
 FLAG = st.sampled_from(["\\Seen", "\\Flagged", "work", "home"])
 RUNS = int(os.environ.get("MAILSERVER_RUNS", "25"))
 
@@ -82,7 +82,6 @@ class LiveMachine(RuleBasedStateMachine):
         self.account = self.world.account()
         self.memory = self.world.store.account(USER)
         self.memory.create("other")
-        self.eager = True
         for _ in range(messages):
             put(self.memory)
         self.sessions = [Session(self, "INBOX"), Session(self, "INBOX"), Session(self, "other")]
@@ -90,53 +89,49 @@ class LiveMachine(RuleBasedStateMachine):
     def idle(self) -> list[Session]:
         return [session for session in getattr(self, "sessions", []) if session.idle]
 
-    def go(self, session: Session, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Begin it; while `eager` is drawn it is answered at once, else some time later."""
+    def go(self, data: st.DataObject, session: Session, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Begin it; it is answered at once, or some time later."""
         session.task = Task(coroutine)
-        if self.eager:
+        if data.draw(st.integers(0, 2)):
             self.world.settle()
             self.look()
-
-    @rule(eager=st.booleans())
-    def hurry(self, eager: bool) -> None:
-        self.eager = eager
 
     @rule(data=st.data(), places=PLACES, flag=FLAG)
     @precondition(lambda self: self.idle())
     def store(self, data: st.DataObject, places: list[int], flag: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        self.go(session, session.store(session.pick(places), flag))
+        self.go(data, session, session.store(session.pick(places), flag))
 
     @rule(data=st.data(), places=PLACES)
     @precondition(lambda self: self.idle())
     def expunge(self, data: st.DataObject, places: list[int]) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        self.go(session, session.expunge(session.pick(places)))
+        self.go(data, session, session.expunge(session.pick(places)))
 
     @rule(data=st.data(), places=PLACES, into=st.sampled_from(["INBOX", "other"]))
     @precondition(lambda self: self.idle())
     def move(self, data: st.DataObject, places: list[int], into: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        self.go(session, session.move(session.pick(places), into))
+        self.go(data, session, session.move(session.pick(places), into))
 
     @rule(data=st.data(), name=st.sampled_from(["INBOX", "other"]))
     @precondition(lambda self: self.idle())
     def append(self, data: st.DataObject, name: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        self.go(session, session.append(name))
+        self.go(data, session, session.append(name))
 
     @rule(data=st.data(), allow_expunge=st.booleans())
     @precondition(lambda self: self.idle())
     def noop(self, data: st.DataObject, allow_expunge: bool) -> None:
         session = data.draw(st.sampled_from(self.idle()))
-        self.go(session, session.noop(allow_expunge=allow_expunge))
+        self.go(data, session, session.noop(allow_expunge=allow_expunge))
 
     @rule(data=st.data(), name=st.sampled_from(["INBOX", "other"]))
     @precondition(lambda self: self.idle())
     def select(self, data: st.DataObject, name: str) -> None:
         session = data.draw(st.sampled_from(self.idle()))
         session.leave()
-        self.go(session, session.select(name))
+        self.go(data, session, session.select(name))
 
     @rule(steps=st.integers(1, 3))
     def run(self, steps: int) -> None:
