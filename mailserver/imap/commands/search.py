@@ -73,7 +73,8 @@ class _Reading:
 
     reader: Reader
     session: Session
-    codec: str = "ascii"
+    codec: str = "utf-8"
+    """Without CHARSET: US-ASCII, and UTF-8 from clients that leave it out, as RFC 9051 6.4.4 allows."""
     keys: int = 0
     depth: int = 0
 
