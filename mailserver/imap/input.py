@@ -26,7 +26,7 @@ LITERALS_BEFORE_LOGIN = 4096
 SWALLOW_BEFORE_LOGIN = 64 * 1024
 SWALLOW_AFTER_LOGIN = 1024 * 1024
 PROGRESS = 16 * 1024
-"""Octets of a streamed literal that must come within each transfer time-out."""
+"""Octets of a message, taken or discarded, that must come within each transfer time-out."""
 LITERAL_MINUS = 4096
 """Largest non-synchronizing literal under LITERAL- (RFC 7888 5)."""
 
@@ -89,11 +89,15 @@ class Input:
                 return event
             if not begun and framer.within_command:
                 begun = True
-                deadline = min(deadline, channel.now() + self._limits.transfer_timeout)
+                self._begin_transfer()
+                deadline = self._command_deadline
             data = await channel.read(max(0.0, deadline - channel.now()))
             if isinstance(data, Wake):
                 raise TimedOut
             framer.receive_data(data)
+            if begun and self._progressed(len(data)):
+                # The rest of a refused message is being discarded, and comes steadily.
+                deadline = self._command_deadline
 
     async def read_parts(self, spec: CommandSpec, event: Line | LiteralAnnounced) -> list[bytes]:
         """The whole command, but for a literal that it streams itself. Raises: BadSyntax, TooBig, TimedOut."""
@@ -135,9 +139,7 @@ class Input:
         event = await self._event_in_command()
         if not isinstance(event, LiteralData):
             return None
-        self._progress += len(event.data)
-        if self._progress >= PROGRESS:
-            self._begin_transfer()
+        self._progressed(len(event.data))
         return event.data
 
     async def next_text(self) -> bytes:
@@ -182,6 +184,14 @@ class Input:
             if isinstance(data, Wake):
                 return data
             self._framer.receive_data(data)
+
+    def _progressed(self, octets: int) -> bool:
+        """Did those octets earn more time?"""
+        self._progress += octets
+        if self._progress < PROGRESS:
+            return False
+        self._begin_transfer()
+        return True
 
     async def _event_in_command(self) -> Event:
         event = await self._event(self._command_deadline)

@@ -173,6 +173,27 @@ def test_a_slow_but_steady_message_arrives() -> None:
     assert b"a OK [APPENDUID " in client.take()
 
 
+def test_a_slow_but_steady_message_is_discarded_in_step() -> None:
+    client = logged_in(services())
+    client.ask(b"a APPEND INBOX {200000}\r\n")
+    assert client.ask(b"\0").startswith(b"a BAD ")
+    client.send(b"x" * 999)
+    for _ in range(199):
+        client.send(b"x" * 1000)
+        client.wait(5)
+    assert client.ask(b"\r\nb NOOP\r\n") == b"b OK NOOP completed\r\n"
+
+
+def test_a_dripped_rest_of_a_refused_message_is_cut() -> None:
+    client = logged_in(services())
+    client.ask(b"a APPEND INBOX {200000}\r\n")
+    client.send(b"\0")
+    for _ in range(60):
+        client.send(b"x")
+        client.wait(10)
+    assert client.done
+
+
 def test_small_literals_share_one_deadline() -> None:
     client = logged_in(services())
     client.send(b"a LIST ")
