@@ -169,6 +169,27 @@ def test_a_message_removed_by_another_program_is_expunged(account):
     assert [uid for uid, _row, _summary in mailbox.summaries([gone, stays])] == [stays]
 
 
+def test_messages_opened_one_after_the_other_are_the_right_ones(account):
+    want = {append(account, data=TEXT + b"%d" % number): TEXT + b"%d" % number for number in range(40)}
+    mailbox = account.mailbox("INBOX")
+    mailbox.expunge([5, 17], only_deleted=False)
+    for uid in (5, 17):
+        del want[uid]
+        with pytest.raises(MessageExpunged):
+            mailbox.open_message(uid)
+    for uid in [*want, *reversed(want), 3, 40, 4]:
+        if uid == 20:
+            mailbox.store_flags(list(want), FlagChange.ADD, ["\\Seen"])
+        if uid == 38:
+            mailbox.expunge([39], only_deleted=False)
+            want[39] = b""
+        if want[uid]:
+            assert read(mailbox, uid) == want[uid]
+        else:
+            with pytest.raises(MessageExpunged):
+                mailbox.open_message(uid)
+
+
 def test_store_finds_messages_that_were_renamed_and_tells_those_that_are_gone(account):
     one, two, three = append(account, flags=["\\Seen"]), append(account, flags=["\\Seen"]), append(account)
     mailbox = account.mailbox("INBOX")

@@ -36,6 +36,7 @@ def test_a_new_account_has_inbox_and_its_special_folders(store, tmp_path):
         "Trash": {"\\Trash"},
     }
     assert all(info.id for info in account.mailboxes())
+    assert account.subscriptions() == {"Archive", "Drafts", "Junk", "Sent", "Trash"}
     assert os.listdir(tmp_path / "mail" / "example.test" / "anna") == ["Maildir"]
 
 

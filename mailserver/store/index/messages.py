@@ -55,8 +55,13 @@ class Messages:
 
     def file_names(self, key: int, place: int) -> set[str]:
         """Names of the files in new/ (0) or cur/ (1)."""
-        query = "SELECT CAST(base || suffix AS BLOB) FROM messages WHERE id BETWEEN ? AND ? AND place = ?"
-        rows: Any = self._connection.execute(query, (*_range(key), place))
+        rows: Any
+        if place:
+            query = "SELECT CAST(base || suffix AS BLOB) FROM messages WHERE id BETWEEN ? AND ? AND place = 1"
+            rows = self._connection.execute(query, _range(key))
+        else:
+            query = "SELECT CAST(base || suffix AS BLOB) FROM messages WHERE mailbox = ? AND place = 0"
+            rows = self._connection.execute(query, (key,))
         return {row[0].decode("utf-8", "surrogateescape") for row in rows}
 
     def by_base(self, key: int, base: str) -> Entry | None:

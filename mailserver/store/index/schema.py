@@ -19,7 +19,7 @@ from typing import Final
 import apsw
 
 APPLICATION_ID: Final = 0x4D534958
-VERSION: Final = 1
+VERSION: Final = 2
 IN_MEMORY: Final = ":memory:"
 
 Broken = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, apsw.SQLError)
@@ -77,6 +77,7 @@ CREATE TABLE messages (
     email_id BLOB
 );
 CREATE INDEX messages_modseq ON messages (mailbox, modseq);
+CREATE INDEX messages_new ON messages (mailbox) WHERE place = 0;
 CREATE UNIQUE INDEX messages_base ON messages (mailbox, base);
 CREATE TABLE expunged (
     mailbox INTEGER NOT NULL,

@@ -278,6 +278,8 @@ class MaildirAccount:
             for name in dict.fromkeys(uses.values()):
                 attributes = frozenset("\\" + use.lstrip("\\") for use, other in uses.items() if other == name)
                 self.create(name, attributes)
+            # Programs that list only subscribed mailboxes show them too.
+            subscriptions.write(self._home.root, uses.values(), utf8=self._home.settings.utf8_names)
 
     def tidy(self) -> None:
         """Finish what a dead process left, and remove what it left lying: once after a start. Raises: InUse."""

@@ -30,7 +30,6 @@ from mailserver.store.interfaces import (
 from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.flag_rename import FlagRename
-from mailserver.store.maildir.folders import is_mailbox
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
 from mailserver.store.maildir.message_file import PlainFile, open_file
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
@@ -43,7 +42,7 @@ T = TypeVar("T")
 
 _RENDER_BATCH: Final = 256
 """Messages rendered between two commits."""
-_READ_AHEAD: Final = 32
+_READ_AHEAD: Final = 256
 
 
 class MaildirMailbox:
@@ -54,7 +53,9 @@ class MaildirMailbox:
         self._id = state.guid
         self._uid_validity = state.uid_validity
         home.names[state.guid] = state.name
-        self._ahead: tuple[ModSeq, dict[int, Entry]] = ModSeq(0), {}
+        self._ahead: dict[int, Entry] = {}
+        self._ahead_end = 0
+        self._stride = 1
 
     @property
     def id(self) -> MailboxId:
@@ -186,13 +187,15 @@ class MaildirMailbox:
 
     def open_message(self, uid: UID) -> PlainFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""
-        state = self._state()
-        entry = self._entry_ahead(state, uid)
+        entry = self._ahead.get(uid)
         if entry is None:
-            raise MessageExpunged
+            entry = self._read_ahead(self._state(), uid)
+            if entry is None:
+                raise MessageExpunged
+        # What is opened is the message, however old the entry is: a base names one message for ever.
         with contextlib.suppress(FileNotFoundError):
             return self._open(entry)
-        self._ahead = ModSeq(0), {}
+        self._ahead = {}
         # Renamed by another program, or by another process of ours: the index may know by now.
         again = self._entry(self._state(), uid)
         if again is not None and again != entry:
@@ -236,15 +239,15 @@ class MaildirMailbox:
     def _open(self, entry: Entry) -> PlainFile:
         return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
 
-    def _entry_ahead(self, state: MailboxState, uid: UID) -> Entry | None:
-        """The entry, read together with those of the next messages: who opens one often opens them too."""
-        modseq, entries = self._ahead
-        if modseq != state.modseq or uid not in entries:
-            following = range(uid, min(uid + _READ_AHEAD, state.uid_next))
-            found = self._read(lambda index: index.messages.entries_of(state.key, following))
-            entries = {entry.uid: entry for entry in found}
-            self._ahead = state.modseq, entries
-        return entries.get(uid)
+    def _read_ahead(self, state: MailboxState, uid: UID) -> Entry | None:
+        """The entry; of who opens one message after the other, with those that follow."""
+        self._stride = min(_READ_AHEAD, 4 * self._stride) if uid == self._ahead_end else 1
+        following = range(uid, min(uid + self._stride, state.uid_next))
+        self._ahead = {
+            entry.uid: entry for entry in self._read(lambda index: index.messages.entries_of(state.key, following))
+        }
+        self._ahead_end = following.stop
+        return self._ahead.get(uid)
 
     def _entry(self, state: MailboxState, uid: UID) -> Entry | None:
         entries = self._read(lambda index: index.messages.entries_of(state.key, [uid]))
@@ -480,10 +483,10 @@ class MaildirMailbox:
     def _changing(self) -> Iterator[MailboxState]:
         """The account's lock, and the state with the UIDs that are on disk."""
         with self._home.locked():
-            known: MailboxState | None = self._state()
+            known: MailboxState | None = None
             with contextlib.suppress(NoSuchMailbox):
                 known = level(self._home, self.name)
-            if known is None or known.guid != self._id or not is_mailbox(self._paths().directory):
+            if known is None or known.guid != self._id:
                 # Another program renamed it, removed it, or made it anew.
                 known = locate(self._home, self._id, self._uid_validity)
             if known is None or known.uid_validity != self._uid_validity:
