@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailserver.message.structure import Part, find_part, parse_structure
 from tests.corpus import crlf
@@ -163,3 +167,32 @@ def test_part_1_of_other_messages_is_the_body() -> None:
     assert find_part(forwarded, [1]) is forwarded
     assert find_part(forwarded, [1, 1]) is forwarded.message
     assert find_part(forwarded, [1, 2]) is None
+
+
+BODIES = st.sampled_from([b"", b"x", b"x\r\n", b"--\r\n--y", b"\r\n\r\nx", b"a--b0", b"-- b1"])
+TREES = st.recursive(
+    BODIES,
+    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.tuples(st.just("message"), inner),
+    max_leaves=8,
+)
+
+
+def written(node: Any, numbers: Iterator[int]) -> bytes:
+    """A message or part whose tree is that."""
+    if isinstance(node, bytes):
+        return b"X: y\r\n\r\n" + node
+    if isinstance(node, tuple):
+        return b"Content-Type: message/rfc822\r\n\r\n" + written(node[1], numbers)
+    boundary = b"=b%d=" % next(numbers)
+    parts = b"".join(b"--%b\r\n%b\r\n" % (boundary, written(part, numbers)) for part in node)
+    return b'Content-Type: multipart/mixed; boundary="%b"\r\n\r\npreamble\r\n%b--%b--\r\nepilogue' % (
+        boundary,
+        parts,
+        boundary,
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES)
+def test_what_is_written_is_read(node: Any) -> None:
+    assert tree(written(node, count())) == node
