@@ -148,7 +148,7 @@ class OpenMessage:
         if known:
             return known[0]
         root = parse_structure(self.whole)
-        if _few_parts(root):
+        if _slimmed(root):
             known.append(root)
         return root
 
@@ -198,12 +198,16 @@ class OpenMessage:
         return data
 
 
-def _few_parts(root: Part) -> bool:
+def _slimmed(root: Part) -> bool:
+    """Make it fit to be remembered; False if it has too many parts."""
     todo = [root]
     for part in todo:
         todo += part.children
         if len(todo) > FEW_PARTS:
             return False
+    for part in todo:
+        # Only places are asked for later: do not hold on to the headers.
+        part.fields, part.parameters = {}, ()
     return True
 
 

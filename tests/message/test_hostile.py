@@ -51,7 +51,7 @@ def check_tree(source: bytes, root: Part) -> None:
     assert count <= 2 * (MAX_PARTS + MAX_DEPTH)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(name: str) -> None:
     check(HOSTILE[name])
