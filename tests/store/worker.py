@@ -1,6 +1,7 @@
 """A worker process of its own for test_two_processes: one session on INBOX, random commands, pokes over its pipes.
 
-Standard output: `poke` after each change, at the end `report` and JSON. Standard input: `poke` when the other one
+Standard output: `about append` or `about expunge` with subjects before such a command and `did append` or `did expunge`
+after it, `poke` after each change, `done`, at the end `report` and JSON. Standard input: `poke` when the other one
 changed something (or not, if that poke was lost), `finish` when both have done their work, `end` after the report.
 """
 
@@ -54,8 +55,6 @@ class Worker:
         self.live = drive(self.account.select("INBOX"))
         self.replay = Replay(self.live.open_view(1, lambda: None))
         self.input = b""
-        self.appended: list[str] = []
-        self.expunged: list[str] = []
         self.count = 0
 
     def say(self, line: str) -> None:
@@ -91,8 +90,9 @@ class Worker:
         subjects = [f"{self.name}{self.count + n}" for n in range(self.random.randint(1, 3))]
         self.count += len(subjects)
         account = self.account.account
+        self.say(f"about append {' '.join(subjects)}")
         drive(self.account.append("INBOX", [stage(account, subject) for subject in subjects]))
-        self.appended += subjects
+        self.say(f"did append {' '.join(subjects)}")
 
     def store(self) -> None:
         uids = self.some()
@@ -103,8 +103,9 @@ class Worker:
     def expunge(self) -> None:
         uids = self.some()[:1]
         known = {row: self.subject(row) for row in uids}
+        self.say(f"about expunge {' '.join(known.values())}")
         gone = drive(self.live.change(lambda mailbox: mailbox.expunge(uids, only_deleted=False)))
-        self.expunged += [subject for uid, subject in known.items() if uid in gone and subject]
+        self.say(f"did expunge {' '.join(subject for uid, subject in known.items() if uid in gone)}")
 
     def copy(self) -> None:
         uids = self.some()[:1]
@@ -133,8 +134,6 @@ class Worker:
         self.replay.sync(allow_expunge=True)
         self.replay.check_equal(self.live.mailbox)
         report = {
-            "appended": self.appended,
-            "expunged": self.expunged,
             "messages": [[uid, self.replay.flags[uid]] for uid in self.replay.uids],
             "keywords": self.replay.keywords,
         }
