@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncGenerator
 
-from mailserver.errors import BadSyntax
+from mailserver.errors import BadSyntax, MailError
 from mailserver.pop3.uidl import UidlFormat
 from mailserver.store.interfaces import Mailbox, MessageFile
 from mailserver.store.live import LiveAccount, LiveMailbox
@@ -17,6 +17,9 @@ from mailserver.types import UID, UNKNOWN_SIZE
 
 PIECE = 64 * 1024
 """Octets of a message read at once."""
+
+AHEAD = 128 * 1024
+"""Octets that are read ahead for a client that takes one message after the other, as most do."""
 
 _SIZES_AT_ONCE = 256
 """Messages whose sizes are found out in one turn of the account, so that others get theirs between."""
@@ -30,6 +33,8 @@ class Maildrop:
         self._uids = uids
         self._sizes = sizes
         self._deleted: set[int] = set()
+        self._ahead: dict[int, bytes] = {}
+        self._last_read = 0
 
     @classmethod
     async def open(cls, account: LiveAccount) -> Maildrop:
@@ -100,22 +105,20 @@ class Maildrop:
 
         Raises: MessageExpunged, StoreUnavailable, the former before any piece.
         """
-        uid = UID(self._uids[number - 1])
-
-        def open_and_read(mailbox: Mailbox) -> tuple[MessageFile, bytes]:
-            file = mailbox.open_message(uid)
-            try:
-                piece = file.read(0, PIECE)
-            except BaseException:
-                file.close()
-                raise
-            if len(piece) >= file.size:
-                file.close()
-            return file, piece
-
-        file, piece = await self._live.run(open_and_read)
+        sequential = number == self._last_read + 1
+        self._last_read = number
+        whole = self._ahead.pop(number, None)
+        if whole is not None:
+            yield whole
+            return
+        self._ahead.clear()
+        file, piece, self._ahead = await self._live.run(
+            lambda mailbox: self._open_and_read(mailbox, number, ahead=sequential)
+        )
         # The file is right where a name or a record told otherwise.
         self._sizes[number - 1] = file.size
+        for following, data in self._ahead.items():
+            self._sizes[following - 1] = len(data)
         at, size = len(piece), file.size
         try:
             yield piece
@@ -126,6 +129,42 @@ class Maildrop:
                     yield piece
         finally:
             file.close()
+
+    def _open_and_read(
+        self, mailbox: Mailbox, number: int, *, ahead: bool
+    ) -> tuple[MessageFile, bytes, dict[int, bytes]]:
+        """In the account's thread: the message opened, its first piece, and small ones that follow it, whole."""
+        file = mailbox.open_message(UID(self._uids[number - 1]))
+        try:
+            piece = file.read(0, PIECE)
+        except BaseException:
+            file.close()
+            raise
+        if len(piece) < file.size:
+            return file, piece, {}
+        file.close()
+        return file, piece, self._read_ahead(mailbox, number + 1) if ahead else {}
+
+    def _read_ahead(self, mailbox: Mailbox, number: int) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        left = AHEAD
+        while number <= len(self._uids) and number not in self._deleted and self._sizes[number - 1] <= left:
+            try:
+                file = mailbox.open_message(UID(self._uids[number - 1]))
+            except MailError:
+                break  # told when the client asks for it
+            try:
+                data = file.read(0, PIECE)
+            except MailError:
+                break
+            finally:
+                file.close()
+            if len(data) < file.size:
+                break
+            found[number] = data
+            left -= len(data)
+            number += 1
+        return found
 
 
 async def _learn_sizes(
