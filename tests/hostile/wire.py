@@ -115,7 +115,7 @@ class Client:
                 line += b"\r\n" + self.read(int(found[1]))
                 line += self.line()
         elif self.protocol in ("submission", "lmtp"):
-            assert re.match(rb"[245][0-9][0-9][ -]", line), line
+            assert re.match(rb"[2345][0-9][0-9][ -]", line), line
             while line[-len(line.rpartition(b"\n")[2]) :][3:4] == b"-":
                 line += b"\n" + self.line()
         return line
