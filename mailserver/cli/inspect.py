@@ -12,6 +12,7 @@ from mailserver.config import load
 from mailserver.config.directories import check_directories
 from mailserver.config.model import Config, Problem
 from mailserver.config.show import show as written
+from mailserver.pop3 import uidl
 from mailserver.tls import certificates
 
 
@@ -24,7 +25,7 @@ def find_problems(path: Path) -> tuple[Config | None, list[Problem]]:
     if reading.config is None:
         return None, list(reading.problems)
     config = reading.config
-    more = [*certificates.check(config), *plugins.check(config), *check_directories(config)]
+    more = [*certificates.check(config), *plugins.check(config), *uidl.check(config), *check_directories(config)]
     problems = reading.joined(more)
     return (config if all(problem.warning for problem in problems) else None), problems
 
