@@ -18,6 +18,7 @@ from twisted.python import usage
 
 from mailserver.auth import plugins
 from mailserver.auth.hashing import HashPool
+from mailserver.auth.interfaces import IReloadable
 from mailserver.auth.penalties import Penalties
 from mailserver.auth.plugins import find_backend
 from mailserver.auth.service import LoginService, Names
@@ -265,6 +266,9 @@ class Wiring:
         before, self.config = self.config, prepared.config
         lines = [str(outcome) for outcome in self.tls.commit(prepared.tls)]
         self._next_hop = prepared.next_hop
+        for backend in self._backends.values():
+            if IReloadable.providedBy(backend):
+                backend.reload()
         self._settle()
         for table, keys in _AT_START.items():
             old, new = getattr(before, table), getattr(self.config, table)

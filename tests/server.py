@@ -16,6 +16,7 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFSETS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "submission": 587, "submissions": 465, "lmtp": 24}
+SPARE = (0, 1, 2)
 START_TIME = 60
 
 
@@ -25,7 +26,7 @@ def free_port_base() -> int:
         base = random.randrange(12000, 30000)
         with contextlib.ExitStack() as opened:
             try:
-                for offset in OFFSETS.values():
+                for offset in (*OFFSETS.values(), *SPARE):
                     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
                         probe = opened.enter_context(socket.socket(family))
                         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -39,7 +40,13 @@ def free_port_base() -> int:
 class Server:
     """Files under `dir`, a process once started."""
 
-    def __init__(self, directory: Path, *, users: int = 0, edit: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, users: int = 0, edit: dict[str, str] | None = None, append: str = ""
+    ) -> None:
+        """`edit` replaces text of the demonstration's configuration, `append` stands behind it.
+
+        In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
+        """
         self.dir = directory
         self.base = free_port_base()
         self.process: subprocess.Popen[bytes] | None = None
@@ -50,6 +57,8 @@ class Server:
             text = self.config.read_text()
             assert old in text, f"{old!r} is not in the configuration"
             self.config.write_text(text.replace(old, new))
+        a, b, c = self.spare_ports
+        self.config.write_text(self.config.read_text() + append.format(dir=self.dir, a=a, b=b, c=c))
 
     @property
     def config(self) -> Path:
@@ -68,6 +77,12 @@ class Server:
     def user_of(self, domain: str) -> tuple[str, str]:
         """The first user of a domain, with the password."""
         return next(item for item in self.accounts.items() if item[0].endswith("@" + domain))
+
+    @property
+    def spare_ports(self) -> tuple[int, int, int]:
+        """Ports that are free, for listeners of a test's own."""
+        first, second, third = SPARE
+        return self.base + first, self.base + second, self.base + third
 
     def port(self, protocol: str) -> int:
         return self.base + OFFSETS[protocol]
@@ -95,26 +110,34 @@ class Server:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def command(self, *options: str) -> list[str]:
+        """How twistd is called."""
+        twistd = str(Path(sys.executable).parent / "twistd")
+        return [twistd, *(options or ("-n", "--pidfile=")), "mailserver", "--config", str(self.config)]
+
     def start(self) -> Self:
         """Until every listener is ready."""
         before = len(self.log)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    str(Path(sys.executable).parent / "twistd"),
-                    "-n",
-                    "--pidfile=",
-                    "mailserver",
-                    "--config",
-                    str(self.config),
-                ],
-                cwd=self.dir,
-                env=self.environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                self.command(), cwd=self.dir, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
             )
         self.wait_for(r"ready: \d+ listeners", since=before)
         return self
+
+    def hang_up(self) -> str:
+        """SIGHUP; what the log says of it."""
+        before = len(self.log)
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_for(r"\] (reloaded|reload: something was not taken up)\n", since=before)
+        return self.log[before:]
+
+    def replace(self, old: str, new: str) -> None:
+        """Change the configuration."""
+        text = self.config.read_text()
+        assert old in text, f"{old!r} is not in the configuration"
+        self.config.write_text(text.replace(old, new))
 
     @property
     def log(self) -> str:

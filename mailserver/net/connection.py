@@ -121,6 +121,7 @@ class Connection(TwistedProtocol):
         self._stopping = False
         self._poked = False
         self._counted = False
+        self._logout_told = False
         self._user: str | None = None
         self._wait_for: str | None = None
         self._deadline: float | None = None
@@ -328,6 +329,7 @@ class Connection(TwistedProtocol):
 
     def log(self, event: str, **fields: object) -> None:
         """One line at level info."""
+        self._logout_told = self._logout_told or event == "logout"
         log.info("{line}", line=event_line(event, self.info, self._user, fields))
 
     def bug(self, doing: str) -> None:
@@ -369,6 +371,8 @@ class Connection(TwistedProtocol):
         self._finished = True
         if failure is not None and not failure.check(ConnectionLost):
             log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
+        if self._user is not None and not self._logout_told:
+            self.log("logout")  # every login has its logout, however the session ended
         if self._lost:
             self._forget()
             return
