@@ -15,8 +15,10 @@ import time
 RANDOM = (
     "tests/store/test_machine.py",
     "tests/store/test_view.py",
+    "tests/store/test_live_machine.py",
+    "tests/store/test_two_processes.py",
 )
-EXHAUSTIVE = ("tests/store/test_crash.py", "tests/store/test_powercut.py", "tests/store/test_two_processes.py")
+EXHAUSTIVE = ("tests/store/test_crash.py", "tests/store/test_powercut.py")
 
 
 def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bool:

@@ -49,6 +49,8 @@ def cuts(log: Log, steps: Sequence[Step], only: set[str] | None = None, *, quick
             continue
         torn = position > 0 and log.changes[position - 1].operation == "write"
         kinds: tuple[Kind, ...] = ("strict", "journal", "torn") if torn else ("strict", "journal")
+        if not quick:
+            kinds += ("everything",)
         for number, kind in enumerate(kinds):
             if quick and kind == kinds[position % 2] and position not in log.marks:
                 continue

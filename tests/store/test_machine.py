@@ -21,6 +21,7 @@ from mailserver.message.render import summarise
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import Account, FlagChange, Mailbox
 from mailserver.store.memory import MemoryStore
+from mailserver.store.view import View
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.replay import Replay
 from tests.store.samples import content, flags
@@ -28,7 +29,7 @@ from tests.store.workload import source, stage
 
 RUNS = int(os.environ.get("MAILSERVER_RUNS", "25"))
 STEPS = int(os.environ.get("MAILSERVER_STEPS", "30"))
-NAMES = st.sampled_from(["INBOX", "a", "b", "a/x", "c/d"])
+NAMES = st.sampled_from(["INBOX", "INBOX", "INBOX", "a", "a", "b", "a/x", "c/d"])
 PLACES = st.lists(st.integers(0, 7), max_size=4)
 """Messages by their place in the mailbox, so that the same ones are meant in both stores."""
 FLAGS = st.lists(st.sampled_from(["\\Seen", "\\Flagged", "\\Deleted", "\\Answered", "work", "$Old"]), max_size=3)
@@ -45,7 +46,7 @@ class Session:
         self.mailbox = self.account.mailbox(name)
         self.mailbox.refresh()
         self.columns = Columns(self.mailbox.load())
-        self.replay = Replay_(self.columns, self.mailbox)
+        self.replay = Replay(View(self.columns, self.mailbox.claim_recent()))
 
     def sync(self, *, allow_expunge: bool) -> None:
         try:
@@ -55,12 +56,6 @@ class Session:
             self.select("INBOX")
         self.replay.sync(allow_expunge=allow_expunge)
         self.replay.check_numbers()
-
-
-def Replay_(columns: Columns, mailbox: Mailbox) -> Replay:
-    from mailserver.store.view import View
-
-    return Replay(View(columns, mailbox.claim_recent()))
 
 
 def picture(account: Account) -> dict[str, list[tuple[str, frozenset[str]]] | None]:
@@ -82,12 +77,15 @@ def picture(account: Account) -> dict[str, list[tuple[str, frozenset[str]]] | No
 class Stores(RuleBasedStateMachine):
     """Each rule does the same to both; whatever is refused is refused by both in the same words."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(messages=st.integers(2, 6))
+    def begin(self, messages: int) -> None:
         self.root = tempfile.mkdtemp(prefix="machine-")
         self.number = itertools.count()
         self.model = MemoryStore(summarise).account(USER)
         self.account = open_store(self.root).account(USER)
+        self.create("a")
+        for name in ("INBOX", "a"):
+            self.append(name, ["\\Seen", "work"], messages)
         self.sessions = [Session(self.root), Session(self.root)]
 
     def both(self, act: Callable[[Account], object]) -> None:
@@ -170,9 +168,36 @@ class Stores(RuleBasedStateMachine):
             mailbox.refresh()
             self.model.append(name, [stage(self.model, subject)])
 
-    @rule(name=NAMES, place=st.integers(0, 7))
+    @rule(name=NAMES, place=st.integers(0, 3))
     def foreign_flag(self, name: str, place: int) -> None:
         """Another program marks a message read, by renaming its file."""
+
+        def mark(directory: str, file: str) -> None:
+            base, _, letters = file.partition(":2,")
+            cur = os.path.join(os.path.dirname(directory), "cur")
+            marked = f"{base}:2,{''.join(sorted({*letters, 'S'}))}"
+            os.rename(os.path.join(directory, file), os.path.join(cur, marked))
+
+        self.foreign(name, place, mark, lambda mailbox, uids: mailbox.store_flags(uids, FlagChange.ADD, ["\\Seen"]))
+
+    @rule(name=NAMES, place=st.integers(0, 3))
+    def foreign_removal(self, name: str, place: int) -> None:
+        """Another program removes a message's file."""
+        self.foreign(
+            name,
+            place,
+            lambda directory, file: os.unlink(os.path.join(directory, file)),
+            lambda mailbox, uids: mailbox.expunge(uids, only_deleted=False),
+        )
+
+    def foreign(
+        self,
+        name: str,
+        place: int,
+        on_disk: Callable[[str, str], None],
+        in_model: Callable[[Mailbox, list[int]], object],
+    ) -> None:
+        """Do something to the files of a message, and the same to it (and its copies there) in the model."""
         with contextlib.suppress(MailError):
             mailbox = self.account.mailbox(name)
             mailbox.refresh()
@@ -180,18 +205,14 @@ class Stores(RuleBasedStateMachine):
             if place >= len(uids):
                 return
             data = content(mailbox, uids[place])
-            cur = next(path for path in mailbox.watched_paths if os.path.basename(path) == "cur")
             for directory in mailbox.watched_paths:
                 for file in os.listdir(directory):
                     with open(os.path.join(directory, file), "rb") as stream:
-                        if stream.read() != data:
-                            continue
-                    base, _, letters = file.partition(":2,")
-                    marked = f"{base}:2,{''.join(sorted({*letters, 'S'}))}"
-                    os.rename(os.path.join(directory, file), os.path.join(cur, marked))
+                        same = stream.read() == data
+                    if same:
+                        on_disk(directory, file)
             theirs = self.model.mailbox(name)
-            same = [uid for uid in theirs.all_uids() if content(theirs, uid) == data]
-            theirs.store_flags(same, FlagChange.ADD, ["\\Seen"])
+            in_model(theirs, [uid for uid in theirs.all_uids() if content(theirs, uid) == data])
 
     @rule(number=st.integers(0, 1), allow_expunge=st.booleans())
     def sync(self, number: int, allow_expunge: bool) -> None:
