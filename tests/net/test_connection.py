@@ -357,3 +357,143 @@ def test_a_failed_operation_is_raised_in_the_session_with_its_own_exception() ->
     late.errback(NoSpace("later"))
     assert seen == ["now", "later"]
     assert world.ended == ["returned"]
+
+
+def test_login_time_bounds_all_reads_together_however_they_drip() -> None:
+    seen: list[object] = []
+
+    async def run(channel: Channel) -> None:
+        while (data := await channel.read(60)) is not Wake.TIMEOUT:
+            seen.append(data)
+        seen.append(channel.now())
+
+    world = World(run, Limits(login_time=180))
+    for _ in range(20):
+        world.clock.advance(9)
+        world.connection.dataReceived(b"x")
+    assert seen[-1] == 180.0
+    assert world.ended == ["returned"]
+
+
+def test_login_time_is_over_with_the_login() -> None:
+    seen: list[object] = []
+
+    async def run(channel: Channel) -> None:
+        channel.logged_in("anna@example.test")
+        seen.append(await channel.read(1800))
+
+    world = World(run, Limits(login_time=180))
+    world.clock.advance(1799)
+    assert seen == []
+    world.clock.advance(1)
+    assert seen == [Wake.TIMEOUT]
+
+
+def test_a_protocol_without_login_has_no_login_time_and_no_share_of_an_address() -> None:
+    seen: list[object] = []
+
+    async def run(channel: Channel) -> None:
+        seen.append(await channel.read(300))
+
+    counts = ConnectionCounts(Limits(login_time=180, unauthenticated_per_address=1))
+    worlds = [World(run, counts=counts, logs_in=False) for _ in range(3)]
+    worlds[0].clock.advance(299)
+    assert seen == []
+    assert not any(world.transport.disconnecting or world.transport.aborted for world in worlds)
+    assert not World(echo, counts=counts).transport.aborted, "others are not counted with them"
+
+
+def test_a_connection_too_many_hears_so() -> None:
+    counts = ConnectionCounts(Limits(unauthenticated_per_address=1))
+    World(echo, counts=counts)
+    refused = World(echo, counts=counts, refusal=b"* BYE too many\r\n")
+    assert refused.transport.value() == b"* BYE too many\r\n"
+    assert refused.transport.disconnecting
+    refused.connection.dataReceived(b"a NOOP\r\n" * 100_000)
+    assert refused.transport.value() == b"* BYE too many\r\n"
+    refused.clock.advance(31)
+    assert refused.transport.aborted, "it may not linger for ever"
+
+
+def test_refusals_are_logged_once_a_minute_with_the_number_left_out() -> None:
+    from ipaddress import ip_address
+
+    counts = ConnectionCounts(Limits())
+    one, other = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+    assert counts.tell_refusal(one, 0) == 0
+    assert [counts.tell_refusal(one, second) for second in (1, 2, 59)] == [None, None, None]
+    assert counts.tell_refusal(other, 59) == 0
+    assert counts.tell_refusal(one, 61) == 3
+
+
+def test_a_client_that_does_not_close_counts_until_it_is_cut() -> None:
+    async def run(channel: Channel) -> None:
+        channel.write(b"* BYE\r\n")
+
+    world = World(run)
+    assert world.ended == ["returned"]
+    assert world.transport.disconnecting
+    assert world.counts.total == 1
+    assert world.empty == 0
+    world.connection.dataReceived(b"more")
+    world.clock.advance(29)
+    assert not world.transport.aborted
+    world.clock.advance(2)
+    assert world.transport.aborted
+    world.lose()
+    assert world.counts.total == 0
+    assert world.empty == 1
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_a_stop_does_not_wait_long_for_a_client_that_does_not_close() -> None:
+    world = World(echo)
+    world.connection.stop()
+    world.clock.advance(2.1)
+    assert world.transport.aborted
+
+
+def test_a_stop_while_the_client_takes_nothing_lets_the_answer_go_first() -> None:
+    async def run(channel: Channel) -> None:
+        channel.write(b"half")
+        await channel.drain()
+        channel.write(b" and half")
+        await channel.read(60)
+
+    class Slow(Transport):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if data == b"half":
+                self.producer.pauseProducing()
+
+    world = World(run, make=Slow)
+    world.connection.stop()
+    assert world.transport.value() == b"half"
+    world.connection.resumeProducing()
+    assert world.transport.value() == b"half and half* BYE\r\n"
+
+
+def test_every_login_has_one_logout_in_the_log() -> None:
+    from twisted.logger import globalLogPublisher
+
+    lines: list[str] = []
+
+    def observe(event: Any) -> None:
+        lines.append(str(event.get("line", "")))
+
+    async def silent(channel: Channel) -> None:
+        channel.logged_in("anna@example.test")
+        await channel.read(60)
+
+    async def telling(channel: Channel) -> None:
+        channel.logged_in("anna@example.test")
+        channel.log("logout")
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        World(silent).lose()
+        World(telling).lose()
+        World(echo).lose()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert len([line for line in lines if line.startswith("logout ")]) == 2
