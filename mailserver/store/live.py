@@ -89,13 +89,14 @@ class LiveMailbox:
         def change_and_read() -> tuple[Changes, T, Changes]:
             others = self._read(since, uid_next, claim=claim)
             result = operation(self.mailbox)
-            return others, result, self.mailbox.changes_since(others.upto)
+            return others, result, self._read(others.upto, others.uid_next, claim=claim)
 
         try:
             others, result, own = await self.account.run(change_and_read)
         except MailError:
             # Part of it may have been done.
             self.poked()
+            self.account.tell_others(self.id)
             raise
         self._apply(others)
         alone = not isinstance(result, Stored) or result.before is None or result.before <= others.upto

@@ -326,6 +326,7 @@ def test_a_failed_change_pokes_as_part_of_it_may_be_done(world, live):
         world.do(live.change(partly))
     assert count
     assert live.stale
+    assert world.told == [(USER, live.id)]
     world.do(live.refresh())
     assert list(live.columns.uids) == [2, 3]
 
