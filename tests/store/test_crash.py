@@ -1,4 +1,4 @@
-"""A process is killed at every named point of every step; the next one finds what it must (DESIGN: no acknowledged
+"""A process is killed at every named point of every step; the next one finds what it must (no acknowledged
 change is lost, none is half done, no UID is used twice, nothing deleted comes back, no dead lock is waited for).
 """
 
