@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field, frozen
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged, StoreUnavailable
-from mailserver.imap.section import PIECE, OpenMessage, Range, Section, kept_lines, total, without_nul
+from mailserver.imap.section import PIECE, OpenMessage, Range, ReadMessage, Section, kept_lines, total, without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import Mailbox, MessageFile, Row
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 256 * 1024
 """Octets that are made ready before the client must take them."""
+SMALL: Final = 64 * 1024
+"""Octets of a message that is read whole, with others, whatever is asked of it."""
 _ROWS: Final = 500
 _FEW: Final = 64
+_TYPICAL: Final = 4096
+"""Octets of a message whose size is not known."""
 _UNKNOWN_SIZE: Final = array("I", [UNKNOWN_SIZE]).tobytes()
 _UNKNOWN_DATE: Final = array("q", [UNKNOWN_DATE]).tobytes()
 _KEPT_LINES_UNKNOWN: Final = INCOMPLETE.encode("ascii")
@@ -69,6 +74,9 @@ _FORMATS: Final = {
 """Of items from columns; all others are their label and octets."""
 
 
+_WHOLE: Final = Section()
+
+
 @frozen
 class Plan:
     """The items of one FETCH, and what they need together."""
@@ -76,6 +84,10 @@ class Plan:
     items: tuple[Item, ...]
     line: bytes = field(init=False)
     """The format of one message of a plan that needs no file."""
+    whole_line: bytes = field(init=False)
+    """The same, whole messages included: their length and octets."""
+    only_whole: bool = field(init=False)
+    """The only things that need a file are whole messages, and nothing needs a summary."""
     needs_summary: bool = field(init=False)
     needs_file: bool = field(init=False)
     sets_seen: bool = field(init=False)
@@ -87,6 +99,20 @@ class Plan:
     def _line(self) -> bytes:
         formats = [_FORMATS.get(item.label) or item.label.replace(b"%", b"%%") + b" %b" for item in self.items]
         return b"* %%d FETCH (%b)\r\n" % b" ".join(formats)
+
+    @whole_line.default
+    def _whole_line(self) -> bytes:
+        formats = [
+            _FORMATS.get(item.label) or item.label + (b" {%d}\r\n%b" if item.need is Need.FILE else b" %b")
+            for item in self.items
+        ]
+        return b"* %%d FETCH (%b)\r\n" % b" ".join(formats)
+
+    @only_whole.default
+    def _only_whole(self) -> bool:
+        return all(
+            item.need is Need.COLUMN or (item.need is Need.FILE and item.section == _WHOLE) for item in self.items
+        )
 
     @needs_summary.default
     def _needs_summary(self) -> bool:
@@ -340,6 +366,8 @@ class _Work:
         self._flags = flags
         self._seen = seen
         self._summaries: dict[int, tuple[Row, Summary]] | None = None
+        self._ahead: deque[tuple[UID, bytes]] = deque()
+        """Small messages that have been read, in their order."""
         self.weight = 0
         """Octets of the summaries that were read."""
 
@@ -357,6 +385,8 @@ class _Work:
         size = 0
         at = start
         while at < len(self._rows.uids) and size < CHUNK:
+            if self._plan.needs_file and not self._ahead:
+                self._read_ahead(mailbox, at)
             try:
                 found = self._message(mailbox, at)
             except (MessageExpunged, StoreUnavailable) as problem:
@@ -369,6 +399,18 @@ class _Work:
             out.append(found)
             size += len(found)
         return _Ready(b"".join(out), at - start, learned, error, None)
+
+    def _read_ahead(self, mailbox: Mailbox, at: int) -> None:
+        """Read the small messages from there on, about CHUNK octets."""
+        uids, sizes = self._rows.uids, self._rows.sizes
+        wanted: list[UID] = []
+        left = CHUNK
+        while at < len(uids) and left > 0 and (sizes[at] <= SMALL or sizes[at] == UNKNOWN_SIZE):
+            wanted.append(UID(uids[at]))
+            left -= sizes[at] if sizes[at] != UNKNOWN_SIZE else _TYPICAL
+            at += 1
+        if wanted:
+            self._ahead.extend(mailbox.read_whole(wanted, CHUNK))
 
     def _read_summaries(self, mailbox: Mailbox) -> dict[int, tuple[Row, Summary]]:
         rows = self._rows
@@ -422,22 +464,50 @@ class _Work:
     def _message(self, mailbox: Mailbox, at: int) -> bytes | _Large:
         """One message's answer. Raises: MessageExpunged, StoreUnavailable."""
         assert self._summaries is not None
-        known = self._summaries.get(self._rows.uids[at])
+        uid = self._rows.uids[at]
+        data = self._ahead.popleft()[1] if self._ahead and self._ahead[0][0] == uid else None
+        known = self._summaries.get(uid)
+        if data is not None and self._plan.only_whole and not (self._seen and not self._plan.tells_flags):
+            return self._whole(at, data, known)
         if known is None and self._plan.needs_summary:
             raise MessageExpunged
         incomplete = known is not None and known[1].fields == _KEPT_LINES_UNKNOWN
         if not self._plan.needs_file and not (incomplete and any(item.section for item in self._plan.items)):
             return self._finish(at, [self._simple(item, at, known) for item in self._plan.items])
-        file = mailbox.open_message(UID(self._rows.uids[at]))
+        file = mailbox.open_message(UID(uid)) if data is None else ReadMessage(data)
         kept_open = False
         try:
-            message = OpenMessage(file, (self._owner, mailbox.id, self._rows.uids[at]))
+            message = OpenMessage(file, (self._owner, mailbox.id, uid))
             answer = self._from_file(file, message, at, known, incomplete=incomplete)
             kept_open = isinstance(answer, _Large)
             return answer
         finally:
             if not kept_open:
                 file.close()
+
+    def _whole(self, at: int, data: bytes, known: tuple[Row, Summary] | None) -> bytes:
+        """A small message that has been read, and items from columns."""
+        cells: list[object] = [self._rows.seqs[at]]
+        for item in self._plan.items:
+            if item.need is Need.FILE:
+                cells += (len(data), without_nul(data))
+            else:
+                cells.append(self._cell(item, at, known))
+        return self._plan.whole_line % tuple(cells)
+
+    def _cell(self, item: Item, at: int, known: tuple[Row, Summary] | None) -> object:
+        """What `Plan.line` takes for an item from columns."""
+        rows = self._rows
+        match item.label:
+            case b"FLAGS":
+                return self._flags[at]
+            case b"UID":
+                return rows.uids[at]
+            case b"RFC822.SIZE":
+                size = rows.sizes[at]
+                return _known_row(known).size if size == UNKNOWN_SIZE else size
+        date = rows.dates[at]
+        return writer.date_time(_known_row(known).date if date == UNKNOWN_DATE else date)
 
     def _from_file(
         self, file: MessageFile, message: OpenMessage, at: int, known: tuple[Row, Summary] | None, *, incomplete: bool
@@ -473,22 +543,8 @@ class _Work:
 
     def _simple(self, item: Item, at: int, known: tuple[Row, Summary] | None) -> bytes:
         """An item that needs no file."""
-        rows = self._rows
-        match item.label:
-            case b"FLAGS":
-                return b"FLAGS " + self._flags[at]
-            case b"UID":
-                return b"UID %d" % rows.uids[at]
-            case b"RFC822.SIZE":
-                size = rows.sizes[at]
-                if size == UNKNOWN_SIZE:
-                    size = _known_row(known).size
-                return b"RFC822.SIZE %d" % size
-            case b"INTERNALDATE":
-                date = rows.dates[at]
-                if date == UNKNOWN_DATE:
-                    date = _known_row(known).date
-                return b"INTERNALDATE " + writer.date_time(date)
+        if item.need is Need.COLUMN:
+            return _FORMATS[item.label] % self._cell(item, at, known)
         assert known is not None
         summary = known[1]
         match item.label:

@@ -107,6 +107,21 @@ def _known_structure(key: Hashable) -> list[Part]:  # noqa: ARG001 - the key is 
     return []
 
 
+class ReadMessage:
+    """A small message that has been read whole."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end."""
+        return self._data[offset:] if count is None else self._data[offset : offset + count]
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
 class OpenMessage:
     """A message file, of which only as much is read as sections need.
 

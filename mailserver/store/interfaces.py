@@ -252,6 +252,12 @@ class Mailbox(Protocol):
     def open_message(self, uid: UID) -> MessageFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""
 
+    def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
+        """The first of those messages (rising), as sent, up to `limit` octets together: many small ones for little.
+
+        It ends before the first that does not fit, is gone, or cannot be read: `open_message` tells which.
+        """
+
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates (rising) that match, rising. Messages gone do not match."""
 

@@ -22,6 +22,7 @@ from mailserver.errors import (
     MailboxHasChildren,
     MessageExpunged,
     NoSuchMailbox,
+    StoreUnavailable,
 )
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import (
@@ -185,6 +186,22 @@ class MemoryMailbox:
         if uid not in self._messages:
             raise MessageExpunged
         return MemoryMessage(self._messages[uid].data)
+
+    def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
+        """The first of those messages, up to `limit` octets together."""
+        found = []
+        for uid in uids:
+            try:
+                message = self.open_message(uid)
+            except (MessageExpunged, StoreUnavailable):
+                break
+            limit -= message.size
+            data = message.read() if limit >= 0 else b""
+            message.close()
+            if limit < 0 or len(data) != message.size:
+                break
+            found.append((uid, data))
+        return found
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""

@@ -120,6 +120,24 @@ class Messages:
         opened.close()
         assert pieces == data
 
+    def test_reading_many_whole(self, account, inbox):
+        texts = [message(word) for word in ("one", "two")] + [b"a: b\n\nbare\n", b"", message(body="x" * 5000)]
+        found = [put(account, data=data) for data in texts]
+        sent = [data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") for data in texts]
+        total = sum(map(len, sent))
+        everything = list(zip(found, sent, strict=True))
+        for _again in range(2):
+            assert list(inbox.read_whole(found, total)) == everything
+            assert list(inbox.read_whole(found, total - 1)) == everything[:4]
+            assert list(inbox.read_whole(found[4:], 5000)) == []
+            assert list(inbox.read_whole([], 5000)) == []
+            assert list(inbox.read_whole(found[1:4:2], 5000)) == everything[1:4:2]
+            inbox.summaries(found)  # from now on, sizes are known
+        inbox.expunge(found[1:2], only_deleted=False)
+        assert list(inbox.read_whole(found, total)) == everything[:1]
+        assert list(inbox.read_whole(found[1:], total)) == []
+        assert list(inbox.read_whole(found[2:], total)) == everything[2:]
+
     def test_date_now_by_default(self, account, inbox):
         put(account, data=message())
         new = staged(account, message(), date=None)

@@ -190,6 +190,27 @@ def test_messages_opened_one_after_the_other_are_the_right_ones(account):
                 mailbox.open_message(uid)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_messages_read_whole_are_what_the_files_hold(account, known):
+    deliver(account, "1700000001.a")
+    deliver(account, "1700000002.b")
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    if known:
+        mailbox.summaries([1, 2])
+    path = os.path.join(account.root, "new", name_of(account, 1))
+    with open(path, "ab") as file:
+        file.write(b"more\r\n")
+    # A file that is not what the index knows goes the careful way.
+    assert list(mailbox.read_whole([1, 2], 1000)) == ([] if known else [(1, TEXT + b"more\r\n"), (2, TEXT)])
+    assert read(mailbox, 1) == TEXT + b"more\r\n"
+    os.rename(path, path + "x")
+    assert list(mailbox.read_whole([1, 2], 1000)) == []
+    os.unlink(path + "x")
+    assert list(mailbox.read_whole([1, 2], 1000)) == []
+    assert list(mailbox.read_whole([2], 1000)) == [(2, TEXT)]
+
+
 def test_store_finds_messages_that_were_renamed_and_tells_those_that_are_gone(account):
     one, two, three = append(account, flags=["\\Seen"]), append(account, flags=["\\Seen"]), append(account)
     mailbox = account.mailbox("INBOX")
@@ -306,6 +327,7 @@ def test_a_message_that_became_a_fifo_does_not_hang_a_reader(account):
     path = os.path.join(account.root, "new", name_of(account, bad))
     os.unlink(path)
     os.mkfifo(path)
+    assert list(mailbox.read_whole([bad, good], 1000)) == []
     with pytest.raises((MessageExpunged, StoreUnavailable)):
         mailbox.open_message(bad)
     # rendered at delivery, so still answered, but the text is not to be had

@@ -19,6 +19,7 @@ from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 _LOW = 0xFFFFFFFF
 _ENTRY = f"id & {_LOW}, modseq, flags, size, date, base, suffix, place"
 _ROW = f"id & {_LOW}, flags, modseq, ifnull(size, {UNKNOWN_SIZE}), ifnull(date, {UNKNOWN_DATE})"
+_FILE = f"id & {_LOW}, place, CAST(base || suffix AS BLOB), size"
 _BATCH = 500
 
 
@@ -42,6 +43,10 @@ class Messages:
     def entries_of(self, key: int, uids: Sequence[int]) -> list[Entry]:
         """Those of the messages (rising) that are there, by rising UID."""
         return [_entry(row) for row in self._select(_ENTRY, "messages", key, uids)]
+
+    def files_of(self, key: int, uids: Sequence[int]) -> list[tuple[UID, int, bytes, int | None]]:
+        """(uid, place, file name, size) of those of the messages (rising) that are there, by rising UID."""
+        return list(self._select(_FILE, "messages", key, uids))
 
     def entries(self, key: int) -> list[Entry]:
         """Every message with where its file is, by rising UID."""

@@ -31,7 +31,7 @@ from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.flag_rename import FlagRename
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
-from mailserver.store.maildir.message_file import PlainFile, open_file
+from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
 from mailserver.store.maildir.reconcile import level, locate, reconcile, take_up
 from mailserver.store.maildir.transfer import transfer
@@ -210,6 +210,25 @@ class MaildirMailbox:
             return self._open(entry)
         except FileNotFoundError as error:
             raise MessageExpunged from error
+
+    def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
+        """The first of those messages, up to `limit` octets together."""
+        key = self._state().key
+        paths = self._paths()
+        places = (os.path.join(paths.new, ""), os.path.join(paths.cur, ""))
+        found: list[tuple[UID, bytes]] = []
+        for uid, place, name, size in self._read(lambda index: index.messages.files_of(key, uids)):
+            if uid != uids[len(found)]:
+                break
+            try:
+                data = read_small(places[place] + os.fsdecode(name), size, limit)
+            except (FileNotFoundError, StoreUnavailable):
+                break
+            if data is None:
+                break
+            limit -= len(data)
+            found.append((uid, data))
+        return found
 
     def contents(self, uid: UID) -> bytes | None:
         """The message as sent; None if it is gone or cannot be read."""

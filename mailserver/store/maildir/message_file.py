@@ -85,6 +85,33 @@ def open_file(path: str, size: int | None = None) -> PlainFile:
     return PlainFile(fd, raw_size, date) if starts is None else ConvertedFile(fd, raw_size, date, starts)
 
 
+def read_small(path: str, size: int | None, limit: int) -> bytes | None:
+    """A message whole, as sent; None if it has more than `limit` octets, or not the known `size` any more.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    if size is not None and size > limit:
+        return None
+    fd = safeio.open_existing(path)
+    try:
+        # One octet more than there should be tells whether there are.
+        wanted = (os.fstat(fd).st_size if size is None else size) + 1
+        if wanted > limit + 1:
+            return None
+        try:
+            data = os.read(fd, wanted)
+        except OSError as error:
+            raise safeio.failure(error) from error
+    finally:
+        os.close(fd)
+    if len(data) == size:
+        return data
+    sent = to_crlf(data)
+    if (len(sent) != size) if size is not None else (len(data) != wanted - 1 or len(sent) > limit):
+        return None
+    return sent
+
+
 def to_crlf(data: bytes) -> bytes:
     """The same with every line ended by CRLF."""
     return data if data.count(b"\n") == data.count(b"\r\n") else _BARE_LF.sub(b"\r\n", data)
