@@ -25,6 +25,7 @@ TEXT_LIMIT: Final = 16 * 1024 * 1024
 # Stops at the next "<", so that many of them without a ">" take linear time.
 _TAG: Final = re.compile(r"<[^<>]*+>")
 # Python refuses to convert very long numbers.
+_PIECE: Final = 16 * 1024
 _HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 
@@ -32,7 +33,26 @@ def fold(text: str) -> str:
     """The form in which texts are compared: any case, and compatible characters alike (in the way of RFC 5051)."""
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    if len(text) <= _PIECE:
+        return _fold(text)
+    # Each call below keeps all other threads waiting. Nothing combines over a space or a line's end.
+    pieces = []
+    at = 0
+    while at < len(text):
+        end = at + _PIECE
+        if end < len(text):
+            end = max(text.rfind(" ", at, end), text.rfind("\n", at, end)) + 1 or end
+        pieces.append(_fold(text[at:end]))
+        at = end
+    return "".join(pieces)
+
+
+def _fold(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    # One character may become eighteen: of a text made of such, memory would not be bounded.
+    return folded if len(folded) <= _PIECE or len(folded) <= 4 * len(text) else text.casefold()
 
 
 def field_text(name: bytes, value: bytes) -> str:
