@@ -18,6 +18,9 @@ from mailserver.message.encodings import codec_of, decode_base64, decode_text
 MAX_PARAMETERS: Final = 1000
 """Parameters of one field that are told; nobody means more."""
 
+MAX_WORDS: Final = 10_000
+"""Encoded words of one field that are decoded; further ones stay as they are."""
+
 _FIELD: Final = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE)
 _TYPE: Final = re.compile(rb"\s*+([^\s/;=\"(),<>@]++)\s*+/\s*+([^\s/;=\"(),<>@]++)")
 _TOKEN: Final = re.compile(rb"\s*+([^\s;\"(),<>@]++)")
@@ -153,7 +156,7 @@ def decode_words(text: str) -> str:
     pending = b""
     pending_charset = ""
     at = 0
-    for match in _WORD.finditer(text):
+    for match in islice(_WORD.finditer(text), MAX_WORDS):
         charset = match[1].lower()
         if codec_of(charset) is None:
             continue
