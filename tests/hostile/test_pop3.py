@@ -88,13 +88,13 @@ def test_before_login(server: Server) -> None:
         ):
             assert client.ask(line).startswith(b"-ERR"), line
         client.in_step()
-    with Client(server, "pop3s") as client:
-        name, secret = USER.encode(), server.accounts[USER].encode()
-        for user, password in ((name + b"\0", secret), (name, secret + b"\0"), (name + b"\rx", secret)):
+    name, secret = USER.encode(), server.accounts[USER].encode()
+    for user, password in ((name + b"\0", secret), (name, secret + b"\0"), (name + b"\rx", secret)):
+        with Client(server, "pop3s") as client:
             client.send(b"USER " + user + b"\r\nPASS " + password + b"\r\n")
             client.reply()
             assert client.reply().startswith(b"-ERR")
-        client.in_step()
+            client.in_step()
 
 
 def test_an_endless_line_takes_no_memory(client: Client) -> None:
