@@ -120,6 +120,8 @@ async def _send(session: Session, number: int, cutter: TopCutter | None) -> None
             session.end()
             return
     channel.write(stuffer.finish())
+    if cutter is None:
+        session.maildrop.retrieved(number)
 
 
 async def dele(session: Session, argument: bytes) -> None:
@@ -144,7 +146,10 @@ async def rset(session: Session, argument: bytes) -> None:
 
 
 async def quit_(session: Session, argument: bytes) -> None:
-    """QUIT (RFC 1939 4 and 6): in TRANSACTION, what is marked deleted is removed first, in one operation."""
+    """QUIT (RFC 1939 4 and 6): in TRANSACTION, what is marked deleted is removed first, in one operation.
+
+    So is \\Seen stored of what was retrieved.
+    """
     _no_argument(argument)
     session.end()
     if session.state is State.TRANSACTION:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
-from mailserver.errors import BadSyntax, MailError
+from mailserver.errors import BadSyntax, InUse, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.pop3.uidl import UidlFormat
-from mailserver.store.interfaces import Mailbox, MessageFile
+from mailserver.store.interfaces import SEEN, FlagChange, Mailbox, MessageFile
 from mailserver.store.live import LiveAccount, LiveMailbox
 from mailserver.types import UID, UNKNOWN_SIZE
 
@@ -33,6 +34,7 @@ class Maildrop:
         self._uids = uids
         self._sizes = sizes
         self._deleted: set[int] = set()
+        self._retrieved: set[int] = set()
         self._ahead: dict[int, bytes] = {}
         self._last_read = 0
 
@@ -89,23 +91,48 @@ class Maildrop:
         """Mark a message deleted."""
         self._deleted.add(number)
 
+    def retrieved(self, number: int) -> None:
+        """The client has got a message whole."""
+        self._retrieved.add(number)
+
     def reset(self) -> None:
         """Take all marks away."""
         self._deleted.clear()
+        self._retrieved.clear()
 
     async def update(self) -> int:
-        """Remove what is marked deleted, all in one operation; how many. Raises: MailError, and then nothing is lost."""
-        uids = [UID(self._uids[number - 1]) for number in sorted(self._deleted)]
-        if uids:
-            await self._live.change(lambda mailbox: mailbox.expunge(uids, only_deleted=False))
-        return len(uids)
+        """Remove what is marked deleted and flag \\Seen what was retrieved, in one operation; how many were removed.
+
+        Raises: MailError if they could not be removed, and then nothing is lost. Flags that cannot be written are not.
+        """
+        deleted = [UID(self._uids[number - 1]) for number in sorted(self._deleted)]
+        read = self._unseen(self._retrieved - self._deleted)
+
+        def carry_out(mailbox: Mailbox) -> None:
+            if deleted:
+                mailbox.expunge(deleted, only_deleted=False)
+            if read and not mailbox.read_only:
+                with suppress(NoSpace, InUse, ReadOnly, StoreUnavailable):
+                    mailbox.store_flags(read, FlagChange.ADD, ("\\Seen",))
+
+        if deleted or read:
+            await self._live.change(carry_out)
+        return len(deleted)
+
+    def _unseen(self, numbers: set[int]) -> list[UID]:
+        """Those that are still there and not flagged \\Seen, rising."""
+        columns = self._live.columns
+        uids = [UID(self._uids[number - 1]) for number in sorted(numbers)]
+        return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]
 
     async def read(self, number: int) -> AsyncGenerator[bytes, None]:
         """The message in pieces; opening it and reading the first piece is one turn of the account.
 
         Raises: MessageExpunged, StoreUnavailable, the former before any piece.
         """
-        sequential = number == self._last_read + 1
+        sequential = number > self._last_read and all(
+            between in self._deleted for between in range(self._last_read + 1, number)
+        )
         self._last_read = number
         whole = self._ahead.pop(number, None)
         if whole is not None:
@@ -116,10 +143,14 @@ class Maildrop:
             lambda mailbox: self._open_and_read(mailbox, number, ahead=sequential)
         )
         # The file is right where a name or a record told otherwise.
-        self._sizes[number - 1] = file.size
         for following, data in self._ahead.items():
             self._sizes[following - 1] = len(data)
-        at, size = len(piece), file.size
+        if file is None:
+            self._sizes[number - 1] = len(piece)
+            yield piece
+            return
+        at = len(piece)
+        size = self._sizes[number - 1] = file.size
         try:
             yield piece
             while piece and at < size:
@@ -132,39 +163,28 @@ class Maildrop:
 
     def _open_and_read(
         self, mailbox: Mailbox, number: int, *, ahead: bool
-    ) -> tuple[MessageFile, bytes, dict[int, bytes]]:
-        """In the account's thread: the message opened, its first piece, and small ones that follow it, whole."""
+    ) -> tuple[MessageFile | None, bytes, dict[int, bytes]]:
+        """In the account's thread: a small message whole, with small ones that follow; or a large one's first piece."""
+        found = mailbox.read_whole(self._following(number) if ahead else [UID(self._uids[number - 1])], AHEAD)
+        if found:
+            whole = {number + place: data for place, (_uid, data) in enumerate(found)}
+            return None, whole.pop(number), whole
         file = mailbox.open_message(UID(self._uids[number - 1]))
         try:
-            piece = file.read(0, PIECE)
+            return file, file.read(0, PIECE), {}
         except BaseException:
             file.close()
             raise
-        if len(piece) < file.size:
-            return file, piece, {}
-        file.close()
-        return file, piece, self._read_ahead(mailbox, number + 1) if ahead else {}
 
-    def _read_ahead(self, mailbox: Mailbox, number: int) -> dict[int, bytes]:
-        found: dict[int, bytes] = {}
-        left = AHEAD
-        while number <= len(self._uids) and number not in self._deleted and self._sizes[number - 1] <= left:
-            try:
-                file = mailbox.open_message(UID(self._uids[number - 1]))
-            except MailError:
-                break  # told when the client asks for it
-            try:
-                data = file.read(0, PIECE)
-            except MailError:
-                break
-            finally:
-                file.close()
-            if len(data) < file.size:
-                break
-            found[number] = data
-            left -= len(data)
+    def _following(self, number: int) -> list[UID]:
+        """The message, and those behind it that are asked for next, as far as they are read together."""
+        uids = [UID(self._uids[number - 1])]
+        left = AHEAD - self._sizes[number - 1]
+        while number < len(self._uids) and number + 1 not in self._deleted and left > 0:
+            uids.append(UID(self._uids[number]))
+            left -= self._sizes[number]
             number += 1
-        return found
+        return uids
 
 
 async def _learn_sizes(

@@ -5,8 +5,9 @@ import base64
 import pytest
 
 from mailserver.errors import ConnectionLost, LimitReached, NoSpace, StoreUnavailable
+from mailserver.pop3.maildrop import AHEAD
 from mailserver.pop3.session import MAX_ERRORS, MAX_LOGIN_FAILURES
-from mailserver.store.interfaces import DELETED, FlagChange
+from mailserver.store.interfaces import DELETED, SEEN, FlagChange
 from mailserver.store.live import LiveMailbox
 from mailserver.store.memory import MemoryMessage
 from mailserver.types import UNKNOWN_SIZE
@@ -362,6 +363,68 @@ def test_a_failing_deletion_is_told_and_loses_nothing(monkeypatch: pytest.Monkey
     assert answer == b"-ERR [SYS/TEMP] the mail storage is not available, try again later\r\n"
     assert client.channel.closed
     assert world.kept() == [ONE]
+
+
+def test_quit_flags_what_was_retrieved(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.deliver(*[ONE] * 6)
+    inbox = world.store.account("anna@example.test").mailbox("INBOX")
+
+    def seen() -> list[int]:
+        return [row.uid for row in inbox.load().rows if row.flags & SEEN]
+
+    client = world.log_in()
+    client.ask(b"RETR 1\r\nTOP 2 5\r\nRETR 3\r\nDELE 3\r\n")
+    assert seen() == [], "only QUIT changes anything"
+    client.hang_up()
+    assert seen() == []
+    client = world.log_in()
+    client.ask(b"RETR 1\r\nRETR 2\r\nRSET\r\nRETR 1\r\nTOP 2 5\r\nRETR 3\r\nDELE 3\r\nRETR 5\r\n")
+    runner = client.session.maildrop._live.account._runner
+    inbox.expunge([5], only_deleted=False)
+    runs = runner.runs
+    assert client.ask(b"QUIT\r\n") == b"+OK goodbye\r\n"
+    assert runner.runs - runs == 1
+    assert seen() == [1]
+    assert [row.uid for row in inbox.load().rows] == [1, 2, 4, 6]
+
+    def fail(*_: object, **__: object) -> None:
+        raise NoSpace
+
+    monkeypatch.setattr(type(inbox), "store_flags", fail)
+    client = world.log_in()
+    client.ask(b"RETR 2\r\nDELE 1\r\n")
+    assert client.ask(b"QUIT\r\n") == b"+OK goodbye\r\n", "mail is deleted though flags cannot be written"
+    assert [row.uid for row in inbox.load().rows] == [2, 4, 6]
+    assert seen() == []
+
+
+def test_reading_ahead() -> None:
+    """Who takes one message after the other waits for the store rarely, and gets the same."""
+    world = World()
+    texts = [b"Subject: %d\r\n\r\n%b\r\n" % (number, b"x" * (number * 40)) for number in range(1, 51)]
+    texts[29] = b"Subject: large\r\n\r\n" + b"y" * AHEAD + b"\r\n"
+    world.deliver(*texts)
+    inbox = world.store.account("anna@example.test").mailbox("INBOX")
+    client = world.log_in()
+    live = client.session.maildrop._live
+    runs = live.account._runner.runs
+    for number, text in enumerate(texts, 1):
+        if number == 11:
+            # Read already: what a session has been told is there stays as long as it can.
+            inbox.expunge([12], only_deleted=False)
+        if number == 31:
+            inbox.expunge([33], only_deleted=False)
+            client.send(b"DELE 35\r\n")
+            client.take()
+        answer = client.ask(b"RETR %d\r\n" % number)
+        if number in (33, 35):
+            assert answer.startswith(b"-ERR ")
+        else:
+            assert answer == b"+OK %d octets\r\n%b.\r\n" % (len(text), text)
+    # One turn for 1 to 29; 30 in pieces of 64 KiB; from 31; 33 which is gone; from 34; from 36.
+    assert live.account._runner.runs - runs == 1 + 3 + 1 + 1 + 1 + 1
+    assert client.ask(b"RETR 20\r\n") == b"+OK %d octets\r\n%b.\r\n" % (len(texts[19]), texts[19])
 
 
 def test_the_listing_does_not_move() -> None:
