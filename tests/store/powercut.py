@@ -37,7 +37,7 @@ def acknowledged(log: Log, position: int) -> Log:
 
 
 def cuts(log: Log, steps: Sequence[Step], only: set[str] | None = None, *, quick: bool = False) -> Iterator[Cut]:
-    """Before and after each change; the kinds of disks and the states of the index take turns over the positions.
+    """Before and after each change; the states of the index take turns over the positions, unless in `only` few steps.
 
     `quick`: the kinds of disks take turns too, except where a command has just been acknowledged.
     """
@@ -49,20 +49,23 @@ def cuts(log: Log, steps: Sequence[Step], only: set[str] | None = None, *, quick
             continue
         torn = position > 0 and log.changes[position - 1].operation == "write"
         kinds: tuple[Kind, ...] = ("strict", "journal", "torn") if torn else ("strict", "journal")
-        if not quick:
+        if not quick and only is None:
             kinds += ("everything",)
         for number, kind in enumerate(kinds):
             if quick and kind == kinds[position % 2] and position not in log.marks:
                 continue
-            turn = (position + number) % 4
-            if turn == 0 or done < 0:
-                yield Cut(position, kind, None)
-            elif turn == 1:
-                yield Cut(position, kind, done)
-            elif turn == 2:
-                yield Cut(position, kind, max(0, done - 1 - position % 3))
+            indexes = [
+                Cut(position, kind, None),
+                Cut(position, kind, done),
+                Cut(position, kind, max(0, done - 1 - position % 3)),
+                Cut(position, kind, done, torn=1 + 997 * (position % 7)),
+            ]
+            if done < 0:
+                yield indexes[0]
+            elif only is None:
+                yield indexes[(position + number) % 4]
             else:
-                yield Cut(position, kind, done, torn=1 + 997 * (position % 7))
+                yield from indexes
 
 
 def after_power_cut(log: Log, cut: Cut, disk: Disk, scratch: str, expected: list[Picture], steps: Sequence[Step], *, thorough: bool) -> None:  # fmt: skip
