@@ -7,19 +7,16 @@ then flags, whose numbers are those after the expunges.
 from __future__ import annotations
 
 import contextlib
-import sys
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from mailserver.errors import MailError
 from mailserver.imap.wire import writer
-from mailserver.store.interfaces import DELETED, MAX_KEYWORDS
+from mailserver.store.interfaces import MAX_KEYWORDS
 from mailserver.types import UID
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Selected, Session
-    from mailserver.store.columns import Columns
-
-_DELETED = bytes(bool(mask & DELETED) for mask in range(256))
 
 
 async def tell(session: Session, *, allow_expunge: bool, uid: bool = False) -> None:
@@ -82,18 +79,7 @@ async def deleted_messages(selected: Selected) -> list[UID]:
     """The messages of the view that are flagged \\Deleted now, rising; what others flagged counts too."""
     if selected.live.stale:
         await selected.live.refresh()
-    view, columns = selected.view, selected.view.columns
-    marks = system_flags(columns).translate(_DELETED)
+    view = selected.view
     last = view.uids[view.count - 1] if view.count else 0
-    found = []
-    at = marks.find(b"\1")
-    while at >= 0 and columns.uids[at] <= last:
-        found.append(UID(columns.uids[at]))
-        at = marks.find(b"\1", at + 1)
-    return found
-
-
-def system_flags(columns: Columns) -> bytes:
-    """The masks of all messages without keywords, an octet each: what can be searched at the speed of C."""
-    size = columns.flags.itemsize
-    return columns.flags.tobytes()[0 if sys.byteorder == "little" else size - 1 :: size]
+    found = view.columns.deleted_uids()
+    return found[: bisect_right(found, last)]

@@ -201,16 +201,27 @@ class LiveAccount:
 
     async def select(self, name: str) -> LiveMailbox:
         """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
+        live, _ = await self.select_and(name, lambda _mailbox: None)
+        return live
+
+    async def select_and(self, name: str, operation: Callable[[Mailbox], T]) -> tuple[LiveMailbox, T]:
+        """As `select`; `operation` is done with it once, in the same turn of the account's thread."""
+        done: list[T] = []
 
         def open_and_read() -> tuple[Mailbox, LiveMailbox | None, Columns | Changes]:
             mailbox = self.account.mailbox(name)
             mailbox.refresh()
             known = self._mailboxes.get(mailbox.id)
+            news: Columns | Changes | None = None
             if known is not None:
                 with suppress(MailboxChanged):
-                    return mailbox, known, known.mailbox.changes_since(known.columns.modseq)
-            # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
-            return mailbox, known, Columns(mailbox.load())
+                    news = known.mailbox.changes_since(known.columns.modseq)
+            if news is None:
+                # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
+                news = Columns(mailbox.load())
+            if not done:
+                done.append(operation(mailbox))
+            return mailbox, known, news
 
         while True:
             mailbox, known, news = await self.run(open_and_read)
@@ -230,7 +241,7 @@ class LiveAccount:
         live.users += 1
         if live.users == 1:
             self._accounts.watch(live)
-        return live
+        return live, done[0]
 
     def release(self, live: LiveMailbox) -> None:
         """A session has left the mailbox. Its columns stay while there is room."""

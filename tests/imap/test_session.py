@@ -217,12 +217,12 @@ def test_a_noop_with_nothing_new_asks_the_store_nothing() -> None:
     assert runner.runs == before
 
 
-def test_select_is_two_hops() -> None:
+def test_select_is_one_hop() -> None:
     client = selected(services(), messages=3)
     runner = client.session.account._runner
     before = runner.runs
     client.send(b"a SELECT INBOX\r\n")
-    assert runner.runs - before == 2
+    assert runner.runs - before == 1
 
 
 def test_append_writes_in_large_pieces() -> None:

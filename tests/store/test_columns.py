@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailserver.store import columns as columns_module
 from mailserver.store.columns import LARGEST_SIZE, Columns
-from mailserver.store.interfaces import Changes, Row, Snapshot
+from mailserver.store.interfaces import DELETED, SEEN, Changes, Row, Snapshot
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 
@@ -141,3 +143,46 @@ def test_forgetting_expunges_that_all_have_told():
     columns.forget_expunged(0)
     columns.forget_expunged(2)
     assert (columns.expunged_start, list(columns.expunged)) == (2, [])
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(
+                st.just("flags"), st.integers(1, 40), st.sampled_from([0, SEEN, DELETED, SEEN | DELETED, 1 << 9])
+            ),
+            st.tuples(st.just("gone"), st.sets(st.integers(1, 40), max_size=9), st.none()),
+            st.tuples(st.just("new"), st.integers(0, 3), st.sampled_from([0, SEEN, DELETED])),
+            st.tuples(st.just("ask"), st.none(), st.none()),
+        )
+    )
+)
+@settings(max_examples=200)
+def test_unseen_and_deleted_messages_are_known_without_a_look_at_all(steps):
+    columns = make(*range(1, 100, 3))
+    for modseq, (kind, what, flags) in enumerate(steps, 11):
+        if kind == "flags":
+            columns.apply(changes(modseq, [row(what, modseq, flags=flags)]))
+        elif kind == "gone":
+            columns.apply(changes(modseq, expunged=sorted(what)))
+        elif kind == "new":
+            last = columns.uid_next
+            columns.apply(
+                changes(modseq, [row(last + n, modseq, flags=flags) for n in range(what)], uid_next=last + what)
+            )
+        else:
+            unseen = [at for at, mask in enumerate(columns.flags) if not mask & SEEN]
+            assert columns.first_unseen() == (unseen[0] if unseen else -1)
+        marked = [uid for uid, mask in zip(columns.uids, columns.flags, strict=True) if mask & DELETED]
+        assert columns.deleted == len(marked)
+        assert columns.deleted_uids() == marked
+
+
+def test_the_first_unseen_message_of_many_seen_ones():
+    columns = make(*range(1, 5001))
+    columns.apply(changes(11, [row(uid, 11, flags=SEEN) for uid in range(1, 5000)]))
+    assert columns.first_unseen() == 4999
+    columns.apply(changes(12, [row(5000, 12, flags=SEEN)]))
+    assert columns.first_unseen() == -1
+    columns.apply(changes(13, [row(4000, 13)]))
+    assert columns.first_unseen() == 3999

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.session import Selected, Session
-from mailserver.imap.updates import deleted_messages, flag_lines, system_flags
-from mailserver.store.interfaces import SEEN, Mailbox
+from mailserver.imap.updates import deleted_messages, flag_lines
+from mailserver.store.interfaces import Mailbox
 from mailserver.store.live import LiveAccount, LiveMailbox
-from mailserver.store.view import View
 from mailserver.types import UID
-
-_SEEN = bytes(mask & SEEN for mask in range(256))
 
 
 async def select(session: Session, command: Command) -> str:
@@ -34,38 +31,34 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     account = session.account
     assert account is not None
     name = session.services.namespace.to_store(wire_name)
-    live = await account.select(name)
-    try:
-        read_only, recent_from = await _begin(account, live, name, examine=examine)
-    except BaseException:
-        account.release(live)
-        raise
-    selected = Selected(live, live.open_view(recent_from, session.channel.poke), read_only)
+    live, read_only, recent_from = await _begin(account, name, examine=examine)
+    view = live.open_view(recent_from, session.channel.poke, read_only=read_only)
+    selected = Selected(live, view, read_only)
     session.open_mailbox(selected)
     session.write(_facts(selected))
     return "[READ-ONLY] opened read-only" if read_only else "[READ-WRITE] opened"
 
 
-async def _begin(account: LiveAccount, live: LiveMailbox, name: str, *, examine: bool) -> tuple[bool, UID]:
-    """Is it read-only, and from which UID on are messages \\Recent in this session?"""
+async def _begin(account: LiveAccount, name: str, *, examine: bool) -> tuple[LiveMailbox, bool, UID]:
+    """The mailbox; is it read-only, and from which UID on are messages \\Recent in this session?"""
 
     def claim(mailbox: Mailbox) -> tuple[bool, UID | None, int]:
         if examine or mailbox.read_only:
             return True, None, account.account.status(name).recent
         return False, mailbox.claim_recent(), 0
 
-    read_only, recent_from, count = await live.run(claim)
+    live, (read_only, recent_from, count) = await account.select_and(name, claim)
     if recent_from is None:
         uids = live.columns.uids
         recent_from = UID(uids[len(uids) - count]) if 0 < count <= len(uids) else live.columns.uid_next
-    return read_only, recent_from
+    return live, read_only, recent_from
 
 
 def _facts(selected: Selected) -> bytes:
     """The untagged responses that SELECT needs (RFC 3501 6.3.1)."""
     view = selected.view
     columns = view.columns
-    first = first_unseen(view)
+    first = columns.first_unseen() + 1
     return b"%b* %d EXISTS\r\n* %d RECENT\r\n%b* OK [UIDVALIDITY %d] UIDs valid\r\n* OK [UIDNEXT %d] next UID\r\n" % (
         flag_lines(columns.keywords, read_only=selected.read_only),
         view.count,
@@ -74,11 +67,6 @@ def _facts(selected: Selected) -> bytes:
         columns.uid_validity,
         columns.uid_next,
     )
-
-
-def first_unseen(view: View) -> int:
-    """Sequence number of the first message without \\Seen, 0 if there is none; for a view level with its columns."""
-    return system_flags(view.columns).translate(_SEEN).find(b"\0") + 1
 
 
 async def close(session: Session, command: Command) -> None:
