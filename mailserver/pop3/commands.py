@@ -98,13 +98,14 @@ async def _send(session: Session, number: int, cutter: TopCutter | None) -> None
     async with aclosing(session.maildrop.read(number)) as pieces:
         try:
             async for piece in pieces:
-                if not started:
+                if started:
+                    await channel.drain()
+                else:
                     session.ok(
                         f"{session.maildrop.size(number)} octets" if cutter is None else "top of message follows"
                     )
                     started = True
                 channel.write(stuffer.stuff(piece if cutter is None else cutter.cut(piece)))
-                await channel.drain()
                 if cutter is not None and cutter.done:
                     break
         except ConnectionLost:
@@ -120,6 +121,7 @@ async def _send(session: Session, number: int, cutter: TopCutter | None) -> None
             session.end()
             return
     channel.write(stuffer.finish())
+    await channel.drain()
     if cutter is None:
         session.maildrop.retrieved(number)
 
