@@ -21,7 +21,8 @@ from mailserver.imap.wire.framer import (
     LiteralData,
 )
 
-LINE_BEFORE_LOGIN = 8192
+LINE_BEFORE_LOGIN = 32 * 1024
+"""Octets: the largest ID (RFC 2971 3.3), 30 fields of 1024, has 31,807."""
 LITERALS_BEFORE_LOGIN = 4096
 SWALLOW_BEFORE_LOGIN = 64 * 1024
 SWALLOW_AFTER_LOGIN = 1024 * 1024

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Final
 
 from mailserver.message.encodings import decode_text, decode_transfer
+from mailserver.message.envelope import parse_addresses
 from mailserver.message.headers import decode_value, header_end, iterate_fields, parameter
 from mailserver.message.structure import Part, parse_structure
 
@@ -24,6 +25,10 @@ TEXT_LIMIT: Final = 16 * 1024 * 1024
 
 # Stops at the next "<", so that many of them without a ">" take linear time.
 _TAG: Final = re.compile(r"<[^<>]*+>")
+_ADDRESS_FIELDS: Final = frozenset({b"from", b"to", b"cc", b"bcc"})
+# A comment or white space beside the @, which are no part of the address (RFC 5322 4.4).
+_TORN: Final = re.compile(rb"[\s)]@|@[\s(]")
+_ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
 _PIECE: Final = 16 * 1024
 _HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
@@ -56,8 +61,22 @@ def _fold(text: str) -> str:
 
 
 def field_text(name: bytes, value: bytes) -> str:
-    """One field's line of Summary.search, before folding; `name` in lower case."""
-    return f"\n{name.decode('ascii')}: {decode_value(value)}"
+    """One field's line of Summary.search, before folding; `name` in lower case.
+
+    FROM, TO, CC and BCC look at the envelope (RFC 3501 6.4.4): an address that comments or spaces tear apart in the
+    field stands behind the value once more, as the envelope has it.
+    """
+    text = decode_value(value)
+    if name in _ADDRESS_FIELDS and _TORN.search(value):
+        text += "".join([f" {address}" for address in _addresses(value) if address not in text])
+    return f"\n{name.decode('ascii')}: {text}"
+
+
+def _addresses(value: bytes) -> Iterator[str]:
+    """Each mailbox@host."""
+    for address in parse_addresses(value[:_ADDRESSES_LIMIT]):
+        if address.mailbox and address.host:
+            yield (address.mailbox + b"@" + address.host).decode("utf-8", "replace").replace("\n", " ")
 
 
 class MessageText:

@@ -14,7 +14,7 @@ from mailserver.message.encodings import CHARSETS
 from mailserver.store.memory import MemoryMailbox
 from tests.corpus import crlf
 from tests.fakes import Client
-from tests.imap.sessions import logged_in, selected, services
+from tests.imap.sessions import logged_in, put, selected, services
 
 MAIL = (
     # flags, INTERNALDATE, message
@@ -168,7 +168,7 @@ def test_every_key_is_tested() -> None:
     [
         b"", b"FOO", b"()", b"(ALL", b"ALL)", b"ALL ", b" ALL", b"ALL  ALL", b"NOT", b"NOT ", b"OR ALL", b"OR", b"FROM", b"FROM ", b"LARGER",
         b"LARGER x", b"LARGER -1", b"LARGER 4294967296", b"BEFORE 32-Jan-2000", b"BEFORE 1-Foo-2000", b"BEFORE x", b"ON 1994-02-01",
-        b"KEYWORD", b"KEYWORD \\Seen", b"HEADER x", b"UID", b"UID x", b"UID 0", b"0", b"5", b"1:5", b"1,,2", b"CHARSET", b"CHARSET UTF-8",
+        b"KEYWORD", b"KEYWORD \\Seen", b"HEADER x", b"UID", b"UID x", b"UID 0", b"0", b"1,,2", b"CHARSET", b"CHARSET UTF-8",
         b"CHARSET UTF-8 ", b'CHARSET UTF-8 FROM "\xff"', b'FROM "\xe4"', b"CHARSET US-ASCII FROM {2+}\r\n\xc3\xa4",
         b"RETURN", b"RETURN ALL", b"RETURN () ", b"RETURN (FOO) ALL", b"RETURN (MIN MAX", b"RETURN (MIN  MAX) ALL", b"RETURN ( MIN) ALL",
         b"RETURN (MIN) RETURN (MAX) ALL", b"ALL CHARSET UTF-8", b"CHARSET UTF-8 CHARSET UTF-8 ALL", b"MODSEQ 1", b"HEADER \xff x",
@@ -235,8 +235,29 @@ def test_an_empty_mailbox() -> None:
     assert found(client, b"NEW") == []
     assert found(client, b"OLD BODY x") == []
     assert found(client, b"UID 1:*") == []
-    # RFC 3501 9, seq-number: BAD "includes "*" if the selected mailbox is empty"
-    assert client.ask(b"t SEARCH 1\r\n").startswith(b"t BAD ")
+    assert found(client, b"1") == []
+    assert found(client, b"1:*") == []
+    assert found(client, b"NOT 1:*") == []
+
+
+def test_numbers_beyond_the_last_message_match_nothing(client: Client) -> None:
+    """RFC 3501 9 advises BAD; but a search that finds nothing is an answer, Dovecot's and what ImapTest demands."""
+    for keys, numbers in ((b"5", []), (b"1000", []), (b"3:5", [3, 4]), (b"2,9", [2]), (b"9:*", [4]), (b"NOT 2:9", [1])):
+        assert found(client, keys) == numbers, keys
+
+
+def test_addresses_are_found_as_the_envelope_has_them() -> None:
+    """RFC 3501 6.4.4: FROM is "the specified string in the envelope structure's FROM field"; RFC 5322 4.4: comments."""
+    client = selected(services())
+    put(
+        client,
+        message=b"From: <joe (no)@ (one) b.test>\r\nTo: ann @b.test (x),\r\n c@d.test\r\nX-To: e @f.test\r\n\r\nx\r\n",
+    )
+    client.ask(b"t NOOP\r\n")
+    for keys in (b"FROM joe@b.test", b"TO ann@b.test", b'FROM "(one)"', b"TO c@d.test", b"TEXT joe@b.test"):
+        assert found(client, keys) == [1], keys
+    for keys in (b"TO joe@b.test", b"HEADER X-To e@f.test"):
+        assert found(client, keys) == [], keys
 
 
 def test_flags_and_ranges_ask_no_store(monkeypatch: pytest.MonkeyPatch) -> None:

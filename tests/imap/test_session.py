@@ -356,6 +356,30 @@ def test_fetch_of_an_expunged_message_answers_the_rest() -> None:
     assert b"a NO [EXPUNGEISSUED] " in answer
 
 
+def test_silent_store_of_an_expunged_message_is_a_success() -> None:
+    """RFC 2180 4.2.1: with .SILENT, done for all messages that are left, OK."""
+    service = services()
+    one, two = selected(service, messages=3), selected(service)
+    one.send(b"a STORE 2 +FLAGS.SILENT (\\Deleted)\r\na EXPUNGE\r\n")
+    assert two.ask(b"a STORE 1:3 +FLAGS.SILENT (\\Seen)\r\n").startswith(b"a OK ")
+    assert b"* SEARCH 1 2\r\n" in one.ask(b"b SEARCH SEEN\r\n")
+
+
+def test_the_largest_id_before_login() -> None:
+    """RFC 2971 3.3: 30 fields, names of 30 octets and values of 1024."""
+    client = connect(services())
+    client.take()
+    pairs = b" ".join(b'"%030d" "%b"' % (number, b"v" * 1024) for number in range(30))
+    assert b"a OK " in client.ask(b"a ID (%b)\r\n" % pairs)
+
+
+@pytest.mark.parametrize("pattern", [b"a&b*", b"&ZeV*", b'"x\xe4*"', b"&AGE-"])
+def test_patterns_that_match_no_name_list_nothing(pattern: bytes) -> None:
+    """RFC 3501 6.3.8, 9: list-mailbox is any list-char; no mailbox has such a name (5.1.3)."""
+    for command in (b"LIST", b"LSUB"):
+        assert logged_in(services()).ask(b'a %b "" %b\r\n' % (command, pattern)).startswith(b"a OK "), pattern
+
+
 def test_append_needs_no_memory_for_what_is_refused() -> None:
     client = logged_in(services(mail={"max_message_size": 1000}))
     assert client.ask(b"a APPEND INBOX {1001}\r\n").startswith(b"a NO [TOOBIG] ")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from mailserver.errors import BadMailboxName
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
@@ -71,13 +72,15 @@ async def namespaces(session: Session, command: Command) -> None:
 
 
 def _arguments(session: Session, command: Command) -> _Wanted | None:
-    """What names are asked for; None if only the separator was, which is then answered."""
+    """What names are asked for; None if none can be, or only the separator was, which is then answered."""
     reader = command.reader
     reader.read_sp()
-    reference = reader.read_mailbox()
+    reference = _name(reader.read_mailbox)
     reader.read_sp()
-    pattern = reader.read_list_mailbox()
+    pattern = _name(reader.read_list_mailbox)
     reader.read_end()
+    if reference is None or pattern is None:
+        return None
     separator = session.services.namespace.separator
     if not pattern:
         session.write(
@@ -85,6 +88,14 @@ def _arguments(session: Session, command: Command) -> _Wanted | None:
         )
         return None
     return _Wanted(reference + pattern, separator)
+
+
+def _name(read: Callable[[], str]) -> str | None:
+    """A pattern, None for what no name can match: that is an empty list, not an error (`LIST "" "a&b*"`)."""
+    try:
+        return read()
+    except BadMailboxName:
+        return None
 
 
 class _Wanted:

@@ -154,11 +154,11 @@ def _uids(reading: _Reading) -> Query:
 
 
 def _sequence(reading: _Reading) -> Query:
+    """Numbers beyond the last message are no error here: nothing matches them, as with UIDs."""
     view = reading.view
-    ranges = reading.reader.read_sequence_set().ranges(view.count)
-    if ranges and ranges[-1][1] > view.count:
-        raise BadSyntax("no message has that sequence number")
-    return InUIDs(tuple((view.uids[low - 1], view.uids[high - 1]) for low, high in ranges))
+    count = view.count
+    ranges = reading.reader.read_sequence_set().ranges(count)
+    return InUIDs(tuple((view.uids[low - 1], view.uids[min(high, count) - 1]) for low, high in ranges if low <= count))
 
 
 def _on(kind: type[Received | Sent]) -> Read:
