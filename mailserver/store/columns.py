@@ -17,11 +17,8 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from mailserver.store.interfaces import DELETED, SEEN, Changes, Snapshot
-from mailserver.types import UID, UNKNOWN_SIZE, ModSeq, UIDValidity
-
-LARGEST_SIZE = UNKNOWN_SIZE - 1
-"""RFC 3501's `number` is 32 bits: a larger file is told with this size."""
+from mailserver.store.interfaces import DELETED, SEEN, Changes, Snapshot, cap_size
+from mailserver.types import UID, ModSeq, UIDValidity
 
 LOG_LIMIT = 4096
 """A log longer than this and than the mailbox loses its older part; a view behind that rereads all flags."""
@@ -53,12 +50,12 @@ class Columns:
     )
 
     def __init__(self, snapshot: Snapshot) -> None:
-        rows = snapshot.rows
-        self.uids = array("I", [row.uid for row in rows])
-        self.flags = array("I", [row.flags for row in rows])
-        self.modseqs = array("Q", [row.modseq for row in rows])
-        self.sizes = array("I", [_size(row.size) for row in rows])
-        self.dates = array("q", [row.date for row in rows])
+        # Its arrays are taken over: a snapshot fills one Columns.
+        self.uids = snapshot.uids
+        self.flags = snapshot.flags
+        self.modseqs = snapshot.modseqs
+        self.sizes = snapshot.sizes
+        self.dates = snapshot.dates
         self.modseq: ModSeq = snapshot.modseq
         self.keywords = snapshot.keywords
         self.uid_next: UID = snapshot.uid_next
@@ -140,7 +137,7 @@ class Columns:
         """Fill in what was unknown until the file was read; not a change that anyone is told of."""
         at = self.position(uid)
         if at >= 0:
-            self.sizes[at] = _size(size)
+            self.sizes[at] = cap_size(size)
             self.dates[at] = date
 
     def _apply_rows(self, changes: Changes) -> bool:
@@ -153,7 +150,7 @@ class Columns:
                 self.flags.append(row.flags)
                 self.deleted += bool(row.flags & DELETED)
                 self.modseqs.append(row.modseq)
-                self.sizes.append(_size(row.size))
+                self.sizes.append(cap_size(row.size))
                 self.dates.append(row.date)
             else:
                 at = self.position(row.uid)
@@ -166,7 +163,7 @@ class Columns:
                         self._all_seen = at
                     self.flags[at] = row.flags
                 self.modseqs[at] = row.modseq
-                self.sizes[at] = _size(row.size)
+                self.sizes[at] = cap_size(row.size)
                 self.dates[at] = row.date
             news = True
         return news
@@ -200,10 +197,6 @@ def system_flags(flags: array[int]) -> bytes:
     """The masks without keywords, an octet each: what can be searched at the speed of C."""
     size = flags.itemsize
     return flags.tobytes()[0 if sys.byteorder == "little" else size - 1 :: size]
-
-
-def _size(size: int) -> int:
-    return size if size <= LARGEST_SIZE or size == UNKNOWN_SIZE else LARGEST_SIZE
 
 
 def _without(column: array[int], positions: Sequence[int]) -> array[int]:

@@ -16,13 +16,14 @@ translated by the protocols.
 from __future__ import annotations
 
 import enum
+from array import array
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from attrs import frozen
 
 from mailserver.message.summary import Summary
-from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
 
 T = TypeVar("T")
 
@@ -78,18 +79,58 @@ class Row:
     """INTERNALDATE in seconds since 1970, or types.UNKNOWN_DATE."""
 
 
+LARGEST_SIZE = UNKNOWN_SIZE - 1
+"""RFC 3501's `number` is 32 bits: a larger file is told with this size."""
+
+
 @frozen
 class Snapshot:
-    """A mailbox whole: what columns are filled from."""
+    """A mailbox whole: what columns are filled from. One entry a message in each array, by rising UID."""
 
-    rows: Sequence[Row]
-    """By rising UID."""
+    uids: array[int]
+    """Type code "I"."""
+    flags: array[int]
+    """Masks, type code "I"."""
+    modseqs: array[int]
+    """Type code "Q"."""
+    sizes: array[int]
+    """Octets as sent, at most LARGEST_SIZE, or UNKNOWN_SIZE; type code "I"."""
+    dates: array[int]
+    """Seconds since 1970, or UNKNOWN_DATE; type code "q"."""
     modseq: ModSeq
     """The highest the rows are true for."""
     keywords: tuple[str, ...]
     """Keyword names by letter; position n is flag bit KEYWORD_BIT + n."""
     uid_next: UID
     uid_validity: UIDValidity
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Row], modseq: ModSeq, keywords: tuple[str, ...], uid_next: UID, uid_validity: UIDValidity
+    ) -> Snapshot:
+        """From rows by rising UID."""
+        return cls(
+            array("I", [row.uid for row in rows]),
+            array("I", [row.flags for row in rows]),
+            array("Q", [row.modseq for row in rows]),
+            array("I", [cap_size(row.size) for row in rows]),
+            array("q", [row.date for row in rows]),
+            modseq,
+            keywords,
+            uid_next,
+            uid_validity,
+        )
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The same as rows, made anew each time."""
+        columns = zip(self.uids, self.flags, self.modseqs, self.sizes, self.dates, strict=True)
+        return [Row(UID(uid), flags, ModSeq(modseq), size, date) for uid, flags, modseq, size, date in columns]
+
+
+def cap_size(size: int) -> int:
+    """A size that fits the column."""
+    return size if size <= LARGEST_SIZE or size == UNKNOWN_SIZE else LARGEST_SIZE
 
 
 @frozen

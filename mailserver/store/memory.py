@@ -133,7 +133,7 @@ class MemoryMailbox:
         """The mailbox whole."""
         self._check()
         rows = [message.row(uid) for uid, message in self._messages.items()]
-        return Snapshot(rows, self._modseq, tuple(self._keywords), self.uid_next, self.uid_validity)
+        return Snapshot.of(rows, self._modseq, tuple(self._keywords), self.uid_next, self.uid_validity)
 
     def changes_since(self, modseq: ModSeq) -> Changes:
         """What happened after `modseq`. Raises: MailboxChanged."""

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.store import columns as columns_module
-from mailserver.store.columns import LARGEST_SIZE, Columns
-from mailserver.store.interfaces import DELETED, SEEN, Changes, Row, Snapshot
+from mailserver.store.columns import Columns
+from mailserver.store.interfaces import DELETED, LARGEST_SIZE, SEEN, Changes, Row, Snapshot
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 
@@ -20,7 +20,7 @@ def row(uid: int, modseq: int, flags: int = 0, size: int = 10) -> Row:
 
 def make(*uids: int, modseq: int = 10) -> Columns:
     rows = [row(uid, modseq) for uid in uids]
-    return Columns(Snapshot(rows, ModSeq(modseq), (), UID(max(uids, default=0) + 1), UIDValidity(1)))
+    return Columns(Snapshot.of(rows, ModSeq(modseq), (), UID(max(uids, default=0) + 1), UIDValidity(1)))
 
 
 def changes(
@@ -110,7 +110,7 @@ def test_an_unchanged_flag_is_not_logged():
 
 def test_learning_a_size_is_no_change():
     columns = Columns(
-        Snapshot([Row(UID(1), 0, ModSeq(1), UNKNOWN_SIZE, UNKNOWN_DATE)], ModSeq(1), (), UID(2), UIDValidity(1))
+        Snapshot.of([Row(UID(1), 0, ModSeq(1), UNKNOWN_SIZE, UNKNOWN_DATE)], ModSeq(1), (), UID(2), UIDValidity(1))
     )
     assert columns.sizes[0] == UNKNOWN_SIZE
     columns.learn(1, 77, 5)

@@ -33,7 +33,7 @@ from mailserver.store.maildir.folders import INBOX, canonical
 from mailserver.store.maildir.home import Home, Settings
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
-from mailserver.types import MailboxId
+from mailserver.types import UID, MailboxId
 
 HISTORY: Final = 50_000
 """Expunges remembered for each mailbox; who is further behind is told of every UID that is not there."""
@@ -172,7 +172,7 @@ class MaildirAccount:
             self.create(new)
             inbox = self.mailbox(INBOX)
             inbox.refresh()
-            inbox.move([row.uid for row in inbox.load().rows], new)
+            inbox.move([UID(uid) for uid in inbox.load().uids], new)
         except MailError:
             touched = recovery.undo_create(home, pending.payload)
             home.update(lambda index: index.mailboxes.distrust(touched))

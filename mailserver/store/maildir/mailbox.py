@@ -113,8 +113,8 @@ class MaildirMailbox:
     def load(self) -> Snapshot:
         """The mailbox whole. Raises: MailboxChanged."""
         state = self._state()
-        rows = self._read(lambda index: index.messages.rows(state.key))
-        return Snapshot(rows, state.modseq, state.keywords, state.uid_next, state.uid_validity)
+        columns = self._read(lambda index: index.messages.columns(state.key))
+        return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity)
 
     def changes_since(self, modseq: ModSeq) -> Changes:
         """What happened after `modseq`. Before the history begins, every UID that is not there counts as expunged."""
