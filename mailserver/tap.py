@@ -35,7 +35,7 @@ from mailserver.net.connection import Session
 from mailserver.net.log import log, plain_line
 from mailserver.net.outbound import Outbound
 from mailserver.net.processes import ProcessSpawner
-from mailserver.net.service import Examined, MailService
+from mailserver.net.service import Examined, MailService, give_runtime_dir
 from mailserver.net.threads import AccountRunner, StoreThreads
 from mailserver.notify.watcher import Watcher
 from mailserver.pop3.session import Services as Pop3Services
@@ -69,6 +69,11 @@ class Options(usage.Options):
 def makeService(options: Options) -> IService:
     """The service, or an exit with every problem of the configuration."""
     path = Path(options["config"]).absolute()
+    if not options["check"] and not options["show"] and (readable := load.read(path).config) is not None:
+        try:
+            give_runtime_dir(readable.server)
+        except OSError as error:
+            raise SystemExit(f"cannot make the runtime_dir: {error}") from error
     config, problems = find_problems(path)
     for problem in problems:
         print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
@@ -83,7 +88,8 @@ def makeService(options: Options) -> IService:
         raise SystemExit(0)
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd by now
 
-    return MailService(config, lambda current: Wiring(current, reactor), reactor)
+    daemon = options.parent is not None and not options.parent["nodaemon"]
+    return MailService(config, lambda current: Wiring(current, reactor), reactor, daemon=daemon)
 
 
 # What lives as long as the process: a change of it is told, and waits for the next start.

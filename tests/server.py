@@ -48,6 +48,10 @@ class Server:
         In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
         """
         self.dir = directory
+        self.extra: dict[str, str] = {}
+        """Environment of the process."""
+        self.wrapper: list[str] = []
+        """What stands before the command."""
         self.base = free_port_base()
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = directory / "server.log"
@@ -92,7 +96,7 @@ class Server:
         return self.dir / "mail" / domain / local / "Maildir"
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(ROOT)}
+        return {**os.environ, "PYTHONPATH": str(ROOT), **self.extra}
 
     def run_cli(self, *arguments: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """The administrator's command."""
@@ -113,7 +117,7 @@ class Server:
     def command(self, *options: str) -> list[str]:
         """How twistd is called."""
         twistd = str(Path(sys.executable).parent / "twistd")
-        return [twistd, *(options or ("-n", "--pidfile=")), "mailserver", "--config", str(self.config)]
+        return [*self.wrapper, twistd, *(options or ("-n", "--pidfile=")), "mailserver", "--config", str(self.config)]
 
     def start(self) -> Self:
         """Until every listener is ready."""

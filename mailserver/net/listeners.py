@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
-from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IReactorSocket, IReactorTime
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorSocket, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from mailserver.channel import Channel
 from mailserver.config.model import Listener
@@ -45,14 +46,6 @@ class Bound:
     listener: Listener
     socket: socket.socket
     place: str
-
-    @property
-    def ready_line(self) -> str:
-        """What the log says of it."""
-        kind = "implicit TLS" if self.listener.implicit_tls else "STARTTLS"
-        if self.listener.allow_cleartext:
-            kind += ", passwords in clear text allowed"
-        return f"serving {self.listener.protocol} on {self.place} ({kind})"
 
 
 def protocol_family(listener: Listener) -> str:
@@ -140,69 +133,79 @@ def remove_stale(path: Path) -> None:
 
 
 class Port:
-    """One socket being served."""
+    """One socket being served. Raises: OSError when that cannot be."""
 
     def __init__(
         self,
         bound: Bound,
         reactor: IReactorSocket,
         counts: ConnectionCounts,
-        tls: IOpenSSLServerConnectionCreator | None,
+        tls: IOpenSSLServerConnectionCreator,
         make_session: Callable[[Channel], Session],
     ) -> None:
         self.connections: set[Connection] = set()
-        self.bound = bound
+        self.place = bound.place
         self.on_empty: Callable[[], None] = lambda: None
-        listener = bound.listener
-        clock = cast("IReactorTime", reactor)
+        self._reactor = reactor
+        self._counts = counts
+        self._tls = tls
+        self.listener = bound.listener
+        factory = self._make_factory(bound.listener, make_session)
+        with bound.socket:  # the reactor takes a duplicate
+            family = bound.socket.family
+            self._port: Any = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
+
+    @property
+    def ready_line(self) -> str:
+        """What the log says of it."""
+        kind = "implicit TLS" if self.listener.implicit_tls else "STARTTLS"
+        if self.listener.allow_cleartext:
+            kind += ", passwords in clear text allowed"
+        return f"serving {self.listener.protocol} on {self.place} ({kind})"
+
+    def change(self, listener: Listener, make_session: Callable[[Channel], Session]) -> None:
+        """Serve new connections as another listener of the same place says; the socket stays open."""
+        self.listener = listener
+        self._port.factory = self._make_factory(listener, make_session)
+
+    def _make_factory(self, listener: Listener, make_session: Callable[[Channel], Session]) -> Factory:
+        clock = cast("IReactorTime", self._reactor)
         family = protocol_family(listener)
-        self._listening = Listening(
+        listening = Listening(
             protocol=listener.protocol,
             make_session=make_session,
             farewell=FAREWELLS[family],
             refusal=REFUSALS[family],
             reactor=clock,
-            counts=counts,
-            tls=TlsFactory(tls, clock) if tls is not None else None,
+            counts=self._counts,
+            tls=TlsFactory(self._tls, clock),
             implicit_tls=listener.implicit_tls,
             cleartext_allowed=listener.allow_cleartext,
             tls_required=listener.require_tls,
             logs_in=family != "lmtp",
-            local=bound.place,
+            local=self.place,
             open_connections=self.connections,
             stopped=self._empty,
         )
-        factory: Factory = ConnectionFactory(self._listening)
+        factory: Factory = ConnectionFactory(listening)
         if listener.implicit_tls:
-            assert tls is not None
-            factory = cast("Factory", TlsFactory(tls, clock, factory))
+            factory = cast("Factory", TlsFactory(self._tls, clock, factory))
         if listener.proxy_from:
             factory = TrustingFactory(factory, listener.proxy_from, clock)
-        # The endpoint takes a duplicate and closes what it was given; this one is for whoever takes the place over.
-        self._socket = bound.socket.dup()
-        domain = bound.socket.family
-        AdoptedStreamServerEndpoint(reactor, bound.socket.detach(), domain).listen(factory).addCallback(self._listens)
-
-    def _listens(self, port: IListeningPort) -> None:
-        self._port = port
-
-    def hand_over(self, listener: Listener) -> Bound:
-        """The same open socket for a changed listener: not one waiting connection is lost, nor the right to bind."""
-        return Bound(listener, self._socket.dup(), self.bound.place)
+        return factory
 
     def _empty(self) -> None:
         self.on_empty()
 
-    def stop_listening(self, *, handed_over: bool = False) -> Any:
-        """No new connections. A Deferred or None."""
-        self._socket.close()
-        path = self.bound.listener.socket
-        if path is not None and not handed_over:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:  # made as root, in a directory of root's: the next start removes it
-                log.info("{line}", line=f"cannot remove {path}: {error.strerror}")
-        return self._port.stopListening()
+    def stop_listening(self) -> Deferred[None]:
+        """No new connections; a Unix socket's file is removed."""
+
+        def failed(failure: Failure) -> None:
+            # Made as root in a directory of root's; the next start removes it.
+            failure.trap(OSError)
+            log.warn("{line}", line=f"cannot remove {self.place}: {failure.getErrorMessage()}")
+
+        return maybeDeferred(self._port.stopListening).addErrback(failed)
 
     def stop_sessions(self) -> None:
         """Farewell to those that are open."""

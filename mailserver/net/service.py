@@ -12,12 +12,13 @@ thread, and cannot fail. Listeners are compared place by place: a changed one ke
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -29,7 +30,7 @@ from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnection
 from twisted.internet.threads import deferToThreadPool
 
 from mailserver.channel import Channel
-from mailserver.config.model import Config, Server
+from mailserver.config.model import Config, Listener, Server
 from mailserver.net.connection import Session
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.limits import ConnectionCounts
@@ -62,8 +63,8 @@ class Parts(Protocol):
     config: Config
 
     @property
-    def tls(self) -> IOpenSSLServerConnectionCreator | None:
-        """For every listener that offers TLS."""
+    def tls(self) -> IOpenSSLServerConnectionCreator:
+        """For every listener."""
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
         """For "imap", "pop3", "submission", "lmtp": always with the settings of the newest configuration."""
@@ -84,11 +85,18 @@ class Parts(Protocol):
         """Close accounts, end threads and processes."""
 
 
+class CannotStart(Exception):
+    """Why a daemon does not start. In the foreground a SystemExit says it: no traceback, and the status is 1."""
+
+
 class MailService(Service):
     """Listeners, the control socket and the signals, around the parts."""
 
-    def __init__(self, config: Config, make_parts: Callable[[Config], Parts], reactor: Any) -> None:
+    def __init__(
+        self, config: Config, make_parts: Callable[[Config], Parts], reactor: Any, *, daemon: bool = False
+    ) -> None:
         self.setName("mailserver")
+        self._daemon = daemon
         self._config = config
         self._make_parts = make_parts
         self._reactor = reactor
@@ -102,41 +110,23 @@ class MailService(Service):
         self._reloading = DeferredLock()
 
     def privilegedStartService(self) -> None:
-        """Bind, while the process may. Raises: SystemExit with every place that cannot be bound."""
-        faults = []
-        for listener in self._config.listeners:
-            try:
-                self._bound.extend(bind(listener))
-            except OSError as error:
-                faults.append(str(error.strerror))
-        if faults:
-            for bound in self._bound:
-                bound.socket.close()
-            raise SystemExit("\n".join(faults))
+        """Bind, while the process may. Raises: SystemExit, CannotStart with every place that cannot be bound."""
+        with self._telling():
+            self._bind_all()
 
     def startService(self) -> None:
-        """Become the configured user and serve."""
+        """Become the configured user and serve. Raises: SystemExit, CannotStart."""
         super().startService()
-        become(self._config.server)
-        allow_files(self._config.limits.connections)
-        self._parts = self._make_parts(self._config)
-        self._parts.start()
-        for bound in self._bound:
-            self._listen(bound)
-        self._bound.clear()
-        self._open_control()
-        signal.signal(signal.SIGHUP, lambda _number, _frame: self._reactor.callFromThread(self._hang_up))
-        # Twisted's handlers come with the running reactor; theirs would end the process by the signal, not with 0.
-        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._take_end_signals)
-        log.info("{line}", line=f"ready: {len(self._ports)} listeners")
+        with self._telling():
+            self._begin()
 
     def stopService(self) -> Deferred[Any]:
         """Stop as the module's text says."""
         super().stopService()
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        closing = [maybeDeferred(port.stop_listening) for port in self._ports]
+        closing = [port.stop_listening() for port in self._ports]
         if self._control is not None:
-            closing.append(maybeDeferred(self._control.stopListening))
+            closing.append(maybeDeferred(cast("Any", self._control).stopListening))
         self._stopped = Deferred()
         for port in self._all_ports():
             port.on_empty = self._check_empty
@@ -160,11 +150,63 @@ class MailService(Service):
 
     # --- Inside
 
-    def _listen(self, bound: Bound) -> None:
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except SystemExit as error:
+            if not self._daemon:
+                raise
+            # twistd's first process hears of an Exception, and waits for ever after a SystemExit.
+            raise CannotStart(str(error)) from error
+
+    def _bind_all(self) -> None:
+        faults = []
+        for listener in self._config.listeners:
+            try:
+                self._bound.extend(bind(listener))
+            except OSError as error:
+                faults.append(str(error.strerror))
+        if faults:
+            for bound in self._bound:
+                bound.socket.close()
+            raise SystemExit("\n".join(faults))
+
+    def _begin(self) -> None:
+        self._give_sockets()
+        become(self._config.server)
+        allow_files(self._config.limits.connections)
+        self._parts = self._make_parts(self._config)
+        self._parts.start()
+        for bound in self._bound:
+            try:
+                self._listen(bound)
+            except OSError as error:
+                raise SystemExit(f"cannot listen on {bound.place}: {error.strerror}") from error
+        self._bound.clear()
+        self._open_control()
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self._reactor.callFromThread(self._hang_up))
+        # Twisted's handlers come with the running reactor; theirs would end the process by the signal, not with 0.
+        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._take_end_signals)
+        log.info("{line}", line=f"ready: {len(self._ports)} listeners")
+
+    def _give_sockets(self) -> None:
+        """A Unix socket that root has bound becomes the user's, who must set its mode and remove it."""
+        identity = identity_to_take(self._config.server)
+        for bound in self._bound:
+            if identity is not None and bound.listener.socket is not None:
+                os.chown(bound.listener.socket, identity[0].pw_uid, identity[1])
+
+    def _listen(self, bound: Bound) -> str:
         assert self._parts is not None
-        make_session = self._parts.session_maker(protocol_family(bound.listener))
-        self._ports.append(Port(bound, self._reactor, self._counts, self._parts.tls, make_session))
-        log.info("{line}", line=bound.ready_line)
+        port = Port(bound, self._reactor, self._counts, self._parts.tls, self._session_maker(bound.listener))
+        self._ports.append(port)
+        log.info("{line}", line=port.ready_line)
+        return port.ready_line
+
+    def _session_maker(self, listener: Listener) -> Callable[[Channel], Session]:
+        assert self._parts is not None
+        return self._parts.session_maker(protocol_family(listener))
 
     async def _reload(self) -> Answer:
         parts = self._parts
@@ -190,7 +232,7 @@ class MailService(Service):
         return examined.whole, lines
 
     def _bind_new(self, config: Config, opened: list[Bound]) -> list[str]:
-        known = {port.bound.place for port in self._ports}
+        known = {port.place for port in self._ports}
         faults = []
         for listener in config.listeners:
             try:
@@ -203,19 +245,16 @@ class MailService(Service):
         wanted = {place: listener for listener in config.listeners for place in places(listener)}
         lines = []
         for port in tuple(self._ports):
-            listener = wanted.get(port.bound.place)
-            if listener == port.bound.listener:
-                continue
-            if listener is not None:
-                opened.append(port.hand_over(listener))
-            else:
-                lines.append(f"no longer serving {port.bound.listener.protocol} on {port.bound.place}")
-            port.stop_listening(handed_over=listener is not None)
-            self._ports.remove(port)
-            self._retired.append(port)
-        for bound in opened:
-            self._listen(bound)
-            lines.append(bound.ready_line)
+            listener = wanted.get(port.place)
+            if listener is None:
+                lines.append(f"no longer serving {port.listener.protocol} on {port.place}")
+                port.stop_listening()
+                self._ports.remove(port)
+                self._retired.append(port)
+            elif listener != port.listener:
+                port.change(listener, self._session_maker(listener))
+                lines.append(port.ready_line)
+        lines += [self._listen(bound) for bound in opened]
         self._retired = [port for port in self._retired if port.connections]
         return lines
 
@@ -285,23 +324,42 @@ class MailService(Service):
 
 def become(server: Server) -> None:
     """Give up root for the configured user, for good. Nothing to do if the process is that user already."""
-    if os.getuid() != 0 or not server.user:
+    identity = identity_to_take(server)
+    if identity is None:
         return
-    user = pwd.getpwnam(server.user)
-    if user.pw_uid == 0:
-        return
-    group = grp.getgrnam(server.group).gr_gid if server.group else user.pw_gid
-    runtime_dir = server.runtime_dir
-    made = not runtime_dir.exists()
-    if made:
-        runtime_dir.mkdir(mode=0o700, parents=True)
-    # systemd makes it for root, who is the unit's user.
-    if made or str(runtime_dir) in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
-        os.chown(runtime_dir, user.pw_uid, group)
+    user, group = identity
     os.initgroups(user.pw_name, group)
     os.setresgid(group, group, group)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     os.environ["HOME"] = user.pw_dir
+
+
+def give_runtime_dir(server: Server) -> None:
+    """As root, make the directory of the control socket for the configured user, or give it one that systemd made.
+
+    systemd makes it for root, who is its unit's user. Raises: OSError.
+    """
+    identity = identity_to_take(server)
+    if identity is None:
+        return
+    directory = server.runtime_dir
+    made = not directory.exists()
+    if made:
+        directory.mkdir(mode=0o700, parents=True)
+    if made or str(directory) in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
+        os.chown(directory, identity[0].pw_uid, identity[1])
+
+
+def identity_to_take(server: Server) -> tuple[pwd.struct_passwd, int] | None:
+    """Whom root must become, and the group; None if nobody else."""
+    if os.getuid() != 0 or not server.user:
+        return None
+    try:
+        user = pwd.getpwnam(server.user)
+        group = grp.getgrnam(server.group).gr_gid if server.group else user.pw_gid
+    except KeyError:  # a problem of the configuration, told as such
+        return None
+    return (user, group) if user.pw_uid != 0 else None
 
 
 def allow_files(connections: int) -> None:
