@@ -16,26 +16,29 @@ _DAY_FIRST: Final = re.compile(rb"(?<!\d)(\d{1,2})[\s-]++" + _MONTH + rb"[\s-]++
 _MONTH_FIRST: Final = re.compile(
     _MONTH + rb"\s++(\d{1,2})\s++[\d:]++(?:\s++[a-z]{1,5})?+\s++(\d{4})(?!\d)", re.IGNORECASE
 )
+# As nearly everybody writes it; what follows the year cannot change the day.
+_USUAL: Final = re.compile(
+    rb"(?:[A-Z][a-z]{2}, )?+(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (\d{4})(?!\d)"
+)
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _LONGEST: Final = 256
 
 
 def sent_day(value: bytes) -> int | None:
     """The day a Date field names, days since 1970-01-01, disregarding time and zone; None if it names none."""
-    return _sent_day(value[:_LONGEST])
+    match = _USUAL.match(value)
+    if match:
+        return _day(match[3], match[2], match[1])
+    value = strip_comments(unfold(value[:_LONGEST]))
+    match = _DAY_FIRST.search(value)
+    if match:
+        return _day(match[3], match[2], match[1])
+    match = _MONTH_FIRST.search(value)
+    return _day(match[3], match[1], match[2]) if match else None
 
 
 @lru_cache(maxsize=256)
-def _sent_day(value: bytes) -> int | None:
-    value = strip_comments(unfold(value))
-    match = _DAY_FIRST.search(value)
-    if match:
-        day, month, year = match[1], match[2], match[3]
-    else:
-        match = _MONTH_FIRST.search(value)
-        if not match:
-            return None
-        month, day, year = match[1], match[2], match[3]
+def _day(year: bytes, month: bytes, day: bytes) -> int | None:
     number = int(year)
     if len(year) == 2:
         # RFC 5322 4.3.

@@ -30,6 +30,7 @@ _SIMPLE: Final = re.compile(
 _TOKEN: Final = re.compile(
     rb"\s++|\"(?:[^\"\\]|\\.)*+\"?|\[[^\]\\]*+\]?|[<>@,:;()]|\\.?|[^\s\"()<>@,:;\[\\]++", re.DOTALL
 )  # fmt: skip
+_SPECIAL: Final = b'"\\\r\n\0'
 _QUOTE: Final = re.compile(rb"[\"\\]")
 _NOT_QUOTED: Final = re.compile(rb"[\r\n\0\x80-\xff]")
 
@@ -51,6 +52,8 @@ def nstring(value: bytes | None) -> bytes:
     """NIL, a quoted string, or a literal where quotes cannot hold it: CR, LF, 8-bit (RFC 3501 4.3). NUL is left out."""
     if value is None:
         return b"NIL"
+    if value.isascii() and len(value.translate(None, _SPECIAL)) == len(value):
+        return b'"%b"' % value
     if _NOT_QUOTED.search(value):
         value = value.replace(b"\0", b"")
         if _NOT_QUOTED.search(value):
@@ -238,39 +241,54 @@ def render_addresses(addresses: list[Address]) -> bytes:
     return b"(%b)" % b"".join(out)
 
 
-def add_field(fields: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    """Note a field for `render_envelope`. Addresses of repeated fields are told together; of others the first counts."""
+def add_field(fields: dict[bytes, bytes], name: bytes, line: bytes) -> None:
+    """Note a field, unfolded, for `render_envelope`.
+
+    Addresses of repeated fields are told together; of others the first counts.
+    """
     known = fields.get(name)
     if known is None:
-        fields[name] = value[:FIELD_LIMIT]
+        fields[name] = line[:FIELD_LIMIT]
     elif name in _ADDRESS_FIELDS and len(known) < FIELD_LIMIT:
-        fields[name] = b"%b,%b" % (known, value[: FIELD_LIMIT - len(known)])
+        fields[name] = b"%b,%b" % (known, line[: FIELD_LIMIT - len(known)])
 
 
 def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:
-    """The ENVELOPE value from fields by lower-case name, values as they stand."""
-
-    def text(name: bytes) -> bytes:
-        value = fields.get(name)
-        return b"NIL" if value is None else nstring(unfold(value))
-
-    def addresses(name: bytes) -> bytes:
-        value = fields.get(name)
-        return b"NIL" if value is None else render_addresses(parse_addresses(value))
-
-    author = addresses(b"from")
-    sender = addresses(b"sender")
-    reply_to = addresses(b"reply-to")
+    """The ENVELOPE value from fields by lower-case name, unfolded."""
+    get = fields.get
+    author = _render_list(get(b"from"))
+    sender = _render_list(get(b"sender"))
+    reply_to = _render_list(get(b"reply-to"))
     # RFC 3501 7.4.2: absent or empty Sender and Reply-To are told as From.
     return b"(%b %b %b %b %b %b %b %b %b %b)" % (
-        text(b"date"),
-        text(b"subject"),
+        nstring(get(b"date")),
+        nstring(get(b"subject")),
         author,
         author if sender == b"NIL" else sender,
         author if reply_to == b"NIL" else reply_to,
-        addresses(b"to"),
-        addresses(b"cc"),
-        addresses(b"bcc"),
-        text(b"in-reply-to"),
-        text(b"message-id"),
+        _render_list(get(b"to")),
+        _render_list(get(b"cc")),
+        _render_list(get(b"bcc")),
+        nstring(get(b"in-reply-to")),
+        nstring(get(b"message-id")),
     )
+
+
+def _render_list(line: bytes | None) -> bytes:
+    """`render_addresses` of a field's addresses, for simple ones without the steps between."""
+    if line is None:
+        return b"NIL"
+    out = []
+    at = 0
+    while at < len(line):
+        match = _SIMPLE.match(line, at)
+        if not match:
+            return render_addresses(parse_addresses(line))
+        quoted, words, mailbox, host, angle = match.group(1, 2, 3, 4, 5)
+        if (quoted is None and words is None) != (not angle):
+            return render_addresses(parse_addresses(line))
+        name = b'"%b"' % b" ".join(words.split()) if words else nstring(quoted or None)
+        # None of these characters needs quoting.
+        out.append(b'(%b NIL "%b" "%b")' % (name, mailbox, host))
+        at = match.end()
+    return b"(%b)" % b"".join(out) if out else b"NIL"

@@ -21,7 +21,7 @@ MAX_PARAMETERS: Final = 1000
 MAX_WORDS: Final = 10_000
 """Encoded words of one field that are decoded; further ones stay as they are."""
 
-_FIELD: Final = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE)
+FIELD: Final = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?", re.MULTILINE)
 _TYPE: Final = re.compile(rb"\s*+([^\s/;=\"(),<>@]++)\s*+/\s*+([^\s/;=\"(),<>@]++)")
 _TOKEN: Final = re.compile(rb"\s*+([^\s;\"(),<>@]++)")
 _PARAMETER: Final = re.compile(
@@ -45,7 +45,7 @@ def header_end(source: bytes, start: int = 0) -> int:
 
 def iterate_fields(source: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes, int, int]]:
     """(name in lower case, value as it stands, start, end) of each field; lines that are no field are passed over."""
-    for match in _FIELD.finditer(source, start, end):
+    for match in FIELD.finditer(source, start, end):
         yield match[1].lower(), match[2], match.start(), match.end()
 
 
@@ -96,6 +96,11 @@ def _parse_content_type(value: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, 
 
 def parse_disposition(value: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]] | None:
     """(token, parameters) of a Content-Disposition (RFC 2183); None if there is no token."""
+    return _parse_disposition(value) if len(value) < 256 else _parse_disposition.__wrapped__(value)
+
+
+@lru_cache(maxsize=256)
+def _parse_disposition(value: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]] | None:
     value = strip_comments(unfold(value))
     match = _TOKEN.match(value)
     return (match[1], _parse_parameters(value, match.end())) if match else None
@@ -142,7 +147,11 @@ def parameter(parameters: tuple[tuple[bytes, bytes], ...], name: bytes) -> str |
 
 def decode_value(value: bytes) -> str:
     """A field's value as text: unfolded, encoded words decoded where they stand (RFC 2047), raw 8-bit guessed."""
-    line = unfold(value)
+    return decode_line(unfold(value))
+
+
+def decode_line(line: bytes) -> str:
+    """The same of a value that is unfolded already."""
     text = line.decode("ascii") if line.isascii() else decode_text(line, None)
     return decode_words(text) if "=?" in text else text
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from mailserver.message.dates import sent_day
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
-from mailserver.message.headers import iterate_fields, parse_disposition, strip_comments, unfold
-from mailserver.message.structure import Part, parse_structure
+from mailserver.message.headers import FIELD, parse_disposition, strip_comments, unfold
+from mailserver.message.structure import Parameters, Part, parse_structure
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT, Summary
-from mailserver.message.text import field_text, fold
+from mailserver.message.text import fold, line_text
 
+_SHORT: Final = 20
 _EXTENSION: Final = frozenset({b"disposition", b"language", b"location"})
 
 KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
@@ -23,14 +25,19 @@ def summarise(source: bytes) -> Summary:
     kept: list[bytes] = []
     words: list[str] = []
     room = KEPT_LIMIT
-    for name, value, start, end in iterate_fields(source, 0, root.body):
+    for match in FIELD.finditer(source, 0, root.body):
+        name = match[1].lower()
+        # The fields of an ENVELOPE are among those that are kept.
+        if name not in KEPT:
+            continue
+        field, value = match.group(0, 2)
+        line = unfold(value)
         if name in ENVELOPE_FIELDS:
-            add_field(fields, name, value)
-        if name in KEPT:
-            room -= end - start
-            if room >= 0:
-                kept.append(source[start:end])
-                words.append(field_text(name, value))
+            add_field(fields, name, line)
+        room -= len(field)
+        if room >= 0:
+            kept.append(field)
+            words.append(line_text(name, line))
     date = fields.get(b"date")
     if room < 0:
         kept, words = [INCOMPLETE.encode("ascii")], [INCOMPLETE]
@@ -50,9 +57,10 @@ def summarise(source: bytes) -> Summary:
 def message_envelope(source: bytes, part: Part) -> bytes:
     """The ENVELOPE value of the message that a Part is."""
     fields: dict[bytes, bytes] = {}
-    for name, value, _, _ in iterate_fields(source, part.start, part.body):
+    for match in FIELD.finditer(source, part.start, part.body):
+        name = match[1].lower()
         if name in ENVELOPE_FIELDS:
-            add_field(fields, name, value)
+            add_field(fields, name, unfold(match[2]))
     return render_envelope(fields)
 
 
@@ -67,9 +75,10 @@ def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
             b"(%b %b %b %b)" % (b"".join(structures), subtype, parameters, _extension(part)),
         )
     fields = part.fields
-    head = b"(%b %b %b %b %b %b %d" % (
-        *_type(part),
-        _parameters(part.parameters),
+    head = b"(%b %b %b %b %d" % (
+        _kind(b"message", b"rfc822", part.parameters)
+        if part.message is not None
+        else _kind(part.type, part.subtype, part.parameters),
         _value(fields.get(b"id")),
         _value(fields.get(b"description")),
         nstring(part.encoding),
@@ -89,10 +98,17 @@ def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
     return head + b")", head + tail
 
 
-def _type(part: Part) -> tuple[bytes, bytes]:
-    if part.message is not None:
-        return b'"message"', b'"rfc822"'
-    return nstring(part.type), nstring(part.subtype)
+def _kind(type_: bytes, subtype: bytes, parameters: Parameters) -> bytes:
+    """Type, subtype, parameters."""
+    if len(parameters) == 1 and len(parameters[0][1]) < _SHORT:
+        return _common_kind(type_, subtype, parameters)
+    return b"%b %b %b" % (nstring(type_), nstring(subtype), _parameters(parameters))
+
+
+@lru_cache(maxsize=256)
+def _common_kind(type_: bytes, subtype: bytes, parameters: Parameters) -> bytes:
+    """Of text with a charset: the same few again and again."""
+    return b"%b %b %b" % (nstring(type_), nstring(subtype), _parameters(parameters))
 
 
 def _extension(part: Part) -> bytes:

@@ -248,8 +248,15 @@ def _as_text(part: Part) -> None:
 
 def _read_content_fields(source: bytes, part: Part, *, digest: bool) -> None:
     fields = part.fields
-    for match in _CONTENT_FIELD.finditer(source, part.start, part.body):
-        fields.setdefault(match[1].lower(), match[2])
+    start, end = part.start, part.body
+    lowered = source[start:end].lower()
+    at = lowered.find(b"content-")
+    while at >= 0:
+        # The pattern alone would try each octet of the header.
+        match = _CONTENT_FIELD.match(source, start + at, end)
+        if match:
+            fields.setdefault(match[1].lower(), match[2])
+        at = lowered.find(b"content-", at + 8)
     value = fields.get(b"type")
     parsed = parse_content_type(value) if value is not None else None
     if parsed is not None:

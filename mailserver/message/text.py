@@ -17,7 +17,7 @@ from typing import Final
 
 from mailserver.message.encodings import decode_text, decode_transfer
 from mailserver.message.envelope import parse_addresses
-from mailserver.message.headers import decode_value, header_end, iterate_fields, parameter
+from mailserver.message.headers import decode_line, header_end, iterate_fields, parameter, unfold
 from mailserver.message.structure import Part, parse_structure
 
 TEXT_LIMIT: Final = 16 * 1024 * 1024
@@ -66,9 +66,14 @@ def field_text(name: bytes, value: bytes) -> str:
     FROM, TO, CC and BCC look at the envelope (RFC 3501 6.4.4): an address that comments or spaces tear apart in the
     field stands behind the value once more, as the envelope has it.
     """
-    text = decode_value(value)
-    if name in _ADDRESS_FIELDS and _TORN.search(value):
-        text += "".join([f" {address}" for address in _addresses(value) if address not in text])
+    return line_text(name, unfold(value))
+
+
+def line_text(name: bytes, line: bytes) -> str:
+    """`field_text` of a value that is unfolded already."""
+    text = decode_line(line)
+    if name in _ADDRESS_FIELDS and _TORN.search(line):
+        text += "".join([f" {address}" for address in _addresses(line) if address not in text])
     return f"\n{name.decode('ascii')}: {text}"
 
 
