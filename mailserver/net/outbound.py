@@ -6,8 +6,9 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
+    IDelayedCall,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IPushProducer,
@@ -25,6 +26,7 @@ from mailserver.types import Secret
 
 CONNECT_TIME = 30.0
 HANDSHAKE_TIME = 30.0
+CLOSING_TIME = 30.0
 READ_AHEAD = 65536
 
 
@@ -41,6 +43,7 @@ class HopProtocol(Protocol):
         self._choked = False
         self._secure = False
         self._lost: Failure | None = None
+        self._closing: IDelayedCall | None = None
         self._waiting: Deferred[None] | None = None
 
     # --- What Twisted calls
@@ -64,6 +67,8 @@ class HopProtocol(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as in Twisted
         """The end."""
         self._lost = reason
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
         self._wake()
 
     def pauseProducing(self) -> None:
@@ -113,15 +118,11 @@ class HopProtocol(Protocol):
 
     def close(self) -> None:
         """Send what is queued and go; what the hop does not take in time is dropped."""
-        if self._lost is None:
+        if self._lost is None and self._closing is None:
             transport = cast("Any", self.transport)
             transport.unregisterProducer()
             transport.loseConnection()
-            self._clock.callLater(HANDSHAKE_TIME, self._cut)
-
-    def _cut(self) -> None:
-        if self._lost is None:
-            cast("Any", self.transport).abortConnection()
+            self._closing = self._clock.callLater(CLOSING_TIME, transport.abortConnection)
 
     async def _until(self, condition: Any, timeout: float) -> None:
         deadline = self._clock.seconds() + timeout
@@ -179,7 +180,7 @@ class Outbound:
         factory.noisy = False
         try:
             connection = cast("HopProtocol", await endpoint.connect(factory))
-        except Exception as error:
+        except (ConnectError, ConnectionClosed, ConnectingCancelledError, OSError) as error:
             log.warn("{line}", line=plain_line("relay-down", {"hop": self.name, "reason": str(error) or repr(error)}))
             raise RelayDown from error
         if relay.tls == "implicit":

@@ -73,8 +73,11 @@ class Watcher:
     def unwatch(self, live: LiveMailbox) -> None:
         """No session has it open any more."""
         for number in self._mailboxes.pop(live, ()):
-            if self._watches.pop(number, None) is not None and self._inotify is not None:
-                self._inotify.remove(number)
+            # The kernel gives one number to a directory: another mailbox object may have it by now.
+            if self._watches.get(number) is live:
+                del self._watches[number]
+                if self._inotify is not None:
+                    self._inotify.remove(number)
         call = self._settling.pop(live, None)
         if call is not None:
             call.cancel()
