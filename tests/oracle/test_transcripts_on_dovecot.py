@@ -18,8 +18,8 @@ import pytest
 
 from tests.dovecot import Dovecot, available
 from tests.imap.test_transcripts import FILES, message, parsed
-from tests.transcript import FOLDER, Bindings, Header, Mismatch, Step, Transcript, _Running, _step
-from tests.transcript_match import Broken
+from tests.transcript import FOLDER, Header, Mismatch, Step, Transcript, _Running, _step
+from tests.transcript_match import Bindings, Broken
 
 DEVIATIONS = Path(__file__).parent / "deviations.txt"
 USER = "anna@example.test"
