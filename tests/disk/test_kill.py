@@ -99,8 +99,9 @@ def expunging(server: Server, known: Known, run: str) -> None:
             known.there.add(subject)
             known.saw("Target", int(found[1]), subject)
             client.command(b"SELECT Target")
-            client.command(b"UID STORE %b +FLAGS.SILENT (\\Deleted)" % found[1])
+            # Once it may be marked, the next EXPUNGE of anybody may remove it.
             known.perhaps_gone.add(subject)
+            client.command(b"UID STORE %b +FLAGS.SILENT (\\Deleted)" % found[1])
             if client.command(b"EXPUNGE")[-1].startswith(b"OK"):
                 known.gone.add(subject)
 
