@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from mailserver.store.index.records import Entry
+from mailserver.store.index.records import Entry, Facts
 from mailserver.store.interfaces import DELETED, LARGEST_SIZE, SEEN, Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
@@ -135,24 +135,25 @@ class Messages:
 
     # --- writing
 
-    def add(self, key: int, entries: Iterable[Entry]) -> None:
+    def add(self, key: int, entries: Iterable[Facts]) -> None:
         """New messages."""
+        first = key << 32
         self._connection.executemany(
             "INSERT OR REPLACE INTO messages (id, mailbox, modseq, flags, size, date, base, suffix, place)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
-                    key << 32 | entry.uid,
+                    first | uid,
                     key,
-                    entry.modseq,
-                    entry.flags,
-                    entry.size,
-                    entry.date,
-                    entry.base.encode("utf-8", "surrogateescape"),
-                    entry.suffix.encode("utf-8", "surrogateescape"),
-                    entry.place,
+                    modseq,
+                    flags,
+                    size,
+                    date,
+                    base.encode("utf-8", "surrogateescape"),
+                    suffix.encode("utf-8", "surrogateescape"),
+                    place,
                 )
-                for entry in entries
+                for uid, modseq, flags, size, date, base, suffix, place in entries
             ),
         )
 

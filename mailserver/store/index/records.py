@@ -38,6 +38,10 @@ class MailboxState:
     """Boot id of the machine when this was written: after another one, the last commits may be missing."""
 
 
+Facts = tuple[int, int, int, int | None, int | None, str, str, int]
+"""The fields of an `Entry`, bare, where many of them are made at once."""
+
+
 class Entry(NamedTuple):
     """One message: its facts and where its file is."""
 

@@ -19,13 +19,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
-from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.index.records import Entry, Facts, MailboxState
 from mailserver.store.maildir import folders, keywords, safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName, base_of, flags_mask, letters_of_info
+from mailserver.store.maildir.first_look import first_look
 from mailserver.store.maildir.home import Home, MailboxPaths
 from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
@@ -99,11 +100,11 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     names_changed = _read_keywords(paths, state)
     if not changed and not fresh and not names_changed:
         return True
-    fresh.sort(key=lambda pair: _delivery_order(pair[0]))
+    _sort_by_delivery(fresh)
     if state.uid_next + len(fresh) - 1 > uidlist.HIGHEST_UID:
         return False
     given = next_uids(state, len(fresh))
-    new = [_fresh(uid, base, found, modseq) for uid, (base, found) in zip(given, fresh, strict=True)]
+    new = _fresh([(uid, base, found) for uid, (base, found) in zip(given, fresh, strict=True)], modseq)
     if new:
         try:
             with home.dotlocked([paths.directory], must=True):
@@ -140,6 +141,7 @@ class _Reconciliation:
         self.new: list[Entry] = []
         self.gone: list[UID] = []
         self.pending: list[tuple[str, scan.Found]] = []
+        self.first: Sequence[Facts] = ()
 
     def run(self) -> MailboxState:
         with contextlib.ExitStack() as stack:
@@ -153,12 +155,19 @@ class _Reconciliation:
                 state.uid_next = UID(max(self.tail.values()) + 1)
             modseq = next_modseq(state.modseq)
             found = self._scan(state)
-            self._compare(state, found, modseq, told, mended=mended)
+            if not self._look_first(state, found, modseq):
+                self._compare(state, found, modseq, told, mended=mended)
             self._give_uids(state, modseq, mended=mended)
             names_changed = _read_keywords(self.paths, state)
             if self.is_new:
                 state.recent_from = self._first_recent(state)
-            if names_changed or self.new or self.gone or any(entry.modseq == modseq for entry in self.changed):
+            if (
+                names_changed
+                or self.new
+                or self.first
+                or self.gone
+                or any(entry.modseq == modseq for entry in self.changed)
+            ):
                 state.modseq = modseq
             state.boot = self.home.boot
             self._save(state, modseq)
@@ -326,6 +335,19 @@ class _Reconciliation:
             known = {base: entry for base, entry in known.items() if base not in in_cur}
         return messages, known
 
+    def _look_first(
+        self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None], modseq: ModSeq
+    ) -> bool:
+        """Whether this is a mailbox of which nobody has listed a message yet, with names that let it be done fast."""
+        new, cur = scans
+        if not self.is_new or cur is None or self.listed is None or self.listed.entries or self.listed.damaged:
+            return False
+        if state.uid_next + len(new.names) + len(cur.names) > uidlist.HIGHEST_UID:
+            return False
+        found = first_look(new.names, cur.names, state.uid_next, modseq)
+        self.first = found or []
+        return found is not None
+
     def _compare(
         self,
         state: MailboxState,
@@ -356,7 +378,7 @@ class _Reconciliation:
                 self.pending.append((base, place))
         if new.stable and (cur is None or cur.stable):
             self.gone += [UID(entry.uid) for entry in known.values()]
-        self.new = [_fresh(uid, base, place, modseq) for uid, base, place in told_uids]
+        self.new = _fresh(told_uids, modseq)
 
     # --- UIDs
 
@@ -364,14 +386,14 @@ class _Reconciliation:
         listed = self.listed
         if listed is not None:
             state.uidlist_signature = listed.signature
-        if not self.pending and not mended and (listed is None or not listed.damaged):
+        if not self.pending and not self.first and not mended and (listed is None or not listed.damaged):
             return
-        self.pending.sort(key=lambda pair: _delivery_order(pair[0]))
+        _sort_by_delivery(self.pending)
         # A list at the very end of its UIDs, which only a foreign hand can make: what comes after stays unseen.
         pending = self.pending[: max(0, uidlist.HIGHEST_UID + 1 - state.uid_next)]
         uids = next_uids(state, len(pending))
-        given = [_fresh(uid, base, place, modseq) for uid, (base, place) in zip(uids, pending, strict=True)]
-        lines = [(entry.uid, entry.base) for entry in given]
+        given = _fresh([(uid, base, place) for uid, (base, place) in zip(uids, pending, strict=True)], modseq)
+        lines = [(entry.uid, entry.base) for entry in given] + [(facts[0], facts[5]) for facts in self.first]
         try:
             self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
             if mended:
@@ -387,14 +409,15 @@ class _Reconciliation:
         except NoSpace:
             # They stay unseen until there is room to keep their UIDs; the next refresh tries again.
             state.new_racy = state.cur_racy = True
+            self.first = ()
             return
         except StoreUnavailable:
             if os.access(self.paths.directory, os.W_OK):
                 raise
             # A mailbox that we may only read: these UIDs last as long as the index.
         self.new += given
-        if given:
-            state.uid_next = UID(given[-1].uid + 1)
+        if lines:
+            state.uid_next = UID(lines[-1][0] + 1)
 
     def _count_alive(self, state: MailboxState) -> int:
         key = state.key
@@ -427,7 +450,7 @@ class _Reconciliation:
 
     def _first_recent(self, state: MailboxState) -> UID:
         """After the last message that some session has seen already: those have left new/."""
-        seen = max((entry.uid for entry in self.new if entry.place), default=0)
+        seen = max((facts[0] for facts in (*self.new, *self.first) if facts[7]), default=0)
         return UID(min(seen + 1, state.uid_next))
 
     # --- the index
@@ -441,8 +464,9 @@ class _Reconciliation:
             index.messages.expunge(state.key, self.gone, modseq)
             index.messages.change(state.key, self.changed)
             index.messages.add(state.key, self.new)
+            index.messages.add(state.key, self.first)
 
-        self.home.update(save, len(self.gone) + len(self.changed) + len(self.new))
+        self.home.update(save, len(self.gone) + len(self.changed) + len(self.new) + len(self.first))
 
 
 def _has_header(path: str, state: MailboxState) -> bool:
@@ -500,10 +524,18 @@ def _read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
     return True
 
 
-def _fresh(uid: UID, base: str, found: scan.Found, modseq: ModSeq) -> Entry:
-    suffix = found.name[len(base) :]
-    mask = flags_mask(letters_of_info(suffix[1:])) if suffix else 0
-    return Entry(uid, modseq, mask, None, None, base, suffix, int(found.place == "cur"))
+def _fresh(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:
+    """Entries of (uid, base, where) that are new to the index."""
+    masks = {"": 0}
+    make = tuple.__new__
+    entries = []
+    for uid, base, (place, name) in messages:
+        suffix = name[len(base) :]
+        mask = masks.get(suffix)
+        if mask is None:
+            mask = masks[suffix] = flags_mask(letters_of_info(suffix[1:]))
+        entries.append(make(Entry, (uid, modseq, mask, None, None, base, suffix, int(place == "cur"))))
+    return entries
 
 
 def _moved(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
@@ -532,7 +564,11 @@ def _exists(directory: str, name: str) -> bool:
         return "/" not in name and os.path.isfile(path) and not os.path.islink(path)
 
 
+def _sort_by_delivery(pending: list[tuple[str, scan.Found]]) -> None:
+    """By the second that a Maildir name begins with, then by name."""
+    pending.sort(key=lambda pair: _delivery_order(pair[0]))
+
+
 def _delivery_order(base: str) -> tuple[int, str]:
-    """By the second that a Maildir name begins with."""
     seconds = _DELIVERED.match(base)
     return int(seconds[0]) if seconds else 0, base

@@ -137,8 +137,10 @@ def scan_mailbox(path: str) -> MailboxScan:
 
 def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:
     """Messages by base, and the files that are duplicates of them. The order of the names does not count."""
-    listing = [Found("cur", name) for name in cur_names]
-    listing += [Found("new", name) for name in new_names]
+    # Made as tuple.__new__ does it: there is one for each message of a mailbox.
+    make = tuple.__new__
+    listing = [make(Found, ("cur", name)) for name in cur_names]
+    listing += [make(Found, ("new", name)) for name in new_names]
     messages = {found[1].partition(":")[0]: found for found in listing}
     if len(messages) == len(listing):
         return messages, []

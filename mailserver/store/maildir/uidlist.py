@@ -204,7 +204,7 @@ def append(path: str, entries: Sequence[tuple[int, str]]) -> Signature:
 
     A torn last line is cut off first. Raises: FileNotFoundError, NoSpace, StoreUnavailable.
     """
-    data = b"".join([b"%d :%b\n" % (uid, os.fsencode(base)) for uid, base in entries])
+    data = os.fsencode("".join([f"{uid} :{base}\n" for uid, base in entries]))
     fd = safeio.open_existing(path, os.O_RDWR)
     try:
         cut_torn_line(fd)
