@@ -62,7 +62,7 @@ def appending(server: Server, known: Known, run: str) -> None:
                 known.saw("Source", int(found[1]), subject)
 
 
-def flagging(server: Server, known: Known, run: str) -> None:  # noqa: ARG001 - one signature for all
+def flagging(server: Server, known: Known, run: str) -> None:
     with log_in(server, "imaps", USER) as client:
         for _ in range(10_000):
             client.command(b"SELECT INBOX")
@@ -164,7 +164,7 @@ def test_kill_under_load(tmp_path: Path) -> None:
             work(server, known, run)
         except (EOFError, OSError):
             pass  # the server was killed
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:
             failures.append(error)
 
     for number in range(RUNS):

@@ -21,7 +21,7 @@ USER = "u000@example.test"
 IMAP = [
     b"CAPABILITY", b"NOOP", b"ID NIL", b'ID ("name" "x")', b"NAMESPACE", b"ENABLE CONDSTORE", b'LIST "" *', b'LSUB "" %', b"SELECT INBOX",
     b"EXAMINE Sent", b"CREATE a/b", b"RENAME a c", b"DELETE c/b", b"SUBSCRIBE c", b"UNSUBSCRIBE c", b"STATUS INBOX (MESSAGES UNSEEN UIDNEXT)",
-    b"APPEND INBOX (\\Seen key) \"17-Jul-1996 02:44:25 -0700\" {30+}\r\nSubject: x\r\nFrom: a@b\r\n\r\nok\r\n", b"FETCH 1:* (FLAGS UID ENVELOPE)",
+    b'APPEND INBOX (\\Seen key) "17-Jul-1996 02:44:25 -0700" {30+}\r\nSubject: x\r\nFrom: a@b\r\n\r\nok\r\n', b"FETCH 1:* (FLAGS UID ENVELOPE)",
     b"FETCH 1 BODY[HEADER.FIELDS (SUBJECT FROM)]<0.100>", b"UID FETCH 1:* BODYSTRUCTURE", b"FETCH 2 (BODY.PEEK[1.MIME] BODY[2.TEXT] RFC822.SIZE)",
     b"STORE 1:2 +FLAGS.SILENT (\\Flagged $Work)", b"UID STORE 1 -FLAGS (\\Flagged)", b"STORE 1 FLAGS ()", b"COPY 1 Trash", b"UID MOVE 1 Trash",
     b"SEARCH OR (FROM a NOT SEEN) HEADER Subject x", b"UID SEARCH RETURN (MIN MAX ALL COUNT) SINCE 1-Jan-2020", b"SEARCH CHARSET UTF-8 TEXT {2+}\r\n\xc3\xa4",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 import pytest
 
@@ -30,7 +31,7 @@ BODY = (
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-@pytest.mark.parametrize("protocol", [name for name in OFFSETS])
+@pytest.mark.parametrize("protocol", list(OFFSETS))
 def test_no_answer(server: Server, protocol: str, name: str) -> None:
     with Client(server, protocol, timeout=20) as client:
         client.send_cut(REQUESTS[name])
@@ -41,8 +42,6 @@ def test_no_answer(server: Server, protocol: str, name: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["imaps", "pop3s", "submissions"])
 def test_cleartext_on_a_tls_port_gets_no_mail_protocol(server: Server, protocol: str) -> None:
-    import socket
-
     with socket.create_connection(("127.0.0.1", server.port(protocol)), timeout=30) as raw:
         raw.sendall(REQUESTS["post"] + BODY)
         with contextlib.suppress(ConnectionError):
