@@ -1,9 +1,9 @@
 """TLS on a transport: Twisted's own protocol, with writes that suit answers which are joined already.
 
-Twisted's transport collects small writes until the reactor's next turn, and cuts what it is given into single records
-with a read of the outgoing buffer behind each. Here writes are joined before they come (`net.connection`), so they
-are sealed at once, PIECE octets a call. A larger piece would cost less still, but OpenSSL keeps its buffer at the
-size of the largest piece for as long as the connection lives, and idle connections are many.
+Twisted's usual transport collects small writes until the reactor's next turn, at the price of a timer for each answer.
+Here writes are joined before they come (`net.connection`), so they are sealed at once, which saves a third of what a
+small answer costs. They are sealed a record at a time: larger pieces gain nothing that can be measured, and OpenSSL
+keeps its buffer at the size of the largest for as long as the connection lives, and idle connections are many.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-PIECE = 65536
+PIECE = 16384
+"""Octets of a whole record (RFC 8446 5.1)."""
 _SEALED = PIECE + 4096
-"""PIECE in records: 22 octets more for each 16 KiB, and what is left of a handshake."""
+"""A record with what is around it, and what is left of a handshake."""
 
 
 class TlsTransport(TLSMemoryBIOProtocol):
@@ -28,23 +29,25 @@ class TlsTransport(TLSMemoryBIOProtocol):
         """Seal and hand on; what OpenSSL does not take before the handshake is done waits, as in the parent."""
         if self._lostTLSConnection:
             return
-        view = memoryview(data)
         connection, transport = self._tlsConnection, cast("Any", self.transport)
-        at = 0
-        while at < len(view):
+        left = data
+        while left:
+            piece = left if len(left) <= PIECE else memoryview(left)[:PIECE]
             try:
-                at += connection.send(view[at : at + PIECE])
+                sent = connection.send(piece)
             except SSL.WantReadError:
-                self._bufferedWrite(bytes(view[at:]))
+                self._bufferedWrite(bytes(left))
                 return
             except SSL.Error:
                 self._tlsShutdownFinished(Failure())
                 return
+            left = memoryview(left)[sent:] if sent < len(left) else b""
             try:
-                while True:
-                    transport.write(connection.bio_read(_SEALED))
+                while len(sealed := connection.bio_read(_SEALED)) == _SEALED:
+                    transport.write(sealed)
             except SSL.WantReadError:
-                pass
+                continue  # it ended with a full read
+            transport.write(sealed)
 
 
 class TlsFactory(TLSMemoryBIOFactory):
