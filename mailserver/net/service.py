@@ -108,6 +108,7 @@ class MailService(Service):
         self._counts = ConnectionCounts(config.limits)
         self._stopped: Deferred[None] | None = None
         self._reloading = DeferredLock()
+        self._ending = False
 
     def privilegedStartService(self) -> None:
         """Bind, while the process may. Raises: SystemExit, CannotStart with every place that cannot be bound."""
@@ -296,7 +297,8 @@ class MailService(Service):
             signal.signal(number, lambda _number, _frame: self._reactor.callFromThread(self._end_process))
 
     def _end_process(self) -> None:
-        if self.running:  # else it is stopping already
+        if not self._ending:
+            self._ending = True
             log.info("{line}", line="stopping")
             self._reactor.stop()
 

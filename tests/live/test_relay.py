@@ -283,6 +283,26 @@ def test_a_hop_that_does_not_take_the_bytes_is_given_up(server: Server, ca: trus
             assert message.still_serves()
 
 
+def test_a_session_that_waits_for_a_silent_hop_does_not_hold_up_the_end(tmp_path: Path, ca: trustme.CA) -> None:
+    def silent(hop: Hop) -> bytes:
+        hop.released.wait(120)
+        return b"250 late"
+
+    with Hop(ca, starttls=False) as hop:
+        hop.replies[b"RCPT"] = silent
+        relay = f'\n[submission.relay]\nhost = "localhost"\nport = {hop.port}\ntls = "none"\ntimeout = 300\n'
+        server = Server(tmp_path, append=relay).start()
+        with Submission(server) as message:
+            message.client.send(b"RCPT TO:<someone@example.net>\r\n")
+            eventually(lambda: any(command.startswith(b"RCPT") for command in hop.commands))
+            assert server.process is not None
+            server.process.terminate()
+            server.process.terminate()  # impatience changes nothing
+            server.wait_for("stopping without 1 sessions", seconds=40)
+            assert server.process.wait(30) == 0
+    no_bug(server.log)
+
+
 def test_without_a_relay_it_is_refused_for_good(tmp_path: Path) -> None:
     with Server(tmp_path) as server, Submission(server) as message:
         assert message.rcpt().startswith(b"550 5.7.1")
