@@ -58,6 +58,7 @@ class Interop:
         check: bool = True,
         data: str | None = None,
         home: Path | None = None,
+        environment: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """A client with its own /etc/hosts and home."""
         self.need(command[0])
@@ -76,7 +77,8 @@ class Interop:
             timeout=120,
             check=False,
             cwd=home,
-            env={"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "xterm", "LANG": "C.UTF-8"},
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "xterm", "LANG": "C.UTF-8"}
+            | (environment or {}),
             errors="replace",
         )
         assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
