@@ -35,7 +35,8 @@ def server(tmp_path: Path) -> Server:
     server = Server(tmp_path, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS)
     subprocess.run(["chown", "-R", f"{USER}:", str(tmp_path)], check=True)
     for parent in tmp_path.parents[:3]:
-        parent.chmod(0o711)
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(0o711)
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "run").mkdir(mode=0o700)  # root's, as systemd makes it
     server.extra = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
