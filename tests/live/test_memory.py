@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.live.client import Client, memory
 from tests.server import Server
 
@@ -25,6 +27,7 @@ def idle(server: Server, user: str) -> Client:
     return client
 
 
+@pytest.mark.slow
 def test_an_idle_connection_takes_what_is_promised(tmp_path: Path) -> None:
     limits = f"[limits]\nsessions_per_user = {2 * CONNECTIONS}\nunauthenticated_per_address = {2 * CONNECTIONS}\n\n"
     server = Server(tmp_path, edit={"[mail]\n": limits + "[mail]\n"})

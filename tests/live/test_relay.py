@@ -283,6 +283,7 @@ def test_a_hop_that_does_not_take_the_bytes_is_given_up(server: Server, ca: trus
             assert message.still_serves()
 
 
+@pytest.mark.slow
 def test_a_session_that_waits_for_a_silent_hop_does_not_hold_up_the_end(tmp_path: Path, ca: trustme.CA) -> None:
     def silent(hop: Hop) -> bytes:
         hop.released.wait(120)

@@ -72,6 +72,7 @@ def test_a_command_in_flight_finishes(tmp_path: Path) -> None:
     no_bug(server.log)
 
 
+@pytest.mark.slow
 def test_a_client_that_pipelines_without_end_does_not_hold_it_up(tmp_path: Path) -> None:
     server = Server(tmp_path).start()
     with logged_in(server, "imaps", read_buffer=4096) as client:
@@ -109,6 +110,7 @@ def test_what_was_acknowledged_before_is_there_after(tmp_path: Path) -> None:
     assert len(found) == accepted
 
 
+@pytest.mark.slow
 def test_it_starts_again_at_once(tmp_path: Path) -> None:
     """Neither the ports nor the control socket, nor a Unix socket, of one that was killed are in the way."""
     server = Server(tmp_path, append='\n[[listener]]\nprotocol = "lmtp"\nsocket = "{dir}/lmtp"\n').start()
@@ -131,6 +133,7 @@ def test_it_starts_again_at_once(tmp_path: Path) -> None:
     assert not (server.dir / "lmtp").exists()
 
 
+@pytest.mark.slow
 def test_as_a_daemon_with_a_pid_file(tmp_path: Path) -> None:
     server = Server(tmp_path)
     pid_file = tmp_path / "twistd.pid"
@@ -155,6 +158,7 @@ def test_as_a_daemon_with_a_pid_file(tmp_path: Path) -> None:
     no_bug(server.log)
 
 
+@pytest.mark.slow
 def test_a_daemon_that_cannot_start_says_so(tmp_path: Path) -> None:
     server = Server(tmp_path)
     with socket.create_server(("127.0.0.1", server.port("imaps"))):

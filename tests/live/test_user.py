@@ -9,6 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,29 +31,28 @@ def as_root() -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Server:
+def server() -> Iterator[Server]:
     """In a directory of the user's, with one thing in it that is root's alone."""
-    mail = pwd.getpwnam(USER)
-    server = Server(tmp_path, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS)
-    subprocess.run(["chown", "-R", f"{USER}:", str(tmp_path)], check=True)
-    for parent in tmp_path.parents[:3]:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(0o711)
-    shutil.rmtree(tmp_path / "run")
-    (tmp_path / "run").mkdir(mode=0o700)  # root's, as systemd makes it
-    server.extra = {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
-    assert mail.pw_uid != 0
-    server.wrapper = wrapper(tmp_path)
-    return server
+    # Not below pytest's own directory, which each of its runs closes to other users again.
+    with tempfile.TemporaryDirectory(prefix="mailserver-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS)
+        subprocess.run(["chown", "-R", f"{USER}:", name], check=True)
+        shutil.rmtree(directory / "run")
+        (directory / "run").mkdir(mode=0o700)  # root's, as systemd makes it
+        server.extra = {"RUNTIME_DIRECTORY": str(directory / "run")}
+        server.wrapper = wrapper(directory)
+        yield server
 
 
-def wrapper(tmp_path: Path) -> list[str]:
+def wrapper(directory: Path) -> list[str]:
     """Where the interpreter stands in a home that others may not enter: a mount namespace in which they may."""
     prefix = Path(sys.base_prefix).resolve()
     closed = [path for path in prefix.parents if not path.stat().st_mode & 0o001]
     if not closed:
         return []
-    kept = tmp_path / "interpreter"
+    kept = directory / "interpreter"
     kept.mkdir()
     script = (
         f'mount --bind "{prefix}" "{kept}"; mount -t tmpfs -o mode=755 tmpfs "{closed[-1]}"; mkdir -p "{prefix}"; '
