@@ -255,6 +255,12 @@ class Mailbox(Protocol):
     def watched_paths(self) -> tuple[str, ...]:
         """Directories whose changes tell of foreign writers (cur, new); empty if there are none to watch."""
 
+    def foreign_names(self, names: Collection[str]) -> Collection[str]:
+        """Of file names that a watcher saw come or go, those that it was not this account object that changed them.
+
+        Never blocks: called on the reactor's thread. Each change of ours is taken off once.
+        """
+
     def refresh(self, names: Collection[str] | None = None) -> None:
         """Take up what other programs did: cheap when nothing changed.
 

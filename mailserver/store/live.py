@@ -137,6 +137,11 @@ class LiveMailbox:
 
         No names at all (an empty collection) says that the store itself did it: the files need no look.
         """
+        if names:
+            names = self.mailbox.foreign_names(names)
+            if not names:
+                # Whoever did it here applies or pokes it.
+                return
         if names is None or self._names is None:
             self._names = None
         else:

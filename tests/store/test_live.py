@@ -543,3 +543,15 @@ def test_nothing_new_costs_no_hop(world, live):
     assert not view.behind()
     assert not view.sync(allow_expunge=True)
     assert world.runners[0].ran == ran
+
+
+def test_a_poke_with_names_that_we_changed_ourselves_is_no_news(world, live, monkeypatch):
+    told = []
+    live.open_view(live.columns.uid_next, lambda: told.append(1))
+    monkeypatch.setattr(live.mailbox, "foreign_names", lambda names: [name for name in names if name != "own"])
+    live.poked(["own"])
+    assert not live.stale
+    assert not told
+    live.poked(["own", "other"])
+    assert live.stale
+    assert told

@@ -10,8 +10,9 @@ import pytest
 
 from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import FLAGGED, SEEN, All, FlagChange, HasFlag, Larger, NewMessage, Text
-from mailserver.store.maildir import safeio
+from mailserver.store.interfaces import DELETED, FLAGGED, SEEN, All, FlagChange, HasFlag, Larger, NewMessage, Text
+from mailserver.store.maildir import home as home_module
+from mailserver.store.maildir import safeio, scan
 from mailserver.store.maildir import uidlist as uidlist_module
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.types import UNKNOWN_SIZE
@@ -611,3 +612,78 @@ def test_two_account_objects_see_each_other(tmp_path):
     one.delete("x")
     with pytest.raises(MailboxChanged):
         gone.load()
+
+
+# --- our own changes
+
+
+def test_after_a_change_of_ours_the_directories_are_read_once_and_later(account, monkeypatch):
+    """Reading 100,000 names after each STORE would prove nothing: the next change may come within the same tick."""
+    uid = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    read = []
+    read_directory = scan.read_directory
+    monkeypatch.setattr(scan, "read_directory", lambda path: read.append(path) or read_directory(path))
+    for how in (FlagChange.ADD, FlagChange.REMOVE):
+        mailbox.store_flags([uid], how, ["\\Flagged"])
+        mailbox.refresh()
+        assert account.status("INBOX").messages == 1
+    assert not read
+    later = time.time_ns() + 2 * scan.RACY_NS
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    mailbox.refresh()
+    assert len(read) == 2
+    mailbox.refresh()
+    assert len(read) == 2
+
+
+def test_a_foreign_change_within_the_tick_of_ours_is_seen_later(account, monkeypatch):
+    uid = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    mailbox.store_flags([uid], FlagChange.ADD, ["\\Flagged"])
+    cur = os.path.join(account.root, "cur")
+    mtime = os.stat(cur).st_mtime_ns
+    os.rename(os.path.join(cur, name_of(account, uid)), os.path.join(cur, name_of(account, uid) + "T"))
+    os.utime(cur, ns=(mtime, mtime))
+    later = time.time_ns() + 2 * scan.RACY_NS
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    mailbox.refresh()
+    assert mailbox.load().rows[0].flags == SEEN | FLAGGED | DELETED
+
+
+def test_a_foreign_change_after_ours_is_seen_at_once(account):
+    uid = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    settle(mailbox)
+    mailbox.store_flags([uid], FlagChange.ADD, ["\\Flagged"])
+    cur = os.path.join(account.root, "cur")
+    mtime = os.stat(cur).st_mtime_ns
+    os.rename(os.path.join(cur, name_of(account, uid)), os.path.join(cur, name_of(account, uid) + "T"))
+    os.utime(cur, ns=(mtime + 1, mtime + 1))
+    mailbox.refresh()
+    assert mailbox.load().rows[0].flags == SEEN | FLAGGED | DELETED
+
+
+def test_a_watcher_is_told_what_we_did_ourselves_once(account):
+    uid = append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    before = name_of(account, uid)
+    mailbox.store_flags([uid], FlagChange.ADD, ["\\Flagged"])
+    after = name_of(account, uid)
+    assert list(mailbox.foreign_names([before, "other", after])) == ["other"]
+    assert list(mailbox.foreign_names([before, after])) == [before, after]
+    mailbox.store_flags([uid], FlagChange.ADD, ["\\Deleted"])
+    mailbox.foreign_names([after, name_of(account, uid)])
+    [removed] = files(account)
+    mailbox.expunge([uid])
+    assert not mailbox.foreign_names([removed])
+    assert list(mailbox.foreign_names([removed])) == [removed]
+
+
+def test_own_names_that_nobody_asks_for_are_bounded():
+    names = home_module.OwnNames()
+    for number in range(3 * home_module.MOST_OWN_NAMES):
+        names.expect([str(number)])
+    assert len(names._names) <= home_module.MOST_OWN_NAMES + 1

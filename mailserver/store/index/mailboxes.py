@@ -113,9 +113,9 @@ def _state(row: Any) -> MailboxState:
         _signature(row[9]),
         _signature(row[10]),
         row[11],
-        bool(row[12]),
+        row[12],
         row[13],
-        bool(row[14]),
+        row[14],
         row[15],
     )
 

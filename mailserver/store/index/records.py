@@ -12,6 +12,11 @@ Signature = tuple[int, ...]
 """What a file was when it was read: (device, inode, size, mtime in ns); empty: not read."""
 
 
+SETTLED, RACY, OWN = 0, 1, 2
+"""How far an equal mtime of a directory can be trusted: wholly; not at all, as it was fresh when the directory was read;
+for now, as what moved it last was a change of ours, which only a foreign one within the same tick could hide behind."""
+
+
 @define
 class MailboxState:
     """One mailbox as the index last saw it. `key` 0 is one that is not in the index yet."""
@@ -30,10 +35,9 @@ class MailboxState:
     uidlist_signature: Signature = ()
     new_mtime: int = 0
     """Of new/ in ns when it was last read whole."""
-    new_racy: bool = True
-    """new/ may have changed again within the same tick of its mtime."""
+    new_racy: int = RACY
     cur_mtime: int = 0
-    cur_racy: bool = True
+    cur_racy: int = RACY
     boot: str = ""
     """Boot id of the machine when this was written: after another one, the last commits may be missing."""
 

@@ -195,7 +195,8 @@ def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival])
 def _publish(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, must: bool = False) -> Appended:
     """Steps 4 to 6, under both locks. With `must` the ballast may go."""
     paths = home.paths(state.name)
-    own = OwnChange(paths, state)
+    own = OwnChange(home, paths, state)
+    own.expect(*[arrival.base + arrival.suffix for arrival in arrivals])
     uids = next_uids(state, len(arrivals))
     lines = [(uid, arrival.base) for uid, arrival in zip(uids, arrivals, strict=True)]
     safeio.point("delivery.before-uidlist")

@@ -13,7 +13,7 @@ from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import FlagChange
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.filename import MaildirName
-from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
+from mailserver.store.maildir.home import Home, sync_directories
 from mailserver.store.maildir.own_change import OwnChange
 from mailserver.types import ModSeq
 
@@ -21,13 +21,14 @@ from mailserver.types import ModSeq
 class FlagRename:
     """One STORE: files renamed, then the directories synced and the index told."""
 
-    def __init__(self, paths: MailboxPaths, state: MailboxState, modseq: ModSeq, how: FlagChange, mask: int) -> None:
-        self._paths = paths
+    def __init__(self, home: Home, state: MailboxState, modseq: ModSeq, how: FlagChange, mask: int) -> None:
+        self._home = home
+        self._paths = paths = home.paths(state.name)
         self._state = state
         self._modseq = modseq
         self._how = how
         self._mask = mask
-        self._own = OwnChange(paths, state)
+        self._own = OwnChange(home, paths, state)
         self._changed: list[Entry] = []
         self._left_new = False
 
@@ -41,6 +42,7 @@ class FlagRename:
                 continue
             name = entry.base + entry.suffix
             renamed = MaildirName.parse(name).with_mask(mask).format()
+            self._own.expect(name, renamed)
             try:
                 safeio.rename(os.path.join(self._paths.place(entry.place), name), cur + renamed)
             except FileNotFoundError:
@@ -53,7 +55,7 @@ class FlagRename:
             )
         return missing
 
-    def finish(self, home: Home) -> None:
+    def finish(self) -> None:
         """Sync and tell the index."""
         state = self._state
         if self._changed:
@@ -66,7 +68,7 @@ class FlagRename:
             index.mailboxes.save(state)
             index.messages.change(state.key, self._changed)
 
-        home.update(save, len(self._changed))
+        self._home.update(save, len(self._changed))
         safeio.point("store.after-index")
 
     def _new_mask(self, flags: int) -> int:

@@ -35,6 +35,8 @@ INDEX_NAME: Final = "mailserver-index.sqlite"
 DISK_RETRY: Final = 5.0
 """Seconds between attempts to get from an index in memory back to the one on disk."""
 
+MOST_OWN_NAMES: Final = 4096
+
 
 @frozen
 class Settings:
@@ -78,6 +80,35 @@ class MailboxPaths:
         return self.cur if place else self.new
 
 
+class OwnNames:
+    """File names that we have just made or removed, and a watcher has not told of yet.
+
+    Added to in the account's thread, taken off on the reactor's: each step is one call into C. A name too many hides a
+    foreign change until the mailbox is next compared whole, seconds later; one too few costs a look.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Before the change."""
+        if len(self._names) > MOST_OWN_NAMES:
+            # Nobody watches.
+            self._names = set()
+        self._names.update(names)
+
+    def others(self, names: Iterable[str]) -> list[str]:
+        """Those that were not expected."""
+        own = self._names
+        found = []
+        for name in names:
+            if name in own:
+                own.discard(name)
+            else:
+                found.append(name)
+        return found
+
+
 class Home:
     """One account's directory, for one account object: used by one thread at a time."""
 
@@ -90,6 +121,7 @@ class Home:
         """Where mailboxes in use were last found."""
         self.counts: dict[MailboxId, tuple[ModSeq, tuple[int, int, int]]] = {}
         """Numbers of messages, unseen and deleted ones, as of a modseq."""
+        self.own_names = OwnNames()
         self._index: Index | None = None
         self._disk_again = 0.0
         self._damaged: tuple[int, int] | None = None

@@ -82,6 +82,10 @@ class MaildirMailbox:
 
     def refresh(self, names: Collection[str] | None = None) -> None:
         """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
+    def foreign_names(self, names: Collection[str]) -> Collection[str]:
+        """Those that we did not change."""
+        return self._home.own_names.others(names)
+
         state = self._state()
         if names is not None:
             with self._home.locked():
@@ -96,13 +100,13 @@ class MaildirMailbox:
 
     def _is_level(self, state: MailboxState) -> bool:
         """Nothing on disk has changed since it was read."""
-        if state.boot != self._home.boot or state.new_racy or state.cur_racy:
+        if state.boot != self._home.boot:
             return False
         paths = self._paths()
         try:
             return (
-                scan.directory_mtime(paths.new) == state.new_mtime
-                and scan.directory_mtime(paths.cur) == state.cur_mtime
+                scan.is_unchanged(paths.new, state.new_mtime, state.new_racy)
+                and scan.is_unchanged(paths.cur, state.cur_mtime, state.cur_racy)
                 and uidlist.signature(paths.uidlist) == state.uidlist_signature
             )
         except FileNotFoundError:
@@ -332,11 +336,15 @@ class MaildirMailbox:
         return claimed
 
     def _leave_new(self, state: MailboxState) -> list[Entry]:
-        """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages."""
+        """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages.
+
+        Nothing is synced: after a power cut they may be in new/ again, and \\Recent again, which is true of no client
+        that is still there. Whatever changes one of them later syncs a directory that this rename belongs to.
+        """
         paths = self._paths()
         if self.read_only:
             return []
-        own = OwnChange(paths, state)
+        own = OwnChange(self._home, paths, state)
         moved = []
         for entry in self._read(lambda index: index.messages.entries_in_new(state.key)):
             name = MaildirName.parse(entry.base + entry.suffix)
@@ -351,7 +359,6 @@ class MaildirMailbox:
             safeio.point("recent.after-rename")
             moved.append(entry._replace(suffix=target[len(entry.base) :], place=1))
         if moved:
-            sync_directories([paths.cur, paths.new])
             own.record()
         return moved
 
@@ -366,6 +373,7 @@ class MaildirMailbox:
             before = state.modseq
             entries = self._read(lambda index: index.messages.entries_of(key, wanted))
             modified = [
+            own.expect(entry.file_name, target)
                 UID(entry.uid) for entry in entries if unchanged_since is not None and entry.modseq > unchanged_since
             ]
             left_alone = set(modified)
@@ -384,22 +392,22 @@ class MaildirMailbox:
         """The UIDs of those that are gone, and the modseq of changes by others that were taken up on the way."""
         mask = known_mask(state, names) if how is FlagChange.REMOVE else make_keywords(self._home, state, names)
         modseq = next_modseq(state.modseq)
-        change = FlagRename(self._paths(), state, modseq, how, mask)
+        change = FlagRename(self._home, state, modseq, how, mask)
         missing = change.carry_out(entries)
         gone: list[UID] = []
         mixed: ModSeq | None = None
         if missing:
             # Renamed or removed by another program.
-            change.finish(self._home)
+            change.finish()
             fresh = reconcile(self._home, state.name)
             mixed = fresh.modseq
             key = fresh.key
             again = self._read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in missing]))
-            change = FlagRename(self._paths(), fresh, next_modseq(fresh.modseq), how, mask)
+            change = FlagRename(self._home, fresh, next_modseq(fresh.modseq), how, mask)
             still = {entry.uid for entry in change.carry_out(again)}
             there = {entry.uid for entry in again} - still
             gone = [UID(entry.uid) for entry in missing if entry.uid not in there]
-        change.finish(self._home)
+        change.finish()
         return gone, mixed
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
@@ -422,7 +430,7 @@ class MaildirMailbox:
     def _unlink(self, state: MailboxState, entries: Sequence[Entry]) -> list[bool]:
         """Remove the files and tell the index; which of them were there."""
         paths = self._paths()
-        own = OwnChange(paths, state)
+        own = OwnChange(self._home, paths, state)
         found = []
         places = set()
         for entry in entries:
@@ -452,6 +460,7 @@ class MaildirMailbox:
     def _tidy_uidlist(self) -> None:
         """Write the uidlist anew when a quarter of it may be dead; what hinders that does not matter."""
         state = self._state()
+            own.expect(entry.file_name)
         key = state.key
         alive = self._read(lambda index: index.messages.counts(key))[0]
         if not state.uidlist_signature or state.uidlist_signature[2] < _LONG_LINE * (alive + 64):

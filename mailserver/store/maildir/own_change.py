@@ -1,15 +1,18 @@
 """What our own changes leave in the index about a mailbox: the mtimes of new/ and cur/, and the keywords.
 
 The mtimes recorded say up to when the directories have been read. A change of ours moves them; if they stood where they
-were recorded before it, then what moved them was ours, and the new ones are recorded, racy. If not, somebody else
+were recorded before it, then what moved them was ours, and the new ones are recorded as such. If not, somebody else
 changed the directory first, and the old ones stay, so that the next refresh reads it.
+
+After a change of ours the directory is not read at once, which would cost far more than the change and, within the
+same tick, prove nothing; once, when the mtime is old enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mailserver.store.index.records import MailboxState
+from mailserver.store.index.records import OWN, MailboxState
 from mailserver.store.maildir import keywords, scan, uidlist
 from mailserver.store.maildir.home import Home, MailboxPaths
 
@@ -17,11 +20,16 @@ from mailserver.store.maildir.home import Home, MailboxPaths
 class OwnChange:
     """Made before a change of the directories, `record`ed after it."""
 
-    def __init__(self, paths: MailboxPaths, state: MailboxState) -> None:
+    def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState) -> None:
+        self._names = home.own_names
         self._paths = paths
         self._state = state
         self._new_was_level = scan.directory_mtime(paths.new) == state.new_mtime
         self._cur_was_level = scan.directory_mtime(paths.cur) == state.cur_mtime
+
+    def expect(self, *names: str) -> None:
+        """A watcher is about to see these file names come or go: no news to this account object."""
+        self._names.expect(names)
 
     def record(self) -> None:
         """Put the mtimes as they are now into the state."""
@@ -29,11 +37,11 @@ class OwnChange:
         if self._new_was_level:
             mtime = scan.directory_mtime(self._paths.new)
             if mtime != state.new_mtime:
-                state.new_mtime, state.new_racy = mtime, True
+                state.new_mtime, state.new_racy = mtime, state.new_racy or OWN
         if self._cur_was_level:
             mtime = scan.directory_mtime(self._paths.cur)
             if mtime != state.cur_mtime:
-                state.cur_mtime, state.cur_racy = mtime, True
+                state.cur_mtime, state.cur_racy = mtime, state.cur_racy or OWN
 
 
 def known_mask(state: MailboxState, names: Iterable[str]) -> int:

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
-from mailserver.store.index.records import Entry, Facts, MailboxState
+from mailserver.store.index.records import RACY, SETTLED, Entry, Facts, MailboxState
 from mailserver.store.maildir import folders, keywords, safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName, base_of, flags_mask, letters_of_info
 from mailserver.store.maildir.first_look import first_look
@@ -291,16 +291,15 @@ class _Reconciliation:
 
     def _scan_once(self, state: MailboxState) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
         new = scan.read_directory(self.paths.new)
-        state.new_mtime, state.new_racy = new.mtime_ns, new.racy
+        state.new_mtime, state.new_racy = new.mtime_ns, RACY if new.racy else SETTLED
         if (
             self.listed is None
             and state.boot == self.home.boot
-            and not state.cur_racy
-            and scan.directory_mtime(self.paths.cur) == state.cur_mtime
+            and scan.is_unchanged(self.paths.cur, state.cur_mtime, state.cur_racy)
         ):
             return new, None
         cur = scan.read_directory(self.paths.cur)
-        state.cur_mtime, state.cur_racy = cur.mtime_ns, cur.racy
+        state.cur_mtime, state.cur_racy = cur.mtime_ns, RACY if cur.racy else SETTLED
         return new, cur
 
     def _differences(
@@ -408,7 +407,7 @@ class _Reconciliation:
             state.uidlist_signature = uidlist.signature(self.paths.uidlist) or ()
         except NoSpace:
             # They stay unseen until there is room to keep their UIDs; the next refresh tries again.
-            state.new_racy = state.cur_racy = True
+            state.new_racy = state.cur_racy = RACY
             self.first = ()
             return
         except StoreUnavailable:

@@ -38,6 +38,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mailserver.store.index.records import RACY, SETTLED
 from mailserver.store.maildir import safeio
 
 RACY_NS = 1_000_000_000
@@ -101,6 +102,17 @@ def directory_mtime(path: str) -> int:
     """The mtime in nanoseconds. Raises: FileNotFoundError, StoreUnavailable."""
     with safeio.boundary():
         return os.stat(path).st_mtime_ns
+
+
+def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:
+    """Whether what was known of a directory when it had that mtime holds still; see `records.SETTLED`.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    if trust == RACY or directory_mtime(path) != mtime_ns:
+        return False
+    now = time.time_ns()
+    return trust == SETTLED or now - RACY_NS < mtime_ns <= now
 
 
 def scan_directory(path: str) -> list[str]:

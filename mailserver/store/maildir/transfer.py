@@ -108,7 +108,9 @@ def _carry_out(
     home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], *, move: bool
 ) -> Copied:  # fmt: skip
     source, target = home.paths(state.name), home.paths(into.name)
-    own = [OwnChange(source, state)] if into is state else [OwnChange(source, state), OwnChange(target, into)]
+    own = [OwnChange(home, source, state)]
+    if into is not state:
+        own.append(OwnChange(home, target, into))
     pending = _write_intent(home, state, into, pairs, move=move)
     step: Callable[[str, str], None] = safeio.rename if move else safeio.link
     verb = "move" if move else "copy"
@@ -120,6 +122,7 @@ def _carry_out(
         for pair in pairs:
             old = os.path.join(source.place(pair.old.place), pair.old.base + pair.old.suffix)
             new = os.path.join(target.cur, pair.new.base + pair.new.suffix)
+            own[-1].expect(*([pair.old.file_name] if move else []), pair.new.file_name)
             step(old, new)
             done.append((old, new))
             safeio.point(f"{verb}.after-rename" if move else f"{verb}.after-link")
