@@ -9,7 +9,8 @@ the lock that Dovecot knows. It is always taken inside the account's lock, sever
 
 A dotlock outlives its process, so there are rules for a stale one. It holds `pid:host`, and is removed at once if that
 is a dead process of this host, or ourselves (whoever asks holds the account's lock: it is a leftover of an earlier
-process with our pid), or a process that started after the lock was made (the pid was given anew). Any other one, be it
+process with our pid), or a process that started after the lock was made (the pid was given anew). So is one without
+content that is older than this machine's start: a power cut lets the name survive what it held. Any other one, be it
 another host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes,
 which is Dovecot's own rule.
 
@@ -158,6 +159,8 @@ def is_stale(path: str, status: os.stat_result) -> bool:
     except StoreUnavailable:
         # Not a regular file, or not to be read: only its age speaks.
         content = b""
+    if not content.strip(b"\0 \n") and status.st_ctime < _boot_time() - _START_MARGIN:
+        return True
     pid_text, _, host = content.strip().partition(b":")
     if pid_text.isdigit() and len(pid_text) <= 10 and host == os.fsencode(socket.gethostname()):
         pid = int(pid_text)
@@ -249,5 +252,9 @@ def _process_start(pid: int) -> float | None:
             ticks = int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted + ticks / os.sysconf("SC_CLK_TCK")
+    return _boot_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _boot_time() -> float:
+    """When this machine started, in seconds since 1970."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

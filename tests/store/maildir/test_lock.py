@@ -287,3 +287,20 @@ def test_several_are_taken_in_path_order_and_all_given_back(tmp_path, monkeypatc
 def test_a_mailbox_that_is_gone_has_no_lock(tmp_path):
     with pytest.raises(FileNotFoundError), lock.dotlock(str(tmp_path / "none/dovecot-uidlist.lock")):
         pass
+
+
+@pytest.mark.parametrize("text", [b"", b"\0" * 20, b"\n"])
+def test_one_without_content_from_before_the_machines_start_is_stale(path, monkeypatch, text):
+    with open(path, "wb") as file:
+        file.write(text)
+    assert not lock.remove_if_stale(path)
+    monkeypatch.setattr(lock, "_boot_time", lambda: time.time() + 60)
+    assert lock.remove_if_stale(path)
+    assert not os.path.exists(path)
+
+
+def test_another_hosts_from_before_the_machines_start_is_not(path, monkeypatch):
+    with open(path, "wb") as file:
+        file.write(b"12:elsewhere.example.net")
+    monkeypatch.setattr(lock, "_boot_time", lambda: time.time() + 60)
+    assert not lock.remove_if_stale(path)
