@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python import usage
 
@@ -38,6 +39,7 @@ from mailserver.net.processes import ProcessSpawner
 from mailserver.net.service import Examined, MailService, give_runtime_dir
 from mailserver.net.threads import AccountRunner, StoreThreads
 from mailserver.notify.watcher import Watcher
+from mailserver.pop3 import uidl
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
 from mailserver.sasl.mechanism import Mechanism
@@ -52,6 +54,8 @@ from mailserver.tls.client import client_creator
 from mailserver.tls.pair import BadPair
 
 STORE_THREADS = 8
+TICKET_ROTATION = 7 * 24 * 3600.0
+"""Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
 SWITCH_INTERVAL = 0.0005
 """Seconds that a store thread may keep Python's lock while a client waits; the default is ten times as long."""
 
@@ -130,6 +134,8 @@ class Wiring:
         )
         self._pool = StoreThreads(STORE_THREADS)
         self._watcher = Watcher(reactor, reactor)
+        self._rotation = LoopingCall(self.tls.rotate_tickets)
+        self._rotation.clock = reactor
         self._accounts = LiveAccounts(
             MaildirStore(
                 config.mail.root,
@@ -221,11 +227,13 @@ class Wiring:
         forward_logging()
         self._hash_pool.start()
         self._watcher.start()
+        self._rotation.start(TICKET_ROTATION, now=False)
         if self.config.server.log_file is not None:
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self._reactor.callFromThread(self._log_file.reopen))
 
     async def stop(self) -> None:
         """End them, accounts first."""
+        self._rotation.stop()
         self._watcher.stop()
         self._hash_pool.stop()
         for closing in self._accounts.close():
@@ -241,7 +249,7 @@ class Wiring:
         config = reading.config
         if config is None:
             return Examined(None, list(map(str, reading.problems)), None)
-        problems = reading.joined([*plugins.check(config), *check_directories(config)])
+        problems = reading.joined([*plugins.check(config), *uidl.check(config), *check_directories(config)])
         lines = list(map(str, problems))
         if not all(problem.warning for problem in problems):
             return Examined(None, lines, None)
