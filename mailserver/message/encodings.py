@@ -66,6 +66,9 @@ _FAMILIES: Final = {
 CHARSETS: Final = {name: codec for codec, names in _FAMILIES.items() for name in names.split()}
 """MIME name, lower case, to the name of Python's codec."""
 
+ENCODINGS: Final = frozenset({b"base64", b"quoted-printable", b"x-uuencode", b"uuencode", b"x-uue"})
+"""Content-Transfer-Encodings that `decode_transfer` undoes."""
+
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]+")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Final
 
-from mailserver.message.encodings import decode_text, decode_transfer
+from mailserver.message.encodings import ENCODINGS, codec_of, decode_text, decode_transfer
 from mailserver.message.envelope import parse_addresses
 from mailserver.message.headers import decode_line, header_end, iterate_fields, parameter, unfold
 from mailserver.message.structure import Part, parse_structure
@@ -32,6 +32,19 @@ _ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
 _PIECE: Final = 16 * 1024
 _HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
+
+
+# White space and the colon behind a name are not told as they stand.
+_VISIBLE: Final = re.compile(r"[!-9;-~]+")
+_MARKS: Final = (b"multipart", b"rfc822", b"html", b"base64", b"printable", b"uue")
+_CHARSET: Final = re.compile(rb"charset=\"?(?:us-ascii|utf-8|iso-8859-1|iso-8859-15|windows-1252)(?=[\";\s])")
+_LIKE_ASCII: Final = frozenset(
+    {None, "ascii", "utf-8", "koi8-r", "koi8-u"}
+    | {f"cp125{number}" for number in range(9)}
+    | {f"iso8859-{number}" for number in range(2, 17)}
+)
+"""Codecs for which octets below 0x80 are ASCII, whatever stands before them; None is one that is not known."""
+_TO_SPACES: Final = bytes.maketrans(b"\t\n\r\f\v()", b" " * 7)
 
 
 def fold(text: str) -> str:
@@ -90,6 +103,28 @@ class MessageText:
     def __init__(self, source: bytes) -> None:
         self._source = source
 
+    def lacks(self, needle: str) -> bool:
+        """Is it plain that none of the texts contains it (folded)? Then nothing needs to be decoded; False says nothing."""
+        return (
+            _VISIBLE.fullmatch(needle) is not None and needle.encode("ascii") not in self._lowered and self._is_literal
+        )
+
+    @cached_property
+    def _lowered(self) -> bytes:
+        return self._source.lower()
+
+    @cached_property
+    def _is_literal(self) -> bool:
+        """All that is visible in the texts, up to white space, stands in the source as it is, but for case."""
+        source = self._source
+        if not source.isascii() or b"\0" in source:
+            return False
+        end = header_end(source)
+        header = self._lowered[:end]
+        if not any(mark in header for mark in _MARKS) and header.count(b"charset") == len(_CHARSET.findall(header)):
+            return b"=?" not in header and not _is_torn(header)
+        return b"=?" not in source and not _is_torn(source) and all(map(_is_plain, _parts(self._root)))
+
     @cached_property
     def _root(self) -> Part:
         return parse_structure(self._source)
@@ -115,6 +150,22 @@ class MessageText:
                 found.append(part_text(self._source, part, room))
                 room = max(room - (part.end - part.body), 0)
         return fold("\n".join(found))
+
+
+def _is_torn(data: bytes) -> bool:
+    """May there be an address that `field_text` tells once more?"""
+    data = data.translate(_TO_SPACES)
+    return b" @" in data or b"@ " in data
+
+
+def _is_plain(part: Part) -> bool:
+    """A part whose text is the octets as they stand, if these are ASCII; or none that has a text."""
+    if part.children or part.type.lower() not in (b"text", b"message"):
+        return True
+    if part.encoding.lower() in ENCODINGS or part.subtype.lower() == b"html":
+        return False
+    charset = parameter(part.parameters, b"charset")
+    return charset is None or codec_of(charset) in _LIKE_ASCII
 
 
 def _parts(root: Part) -> Iterator[Part]:

@@ -44,7 +44,7 @@ from mailserver.store.interfaces import (
     Status,
     Stored,
 )
-from mailserver.store.search import evaluate
+from mailserver.store.search import TextsWith, evaluate
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 INBOX = "INBOX"
@@ -342,9 +342,11 @@ class _MemorySource:
                 summary = self.account.summarise(self.messages[uid].data)
                 yield uid, summary.search, summary.sent
 
-    def source(self, uid: UID) -> bytes | None:
-        message = self.messages.get(uid)
-        return None if message is None else message.data
+    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:  # noqa: ARG002 - nothing is kept
+        return TextsWith(open=uids)
+
+    def sources(self, uids: Iterable[UID]) -> Iterable[tuple[UID, bytes]]:
+        return [(uid, self.messages[uid].data) for uid in uids if uid in self.messages]
 
 
 class MemoryPrepared:

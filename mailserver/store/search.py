@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
+from attrs import frozen
+
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
 from mailserver.message.text import MessageText, fold
 from mailserver.store.interfaces import (
@@ -41,9 +43,20 @@ from mailserver.store.interfaces import (
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 DAY: Final = 86400
+_MOST_NEEDLES: Final = 20
 
 Known = tuple[int, int]
 """Bit rows: candidates known to match, candidates known not to."""
+
+
+@frozen
+class TextsWith:
+    """What `SearchSource.texts_with` found; all other messages are there, and have none of the needles."""
+
+    hits: Sequence[tuple[UID, str]] = ()
+    """(uid, Summary.search) of those that have a needle, or INCOMPLETE."""
+    open: Sequence[UID] = ()
+    """Those that were not looked at."""
 
 
 class SearchSource(Protocol):
@@ -61,8 +74,11 @@ class SearchSource(Protocol):
         Messages gone are left out.
         """
 
-    def source(self, uid: UID) -> bytes | None:
-        """The message as sent; None if it is gone."""
+    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
+        """Find needles in Summary.search where it is kept. A source that cannot do that fast leaves all to `summaries`."""
+
+    def sources(self, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
+        """The messages as sent, in the order given; those gone are left out. Lazy: not all are held at once."""
 
 
 Leaf = All | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
@@ -100,6 +116,11 @@ class _Search:
         self._gone = 0
         self._row_tests: list[tuple[int, Callable[[Row], bool | None]]] = []
         self._summary_tests: list[tuple[int, Callable[[str, int | None], bool | None]]] = []
+        self._needles: dict[str, None] = {}
+        """What to look for in summaries, if that is all that is asked of them."""
+        self._absent: set[int] = set()
+        """Keys that do not match where no needle is in the summary."""
+        self._needles_only = True
         self._file_tests: list[tuple[int, Callable[[MessageText], bool]]] = []
         for number, leaf in enumerate(self._leaves):
             self._prepare(number, leaf)
@@ -159,6 +180,10 @@ class _Search:
 
     def learn_summaries(self, uids: Sequence[UID]) -> None:
         """Header text and the Date field: from the index, in bulk."""
+        if self._needles_only and len(self._needles) <= _MOST_NEEDLES:
+            uids = self._learn_needles(uids)
+            if not uids:
+                return
         facts = _Facts(self._summary_tests)
         seen: set[int] = set()
         for uid, text, sent in self._source.summaries(uids):
@@ -166,16 +191,27 @@ class _Search:
             facts.add(uid, [test(text, sent) for _, test in self._summary_tests])
         self._take(facts, uids, seen)
 
+    def _learn_needles(self, uids: Sequence[UID]) -> Sequence[UID]:
+        """Have the source look for the needles, and judge only where they are; those it did not look at."""
+        found = self._source.texts_with(uids, tuple(self._needles))
+        facts = _Facts(self._summary_tests)
+        for uid, text in found.hits:
+            facts.add(uid, [test(text, None) for _, test in self._summary_tests])
+        self._take(facts, (), set())
+        looked_at = self._bits(uids) & ~self._bits(found.open) & ~self._bits([uid for uid, _ in found.hits])
+        for number in self._absent:
+            yes, no = self._known[number]
+            self._known[number] = yes, no | looked_at
+        return found.open
+
     def learn_files(self, uids: Sequence[UID]) -> None:
         """All that is left: each message read once."""
         facts = _Facts(self._file_tests)
         seen: set[int] = set()
-        for uid in uids:
-            data = self._source.source(uid)
-            if data is not None:
-                file = MessageText(data)
-                seen.add(uid)
-                facts.add(uid, [test(file) for _, test in self._file_tests])
+        for uid, data in self._source.sources(uids):
+            file = MessageText(data)
+            seen.add(uid)
+            facts.add(uid, [test(file) for _, test in self._file_tests])
         self._take(facts, uids, seen)
 
     def _take(self, facts: _Facts, asked: Sequence[UID], seen: set[int]) -> None:
@@ -219,14 +255,16 @@ class _Search:
             case Larger() | Smaller() | Received() | ChangedSince():
                 self._row_tests.append((number, _row_test(leaf)))
             case Sent(first, end):
+                self._needles_only = False
                 self._summary_tests.append((number, lambda _text, sent: sent is not None and _within(sent, first, end)))
             case Header(name, text):
                 self._prepare_header(number, name.lower(), fold(text))
             case Body(text):
                 needle = fold(text)
-                self._file_tests.append((number, lambda file: needle in file.body))
+                self._file_tests.append((number, lambda file: not file.lacks(needle) and needle in file.body))
             case Text(text):
                 wanted = fold(text)
+                self._needles[wanted] = None
                 self._summary_tests.append((number, lambda kept, _sent: True if wanted in kept[1:] else None))
                 self._file_tests.append((number, partial(_anywhere, wanted)))
 
@@ -236,7 +274,11 @@ class _Search:
 
         if name in KEPT_FIELDS:
             self._summary_tests.append((number, in_summary))
-        self._file_tests.append((number, lambda file: _field_contains(file.header, name, needle)))
+            self._needles[needle or f"\n{name}: "] = None
+            self._absent.add(number)
+        self._file_tests.append(
+            (number, lambda file: not (needle and file.lacks(needle)) and _field_contains(file.header, name, needle))
+        )
 
     def _ranges(self, ranges: Iterable[tuple[int, int]]) -> int:
         bits = 0
@@ -308,7 +350,9 @@ def _row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row
 
 
 def _anywhere(needle: str, text: MessageText) -> bool:
-    return needle in text.header or needle in text.body or needle in text.inner_headers
+    return not text.lacks(needle) and (
+        needle in text.header or needle in text.body or needle in text.inner_headers
+    )  # fmt: skip
 
 
 def _within(day: int, first: int | None, end: int | None) -> bool:

@@ -14,7 +14,7 @@ from mailserver.message.encodings import CHARSETS
 from mailserver.store.memory import MemoryMailbox
 from tests.corpus import crlf
 from tests.fakes import Client
-from tests.imap.sessions import logged_in, put, selected, services
+from tests.imap.sessions import MESSAGE, logged_in, put, selected, services
 
 MAIL = (
     # flags, INTERNALDATE, message
@@ -278,14 +278,36 @@ def test_flags_and_ranges_ask_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_searches_of_files_go_in_hops() -> None:
-    client = selected(services(), messages=120)
+    client = selected(services(), messages=410)
     drains = client.channel.drains
-    assert found(client, b"BODY body") == list(range(1, 121))
+    assert found(client, b"BODY body") == list(range(1, 411))
     assert client.channel.drains - drains >= 3
 
 
+def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = logged_in(services())
+    large = MESSAGE + b"x" * 600_000
+    for text in (MESSAGE, large, large, large, large, MESSAGE, MESSAGE, large * 5, large, MESSAGE):
+        put(client, message=text)
+    client.ask(b"s SELECT INBOX\r\n")
+    asked: list[Any] = []
+    search = MemoryMailbox.search
+
+    def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
+        asked.append(list(candidates))
+        return search(self, query, candidates)
+
+    monkeypatch.setattr(MemoryMailbox, "search", recorded)
+    assert found(client, b"BODY body") == list(range(1, 11))
+    # 2 MiB a hop, at least one message.
+    assert asked == [[1, 2, 3, 4], [5, 6, 7], [8], [9, 10]]
+    asked.clear()
+    assert found(client, b"BODY body TEXT xx NOT BODY z") == [2, 3, 4, 5, 8, 9]
+    assert asked[0] == [1, 2], "who asks for more of each message gets fewer at once"
+
+
 def test_a_client_that_goes_while_searching() -> None:
-    client = selected(services(), messages=120)
+    client = selected(services(), messages=210)
     client.channel.ended = True
     client.send(b"t SEARCH BODY body\r\n")
     assert client.done

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailserver.message.text import MessageText, fold
 from tests.corpus import crlf
@@ -71,3 +73,59 @@ def test_a_huge_text_is_looked_at_up_to_the_limit(monkeypatch: pytest.MonkeyPatc
     parts = b"".join(b"--a\n\n%b\n" % (b"%d" % number * 400) for number in range(1, 5))
     found = MessageText(crlf(b"Content-Type: multipart/mixed; boundary=a\n\n" + parts + b"--a--\n")).body
     assert [found.count(digit) for digit in "1234"] == [400, 400, 200, 0]
+
+
+def test_what_a_plain_message_lacks_is_seen_without_decoding() -> None:
+    plain = MessageText(
+        crlf(b"Subject: One\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 7bit\n\nAlpha\n")
+    )
+    assert plain.lacks("beta")
+    assert not plain.lacks("alpha")
+    assert not plain.lacks("one")
+    with_picture = MessageText(
+        crlf(
+            b"Subject: One\nContent-Type: multipart/mixed; boundary=a\n\n--a\n\nAlpha\n"
+            b"--a\nContent-Type: image/png\nContent-Transfer-Encoding: base64\n\nAAAA\n--a--\n"
+        )
+    )
+    assert with_picture.lacks("beta")
+    assert not with_picture.lacks("alpha")
+
+
+PIECES = st.sampled_from(
+    [
+        b"=?utf-8?q?b=65ta?=", b"b=\r\neta", b"b=65ta", b"YmV0YQ==", b"b<i>e</i>ta", b"b&#101;ta", b"beta", b"be\r\n ta",
+        b"\xe2\x84\xaa", b"be\0ta", b"+AGIAZQB0AGE-", b"be @ ta", b"be@(x)ta", b'"b\\eta" @x', b"\x1b$B", b"\xff", b"~{", b"a",
+    ]
+)  # fmt: skip
+FIELDS = st.sampled_from(
+    [
+        b"Content-Transfer-Encoding: Base64", b"Content-Transfer-Encoding: quoted-printable (x)", b"Content-Type: text/html",
+        b"Content-Transfer-Encoding: x-uue", b"Content-Type: text/plain; charset=utf-7", b"Content-Type: TEXT/PLAIN; CHARSET=UTF-16",
+        b"Content-Type: text/plain; charset*=us-ascii''utf%2d7", b"Content-Type: text/plain; charset*0=utf-; charset*1=7",
+        b'Content-Type: text/plain; charset="utf-8"', b"Content-Type: text/plain; charset=us-ascii-7",
+        b"Content-Type: multipart/mixed; boundary=a", b"Content-Type: message/rfc822", b"Content-Type: text/plain;charset=iso-2022-jp",
+        b"Content-Transfer-Encoding:\r\n base64", b"Content-Type: text/plain; charset=hz-gb-2312",
+    ]
+)  # fmt: skip
+HEADERS = st.builds(
+    lambda fields, texts: b"".join([field + b"\r\n" for field in fields] + [b"To: %b\r\n" % text for text in texts]) + b"\r\n",
+    st.lists(FIELDS, max_size=2),
+    st.lists(PIECES, max_size=1),
+)  # fmt: skip
+SOURCES = st.builds(
+    lambda header, text, parts: header + text + b"".join([b"\r\n--a\r\n" + part + body for part, body in parts]),
+    HEADERS,
+    PIECES,
+    st.lists(st.tuples(HEADERS, PIECES), max_size=2),
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    SOURCES, st.sampled_from(["beta", "b", "k", "missing_mailbox", "be@ta", "to:", "=?", "ta", "\uff41", "to: be", "e"])
+)
+def test_what_is_said_to_be_lacking_is_in_no_text(source: bytes, needle: str) -> None:
+    if MessageText(source).lacks(needle):
+        text = MessageText(source)
+        assert needle not in text.header + text.body + text.inner_headers

@@ -28,7 +28,7 @@ from mailserver.store.interfaces import (
     Smaller,
     Text,
 )
-from mailserver.types import ModSeq
+from mailserver.types import UID, ModSeq
 from tests.store.samples import ADD, DATE, DAY, USER, assert_equal, flags, message, picture, put, staged, uids
 
 
@@ -245,6 +245,23 @@ class Reading:
         assert "".join(letters[uid] for uid in inbox.search(query, everything[:2])) == "".join(
             letter for letter in wanted if letter in "ab"
         )
+
+    def test_search_in_a_mailbox_with_gaps(self, account, inbox):
+        words = ["apple", "Birne", "cherry", "BIRNE", "date"]
+        found = []
+        for word in words:
+            found.append(put(account, data=message(word, body="the text is of a " + word)))
+            passing = [put(account, data=message("birne")) for _ in range(15)]
+            inbox.expunge(passing, only_deleted=False)
+        everything = list(found)
+        for query in (Header("subject", "birne"), Text("birne"), Body("birne"), Header("x-odd", "birne")):
+            assert list(inbox.search(query, everything)) == [found[1], found[3]]
+            assert list(inbox.search(Not(query), everything)) == [found[0], found[2], found[4]]
+            assert list(inbox.search(query, found[:2])) == found[1:2]
+            assert list(inbox.search(query, [UID(uid + 1) for uid in found])) == []
+        either = Or((Header("subject", "cherry"), Header("subject", "date")))
+        assert list(inbox.search(either, everything)) == [found[2], found[4]]
+        assert list(inbox.search(Header("subject", ""), everything)) == everything
 
     def test_search_by_uid_and_modseq(self, inbox, three):
         assert list(inbox.search(InUIDs(((three[1], 4_000_000),)), three)) == three[1:]

@@ -38,7 +38,7 @@ from mailserver.store.interfaces import (
     Smaller,
     Text,
 )
-from mailserver.types import UID
+from mailserver.types import UID, UNKNOWN_SIZE
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Session
@@ -51,7 +51,11 @@ LONGEST_TEXT: Final = 8192
 """Octets of one string to look for."""
 _CHUNK: Final = 2000
 """Candidates that one hop looks at: others of the account get their turn in between."""
-_FILES: Final = 50
+_FILES: Final = 200
+_OCTETS: Final = 2 << 20
+"""Octets of messages that one hop looks at, if more than one message."""
+_TYPICAL: Final = 8192
+"""Octets of a message whose size is not known."""
 _SET_STARTS: Final = tuple(b"%c" % character for character in b"123456789*")
 _BADCHARSETS: Final = (
     "US-ASCII",
@@ -426,14 +430,30 @@ async def _from_store(session: Session, positions: Sequence[int], query: Query) 
     keys = _file_keys(query)
     size = max(_FILES // keys, 1) if keys else _CHUNK
     found: list[int] = []
-    for start in range(0, len(positions), size):
+    start = 0
+    while start < len(positions):
         group = positions[start : start + size]
+        if keys:
+            group = _together(view, group, _OCTETS // keys)
+        start += len(group)
         places = {view.uids[at]: at for at in group}
         candidates = [UID(uid) for uid in places]
         matching = await live.run(partial(_search, query, candidates))
         found += [places[uid] for uid in matching]
         await session.channel.drain()
     return found
+
+
+def _together(view: View, positions: Sequence[int], limit: int) -> Sequence[int]:
+    """The first of them, at least one, which have that many octets together."""
+    columns = view.columns
+    for number, at in enumerate(positions):
+        place = at if view.level else columns.position(view.uids[at])
+        size = columns.sizes[place] if place >= 0 else 0
+        limit -= _TYPICAL if size == UNKNOWN_SIZE else size
+        if limit < 0:
+            return positions[: max(number, 1)]
+    return positions
 
 
 def _search(query: Query, candidates: Sequence[UID], mailbox: Mailbox) -> Sequence[UID]:

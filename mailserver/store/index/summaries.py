@@ -1,13 +1,16 @@
+# ruff: noqa: S608 - what is put into the statements are marks, never data
 """The summaries table: what was rendered of a message once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import apsw
 
-from mailserver.message.summary import Summary
+from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.index.messages import select
+from mailserver.types import UID
 
 _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields, search, sent"
 
@@ -27,6 +30,28 @@ class Summaries:
         """Searchable header text and sent day of those that are there."""
         rows = select(self._connection, "id & 0xFFFFFFFF, search, sent", "summaries", key, uids)
         return {uid: (text, sent) for uid, text, sent in rows}
+
+    def texts_with(self, key: int, uids: Sequence[int], needles: Sequence[str]) -> list[tuple[UID, str | None]]:
+        """(uid, searchable header text) of those that are there; None for a text that has none of the needles."""
+        if not uids:
+            return []
+        low, high = uids[0], uids[-1]
+        if high - low >= 2 * len(uids) + 16:
+            rows = select(self._connection, "id & 0xFFFFFFFF, search", "summaries", key, uids)
+            return [
+                (uid, text if text == INCOMPLETE or any(needle in text for needle in needles) else None)
+                for uid, text in rows
+            ]
+        # What the database finds need not come into Python's hands first.
+        found = " OR ".join(["search = ?", *["instr(search, ?)"] * len(needles)])
+        query = f"SELECT id & 0xFFFFFFFF, CASE WHEN {found} THEN search END FROM summaries WHERE id BETWEEN ? AND ?"
+        values = (INCOMPLETE, *[needle.encode("utf-8", "replace").decode() for needle in needles])
+        first = key << 32
+        everything: list[Any] = self._connection.execute(query, (*values, first + low, first + high)).fetchall()
+        if high - low + 1 == len(uids):
+            return everything
+        wanted = set(uids)
+        return [row for row in everything if row[0] in wanted]
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Keep them."""

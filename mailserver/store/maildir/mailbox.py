@@ -35,7 +35,7 @@ from mailserver.store.maildir.message_file import PlainFile, open_file, read_sma
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
 from mailserver.store.maildir.reconcile import level, locate, reconcile, take_up
 from mailserver.store.maildir.transfer import transfer
-from mailserver.store.search import evaluate
+from mailserver.store.search import TextsWith, evaluate
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ T = TypeVar("T")
 _RENDER_BATCH: Final = 256
 """Messages rendered between two commits."""
 _READ_AHEAD: Final = 256
+_SEARCHED_AT_ONCE: Final = 1 << 20
+"""Octets of messages that SEARCH holds."""
 
 
 class MaildirMailbox:
@@ -80,12 +82,12 @@ class MaildirMailbox:
 
     # --- what others did
 
-    def refresh(self, names: Collection[str] | None = None) -> None:
-        """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
     def foreign_names(self, names: Collection[str]) -> Collection[str]:
         """Those that we did not change."""
         return self._home.own_names.others(names)
 
+    def refresh(self, names: Collection[str] | None = None) -> None:
+        """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
         state = self._state()
         if names is not None:
             with self._home.locked():
@@ -234,8 +236,21 @@ class MaildirMailbox:
             found.append((uid, data))
         return found
 
-    def contents(self, uid: UID) -> bytes | None:
-        """The message as sent; None if it is gone or cannot be read."""
+    def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
+        """The messages as sent; those that are gone or cannot be read are left out."""
+        at = 0
+        while at < len(uids):
+            found = self.read_whole(uids[at : at + _READ_AHEAD], _SEARCHED_AT_ONCE)
+            yield from found
+            at += len(found)
+            if not found:
+                # Large, gone, not readable, or not where the index says.
+                data = self._contents_of(uids[at])
+                if data is not None:
+                    yield uids[at], data
+                at += 1
+
+    def _contents_of(self, uid: UID) -> bytes | None:
         try:
             message = self.open_message(uid)
         except (MessageExpunged, StoreUnavailable):
@@ -244,6 +259,16 @@ class MaildirMailbox:
             return message.read()
         finally:
             message.close()
+
+    def texts_with(self, state: MailboxState, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
+        """Searchable header texts that have a needle, where they are kept."""
+        wanted = sorted(uids)
+        rows = self._read(lambda index: index.summaries.texts_with(state.key, wanted, needles))
+        hits = [(uid, text) for uid, text in rows if text is not None]
+        if len(rows) == len(wanted):
+            return TextsWith(hits)
+        looked_at = {uid for uid, _text in rows}
+        return TextsWith(hits, [uid for uid in wanted if uid not in looked_at])
 
     def search_texts(self, state: MailboxState, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
         """Searchable header text and sent day, rendered where missing."""
@@ -349,6 +374,7 @@ class MaildirMailbox:
         for entry in self._read(lambda index: index.messages.entries_in_new(state.key)):
             name = MaildirName.parse(entry.base + entry.suffix)
             target = name.with_mask(entry.flags).format()
+            own.expect(entry.file_name, target)
             try:
                 safeio.rename(os.path.join(paths.new, name.format()), os.path.join(paths.cur, target))
             except FileNotFoundError:
@@ -373,7 +399,6 @@ class MaildirMailbox:
             before = state.modseq
             entries = self._read(lambda index: index.messages.entries_of(key, wanted))
             modified = [
-            own.expect(entry.file_name, target)
                 UID(entry.uid) for entry in entries if unchanged_since is not None and entry.modseq > unchanged_since
             ]
             left_alone = set(modified)
@@ -435,6 +460,7 @@ class MaildirMailbox:
         places = set()
         for entry in entries:
             directory = paths.place(entry.place)
+            own.expect(entry.file_name)
             try:
                 safeio.unlink(os.path.join(directory, entry.base + entry.suffix))
                 found.append(True)
@@ -460,7 +486,6 @@ class MaildirMailbox:
     def _tidy_uidlist(self) -> None:
         """Write the uidlist anew when a quarter of it may be dead; what hinders that does not matter."""
         state = self._state()
-            own.expect(entry.file_name)
         key = state.key
         alive = self._read(lambda index: index.messages.counts(key))[0]
         if not state.uidlist_signature or state.uidlist_signature[2] < _LONG_LINE * (alive + 64):
@@ -543,5 +568,8 @@ class _Source:
     def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
         return self._mailbox.search_texts(self._state, uids)
 
-    def source(self, uid: UID) -> bytes | None:
-        return self._mailbox.contents(uid)
+    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
+        return self._mailbox.texts_with(self._state, uids, needles)
+
+    def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
+        return self._mailbox.all_contents(uids)
