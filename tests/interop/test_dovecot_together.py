@@ -158,7 +158,7 @@ def facts(port: int, user: str) -> tuple[Facts, set[str], dict[str, set[str]]]:
     mailboxes: Facts = {}
     special: dict[str, set[str]] = {}
     for line in client.do("LIST", '""', "*"):
-        found = re.fullmatch(r'LIST \(([^)]*)\) "/" (.*)', line.decode())
+        found = re.fullmatch(r'LIST \(([^)]*)\) "." (.*)', line.decode())
         if found and "\\noselect" not in found[1].lower():
             name = found[2].strip('"')
             special[name] = {word for word in found[1].split() if word[1:] in SPECIAL}
@@ -167,13 +167,16 @@ def facts(port: int, user: str) -> tuple[Facts, set[str], dict[str, set[str]]]:
             assert validity, told
             assert following, told
             mailboxes[name] = int(validity[1]), int(following[1]), client.messages()
-    subscribed = {line.decode().rpartition('"/" ')[2].strip('"') for line in client.do("LSUB", '""', "*")[:-1]}
+    subscribed = {
+        re.sub(r'LSUB \([^)]*\) "." ', "", line.decode()).strip('"') for line in client.do("LSUB", '""', "*")[:-1]
+    }
     client.do("LOGOUT")
     return mailboxes, subscribed, special
 
 
-@pytest.fixture(scope="module")
-def both() -> Iterator[Both]:
+@contextlib.contextmanager
+def started(*, mail: str = "", namespace: str = "", more: str = "") -> Iterator[Both]:
+    """Both on the same accounts. `mail`: keys of our [mail]; `namespace` and `more`: settings of Dovecot's."""
     if not available():
         assert not os.environ.get("CI"), "CI has a Dovecot"
         pytest.skip("needs root and Debian's dovecot packages")
@@ -181,22 +184,20 @@ def both() -> Iterator[Both]:
     with tempfile.TemporaryDirectory(prefix="mailserver-together-") as name, contextlib.ExitStack() as running:
         place = Path(name)
         place.chmod(0o755)
-        ours = ServerOfOwner(place / "ours", edit={'user = "root"': 'user = "nobody"'})
-        ours.replace(
-            f'protocol = "imap"\nport = {ours.port("imap")}\naddresses = ["127.0.0.1", "::1"]\n',
-            f'protocol = "imap"\nport = {ours.port("imap")}\naddresses = ["127.0.0.1"]\nallow_cleartext = true\n',
-        )
-        ours.replace(
-            f'protocol = "pop3"\nport = {ours.port("pop3")}\naddresses = ["127.0.0.1", "::1"]\n',
-            f'protocol = "pop3"\nport = {ours.port("pop3")}\naddresses = ["127.0.0.1"]\nallow_cleartext = true\n',
-        )
+        ours = ServerOfOwner(place / "ours", edit={'user = "root"': 'user = "nobody"', "[mail]\n": f"[mail]\n{mail}"})
+        for protocol in ("imap", "pop3"):
+            head = f'protocol = "{protocol}"\nport = {ours.port(protocol)}\n'
+            ours.replace(
+                f'{head}addresses = ["127.0.0.1", "::1"]\n',
+                f'{head}addresses = ["127.0.0.1"]\nallow_cleartext = true\n',
+            )
         with (ours.dir / "users").open("a") as users:
             users.writelines(f"{user}:{{PLAIN}}{PASSWORD}\n" for user in USERS)
         theirs = Dovecot(
             place / "dovecot",
             ours.dir / "mail",
             dict.fromkeys(USERS, PASSWORD),
-            more=f"namespace inbox {{\n{MAILBOXES}}}\nprotocol lmtp {{\n  auth_username_format = %{{user}}\n}}\n",
+            more=f"namespace inbox {{\n{namespace}{MAILBOXES}}}\nprotocol lmtp {{\n  auth_username_format = %{{user}}\n}}\n{more}",
         )
         theirs.own(ours.dir)
         running.enter_context(theirs)
@@ -206,6 +207,12 @@ def both() -> Iterator[Both]:
         assert "Unhandled" not in ours.log, ours.log[-6000:]
         for word in ("Error", "Panic", "Fatal", "Warning"):
             assert word not in theirs.log, theirs.log[-6000:]
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Both]:
+    with started() as pair:
+        yield pair
 
 
 def fill(client: Imap) -> None:
@@ -398,3 +405,45 @@ def test_both_at_once(both: Both) -> None:
         subjects[uid] = next(line for line in lines if line.startswith(b"Subject: ")).decode()[9:]
     assert subjects == {uid: told[uid] for uid in box}
     listener.do("LOGOUT")
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("settings", "names", "on_disk"),
+    [
+        (
+            {"mail": "utf8_names = true\n", "more": "mailbox_list_utf8 = yes\n"},
+            ("Entw&APw-rfe/&AOQ- b", "&ZeVnLIqe-"),
+            (".Entwürfe.ä b", ".日本語"),
+        ),
+        (
+            {"mail": 'separator = "."\nprefix = "INBOX"\n', "namespace": "  separator = .\n  prefix = INBOX.\n"},
+            ("INBOX.Entw&APw-rfe.&AOQ- b", "INBOX.old.2023"),
+            (".Entw&APw-rfe.&AOQ- b", ".old.2023"),
+        ),
+    ],
+    ids=["UTF-8 on disk", "prefix"],
+)
+def test_names_of_other_layouts(
+    first: str, settings: dict[str, str], names: tuple[str, ...], on_disk: tuple[str, ...]
+) -> None:
+    """RFC 2342, RFC 3501 5.1.3: whatever Dovecot's namespace is like, clients see the same names from both."""
+    user = "turns1@example.test"
+    with started(**settings) as pair:
+        one, other = pair.ports(first)
+        client = Imap(one, user)
+        for name in names:
+            client.do("CREATE", f'"{name}"')
+            client.put("in it", f'"{name}"', "(\\Seen kept)")
+            client.do("SUBSCRIBE", f'"{name}"')
+        client.do("LOGOUT")
+        before = pair.same(user)
+        client = Imap(other, user)
+        client.do("UNSUBSCRIBE", f'"{names[0]}"')
+        client.do("RENAME", f'"{names[0]}"', f'"{names[0]}2"')
+        client.do("LOGOUT")
+        after = pair.same(user)
+        assert set(names) <= set(before)
+        assert after[f"{names[0]}2"][2] == before[names[0]][2]
+        directory = pair.ours.maildir(user)
+        assert {f"{on_disk[0]}2", on_disk[1]} <= {path.name for path in directory.iterdir()}
