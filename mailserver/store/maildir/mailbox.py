@@ -31,7 +31,7 @@ from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.flag_rename import FlagRename
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
-from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
+from mailserver.store.maildir.message_file import PlainFile, open_file, read_dated, read_small
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
 from mailserver.store.maildir.reconcile import level, locate, reconcile, take_up
 from mailserver.store.maildir.transfer import transfer
@@ -43,6 +43,7 @@ T = TypeVar("T")
 _RENDER_BATCH: Final = 256
 """Messages rendered between two commits."""
 _READ_AHEAD: Final = 256
+_SMALL: Final = 256 * 1024
 _SEARCHED_AT_ONCE: Final = 1 << 20
 """Octets of messages that SEARCH holds."""
 
@@ -326,6 +327,10 @@ class MaildirMailbox:
             uid = UID(entry.uid)
             path = os.path.join(paths.place(entry.place), entry.base + entry.suffix)
             try:
+                small = read_dated(path, entry.size, _SMALL) if data else None
+                if small is not None:
+                    yield uid, len(small[0]), small[1], small[0]
+                    continue
                 message = open_file(path, entry.size)
             except FileNotFoundError:
                 try:

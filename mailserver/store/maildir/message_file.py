@@ -94,20 +94,35 @@ def read_small(path: str, size: int | None, limit: int) -> bytes | None:
         return None
     fd = safeio.open_existing(path)
     try:
-        # One octet more than there should be tells whether there are.
-        wanted = (os.fstat(fd).st_size if size is None else size) + 1
-        if wanted > limit + 1:
-            return None
-        try:
-            data = os.read(fd, wanted)
-        except OSError as error:
-            raise safeio.failure(error) from error
+        return _read_small(fd, os.fstat(fd).st_size if size is None else size, size, limit)
     finally:
         os.close(fd)
+
+
+def read_dated(path: str, size: int | None, limit: int) -> tuple[bytes, int] | None:
+    """The same with the file's mtime, in seconds since 1970."""
+    fd = safeio.open_existing(path)
+    try:
+        status = os.fstat(fd)
+        data = _read_small(fd, status.st_size, size, limit)
+    finally:
+        os.close(fd)
+    return None if data is None else (data, status.st_mtime_ns // 1_000_000_000)
+
+
+def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes | None:
+    """`expected` is how long the file should be at most: as sent, no message is shorter than on disk."""
+    if expected > limit:
+        return None
+    try:
+        # One octet more than there should be tells whether there are.
+        data = os.read(fd, expected + 1)
+    except OSError as error:
+        raise safeio.failure(error) from error
     if len(data) == size:
         return data
     sent = to_crlf(data)
-    if (len(sent) != size) if size is not None else (len(data) != wanted - 1 or len(sent) > limit):
+    if (len(sent) != size) if size is not None else (len(data) != expected or len(sent) > limit):
         return None
     return sent
 
