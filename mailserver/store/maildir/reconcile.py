@@ -58,11 +58,14 @@ def reconcile(home: Home, name: str) -> MailboxState:
 
     Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
     """
-    for _ in range(_ATTEMPTS):
-        try:
-            return _Reconciliation(home, name).run()
-        except _ListMoved:
-            continue
+    for attempt in range(_ATTEMPTS):
+        with contextlib.ExitStack() as stack:
+            if attempt:
+                # Writers that come without a pause would let no attempt end: keep them out from the start.
+                with contextlib.suppress(FileNotFoundError):
+                    stack.enter_context(home.dotlocked([home.paths(name).directory], must=True))
+            with contextlib.suppress(_ListMoved):
+                return _Reconciliation(home, name).run()
     raise InUse
 
 
