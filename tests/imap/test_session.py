@@ -238,6 +238,17 @@ def test_append_writes_in_large_pieces() -> None:
     assert runner.runs - before <= 8
 
 
+@pytest.mark.parametrize(("plus", "hops"), [(b"+", 1), (b"", 2)])
+def test_append_of_a_small_message_is_one_hop(plus: bytes, hops: int) -> None:
+    client = logged_in(services())
+    runner = client.session.account._runner
+    before = runner.runs
+    client.send(b"a APPEND INBOX {%d%b}\r\n" % (len(MESSAGE), plus))
+    client.send(MESSAGE + b"\r\n")
+    assert b"a OK [APPENDUID" in client.take()
+    assert runner.runs - before == hops
+
+
 def test_store_is_one_hop_for_all_messages() -> None:
     client = selected(services(), messages=20)
     runner = client.session.account._runner

@@ -1,18 +1,22 @@
-"""APPEND (RFC 3501 6.3.11): the message goes from the connection straight to a file, never into memory whole."""
+"""APPEND (RFC 3501 6.3.11): a large message goes from the connection straight to a file, never into memory whole.
+
+A small one is gathered and kept in one hop to the account's thread. The mailbox is looked for before a client that
+waits is asked for the octets; one that sends them unasked is told afterwards.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from mailserver.errors import BadMessage, BadSyntax, NoSuchMailbox, TooBig
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
-from mailserver.store.interfaces import NewMessage, Staged
+from mailserver.store.interfaces import Appended, NewMessage, Staged
 from mailserver.store.live import LiveAccount
 
 PIECE = 256 * 1024
-"""Octets gathered before they are written in one hop to the account's thread."""
+"""Octets gathered before they are written in one hop to the account's thread; no more of a message is held in memory."""
 
 _BEFORE_MAILBOX = re.compile(rb"[^ ]+ append *", re.IGNORECASE)
 
@@ -47,29 +51,80 @@ async def append(session: Session, command: Command) -> str:
     account = session.account
     assert account is not None
     target = session.services.namespace.to_store(name)
-    staged = await account.run(lambda: _begin(account, target))
-    try:
-        await _receive(session, account, staged)
+
+    def keep(staged: Staged) -> Appended:
         try:
-            appended = await account.append(target, [NewMessage(staged, frozenset(flags), date)])
+            return account.account.append(target, [NewMessage(staged, frozenset(flags), date)])
         except NoSuchMailbox as error:
             raise TryCreate(error.sentence) from None
-    finally:
-        await account.run(staged.abort)
+        finally:
+            staged.abort()
+
+    if announced.size > PIECE:
+        appended = await _append_large(session, account, target, keep)
+    else:
+        appended = await _append_small(session, account, target, keep, check=not announced.non_sync)
+    account.poke(appended.mailbox, ())
     session.channel.log("append", user=session.user, size=announced.size)
     return f"[APPENDUID {appended.uid_validity} {appended.uids[0]}] appended"
 
 
-def _begin(account: LiveAccount, target: str) -> Staged:
+async def _append_small(
+    session: Session, account: LiveAccount, target: str, keep: Callable[[Staged], Appended], *, check: bool
+) -> Appended:
+    if check:
+        await account.run(lambda: _check(account, target))
+    gathered: list[bytes] = []
+
+    async def gather(pieces: list[bytes]) -> None:
+        gathered.extend(pieces)
+
+    await _receive(session, gather)
+
+    def stage_and_keep() -> Appended:
+        _check(account, target)
+        staged = account.account.stage()
+        try:
+            staged.write(b"".join(gathered))
+        except BaseException:
+            staged.abort()
+            raise
+        return keep(staged)
+
+    return await account.run(stage_and_keep)
+
+
+async def _append_large(
+    session: Session, account: LiveAccount, target: str, keep: Callable[[Staged], Appended]
+) -> Appended:
+    def begin() -> Staged:
+        _check(account, target)
+        return account.account.stage()
+
+    staged = await account.run(begin)
+
+    async def write(pieces: list[bytes]) -> None:
+        data = b"".join(pieces)
+        await account.run(lambda: staged.write(data))
+
+    try:
+        await _receive(session, write)
+    except BaseException:
+        await account.run(staged.abort)
+        raise
+    return await account.run(lambda: keep(staged))
+
+
+def _check(account: LiveAccount, target: str) -> None:
+    """In the account's thread. Raises: TryCreate if there is no such mailbox."""
     try:
         account.account.mailbox(target)
     except NoSuchMailbox as error:
         raise TryCreate(error.sentence) from None
-    return account.account.stage()
 
 
-async def _receive(session: Session, account: LiveAccount, staged: Staged) -> None:
-    """The literal into the file, and the end of the command behind it."""
+async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[None]]) -> None:
+    """The literal, some large pieces at a time, and the end of the command behind it."""
     session.input.accept_literal()
     pieces: list[bytes] = []
     size = 0
@@ -79,17 +134,12 @@ async def _receive(session: Session, account: LiveAccount, staged: Staged) -> No
         pieces.append(piece)
         size += len(piece)
         if size >= PIECE:
-            await _write(account, staged, pieces)
+            await take(pieces)
             pieces, size = [], 0
     if pieces:
-        await _write(account, staged, pieces)
+        await take(pieces)
     if await session.input.next_text() or session.input.announced is not None:
         raise BadSyntax("expected the end of the command")
-
-
-async def _write(account: LiveAccount, staged: Staged, pieces: list[bytes]) -> None:
-    data = b"".join(pieces)
-    await account.run(lambda: staged.write(data))
 
 
 COMMANDS = (
