@@ -27,6 +27,9 @@ KEPT_FIELDS: Final = frozenset(
 KEPT_LIMIT: Final = 64 * 1024
 """Octets of kept lines; a message with more has INCOMPLETE in place of both `fields` and `search`."""
 
+RENDERING: Final = 1
+"""Counts the changes of what is rendered: summaries of another one are made anew. At most 255."""
+
 INCOMPLETE: Final = "*"
 """Stands for kept lines that are not kept, as they are too many: the file must be read. No header starts so."""
 

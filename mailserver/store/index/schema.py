@@ -2,6 +2,7 @@
 
 What can be wrong with the file, and what follows:
 
+*   Of this version, with summaries that were rendered otherwise: these are removed, and made when next asked for.
 *   Absent, empty, of another version, damaged, or not SQLite at all: it is made anew. Nothing is lost but speed and
     the history of expunges, as the files of the Maildir are the truth.
 *   The disk is full or read-only: SQLite then cannot open a WAL database even for reading, so the same tables are
@@ -14,12 +15,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
+from mailserver.message.summary import RENDERING
+
 APPLICATION_ID: Final = 0x4D534958
 VERSION: Final = 2
+"""Of the tables. SQLite's user_version holds it, and the RENDERING of the summaries in the bits above its 16."""
+_USER_VERSION: Final = RENDERING << 16 | VERSION
 IN_MEMORY: Final = ":memory:"
 
 Broken = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, apsw.SQLError)
@@ -108,11 +113,14 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
     try:
         connection.set_busy_timeout(10_000)
         connection.execute("PRAGMA cache_size = -256")
-        identity = (connection.pragma("application_id"), connection.pragma("user_version"))
+        version: Any = connection.pragma("user_version")
+        identity = (connection.pragma("application_id"), version & 0xFFFF)
         if identity == (0, 0) and create and not connection.pragma("schema_version"):
             _make_tables(connection)
         elif identity != (APPLICATION_ID, VERSION):
             raise NotOurs(f"application and version {identity}")  # noqa: TRY301 - closes the connection on the way
+        elif version != _USER_VERSION:
+            _forget_summaries(connection)
         if path != IN_MEMORY:
             connection.pragma("journal_mode", "wal")
             _keep_wal(connection)
@@ -121,6 +129,18 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
         connection.close(force=True)
         raise
     return connection
+
+
+def _forget_summaries(connection: apsw.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute("DELETE FROM summaries")
+        connection.pragma("user_version", _USER_VERSION)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def remove(path: str) -> None:
@@ -135,7 +155,7 @@ def _make_tables(connection: apsw.Connection) -> None:
     with connection:
         connection.execute(_TABLES)
         connection.pragma("application_id", APPLICATION_ID)
-        connection.pragma("user_version", VERSION)
+        connection.pragma("user_version", _USER_VERSION)
 
 
 def _keep_wal(connection: apsw.Connection) -> None:

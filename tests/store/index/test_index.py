@@ -197,6 +197,26 @@ def test_what_cannot_be_used_is_made_anew_by_the_lock_holder_only(path, spoil):
     assert Index.open(path) is not None
 
 
+def test_summaries_of_another_rendering_are_forgotten_alone(path):
+    index = Index.remake(path)
+    summary = Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n", "\na: b", -3)
+    key = add(index, [1])
+    with index.transaction():
+        index.summaries.put(key, [(1, summary)])
+    index.close()
+    index = Index.open(path)
+    assert index.summaries.get(key, [1]) == {1: summary}
+    index.close()
+    with sqlite3.connect(path) as connection:
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version + 0x10000}")
+    for _again in range(2):
+        index = Index.open(path)
+        assert index.summaries.get(key, [1]) == {}
+        assert index.messages.uids(key) == [1]
+        index.close()
+
+
 def test_a_removed_file_is_noticed(path):
     index = open_index(path)
     assert index.is_current()
