@@ -32,8 +32,9 @@ from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.flag_rename import FlagRename
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_dated, read_small
+from mailserver.store.maildir.named_changes import take_up
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
-from mailserver.store.maildir.reconcile import level, locate, reconcile, take_up
+from mailserver.store.maildir.reconcile import level, locate, reconcile
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.search import TextsWith, evaluate
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
@@ -32,7 +32,7 @@ from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 _ATTEMPTS = 4
-_FEW = 1000
+FEW = 1000
 """Up to so many messages that differ are looked up one by one."""
 _DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
 
@@ -69,67 +69,6 @@ def reconcile(home: Home, name: str) -> MailboxState:
     raise InUse
 
 
-def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
-    """Look at these file names alone, which a watcher saw come or go; False if only `reconcile` can tell.
-
-    Under the account's lock. Raises: as `reconcile`.
-    """
-    paths = home.paths(state.name)
-    if uidlist.signature(paths.uidlist) != state.uidlist_signature or state.boot != home.boot:
-        return False
-    bases: dict[str, list[str]] = {}
-    for name in names:
-        if name and name[0] != ".":
-            bases.setdefault(base_of(name), []).append(name)
-    if len(bases) > _FEW:
-        return False
-    index = home.index()
-    changed: list[Entry] = []
-    fresh: list[tuple[str, scan.Found]] = []
-    modseq = next_modseq(state.modseq)
-    for base, its_names in bases.items():
-        known = index.messages.by_base(state.key, base)
-        found = _look(paths, its_names)
-        if found is None:
-            if known is not None and not _exists(paths.place(known.place), known.file_name):
-                return False
-        elif known is None:
-            fresh.append((base, found))
-        elif not _exists(paths.place(known.place), known.file_name):
-            changed.append(_moved(known, found, modseq))
-        elif known.file_name != found.name or known.place != (found.place == "cur"):
-            # Under two names at once: a scan decides.
-            return False
-    names_changed = _read_keywords(paths, state)
-    if not changed and not fresh and not names_changed:
-        return True
-    _sort_by_delivery(fresh)
-    if state.uid_next + len(fresh) - 1 > uidlist.HIGHEST_UID:
-        return False
-    given = next_uids(state, len(fresh))
-    new = _fresh([(uid, base, found) for uid, (base, found) in zip(given, fresh, strict=True)], modseq)
-    if new:
-        try:
-            with home.dotlocked([paths.directory], must=True):
-                if uidlist.signature(paths.uidlist) != state.uidlist_signature:
-                    return False
-                lines = [(entry.uid, entry.base) for entry in new]
-                state.uidlist_signature = home.with_room(lambda: uidlist.append(paths.uidlist, lines))
-        except (NoSpace, StoreUnavailable):
-            return False
-        state.uid_next = UID(new[-1].uid + 1)
-    if new or names_changed or any(entry.modseq == modseq for entry in changed):
-        state.modseq = modseq
-
-    def save(index: Index) -> None:
-        index.mailboxes.save(state)
-        index.messages.change(state.key, changed)
-        index.messages.add(state.key, new)
-
-    home.update(save, len(new) + len(changed))
-    return True
-
-
 class _Reconciliation:
     """One attempt."""
 
@@ -161,7 +100,7 @@ class _Reconciliation:
             if not self._look_first(state, found, modseq):
                 self._compare(state, found, modseq, told, mended=mended)
             self._give_uids(state, modseq, mended=mended)
-            names_changed = _read_keywords(self.paths, state)
+            names_changed = read_keywords(self.paths, state)
             if self.is_new:
                 state.recent_from = self._first_recent(state)
             if (
@@ -216,7 +155,7 @@ class _Reconciliation:
         if not _has_header(self.paths.uidlist, state):
             return False
         tail = uidlist.read_tail(self.paths.uidlist, known, state.uid_next - 1)
-        if tail is None or tail.damaged or not 0 < len(tail.entries) <= _FEW:
+        if tail is None or tail.damaged or not 0 < len(tail.entries) <= FEW:
             return False
         index = self.home.index()
         if any(index.messages.by_base(state.key, base) is not None for _uid, base in tail.entries):
@@ -317,7 +256,7 @@ class _Reconciliation:
             if cur is not None:
                 differing |= index.messages.file_names(key, 1).symmetric_difference(cur.names)
             bases = {base_of(name) for name in differing}
-            if len(bases) <= _FEW:
+            if len(bases) <= FEW:
                 messages, _duplicates = scan.classify(
                     [name for name in new.names if base_of(name) in bases] if bases else (),
                     [name for name in cur_names if base_of(name) in bases] if bases else (),
@@ -371,7 +310,7 @@ class _Reconciliation:
                 entry = None
             if entry is not None:
                 if place.name != entry.base + entry.suffix or (place.place == "cur") != entry.place:
-                    self.changed.append(_moved(entry, place, modseq))
+                    self.changed.append(moved_entry(entry, place, modseq))
                 continue
             uid = self.listed.entries.get(base) if self.listed is not None else self.tail.get(base)
             if uid is not None and uid >= told:
@@ -380,7 +319,7 @@ class _Reconciliation:
                 self.pending.append((base, place))
         if new.stable and (cur is None or cur.stable):
             self.gone += [UID(entry.uid) for entry in known.values()]
-        self.new = _fresh(told_uids, modseq)
+        self.new = fresh_entries(told_uids, modseq)
 
     # --- UIDs
 
@@ -390,11 +329,11 @@ class _Reconciliation:
             state.uidlist_signature = listed.signature
         if not self.pending and not self.first and not mended and (listed is None or not listed.damaged):
             return
-        _sort_by_delivery(self.pending)
+        sort_by_delivery(self.pending)
         # A list at the very end of its UIDs, which only a foreign hand can make: what comes after stays unseen.
         pending = self.pending[: max(0, uidlist.HIGHEST_UID + 1 - state.uid_next)]
         uids = next_uids(state, len(pending))
-        given = _fresh([(uid, base, place) for uid, (base, place) in zip(uids, pending, strict=True)], modseq)
+        given = fresh_entries([(uid, base, place) for uid, (base, place) in zip(uids, pending, strict=True)], modseq)
         lines = [(entry.uid, entry.base) for entry in given] + [(facts[0], facts[5]) for facts in self.first]
         try:
             self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
@@ -513,7 +452,7 @@ def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxSta
     return None
 
 
-def _read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
+def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
     """Take up another keyword file; whether the names changed."""
     signature = uidlist.signature(paths.keywords) or ()
     if signature == state.keywords_signature:
@@ -526,7 +465,7 @@ def _read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
     return True
 
 
-def _fresh(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:
+def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:
     """Entries of (uid, base, where) that are new to the index."""
     masks = {"": 0}
     make = tuple.__new__
@@ -540,7 +479,7 @@ def _fresh(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> l
     return entries
 
 
-def _moved(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
+def moved_entry(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
     """The same message under another name; it has changed only if its flags did."""
     mask = MaildirName.parse(found.name).mask
     return entry._replace(
@@ -551,22 +490,7 @@ def _moved(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
     )
 
 
-def _look(paths: MailboxPaths, names: Collection[str]) -> scan.Found | None:
-    """Which of these names is there, cur/ before new/, more flags before fewer."""
-    for place, directory in (("cur", paths.cur), ("new", paths.new)):
-        for name in sorted(names, key=lambda name: (len(name), name), reverse=True):
-            if _exists(directory, name):
-                return scan.Found(place, name)
-    return None
-
-
-def _exists(directory: str, name: str) -> bool:
-    path = os.path.join(directory, name)
-    with safeio.boundary():
-        return "/" not in name and os.path.isfile(path) and not os.path.islink(path)
-
-
-def _sort_by_delivery(pending: list[tuple[str, scan.Found]]) -> None:
+def sort_by_delivery(pending: list[tuple[str, scan.Found]]) -> None:
     """By the second that a Maildir name begins with, then by name."""
     pending.sort(key=lambda pair: _delivery_order(pair[0]))
 
