@@ -53,6 +53,8 @@ _HEADER = re.compile(rb"3(?: |$)")
 _LINE = re.compile(rb"([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?")
 _ALL_LINES = re.compile(r"^([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
 _VERSION_1_LINE = re.compile(r"^([0-9]{1,10}) ([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
+_PART = 128 << 10
+"""Octets of the list that are parsed by one call."""
 _UID_VALIDITY_FILE = "dovecot-uidvalidity"
 
 
@@ -370,9 +372,19 @@ def _other_header_fields(data: bytes) -> list[bytes]:
 
 def _parse_lines(body: bytes, *, version_1: bool = False) -> list[tuple[int, str]]:
     """(UID, base) of each whole line that can be read."""
-    text = os.fsdecode(body[: body.rfind(b"\n") + 1])
-    pairs = [(int(uid), base) for uid, base in (_VERSION_1_LINE if version_1 else _ALL_LINES).findall(text)]
-    return [pair for pair in pairs if 0 < pair[0] <= HIGHEST_UID]
+    find = (_VERSION_1_LINE if version_1 else _ALL_LINES).findall
+    pairs: list[tuple[int, str]] = []
+    start, end = 0, body.rfind(b"\n") + 1
+    while start < end:
+        # In parts: other threads wait while one call runs.
+        stop = body.find(b"\n", min(start + _PART, end - 1)) + 1
+        pairs += [
+            (number, base)
+            for uid, base in find(os.fsdecode(body[start:stop]))
+            if 0 < (number := int(uid)) <= HIGHEST_UID
+        ]
+        start = stop
+    return pairs
 
 
 def _rising(uids: list[int], last: int) -> bool:

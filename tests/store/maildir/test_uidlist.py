@@ -362,3 +362,16 @@ def test_no_bytes_make_reading_fail_and_a_rewrite_always_mends(tmp_path_factory,
     again = uidlist.read(path)
     assert not again.damaged
     assert again.entries == found.entries
+
+
+@pytest.mark.parametrize("part", [1, 7, 8, 9, 40])
+def test_a_list_is_read_in_parts_that_end_with_a_line(tmp_path, monkeypatch, part):
+    monkeypatch.setattr(uidlist, "_PART", part)
+    path = str(tmp_path / "dovecot-uidlist")
+    uidlist.create(path, 7)
+    uidlist.append(path, [(uid, f"{uid}.M1") for uid in range(1, 30)])
+    with open(path, "ab") as file:
+        file.write(b"30 :torn")
+    listed = uidlist.read(path)
+    assert listed.entries == {f"{uid}.M1": uid for uid in range(1, 30)}
+    assert listed.damaged
