@@ -65,8 +65,16 @@ def check_directories(config: Config) -> list[Problem]:
         if listener.socket is not None
     ]
     identity = service_identity(config)
+    if os.geteuid() == 0 and _is_made_at_start(config.server.runtime_dir):
+        del places[0]
     found = ((place, directory, _fault(directory, identity)) for place, directory in places)
     return [Problem(str(config.source), place, as_toml(path), fault) for place, path, fault in found if fault]
+
+
+def _is_made_at_start(runtime_dir: Path) -> bool:
+    """Does root make it for the service's user, or give it one that systemd made?"""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")
+    return not runtime_dir.exists() or str(runtime_dir) in given
 
 
 def _fault(directory: Path, identity: Identity) -> str:

@@ -68,6 +68,7 @@ def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
     config = config_in(tmp_path, **{'user = "root"': f'user = "{other}"'})
     tmp_path.chmod(0o755)
     assert service_identity(config).uid != os.geteuid()
+    (tmp_path / "run").mkdir(mode=0o700)
     told = check_directories(config)
     assert [problem.place for problem in told] == [
         "[server] runtime_dir",
@@ -75,4 +76,22 @@ def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
         "[server] log_file",
         "[listener 4] socket",
     ]
-    assert f"does not exist, and user {other} cannot make it in" in told[0].reason
+    assert told[0].reason == f"cannot be written by user {other}"
+    assert f"does not exist, and user {other} cannot make it in" in told[1].reason
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes it for another user")
+def test_a_runtime_dir_that_the_start_makes_or_is_given_is_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_in(tmp_path, **{'user = "root"': 'user = "nobody"'})
+    tmp_path.chmod(0o755)
+
+    def places() -> list[str]:
+        return [problem.place for problem in check_directories(config)]
+
+    assert "[server] runtime_dir" not in places()
+    (tmp_path / "run").mkdir(mode=0o700)
+    assert "[server] runtime_dir" in places()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"/run/other:{tmp_path / 'run'}")
+    assert "[server] runtime_dir" not in places()

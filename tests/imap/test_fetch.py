@@ -242,7 +242,7 @@ def test_mail_is_read_where_flags_cannot_be_written(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(MemoryMailbox, "store_flags", full)
     answer = ask(client, b"FETCH 1 BODY[TEXT]")
     assert answer == b"* 1 FETCH (BODY[TEXT] {6}\r\nbody\r\n)\r\n"
-    assert client.channel.logged[-1][0] == "seen_not_stored"
+    assert client.channel.logged[-1][0] == "seen-not-stored"
 
 
 def test_another_session_hears_of_seen() -> None:

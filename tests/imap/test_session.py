@@ -86,7 +86,7 @@ def test_login_context_and_log() -> None:
     client.send(b"a LOGIN anna@example.test wrong\r\na LOGIN anna@example.test secret\r\n")
     assert authenticator.contexts[0].server_name == "mail.example.test"
     assert authenticator.contexts[0].protocol == "imap"
-    assert [event for event, _fields in client.channel.logged] == ["login_failed", "login"]
+    assert [event for event, _fields in client.channel.logged] == ["login-failed", "login"]
     assert "secret" not in repr(client.channel.logged)
     assert "wrong'" not in repr(client.channel.logged)
 
@@ -271,10 +271,10 @@ def test_starttls_with_bytes_not_yet_read() -> None:
     assert b"b " not in client.take()
 
 
-def test_starttls_injection_is_logged() -> None:
+def test_plaintext_behind_starttls_is_logged() -> None:
     client = connect(services(), info("imap"))
     client.send(b"a STARTTLS\r\nb NOOP\r\n")
-    assert "starttls_injection" in [event for event, _fields in client.channel.logged]
+    assert "plaintext-behind-starttls" in [event for event, _fields in client.channel.logged]
     assert client.session.account is None
 
 

@@ -35,7 +35,7 @@ async def starttls(session: Session, command: Command) -> str:
     """RFC 3501 6.2.1. Bytes behind the command could be run as if they came inside TLS: the connection ends."""
     command.reader.read_end()
     if session.input.buffered:
-        session.channel.log("starttls_injection")
+        session.channel.log("plaintext-behind-starttls")
         session.bye("bytes were sent behind STARTTLS")
         raise BadSyntax("nothing may be sent behind STARTTLS before TLS is on")
 
@@ -111,7 +111,7 @@ async def _log_in(session: Session, credentials: Credentials, method: str) -> st
             accounts.release(account)
             raise
     except MailError as error:
-        channel.log("login_failed", user=credentials.name[:LOGGED_NAME], method=method, reason=error.sentence)
+        channel.log("login-failed", user=credentials.name[:LOGGED_NAME], method=method, reason=error.sentence)
         raise
     session.enter(account, user.name)
     channel.log("login", user=user.name, method=method)
