@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -56,6 +57,8 @@ from mailserver.tls.pair import BadPair
 STORE_THREADS = 8
 TICKET_ROTATION = 7 * 24 * 3600.0
 """Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
+GC_THRESHOLDS = (20_000, 20, 20)
+"""New objects before Python looks for cycles; a look at everything holds up every client."""
 SWITCH_INTERVAL = 0.0005
 """Seconds that a store thread may keep Python's lock while a client waits; the default is ten times as long."""
 
@@ -224,6 +227,10 @@ class Wiring:
     def start(self) -> None:
         """Threads, hash processes, the watcher, the log file's signal."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        # What is there now stays to the end; and a mailbox being read makes many objects and no cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         forward_logging()
         self._hash_pool.start()
         self._watcher.start()
