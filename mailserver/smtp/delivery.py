@@ -38,7 +38,7 @@ class LocalCopy:
     async def append(self, incoming: Incoming) -> Appended:
         """Deliver: synced and visible. Raises: NoSpace, InUse, StoreUnavailable, ..."""
         appended = await self._put(incoming, lambda account, new: account.append(self.folder, [new]))
-        self._live.poke(appended.mailbox)
+        self._live.poke(appended.mailbox, ())
         return appended
 
     async def prepare(self, incoming: Incoming) -> None:
@@ -50,7 +50,7 @@ class LocalCopy:
         prepared = self._prepared
         assert prepared is not None
         appended = await self._live.run(prepared.publish)
-        self._live.poke(appended.mailbox)
+        self._live.poke(appended.mailbox, ())
         return appended
 
     async def abort(self) -> None:
