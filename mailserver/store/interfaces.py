@@ -213,11 +213,11 @@ class NewMessage:
 class Prepared(Protocol):
     """Messages that are synced in tmp/ with an intent record: publishing them cannot fail for want of space.
 
-    If the process dies first, the next holder of the lock publishes them.
+    If the process dies first, or `publish` fails, the next holder of the lock publishes them.
     """
 
     def publish(self) -> Appended:
-        """Make them visible."""
+        """Make them visible. Raises: InUse, StoreUnavailable."""
 
     def abort(self) -> None:
         """Forget them: intent and files are removed. Harmless when repeated and after publish."""

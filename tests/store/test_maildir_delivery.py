@@ -10,7 +10,7 @@ import pytest
 
 from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace
 from mailserver.store.interfaces import SEEN, FlagChange, NewMessage
-from mailserver.store.maildir import intent, lock, recovery, safeio
+from mailserver.store.maildir import delivery, intent, lock, recovery, safeio
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.test_maildir_foreign import TEXT, append, files, open_account, read, uidlist, uids
 
@@ -248,6 +248,74 @@ def test_what_was_prepared_follows_its_mailbox(account):
     account.rename("there", "elsewhere")
     assert prepared.publish().mailbox == account.mailbox("elsewhere").id
     assert files(account, "elsewhere") != []
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(lock.AccountLock.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr(lock.dotlocks.__wrapped__, "__defaults__", (0.05,))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("look", ["refresh", "status", "append"])
+@pytest.mark.parametrize("held", ["dotlock", "account"])
+def test_what_could_not_be_published_is_found_by_the_next_operation(account, held, look):
+    append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    prepared = account.prepare("INBOX", [staged(account), staged(account, flags=["\\Flagged"])])
+    if held == "account":
+        with lock.AccountLock(account.root), pytest.raises(InUse):
+            prepared.publish()
+    else:
+        dotlock = os.path.join(account.root, "dovecot-uidlist.lock")
+        with open(dotlock, "w") as file:
+            file.write("1:another-host.example.test")
+        with pytest.raises(InUse):
+            prepared.publish()
+        os.unlink(dotlock)
+    # they have been promised
+    prepared.abort()
+    count = 3
+    if look == "refresh":
+        mailbox.refresh()
+    elif look == "status":
+        assert account.status("INBOX").messages == 3
+    else:
+        append(account)
+        mailbox.refresh()
+        count = 4
+    assert len(uids(mailbox)) == count
+    assert leftovers(account) == []
+    assert prepared.publish().mailbox == mailbox.id
+    mailbox.refresh()
+    assert len(uids(mailbox)) == count
+
+
+@pytest.mark.usefixtures("impatient")
+def test_another_process_finds_what_could_not_be_published(account, tmp_path):
+    prepared = account.prepare("INBOX", [staged(account)])
+    with lock.AccountLock(account.root), pytest.raises(InUse):
+        prepared.publish()
+    other = open_account(tmp_path)
+    other.set_subscribed("x", subscribed=True)
+    assert other.status("INBOX").messages == 1
+
+
+def test_publishing_can_be_tried_again(account, monkeypatch):
+    prepared = account.prepare("INBOX", [staged(account), staged(account)])
+    monkeypatch.setattr(safeio, "hook", at("delivery.after-rename", 1))
+    monkeypatch.setattr(delivery.PreparedMessages, "_publish_without_uids", refuse)
+    with pytest.raises(NoSpace):
+        prepared.publish()
+    monkeypatch.undo()
+    assert prepared.publish().mailbox == account.mailbox("INBOX").id
+    account.mailbox("INBOX").refresh()
+    assert uids(account.mailbox("INBOX")) == [1, 2]
+    assert leftovers(account) == []
+
+
+def refuse(*_args):
+    raise NoSpace
 
 
 def test_messages_given_up_leave_nothing(account):

@@ -10,8 +10,8 @@ Order, each step surviving a power cut before the next one begins:
 6.  the index; it may be lost, and is then made anew from the files
 7.  the intent cleared
 
-Prepared messages stop after step 3 and leave the lock: `publish` is the rest. If the process dies between, the next holder
-of the lock publishes them (`recovery`).
+Prepared messages stop after step 3 and leave the lock: `publish` is the rest. If the process dies between, or cannot do
+it, the next holder of the lock publishes them (`recovery`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from attrs import define
 
-from mailserver.errors import NoSpace
+from mailserver.errors import MailError, NoSpace
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
@@ -94,14 +94,32 @@ class PreparedMessages:
         self._done = False
 
     def publish(self) -> Appended:
-        """Make them visible; repeated, it tells the same again. Raises: InUse, StoreUnavailable."""
+        """Make them visible; repeated, it tells the same again.
+
+        After a failure whoever takes the account's lock next does it. Raises: InUse, StoreUnavailable.
+        """
         if self._appended is not None:
             return self._appended
         if self._done:
             raise ValueError("these messages have been given up")
+        try:
+            return self._publish()
+        except BaseException:
+            self._home.something_due = True
+            with contextlib.suppress(OSError, MailError):
+                self._pending = intent.make_due(self._home.root, self._pending)
+            raise
+
+    def _publish(self) -> Appended:
         home = self._home
         with home.locked():
             name = recovery.find_mailbox(home, self._pending.payload)
+            if self._pending.is_due:
+                # Somebody else may have done it meanwhile: then this does nothing.
+                self._appended = self._publish_without_uids(name)
+                self._done = True
+                intent.clear(home.root, self._pending)
+                return self._appended
             try:
                 with home.dotlocked([home.paths(name).directory], must=True):
                     state = level(home, name)
@@ -123,8 +141,8 @@ class PreparedMessages:
         return Appended(known.guid, known.uid_validity, [])
 
     def abort(self) -> None:
-        """Forget them, unless published."""
-        if self._done:
+        """Forget them, unless published, or left to be published by others."""
+        if self._done or self._pending.is_due:
             return
         self._done = True
         # The intent first: with some of the files gone it would publish the others.

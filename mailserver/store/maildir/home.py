@@ -122,6 +122,8 @@ class Home:
         self.counts: dict[MailboxId, tuple[ModSeq, tuple[int, int, int]]] = {}
         """Numbers of messages, unseen and deleted ones, as of a modseq."""
         self.own_names = OwnNames()
+        self.something_due = False
+        """An intent waits to be settled: the next look at a mailbox takes the lock for it."""
         self._index: Index | None = None
         self._disk_again = 0.0
         self._damaged: tuple[int, int] | None = None

@@ -24,6 +24,7 @@ from mailserver.store.maildir import safeio
 
 DIRECTORY = "mailserver-intents"
 _SUFFIX = ".json"
+_DUE = ".due"
 _counter = itertools.count()
 
 
@@ -37,6 +38,11 @@ class Intent:
     """What JSON can hold. File names go through `os.fsdecode`; their surrogates survive."""
     id: str = ""
     """Given by `write`: the file's name without its end."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is settled though the process that wrote it is alive; see `make_due`."""
+        return self.id.endswith(_DUE)
 
 
 def write(root: str, intent: Intent) -> Intent:
@@ -79,6 +85,19 @@ def read_all(root: str) -> list[Intent]:
             continue
         found.append(intent)
     return found
+
+
+def make_due(root: str, intent: Intent) -> Intent:
+    """The same under a name that says `is_due`; without the account's lock, and without room on the disk.
+
+    It need not outlive its process, so nothing is synced. Raises: FileNotFoundError when it is gone, StoreUnavailable.
+    """
+    if intent.is_due:
+        return intent
+    due = Intent(intent.kind, intent.payload, intent.id + _DUE)
+    directory = os.path.join(root, DIRECTORY)
+    safeio.rename(os.path.join(directory, intent.id + _SUFFIX), os.path.join(directory, due.id + _SUFFIX))
+    return due
 
 
 def clear(root: str, intent: Intent) -> None:

@@ -104,7 +104,7 @@ class MaildirMailbox:
 
     def _is_level(self, state: MailboxState) -> bool:
         """Nothing on disk has changed since it was read."""
-        if state.boot != self._home.boot:
+        if state.boot != self._home.boot or self._home.something_due:
             return False
         paths = self._paths()
         try:

@@ -12,6 +12,7 @@ A message that was copied or appended has not been acknowledged while its intent
 durably, before the answer. Each step may have been done already. The mailboxes touched are read from disk anew.
 
 An intent whose process is alive is left alone: prepared messages wait for the answer of another server, outside the lock.
+Unless it is due: that process has tried to publish them and could not.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ CREATE: Final = "create"
 
 def recover(home: Home) -> None:
     """Finish or undo what is left; on a full disk what can be. Under the account's lock. Raises: StoreUnavailable."""
+    waiting = False
     for left in intent.read_all(home.root):
-        if is_alive(left.payload.get("owner")):
+        if not left.is_due and is_alive(left.payload.get("owner")):
             continue
         settle = SETTLERS.get(left.kind)
         if settle is not None:
@@ -46,10 +48,12 @@ def recover(home: Home) -> None:
                 touched = settle(home, left.payload)
             except NoSpace:
                 # Mail is served meanwhile, and whoever comes next tries again.
+                waiting = True
                 continue
             safeio.point("recovery.after-settle")
             home.update(lambda index, touched=touched: index.mailboxes.distrust(touched))  # type: ignore[misc]
         intent.clear(home.root, left)
+    home.something_due = waiting
 
 
 def owner() -> str:
