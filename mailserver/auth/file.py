@@ -1,11 +1,14 @@
 """The passwd-file back end: users in a file in Dovecot's format, reread when it changes.
 
-The problems. A site has 100,000 lines, and a login must not wait for all of them to be understood. Administrators edit
-the file while the server runs, by replacing it or in place, and the clock that stamps files ticks at 4 ms.
+The problems. A site has 100,000 lines, and neither a login nor anybody else must wait for all of them to be understood.
+Administrators edit the file while the server runs, by replacing it or in place, and the clock that stamps files ticks
+at 4 ms.
 
 The rules. Reading makes one table name -> line, nothing more; a line is understood when it is asked for. A stat at
 most once a second, compared by device, inode, size and mtime, decides about reading again; a file changed within two
-seconds of being read is read once more. What cannot be read leaves the last good users in place.
+seconds of being read is read once more. Reading again is done in a thread, and the last users answer until it is over;
+only the first reading, and one that is asked for, are waited for. What cannot be read leaves the last good users in
+place.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from attrs import frozen
@@ -62,10 +66,20 @@ class _Table:
 class FileBackend:
     """Users of one file. Not to be asked from several threads."""
 
-    def __init__(self, path: Path, hasher: Hasher, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        hasher: Hasher,
+        clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
+    ) -> None:
+        """`executor` is where a changed file is read again: a thread of its own, if None."""
         self._path = path
         self._hasher = hasher
         self._clock = clock
+        # It starts its thread with the first task: a daemon has forked by then.
+        self._executor = executor or ThreadPoolExecutor(1, "users-file")
+        self._reading: Future[_Table] | None = None
         self._table: _Table | None = None
         self._looked = -_STAT_EVERY
         self._trouble = ""
@@ -92,9 +106,11 @@ class FileBackend:
         return self._read_if_changed().typical
 
     def reload(self) -> None:
-        """Read again now, changed or not."""
+        """Read again now, changed or not, and wait for it."""
         self._looked = self._clock()
-        self._read()
+        # What a reading begun before finds is older than this.
+        self._reading = None
+        self._take(lambda: _read_table(self._path))
 
     def _entry(self, name: str) -> PasswdEntry | None:
         line = self._read_if_changed().lines.get(name)
@@ -107,23 +123,37 @@ class FileBackend:
             return None
 
     def _read_if_changed(self) -> _Table:
+        self._take_reading()
         now = self._clock()
-        if now - self._looked >= _STAT_EVERY:
+        if self._reading is None and now - self._looked >= _STAT_EVERY:
             self._looked = now
-            try:
-                stamp = _stamp(os.stat(self._path))
-            except OSError as error:
-                self._told(f"cannot be read: {error.strerror}")
-            else:
-                if self._table is None or self._table.racy or self._table.stamp != stamp:
-                    self._read()
+            self._look()
         if self._table is None:
             raise AuthUnavailable
         return self._table
 
-    def _read(self) -> None:
+    def _look(self) -> None:
         try:
-            self._table = _read_table(self._path)
+            stamp = _stamp(os.stat(self._path))
+        except OSError as error:
+            self._told(f"cannot be read: {error.strerror}")
+            return
+        if self._table is None:
+            self._take(lambda: _read_table(self._path))
+        elif self._table.racy or self._table.stamp != stamp:
+            self._reading = self._executor.submit(_read_table, self._path)
+            self._take_reading()
+
+    def _take_reading(self) -> None:
+        """Have the users that the thread has read, if it is ready."""
+        reading = self._reading
+        if reading is not None and reading.done():
+            self._reading = None
+            self._take(reading.result)
+
+    def _take(self, result: Callable[[], _Table]) -> None:
+        try:
+            self._table = result()
         except (OSError, ValueError) as error:
             self._told(f"cannot be read: {error}")
         else:
@@ -223,6 +253,8 @@ def _numbered(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _read_table(path: Path) -> _Table:
+    # Taken before reading, which may last longer than a file takes to settle.
+    now = time.time()
     text, status = _content(path)
     lines: dict[str, str] = {}
     for line in text.split("\n"):
@@ -233,7 +265,7 @@ def _read_table(path: Path) -> _Table:
         key = name.lower() if name.isascii() else _normal_or_empty(name)
         if key:
             lines.setdefault(key, line)
-    racy = time.time() - status.st_mtime < _SETTLED
+    racy = now - status.st_mtime < _SETTLED
     return _Table(_stamp(status), racy, lines, _typical(list(lines.values())))
 
 

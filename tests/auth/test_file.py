@@ -1,7 +1,12 @@
 """The passwd-file back end on real files."""
 
 import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from zope.interface.verify import verifyObject
@@ -33,11 +38,42 @@ class DirectHasher:
         return schemes.verify(stored, password.reveal())
 
 
+class Thread(Executor):
+    """A thread that the test steps: at once, or by `run()` while `held`."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self._tasks: list[Callable[[], None]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def task() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:
+                future.set_exception(error)
+
+        self._tasks.append(task)
+        if not self.held:
+            self.run()
+        return future
+
+    @property
+    def waiting(self) -> int:
+        return len(self._tasks)
+
+    def run(self) -> None:
+        while self._tasks:
+            self._tasks.pop(0)()
+
+
 class Site:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.clock = Now()
-        self.backend = FileBackend(path, DirectHasher(), self.clock)
+        self.thread = Thread()
+        self.backend = FileBackend(path, DirectHasher(), self.clock, self.thread)
         self.age = 1000
 
     def write(self, text: str) -> None:
@@ -136,6 +172,107 @@ def test_reload_reads_at_once(site: Site) -> None:
     site.write(f"ben:{SSHA}\n")
     site.backend.reload()
     assert site.names("ben") == [True]
+
+
+def test_the_last_users_answer_while_the_file_is_read_again(site: Site) -> None:
+    site.write(f"anna:{SSHA}\n")
+    assert site.names("anna", "ben") == [True, False], "the first reading is waited for"
+    site.thread.held = True
+    site.write(f"ben:{SSHA}\n")
+    for _ in range(3):
+        site.clock.seconds += 2
+        assert site.names("anna", "ben") == [True, False]
+    assert site.thread.waiting == 1, "one reading at a time"
+    site.thread.run()
+    assert site.names("anna", "ben") == [False, True], "at once, not a second later"
+    site.clock.seconds += 2
+    assert site.names("ben") == [True]
+    assert site.thread.waiting == 0, "it is known by now"
+
+
+def test_a_change_during_a_reading_is_seen_by_the_next(site: Site) -> None:
+    site.write(f"anna:{SSHA}\n")
+    assert site.names("anna") == [True]
+    site.thread.held = True
+    site.write(f"ben:{SSHA}\n")
+    site.clock.seconds += 2
+    site.names("ben")
+    site.thread.run()
+    site.write(f"carla:{SSHA}\n")
+    assert site.names("ben", "carla") == [True, False]
+    site.clock.seconds += 2
+    site.names("carla")
+    site.thread.run()
+    assert site.names("ben", "carla") == [False, True]
+
+
+def test_reload_is_not_undone_by_a_reading_begun_before(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.write(f"anna:{SSHA}\n")
+    assert site.names("anna") == [True]
+    site.thread.held = True
+    site.write(f"ben:{SSHA}\n")
+    before = backend_file._read_table(site.path)
+    original = backend_file._read_table
+    monkeypatch.setattr(backend_file, "_read_table", lambda path: before)
+    site.clock.seconds += 2
+    site.names("ben")
+    monkeypatch.setattr(backend_file, "_read_table", original)
+    site.write(f"carla:{SSHA}\n")
+    site.backend.reload()
+    site.thread.run()
+    assert site.names("ben", "carla") == [False, True]
+
+
+def test_a_reading_that_fails_leaves_the_last_users(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.write(f"anna:{SSHA}\n")
+    assert site.names("anna") == [True]
+    site.thread.held = True
+    site.write(f"ben:{SSHA}\n")
+    site.clock.seconds += 2
+    site.names("anna")
+    site.path.unlink()
+    site.thread.run()
+    assert site.names("anna", "ben") == [True, False]
+    assert len(caplog.records) == 1
+    site.write(f"carla:{SSHA}\n")
+    site.clock.seconds += 2
+    site.names("carla")
+    site.thread.run()
+    assert site.names("anna", "carla") == [False, True]
+
+
+def test_a_changed_file_is_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, clock = tmp_path / "users", Now()
+    path.write_text(f"anna:{SSHA}\n")
+    backend = FileBackend(path, DirectHasher(), clock)
+    assert backend.find_user("anna")
+    readers: list[threading.Thread] = []
+    may_read = threading.Event()
+    original = backend_file._read_table
+
+    def slow(path: Path) -> object:
+        readers.append(threading.current_thread())
+        assert may_read.wait(60)
+        return original(path)
+
+    monkeypatch.setattr(backend_file, "_read_table", slow)
+    path.write_text(f"carla:{SSHA}\n")
+    clock.seconds += 2
+    assert backend.find_user("anna"), "it would hang here if it were read in this thread"
+    may_read.set()
+    give_up = time.monotonic() + 60
+    while not backend.find_user("carla"):
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+    assert threading.current_thread() not in readers
+
+
+def test_a_file_that_changes_while_it_is_read_slowly_is_read_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.path.write_text(f"anna:{SSHA}\n")
+    started = time.time()
+    times = iter([started])
+    monkeypatch.setattr(backend_file.time, "time", lambda: next(times, started + 60))
+    assert backend_file._read_table(site.path).racy, "it had just been written when reading began"
 
 
 def test_the_last_good_users_stay(site: Site, caplog: pytest.LogCaptureFixture) -> None:
