@@ -63,8 +63,15 @@ def test_python_messages(name: str) -> None:
 
 
 def test_every_truncation_of_a_nested_message() -> None:
-    source = python_messages()["msg_16.txt"][:4000]
-    for end in range(0, len(source), 7):
+    inner = b"Subject: =?utf-8?q?in?=\r\nContent-Type: multipart/alternative; boundary=in\r\n\r\n"
+    inner += b"--in\r\n\r\ntext\r\n--in\r\nContent-Type: text/html; charset=utf-8\r\n"
+    inner += b"Content-Transfer-Encoding: quoted-printable\r\n\r\n<b>=C3=A4</b>\r\n--in--\r\n"
+    report = b"Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a.test\r\n\r\nAction: failed\r\n"
+    source = (
+        b'From: "a" <a@b.test>\r\nContent-Type: multipart/report; boundary="out er"\r\n\r\nprologue\r\n--out er\r\n'
+    )
+    source += report + b"--out er\r\nContent-Type: message/rfc822\r\n\r\n" + inner + b"--out er--\r\nepilogue"
+    for end in range(len(source) + 1):
         check(source[:end])
 
 
