@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace
+from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace, StoreUnavailable
 from mailserver.store.interfaces import SEEN, FlagChange, NewMessage
 from mailserver.store.maildir import delivery, intent, lock, recovery, safeio
 from mailserver.types import UNKNOWN_SIZE
@@ -289,6 +289,65 @@ def test_what_could_not_be_published_is_found_by_the_next_operation(account, hel
     assert prepared.publish().mailbox == mailbox.id
     mailbox.refresh()
     assert len(uids(mailbox)) == count
+
+
+@pytest.mark.parametrize("missing", ["new", "cur"])
+def test_a_directory_that_is_missing_does_not_lose_what_was_promised(tmp_path, missing):
+    account = open_account(tmp_path)
+    account.create("there")
+    subprocess.run([sys.executable, "-c", PREPARE, str(tmp_path / "mail"), "there"], check=False)
+    os.rmdir(os.path.join(account.root, ".there", missing))
+    account.set_subscribed("x", subscribed=True)
+    names = [info.name for info in account.mailboxes() if info.id]
+    assert sum(account.status(name).messages for name in names) == 2
+    assert leftovers(account) == []
+
+
+def test_a_create_that_is_undone_may_lack_a_directory(account):
+    account.create("there")
+    os.rmdir(os.path.join(account.root, ".there", "new"))
+    intent.write(account.root, intent.Intent(recovery.CREATE, {"created": ["there"]}))
+    account.set_subscribed("x", subscribed=True)
+    assert [info.name for info in account.mailboxes()] == ["INBOX"]
+    assert leftovers(account) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (recovery.PUBLISH, {}),
+        (recovery.PUBLISH, {"guid": "zz", "mailbox": "INBOX", "files": []}),
+        (recovery.PUBLISH, {"guid": "00", "mailbox": "INBOX", "files": [["a"]]}),
+        (recovery.COPY, {"target": 3, "names": []}),
+        (recovery.MOVE, {"source": "INBOX", "target": "a/../b", "pairs": []}),
+        (recovery.RENAME, {"parents": 1, "pairs": []}),
+        (recovery.CREATE, {"created": [None]}),
+    ],
+)
+def test_a_spoilt_intent_is_put_aside(account, kind, payload):
+    intent.write(account.root, intent.Intent(kind, payload))
+    append(account)
+    [name] = os.listdir(os.path.join(account.root, intent.DIRECTORY))
+    assert name.endswith(".json.bad")
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, NotADirectoryError])
+def test_an_intent_that_the_disk_refuses_waits_and_the_account_is_served(account, monkeypatch, caplog, error):
+    def fail(*_args):
+        raise error
+
+    account.create("there")
+    append(account, flags=["\\Seen"])
+    intent.write(account.root, intent.Intent(recovery.RENAME, {"parents": [], "pairs": [["there", "here"]]}))
+    with monkeypatch.context() as patched:
+        patched.setitem(recovery.SETTLERS, recovery.RENAME, fail)
+        append(account)
+        append(account)
+        assert account.status("INBOX").messages == 3
+    assert len([record for record in caplog.records if "settled" in record.getMessage()]) == 1
+    append(account)
+    assert "here" in [info.name for info in account.mailboxes()]
+    assert leftovers(account) == []
 
 
 @pytest.mark.usefixtures("impatient")

@@ -124,6 +124,8 @@ class Home:
         self.own_names = OwnNames()
         self.something_due = False
         """An intent waits to be settled: the next look at a mailbox takes the lock for it."""
+        self.unsettled: set[str] = set()
+        """Ids of the intents that have been logged as not to be settled."""
         self._index: Index | None = None
         self._disk_again = 0.0
         self._damaged: tuple[int, int] | None = None

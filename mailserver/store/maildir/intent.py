@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import time
 from typing import Any
@@ -26,6 +27,7 @@ DIRECTORY = "mailserver-intents"
 _SUFFIX = ".json"
 _DUE = ".due"
 _counter = itertools.count()
+_log = logging.getLogger(__name__)
 
 
 @frozen
@@ -81,10 +83,21 @@ def read_all(root: str) -> list[Intent]:
         except FileNotFoundError:
             continue
         except (ValueError, TypeError, KeyError):
-            safeio.rename(path, path + ".bad")
+            _put_aside(path)
             continue
         found.append(intent)
     return found
+
+
+def put_aside(root: str, intent: Intent) -> None:
+    """Keep it as NAME.bad, for nobody can settle it; harmless when it is gone. Raises: StoreUnavailable."""
+    _put_aside(os.path.join(root, DIRECTORY, intent.id + _SUFFIX))
+
+
+def _put_aside(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        safeio.rename(path, path + ".bad")
+        _log.warning("%s cannot be settled and is put aside as .bad", path)
 
 
 def make_due(root: str, intent: Intent) -> Intent:

@@ -18,15 +18,18 @@ Unless it is due: that process has tried to publish them and could not.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from mailserver.errors import NoSpace
+from mailserver.errors import BadMailboxName, NoSpace, StoreUnavailable
 from mailserver.store.maildir import folders, intent, safeio, uidlist
 
 if TYPE_CHECKING:
     from mailserver.store.maildir.home import Home
+
+_log = logging.getLogger(__name__)
 
 PUBLISH: Final = "publish"
 COPY: Final = "copy"
@@ -36,7 +39,10 @@ CREATE: Final = "create"
 
 
 def recover(home: Home) -> None:
-    """Finish or undo what is left; on a full disk what can be. Under the account's lock. Raises: StoreUnavailable."""
+    """Finish or undo what is left; on a full or failing disk what can be. Under the account's lock.
+
+    Raises: StoreUnavailable when the intents cannot be read or cleared.
+    """
     waiting = False
     for left in intent.read_all(home.root):
         if not left.is_due and is_alive(left.payload.get("owner")):
@@ -49,6 +55,16 @@ def recover(home: Home) -> None:
             except NoSpace:
                 # Mail is served meanwhile, and whoever comes next tries again.
                 waiting = True
+                continue
+            except (OSError, StoreUnavailable) as error:
+                # One change that the disk does not let be finished must not close the whole account.
+                if left.id not in home.unsettled:
+                    home.unsettled.add(left.id)
+                    _log.warning("intent %s of %s cannot be settled yet: %r", left.id, home.root, error)
+                continue
+            except (ValueError, TypeError, KeyError, AttributeError, BadMailboxName):
+                _log.warning("intent %s of %s is spoilt", left.id, home.root, exc_info=True)
+                intent.put_aside(home.root, left)
                 continue
             safeio.point("recovery.after-settle")
             home.update(lambda index, touched=touched: index.mailboxes.distrust(touched))  # type: ignore[misc]
@@ -91,6 +107,8 @@ def find_mailbox(home: Home, payload: dict[str, Any]) -> str:
 def _publish(home: Home, payload: dict[str, Any]) -> list[str]:
     name = find_mailbox(home, payload)
     paths = home.paths(name)
+    # A directory that is missing is no sign that the file has been moved already.
+    folders.complete(paths.directory)
     places = set()
     for temporary, place, file_name in payload["files"]:
         directory = paths.place(place)
@@ -157,6 +175,7 @@ def undo_create(home: Home, payload: dict[str, Any]) -> list[str]:
         paths = home.paths(name)
         if not folders.is_mailbox(paths.directory):
             continue
+        folders.complete(paths.directory)
         if os.listdir(paths.new) or os.listdir(paths.cur):
             break
         safeio.remove_tree(home.layout.retire(name))
