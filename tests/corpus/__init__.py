@@ -13,14 +13,14 @@ MULTIPART = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n"
 def python_messages() -> dict[str, bytes]:
     """The messages of Python's package `email`, by file name.
 
-    Debian packs them apart (libpython3-testsuite): there are none without it, but in continuous integration never none.
+    Debian packs them apart (libpython3.13-testsuite): there are none without it, but in continuous integration never none.
     """
     found: dict[str, bytes] = {}
     spec = importlib.util.find_spec("test")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted((Path(place) / "test_email" / "data").glob("msg_*.txt")):
             found[path.name] = crlf(path.read_bytes())
-    assert found or not os.environ.get("CI"), "this Python comes without its test data: libpython3-testsuite"
+    assert found or not os.environ.get("CI"), "this Python comes without its test data: libpython3.13-testsuite"
     return found
 
 
