@@ -289,7 +289,7 @@ class Session:
             command = Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start))
             text = await spec.run(self, command)
             selected = self.selected
-            if selected is not None and (selected.live.stale or selected.view.behind()):
+            if selected is not None and (selected.live.unsettled or selected.view.behind()):
                 await self._closing_sync(allow_expunge=uid or not spec.uses_sequence_numbers, uid=uid)
             self._errors = 0
             self.write(b"%b OK %b\r\n" % (tag, (text or f"{form} completed").encode("ascii")))

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Selected, Session
 
 
-async def tell(session: Session, *, allow_expunge: bool, uid: bool = False) -> None:
+async def tell(session: Session, *, allow_expunge: bool, uid: bool = False, wait: bool = True) -> None:
     """Take up what others did, if anybody poked, and write all that is new; `uid` adds UIDs to FETCH answers.
 
+    `wait` is for what another session of the mailbox is taking up now; IDLE is poked once that is done.
     Raises: MailboxChanged, StoreUnavailable, InUse.
     """
     selected = session.mailbox
-    if selected.live.stale:
+    if wait:
+        await selected.live.catch_up()
+    elif selected.live.stale:
         await selected.live.refresh()
     view = selected.view
     if view.behind():
@@ -77,8 +80,7 @@ def flag_lines(keywords: tuple[str, ...], *, read_only: bool) -> bytes:
 
 async def deleted_messages(selected: Selected) -> list[UID]:
     """The messages of the view that are flagged \\Deleted now, rising; what others flagged counts too."""
-    if selected.live.stale:
-        await selected.live.refresh()
+    await selected.live.catch_up()
     view = selected.view
     last = view.uids[view.count - 1] if view.count else 0
     found = view.columns.deleted_uids()

@@ -40,6 +40,7 @@ class LiveMailbox:
         self.columns = columns
         self.users = 0
         self._stale = False
+        self._refreshing = 0
         self._names: set[str] | None = set()
         self._views: set[View] = set()
         self._claiming: set[View] = set()
@@ -54,6 +55,11 @@ class LiveMailbox:
     def stale(self) -> bool:
         """Has somebody poked since the last refresh?"""
         return self._stale
+
+    @property
+    def unsettled(self) -> bool:
+        """Is something known to have changed that the columns do not hold yet?"""
+        return self._stale or self._refreshing > 0
 
     def open_view(self, recent_from: UID, poke: Callable[[], None], *, read_only: bool = False) -> View:
         """A session's view; `poke` is called on the reactor's thread when something may have changed.
@@ -109,6 +115,17 @@ class LiveMailbox:
         self.account.tell_others(self.id)
         return result
 
+    async def catch_up(self) -> None:
+        """Return once what was known to have changed when this was called is in the columns. Raises as `refresh`."""
+        for _ in range(2):
+            if not self._refreshing:
+                break
+            # Turns are first in, first out: the refreshes before this have ended then. One that failed leaves its
+            # news to the next, which may have begun by now: hence twice.
+            await self.account.run(lambda: None)
+        if self._stale:
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Take up what others did: this process, other workers, foreign programs.
 
@@ -124,12 +141,15 @@ class LiveMailbox:
                 self.mailbox.refresh(names)
             return self._read(since, uid_next, claim=claim)
 
+        self._refreshing += 1
         try:
             changes = await self.account.run(refresh_and_read)
         except BaseException:
             self._stale = True
             self._names = None
             raise
+        finally:
+            self._refreshing -= 1
         self._apply(changes)
 
     def poked(self, names: Collection[str] | None = None) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import types
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
 import pytest
 
 from mailserver.errors import LimitReached, StoreUnavailable
 from mailserver.imap.command import ANY, Command, CommandSpec, build_table
 from mailserver.imap.commands import FAMILIES
 from mailserver.imap.session import Services, Session
+from mailserver.store.interfaces import FlagChange
 from mailserver.store.memory import MemoryStaged
 from mailserver.types import MailboxId
 from tests.fakes import Client, FakeAuthenticator, info
@@ -423,3 +429,56 @@ def test_first_unseen(seen: list[int], first: int) -> None:
     answer = client.ask(b"a SELECT INBOX\r\n")
     assert (b"[UNSEEN %d]" % first in answer) == bool(first)
     assert (b"[UNSEEN" in answer) == bool(first)
+
+
+# --- Two sessions, one mailbox
+
+
+class SlowRunner:
+    """A `StoreRunner`, first in, first out, whose turns come when the test says so once `held` is set."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.turns: deque[tuple[Callable[[], Any], list[Any]]] = deque()
+
+    def run(self, operation: Callable[[], Any]) -> Awaitable[Any]:
+        done: list[Any] = []
+        if self.held:
+            self.turns.append((operation, done))
+        else:
+            done.append(operation())
+        return self._answer(done)
+
+    @types.coroutine
+    def _answer(self, done: list[Any]) -> Generator[Any, Any, Any]:
+        while not done:
+            yield self
+        return done[0]
+
+    def turn(self) -> None:
+        operation, done = self.turns.popleft()
+        done.append(operation())
+
+
+@pytest.mark.parametrize(("command", "news"), [(b"NOOP", b"* 1 FETCH (FLAGS (\\Deleted"), (b"EXPUNGE", b"* 1 EXPUNGE")])
+def test_what_another_session_is_taking_up_is_told_before_the_ok(command: bytes, news: bytes) -> None:
+    """It was done, and known here, before the command came."""
+    service = services()
+    first = selected(service, messages=1)
+    second = selected(service)
+    runner = SlowRunner()
+    account = first.session.account
+    account.account.mailbox("INBOX").store_flags([1], FlagChange.ADD, ["\\Deleted"])
+    first.session.selected.live.poked()
+    account._runner = runner
+    runner.held = True
+    first.send(b"a NOOP\r\n")
+    second.send(b"b %b\r\n" % command)
+    while runner.turns:
+        runner.turn()
+        first._step(None)
+        second._step(None)
+    assert b"* 1 FETCH (FLAGS (\\Deleted" in first.take()
+    answer = second.take()
+    assert news in answer
+    assert answer.endswith(b"b OK %b completed\r\n" % command)

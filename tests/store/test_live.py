@@ -380,6 +380,43 @@ def test_a_poke_during_a_refresh_is_not_lost(world, memory, live):
     assert len(count) >= 2
 
 
+def test_catching_up_waits_for_a_refresh_that_is_on_its_way(world, memory, live):
+    put(memory)
+    live.poked()
+    refreshing = Task(live.refresh())
+    catching_up = Task(live.catch_up())
+    assert not catching_up.done, "what was known before it began is not there yet"
+    world.settle()
+    assert refreshing.done
+    catching_up.result()
+    assert list(live.columns.uids) == [1, 2, 3, 4]
+    assert not live.unsettled
+    ran = world.runners[0].ran
+    Task(live.catch_up()).result()
+    assert world.runners[0].ran == ran
+
+
+def test_catching_up_does_what_a_refresh_before_it_could_not(world, memory, live, monkeypatch):
+    real, failures = MemoryMailbox.refresh, [StoreUnavailable()]
+
+    def once(self, names=None):
+        if failures:
+            raise failures.pop()
+        real(self, names)
+
+    monkeypatch.setattr(MemoryMailbox, "refresh", once)
+    put(memory)
+    live.poked()
+    refreshing = Task(live.refresh())
+    live.poked(())
+    catching_up = Task(live.catch_up())
+    world.settle()
+    with pytest.raises(StoreUnavailable):
+        refreshing.result()
+    catching_up.result()
+    assert list(live.columns.uids) == [1, 2, 3, 4]
+
+
 def test_a_refresh_that_fails_is_tried_again(world, live, monkeypatch):
     live.poked(["name"])
     with monkeypatch.context() as patch:

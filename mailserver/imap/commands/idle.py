@@ -23,7 +23,7 @@ async def idle(session: Session, command: Command) -> None:
     while True:
         # Told before waiting: what changed before the command began would otherwise wait for the next poke.
         if session.selected is not None:
-            await updates.tell(session, allow_expunge=True)
+            await updates.tell(session, allow_expunge=True, wait=False)
         line = await session.input.read_idle(min(notice, end) - channel.now())
         if line is Wake.TIMEOUT:
             if channel.now() >= end:
