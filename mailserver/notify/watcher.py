@@ -69,6 +69,9 @@ class Watcher:
                 continue
             numbers.append(number)
             self._watches[number] = live
+        if numbers:
+            # Nobody was told of what came since the mailbox was read.
+            live.poked()
 
     def unwatch(self, live: LiveMailbox) -> None:
         """No session has it open any more."""
