@@ -114,7 +114,7 @@ class Columns:
         self.uid_next = max(self.uid_next, changes.uid_next)
         if changes.upto > self.modseq:
             news |= self._apply_rows(changes)
-            news |= self._apply_expunged(changes.expunged)
+            news |= self._apply_expunged(changes)
             self.modseq = changes.upto
             self._trim()
         return news
@@ -168,8 +168,14 @@ class Columns:
             news = True
         return news
 
-    def _apply_expunged(self, uids: Sequence[UID]) -> bool:
-        positions = [at for uid in sorted(set(uids)) if (at := self.position(uid)) >= 0]
+    def _apply_expunged(self, changes: Changes) -> bool:
+        if changes.present is None:
+            positions = [at for uid in sorted(set(changes.expunged)) if (at := self.position(uid)) >= 0]
+        elif changes.present == self.uids:
+            positions = []
+        else:
+            there = set(changes.present)
+            positions = [at for at, uid in enumerate(self.uids) if uid not in there]
         if not positions:
             return False
         self.expunged.extend(self.uids[at] for at in positions)

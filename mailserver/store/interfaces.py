@@ -145,6 +145,8 @@ class Changes:
     """By rising UID. May name UIDs that the reader never saw."""
     keywords: tuple[str, ...]
     uid_next: UID
+    present: array[int] | None = None
+    """Where the history does not reach back to `since`: every UID that is there, rising; any other one is expunged."""
 
 
 class FlagChange(enum.Enum):

@@ -26,6 +26,7 @@ from mailserver.store.interfaces import (
     Row,
     Sent,
     Smaller,
+    Snapshot,
     Text,
 )
 from mailserver.types import UID, ModSeq
@@ -99,6 +100,15 @@ class Reading:
         for changes in (second, first, second):
             old.apply(changes)
         assert_equal(old, inbox)
+
+    def test_who_is_further_behind_than_any_history_gets_level(self, account, inbox, three):
+        known = inbox.load()
+        columns = Columns(Snapshot.of(known.rows, ModSeq(0), known.keywords, known.uid_next, known.uid_validity))
+        inbox.expunge(three[1:2], only_deleted=False)
+        put(account)
+        columns.apply(inbox.changes_since(ModSeq(0)))
+        assert_equal(columns, inbox)
+        assert list(columns.expunged) == three[1:2]
 
     def test_modseqs_grow(self, account, inbox, three):
         seen = [inbox.load().modseq]

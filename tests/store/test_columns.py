@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import pytest
@@ -91,6 +92,17 @@ def test_expunged_uids_in_any_order_and_unknown_ones(gone):
     assert list(columns.uids) == left
     assert {len(getattr(columns, name)) for name in ("uids", "flags", "modseqs", "sizes", "dates")} == {len(left)}
     assert sorted(columns.expunged) == sorted({1, 2, 3} & set(gone))
+
+
+@pytest.mark.parametrize("there", [[], [2], [1, 2, 3], [1, 3, 4], [2, 4]])
+def test_those_that_are_not_there_are_expunged(there):
+    columns = make(1, 2, 3)
+    told = Changes(ModSeq(0), ModSeq(11), [row(4, 11)] if 4 in there else [], [], (), UID(100), array("I", there))
+    for _ in range(2):
+        columns.apply(told)
+        assert list(columns.uids) == there
+        assert {len(getattr(columns, name)) for name in ("flags", "modseqs", "sizes", "dates")} == {len(there)}
+        assert list(columns.expunged) == [uid for uid in (1, 2, 3) if uid not in there]
 
 
 def test_new_messages_after_all_are_gone():

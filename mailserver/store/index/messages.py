@@ -98,10 +98,10 @@ class Messages:
         query = "SELECT uid FROM expunged WHERE mailbox = ? AND modseq > ? ORDER BY uid"
         return [row[0] for row in self._connection.execute(query, (key, modseq))]
 
-    def uids(self, key: int) -> list[int]:
+    def uids(self, key: int) -> array[int]:
         """Every UID, rising."""
         query = f"SELECT id & {_LOW} FROM messages WHERE id BETWEEN ? AND ? ORDER BY id"
-        return [row[0] for row in self._connection.execute(query, _range(key))]
+        return array("I", (row[0] for row in self._connection.execute(query, _range(key))))
 
     def present(self, key: int, uids: Sequence[int]) -> list[UID]:
         """Those of the messages (rising) that are there, rising."""

@@ -125,17 +125,17 @@ class MaildirMailbox:
         return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity)
 
     def changes_since(self, modseq: ModSeq) -> Changes:
-        """What happened after `modseq`. Before the history begins, every UID that is not there counts as expunged."""
+        """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
         state = self._state()
         key = state.key
         rows = self._read(lambda index: index.messages.changed_since(key, modseq)) if modseq < state.modseq else []
         expunged: Sequence[UID] = []
+        present = None
         if modseq < state.floor:
-            there = set(self._read(lambda index: index.messages.uids(key)))
-            expunged = [UID(uid) for uid in range(1, state.uid_next) if uid not in there]
+            present = self._read(lambda index: index.messages.uids(key))
         elif modseq < state.modseq:
             expunged = self._read(lambda index: index.messages.expunged_since(key, modseq))
-        return Changes(modseq, state.modseq, rows, expunged, state.keywords, state.uid_next)
+        return Changes(modseq, state.modseq, rows, expunged, state.keywords, state.uid_next, present)
 
     def history_floor(self) -> ModSeq:
         """The modseq from which on expunges are known."""
