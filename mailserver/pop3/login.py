@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from mailserver.errors import AuthFailed, BadSyntax, ConnectionLost, MailError, PrivacyRequired, WrongState
+from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
-from mailserver.pop3.wire import Refused
 from mailserver.sasl.mechanism import Challenge, Credentials, Failed
 from mailserver.types import Secret
 

@@ -14,11 +14,12 @@ from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits, Pop3
 from mailserver.errors import BadSyntax, ConnectionLost, InUse, MailError, PrivacyRequired, UnknownCommand, WrongState
+from mailserver.lines import LineReader, Refused, is_http
 from mailserver.pop3.commands import COMMANDS
 from mailserver.pop3.maildrop import Maildrop
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.pop3.uidl import UidlFormat, parse_uidl_format
-from mailserver.pop3.wire import LineReader, Refused
+from mailserver.pop3.wire import MAX_LINE
 from mailserver.sasl.mechanism import Credentials, Mechanism
 from mailserver.store.live import LiveAccount, LiveAccounts
 
@@ -28,10 +29,6 @@ MAX_LOGIN_FAILURES = 5
 """Failed logins that a connection may make."""
 PACE = 64
 """Pipelined commands after which the client must have taken enough of the answers."""
-
-HTTP_METHODS = frozenset(
-    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI"]
-)
 
 
 @frozen
@@ -64,7 +61,7 @@ class Session:
         self.user_name: str | None = None
         """What USER said, for PASS."""
         self.user: User | None = None
-        self.reader = LineReader()
+        self.reader = LineReader(MAX_LINE)
         self.ended = False
         self._account: LiveAccount | None = None
         self._maildrop: Maildrop | None = None
@@ -137,7 +134,7 @@ class Session:
     async def _run_line(self, line: bytes | Refused) -> None:
         word = (self.reader.head if isinstance(line, Refused) else line).partition(b" ")[0].upper()
         # A line that begins as a header field does is no command either, whatever came before it.
-        if word in HTTP_METHODS or word.endswith(b":"):
+        if is_http(word):
             self.channel.log("http-request")
             self.end()
             return

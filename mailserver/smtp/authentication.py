@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mailserver.auth.interfaces import LoginContext
 from mailserver.errors import AuthFailed, AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
+from mailserver.lines import Refused
 from mailserver.sasl.mechanism import Challenge, Credentials, Failed
 from mailserver.smtp.spec import CommandSpec
-from mailserver.smtp.wire import Refused, reply, reply_to
+from mailserver.smtp.wire import reply, reply_to
 
 if TYPE_CHECKING:
     from mailserver.smtp.submission import SubmissionSession

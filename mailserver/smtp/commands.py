@@ -58,7 +58,7 @@ async def starttls(session: Session, argument: bytes) -> None:
         raise WrongState("TLS has been started already")
     if not info.starttls_offered:
         raise TLSNotAvailable
-    if session.framer.pending:
+    if session.reader.pending:
         session.reply(reply(501, "5.5.2", "nothing may follow STARTTLS before the handshake"))
         session.channel.log("plaintext-behind-starttls")
         session.end()
@@ -140,7 +140,7 @@ async def data(session: Session, argument: bytes) -> None:
         await incoming.write(decoder.receive_data(piece))
         if received > 2 * session.common.mail.max_message_size + MAX_SWALLOWED:
             session.cut(reply(552, "5.3.4", "the message is far too large, closing the connection"), "cut")
-    session.framer.give_back(decoder.rest)
+    session.reader.give_back(decoder.rest)
     session.receiving = False
     await _conclude(session, transaction, incoming)
 

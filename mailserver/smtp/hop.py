@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mailserver.errors import RelayDown, TooBig
+from mailserver.lines import DotStuffer
 from mailserver.sasl.mechanism import Credentials
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.relay import EightBitRefused, Exchange, pass_on
-from mailserver.smtp.wire import DotStuffer, Reply
+from mailserver.smtp.wire import Reply
 
 
 class HopConnection(Protocol):

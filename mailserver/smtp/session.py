@@ -18,11 +18,12 @@ from mailserver.auth.interfaces import Authenticator, User
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits, Mail
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, UnknownCommand
+from mailserver.lines import LineReader, Refused, is_http
 from mailserver.smtp.address import Command
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.spool import Spool
 from mailserver.smtp.transaction import Transaction
-from mailserver.smtp.wire import Framer, Refused, Reply, reply, reply_to
+from mailserver.smtp.wire import MAX_LINE, Reply, reply, reply_to
 from mailserver.store.live import LiveAccounts
 
 MAX_ERRORS = 20
@@ -35,10 +36,6 @@ MAX_SWALLOWED = 64 * 1024 * 1024
 """Octets of a refused message, beyond the size limit, that are read to stay in step."""
 MAX_SWALLOWED_UNKNOWN = 1024 * 1024
 """Octets of a chunk that are read to stay in step where no message may come."""
-
-HTTP_METHODS = frozenset(
-    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI"]
-)
 
 
 class LineRefused(BadSyntax):
@@ -71,7 +68,7 @@ class Session(ABC):
     def __init__(self, channel: Channel, services: Services) -> None:
         self.channel = channel
         self.common = services
-        self.framer = Framer()
+        self.reader = LineReader(MAX_LINE)
         self.hello: str | None = None
         """The name the client gave with EHLO, HELO or LHLO."""
         self.extended = False
@@ -171,9 +168,9 @@ class Session(ABC):
     async def read_line(self) -> bytes | Refused:
         """The client's next line. Raises: ConnectionLost, also when its time has passed."""
         began: float | None = None
-        while (line := self.framer.next_line()) is None:
+        while (line := self.reader.next_line()) is None:
             now = self.channel.now()
-            if self.framer.pending and began is None:
+            if self.reader.pending and began is None:
                 began = now
             # A whole line must come within the time, however its octets drip.
             deadline = now + self.timeout if began is None else began + self.common.limits.transfer_timeout
@@ -182,7 +179,7 @@ class Session(ABC):
             data = await self.channel.read(deadline - now) if now < deadline else Wake.TIMEOUT
             if isinstance(data, Wake):
                 self.cut(reply(421, "4.4.2", f"{self.common.hostname} timeout, closing the connection"), "timeout")
-            self.framer.receive_data(data)
+            self.reader.receive_data(data)
             self._unpaced = 0
         self._unpaced += 1
         if self._unpaced % PACE == 0:
@@ -197,22 +194,22 @@ class Session(ABC):
 
     async def read_data(self, count: int | None = None) -> bytes:
         """Some octets, at most `count`, at least one. Raises: ConnectionLost, also when they drip or stay away."""
-        if not (data := self.framer.take(count)):
+        if not (data := self.reader.take(count)):
             now = self.channel.now()
             read = await self.channel.read(self._progress_deadline - now) if now < self._progress_deadline else None
             if read is None or isinstance(read, Wake):
                 self.cut(reply(421, "4.4.2", f"{self.common.hostname} timeout, closing the connection"), "timeout")
-            self.framer.receive_data(read)
-            data = self.framer.take(count)
+            self.reader.receive_data(read)
+            data = self.reader.take(count)
         self._progress_left -= len(data)
         if self._progress_left <= 0:
             self.expect_data()
         return data
 
     async def _run_line(self, line: bytes | Refused) -> None:
-        word = (self.framer.head if isinstance(line, Refused) else line).partition(b" ")[0].upper()
+        word = (self.reader.head if isinstance(line, Refused) else line).partition(b" ")[0].upper()
         # A line that begins as a header field does is no command either, whatever came before it.
-        if word in HTTP_METHODS or word.endswith(b":"):
+        if is_http(word):
             self.channel.log("http-request")
             self.end()
             return

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import BadMessage
-from mailserver.smtp.wire import DataDecoder, DotStuffer, Framer, LineEnds, Refused, reply, reply_to
+from mailserver.smtp.wire import DataDecoder, LineEnds, reply, reply_to
 
 PIECES = st.sampled_from(
     [b"\r\n", b"\r", b"\n", b".", b"a", b"bc", b"\r\n.", b"\r\n..", b"\r\n.\r\n", b"\r\n.\n", b"\0"]
@@ -23,52 +23,6 @@ def cuts(data: bytes, points: list[int]) -> list[bytes]:
 
 def bytewise(data: bytes) -> list[bytes]:
     return [data[at : at + 1] for at in range(len(data))]
-
-
-def lines_of(pieces: list[bytes], limit: int = 20) -> list[bytes | Refused]:
-    framer = Framer(limit)
-    lines: list[bytes | Refused] = []
-    for piece in pieces:
-        framer.receive_data(piece)
-        while (line := framer.next_line()) is not None:
-            lines.append(line)
-    return lines
-
-
-@settings(max_examples=150)
-@given(STREAM, POINTS)
-def test_lines_do_not_depend_on_chunks(data: bytes, points: list[int]) -> None:
-    whole = lines_of([data])
-    assert lines_of(cuts(data, points)) == whole
-    assert lines_of(bytewise(data)) == whole
-
-
-def test_lines() -> None:
-    data = b"NOOP\r\nLF only\nCR\rinside\r\nNUL\0\r\n" + b"x" * 19 + b"\r\n" + b"x" * 18 + b"\r\n\r\n"
-    refused = [Refused.MALFORMED] * 3 + [Refused.TOO_LONG]
-    assert lines_of([data]) == [b"NOOP", *refused, b"x" * 18, b""]
-
-
-def test_a_line_without_end_takes_no_memory() -> None:
-    framer = Framer(100)
-    for _ in range(1000):
-        framer.receive_data(b"x" * 1000)
-        assert framer.next_line() is None
-        assert len(framer._buffer) <= 100
-    framer.receive_data(b"\r\nNOOP\r\n")
-    assert framer.next_line() is Refused.TOO_LONG
-    assert framer.next_line() == b"NOOP"
-
-
-def test_raw_bytes() -> None:
-    framer = Framer()
-    framer.receive_data(b"12345NOOP\r\n")
-    assert framer.take(3) == b"123"
-    assert framer.take(2) == b"45"
-    framer.give_back(b"RSET\r\n")
-    assert framer.next_line() == b"RSET"
-    assert framer.take() == b"NOOP\r\n"
-    assert framer.take(5) == b""
 
 
 def decode(pieces: list[bytes]) -> tuple[bytes, bool, bytes]:
@@ -161,17 +115,6 @@ def test_line_ends_for_every_cut(text: bytes, points: list[int]) -> None:
         else:
             with pytest.raises(BadMessage):
                 check(pieces)
-
-
-@settings(max_examples=150)
-@given(st.lists(st.sampled_from([b"\r\n", b".", b"a", b"..", b"\r\n.\r\n"])).map(b"".join), POINTS)
-def test_stuffing_is_undone_by_decoding(text: bytes, points: list[int]) -> None:
-    sent = []
-    for pieces in ([text], cuts(text, points), bytewise(text)):
-        stuffer = DotStuffer()
-        sent.append(b"".join([*(stuffer.stuff(piece) for piece in pieces), stuffer.finish()]))
-    assert sent[0] == sent[1] == sent[2]
-    assert by_the_book(sent[0]) == (text if not text or text.endswith(b"\r\n") else text + b"\r\n", True, b"")
 
 
 def test_replies() -> None:
