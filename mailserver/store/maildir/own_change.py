@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mailserver.errors import NoSuchMailbox
 from mailserver.store.index.records import OWN, MailboxState
-from mailserver.store.maildir import keywords, scan, uidlist
+from mailserver.store.maildir import folders, keywords, scan, uidlist
 from mailserver.store.maildir.home import Home, MailboxPaths
 
 
@@ -21,9 +22,22 @@ class OwnChange:
     """Made before a change of the directories, `record`ed after it."""
 
     def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState) -> None:
+        """Raises: NoSuchMailbox when its directory is gone, NoSpace, StoreUnavailable."""
         self._names = home.own_names
         self._paths = paths
         self._state = state
+        try:
+            self._look()
+        except FileNotFoundError:
+            # Somebody removed an empty new/ or cur/ below the running server.
+            try:
+                folders.complete(paths.directory)
+                self._look()
+            except FileNotFoundError as error:
+                raise NoSuchMailbox from error
+
+    def _look(self) -> None:
+        paths, state = self._paths, self._state
         self._new_was_level = scan.directory_mtime(paths.new) == state.new_mtime
         self._cur_was_level = scan.directory_mtime(paths.cur) == state.cur_mtime
 

@@ -11,7 +11,7 @@ import os
 import time
 
 from mailserver.errors import StoreUnavailable
-from mailserver.store.maildir import safeio
+from mailserver.store.maildir import folders, safeio
 from mailserver.store.maildir.filename import new_base, sized
 
 _BUFFER = 256 << 10
@@ -108,11 +108,21 @@ class StagedFile:
         if self._done:
             raise StoreUnavailable("the message was given up")
         if self._fd < 0:
-            self._fd = safeio.open_new(self.path)
+            self._fd = self._open()
         if self._pending:
             safeio.write(self._fd, b"".join(self._pending))
             self._pending.clear()
             self._buffered = 0
+
+    def _open(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return safeio.open_new(self.path)
+        # Somebody removed an empty tmp/ below the running server.
+        try:
+            folders.complete(os.path.dirname(os.path.dirname(self.path)))
+            return safeio.open_new(self.path)
+        except FileNotFoundError as error:
+            raise StoreUnavailable("the account is gone") from error
 
     def _close(self) -> None:
         self._pending.clear()

@@ -1,0 +1,73 @@
+"""Parts of a Maildir that somebody removes below the running server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from mailserver.errors import MailError, StoreUnavailable
+from mailserver.store.interfaces import FlagChange, NewMessage
+from tests.store.test_maildir_foreign import TEXT, append, open_account, uids
+
+
+@pytest.fixture
+def account(tmp_path):
+    return open_account(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "act", ["append", "group", "large", "prepare", "store", "copy", "move", "move away", "expunge"]
+)
+@pytest.mark.parametrize("missing", ["new", "tmp", "new tmp"])
+def test_an_empty_directory_removed_below_the_running_server_is_made_again(account, missing, act):
+    account.create("there")
+    kept = append(account, flags=["\\Seen"])
+    away = append(account, "there", flags=["\\Seen"])
+    mailbox, there = account.mailbox("INBOX"), account.mailbox("there")
+    for box in (mailbox, there):
+        box.refresh()
+        box.claim_recent()
+    for part in missing.split():
+        os.rmdir(os.path.join(account.root, part))
+    if act in {"append", "group", "large", "prepare"}:
+        messages = []
+        for _ in range(2 if act == "group" else 1):
+            stage = account.stage()
+            stage.write(TEXT + b"x" * (1_000_000 if act == "large" else 0))
+            messages.append(NewMessage(stage))
+        if act == "prepare":
+            account.prepare("INBOX", messages).publish()
+        else:
+            account.append("INBOX", messages)
+    elif act == "store":
+        mailbox.store_flags([kept], FlagChange.ADD, ["\\Flagged"])
+    elif act == "expunge":
+        mailbox.expunge([kept], only_deleted=False)
+    elif act == "move away":
+        mailbox.move([kept], "there")
+    else:
+        getattr(there, act)([away], "INBOX")
+    mailbox.refresh()
+    expected = {"store": 1, "expunge": 0, "move away": 0, "group": 3}.get(act, 2)
+    assert len(uids(mailbox)) == expected
+    append(account)
+    mailbox.refresh()
+    assert len(uids(mailbox)) == expected + 1
+
+
+def test_a_mailbox_that_goes_below_the_running_server_is_refused(account):
+    account.create("there")
+    append(account, "there")
+    account.mailbox("there").refresh()
+    stage = account.stage()
+    stage.write(TEXT)
+    shutil.rmtree(os.path.join(account.root, ".there"))
+    with pytest.raises(MailError):
+        account.append("there", [NewMessage(stage)])
+    stage.abort()
+    shutil.rmtree(account.root)
+    stage = account.stage()
+    with pytest.raises(StoreUnavailable):
+        stage.write(b"x" * 1_000_000)
