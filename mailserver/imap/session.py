@@ -30,6 +30,7 @@ from mailserver.errors import (
     AuthFailed,
     BadSyntax,
     ConnectionLost,
+    InUse,
     MailboxChanged,
     MailError,
     UnknownCommand,
@@ -297,7 +298,8 @@ class Session:
                 step, self._afterwards = self._afterwards, None
                 await step()
         except MailError as error:
-            if self.selected is not None and error.imap_status == "NO":
+            # Behind a lock that was not to be had in time nobody waits twice.
+            if self.selected is not None and error.imap_status == "NO" and not isinstance(error, InUse):
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)
             self._answer_error(tag, error)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mailserver.errors import LimitReached, StoreUnavailable
+from mailserver.errors import InUse, LimitReached, MailError, StoreUnavailable
 from mailserver.imap.command import ANY, Command, CommandSpec, build_table
 from mailserver.imap.commands import FAMILIES
 from mailserver.imap.session import Services, Session
 from mailserver.store.interfaces import FlagChange
-from mailserver.store.memory import MemoryStaged
+from mailserver.store.memory import MemoryMailbox, MemoryStaged
 from mailserver.types import MailboxId
 from tests.fakes import Client, FakeAuthenticator, info
 from tests.imap.sessions import MESSAGE, connect, logged_in, put, selected, services
@@ -429,6 +429,38 @@ def test_first_unseen(seen: list[int], first: int) -> None:
     answer = client.ask(b"a SELECT INBOX\r\n")
     assert (b"[UNSEEN %d]" % first in answer) == bool(first)
     assert (b"[UNSEEN" in answer) == bool(first)
+
+
+@pytest.mark.parametrize("error", [InUse, StoreUnavailable])
+def test_idle_outlasts_a_store_that_fails_for_a_moment(error: type[MailError], monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 2177: only DONE ends it."""
+    service = services()
+    idler = selected(service)
+    assert idler.ask(b"i IDLE\r\n") == b"+ idling\r\n"
+    put(logged_in(service))
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryMailbox, "changes_since", lambda *_args: (_ for _ in ()).throw(error()))
+        idler.settle()
+        idler.wait(20)
+        assert idler.take() == b""
+        assert [event for event, _fields in idler.channel.logged].count("refresh-failed") == 1
+    idler.wait(10)
+    assert idler.take() == b"* 1 EXISTS\r\n* 1 RECENT\r\n"
+    assert idler.ask(b"DONE\r\n") == b"i OK IDLE completed\r\n"
+
+
+def test_a_lock_that_was_not_to_be_had_is_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = selected(services(), messages=1)
+    tries = []
+
+    def in_use(*_args: object) -> None:
+        tries.append(1)
+        raise InUse
+
+    monkeypatch.setattr(MemoryMailbox, "changes_since", in_use)
+    answer = client.ask(b"a STORE 1 +FLAGS (\\Seen)\r\n")
+    assert answer.startswith(b"a NO [INUSE] ")
+    assert len(tries) == 1
 
 
 # --- Two sessions, one mailbox

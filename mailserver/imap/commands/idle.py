@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailserver.channel import Wake
-from mailserver.errors import BadSyntax
+from mailserver.errors import BadSyntax, MailboxChanged, MailError
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.input import TimedOut
@@ -11,6 +11,9 @@ from mailserver.imap.session import Session
 
 MINIMUM = 1860.0
 """Seconds before an IDLE may be ended: clients renew theirs every 29 minutes (RFC 2177 3)."""
+
+RETRY = 5.0
+"""Seconds until the next attempt to read what is new, after one that failed."""
 
 
 async def idle(session: Session, command: Command) -> None:
@@ -20,20 +23,36 @@ async def idle(session: Session, command: Command) -> None:
     session.write(b"+ idling\r\n")
     end = channel.now() + max(config.timeout, MINIMUM)
     notice = channel.now() + config.idle_notice
+    failed = False
     while True:
         # Told before waiting: what changed before the command began would otherwise wait for the next poke.
         if session.selected is not None:
-            await updates.tell(session, allow_expunge=True, wait=False)
-        line = await session.input.read_idle(min(notice, end) - channel.now())
+            failed = not await _tell(session, quiet=failed)
+        again = channel.now() + RETRY if failed else end
+        line = await session.input.read_idle(min(notice, end, again) - channel.now())
         if line is Wake.TIMEOUT:
             if channel.now() >= end:
                 raise TimedOut
-            session.untagged(b"OK Still here")
-            notice = channel.now() + config.idle_notice
+            if channel.now() >= notice:
+                session.untagged(b"OK Still here")
+                notice = channel.now() + config.idle_notice
         elif not isinstance(line, Wake):
             if line.upper() != b"DONE":
                 raise BadSyntax("expected DONE")
             return
+
+
+async def _tell(session: Session, *, quiet: bool) -> bool:
+    """Tell what is new, if it is to be had now: a lock that somebody holds for a moment is no reason to end IDLE."""
+    try:
+        await updates.tell(session, allow_expunge=True, wait=False)
+    except MailboxChanged:
+        raise
+    except MailError as error:
+        if not quiet:
+            session.channel.log("refresh-failed", user=session.user, reason=error.sentence)
+        return False
+    return True
 
 
 COMMANDS = (CommandSpec("IDLE", LOGGED_IN, idle, capabilities=("IDLE",), reference="RFC 2177"),)
