@@ -93,6 +93,9 @@ class Namespace:
             ):
                 raise NoSuchMailbox(f"mailbox names begin with {self.prefix} here")
             name = name[size:]
+            if name.upper() == "INBOX":
+                # INBOX has no second name, and a folder of that name could not be told from it.
+                raise BadMailboxName(f"INBOX is not below {self.prefix}")
         if self.separator != "/":
             if "/" in name:
                 raise BadMailboxName("a mailbox name may not contain a slash here")

@@ -69,6 +69,9 @@ def test_to_store(separator: str, prefix: str, client: str, store: str) -> None:
         ("/", "Mail", "mail/Sent", NoSuchMailbox),
         ("/", "", "", BadMailboxName),
         (".", "INBOX.", "INBOX.", BadMailboxName),
+        (".", "INBOX.", "INBOX.INBOX", BadMailboxName),
+        (".", "INBOX.", "inbox.inbox", BadMailboxName),
+        ("/", "Mail", "Mail/Inbox", BadMailboxName),
     ],
 )
 def test_to_store_refuses(separator: str, prefix: str, client: str, error: type[Exception]) -> None:
