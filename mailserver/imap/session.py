@@ -116,6 +116,8 @@ class Session:
         self.user = ""
         self.selected: Selected | None = None
         self.logged_out = False
+        self.identified = False
+        """Has the client's ID been logged?"""
         self.input = Input(channel, services.config, services.limits)
         self._errors = 0
         self._first = True

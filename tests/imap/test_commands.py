@@ -120,6 +120,15 @@ def test_id_is_logged_but_not_at_length() -> None:
     assert len(str(fields["id"])) <= 256
 
 
+def test_only_the_first_id_is_logged() -> None:
+    """Anybody can send any number of them, and each line costs room on the disk."""
+    client = connect(services())
+    for number in range(3):
+        client.send(b'a ID NIL\r\na ID ("name" "%d")\r\n' % number)
+    assert [fields["id"] for _event, fields in client.channel.logged] == ["name=0"]
+    assert client.take().count(b"a OK ") == 6
+
+
 def test_authorization_for_somebody_else() -> None:
     """RFC 4616 2: the name to act for comes first."""
     client = connect(services(authenticator=FakeAuthenticator()))

@@ -50,7 +50,7 @@ LOGGED_ID = 256
 
 
 async def identify(session: Session, command: Command) -> None:
-    """RFC 2971: what the client says of itself goes to the log, and nothing depends on it."""
+    """RFC 2971: what the client first says of itself goes to the log, and nothing depends on it."""
     reader = command.reader
     reader.read_sp()
     fields: dict[str, str] = {}
@@ -67,7 +67,8 @@ async def identify(session: Session, command: Command) -> None:
     elif reader.read_nstring() is not None:
         raise BadSyntax("expected ( or NIL")
     reader.read_end()
-    if fields:
+    if fields and not session.identified:
+        session.identified = True
         text = " ".join(f"{key}={value}" for key, value in fields.items())
         session.channel.log("client", user=session.user, id=text[:LOGGED_ID])
     session.untagged(b'ID ("name" "mailserver")')
