@@ -92,10 +92,14 @@ class LiveMailbox:
         """
         since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
 
-        def change_and_read() -> tuple[Changes, T, Changes]:
+        def change_and_read() -> tuple[Changes, T, Changes | None]:
             others = self._read(since, uid_next, claim=claim)
             result = operation(self.mailbox)
-            return others, result, self._read(others.upto, others.uid_next, claim=claim)
+            try:
+                return others, result, self._read(others.upto, others.uid_next, claim=claim)
+            except MailError:
+                # The command is done, and its answer says so; what it changed is read later.
+                return others, result, None
 
         try:
             others, result, own = await self.account.run(change_and_read)
@@ -108,7 +112,10 @@ class LiveMailbox:
         alone = not isinstance(result, Stored) or result.before is None or result.before <= others.upto
         if alone:
             self.columns.begin_own()
-        self._apply(own)
+        if own is None:
+            self.poked()
+        else:
+            self._apply(own)
         if not alone:
             # Another process came between the two: what is whose is not known, and told twice rather than not at all.
             self.columns.begin_own()
