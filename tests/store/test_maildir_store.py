@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mailserver.errors import NoSuchUser
+from mailserver.errors import NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.maildir import ballast, safeio
 from mailserver.store.maildir.store import MaildirStore
@@ -150,6 +150,23 @@ def test_half_an_account_is_never_seen(store, tmp_path, monkeypatch):
     assert not (tmp_path / "mail" / "example.test" / "anna" / "Maildir").exists()
     monkeypatch.setattr(safeio, "hook", None)
     assert len(store.account(USER).mailboxes()) == 6
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, NotADirectoryError])
+def test_a_mailbox_is_deleted_though_its_files_cannot_be_removed_yet(store, tmp_path, monkeypatch, caplog, error):
+    def fail(_path):
+        raise error
+
+    account = store.account(USER)
+    append(account, "Junk")
+    with monkeypatch.context() as patch:
+        patch.setattr(safeio, "remove_tree", fail)
+        account.delete("Junk")
+    assert "Junk" not in [info.name for info in account.mailboxes()]
+    [left] = [name for name in os.listdir(account.root) if name.startswith("mailserver-deleted.")]
+    assert left in caplog.text
+    MaildirStore(tmp_path / "mail", summarise).account(USER)
+    assert left not in os.listdir(account.root)
 
 
 def test_the_ballast_lies_at_the_root_of_all_mail(store, tmp_path):

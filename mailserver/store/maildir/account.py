@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -37,6 +38,9 @@ from mailserver.types import UID, MailboxId
 
 HISTORY: Final = 50_000
 """Expunges remembered for each mailbox; who is further behind is told of every UID that is not there."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class MaildirAccount:
@@ -140,7 +144,11 @@ class MaildirAccount:
             home.update(lambda index: _forget(index, name))
             safeio.point("delete.after-index")
         # Nobody sees it any more: others need not wait for the removal of much mail.
-        safeio.remove_tree(retired)
+        try:
+            safeio.remove_tree(retired)
+        except (MailError, OSError) as error:
+            # It is deleted all the same; the next start sweeps what is left.
+            _log.warning("%s cannot be removed yet: %r", retired, error)
 
     def rename(self, old: str, new: str) -> None:
         """Rename with all children; INBOX: its messages move to `new`.
