@@ -22,7 +22,7 @@ from mailserver.auth import plugins
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReloadable
 from mailserver.auth.penalties import Penalties
-from mailserver.auth.plugins import find_backend
+from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.service import LoginService, Names
 from mailserver.channel import Channel
 from mailserver.cli.inspect import find_problems
@@ -152,7 +152,10 @@ class Wiring:
             watch=self._watcher.watch,
             unwatch=self._watcher.unwatch,
         )
-        self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
+        try:
+            self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
+        except (UnknownBackend, BrokenBackend) as error:
+            raise SystemExit(f"{config.source} [auth] backends: {error}") from error
         self._penalties = Penalties(reactor.seconds)
         self._locked: set[str] = set()
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)

@@ -22,6 +22,8 @@ from zope.interface.verify import verifyObject
 import twisted.plugins
 from mailserver.auth.interfaces import Hasher, IAuthBackend, IAuthBackendMaker
 from mailserver.config.model import Config, Problem
+from mailserver.errors import AuthUnavailable
+from mailserver.types import Secret
 
 
 @implementer(IPlugin, IAuthBackendMaker)
@@ -32,7 +34,10 @@ class AuthBackendMaker:
     name: str
     """The word of the configuration."""
     module: str
-    """Dotted name of the module with `make_backend(argument, hasher)` and, if it likes, `check_backend(argument)`."""
+    """Dotted name of the module with `make_backend(argument, hasher)` and, if it likes, `check_backend(argument)`.
+
+    Without the second the check of a configuration makes a back end and drops it.
+    """
     usage: str
     """One line: what the argument is."""
 
@@ -46,30 +51,52 @@ class UnknownBackend(LookupError):
 
 
 class BrokenBackend(Exception):
-    """The back end is there and cannot be used. The argument says why."""
+    """The back end is there and cannot be used. The argument says why, in one line."""
+
+
+class _RefusingHasher:
+    """For a back end that is made to see whether it can be: nobody logs in by it."""
+
+    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+        """Raises: AuthUnavailable."""
+        del stored, password, share
+        raise AuthUnavailable
 
 
 def find_backend(specification: str, hasher: Hasher) -> Any:
     """The back end of `NAME:ARGUMENT`, made and found to provide IAuthBackend.
 
     Raises: UnknownBackend; BrokenBackend (its module cannot be imported, has no make_backend, refuses its argument by
-    a ValueError, or makes something else).
+    a ValueError, fails in any other way, or makes something else).
     """
     name, _, argument = specification.partition(":")
-    module = _import(_find(name))
+    return _make(_import(_find(name)), argument, hasher)
+
+
+def _make(module: ModuleType, argument: str, hasher: Hasher) -> Any:
     make = getattr(module, "make_backend", None)
     if make is None:
         raise BrokenBackend(f"{module.__name__} has no make_backend(argument, hasher)")
     try:
         backend = make(argument, hasher)
-    except ValueError as error:
-        raise BrokenBackend(str(error)) from error
+    except Exception as error:
+        raise BrokenBackend(_words(module, error)) from error
     try:
         verifyObject(IAuthBackend, backend)
     except Invalid as error:
         sentence = " ".join(str(error).split())
         raise BrokenBackend(f"{module.__name__} makes no back end: {sentence}") from error
     return backend
+
+
+def _words(module: ModuleType, error: Exception) -> str:
+    """A ValueError is a sentence for the administrator; of anything else it is said whose it is."""
+    sentence = " ".join(str(error).split())
+    if isinstance(error, ValueError) and sentence:
+        return sentence
+    # The number in front of an OSError's words says what it is; a KeyError's word alone says nothing.
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    return f"{module.__name__} makes no back end: {kind}{sentence}".removesuffix(": ")
 
 
 def known_backends() -> list[IAuthBackendMaker]:
@@ -94,12 +121,15 @@ def _check_one(source: str, specification: str) -> Iterator[Problem]:
         yield Problem(source, place, value, str(error))
         return
     check_backend = getattr(module, "check_backend", None)
-    if check_backend is None:
-        return
     try:
-        yield from check_backend(argument)
-    except ValueError as error:
+        if check_backend is None:
+            _make(module, argument, _RefusingHasher())
+        else:
+            yield from check_backend(argument)
+    except BrokenBackend as error:
         yield Problem(source, place, value, str(error))
+    except Exception as error:
+        yield Problem(source, place, value, _words(module, error))
 
 
 def _find(name: str) -> IAuthBackendMaker:
@@ -134,5 +164,7 @@ def _makers() -> tuple[list[IAuthBackendMaker], int]:
 def _import(maker: IAuthBackendMaker) -> ModuleType:
     try:
         return importlib.import_module(str(maker.module))
-    except ImportError as error:
-        raise BrokenBackend(f"{maker.module} cannot be imported: {error}") from error
+    except Exception as error:
+        # A module may stumble over anything while it is imported.
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise BrokenBackend(f"{maker.module} cannot be imported: {kind}{' '.join(str(error).split())}") from error

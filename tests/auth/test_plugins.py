@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import attrs
 import pytest
 
 from mailserver.auth import plugins
@@ -88,6 +90,67 @@ def test_a_module_is_imported_only_when_used_and_its_faults_are_told(elsewhere: 
     ):
         with pytest.raises(BrokenBackend, match=reason):
             find_backend(f"{name}:x", NoHasher())
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return open('/nowhere/users.json')", "No such file or directory: '/nowhere/users.json'"),
+        ("return {}['url']", "KeyError: 'url'"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("raise ValueError('needs a host name')", "needs a host name"),
+        ("return object()", "IAuthBackend"),
+    ],
+)
+def test_a_back_end_that_cannot_be_made_is_a_problem_and_no_traceback(elsewhere: Path, body: str, words: str) -> None:
+    name = f"fails{abs(hash(body))}"
+    plugin = elsewhere / "twisted" / "plugins" / f"{name}_mail_auth.py"
+    plugin.write_text(
+        f"from mailserver.auth.plugins import AuthBackendMaker\nm = AuthBackendMaker('{name}', '{name}_mod', 'x')\n"
+    )
+    (elsewhere / f"{name}_mod.py").write_text(f"def make_backend(argument, hasher):\n    {body}\n")
+    with pytest.raises(BrokenBackend) as caught:
+        find_backend(f"{name}:x", NoHasher())
+    assert words in str(caught.value)
+    assert caught.value.__cause__ is not None
+    (problem,) = check(config(f"{name}:x"))
+    assert (problem.place, problem.value, problem.warning) == ("[auth] backends", f'"{name}:..."', False)
+    assert words in problem.reason
+
+
+def test_the_check_of_a_back_end_without_one_finds_nothing_wrong_with_a_sound_one(elsewhere: Path) -> None:
+    plugin = elsewhere / "twisted" / "plugins" / "sound_mail_auth.py"
+    plugin.write_text(
+        "from mailserver.auth.plugins import AuthBackendMaker\nm = AuthBackendMaker('sound', 'sound_mod', 'x')\n"
+    )
+    (elsewhere / "sound_mod.py").write_text("from mailserver.auth.memory import make_backend\n")
+    assert check(config("sound:anna=secret")) == []
+
+
+@pytest.mark.parametrize("body", ["def check_backend(a):\n    raise KeyError(a)\n", "1 / 0\n", "this is no Python\n"])
+def test_a_check_or_an_import_that_fails_is_a_problem(elsewhere: Path, body: str) -> None:
+    name = f"odd{abs(hash(body))}"
+    plugin = elsewhere / "twisted" / "plugins" / f"{name}_mail_auth.py"
+    plugin.write_text(
+        f"from mailserver.auth.plugins import AuthBackendMaker\nm = AuthBackendMaker('{name}', '{name}_mod', 'x')\n"
+    )
+    (elsewhere / f"{name}_mod.py").write_text(body)
+    (problem,) = check(config(f"{name}:x"))
+    assert problem.place == "[auth] backends"
+    assert f"{name}_mod" in problem.reason
+
+
+def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from twisted.internet.task import Clock
+
+    from mailserver import tap
+
+    monkeypatch.setattr(tap, "Watcher", lambda *_arguments: SimpleNamespace(watch=None, unwatch=None))
+    monkeypatch.setattr(tap, "LoopingCall", lambda _call: SimpleNamespace())
+    monkeypatch.setattr(tap.policy, "TlsPolicy", lambda *_a, **_n: SimpleNamespace(rotate_tickets=None))
+    broken = attrs.evolve(config("memory:anna"), mail=Mail(root=tmp_path))
+    with pytest.raises(SystemExit, match=r"mailserver\.toml \[auth\] backends: "):
+        tap.Wiring(broken, Clock())
 
 
 def test_check_tells_all_at_once(tmp_path: Path) -> None:
