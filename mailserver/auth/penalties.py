@@ -21,6 +21,8 @@ MAX_PAIRS: Final = 10_000
 """Pairs remembered."""
 FORGET_AFTER: Final = 600.0
 """Seconds after the last failure until a pair starts anew."""
+LONGEST_QUEUE: Final = 60.0
+"""Seconds that an attempt may wait for its turn; beyond, it is refused unchecked."""
 _MAX_WRONG: Final = 16
 
 Pair = tuple[str, str]
@@ -43,6 +45,8 @@ def network_of(peer: IPv4Address | IPv6Address | None) -> str:
 class _Record:
     delay: float
     last: float
+    free_at: float = 0.0
+    """When the next attempt of the pair may be checked."""
     wrong: set[bytes] = field(factory=set)
 
 
@@ -57,6 +61,19 @@ class Penalties:
         self.first = first
         self.most = most
 
+    def turn(self, pair: Pair) -> float:
+        """Take the next turn of a pair: seconds until its attempt may be checked, 0 for a pair without failures.
+
+        Who hangs up instead of waiting for the answer is no faster for it, nor is who asks many times at once.
+        """
+        now = self._clock()
+        record = self._records.get(pair)
+        if record is None or now - record.last > FORGET_AFTER:
+            return 0.0
+        start = max(now, record.free_at)
+        record.free_at = min(start, now + LONGEST_QUEUE) + record.delay
+        return start - now
+
     def failed(self, pair: Pair, password: Secret) -> float:
         """Count a failure. Returns the seconds that its answer is to take."""
         now = self._clock()
@@ -67,6 +84,7 @@ class Penalties:
         elif digest not in record.wrong:
             record.delay = min(record.delay * 2, self.most)
         record.last = now
+        record.free_at = max(record.free_at, now + record.delay)
         if len(record.wrong) >= _MAX_WRONG:
             record.wrong.clear()
         record.wrong.add(digest)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 import attrs
@@ -31,7 +31,7 @@ from mailserver.auth.interfaces import (
     User,
 )
 from mailserver.auth.passwd import BadName, normalise
-from mailserver.auth.penalties import Pair, Penalties, network_of
+from mailserver.auth.penalties import LONGEST_QUEUE, Pair, Penalties, network_of
 from mailserver.errors import AuthFailed, AuthorizationFailed
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
@@ -98,6 +98,11 @@ class LoginService:
         # The completed name: the same account is slowed however its name is written.
         pair = (candidates[-1], network_of(context.peer))
         password = credentials.password
+        turn = self._penalties.turn(pair)
+        if turn > 0:
+            await self._sleep(min(turn, LONGEST_QUEUE))
+            if turn > LONGEST_QUEUE:
+                raise AuthFailed
         user = await self._verified(candidates, password, pair[1]) if password.reveal() else None
         if user is None:
             await self._fail(pair, password, started)
@@ -189,11 +194,6 @@ class LoginService:
             return user
         own = f"{user.name}@{self._names.default_domain}"
         return attrs.evolve(user, addresses=user.addresses | {own})
-
-
-def make_names(domains: Iterable[str], default_domain: str, domain_of: Callable[[str | None], str | None]) -> Names:
-    """`Names` from names in any case."""
-    return Names(frozenset(each.lower() for each in domains), default_domain.lower(), domain_of)
 
 
 async def _answer(given: T | Awaitable[T]) -> T:

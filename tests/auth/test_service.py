@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, LoginContext, User
 from mailserver.auth.penalties import Penalties
-from mailserver.auth.service import LEAST_FAILURE, LoginService, make_names
+from mailserver.auth.service import LEAST_FAILURE, LoginService, Names
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, MailError
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
@@ -111,7 +111,7 @@ class Site:
         self.service = LoginService(
             backends,
             self.hasher,
-            make_names(["Example.test", "example.org"], default_domain, lambda name: hosts.get(name or "")),
+            Names(frozenset({"example.test", "example.org"}), default_domain, lambda name: hosts.get(name or "")),
             self.penalties,
             sleep=self.timers.sleep,
             clock=self.timers.clock,
@@ -350,3 +350,13 @@ def test_a_client_that_leaves_during_the_delay(site: Site) -> None:
     task = site.login("anna@example.test", "wrong")
     task.cancel()
     assert site.failure(site.login("anna@example.test", "wrong2"))[2] == 2.0
+
+
+def test_who_hangs_up_checks_no_faster(site: Site) -> None:
+    site.failure(site.login("anna@example.test", "wrong"))
+    for number in range(20):  # none waits for its answer
+        site.login("anna@example.test", f"guess{number}")
+    assert len(site.hasher.checks) == 2, "one answered, and one whose turn it was"
+    site.timers.advance(3.0)
+    assert len(site.hasher.checks) <= 5
+    assert site.login("anna@example.test", "secret", peer="198.51.100.1").outcome(), "other networks"
