@@ -123,6 +123,9 @@ async def check_header(fields: Sequence[Field], envelope: Address | None, owned:
     if len(authors) > 1:
         if not senders:
             raise BadMessage("a From field with several addresses needs a Sender field")
+        # Mail programs show the authors: a Sender alone must not let a login speak for others only.
+        if not any([await owned(author) for author in authors]):
+            raise SenderRefused("no address in the From field belongs to your login")
     elif authors and not await owned(authors[0]):
         raise SenderRefused("the address in the From field does not belong to your login")
     return bool(froms)

@@ -431,6 +431,10 @@ BAD_FROM = {
     "address literal": (b"From: anna@[192.0.2.1]\r\n", b"550 5.7.1"),
     "two fields": (b"From: anna@example.test\r\nfrom: anna@example.test\r\n", b"550 5.6.0"),
     "two fields, one old": (b"From: anna@example.test\r\nFrom : bert@example.org\r\n", b"550 5.6.0"),
+    "several others with Sender": (
+        b"From: bert@example.org, boss@example.net\r\nSender: anna@example.test\r\n",
+        b"550 5.7.1",
+    ),
     "several without Sender": (b"From: anna@example.test, bert@example.org\r\n", b"550 5.6.0"),
     "several with another's Sender": (
         b"From: anna@example.test, bert@example.org\r\nSender: bert@example.org\r\n",
