@@ -1,4 +1,4 @@
-"""May the service write where the configuration sends it? Asked of the rights of the user it will run as."""
+"""May the service write where the configuration sends it, and run? Asked of the rights of the user it will run as."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import stat
+import sys
 from pathlib import Path
 
 from attrs import frozen
@@ -55,7 +56,7 @@ def service_identity(config: Config) -> Identity:
 
 
 def check_directories(config: Config) -> list[Problem]:
-    """The directories that cannot be written or made. Makes nothing."""
+    """The directories that cannot be written or made, and an interpreter that cannot be run. Makes nothing."""
     places = [("[server] runtime_dir", config.server.runtime_dir), ("[mail] root", config.mail.root)]
     if config.server.log_file is not None:
         places.append(("[server] log_file", config.server.log_file.parent))
@@ -68,7 +69,37 @@ def check_directories(config: Config) -> list[Problem]:
     if os.geteuid() == 0 and _is_made_at_start(config.server.runtime_dir):
         del places[0]
     found = ((place, directory, _fault(directory, identity)) for place, directory in places)
-    return [Problem(str(config.source), place, as_toml(path), fault) for place, path, fault in found if fault]
+    problems = [Problem(str(config.source), place, as_toml(path), fault) for place, path, fault in found if fault]
+    return [*_check_interpreter(config, identity), *problems]
+
+
+def _check_interpreter(config: Config, identity: Identity) -> list[Problem]:
+    """The processes that check passwords are started after root has become the service's user."""
+    if os.geteuid() != 0 or identity.uid == 0:
+        return []
+    closed = _closed_to(identity, Path(sys.executable))
+    if closed is None:
+        return []
+    reason = f"cannot run the Python of this server, {sys.executable}: it may not {closed}"
+    return [Problem(str(config.source), "[server] user", as_toml(config.server.user), reason)]
+
+
+def _closed_to(identity: Identity, program: Path) -> str | None:
+    """What the identity may not do on the way to a program, symbolic links followed; None if it may run it."""
+    target = program.resolve()
+    # The link's own directories and those of what it leads to: an environment's python is elsewhere.
+    for directory in dict.fromkeys((*reversed(program.absolute().parents), *reversed(target.parents))):
+        if not _may(identity, directory):
+            return f"enter {directory}"
+    return None if _may(identity, target) else f"execute {target}"
+
+
+def _may(identity: Identity, path: Path) -> bool:
+    """Enter the directory, or execute the file?"""
+    try:
+        return identity.may(os.stat(path), os.X_OK)
+    except OSError:
+        return False
 
 
 def _is_made_at_start(runtime_dir: Path) -> bool:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +48,14 @@ def test_files_in_the_way(tmp_path: Path) -> None:
     ]
 
 
+@pytest.fixture
+def runnable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter that everybody can run, wherever that of the tests is."""
+    program = shutil.which("true")
+    assert program is not None
+    monkeypatch.setattr(sys, "executable", program)
+
+
 @pytest.mark.parametrize(
     ("identity", "mode", "wanted", "expected"),
     [
@@ -63,6 +75,7 @@ def test_rights(identity: Identity, mode: int, wanted: int, expected: bool) -> N
     assert identity.may(status, wanted) is expected
 
 
+@pytest.mark.usefixtures("runnable")
 def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
     other = next(name for name in ("nobody", "daemon") if pwd.getpwnam(name).pw_uid != os.geteuid())
     config = config_in(tmp_path, **{'user = "root"': f'user = "{other}"'})
@@ -95,3 +108,43 @@ def test_a_runtime_dir_that_the_start_makes_or_is_given_is_no_problem(
     assert "[server] runtime_dir" in places()
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"/run/other:{tmp_path / 'run'}")
     assert "[server] runtime_dir" not in places()
+
+
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A link, as an environment has one, to a program in directories that all may enter; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made).resolve()
+        root.chmod(0o755)
+        program = root / "versions" / "python"
+        program.parent.mkdir()
+        program.touch()
+        program.chmod(0o755)
+        (root / "bin").mkdir()
+        link = root / "bin" / "python"
+        link.symlink_to(program)
+        monkeypatch.setattr(sys, "executable", str(link))
+        yield root
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize(
+    ("closed", "mode", "words"),
+    [("bin", 0o700, "enter"), ("versions", 0o744, "enter"), ("versions/python", 0o744, "execute")],
+)
+def test_an_interpreter_that_the_user_cannot_run(
+    tmp_path: Path, interpreter: Path, closed: str, mode: int, words: str
+) -> None:
+    config = config_in(tmp_path, **{'user = "root"': 'user = "nobody"'})
+
+    def told() -> list[str]:
+        return [str(problem) for problem in check_directories(config) if problem.place == "[server] user"]
+
+    assert told() == []
+    (interpreter / closed).chmod(mode)
+    expected = (
+        f'{config.source} [server] user = "nobody": cannot run the Python of this server, {interpreter}/bin/python:'
+        f" it may not {words} {interpreter / closed}"
+    )
+    assert told() == [expected]
+    assert not [problem for problem in check_directories(config_in(tmp_path)) if problem.place == "[server] user"]
