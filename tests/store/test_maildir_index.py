@@ -8,6 +8,8 @@ import re
 import pytest
 
 from mailserver.errors import MailboxChanged
+from mailserver.store.columns import Columns
+from mailserver.store.index import database
 from mailserver.store.interfaces import SEEN, FlagChange
 from mailserver.store.maildir import home as home_module
 from tests.store.test_maildir_foreign import append, deliver, open_account, read, settle, uids
@@ -126,6 +128,36 @@ def test_being_told_all_does_not_depend_on_the_uids_used_up(account):
     changes = mailbox.changes_since(since)
     assert changes.uid_next == 4_000_000_000
     assert len(changes.expunged) + len(changes.present) <= 1
+
+
+@pytest.mark.parametrize("how", ["expunge", "move", "foreign"])
+def test_the_history_of_expunges_is_bounded_in_a_running_server(account, monkeypatch, how):
+    monkeypatch.setattr(database, "HISTORY", 4)
+    monkeypatch.setattr(database, "_LOOK_EVERY", 3)
+    account.create("there")
+    mailbox = account.mailbox("INBOX")
+    for _ in range(30):
+        append(account)
+    mailbox.refresh()
+    columns = Columns(mailbox.load())
+    begin = columns.modseq
+    key = account._home.read(lambda index: index.mailboxes.by_name("INBOX")).key
+    for uid in range(1, 26):
+        if how == "expunge":
+            mailbox.expunge([uid], only_deleted=False)
+        elif how == "move":
+            mailbox.move([uid], "there")
+        else:
+            os.unlink(os.path.join(account.root, "new", min(os.listdir(os.path.join(account.root, "new")))))
+            mailbox.refresh()
+        kept = account._home.read(lambda index: index.messages.expunged_since(key, 0))
+        assert len(kept) <= 2 * 4 + 3
+        # who follows, and who comes late, see the same
+        columns.apply(mailbox.changes_since(columns.modseq))
+        assert list(columns.uids) == uids(mailbox)
+        assert len(columns.uids) == 30 - uid
+    assert begin < mailbox.history_floor() <= columns.modseq
+    assert list(mailbox.changes_since(begin).present) == uids(mailbox)
 
 
 def test_recent_messages_are_those_in_new_when_the_index_is_lost(account):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import apsw
 
@@ -14,6 +15,14 @@ from mailserver.store.index.mailboxes import Mailboxes
 from mailserver.store.index.messages import Messages
 from mailserver.store.index.summaries import Summaries
 from mailserver.types import ModSeq
+
+HISTORY: Final = 50_000
+"""Expunges remembered for each mailbox, up to twice as many between two looks at their number.
+
+Who is further behind compares with all that is there.
+"""
+_LOOK_EVERY: Final = 1000
+"""Expunges of one mailbox between two such looks."""
 
 BULK = 2000
 """Changes of more messages than this get a larger page cache for the time."""
@@ -27,6 +36,7 @@ class Index:
         self.in_memory = inode is None
         self._inode = inode
         self._connection = connection
+        self._unlooked: dict[int, int] = {}
         self.mailboxes = Mailboxes(connection)
         self.messages = Messages(connection)
         self.summaries = Summaries(connection)
@@ -99,6 +109,15 @@ class Index:
         finally:
             if changes > BULK:
                 connection.execute("PRAGMA cache_size = -256; PRAGMA shrink_memory")
+
+    def expunge(self, key: int, uids: Sequence[int], modseq: ModSeq) -> None:
+        """Forget messages and remember that they are gone, inside `transaction`; the history stays bounded."""
+        self.messages.expunge(key, uids, modseq)
+        self._unlooked[key] = self._unlooked.get(key, _LOOK_EVERY) + len(uids)
+        if self._unlooked[key] >= _LOOK_EVERY:
+            self._unlooked[key] = 0
+            if self.messages.has_history_of(key, 2 * HISTORY):
+                self.prune(key, HISTORY)
 
     def prune(self, key: int, keep: int) -> None:
         """Bound a mailbox's history of expunges, inside `transaction`."""

@@ -23,7 +23,7 @@ _BY_GUID = f"SELECT {_COLUMNS} FROM mailboxes WHERE guid = ?"
 _ALL = f"SELECT {_COLUMNS} FROM mailboxes"
 _INSERT = f"INSERT INTO mailboxes ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
 _UPDATE = (
-    "UPDATE mailboxes SET name = ?3, uid_validity = ?4, uid_next = ?5, modseq = ?6, floor = ?7,"
+    "UPDATE mailboxes SET name = ?3, uid_validity = ?4, uid_next = ?5, modseq = ?6, floor = max(floor, ?7),"
     " recent_from = ?8, keywords = ?9, keywords_signature = ?10, uidlist_signature = ?11, new_mtime = ?12,"
     " new_racy = ?13, cur_mtime = ?14, cur_racy = ?15, boot = ?16 WHERE key = ?1 AND guid = ?2"
 )

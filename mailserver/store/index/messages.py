@@ -190,6 +190,11 @@ class Messages:
             ((key, modseq, uid) for uid in uids),
         )
 
+    def has_history_of(self, key: int, count: int) -> bool:
+        """Whether more expunges than that are remembered."""
+        query = "SELECT 1 FROM expunged WHERE mailbox = ? LIMIT 1 OFFSET ?"
+        return self._connection.execute(query, (key, count)).fetchone() is not None
+
     def prune(self, key: int, keep: int) -> ModSeq | None:
         """Forget all but the newest expunges; the modseq from which on they are known, None when all are."""
         row: Any = self._connection.execute(

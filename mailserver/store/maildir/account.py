@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from mailserver.errors import (
     BadMailboxName,
@@ -15,7 +14,7 @@ from mailserver.errors import (
     MailError,
     NoSuchMailbox,
 )
-from mailserver.store.index.database import Index
+from mailserver.store.index.database import HISTORY, Index
 from mailserver.store.index.records import MailboxState
 from mailserver.store.interfaces import Appended, MailboxInfo, NewMessage, Prepared, Staged, Status
 from mailserver.store.maildir import (
@@ -35,10 +34,6 @@ from mailserver.store.maildir.home import Home, Settings
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
 from mailserver.types import UID, MailboxId
-
-HISTORY: Final = 50_000
-"""Expunges remembered for each mailbox; who is further behind is told of every UID that is not there."""
-
 
 _log = logging.getLogger(__name__)
 

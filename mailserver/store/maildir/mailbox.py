@@ -483,7 +483,7 @@ class MaildirMailbox:
 
             def save(index: Index) -> None:
                 index.mailboxes.save(state)
-                index.messages.expunge(state.key, expunged, state.modseq)
+                index.expunge(state.key, expunged, state.modseq)
 
             self._home.update(save, len(expunged))
             safeio.point("expunge.after-index")

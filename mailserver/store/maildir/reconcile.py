@@ -402,7 +402,7 @@ class _Reconciliation:
 
         def save(index: Index) -> None:
             index.mailboxes.save(state)
-            index.messages.expunge(state.key, self.gone, modseq)
+            index.expunge(state.key, self.gone, modseq)
             index.messages.change(state.key, self.changed)
             index.messages.add(state.key, self.new)
             index.messages.add(state.key, self.first)

@@ -186,6 +186,6 @@ def _save(home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_
         index.messages.add(into.key, new)
         index.summaries.copy(state.key, into.key, [(pair.old.uid, pair.new.uid) for pair in pairs])
         if move:
-            index.messages.expunge(state.key, [UID(pair.old.uid) for pair in pairs], modseq)
+            index.expunge(state.key, [UID(pair.old.uid) for pair in pairs], modseq)
 
     home.update(save, 2 * len(pairs))
