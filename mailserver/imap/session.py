@@ -59,6 +59,8 @@ _HTTP = re.compile(_HTTP_METHOD.pattern + rb"(?:[/*]|\S+ HTTP/[0-9])")
 
 ERRORS_BEFORE_LOGIN = 5
 ERRORS_AFTER_LOGIN = 10
+FAILED_LOGINS = 5
+"""In one connection, whatever comes between them."""
 
 
 def _command_table() -> Table:
@@ -120,6 +122,7 @@ class Session:
         """Has the client's ID been logged?"""
         self.input = Input(channel, services.config, services.limits)
         self._errors = 0
+        self._failed_logins = 0
         self._first = True
         self._afterwards: Callable[[], Awaitable[None]] | None = None
 
@@ -255,6 +258,9 @@ class Session:
         if self._errors >= (ERRORS_AFTER_LOGIN if self.account else ERRORS_BEFORE_LOGIN):
             self.channel.log("too_many_errors", user=self.user)
             self.bye("too many errors")
+        elif self._failed_logins >= FAILED_LOGINS:
+            self.channel.log("too_many_errors", user=self.user)
+            self.bye("too many failed logins")
         self.input.end_command()
         await self.channel.drain()
 
@@ -316,7 +322,9 @@ class Session:
     def _answer_error(self, tag: bytes, error: MailError) -> None:
         if isinstance(error, MailboxChanged):
             self.bye(f"[{error.imap_code}] {error.sentence}")
-        if error.imap_status == "BAD" or isinstance(error, AuthFailed):
+        failed_login = isinstance(error, AuthFailed)
+        self._failed_logins += failed_login
+        if error.imap_status == "BAD" or failed_login:
             self._errors += 1
         else:
             self._errors = 0

@@ -76,6 +76,20 @@ def test_too_many_errors_in_a_row_after_login() -> None:
     assert client.take().endswith(b"* BYE too many errors\r\n")
 
 
+def test_five_failed_logins_end_the_session_whatever_comes_between() -> None:
+    client = connect(services())
+    client.take()
+    for _ in range(4):
+        answer = client.ask(b"a LOGIN anna@example.test wrong\r\nb NOOP\r\nc CAPABILITY\r\n")
+        assert answer.endswith(b"c OK CAPABILITY completed\r\n")
+    answer = client.ask(b"a LOGIN anna@example.test wrong\r\n")
+    assert client.done
+    refusal, bye, rest = answer.split(b"\r\n")
+    assert refusal.startswith(b"a NO [AUTHENTICATIONFAILED] ")
+    assert bye.startswith(b"* BYE ")
+    assert rest == b""
+
+
 def test_sessions_per_user() -> None:
     client = connect(services())
     client.channel.login_error = LimitReached("too many sessions")
