@@ -1,4 +1,4 @@
-"""Parts of a Maildir that somebody removes below the running server."""
+"""Parts of a Maildir that somebody removes or renames below the running server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from mailserver.errors import MailError, StoreUnavailable
 from mailserver.store.interfaces import FlagChange, NewMessage
+from mailserver.store.maildir import uidlist
 from tests.store.test_maildir_foreign import TEXT, append, open_account, uids
 
 
@@ -71,3 +72,26 @@ def test_a_mailbox_that_goes_below_the_running_server_is_refused(account):
     stage = account.stage()
     with pytest.raises(StoreUnavailable):
         stage.write(b"x" * 1_000_000)
+
+
+def test_a_renamed_mailbox_is_found_by_the_first_lines_of_the_lists(account, monkeypatch):
+    for number in range(5):
+        account.create(f"box{number}")
+        append(account, f"box{number}")
+    account.create("there")
+    append(account, "there")
+    mailbox = account.mailbox("there")
+    mailbox.refresh()
+    os.rename(os.path.join(account.root, ".there"), os.path.join(account.root, ".zero"))
+    whole = uidlist.read
+    read = []
+
+    def count(path):
+        read.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(uidlist, "read", count)
+    mailbox.refresh()
+    assert mailbox.name == "zero"
+    assert uids(mailbox) == [1]
+    assert {os.path.basename(os.path.dirname(path)) for path in read} <= {".zero"}

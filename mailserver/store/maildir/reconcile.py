@@ -424,12 +424,12 @@ def _has_header(path: str, state: MailboxState) -> bool:
 def identity(paths: MailboxPaths) -> tuple[MailboxId, UIDValidity] | None:
     """GUID and UIDVALIDITY of the mailbox that is there now; None when there is none that is whole."""
     try:
-        listed = uidlist.read(paths.uidlist)
+        header = uidlist.read_header(paths.uidlist)
     except FileNotFoundError:
         return None
-    if listed.header_missing & {"G", "V"} or not folders.is_mailbox(paths.directory):
+    if header is None or not folders.is_mailbox(paths.directory):
         return None
-    return listed.guid, listed.uid_validity
+    return header[1], header[0]
 
 
 def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxState | None:
