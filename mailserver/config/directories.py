@@ -58,8 +58,6 @@ def service_identity(config: Config) -> Identity:
 def check_directories(config: Config) -> list[Problem]:
     """The directories that cannot be written or made, and an interpreter that cannot be run. Makes nothing."""
     places = [("[server] runtime_dir", config.server.runtime_dir), ("[mail] root", config.mail.root)]
-    if config.server.log_file is not None:
-        places.append(("[server] log_file", config.server.log_file.parent))
     places += [
         (f"{listener.place} socket", listener.socket.parent)
         for listener in config.listeners
@@ -70,7 +68,28 @@ def check_directories(config: Config) -> list[Problem]:
         del places[0]
     found = ((place, directory, _fault(directory, identity)) for place, directory in places)
     problems = [Problem(str(config.source), place, as_toml(path), fault) for place, path, fault in found if fault]
-    return [*_check_interpreter(config, identity), *problems]
+    return [*_check_interpreter(config, identity), *problems, *_check_log_file(config, identity)]
+
+
+def _check_log_file(config: Config, identity: Identity) -> list[Problem]:
+    """The file itself where it is there, else its directory, which the start does not make."""
+    path = config.server.log_file
+    if path is None:
+        return []
+    fault = ""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        fault = _fault(path.parent, identity) if path.parent.exists() else "does not exist"
+        fault = fault and f"its directory {path.parent} {fault}"
+    except OSError as error:
+        fault = f"cannot be used: {error.strerror}"
+    else:
+        if stat.S_ISDIR(status.st_mode):
+            fault = "must be a file, not a directory"
+        elif not identity.may(status, os.W_OK) or not all(_may(identity, parent) for parent in path.parents):
+            fault = f"cannot be written by user {_name(identity.uid)}"
+    return [Problem(str(config.source), "[server] log_file", as_toml(path), fault)] if fault else []
 
 
 def _check_interpreter(config: Config, identity: Identity) -> list[Problem]:

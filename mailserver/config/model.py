@@ -86,7 +86,7 @@ class Server:
     log_file: Path | None = key(
         "Log file instead of standard error; SIGUSR1 reopens it.",
         default=None,
-        example="/var/log/mailserver.log",
+        example="/var/log/mailserver/mailserver.log",
     )
 
 

@@ -30,8 +30,10 @@ def config_in(directory: Path, **replace: str) -> Config:
 
 
 def test_what_can_be_made_is_no_problem_and_is_not_made(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
     assert check_directories(config_in(tmp_path)) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.toml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.toml", "log"]
+    assert list((tmp_path / "log").iterdir()) == []
 
 
 def test_files_in_the_way(tmp_path: Path) -> None:
@@ -86,8 +88,8 @@ def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
     assert [problem.place for problem in told] == [
         "[server] runtime_dir",
         "[mail] root",
-        "[server] log_file",
         "[listener 4] socket",
+        "[server] log_file",
     ]
     assert told[0].reason == f"cannot be written by user {other}"
     assert f"does not exist, and user {other} cannot make it in" in told[1].reason
@@ -148,3 +150,47 @@ def test_an_interpreter_that_the_user_cannot_run(
     )
     assert told() == [expected]
     assert not [problem for problem in check_directories(config_in(tmp_path)) if problem.place == "[server] user"]
+
+
+def log_file_problems(config: Config) -> list[str]:
+    directory = str(config.source.parent)
+    told = [problem for problem in check_directories(config) if problem.place == "[server] log_file"]
+    return [str(problem).replace(directory, "DIR") for problem in told]
+
+
+def test_the_log_file_needs_its_directory(tmp_path: Path) -> None:
+    """The start makes the file and no directory."""
+    config = config_in(tmp_path)
+    line = 'DIR/a.toml [server] log_file = "DIR/log/mail.log": its directory DIR/log '
+    assert log_file_problems(config) == [f"{line}does not exist"]
+    (tmp_path / "log").touch()
+    assert log_file_problems(config) == [
+        'DIR/a.toml [server] log_file = "DIR/log/mail.log": cannot be used: Not a directory'
+    ]
+    (tmp_path / "log").unlink()
+    (tmp_path / "log" / "mail.log").mkdir(parents=True)
+    assert log_file_problems(config) == [
+        'DIR/a.toml [server] log_file = "DIR/log/mail.log": must be a file, not a directory'
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.usefixtures("runnable")
+def test_a_log_file_that_is_there_is_judged_itself() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        directory = Path(made).resolve()
+        directory.chmod(0o755)
+        config = config_in(directory, **{'user = "root"': 'user = "nobody"'})
+        log = directory / "log"
+        log.mkdir(mode=0o755)
+        line = 'DIR/a.toml [server] log_file = "DIR/log/mail.log":'
+        assert log_file_problems(config) == [f"{line} its directory DIR/log cannot be written by user nobody"]
+        file = log / "mail.log"
+        file.touch()
+        file.chmod(0o644)
+        assert log_file_problems(config) == [f"{line} cannot be written by user nobody"]
+        # The administrator made it for the service, in a directory that is root's.
+        os.chown(file, pwd.getpwnam("nobody").pw_uid, 0)
+        assert log_file_problems(config) == []
+        log.chmod(0o700)
+        assert log_file_problems(config) == [f"{line} cannot be written by user nobody"]
