@@ -198,13 +198,6 @@ class BadCharset(MailError):
     text = "that charset is not supported"
 
 
-class UnknownCTE(MailError):
-    """A part whose transfer encoding cannot be decoded."""
-
-    imap_code = "UNKNOWN-CTE"
-    text = "unknown content transfer encoding"
-
-
 class NoSuchUser(MailError):
     """A recipient of ours that does not exist."""
 

@@ -145,13 +145,8 @@ def parameter(parameters: tuple[tuple[bytes, bytes], ...], name: bytes) -> str |
     return decode_text(b"".join(whole), charset)
 
 
-def decode_value(value: bytes) -> str:
-    """A field's value as text: unfolded, encoded words decoded where they stand (RFC 2047), raw 8-bit guessed."""
-    return decode_line(unfold(value))
-
-
 def decode_line(line: bytes) -> str:
-    """The same of a value that is unfolded already."""
+    """An unfolded value as text: encoded words decoded where they stand (RFC 2047), raw 8-bit guessed."""
     text = line.decode("ascii") if line.isascii() else decode_text(line, None)
     return decode_words(text) if "=?" in text else text
 

@@ -63,11 +63,6 @@ class Maildrop:
         gone = sum(self._sizes[number - 1] for number in self._deleted)
         return len(self._uids) - len(self._deleted), sum(self._sizes) - gone
 
-    @property
-    def deletions(self) -> int:
-        """How many messages are marked deleted."""
-        return len(self._deleted)
-
     def numbers(self) -> list[int]:
         """Message numbers not marked deleted, rising."""
         return [number for number in range(1, len(self._uids) + 1) if number not in self._deleted]

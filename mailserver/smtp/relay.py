@@ -167,10 +167,6 @@ class Exchange:
         self._output += end
         self._start(self._wait())
 
-    def quit(self) -> None:
-        """QUIT."""
-        self._start(self._ask("QUIT"))
-
     @property
     def size_limit(self) -> int | None:
         """The largest message the hop takes, None if it does not say (RFC 1870 4)."""

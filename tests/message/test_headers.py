@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.message.headers import (
-    decode_value,
+    decode_line,
     header_end,
     iterate_fields,
     parameter,
@@ -90,12 +90,12 @@ def test_comments() -> None:
     ],
 )
 def test_encoded_words(text: str, decoded: str) -> None:
-    assert decode_value(text.encode("ascii")) == decoded
+    assert decode_line(unfold(text.encode("ascii"))) == decoded
 
 
 def test_raw_eight_bit() -> None:
-    assert decode_value("für".encode()) == "für"
-    assert decode_value("für".encode("latin-1")) == "für"
+    assert decode_line("für".encode()) == "für"
+    assert decode_line("für".encode("latin-1")) == "für"
 
 
 @pytest.mark.parametrize(
