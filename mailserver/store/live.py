@@ -30,6 +30,9 @@ from mailserver.types import UID, MailboxId, ModSeq
 
 T = TypeVar("T")
 
+LEAST_MESSAGES = 1000
+"""What a mailbox that is kept without a session counts at least: an empty one has its price too."""
+
 
 class LiveMailbox:
     """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
@@ -83,7 +86,7 @@ class LiveMailbox:
 
     async def run(self, operation: Callable[[Mailbox], T]) -> T:
         """A reading operation, in the account's thread."""
-        return await self.account.run(lambda: operation(self.mailbox))
+        return await self._turn(lambda: operation(self.mailbox))
 
     async def change(self, operation: Callable[[Mailbox], T]) -> T:
         """A changing operation; what it changed is in the columns when this returns.
@@ -102,7 +105,7 @@ class LiveMailbox:
                 return others, result, None
 
         try:
-            others, result, own = await self.account.run(change_and_read)
+            others, result, own = await self._turn(change_and_read)
         except MailError:
             # Part of it may have been done.
             self.poked()
@@ -150,7 +153,7 @@ class LiveMailbox:
 
         self._refreshing += 1
         try:
-            changes = await self.account.run(refresh_and_read)
+            changes = await self._turn(refresh_and_read)
         except BaseException:
             self._stale = True
             self._names = None
@@ -176,6 +179,14 @@ class LiveMailbox:
         self._stale = True
         for poke in tuple(self._pokes.values()):
             poke()
+
+    async def _turn(self, operation: Callable[[], T]) -> T:
+        """In the account's thread. A mailbox that is gone is kept for nobody but the sessions that have it open."""
+        try:
+            return await self.account.run(operation)
+        except MailboxChanged:
+            self.account.drop(self)
+            raise
 
     def _read(self, since: ModSeq, uid_next: UID, *, claim: bool) -> Changes:
         """In the account's thread: what happened. New mail that will be told is \\Recent for no later session."""
@@ -208,7 +219,7 @@ class LiveAccount:
         self._accounts = accounts
         self._runner = runner
         self._account: Account | None = None
-        self._mailboxes: OrderedDict[MailboxId, LiveMailbox] = OrderedDict()
+        self._mailboxes: dict[MailboxId, LiveMailbox] = {}
 
     @property
     def account(self) -> Account:
@@ -265,13 +276,14 @@ class LiveAccount:
             elif live is None or live is known:
                 if live is not None:
                     live.poked()  # the mailbox was made anew below its sessions
+                    self.forget(live.id)
                 live = self._mailboxes[mailbox.id] = LiveMailbox(self, mailbox, news)
             elif live.columns.modseq < news.modseq:
                 continue  # another session made it meanwhile, from an older picture
             break
-        self._mailboxes.move_to_end(mailbox.id)
         live.users += 1
         if live.users == 1:
+            self._accounts.take(live)
             self._accounts.watch(live)
         return live, done[0]
 
@@ -280,7 +292,8 @@ class LiveAccount:
         live.users -= 1
         if live.users == 0:
             self._accounts.unwatch(live)
-            self._accounts.trim()
+            if self._mailboxes.get(live.id) is live:
+                self._accounts.keep(live)
 
     async def append(self, name: str, messages: list[NewMessage]) -> Appended:
         """Append staged messages and tell whoever has the mailbox open."""
@@ -312,13 +325,21 @@ class LiveAccount:
         """Tell the other workers."""
         self._accounts.tell_others(self.user, mailbox)
 
-    def unused(self) -> list[tuple[int, MailboxId]]:
-        """Mailboxes without a session, with their number of messages, least recently used first."""
-        return [(len(live.columns), id_) for id_, live in self._mailboxes.items() if live.users == 0]
-
     def forget(self, mailbox: MailboxId) -> None:
-        """Drop the columns of a mailbox without a session."""
-        self._mailboxes.pop(mailbox, None)
+        """Keep that mailbox no longer: it is deleted, or there is no room. Sessions that have it open go on."""
+        live = self._mailboxes.pop(mailbox, None)
+        if live is not None:
+            self._accounts.take(live)
+
+    def drop(self, live: LiveMailbox) -> None:
+        """As `forget`, unless another one has its place by now."""
+        if self._mailboxes.get(live.id) is live:
+            self.forget(live.id)
+
+    def forget_all(self) -> None:
+        """The account is being closed."""
+        for mailbox in tuple(self._mailboxes):
+            self.forget(mailbox)
 
 
 class LiveAccounts:
@@ -343,6 +364,8 @@ class LiveAccounts:
         self._max_unused_accounts = max_unused_accounts
         self._max_unused_messages = max_unused_messages
         self._accounts: OrderedDict[str, LiveAccount] = OrderedDict()
+        self._unused: OrderedDict[LiveMailbox, int] = OrderedDict()
+        self._unused_messages = 0
 
     async def open(self, user: str, home: str | None = None) -> LiveAccount:
         """The account; give it back with `release`. Raises: NoSpace, StoreUnavailable."""
@@ -375,18 +398,24 @@ class LiveAccounts:
         """The account if it is open here, for pokes."""
         return self._accounts.get(user)
 
+    def keep(self, live: LiveMailbox) -> None:
+        """A mailbox has no session any more: its columns stay while there is room, the last used longest."""
+        self.take(live)
+        size = self._unused[live] = max(len(live.columns), LEAST_MESSAGES)
+        self._unused_messages += size
+        while self._unused_messages > self._max_unused_messages:
+            oldest = next(iter(self._unused))
+            oldest.account.forget(oldest.id)
+
+    def take(self, live: LiveMailbox) -> None:
+        """It has a session again, or is not to be kept."""
+        self._unused_messages -= self._unused.pop(live, 0)
+
     def trim(self) -> None:
-        """Close what has no session and is over the bounds, least recently used first."""
+        """Close accounts without a session that are over the bound, least recently used first."""
         idle = [live for live in self._accounts.values() if live.users == 0]
         for live in idle[: max(0, len(idle) - self._max_unused_accounts)]:
             self._close(live)
-        unused = [(live, size, id_) for live in self._accounts.values() for size, id_ in live.unused()]
-        total = sum(size for _live, size, _id in unused)
-        for live, size, id_ in unused:
-            if total <= self._max_unused_messages:
-                break
-            live.forget(id_)
-            total -= size
 
     def close(self) -> list[Awaitable[None]]:
         """Close every account at the end of the service, after its last operation; what to wait for."""
@@ -394,4 +423,5 @@ class LiveAccounts:
 
     def _close(self, live: LiveAccount) -> Awaitable[None] | None:
         del self._accounts[live.user]
+        live.forget_all()
         return live.run(live.account.close) if live.opened else None

@@ -260,20 +260,66 @@ def test_a_mailbox_dropped_while_it_is_being_selected(world, memory, account, li
     assert list(again.columns.uids) == [1, 2, 3]
 
 
+def kept(account: LiveAccount) -> list[LiveMailbox]:
+    return list(account._mailboxes.values())
+
+
 def test_columns_without_a_session_are_bounded_and_those_with_one_are_kept():
-    world = World(max_unused_messages=2)
+    world = World(max_unused_messages=1999)
     account = world.account()
     memory = world.store.account(USER)
     for name in ("a", "b", "c"):
         memory.create(name)
         put(memory, name)
-        put(memory, name)
     lives = {name: world.do(account.select(name)) for name in ("a", "b", "c")}
     account.release(lives["a"])
     account.release(lives["b"])
-    assert account.unused() == [(2, lives["b"].id)]
+    assert set(kept(account)) == {lives["b"], lives["c"]}
     assert world.do(account.select("c")) is lives["c"]
     assert world.watched == [lives["c"]]
+    assert world.do(account.select("b")) is lives["b"]
+    account.release(lives["b"])
+    assert set(kept(account)) == {lives["b"], lives["c"]}
+
+
+def test_empty_mailboxes_without_a_session_are_bounded_too_across_accounts():
+    """Each has its price, however many a client makes and selects."""
+    world = World(max_unused_messages=3000)
+    first, second = world.account(), world.do(world.accounts.open("bert@example.test"))
+    for number in range(10):
+        account = (first, second)[number % 2]
+        account.account.create(f"m{number}")
+        account.release(world.do(account.select(f"m{number}")))
+    assert [live.mailbox.name for live in kept(first) + kept(second)] == ["m8", "m7", "m9"]
+    account = first
+    for _ in range(10):
+        account.release(world.do(account.select("m8")))
+    assert len(kept(first) + kept(second)) == 3, "one that is used again counts once"
+    world.accounts.release(second)
+
+
+def test_what_a_closed_account_kept_counts_no_longer():
+    world = World(max_unused_messages=2000, max_unused_accounts=0)
+    other = world.do(world.accounts.open("bert@example.test"))
+    other.release(world.do(other.select("INBOX")))
+    world.accounts.release(other)
+    world.settle()
+    account = world.account()
+    for name in ("a", "b"):
+        account.account.create(name)
+        account.release(world.do(account.select(name)))
+    assert len(kept(account)) == 2
+
+
+def test_a_mailbox_that_is_gone_is_not_kept(world, memory, account):
+    memory.create("a")
+    live = world.do(account.select("a"))
+    memory.delete("a")
+    with pytest.raises(MailboxChanged):
+        world.do(live.refresh())
+    account.release(live)
+    assert live not in kept(account)
+    assert world.watched == []
 
 
 # --- changes and pokes

@@ -63,6 +63,7 @@ async def delete(session: Session, command: Command) -> None:
         session.close_mailbox()
         session.untagged(b"OK [CLOSED] the selected mailbox is deleted")
     account.poke(gone)
+    account.forget(gone)
 
 
 async def rename(session: Session, command: Command) -> None:
