@@ -25,6 +25,10 @@ _OFFERED = [name for name, row in schemes.SCHEMES.items() if row.make is not Non
 """Schemes that new passwords may have: slow ones."""
 
 
+_NOLOGIN = "take the extra field `nologin` out of the user's line"
+"""How to undo what an administrator wrote by hand."""
+
+
 @frozen
 class _Accounts:
     """The users file that a subcommand works on, and the domains that its names may have; None knows none."""
@@ -118,7 +122,7 @@ def _hash(password: str, scheme: str) -> str:
 
 @click.group("user")
 def user() -> None:
-    """Add, list, disable and delete accounts."""
+    """Add, list, disable, enable and delete accounts."""
 
 
 @user.command("add")
@@ -143,6 +147,9 @@ def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool)
     plain = _existing(accounts, name).name
     accounts.file.set_password(plain, _hash(ask_password(generate=generate), scheme))
     click.echo(f"changed the password of {plain}")
+    if (entry := _existing(accounts, plain)).disabled:
+        how = _NOLOGIN if "nologin" in entry.extra else f"`mailserver user enable {plain}` lets the user log in again"
+        click.echo(f"{plain} stays disabled: {how}")
 
 
 @user.command("list")
@@ -162,16 +169,29 @@ def list_users(accounts: _Accounts) -> None:
 
 @user.command("disable")
 @click.argument("name")
-@click.option("--undo", is_flag=True, help="Let the user log in again.")
+@click.option("--undo", is_flag=True, help="Let the user log in again, as `enable` does.")
 @_on_accounts
 def disable(accounts: _Accounts, name: str, undo: bool) -> None:
     """Refuse logins of NAME from now on. Mail is still taken; the password is kept."""
+    _set_disabled(accounts, name, disabled=not undo)
+
+
+@user.command("enable")
+@click.argument("name")
+@_on_accounts
+def enable(accounts: _Accounts, name: str) -> None:
+    """Let NAME log in again, with the password kept."""
+    _set_disabled(accounts, name, disabled=False)
+
+
+def _set_disabled(accounts: _Accounts, name: str, *, disabled: bool) -> None:
     plain = _existing(accounts, name).name
-    accounts.file.set_disabled(plain, disabled=not undo)
-    entry = _existing(accounts, plain)
-    if undo and entry.disabled:
-        raise click.ClickException(f"{plain} stays disabled by the extra field `nologin` of its line")
-    click.echo(f"{'enabled' if undo else 'disabled'} {plain}")
+    accounts.file.set_disabled(plain, disabled=disabled)
+    if not disabled and _existing(accounts, plain).disabled:
+        raise click.ClickException(
+            f"{plain} stays disabled by the extra field `nologin` of its line: take it out there"
+        )
+    click.echo(f"{'disabled' if disabled else 'enabled'} {plain}")
 
 
 @user.command("delete")

@@ -102,9 +102,19 @@ def test_password_changes_one_field_of_one_line(site: Site) -> None:
 
 
 def test_a_new_password_does_not_enable(site: Site) -> None:
-    assert site.run("password", "ben@example.test").exit_code == 0
+    done = site.run("password", "ben@example.test")
+    assert done.exit_code == 0
+    assert "ben@example.test stays disabled: `mailserver user enable ben@example.test`" in done.output
     assert site.entry("ben@example.test").disabled
     assert schemes.verify(site.entry("ben@example.test").stored, b"geheim")
+
+
+def test_a_new_password_of_a_user_disabled_by_hand_says_where(site: Site) -> None:
+    done = site.run("password", "carla@example.test")
+    assert done.exit_code == 0
+    assert "carla@example.test stays disabled: take the extra field `nologin` out" in done.output
+    assert "user enable" not in done.output, "it would not help"
+    assert "disabled" not in site.run("password", "anna@example.test").output
 
 
 def test_generated_passwords_are_printed_and_right(site: Site) -> None:
@@ -114,16 +124,17 @@ def test_generated_passwords_are_printed_and_right(site: Site) -> None:
     assert schemes.verify(site.entry("anna@example.test").stored, password.encode())
 
 
-def test_disable_and_enable(site: Site) -> None:
+@pytest.mark.parametrize("words", [["enable"], ["disable", "--undo"]])
+def test_disable_and_enable(site: Site, words: list[str]) -> None:
     others = site.other_lines("anna@")
     assert site.run("disable", "anna@example.test").exit_code == 0
     assert site.entry("anna@example.test").disabled
     assert site.run("disable", "anna@example.test").exit_code == 0, "twice is no error"
-    assert site.run("disable", "--undo", "anna@example.test").exit_code == 0
+    assert site.run(*words, "anna@example.test").output == "enabled anna@example.test\n"
     assert site.entry("anna@example.test").stored == SSHA
     assert not site.entry("anna@example.test").disabled
     assert site.other_lines("anna@") == others
-    done = site.run("disable", "--undo", "carla@example.test")
+    done = site.run(*words, "carla@example.test")
     assert done.exit_code == 1
     assert "nologin" in done.output
 
@@ -136,7 +147,7 @@ def test_delete_asks_and_takes_every_line_of_the_name(site: Site) -> None:
     assert site.path.read_text() == f"ben:{SSHA}\n"
 
 
-@pytest.mark.parametrize("words", [["password"], ["disable"], ["delete", "--yes"]])
+@pytest.mark.parametrize("words", [["password"], ["disable"], ["enable"], ["delete", "--yes"]])
 @pytest.mark.parametrize("name", ["nobody@example.test", "a b", "broken line"])
 def test_users_that_are_not_there(site: Site, words: list[str], name: str) -> None:
     before = site.path.read_bytes()
