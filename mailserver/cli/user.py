@@ -34,7 +34,10 @@ class _Accounts:
     """The users file that a subcommand works on, and the domains that its names may have; None knows none."""
 
     file: UsersFile
-    domains: frozenset[str] | None
+    domains: tuple[str, ...] | None = None
+    """In the order of the configuration, the default domain first."""
+    domain_needed: bool = False
+    """[mail] location has {domain}: mail of a name without one has no place."""
 
     def name(self, written: str) -> str:
         """The normal spelling of a new user's name. Raises: click.ClickException."""
@@ -43,6 +46,11 @@ class _Accounts:
         except BadName as error:
             raise click.ClickException(f"{written!r}: {error}") from error
         domain = name.partition("@")[2]
+        if not domain and self.domain_needed:
+            right = f"{name}@{self.domains[0]}" if self.domains else f"{name}@DOMAIN"
+            raise click.ClickException(
+                f"{written!r} has no domain, and [mail] location keeps mail by {{domain}}; write {right}"
+            )
         if domain and self.domains is not None and domain not in self.domains:
             near = difflib.get_close_matches(domain, self.domains, 1)
             hint = f"; did you mean {near[0]!r}?" if near else "; `mailserver domain add` adds it"
@@ -61,7 +69,7 @@ def _on_accounts(function: Callable[..., None]) -> Callable[..., None]:
     )
     @wraps(function)
     def wrapped(configuration: Path, users_file: Path | None, **arguments: Any) -> None:
-        accounts = _from_configuration(configuration) if users_file is None else _Accounts(UsersFile(users_file), None)
+        accounts = _from_configuration(configuration) if users_file is None else _Accounts(UsersFile(users_file))
         try:
             function(accounts, **arguments)
         except NoSuchEntry as error:
@@ -79,8 +87,11 @@ def _from_configuration(path: Path) -> _Accounts:
     for backend in config.auth.backends:
         kind, _, argument = backend.partition(":")
         if kind == "file":
-            domains = frozenset(domain.name.lower() for domain in config.domains)
-            return _Accounts(UsersFile(Path(argument), config.server.user), domains)
+            default = config.auth.default_domain
+            # Stable: the others stay in their order.
+            domains = sorted((domain.name.lower() for domain in config.domains), key=lambda name: name != default)
+            needed = "{domain}" in config.mail.location
+            return _Accounts(UsersFile(Path(argument), config.server.user), tuple(domains), needed)
     raise click.ClickException(f"{path} [auth] backends names no users file: `file:PATH`")
 
 

@@ -176,3 +176,54 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["user", "list", "--users-file", str(tmp_path / "none")])
     assert done.exit_code == 1
     assert "No such file" in done.output
+
+
+CONFIGURATION = """
+[server]
+hostname = "mail.example.test"
+user = "root"
+[mail]
+root = "mail"
+location = "LOCATION"
+[auth]
+backends = ["file:USERS"]
+default_domain = "DEFAULT"
+[[domain]]
+name = "example.org"
+hosts = ["mail.example.org"]
+certificate = "a.pem"
+key = "a.key"
+[[domain]]
+name = "example.test"
+hosts = ["mail.example.test"]
+certificate = "a.pem"
+key = "a.key"
+[[listener]]
+protocol = "imap"
+"""
+
+
+def configured(site: Site, location: str, default: str = "") -> Path:
+    path = site.path.with_name("mailserver.toml")
+    text = CONFIGURATION.replace("LOCATION", location).replace("DEFAULT", default).replace("USERS", str(site.path))
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(("default", "right"), [("", "carl@example.org"), ("example.test", "carl@example.test")])
+def test_a_name_without_the_domain_that_its_mail_needs_is_refused(site: Site, default: str, right: str) -> None:
+    before = site.path.read_bytes()
+    path = configured(site, "{root}/{domain}/{local}/Maildir", default)
+    done = CliRunner().invoke(main, ["user", "add", "Carl", "--config", str(path)], input="geheim\n")
+    assert done.exit_code == 1
+    assert "has no domain" in done.output
+    assert f"write {right}" in done.output
+    assert site.path.read_bytes() == before
+    done = CliRunner().invoke(main, ["user", "add", right, "--config", str(path)], input="geheim\n")
+    assert done.output == f"added {right}\n"
+
+
+def test_a_name_without_a_domain_is_taken_where_mail_has_a_place(site: Site) -> None:
+    path = configured(site, "{root}/{user}/Maildir")
+    done = CliRunner().invoke(main, ["user", "add", "carl", "--config", str(path)], input="geheim\n")
+    assert done.output == "added carl\n"
