@@ -9,11 +9,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from attrs import frozen
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python import usage
@@ -59,6 +59,9 @@ TICKET_ROTATION = 7 * 24 * 3600.0
 """Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
 GC_THRESHOLDS = (20_000, 20, 20)
 """New objects before Python looks for cycles; a look at everything holds up every client."""
+CLOSING_TIME = 5.0
+"""Seconds that operations of the store may take to end when the service stops."""
+LAST_WAIT = 1.0
 SWITCH_INTERVAL = 0.0005
 """Seconds that a store thread may keep Python's lock while a client waits; the default is ten times as long."""
 
@@ -246,9 +249,12 @@ class Wiring:
         self._rotation.stop()
         self._watcher.stop()
         self._hash_pool.stop()
-        for closing in self._accounts.close():
-            await closing
-        self._pool.stop()
+        closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
+        ends = await closing.addTimeout(CLOSING_TIME, self._reactor)
+        if not all(in_time for in_time, _result in ends):
+            # What it changes has its intent: the next start finishes or undoes it, as after a crash.
+            log.warn("a store operation does not end: stopping without it")
+        self._pool.stop(LAST_WAIT)
 
     def examine(self) -> Examined[Prepared]:
         """Read and judge the changed file and all that it names; in a thread.

@@ -7,6 +7,7 @@ read costs, so this one is a queue that is written in C, and threads that wait o
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -41,12 +42,13 @@ class StoreThreads:
         """One call is over; said on the thread that makes the calls, so that the count needs no lock."""
         self._pending -= 1
 
-    def stop(self) -> None:
-        """Wait for what was given, and end the threads."""
+    def stop(self, wait: float | None = None) -> None:
+        """End the threads; wait for what was given, for `wait` seconds at most. What goes on ends with the process."""
+        deadline = None if wait is None else time.monotonic() + wait
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         self._threads.clear()
 
     def _work(self) -> None:

@@ -73,3 +73,11 @@ class RunnerTest(TestCase):
         self.calls.take()
         self.failureResultOf(bad, NoSpace)
         self.assertEqual(self.successResultOf(good), "good")
+
+    def test_stopping_does_not_wait_for_ever(self) -> None:
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+        threads = StoreThreads(1)
+        threads.call(lambda: gate.wait(30))  # type: ignore[arg-type, return-value]
+        threads.stop(0.05)
+        self.assertFalse(gate.is_set())
