@@ -1,4 +1,4 @@
-"""Parts of a Maildir that somebody removes or renames below the running server."""
+"""Parts of a Maildir that somebody removes, renames or locks below the running server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from mailserver.errors import MailError, StoreUnavailable
-from mailserver.store.interfaces import FlagChange, NewMessage
-from mailserver.store.maildir import uidlist
+from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
+from mailserver.store.maildir import lock, uidlist
 from tests.store.test_maildir_foreign import TEXT, append, open_account, uids
 
 
@@ -95,3 +95,38 @@ def test_a_renamed_mailbox_is_found_by_the_first_lines_of_the_lists(account, mon
     assert mailbox.name == "zero"
     assert uids(mailbox) == [1]
     assert {os.path.basename(os.path.dirname(path)) for path in read} <= {".zero"}
+
+
+@pytest.mark.parametrize("act", ["copy", "move"])
+@pytest.mark.parametrize("target", ["a", "z", "m"])
+def test_no_lock_of_another_program_is_waited_for_while_one_is_held(account, monkeypatch, act, target):
+    for name in ("a", "m", "z"):
+        account.create(name)
+    uid = append(account, "m", flags=["\\Seen"])
+    mailbox = account.mailbox("m")
+    mailbox.refresh()
+    cur = os.path.join(account.root, ".m", "cur")
+    [name] = os.listdir(cur)
+    os.rename(os.path.join(cur, name), os.path.join(cur, name.replace(":2,S", ":2,FS")))
+    with open(os.path.join(account.root, ".m", "new", "1700000001.M1P1.other"), "wb") as file:
+        file.write(TEXT)
+    held, order = set(), []
+    take, release = lock.take_dotlock, lock.release_dotlock
+
+    def taking(path, *args):
+        assert not held, "one at a time"
+        held.add(path)
+        order.append(path)
+        return take(path, *args)
+
+    def releasing(path, mine):
+        held.discard(path)
+        release(path, mine)
+
+    monkeypatch.setattr(lock, "take_dotlock", taking)
+    monkeypatch.setattr(lock, "release_dotlock", releasing)
+    copied = getattr(mailbox, act)([uid], target)
+    assert list(copied.source) == [uid]
+    assert {os.path.basename(os.path.dirname(path)) for path in order} == {".m", f".{target}"}
+    [row] = [row for row in account.mailbox(target).load().rows if row.uid == copied.target[0]]
+    assert row.flags == SEEN | FLAGGED

@@ -47,14 +47,12 @@ def transfer(home: Home, state: MailboxState, uids: Sequence[UID], target: str, 
     """
     if not home.layout.exists(target):
         raise NoSuchMailbox
-    directory = home.paths(target).directory
-    with home.dotlocked([directory]):
+    # Before the target's lock: it may take the source's, and locks are not taken against the order of paths.
+    state, entries = present_entries(home, state, uids)
+    with home.dotlocked([home.paths(target).directory]):
         into = level(home, target)
         if into.guid == state.guid:
             state = into
-        state, entries = present_entries(home, state, uids)
-        if into.guid == state.guid:
-            into = state
         if len(entries) != len(uids) and not move:
             raise MessageExpunged
         if not entries:
