@@ -21,7 +21,7 @@ from mailserver.config.model import PORTS, Config, Domain, Listener, Relay
 _INTRODUCTION: Final = """\
 Configuration of mailserver, in TOML. Keys behind # have the value shown when they are left out.
 Check a changed file with `twistd mailserver --config FILE --check`, which names every problem at once.
-Relative paths are taken from the directory of this file."""
+Relative paths, that of a users file in `file:` too, are taken from the directory of this file."""
 
 _TABLES: Final = {
     "server": "The service itself.",
@@ -79,7 +79,8 @@ def reference() -> str:
         "",
         "One TOML file. Unknown keys are refused, and every problem is reported at once: `--check` prints one line for",
         "each, with the table, the key, the value, what would be right, and the word probably meant. `--show` prints the",
-        "effective configuration without secrets. Relative paths are taken from the directory of the file.",
+        "effective configuration without secrets. Relative paths, that of a users file in `file:` too, are taken from the",
+        "directory of the file.",
     ]
     for name, table in _tables():
         lines += ["", f"## {_header(name, table)}", "", _TABLES[name], ""]

@@ -138,7 +138,7 @@ def _unreadable(path: Path, reason: str) -> Reading:
 
 
 def _numbered(config: Config, kept: dict[str, list[int]], source: Path) -> Config:
-    """With each table's place in the file, counted with those that were left out."""
+    """With each table's place in the file, counted with those that were left out, and users files by absolute paths."""
 
     def number(tables: tuple[Any, ...], indexes: list[int] | None) -> tuple[Any, ...]:
         places = range(len(tables)) if indexes is None else indexes
@@ -146,7 +146,15 @@ def _numbered(config: Config, kept: dict[str, list[int]], source: Path) -> Confi
 
     domains = number(config.domains, kept.get("domain"))
     listeners = number(config.listeners, kept.get("listener"))
-    return attrs.evolve(config, domains=domains, listeners=listeners, source=source)
+    auth = attrs.evolve(config.auth, backends=tuple(_absolute(words, source) for words in config.auth.backends))
+    return attrs.evolve(config, domains=domains, listeners=listeners, auth=auth, source=source)
+
+
+def _absolute(backend: str, source: Path) -> str:
+    """A users file from the file's directory, as all paths are; what other back ends' arguments are, they know."""
+    path = backend.removeprefix("file:")
+    # A ~ means nothing here: the back end refuses it.
+    return f"file:{source.parent / path}" if path != backend and path and not path.startswith("~") else backend
 
 
 def _without(

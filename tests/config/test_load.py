@@ -242,3 +242,21 @@ def test_any_document_gives_a_config_or_problems(document: dict) -> None:
 @settings(max_examples=150, deadline=None)
 def test_any_octets_give_problems(octets: bytes) -> None:
     assert parse(octets, Path("/x.toml")).problems
+
+
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [
+        ("file:users", "file:/etc/mailserver/users"),
+        ("file:../users", "file:/etc/mailserver/../users"),
+        ("file:/users", "file:/users"),
+        # Neither is a path that could be meant: the back end refuses them.
+        ("file:~/users", "file:~/users"),
+        ("file:", "file:"),
+        ("memory:anna=file:x", "memory:anna=file:x"),
+    ],
+)
+def test_a_users_file_is_taken_from_the_directory_too(written: str, taken: str) -> None:
+    backends = b'backends = ["file:/etc/mailserver/users", "strcred:memory:anna:hunter2"]'
+    config = config_of(SOUND.replace(backends, f"backends = ['{written}']".encode()))
+    assert config.auth.backends == (taken,)
