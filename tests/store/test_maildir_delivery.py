@@ -377,6 +377,16 @@ def refuse(*_args):
     raise NoSpace
 
 
+def test_preparing_syncs_the_names_in_tmp_once_and_before_the_intent(account, monkeypatch):
+    steps = []
+    sync, write = safeio.sync_directory, intent.write
+    monkeypatch.setattr(safeio, "sync_directory", lambda path: (steps.append(os.path.basename(path)), sync(path)))
+    monkeypatch.setattr(intent, "write", lambda *args: (steps.append("intent"), write(*args))[1])
+    account.prepare("INBOX", [staged(account), staged(account)])
+    assert steps.count("tmp") == 1
+    assert steps.index("tmp") < steps.index("intent")
+
+
 def test_messages_given_up_leave_nothing(account):
     prepared = account.prepare("INBOX", [staged(account), staged(account)])
     prepared.abort()

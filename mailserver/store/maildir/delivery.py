@@ -155,7 +155,6 @@ class PreparedMessages:
 def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:
     """Steps 1 to 3. Raises: as `append`."""
     arrivals = _sync(home, messages)
-    safeio.sync_directory(home.temporary)
     with home.locked(), home.dotlocked([_existing(home, name).directory]):
         state = level(home, name)
         _name_files(home, state, arrivals)

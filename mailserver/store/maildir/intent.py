@@ -1,7 +1,7 @@
 """Intents: what a command over several files is about to do, written before its first step.
 
-A process may die between the steps of RENAME, DELETE, COPY, MOVE, APPEND of several messages, or between the hop's 250
-and the publishing of a local copy. So the steps are written down first, durably, under the account's lock; the next
+A process may die between the steps of RENAME, COPY, MOVE, APPEND of several messages, or between the hop's 250 and the
+publishing of a local copy. (DELETE needs none: one rename takes the mailbox away, and the files are swept.) So the steps are written down first, durably, under the account's lock; the next
 holder of the lock that finds an intent finishes or undoes it (what that means belongs to whoever wrote the `kind`),
 and clears it. Each step must be harmless when done twice.
 
@@ -35,7 +35,7 @@ class Intent:
     """Steps to finish or undo."""
 
     kind: str
-    """Who understands the payload: "rename", "delete", "copy", ..."""
+    """Who understands the payload: "rename", "copy", "move", ..."""
     payload: dict[str, Any]
     """What JSON can hold. File names go through `os.fsdecode`; their surrogates survive."""
     id: str = ""
