@@ -32,6 +32,14 @@ TOML_NAMES = {"domains": "domain", "listeners": "listener"}
 """Attributes of Config whose table has another name in the file."""
 
 
+_MEANT: Final = {
+    "smtp": "submission",
+    "esmtp": "submission",
+    "smtps": "submissions",
+}
+"""Other names of what a choice offers, that are not spelt alike."""
+
+
 class Wrong(ValueError):
     """A value that cannot be; the argument says what would be right."""
 
@@ -277,7 +285,8 @@ def _choice(wanted: Any) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _type: Any) -> str:
         if not isinstance(value, str) or value not in words:
             listed = " or ".join((", ".join(map(repr, words[:-1])), repr(words[-1])))
-            raise Wrong(f"must be {listed}", nearest(str(value), words))
+            meant = _MEANT.get(str(value).casefold(), "")
+            raise Wrong(f"must be {listed}", meant if meant in words else nearest(str(value), words))
         return value
 
     return structure

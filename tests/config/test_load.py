@@ -260,3 +260,10 @@ def test_a_users_file_is_taken_from_the_directory_too(written: str, taken: str) 
     backends = b'backends = ["file:/etc/mailserver/users", "strcred:memory:anna:hunter2"]'
     config = config_of(SOUND.replace(backends, f"backends = ['{written}']".encode()))
     assert config.auth.backends == (taken,)
+
+
+@pytest.mark.parametrize(("written", "meant"), [("smtp", "submission"), ("SMTPS", "submissions"), ("imap4", "imap")])
+def test_a_protocol_by_another_name(written: str, meant: str) -> None:
+    (line,) = lines_of(SOUND.replace(b'"imap"', f'"{written}"'.encode()))
+    assert line.startswith(f'[listener 1] protocol = "{written}": must be')
+    assert line.endswith(f"did you mean '{meant}'?")
