@@ -125,7 +125,10 @@ def _check_one(source: str, specification: str) -> Iterator[Problem]:
         if check_backend is None:
             _make(module, argument, _RefusingHasher())
         else:
-            yield from check_backend(argument)
+            for problem in check_backend(argument):
+                # What is wrong with a whole file is found where the configuration names it.
+                whole = not problem.place and not problem.warning and problem.file != source
+                yield Problem(source, place, value, f"{problem.file}: {problem.reason}") if whole else problem
     except BrokenBackend as error:
         yield Problem(source, place, value, str(error))
     except Exception as error:

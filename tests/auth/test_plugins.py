@@ -153,6 +153,14 @@ def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, m
         tap.Wiring(broken, Clock())
 
 
+def test_a_users_file_that_is_not_there_is_told_where_it_is_named(tmp_path: Path) -> None:
+    (problem,) = check(config(f"file:{tmp_path}/none"))
+    assert str(problem) == (
+        '/etc/mailserver/mailserver.toml [auth] backends = "file:...":'
+        f" {tmp_path}/none: the users file cannot be read: No such file or directory"
+    )
+
+
 def test_check_tells_all_at_once(tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text("anna:{ROT13}x\n")
