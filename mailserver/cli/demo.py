@@ -220,7 +220,8 @@ def _configuration_text(demonstration: Demonstration, *, with_ipv6: bool) -> str
     addresses = '["127.0.0.1", "::1"]' if with_ipv6 else '["127.0.0.1"]'
     parts = [
         f"""# A demonstration: two domains, each under its own certificate, on one machine.
-# Made by `mailserver demo` and never overwritten; what you change here stays.
+# Made once by `mailserver demo`. What you change here stays, but for the listeners' ports: another --port-base
+# (PORT_BASE of make) moves the port of every listener in this file.
 
 [server]
 hostname = "mail.{first}"

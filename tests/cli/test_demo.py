@@ -167,6 +167,10 @@ def test_another_port_base_moves_the_ports_and_keeps_the_rest(tmp_path: Path) ->
     ]  # fmt: skip
     assert found.imap.idle_notice == 60.0
     assert "# mine" in file.read_text()
+    head = file.read_text().partition("[server]")[0]
+    assert "never" not in head
+    assert "another --port-base" in head
+    assert "moves the port of every listener" in head
 
 
 def test_more_users_are_added_to_those_there(tmp_path: Path) -> None:
