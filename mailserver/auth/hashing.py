@@ -77,7 +77,8 @@ class Timer(Protocol):
 
 @define(eq=False)
 class _Request:
-    line: bytes
+    line: bytes = field(repr=False)
+    """With the password."""
     memory_kib: int
     waiting: Waiting
     share: str

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.auth import schemes
-from mailserver.auth.hashing import HashPool
+from mailserver.auth.hashing import HashPool, _Request
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting
@@ -58,6 +58,10 @@ def test_secrets_are_in_no_argument_and_no_environment() -> None:
     outside = " ".join([*child.arguments, *child.environment, *child.environment.values()])
     assert "hunter2" not in outside
     assert STORED not in outside
+
+
+def test_no_representation_shows_a_password() -> None:
+    assert "secret" not in repr(_Request(b"secret", 1, Waiting(), "192.0.2.0/24"))
 
 
 def test_each_child_has_one_check_and_the_rest_waits_in_order() -> None:

@@ -21,7 +21,7 @@ import enum
 import re
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 _ANNOUNCEMENT = re.compile(rb"(~?)\{([0-9]+)(\+?)\}\Z")
 _LONGEST_ANNOUNCEMENT = 32
@@ -35,17 +35,17 @@ class FramingLost(Exception):
 
 @frozen
 class Line:
-    """The last line of a command, or a continuation, without its CRLF."""
+    """The last line of a command, or a continuation, without its CRLF; it may hold a password."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 @frozen
 class LineRefused:
     """A line that breaks the rules; it is being discarded."""
 
-    head: bytes
-    """Its first octets."""
+    head: bytes = field(repr=False)
+    """Its first octets; they may hold a password."""
     reason: str
 
 
@@ -53,8 +53,8 @@ class LineRefused:
 class LiteralAnnounced:
     """A line that ends in `{n}`: accept or refuse it before asking for the next event."""
 
-    data: bytes
-    """The line before the announcement."""
+    data: bytes = field(repr=False)
+    """The line before the announcement; it may hold a password."""
     size: int
     """Octets told; a number beyond 2**63 is told as 2**63."""
     non_sync: bool
@@ -65,9 +65,9 @@ class LiteralAnnounced:
 
 @frozen
 class LiteralData:
-    """Some octets of an accepted literal, never none."""
+    """Some octets of an accepted literal, never none; they may be a password."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 class Mark(enum.Enum):

@@ -227,3 +227,12 @@ def test_any_cut_gives_the_same_events(fragments: list[bytes], data: st.DataObje
         return drive(Framer(100, swallow_limit=300), parts, accept=20)
 
     assert events([whole]) == events([whole[at : at + 1] for at in range(len(whole))]) == events(pieces)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Line(b"secret"), LineRefused(b"secret", "bare LF"), LiteralAnnounced(b"secret", 1, True), LiteralData(b"secret")],
+)
+def test_no_representation_shows_a_password(event: object) -> None:
+    """Tracebacks and debuggers show representations."""
+    assert "secret" not in repr(event)
