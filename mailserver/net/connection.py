@@ -47,6 +47,7 @@ from mailserver.net.driver import Task
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.log import event_line, log
 from mailserver.net.tls import TlsFactory
+from mailserver.tls.contexts import parse_server_name
 
 READ_AHEAD = 65536
 HANDSHAKE_TIME = 30.0
@@ -500,9 +501,8 @@ def _words(error: SSL.Error) -> str:
 
 
 def _tls_info(connection: SSL.Connection) -> TLSInfo:
-    name = connection.get_servername()
     return TLSInfo(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
-        server_name=name.decode("ascii", "replace").lower() if name else None,
+        server_name=parse_server_name(connection.get_servername()),
     )

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection import READ_AHEAD, Connection, Listening
+from mailserver.net.connection import READ_AHEAD, Connection, Listening, _tls_info
 from mailserver.net.limits import ConnectionCounts
 
 
@@ -497,3 +497,28 @@ def test_every_login_has_one_logout_in_the_log() -> None:
     finally:
         globalLogPublisher.removeObserver(observe)
     assert len([line for line in lines if line.startswith("logout ")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        (b"Mail.Example.test.", "mail.example.test"),
+        (b"mail.example.org", "mail.example.org"),
+        (b"a b\xff", None),
+        (None, None),
+    ],
+)
+def test_the_server_name_is_the_one_the_certificate_was_chosen_by(sent: bytes | None, name: str | None) -> None:
+    """RFC 6066 3: a final dot is no part of it; a user name without a domain is completed by it."""
+
+    class Handshaken:
+        def get_servername(self) -> bytes | None:
+            return sent
+
+        def get_protocol_version_name(self) -> str:
+            return "TLSv1.3"
+
+        def get_cipher_name(self) -> str:
+            return "TLS_AES_128_GCM_SHA256"
+
+    assert _tls_info(Handshaken()).server_name == name  # type: ignore[arg-type]
