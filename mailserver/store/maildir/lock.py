@@ -53,11 +53,6 @@ class AccountLock:
         self._wait = wait
         self._fd = -1
 
-    @property
-    def held(self) -> bool:
-        """Whether this object holds it."""
-        return self._fd >= 0
-
     def __enter__(self) -> Self:
         """Take it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
         assert self._fd < 0, "the lock is not reentrant"

@@ -69,27 +69,6 @@ class DirectoryScan(NamedTuple):
     """The mtime was the same after the names had been read."""
 
 
-class MailboxScan(NamedTuple):
-    """new/ and cur/ of a mailbox together."""
-
-    messages: dict[str, Found]
-    """By base."""
-    duplicates: list[Found]
-    """Further files with a base that is in `messages` already."""
-    new: DirectoryScan
-    cur: DirectoryScan
-
-    @property
-    def stable(self) -> bool:
-        """What is missing is really gone."""
-        return self.new.stable and self.cur.stable
-
-    @property
-    def racy(self) -> bool:
-        """Must be read again even if the mtimes do not change."""
-        return self.new.racy or self.cur.racy
-
-
 def is_racy(mtime_ns: int, recorded_ns: int) -> bool:
     """Whether a directory's mtime, read at `recorded_ns` (time.time_ns()), may hide a later change.
 
@@ -139,14 +118,6 @@ def read_directory(path: str) -> DirectoryScan:
     return DirectoryScan(names, before, racy=True, stable=False)
 
 
-def scan_mailbox(path: str) -> MailboxScan:
-    """Both directories of a mailbox. Raises: FileNotFoundError when it is gone, StoreUnavailable."""
-    new = read_directory(os.path.join(path, "new"))
-    cur = read_directory(os.path.join(path, "cur"))
-    messages, duplicates = classify(new.names, cur.names)
-    return MailboxScan(messages, duplicates, new, cur)
-
-
 def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:
     """Messages by base, and the files that are duplicates of them. The order of the names does not count."""
     # Made as tuple.__new__ does it: there is one for each message of a mailbox.
@@ -167,13 +138,3 @@ def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[s
             messages[base], found = found, known  # noqa: PLW2901
         duplicates.append(found)
     return messages, duplicates
-
-
-def find(path: str, base: str) -> Found | None:
-    """Where the message with that base lies now, by reading the directories; None when it is gone. Linear."""
-    found = None
-    for place in ("new", "cur"):
-        names = [name for name in scan_directory(os.path.join(path, place)) if name.partition(":")[0] == base]
-        if names:
-            found = Found(place, max(names, key=lambda name: (len(name), name)))
-    return found

@@ -42,11 +42,6 @@ class StagedFile:
         return self.size + self._bare_lf
 
     @property
-    def has_bare_lf(self) -> bool:
-        """Whether what is sent differs from what is kept."""
-        return self._bare_lf > 0
-
-    @property
     def final_base(self) -> str:
         """The base with `,S=` and `,W=`: right once all is written."""
         return sized(self.base, self.size, self.virtual_size)

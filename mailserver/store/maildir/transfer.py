@@ -20,7 +20,7 @@ from attrs import define
 from mailserver.errors import MessageExpunged, NoSuchMailbox
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import KEYWORD_BIT, Copied
+from mailserver.store.interfaces import Copied
 from mailserver.store.maildir import intent, recovery, safeio, uidlist
 from mailserver.store.maildir.filename import MaildirName, flag_letters, new_base
 from mailserver.store.maildir.home import Home, sync_directories
@@ -28,8 +28,6 @@ from mailserver.store.maildir.own_change import OwnChange, flag_names, make_keyw
 from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID
-
-_SYSTEM_MASK = (1 << KEYWORD_BIT) - 1
 
 
 @define

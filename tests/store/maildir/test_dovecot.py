@@ -9,13 +9,14 @@ import time
 import pytest
 
 from mailserver.store.interfaces import ANSWERED, FLAGGED, SEEN
-from mailserver.store.maildir import ballast, intent, keywords, lock, safeio, scan, subscriptions, uidlist
+from mailserver.store.maildir import ballast, intent, keywords, lock, safeio, subscriptions, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.keywords import Keywords
 from mailserver.store.maildir.staged import StagedFile
 
 from .dovecot import Dovecot, needs_dovecot
+from .listing import messages_in
 
 pytestmark = needs_dovecot
 
@@ -70,7 +71,7 @@ def test_we_read_what_dovecot_wrote(dovecot):
     assert not known.damaged
     assert (str(known.uid_validity), known.guid.hex()) == (status["uidvalidity"], status["guid"])
     assert str(known.uid_next) == status["uidnext"]
-    messages = scan.scan_mailbox(path).messages
+    messages = messages_in(path)
     assert {uid for base, uid in known.entries.items() if base in messages} == {2, 3}
     found = {known.entries[base]: MaildirName.parse(where.name) for base, where in messages.items()}
     names = keywords.read(os.path.join(path, "dovecot-keywords"))
@@ -130,7 +131,7 @@ def test_turns_are_taken_without_any_message_becoming_new(dovecot):
         assert [uid for uid, _ in added.entries] == [tail.uid_next]
     dovecot.run("flags", "add", "\\Seen", "uid", "1")
     dovecot.run("expunge", "mailbox", "INBOX", "uid", "2")
-    uidlist.rewrite(read_list(path), keep=set(scan.scan_mailbox(path).messages))
+    uidlist.rewrite(read_list(path), keep=set(messages_in(path)))
     assert [row[0] for row in dovecot.fetch("uid")] == ["1", "3", "4", "5", "6", "7"]
     after = read_list(path)
     assert (after.uid_validity, after.guid) == (before.uid_validity, before.guid)
@@ -207,14 +208,14 @@ def test_foreign_flags_in_new_are_seen(dovecot):
     """Dovecot sets flags on a file in new/ without moving it."""
     dovecot.run("save", data=MESSAGE)
     dovecot.run("flags", "add", "\\Flagged", "uid", "1")
-    (found,) = scan.scan_mailbox(dovecot.root).messages.values()
+    (found,) = messages_in(dovecot.root).values()
     assert MaildirName.parse(found.name).mask == FLAGGED
 
 
 def test_what_we_rename_dovecot_sees_under_the_same_uid(dovecot):
     dovecot.run("save", data=MESSAGE)
     dovecot.fetch("uid")
-    (found,) = scan.scan_mailbox(dovecot.root).messages.values()
+    (found,) = messages_in(dovecot.root).values()
     name = MaildirName.parse(found.name).with_mask(SEEN)
     # Dovecot trusts a directory whose mtime is the one it knows.
     time.sleep(0.01)

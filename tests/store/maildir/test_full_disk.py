@@ -95,7 +95,7 @@ def test_nothing_is_torn_when_the_disk_is_full(tmp_path):
         assert tree() == before
         # Reading goes on, and so does the lock; removing gives room.
         with AccountLock(root):
-            assert scan.scan_mailbox(root).messages.keys() == {"a", "b"}
+            assert scan.classify([], scan.scan_directory(root + "/cur"))[0].keys() == {"a", "b"}
             safeio.unlink(root + "/cur/a")
             safeio.sync_directory(root + "/cur")
         uidlist.append(root + "/dovecot-uidlist", [(3, "c")])
