@@ -346,7 +346,7 @@ class Answer:
                     data = await account.run(partial(large.file.read, at, min(PIECE, end - at)))
                     if not data:
                         # The literal's size has been told: only the end of the connection can take that back.
-                        channel.log("message_truncated", user=self._session.user)
+                        channel.log("message-truncated", user=self._session.user)
                         channel.close()
                         raise ConnectionLost
                     channel.write(without_nul(data))

@@ -256,17 +256,17 @@ class Session:
                 return
             await self._command(event)
         if self._errors >= (ERRORS_AFTER_LOGIN if self.account else ERRORS_BEFORE_LOGIN):
-            self.channel.log("too_many_errors", user=self.user)
+            self.channel.log("too-many-errors", user=self.user)
             self.bye("too many errors")
         elif self._failed_logins >= FAILED_LOGINS:
-            self.channel.log("too_many_errors", user=self.user)
+            self.channel.log("too-many-errors", user=self.user)
             self.bye("too many failed logins")
         self.input.end_command()
         await self.channel.drain()
 
     def _http(self) -> None:
         """A web page or proxy was made to talk to us: neither its line nor its body gets an answer."""
-        self.channel.log("http_request")
+        self.channel.log("http-request")
         self.logged_out = True
 
     async def _command(self, event: Line | LiteralAnnounced) -> None:

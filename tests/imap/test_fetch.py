@@ -448,7 +448,7 @@ def test_a_large_message_that_shrinks_ends_the_connection(monkeypatch: pytest.Mo
     assert client.channel.closed
     assert client.done
     assert not answer.endswith(b"\r\nt OK FETCH completed\r\n")
-    assert ("message_truncated", {"user": "anna@example.test"}) in client.channel.logged
+    assert ("message-truncated", {"user": "anna@example.test"}) in client.channel.logged
 
 
 def test_a_client_that_goes_while_reading() -> None:

@@ -74,6 +74,15 @@ def test_too_many_errors_in_a_row_after_login() -> None:
     client.send(b"a NONSENSE\r\n")
     assert client.done
     assert client.take().endswith(b"* BYE too many errors\r\n")
+    assert client.channel.logged[-1] == ("too-many-errors", {"user": "anna@example.test"})
+
+
+def test_an_http_request_is_logged_and_not_answered() -> None:
+    client = connect(services())
+    client.take()
+    assert client.ask(b"GET / HTTP/1.1\r\nHost: mail.example.test\r\n\r\n") == b""
+    assert client.done
+    assert client.channel.logged == [("http-request", {})]
 
 
 def test_five_failed_logins_end_the_session_whatever_comes_between() -> None:
