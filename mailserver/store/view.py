@@ -108,7 +108,13 @@ class View:
                 self._changed_at - columns.changed_start : max(columns.before_own - columns.changed_start, 0)
             ]
         )
-        for uid in uids:
+        numbers = array("I", uids)
+        start = columns.position(numbers[0]) if numbers and not others else -1
+        if start >= 0 and columns.uids[start : start + len(numbers)] == numbers:
+            # One run of messages, as in STORE 1:*.
+            self._silenced.update(zip(numbers, columns.modseqs[start : start + len(numbers)], strict=True))
+            return
+        for uid in numbers:
             at = columns.position(uid)
             if at >= 0 and uid not in others:
                 self._silenced[uid] = columns.modseqs[at]
@@ -165,8 +171,18 @@ class View:
         self._changed_at = end
         self._told = columns.modseq
         silenced, self._silenced = self._silenced, {}
-        flags = []
-        for uid in sorted(changed):
+        flags: list[tuple[SeqNum, UID]] = []
+        if not changed:
+            return flags
+        numbers = array("I", sorted(changed))
+        start = columns.position(numbers[0]) if self.level else -1
+        if start >= 0 and columns.uids[start : start + len(numbers)] == numbers:
+            modseqs = columns.modseqs[start : start + len(numbers)]
+            for at, (uid, modseq) in enumerate(zip(numbers, modseqs, strict=True), start):
+                if silenced.get(uid, -1) < modseq:
+                    flags.append((SeqNum(at + 1), UID(uid)))
+            return flags
+        for uid in numbers:
             at = columns.position(uid)
             seq = self.seq(uid)
             if at >= 0 and seq is not None and silenced.get(uid, -1) < columns.modseqs[at]:

@@ -307,3 +307,17 @@ TestViews = Views.TestCase
 TestViews.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_a_run_of_messages_is_not_looked_up_one_by_one(monkeypatch):
+    """STORE 1:* on a large mailbox: the own session's silence, and what the others are told."""
+    scene = Scene(50)
+    own, other = scene.view(), scene.view()
+    scene.columns.begin_own()
+    scene.flag(*range(1, 51))
+    looked, real = [], Columns.position
+    monkeypatch.setattr(Columns, "position", lambda self, uid: (looked.append(uid), real(self, uid))[1])
+    own.silence(list(range(1, 51)))
+    assert not own.sync(allow_expunge=False).flags
+    assert list(other.sync(allow_expunge=False).flags) == [(number, number) for number in range(1, 51)]
+    assert len(looked) <= 3
