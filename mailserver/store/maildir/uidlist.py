@@ -290,16 +290,21 @@ def next_uid_validity(root: str) -> UIDValidity:
     holds the account's lock. Raises: NoSpace, StoreUnavailable.
     """
     path = os.path.join(root, _UID_VALIDITY_FILE)
-    prefix = _UID_VALIDITY_FILE + "."
-    with safeio.boundary():
-        names = [name for name in os.listdir(root) if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", name)]
-    values = [int(name[len(prefix) :], 16) for name in names]
+    last: str | None = None
     try:
         text = safeio.read_file(path)[:9].strip()
         if re.fullmatch(rb"[0-9a-f]{8}", text):
-            values.append(int(text, 16))
+            last = text.decode("ascii")
     except FileNotFoundError:
         pass
+    values = [int(last, 16)] if last else []
+    names = [f"{_UID_VALIDITY_FILE}.{last}"] if last and os.path.lexists(f"{path}.{last}") else []
+    if not names:
+        # The two disagree, or there is no counter: only now the directory, which holds every folder, is read.
+        prefix = _UID_VALIDITY_FILE + "."
+        with safeio.boundary():
+            names = [name for name in os.listdir(root) if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", name)]
+        values += [int(name[len(prefix) :], 16) for name in names]
     value = new_uid_validity(max(values, default=0))
     safeio.replace(path, b"%08x" % value)
     target = f"{path}.{value:08x}"
