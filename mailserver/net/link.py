@@ -1,0 +1,72 @@
+"""What joins the workers of a server: each one's line to the master, and the sockets on which they poke each other.
+
+With `workers = 0` there is none, and whoever takes a `Link` takes None for it.
+
+A worker is known to the others by its seat, a small number that no other living worker has. A worker that replaces
+another begins before that one has ended (its sessions go on), so it has another seat: whatever was told from a seat is
+void once that seat is gone, and for that alone. Seats are given again later, after `on_gone`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias, Union
+
+from twisted.internet.defer import Deferred
+
+Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007 - recursive
+
+
+class Link(Protocol):
+    """A worker's side. All calls, and all that are called back, are on the reactor's thread."""
+
+    @property
+    def slot(self) -> int:
+        """The seat of this worker."""
+
+    @property
+    def poke_receive(self) -> socket.socket:
+        """Unix datagrams that other workers send to this one; non-blocking."""
+
+    @property
+    def poke_send(self) -> Mapping[int, socket.socket]:
+        """Seat of each other living worker -> where to send datagrams for it; non-blocking.
+
+        The mapping changes as workers come and go: keep no copy, and nothing about a seat after `on_gone`.
+        """
+
+    @property
+    def penalty_key(self) -> bytes:
+        """32 random octets, the same in all workers as long as the master lives."""
+
+    def tell(self, kind: str, body: Json) -> None:
+        """To every other living worker, through the master: in order, and dropped only where a worker dies."""
+
+    def on(self, kind: str, take: Callable[[int, Json], None]) -> None:
+        """Call `take(seat of the sender, body)` for what others tell of that kind. One taker a kind."""
+
+    def on_joined(self, take: Callable[[int], None]) -> None:
+        """Call `take(seat)` when another worker begins; what is told from then on reaches it. Tell it what it lacks.
+
+        A worker that begins itself hears of no joining: the others hear of it, and tell.
+        """
+
+    def on_gone(self, take: Callable[[int], None]) -> None:
+        """Call `take(seat)` when another worker has ended, however it did: all that it told is void."""
+
+    def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
+        """Answer the master's question of that name. A failure is logged, and told to the master as one."""
+
+
+class Hub(Protocol):
+    """The master's side, for what the control socket is asked."""
+
+    def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
+        """Ask every living worker; the answers by seat. Never fails.
+
+        {"error": sentence} stands for a worker that fails, None for one that does not answer in time.
+        """
+
+    def workers(self) -> list[dict[str, Json]]:
+        """Of each worker {"seat": int, "pid": int, "since": Unix time, "state": "serving" or "retiring"}."""
