@@ -34,10 +34,13 @@ from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.message.render import summarise
 from mailserver.net.connection import Session
+from mailserver.net.link import Link
 from mailserver.net.log import log, plain_line
 from mailserver.net.outbound import Outbound
+from mailserver.net.pokes import Pokes
 from mailserver.net.processes import ProcessSpawner
 from mailserver.net.service import Examined, MailService, give_runtime_dir
+from mailserver.net.shared import SharedPenalties
 from mailserver.net.threads import AccountRunner, StoreThreads
 from mailserver.notify.watcher import Watcher
 from mailserver.pop3 import uidl
@@ -48,7 +51,7 @@ from mailserver.sasl.registry import MECHANISMS
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
-from mailserver.store.live import LiveAccounts
+from mailserver.store.live import LiveAccounts, tell_nobody
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.tls import policy
 from mailserver.tls.client import client_creator
@@ -122,7 +125,8 @@ class Prepared:
 class Wiring:
     """All objects of a running server (`net.service.Parts`)."""
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(self, config: Config, reactor: Any, link: Link | None = None) -> None:
+        """`link`: to the other workers, where there are some."""
         self.config = config
         self._reactor = reactor
         self._log_file = LogFile(config.server.log_file)
@@ -142,6 +146,7 @@ class Wiring:
         self._watcher = Watcher(reactor, reactor)
         self._rotation = LoopingCall(self.tls.rotate_tickets)
         self._rotation.clock = reactor
+        self._pokes = Pokes(link, reactor, reactor) if link is not None else None
         self._accounts = LiveAccounts(
             MaildirStore(
                 config.mail.root,
@@ -152,6 +157,7 @@ class Wiring:
                 hostname=config.server.hostname,
             ),
             self._make_runner,
+            tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
             watch=self._watcher.watch,
             unwatch=self._watcher.unwatch,
         )
@@ -159,7 +165,9 @@ class Wiring:
             self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
         except (UnknownBackend, BrokenBackend) as error:
             raise SystemExit(f"{config.source} [auth] backends: {error}") from error
-        self._penalties = Penalties(reactor.seconds)
+        self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
+        if link is not None:
+            SharedPenalties(link, self._penalties)
         self._locked: set[str] = set()
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._settle()
@@ -240,6 +248,8 @@ class Wiring:
         forward_logging()
         self._hash_pool.start()
         self._watcher.start()
+        if self._pokes is not None:
+            self._pokes.start(self._accounts)
         self._rotation.start(TICKET_ROTATION, now=False)
         if self.config.server.log_file is not None:
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self._reactor.callFromThread(self._log_file.reopen))
@@ -248,6 +258,8 @@ class Wiring:
         """End them, accounts first."""
         self._rotation.stop()
         self._watcher.stop()
+        if self._pokes is not None:
+            self._pokes.stop()
         self._hash_pool.stop()
         closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
         ends = await closing.addTimeout(CLOSING_TIME, self._reactor)

@@ -2,6 +2,9 @@
 
 Only the pair is slowed, so nobody is locked out by others. The table is bounded; its oldest pair makes room. A wrong
 password that is repeated, as a program with a stale one does, counts once; only a keyed digest of it is kept.
+
+Where several processes take logins, each has the table: what one does to it, it tells as `News`, and the others do the
+same. The key of the digests is then the same in all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from attrs import define, field
 
@@ -27,6 +30,12 @@ _MAX_WRONG: Final = 16
 
 Pair = tuple[str, str]
 """Normalised name, network."""
+
+News: TypeAlias = list[Any]
+"""What JSON can hold: ["failed", name, network, digest], ["turn", name, network, seconds until it is free],
+["forgiven", name, network], or all that is known of a pair: ["pair", name, network, delay, seconds since the last
+failure, seconds until it is free, digests]. Digests are hexadecimal.
+"""
 
 
 def network_of(peer: IPv4Address | IPv6Address | None) -> str:
@@ -53,13 +62,20 @@ class _Record:
 class Penalties:
     """The table. One for the life of the process: a reload of the configuration must not forgive."""
 
-    def __init__(self, clock: Callable[[], float], first: float = 1.0, most: float = 15.0) -> None:
-        """`first` seconds for the first failure, doubled for each further one up to `most`."""
+    def __init__(
+        self, clock: Callable[[], float], first: float = 1.0, most: float = 15.0, *, key: bytes | None = None
+    ) -> None:
+        """`first` seconds for the first failure, doubled for each further one up to `most`.
+
+        `key` is for the digests, up to 64 octets; one of its own when None.
+        """
         self._clock = clock
-        self._key = secrets.token_bytes(32)
+        self._key = key or secrets.token_bytes(32)
         self._records: OrderedDict[Pair, _Record] = OrderedDict()
         self.first = first
         self.most = most
+        self.on_change: Callable[[News], None] = lambda _news: None
+        """Called with whatever happens here that other processes should do, too."""
 
     def turn(self, pair: Pair) -> float:
         """Take the next turn of a pair: seconds until its attempt may be checked, 0 for a pair without failures.
@@ -72,15 +88,73 @@ class Penalties:
             return 0.0
         start = max(now, record.free_at)
         record.free_at = min(start, now + LONGEST_QUEUE) + record.delay
+        self.on_change(["turn", *pair, record.free_at - now])
         return start - now
 
     def failed(self, pair: Pair, password: Secret) -> float:
         """Count a failure. Returns the seconds that its answer is to take."""
-        now = self._clock()
         digest = hashlib.blake2b(password.reveal(), key=self._key, digest_size=16).digest()
+        delay = self._count(pair, digest)
+        self.on_change(["failed", *pair, digest.hex()])
+        return delay
+
+    def succeeded(self, pair: Pair) -> None:
+        """Forget the pair's failures."""
+        if self._records.pop(pair, None) is not None:
+            self.on_change(["forgiven", *pair])
+
+    def all(self) -> list[News]:
+        """Every pair, for a process that begins."""
+        now = self._clock()
+        return [
+            [
+                "pair",
+                *pair,
+                record.delay,
+                now - record.last,
+                record.free_at - now,
+                [digest.hex() for digest in record.wrong],
+            ]
+            for pair, record in self._records.items()
+            if now - record.last <= FORGET_AFTER
+        ]
+
+    def take(self, news: News) -> None:
+        """What another process did. Raises: ValueError if it is none of the kinds."""
+        now = self._clock()
+        match news:
+            case ["failed", str(name), str(network), str(digest)]:
+                self._count((name, network), bytes.fromhex(digest))
+            case ["turn", str(name), str(network), (float() | int()) as free_in]:
+                if (record := self._records.get((name, network))) is not None:
+                    record.free_at = max(record.free_at, now + free_in)
+            case ["forgiven", str(name), str(network)]:
+                self._records.pop((name, network), None)
+            case [
+                "pair",
+                str(name),
+                str(network),
+                (float() | int()) as delay,
+                (float() | int()) as age,
+                (float() | int()) as free_in,
+                list(digests),
+            ]:
+                if (record := self._records.get((name, network))) is None:
+                    record = self._add((name, network), _Record(delay=delay, last=now - age))
+                record.delay = max(record.delay, delay)
+                record.last = max(record.last, now - age)
+                record.free_at = max(record.free_at, now + free_in)
+                record.wrong.update(bytes.fromhex(digest) for digest in digests[:_MAX_WRONG])
+            case _:
+                msg = f"no news of penalties: {news[:1]}"
+                raise ValueError(msg)
+
+    def _count(self, pair: Pair, digest: bytes) -> float:
+        now = self._clock()
         record = self._records.get(pair)
         if record is None or now - record.last > FORGET_AFTER:
-            record = self._records[pair] = _Record(delay=min(self.first, self.most), last=now)
+            self._records.pop(pair, None)
+            record = self._add(pair, _Record(delay=min(self.first, self.most), last=now))
         elif digest not in record.wrong:
             record.delay = min(record.delay * 2, self.most)
         record.last = now
@@ -89,13 +163,13 @@ class Penalties:
             record.wrong.clear()
         record.wrong.add(digest)
         self._records.move_to_end(pair)
-        if len(self._records) > MAX_PAIRS:
-            self._records.popitem(last=False)
         return record.delay
 
-    def succeeded(self, pair: Pair) -> None:
-        """Forget the pair's failures."""
-        self._records.pop(pair, None)
+    def _add(self, pair: Pair, record: _Record) -> _Record:
+        self._records[pair] = record
+        if len(self._records) > MAX_PAIRS:
+            self._records.popitem(last=False)
+        return record
 
     def __len__(self) -> int:
         return len(self._records)

@@ -1,13 +1,20 @@
 """How many connections there may be: in all, of one address before login, of one user from one address.
 
 One address, user or listener that misbehaves exhausts its own share, not that of others.
+
+The numbers are those of all workers. They are looked up at once, in a table of this process: what its own connections
+are it knows, what those of other workers are they tell it (`net.shared`). So within the time that takes, some
+milliseconds, a limit may be passed by a few.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import TypeAlias
+
+from attrs import Factory, define
 
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
@@ -18,6 +25,10 @@ MAX_TOLD = 1000
 """Networks remembered for that."""
 
 Address = IPv4Address | IPv6Address | None
+
+Counted: TypeAlias = tuple[str, ...]
+"""What a number is of: () all connections, (network,) those not logged in, (network, user) those of a user."""
+ALL: Counted = ()
 
 
 def network_of(address: Address) -> str:
@@ -31,63 +42,104 @@ def network_of(address: Address) -> str:
     return str(address)
 
 
+@define
+class _Refusals:
+    """What the log has said of refused connections, by network."""
+
+    told: dict[str, float] = Factory(dict)
+    unsaid: Counter[str] = Factory(Counter)
+
+
 class ConnectionCounts:
-    """The counts of this process."""
+    """The counts of this process, and of what others tell theirs are."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.total = 0
-        self._before_login: Counter[str] = Counter()
-        self._sessions: Counter[tuple[str, str]] = Counter()
-        self._told: dict[str, float] = {}
-        self._unsaid: Counter[str] = Counter()
+        self.on_change: Callable[[Counted], None] = lambda _counted: None
+        """Called for each number of this process that changes."""
+        self._own: Counter[Counted] = Counter()
+        self._others: Counter[Counted] = Counter()
+        self._told: dict[int, dict[Counted, int]] = {}
+        self._refusals = _Refusals()
+
+    @property
+    def total(self) -> int:
+        """The connections of this process."""
+        return self._own[ALL]
+
+    def own(self, counted: Counted) -> int:
+        """A number of this process."""
+        return self._own[counted]
+
+    def all_own(self) -> list[tuple[Counted, int]]:
+        """Every number of this process that is not 0."""
+        return list(self._own.items())
+
+    def take(self, seat: int, numbers: Iterable[tuple[Counted, int]]) -> None:
+        """Another worker tells some of its numbers as they are now."""
+        told = self._told.setdefault(seat, {})
+        for counted, number in numbers:
+            self._add(self._others, counted, number - told.pop(counted, 0))
+            if number > 0:
+                told[counted] = number
+
+    def forget(self, seat: int) -> None:
+        """That worker has gone, and its connections with it."""
+        for counted, number in self._told.pop(seat, {}).items():
+            self._add(self._others, counted, -number)
 
     def open(self, address: Address) -> bool:
         """Count a new connection; False if it must be refused (it is then not counted).
 
         Without an address (a Unix socket, a protocol without login) only the number of all counts.
         """
-        network = network_of(address)
-        if self.total >= self.limits.connections:
+        network = (network_of(address),)
+        if self._number(ALL) >= self.limits.connections:
             return False
-        if address is not None and self._before_login[network] >= self.limits.unauthenticated_per_address:
+        if address is not None and self._number(network) >= self.limits.unauthenticated_per_address:
             return False
-        self.total += 1
-        self._before_login[network] += 1
+        self._change(ALL, 1)
+        self._change(network, 1)
         return True
 
     def tell_refusal(self, address: Address, now: float) -> int | None:
         """Should the log say that this connection is refused? Then how many it did not mention since the last time."""
         network = network_of(address)
-        told = self._told.get(network)
+        refusals = self._refusals
+        told = refusals.told.get(network)
         if told is not None and now - told < TELL_INTERVAL:
-            self._unsaid[network] += 1
+            refusals.unsaid[network] += 1
             return None
-        if len(self._told) >= MAX_TOLD:
-            self._told.clear()
-            self._unsaid.clear()
-        self._told[network] = now
-        return self._unsaid.pop(network, 0)
+        if len(refusals.told) >= MAX_TOLD:
+            refusals.told.clear()
+            refusals.unsaid.clear()
+        refusals.told[network] = now
+        return refusals.unsaid.pop(network, 0)
 
     def logged_in(self, address: Address, user: str) -> None:
         """The connection has logged in. Raises: LimitReached."""
-        share = (user, network_of(address))
-        if self._sessions[share] >= self.limits.sessions_per_user:
+        network = network_of(address)
+        if self._number((network, user)) >= self.limits.sessions_per_user:
             msg = "too many sessions of this user from this address"
             raise LimitReached(msg)
-        self._sessions[share] += 1
-        _drop(self._before_login, network_of(address))
+        self._change((network, user), 1)
+        self._change((network,), -1)
 
     def close(self, address: Address, user: str | None) -> None:
         """The connection has ended."""
-        self.total -= 1
-        if user is None:
-            _drop(self._before_login, network_of(address))
-        else:
-            _drop(self._sessions, (user, network_of(address)))
+        network = network_of(address)
+        self._change(ALL, -1)
+        self._change((network,) if user is None else (network, user), -1)
 
+    def _number(self, counted: Counted) -> int:
+        return self._own[counted] + self._others[counted]
 
-def _drop(counter: Counter[Any], key: object) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]
+    def _change(self, counted: Counted, by: int) -> None:
+        self._add(self._own, counted, by)
+        self.on_change(counted)
+
+    @staticmethod
+    def _add(counter: Counter[Counted], counted: Counted, by: int) -> None:
+        counter[counted] += by
+        if counter[counted] <= 0:
+            del counter[counted]

@@ -8,7 +8,7 @@ hears it reads what changed since its own modseq, so a lost or repeated poke doe
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -342,6 +342,10 @@ class LiveAccount:
             self.forget(mailbox)
 
 
+def tell_nobody(_user: str, _mailbox: MailboxId) -> None:
+    """`tell_others` where there is no other worker."""
+
+
 class LiveAccounts:
     """All accounts open in this worker. Accounts without a session stay open while there is room."""
 
@@ -350,15 +354,16 @@ class LiveAccounts:
         store: Store,
         make_runner: Callable[[], StoreRunner],
         *,
-        tell_others: Callable[[str, MailboxId], None] = lambda _user, _mailbox: None,
+        tell_others: Callable[[str, MailboxId], None] = tell_nobody,
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
     ) -> None:
         self.tell_others = tell_others
-        self.watch = watch
-        self.unwatch = unwatch
+        self._watch = watch
+        self._unwatch = unwatch
+        self._open: dict[MailboxId, list[LiveMailbox]] = {}
         self._store = store
         self._make_runner = make_runner
         self._max_unused_accounts = max_unused_accounts
@@ -397,6 +402,27 @@ class LiveAccounts:
     def get(self, user: str) -> LiveAccount | None:
         """The account if it is open here, for pokes."""
         return self._accounts.get(user)
+
+    def watch(self, live: LiveMailbox) -> None:
+        """A mailbox has its first session: from now on it hears of what others change."""
+        self._open.setdefault(live.id, []).append(live)
+        self._watch(live)
+
+    def unwatch(self, live: LiveMailbox) -> None:
+        """Its last session has left."""
+        same_id = self._open[live.id]
+        same_id.remove(live)
+        if not same_id:
+            del self._open[live.id]
+        self._unwatch(live)
+
+    def having(self, mailbox: MailboxId) -> Sequence[LiveMailbox]:
+        """The mailboxes of that id that sessions have open: two accounts have one each where a Maildir was copied."""
+        return tuple(self._open.get(mailbox, ()))
+
+    def all_open(self) -> list[LiveMailbox]:
+        """Every mailbox that a session has open."""
+        return [live for same_id in self._open.values() for live in same_id]
 
     def keep(self, live: LiveMailbox) -> None:
         """A mailbox has no session any more: its columns stay while there is room, the last used longest."""

@@ -527,6 +527,19 @@ def test_a_poke_for_a_mailbox_that_is_not_open_here(account):
     account.poked(b"x" * 16)
 
 
+def test_what_is_open_is_found_by_its_id_for_as_long_as_a_session_has_it(world, memory, account, live):
+    assert world.accounts.having(live.id) == (live,)
+    assert world.accounts.all_open() == [live]
+    second = world.do(account.select("INBOX"))
+    account.release(live)
+    assert world.accounts.having(second.id) == (second,)
+    account.release(second)
+    assert world.accounts.having(live.id) == ()
+    assert world.accounts.all_open() == []
+    assert world.do(account.select("INBOX")) is live, "it is kept all the same"
+    assert world.accounts.having(live.id) == (live,)
+
+
 def test_new_mail_told_to_a_session_is_recent_for_no_later_one(world, memory, account, live):
     """RFC 3501 2.3.2: this session is the first to have been notified about it."""
     view = live.open_view(world.do(live.run(lambda mailbox: mailbox.claim_recent())), lambda: None)

@@ -1,0 +1,86 @@
+"""What the workers of a server tell each other so that limits and penalties hold over all of them.
+
+Counts are told as absolute numbers, those that changed, at most every COUNTS_EVERY seconds; failed logins at once.
+Nobody waits for any of it: each worker decides by its own table. A worker that begins is told all; what one that has
+ended told is taken back. Losing any of it is harmless to mail.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from mailserver.auth.penalties import News, Penalties
+from mailserver.net.limits import ConnectionCounts, Counted
+from mailserver.net.link import Json, Link
+
+COUNTS_EVERY = 0.05
+"""Seconds for which changes of counts are gathered."""
+PAIRS_AT_ONCE = 500
+"""Penalties in one message to a worker that begins."""
+
+
+class SharedCounts:
+    """Keeps a worker's `ConnectionCounts` level with those of the others: ["counts", [[what, number], ...]]."""
+
+    def __init__(self, link: Link, clock: IReactorTime, counts: ConnectionCounts) -> None:
+        self._link = link
+        self._clock = clock
+        self._counts = counts
+        self._changed: set[Counted] = set()
+        self._telling: IDelayedCall | None = None
+        link.on("counts", self._take)
+        link.on_joined(self._tell_all)
+        link.on_gone(counts.forget)
+        counts.on_change = self._note
+
+    def stop(self) -> None:
+        """Tell nothing more."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        self._counts.on_change = lambda _counted: None
+
+    def _note(self, counted: Counted) -> None:
+        self._changed.add(counted)
+        if self._telling is None:
+            self._telling = self._clock.callLater(COUNTS_EVERY, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        changed, self._changed = self._changed, set()
+        self._link.tell("counts", [[list(counted), self._counts.own(counted)] for counted in changed])
+
+    def _tell_all(self, _seat: int) -> None:
+        self._link.tell("counts", [[list(counted), number] for counted, number in self._counts.all_own()])
+
+    def _take(self, seat: int, body: Json) -> None:
+        numbers = cast("list[tuple[list[str], int]]", body)
+        self._counts.take(seat, [(tuple(counted), number) for counted, number in numbers])
+
+
+class SharedPenalties:
+    """Has failed logins count in every worker, whichever they were tried at: ["penalties", [news, ...]]."""
+
+    def __init__(self, link: Link, penalties: Penalties) -> None:
+        self._link = link
+        self._penalties = penalties
+        link.on("penalties", self._take)
+        link.on_joined(self._tell_all)
+        penalties.on_change = self._tell
+
+    def _tell(self, news: News) -> None:
+        self._link.tell("penalties", cast("Json", [news]))
+
+    def _tell_all(self, seat: int) -> None:
+        """One of the workers tells the new one: the others know the same."""
+        if self._link.slot != min({self._link.slot, *self._link.poke_send} - {seat}):
+            return
+        pairs = self._penalties.all()
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            self._link.tell("penalties", cast("Json", pairs[start : start + PAIRS_AT_ONCE]))
+
+    def _take(self, _seat: int, body: Json) -> None:
+        for news in cast("list[News]", body):
+            self._penalties.take(news)

@@ -1,0 +1,207 @@
+"""Pokes over real datagram sockets; the reactor and its clock are in the test's hand."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from mailserver.net.pokes import AGAIN_AFTER, CHECKED_A_TURN, ID_SIZE, MOST_IDS, Pokes
+from mailserver.types import MailboxId
+from tests.links import Links
+
+TURN = 1e-6
+USER = "anna@example.test"
+
+
+def guid(number: int) -> MailboxId:
+    return MailboxId(number.to_bytes(ID_SIZE, "big"))
+
+
+class Live:
+    def __init__(self) -> None:
+        self.pokes: list[Collection[str] | None] = []
+
+    def poked(self, names: Collection[str] | None = None) -> None:
+        self.pokes.append(names)
+
+
+class Turns(Clock):
+    """What is called later, even at once, comes in the next turn, as with a reactor."""
+
+    def callLater(self, delay: float, what: Callable[..., object], *args: object, **kw: object) -> Any:
+        return super().callLater(max(delay, TURN), what, *args, **kw)
+
+    def turn(self) -> None:
+        self.advance(TURN)
+
+
+class Worker:
+    """One worker's mailboxes, and its reactor."""
+
+    def __init__(self, links: Links, seat: int, clock: Turns) -> None:
+        self.link = links[seat]
+        self.readers: list[Any] = []
+        self.open: dict[MailboxId, list[Live]] = {}
+        self.pokes = Pokes(self.link, self, clock)
+        self.pokes.start(self)
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.remove(reader)
+
+    def having(self, mailbox: MailboxId) -> list[Live]:
+        return self.open.get(mailbox, [])
+
+    def all_open(self) -> list[Live]:
+        return [live for lives in self.open.values() for live in lives]
+
+    def opened(self, number: int) -> Live:
+        live = Live()
+        self.open.setdefault(guid(number), []).append(live)
+        return live
+
+    def read(self) -> int:
+        """Let it read what is there; how often it was called."""
+        reads = 0
+        while self.readers and select.select(self.readers, [], [], 0)[0]:
+            reads += 1
+            self.readers[0].doRead()
+        return reads
+
+
+@pytest.fixture
+def clock() -> Turns:
+    return Turns()
+
+
+@pytest.fixture
+def links() -> Iterator[Links]:
+    links = Links(3)
+    yield links
+    links.close()
+
+
+@pytest.fixture
+def workers(links: Links, clock: Turns) -> Iterator[list[Worker]]:
+    workers = [Worker(links, seat, clock) for seat in range(3)]
+    yield workers
+    for worker in workers:
+        worker.pokes.stop()
+        assert worker.readers == []
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_change_reaches_who_has_the_mailbox_open_in_any_account(workers: list[Worker], clock: Turns) -> None:
+    first, second, third = workers
+    own, there, copied, other = first.opened(1), second.opened(1), second.opened(1), third.opened(2)
+    first.pokes.tell(USER, guid(1))
+    clock.turn()
+    for worker in workers:
+        worker.read()
+    assert there.pokes == copied.pokes == [()], "the files need no look"
+    assert own.pokes == other.pokes == []
+
+
+def test_the_changes_of_one_turn_are_one_datagram_with_each_mailbox_once(workers: list[Worker], clock: Turns) -> None:
+    first, second, _ = workers
+    lives = [second.opened(number) for number in range(5)]
+    for number in (0, 1, 2, 3, 4, 0, 0):
+        first.pokes.tell(USER, guid(number))
+    clock.turn()
+    datagram = second.link.poke_receive.recv(65536)
+    assert len(datagram) == 5 * ID_SIZE
+    first.link.poke_send[1].send(datagram)
+    second.read()
+    assert [live.pokes for live in lives] == [[()]] * 5
+
+
+def test_very_many_changes_in_one_turn_are_told_as_one_check(workers: list[Worker], clock: Turns) -> None:
+    first, second, _ = workers
+    last, unchanged = second.opened(MOST_IDS + 1), second.opened(9999)
+    for number in range(MOST_IDS + 2):
+        first.pokes.tell(USER, guid(number))
+    clock.turn()
+    second.read()
+    clock.turn()
+    assert last.pokes == unchanged.pokes == [()]
+
+
+def test_a_worker_that_does_not_read_is_told_to_check_all_once_it_does(workers: list[Worker], clock: Turns) -> None:
+    first, second, third = workers
+    last, lost, elsewhere = second.opened(1), second.opened(9999), third.opened(9999)
+    for number in range(10_000):  # far more than a socket holds
+        first.pokes.tell(USER, guid(number))
+        clock.turn()
+        third.read()
+    clock.advance(10 * AGAIN_AFTER)  # it still does not read: it is tried, in vain, and no ids are kept for it
+    assert last.pokes == lost.pokes == []
+    second.read()
+    assert lost.pokes == [], "what came after the socket was full is not in it"
+    clock.advance(AGAIN_AFTER)
+    second.read()
+    clock.turn()
+    assert last.pokes[-1] == lost.pokes[-1] == ()
+    assert elsewhere.pokes == [()], "others are told as ever"
+    # Level again: ids go there as before.
+    before = len(lost.pokes)
+    first.pokes.tell(USER, guid(1))
+    clock.turn()
+    second.read()
+    assert last.pokes[-1] == ()
+    assert len(lost.pokes) == before
+
+
+def test_after_a_worker_has_died_all_that_is_open_is_compared_with_the_disk(
+    links: Links, workers: list[Worker], clock: Turns
+) -> None:
+    _first, second, third = workers
+    lives = [second.opened(1), third.opened(2)]
+    links.end(0)
+    clock.turn()
+    assert [live.pokes for live in lives] == [[None], [None]]
+    second.pokes.tell(USER, guid(2))
+    clock.turn()
+    third.read()
+    assert lives[1].pokes == [None, ()]
+
+
+def test_a_change_told_while_a_worker_dies_harms_nobody(links: Links, workers: list[Worker], clock: Turns) -> None:
+    first, _second, third = workers
+    live = third.opened(1)
+    links[1].poke_receive.close()  # dead, and the master has not told so yet
+    first.pokes.tell(USER, guid(1))
+    clock.turn()
+    third.read()
+    assert live.pokes == [()]
+    clock.advance(AGAIN_AFTER)
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_check_of_much_leaves_turns_to_others_and_is_not_repeated(
+    links: Links, workers: list[Worker], clock: Turns
+) -> None:
+    second = workers[1]
+    lives = [second.opened(number) for number in range(3 * CHECKED_A_TURN)]
+    links.end(0)
+    links.end(2)
+    clock.turn()
+    assert sum(len(live.pokes) for live in lives) == CHECKED_A_TURN
+    for _ in range(5):
+        clock.turn()
+    assert [live.pokes for live in lives] == [[None]] * len(lives)
+
+
+@pytest.mark.parametrize("datagram", [b"", b"*", b"x" * 15, b"x" * 17])
+def test_what_is_no_list_of_ids_means_a_check(workers: list[Worker], clock: Turns, datagram: bytes) -> None:
+    first, second, _ = workers
+    live = second.opened(1)
+    first.link.poke_send[1].send(datagram)
+    second.read()
+    clock.turn()
+    assert live.pokes == [()]

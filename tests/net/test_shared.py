@@ -1,0 +1,219 @@
+"""Limits and penalties over several workers: each has its own table, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+from twisted.internet.task import Clock
+
+from mailserver.auth.penalties import Penalties
+from mailserver.config.model import Limits
+from mailserver.errors import LimitReached
+from mailserver.net.limits import ConnectionCounts
+from mailserver.net.shared import COUNTS_EVERY, PAIRS_AT_ONCE, SharedCounts, SharedPenalties
+from mailserver.types import Secret
+from tests.links import FakeLink, Links
+
+ANNA, BEN = "anna@example.test", "ben@example.test"
+HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+PAIR = (ANNA, "192.0.2.0/24")
+LIMITS = Limits(unauthenticated_per_address=2, sessions_per_user=2, connections=5)
+
+
+@pytest.fixture
+def links() -> Iterator[Links]:
+    links = Links(2)
+    yield links
+    links.close()
+
+
+class Site:
+    """Workers with their counts."""
+
+    def __init__(self, links: Links) -> None:
+        self.links = links
+        self.clock = Clock()
+        self.counts: dict[int, ConnectionCounts] = {}
+        for seat in links.living:
+            self.add(links[seat])
+
+    def add(self, link: FakeLink) -> ConnectionCounts:
+        counts = self.counts[link.slot] = ConnectionCounts(LIMITS)
+        SharedCounts(link, self.clock, counts)
+        return counts
+
+    def settle(self) -> None:
+        self.clock.advance(COUNTS_EVERY)
+        self.links.deliver()
+
+
+@pytest.fixture
+def site(links: Links) -> Site:
+    return Site(links)
+
+
+def test_connections_before_login_count_over_all_workers(site: Site) -> None:
+    first, second = site.counts[0], site.counts[1]
+    assert first.open(HERE)
+    assert second.open(HERE)
+    site.settle()
+    assert not first.open(HERE)
+    assert not second.open(HERE)
+    assert first.open(THERE)
+    second.close(HERE, None)
+    site.settle()
+    assert first.open(HERE)
+
+
+def test_sessions_of_a_user_from_an_address_count_over_all_workers(site: Site) -> None:
+    first, second = site.counts[0], site.counts[1]
+    for counts in (first, second):
+        assert counts.open(HERE)
+        counts.logged_in(HERE, ANNA)
+    site.settle()
+    assert first.open(HERE)
+    with pytest.raises(LimitReached):
+        first.logged_in(HERE, ANNA)
+    first.logged_in(HERE, BEN)
+    second.close(HERE, ANNA)
+    assert second.open(THERE)
+    site.settle()
+    second.logged_in(THERE, ANNA)
+    assert first.open(HERE)
+    first.logged_in(HERE, ANNA)
+
+
+def test_the_limit_of_all_connections_is_that_of_all_workers(site: Site) -> None:
+    first, second = site.counts[0], site.counts[1]
+    for _ in range(3):
+        assert first.open(None)
+    for _ in range(2):
+        assert second.open(None)
+    site.settle()
+    assert not first.open(None)
+    assert not second.open(None)
+    second.close(None, None)
+    site.settle()
+    assert first.open(None)
+
+
+def test_changes_are_gathered_and_told_as_the_numbers_are_then(site: Site, links: Links) -> None:
+    first = site.counts[0]
+    for _ in range(100):
+        assert first.open(HERE)
+        first.close(HERE, None)
+    assert first.open(HERE)
+    site.settle()
+    assert [kind for kind, _ in links[0].told] == ["counts"]
+    [(_, body)] = links[0].told
+    assert sorted(map(str, body)) == ["[['192.0.2.1'], 1]", "[[], 1]"]
+    site.settle()
+    assert len(links[0].told) == 1, "nothing has changed"
+
+
+def test_a_worker_that_has_gone_counts_no_longer(site: Site, links: Links) -> None:
+    first, second = site.counts[0], site.counts[1]
+    for _ in range(2):
+        assert second.open(HERE)
+    site.settle()
+    assert not first.open(HERE)
+    links.end(1)
+    assert first.open(HERE)
+    assert first.open(HERE)
+    assert not first.open(HERE)
+
+
+def test_a_worker_that_begins_is_told_all(site: Site, links: Links) -> None:
+    assert site.counts[0].open(HERE)
+    assert site.counts[1].open(HERE)
+    site.settle()
+    counts = site.add(links.join())
+    links.greet(links[2])
+    links.deliver()
+    assert not counts.open(HERE)
+    assert site.counts[0].open(THERE), "nobody counts twice what was told again"
+    assert site.counts[0].open(THERE)
+
+
+class Guard:
+    """Workers with their penalties, on one clock."""
+
+    def __init__(self, links: Links) -> None:
+        self.now = 1000.0
+        self.links = links
+        self.tables = [self.add(links[seat]) for seat in links.living]
+
+    def add(self, link: FakeLink) -> Penalties:
+        table = Penalties(lambda: self.now, 1.0, 15.0, key=link.penalty_key)
+        SharedPenalties(link, table)
+        return table
+
+
+def test_failures_cost_the_same_whichever_worker_hears_them(links: Links) -> None:
+    first, second = Guard(links).tables
+    delays = []
+    for number, table in enumerate((first, second, second, first)):
+        delays.append(table.failed(PAIR, Secret(f"wrong{number}".encode())))
+        links.deliver()
+    assert delays == [1, 2, 4, 8]
+
+
+def test_a_repeated_password_counts_once_in_all_workers(links: Links) -> None:
+    first, second = Guard(links).tables
+    first.failed(PAIR, Secret(b"stale"))
+    links.deliver()
+    assert second.failed(PAIR, Secret(b"stale")) == 1
+    links.deliver()
+    assert first.failed(PAIR, Secret(b"other")) == 2
+
+
+def test_turns_are_taken_over_all_workers(links: Links) -> None:
+    first, second = Guard(links).tables
+    first.failed(PAIR, Secret(b"wrong"))
+    links.deliver()
+    waits = []
+    for table in (second, first, second):
+        waits.append(table.turn(PAIR))
+        links.deliver()
+    assert waits == [1, 2, 3]
+
+
+def test_a_success_forgives_everywhere_and_is_told_only_where_there_was_something(links: Links) -> None:
+    first, second = Guard(links).tables
+    first.failed(PAIR, Secret(b"wrong"))
+    links.deliver()
+    second.succeeded(PAIR)
+    links.deliver()
+    assert first.turn(PAIR) == 0
+    told = len(links[0].told) + len(links[1].told)
+    first.succeeded(PAIR)
+    assert len(links[0].told) + len(links[1].told) == told
+
+
+def test_a_worker_that_begins_does_not_forgive(links: Links) -> None:
+    guard = Guard(links)
+    for number in range(3):
+        guard.tables[1].failed(PAIR, Secret(f"wrong{number}".encode()))
+    for number in range(PAIRS_AT_ONCE):
+        guard.tables[1].failed((f"user{number}@example.test", PAIR[1]), Secret(b"wrong"))
+    links.deliver()
+    guard.now += 2
+    told = [len(links[seat].told) for seat in (0, 1)]
+    table = guard.add(links.join())
+    links.greet(links[2])
+    links.deliver()
+    assert [len(links[seat].told) - before for seat, before in zip((0, 1), told, strict=True)] == [2, 0]
+    assert len(table) == PAIRS_AT_ONCE + 1
+    assert table.turn(PAIR) == 2, "four seconds since the third failure, two of them gone"
+    assert table.failed(PAIR, Secret(b"wrong2")) == 4
+    assert table.failed(PAIR, Secret(b"fourth")) == 8
+
+
+@pytest.mark.parametrize("news", [[], ["failed"], ["failed", 1, 2, 3], ["failed", "a", "b", "no hex"], ["pair", "a"]])
+def test_what_is_no_news_of_penalties_is_refused(news: list[str]) -> None:
+    table = Penalties(lambda: 0.0)
+    with pytest.raises(ValueError):  # noqa: PT011 - two texts
+        table.take(news)
+    assert len(table) == 0
