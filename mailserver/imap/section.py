@@ -17,7 +17,7 @@ from mailserver.errors import BadSyntax, LimitReached, StoreUnavailable
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.writer import string
 from mailserver.message.headers import iterate_fields
-from mailserver.message.structure import Part, find_part, parse_structure
+from mailserver.message.structure import PLAIN, Part, find_part, parse_structure
 from mailserver.store.interfaces import MessageFile
 
 MAX_NUMBERS: Final = 100
@@ -222,7 +222,7 @@ def _slimmed(root: Part) -> bool:
             return False
     for part in todo:
         # Only places are asked for later: do not hold on to the headers.
-        part.fields, part.parameters = {}, ()
+        part.content = PLAIN
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from attrs import frozen
@@ -21,7 +22,9 @@ ENVELOPE_FIELDS: Final = frozenset(
 FIELD_LIMIT: Final = 256 * 1024
 """Octets of a field, repeated ones together, that an ENVELOPE tells; the header itself is always told whole."""
 
-_ADDRESS_FIELDS: Final = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
+ADDRESS_FIELDS: Final = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
+
+_SHORT: Final = 128
 
 _SIMPLE: Final = re.compile(
     rb"\s*+(?:\"([^\"\\\r\n\0]*+)\"\s*+<|((?:[\w.!#$%&'*+/=?^`{|}~-]++[ \t]*+)*+)<)?+"
@@ -249,7 +252,7 @@ def add_field(fields: dict[bytes, bytes], name: bytes, line: bytes) -> None:
     known = fields.get(name)
     if known is None:
         fields[name] = line[:FIELD_LIMIT]
-    elif name in _ADDRESS_FIELDS and len(known) < FIELD_LIMIT:
+    elif name in ADDRESS_FIELDS and len(known) < FIELD_LIMIT:
         fields[name] = b"%b,%b" % (known, line[: FIELD_LIMIT - len(known)])
 
 
@@ -275,9 +278,20 @@ def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:
 
 
 def _render_list(line: bytes | None) -> bytes:
-    """`render_addresses` of a field's addresses, for simple ones without the steps between."""
+    """`render_addresses` of a field's addresses."""
     if line is None:
         return b"NIL"
+    return _common_list(line) if len(line) < _SHORT else _any_list(line)
+
+
+@lru_cache(maxsize=2048)
+def _common_list(line: bytes) -> bytes:
+    """One's own address, and those of the few people who write most."""
+    return _any_list(line)
+
+
+def _any_list(line: bytes) -> bytes:
+    """For simple addresses without the steps between."""
     out = []
     at = 0
     while at < len(line):

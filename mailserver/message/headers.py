@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -84,11 +83,6 @@ def strip_comments(value: bytes) -> bytes:
 
 def parse_content_type(value: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]] | None:
     """(type, subtype, parameters) of a Content-Type (RFC 2045 5.1), as they stand; None if there is no type/subtype."""
-    return _parse_content_type(value) if len(value) < 256 else _parse_content_type.__wrapped__(value)
-
-
-@lru_cache(maxsize=1024)
-def _parse_content_type(value: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]] | None:
     value = strip_comments(unfold(value))
     match = _TYPE.match(value)
     return (match[1], match[2], _parse_parameters(value, match.end())) if match else None
@@ -96,11 +90,6 @@ def _parse_content_type(value: bytes) -> tuple[bytes, bytes, tuple[tuple[bytes, 
 
 def parse_disposition(value: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]] | None:
     """(token, parameters) of a Content-Disposition (RFC 2183); None if there is no token."""
-    return _parse_disposition(value) if len(value) < 256 else _parse_disposition.__wrapped__(value)
-
-
-@lru_cache(maxsize=256)
-def _parse_disposition(value: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]] | None:
     value = strip_comments(unfold(value))
     match = _TOKEN.match(value)
     return (match[1], _parse_parameters(value, match.end())) if match else None

@@ -5,53 +5,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from mailserver.message.dates import sent_day
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
-from mailserver.message.headers import FIELD, parse_disposition, strip_comments, unfold
-from mailserver.message.structure import Parameters, Part, parse_structure
-from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT, Summary
-from mailserver.message.text import fold, line_text
+from mailserver.message.head import read_head
+from mailserver.message.headers import FIELD, header_end, parse_disposition, strip_comments, unfold
+from mailserver.message.structure import Content, Parameters, Part, parse_structure
+from mailserver.message.summary import Summary
 
-_SHORT: Final = 20
-_EXTENSION: Final = frozenset({b"disposition", b"language", b"location"})
-
-KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
+_EXTENSION: Final = frozenset({b"content-disposition", b"content-language", b"content-location"})
 
 
 def summarise(source: bytes) -> Summary:
     """All facts of a message with CRLF line ends. Never raises for any octets; linear in their number."""
-    root = parse_structure(source)
-    fields: dict[bytes, bytes] = {}
-    kept: list[bytes] = []
-    words: list[str] = []
-    room = KEPT_LIMIT
-    for match in FIELD.finditer(source, 0, root.body):
-        name = match[1].lower()
-        # The fields of an ENVELOPE are among those that are kept.
-        if name not in KEPT:
-            continue
-        field, value = match.group(0, 2)
-        line = unfold(value)
-        if name in ENVELOPE_FIELDS:
-            add_field(fields, name, line)
-        room -= len(field)
-        if room >= 0:
-            kept.append(field)
-            words.append(line_text(name, line))
-    date = fields.get(b"date")
-    if room < 0:
-        kept, words = [INCOMPLETE.encode("ascii")], [INCOMPLETE]
-    elif kept and not kept[-1].endswith(b"\r\n"):
-        kept.append(b"\r\n")
-    body, structure = render_structure(source, root)
-    return Summary(
-        envelope=render_envelope(fields),
-        body=body,
-        body_structure=structure,
-        fields=b"".join(kept),
-        search=fold("".join(words)),
-        sent=sent_day(date) if date is not None else None,
-    )
+    head = read_head(source[: header_end(source)])
+    body, structure = render_structure(source, parse_structure(source, head.content))
+    return Summary(head.envelope, body, structure, head.fields, head.search, head.sent)
 
 
 def message_envelope(source: bytes, part: Part) -> bytes:
@@ -72,72 +39,64 @@ def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
         parameters = _parameters(part.parameters)
         return (
             b"(%b %b)" % (b"".join(bodies), subtype),
-            b"(%b %b %b %b)" % (b"".join(structures), subtype, parameters, _extension(part)),
+            b"(%b %b %b %b)" % (b"".join(structures), subtype, parameters, _extension(part.fields)),
         )
-    fields = part.fields
-    head = b"(%b %b %b %b %d" % (
-        _kind(b"message", b"rfc822", part.parameters)
-        if part.message is not None
-        else _kind(part.type, part.subtype, part.parameters),
-        _value(fields.get(b"id")),
-        _value(fields.get(b"description")),
-        nstring(part.encoding),
-        part.end - part.body,
-    )
-    tail = b" %b %b)" % (_value(fields.get(b"md5")), _extension(part))
-    if part.message is not None:
-        envelope = message_envelope(source, part.message)
-        body, structure = render_structure(source, part.message)
+    start, tail = _ends(part.content, bool(part.children))
+    size = part.end - part.body
+    if part.children:
+        message = part.children[0]
+        envelope = message_envelope(source, message)
+        body, structure = render_structure(source, message)
         lines = source.count(b"\n", part.body, part.end)
         return (
-            b"%b %b %b %d)" % (head, envelope, body, lines),
-            b"%b %b %b %d%b" % (head, envelope, structure, lines, tail),
+            b"%b %d %b %b %d)" % (start, size, envelope, body, lines),
+            b"%b %d %b %b %d%b" % (start, size, envelope, structure, lines, tail),
         )
-    if part.type.lower() == b"text":
-        head = b"%b %d" % (head, source.count(b"\n", part.body, part.end))
+    if part.family == b"text":
+        head = b"%b %d %d" % (start, size, source.count(b"\n", part.body, part.end))
+    else:
+        head = b"%b %d" % (start, size)
     return head + b")", head + tail
 
 
-def _kind(type_: bytes, subtype: bytes, parameters: Parameters) -> bytes:
-    """Type, subtype, parameters."""
-    if len(parameters) == 1 and len(parameters[0][1]) < _SHORT:
-        return _common_kind(type_, subtype, parameters)
-    return b"%b %b %b" % (nstring(type_), nstring(subtype), _parameters(parameters))
+@lru_cache(maxsize=1024)
+def _ends(content: Content, is_message: bool) -> tuple[bytes, bytes]:
+    """What stands before the size of a part that is no multipart, and behind all that is not extension data."""
+    type_, subtype, parameters, fields = content.type, content.subtype, content.parameters, content.fields
+    encoding = fields.get(b"content-transfer-encoding")
+    start = b"(%b %b %b %b %b" % (
+        b'"message" "rfc822"' if is_message else b"%b %b" % (nstring(type_), nstring(subtype)),
+        _parameters(parameters),
+        nstring(fields.get(b"content-id")),
+        nstring(fields.get(b"content-description")),
+        nstring((encoding and strip_comments(encoding).strip()) or b"7bit"),
+    )
+    return start, b" %b %b)" % (nstring(fields.get(b"content-md5")), _extension(fields))
 
 
-@lru_cache(maxsize=256)
-def _common_kind(type_: bytes, subtype: bytes, parameters: Parameters) -> bytes:
-    """Of text with a charset: the same few again and again."""
-    return b"%b %b %b" % (nstring(type_), nstring(subtype), _parameters(parameters))
-
-
-def _extension(part: Part) -> bytes:
+def _extension(fields: dict[bytes, bytes]) -> bytes:
     """Disposition, language, location."""
-    fields = part.fields
     if fields.keys().isdisjoint(_EXTENSION):
         return b"NIL NIL NIL"
     disposition = b"NIL"
-    value = fields.get(b"disposition")
+    value = fields.get(b"content-disposition")
     if value is not None:
         parsed = parse_disposition(value)
         if parsed is not None:
             disposition = b"(%b %b)" % (nstring(parsed[0]), _parameters(parsed[1]))
-    return b"%b %b %b" % (disposition, _languages(fields.get(b"language")), _value(fields.get(b"location")))
+    languages, location = fields.get(b"content-language"), fields.get(b"content-location")
+    return b"%b %b %b" % (disposition, _languages(languages), nstring(location))
 
 
 def _languages(value: bytes | None) -> bytes:
     """Content-Language (RFC 3282), always as a list."""
     if value is None:
         return b"NIL"
-    tags = [nstring(tag.strip()) for tag in strip_comments(unfold(value)).split(b",") if tag.strip()]
+    tags = [nstring(tag.strip()) for tag in strip_comments(value).split(b",") if tag.strip()]
     return b"(%b)" % b" ".join(tags) if tags else b"NIL"
 
 
-def _value(value: bytes | None) -> bytes:
-    return b"NIL" if value is None else nstring(unfold(value))
-
-
-def _parameters(parameters: tuple[tuple[bytes, bytes], ...]) -> bytes:
+def _parameters(parameters: Parameters) -> bytes:
     if not parameters:
         return b"NIL"
     return b"(%b)" % b" ".join([b"%b %b" % (nstring(key), nstring(value)) for key, value in parameters])

@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
-from mailserver.message.headers import parameter, parse_content_type, strip_comments, unfold
+from attrs import frozen
+
+from mailserver.message.headers import header_end, parameter, parse_content_type, strip_comments, unfold
 
 MAX_DEPTH: Final = 100
 """Levels of multipart and message/rfc822 that are looked into."""
@@ -28,36 +31,84 @@ MAX_PARTS: Final = 10_000
 """Parts of one message that are told apart."""
 
 _CONTENT_FIELD: Final = re.compile(
-    rb"^content-(type|transfer-encoding|id|description|md5|disposition|language|location)[ \t]*+:"
+    rb"^(content-(?:type|transfer-encoding|id|description|md5|disposition|language|location))[ \t]*+:"
     rb"([^\n]*+(?:\n[ \t][^\n]*+)*+)",
     re.MULTILINE | re.IGNORECASE,
 )  # fmt: skip
 
 _CHARSET: Final = re.compile(rb"charset(?:\*|$)", re.IGNORECASE)
 
+CONTENT_FIELDS: Final = frozenset(
+    {
+        b"content-type", b"content-transfer-encoding", b"content-id", b"content-description", b"content-md5",
+        b"content-disposition", b"content-language", b"content-location",
+    }
+)  # fmt: skip
+_COMMON: Final = 512
+"""Octets of content fields that are short enough to be remembered: the same few stand in most messages."""
+
 Parameters = tuple[tuple[bytes, bytes], ...]
 _ASCII: Final[Parameters] = ((b"charset", b"us-ascii"),)
+
+
+@frozen(eq=False)
+class Content:
+    """What the content fields of a header say (RFC 2045). Many parts share one."""
+
+    type: bytes
+    subtype: bytes
+    """Both as they stand in the message; compare them in lower case."""
+    parameters: Parameters
+    """As they stand; text without a charset has US-ASCII added (RFC 2045 5.2)."""
+    fields: dict[bytes, bytes]
+    """First of each of CONTENT_FIELDS: lower-case name to unfolded value. Not to be changed."""
+    family: bytes
+    """The type in lower case."""
+
+
+PLAIN: Final = Content(b"text", b"plain", _ASCII, {}, b"text")
+_MESSAGE: Final = Content(b"message", b"rfc822", (), {}, b"message")
+_COMPOSITE: Final = frozenset({b"multipart", b"message"})
 
 
 class Part:
     """A body part, or a whole message: source[start:body] is its header, source[body:end] its body."""
 
-    __slots__ = ("body", "children", "end", "fields", "multipart", "parameters", "start", "subtype", "type")
+    __slots__ = ("body", "children", "content", "end", "multipart", "start")
 
-    def __init__(self, start: int, body: int) -> None:
+    def __init__(self, start: int, body: int, content: Content) -> None:
         self.start = start
         self.body = body
         self.end = -1
-        self.type = b"text"
-        self.subtype = b"plain"
-        """Both as they stand in the message; compare them in lower case."""
-        self.parameters: Parameters = _ASCII
-        """As they stand; text without a charset has US-ASCII added (RFC 2045 5.2)."""
-        self.fields: dict[bytes, bytes] = {}
-        """Content fields, first of each: lower-case name without "content-", to the value as it stands."""
+        self.content = content
         self.children: list[Part] = []
         """The parts of a multipart (never empty then); the one message inside a message/rfc822."""
         self.multipart = False
+
+    @property
+    def type(self) -> bytes:
+        """As it stands in the message; compare `family`."""
+        return self.content.type
+
+    @property
+    def family(self) -> bytes:
+        """The type in lower case."""
+        return self.content.family
+
+    @property
+    def subtype(self) -> bytes:
+        """As it stands in the message."""
+        return self.content.subtype
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of the Content-Type, as they stand."""
+        return self.content.parameters
+
+    @property
+    def fields(self) -> dict[bytes, bytes]:
+        """The content fields, unfolded, by lower-case name."""
+        return self.content.fields
 
     @property
     def message(self) -> Part | None:
@@ -67,8 +118,8 @@ class Part:
     @property
     def encoding(self) -> bytes:
         """Content-Transfer-Encoding as it stands, without comments; "7bit" where there is none (RFC 2045 6.1)."""
-        value = self.fields.get(b"transfer-encoding")
-        return (strip_comments(unfold(value)).strip() or b"7bit") if value is not None else b"7bit"
+        value = self.content.fields.get(b"content-transfer-encoding")
+        return (strip_comments(value).strip() or b"7bit") if value is not None else b"7bit"
 
 
 class _Level:
@@ -83,9 +134,18 @@ class _Level:
         self.following = -1
 
 
-def parse_structure(source: bytes) -> Part:
-    """The tree of a message with CRLF line ends. Never raises; linear in the size of the source."""
-    return _Scanner(source).scan()
+def parse_structure(source: bytes, fields: dict[bytes, bytes] | None = None) -> Part:
+    """The tree of a message with CRLF line ends. Never raises; linear in the size of the source.
+
+    `fields` are the content fields of its header, as in `Content`, for who has them already.
+    """
+    end = header_end(source)
+    content = read_content(source[:end]) if fields is None else content_of(fields)
+    if content.family in _COMPOSITE:
+        return _Scanner(source, content).scan()
+    root = Part(0, end, content)
+    root.end = len(source)
+    return root
 
 
 def find_part(root: Part, numbers: Sequence[int]) -> Part | None:
@@ -110,8 +170,9 @@ def find_part(root: Part, numbers: Sequence[int]) -> Part | None:
 
 
 class _Scanner:
-    def __init__(self, source: bytes) -> None:
+    def __init__(self, source: bytes, content: Content) -> None:
         self._source = source
+        self._root = content
         self._levels: list[_Level] = []
         self._open: list[Part] = []
         """From the root to the part being read, each inside the one before."""
@@ -173,20 +234,23 @@ class _Scanner:
     def _enter(self, start: int, *, digest: bool) -> Part:
         """Begin a part at its header; and the messages in it, as far as they begin with it."""
         first = part = self._begin(start, digest=digest)
-        while _is_message(part):
+        while part.family == b"message" and part.subtype.lower() == b"rfc822":
             if len(self._open) >= MAX_DEPTH:
                 _as_text(part)
                 return first
             part = self._begin(part.body, digest=False)
-        if part.type.lower() == b"multipart":
+        if part.family == b"multipart":
             self._open_multipart(part)
         return first
 
     def _begin(self, start: int, *, digest: bool) -> Part:
-        limit = self._limit()
-        part = Part(start, min(self._header_end(start), max(limit, start)))
+        if self._parts:
+            body = min(self._header_end(start), max(self._limit(), start))
+            content = read_content(self._source[start:body], digest=digest)
+        else:
+            body, content = self._header_end(start), self._root
+        part = Part(start, body, content)
         self._parts += 1
-        _read_content_fields(self._source, part, digest=digest)
         if self._open:
             self._open[-1].children.append(part)
         self._open.append(part)
@@ -231,38 +295,64 @@ class _Scanner:
             part.end = max(at, part.body)
             if part.multipart and not part.children:
                 # A multipart has at least one part (RFC 2046 5.1): an empty one.
-                empty = Part(part.end, part.end)
+                empty = Part(part.end, part.end, PLAIN)
                 empty.end = part.end
                 part.children.append(empty)
         del self._open[first:]
 
 
-def _is_message(part: Part) -> bool:
-    return part.type.lower() == b"message" and part.subtype.lower() == b"rfc822"
-
-
 def _as_text(part: Part) -> None:
     """For what cannot be looked into (RFC 2045 5.2: plain text stands for what is not valid)."""
-    part.type, part.subtype, part.parameters = b"text", b"plain", _ASCII
+    part.content = Content(b"text", b"plain", _ASCII, part.content.fields, b"text")
 
 
-def _read_content_fields(source: bytes, part: Part, *, digest: bool) -> None:
-    fields = part.fields
-    start, end = part.start, part.body
-    lowered = source[start:end].lower()
+def read_content(header: bytes, *, digest: bool = False) -> Content:
+    """What the content fields of a header say; in a digest, what has no type is a message (RFC 2046 5.1.5)."""
+    return _common_content(header, digest) if len(header) <= _COMMON else _read_content(header, digest)
+
+
+@lru_cache(maxsize=1024)
+def _common_content(header: bytes, digest: bool) -> Content:
+    return _read_content(header, digest)
+
+
+def _read_content(header: bytes, digest: bool) -> Content:
+    fields: dict[bytes, bytes] = {}
+    lowered = header.lower()
     at = lowered.find(b"content-")
     while at >= 0:
         # The pattern alone would try each octet of the header.
-        match = _CONTENT_FIELD.match(source, start + at, end)
+        match = _CONTENT_FIELD.match(header, at)
         if match:
-            fields.setdefault(match[1].lower(), match[2])
+            fields.setdefault(match[1].lower(), unfold(match[2]))
         at = lowered.find(b"content-", at + 8)
-    value = fields.get(b"type")
+    return content_of(fields, digest=digest)
+
+
+def content_of(fields: dict[bytes, bytes], *, digest: bool = False) -> Content:
+    """What unfolded content fields, by lower-case name, say."""
+    if not fields:
+        return _MESSAGE if digest else PLAIN
+    items = tuple(fields.items())
+    if sum(map(len, fields.values())) <= _COMMON:
+        return _common_content_of(items, digest)
+    return _content_of(items, digest)
+
+
+@lru_cache(maxsize=1024)
+def _common_content_of(fields: tuple[tuple[bytes, bytes], ...], digest: bool) -> Content:
+    return _content_of(fields, digest)
+
+
+def _content_of(fields: tuple[tuple[bytes, bytes], ...], digest: bool) -> Content:
+    by_name = dict(fields)
+    value = by_name.get(b"content-type")
     parsed = parse_content_type(value) if value is not None else None
-    if parsed is not None:
-        part.type, part.subtype, part.parameters = parsed
-        if part.type.lower() == b"text" and not any(_CHARSET.match(name) for name, _ in part.parameters):
-            part.parameters += _ASCII
-    elif digest and value is None:
-        # RFC 2046 5.1.5.
-        part.type, part.subtype, part.parameters = b"message", b"rfc822", ()
+    if parsed is None:
+        like = _MESSAGE if digest and value is None else PLAIN
+        return Content(like.type, like.subtype, like.parameters, by_name, like.family)
+    type_, subtype, parameters = parsed
+    family = type_.lower()
+    if family == b"text" and not any(_CHARSET.match(name) for name, _ in parameters):
+        parameters += _ASCII
+    return Content(type_, subtype, parameters, by_name, family)

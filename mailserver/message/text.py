@@ -122,8 +122,8 @@ class MessageText:
         end = header_end(source)
         header = self._lowered[:end]
         if not any(mark in header for mark in _MARKS) and header.count(b"charset") == len(_CHARSET.findall(header)):
-            return b"=?" not in header and not _is_torn(header)
-        return b"=?" not in source and not _is_torn(source) and all(map(_is_plain, _parts(self._root)))
+            return b"=?" not in header and not is_torn(header)
+        return b"=?" not in source and not is_torn(source) and all(map(_is_plain, _parts(self._root)))
 
     @cached_property
     def _root(self) -> Part:
@@ -146,13 +146,13 @@ class MessageText:
         found: list[str] = []
         room = TEXT_LIMIT
         for part in _parts(self._root):
-            if not part.children and part.type.lower() in (b"text", b"message"):
+            if not part.children and part.family in (b"text", b"message"):
                 found.append(part_text(self._source, part, room))
                 room = max(room - (part.end - part.body), 0)
         return fold("\n".join(found))
 
 
-def _is_torn(data: bytes) -> bool:
+def is_torn(data: bytes) -> bool:
     """May there be an address that `field_text` tells once more?"""
     data = data.translate(_TO_SPACES)
     return b" @" in data or b"@ " in data
@@ -160,7 +160,7 @@ def _is_torn(data: bytes) -> bool:
 
 def _is_plain(part: Part) -> bool:
     """A part whose text is the octets as they stand, if these are ASCII; or none that has a text."""
-    if part.children or part.type.lower() not in (b"text", b"message"):
+    if part.children or part.family not in (b"text", b"message"):
         return True
     if part.encoding.lower() in ENCODINGS or part.subtype.lower() == b"html":
         return False

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.imap.section import Section, kept_lines, select_fields
+from mailserver.message.head import KEPT
 from mailserver.message.headers import header_end
-from mailserver.message.render import KEPT, summarise
+from mailserver.message.render import summarise
 
 NAMES = st.sampled_from(
     [b"From", b"TO", b"subject", b"X-Label", b"Received", b"X-Other", b"Fro", b"Froms", b" From", b""]

@@ -14,7 +14,7 @@ from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.fetch_answer import Answer, Item, Need, Pace, Plan, gather
 from mailserver.imap.section import Range, Section, read_section
 from mailserver.imap.wire.reader import Reader
-from mailserver.message.render import KEPT
+from mailserver.message.head import KEPT
 from mailserver.store.interfaces import SEEN, FlagChange
 from mailserver.types import UID
 

@@ -1,0 +1,126 @@
+"""The header of a message as a Summary has it: envelope, kept lines, searchable text, the day it was sent.
+
+The header of nearly every message is cut by a few calls into C (`_read_usual`). What these could get wrong (NUL, bare CR
+or LF, white space before a colon, very long headers) is left to the pattern that takes field by field (`_read_any`), and
+both give the same.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from mailserver.message.dates import sent_day
+from mailserver.message.envelope import ADDRESS_FIELDS, ENVELOPE_FIELDS, add_field, render_envelope
+from mailserver.message.headers import FIELD, unfold
+from mailserver.message.structure import CONTENT_FIELDS
+from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT
+from mailserver.message.text import fold, is_torn, line_text
+
+KEPT: Final = frozenset(name.encode("ascii") for name in KEPT_FIELDS)
+
+_KEPT, _TOLD, _CONTENT = 1, 2, 4
+_USES: Final = {
+    name: _KEPT * (name in KEPT) | _TOLD * (name in ENVELOPE_FIELDS) | _CONTENT * (name in CONTENT_FIELDS)
+    for name in KEPT | ENVELOPE_FIELDS | CONTENT_FIELDS
+}
+
+
+class Head(NamedTuple):
+    """What is told of a header; the first four as in a Summary."""
+
+    envelope: bytes
+    fields: bytes
+    search: str
+    sent: int | None
+    content: dict[bytes, bytes] | None
+    """The content fields, as `structure.Part.fields` has them, unfolded; None if they were not looked for."""
+
+
+def read_head(header: bytes) -> Head:
+    """A header with CRLF line ends, with its empty line if there is one. Never raises; linear in its length."""
+    return _read_usual(header) or _read_any(header)
+
+
+def _read_usual(header: bytes) -> Head | None:
+    if len(header) > KEPT_LIMIT or b"\0" in header or b" :" in header or b"\t:" in header:
+        return None
+    # A NUL marks where a line is folded.
+    marked = header.replace(b"\r\n ", b"\0 ").replace(b"\r\n\t", b"\0\t")
+    lines = marked.split(b"\r\n")
+    if marked.count(b"\n") != len(lines) - 1 or marked.count(b"\r") != len(lines) - 1:
+        return None
+    is_folded = len(marked) != len(header)
+    told: dict[bytes, bytes] = {}
+    content: dict[bytes, bytes] = {}
+    kept: list[bytes] = []
+    words: list[tuple[bytes, bytes]] = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        name = name.lower()
+        uses = _USES.get(name)
+        if uses is None or not colon:
+            continue
+        if is_folded:
+            value = value.replace(b"\0", b"")
+        value = value.strip(b" \t")
+        if uses & _KEPT:
+            kept.append(line)
+            words.append((name, value))
+        if uses & _TOLD:
+            if name not in told:
+                told[name] = value
+            elif name in ADDRESS_FIELDS:
+                add_field(told, name, value)
+        if uses & _CONTENT:
+            content.setdefault(name, value)
+    kept.append(b"")
+    fields = b"\r\n".join(kept)
+    date = told.get(b"date")
+    return Head(
+        render_envelope(told),
+        fields.replace(b"\0", b"\r\n") if is_folded else fields,
+        _search_text(header, words),
+        sent_day(date) if date is not None else None,
+        content,
+    )
+
+
+def _search_text(header: bytes, words: list[tuple[bytes, bytes]]) -> str:
+    """The text of these fields. ASCII that nobody has encoded is text as it stands."""
+    if header.isascii() and b"=?" not in header:
+        text = b"".join([b"\n%b: %b" % word for word in words])
+        if not is_torn(text):
+            return text.decode("ascii").lower()
+    return fold("".join([line_text(name, value) for name, value in words]))
+
+
+def _read_any(header: bytes) -> Head:
+    told: dict[bytes, bytes] = {}
+    kept: list[bytes] = []
+    words: list[str] = []
+    room = KEPT_LIMIT
+    for match in FIELD.finditer(header):
+        name = match[1].lower()
+        # The fields of an ENVELOPE are among those that are kept.
+        if name not in KEPT:
+            continue
+        field, value = match.group(0, 2)
+        line = unfold(value)
+        if name in ENVELOPE_FIELDS:
+            add_field(told, name, line)
+        room -= len(field)
+        if room >= 0:
+            kept.append(field)
+            words.append(line_text(name, line))
+    if room < 0:
+        kept, words = [INCOMPLETE.encode("ascii")], [INCOMPLETE]
+    elif kept and not kept[-1].endswith(b"\r\n"):
+        kept.append(b"\r\n")
+    date = told.get(b"date")
+    return Head(
+        render_envelope(told),
+        b"".join(kept),
+        fold("".join(words)),
+        sent_day(date) if date is not None else None,
+        None,
+    )
