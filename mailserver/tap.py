@@ -159,6 +159,7 @@ class Wiring:
             self._make_runner,
             tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
             watch=self._watcher.watch,
+            leave=self._watcher.leave,
             unwatch=self._watcher.unwatch,
         )
         try:

@@ -1,6 +1,7 @@
 """Foreign programs deliver and rename behind our back: this pokes the mailboxes they touch.
 
-Every mailbox that a session has open is watched. A file name that inotify tells is passed on with the poke to this
+Every mailbox that a session has open is watched, and for some seconds more when the last one has left it: clients come
+back, and setting a watch costs more than a SELECT. A file name that inotify tells is passed on with the poke to this
 worker's own mailbox, which then looks at that name only. Two seconds after the last change the mailbox is compared
 whole, which settles what happened within one tick of the file system's clock. Every 30 seconds each is looked at in
 any case, so that a lost event, an overflow or a watch that could not be set delays a change but never hides it.
@@ -17,6 +18,10 @@ from mailserver.store.live import LiveMailbox
 
 SETTLE_TIME = 2.0
 LOOK_TIME = 30.0
+LINGER_TIME = 10.0
+"""Seconds a mailbox is watched without a session."""
+MOST_LINGERING = 64
+"""Mailboxes without a session that are watched."""
 
 log = Logger(namespace="mailserver")
 
@@ -29,6 +34,9 @@ class Watcher:
         self._watches: dict[int, LiveMailbox] = {}
         self._mailboxes: dict[LiveMailbox, list[int]] = {}
         self._settling: dict[LiveMailbox, IDelayedCall] = {}
+        self._left: dict[LiveMailbox, float] = {}
+        """Mailboxes without a session, and since when, the first left first."""
+        self._ending: IDelayedCall | None = None
         self._look = LoopingCall(self._poke_all)
         self._look.clock = clock
         try:
@@ -52,6 +60,9 @@ class Watcher:
         for call in self._settling.values():
             call.cancel()
         self._settling.clear()
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
@@ -59,7 +70,7 @@ class Watcher:
     def watch(self, live: LiveMailbox) -> None:
         """A session has opened it."""
         numbers = self._mailboxes.setdefault(live, [])
-        if self._inotify is None:
+        if (self._left.pop(live, None) is not None and numbers) or self._inotify is None:
             return
         for path in live.mailbox.watched_paths:
             try:
@@ -69,12 +80,34 @@ class Watcher:
                 continue
             numbers.append(number)
             self._watches[number] = live
-        if numbers:
+        if not numbers:
+            return
+        if not live.looks_unchanged():
             # Nobody was told of what came since the mailbox was read.
             live.poked()
+        if not live.settled:
+            self._settle_later(live)
+
+    def leave(self, live: LiveMailbox) -> None:
+        """No session has it open any more; one may come back soon."""
+        self._left[live] = self._clock.seconds()
+        if len(self._left) > MOST_LINGERING:
+            self.unwatch(next(iter(self._left)))
+        if self._ending is None:
+            self._ending = self._clock.callLater(LINGER_TIME, self._end_left)
+
+    def _end_left(self) -> None:
+        self._ending = None
+        now = self._clock.seconds()
+        for live, since in tuple(self._left.items()):
+            if since + LINGER_TIME > now:
+                self._ending = self._clock.callLater(since + LINGER_TIME - now, self._end_left)
+                return
+            self.unwatch(live)
 
     def unwatch(self, live: LiveMailbox) -> None:
-        """No session has it open any more."""
+        """Watch it no longer."""
+        self._left.pop(live, None)
         for number in self._mailboxes.pop(live, ()):
             # The kernel gives one number to a directory: another mailbox object may have it by now.
             if self._watches.get(number) is live:
@@ -90,6 +123,9 @@ class Watcher:
         if live is None:
             return
         live.poked(None if name is None else (name,))
+        self._settle_later(live)
+
+    def _settle_later(self, live: LiveMailbox) -> None:
         settling = self._settling.get(live)
         if settling is None:
             self._settling[live] = self._clock.callLater(SETTLE_TIME, self._settle, live)

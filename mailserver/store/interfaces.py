@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mailserver.message.summary import Summary
 from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
@@ -63,6 +63,8 @@ class Status:
     uid_next: UID
     uid_validity: UIDValidity
     highest_modseq: ModSeq
+    mark: Mark | None = field(default=None, eq=False, repr=False)
+    """What the mailbox looked like then; None: the store cannot tell."""
 
 
 @frozen
@@ -77,6 +79,19 @@ class Row:
     """Octets as sent (CRLF line ends), or types.UNKNOWN_SIZE."""
     date: int
     """INTERNALDATE in seconds since 1970, or types.UNKNOWN_DATE."""
+
+
+class Mark(Protocol):
+    """What a mailbox looked like when the index was level with it. The one part of the blocking side that the
+    reactor's thread may ask: a few stats, no lock, no index.
+    """
+
+    @property
+    def settled(self) -> bool:
+        """Does `unchanged` prove that nothing is new: no fresh times, no \\Recent message unclaimed?"""
+
+    def unchanged(self, name: str) -> bool:
+        """Is the mailbox of that name still this one, and does it still look as it did?"""
 
 
 LARGEST_SIZE = UNKNOWN_SIZE - 1
@@ -103,6 +118,8 @@ class Snapshot:
     """Keyword names by letter; position n is flag bit KEYWORD_BIT + n."""
     uid_next: UID
     uid_validity: UIDValidity
+    mark: Mark | None = field(default=None, eq=False, repr=False)
+    """What the mailbox looked like then; None: the store cannot tell."""
 
     @classmethod
     def of(
@@ -147,6 +164,8 @@ class Changes:
     uid_next: UID
     present: array[int] | None = None
     """Where the history does not reach back to `since`: every UID that is there, rising; any other one is expunged."""
+    mark: Mark | None = field(default=None, eq=False, repr=False)
+    """What the mailbox looked like when nothing was new after `upto`; None: the store cannot tell."""
 
 
 class FlagChange(enum.Enum):

@@ -20,7 +20,9 @@ from mailserver.store.interfaces import (
     Changes,
     Copied,
     Mailbox,
+    Mark,
     NewMessage,
+    Status,
     Store,
     Stored,
     StoreRunner,
@@ -33,15 +35,20 @@ T = TypeVar("T")
 LEAST_MESSAGES = 1000
 """What a mailbox that is kept without a session counts at least: an empty one has its price too."""
 
+MOST_STATUSES = 256
+"""Of one account that are kept; clients ask for all their mailboxes in turn."""
+
 
 class LiveMailbox:
     """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
 
-    def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns) -> None:
+    def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns, mark: Mark | None) -> None:
+        """`mark`: what the mailbox looked like when the columns were read."""
         self.account = account
         self.mailbox = mailbox
         self.columns = columns
         self.users = 0
+        self._mark = mark
         self._stale = False
         self._refreshing = 0
         self._names: set[str] | None = set()
@@ -63,6 +70,20 @@ class LiveMailbox:
     def unsettled(self) -> bool:
         """Is something known to have changed that the columns do not hold yet?"""
         return self._stale or self._refreshing > 0
+
+    @property
+    def settled(self) -> bool:
+        """Were the columns read when nothing had changed for long enough, and nothing in them is \\Recent?"""
+        return self._mark is not None and self._mark.settled
+
+    def looks_unchanged(self) -> bool:
+        """Does the mailbox look as it did when the columns were read? A few stats; fresh changes may not show yet."""
+        return not self.unsettled and self._mark is not None and self._mark.unchanged(self.mailbox.name)
+
+    def is_level(self, name: str) -> bool:
+        """Is the mailbox of that name this one, and is all of it in the columns for certain? A few stats."""
+        mark = self._mark
+        return mark is not None and mark.settled and not self.unsettled and mark.unchanged(name)
 
     def open_view(self, recent_from: UID, poke: Callable[[], None], *, read_only: bool = False) -> View:
         """A session's view; `poke` is called on the reactor's thread when something may have changed.
@@ -162,6 +183,19 @@ class LiveMailbox:
             self._refreshing -= 1
         self._apply(changes)
 
+    def begin_look(self) -> None:
+        """The mailbox is about to be looked at whole: what is known to have changed until now needs no other look."""
+        self._names = set()
+        self._stale = False
+        self._refreshing += 1
+
+    def end_look(self, *, seen: bool) -> None:
+        """That look is over; was it this mailbox, and is what it saw in the columns?"""
+        self._refreshing -= 1
+        if not seen:
+            self._stale = True
+            self._names = None
+
     def poked(self, names: Collection[str] | None = None) -> None:
         """Something may have changed; `names` are file names a watcher saw, None means look at everything.
 
@@ -198,6 +232,8 @@ class LiveMailbox:
         return changes
 
     def _apply(self, changes: Changes) -> None:
+        if changes.upto >= self.columns.modseq:
+            self._mark = changes.mark
         if self.columns.apply(changes):
             self._forget_told()
             for poke in tuple(self._pokes.values()):
@@ -220,6 +256,9 @@ class LiveAccount:
         self._runner = runner
         self._account: Account | None = None
         self._mailboxes: dict[MailboxId, LiveMailbox] = {}
+        self._names: dict[str, LiveMailbox] = {}
+        """Under which names they were last selected; who asks makes sure that it is still so."""
+        self._statuses: OrderedDict[str, tuple[Status, Mark]] = OrderedDict()
 
     @property
     def account(self) -> Account:
@@ -244,30 +283,52 @@ class LiveAccount:
 
     async def select(self, name: str) -> LiveMailbox:
         """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
-        live, _ = await self.select_and(name, lambda _mailbox: None)
+        live = self.select_at_once(name)
+        if live is None:
+            live, _ = await self.select_and(name, lambda _mailbox: None)
+        return live
+
+    def select_at_once(self, name: str) -> LiveMailbox | None:
+        """As `select`, without a hop: if this worker has the mailbox, and a look at the disk proves that nobody changed it.
+
+        Nothing in it is \\Recent then.
+        """
+        live = self._names.get(name)
+        if live is None or not live.is_level(name):
+            return None
+        self._enter(live)
         return live
 
     async def select_and(self, name: str, operation: Callable[[Mailbox], T]) -> tuple[LiveMailbox, T]:
-        """As `select`; `operation` is done with it once, in the same turn of the account's thread."""
+        """As `select`; `operation` is done with it once, before it is read, in the same turn of the account's thread."""
         done: list[T] = []
 
-        def open_and_read() -> tuple[Mailbox, LiveMailbox | None, Columns | Changes]:
+        def open_and_read() -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, Mark | None]:
             mailbox = self.account.mailbox(name)
             mailbox.refresh()
-            known = self._mailboxes.get(mailbox.id)
-            news: Columns | Changes | None = None
-            if known is not None:
-                with suppress(MailboxChanged):
-                    news = known.mailbox.changes_since(known.columns.modseq)
-            if news is None:
-                # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
-                news = Columns(mailbox.load())
             if not done:
                 done.append(operation(mailbox))
-            return mailbox, known, news
+            known = self._mailboxes.get(mailbox.id)
+            if known is not None:
+                with suppress(MailboxChanged):
+                    changes = known.mailbox.changes_since(known.columns.modseq)
+                    return mailbox, known, changes, changes.mark
+            # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
+            snapshot = mailbox.load()
+            return mailbox, known, Columns(snapshot), snapshot.mark
 
         while True:
-            mailbox, known, news = await self.run(open_and_read)
+            expected = self._names.get(name)
+            if expected is not None:
+                expected.begin_look()
+            try:
+                mailbox, known, news, mark = await self.run(open_and_read)
+            except BaseException:
+                if expected is not None:
+                    expected.end_look(seen=False)
+                raise
+            if expected is not None:
+                expected.end_look(seen=expected is known and isinstance(news, Changes))
             live = self._mailboxes.get(mailbox.id)
             if isinstance(news, Changes):
                 if live is None or live is not known:
@@ -277,23 +338,42 @@ class LiveAccount:
                 if live is not None:
                     live.poked()  # the mailbox was made anew below its sessions
                     self.forget(live.id)
-                live = self._mailboxes[mailbox.id] = LiveMailbox(self, mailbox, news)
+                live = self._mailboxes[mailbox.id] = LiveMailbox(self, mailbox, news, mark)
             elif live.columns.modseq < news.modseq:
                 continue  # another session made it meanwhile, from an older picture
             break
+        self._names[live.mailbox.name] = live
+        self._enter(live)
+        return live, done[0]
+
+    def _enter(self, live: LiveMailbox) -> None:
         live.users += 1
         if live.users == 1:
             self._accounts.take(live)
             self._accounts.watch(live)
-        return live, done[0]
+
+    async def status(self, name: str) -> Status:
+        """The facts of a mailbox, up to date; those told last if the disk proves that they hold. Raises: NoSuchMailbox."""
+        known = self._statuses.get(name)
+        if known is not None and known[1].unchanged(name):
+            return known[0]
+        status = await self.run(lambda: self.account.status(name))
+        self._statuses.pop(name, None)
+        if status.mark is not None and status.mark.settled:
+            self._statuses[name] = status, status.mark
+            if len(self._statuses) > MOST_STATUSES:
+                self._statuses.popitem(last=False)
+        return status
 
     def release(self, live: LiveMailbox) -> None:
         """A session has left the mailbox. Its columns stay while there is room."""
         live.users -= 1
         if live.users == 0:
-            self._accounts.unwatch(live)
+            self._accounts.leave(live)
             if self._mailboxes.get(live.id) is live:
                 self._accounts.keep(live)
+            else:
+                self._accounts.unwatch(live)
 
     async def append(self, name: str, messages: list[NewMessage]) -> Appended:
         """Append staged messages and tell whoever has the mailbox open."""
@@ -329,7 +409,10 @@ class LiveAccount:
         """Keep that mailbox no longer: it is deleted, or there is no room. Sessions that have it open go on."""
         live = self._mailboxes.pop(mailbox, None)
         if live is not None:
+            self._names = {name: other for name, other in self._names.items() if other is not live}
             self._accounts.take(live)
+            if live.users == 0:
+                self._accounts.unwatch(live)
 
     def drop(self, live: LiveMailbox) -> None:
         """As `forget`, unless another one has its place by now."""
@@ -356,13 +439,16 @@ class LiveAccounts:
         *,
         tell_others: Callable[[str, MailboxId], None] = tell_nobody,
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
+        leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
     ) -> None:
+        """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept."""
         self.tell_others = tell_others
         self._watch = watch
-        self._unwatch = unwatch
+        self._leave = leave
+        self.unwatch = unwatch
         self._open: dict[MailboxId, list[LiveMailbox]] = {}
         self._store = store
         self._make_runner = make_runner
@@ -408,13 +494,13 @@ class LiveAccounts:
         self._open.setdefault(live.id, []).append(live)
         self._watch(live)
 
-    def unwatch(self, live: LiveMailbox) -> None:
-        """Its last session has left."""
+    def leave(self, live: LiveMailbox) -> None:
+        """Its last session has left: what others change is asked of the disk when somebody comes back."""
         same_id = self._open[live.id]
         same_id.remove(live)
         if not same_id:
             del self._open[live.id]
-        self._unwatch(live)
+        self._leave(live)
 
     def having(self, mailbox: MailboxId) -> Sequence[LiveMailbox]:
         """The mailboxes of that id that sessions have open: two accounts have one each where a Maildir was copied."""

@@ -145,7 +145,7 @@ def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, m
 
     from mailserver import tap
 
-    monkeypatch.setattr(tap, "Watcher", lambda *_arguments: SimpleNamespace(watch=None, unwatch=None))
+    monkeypatch.setattr(tap, "Watcher", lambda *_arguments: SimpleNamespace(watch=None, leave=None, unwatch=None))
     monkeypatch.setattr(tap, "LoopingCall", lambda _call: SimpleNamespace())
     monkeypatch.setattr(tap.policy, "TlsPolicy", lambda *_a, **_n: SimpleNamespace(rotate_tickets=None))
     broken = attrs.evolve(config("memory:anna"), mail=Mail(root=tmp_path))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.notify.watcher import LOOK_TIME, SETTLE_TIME, Watcher
+from mailserver.notify.watcher import LINGER_TIME, LOOK_TIME, MOST_LINGERING, SETTLE_TIME, Watcher
 
 
 class Reactor:
@@ -45,6 +45,11 @@ class Live:
     def __init__(self, path: Path) -> None:
         self.mailbox = Mailbox(path)
         self.pokes: list[list[str] | None] = []
+        self.unchanged = False
+        self.settled = True
+
+    def looks_unchanged(self) -> bool:
+        return self.unchanged
 
     def poked(self, names: Collection[str] | None = None) -> None:
         self.pokes.append(None if names is None else sorted(names))
@@ -79,6 +84,59 @@ def test_what_came_before_the_watch_was_set_is_looked_for(world: Any) -> None:
     watcher.watch(first)
     reactor.turn()
     assert first.pokes == [None]
+
+
+def test_nothing_is_looked_for_where_the_mailbox_looks_as_it_was_read(world: Any) -> None:
+    _reactor, clock, watcher, first, _second, _path = world
+    first.unchanged = True
+    watcher.watch(first)
+    clock.advance(SETTLE_TIME)
+    assert first.pokes == []
+
+
+def test_a_mailbox_read_while_it_was_fresh_is_compared_whole_later(world: Any) -> None:
+    _reactor, clock, watcher, first, _second, _path = world
+    first.unchanged, first.settled = True, False
+    watcher.watch(first)
+    assert first.pokes == []
+    clock.advance(SETTLE_TIME)
+    assert first.pokes == [None]
+
+
+def test_the_watch_outlives_the_last_session_for_a_while(world: Any) -> None:
+    reactor, clock, watcher, first, second, path = world
+    first.unchanged = second.unchanged = True
+    watcher.watch(first)
+    watcher.watch(second)
+    watcher.leave(first)
+    clock.advance(LINGER_TIME / 2)
+    watcher.leave(second)
+    (path / "a/new/1.host").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes == [["1.host"]]
+    first.unchanged = False
+    watcher.watch(first)
+    assert first.pokes == [["1.host"]], "it was watched all the time"
+    clock.advance(LINGER_TIME)
+    (path / "a/new/2.host").write_bytes(b"x")
+    (path / "b/new/3.host").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes[-1] == ["2.host"]
+    assert second.pokes == []
+
+
+def test_the_watches_without_a_session_are_bounded(world: Any) -> None:
+    reactor, _clock, watcher, _first, _second, path = world
+    lives = [Live(path / f"m{number}") for number in range(MOST_LINGERING + 1)]
+    for live in lives:
+        live.unchanged = True
+        watcher.watch(live)
+        watcher.leave(live)
+    for number in (0, MOST_LINGERING):
+        (path / f"m{number}/new/1.host").write_bytes(b"x")
+    reactor.turn()
+    assert lives[0].pokes == []
+    assert lives[-1].pokes == [["1.host"]]
 
 
 def test_renames_and_removals_are_told(world: Any) -> None:

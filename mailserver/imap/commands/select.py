@@ -41,6 +41,9 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
 
 async def _begin(account: LiveAccount, name: str, *, examine: bool) -> tuple[LiveMailbox, bool, UID]:
     """The mailbox; is it read-only, and from which UID on are messages \\Recent in this session?"""
+    loaded = account.select_at_once(name)
+    if loaded is not None:
+        return loaded, examine or loaded.mailbox.read_only, loaded.columns.uid_next
 
     def claim(mailbox: Mailbox) -> tuple[bool, UID | None, int]:
         if examine or mailbox.read_only:

@@ -38,7 +38,7 @@ async def status(session: Session, command: Command) -> None:
     assert account is not None
     namespace = session.services.namespace
     name = namespace.to_store(wire_name)
-    facts = await account.run(lambda: account.account.status(name))
+    facts = await account.status(name)
     values = " ".join(f"{item} {ITEMS[item](facts, session)}" for item in dict.fromkeys(items))
     session.untagged(b"STATUS %b (%b)" % (writer.mailbox(namespace.to_client(name)), values.encode("ascii")))
 

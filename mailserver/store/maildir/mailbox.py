@@ -31,6 +31,7 @@ from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.flag_rename import FlagRename
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
+from mailserver.store.maildir.mark import DiskMark
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_dated, read_small
 from mailserver.store.maildir.named_changes import take_up
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
@@ -122,7 +123,7 @@ class MaildirMailbox:
         """The mailbox whole. Raises: MailboxChanged."""
         state = self._state()
         columns = self._read(lambda index: index.messages.columns(state.key))
-        return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity)
+        return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity, self._mark(state))
 
     def changes_since(self, modseq: ModSeq) -> Changes:
         """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
@@ -135,7 +136,10 @@ class MaildirMailbox:
             present = self._read(lambda index: index.messages.uids(key))
         elif modseq < state.modseq:
             expunged = self._read(lambda index: index.messages.expunged_since(key, modseq))
-        return Changes(modseq, state.modseq, rows, expunged, state.keywords, state.uid_next, present)
+        return Changes(modseq, state.modseq, rows, expunged, state.keywords, state.uid_next, present, self._mark(state))
+
+    def _mark(self, state: MailboxState) -> DiskMark:
+        return DiskMark(self._home, self._paths(), state)
 
     def history_floor(self) -> ModSeq:
         """The modseq from which on expunges are known."""
@@ -153,7 +157,9 @@ class MaildirMailbox:
         recent = 0
         if state.recent_from < state.uid_next:
             recent = self._read(lambda index: index.messages.count_from(key, state.recent_from))
-        return Status(messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq)
+        return Status(
+            messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq, self._mark(state)
+        )
 
     def total_size(self) -> int:
         """Octets of all messages as sent; what is not known is read."""
