@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 from attrs import frozen
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
-from twisted.logger import FileLogObserver, formatEventAsClassicLogText, globalLogPublisher
 from twisted.python import usage
 
 from mailserver.auth import plugins
@@ -36,6 +33,7 @@ from mailserver.message.render import summarise
 from mailserver.net.connection import Session
 from mailserver.net.link import Link
 from mailserver.net.log import log, plain_line
+from mailserver.net.log_file import make_log_file
 from mailserver.net.outbound import Outbound
 from mailserver.net.pokes import Pokes
 from mailserver.net.processes import ProcessSpawner
@@ -102,7 +100,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd by now
 
     daemon = options.parent is not None and not options.parent["nodaemon"]
-    return MailService(config, lambda current: Wiring(current, reactor), reactor, daemon=daemon)
+    log_file = make_log_file(config.server.log_file, options.parent) if config.server.log_file is not None else None
+    return MailService(config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file)
 
 
 # What lives as long as the process: a change of it is told, and waits for the next start.
@@ -129,7 +128,6 @@ class Wiring:
         """`link`: to the other workers, where there are some."""
         self.config = config
         self._reactor = reactor
-        self._log_file = LogFile(config.server.log_file)
         try:
             self.tls = policy.TlsPolicy(config, log_event, seconds=reactor.seconds)
             self._next_hop = self._make_next_hop(config)
@@ -240,7 +238,7 @@ class Wiring:
         return makers[family]
 
     def start(self) -> None:
-        """Threads, hash processes, the watcher, the log file's signal."""
+        """Threads, hash processes, the watcher."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         # What is there now stays to the end; and a mailbox being read makes many objects and no cycles.
         gc.collect()
@@ -252,8 +250,6 @@ class Wiring:
         if self._pokes is not None:
             self._pokes.start(self._accounts)
         self._rotation.start(TICKET_ROTATION, now=False)
-        if self.config.server.log_file is not None:
-            signal.signal(signal.SIGUSR1, lambda _number, _frame: self._reactor.callFromThread(self._log_file.reopen))
 
     async def stop(self) -> None:
         """End them, accounts first."""
@@ -334,35 +330,6 @@ class Wiring:
         waiting: Deferred[None] = Deferred()
         self._reactor.callLater(seconds, waiting.callback, None)
         return waiting
-
-
-class LogFile:
-    """The configured log file beside twistd's own log; reopened at SIGUSR1, after it was moved away."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._file: TextIO | None = None
-        self._observer: FileLogObserver | None = None
-        self.reopen()
-
-    def reopen(self) -> None:
-        """Close and open anew."""
-        if self._path is None:
-            return
-        try:
-            number = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            if self._file is None:
-                raise SystemExit(f"cannot write the log file {self._path}: {error.strerror}") from error
-            log.warn("{line}", line=f"the log file {self._path} is not reopened: {error.strerror}")
-            return
-        opened = open(number, "a", encoding="utf-8")  # noqa: SIM115 - as long as it is the log
-        observer = FileLogObserver(opened, formatEventAsClassicLogText)
-        globalLogPublisher.addObserver(observer)
-        if self._observer is not None and self._file is not None:
-            globalLogPublisher.removeObserver(self._observer)
-            self._file.close()
-        self._file, self._observer = opened, observer
 
 
 def log_event(event: str, /, **fields: object) -> None:

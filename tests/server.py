@@ -54,7 +54,10 @@ class Server:
         """What stands before the command."""
         self.base = free_port_base()
         self.process: subprocess.Popen[bytes] | None = None
-        self.log_path = directory / "server.log"
+        self.output_path = directory / "server.log"
+        """Standard output and error."""
+        self.log_path = self.output_path
+        """Where the server was told to log."""
         directory.mkdir(parents=True, exist_ok=True)
         self.run_cli("demo", "--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
         for old, new in (edit or {}).items():
@@ -122,7 +125,7 @@ class Server:
     def start(self) -> Self:
         """Until every listener is ready."""
         before = len(self.log)
-        with self.log_path.open("ab") as log:
+        with self.output_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(), cwd=self.dir, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
             )

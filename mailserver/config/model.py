@@ -84,7 +84,7 @@ class Server:
     group: str = key("System group; the user's own when empty.", default="")
     runtime_dir: Path = key("Directory of the control socket.", default=Path("/run/mailserver"))
     log_file: Path | None = key(
-        "Log file instead of standard error; SIGUSR1 reopens it.",
+        "Log file instead of standard output and twistd's; SIGUSR1 reopens it.",
         default=None,
         example="/var/log/mailserver/mailserver.log",
     )

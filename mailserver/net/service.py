@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from attrs import frozen
-from twisted.application.service import Service
+from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver
+from twisted.python.components import Componentized
 
 from mailserver.channel import Channel
 from mailserver.config.model import Config, Listener, Server
@@ -36,6 +38,7 @@ from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, soc
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.listeners import Bound, Port, bind, places, protocol_family, remove_stale
 from mailserver.net.log import log
+from mailserver.net.log_file import LogFile
 
 GRACE = 10.0
 SPARE_FILES = 1000
@@ -93,9 +96,16 @@ class MailService(Service):
     """Listeners, the control socket and the signals, around the parts."""
 
     def __init__(
-        self, config: Config, make_parts: Callable[[Config], Parts], reactor: Any, *, daemon: bool = False
+        self,
+        config: Config,
+        make_parts: Callable[[Config], Parts],
+        reactor: Any,
+        *,
+        daemon: bool = False,
+        log_file: LogFile | None = None,
     ) -> None:
         self.setName("mailserver")
+        self._log_file = log_file
         self._daemon = daemon
         self._config = config
         self._make_parts = make_parts
@@ -109,6 +119,12 @@ class MailService(Service):
         self._stopped: Deferred[None] | None = None
         self._reloading = DeferredLock()
         self._ending = False
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """The application begins its log after this, and asks its component which observer that shall be."""
+        if self._log_file is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log_file)
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """Bind, while the process may. Raises: SystemExit, CannotStart with every place that cannot be bound."""
@@ -176,6 +192,10 @@ class MailService(Service):
     def _begin(self) -> None:
         self._give_sockets()
         become(self._config.server)
+        if self._log_file is not None:
+            reopen = self._log_file.reopen
+            self._log_file.open()
+            signal.signal(signal.SIGUSR1, lambda _number, _frame: self._reactor.callFromThread(reopen))
         allow_files(self._config.limits.connections)
         self._parts = self._make_parts(self._config)
         self._parts.start()

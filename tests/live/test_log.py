@@ -92,9 +92,11 @@ def test_a_name_cannot_make_a_line_of_its_own(shared: Server) -> None:
     assert not re.search(r"^login|\] login session=1|user=root$", shared.log[since:], re.MULTILINE)
 
 
-def test_the_log_file_is_reopened(tmp_path: Path) -> None:
+def test_the_log_file_takes_the_place_of_twistds_log_and_is_reopened(tmp_path: Path) -> None:
     path = tmp_path / "mail.log"
-    with Server(tmp_path, edit={"runtime_dir = ": f'log_file = "{path}"\nruntime_dir = '}) as server:
+    server = Server(tmp_path, edit={"runtime_dir = ": f'log_file = "{path}"\nruntime_dir = '})
+    server.log_path = path
+    with server:
         assert server.process is not None
         with logged_in(server, "imaps"):
             pass
@@ -109,11 +111,20 @@ def test_the_log_file_is_reopened(tmp_path: Path) -> None:
         eventually(lambda: len(events(path.read_text(), "logout")) == 1)
         assert len(events(moved.read_text(), "logout")) == 1
         # A directory that went away loses no line of the old file, nor the server.
-        path.rename(tmp_path / "mail.log.2")
+        away = tmp_path / "mail.log.2"
+        path.rename(away)
         path.mkdir()
         server.process.send_signal(signal.SIGUSR1)
-        server.wait_for("is not reopened")
+        eventually(lambda: "is not reopened" in away.read_text())
         with logged_in(server, "imaps"):
             pass
-        eventually(lambda: len(events((tmp_path / "mail.log.2").read_text(), "logout")) == 2)
-    no_bug(server.log)
+        eventually(lambda: len(events(away.read_text(), "logout")) == 2)
+        server.stop()
+    # Each line once: those before the file was open in both places, those after in the file alone.
+    output = server.output_path.read_text()
+    starting = r"twistd .* starting up"
+    assert len(re.findall(starting, output)) == len(re.findall(starting, moved.read_text())) == 1
+    assert len(re.findall(r"ready: \d+ listeners", moved.read_text())) == 1
+    assert not re.search(r"ready:|session=|stopping|Shut Down", output)
+    assert "Server Shut Down" in away.read_text()
+    no_bug(moved.read_text() + away.read_text())
