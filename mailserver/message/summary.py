@@ -47,8 +47,8 @@ class Summary:
     fields: bytes
     """Raw header lines, CRLF ends, in order, of the fields in KEPT_FIELDS (or INCOMPLETE); answers
     BODY[HEADER.FIELDS] of those."""
-    search: str
+    search: str = INCOMPLETE
     """Decoded header text for SEARCH, folded by `message.text.fold`: for each kept field "\\n" + name + ": " + value;
     or INCOMPLETE."""
-    sent: int | None
+    sent: int | None = None
     """The Date field's day, days since 1970-01-01 in the zone it names; None when unusable."""

@@ -257,6 +257,13 @@ class MessageFile(Protocol):
         """Give the descriptor back."""
 
 
+class Searching(Protocol):
+    """A search that is under way. Each step is a bounded piece of work: others of the account come in between."""
+
+    def step(self) -> Sequence[UID] | None:
+        """Go on; what matches (rising) once all is known, else None."""
+
+
 class Mailbox(Protocol):
     """One mailbox. Stays valid when renamed; raises MailboxChanged once deleted or made anew."""
 
@@ -315,7 +322,10 @@ class Mailbox(Protocol):
         """Move (RFC 6851): each message is in exactly one of the two at any moment."""
 
     def summaries(self, uids: Sequence[UID]) -> Sequence[tuple[UID, Row, Summary]]:
-        """The pre-rendered facts of those messages, made and kept where missing; messages gone are left out."""
+        """The pre-rendered facts of those messages, made and kept where missing; messages gone are left out.
+
+        `search` and `sent` may be left out of them: `search` looks at these.
+        """
 
     def open_message(self, uid: UID) -> MessageFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""
@@ -328,6 +338,9 @@ class Mailbox(Protocol):
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates (rising) that match, rising. Messages gone do not match."""
+
+    def searching(self, query: Query, candidates: Sequence[UID]) -> Searching:
+        """As `search`, in steps."""
 
 
 class Account(Protocol):

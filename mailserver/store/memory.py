@@ -44,7 +44,8 @@ from mailserver.store.interfaces import (
     Status,
     Stored,
 )
-from mailserver.store.search import TextsWith, evaluate
+from mailserver.store.search import Search, evaluate
+from mailserver.store.search_source import TextsWith, Where
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 INBOX = "INBOX"
@@ -210,7 +211,15 @@ class MemoryMailbox:
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""
         self._check()
-        return evaluate(query, self._present(candidates), _MemorySource(self._messages, self._mask, self._account))
+        return evaluate(query, self._present(candidates), self._source())
+
+    def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
+        """As `search`, in steps."""
+        self._check()
+        return Search(query, self._present(candidates), self._source())
+
+    def _source(self) -> _MemorySource:
+        return _MemorySource(self._messages, self._mask, self._account)
 
     # --- changing
 
@@ -344,6 +353,12 @@ class _MemorySource:
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:  # noqa: ARG002 - nothing is kept
         return TextsWith(open=uids)
+
+    def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> None:  # noqa: ARG002 - there is none
+        return None
+
+    def present(self, uids: Sequence[UID]) -> Sequence[UID]:
+        return [uid for uid in uids if uid in self.messages]
 
     def sources(self, uids: Iterable[UID]) -> Iterable[tuple[UID, bytes]]:
         return [(uid, self.messages[uid].data) for uid in uids if uid in self.messages]

@@ -3,7 +3,7 @@
 The problem: facts differ in price by a factor of 1,000 (flags in memory, summaries in the index, files on disk), a
 tree mixes them at will, NOT and OR included, and may be deep.
 
-The rule: facts are fetched in three rounds, cheapest first. In each round every key of the tree is a pair of bit
+The rule: facts are fetched in rounds, cheapest first. In each round every key of the tree is a pair of bit
 rows, one bit a candidate: known to match, and known not to. AND, OR and NOT of such pairs are three-valued logic on
 whole mailboxes at once, so one pass over the tree tells which candidates are decided; only the others go on to the
 next round. A file is opened only when its answer can still change something, and at most once.
@@ -14,11 +14,9 @@ Rejected: sorting the parts of each AND by price. It cannot see that an OR is de
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final, Protocol
-
-from attrs import frozen
+from typing import Final
 
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
 from mailserver.message.text import MessageText, fold
@@ -40,70 +38,42 @@ from mailserver.store.interfaces import (
     Smaller,
     Text,
 )
+from mailserver.store.search_source import SearchSource, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 DAY: Final = 86400
 _MOST_NEEDLES: Final = 20
+_RENDERED: Final = 1000
+"""Messages that one step makes summaries of at most."""
+_INDEXED: Final = 8
+"""Questions to the text index in one step."""
+_FILES: Final = 200
+_OCTETS: Final = 2 << 20
+"""Messages, and octets of them, that one step looks into for one key; at least one message."""
+
+_FEW: Final = 64
+"""Candidates that are better dealt with one by one."""
 
 Known = tuple[int, int]
 """Bit rows: candidates known to match, candidates known not to."""
 
 
-@frozen
-class TextsWith:
-    """What `SearchSource.texts_with` found; all other messages are there, and have none of the needles."""
-
-    hits: Sequence[tuple[UID, str]] = ()
-    """(uid, Summary.search) of those that have a needle, or INCOMPLETE."""
-    open: Sequence[UID] = ()
-    """Those that were not looked at."""
-
-
-class SearchSource(Protocol):
-    """The facts of one mailbox, by price. Each call is made for as few messages as possible."""
-
-    def rows(self, uids: Sequence[UID]) -> Iterable[Row]:
-        """What the index knows of these, in any order; messages gone are left out."""
-
-    def flag_mask(self, name: str) -> int:
-        """The bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""
-
-    def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
-        """(uid, Summary.search, Summary.sent) in any order, made and kept where missing, with size and date of the row.
-
-        Messages gone are left out.
-        """
-
-    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        """Find needles in Summary.search where it is kept. A source that cannot do that fast leaves all to `summaries`."""
-
-    def sources(self, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
-        """The messages as sent, in the order given; those gone are left out. Lazy: not all are held at once."""
-
-
 Leaf = All | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
 
 
-def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> list[UID]:
+def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> Sequence[UID]:
     """Those of the candidates (rising) that match, rising. Messages gone do not match."""
-    if not candidates:
-        return []
-    search = _Search(query, candidates, source)
-    open_ = search.undecided()
-    if open_ and search.needs_rows:
-        search.learn_rows(open_)
-        open_ = search.undecided()
-    if open_ and search.needs_summaries:
-        search.learn_summaries(open_)
-        open_ = search.undecided()
-    if open_ and search.needs_files:
-        search.learn_files(open_)
-        search.undecided()
-    return search.matches()
+    search = Search(query, candidates, source)
+    while (found := search.step()) is None:
+        pass
+    return found
 
 
-class _Search:
-    """One evaluation. Bit row: candidate 0 is the highest of `count` bits, so that int(text, 2) makes one."""
+class Search:
+    """One evaluation (`store.interfaces.Searching`).
+
+    Bit row: candidate 0 is the highest of `count` bits, so that int(text, 2) makes one.
+    """
 
     def __init__(self, query: Query, candidates: Sequence[UID], source: SearchSource) -> None:
         self._uids = candidates
@@ -122,22 +92,36 @@ class _Search:
         """Keys that do not match where no needle is in the summary."""
         self._needles_only = True
         self._file_tests: list[tuple[int, Callable[[MessageText], bool]]] = []
+        self._indexed: list[tuple[int, str, Where]] = []
+        """Needles that an index of texts may know of."""
         for number, leaf in enumerate(self._leaves):
             self._prepare(number, leaf)
+        self._rounds = self._run() if candidates else iter(())
 
-    @property
-    def needs_rows(self) -> bool:
-        return bool(self._row_tests)
+    def step(self) -> Sequence[UID] | None:
+        """Go on; what matches (rising) once all is known, else None."""
+        for _ in self._rounds:
+            return None
+        found = self._of(self._result[0] & ~self._gone)
+        return list(self._source.present(found)) if found else found
 
-    @property
-    def needs_summaries(self) -> bool:
-        return bool(self._summary_tests)
+    def _run(self) -> Iterator[None]:
+        """The rounds; what it yields are the ends of steps."""
+        open_ = self._undecided()
+        if open_ and self._row_tests:
+            yield from self._learn_rows(open_)
+            open_ = self._undecided()
+        if open_ and self._indexed:
+            yield from self._learn_index(open_)
+            open_ = self._undecided()
+        if open_ and self._summary_tests:
+            yield from self._learn_summaries(open_)
+            open_ = self._undecided()
+        if open_ and self._file_tests:
+            yield from self._learn_files(open_)
+            self._undecided()
 
-    @property
-    def needs_files(self) -> bool:
-        return bool(self._file_tests)
-
-    def undecided(self) -> list[UID]:
+    def _undecided(self) -> list[UID]:
         """Run the tree over what is known; the candidates that it does not decide."""
         stack: list[Known] = []
         for step in self._program:
@@ -153,18 +137,60 @@ class _Search:
         self._result = stack.pop()
         return self._of(self._all & ~(self._result[0] | self._result[1] | self._gone))
 
-    def matches(self) -> list[UID]:
-        """The answer so far."""
-        return self._of(self._result[0] & ~self._gone)
-
-    def learn_rows(self, uids: Sequence[UID]) -> None:
+    def _learn_rows(self, uids: Sequence[UID]) -> Iterator[None]:
         """Flags, sizes, dates: one read for all."""
         found = self._test_rows(uids, self._source.rows(uids))
-        if found:
+        for part in _parts(found, _RENDERED):
             # Sizes and dates of these become known when their summaries are made.
-            for _ in self._source.summaries(found):
+            yield
+            for _ in self._source.summaries(part):
                 pass
-            self._test_rows(found, self._source.rows(found))
+            self._test_rows(part, self._source.rows(part))
+
+    def _learn_index(self, uids: Sequence[UID]) -> Iterator[None]:
+        """What the text index says: which messages plainly do not have a needle."""
+        asked = self._bits(uids)
+        for count, (number, needle, where) in enumerate(self._indexed, 1):
+            found = self._source.indexed(uids, needle, where)
+            if found is None:
+                return
+            yes, no = self._known[number]
+            self._known[number] = yes, no | asked & ~(self._bits(found.open) | self._bits(found.hits))
+            if count % _INDEXED == 0:
+                yield
+
+    def _learn_summaries(self, uids: Sequence[UID]) -> Iterator[None]:
+        """Header text and the Date field: from the index, in bulk."""
+        if self._needles_only and len(self._needles) <= _MOST_NEEDLES:
+            uids = self._learn_needles(uids)
+        for count, part in enumerate(_parts(uids, _RENDERED)):
+            if count:
+                yield
+            facts = _Facts(self._summary_tests)
+            seen: set[int] = set()
+            for uid, text, sent in self._source.summaries(part):
+                seen.add(uid)
+                facts.add(uid, [test(text, sent) for _, test in self._summary_tests])
+            self._take(facts)
+            self._miss(part, seen)
+
+    def _learn_files(self, uids: Sequence[UID]) -> Iterator[None]:
+        """All that is left: each message read once, the fewer in a step the more is asked of each."""
+        keys = len(self._file_tests)
+        facts = _Facts(self._file_tests)
+        seen: set[int] = set()
+        files, room = _FILES, _OCTETS
+        for uid, data in self._source.sources(uids):
+            file = MessageText(data)
+            seen.add(uid)
+            facts.add(uid, [test(file) for _, test in self._file_tests])
+            files -= keys
+            room -= keys * len(data)
+            if files <= 0 or room <= 0:
+                files, room = _FILES, _OCTETS
+                yield
+        self._take(facts)
+        self._miss(uids, seen)
 
     def _test_rows(self, uids: Sequence[UID], rows: Iterable[Row]) -> list[UID]:
         """Run the row tests; the UIDs for which one could not tell."""
@@ -175,21 +201,9 @@ class _Search:
             seen.add(row.uid)
             if facts.add(row.uid, [test(row) for _, test in self._row_tests]):
                 unknown.append(row.uid)
-        self._take(facts, uids, seen)
+        self._take(facts)
+        self._miss(uids, seen)
         return unknown
-
-    def learn_summaries(self, uids: Sequence[UID]) -> None:
-        """Header text and the Date field: from the index, in bulk."""
-        if self._needles_only and len(self._needles) <= _MOST_NEEDLES:
-            uids = self._learn_needles(uids)
-            if not uids:
-                return
-        facts = _Facts(self._summary_tests)
-        seen: set[int] = set()
-        for uid, text, sent in self._source.summaries(uids):
-            seen.add(uid)
-            facts.add(uid, [test(text, sent) for _, test in self._summary_tests])
-        self._take(facts, uids, seen)
 
     def _learn_needles(self, uids: Sequence[UID]) -> Sequence[UID]:
         """Have the source look for the needles, and judge only where they are; those it did not look at."""
@@ -197,27 +211,20 @@ class _Search:
         facts = _Facts(self._summary_tests)
         for uid, text in found.hits:
             facts.add(uid, [test(text, None) for _, test in self._summary_tests])
-        self._take(facts, (), set())
+        self._take(facts)
         looked_at = self._bits(uids) & ~self._bits(found.open) & ~self._bits([uid for uid, _ in found.hits])
         for number in self._absent:
             yes, no = self._known[number]
             self._known[number] = yes, no | looked_at
         return found.open
 
-    def learn_files(self, uids: Sequence[UID]) -> None:
-        """All that is left: each message read once."""
-        facts = _Facts(self._file_tests)
-        seen: set[int] = set()
-        for uid, data in self._source.sources(uids):
-            file = MessageText(data)
-            seen.add(uid)
-            facts.add(uid, [test(file) for _, test in self._file_tests])
-        self._take(facts, uids, seen)
-
-    def _take(self, facts: _Facts, asked: Sequence[UID], seen: set[int]) -> None:
+    def _take(self, facts: _Facts) -> None:
         for number, yes, no in facts.told():
             known_yes, known_no = self._known[number]
             self._known[number] = (known_yes | self._bits(yes), known_no | self._bits(no))
+
+    def _miss(self, asked: Sequence[UID], seen: set[int]) -> None:
+        """Those that were asked for and not told of are gone."""
         if len(seen) < len(asked):
             self._gone |= self._bits([uid for uid in asked if uid not in seen])
 
@@ -226,6 +233,11 @@ class _Search:
             return 0
         if len(uids) == self._count:
             return self._all
+        if len(uids) <= _FEW:
+            bits = 0
+            for uid in uids:
+                bits |= 1 << (self._count - 1 - bisect_left(self._uids, uid))
+            return bits
         text = bytearray(b"0") * self._count
         for uid in uids:
             text[bisect_left(self._uids, uid)] = 49
@@ -236,6 +248,13 @@ class _Search:
             return []
         if bits == self._all:
             return list(self._uids)
+        if bits.bit_count() <= _FEW:
+            found = []
+            while bits:
+                highest = bits.bit_length() - 1
+                found.append(self._uids[self._count - 1 - highest])
+                bits ^= 1 << highest
+            return found
         return [uid for uid, bit in zip(self._uids, format(bits, f"0{self._count}b"), strict=True) if bit == "1"]
 
     def _prepare(self, number: int, leaf: Leaf) -> None:
@@ -261,10 +280,12 @@ class _Search:
                 self._prepare_header(number, name.lower(), fold(text))
             case Body(text):
                 needle = fold(text)
+                self._indexed.append((number, needle, Where.BODY))
                 self._file_tests.append((number, lambda file: not file.lacks(needle) and needle in file.body))
             case Text(text):
                 wanted = fold(text)
                 self._needles[wanted] = None
+                self._indexed.append((number, wanted, Where.ANYWHERE))
                 self._summary_tests.append((number, lambda kept, _sent: True if wanted in kept[1:] else None))
                 self._file_tests.append((number, partial(_anywhere, wanted)))
 
@@ -276,6 +297,8 @@ class _Search:
             self._summary_tests.append((number, in_summary))
             self._needles[needle or f"\n{name}: "] = None
             self._absent.add(number)
+        elif needle:
+            self._indexed.append((number, needle, Where.HEADER))
         self._file_tests.append(
             (number, lambda file: not (needle and file.lacks(needle)) and _field_contains(file.header, name, needle))
         )
@@ -287,6 +310,10 @@ class _Search:
             if low < high:
                 bits |= ((1 << (high - low)) - 1) << (self._count - high)
         return bits
+
+
+def _parts(uids: Sequence[UID], size: int) -> Iterator[Sequence[UID]]:
+    return (uids[start : start + size] for start in range(0, len(uids), size))
 
 
 class _Facts:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.imap.commands.search import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
+from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.message.encodings import CHARSETS
-from mailserver.store.memory import MemoryMailbox
+from mailserver.store.interfaces import And, Larger, Received
+from mailserver.store.memory import MemoryMailbox, _MemorySource
+from mailserver.store.search import Search
+from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf
 from tests.fakes import Client
 from tests.imap.sessions import MESSAGE, logged_in, put, selected, services
@@ -263,13 +266,13 @@ def test_addresses_are_found_as_the_envelope_has_them() -> None:
 def test_flags_and_ranges_ask_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     client = selected(services(), messages=5)
     asked: list[Any] = []
-    search = MemoryMailbox.search
+    searching = MemoryMailbox.searching
 
     def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
         asked.append(list(candidates))
-        return search(self, query, candidates)
+        return searching(self, query, candidates)
 
-    monkeypatch.setattr(MemoryMailbox, "search", recorded)
+    monkeypatch.setattr(MemoryMailbox, "searching", recorded)
     client.ask(b"c STORE 2,4 +FLAGS (\\Seen)\r\n")
     assert found(client, b"UNSEEN NOT DELETED UID 1:* 2:5 UNKEYWORD a") == [3, 5]
     assert asked == []
@@ -290,20 +293,30 @@ def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch
     for text in (MESSAGE, large, large, large, large, MESSAGE, MESSAGE, large * 5, large, MESSAGE):
         put(client, message=text)
     client.ask(b"s SELECT INBOX\r\n")
-    asked: list[Any] = []
-    search = MemoryMailbox.search
+    read: list[int] = []
+    steps: list[list[int]] = []
+    one = Search.step
+    sources = _MemorySource.sources
 
-    def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
-        asked.append(list(candidates))
-        return search(self, query, candidates)
+    def step(self: Search) -> Any:
+        read.clear()
+        found = one(self)
+        steps.append(list(read))
+        return found
 
-    monkeypatch.setattr(MemoryMailbox, "search", recorded)
+    def recorded(self: Any, uids: Any) -> Any:
+        for uid, data in sources(self, uids):
+            read.append(uid)
+            yield uid, data
+
+    monkeypatch.setattr(Search, "step", step)
+    monkeypatch.setattr(_MemorySource, "sources", recorded)
     assert found(client, b"BODY body") == list(range(1, 11))
     # 2 MiB a hop, at least one message.
-    assert asked == [[1, 2, 3, 4], [5, 6, 7], [8], [9, 10]]
-    asked.clear()
+    assert steps == [[1, 2, 3, 4, 5], [6, 7, 8], [9, 10]]
+    steps.clear()
     assert found(client, b"BODY body TEXT xx NOT BODY z") == [2, 3, 4, 5, 8, 9]
-    assert asked[0] == [1, 2], "who asks for more of each message gets fewer at once"
+    assert steps[0] == [1, 2, 3], "who asks for more of each message gets fewer at once"
 
 
 def test_a_client_that_goes_while_searching() -> None:
@@ -340,3 +353,62 @@ def test_any_search_gets_one_answer(keys: bytes) -> None:
     answer = client.ask(b"t SEARCH %b\r\nu NOOP\r\n" % keys)
     assert len(re.findall(rb"(?m)^t (?:OK|NO|BAD) ", answer)) == 1
     assert answer.count(b"u OK NOOP completed\r\n") == 1
+
+
+@pytest.mark.parametrize("uid", [b"", b"UID "])
+@pytest.mark.parametrize(
+    "keys", [b"ALL", b"UNSEEN", b"1:4,6:20", b"SUBJECT one", b"SINCE 1-Jan-1990", b"NOT 3,7", b"5"]
+)
+def test_a_large_mailbox_is_searched_in_slices(keys: bytes, uid: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = selected(services(), messages=23)
+    client.ask(b"c STORE 2,4,11:13 +FLAGS (\\Seen)\r\n")
+    whole = client.ask(b"t %bSEARCH %b\r\n" % (uid, keys))
+    extended = client.ask(b"t %bSEARCH RETURN (MIN MAX ALL COUNT) %b\r\n" % (uid, keys))
+    for size in (1, 3, 10, 23):
+        monkeypatch.setattr("mailserver.imap.search_columns.SLICE", size)
+        monkeypatch.setattr("mailserver.imap.commands.search.SLICE", size)
+        drains = client.channel.drains
+        assert client.ask(b"t %bSEARCH %b\r\n" % (uid, keys)) == whole
+        slices = 1 if keys == b"5" else 20 // size
+        assert client.channel.drains - drains >= slices - 1, "others have their turn in between"
+        assert client.ask(b"t %bSEARCH RETURN (MIN MAX ALL COUNT) %b\r\n" % (uid, keys)) == extended
+
+
+def test_sizes_and_dates_are_known_without_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = logged_in(services())
+    for number, size in enumerate((0, 100, 200)):
+        append(client, b"", b"%02d-Feb-1994 12:00:00 +0000" % (number + 1), MESSAGE + b"x" * size)
+    client.ask(b"s SELECT INBOX\r\n")
+
+    def searching(self: Any, query: Any, candidates: Any) -> Any:
+        raise AssertionError("the store is asked")
+
+    monkeypatch.setattr(MemoryMailbox, "searching", searching)
+    size = len(crlf(MESSAGE))
+    assert found(client, b"LARGER %d" % size) == [2, 3]
+    assert found(client, b"LARGER %d SMALLER %d" % (size, size + 200)) == [2]
+    assert found(client, b"SMALLER %d" % size) == []
+    assert found(client, b"SMALLER %d" % (size + 1)) == [1]
+    assert found(client, b"SINCE 2-Feb-1994") == [2, 3]
+    assert found(client, b"BEFORE 2-Feb-1994") == [1]
+    assert found(client, b"ON 2-Feb-1994 UNSEEN 1:3") == [2]
+    assert found(client, b"SINCE 4-Feb-1994") == []
+
+
+def test_what_the_columns_do_not_know_the_store_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = selected(services(), messages=3)
+    asked: list[Any] = []
+    searching = MemoryMailbox.searching
+
+    def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
+        asked.append(query)
+        return searching(self, query, candidates)
+
+    monkeypatch.setattr(MemoryMailbox, "searching", recorded)
+    columns = client.session.mailbox.live.columns
+    columns.sizes[1] = UNKNOWN_SIZE
+    assert found(client, b"LARGER 1 SINCE 1-Jan-1990") == [1, 2, 3]
+    assert asked == [And((Larger(1),))]
+    columns.dates[0] = UNKNOWN_DATE
+    assert found(client, b"LARGER 1 SINCE 1-Jan-1990 1") == [1]
+    assert [type(part) for part in asked[1].parts] == [Received]

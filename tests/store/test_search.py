@@ -33,7 +33,8 @@ from mailserver.store.interfaces import (
     Smaller,
     Text,
 )
-from mailserver.store.search import TextsWith, evaluate
+from mailserver.store.search import evaluate
+from mailserver.store.search_source import Indexed, TextsWith, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 DAY = 86400
@@ -57,8 +58,15 @@ class Source:
     """Facts of MESSAGES, and a record of what was fetched."""
 
     def __init__(
-        self, *, unmeasured: bool = False, incomplete: bool = False, gone: Iterable[int] = (), kept: bool = True
+        self,
+        *,
+        unmeasured: bool = False,
+        incomplete: bool = False,
+        gone: Iterable[int] = (),
+        kept: bool = True,
+        indexed: Iterable[int] | None = None,
     ) -> None:
+        self.in_index = None if indexed is None else set(indexed)
         self.kept = kept
         self.asked_rows: list[int] = []
         self.asked_summaries: list[int] = []
@@ -99,11 +107,27 @@ class Source:
         hits = [row for row in texts if row[1] == INCOMPLETE or any(needle in row[1] for needle in needles)]
         return TextsWith(hits, [uid for uid in uids if uid not in there])
 
+    def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
+        """As an index of letters would tell, which finds too much."""
+        if self.in_index is None:
+            return None
+        hits = [uid for uid in uids if uid in self.in_index and set(needle) <= set(letters(uid, where))]
+        return Indexed(hits, [uid for uid in uids if uid not in self.in_index])
+
+    def present(self, uids: Sequence[UID]) -> Sequence[UID]:
+        return [uid for uid in uids if uid not in self.gone]
+
     def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         for uid in uids:
             self.asked_files.append(uid)
             if uid not in self.gone:
                 yield uid, MESSAGES[uid][0]
+
+
+def letters(uid: UID, where: Where) -> str:
+    text = MessageText(MESSAGES[uid][0])
+    header = text.header + text.inner_headers
+    return {Where.HEADER: header, Where.BODY: text.body, Where.ANYWHERE: header + text.body}[where]
 
 
 UIDS = [UID(uid) for uid in MESSAGES]
@@ -167,6 +191,9 @@ def test_keys(query: Query, found: list[int]) -> None:
     assert search(query, Source(unmeasured=True)) == found
     assert search(query, Source(incomplete=True)) == found
     assert search(query, Source(kept=False)) == found
+    assert search(query, Source(indexed=UIDS)) == found
+    assert search(query, Source(indexed=[1, 9])) == found
+    assert search(Not(query), Source(indexed=[2, 5, 77])) == [uid for uid in UIDS if uid not in found]
 
 
 def test_files_are_opened_only_where_they_can_matter() -> None:

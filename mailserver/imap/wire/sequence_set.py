@@ -102,4 +102,9 @@ def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 def format_set(numbers: Iterable[int]) -> bytes:
     """Numbers (at least one), in the order given, as a `uid-set` with runs joined: b"1:3,7"."""
-    return b",".join(b"%d:%d" % run if run[0] != run[1] else b"%d" % run[0] for run in runs(numbers))
+    return format_runs(runs(numbers))
+
+
+def format_runs(ranges: Iterable[tuple[int, int]]) -> bytes:
+    """Ranges, both ends included, as a `uid-set`."""
+    return b",".join(b"%d:%d" % run if run[0] != run[1] else b"%d" % run[0] for run in ranges)

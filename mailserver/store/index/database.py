@@ -11,6 +11,7 @@ from typing import Final
 import apsw
 
 from mailserver.store.index import schema
+from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.mailboxes import Mailboxes
 from mailserver.store.index.messages import Messages
 from mailserver.store.index.summaries import Summaries
@@ -39,7 +40,8 @@ class Index:
         self._unlooked: dict[int, int] = {}
         self.mailboxes = Mailboxes(connection)
         self.messages = Messages(connection)
-        self.summaries = Summaries(connection)
+        self.header_texts = HeaderTexts(connection)
+        self.summaries = Summaries(connection, self.header_texts)
 
     @classmethod
     def open(cls, path: str) -> Index | None:

@@ -91,6 +91,7 @@ class Mailboxes:
         first, last = key << 32, (key + 1 << 32) - 1
         self._connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM summaries WHERE id BETWEEN ? AND ?", (first, last))
+        self._connection.execute("DELETE FROM header_texts WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM expunged WHERE mailbox = ?", (key,))
         self._connection.execute("DELETE FROM mailboxes WHERE key = ?", (key,))
 

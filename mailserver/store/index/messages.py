@@ -185,6 +185,7 @@ class Messages:
         ids = [(key << 32 | uid,) for uid in uids]
         self._connection.executemany("DELETE FROM messages WHERE id = ?", ids)
         self._connection.executemany("DELETE FROM summaries WHERE id = ?", ids)
+        self._connection.executemany("DELETE FROM header_texts WHERE id = ?", ids)
         self._connection.executemany(
             "INSERT OR IGNORE INTO expunged (mailbox, modseq, uid) VALUES (?, ?, ?)",
             ((key, modseq, uid) for uid in uids),

@@ -22,7 +22,7 @@ import apsw
 from mailserver.message.summary import RENDERING
 
 APPLICATION_ID: Final = 0x4D534958
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables. SQLite's user_version holds it, and the RENDERING of the summaries in the bits above its 16."""
 _USER_VERSION: Final = RENDERING << 16 | VERSION
 IN_MEMORY: Final = ":memory:"
@@ -95,8 +95,12 @@ CREATE TABLE summaries (
     envelope BLOB NOT NULL,
     body BLOB NOT NULL,
     body_structure BLOB NOT NULL,
-    fields BLOB NOT NULL,
-    search TEXT NOT NULL,
+    fields BLOB NOT NULL
+);
+-- One for each summary: rows that are short, as SEARCH reads them by the thousand, and FETCH does not.
+CREATE TABLE header_texts (
+    id INTEGER PRIMARY KEY,
+    text TEXT NOT NULL,
     sent INTEGER
 );
 """
@@ -134,7 +138,7 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
 def _forget_summaries(connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute("DELETE FROM summaries")
+        connection.execute("DELETE FROM summaries; DELETE FROM header_texts")
         connection.pragma("user_version", _USER_VERSION)
         connection.execute("COMMIT")
     except BaseException:

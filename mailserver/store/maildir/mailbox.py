@@ -37,7 +37,8 @@ from mailserver.store.maildir.named_changes import take_up
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
 from mailserver.store.maildir.reconcile import level, locate, reconcile
 from mailserver.store.maildir.transfer import transfer
-from mailserver.store.search import TextsWith, evaluate
+from mailserver.store.search import Search, evaluate
+from mailserver.store.search_source import TextsWith, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
@@ -192,10 +193,11 @@ class MaildirMailbox:
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""
-        state = self._state()
-        key = state.key
-        there = self._read(lambda index: index.messages.present(key, candidates))
-        return evaluate(query, there, _Source(self, state))
+        return evaluate(query, candidates, _Source(self, self._state()))
+
+    def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
+        """As `search`, in steps."""
+        return Search(query, candidates, _Source(self, self._state()))
 
     # --- files
 
@@ -269,28 +271,27 @@ class MaildirMailbox:
             message.close()
 
     def texts_with(self, state: MailboxState, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        """Searchable header texts that have a needle, where they are kept."""
+        """Searchable header texts that may have a needle, where they are kept."""
         wanted = sorted(uids)
-        rows = self._read(lambda index: index.summaries.texts_with(state.key, wanted, needles))
-        hits = [(uid, text) for uid, text in rows if text is not None]
-        if len(rows) == len(wanted):
-            return TextsWith(hits)
-        looked_at = {uid for uid, _text in rows}
-        return TextsWith(hits, [uid for uid in wanted if uid not in looked_at])
+        return TextsWith(*self._read(lambda index: index.header_texts.with_needles(state.key, wanted, needles)))
 
     def search_texts(self, state: MailboxState, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
         """Searchable header text and sent day, rendered where missing."""
         key = state.key
         wanted = sorted(uids)
-        known = self._read(lambda index: index.summaries.search_texts(key, wanted))
-        for uid, (text, sent) in known.items():
-            yield UID(uid), text, sent
-        for uid, _size, _date, summary in self._render(state, [uid for uid in wanted if uid not in known]):
+        known = self._read(lambda index: index.header_texts.get(key, wanted))
+        yield from known
+        there = {uid for uid, _text, _sent in known}
+        for uid, _size, _date, summary in self._render(state, [uid for uid in wanted if uid not in there]):
             yield uid, summary.search, summary.sent
 
     def rows_of(self, state: MailboxState, uids: Sequence[UID]) -> list[Row]:
         """What the index knows of these."""
         return self._read(lambda index: index.messages.rows_of(state.key, sorted(uids)))
+
+    def present(self, state: MailboxState, uids: Sequence[UID]) -> list[UID]:
+        """Those of the messages (rising) that are there."""
+        return self._read(lambda index: index.messages.present(state.key, uids))
 
     def _open(self, entry: Entry) -> PlainFile:
         return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
@@ -582,6 +583,12 @@ class _Source:
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
         return self._mailbox.texts_with(self._state, uids, needles)
+
+    def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> None:  # noqa: ARG002 - there is none
+        return None
+
+    def present(self, uids: Sequence[UID]) -> Sequence[UID]:
+        return self._mailbox.present(self._state, uids)
 
     def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         return self._mailbox.all_contents(uids)

@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from mailserver.message.summary import Summary
+from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import DELETED, SEEN, Row
@@ -147,7 +147,8 @@ def test_summaries_are_kept_copied_and_go_with_their_message(path):
         index.messages.expunge(key, [1], 8)
     assert set(index.summaries.get(key, [1, 2])) == {2}
     # a lone surrogate cannot be stored, nor be searched for
-    assert index.summaries.search_texts(key + 1, [9]) == {9: ("\na:?b", -3)}
+    assert index.header_texts.get(key + 1, [9]) == [(9, "\na:?b", -3)]
+    assert [uid for uid, _text, _sent in index.header_texts.get(key, [1, 2])] == [2]
     assert index.summaries.get(key + 1, [9])[9].envelope == b"(env)"
 
 
@@ -205,7 +206,8 @@ def test_summaries_of_another_rendering_are_forgotten_alone(path):
         index.summaries.put(key, [(1, summary)])
     index.close()
     index = Index.open(path)
-    assert index.summaries.get(key, [1]) == {1: summary}
+    assert index.summaries.get(key, [1]) == {1: Summary(b"(env)", b"(body)", b"(structure)", b"A: b\r\n")}
+    assert index.header_texts.get(key, [1]) == [(1, "\na: b", -3)]
     index.close()
     with sqlite3.connect(path) as connection:
         [version] = connection.execute("PRAGMA user_version").fetchone()
@@ -213,6 +215,7 @@ def test_summaries_of_another_rendering_are_forgotten_alone(path):
     for _again in range(2):
         index = Index.open(path)
         assert index.summaries.get(key, [1]) == {}
+        assert index.header_texts.get(key, [1]) == []
         assert list(index.messages.uids(key)) == [1]
         index.close()
 
@@ -259,3 +262,34 @@ def test_the_history_of_expunges_is_bounded(path):
     assert index.messages.expunged_since(key, 0) == [6, 7, 8]
     # from there on, and not before, nothing is missing
     assert index.mailboxes.by_name("INBOX").floor == 105
+
+
+@pytest.mark.parametrize("uids", [range(1, 9), [1, 2, 4, 5, 8], [1, 300, 9000]])
+@pytest.mark.parametrize("needle", ["a", "*", "?", "[", "]", "[a]", "\nsubject: a", "ß", "a" * 30 + "b", "[^x]", "é*"])
+def test_texts_with_a_needle_are_found(path, uids, needle):
+    texts = {
+        1: "\nsubject: a*b?[a]",
+        2: "\nsubject: straße",
+        4: INCOMPLETE,
+        5: "\nto: x]\nsubject: [^x] é*",
+        8: "\nsubject: " + "a" * 30 + "b",
+        300: "\nfrom: *",
+    }
+    index = open_index(path)
+    key = add(index, [1])
+    with index.transaction():
+        index.header_texts.put(key, [(uid, Summary(b"", b"", b"", b"", text)) for uid, text in texts.items()])
+        index.header_texts.put(key + 1, [(3, Summary(b"", b"", b"", b"", needle))])
+    hits, missing = index.header_texts.with_needles(key, list(uids), [needle, "never"])
+    there = [uid for uid in uids if uid in texts]
+    assert missing == [uid for uid in uids if uid not in texts]
+    assert [uid for uid, _text in hits] == [uid for uid in there if needle in texts[uid] or texts[uid] == INCOMPLETE]
+    assert all(text == texts[uid] for uid, text in hits)
+
+
+def test_a_text_that_the_database_would_end_early_is_not_kept(path):
+    index = open_index(path)
+    key = add(index, [1])
+    with index.transaction():
+        index.header_texts.put(key, [(1, Summary(b"", b"", b"", b"", "\nsubject: a\0b"))])
+    assert index.header_texts.get(key, [1]) == [(1, INCOMPLETE, None)]

@@ -1,0 +1,186 @@
+"""What SEARCH answers from memory: positions in a view, narrowed by ranges, flags, sizes and dates.
+
+A large mailbox is looked at in slices, so that the reactor's thread serves others between two.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from mailserver.store.interfaces import (
+    KEYWORD_BIT,
+    LARGEST_SIZE,
+    SYSTEM_FLAGS,
+    All,
+    And,
+    HasFlag,
+    InUIDs,
+    Larger,
+    Not,
+    Query,
+    Received,
+    Smaller,
+)
+from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
+
+if TYPE_CHECKING:
+    from mailserver.store.view import View
+
+SLICE: Final = 10_000
+"""Messages looked at before others get their turn."""
+_DAY: Final = 86400
+_NO_SIZES: Final = (UNKNOWN_SIZE, LARGEST_SIZE)
+"""Not read yet, and too large for the column."""
+
+Fact = Larger | Smaller | Received
+
+
+@frozen
+class Plan:
+    """A query, sorted by who knows the answer."""
+
+    ranges: Sequence[tuple[int, int]]
+    """Positions that may match, half-open and rising."""
+    care: int
+    """Mask of the flags that are asked for."""
+    wanted: int
+    """What they are to be."""
+    facts: Sequence[Fact]
+    """What the columns tell of most messages."""
+    rest: Sequence[Query]
+    """What only the store knows."""
+
+    def slices(self) -> Iterator[tuple[int, int]]:
+        """The ranges in parts of SLICE positions at most."""
+        for low, high in self.ranges:
+            for start in range(low, high, SLICE):
+                yield start, min(start + SLICE, high)
+
+    def narrow(self, view: View, low: int, high: int) -> tuple[Sequence[int], Sequence[Query]]:
+        """Which of the positions from `low` to `high` memory lets through, and what the store is still to be asked."""
+        positions = _with_flags(view, low, high, self.care, self.wanted) if self.care else range(low, high)
+        if not view.level:
+            return positions, [*self.facts, *self.rest]
+        unknown: list[Query] = []
+        for fact in self.facts:
+            column, untold, first, end = _bounds(view, fact)
+            if any(value in column[low:high] for value in untold):
+                unknown.append(fact)
+            else:
+                positions = [at for at in positions if first <= column[at] < end]
+        return positions, [*unknown, *self.rest]
+
+
+def plan(view: View, query: Query) -> Plan | None:
+    """How to answer the query; None if nothing can match."""
+    wanted = refused = 0
+    ranges = [(0, view.count)]
+    facts: list[Fact] = []
+    rest: list[Query] = []
+    todo = [query]
+    while todo:
+        key = todo.pop()
+        match key:
+            case All():
+                pass
+            case And(parts):
+                todo += reversed(parts)
+            case InUIDs(pairs):
+                ranges = _intersect(ranges, _positions(view, pairs))
+            case Not(InUIDs(pairs)):
+                ranges = _intersect(ranges, _complement(_positions(view, pairs), view.count))
+            case HasFlag(flag):
+                mask = _mask(view, flag)
+                if not mask:
+                    return None
+                wanted |= mask
+            case Not(HasFlag(flag)):
+                refused |= _mask(view, flag)
+            case Larger() | Smaller() | Received():
+                facts.append(key)
+            case _:
+                rest.append(key)
+    if wanted & refused:
+        return None
+    return Plan(ranges, wanted | refused, wanted, facts, rest)
+
+
+def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequence[int]:
+    """Those positions whose flags, as far as we care, are the wanted ones."""
+    columns = view.columns
+    if view.level:
+        return [at for at, mask in enumerate(columns.flags[low:high], low) if mask & care == wanted]
+    return [
+        at
+        for at in range(low, high)
+        if (place := columns.position(view.uids[at])) >= 0 and columns.flags[place] & care == wanted
+    ]
+
+
+def _bounds(view: View, fact: Fact) -> tuple[Sequence[int], tuple[int, ...], float, float]:
+    """The column that tells it, values there that tell nothing, and what must not be below, and below what."""
+    columns = view.columns
+    match fact:
+        case Larger(size):
+            return columns.sizes, _NO_SIZES, size + 1, inf
+        case Smaller(size):
+            return columns.sizes, _NO_SIZES, 0, size
+        case Received(first, end):
+            return (
+                columns.dates,
+                (UNKNOWN_DATE,),
+                -inf if first is None else first * _DAY,
+                inf if end is None else end * _DAY,
+            )
+
+
+def _mask(view: View, name: str) -> int:
+    """A flag's bit, 0 for a keyword that the mailbox does not have."""
+    mask = SYSTEM_FLAGS.get(name, 0)
+    if not mask:
+        for number, keyword in enumerate(view.columns.keywords):
+            if keyword.lower() == name.lower():
+                return 1 << (KEYWORD_BIT + number)
+    return mask
+
+
+def _positions(view: View, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Half-open ranges of positions for rising ranges of UIDs."""
+    found = []
+    for first, last in pairs:
+        low = bisect_left(view.uids, first, 0, view.count)
+        high = bisect_right(view.uids, last, low, view.count)
+        if low < high:
+            found.append((low, high))
+    return found
+
+
+def _intersect(left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    found = []
+    here = there = 0
+    while here < len(left) and there < len(right):
+        low, high = max(left[here][0], right[there][0]), min(left[here][1], right[there][1])
+        if low < high:
+            found.append((low, high))
+        if left[here][1] < right[there][1]:
+            here += 1
+        else:
+            there += 1
+    return found
+
+
+def _complement(ranges: Iterable[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    found = []
+    at = 0
+    for low, high in ranges:
+        if at < low:
+            found.append((at, low))
+        at = high
+    if at < count:
+        found.append((at, count))
+    return found
