@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
+from twisted.internet import unix
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorSocket, IReactorTime
 from twisted.internet.protocol import Factory
@@ -53,8 +54,20 @@ def protocol_family(listener: Listener) -> str:
     return listener.protocol.removesuffix("s") if listener.implicit_tls else listener.protocol
 
 
-def bind(listener: Listener, *, known: Container[str] = ()) -> list[Bound]:
-    """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text."""
+def ready_line(listener: Listener, place: str) -> str:
+    """What the log says of a place that is served."""
+    kind = "implicit TLS" if listener.implicit_tls else "STARTTLS"
+    if listener.allow_cleartext:
+        kind += ", passwords in clear text allowed"
+    return f"serving {listener.protocol} on {place} ({kind})"
+
+
+def bind(listener: Listener, *, known: Container[str] = (), slots: int = 0) -> list[Bound]:
+    """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
+
+    With `slots`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
+    the order of the slots; a Unix socket is one for all.
+    """
     if listener.socket is not None:
         place = str(listener.socket)
         return [] if place in known else [Bound(listener, _bind_unix(listener.socket), place)]
@@ -65,7 +78,12 @@ def bind(listener: Listener, *, known: Container[str] = ()) -> list[Bound]:
         if place in known:
             continue
         try:
-            bound.append(Bound(listener, _bind_tcp(address, port), place))
+            if slots:
+                # Another server's sockets may share the port with ours, so first ask whether it is free.
+                _open_tcp(address, port).close()
+            bound.extend(
+                Bound(listener, _bind_tcp(address, port, shared=bool(slots)), place) for _slot in range(slots or 1)
+            )
         except OSError as error:
             if address == "::" and not listener.addresses and error.errno in _NO_IPV6:
                 continue  # a machine without IPv6: nobody asked for it in words
@@ -86,16 +104,28 @@ def _place(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _bind_tcp(address: str, port: int) -> socket.socket:
+def _bind_tcp(address: str, port: int, *, shared: bool) -> socket.socket:
+    opened = _open_tcp(address, port, shared=shared)
+    try:
+        opened.listen(BACKLOG)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _open_tcp(address: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Bound, not listening."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setblocking(False)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind((address, port))
-        opened.listen(BACKLOG)
     except BaseException:
         opened.close()
         raise
@@ -132,6 +162,17 @@ def remove_stale(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
 
 
+class _SharedUnixPort(unix.Port):
+    """A Unix socket that other processes serve too: neither its file nor the socket itself is this one's to end."""
+
+    _shouldShutdown = False
+
+    def __init__(self, path: bytes, *arguments: Any, **named: Any) -> None:
+        super().__init__(path, *arguments, **named)
+        # Twisted changes the mode of a path at the start and removes it at the end; an abstract name it leaves alone.
+        self._bindPath = b"\0" + path
+
+
 class Port:
     """One socket being served. Raises: OSError when that cannot be."""
 
@@ -142,7 +183,10 @@ class Port:
         counts: ConnectionCounts,
         tls: IOpenSSLServerConnectionCreator,
         make_session: Callable[[Channel], Session],
+        *,
+        shared: bool = False,
     ) -> None:
+        """`shared`: other processes have the socket, too."""
         self.connections: set[Connection] = set()
         self.place = bound.place
         self.on_empty: Callable[[], None] = lambda: None
@@ -153,15 +197,16 @@ class Port:
         factory = self._make_factory(bound.listener, make_session)
         with bound.socket:  # the reactor takes a duplicate
             family = bound.socket.family
-            self._port: Any = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
+            if shared and family == socket.AF_UNIX:
+                self._port: Any = _SharedUnixPort._fromListeningDescriptor(reactor, bound.socket.fileno(), factory)  # noqa: SLF001
+                self._port.startListening()
+            else:
+                self._port = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
 
     @property
     def ready_line(self) -> str:
         """What the log says of it."""
-        kind = "implicit TLS" if self.listener.implicit_tls else "STARTTLS"
-        if self.listener.allow_cleartext:
-            kind += ", passwords in clear text allowed"
-        return f"serving {self.listener.protocol} on {self.place} ({kind})"
+        return ready_line(self.listener, self.place)
 
     def change(self, listener: Listener, make_session: Callable[[Channel], Session]) -> None:
         """Serve new connections as another listener of the same place says; the socket stays open."""
@@ -196,6 +241,14 @@ class Port:
 
     def _empty(self) -> None:
         self.on_empty()
+
+    def drain(self) -> None:
+        """Take what has connected by now, before the last process that could gives the socket up."""
+        for _ in range(BACKLOG):
+            before = self._port.sessionno
+            self._port.doRead()
+            if self._port.sessionno == before:
+                return
 
     def stop_listening(self) -> Deferred[None]:
         """No new connections; a Unix socket's file is removed."""

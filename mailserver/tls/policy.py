@@ -69,6 +69,24 @@ class Certificate:
 
 
 @frozen
+class Served:
+    """What one host name is served under."""
+
+    host: str
+    domain: str
+    pair: Pair
+
+
+@frozen
+class Material:
+    """All that a policy serves, as octets that were judged: made where files can be read, and used elsewhere."""
+
+    tls: Tls
+    hosts: tuple[Served, ...]
+    default: Served | None
+
+
+@frozen
 class Prepared:
     """A changed configuration, ready to be served."""
 
@@ -77,6 +95,11 @@ class Prepared:
     base: SSL.Context | None
     """A new base, where its settings have changed."""
     outcomes: tuple[Outcome, ...]
+
+    @property
+    def material(self) -> Material:
+        """The same for a policy of another process."""
+        return _material(self.map, self.tls)
 
 
 class CannotServe(Exception):
@@ -99,25 +122,31 @@ class TlsPolicy:
         config: Config,
         log: Log,
         *,
+        material: Material | None = None,
         seconds: Callable[[], float] = time.monotonic,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
+        """With `material` no file is read and nothing judged: that was done where it comes from."""
         self._log = log
         self._seconds = seconds
         self._now = now
         self._refusals = 0
         self._refusals_told = float("-inf")
-        self._tls = config.tls
+        self._tls = material.tls if material else config.tls
+        self._map = _assemble(material, {}) if material else self._judge(config)
+        self._bases = [make_base(self._tls, self._choose)]
+        quiet_refusals()
+
+    def _judge(self, config: Config) -> ContextMap:
         if any(setting_faults(config.tls)):
             raise CannotServe(_problems(config, []))
-        self._map, outcomes = build(config, config.tls, ContextMap(MappingProxyType({}), None), {}, now())
+        made, outcomes = build(config, config.tls, ContextMap(MappingProxyType({}), None), {}, self._now())
         if any(outcome.state == "refused" for outcome in outcomes):
             raise CannotServe(_problems(config, outcomes))
         for outcome in outcomes:
             if outcome.why:
-                log("TLS certificate", host=outcome.name, warning=outcome.why)
-        self._bases = [make_base(config.tls, self._choose)]
-        quiet_refusals()
+                self._log("TLS certificate", host=outcome.name, warning=outcome.why)
+        return made
 
     # -- in a handshake ---------------------------------------------------------------------------------------------
 
@@ -186,6 +215,15 @@ class TlsPolicy:
         new, of_hosts = build(config, tls, current, contexts, self._now())
         return Prepared(new, tls, base, (*outcomes, *of_hosts))
 
+    def prepare_material(self, material: Material) -> Prepared:
+        """The same of what another process has judged, which tells the outcomes."""
+        base = None
+        contexts = {serving.pair.digest: serving.context for serving in self._map.all()}
+        if _base_settings(material.tls) != _base_settings(self._tls):
+            base = make_base(material.tls, self._choose)
+            contexts = {}
+        return Prepared(_assemble(material, contexts), material.tls, base, ())
+
     def commit(self, prepared: Prepared) -> list[Outcome]:
         """The second half: from here on new handshakes see what was prepared."""
         if prepared.base is not None:
@@ -202,6 +240,11 @@ class TlsPolicy:
         """
         self._bases.append(make_base(self._tls, self._choose))
 
+    @property
+    def material(self) -> Material:
+        """What is served now, for a policy of another process."""
+        return _material(self._map, self._tls)
+
     # -- for people -------------------------------------------------------------------------------------------------
 
     def describe(self) -> list[Certificate]:
@@ -216,6 +259,26 @@ class TlsPolicy:
             )
             for _host, serving in sorted(self._map.by_host.items())
         ]
+
+
+def _material(served: ContextMap, tls: Tls) -> Material:
+    def plain(serving: Serving) -> Served:
+        return Served(serving.host, serving.domain, serving.pair)
+
+    default = served.default
+    return Material(tls, tuple(map(plain, served.by_host.values())), plain(default) if default else None)
+
+
+def _assemble(material: Material, contexts: dict[bytes, SSL.Context]) -> ContextMap:
+    """The map of material; `contexts` are those to use again, by digest. Raises: BadPair."""
+
+    def serving(served: Served) -> Serving:
+        if served.pair.digest not in contexts:
+            contexts[served.pair.digest] = make_context(served.pair, material.tls)
+        return Serving(served.host, served.domain, served.pair, contexts[served.pair.digest])
+
+    by_host = {served.host: serving(served) for served in material.hosts}
+    return ContextMap(MappingProxyType(by_host), serving(material.default) if material.default else None)
 
 
 def build(

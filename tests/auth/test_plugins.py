@@ -143,14 +143,14 @@ def test_a_check_or_an_import_that_fails_is_a_problem(elsewhere: Path, body: str
 def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from twisted.internet.task import Clock
 
-    from mailserver import tap
+    from mailserver import wiring
 
-    monkeypatch.setattr(tap, "Watcher", lambda *_arguments: SimpleNamespace(watch=None, leave=None, unwatch=None))
-    monkeypatch.setattr(tap, "LoopingCall", lambda _call: SimpleNamespace())
-    monkeypatch.setattr(tap.policy, "TlsPolicy", lambda *_a, **_n: SimpleNamespace(rotate_tickets=None))
+    monkeypatch.setattr(wiring, "Watcher", lambda *_arguments: SimpleNamespace(watch=None, leave=None, unwatch=None))
+    monkeypatch.setattr(wiring, "LoopingCall", lambda _call: SimpleNamespace())
+    monkeypatch.setattr(wiring.policy, "TlsPolicy", lambda *_a, **_n: SimpleNamespace(rotate_tickets=None))
     broken = attrs.evolve(config("memory:anna"), mail=Mail(root=tmp_path))
     with pytest.raises(SystemExit, match=r"mailserver\.toml \[auth\] backends: "):
-        tap.Wiring(broken, Clock())
+        wiring.Wiring(broken, Clock())
 
 
 def test_a_users_file_that_is_not_there_is_told_where_it_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,332 @@
+"""The objects of a process that serves, made from its configuration. The only place that wires the parts together."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall
+
+from mailserver.auth import plugins
+from mailserver.auth.hashing import HashPool
+from mailserver.auth.interfaces import IReloadable
+from mailserver.auth.penalties import Penalties
+from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
+from mailserver.auth.schemes import MAX_MEMORY_KIB
+from mailserver.auth.service import LoginService, Names
+from mailserver.channel import Channel
+from mailserver.config import load
+from mailserver.config.directories import check_directories
+from mailserver.config.model import Config
+from mailserver.imap.session import Services as ImapServices
+from mailserver.imap.session import Session as ImapSession
+from mailserver.message.render import summarise
+from mailserver.net.connection import Session
+from mailserver.net.link import Link
+from mailserver.net.log import log
+from mailserver.net.log_sources import forward_logging, log_event
+from mailserver.net.outbound import Outbound
+from mailserver.net.pokes import Pokes
+from mailserver.net.processes import ProcessSpawner
+from mailserver.net.serving import Examined
+from mailserver.net.shared import SharedPenalties
+from mailserver.net.threads import AccountRunner, StoreThreads
+from mailserver.notify.watcher import Watcher
+from mailserver.pop3 import uidl
+from mailserver.pop3.session import Services as Pop3Services
+from mailserver.pop3.session import Session as Pop3Session
+from mailserver.sasl.mechanism import Mechanism
+from mailserver.sasl.registry import MECHANISMS
+from mailserver.smtp.lmtp import LmtpServices, LmtpSession
+from mailserver.smtp.spool import FileSpool
+from mailserver.smtp.submission import SubmissionServices, SubmissionSession
+from mailserver.store.live import LiveAccounts, tell_nobody
+from mailserver.store.maildir.store import MaildirStore
+from mailserver.tls import policy
+from mailserver.tls.client import client_creator
+from mailserver.tls.pair import BadPair
+
+STORE_THREADS = 8
+TICKET_ROTATION = 7 * 24 * 3600.0
+"""Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
+HASH_MEMORY_KIB = 2 * MAX_MEMORY_KIB
+"""What the processes that check passwords may use, those of all workers together; each worker may check one hash."""
+GC_THRESHOLDS = (20_000, 20, 20)
+"""New objects before Python looks for cycles; a look at everything holds up every client."""
+CLOSING_TIME = 5.0
+"""Seconds that operations of the store may take to end when the service stops."""
+LAST_WAIT = 1.0
+SWITCH_INTERVAL = 0.0005
+"""Seconds that a store thread may keep Python's lock while a client waits; the default is ten times as long."""
+
+
+# What lives as long as the process: a change of it is told, and waits for the next start.
+_AT_START = {
+    "server": ("user", "group", "runtime_dir", "log_file"),
+    "mail": ("root", "location", "special_use", "utf8_names"),
+    "auth": ("hash_processes", "hash_queue"),
+}
+
+
+@frozen
+class Judged:
+    """A changed configuration that can be taken up, with the certificates that were read for it."""
+
+    config: Config
+    tls: policy.Prepared
+
+
+@frozen
+class Prepared:
+    """A changed configuration with all that one process makes of it."""
+
+    config: Config
+    tls: policy.Prepared
+    next_hop: Outbound | None
+
+
+def judge(source: Path, tls: policy.TlsPolicy) -> Examined[Judged]:
+    """Read and judge the changed file and all that it names; in a thread.
+
+    A pair that cannot be served is no reason to refuse the rest: the last good one of its name stays.
+    """
+    reading = load.read(source)
+    config = reading.config
+    if config is None:
+        return Examined(None, list(map(str, reading.problems)), None)
+    problems = reading.joined([*plugins.check(config), *uidl.check(config), *check_directories(config)])
+    lines = list(map(str, problems))
+    if not all(problem.warning for problem in problems):
+        return Examined(None, lines, None)
+    if config.submission.relay is not None:
+        try:
+            client_creator(config.submission.relay)
+        except (BadPair, OSError) as error:
+            return Examined(None, [*lines, f"{source} [submission.relay]: {error}"], None)
+    prepared = tls.prepare(config)
+    refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
+    return Examined(config, lines, Judged(config, prepared), whole=not refused)
+
+
+class Wiring:
+    """All objects of a running server (`net.service.Parts`)."""
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        link: Link | None = None,
+        *,
+        tls: policy.TlsPolicy | None = None,
+        workers: int = 1,
+    ) -> None:
+        """`link`: to the other workers, where there are some, `workers` in all, which share a policy."""
+        self.config = config
+        self._reactor = reactor
+        try:
+            self.tls = tls or policy.TlsPolicy(config, log_event, seconds=reactor.seconds)
+            self._next_hop = self._make_next_hop(config)
+        except (policy.CannotServe, BadPair, OSError) as error:
+            raise SystemExit(str(error)) from error
+        self._hash_pool = HashPool(
+            ProcessSpawner(reactor),
+            Deferred,
+            reactor.callLater,
+            processes=max(1, config.auth.hash_processes // workers),
+            queue=config.auth.hash_queue,
+            memory_kib=HASH_MEMORY_KIB // workers,
+        )
+        self._pool = StoreThreads(STORE_THREADS)
+        self._watcher = Watcher(reactor, reactor)
+        # Workers share their keys for tickets; these change when the workers do.
+        self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
+        self._pokes = Pokes(link, reactor, reactor) if link is not None else None
+        self._accounts = LiveAccounts(
+            MaildirStore(
+                config.mail.root,
+                summarise,
+                location=config.mail.location,
+                special_use=config.mail.special_use,
+                utf8_names=config.mail.utf8_names,
+                hostname=config.server.hostname,
+            ),
+            self._make_runner,
+            tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
+            watch=self._watcher.watch,
+            leave=self._watcher.leave,
+            unwatch=self._watcher.unwatch,
+        )
+        try:
+            self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
+        except (UnknownBackend, BrokenBackend) as error:
+            raise SystemExit(f"{config.source} [auth] backends: {error}") from error
+        self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
+        if link is not None:
+            SharedPenalties(link, self._penalties)
+        self._locked: set[str] = set()
+        self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows from the configuration and holds no state: made anew at each reload."""
+        config = self.config
+        self._penalties.first = config.auth.failure_delay
+        self._penalties.most = config.auth.failure_delay_max
+        self._authenticator = LoginService(
+            [self._backends[words] for words in config.auth.backends],
+            self._hash_pool,
+            Names(
+                frozenset(domain.name.lower() for domain in config.domains), config.auth.default_domain, self._domain_of
+            ),
+            self._penalties,
+            sleep=self._sleep,
+            clock=self._reactor.seconds,
+        )
+        mechanisms: dict[str, Callable[[], Mechanism]] = {name: MECHANISMS[name] for name in config.auth.mechanisms}
+        self._imap = ImapServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            mechanisms=mechanisms,
+            config=config.imap,
+            limits=config.limits,
+        )
+        self._pop3 = Pop3Services(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.pop3,
+            mechanisms=mechanisms,
+            hostname=config.server.hostname,
+            limits=config.limits,
+            locked=self._locked,
+        )
+        self._submission = SubmissionServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.submission,
+            mechanisms=mechanisms,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            limits=config.limits,
+            spool=self._spool,
+            detail_separator=config.lmtp.detail_separator,
+            next_hop=self._next_hop,
+        )
+        self._lmtp = LmtpServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.lmtp,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            limits=config.limits,
+            spool=self._spool,
+        )
+
+    def session_maker(self, family: str) -> Callable[[Channel], Session]:
+        """Sessions of a protocol, each with the settings of the moment it begins."""
+        makers: dict[str, Callable[[Channel], Session]] = {
+            "imap": lambda channel: ImapSession(channel, self._imap),
+            "pop3": lambda channel: Pop3Session(channel, self._pop3),
+            "submission": lambda channel: SubmissionSession(channel, self._submission),
+            "lmtp": lambda channel: LmtpSession(channel, self._lmtp),
+        }
+        return makers[family]
+
+    def start(self) -> None:
+        """Threads, hash processes, the watcher."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        # What is there now stays to the end; and a mailbox being read makes many objects and no cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        forward_logging()
+        self._hash_pool.start()
+        self._watcher.start()
+        if self._pokes is not None:
+            self._pokes.start(self._accounts)
+        if self._rotation is not None:
+            self._rotation.clock = self._reactor
+            self._rotation.start(TICKET_ROTATION, now=False)
+
+    async def stop(self) -> None:
+        """End them, accounts first."""
+        if self._rotation is not None and self._rotation.running:
+            self._rotation.stop()
+        self._watcher.stop()
+        if self._pokes is not None:
+            self._pokes.stop()
+        self._hash_pool.stop()
+        closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
+        ends = await closing.addTimeout(CLOSING_TIME, self._reactor)
+        if not all(in_time for in_time, _result in ends):
+            # What it changes has its intent: the next start finishes or undoes it, as after a crash.
+            log.warn("a store operation does not end: stopping without it")
+        self._pool.stop(LAST_WAIT)
+
+    def examine(self) -> Examined[Prepared]:
+        """Read and judge the changed file and all that it names; in a thread."""
+        judged = judge(self.config.source, self.tls)
+        if judged.prepared is None:
+            return Examined(None, judged.lines, None)
+        try:
+            prepared = self.prepare(judged.prepared.config, judged.prepared.tls)
+        except (BadPair, OSError) as error:  # a file that has changed since it was judged
+            return Examined(None, [*judged.lines, f"{self.config.source} [submission.relay]: {error}"], None)
+        return Examined(judged.config, judged.lines, prepared, whole=judged.whole)
+
+    def prepare(self, config: Config, tls: policy.Prepared | policy.Material) -> Prepared:
+        """What this process needs for a configuration that was judged; in a thread. Raises: BadPair, OSError."""
+        if isinstance(tls, policy.Material):
+            tls = self.tls.prepare_material(tls)
+        return Prepared(config, tls, self._make_next_hop(config))
+
+    def accept(self, prepared: Prepared) -> list[str]:
+        """Make new back ends."""
+        made = {}
+        for words in prepared.config.auth.backends:
+            if words in self._backends:
+                continue
+            try:
+                made[words] = find_backend(words, self._hash_pool)
+            except Exception as error:
+                log.failure("back end {words}", words=words.partition(":")[0])
+                return [f"[auth] backends: {words.partition(':')[0]}: {error}"]
+        self._backends.update(made)
+        return []
+
+    def commit(self, prepared: Prepared) -> list[str]:
+        """From now on new sessions, and the next thing that open ones ask, see the new configuration."""
+        before, self.config = self.config, prepared.config
+        lines = [str(outcome) for outcome in self.tls.commit(prepared.tls)]
+        self._next_hop = prepared.next_hop
+        for backend in self._backends.values():
+            if IReloadable.providedBy(backend):
+                backend.reload()
+        self._settle()
+        for table, keys in _AT_START.items():
+            old, new = getattr(before, table), getattr(self.config, table)
+            lines += [
+                f"[{table}] {key}: waits for the next start" for key in keys if getattr(old, key) != getattr(new, key)
+            ]
+        return lines
+
+    def _make_next_hop(self, config: Config) -> Outbound | None:
+        relay = config.submission.relay
+        return Outbound(self._reactor, relay, client_creator(relay)) if relay else None
+
+    def _make_runner(self) -> AccountRunner:
+        return AccountRunner(self._reactor, self._pool)
+
+    def _domain_of(self, server_name: str | None) -> str | None:
+        return self.tls.domain_of(server_name)
+
+    def _sleep(self, seconds: float) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        self._reactor.callLater(seconds, waiting.callback, None)
+        return waiting
