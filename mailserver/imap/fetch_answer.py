@@ -89,6 +89,8 @@ class Plan:
     only_whole: bool = field(init=False)
     """The only things that need a file are whole messages, and nothing needs a summary."""
     needs_summary: bool = field(init=False)
+    only_head: bool = field(init=False)
+    """Of the summaries, only what headers tell is needed, and neither sizes nor dates."""
     needs_file: bool = field(init=False)
     sets_seen: bool = field(init=False)
     measured: bool = field(init=False)
@@ -117,6 +119,10 @@ class Plan:
     @needs_summary.default
     def _needs_summary(self) -> bool:
         return any(item.need is Need.SUMMARY for item in self.items)
+
+    @only_head.default
+    def _only_head(self) -> bool:
+        return all(item.label in (b"FLAGS", b"UID", b"ENVELOPE") or item.section is not None for item in self.items)
 
     @needs_file.default
     def _needs_file(self) -> bool:
@@ -376,9 +382,12 @@ class _Work:
         learned: list[Row] = []
         if self._summaries is None:
             self._summaries = self._read_summaries(mailbox)
-            if _unmeasured(self._rows):
-                learned = [row for row, _ in self._summaries.values()]
-            elif (block := self._block()) is not None:
+            unmeasured = _unmeasured(self._rows)
+            if unmeasured:
+                learned = [
+                    row for row, _ in self._summaries.values() if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE
+                ]
+            if not (unmeasured and self._plan.measured) and (block := self._block()) is not None:
                 return _Ready(block, len(self._rows.uids), learned, None, None)
         out: list[bytes] = []
         error: MailError | None = None
@@ -427,7 +436,9 @@ class _Work:
             wanted = []
         if not wanted:
             return {}
-        found: dict[int, tuple[Row, Summary]] = {uid: (row, summary) for uid, row, summary in mailbox.summaries(wanted)}
+        found: dict[int, tuple[Row, Summary]] = {
+            uid: (row, summary) for uid, row, summary in mailbox.summaries(wanted, only_head=self._plan.only_head)
+        }
         self.weight = sum([len(summary.body_structure) + len(summary.envelope) for _, summary in found.values()])
         return found
 

@@ -21,6 +21,12 @@ def summarise(source: bytes) -> Summary:
     return Summary(head.envelope, body, structure, head.fields, head.search, head.sent)
 
 
+def summarise_header(header: bytes) -> Summary:
+    """The facts that the header of a message tells; those of its body are empty."""
+    head = read_head(header)
+    return Summary(head.envelope, b"", b"", head.fields, head.search, head.sent)
+
+
 def message_envelope(source: bytes, part: Part) -> bytes:
     """The ENVELOPE value of the message that a Part is."""
     fields: dict[bytes, bytes] = {}

@@ -7,9 +7,7 @@ makes it.
 
 from __future__ import annotations
 
-from typing import Final
-
-from attrs import frozen
+from typing import Final, NamedTuple
 
 KEPT_FIELDS: Final = frozenset(
     {
@@ -34,9 +32,8 @@ INCOMPLETE: Final = "*"
 """Stands for kept lines that are not kept, as they are too many: the file must be read. No header starts so."""
 
 
-@frozen
-class Summary:
-    """The pre-rendered facts of one message."""
+class Summary(NamedTuple):
+    """The pre-rendered facts of one message. Of one whose body has not been read, `body` and `body_structure` are empty."""
 
     envelope: bytes
     """The parenthesised ENVELOPE value."""

@@ -321,10 +321,12 @@ class Mailbox(Protocol):
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move (RFC 6851): each message is in exactly one of the two at any moment."""
 
-    def summaries(self, uids: Sequence[UID]) -> Sequence[tuple[UID, Row, Summary]]:
+    def summaries(self, uids: Sequence[UID], *, only_head: bool = False) -> Sequence[tuple[UID, Row, Summary]]:
         """The pre-rendered facts of those messages, made and kept where missing; messages gone are left out.
 
-        `search` and `sent` may be left out of them: `search` looks at these.
+        `search` and `sent` may be left out of them: `search` looks at these. With `only_head`, who asks wants no more
+        than what the header says: then `body` and `body_structure` may be empty, and size and date unknown, so that
+        bodies need not be read.
         """
 
     def open_message(self, uid: UID) -> MessageFile:

@@ -177,7 +177,12 @@ class MemoryMailbox:
         self._check()
         return sum(len(message.data) for message in self._messages.values())
 
-    def summaries(self, uids: Sequence[UID]) -> Sequence[tuple[UID, Row, Summary]]:
+    def summaries(
+        self,
+        uids: Sequence[UID],
+        *,
+        only_head: bool = False,  # noqa: ARG002 - all of it is at hand
+    ) -> Sequence[tuple[UID, Row, Summary]]:
         """Made anew each time; messages gone are left out."""
         self._check()
         return [
@@ -341,6 +346,9 @@ class _MemorySource:
 
     def rows(self, uids: Iterable[UID]) -> Iterable[Row]:
         return [self.messages[uid].row(uid) for uid in uids if uid in self.messages]
+
+    def measure(self, uids: Sequence[UID]) -> None:
+        """Sizes and dates are always known."""
 
     def flag_mask(self, name: str) -> int:
         return self.mask(name)

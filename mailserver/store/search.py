@@ -141,10 +141,8 @@ class Search:
         """Flags, sizes, dates: one read for all."""
         found = self._test_rows(uids, self._source.rows(uids))
         for part in _parts(found, _RENDERED):
-            # Sizes and dates of these become known when their summaries are made.
             yield
-            for _ in self._source.summaries(part):
-                pass
+            self._source.measure(part)
             self._test_rows(part, self._source.rows(part))
 
     def _learn_index(self, uids: Sequence[UID]) -> Iterator[None]:

@@ -47,11 +47,14 @@ class SearchSource(Protocol):
     def rows(self, uids: Sequence[UID]) -> Iterable[Row]:
         """What the index knows of these, in any order; messages gone are left out."""
 
+    def measure(self, uids: Sequence[UID]) -> None:
+        """Find out sizes and dates of these that `rows` did not know: it knows them then."""
+
     def flag_mask(self, name: str) -> int:
         """The bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""
 
     def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
-        """(uid, Summary.search, Summary.sent) in any order, made and kept where missing, with size and date of the row.
+        """(uid, Summary.search, Summary.sent) in any order, made and kept where missing.
 
         Messages gone are left out.
         """

@@ -213,6 +213,17 @@ class Reading:
             account = make_store().account(USER)
         account.close()
 
+    def test_summaries_of_headers_alone(self, account, inbox, three):
+        wanted = [summarise(message(word)) for word in ("one", "two", "three")]
+        answers = list(inbox.summaries(three, only_head=True))
+        assert [(uid, row.uid) for uid, row, _summary in answers] == [(uid, uid) for uid in three]
+        for (_uid, _row, summary), whole in zip(answers, wanted, strict=True):
+            assert (summary.envelope, summary.fields) == (whole.envelope, whole.fields)
+        # Who then asks for all of it gets all of it.
+        answers = list(inbox.summaries(three))
+        assert [summary[:4] for _uid, _row, summary in answers] == [whole[:4] for whole in wanted]
+        assert [row.size for _uid, row, _summary in answers] == [len(message(word)) for word in ("one", "two", "three")]
+
     @pytest.mark.parametrize(
         ("query", "wanted"),
         [

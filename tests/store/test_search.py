@@ -70,6 +70,7 @@ class Source:
         self.kept = kept
         self.asked_rows: list[int] = []
         self.asked_summaries: list[int] = []
+        self.asked_measures: list[int] = []
         self.asked_files: list[int] = []
         self.measured = not unmeasured
         self.incomplete = incomplete
@@ -85,13 +86,16 @@ class Source:
             return Row(uid, flags, ModSeq(100 + uid), UNKNOWN_SIZE, UNKNOWN_DATE)
         return Row(uid, flags, ModSeq(100 + uid), len(data), date)
 
+    def measure(self, uids: Sequence[UID]) -> None:
+        self.asked_measures += uids
+        self.measured = True
+
     def flag_mask(self, name: str) -> int:
         known = {flag.lower(): mask for flag, mask in SYSTEM_FLAGS.items()} | {"work": 1 << KEYWORD_BIT}
         return known.get(name.lower(), 0)
 
     def summaries(self, uids: Sequence[UID]) -> list[tuple[UID, str, int | None]]:
         self.asked_summaries += uids
-        self.measured = True
         found = []
         for uid in uids:
             if uid not in self.gone:

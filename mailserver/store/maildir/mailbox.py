@@ -32,10 +32,11 @@ from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.flag_rename import FlagRename
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
 from mailserver.store.maildir.mark import DiskMark
-from mailserver.store.maildir.message_file import PlainFile, open_file, read_dated, read_small
+from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
 from mailserver.store.maildir.named_changes import take_up
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
 from mailserver.store.maildir.reconcile import level, locate, reconcile
+from mailserver.store.maildir.rendering import Rendering
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.search import Search, evaluate
 from mailserver.store.search_source import TextsWith, Where
@@ -43,10 +44,7 @@ from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
 
-_RENDER_BATCH: Final = 256
-"""Messages rendered between two commits."""
 _READ_AHEAD: Final = 256
-_SMALL: Final = 256 * 1024
 _SEARCHED_AT_ONCE: Final = 1 << 20
 """Octets of messages that SEARCH holds."""
 
@@ -167,26 +165,29 @@ class MaildirMailbox:
         state = self._state()
         key = state.key
         unsized = self._read(lambda index: index.messages.unsized(key))
-        for start in range(0, len(unsized), _RENDER_BATCH):
-            batch = unsized[start : start + _RENDER_BATCH]
-            facts = [(uid, size, date) for uid, size, date, _data in self._contents(state, batch, data=False)]
-            self._home.update(lambda index, facts=facts: index.messages.learn(key, facts), len(facts))  # type: ignore[misc]
+        self._rendering(state).measure(unsized)
         return self._read(lambda index: index.messages.total_size(key))
 
-    def summaries(self, uids: Sequence[UID]) -> Sequence[tuple[UID, Row, Summary]]:
+    def summaries(self, uids: Sequence[UID], *, only_head: bool = False) -> Sequence[tuple[UID, Row, Summary]]:
         """The pre-rendered facts of those messages; messages gone or unreadable are left out."""
         state = self._state()
         key = state.key
         wanted = sorted(set(uids))
         rows = {row.uid: row for row in self._read(lambda index: index.messages.rows_of(key, wanted))}
         known = self._read(lambda index: index.summaries.get(key, wanted))
-        missing = [
-            uid for uid, row in rows.items() if uid not in known or row.size == UNKNOWN_SIZE or row.date == UNKNOWN_DATE
-        ]
+        if only_head:
+            missing = [uid for uid in rows if uid not in known]
+        else:
+            missing = [
+                uid
+                for uid, row in rows.items()
+                if uid not in known or not known[uid].body or row.size == UNKNOWN_SIZE or row.date == UNKNOWN_DATE
+            ]
         gone = set(missing)
-        for uid, size, date, summary in self._render(state, missing):
-            row = rows[uid]
-            rows[uid] = Row(row.uid, row.flags, row.modseq, size, date)
+        for uid, size, date, summary in self._rendering(state).summaries(missing, only_head=only_head):
+            if size != UNKNOWN_SIZE:
+                row = rows[uid]
+                rows[uid] = Row(row.uid, row.flags, row.modseq, size, date)
             known[uid] = summary
             gone.discard(uid)
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
@@ -282,8 +283,13 @@ class MaildirMailbox:
         known = self._read(lambda index: index.header_texts.get(key, wanted))
         yield from known
         there = {uid for uid, _text, _sent in known}
-        for uid, _size, _date, summary in self._render(state, [uid for uid in wanted if uid not in there]):
+        missing = [uid for uid in wanted if uid not in there]
+        for uid, _size, _date, summary in self._rendering(state).summaries(missing, only_head=True):
             yield uid, summary.search, summary.sent
+
+    def measure(self, state: MailboxState, uids: Sequence[UID]) -> None:
+        """Let the index know their sizes and dates."""
+        self._rendering(state).measure(sorted(uids))
 
     def rows_of(self, state: MailboxState, uids: Sequence[UID]) -> list[Row]:
         """What the index knows of these."""
@@ -310,47 +316,8 @@ class MaildirMailbox:
         entries = self._read(lambda index: index.messages.entries_of(state.key, [uid]))
         return entries[0] if entries else None
 
-    def _render(self, state: MailboxState, uids: Sequence[UID]) -> Iterator[tuple[UID, int, int, Summary]]:
-        """Read, render and keep messages, some hundred at a time: (uid, size, date, summary)."""
-        summarise = self._home.settings.summarise
-        for start in range(0, len(uids), _RENDER_BATCH):
-            batch = [
-                (uid, size, date, summarise(data))
-                for uid, size, date, data in self._contents(state, uids[start : start + _RENDER_BATCH])
-            ]
-
-            def save(index: Index, batch: list[tuple[UID, int, int, Summary]] = batch) -> None:
-                index.messages.learn(state.key, [(uid, size, date) for uid, size, date, _summary in batch])
-                index.summaries.put(state.key, [(uid, summary) for uid, _size, _date, summary in batch])
-
-            self._home.update(save, len(batch))
-            yield from batch
-
-    def _contents(
-        self, state: MailboxState, uids: Sequence[UID], *, data: bool = True
-    ) -> Iterator[tuple[UID, int, int, bytes]]:
-        """(uid, size as sent, date, octets as sent) of those that can be read; the date is the file's mtime."""
-        paths = self._paths()
-        for entry in self._read(lambda index: index.messages.entries_of(state.key, uids)):
-            uid = UID(entry.uid)
-            path = os.path.join(paths.place(entry.place), entry.base + entry.suffix)
-            try:
-                small = read_dated(path, entry.size, _SMALL) if data else None
-                if small is not None:
-                    yield uid, len(small[0]), small[1], small[0]
-                    continue
-                message = open_file(path, entry.size)
-            except FileNotFoundError:
-                try:
-                    message = self.open_message(uid)
-                except (MessageExpunged, StoreUnavailable):
-                    continue
-            except StoreUnavailable:
-                continue
-            try:
-                yield uid, message.size, message.date, message.read() if data else b""
-            finally:
-                message.close()
+    def _rendering(self, state: MailboxState) -> Rendering:
+        return Rendering(self._home, state, self.open_message)
 
     # --- changing
 
@@ -574,6 +541,9 @@ class _Source:
 
     def rows(self, uids: Sequence[UID]) -> Iterable[Row]:
         return self._mailbox.rows_of(self._state, uids)
+
+    def measure(self, uids: Sequence[UID]) -> None:
+        self._mailbox.measure(self._state, uids)
 
     def flag_mask(self, name: str) -> int:
         return known_mask(self._state, [name])

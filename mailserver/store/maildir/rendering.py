@@ -1,0 +1,137 @@
+"""Reading message files for what the index does not know of them yet: summaries, sizes, dates.
+
+Of a message whose header alone is asked for, only the beginning of the file is read, and nothing is measured: bodies are
+most of the octets of a mailbox. A file that is not where the index says is found by the mailbox (`reopen`); what is gone
+or cannot be read is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from mailserver.errors import MessageExpunged, StoreUnavailable
+from mailserver.message.render import summarise_header
+from mailserver.message.summary import Summary
+from mailserver.store.index.database import Index
+from mailserver.store.index.records import MailboxState
+from mailserver.store.maildir import safeio
+from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.message_file import PlainFile, open_file, read_dated, to_crlf
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
+
+BATCH: Final = 256
+"""Messages between two commits."""
+_SMALL: Final = 256 * 1024
+_HEADER: Final = 8192
+"""Octets that are read for a header; one that is longer costs reading the whole message."""
+
+_EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
+
+Rendered = tuple[UID, int, int, Summary]
+"""UID, size as sent, date, summary; UNKNOWN_SIZE and UNKNOWN_DATE where only the header was read."""
+
+
+class Rendering:
+    """Of one mailbox, in one operation."""
+
+    def __init__(self, home: Home, state: MailboxState, reopen: Callable[[UID], PlainFile]) -> None:
+        """`reopen` opens a message wherever it is. Raises: MessageExpunged, StoreUnavailable."""
+        self._home = home
+        self._key = state.key
+        paths = home.paths(state.name)
+        self._places = os.path.join(paths.new, ""), os.path.join(paths.cur, "")
+        self._reopen = reopen
+
+    def summaries(self, uids: Sequence[UID], *, only_head: bool) -> Iterator[Rendered]:
+        """Of those messages (rising), kept in the index; with `only_head` as in `Mailbox.summaries`."""
+        for start in range(0, len(uids), BATCH):
+            files = self._files(uids[start : start + BATCH])
+            batch = list(self._read_heads(files) if only_head else self._read_whole(files))
+
+            def save(index: Index, batch: list[Rendered] = batch) -> None:
+                measured = [(uid, size, date) for uid, size, date, _summary in batch if size != UNKNOWN_SIZE]
+                index.messages.learn(self._key, measured)
+                index.summaries.put(self._key, [(uid, summary) for uid, _size, _date, summary in batch])
+
+            self._home.update(save, len(batch))
+            yield from batch
+
+    def measure(self, uids: Sequence[UID]) -> None:
+        """Let the index know sizes and dates of those messages (rising)."""
+        for start in range(0, len(uids), BATCH):
+            facts = []
+            for uid, path, size in self._files(uids[start : start + BATCH]):
+                message = self._open(uid, path, size)
+                if message is not None:
+                    facts.append((uid, message.size, message.date))
+                    message.close()
+            self._home.update(lambda index, facts=facts: index.messages.learn(self._key, facts), len(facts))  # type: ignore[misc]
+
+    def _files(self, uids: Sequence[UID]) -> list[tuple[UID, str, int | None]]:
+        """(uid, path, size)."""
+        rows = self._home.read(lambda index: index.messages.files_of(self._key, uids))
+        return [(uid, self._places[place] + os.fsdecode(name), size) for uid, place, name, size in rows]
+
+    def _read_heads(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
+        for uid, path, size in files:
+            try:
+                header = read_header(path)
+            except (FileNotFoundError, StoreUnavailable):
+                header = None
+            if header is None:
+                yield from self._read_whole([(uid, path, size)])
+            else:
+                yield uid, UNKNOWN_SIZE, UNKNOWN_DATE, summarise_header(header)
+
+    def _read_whole(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
+        summarise = self._home.settings.summarise
+        for uid, path, size in files:
+            try:
+                small = read_dated(path, size, _SMALL)
+            except (FileNotFoundError, StoreUnavailable):
+                small = None
+            if small is not None:
+                yield uid, len(small[0]), small[1], summarise(small[0])
+                continue
+            message = self._open(uid, path, size)
+            if message is not None:
+                try:
+                    yield uid, message.size, message.date, summarise(message.read())
+                finally:
+                    message.close()
+
+    def _open(self, uid: UID, path: str, size: int | None) -> PlainFile | None:
+        try:
+            return open_file(path, size)
+        except FileNotFoundError:
+            try:
+                return self._reopen(uid)
+            except (MessageExpunged, StoreUnavailable):
+                return None
+        except StoreUnavailable:
+            return None
+
+
+def read_header(path: str) -> bytes | None:
+    """The header of a message as sent, with its empty line; None if it is longer than usual.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    fd = safeio.open_existing(path)
+    try:
+        data = os.read(fd, _HEADER)
+    except OSError as error:
+        raise safeio.failure(error) from error
+    finally:
+        os.close(fd)
+    end = data.find(b"\r\n\r\n") + 4
+    header = data[:end]
+    if end >= 4 and header.count(b"\n") == header.count(b"\r\n") and not header.startswith(b"\r\n"):
+        return header
+    match = _EMPTY_LINE.search(data)
+    if match is None:
+        return None if len(data) == _HEADER else to_crlf(data)
+    return to_crlf(data[: match.end()])

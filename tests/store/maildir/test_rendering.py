@@ -1,0 +1,116 @@
+"""Headers read from the beginning of a file, and what is left unread by it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mailserver.imap.session import Session
+from mailserver.message.headers import header_end
+from mailserver.message.render import summarise
+from mailserver.store.interfaces import Header, Larger
+from mailserver.store.maildir import rendering
+from mailserver.store.maildir.message_file import to_crlf
+from mailserver.store.maildir.rendering import read_header
+from mailserver.store.maildir.store import MaildirStore
+from tests.fakes import Client, info
+from tests.imap.sessions import services
+
+PIECES = st.lists(
+    st.sampled_from([b"\r\n", b"\n", b"\r", b"a", b": ", b" ", b"\0", b"Subject: x\r\n", b"To: y\n"]), max_size=12
+)
+BODY = b"x" * 100 + b"\n"
+
+
+def header_of(data: bytes) -> bytes:
+    sent = to_crlf(data)
+    return sent[: header_end(sent)]
+
+
+@given(PIECES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_it_is_the_header_of_the_message_as_sent(tmp_path: Path, pieces: list[bytes]) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(b"".join(pieces))
+    assert read_header(str(path)) == header_of(b"".join(pieces))
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("length", range(rendering._HEADER - 40, rendering._HEADER + 4))
+def test_headers_about_as_long_as_what_is_read(tmp_path: Path, line_end: bytes, length: int) -> None:
+    start = b"Subject: x" + line_end + b"X-Long: "
+    data = start + b"y" * (length - len(start)) + line_end + line_end + BODY * 100
+    path = tmp_path / "message"
+    path.write_bytes(data)
+    found = read_header(str(path))
+    fits = length + 2 * len(line_end) <= rendering._HEADER
+    assert found == (header_of(data) if fits else None)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return MaildirStore(str(tmp_path), summarise, location="{root}/{local}/Maildir")
+
+
+def deliver(store, name: str, data: bytes) -> None:
+    account = store.account("anna@example.test")
+    with open(os.path.join(account.root, "cur", f"{name}:2,"), "wb") as file:
+        file.write(data)
+    account.close()
+
+
+def test_bodies_are_not_read_for_what_headers_tell(store, monkeypatch) -> None:
+    deliver(store, "1700000001.a", b"Subject: garden\n\n" + BODY * 1000)
+    account = store.account("anna@example.test")
+    mailbox = account.mailbox("INBOX")
+    read = 0
+    plain = os.read
+
+    def counted(fd: int, count: int) -> bytes:
+        nonlocal read
+        data = plain(fd, count)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(os, "read", counted)
+    monkeypatch.setattr(os, "pread", None)
+    [(_uid, row, summary)] = mailbox.summaries([1], only_head=True)
+    assert read <= rendering._HEADER
+    assert row.size > 2**31
+    assert (summary.body, summary.body_structure) == (b"", b"")
+    # It is kept, and a search of headers needs no more.
+    assert mailbox.search(Header("Subject", "garden"), [1]) == [1]
+    assert read <= rendering._HEADER
+    monkeypatch.undo()
+    # A size that is asked for later is found out, though there is a summary.
+    assert mailbox.search(Larger(100_000), [1]) == [1]
+    assert mailbox.load().rows[0].size == len(to_crlf(b"Subject: garden\n\n" + BODY * 1000))
+    account.close()
+
+
+def test_a_client_gets_the_rest_when_it_asks_for_it(store) -> None:
+    data = [
+        b"Subject: one\r\n\r\n" + BODY,
+        b"Subject: long\nX-Long: " + b"y" * 10_000 + b"\n\n" + BODY,
+        b"Subject: no body",
+        b"\nonly body\n",
+    ]
+    for number, source in enumerate(data):
+        deliver(store, f"170000000{number}.a", source)
+    service = services(store=store)
+    client = Client(lambda channel: Session(channel, service), info())
+    client.take()
+    client.send(b"a LOGIN anna@example.test secret\r\nb SELECT INBOX\r\nc FETCH 1:* (ENVELOPE)\r\n")
+    answer = client.take()
+    wanted = [summarise(to_crlf(source)) for source in data]
+    for seq, summary in enumerate(wanted, 1):
+        assert b"* %d FETCH (ENVELOPE %b)\r\n" % (seq, summary.envelope) in answer
+    client.send(b"d FETCH 1:* (BODYSTRUCTURE RFC822.SIZE BODY)\r\n")
+    answer = client.take()
+    for seq, (summary, source) in enumerate(zip(wanted, data, strict=True), 1):
+        facts = summary.body_structure, len(to_crlf(source)), summary.body
+        assert b"* %d FETCH (BODYSTRUCTURE %b RFC822.SIZE %d BODY %b)\r\n" % (seq, *facts) in answer
