@@ -50,6 +50,8 @@ from mailserver.net.tls import TlsFactory
 from mailserver.tls.contexts import parse_server_name
 
 READ_AHEAD = 65536
+JOINED = 65536
+"""Octets that are joined to one write while a session goes on without waiting."""
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
 STOPPING_TIME = 2.0
@@ -114,6 +116,8 @@ class Connection(TwistedProtocol):
         self._unread = 0
         self._reading_paused = False
         self._output: list[bytes] = []
+        self._unsent = 0
+        """Octets in `_output`."""
         self._choked = False
         self._lost = False
         self._ended = False
@@ -205,7 +209,7 @@ class Connection(TwistedProtocol):
         self._set_deadline(None)
         self._input.clear()
         self._output.clear()
-        self._unread = 0
+        self._unread = self._unsent = 0
         if self._wait_for is not None:
             self._resume(None)
         elif self._task is None or self._finished:
@@ -265,9 +269,12 @@ class Connection(TwistedProtocol):
         """Queued until the session waits."""
         if not self._lost:
             self._output.append(data)
+            self._unsent += len(data)
 
     async def drain(self) -> None:
-        """Wait for room in the transport's buffer."""
+        """Wait for room in the transport's buffer; what is less than JOINED octets waits for more, or for a pause."""
+        if self._unsent < JOINED and not self._choked and not self._lost:
+            return
         self._flush()
         deadline = self.now() + self._listening.counts.limits.write_timeout
         while self._choked and not self._lost:
@@ -437,6 +444,7 @@ class Connection(TwistedProtocol):
         if self._output and not self._lost:
             data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
             self._output.clear()
+            self._unsent = 0
             cast("Any", self.transport).write(data)
 
     def _say_farewell(self) -> None:

@@ -23,6 +23,7 @@ from mailserver.net.limits import ConnectionCounts
 from mailserver.net.log import log
 from mailserver.net.proxy import TrustingFactory
 from mailserver.net.tls import TlsFactory
+from mailserver.net.transport import send_at_once
 
 FAREWELLS = {
     "imap": b"* BYE the server is shutting down\r\n",
@@ -202,6 +203,8 @@ class Port:
                 self._port.startListening()
             else:
                 self._port = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
+        if family != socket.AF_UNIX:
+            send_at_once(self._port)
 
     @property
     def ready_line(self) -> str:

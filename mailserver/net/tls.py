@@ -29,25 +29,35 @@ class TlsTransport(TLSMemoryBIOProtocol):
         """Seal and hand on; what OpenSSL does not take before the handshake is done waits, as in the parent."""
         if self._lostTLSConnection:
             return
-        connection, transport = self._tlsConnection, cast("Any", self.transport)
+        records: list[bytes] = []
         left = data
+        failure: Failure | None = None
         while left:
             piece = left if len(left) <= PIECE else memoryview(left)[:PIECE]
             try:
-                sent = connection.send(piece)
+                sent = self._tlsConnection.send(piece)
             except SSL.WantReadError:
                 self._bufferedWrite(bytes(left))
-                return
+                break
             except SSL.Error:
-                self._tlsShutdownFinished(Failure())
-                return
+                failure = Failure()
+                break
             left = memoryview(left)[sent:] if sent < len(left) else b""
-            try:
-                while len(sealed := connection.bio_read(_SEALED)) == _SEALED:
-                    transport.write(sealed)
-            except SSL.WantReadError:
-                continue  # it ended with a full read
-            transport.write(sealed)
+            self._take_sealed(records)
+        if records:
+            # Together: each piece that the socket gets costs a call of the system.
+            cast("Any", self.transport).write(records[0] if len(records) == 1 else b"".join(records))
+        if failure is not None:
+            self._tlsShutdownFinished(failure)
+
+    def _take_sealed(self, records: list[bytes]) -> None:
+        connection = self._tlsConnection
+        try:
+            while len(sealed := connection.bio_read(_SEALED)) == _SEALED:
+                records.append(sealed)
+        except SSL.WantReadError:
+            return  # it ended with a full read
+        records.append(sealed)
 
 
 class TlsFactory(TLSMemoryBIOFactory):

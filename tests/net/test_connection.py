@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection import READ_AHEAD, Connection, Listening, _tls_info
+from mailserver.net.connection import JOINED, READ_AHEAD, Connection, Listening, _tls_info
 from mailserver.net.limits import ConnectionCounts
 
 
@@ -192,23 +192,40 @@ def test_a_client_that_sends_too_fast_is_paused_until_read() -> None:
 def test_a_client_that_does_not_read_stops_the_session_and_is_cut() -> None:
     async def run(channel: Channel) -> None:
         while True:
-            channel.write(b"x" * 1000)
+            channel.write(b"x" * JOINED)
             await channel.drain()
 
     class Full(Transport):
         def write(self, data: bytes) -> None:
             super().write(data)
-            if len(self.value()) >= 5000:
+            if len(self.value()) >= 5 * JOINED:
                 self.producer.pauseProducing()
 
     world = World(run, Limits(write_timeout=300), make=Full)
-    assert len(world.transport.value()) == 5000
+    assert len(world.transport.value()) == 5 * JOINED
     world.clock.advance(299)
     assert not world.transport.aborted
     world.clock.advance(2)
     assert world.transport.aborted
     world.lose()
     assert world.ended == ["lost"]
+
+
+def test_short_answers_are_joined_until_the_session_waits() -> None:
+    pieces: list[bytes] = []
+
+    class Counting(Transport):
+        def write(self, data: bytes) -> None:
+            pieces.append(data)
+
+    async def run(channel: Channel) -> None:
+        for _ in range(100):
+            channel.write(b"x")
+            await channel.drain()
+        await channel.read(60)
+
+    World(run, make=Counting)
+    assert pieces == [b"x" * 100]
 
 
 def test_reading_waits_while_answers_are_not_taken() -> None:
@@ -454,8 +471,10 @@ def test_a_stop_does_not_wait_long_for_a_client_that_does_not_close() -> None:
 
 
 def test_a_stop_while_the_client_takes_nothing_lets_the_answer_go_first() -> None:
+    half = b"h" * JOINED
+
     async def run(channel: Channel) -> None:
-        channel.write(b"half")
+        channel.write(half)
         await channel.drain()
         channel.write(b" and half")
         await channel.read(60)
@@ -463,14 +482,14 @@ def test_a_stop_while_the_client_takes_nothing_lets_the_answer_go_first() -> Non
     class Slow(Transport):
         def write(self, data: bytes) -> None:
             super().write(data)
-            if data == b"half":
+            if data == half:
                 self.producer.pauseProducing()
 
     world = World(run, make=Slow)
     world.connection.stop()
-    assert world.transport.value() == b"half"
+    assert world.transport.value() == half
     world.connection.resumeProducing()
-    assert world.transport.value() == b"half and half* BYE\r\n"
+    assert world.transport.value() == half + b" and half* BYE\r\n"
 
 
 def test_every_login_has_one_logout_in_the_log() -> None:

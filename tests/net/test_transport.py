@@ -1,0 +1,113 @@
+"""The TCP transport that sends at once, on a real pair of sockets with a reactor that does nothing by itself."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from twisted.internet import tcp
+from twisted.internet.protocol import Protocol
+
+from mailserver.net.transport import DirectServer, send_at_once
+
+
+class Reactor:
+    """Who waits for what."""
+
+    def __init__(self) -> None:
+        self.writers: set[object] = set()
+
+    def addReader(self, reader: object) -> None:
+        pass
+
+    def removeReader(self, reader: object) -> None:
+        pass
+
+    def addWriter(self, writer: object) -> None:
+        self.writers.add(writer)
+
+    def removeWriter(self, writer: object) -> None:
+        self.writers.discard(writer)
+
+
+class Producer:
+    """What the transport told it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
+
+    def stopProducing(self) -> None:
+        self.told.append("stop")
+
+
+class World:
+    """One connection, both ends."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.client = socket.create_connection(listener.getsockname(), 30)
+            accepted, address = listener.accept()
+        self.reactor = Reactor()
+        self.transport = DirectServer(accepted, Protocol(), address, cast("Any", None), 1, cast("Any", self.reactor))
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.client.close()
+    made.transport.socket.close()
+
+
+def read(client: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = client.recv(count - len(data))
+        assert piece
+        data += piece
+    return data
+
+
+def test_a_write_is_sent_without_the_reactor(world: World) -> None:
+    world.transport.write(b"one")
+    world.transport.write(b"two")
+    assert read(world.client, 6) == b"onetwo"
+    assert not world.reactor.writers
+
+
+def test_what_the_socket_does_not_take_waits_in_order_and_pauses_the_producer(world: World) -> None:
+    producer = Producer()
+    world.transport.registerProducer(cast("Any", producer), True)
+    text = bytes(range(256)) * 40_000
+    world.transport.write(text)
+    assert world.reactor.writers == {world.transport}
+    assert producer.told == ["pause"]
+    world.transport.write(b"the end")  # must not overtake what waits
+    received = b""
+    while world.transport in world.reactor.writers:
+        received += world.client.recv(1 << 20)
+        world.transport.doWrite()
+    expected = text + b"the end"
+    assert received + read(world.client, len(expected) - len(received)) == expected
+    assert producer.told[-2:] == ["pause", "resume"]
+
+
+def test_a_lost_connection_is_left_to_the_reactor(world: World) -> None:
+    world.transport.socket.shutdown(socket.SHUT_WR)
+    world.transport.write(b"lost")
+    assert world.reactor.writers == {world.transport}
+    assert world.transport.doWrite() is not None
+
+
+def test_a_port_makes_such_connections() -> None:
+    port = tcp.Port(0, cast("Any", None), reactor=cast("Any", Reactor()))
+    send_at_once(port)
+    assert port.transport is DirectServer
