@@ -41,6 +41,16 @@ MAX_KEYWORDS = 26
 
 
 @frozen
+class Bounds:
+    """How much one user may keep. What another program put there counts, and is never refused."""
+
+    mailboxes: int = 10_000
+    """Of an account, and names subscribed to."""
+    messages: int = 5_000_000
+    """Of a mailbox."""
+
+
+@frozen
 class MailboxInfo:
     """One name of the account's tree."""
 

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from mailserver.errors import (
     BadMailboxName,
     Cannot,
+    LimitReached,
     MailboxExists,
     MailboxHasChildren,
     MailError,
     NoSuchMailbox,
 )
-from mailserver.store.index.database import HISTORY, Index
+from mailserver.store.index.database import HISTORY
 from mailserver.store.index.records import MailboxState
 from mailserver.store.interfaces import Appended, MailboxInfo, NewMessage, Prepared, Staged, Status
 from mailserver.store.maildir import (
@@ -90,26 +91,32 @@ class MaildirAccount:
         return subscriptions.read(self._home.root, utf8=self._home.settings.utf8_names)
 
     def set_subscribed(self, name: str, *, subscribed: bool) -> None:
-        """Subscribe or unsubscribe. Raises: BadMailboxName, InUse, NoSpace."""
+        """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached, InUse, NoSpace."""
         name = canonical(name)
         self._home.paths(name)
         with self._home.locked():
             known = self.subscriptions()
             wanted = known | {name} if subscribed else known - {name}
+            if len(wanted) > max(len(known), self._home.settings.bounds.mailboxes):
+                raise LimitReached(f"no more than {self._home.settings.bounds.mailboxes} names can be subscribed to")
             if wanted != known:
                 subscriptions.write(self._home.root, wanted, utf8=self._home.settings.utf8_names)
 
     def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
-        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName, InUse, NoSpace."""
+        """Make a mailbox and its missing parents.
+
+        Raises: MailboxExists, BadMailboxName, LimitReached, InUse, NoSpace.
+        """
         name = canonical(name)
         home = self._home
         home.paths(name)
         with home.locked():
             if home.layout.exists(name):
                 raise MailboxExists
-            for level_name in (*_parents(name), name):
-                if not home.layout.exists(level_name):
-                    home.layout.create(level_name, uidlist.next_uid_validity(home.root))
+            missing = [level_name for level_name in (*_parents(name), name) if not home.layout.exists(level_name)]
+            home.check_mailboxes(len(missing))
+            for level_name in missing:
+                home.layout.create(level_name, uidlist.next_uid_validity(home.root))
             state = level(home, name)
             if special_use:
                 self._set_special_use({name: special_use})
@@ -136,7 +143,11 @@ class MaildirAccount:
             safeio.point("delete.before-rename")
             retired = home.layout.retire(name)
             safeio.point("delete.after-rename")
-            home.update(lambda index: _forget(index, name))
+            state = home.read(lambda index: index.mailboxes.by_name(name))
+            if state is not None:
+                key = state.key
+                home.update(lambda index: index.mailboxes.remove(key))
+                home.forget(state.guid)
             safeio.point("delete.after-index")
         # Nobody sees it any more: others need not wait for the removal of much mail.
         try:
@@ -148,7 +159,7 @@ class MaildirAccount:
     def rename(self, old: str, new: str) -> None:
         """Rename with all children; INBOX: its messages move to `new`.
 
-        Raises: NoSuchMailbox, MailboxExists, BadMailboxName, InUse, NoSpace.
+        Raises: NoSuchMailbox, MailboxExists, BadMailboxName, LimitReached, InUse, NoSpace.
         """
         old, new = canonical(old), canonical(new)
         home = self._home
@@ -191,6 +202,7 @@ class MaildirAccount:
             if home.layout.exists(target):
                 raise MailboxExists
         parents = [parent for parent in _parents(new) if parent not in pairs and not home.layout.exists(parent)]
+        home.check_mailboxes(len(parents))
         payload = {"parents": parents, "pairs": list(pairs.items())}
         pending = intent.write(home.root, intent.Intent(recovery.RENAME, payload))
         done: list[tuple[str, str]] = []
@@ -312,12 +324,6 @@ def _parents(name: str) -> list[str]:
     """The names above it: a/b/c has a and a/b."""
     levels = name.split("/")
     return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
-
-
-def _forget(index: Index, name: str) -> None:
-    known = index.mailboxes.by_name(name)
-    if known is not None:
-        index.mailboxes.remove(known.key)
 
 
 def is_account(root: str) -> bool:
