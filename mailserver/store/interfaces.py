@@ -55,8 +55,8 @@ class MailboxInfo:
     """One name of the account's tree."""
 
     name: str
-    id: MailboxId | None
-    """None when the name is only a parent, not selectable."""
+    selectable: bool
+    """False when the name is only a parent."""
     special_use: frozenset[str] = frozenset()
     """RFC 6154 attributes with their backslash: "\\Sent"."""
     subscribed: bool = False

@@ -444,7 +444,7 @@ class MemoryAccount:
             infos.append(
                 MailboxInfo(
                     name,
-                    mailbox.id if mailbox else None,
+                    mailbox is not None,
                     mailbox.special_use if mailbox else frozenset(),
                     name in self._subscribed,
                 )
