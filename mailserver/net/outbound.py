@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -27,6 +28,8 @@ from mailserver.types import Secret
 CONNECT_TIME = 30.0
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
+RESTING_TIME = 10.0
+"""Seconds for which a connection is kept for the next message."""
 READ_AHEAD = 65536
 
 
@@ -44,6 +47,7 @@ class HopProtocol(Protocol):
         self._secure = False
         self._lost: Failure | None = None
         self._closing: IDelayedCall | None = None
+        self._resting: IDelayedCall | None = None
         self._waiting: Deferred[None] | None = None
 
     # --- What Twisted calls
@@ -67,6 +71,7 @@ class HopProtocol(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 - as in Twisted
         """The end."""
         self._lost = reason
+        self._stir()
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         self._wake()
@@ -95,6 +100,7 @@ class HopProtocol(Protocol):
 
     def write(self, data: bytes) -> None:
         """Queue bytes; dropped once the hop is gone."""
+        self._stir()
         if self._lost is None:
             cast("Any", self.transport).write(data)
 
@@ -116,8 +122,29 @@ class HopProtocol(Protocol):
         """Wait for the handshake of implicit TLS. Raises: RelayDown."""
         await self._until(lambda: self._secure, HANDSHAKE_TIME)
 
+    @property
+    def alive(self) -> bool:
+        """May a command be said?"""
+        return self._lost is None and self._closing is None and not self._input
+
+    def rest(self) -> None:
+        """Nothing is to be said for now: QUIT after a while."""
+        self._resting = self._clock.callLater(RESTING_TIME, self._retire)
+
+    def _retire(self) -> None:
+        self._resting = None
+        if self.alive:
+            self.write(b"QUIT\r\n")
+        self.close()
+
+    def _stir(self) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None:
+            resting.cancel()
+
     def close(self) -> None:
         """Send what is queued and go; what the hop does not take in time is dropped."""
+        self._stir()
         if self._lost is None and self._closing is None:
             transport = cast("Any", self.transport)
             transport.unregisterProducer()
@@ -168,10 +195,19 @@ class Outbound:
             password = relay.password_file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
             self.credentials = Credentials(relay.user, Secret(password))
 
+    def _endpoint(self) -> Any:
+        host, port = self._relay.host, self._relay.port
+        # An address needs no resolver, nor tries of one address after another: that is most of what dialling costs.
+        if isIPAddress(host):
+            return TCP4ClientEndpoint(self._reactor, host, port, timeout=int(CONNECT_TIME))
+        if isIPv6Address(host):
+            return TCP6ClientEndpoint(self._reactor, host, port, timeout=int(CONNECT_TIME))
+        return HostnameEndpoint(self._reactor, host.encode("ascii"), port, timeout=CONNECT_TIME)
+
     async def connect(self) -> HopProtocol:
         """Dial; with implicit TLS the handshake is done. Raises: RelayDown."""
         relay = self._relay
-        endpoint: Any = HostnameEndpoint(self._reactor, relay.host.encode("ascii"), relay.port, timeout=CONNECT_TIME)
+        endpoint = self._endpoint()
         if relay.tls == "implicit":
             endpoint = wrapClientTLS(self._tls, endpoint)
         factory = Factory.forProtocol(

@@ -1,9 +1,15 @@
-"""Driving an `Exchange` over a connection to the next hop: one connection for each transaction that needs it."""
+"""Driving an `Exchange` over a connection to the next hop.
+
+A session of ours dials at its first message for others and keeps the connection for those that follow soon, as a
+program that empties its outbox sends them. Where the hop has gone away meanwhile, it has nothing of the new message
+yet, and another connection is dialled.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol
 
 from mailserver.errors import RelayDown, TooBig
 from mailserver.lines import DotStuffer
@@ -12,6 +18,9 @@ from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.relay import EightBitRefused, Exchange, pass_on
 from mailserver.smtp.wire import Reply
+
+_CLOSING: Final = 421
+"""The reply of a server that ends the session (RFC 5321 3.8)."""
 
 
 class HopConnection(Protocol):
@@ -28,6 +37,13 @@ class HopConnection(Protocol):
 
     async def start_tls(self) -> None:
         """Shake hands and verify. Raises: RelayDown."""
+
+    @property
+    def alive(self) -> bool:
+        """May a command be said? Not if the hop is gone, or has said something unasked."""
+
+    def rest(self) -> None:
+        """Nothing is to be said for now: after a while it says QUIT and ends by itself. The next write wakes it."""
 
     def close(self) -> None:
         """Send what is queued and end the connection. Harmless when repeated."""
@@ -56,86 +72,31 @@ class NextHop(Protocol):
         """Dial; with implicit TLS the handshake is done. Raises: RelayDown."""
 
 
-class HopTransaction:
-    """One message on its way to the next hop."""
+class HopSession:
+    """One SMTP session with the hop: greeted, within TLS where that is asked for, logged in; one message at a time."""
 
     def __init__(self, next_hop: NextHop, connection: HopConnection, hostname: str) -> None:
-        self.accepted = 0
-        """Recipients that the hop has accepted."""
-        self._next_hop = next_hop
-        self._connection = connection
-        self._exchange = Exchange(hostname, starttls=next_hop.starttls, credentials=next_hop.credentials)
-        self._down: RelayDown | None = None
-        self._refused: Reply | None = None
-        self._stuffer = DotStuffer()
-        self._in_data = False
+        self.exchange = Exchange(hostname, starttls=next_hop.starttls, credentials=next_hop.credentials)
+        self.connection = connection
+        self.down: RelayDown | None = None
+        self._timeout = next_hop.timeout
 
     @classmethod
-    async def begin(cls, next_hop: NextHop, hostname: str, sender: Address | None, size: int | None) -> HopTransaction:
-        """Dial, log in, MAIL. If the hop refuses MAIL, that is its answer to each recipient.
-
-        Raises: RelayDown; TooBig when the declared size is over the hop's limit.
-        """
-        hop = cls(next_hop, await next_hop.connect(), hostname)
+    async def begin(cls, next_hop: NextHop, hostname: str) -> HopSession:
+        """Dial and log in. Raises: RelayDown."""
+        session = cls(next_hop, await next_hop.connect(), hostname)
         try:
-            await hop._converse(hop._exchange.open)
-            hop._check_size(size)
-            reply = await hop._converse(lambda: hop._exchange.mail(sender, size))
+            await session.converse(session.exchange.open)
         except BaseException:
-            hop._connection.close()
+            session.connection.close()
             raise
-        if reply.code // 100 != 2:
-            hop._refused = pass_on(reply)
-        return hop
+        return session
 
-    async def add_recipient(self, recipient: Address) -> Reply:
-        """RCPT; the hop's own reply. Raises: RelayDown."""
-        if self._refused is not None:
-            return self._refused
-        reply = pass_on(await self._converse(lambda: self._exchange.rcpt(recipient)))
-        if reply.code // 100 == 2:
-            self.accepted += 1
-        return reply
-
-    async def send(self, prefix: bytes, incoming: Incoming) -> Reply | None:
-        """The message but for its end; a reply is the hop's refusal.
-
-        Raises: RelayDown, StoreUnavailable; TooBig, EightBitRefused for a message that the hop cannot take.
-        """
-        if incoming.eight_bit and "8BITMIME" not in self._exchange.extensions:
-            raise EightBitRefused
-        self._check_size(incoming.size + len(prefix))
-        reply = await self._converse(self._exchange.data)
-        if reply.code != 354:
-            return pass_on(reply)
-        self._in_data = True
-        self._connection.write(self._stuffer.stuff(prefix))
-        async for piece in incoming.pieces():
-            self._connection.write(self._stuffer.stuff(piece))
-            await self._drain()
-        return None
-
-    async def finish(self) -> Reply:
-        """The final dot and the hop's reply. Raises: RelayDown; whether the hop has the message is then unknown."""
-        reply = await self._converse(lambda: self._exchange.end_of_data(self._stuffer.finish()))
-        self._in_data = False
-        return pass_on(reply)
-
-    def close(self) -> None:
-        """End the connection; with QUIT only where a command may stand: what breaks off is not delivered."""
-        if self._down is None and not self._in_data:
-            self._connection.write(b"QUIT\r\n")
-        self._connection.close()
-
-    def _check_size(self, size: int | None) -> None:
-        limit = self._exchange.size_limit
-        if size is not None and limit is not None and size > limit:
-            raise TooBig(f"the next hop takes messages of at most {limit} octets")
-
-    async def _converse(self, start: Callable[[], None]) -> Reply:
-        if self._down is not None:
-            raise self._down
-        exchange, connection = self._exchange, self._connection
+    async def converse(self, start: Callable[[], None]) -> Reply:
+        """One step of the exchange, to the hop's reply. Raises: RelayDown, from then on always."""
+        if self.down is not None:
+            raise self.down
+        exchange, connection = self.exchange, self.connection
         try:
             start()
             while exchange.outcome is None:
@@ -146,15 +107,122 @@ class HopTransaction:
                     await connection.start_tls()
                     exchange.tls_started()
                 else:
-                    exchange.receive_data(await connection.read(self._next_hop.timeout))
+                    exchange.receive_data(await connection.read(self._timeout))
         except RelayDown as error:
-            self._down = error
+            self.down = error
             raise
         return exchange.outcome
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
+        """Wait until the hop has taken enough. Raises: RelayDown."""
         try:
-            await self._connection.drain()
+            await self.connection.drain()
         except RelayDown as error:
-            self._down = error
+            self.down = error
             raise
+
+    def check_size(self, size: int | None) -> None:
+        """Raises: TooBig for more than the hop takes."""
+        limit = self.exchange.size_limit
+        if size is not None and limit is not None and size > limit:
+            raise TooBig(f"the next hop takes messages of at most {limit} octets")
+
+    def close(self, *, in_data: bool = False) -> None:
+        """End it; with QUIT only where a command may stand: what breaks off is not delivered."""
+        if self.down is None and not in_data and self.connection.alive:
+            self.connection.write(b"QUIT\r\n")
+        self.connection.close()
+
+
+class HopTransaction:
+    """One message on its way to the next hop."""
+
+    def __init__(self, session: HopSession) -> None:
+        self.accepted = 0
+        """Recipients that the hop has accepted."""
+        self._session = session
+        self._refused: Reply | None = None
+        self._stuffer = DotStuffer()
+        self._in_data = False
+        self._done = False
+
+    @classmethod
+    async def begin(
+        cls,
+        next_hop: NextHop,
+        hostname: str,
+        sender: Address | None,
+        size: int | None,
+        kept: HopSession | None = None,
+    ) -> HopTransaction:
+        """MAIL, in the session that was kept from the last message or in a new one.
+
+        If the hop refuses MAIL, that is its answer to each recipient. Raises: RelayDown; TooBig when the declared size
+        is over the hop's limit.
+        """
+        if kept is not None:
+            hop = cls(kept)
+            with suppress(RelayDown):
+                if (await hop._mail(sender, size)).code != _CLOSING:
+                    return hop
+                kept.close()
+        hop = cls(await HopSession.begin(next_hop, hostname))
+        await hop._mail(sender, size)
+        return hop
+
+    async def _mail(self, sender: Address | None, size: int | None) -> Reply:
+        session = self._session
+        try:
+            session.check_size(size)
+            reply = await session.converse(lambda: session.exchange.mail(sender, size))
+        except BaseException:
+            session.close(in_data=True)
+            raise
+        if reply.code // 100 != 2:
+            self._refused = pass_on(reply)
+        return reply
+
+    async def add_recipient(self, recipient: Address) -> Reply:
+        """RCPT; the hop's own reply. Raises: RelayDown."""
+        if self._refused is not None:
+            return self._refused
+        reply = pass_on(await self._session.converse(lambda: self._session.exchange.rcpt(recipient)))
+        if reply.code // 100 == 2:
+            self.accepted += 1
+        return reply
+
+    async def send(self, prefix: bytes, incoming: Incoming) -> Reply | None:
+        """The message but for its end; a reply is the hop's refusal.
+
+        Raises: RelayDown, StoreUnavailable; TooBig, EightBitRefused for a message that the hop cannot take.
+        """
+        session = self._session
+        if incoming.eight_bit and "8BITMIME" not in session.exchange.extensions:
+            raise EightBitRefused
+        session.check_size(incoming.size + len(prefix))
+        reply = await session.converse(session.exchange.data)
+        if reply.code != 354:
+            return pass_on(reply)
+        self._in_data = True
+        session.connection.write(self._stuffer.stuff(prefix))
+        async for piece in incoming.pieces():
+            session.connection.write(self._stuffer.stuff(piece))
+            await session.drain()
+        return None
+
+    async def finish(self) -> Reply:
+        """The final dot and the hop's reply. Raises: RelayDown; whether the hop has the message is then unknown."""
+        session = self._session
+        reply = await session.converse(lambda: session.exchange.end_of_data(self._stuffer.finish()))
+        self._in_data = False
+        self._done = reply.code != _CLOSING
+        return pass_on(reply)
+
+    def close(self) -> HopSession | None:
+        """Give up what is not done. The session, if it can carry another message: whoever has it must close it."""
+        session = self._session
+        if self._done and session.down is None and session.connection.alive:
+            session.connection.rest()
+            return session
+        session.close(in_data=self._in_data)
+        return None

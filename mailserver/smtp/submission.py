@@ -21,7 +21,7 @@ from mailserver.smtp import authentication, commands
 from mailserver.smtp.address import Address, Command
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import MAX_HEADER, Field, parse_header
-from mailserver.smtp.hop import HopTransaction, NextHop
+from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
 from mailserver.smtp.sender import check_header, owns
@@ -81,6 +81,16 @@ class SubmissionSession(Session):
         super().__init__(channel, services)
         self.services = services
         self.login_failures = 0
+        self.kept_hop: HopSession | None = None
+        """The session with the next hop that carried the last message."""
+
+    async def run(self) -> None:
+        """See Session."""
+        try:
+            await super().run()
+        finally:
+            if self.kept_hop is not None:
+                self.kept_hop.close()
 
     @property
     def timeout(self) -> float:
@@ -163,9 +173,10 @@ class SubmissionTransaction(Transaction):
         if self._hop_failure is not None:
             raise self._hop_failure
         if self._hop is None:
+            kept, self._session.kept_hop = self._session.kept_hop, None
             try:
                 self._hop = await HopTransaction.begin(
-                    services.next_hop, services.hostname, self.sender, self._declared_size
+                    services.next_hop, services.hostname, self.sender, self._declared_size, kept
                 )
             except MailError as error:
                 # It is dialled once in a transaction.
@@ -227,7 +238,7 @@ class SubmissionTransaction(Transaction):
             self._session.services.accounts.release(live)
         hop, self._hop = self._hop, None
         if hop is not None:
-            hop.close()
+            self._session.kept_hop = hop.close()
 
     async def _copies(self, prefix: bytes) -> list[LocalCopy]:
         copies = []

@@ -173,7 +173,9 @@ def test_the_hop_gets_the_message_and_nothing_else(text: bytes) -> None:
     incoming.size = len(text)
     assert run_now(transaction.send(b"A: b\r\n", incoming)) is None
     assert run_now(transaction.finish()) == Reply(250, "2.0.0", ("hop has it",))
-    transaction.close()
+    session = transaction.close()
+    assert session is not None
+    session.close()
     assert hop.messages == [b"A: b\r\n" + text + (b"" if not text or text.endswith(b"\r\n") else b"\r\n")]
     assert hop.lines[-2:] == [b"DATA", b"QUIT"]
 

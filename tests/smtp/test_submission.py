@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -728,6 +729,83 @@ def test_the_hop_is_left_when_the_transaction_ends(end: bytes, tmp_path: Path) -
     client.send(end)
     assert world.hop.lines[-1] == b"QUIT"
     assert world.hop.closed == 1
+
+
+def two_messages(world: World, between: Callable[[FakeHop], None] = lambda hop: None) -> list[bytes]:
+    """The replies to both messages of one session; `between` happens to the hop behind the first."""
+    assert world.hop is not None
+    client = world.log_in()
+    replies = []
+    for number in (1, 2):
+        client.ask(b"MAIL FROM:<anna@example.test>\r\n")
+        assert client.ask(b"RCPT TO:<x@elsewhere.test>\r\n").startswith(b"250")
+        client.ask(b"DATA\r\n")
+        replies.append(client.ask(MESSAGE + b".\r\n"))
+        if number == 1:
+            between(world.hop)
+    client.hang_up()
+    assert world.left_behind() == []
+    assert world.hop.connections == world.hop.closed
+    assert world.hop.messages == [RECEIVED % b"" + AS_SENT, (RECEIVED % b"" + AS_SENT).replace(b".1;", b".2;")]
+    return replies
+
+
+ONE_MESSAGE = [
+    b"MAIL FROM:<anna@example.test> BODY=8BITMIME",
+    b"RCPT TO:<x@elsewhere.test>",
+    b"DATA",
+]
+
+
+def test_the_hop_is_kept_for_the_next_message(tmp_path: Path) -> None:
+    world = World(tmp_path, FakeHop())
+    assert two_messages(world) == [b"250 2.0.0 hop has it\r\n"] * 2
+    assert world.hop is not None
+    assert world.hop.lines == [b"EHLO mail.example.test", *ONE_MESSAGE, *ONE_MESSAGE, b"QUIT"]
+    assert world.hop.rests == 2
+
+
+def test_a_hop_that_went_away_is_dialled_again(tmp_path: Path) -> None:
+    def lose(hop: FakeHop) -> None:
+        hop._lost = True
+
+    world = World(tmp_path, FakeHop())
+    assert two_messages(world, lose) == [b"250 2.0.0 hop has it\r\n"] * 2
+    assert world.hop is not None
+    assert world.hop.connections == 2
+
+
+def test_a_hop_that_is_closing_is_dialled_again(tmp_path: Path) -> None:
+    """RFC 5321 3.8: 421 may be the answer to any command, and nothing of the message is with the hop yet."""
+    world = World(tmp_path, FakeHop())
+    assert world.hop is not None
+
+    def close_at_mail(hop: FakeHop) -> None:
+        hop.replies[b"MAIL"] = b"421 4.4.2 timeout\r\n"
+        connect = hop.connect
+
+        async def connect_again() -> FakeHop:
+            hop.replies.clear()
+            return await connect()
+
+        hop.connect = connect_again  # type: ignore[method-assign]
+
+    assert two_messages(world, close_at_mail) == [b"250 2.0.0 hop has it\r\n"] * 2
+    assert world.hop.connections == 2
+
+
+def test_a_hop_that_refuses_the_next_sender_has_the_last_word(tmp_path: Path) -> None:
+    world = World(tmp_path, FakeHop())
+    assert world.hop is not None
+    client = world.log_in()
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<x@elsewhere.test>\r\n")
+    client.ask(b"DATA\r\n")
+    client.ask(MESSAGE + b".\r\n")
+    world.hop.replies[b"MAIL"] = b"452 4.5.3 enough for today\r\n"
+    client.ask(b"MAIL FROM:<anna@example.test>\r\n")
+    assert client.ask(b"RCPT TO:<x@elsewhere.test>\r\n") == b"452 4.5.3 enough for today\r\n"
+    client.hang_up()
+    assert world.hop.connections == world.hop.closed == 1
 
 
 @pytest.mark.parametrize("error", [InUse(), RuntimeError("boom")])

@@ -143,6 +143,7 @@ class FakeHop:
         self.messages: list[bytes] = []
         self.connections = 0
         self.closed = 0
+        self.rests = 0
         self.down = False
         self.tls = False
         self.on_end = lambda: None
@@ -181,6 +182,13 @@ class FakeHop:
 
     async def start_tls(self) -> None:
         self.tls = True
+
+    @property
+    def alive(self) -> bool:
+        return not self._lost and not self._output
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def close(self) -> None:
         self.closed += 1
