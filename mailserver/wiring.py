@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from mailserver.auth import plugins
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReloadable
-from mailserver.auth.penalties import Penalties
+from mailserver.auth.penalties import MAX_PAIRS, Penalties
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.schemes import MAX_MEMORY_KIB
 from mailserver.auth.service import LoginService, Names
@@ -27,7 +28,7 @@ from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.message.render import summarise
 from mailserver.net.connection import Session
-from mailserver.net.link import Link
+from mailserver.net.link import Json, Link
 from mailserver.net.log import log
 from mailserver.net.log_sources import forward_logging, log_event
 from mailserver.net.outbound import Outbound
@@ -45,7 +46,6 @@ from mailserver.sasl.registry import MECHANISMS
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
-from mailserver.store.interfaces import Bounds
 from mailserver.store.live import LiveAccounts, tell_nobody
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.tls import policy
@@ -71,7 +71,6 @@ _AT_START = {
     "server": ("user", "group", "runtime_dir", "log_file"),
     "mail": ("root", "location", "special_use", "utf8_names"),
     "auth": ("hash_processes", "hash_queue"),
-    "limits": ("mailboxes_per_user", "messages_per_mailbox"),
 }
 
 
@@ -156,7 +155,6 @@ class Wiring:
                 special_use=config.mail.special_use,
                 utf8_names=config.mail.utf8_names,
                 hostname=config.server.hostname,
-                bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
             ),
             self._make_runner,
             tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
@@ -180,6 +178,9 @@ class Wiring:
         config = self.config
         self._penalties.first = config.auth.failure_delay
         self._penalties.most = config.auth.failure_delay_max
+        self._accounts.max_unused_accounts = config.cache.accounts
+        self._accounts.max_unused_messages = config.cache.messages
+        self._accounts.max_indexes = config.cache.indexes
         self._authenticator = LoginService(
             [self._backends[words] for words in config.auth.backends],
             self._hash_pool,
@@ -271,6 +272,34 @@ class Wiring:
             # What it changes has its intent: the next start finishes or undoes it, as after a crash.
             log.warn("a store operation does not end: stopping without it")
         self._pool.stop(LAST_WAIT)
+
+    def status(self) -> dict[str, Json]:
+        """Numbers, or [number, bound], for `mailserver status`."""
+        usage, cache, now = self._accounts.usage(), self.config.cache, dt.datetime.now(dt.UTC)
+        certificates: list[Json] = [
+            {
+                "host": each.host,
+                "domain": each.domain,
+                "not_after": each.not_after.date().isoformat(),
+                "days_left": (each.not_after - now).days,
+                "fingerprint": each.fingerprint,
+                "default": each.is_default,
+            }
+            for each in self.tls.describe()
+        ]
+        return {
+            "certificates": certificates,
+            "accounts_in_use": usage.accounts_in_use,
+            "accounts_kept": [usage.accounts_kept, cache.accounts],
+            "indexes": [usage.indexes, cache.indexes],
+            "mailboxes_in_use": usage.mailboxes_in_use,
+            "messages_in_use": usage.messages_in_use,
+            "mailboxes_kept": usage.mailboxes_kept,
+            "messages_kept": [usage.messages_kept, cache.messages],
+            "hashes_running": list(self._hash_pool.running),
+            "hashes_waiting": list(self._hash_pool.waiting),
+            "penalties": [len(self._penalties), MAX_PAIRS],
+        }
 
     def examine(self) -> Examined[Prepared]:
         """Read and judge the changed file and all that it names; in a thread."""

@@ -201,7 +201,7 @@ class HashPool:
     ) -> None:
         """`queue` bounds the checks that wait, `memory_kib` what those that run may use, `timeout` seconds each."""
         self._spawn = spawn
-        self._waiting = waiting
+        self._make_waiting = waiting
         self._call_later = call_later
         self._processes = processes
         self._limit = queue
@@ -226,6 +226,16 @@ class HashPool:
         for request in given_up:
             request.waiting.callback(None)
 
+    @property
+    def running(self) -> tuple[int, int]:
+        """How many checks run, of how many at most."""
+        return sum(worker.request is not None for worker in self._workers), self._processes
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many checks wait, of how many at most."""
+        return len(self._queue), self._limit
+
     async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
         """Does the password belong to the entry? `share` is who asks: shares take turns.
 
@@ -240,7 +250,7 @@ class HashPool:
             raise AuthUnavailable
         encoded = base64.b64encode(password.reveal()).decode("ascii")
         line = json.dumps({"stored": stored, "password": encoded}).encode("ascii") + b"\n"
-        request = _Request(line, memory, self._waiting(), share)
+        request = _Request(line, memory, self._make_waiting(), share)
         self._queue.add(request)
         self._dispatch()
         if len(self._queue) > self._limit:

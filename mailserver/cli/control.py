@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 from attrs import frozen
@@ -14,7 +15,8 @@ from mailserver.cli.options import config_option, load_or_fail
 SOCKET_NAME = "control"
 """Name of the socket in the configuration's runtime_dir."""
 _TIMEOUT = 60.0
-_MAX_ANSWER = 4 * 1024 * 1024
+_MAX_ANSWER = 64 * 1024 * 1024
+"""Octets; a hundred thousand sessions are less."""
 
 
 class NotRunning(Exception):
@@ -27,13 +29,14 @@ class Answer:
 
     ok: bool
     lines: tuple[str, ...]
+    data: Any = None
 
 
-def ask(runtime_dir: Path, request: str) -> Answer:
-    """Have the server do `request`, `{"do": request}`, and wait for its answer.
+def ask(runtime_dir: Path, request: str, **arguments: str) -> Answer:
+    """Have the server do `request`, `{"do": request}` with the arguments beside it, and wait for its answer.
 
     Raises: NotRunning; OSError (no right to the socket, no answer within a minute); ValueError for an answer that is
-    not `{"ok": bool, "lines": [str, ...]}`.
+    not `{"ok": bool, "lines": [str, ...]}`, with "data" or without.
     """
     path = runtime_dir / SOCKET_NAME
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -42,28 +45,33 @@ def ask(runtime_dir: Path, request: str) -> Answer:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no server is running here: nothing listens on {path}") from error
-        connection.sendall(json.dumps({"do": request}).encode("ascii") + b"\n")
-        received = b""
+        connection.sendall(json.dumps({**arguments, "do": request}).encode("ascii") + b"\n")
+        received = bytearray()
         while not received.endswith(b"\n"):
             piece = connection.recv(65536)
             received += piece
             if not piece or len(received) > _MAX_ANSWER:
                 raise ValueError("the server's answer is not one line")
     match json.loads(received):
-        case {"ok": bool(ok), "lines": list(lines)}:
-            return Answer(ok, tuple(str(line) for line in lines))
+        case {"ok": bool(ok), "lines": list(lines), **more}:
+            return Answer(ok, tuple(str(line) for line in lines), more.get("data"))
     raise ValueError("the server's answer has no `ok` and `lines`")
+
+
+def ask_or_fail(configuration: Path, request: str, **arguments: str) -> Answer:
+    """The answer of the server of that configuration, or the command's error."""
+    config = load_or_fail(configuration)
+    try:
+        return ask(config.server.runtime_dir, request, **arguments)
+    except (NotRunning, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command("reload")
 @config_option
 def reload(configuration: Path) -> None:
     """Have the running server take up changed configuration and certificates."""
-    config = load_or_fail(configuration)
-    try:
-        answer = ask(config.server.runtime_dir, "reload")
-    except (NotRunning, OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+    answer = ask_or_fail(configuration, "reload")
     for line in answer.lines:
         click.echo(line)
     if not answer.ok:

@@ -9,6 +9,8 @@ from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
 from mailserver.cli.domain import domain
 from mailserver.cli.inspect import check, show
+from mailserver.cli.sessions import kick, who
+from mailserver.cli.status import status
 from mailserver.cli.user import user
 
 
@@ -17,5 +19,5 @@ def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 
 
-for _command in (user, domain, auth, check, show, reload, demo):
+for _command in (user, domain, auth, check, show, reload, status, who, kick, demo):
     main.add_command(_command)

@@ -36,6 +36,7 @@ _TABLES: Final = {
     "submission.relay": "The next hop for mail to other domains; without this table such mail is refused.",
     "lmtp": "Delivery from a mail transfer agent (RFC 2033).",
     "limits": "Bounds that keep one client from using up what all need.",
+    "cache": "What each worker keeps to be faster, least recently used first to go; `mailserver status` shows how full.",
 }
 
 _SET: Final = frozenset({("server", "user")})

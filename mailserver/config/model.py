@@ -300,12 +300,23 @@ class Limits:
     unauthenticated_per_address: Count = key("Connections of one address (IPv6: /64) not yet logged in.", default=40)
     sessions_per_user: Count = key("Sessions of one user from one address.", default=20)
     connections: Count = key("Connections in all.", default=10000)
-    mailboxes_per_user: Count = key(
-        "Mailboxes that a user may have, and names that it may subscribe to; at least 100.", default=10_000
-    )
-    messages_per_mailbox: Count = key("Messages that one mailbox may hold.", default=5_000_000)
     write_timeout: Seconds = key("Seconds that a client may take nothing of an answer.", default=300.0)
     transfer_timeout: Seconds = key("Seconds without progress inside a command, literal or message.", default=120.0)
+
+
+@frozen
+class Cache:
+    """[cache]"""
+
+    accounts: Count = key("Accounts that stay open without a session.", default=64)
+    messages: Count = key(
+        "Messages whose UIDs, flags and sizes stay in memory while no session has their mailbox open, "
+        "about 28 octets each.",
+        default=2_000_000,
+    )
+    indexes: Count = key(
+        "Accounts, in use or not, whose index stays open: three files and some memory each.", default=256
+    )
 
 
 @frozen
@@ -325,6 +336,7 @@ class Config:
     submission: Submission = Factory(Submission)
     lmtp: Lmtp = Factory(Lmtp)
     limits: Limits = Factory(Limits)
+    cache: Cache = Factory(Cache)
     source: Path = Path()
     """The file it came from."""
 

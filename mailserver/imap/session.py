@@ -180,6 +180,11 @@ class Session:
         """Its view."""
         return self.mailbox.view
 
+    @property
+    def mailbox_name(self) -> str | None:
+        """The name of the selected mailbox."""
+        return None if self.selected is None else self.selected.live.mailbox.name
+
     def capabilities(self) -> str:
         """The tokens that CAPABILITY lists now."""
         from mailserver.imap.commands.capability import tokens  # noqa: PLC0415 - the commands know the session

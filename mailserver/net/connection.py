@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine, Generator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count
 from os import getpid
+from time import time
 from typing import Any, Protocol, cast
 
 from attrs import evolve, frozen
@@ -64,6 +65,10 @@ _serial = count(1)
 class Session(Protocol):
     """What a protocol's session is to the connection."""
 
+    @property
+    def mailbox_name(self) -> str | None:
+        """The mailbox that is open, for the administrator to see; None without one."""
+
     def run(self) -> Coroutine[Any, Any, None]:
         """Serve the client to the end."""
 
@@ -103,6 +108,8 @@ class Connection(TwistedProtocol):
     """The protocol instance of one connection; see the module's text."""
 
     info: ConnectionInfo
+    since: float
+    """When it was accepted, Unix time."""
 
     def __init__(self, listening: Listening, address: IAddress | None = None) -> None:
         """`address`: the client's, where a trusted proxy tells another than the transport's peer."""
@@ -128,6 +135,11 @@ class Connection(TwistedProtocol):
         self._counted = False
         self._logout_told = False
         self._user: str | None = None
+        self._session: Session | None = None
+        self._farewell = listening.farewell
+        self.received = 0
+        """Octets of the client, and to it: inside TLS, not on the wire."""
+        self.sent = 0
         self._wait_for: str | None = None
         self._deadline: float | None = None
         self._timer: IDelayedCall | None = None
@@ -139,6 +151,7 @@ class Connection(TwistedProtocol):
         listening = self._listening
         transport = self.transport
         assert transport is not None
+        self.since = time()
         peer, port = _address(self._address if self._address is not None else transport.getPeer())
         self.info = ConnectionInfo(
             session_id=f"{getpid():x}.{next(_serial):x}",
@@ -183,6 +196,7 @@ class Connection(TwistedProtocol):
             return
         self._input.append(data)
         self._unread += len(data)
+        self.received += len(data)
         if self._wait_for in _READING:
             self._resume(None)
         if self._unread > READ_AHEAD and not self._reading_paused and not self._lost:
@@ -348,11 +362,28 @@ class Connection(TwistedProtocol):
         """The session will read no more; the connection ends when it returns."""
         self._closing = True
 
-    # --- Stopping the service
+    # --- What the administrator sees
 
-    def stop(self) -> None:
-        """Say farewell: now between two commands, else when the session next reads."""
+    @property
+    def user(self) -> str | None:
+        """Who has logged in."""
+        return self._user
+
+    @property
+    def mailbox_name(self) -> str | None:
+        """The mailbox that its session has open."""
+        return None if self._session is None else self._session.mailbox_name
+
+    # --- Stopping it
+
+    def stop(self, farewell: bytes | None = None) -> None:
+        """Say farewell: now between two commands, else when the session next reads.
+
+        `farewell` is a whole line; the one for the service's end when None.
+        """
         self._stopping = True
+        if farewell is not None:
+            self._farewell = farewell
         if self._finished:
             self._set_deadline(self.now() + STOPPING_TIME)
         elif self._task is None or self._wait_for == "handshake":
@@ -370,13 +401,14 @@ class Connection(TwistedProtocol):
 
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
-        session = self._listening.make_session(cast("Channel", self))
-        self._task = Task(session.run(), self._end, self._flush)
+        self._session = self._listening.make_session(cast("Channel", self))
+        self._task = Task(self._session.run(), self._end, self._flush)
         self._task.start()
 
     def _end(self, failure: Failure | None) -> None:
         self._wait_for = None
         self._finished = True
+        self._session = None  # it knows this connection: together they would wait for a search for cycles
         if failure is not None and not failure.check(ConnectionLost):
             log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
         if self._user is not None and not self._logout_told:
@@ -444,12 +476,13 @@ class Connection(TwistedProtocol):
         if self._output and not self._lost:
             data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
             self._output.clear()
+            self.sent += self._unsent
             self._unsent = 0
             cast("Any", self.transport).write(data)
 
     def _say_farewell(self) -> None:
-        if self._listening.farewell:
-            self.write(self._listening.farewell)
+        if self._farewell:
+            self.write(self._farewell)
 
     def _abort(self) -> None:
         if not self._lost and self.transport is not None:

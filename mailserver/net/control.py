@@ -1,25 +1,49 @@
-"""The control socket: one JSON object a line, one JSON object back. Only the service's user can open it."""
+"""The control socket: one JSON object a line, one JSON object back. Only the service's user can open it.
+
+`{"do": "reload"}` -> `{"ok": true, "lines": [...]}`. A command may take arguments, which stand beside "do", and may
+answer with "data" as well as lines for a person. What is not understood, or too long, is refused, and does nothing.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from twisted.internet.defer import Deferred
+from attrs import frozen
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from mailserver.net.link import Json
 from mailserver.net.log import log
 
 Answer = tuple[bool, list[str]]
-Command = Callable[[], Deferred[Answer]]
+"""Was all done? And what to say of it."""
+Arguments: TypeAlias = Mapping[str, Any]
+
+
+@frozen
+class Told:
+    """An answer that is data."""
+
+    data: Json
+    ok: bool = True
+    lines: tuple[str, ...] = ()
+
+
+Command = Callable[[Arguments], Deferred[Answer] | Deferred[Told]]
+
+
+class BadRequest(Exception):
+    """A command does not take such arguments; the text says what it takes."""
 
 
 class ControlProtocol(LineOnlyReceiver):
-    """`{"do": "reload"}` -> `{"ok": true, "lines": [...]}`."""
+    """One connection of the administrator's command."""
 
     delimiter = b"\n"
     MAX_LENGTH = 65536
@@ -31,21 +55,34 @@ class ControlProtocol(LineOnlyReceiver):
         """One request."""
         try:
             request = json.loads(line)
-            command = self._commands[request["do"]]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            name = request.pop("do")
+            command = self._commands[name]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._answer((False, [f"unknown request; known: {', '.join(sorted(self._commands))}"]))
             return
 
         def fail(failure: Failure) -> Answer:
-            log.failure("control request {do}", failure, do=request["do"])
+            if failure.check(BadRequest):
+                return False, [failure.getErrorMessage()]
+            log.failure("control request {do}", failure, do=name)
             return False, ["internal error, see the log"]
 
-        command().addErrback(fail).addCallback(self._answer)
+        doing: Deferred[Any] = maybeDeferred(command, request)
+        doing.addErrback(fail).addCallback(self._answer)
 
-    def _answer(self, answer: Answer) -> None:
-        ok, lines = answer
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002
+        """Nothing of it is kept."""
+        self._answer((False, [f"a request may have {self.MAX_LENGTH} octets"]))
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def _answer(self, answer: Answer | Told) -> None:
+        if isinstance(answer, Told):
+            body = {"ok": answer.ok, "lines": list(answer.lines), "data": answer.data}
+        else:
+            body = {"ok": answer[0], "lines": answer[1]}
         if self.connected:
-            self.sendLine(json.dumps({"ok": ok, "lines": lines}).encode())
+            self.sendLine(json.dumps(body).encode())
 
 
 class ControlFactory(ServerFactory):

@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -29,9 +29,11 @@ from twisted.python.components import Componentized
 from mailserver.config.model import Config
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.identity import allow_files, become, identity_to_take
+from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, bind, remove_stale
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
+from mailserver.net.questions import Alone, Questions
 from mailserver.net.serving import Examined, Parts, Serving
 
 
@@ -113,6 +115,10 @@ class ServiceProcess(Service, ABC):
     async def take_up(self) -> Answer:
         """A reload's two halves."""
 
+    @abstractmethod
+    def hub(self) -> Hub:
+        """Who answers what the administrator asks."""
+
     def is_ready(self, listeners: int) -> None:
         """From now on the control socket and signals are answered."""
         self._open_control()
@@ -184,7 +190,7 @@ class ServiceProcess(Service, ABC):
         def failed(failure: Any) -> None:
             log.warn("no control socket at {path}: {error}", path=str(path), error=failure.value)
 
-        commands: Mapping[str, Callable[[], Deferred[Answer]]] = {"reload": self.reload}
+        commands = {"reload": lambda _arguments: self.reload(), **Questions(self.hub()).commands()}
         endpoint.listen(ControlFactory(commands)).addCallback(opened).addErrback(failed)
 
     def _hang_up(self) -> None:
@@ -245,6 +251,11 @@ class MailService(ServiceProcess):
         if parts is None or self._serving is None:
             return succeed(None)
         return self._serving.stop().addCallback(lambda _none: Deferred.fromCoroutine(parts.stop()))
+
+    def hub(self) -> Hub:
+        """The one process, that asks itself."""
+        assert self._serving is not None
+        return Alone(self._serving.answers)
 
     async def take_up(self) -> Answer:
         """Judge in a thread, then take up."""

@@ -18,8 +18,11 @@ from mailserver.channel import Channel
 from mailserver.config.model import Config, Listener
 from mailserver.net.connection import Session
 from mailserver.net.limits import ConnectionCounts
+from mailserver.net.link import Json, Link
 from mailserver.net.listeners import Bound, Port, places, protocol_family
 from mailserver.net.log import log
+from mailserver.net.questions import answers
+from mailserver.net.shared import SharedCounts
 
 GRACE = 10.0
 
@@ -57,6 +60,9 @@ class Parts(Protocol):
     def commit(self, prepared: Any) -> list[str]:
         """Take up what was examined and accepted; what was done, in words."""
 
+    def status(self) -> dict[str, Json]:
+        """Numbers, or [number, bound], for `mailserver status`."""
+
     def start(self) -> None:
         """Start threads and processes."""
 
@@ -67,8 +73,8 @@ class Parts(Protocol):
 class Serving:
     """The open listeners of this process and their sessions."""
 
-    def __init__(self, parts: Parts, reactor: Any, *, shared: bool = False) -> None:
-        """`shared`: other processes have the same sockets."""
+    def __init__(self, parts: Parts, reactor: Any, *, shared: bool = False, link: Link | None = None) -> None:
+        """`shared`: other processes have the same sockets. `link`: to other workers, who share limits and are asked too."""
         self.counts = ConnectionCounts(parts.config.limits)
         self._parts = parts
         self._reactor = reactor
@@ -76,6 +82,12 @@ class Serving:
         self._ports: list[Port] = []
         self._retired: list[Port] = []
         self._empty: Deferred[None] | None = None
+        self.answers = answers(self._all, parts.status, reactor)
+        """To what the administrator asks, by name."""
+        if link is not None:
+            SharedCounts(link, reactor, self.counts)
+            for what, answer in self.answers.items():
+                link.on_ask(what, answer)
 
     @property
     def known(self) -> set[str]:

@@ -77,6 +77,11 @@ class Session:
         assert self._maildrop is not None
         return self._maildrop
 
+    @property
+    def mailbox_name(self) -> str | None:
+        """INBOX, once its maildrop is open."""
+        return None if self._maildrop is None else "INBOX"
+
     async def run(self) -> None:
         """Serve until the client quits, is gone or is cut. Without QUIT nothing is deleted (RFC 1939 6)."""
         try:

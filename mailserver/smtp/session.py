@@ -64,6 +64,8 @@ class Session(ABC):
     table: ClassVar[Mapping[bytes, CommandSpec]]
     banner: ClassVar[str]
     """The protocol's name in the greeting."""
+    mailbox_name: ClassVar[str | None] = None
+    """What the administrator sees: none is ever open."""
 
     def __init__(self, channel: Channel, services: Services) -> None:
         self.channel = channel

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from attrs import frozen
+
 from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import (
@@ -279,7 +281,12 @@ class LiveAccount:
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """A blocking operation, in this account's turn."""
+        self._accounts.used(self)
         return self._runner.run(operation)
+
+    def give_up(self) -> Awaitable[None]:
+        """Give back its index and descriptors, after what was asked for before; the next use opens them again."""
+        return self._runner.run(self.account.close)
 
     async def select(self, name: str) -> LiveMailbox:
         """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
@@ -429,6 +436,23 @@ def tell_nobody(_user: str, _mailbox: MailboxId) -> None:
     """`tell_others` where there is no other worker."""
 
 
+@frozen
+class Usage:
+    """What a worker holds open and keeps."""
+
+    accounts_in_use: int
+    accounts_kept: int
+    """Open without a session."""
+    indexes: int
+    """Accounts whose index may be open."""
+    mailboxes_in_use: int
+    messages_in_use: int
+    """In the columns of mailboxes that a session has open."""
+    mailboxes_kept: int
+    messages_kept: int
+    """In those that none has; a mailbox counts at least LEAST_MESSAGES."""
+
+
 class LiveAccounts:
     """All accounts open in this worker. Accounts without a session stay open while there is room."""
 
@@ -443,8 +467,12 @@ class LiveAccounts:
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
+        max_indexes: int = 256,
     ) -> None:
-        """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept."""
+        """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept.
+
+        The bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
+        """
         self.tell_others = tell_others
         self._watch = watch
         self._leave = leave
@@ -452,9 +480,12 @@ class LiveAccounts:
         self._open: dict[MailboxId, list[LiveMailbox]] = {}
         self._store = store
         self._make_runner = make_runner
-        self._max_unused_accounts = max_unused_accounts
-        self._max_unused_messages = max_unused_messages
+        self.max_unused_accounts = max_unused_accounts
+        self.max_unused_messages = max_unused_messages
+        self.max_indexes = max_indexes
         self._accounts: OrderedDict[str, LiveAccount] = OrderedDict()
+        self._indexes: OrderedDict[LiveAccount, None] = OrderedDict()
+        """Accounts that were used, the least recently used first."""
         self._unused: OrderedDict[LiveMailbox, int] = OrderedDict()
         self._unused_messages = 0
 
@@ -484,6 +515,29 @@ class LiveAccounts:
         """A session is done with the account."""
         live.users -= 1
         self.trim()
+
+    def used(self, live: LiveAccount) -> None:
+        """Something is asked of the account: where too many have an index open, the one not used for longest closes it."""
+        self._indexes[live] = None
+        self._indexes.move_to_end(live)
+        while len(self._indexes) > max(1, self.max_indexes):
+            longest, _ = self._indexes.popitem(last=False)
+            if longest.opened:
+                longest.give_up()
+
+    def usage(self) -> Usage:
+        """What is open and kept now."""
+        in_use = [live for live in self._accounts.values() if live.users]
+        open_now = self.all_open()
+        return Usage(
+            accounts_in_use=len(in_use),
+            accounts_kept=len(self._accounts) - len(in_use),
+            indexes=len(self._indexes),
+            mailboxes_in_use=len(open_now),
+            messages_in_use=sum(len(live.columns) for live in open_now),
+            mailboxes_kept=len(self._unused),
+            messages_kept=self._unused_messages,
+        )
 
     def get(self, user: str) -> LiveAccount | None:
         """The account if it is open here, for pokes."""
@@ -515,7 +569,7 @@ class LiveAccounts:
         self.take(live)
         size = self._unused[live] = max(len(live.columns), LEAST_MESSAGES)
         self._unused_messages += size
-        while self._unused_messages > self._max_unused_messages:
+        while self._unused_messages > self.max_unused_messages:
             oldest = next(iter(self._unused))
             oldest.account.forget(oldest.id)
 
@@ -526,7 +580,7 @@ class LiveAccounts:
     def trim(self) -> None:
         """Close accounts without a session that are over the bound, least recently used first."""
         idle = [live for live in self._accounts.values() if live.users == 0]
-        for live in idle[: max(0, len(idle) - self._max_unused_accounts)]:
+        for live in idle[: max(0, len(idle) - self.max_unused_accounts)]:
             self._close(live)
 
     def close(self) -> list[Awaitable[None]]:
@@ -536,4 +590,5 @@ class LiveAccounts:
     def _close(self, live: LiveAccount) -> Awaitable[None] | None:
         del self._accounts[live.user]
         live.forget_all()
-        return live.run(live.account.close) if live.opened else None
+        self._indexes.pop(live, None)
+        return live.give_up() if live.opened else None

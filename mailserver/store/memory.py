@@ -19,7 +19,6 @@ from mailserver.errors import (
     LimitReached,
     MailboxChanged,
     MailboxExists,
-    MailboxFull,
     MailboxHasChildren,
     MessageExpunged,
     NoSuchMailbox,
@@ -33,7 +32,6 @@ from mailserver.store.interfaces import (
     SEEN,
     SYSTEM_FLAGS,
     Appended,
-    Bounds,
     Changes,
     Copied,
     FlagChange,
@@ -276,21 +274,14 @@ class MemoryMailbox:
         present = self._present(uids)
         if len(present) != len(set(uids)):
             raise MessageExpunged
-        into.check_room(len(present))
-        return self._copy(present, into)
-
-    def _copy(self, present: Sequence[UID], into: MemoryMailbox) -> Copied:
         copies = [(self._messages[uid].data, self._names(uid), self._messages[uid].date) for uid in present]
-        return Copied(into.id, into.uid_validity, list(present), into.add(copies))
+        return Copied(into.id, into.uid_validity, present, into.add(copies))
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move what is there of them. Raises: NoSuchMailbox, LimitReached."""
         self._check()
-        into = self._account.mailbox(target)
-        present = self._present(uids)
-        if into is not self:
-            into.check_room(len(present))
-        copied = self._copy(present, into)
+        self._account.mailbox(target)
+        copied = self.copy(self._present(uids), target)
         self.expunge(copied.source, only_deleted=False)
         return copied
 
@@ -308,11 +299,6 @@ class MemoryMailbox:
             uids.append(self.uid_next)
             self.uid_next = UID(self.uid_next + 1)
         return uids
-
-    def check_room(self, more: int) -> None:
-        """Raises: MailboxFull where so many more would be too many."""
-        if len(self._messages) + more > self._account.bounds.messages:
-            raise MailboxFull
 
     def all_uids(self) -> list[UID]:
         """Every UID, rising."""
@@ -418,10 +404,8 @@ class MemoryAccount:
         summarise: Callable[[bytes], Summary],
         special_use: Mapping[str, str],
         clock: Callable[[], float],
-        bounds: Bounds,
     ) -> None:
         self.user = user
-        self.bounds = bounds
         self.summarise = summarise
         self._clock = clock
         self._last_validity = 0
@@ -444,7 +428,7 @@ class MemoryAccount:
             infos.append(
                 MailboxInfo(
                     name,
-                    mailbox is not None,
+                    mailbox.id if mailbox else None,
                     mailbox.special_use if mailbox else frozenset(),
                     name in self._subscribed,
                 )
@@ -456,24 +440,21 @@ class MemoryAccount:
         return frozenset(self._subscribed)
 
     def set_subscribed(self, name: str, *, subscribed: bool) -> None:
-        """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached."""
+        """Subscribe or unsubscribe. Raises: BadMailboxName."""
         name = _checked(name)
         if subscribed:
-            if name not in self._subscribed and len(self._subscribed) >= self.bounds.mailboxes:
-                raise LimitReached
             self._subscribed.add(name)
         else:
             self._subscribed.discard(name)
 
     def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
-        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName, LimitReached."""
+        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName."""
         name = _checked(name)
         if name in self._mailboxes:
             raise MailboxExists
-        parents = [parent for parent in _parents(name) if parent not in self._mailboxes]
-        self._check_room(len(parents) + 1)
-        for parent in parents:
-            self._make(parent)
+        for parent in _parents(name):
+            if parent not in self._mailboxes:
+                self._make(parent)
         mailbox = self._make(name)
         mailbox.special_use = special_use
         return mailbox.id
@@ -506,10 +487,9 @@ class MemoryAccount:
             raise MailboxExists
         for name in moving.values():
             _checked(name)
-        parents = [parent for parent in _parents(new) if parent not in self._mailboxes]
-        self._check_room(len(parents))
-        for parent in parents:
-            self._make(parent)
+        for parent in _parents(new):
+            if parent not in self._mailboxes:
+                self._make(parent)
         for was, becomes in moving.items():
             mailbox = self._mailboxes.pop(was)
             mailbox.name = becomes
@@ -539,7 +519,6 @@ class MemoryAccount:
     def append(self, name: str, messages: Sequence[NewMessage]) -> Appended:
         """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached."""
         mailbox = self.mailbox(name)
-        mailbox.check_room(len(messages))
         uids = mailbox.add([(_content(new.staged), new.flags, self._date(new)) for new in messages])
         for new in messages:
             new.staged.abort()
@@ -548,7 +527,6 @@ class MemoryAccount:
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> MemoryPrepared:
         """Take them to be published later. Raises: NoSuchMailbox."""
         mailbox = self.mailbox(name)
-        mailbox.check_room(len(messages))
         prepared = MemoryPrepared(mailbox, [(_content(new.staged), new.flags, self._date(new)) for new in messages])
         for new in messages:
             new.staged.abort()
@@ -563,10 +541,6 @@ class MemoryAccount:
         self._last_validity = max(self._last_validity + 1, int(self._clock()))
         mailbox = self._mailboxes[name] = MemoryMailbox(self, name, UIDValidity(self._last_validity))
         return mailbox
-
-    def _check_room(self, more: int) -> None:
-        if len(self._mailboxes) + more > self.bounds.mailboxes:
-            raise LimitReached
 
     def _children(self, name: str) -> list[str]:
         return [other for other in self._mailboxes if other.startswith(name + "/")]
@@ -584,9 +558,7 @@ class MemoryStore:
         *,
         special_use: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
-        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
-        self._bounds = bounds
         self._summarise = summarise
         self._special_use = special_use or {}
         self._clock = clock
@@ -595,7 +567,7 @@ class MemoryStore:
     def account(self, user: str, home: str | None = None) -> MemoryAccount:  # noqa: ARG002 - nothing is on disk
         """The account, made when it is new, with INBOX and the special-use folders (attribute -> name)."""
         if user not in self._accounts:
-            self._accounts[user] = MemoryAccount(user, self._summarise, self._special_use, self._clock, self._bounds)
+            self._accounts[user] = MemoryAccount(user, self._summarise, self._special_use, self._clock)
         return self._accounts[user]
 
 

@@ -11,8 +11,9 @@ from attrs import evolve
 
 from mailserver.errors import LimitReached, MailboxChanged, NoSuchMailbox, StoreUnavailable
 from mailserver.store.interfaces import FlagChange
-from mailserver.store.live import LiveAccount, LiveAccounts, LiveMailbox
+from mailserver.store.live import LEAST_MESSAGES, LiveAccount, LiveAccounts, LiveMailbox, Usage
 from mailserver.store.memory import MemoryAccount, MemoryMailbox, MemoryStore
+from mailserver.types import UID
 from tests.store.replay import Replay
 from tests.store.samples import message, put, staged
 
@@ -304,6 +305,58 @@ def test_empty_mailboxes_without_a_session_are_bounded_too_across_accounts():
         account.release(world.do(account.select("m8")))
     assert len(kept(first) + kept(second)) == 3, "one that is used again counts once"
     world.accounts.release(second)
+
+
+def test_a_hundred_sessions_of_a_mailbox_share_its_columns(world, memory, account, live):
+    views = []
+    for _ in range(100):
+        other = world.do(account.select("INBOX"))
+        assert other is live
+        views.append(other.open_view(UID(1), lambda: None))
+    memory.append("INBOX", [staged(memory, message("new"))])
+    live.poked(())
+    world.do(live.refresh())
+    for view in views:
+        view.sync(allow_expunge=True)
+    assert {id(view.uids) for view in views} == {id(live.columns.uids)}, "none has an array of its own"
+    usage = world.accounts.usage()
+    assert (usage.mailboxes_in_use, usage.messages_in_use, usage.messages_kept) == (1, 4, 0)
+
+
+def test_what_is_open_and_kept_is_told(world, memory, account, live):
+    memory.create("a")
+    account.release(world.do(account.select("a")))
+    bert = world.do(world.accounts.open("bert@example.test"))
+    world.accounts.release(bert)
+    assert world.accounts.usage() == Usage(
+        accounts_in_use=1,
+        accounts_kept=1,
+        indexes=2,
+        mailboxes_in_use=1,
+        messages_in_use=3,
+        mailboxes_kept=1,
+        messages_kept=LEAST_MESSAGES,
+    )
+
+
+def test_indexes_over_the_bound_are_closed_longest_unused_first(monkeypatch):
+    closed: list[str] = []
+    monkeypatch.setattr(MemoryAccount, "close", lambda self: closed.append(self.user))
+    world = World(max_indexes=2)
+    accounts = {name: world.do(world.accounts.open(f"{name}@example.test")) for name in ("a", "b", "c")}
+    world.settle()
+    assert closed == ["a@example.test"], "though a session has it"
+    live = world.do(accounts["a"].select("INBOX"))
+    world.settle()
+    assert closed == ["a@example.test", "b@example.test"]
+    assert world.do(live.run(lambda mailbox: mailbox.status().messages)) == 0
+    world.do(accounts["c"].select("INBOX"))
+    world.settle()
+    assert len(closed) == 2, "both have theirs"
+    world.accounts.max_indexes = 1
+    world.do(live.run(lambda mailbox: mailbox.status().messages))
+    world.settle()
+    assert closed[2:] == ["c@example.test"]
 
 
 def test_what_a_closed_account_kept_counts_no_longer():

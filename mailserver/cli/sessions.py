@@ -1,0 +1,77 @@
+"""`mailserver who` and `mailserver kick`: the sessions of the running server."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mailserver.cli.columns import duration, octets, print_table
+from mailserver.cli.control import Answer, ask_or_fail
+from mailserver.cli.options import config_option
+
+_HEAD = ("SESSION", "USER", "PROTOCOL", "ADDRESS", "TLS", "SINCE", "MAILBOX", "IN", "OUT", "WORKER")
+
+
+@click.command("who")
+@click.option("--user", help="Only sessions of this user.")
+@click.option("--protocol", help="Only this protocol; imap means imaps, too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@config_option
+def who(configuration: Path, user: str | None, protocol: str | None, *, as_json: bool) -> None:
+    """List the connections of the running server, the oldest first."""
+    arguments = {name: value for name, value in (("user", user), ("protocol", protocol)) if value is not None}
+    answer = ask_or_fail(configuration, "who", **arguments)
+    rows: list[dict[str, Any]] = answer.data if isinstance(answer.data, list) else []
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        now = time.time()
+        print_table(_HEAD, [_cells(row, now) for row in rows])
+    finish(answer)
+
+
+@click.command("kick")
+@click.argument("target", metavar="USER|SESSION-ID")
+@click.option("--reason", help="What the client is told; ASCII.")
+@config_option
+def kick(configuration: Path, target: str, reason: str | None) -> None:
+    """End the sessions of USER, or one session, with the protocol's farewell. A command that runs is finished.
+
+    The status is 1 if there was no such session.
+    """
+    answer = ask_or_fail(configuration, "kick", target=target, **({"reason": reason} if reason is not None else {}))
+    kicked = answer.data if isinstance(answer.data, list) else []
+    for session in kicked:
+        click.echo(session)
+    finish(answer)
+    if not kicked:
+        raise click.ClickException(f"no session of that user or with that id: {target}")
+
+
+def finish(answer: Answer) -> None:
+    """Tell what was not as it should be, and exit with 1 then."""
+    for line in answer.lines:
+        click.echo(line, err=True)
+    if not answer.ok:
+        raise SystemExit(1)
+
+
+def _cells(row: dict[str, Any], now: float) -> list[str]:
+    peer = row["peer"]
+    address = "local" if peer is None else f"[{peer}]:{row['port']}" if ":" in peer else f"{peer}:{row['port']}"
+    return [
+        str(row["session"]),
+        row["user"] or "",
+        row["protocol"],
+        address,
+        row["tls"] or "",
+        duration(now - row["since"]),
+        row["mailbox"] or "",
+        octets(row["received"]),
+        octets(row["sent"]),
+        str(row["worker"]),
+    ]

@@ -1,0 +1,106 @@
+"""`mailserver status`: how the running server is."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mailserver.cli.columns import duration, octets, print_table
+from mailserver.cli.control import ask_or_fail
+from mailserver.cli.options import config_option
+from mailserver.cli.sessions import finish
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@config_option
+def status(configuration: Path, *, as_json: bool) -> None:
+    """Show listeners, certificates, workers, and how full the server's caches and queues are.
+
+    The status is 1 if a worker does not answer.
+    """
+    answer = ask_or_fail(configuration, "status")
+    if as_json:
+        click.echo(json.dumps(answer.data, indent=2))
+    else:
+        _show(answer.data, time.time())
+    finish(answer)
+
+
+def _show(told: dict[str, Any], now: float) -> None:
+    print_table(
+        ("LISTENER", "PROTOCOL", "TLS", "CONNECTIONS"),
+        [
+            (
+                listener["place"],
+                listener["protocol"],
+                listener["tls"] + (" or none" if listener["cleartext"] else ""),
+                str(listener["connections"]),
+            )
+            for listener in told["listeners"]
+        ],
+    )
+    click.echo()
+    print_table(
+        ("HOST", "DOMAIN", "CERTIFICATE UNTIL", "DAYS LEFT", ""),
+        [
+            (host["host"], host["domain"], host["not_after"], str(host["days_left"]), "default" * host["default"])
+            for host in told["certificates"]
+        ],
+    )
+    click.echo()
+    print_table(
+        ("WORKER", "PID", "STATE", "UP", "SESSIONS", "LOGGED IN", "MEMORY", "FILES"),
+        [_worker(worker, now) for worker in told["workers"]],
+    )
+    click.echo()
+    print_table(
+        ("WORKER", *(head for head, _name in _FILLS)),
+        [
+            (str(worker["seat"]), *(_fill(worker.get(name)) for _head, name in _FILLS))
+            for worker in told["workers"]
+            if worker["answers"]
+        ],
+    )
+
+
+_FILLS = (
+    ("OPEN ACCOUNTS", "accounts_in_use"),
+    ("KEPT ACCOUNTS", "accounts_kept"),
+    ("OPEN MESSAGES", "messages_in_use"),
+    ("KEPT MESSAGES", "messages_kept"),
+    ("HASHES RUNNING", "hashes_running"),
+    ("HASHES WAITING", "hashes_waiting"),
+    ("PENALTIES", "penalties"),
+)
+
+
+def _fill(told: Any) -> str:
+    """[number, bound] -> "12 of 64"; a number without a bound as it is."""
+    match told:
+        case [number, bound]:
+            return f"{number} of {bound}"
+        case None:
+            return ""
+    return str(told)
+
+
+def _worker(worker: dict[str, Any], now: float) -> tuple[str, ...]:
+    seat, pid = str(worker["seat"]), str(worker.get("pid", ""))
+    if not worker["answers"]:
+        return (seat, pid, "does not answer", "", "", "", "", "")
+    sessions = worker["sessions"]
+    return (
+        seat,
+        pid,
+        worker.get("state", "serving"),
+        duration(now - worker["since"]),
+        str(sessions["all"]),
+        str(sessions["logged_in"]),
+        octets(worker["memory"]),
+        _fill([worker["descriptors"], worker["descriptors_most"]]),
+    )

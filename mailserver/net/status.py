@@ -1,0 +1,68 @@
+"""What a process that serves tells of itself: its listeners, sessions and memory, and what its parts tell."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred, succeed
+
+from mailserver.net.link import Json
+from mailserver.net.listeners import Port
+
+
+class Status:
+    """Of this process, from now on."""
+
+    def __init__(self, ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]]) -> None:
+        """`parts`: what they tell, by name."""
+        self._ports = ports
+        self._parts = parts
+        self._since = time.time()
+
+    def status(self, _asked: Json) -> Deferred[Json]:
+        """One object; memory in octets, times in Unix time."""
+        ports = list(self._ports())
+        return succeed(
+            {
+                "pid": os.getpid(),
+                "since": int(self._since),
+                "memory": resident(),
+                "descriptors": len(os.listdir("/proc/self/fd")),
+                "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                "listeners": [_listener(port) for port in ports],
+                "sessions": _sessions(ports),
+                **self._parts(),
+            }
+        )
+
+
+def resident() -> int:
+    """Octets of this process's memory that are in RAM."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def _listener(port: Port) -> dict[str, Json]:
+    listener = port.listener
+    return {
+        "place": port.place,
+        "protocol": listener.protocol,
+        "tls": "implicit" if listener.implicit_tls else "STARTTLS",
+        "cleartext": listener.allow_cleartext,
+        "connections": len(port.connections),
+    }
+
+
+def _sessions(ports: Iterable[Port]) -> dict[str, Json]:
+    """By protocol, and how many of all have logged in."""
+    by_protocol: Counter[str] = Counter()
+    logged_in = 0
+    for port in ports:
+        for connection in port.connections:
+            by_protocol[connection.info.protocol] += 1
+            logged_in += connection.user is not None
+    return {"all": by_protocol.total(), "logged_in": logged_in, "by_protocol": dict(sorted(by_protocol.items()))}

@@ -1,0 +1,181 @@
+"""The control socket's questions: asked of every worker, answered as one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from mailserver.net.control import Arguments, BadRequest, Command, ControlFactory, Told
+from mailserver.net.link import Json
+from mailserver.net.questions import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
+from mailserver.net.sessions import CUT_AFTER, Sessions
+
+
+class Master:
+    """A hub whose workers answer what the test says."""
+
+    def __init__(self, answers: dict[int, Json]) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, Json, float]] = []
+
+    def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
+        self.asked.append((what, body, seconds))
+        return succeed(dict(self.answers))
+
+    def workers(self) -> list[dict[str, Json]]:
+        return [{"seat": seat, "pid": 100 + seat, "since": 5, "state": "serving"} for seat in self.answers]
+
+
+def ask(hub: Any, name: str, **arguments: Any) -> Told:
+    results: list[Any] = []
+    command: Command = Questions(hub).commands()[name]
+    command(arguments).addCallback(results.append)
+    [told] = results
+    assert isinstance(told, Told)
+    return told
+
+
+def test_the_sessions_of_all_workers_by_their_age() -> None:
+    master = Master({0: [{"since": 3, "user": "a"}], 1: [{"since": 2, "user": "b"}, {"since": 4, "user": "c"}]})
+    told = ask(master, "who", user="x")
+    assert told == Told(
+        [
+            {"since": 2, "user": "b", "worker": 1},
+            {"since": 3, "user": "a", "worker": 0},
+            {"since": 4, "user": "c", "worker": 1},
+        ]
+    )
+    assert master.asked == [("who", {"user": "x", "protocol": None}, PATIENCE)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (None, "worker 1 (pid 101) does not answer"),
+        ({"error": "a sentence"}, "worker 1 (pid 101): a sentence"),
+        ("what?", "worker 1 (pid 101) answers nonsense"),
+    ],
+)
+def test_a_worker_that_does_not_answer_is_shown_as_such(answer: Json, line: str) -> None:
+    for name, good, arguments in (
+        ("who", [], {}),
+        ("kick", [], {"target": "anna"}),
+        ("status", {"pid": 100, "listeners": [], "certificates": []}, {}),
+    ):
+        told = ask(Master({0: good, 1: answer}), name, **arguments)
+        assert (told.ok, told.lines) == (False, (line,))
+
+
+def test_status_adds_up_what_workers_have_in_common() -> None:
+    def worker(connections: int, certificates: list[Json]) -> Json:
+        place = {"place": "192.0.2.1:993", "protocol": "imaps", "connections": connections}
+        return {"listeners": [place], "certificates": certificates, "memory": 7}
+
+    told = ask(Master({0: worker(2, []), 1: None, 2: worker(3, [{"host": "mail.example.test"}])}), "status")
+    assert isinstance(told.data, dict)
+    assert told.data["listeners"] == [{"place": "192.0.2.1:993", "protocol": "imaps", "connections": 5}]
+    assert told.data["certificates"] == [{"host": "mail.example.test"}]
+    base = {"since": 5, "state": "serving"}
+    assert told.data["workers"] == [
+        {"seat": 0, "pid": 100, **base, "memory": 7, "answers": True},
+        {"seat": 1, "pid": 101, **base, "answers": False},
+        {"seat": 2, "pid": 102, **base, "memory": 7, "answers": True},
+    ]
+
+
+def test_one_process_asks_itself_and_its_faults_are_told() -> None:
+    def broken(_body: Json) -> Deferred[Json]:
+        raise ValueError("a bug")
+
+    hub = Alone({"who": lambda body: succeed([{"since": 1, "asked": body}]), "kick": broken})
+    assert ask(hub, "who").data == [{"since": 1, "asked": {"user": None, "protocol": None}, "worker": 0}]
+    told = ask(hub, "kick", target="anna")
+    assert not told.ok
+    assert "internal error" in told.lines[0]
+
+
+@pytest.mark.parametrize("reason", ["moving house", "x" * LONGEST_REASON, "a [b]"])
+def test_reasons_that_a_farewell_can_say(reason: str) -> None:
+    assert is_reason(reason)
+
+
+@pytest.mark.parametrize("reason", ["", " ", "a\r\nb", "a\0b", "\x1b[0m", "[ALERT] x", " [x", "é", "x" * 201])
+def test_reasons_that_no_farewell_can_say(reason: str) -> None:
+    assert not is_reason(reason)
+    with pytest.raises(BadRequest):
+        ask(Master({}), "kick", target="anna", reason=reason)
+
+
+def say(line: bytes, **commands: Command) -> tuple[dict[str, Any], StringTransport]:
+    protocol = ControlFactory(commands).buildProtocol(None)
+    transport = StringTransport()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(line)
+    return json.loads(transport.value()), transport
+
+
+def test_a_command_gets_its_arguments_and_answers_with_data() -> None:
+    seen: list[Arguments] = []
+
+    def do(arguments: Arguments) -> Deferred[Told]:
+        seen.append(arguments)
+        return succeed(Told([1], lines=("a",)))
+
+    answer, _ = say(b'{"do": "it", "how": "well"}\n', it=do)
+    assert answer == {"ok": True, "lines": ["a"], "data": [1]}
+    assert seen == [{"how": "well"}]
+
+
+def test_what_a_command_raises_or_fails_with_is_no_answer_to_the_client() -> None:
+    def raises(_arguments: Arguments) -> Deferred[Told]:
+        raise BadRequest("it takes nothing")
+
+    assert say(b'{"do": "it"}\n', it=raises)[0] == {"ok": False, "lines": ["it takes nothing"]}
+    answer, _ = say(b'{"do": "it"}\n', it=lambda _arguments: fail(RuntimeError("secret")))
+    assert answer["ok"] is False
+    assert "secret" not in answer["lines"][0]
+
+
+def test_a_line_without_an_end_is_refused_and_the_connection_closed() -> None:
+    answer, transport = say(b"x" * 100_000)
+    assert answer["ok"] is False
+    assert transport.disconnecting
+
+
+class Connection:
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.info = type("Info", (), {"session_id": f"1.{user}", "protocol": "imaps"})
+        self.since = 1.0
+        self.stopped: list[bytes] = []
+        self.cuts = 0
+        self.logged: list[str] = []
+
+    def log(self, event: str, **_fields: object) -> None:
+        self.logged.append(event)
+
+    def stop(self, farewell: bytes) -> None:
+        self.stopped.append(farewell)
+
+    def cut(self) -> None:
+        self.cuts += 1
+
+
+def test_who_does_not_go_is_cut() -> None:
+    clock = Clock()
+    anna, ben = Connection("anna"), Connection("ben")
+    listener = type("Listener", (), {"protocol": "imaps", "implicit_tls": True})
+    port: Any = type("Port", (), {"listener": listener, "connections": {anna, ben}})
+    kicked: list[Json] = []
+    sessions = Sessions(lambda: [port], clock)
+    sessions.kick({"target": "anna", "reason": "why"}).addCallback(kicked.append)
+    assert kicked == [["1.anna"]]
+    assert (anna.stopped, anna.logged, anna.cuts) == ([b"* BYE why\r\n"], ["kicked"], 0)
+    clock.advance(CUT_AFTER)
+    assert anna.cuts == 1
+    assert (ben.stopped, ben.cuts) == ([], 0)
