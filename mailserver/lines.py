@@ -84,6 +84,14 @@ class LineReader:
         self._buffer[:0] = data
 
 
+def stuffed(text: bytes) -> bytes:
+    """A multi-line answer of a whole text: dot-stuffed, with its end (RFC 1939 3). Its line ends are CRLF."""
+    dotted = text.replace(b"\n.", b"\n..")
+    if text.startswith(b"."):
+        dotted = b"." + dotted
+    return dotted + (b".\r\n" if not text or text.endswith(b"\r\n") else b"\r\n.\r\n")
+
+
 class DotStuffer:
     """Makes a multi-line answer, or DATA, of a text in pieces (RFC 1939 3, RFC 5321 4.5.2). Its line ends are CRLF."""
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailserver import lines
 from mailserver.lines import DotStuffer, LineReader, Refused, is_http
 
 PIECES = st.sampled_from(
@@ -130,6 +131,7 @@ def test_stuffing_is_undone_by_the_reader_at_every_edge(text: bytes, points: lis
     assert unstuff(whole) == (text if text.endswith(b"\r\n") or not text else text + b"\r\n")
     assert stuffed(cuts(text, points)) == whole
     assert stuffed(bytewise(text)) == whole
+    assert lines.stuffed(text) == whole
 
 
 @pytest.mark.parametrize("edge", range(8))

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from mailserver.errors import BadSyntax, ConnectionLost, MailError
-from mailserver.lines import DotStuffer
+from mailserver.lines import DotStuffer, stuffed
 from mailserver.pop3 import login
 from mailserver.pop3.spec import CommandSpec, State, build_table
 from mailserver.pop3.wire import TopCutter
@@ -82,7 +82,13 @@ async def uidl(session: Session, argument: bytes) -> None:
 async def retr(session: Session, argument: bytes) -> None:
     """RETR (RFC 1939 5)."""
     number = _read_message(session, argument)
-    await _send(session, number, None)
+    text = session.maildrop.take_ahead(number)
+    if text is None:
+        await _send(session, number, None)
+        return
+    session.channel.write(b"+OK %d octets\r\n%b" % (len(text), stuffed(text)))
+    await session.channel.drain()
+    session.maildrop.retrieved(number)
 
 
 async def top(session: Session, argument: bytes) -> None:

@@ -120,6 +120,13 @@ class Maildrop:
         uids = [UID(self._uids[number - 1]) for number in sorted(numbers)]
         return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]
 
+    def take_ahead(self, number: int) -> bytes | None:
+        """The message, if it was read with one before it; it is forgotten here. It has the size that `size` says."""
+        whole = self._ahead.pop(number, None)
+        if whole is not None:
+            self._last_read = number
+        return whole
+
     async def read(self, number: int) -> AsyncGenerator[bytes, None]:
         """The message in pieces; opening it and reading the first piece is one turn of the account.
 

@@ -8,14 +8,12 @@ and no copy is kept. A bare CR stays what it is.
 from __future__ import annotations
 
 import os
-import re
 from array import array
 from bisect import bisect_right
 
 from mailserver.store.maildir import safeio
 
 _BLOCK = 64 << 10
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class PlainFile:
@@ -64,7 +62,7 @@ class ConvertedFile(PlainFile):
         start = block * _BLOCK
         before = b"\r" if start and _read(self._fd, start - 1, start) == b"\r" else b" "
         data = _read(self._fd, start, min(self._raw_size, start + _BLOCK))
-        return _BARE_LF.sub(b"\r\n", before + data)[1:]
+        return to_crlf(before + data)[1:]
 
 
 def open_file(path: str, size: int | None = None) -> PlainFile:
@@ -129,7 +127,12 @@ def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes |
 
 def to_crlf(data: bytes) -> bytes:
     """The same with every line ended by CRLF."""
-    return data if data.count(b"\n") == data.count(b"\r\n") else _BARE_LF.sub(b"\r\n", data)
+    if b"\r" not in data:
+        return data.replace(b"\n", b"\r\n")
+    if data.count(b"\n") == data.count(b"\r\n"):
+        return data
+    # A pattern that looks behind each LF takes six times as long as both of these.
+    return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def _measure(fd: int, raw_size: int) -> array[int] | None:
