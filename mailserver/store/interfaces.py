@@ -36,6 +36,8 @@ DRAFT = 16
 SYSTEM_FLAGS: dict[str, int] = {
     "\\Answered": ANSWERED, "\\Flagged": FLAGGED, "\\Deleted": DELETED, "\\Seen": SEEN, "\\Draft": DRAFT,
 }  # fmt: skip
+DATES = range(-(2**31), 15_032_385_536)
+"""INTERNALDATEs that file systems keep as times of a file: 1901-12-13 to 2446-05-10."""
 KEYWORD_BIT = 5
 MAX_KEYWORDS = 26
 
@@ -228,7 +230,7 @@ class NewMessage:
     flags: frozenset[str] = frozenset()
     """System flags and keywords by name; \\Recent is not one of them."""
     date: int | None = None
-    """INTERNALDATE in seconds since 1970; None is now."""
+    """INTERNALDATE in seconds since 1970, within DATES; None is now."""
 
 
 class Prepared(Protocol):

@@ -20,6 +20,26 @@ def test_a_mailbox_that_vanishes_during_append(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize(
+    "date", ["13-Dec-1901 20:45:52 +0000", "10-May-2446 22:38:55 +0000", "31-Dec-2261 23:59:59 +0000"]
+)
+def test_an_internal_date_is_kept_as_given(date: str) -> None:
+    client = selected(services())
+    assert b"a OK" in client.ask(b'a APPEND INBOX "%b" {6+}\r\nA: b\r\n\r\n' % date.encode())
+    assert b'INTERNALDATE "%b"' % date.encode() in client.ask(b"b FETCH 1 INTERNALDATE\r\n")
+
+
+@pytest.mark.parametrize(
+    "date", ["13-Dec-1901 20:45:51 +0000", "10-May-2446 22:38:56 +0000", "31-Dec-9999 23:59:59 +0000"]
+)
+def test_an_internal_date_that_no_file_can_keep_is_refused(date: str) -> None:
+    """RFC 3501 6.3.11: "NO - append error: ... error in flags or date/time"."""
+    client = selected(services())
+    assert client.ask(b'a APPEND INBOX "%b" {6}\r\n' % date.encode()).startswith(b"a NO [CANNOT] ")
+    assert client.ask(b'b APPEND INBOX "%b" {6+}\r\nA: b\r\n\r\n' % date.encode()).startswith(b"b NO [CANNOT] ")
+    assert b"0 EXISTS" not in client.ask(b"c NOOP\r\n")
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.text("ab:{}+ é", max_size=30), max_size=20), st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_a_message_arrives_as_it_was_sent(lines: list[str], sizes: list[int]) -> None:

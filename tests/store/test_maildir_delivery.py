@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace, StoreUnavailable
-from mailserver.store.interfaces import SEEN, FlagChange, NewMessage
+from mailserver.store.interfaces import DATES, SEEN, FlagChange, NewMessage
 from mailserver.store.maildir import delivery, intent, lock, recovery, safeio
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.test_maildir_foreign import TEXT, append, files, open_account, read, uidlist, uids
@@ -478,3 +478,19 @@ def test_the_last_uid_is_the_last(account):
     mailbox.refresh()
     assert uids(mailbox) == [1, 2**32 - 2]
     assert read(mailbox, 1) == TEXT
+
+
+def test_dates_are_those_of_the_files(account, tmp_path):
+    """Whatever is taken survives the index."""
+    given = [DATES[0], -1, 0, 2**31, 2**33 + 2**32, DATES[-1]]
+    for date in given:
+        stage = account.stage()
+        stage.write(TEXT)
+        account.append("INBOX", [NewMessage(stage, frozenset(), date)])
+    assert [row.date for row in account.mailbox("INBOX").load().rows] == given
+    account.close()
+    for name in os.listdir(account.root):
+        if name.startswith("mailserver-index"):
+            os.unlink(os.path.join(account.root, name))
+    mailbox = open_account(tmp_path).mailbox("INBOX")
+    assert [row.date for _uid, row, _summary in mailbox.summaries(uids(mailbox))] == given

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
-from mailserver.errors import BadMessage, BadSyntax, NoSuchMailbox, TooBig
+from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
-from mailserver.store.interfaces import Appended, NewMessage, Staged
+from mailserver.store.interfaces import DATES, Appended, NewMessage, Staged
 from mailserver.store.live import LiveAccount
 
 PIECE = 256 * 1024
@@ -41,6 +41,9 @@ async def append(session: Session, command: Command) -> str:
         date = reader.read_date_time()
         reader.read_sp()
     reader.read_end()
+    if date is not None and date not in DATES:
+        # It would be another one after the next look at the file: "NO - error in flags or date/time" (RFC 3501 6.3.11).
+        raise Cannot("no date before 1902 or after 2445 is kept")
     announced = session.input.announced
     if announced is None:
         raise BadSyntax("expected the message as a literal")

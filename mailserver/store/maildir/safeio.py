@@ -189,7 +189,6 @@ def set_mtime(fd: int, nanoseconds: int) -> None:
 
     Raises: NoSpace, StoreUnavailable.
     """
-    nanoseconds = max(-(2**63), min(2**63 - 1, nanoseconds))
     try:
         os.utime(fd, ns=(nanoseconds, nanoseconds))
     except OSError as error:
