@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import field, frozen
 
@@ -29,8 +29,7 @@ LOGGED_IN = State.AUTHENTICATED | State.SELECTED
 ANY = LOGGED_IN | State.NOT_AUTHENTICATED
 
 
-@frozen
-class Command:
+class Command(NamedTuple):
     """One command as received, ready to be parsed."""
 
     tag: str
@@ -71,6 +70,12 @@ class CommandSpec:
     """Raises the MailError that refuses the command before any of its literals is asked for."""
     allowed: int = field(init=False, repr=False)
     """`states` as a number: enum's own operators take longer than a whole NOOP may."""
+    completed: bytes = field(init=False, repr=False)
+    """The text of its tagged OK where `run` has none; `UID ` comes before it in that form."""
+
+    @completed.default
+    def _completed(self) -> bytes:
+        return f"{self.name} completed".encode("ascii")
 
     @allowed.default
     def _allowed(self) -> int:
@@ -100,6 +105,12 @@ def build_table(families: Iterable[Iterable[CommandSpec]]) -> Table:
                 raise DuplicateCommand(form)
             table[form] = spec
     return table
+
+
+def one_word_forms(table: Table) -> Mapping[bytes, str]:
+    """The forms without UID by their octets in a command line, as clients mostly write them: NOOP, noop."""
+    forms = [form for form in table if " " not in form]
+    return {written.encode("ascii"): form for form in forms for written in (form, form.lower())}
 
 
 def row_capabilities(table: Table, states: State) -> tuple[str, ...]:

@@ -76,6 +76,16 @@ class Input:
 
     # --- Whole commands
 
+    def next_command(self) -> Line | LiteralAnnounced | LineRefused | None:
+        """As `first_event` if the client has sent it already, else None. Raises: FramingLost."""
+        if not self._framer.buffered:
+            return None
+        event = self._framer.next_event()
+        if event is NEED_DATA:
+            return None
+        assert isinstance(event, Line | LiteralAnnounced | LineRefused)
+        return event
+
     async def first_event(self) -> Line | LiteralAnnounced | LineRefused:
         """The first line of a command, or of its answer to a challenge. Raises: TimedOut, FramingLost."""
         framer, channel = self._framer, self._channel

@@ -37,7 +37,7 @@ from mailserver.errors import (
     WrongState,
 )
 from mailserver.imap import updates
-from mailserver.imap.command import ANY, Command, State, Table, row_capabilities
+from mailserver.imap.command import ANY, Command, State, Table, one_word_forms, row_capabilities
 from mailserver.imap.input import Input, TimedOut
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
 from mailserver.imap.wire.mailbox_names import Namespace
@@ -56,6 +56,9 @@ _TAG = re.compile(rb"([!#$&',-\[\]^-z|}~]{1,64})(?: |\Z)")
 _HTTP_METHOD = re.compile(rb"(?:GET|POST|HEAD|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
 # Each of these is a tag, so what follows decides.
 _HTTP = re.compile(_HTTP_METHOD.pattern + rb"(?:[/*]|\S+ HTTP/[0-9])")
+
+_NOT_AUTHENTICATED, _AUTHENTICATED = State.NOT_AUTHENTICATED.value, State.AUTHENTICATED.value
+_SELECTED, _LOGOUT = State.SELECTED.value, State.LOGOUT.value
 
 ERRORS_BEFORE_LOGIN = 5
 ERRORS_AFTER_LOGIN = 10
@@ -82,6 +85,9 @@ class Services:
     config: Imap = Factory(Imap)
     limits: Limits = Factory(Limits)
     table: Table = Factory(_command_table)
+    one_word_forms: Mapping[bytes, str] = field(
+        init=False, default=Factory(lambda self: one_word_forms(self.table), takes_self=True)
+    )
     row_capabilities: tuple[str, ...] = field(
         init=False, default=Factory(lambda self: self.list_capabilities(ANY), takes_self=True)
     )
@@ -136,6 +142,14 @@ class Session:
         if self.account is None:
             return State.NOT_AUTHENTICATED
         return State.AUTHENTICATED if self.selected is None else State.SELECTED
+
+    def _state_bit(self) -> int:
+        """`state.value`; enum's own way to it takes a tenth of a NOOP."""
+        if self.logged_out:
+            return _LOGOUT
+        if self.account is None:
+            return _NOT_AUTHENTICATED
+        return _AUTHENTICATED if self.selected is None else _SELECTED
 
     def write(self, data: bytes) -> None:
         """Queue bytes as they are."""
@@ -248,7 +262,7 @@ class Session:
             self.channel.close()
 
     async def _serve(self) -> None:
-        event = await self.input.first_event()
+        event = self.input.next_command() or await self.input.first_event()
         first, self._first = self._first, False
         if isinstance(event, LineRefused):
             if first and _HTTP_METHOD.match(event.head):
@@ -260,12 +274,8 @@ class Session:
                 self._http()
                 return
             await self._command(event)
-        if self._errors >= (ERRORS_AFTER_LOGIN if self.account else ERRORS_BEFORE_LOGIN):
-            self.channel.log("too-many-errors", user=self.user)
-            self.bye("too many errors")
-        elif self._failed_logins >= FAILED_LOGINS:
-            self.channel.log("too-many-errors", user=self.user)
-            self.bye("too many failed logins")
+        if self._errors or self._failed_logins:
+            self._end_for_errors()
         self.input.end_command()
         await self.channel.drain()
 
@@ -274,15 +284,31 @@ class Session:
         self.channel.log("http-request")
         self.logged_out = True
 
+    def _end_for_errors(self) -> None:
+        if self._errors >= (ERRORS_AFTER_LOGIN if self.account else ERRORS_BEFORE_LOGIN):
+            self.channel.log("too-many-errors", user=self.user)
+            self.bye("too many errors")
+        elif self._failed_logins >= FAILED_LOGINS:
+            self.channel.log("too-many-errors", user=self.user)
+            self.bye("too many failed logins")
+
     async def _command(self, event: Line | LiteralAnnounced) -> None:
-        head = _HEAD.match(event.data)
-        if head is None:
-            self._answer_error(_tag(event.data), BadSyntax("expected a tag, a space and a command"))
-            return
-        tag = head[1]
-        form = head[2].decode("ascii").upper()
+        line = event.data
+        tag, _, rest = line.partition(b" ")
+        word = rest.partition(b" ")[0]
+        form = self.services.one_word_forms.get(word)
+        if form is not None and tag.isalnum():
+            start = len(tag) + 1 + len(word)
+        else:
+            head = _HEAD.match(line)
+            if head is None:
+                self._answer_error(_tag(line), BadSyntax("expected a tag, a space and a command"))
+                return
+            tag = head[1]
+            form = head[2].decode("ascii").upper()
+            start = head.end()
         try:
-            await self._execute(tag, form, head.end(), event)
+            await self._execute(tag, form, start, event)
         except (ConnectionLost, FramingLost, TimedOut):
             raise
         except Exception:
@@ -295,18 +321,18 @@ class Session:
         try:
             if spec is None:
                 raise UnknownCommand
-            if not self.state.value & spec.allowed:
+            if not self._state_bit() & spec.allowed:
                 raise WrongState(_wrong_state(self.state))
             if spec.precondition is not None:
                 spec.precondition(self)
-            parts = await self.input.read_parts(spec, event)
-            command = Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start))
-            text = await spec.run(self, command)
+            parts = [event.data] if isinstance(event, Line) else await self.input.read_parts(spec, event)
+            text = await spec.run(self, Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start)))
             selected = self.selected
             if selected is not None and (selected.live.unsettled or selected.view.behind()):
                 await self._closing_sync(allow_expunge=uid or not spec.uses_sequence_numbers, uid=uid)
             self._errors = 0
-            self.write(b"%b OK %b\r\n" % (tag, (text or f"{form} completed").encode("ascii")))
+            done = text.encode("ascii") if text else b"UID " + spec.completed if uid else spec.completed
+            self.channel.write(b"%b OK %b\r\n" % (tag, done))
             if self._afterwards is not None:
                 step, self._afterwards = self._afterwards, None
                 await step()

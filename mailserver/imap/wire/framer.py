@@ -91,6 +91,9 @@ class _State(enum.Enum):
     DISCARD_LITERAL = 4
 
 
+_LINE = _State.LINE
+
+
 class Framer:
     """Lines and literals of one connection. Both bounds may be changed between commands."""
 
@@ -121,6 +124,8 @@ class Framer:
 
     def next_event(self) -> Event:
         """The next thing. Raises: FramingLost."""
+        if self._state is _LINE:
+            return self._line()
         while True:
             match self._state:
                 case _State.LINE:
@@ -152,12 +157,13 @@ class Framer:
 
     def abandon_command(self) -> None:
         """The command is answered before it was read to its end: discard the rest of it, if there is any."""
-        if self._state is _State.PAUSED:
+        if self._state is _LINE:
+            if self._command:
+                self._state = _State.DISCARD_LINE
+        elif self._state is _State.PAUSED:
             self.refuse_literal()
         elif self._state is _State.LITERAL:
             self._state = _State.DISCARD_LITERAL
-        elif self._state is _State.LINE and self._command:
-            self._state = _State.DISCARD_LINE
 
     def _line(self) -> Event:
         buffer = self._buffer
@@ -175,7 +181,7 @@ class Framer:
         data = bytes(buffer[: end - 1])
         del buffer[: end + 1]
         self._scanned = 0
-        announced = _announcement(data)
+        announced = _announcement(data) if data[-1:] == b"}" else None
         if b"\r" in data or b"\0" in data:
             self._start_discarding(announced)
             return LineRefused(data[:_HEAD], "NUL or bare CR in a line")
