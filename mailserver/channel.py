@@ -82,8 +82,9 @@ class Channel(Protocol):
         """Queue bytes. They leave together when the session next waits. Silently dropped once the client is gone."""
 
     async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written. Call between chunks of a long answer.
+        """Wait until the client has taken enough of what was written, and, in a long answer, until others had a turn.
 
+        Call it between chunks of an answer, and between slices of long work.
         Raises: ConnectionLost when the client is gone or has taken nothing for too long.
         """
 

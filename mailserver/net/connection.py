@@ -7,6 +7,8 @@ Problems, and what is done about them:
 *   A client that sends faster than it is served: more than READ_AHEAD unread octets pause reading.
 *   Many writes of a few octets: they are joined and leave when the session waits.
 *   A timer for each read would cost more than a NOOP: one timer is kept, and moved only when a deadline comes nearer.
+*   A session that always has something to do, as a client which pipelines thousands of commands gives it: after TURN
+    seconds its next `drain` waits for the reactor's next turn.
 *   Bytes behind STARTTLS: whatever arrived before the handshake and was not read ends the connection.
 *   A client that never logs in: its handshake and all its reads together end at `login_time`, however they drip.
 *   Shutting down: a session between two commands gets its protocol's farewell at once, one inside a command when it
@@ -53,11 +55,14 @@ from mailserver.tls.contexts import parse_server_name
 READ_AHEAD = 65536
 JOINED = 65536
 """Octets that are joined to one write while a session goes on without waiting."""
+TURN = 0.005
+"""Seconds that a session may go on while others wait."""
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
 STOPPING_TIME = 2.0
 """CLOSING_TIME while the service stops: most clients close at once when they hear the farewell."""
 _READING = frozenset({"read", "read-or-poke"})
+_WITHIN_COMMAND = frozenset({"drain", "turn"})
 
 _serial = count(1)
 
@@ -206,7 +211,7 @@ class Connection(TwistedProtocol):
     def readConnectionLost(self) -> None:
         """The client has sent all it will send; it still reads."""
         self._ended = True
-        if self._wait_for is not None and self._wait_for != "drain":
+        if self._wait_for is not None and self._wait_for not in _WITHIN_COMMAND:
             self._resume(None)
         elif self._task is None and not self._finished:
             self._abort()
@@ -286,9 +291,20 @@ class Connection(TwistedProtocol):
             self._unsent += len(data)
 
     async def drain(self) -> None:
-        """Wait for room in the transport's buffer; what is less than JOINED octets waits for more, or for a pause."""
-        if self._unsent < JOINED and not self._choked and not self._lost:
-            return
+        """Wait for room in the transport's buffer; what is less than JOINED octets waits for more, or for a pause.
+
+        A session that has run for long lets the others go first.
+        """
+        if self._unsent >= JOINED or self._choked or self._lost:
+            await self._make_room()
+        assert self._task is not None
+        if self.now() - self._task.began > TURN:
+            self._listening.reactor.callLater(0, self._take_turn)
+            await self._wait("turn", None)
+            if self._lost:
+                raise ConnectionLost
+
+    async def _make_room(self) -> None:
         self._flush()
         deadline = self.now() + self._listening.counts.limits.write_timeout
         while self._choked and not self._lost:
@@ -388,7 +404,7 @@ class Connection(TwistedProtocol):
             self._set_deadline(self.now() + STOPPING_TIME)
         elif self._task is None or self._wait_for == "handshake":
             self._abort()
-        elif self._wait_for is not None and self._wait_for != "drain":
+        elif self._wait_for is not None and self._wait_for not in _WITHIN_COMMAND:
             self._ended = True
             self._say_farewell()
             self._resume(None)
@@ -402,7 +418,7 @@ class Connection(TwistedProtocol):
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
         self._session = self._listening.make_session(cast("Channel", self))
-        self._task = Task(self._session.run(), self._end, self._flush)
+        self._task = Task(self._session.run(), self._end, self._flush, self._listening.reactor.seconds)
         self._task.start()
 
     def _end(self, failure: Failure | None) -> None:
@@ -457,7 +473,7 @@ class Connection(TwistedProtocol):
             if not self._listening.open_connections:
                 self._listening.stopped()
 
-    async def _wait(self, what: str, deadline: float) -> None:
+    async def _wait(self, what: str, deadline: float | None) -> None:
         self._wait_for = what
         self._set_deadline(deadline)
         await _wait(self)
@@ -467,6 +483,10 @@ class Connection(TwistedProtocol):
         self._deadline = None
         assert self._task is not None
         self._task.resume(value)
+
+    def _take_turn(self) -> None:
+        if self._wait_for == "turn":
+            self._resume(None)
 
     def _take_poke(self) -> None:
         if self._wait_for == "read-or-poke":

@@ -16,17 +16,22 @@ from twisted.python.failure import Failure
 class Task:
     """One coroutine being driven. `done(failure or None)` is called at its end, `pausing()` each time it waits."""
 
-    __slots__ = ("_coroutine", "_done", "_pausing")
+    __slots__ = ("_coroutine", "_done", "_pausing", "_seconds", "began")
 
     def __init__(
         self,
         coroutine: Coroutine[Any, Any, None],
         done: Callable[[Failure | None], None],
         pausing: Callable[[], None],
+        seconds: Callable[[], float],
     ) -> None:
+        """`seconds` is the reactor's clock."""
         self._coroutine = coroutine
         self._done = done
         self._pausing = pausing
+        self._seconds = seconds
+        self.began = 0.0
+        """When the coroutine was last let run."""
 
     def start(self) -> None:
         """Run to the first wait."""
@@ -38,6 +43,7 @@ class Task:
 
     def _step(self, value: object, error: BaseException | None = None) -> None:
         while True:
+            self.began = self._seconds()
             try:
                 waiting = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
             except StopIteration:

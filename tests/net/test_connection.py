@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection import JOINED, READ_AHEAD, Connection, Listening, _tls_info
+from mailserver.net.connection import JOINED, READ_AHEAD, TURN, Connection, Listening, _tls_info
 from mailserver.net.limits import ConnectionCounts
 
 
@@ -115,6 +115,68 @@ def test_writes_leave_together_when_the_session_waits() -> None:
     world_box: list[World] = []
     world = World(greet)
     assert world.transport.value() == b"ab"
+
+
+def busy(steps: list[int], world_box: list[World]) -> Any:
+    """A session that works without waiting, each step for more than half a turn."""
+
+    async def run(channel: Channel) -> None:
+        await channel.read(60)
+        for step in range(6):
+            world_box[0].clock.rightNow += 0.6 * TURN
+            steps.append(step)
+            channel.write(b"%d" % step)
+            await channel.drain()
+
+    return run
+
+
+def test_a_session_that_never_waits_lets_others_go_first() -> None:
+    steps: list[int] = []
+    box: list[World] = []
+    box.append(World(busy(steps, box)))
+    [world] = box
+    turns = []
+
+    def call_later(delay: float, function: Any) -> None:
+        if delay == 0:
+            turns.append((list(steps), function))
+
+    world.clock.callLater = call_later  # type: ignore[assignment]
+    world.connection.dataReceived(b"go")
+    for number in range(3):
+        assert len(turns) == number + 1, "nothing goes on before the reactor's next turn"
+        turns[number][1]()
+    assert [before for before, _function in turns[:3]] == [[0, 1], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5]]
+    assert world.transport.value() == b"012345"
+
+
+def test_who_waits_for_a_turn_is_within_a_command() -> None:
+    """The service's end, or the client's, does not cut it short."""
+    for happening in (Connection.stop, Connection.readConnectionLost):
+        steps: list[int] = []
+        box: list[World] = []
+        box.append(World(busy(steps, box)))
+        [world] = box
+        world.connection.dataReceived(b"go")
+        happening(world.connection)
+        assert steps == [0, 1]
+        while world.ended == []:
+            world.clock.advance(0)
+        assert steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_client_that_goes_while_others_have_their_turn() -> None:
+    steps: list[int] = []
+    box: list[World] = []
+    box.append(World(busy(steps, box)))
+    [world] = box
+    world.connection.dataReceived(b"go")
+    world.lose()
+    assert world.ended == ["lost"]
+    world.clock.advance(1)
+    assert steps == [0, 1]
+    assert world.empty == 1
 
 
 def test_a_read_times_out_by_the_reactors_clock() -> None:

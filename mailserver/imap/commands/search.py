@@ -89,7 +89,7 @@ async def _find(session: Session, query: Query, *, uids: bool) -> list[int]:
         return found
     for number, (low, high) in enumerate(how.slices()):
         if number:
-            await _let_others(session)
+            await session.channel.drain()
         positions, rest = how.narrow(view, low, high)
         if rest and positions:
             positions = await _ask_store(session, positions, And(tuple(rest)))
@@ -125,18 +125,12 @@ def _begin(query: Query, candidates: Sequence[UID], mailbox: Mailbox) -> tuple[S
     return searching, searching.step()
 
 
-async def _let_others(session: Session) -> None:
-    """A turn of the reactor: what a hop to the account's thread and back takes."""
-    await session.mailbox.live.run(lambda _mailbox: None)
-    await session.channel.drain()
-
-
 async def _numbers(session: Session, numbers: Sequence[int]) -> bytes:
     """The SEARCH response (RFC 3501 7.2.5)."""
     pieces = [b"* SEARCH"]
     for start in range(0, len(numbers), SLICE):
         if start:
-            await _let_others(session)
+            await session.channel.drain()
         part = tuple(numbers[start : start + SLICE])
         pieces.append(b" %d" * len(part) % part)
     pieces.append(b"\r\n")
@@ -166,7 +160,7 @@ async def _set(session: Session, numbers: Sequence[int]) -> bytes:
     open_ = (numbers[0], numbers[0])
     for start in range(0, len(numbers), SLICE):
         if start:
-            await _let_others(session)
+            await session.channel.drain()
         found = list(runs(numbers[start : start + SLICE]))
         if found[0][0] <= open_[1] + 1:
             found[0] = (open_[0], found[0][1])
