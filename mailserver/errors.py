@@ -71,6 +71,14 @@ class LimitReached(MailError):
     text = "a limit of this server is reached"
 
 
+class MailboxFull(LimitReached):
+    """The mailbox would hold more messages than one may (RFC 5530 OVERQUOTA, RFC 3463 X.2.2)."""
+
+    imap_code = "OVERQUOTA"
+    smtp_reply = (452, "4.2.2")
+    text = "the mailbox is full"
+
+
 class PrivacyRequired(MailError):
     """A password before TLS (RFC 5530 PRIVACYREQUIRED, RFC 4954 530/538)."""
 

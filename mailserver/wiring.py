@@ -46,6 +46,7 @@ from mailserver.sasl.registry import MECHANISMS
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
+from mailserver.store.interfaces import Bounds
 from mailserver.store.live import LiveAccounts, tell_nobody
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.tls import policy
@@ -71,6 +72,7 @@ _AT_START = {
     "server": ("user", "group", "runtime_dir", "log_file"),
     "mail": ("root", "location", "special_use", "utf8_names"),
     "auth": ("hash_processes", "hash_queue"),
+    "limits": ("mailboxes_per_user", "messages_per_mailbox"),
 }
 
 
@@ -155,6 +157,7 @@ class Wiring:
                 special_use=config.mail.special_use,
                 utf8_names=config.mail.utf8_names,
                 hostname=config.server.hostname,
+                bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
             ),
             self._make_runner,
             tell_others=tell_nobody if self._pokes is None else self._pokes.tell,

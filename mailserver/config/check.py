@@ -33,8 +33,9 @@ _MINIMA: Final = (
     ("lmtp", "timeout", 300, "RFC 5321 4.5.3.2.7"),
     ("lmtp", "max_recipients", 100, "RFC 5321 4.5.3.1.8"),
     ("mail", "max_message_size", 65536, "RFC 5321 4.5.3.1.7"),
+    ("limits", "mailboxes_per_user", 100, "the folders of a new account have room"),
 )
-"""Table, key, least value, and the RFC that says so."""
+"""Table, key, least value, and the RFC or reason that says so."""
 
 
 def check(config: Config, *, partial: frozenset[str] = frozenset()) -> list[Problem]:

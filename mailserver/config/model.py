@@ -300,6 +300,10 @@ class Limits:
     unauthenticated_per_address: Count = key("Connections of one address (IPv6: /64) not yet logged in.", default=40)
     sessions_per_user: Count = key("Sessions of one user from one address.", default=20)
     connections: Count = key("Connections in all.", default=10000)
+    mailboxes_per_user: Count = key(
+        "Mailboxes that a user may have, and names that it may subscribe to; at least 100.", default=10_000
+    )
+    messages_per_mailbox: Count = key("Messages that one mailbox may hold.", default=5_000_000)
     write_timeout: Seconds = key("Seconds that a client may take nothing of an answer.", default=300.0)
     transfer_timeout: Seconds = key("Seconds without progress inside a command, literal or message.", default=120.0)
 

@@ -43,12 +43,22 @@ MAX_KEYWORDS = 26
 
 
 @frozen
+class Bounds:
+    """How much one user may keep. What another program put there counts, and is never refused."""
+
+    mailboxes: int = 10_000
+    """Of an account, and names subscribed to."""
+    messages: int = 5_000_000
+    """Of a mailbox."""
+
+
+@frozen
 class MailboxInfo:
     """One name of the account's tree."""
 
     name: str
-    id: MailboxId | None
-    """None when the name is only a parent, not selectable."""
+    selectable: bool
+    """False when the name is only a parent."""
     special_use: frozenset[str] = frozenset()
     """RFC 6154 attributes with their backslash: "\\Sent"."""
     subscribed: bool = False

@@ -19,6 +19,7 @@ from mailserver.errors import (
     LimitReached,
     MailboxChanged,
     MailboxExists,
+    MailboxFull,
     MailboxHasChildren,
     MessageExpunged,
     NoSuchMailbox,
@@ -32,6 +33,7 @@ from mailserver.store.interfaces import (
     SEEN,
     SYSTEM_FLAGS,
     Appended,
+    Bounds,
     Changes,
     Copied,
     FlagChange,
@@ -274,14 +276,21 @@ class MemoryMailbox:
         present = self._present(uids)
         if len(present) != len(set(uids)):
             raise MessageExpunged
+        into.check_room(len(present))
+        return self._copy(present, into)
+
+    def _copy(self, present: Sequence[UID], into: MemoryMailbox) -> Copied:
         copies = [(self._messages[uid].data, self._names(uid), self._messages[uid].date) for uid in present]
-        return Copied(into.id, into.uid_validity, present, into.add(copies))
+        return Copied(into.id, into.uid_validity, list(present), into.add(copies))
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move what is there of them. Raises: NoSuchMailbox, LimitReached."""
         self._check()
-        self._account.mailbox(target)
-        copied = self.copy(self._present(uids), target)
+        into = self._account.mailbox(target)
+        present = self._present(uids)
+        if into is not self:
+            into.check_room(len(present))
+        copied = self._copy(present, into)
         self.expunge(copied.source, only_deleted=False)
         return copied
 
@@ -299,6 +308,11 @@ class MemoryMailbox:
             uids.append(self.uid_next)
             self.uid_next = UID(self.uid_next + 1)
         return uids
+
+    def check_room(self, more: int) -> None:
+        """Raises: MailboxFull where so many more would be too many."""
+        if len(self._messages) + more > self._account.bounds.messages:
+            raise MailboxFull
 
     def all_uids(self) -> list[UID]:
         """Every UID, rising."""
@@ -404,8 +418,10 @@ class MemoryAccount:
         summarise: Callable[[bytes], Summary],
         special_use: Mapping[str, str],
         clock: Callable[[], float],
+        bounds: Bounds,
     ) -> None:
         self.user = user
+        self.bounds = bounds
         self.summarise = summarise
         self._clock = clock
         self._last_validity = 0
@@ -428,7 +444,7 @@ class MemoryAccount:
             infos.append(
                 MailboxInfo(
                     name,
-                    mailbox.id if mailbox else None,
+                    mailbox is not None,
                     mailbox.special_use if mailbox else frozenset(),
                     name in self._subscribed,
                 )
@@ -440,21 +456,24 @@ class MemoryAccount:
         return frozenset(self._subscribed)
 
     def set_subscribed(self, name: str, *, subscribed: bool) -> None:
-        """Subscribe or unsubscribe. Raises: BadMailboxName."""
+        """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached."""
         name = _checked(name)
         if subscribed:
+            if name not in self._subscribed and len(self._subscribed) >= self.bounds.mailboxes:
+                raise LimitReached
             self._subscribed.add(name)
         else:
             self._subscribed.discard(name)
 
     def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
-        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName."""
+        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName, LimitReached."""
         name = _checked(name)
         if name in self._mailboxes:
             raise MailboxExists
-        for parent in _parents(name):
-            if parent not in self._mailboxes:
-                self._make(parent)
+        parents = [parent for parent in _parents(name) if parent not in self._mailboxes]
+        self._check_room(len(parents) + 1)
+        for parent in parents:
+            self._make(parent)
         mailbox = self._make(name)
         mailbox.special_use = special_use
         return mailbox.id
@@ -487,9 +506,10 @@ class MemoryAccount:
             raise MailboxExists
         for name in moving.values():
             _checked(name)
-        for parent in _parents(new):
-            if parent not in self._mailboxes:
-                self._make(parent)
+        parents = [parent for parent in _parents(new) if parent not in self._mailboxes]
+        self._check_room(len(parents))
+        for parent in parents:
+            self._make(parent)
         for was, becomes in moving.items():
             mailbox = self._mailboxes.pop(was)
             mailbox.name = becomes
@@ -519,6 +539,7 @@ class MemoryAccount:
     def append(self, name: str, messages: Sequence[NewMessage]) -> Appended:
         """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached."""
         mailbox = self.mailbox(name)
+        mailbox.check_room(len(messages))
         uids = mailbox.add([(_content(new.staged), new.flags, self._date(new)) for new in messages])
         for new in messages:
             new.staged.abort()
@@ -527,6 +548,7 @@ class MemoryAccount:
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> MemoryPrepared:
         """Take them to be published later. Raises: NoSuchMailbox."""
         mailbox = self.mailbox(name)
+        mailbox.check_room(len(messages))
         prepared = MemoryPrepared(mailbox, [(_content(new.staged), new.flags, self._date(new)) for new in messages])
         for new in messages:
             new.staged.abort()
@@ -541,6 +563,10 @@ class MemoryAccount:
         self._last_validity = max(self._last_validity + 1, int(self._clock()))
         mailbox = self._mailboxes[name] = MemoryMailbox(self, name, UIDValidity(self._last_validity))
         return mailbox
+
+    def _check_room(self, more: int) -> None:
+        if len(self._mailboxes) + more > self.bounds.mailboxes:
+            raise LimitReached
 
     def _children(self, name: str) -> list[str]:
         return [other for other in self._mailboxes if other.startswith(name + "/")]
@@ -558,7 +584,9 @@ class MemoryStore:
         *,
         special_use: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
+        self._bounds = bounds
         self._summarise = summarise
         self._special_use = special_use or {}
         self._clock = clock
@@ -567,7 +595,7 @@ class MemoryStore:
     def account(self, user: str, home: str | None = None) -> MemoryAccount:  # noqa: ARG002 - nothing is on disk
         """The account, made when it is new, with INBOX and the special-use folders (attribute -> name)."""
         if user not in self._accounts:
-            self._accounts[user] = MemoryAccount(user, self._summarise, self._special_use, self._clock)
+            self._accounts[user] = MemoryAccount(user, self._summarise, self._special_use, self._clock, self._bounds)
         return self._accounts[user]
 
 

@@ -11,17 +11,19 @@ from collections.abc import Callable
 import pytest
 
 from mailserver.store.interfaces import Store
+from tests.store.contract_bounds import BoundsKept
 from tests.store.contract_messages import Messages
 from tests.store.contract_names import Names
 from tests.store.contract_reading import Reading
 from tests.store.samples import USER, message, staged, uids
 
 
-class StoreContract(Names, Messages, Reading):
+class StoreContract(Names, Messages, Reading, BoundsKept):
     """Inherit, name the class Test..., and give the fixture."""
 
     @pytest.fixture
-    def make_store(self) -> Callable[[], Store]:
+    def make_store(self) -> Callable[..., Store]:
+        """With `bounds=` it is a store of its own."""
         pytest.fail("the subclass gives it")
 
     @pytest.fixture

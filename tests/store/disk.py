@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mailserver.message.render import summarise
+from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir import ballast
 from mailserver.store.maildir.store import MaildirStore
 
@@ -16,14 +17,14 @@ USER = "anna@example.test"
 INDEX_FILES = tuple("mailserver-index.sqlite" + end for end in ("", "-wal", "-shm"))
 
 
-def open_store(root: str) -> MaildirStore:
+def open_store(root: str, bounds: Bounds | None = None) -> MaildirStore:
     """A store without special-use folders, as another process would open it; the ballast is there as a file only."""
     os.makedirs(root, exist_ok=True)
     path = os.path.join(root, ballast.FILE_NAME)
     if not os.path.exists(path):
         with open(path, "wb") as stream:
             stream.truncate(ballast.SIZE)
-    return MaildirStore(root, summarise, special_use={}, hostname="host.example.test")
+    return MaildirStore(root, summarise, special_use={}, hostname="host.example.test", bounds=bounds or Bounds())
 
 
 def account_root(root: str) -> str:

@@ -47,7 +47,7 @@ def put(account: Account, name: str = "INBOX", data: bytes | None = None, flags:
 
 def names(account: Account) -> dict[str, bool]:
     """Name -> is it selectable?"""
-    return {info.name: info.id is not None for info in account.mailboxes()}
+    return {info.name: info.selectable for info in account.mailboxes()}
 
 
 def uids(mailbox: Mailbox) -> list[int]:

@@ -11,4 +11,4 @@ from tests.store.disk import open_store
 class TestMaildir(StoreContract):
     @pytest.fixture
     def make_store(self, tmp_path):
-        return lambda: open_store(str(tmp_path / "mail"))
+        return lambda **options: open_store(str(tmp_path / "mail"), **options)

@@ -13,4 +13,4 @@ class TestMemory(StoreContract):
     @pytest.fixture
     def make_store(self):
         store = MemoryStore(summarise)
-        return lambda: store
+        return lambda bounds=None: MemoryStore(summarise, bounds=bounds) if bounds else store

@@ -62,7 +62,7 @@ def picture(account: Account) -> dict[str, list[tuple[str, frozenset[str]]] | No
     """Names, and in each mailbox subjects with flags in the order of their UIDs."""
     boxes: dict[str, list[tuple[str, frozenset[str]]] | None] = {}
     for info in account.mailboxes():
-        if info.id is None:
+        if not info.selectable:
             boxes[info.name] = None
             continue
         mailbox = account.mailbox(info.name)

@@ -62,7 +62,7 @@ def theirs(dovecot, name="INBOX"):
 
 
 def names(account):
-    return {info.name for info in account.mailboxes() if info.id}
+    return {info.name for info in account.mailboxes() if info.selectable}
 
 
 def dovecot_names(dovecot):

@@ -8,7 +8,7 @@ import pytest
 
 from mailserver.errors import NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.maildir import ballast, safeio
+from mailserver.store.maildir import ballast, safeio, special_use
 from mailserver.store.maildir.store import MaildirStore
 from tests.store.test_maildir_foreign import append
 
@@ -35,7 +35,7 @@ def test_a_new_account_has_inbox_and_its_special_folders(store, tmp_path):
         "Sent": {"\\Sent"},
         "Trash": {"\\Trash"},
     }
-    assert all(info.id for info in account.mailboxes())
+    assert all(info.selectable for info in account.mailboxes())
     assert account.subscriptions() == {"Archive", "Drafts", "Junk", "Sent", "Trash"}
     assert os.listdir(tmp_path / "mail" / "example.test" / "anna") == ["Maildir"]
 
@@ -173,3 +173,35 @@ def test_the_ballast_lies_at_the_root_of_all_mail(store, tmp_path):
     store.account(USER)
     store.account("bert@example.test")
     assert (tmp_path / "mail" / ballast.FILE_NAME).stat().st_size == ballast.SIZE
+
+
+def test_special_use_is_found_where_another_program_moved_it_and_the_index_is_lost(store, tmp_path):
+    account = store.account(USER)
+    account.close()
+    os.rename(os.path.join(account.root, ".Trash"), os.path.join(account.root, ".Bin"))
+    for name in os.listdir(account.root):
+        if name.startswith("mailserver-index"):
+            os.unlink(os.path.join(account.root, name))
+    assert uses(MaildirStore(tmp_path / "mail", summarise).account(USER))["Bin"] == {"\\Trash"}
+
+
+def test_a_deleted_mailbox_leaves_its_special_use_to_the_usual_name(store):
+    account = store.account(USER)
+    account.delete("Trash")
+    account.create("Deleted Items")
+    assert uses(account)["Deleted Items"] == {"\\Trash"}
+    assert len(special_use.read(account.root)) == 4
+
+
+def test_listing_reads_no_mailbox(store, monkeypatch):
+    """Thousands of folders that were put there by another program: none is opened, locked, indexed or given a GUID."""
+    account = store.account(USER)
+    for number in range(50):
+        for part in ("cur", "new", "tmp"):
+            os.makedirs(os.path.join(account.root, f".old.{number}", part))
+    opened: list[str] = []
+    open_file = os.open
+    monkeypatch.setattr(os, "open", lambda path, *rest, **named: opened.append(str(path)) or open_file(path, *rest))
+    assert len(account.mailboxes()) == 57
+    assert len(opened) < 20
+    assert not os.path.exists(os.path.join(account.root, ".old.7", "dovecot-uidlist"))

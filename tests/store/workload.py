@@ -80,7 +80,7 @@ def observe(account: Account) -> Picture:
     """Everything, read as a client would. A message that is not whole, or cannot be opened, is a Violation."""
     boxes = {}
     for info in account.mailboxes():
-        if info.id is None:
+        if not info.selectable:
             continue
         mailbox = account.mailbox(info.name)
         mailbox.refresh()

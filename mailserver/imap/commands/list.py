@@ -48,7 +48,7 @@ async def lsub(session: Session, command: Command) -> None:
     subscribed, infos = await account.run(lambda: (account.account.subscriptions(), account.account.mailboxes()))
     namespace = session.services.namespace
     separator = writer.quoted(namespace.separator.encode("ascii"))
-    selectable = {namespace.to_client(info.name) for info in infos if info.id is not None}
+    selectable = {namespace.to_client(info.name) for info in infos if info.selectable}
     names = sorted(map(namespace.to_client, subscribed))
     matching = {name: name in selectable for name in names if wanted.matches(name)}
     hidden = [name for name in names if name not in matching]
@@ -122,7 +122,7 @@ def _parents(names: Iterable[str], separator: str) -> set[str]:
 
 
 def _attributes(info: MailboxInfo, *, has_children: bool) -> Sequence[str]:
-    first = [] if info.id is not None else ["\\Noselect"]
+    first = [] if info.selectable else ["\\Noselect"]
     return [*first, "\\HasChildren" if has_children else "\\HasNoChildren", *sorted(info.special_use)]
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mailserver.errors import (
     BadMailboxName,
     Cannot,
+    LimitReached,
     MailboxExists,
     MailboxHasChildren,
     MailError,
+    NoSpace,
     NoSuchMailbox,
 )
-from mailserver.store.index.database import HISTORY, Index
-from mailserver.store.index.records import MailboxState
+from mailserver.store.index.database import HISTORY
 from mailserver.store.interfaces import Appended, MailboxInfo, NewMessage, Prepared, Staged, Status
 from mailserver.store.maildir import (
     ballast,
@@ -60,56 +62,74 @@ class MaildirAccount:
     def mailboxes(self) -> Sequence[MailboxInfo]:
         """Every name, parents included, sorted; INBOX first. Raises: InUse, StoreUnavailable."""
         home = self._home
-        there = home.layout.mailboxes()
-        states = {state.name: state for state in home.read(lambda index: index.mailboxes.all())}
-        ids = {name: guid for name in there if (guid := self._id(name, states.get(name))) is not None}
-        uses = special_use.assign(ids, special_use.read(home.root))
+        listed = home.layout.mailboxes()
+        there = frozenset(listed)
+        uses = special_use.assign(listed, self._uses_given(there))
         subscribed = self.subscriptions()
-        names = set(ids)
-        for name in ids:
+        names = set(there)
+        for name in there:
             names.update(_parents(name))
         return [
-            MailboxInfo(name, ids.get(name), uses.get(name, frozenset()), name in subscribed)
+            MailboxInfo(name, name in there, uses.get(name, frozenset()), name in subscribed)
             for name in sorted(names, key=lambda name: (name != INBOX, name))
         ]
 
-    def _id(self, name: str, state: MailboxState | None) -> MailboxId | None:
-        """The GUID: from the index while the uidlist is the one it knows; None when the mailbox has gone meanwhile."""
+    def _uses_given(self, there: Collection[str]) -> dict[str, frozenset[str]]:
+        """Special use by name. The GUIDs of other mailboxes do not matter: most are not even looked at."""
         home = self._home
-        signature = uidlist.signature(home.paths(name).uidlist)
-        if state is None or signature is None or signature[:2] != state.uidlist_signature[:2]:
-            try:
-                with home.locked():
-                    state = level(home, name)
-            except NoSuchMailbox:
-                return None
-        return state.guid
+        given = special_use.read(home.root)
+        found: dict[str, frozenset[str]] = {}
+        for guid in list(given):
+            state = home.read(lambda index, guid=guid: index.mailboxes.by_guid(guid))  # type: ignore[misc]
+            if state is not None and state.name in there and guid == self._guid(state.name):
+                found[state.name] = given.pop(guid)
+        if given:
+            # Another program has moved or removed it, or the index was lost.
+            for name in there:
+                there_now = self._guid(name) if name not in found else None
+                if there_now in given:
+                    found[name] = given.pop(there_now)
+        return found
+
+    def _guid(self, name: str) -> MailboxId | None:
+        """As its uidlist has it."""
+        try:
+            header = uidlist.read_header(self._home.paths(name).uidlist)
+        except FileNotFoundError:  # never seen by us, nor by Dovecot
+            return None
+        return None if header is None else header[1]
 
     def subscriptions(self) -> frozenset[str]:
         """Subscribed names, also those that do not exist. Raises: StoreUnavailable."""
         return subscriptions.read(self._home.root, utf8=self._home.settings.utf8_names)
 
     def set_subscribed(self, name: str, *, subscribed: bool) -> None:
-        """Subscribe or unsubscribe. Raises: BadMailboxName, InUse, NoSpace."""
+        """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached, InUse, NoSpace."""
         name = canonical(name)
         self._home.paths(name)
         with self._home.locked():
             known = self.subscriptions()
             wanted = known | {name} if subscribed else known - {name}
+            if len(wanted) > max(len(known), self._home.settings.bounds.mailboxes):
+                raise LimitReached(f"no more than {self._home.settings.bounds.mailboxes} names can be subscribed to")
             if wanted != known:
                 subscriptions.write(self._home.root, wanted, utf8=self._home.settings.utf8_names)
 
     def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
-        """Make a mailbox and its missing parents. Raises: MailboxExists, BadMailboxName, InUse, NoSpace."""
+        """Make a mailbox and its missing parents.
+
+        Raises: MailboxExists, BadMailboxName, LimitReached, InUse, NoSpace.
+        """
         name = canonical(name)
         home = self._home
         home.paths(name)
         with home.locked():
             if home.layout.exists(name):
                 raise MailboxExists
-            for level_name in (*_parents(name), name):
-                if not home.layout.exists(level_name):
-                    home.layout.create(level_name, uidlist.next_uid_validity(home.root))
+            missing = [level_name for level_name in (*_parents(name), name) if not home.layout.exists(level_name)]
+            home.check_mailboxes(len(missing))
+            for level_name in missing:
+                home.layout.create(level_name, uidlist.next_uid_validity(home.root))
             state = level(home, name)
             if special_use:
                 self._set_special_use({name: special_use})
@@ -124,6 +144,13 @@ class MaildirAccount:
             kept[level(home, name).guid] = attributes
         special_use.write(home.root, kept)
 
+    def _forget_special_use(self, guid: MailboxId) -> None:
+        """LIST would look for it."""
+        known = special_use.read(self._home.root)
+        if known.pop(guid, None):
+            with contextlib.suppress(NoSpace):
+                special_use.write(self._home.root, known)
+
     def delete(self, name: str) -> None:
         """Remove a mailbox with its mail. Raises: NoSuchMailbox, MailboxHasChildren, Cannot, InUse."""
         name = canonical(name)
@@ -136,7 +163,12 @@ class MaildirAccount:
             safeio.point("delete.before-rename")
             retired = home.layout.retire(name)
             safeio.point("delete.after-rename")
-            home.update(lambda index: _forget(index, name))
+            state = home.read(lambda index: index.mailboxes.by_name(name))
+            if state is not None:
+                key = state.key
+                home.update(lambda index: index.mailboxes.remove(key))
+                home.forget(state.guid)
+                self._forget_special_use(state.guid)
             safeio.point("delete.after-index")
         # Nobody sees it any more: others need not wait for the removal of much mail.
         try:
@@ -148,7 +180,7 @@ class MaildirAccount:
     def rename(self, old: str, new: str) -> None:
         """Rename with all children; INBOX: its messages move to `new`.
 
-        Raises: NoSuchMailbox, MailboxExists, BadMailboxName, InUse, NoSpace.
+        Raises: NoSuchMailbox, MailboxExists, BadMailboxName, LimitReached, InUse, NoSpace.
         """
         old, new = canonical(old), canonical(new)
         home = self._home
@@ -191,6 +223,7 @@ class MaildirAccount:
             if home.layout.exists(target):
                 raise MailboxExists
         parents = [parent for parent in _parents(new) if parent not in pairs and not home.layout.exists(parent)]
+        home.check_mailboxes(len(parents))
         payload = {"parents": parents, "pairs": list(pairs.items())}
         pending = intent.write(home.root, intent.Intent(recovery.RENAME, payload))
         done: list[tuple[str, str]] = []
@@ -312,12 +345,6 @@ def _parents(name: str) -> list[str]:
     """The names above it: a/b/c has a and a/b."""
     levels = name.split("/")
     return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
-
-
-def _forget(index: Index, name: str) -> None:
-    known = index.mailboxes.by_name(name)
-    if known is not None:
-        index.mailboxes.remove(known.key)
 
 
 def is_account(root: str) -> bool:

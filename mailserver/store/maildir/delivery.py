@@ -70,6 +70,7 @@ def append(home: Home, name: str, messages: Sequence[NewMessage]) -> Appended:
     arrivals = _sync(home, messages)
     with home.locked(), home.dotlocked([_existing(home, name).directory]):
         state = level(home, name)
+        home.check_messages(state, len(arrivals))
         _name_files(home, state, arrivals)
         pending = _write_intent(home, state, arrivals) if len(arrivals) > 1 else None
         try:
@@ -157,6 +158,7 @@ def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMe
     arrivals = _sync(home, messages)
     with home.locked(), home.dotlocked([_existing(home, name).directory]):
         state = level(home, name)
+        home.check_messages(state, len(arrivals))
         _name_files(home, state, arrivals)
         _save(home, state, [], [])
         pending = _write_intent(home, state, arrivals)

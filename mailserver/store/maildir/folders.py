@@ -97,6 +97,15 @@ class Layout:
         found.sort()
         return [INBOX, *found] if is_mailbox(self.root) else found
 
+    def has_room(self, more: int, limit: int) -> bool:
+        """Whether so many mailboxes more are no more than the limit. One readdir, while that is far.
+
+        Raises: StoreUnavailable.
+        """
+        with safeio.boundary():
+            most = 1 + sum(name.startswith(".") for name in os.listdir(self.root))
+        return most + more <= limit or len(self.mailboxes()) + more <= limit
+
     def exists(self, name: str) -> bool:
         """Whether it is a mailbox now. Raises: BadMailboxName."""
         return is_mailbox(self.path(name))

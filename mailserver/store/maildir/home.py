@@ -20,10 +20,12 @@ from typing import Final, TypeVar
 
 from attrs import frozen
 
-from mailserver.errors import NoSpace, StoreUnavailable
+from mailserver.errors import LimitReached, MailboxFull, NoSpace, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
+from mailserver.store.index.records import MailboxState
+from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir import ballast, keywords, lock, safeio, uidlist
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.recovery import recover
@@ -47,6 +49,7 @@ class Settings:
     ballast_root: str
     """Where the ballast lies: a directory on the file system of the mail."""
     utf8_names: bool = False
+    bounds: Bounds = Bounds()
 
 
 @frozen
@@ -198,6 +201,30 @@ class Home:
             if not ballast.release(self.settings.ballast_root):
                 raise
             return operation()
+
+    # --- bounds
+
+    def check_mailboxes(self, more: int) -> None:
+        """Raises: LimitReached where so many more would be too many."""
+        limit = self.settings.bounds.mailboxes
+        if not self.layout.has_room(more, limit):
+            raise LimitReached(f"an account can have {limit} mailboxes")
+
+    def check_messages(self, state: MailboxState, more: int) -> None:
+        """Raises: MailboxFull where so many more would be too many.
+
+        Each message had a UID of its own, so only a mailbox that has given many need be counted.
+        """
+        limit = self.settings.bounds.messages
+        if state.uid_next - 1 + more <= limit:
+            return
+        if self.read(lambda index: index.messages.counts(state.key))[0] + more > limit:
+            raise MailboxFull(f"a mailbox can have {limit} messages")
+
+    def forget(self, mailbox: MailboxId) -> None:
+        """It is deleted."""
+        self.names.pop(mailbox, None)
+        self.counts.pop(mailbox, None)
 
     # --- index
 

@@ -56,6 +56,7 @@ class MaildirMailbox:
         self._home = home
         self._id = state.guid
         self._uid_validity = state.uid_validity
+        self._name = state.name
         home.names[state.guid] = state.name
         self._ahead: dict[int, Entry] = {}
         self._ahead_end = 0
@@ -69,7 +70,7 @@ class MaildirMailbox:
     @property
     def name(self) -> str:
         """Its name as of the last operation."""
-        return self._home.names[self._id]
+        return self._home.names.get(self._id, self._name)
 
     @property
     def read_only(self) -> bool:
@@ -508,6 +509,7 @@ class MaildirMailbox:
             with self._home.locked():
                 state = locate(self._home, self._id, self._uid_validity)
         if state is None or state.uid_validity != self._uid_validity:
+            self._home.forget(self._id)
             raise MailboxChanged
         self._home.names[self._id] = state.name
         return state
@@ -523,6 +525,7 @@ class MaildirMailbox:
                 # Another program renamed it, removed it, or made it anew.
                 known = locate(self._home, self._id, self._uid_validity)
             if known is None or known.uid_validity != self._uid_validity:
+                self._home.forget(self._id)
                 raise MailboxChanged
             self._home.names[self._id] = known.name
             yield known

@@ -47,10 +47,10 @@ def write(root: str, attributes: Mapping[MailboxId, Collection[str]]) -> None:
 
 
 def assign(
-    mailboxes: Mapping[str, MailboxId], given: Mapping[MailboxId, frozenset[str]]
+    mailboxes: Collection[str], given: Mapping[str, frozenset[str]]
 ) -> dict[str, frozenset[str]]:  # fmt: skip
     """Attributes by mailbox name: those given, and those that names tell, for mailboxes without any."""
-    found = {name: given[guid] for name, guid in mailboxes.items() if given.get(guid)}
+    found = {name: attributes for name, attributes in given.items() if attributes}
     taken = set().union(*found.values())
     by_lower: dict[str, str] = {}
     for name in mailboxes:

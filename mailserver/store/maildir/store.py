@@ -12,6 +12,7 @@ from typing import Final
 
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser
 from mailserver.message.summary import Summary
+from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir import ballast, safeio, uidlist
 from mailserver.store.maildir.account import MaildirAccount, is_account
 from mailserver.store.maildir.folders import INBOX, Layout
@@ -41,11 +42,12 @@ class MaildirStore:
         special_use: Mapping[str, str] = SPECIAL_USE,
         utf8_names: bool = False,
         hostname: str | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     ) -> None:
         self._root = os.fspath(root)
         self._location = location
         self._special_use = dict(special_use)
-        self._settings = Settings(summarise, hostname or socket.gethostname(), self._root, utf8_names)
+        self._settings = Settings(summarise, hostname or socket.gethostname(), self._root, utf8_names, bounds)
         self._tidied: set[str] = set()
 
     def account(self, user: str, home: str | None = None) -> MaildirAccount:

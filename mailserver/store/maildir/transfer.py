@@ -55,6 +55,8 @@ def transfer(home: Home, state: MailboxState, uids: Sequence[UID], target: str, 
             raise MessageExpunged
         if not entries:
             return Copied(into.guid, into.uid_validity, [], [])
+        if into is not state or not move:
+            home.check_messages(into, len(entries))
         pairs = _name_files(home, state, into, entries)
         return _carry_out(home, state, into, pairs, move=move)
 
