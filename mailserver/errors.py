@@ -235,6 +235,13 @@ class RelayDown(MailError):
     text = "the next hop cannot be reached, try again later"
 
 
+class MailLoop(MailError):
+    """The message has been through too many servers (RFC 5321 6.3, RFC 3463 X.4.6)."""
+
+    smtp_reply = (554, "5.4.6")
+    text = "too many Received fields: the message goes round in a loop"
+
+
 class BadMessage(MailError):
     """Message data that is never passed on: bare CR or LF, no usable From (RFC 5321 2.3.8, RFC 6409 8)."""
 

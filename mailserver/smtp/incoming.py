@@ -22,7 +22,7 @@ class Incoming:
 
     def __init__(self, spool: Spool, limit: int) -> None:
         self.size = 0
-        """Octets so far, without dot-stuffing (RFC 1870 5)."""
+        """Octets so far, without dot-stuffing (RFC 1870 5); of the finished message, with its start replaced."""
         self.eight_bit = False
         """Is there an octet above 127?"""
         self.failure: MailError | None = None
@@ -32,11 +32,13 @@ class Incoming:
         self._file: SpoolFile | None = None
         self._spooled = 0
         self._ends = LineEnds()
+        self._start = b""
+        self._replaced = 0
 
     @property
     def in_memory(self) -> bytes | None:
         """All of it, if it is in memory."""
-        return None if self._file else bytes(self._memory)
+        return None if self._file else self._start + self._memory[self._replaced :]
 
     async def write(self, data: bytes) -> None:
         """Take up the next part. Never raises a MailError: see `failure`."""
@@ -69,9 +71,17 @@ class Incoming:
 
     async def read(self, offset: int, count: int) -> bytes:
         """Those octets of the finished message, fewer at the end. Raises: StoreUnavailable."""
+        first = self._start[offset : offset + count]
+        offset += len(first) + self._replaced - len(self._start)
+        count -= len(first)
         if self._file:
-            return await self._file.read(offset, count)
-        return bytes(self._memory[offset : offset + count])
+            return first + await self._file.read(offset, count)
+        return first + self._memory[offset : offset + count]
+
+    def replace_start(self, length: int, start: bytes) -> None:
+        """Let the finished message begin otherwise: `start` instead of so many octets. Once."""
+        self._start, self._replaced = start, length
+        self.size += len(start) - length
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The finished message, in order. Raises: StoreUnavailable."""

@@ -18,6 +18,7 @@ from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec, build_table
+from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply, reply_to
 
@@ -92,6 +93,7 @@ class LmtpTransaction(Transaction):
 
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
         """See Transaction: one reply for each recipient, in the order of RCPT (RFC 2033 4.2)."""
+        await check_trace(incoming)
         name = self._session.new_message_name()
         return [await self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
 

@@ -27,6 +27,7 @@ from mailserver.smtp.received import format_date, new_message_id, protocol_name,
 from mailserver.smtp.sender import check_header, owns
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec, build_table
+from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply
 from mailserver.store.live import LiveAccount
@@ -140,6 +141,12 @@ class SubmissionSession(Session):
         except AuthUnavailable as error:
             raise LookupFailed from error
 
+    def verifies_here(self, name: str) -> bool:
+        """Would mail programs take this authserv-id for us: our name, a domain here, or a name within one?"""
+        is_local = self.services.authenticator.is_local_domain
+        labels = name.split(".")
+        return name == self.services.hostname or any(is_local(".".join(labels[at:])) for at in range(len(labels)))
+
 
 class SubmissionTransaction(Transaction):
     """One message: all its recipients get it, or none does and the client is told."""
@@ -189,6 +196,7 @@ class SubmissionTransaction(Transaction):
         """See Transaction."""
         fields = parse_header(await incoming.read(0, MAX_HEADER + 2), FIELDS)
         has_from = await check_header(fields, self.sender, self._session.owned)
+        await check_trace(incoming, self._session.verifies_here)
         name = self._session.new_message_name()
         prefix = self._prefix(fields, name, has_from=has_from)
         hop = self._hop if self._hop is not None and self._hop.accepted else None

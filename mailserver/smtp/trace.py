@@ -1,0 +1,63 @@
+"""Fields of a message that comes in which say where it has been: counted, and taken out where they are forged.
+
+*   Too many Received fields are a loop (RFC 5321 6.3).
+*   A Return-Path is ours to write at final delivery, and there is exactly one (RFC 5321 4.4).
+*   An Authentication-Results field says who has verified something: a submitted message cannot bring one in the name of
+    this server or of a domain here (RFC 8601 5). By LMTP such fields come from the transfer agent, which belongs here
+    and has taken the forged ones out; its own must stay.
+
+Only the first MAX_HEADER octets of the header are looked at. All other fields are passed on as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from mailserver.errors import MailLoop
+from mailserver.smtp.header import MAX_HEADER
+from mailserver.smtp.incoming import Incoming
+
+MAX_RECEIVED: Final = 100
+"""The least that RFC 5321 6.3 thinks of."""
+
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_FORGEABLE = re.compile(
+    rb"^(return-path|authentication-results)[ \t]*:(.*\n(?:[ \t].*\n)*)", re.IGNORECASE | re.MULTILINE
+)
+_VERIFIER = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s;()"]+)')
+
+
+async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None = None) -> None:
+    """Take out what only this server may say; `is_ours` judges domains of Authentication-Results, None keeps them all.
+
+    Raises: MailLoop, StoreUnavailable.
+    """
+    start = await incoming.read(0, MAX_HEADER)
+    end = -2 if start.startswith(b"\r\n") else start.find(b"\r\n\r\n")
+    header = start if end == -1 else start[: end + 2]
+    lower = header.lower()
+    if lower.count(b"received") > MAX_RECEIVED and len(_RECEIVED.findall(header)) > MAX_RECEIVED:
+        raise MailLoop
+    if b"return-path" not in lower and (is_ours is None or b"authentication-results" not in lower):
+        return
+
+    def judge(field: re.Match[bytes]) -> bytes:
+        forged = field[1].lower() == b"return-path" or (is_ours is not None and is_ours(_verifier(field[2])))
+        return b"" if forged else field[0]
+
+    kept = _FORGEABLE.sub(judge, header)
+    if len(kept) != len(header):
+        incoming.replace_start(len(header), kept)
+
+
+def _verifier(body: bytes) -> str:
+    """The authserv-id of an Authentication-Results field (RFC 8601 2.2) in lower case: the first word but comments."""
+    text = body.decode("latin-1")
+    depth = at = 0
+    while at < len(text) and (depth or text[at] in " \t\r\n("):
+        depth += (text[at] == "(") - (text[at] == ")")
+        at += 2 if depth and text[at] == "\\" else 1
+    word = _VERIFIER.match(text, at)
+    return (word[1] or word[2] or "").lower().rstrip(".") if word else ""
