@@ -172,7 +172,6 @@ class Wiring:
         self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
         if link is not None:
             SharedPenalties(link, self._penalties)
-        self._locked: set[str] = set()
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._settle()
 
@@ -211,7 +210,6 @@ class Wiring:
             mechanisms=mechanisms,
             hostname=config.server.hostname,
             limits=config.limits,
-            locked=self._locked,
         )
         self._submission = SubmissionServices(
             authenticator=self._authenticator,

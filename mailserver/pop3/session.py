@@ -13,7 +13,7 @@ from attrs import field, frozen
 from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits, Pop3
-from mailserver.errors import BadSyntax, ConnectionLost, InUse, MailError, PrivacyRequired, UnknownCommand, WrongState
+from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, UnknownCommand, WrongState
 from mailserver.lines import LineReader, Refused, is_http
 from mailserver.pop3.commands import COMMANDS
 from mailserver.pop3.maildrop import Maildrop
@@ -21,6 +21,7 @@ from mailserver.pop3.spec import CommandSpec, State
 from mailserver.pop3.uidl import UidlFormat, parse_uidl_format
 from mailserver.pop3.wire import MAX_LINE
 from mailserver.sasl.mechanism import Credentials, Mechanism
+from mailserver.store.interfaces import MaildropLock
 from mailserver.store.live import LiveAccount, LiveAccounts
 
 MAX_ERRORS = 20
@@ -42,8 +43,6 @@ class Services:
     """SASL mechanisms offered, by name, in the order of CAPA."""
     hostname: str
     limits: Limits = field(factory=Limits)
-    locked: set[str] = field(factory=set)
-    """Users whose maildrop a session holds, under the lock policy "session"."""
     uidl_format: UidlFormat = field(init=False)
 
     @uidl_format.default
@@ -65,7 +64,7 @@ class Session:
         self.ended = False
         self._account: LiveAccount | None = None
         self._maildrop: Maildrop | None = None
-        self._locked: str | None = None
+        self._lock: MaildropLock | None = None
         self._errors = 0
         self._unpaced = 0
         self._login_failures = 0
@@ -199,20 +198,14 @@ class Session:
         """RFC 1939 4: take the lock that the policy asks for, and the listing."""
         services = self.services
         try:
+            account = self._account = await services.accounts.open(user.name, user.home)
             if services.config.lock == "session":
-                self._take_lock(user.name)
-            self._account = await services.accounts.open(user.name, user.home)
+                self._lock = await account.run(account.account.lock_maildrop)
             self._maildrop = await Maildrop.open(self._account)
             self.channel.logged_in(user.name)
         except BaseException:
             self._release()
             raise
-
-    def _take_lock(self, user: str) -> None:
-        if user in self.services.locked:
-            raise InUse("another POP3 session has this mailbox open")
-        self.services.locked.add(user)
-        self._locked = user
 
     def _release(self) -> None:
         if self._maildrop is not None:
@@ -221,6 +214,6 @@ class Session:
         if self._account is not None:
             self.services.accounts.release(self._account)
             self._account = None
-        if self._locked is not None:
-            self.services.locked.discard(self._locked)
-            self._locked = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

@@ -269,6 +269,13 @@ class MessageFile(Protocol):
         """Give the descriptor back."""
 
 
+class MaildropLock(Protocol):
+    """An account's maildrop, held (RFC 1939 4)."""
+
+    def release(self) -> None:
+        """Give it up; repeating it is harmless. Never blocks, so it may be called on the reactor's thread."""
+
+
 class Searching(Protocol):
     """A search that is under way. Each step is a bounded piece of work: others of the account come in between."""
 
@@ -402,6 +409,12 @@ class Account(Protocol):
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
         """Sync them with an intent record, to be published later."""
+
+    def lock_maildrop(self) -> MaildropLock:
+        """Keep every other caller, in this process or another, from doing the same. Raises: InUse, at once.
+
+        Nothing else is kept out. `close` does not give it up, the end of the process does.
+        """
 
     def close(self) -> None:
         """Give up descriptors and connections."""

@@ -16,6 +16,7 @@ from attrs import define, evolve, frozen
 from mailserver.errors import (
     BadMailboxName,
     Cannot,
+    InUse,
     LimitReached,
     MailboxChanged,
     MailboxExists,
@@ -409,6 +410,16 @@ class MemoryPrepared:
         self._aborted = self._appended is None
 
 
+class _HeldMaildrop:
+    """Implements `store.interfaces.MaildropLock`."""
+
+    held = True
+
+    def release(self) -> None:
+        """Give it up."""
+        self.held = False
+
+
 class MemoryAccount:
     """One user's mail."""
 
@@ -427,6 +438,7 @@ class MemoryAccount:
         self._last_validity = 0
         self._subscribed: set[str] = set()
         self._mailboxes: dict[str, MemoryMailbox] = {}
+        self._maildrop: _HeldMaildrop | None = None
         self._make(INBOX)
         for attribute, name in special_use.items():
             self.create(name, frozenset({"\\" + attribute.lstrip("\\")}))
@@ -553,6 +565,13 @@ class MemoryAccount:
         for new in messages:
             new.staged.abort()
         return prepared
+
+    def lock_maildrop(self) -> _HeldMaildrop:
+        """Raises: InUse."""
+        if self._maildrop is not None and self._maildrop.held:
+            raise InUse("another session has the maildrop locked")
+        self._maildrop = _HeldMaildrop()
+        return self._maildrop
 
     def close(self) -> None:
         """Nothing to give up."""

@@ -12,13 +12,14 @@ import pytest
 
 from mailserver.store.interfaces import Store
 from tests.store.contract_bounds import BoundsKept
+from tests.store.contract_maildrop import MaildropLocked
 from tests.store.contract_messages import Messages
 from tests.store.contract_names import Names
 from tests.store.contract_reading import Reading
 from tests.store.samples import USER, message, staged, uids
 
 
-class StoreContract(Names, Messages, Reading, BoundsKept):
+class StoreContract(Names, Messages, Reading, BoundsKept, MaildropLocked):
     """Inherit, name the class Test..., and give the fixture."""
 
     @pytest.fixture

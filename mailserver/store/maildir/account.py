@@ -18,12 +18,13 @@ from mailserver.errors import (
     NoSuchMailbox,
 )
 from mailserver.store.index.database import HISTORY
-from mailserver.store.interfaces import Appended, MailboxInfo, NewMessage, Prepared, Staged, Status
+from mailserver.store.interfaces import Appended, MailboxInfo, MaildropLock, NewMessage, Prepared, Staged, Status
 from mailserver.store.maildir import (
     ballast,
     delivery,
     folders,
     intent,
+    lock,
     recovery,
     safeio,
     special_use,
@@ -301,6 +302,11 @@ class MaildirAccount:
         if not self._exists(name):
             raise NoSuchMailbox
         return delivery.prepare(self._home, name, messages)
+
+    def lock_maildrop(self) -> MaildropLock:
+        """Hold the account's lock of a POP3 session. Raises: InUse, NoSpace, StoreUnavailable."""
+        root = self._home.root
+        return self._home.with_room(lambda: lock.MaildropLock(root))
 
     def close(self) -> None:
         """Give up descriptors and connections; the next use opens them again."""

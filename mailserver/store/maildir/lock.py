@@ -7,6 +7,8 @@ locks do not: the same process is granted one twice, and closing any descriptor 
 `dotlock` makes `dovecot-uidlist.lock`, for the time that uidlist, keywords or new names of a mailbox change: this is
 the lock that Dovecot knows. It is always taken inside the account's lock, several in path order.
 
+`MaildropLock` is another flock, on a file of its own, that a POP3 session may hold for as long as it lasts.
+
 A dotlock outlives its process, so there are rules for a stale one. It holds `pid:host`, and is removed at once if that
 is a dead process of this host, or ourselves (whoever asks holds the account's lock: it is a leftover of an earlier
 process with our pid), or a process that started after the lock was made (the pid was given anew). So is one without
@@ -37,6 +39,7 @@ from mailserver.store.maildir import safeio
 from mailserver.store.maildir.uidlist import LOCK_NAME
 
 FILE_NAME = "mailserver-lock"
+MAILDROP_FILE_NAME = "mailserver-maildrop-lock"
 WAIT = 10.0
 """Seconds until InUse."""
 STALE_AFTER = 120.0
@@ -56,7 +59,7 @@ class AccountLock:
     def __enter__(self) -> Self:
         """Take it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
         assert self._fd < 0, "the lock is not reentrant"
-        fd = _open_lock_file(self._path)
+        fd = _open_lock_file(self._path, os.path.dirname(self._path))
         try:
             _wait_for(lambda: _try_flock(fd), self._wait)
         except BaseException:
@@ -74,6 +77,33 @@ class AccountLock:
             fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
+
+
+class MaildropLock:
+    """The maildrop of the account whose root directory is `root`, held from here to `release` or the process's end.
+
+    Not waited for: whoever comes second is told at once (RFC 1939 4). Raises: InUse, NoSpace, StoreUnavailable.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._fd = _open_lock_file(os.path.join(root, MAILDROP_FILE_NAME), os.path.join(root, "cur"))
+        held = False
+        try:
+            held = _try_flock(self._fd)
+        finally:
+            if not held:
+                os.close(self._fd)
+        if not held:
+            raise InUse("another session has the maildrop locked")
+
+    def release(self) -> None:
+        """Give it up; may be called on any thread, for it never waits."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            finally:
+                os.close(fd)
 
 
 @contextlib.contextmanager
@@ -176,7 +206,8 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def _open_lock_file(path: str) -> int:
+def _open_lock_file(path: str, stand_in: str) -> int:
+    """`stand_in`: the directory that is locked instead where nobody may make the file."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     with safeio.boundary():
         try:
@@ -187,11 +218,11 @@ def _open_lock_file(path: str) -> int:
         except OSError as error:
             if error.errno not in {errno.EACCES, errno.EROFS}:
                 raise
-        # An account that may only be read: nobody makes the file, so its directory can stand for it.
+        # An account that may only be read: nobody makes the file, so a directory can stand for it.
         try:
             return os.open(path, flags | os.O_RDONLY)
         except FileNotFoundError:
-            return os.open(os.path.dirname(path), flags | os.O_RDONLY | os.O_DIRECTORY)
+            return os.open(stand_in, flags | os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _try_flock(fd: int) -> bool:

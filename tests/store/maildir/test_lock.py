@@ -12,7 +12,7 @@ import pytest
 
 from mailserver.errors import InUse
 from mailserver.store.maildir import lock
-from mailserver.store.maildir.lock import AccountLock
+from mailserver.store.maildir.lock import AccountLock, MaildropLock
 
 HOST = socket.gethostname()
 HOLDER = """
@@ -302,3 +302,47 @@ def test_another_hosts_from_before_the_machines_start_is_not(path, monkeypatch):
         file.write(b"12:elsewhere.example.net")
     monkeypatch.setattr(lock, "_boot_time", lambda: time.time() + 60)
     assert not lock.remove_if_stale(path)
+
+
+MAILDROP_HOLDER = """
+import sys
+from mailserver.store.maildir.lock import MaildropLock
+held = MaildropLock(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_maildrop_that_another_process_holds_is_free_once_that_is_killed(tmp_path):
+    holder = start(MAILDROP_HOLDER, str(tmp_path))
+    try:
+        assert holder.stdout.readline() == "held\n"
+        began = time.monotonic()
+        with pytest.raises(InUse):
+            MaildropLock(str(tmp_path))
+        assert time.monotonic() - began < lock.WAIT / 2, "it is not waited for"
+        with AccountLock(str(tmp_path)):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    MaildropLock(str(tmp_path)).release()
+    assert (tmp_path / lock.MAILDROP_FILE_NAME).exists(), "it is never deleted"
+
+
+def test_a_maildrop_in_which_nothing_may_be_made_is_locked_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "cur").mkdir()
+    opening = os.open
+
+    def refuse(path, flags, *mode):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return opening(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    held = MaildropLock(str(tmp_path))
+    with pytest.raises(InUse):
+        MaildropLock(str(tmp_path))
+    with AccountLock(str(tmp_path), 0.1):
+        pass  # which the directory itself stands for
+    held.release()
