@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NewType
 
 UID = NewType("UID", int)
@@ -24,6 +25,17 @@ UNKNOWN_SIZE: Final = 0xFFFFFFFF
 
 UNKNOWN_DATE: Final = -(2**63)
 """In a date column: not yet read from the file."""
+
+
+def client_of(address: IPv4Address | IPv6Address | None) -> str:
+    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address; "local" for a Unix socket."""
+    if address is None:
+        return "local"
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(IPv6Address(int(address) >> 64 << 64)) + "/64"
+    return str(address)
 
 
 class Secret:

@@ -101,7 +101,7 @@ class Hasher(Protocol):
     async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
         """Does the password belong to the `{SCHEME}hash` entry?
 
-        `share` names who asks (the client's network): shares take turns, and none fills the queue for others. Raises:
+        `share` names who asks (an IPv4 address, or an IPv6 /64): shares take turns, and none fills the queue for others. Raises:
         AuthUnavailable when the queue is full.
         """
 

@@ -1,6 +1,7 @@
 """What failed logins cost: a delay that grows for each pair of user name and network (no I/O, no Twisted).
 
-Only the pair is slowed, so nobody is locked out by others. The table is bounded; its oldest pair makes room. A wrong
+Only the pair is slowed, so nobody is locked out by others; and who is new to a user that is under attack from many
+networks (`attacks`). The table is bounded; its oldest pair makes room. A wrong
 password that is repeated, as a program with a stale one does, counts once; only a keyed digest of it is kept.
 
 Where several processes take logins, each has the table: what one does to it, it tells as `News`, and the others do the
@@ -18,6 +19,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import define, field
 
+from mailserver.auth.attacks import Pair, Strangers
 from mailserver.types import Secret
 
 MAX_PAIRS: Final = 10_000
@@ -28,12 +30,9 @@ LONGEST_QUEUE: Final = 60.0
 """Seconds that an attempt may wait for its turn; beyond, it is refused unchecked."""
 _MAX_WRONG: Final = 16
 
-Pair = tuple[str, str]
-"""Normalised name, network."""
-
 News: TypeAlias = list[Any]
 """What JSON can hold: ["failed", name, network, digest], ["turn", name, network, seconds until it is free],
-["forgiven", name, network], or all that is known of a pair: ["pair", name, network, delay, seconds since the last
+["succeeded", name, network], or all that is known of a pair: ["pair", name, network, delay, seconds since the last
 failure, seconds until it is free, digests]. Digests are hexadecimal.
 """
 
@@ -72,20 +71,26 @@ class Penalties:
         self._clock = clock
         self._key = key or secrets.token_bytes(32)
         self._records: OrderedDict[Pair, _Record] = OrderedDict()
+        self._strangers = Strangers(clock)
         self.first = first
         self.most = most
         self.on_change: Callable[[News], None] = lambda _news: None
         """Called with whatever happens here that other processes should do, too."""
 
     def turn(self, pair: Pair) -> float:
-        """Take the next turn of a pair: seconds until its attempt may be checked, 0 for a pair without failures.
+        """Take the next turn of a pair: seconds until its attempt may be checked.
+
+        0 for a pair without failures, unless the user is under attack and the network a stranger.
 
         Who hangs up instead of waiting for the answer is no faster for it, nor is who asks many times at once.
         """
         now = self._clock()
         record = self._records.get(pair)
         if record is None or now - record.last > FORGET_AFTER:
-            return 0.0
+            if not self._strangers.must_wait(pair):
+                return 0.0
+            self._records.pop(pair, None)
+            record = self._add(pair, _Record(delay=self.most, last=now, free_at=now + self.most))
         start = max(now, record.free_at)
         record.free_at = min(start, now + LONGEST_QUEUE) + record.delay
         self.on_change(["turn", *pair, record.free_at - now])
@@ -99,14 +104,15 @@ class Penalties:
         return delay
 
     def succeeded(self, pair: Pair) -> None:
-        """Forget the pair's failures."""
-        if self._records.pop(pair, None) is not None:
-            self.on_change(["forgiven", *pair])
+        """Forget the pair's failures; the network is no stranger to the user any more."""
+        had_failures = self._records.pop(pair, None) is not None
+        if self._strangers.welcome(pair) or had_failures:
+            self.on_change(["succeeded", *pair])
 
     def all(self) -> list[News]:
         """Every pair, for a process that begins."""
         now = self._clock()
-        return [
+        return [["succeeded", *pair] for pair in self._strangers.known] + [
             [
                 "pair",
                 *pair,
@@ -128,8 +134,9 @@ class Penalties:
             case ["turn", str(name), str(network), (float() | int()) as free_in]:
                 if (record := self._records.get((name, network))) is not None:
                     record.free_at = max(record.free_at, now + free_in)
-            case ["forgiven", str(name), str(network)]:
+            case ["succeeded", str(name), str(network)]:
                 self._records.pop((name, network), None)
+                self._strangers.welcome((name, network))
             case [
                 "pair",
                 str(name),
@@ -141,6 +148,7 @@ class Penalties:
             ]:
                 if (record := self._records.get((name, network))) is None:
                     record = self._add((name, network), _Record(delay=delay, last=now - age))
+                    self._strangers.failed((name, network), len(digests))
                 record.delay = max(record.delay, delay)
                 record.last = max(record.last, now - age)
                 record.free_at = max(record.free_at, now + free_in)
@@ -154,9 +162,12 @@ class Penalties:
         record = self._records.get(pair)
         if record is None or now - record.last > FORGET_AFTER:
             self._records.pop(pair, None)
-            record = self._add(pair, _Record(delay=min(self.first, self.most), last=now))
+            first = self.most if self._strangers.must_wait(pair) else self.first
+            record = self._add(pair, _Record(delay=min(first, self.most), last=now))
         elif digest not in record.wrong:
             record.delay = min(record.delay * 2, self.most)
+        if digest not in record.wrong:
+            self._strangers.failed(pair)
         record.last = now
         record.free_at = max(record.free_at, now + record.delay)
         if len(record.wrong) >= _MAX_WRONG:

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 import attrs
 
 from mailserver.auth import schemes
+from mailserver.auth.attacks import Pair
 from mailserver.auth.interfaces import (
     Hasher,
     IAuthBackend,
@@ -31,10 +32,10 @@ from mailserver.auth.interfaces import (
     User,
 )
 from mailserver.auth.passwd import BadName, normalise
-from mailserver.auth.penalties import LONGEST_QUEUE, Pair, Penalties, network_of
+from mailserver.auth.penalties import LONGEST_QUEUE, Penalties, network_of
 from mailserver.errors import AuthFailed, AuthorizationFailed
 from mailserver.sasl.mechanism import Credentials
-from mailserver.types import Secret
+from mailserver.types import Secret, client_of
 
 LEAST_FAILURE: Final = 0.25
 """Seconds that every failure takes at least, whatever the configuration says: longer than most hashes."""
@@ -103,7 +104,7 @@ class LoginService:
             await self._sleep(min(turn, LONGEST_QUEUE))
             if turn > LONGEST_QUEUE:
                 raise AuthFailed
-        user = await self._verified(candidates, password, pair[1]) if password.reveal() else None
+        user = await self._verified(candidates, password, client_of(context.peer)) if password.reveal() else None
         if user is None:
             await self._fail(pair, password, started)
         self._penalties.succeeded(pair)
@@ -153,7 +154,7 @@ class LoginService:
         return None
 
     async def _verified(self, candidates: Sequence[str], password: Secret, share: str) -> User | None:
-        """The user whose password it is, or None, after exactly one check. `share` is the client's network."""
+        """The user whose password it is, or None, after exactly one check. `share` is the client."""
         found = await self._find(candidates)
         if found is None:
             if self._listing:

@@ -18,6 +18,7 @@ from attrs import Factory, define
 
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
+from mailserver.types import client_of
 
 TELL_INTERVAL = 60.0
 """Seconds between two log lines about refused connections of one network."""
@@ -29,17 +30,6 @@ Address = IPv4Address | IPv6Address | None
 Counted: TypeAlias = tuple[str, ...]
 """What a number is of: () all connections, (network,) those not logged in, (network, user) those of a user."""
 ALL: Counted = ()
-
-
-def network_of(address: Address) -> str:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
-    if address is None:
-        return "local"
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(IPv6Address(int(address) >> 64 << 64)) + "/64"
-    return str(address)
 
 
 @define
@@ -93,7 +83,7 @@ class ConnectionCounts:
 
         Without an address (a Unix socket, a protocol without login) only the number of all counts.
         """
-        network = (network_of(address),)
+        network = (client_of(address),)
         if self._number(ALL) >= self.limits.connections:
             return False
         if address is not None and self._number(network) >= self.limits.unauthenticated_per_address:
@@ -104,7 +94,7 @@ class ConnectionCounts:
 
     def tell_refusal(self, address: Address, now: float) -> int | None:
         """Should the log say that this connection is refused? Then how many it did not mention since the last time."""
-        network = network_of(address)
+        network = client_of(address)
         refusals = self._refusals
         told = refusals.told.get(network)
         if told is not None and now - told < TELL_INTERVAL:
@@ -118,7 +108,7 @@ class ConnectionCounts:
 
     def logged_in(self, address: Address, user: str) -> None:
         """The connection has logged in. Raises: LimitReached."""
-        network = network_of(address)
+        network = client_of(address)
         if self._number((network, user)) >= self.limits.sessions_per_user:
             msg = "too many sessions of this user from this address"
             raise LimitReached(msg)
@@ -127,7 +117,7 @@ class ConnectionCounts:
 
     def close(self, address: Address, user: str | None) -> None:
         """The connection has ended."""
-        network = network_of(address)
+        network = client_of(address)
         self._change(ALL, -1)
         self._change((network,) if user is None else (network, user), -1)
 

@@ -160,10 +160,11 @@ def test_the_right_password_logs_in_at_once_with_one_check(site: Site) -> None:
     assert site.hasher.checks == ["{PLAIN}secret"]
 
 
-def test_checks_are_asked_for_in_the_name_of_the_network(site: Site) -> None:
+def test_checks_are_asked_for_in_the_name_of_the_address(site: Site) -> None:
     site.login("anna@example.test", "secret", peer="192.0.2.77")
     site.login("nobody@example.test", "x", peer="2001:db8::1")
-    assert site.hasher.shares == ["192.0.2.0/24", "2001:db8::/48"]
+    # Not of the network: a flood must not take its neighbours' share.
+    assert site.hasher.shares == ["192.0.2.77", "2001:db8::/64"]
 
 
 def test_unknown_and_wrong_and_disabled_look_alike(site: Site) -> None:
