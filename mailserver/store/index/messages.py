@@ -157,6 +157,14 @@ class Messages:
             ),
         )
 
+    def add_first(self, key: int, modseq: ModSeq, messages: Iterable[tuple[int, int, bytes, bytes, int]]) -> None:
+        """(uid, flags, base, suffix, place) of the messages of a mailbox that had none; sizes and dates are not known."""
+        self._connection.executemany(
+            "INSERT INTO messages (id, mailbox, modseq, flags, base, suffix, place)"
+            f" VALUES ({key << 32} | ?, {key:d}, {modseq:d}, ?, ?, ?, ?)",
+            messages,
+        )
+
     def change(self, key: int, entries: Iterable[Entry]) -> None:
         """Flags, modseq and place of messages as they are in the entries; base, size and date stay."""
         self._connection.executemany(

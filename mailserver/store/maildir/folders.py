@@ -190,6 +190,17 @@ def check_level(level: str) -> None:
         raise BadMailboxName("the name holds a noncharacter")
 
 
+def identity(directory: str) -> tuple[MailboxId, UIDValidity] | None:
+    """GUID and UIDVALIDITY of the mailbox that is there now; None when there is none that is whole."""
+    try:
+        header = uidlist.read_header(os.path.join(directory, uidlist.FILE_NAME))
+    except FileNotFoundError:
+        return None
+    if header is None or not is_mailbox(directory):
+        return None
+    return header[1], header[0]
+
+
 def is_mailbox(path: str) -> bool:
     """A real directory with a real cur/. Raises: StoreUnavailable."""
     return _is_directory(path) and _is_directory(os.path.join(path, "cur"))

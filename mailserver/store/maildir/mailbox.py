@@ -31,11 +31,12 @@ from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.flag_rename import FlagRename
 from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
+from mailserver.store.maildir.locate import locate
 from mailserver.store.maildir.mark import DiskMark
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
 from mailserver.store.maildir.named_changes import take_up
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
-from mailserver.store.maildir.reconcile import level, locate, reconcile
+from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.rendering import Rendering
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.search import Search, evaluate

@@ -18,23 +18,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
-from mailserver.store.index.records import RACY, SETTLED, Entry, Facts, MailboxState
-from mailserver.store.maildir import folders, keywords, safeio, scan, uidlist
-from mailserver.store.maildir.filename import MaildirName, base_of, flags_mask, letters_of_info
-from mailserver.store.maildir.first_look import first_look
-from mailserver.store.maildir.home import Home, MailboxPaths
+from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
+from mailserver.store.maildir import folders, scan, uidlist
+from mailserver.store.maildir.differences import FEW, differences
+from mailserver.store.maildir.entries import fresh_entries, moved_entry, read_keywords, sort_by_delivery
+from mailserver.store.maildir.first_look import FirstLook, first_look
+from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.uids import next_uids
-from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+from mailserver.types import UID, ModSeq
 
 _ATTEMPTS = 4
-FEW = 1000
-"""Up to so many messages that differ are looked up one by one."""
-_DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
 
 
 class _ListMoved(Exception):
@@ -83,7 +80,7 @@ class _Reconciliation:
         self.new: list[Entry] = []
         self.gone: list[UID] = []
         self.pending: list[tuple[str, scan.Found]] = []
-        self.first: Sequence[Facts] = ()
+        self.first: FirstLook | None = None
 
     def run(self) -> MailboxState:
         with contextlib.ExitStack() as stack:
@@ -97,7 +94,7 @@ class _Reconciliation:
                 state.uid_next = UID(max(self.tail.values()) + 1)
             modseq = next_modseq(state.modseq)
             found = self._scan(state)
-            if not self._look_first(state, found, modseq):
+            if not self._look_first(state, found):
                 self._compare(state, found, modseq, told, mended=mended)
             self._give_uids(state, modseq, mended=mended)
             names_changed = read_keywords(self.paths, state)
@@ -152,7 +149,7 @@ class _Reconciliation:
         if state.uid_next == 1 or len(state.uidlist_signature) != len(uidlist.Signature._fields):
             return False
         known = uidlist.Signature(*state.uidlist_signature)
-        if not _has_header(self.paths.uidlist, state):
+        if uidlist.read_header(self.paths.uidlist) != (state.uid_validity, state.guid):
             return False
         tail = uidlist.read_tail(self.paths.uidlist, known, state.uid_next - 1)
         if tail is None or tail.damaged or not 0 < len(tail.entries) <= FEW:
@@ -195,7 +192,7 @@ class _Reconciliation:
         other = self.home.read(lambda index: index.mailboxes.by_guid(listed.guid))
         if other is None:
             return None
-        if identity(self.home.paths(other.name)) == (listed.guid, listed.uid_validity):
+        if folders.identity(self.home.paths(other.name).directory) == (listed.guid, listed.uid_validity):
             listed.guid = uidlist.new_guid()
             listed.damaged = True
             return None
@@ -244,50 +241,17 @@ class _Reconciliation:
         state.cur_mtime, state.cur_racy = cur.mtime_ns, RACY if cur.racy else SETTLED
         return new, cur
 
-    def _differences(
-        self, state: MailboxState, new: scan.DirectoryScan, cur: scan.DirectoryScan | None
-    ) -> tuple[dict[str, scan.Found], dict[str, Entry]]:
-        """By base: what is there, and what the index knows; all of it, or what differs if that is little."""
-        index = self.home.index()
-        key = state.key
-        cur_names = cur.names if cur is not None else []
-        if key and self.listed is None:
-            differing = index.messages.file_names(key, 0).symmetric_difference(new.names)
-            if cur is not None:
-                differing |= index.messages.file_names(key, 1).symmetric_difference(cur.names)
-            bases = {base_of(name) for name in differing}
-            if len(bases) <= FEW:
-                messages, _duplicates = scan.classify(
-                    [name for name in new.names if base_of(name) in bases] if bases else (),
-                    [name for name in cur_names if base_of(name) in bases] if bases else (),
-                )
-                found = (index.messages.by_base(key, base) for base in bases)
-                known = {entry.base: entry for entry in found if entry is not None}
-            else:
-                messages, _duplicates = scan.classify(new.names, cur_names)
-                known = {entry.base: entry for entry in index.messages.entries(key)}
-        else:
-            messages, _duplicates = scan.classify(new.names, cur_names)
-            known = {entry.base: entry for entry in index.messages.entries(key)} if key else {}
-        if cur is None:
-            # What is in cur/ has not moved; a file in new/ of the same base is a duplicate.
-            in_cur = {base for base, entry in known.items() if entry.place}
-            messages = {base: found for base, found in messages.items() if base not in in_cur}
-            known = {base: entry for base, entry in known.items() if base not in in_cur}
-        return messages, known
-
-    def _look_first(
-        self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None], modseq: ModSeq
-    ) -> bool:
+    def _look_first(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> bool:
         """Whether this is a mailbox of which nobody has listed a message yet, with names that let it be done fast."""
         new, cur = scans
         if not self.is_new or cur is None or self.listed is None or self.listed.entries or self.listed.damaged:
             return False
         if state.uid_next + len(new.names) + len(cur.names) > uidlist.HIGHEST_UID:
             return False
-        found = first_look(new.names, cur.names, state.uid_next, modseq)
-        self.first = found or []
-        return found is not None
+        if not new.names and not cur.names:
+            return True
+        self.first = first_look(new.names, cur.names, state.uid_next)
+        return self.first is not None
 
     def _compare(
         self,
@@ -299,7 +263,8 @@ class _Reconciliation:
         mended: bool,
     ) -> None:
         new, cur = scans
-        messages, known = self._differences(state, new, cur)
+        is_whole = not state.key or self.listed is not None
+        messages, known = differences(self.home.index(), state.key, new, cur, look_at_all=is_whole)
         uids = self.listed.entries if self.listed is not None and not mended else None
         told_uids: list[tuple[UID, str, scan.Found]] = []
         for base, place in messages.items():
@@ -327,14 +292,17 @@ class _Reconciliation:
         listed = self.listed
         if listed is not None:
             state.uidlist_signature = listed.signature
-        if not self.pending and not self.first and not mended and (listed is None or not listed.damaged):
+        if self.first is not None:
+            self._list_first(state, self.first)
+            return
+        if not self.pending and not mended and (listed is None or not listed.damaged):
             return
         sort_by_delivery(self.pending)
         # A list at the very end of its UIDs, which only a foreign hand can make: what comes after stays unseen.
         pending = self.pending[: max(0, uidlist.HIGHEST_UID + 1 - state.uid_next)]
         uids = next_uids(state, len(pending))
         given = fresh_entries([(uid, base, place) for uid, (base, place) in zip(uids, pending, strict=True)], modseq)
-        lines = [(entry.uid, entry.base) for entry in given] + [(facts[0], facts[5]) for facts in self.first]
+        lines = [(entry.uid, entry.base) for entry in given]
         try:
             self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
             if mended:
@@ -350,7 +318,6 @@ class _Reconciliation:
         except NoSpace:
             # They stay unseen until there is room to keep their UIDs; the next refresh tries again.
             state.new_racy = state.cur_racy = RACY
-            self.first = ()
             return
         except StoreUnavailable:
             if os.access(self.paths.directory, os.W_OK):
@@ -359,6 +326,21 @@ class _Reconciliation:
         self.new += given
         if lines:
             state.uid_next = UID(lines[-1][0] + 1)
+
+    def _list_first(self, state: MailboxState, first: FirstLook) -> None:
+        assert self.listed is not None
+        try:
+            self._exclude_dovecot(self.listed.signature)
+            lines = b"".join(first.lines())
+            state.uidlist_signature = self.home.with_room(lambda: uidlist.append_lines(self.paths.uidlist, lines))
+        except NoSpace:
+            state.new_racy = state.cur_racy = RACY
+            self.first = None
+            return
+        except StoreUnavailable:
+            if os.access(self.paths.directory, os.W_OK):
+                raise
+        state.uid_next = UID(first.uids.stop)
 
     def _count_alive(self, state: MailboxState) -> int:
         key = state.key
@@ -391,12 +373,15 @@ class _Reconciliation:
 
     def _first_recent(self, state: MailboxState) -> UID:
         """After the last message that some session has seen already: those have left new/."""
-        seen = max((facts[0] for facts in (*self.new, *self.first) if facts[7]), default=0)
+        if self.first is not None:
+            return self.first.first_recent
+        seen = max((entry.uid for entry in self.new if entry.place), default=0)
         return UID(min(seen + 1, state.uid_next))
 
     # --- the index
 
     def _save(self, state: MailboxState, modseq: ModSeq) -> None:
+        first = self.first
         self.gone.sort()
         self.new.sort()
 
@@ -405,96 +390,8 @@ class _Reconciliation:
             index.expunge(state.key, self.gone, modseq)
             index.messages.change(state.key, self.changed)
             index.messages.add(state.key, self.new)
-            index.messages.add(state.key, self.first)
+            if first is not None:
+                index.messages.add_first(state.key, modseq, first.rows())
 
-        self.home.update(save, len(self.gone) + len(self.changed) + len(self.new) + len(self.first))
-
-
-def _has_header(path: str, state: MailboxState) -> bool:
-    """Whether the list's first line names this mailbox, without reading the rest."""
-    fd = safeio.open_existing(path)
-    try:
-        with safeio.boundary():
-            words = os.pread(fd, 512, 0).partition(b"\n")[0].split(b" ")
-    finally:
-        os.close(fd)
-    return b"V%d" % state.uid_validity in words and b"G" + state.guid.hex().encode() in words
-
-
-def identity(paths: MailboxPaths) -> tuple[MailboxId, UIDValidity] | None:
-    """GUID and UIDVALIDITY of the mailbox that is there now; None when there is none that is whole."""
-    try:
-        header = uidlist.read_header(paths.uidlist)
-    except FileNotFoundError:
-        return None
-    if header is None or not folders.is_mailbox(paths.directory):
-        return None
-    return header[1], header[0]
-
-
-def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxState | None:
-    """The mailbox, wherever other programs have renamed it to; None when it is gone.
-
-    Under the account's lock. Raises: InUse, NoSpace, StoreUnavailable.
-    """
-    known = home.read(lambda index: index.mailboxes.by_guid(guid))
-    there = home.layout.mailboxes()
-    if known is not None and known.name in there:
-        # Its old place is the likeliest one.
-        there.insert(0, known.name)
-    for name in there:
-        if identity(home.paths(name)) == (guid, uid_validity):
-            with contextlib.suppress(NoSuchMailbox):
-                return level(home, name)
-    if known is not None:
-        key = known.key
-        home.update(lambda index: index.mailboxes.remove(key))
-    return None
-
-
-def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
-    """Take up another keyword file; whether the names changed."""
-    signature = uidlist.signature(paths.keywords) or ()
-    if signature == state.keywords_signature:
-        return False
-    names = keywords.read(paths.keywords).names
-    state.keywords_signature = signature
-    if names == state.keywords:
-        return False
-    state.keywords = names
-    return True
-
-
-def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:
-    """Entries of (uid, base, where) that are new to the index."""
-    masks = {"": 0}
-    make = tuple.__new__
-    entries = []
-    for uid, base, (place, name) in messages:
-        suffix = name[len(base) :]
-        mask = masks.get(suffix)
-        if mask is None:
-            mask = masks[suffix] = flags_mask(letters_of_info(suffix[1:]))
-        entries.append(make(Entry, (uid, modseq, mask, None, None, base, suffix, int(place == "cur"))))
-    return entries
-
-
-def moved_entry(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
-    """The same message under another name; it has changed only if its flags did."""
-    mask = MaildirName.parse(found.name).mask
-    return entry._replace(
-        modseq=entry.modseq if mask == entry.flags else modseq,
-        flags=mask,
-        suffix=found.name[len(entry.base) :],
-        place=int(found.place == "cur"),
-    )
-
-
-def sort_by_delivery(pending: list[tuple[str, scan.Found]]) -> None:
-    """By the second that a Maildir name begins with, then by name."""
-    pending.sort(key=lambda pair: _delivery_order(pair[0]))
-
-
-def _delivery_order(base: str) -> tuple[int, str]:
-    seconds = _DELIVERED.match(base)
-    return int(seconds[0]) if seconds else 0, base
+        count = len(self.gone) + len(self.changed) + len(self.new)
+        self.home.update(save, count + (len(first.uids) if first is not None else 0))

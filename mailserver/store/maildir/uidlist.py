@@ -206,7 +206,11 @@ def append(path: str, entries: Sequence[tuple[int, str]]) -> Signature:
 
     A torn last line is cut off first. Raises: FileNotFoundError, NoSpace, StoreUnavailable.
     """
-    data = os.fsencode("".join([f"{uid} :{base}\n" for uid, base in entries]))
+    return append_lines(path, os.fsencode("".join([f"{uid} :{base}\n" for uid, base in entries])))
+
+
+def append_lines(path: str, data: bytes) -> Signature:
+    """The same with lines that are made already."""
     fd = safeio.open_existing(path, os.O_RDWR)
     try:
         cut_torn_line(fd)

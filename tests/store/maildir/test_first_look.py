@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mailserver.store.maildir import first_look as module
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.first_look import first_look
 from mailserver.store.maildir.scan import classify
@@ -12,7 +15,7 @@ from mailserver.store.maildir.scan import classify
 BASES = st.builds(
     "{:010d}{}".format, st.integers(1_000_000_000, 1_000_000_009), st.sampled_from(["", ".M1", ".M2,S=3", ".é", "x"])
 )
-ODD = st.sampled_from(["x", "99999.a", "10000000000.a", "1000000001:2,S:", "\udcff"])
+ODD = st.sampled_from(["x", "99999.a", "10000000000.a", "1000000001:2,S:", "\udcff", "1000000001.a\n1000000002.b"])
 NAMES = st.sets(
     st.one_of(st.builds("{}{}".format, BASES, st.sampled_from(["", ":2,", ":2,S", ":2,FSab", ":1,S", ":"])), ODD),
     max_size=12,
@@ -24,16 +27,32 @@ NAMES = st.sets(
 @example({"1000000002.a", "1000000000.b"}, {"1000000001.a:2,S"})
 @example(set(), set())
 def test_it_gives_up_or_is_right(new, cur):
-    entries = first_look(list(new), list(cur), 7, 99)
+    look = first_look(list(new), list(cur), 7)
     messages, duplicates = classify(new, cur)
-    plain = all(name[:10].isdigit() and not name[10:11].isdigit() for name in (*new, *cur))
-    if duplicates or not plain:
-        assert entries is None
+    plain = all(name[:10].isdigit() and not name[10:11].isdigit() and "\n" not in name for name in (*new, *cur))
+    if duplicates or not plain or not messages:
+        assert look is None
         return
-    assert [facts[:2] for facts in entries] == [(uid, 99) for uid in range(7, 7 + len(messages))]
-    assert {facts[5]: (("new", "cur")[facts[7]], facts[5] + facts[6]) for facts in entries} == messages
-    for facts in entries:
-        assert facts[2] == MaildirName.parse(facts[5] + facts[6]).mask
-        assert facts[3:5] == (None, None)
-    seconds = [facts[5][:10] for facts in entries]
+    rows = list(look.rows())
+    assert [row[0] for row in rows] == list(range(7, 7 + len(messages)))
+    names = [(os.fsdecode(base), os.fsdecode(base + suffix)) for _uid, _mask, base, suffix, _place in rows]
+    assert {base: (("new", "cur")[row[4]], name) for (base, name), row in zip(names, rows, strict=True)} == messages
+    assert [row[1] for row in rows] == [MaildirName.parse(name).mask for _base, name in names]
+    seconds = [base[:10] for base, _name in names]
     assert seconds == sorted(seconds)
+    assert b"".join(look.lines()) == os.fsencode(
+        "".join([f"{row[0]} :{base}\n" for row, (base, _) in zip(rows, names, strict=True)])
+    )
+    seen = [row[0] for row in rows if row[4]]
+    assert look.first_recent == max(seen, default=6) + 1
+
+
+def test_names_beyond_one_part_stay_in_order(monkeypatch):
+    monkeypatch.setattr(module, "_PART", 3)
+    names = [f"{1_700_000_000 + number}.a{number}:2,{'S' * (number % 2)}" for number in range(10)]
+    look = first_look(names[7:], names[6::-1], 1)
+    assert [(base + suffix).decode() for _uid, _mask, base, suffix, _place in look.rows()] == names
+    assert look.places == b"\1" * 7 + b"\0" * 3
+    assert b"".join(look.lines()).count(b"\n") == 10
+    # The same base twice, in different parts of the work.
+    assert first_look([*names, "1700000000.a0:2,T"], [], 1) is None
