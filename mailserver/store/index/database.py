@@ -14,6 +14,7 @@ from mailserver.store.index import schema
 from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.mailboxes import Mailboxes
 from mailserver.store.index.messages import Messages
+from mailserver.store.index.packed_columns import Arrays, PackedColumns
 from mailserver.store.index.summaries import Summaries
 from mailserver.types import ModSeq
 
@@ -41,6 +42,7 @@ class Index:
         self.mailboxes = Mailboxes(connection)
         self.messages = Messages(connection)
         self.header_texts = HeaderTexts(connection)
+        self.packed_columns = PackedColumns(connection, self.messages)
         self.summaries = Summaries(connection, self.header_texts)
 
     @classmethod
@@ -111,6 +113,18 @@ class Index:
         finally:
             if changes > BULK:
                 connection.execute("PRAGMA cache_size = -256; PRAGMA shrink_memory")
+
+    def pack(self, key: int, modseq: ModSeq, columns: Arrays) -> None:
+        """Keep the columns of a mailbox for the next one who loads them, if that is possible without waiting."""
+        if self.in_memory:
+            return
+        self._connection.set_busy_timeout(0)
+        try:
+            # Whatever is wrong with the file, who has work to do in it will meet.
+            with contextlib.suppress(*schema.Unusable, *schema.Broken), self.transaction():
+                self.packed_columns.put(key, modseq, columns)
+        finally:
+            self._connection.set_busy_timeout(schema.BUSY_TIMEOUT)
 
     def expunge(self, key: int, uids: Sequence[int], modseq: ModSeq) -> None:
         """Forget messages and remember that they are gone, inside `transaction`; the history stays bounded."""

@@ -93,6 +93,15 @@ class Messages:
         query = f"SELECT {_ROW} FROM messages WHERE mailbox = ? AND modseq > ? ORDER BY id"
         return [Row(*row) for row in self._connection.execute(query, (key, modseq))]
 
+    def has_changes(self, key: int, modseq: ModSeq, count: int) -> bool:
+        """Whether more messages than that, or more expunges, are newer than `modseq`."""
+        return any(
+            self._connection.execute(
+                f"SELECT 1 FROM {table} WHERE mailbox = ? AND modseq > ? LIMIT 1 OFFSET ?", (key, modseq, count)
+            ).fetchone()
+            for table in ("messages", "expunged")
+        )
+
     def expunged_since(self, key: int, modseq: ModSeq) -> list[UID]:
         """UIDs expunged after `modseq`, rising."""
         query = "SELECT uid FROM expunged WHERE mailbox = ? AND modseq > ? ORDER BY uid"
@@ -187,6 +196,7 @@ class Messages:
             "UPDATE messages SET size = ?2, date = ?3 WHERE id = ?1",
             ((key << 32 | uid, size, date) for uid, size, date in facts),
         )
+        self._connection.execute("DELETE FROM packed_columns WHERE mailbox = ?", (key,))
 
     def expunge(self, key: int, uids: Sequence[int], modseq: ModSeq) -> None:
         """Forget messages and remember that they are gone."""

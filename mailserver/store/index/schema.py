@@ -22,9 +22,11 @@ import apsw
 from mailserver.message.summary import RENDERING
 
 APPLICATION_ID: Final = 0x4D534958
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the tables. SQLite's user_version holds it, and the RENDERING of the summaries in the bits above its 16."""
 _USER_VERSION: Final = RENDERING << 16 | VERSION
+BUSY_TIMEOUT: Final = 10_000
+"""Milliseconds that one who writes waits for another."""
 IN_MEMORY: Final = ":memory:"
 
 Broken = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, apsw.SQLError)
@@ -90,6 +92,11 @@ CREATE TABLE expunged (
     uid INTEGER NOT NULL,
     PRIMARY KEY (mailbox, modseq, uid)
 ) WITHOUT ROWID;
+CREATE TABLE packed_columns (
+    mailbox INTEGER PRIMARY KEY,
+    modseq INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
 CREATE TABLE summaries (
     id INTEGER PRIMARY KEY,
     envelope BLOB NOT NULL,
@@ -115,7 +122,7 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = apsw.Connection(path, flags=flags)
     try:
-        connection.set_busy_timeout(10_000)
+        connection.set_busy_timeout(BUSY_TIMEOUT)
         connection.execute("PRAGMA cache_size = -256")
         version: Any = connection.pragma("user_version")
         identity = (connection.pragma("application_id"), version & 0xFFFF)

@@ -14,8 +14,9 @@ from typing import Final
 
 from attrs import frozen
 
+from mailserver.store.index.packed_columns import Arrays
 from mailserver.store.maildir.filename import flags_mask, letters_of_info
-from mailserver.types import UID
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 _USUAL: Final = re.compile(rb"^([0-9]{10}(?![0-9])[^:\n]*+)((?::[^\n]*+)?+)$", re.MULTILINE)
 """Base and the rest. Where all names begin with as many digits, the order of the texts is that of the seconds."""
@@ -42,6 +43,12 @@ class FirstLook:
     def rows(self) -> Iterator[tuple[int, int, bytes, bytes, int]]:
         """(uid, flags, base, suffix, place)."""
         return zip(self.uids, self.masks, self.bases, self.suffixes, self.places, strict=True)
+
+    def columns(self, modseq: ModSeq) -> Arrays:
+        """As the mailbox is loaded."""
+        count = len(self.uids)
+        modseqs, sizes, dates = array("Q", [modseq]), array("I", [UNKNOWN_SIZE]), array("q", [UNKNOWN_DATE])
+        return Arrays(array("I", self.uids), self.masks, modseqs * count, sizes * count, dates * count)
 
     @property
     def first_recent(self) -> UID:

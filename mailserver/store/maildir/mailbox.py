@@ -123,7 +123,9 @@ class MaildirMailbox:
     def load(self) -> Snapshot:
         """The mailbox whole. Raises: MailboxChanged."""
         state = self._state()
-        columns = self._read(lambda index: index.messages.columns(state.key))
+        columns, is_worth_packing = self._read(lambda index: index.packed_columns.load(state))
+        if is_worth_packing:
+            self._home.index().pack(state.key, state.modseq, columns)
         return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity, self._mark(state))
 
     def changes_since(self, modseq: ModSeq) -> Changes:

@@ -392,6 +392,7 @@ class _Reconciliation:
             index.messages.add(state.key, self.new)
             if first is not None:
                 index.messages.add_first(state.key, modseq, first.rows())
+                index.packed_columns.put(state.key, modseq, first.columns(modseq))
 
         count = len(self.gone) + len(self.changed) + len(self.new)
         self.home.update(save, count + (len(first.uids) if first is not None else 0))
