@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import apsw
@@ -26,6 +26,7 @@ _COLUMNS = (
     f"id & {_LOW}, flags, modseq, ifnull(min(size, {LARGEST_SIZE}), {UNKNOWN_SIZE}), ifnull(date, {UNKNOWN_DATE})"
 )
 _BATCH = 500
+_JOINED = 50
 _PART = 2000
 """Messages that are taken up by one call into C, which keeps other threads waiting."""
 
@@ -168,11 +169,12 @@ class Messages:
 
     def add_first(self, key: int, modseq: ModSeq, messages: Iterable[tuple[int, int, bytes, bytes, int]]) -> None:
         """(uid, flags, base, suffix, place) of the messages of a mailbox that had none; sizes and dates are not known."""
-        self._connection.executemany(
-            "INSERT INTO messages (id, mailbox, modseq, flags, base, suffix, place)"
-            f" VALUES ({key << 32} | ?, {key:d}, {modseq:d}, ?, ?, ?, ?)",
-            messages,
-        )
+        row = f"({key << 32} | ?, {key:d}, {modseq:d}, ?, ?, ?, ?)"
+        start = "INSERT INTO messages (id, mailbox, modseq, flags, base, suffix, place) VALUES "
+        messages = iter(messages)
+        # A statement for each message costs as much again as what it does.
+        while part := list(islice(messages, _JOINED)):
+            self._connection.execute(start + ",".join([row] * len(part)), tuple(chain.from_iterable(part)))
 
     def change(self, key: int, entries: Iterable[Entry]) -> None:
         """Flags, modseq and place of messages as they are in the entries; base, size and date stay."""
