@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from mailserver.errors import BadMailboxName, NoSuchMailbox
@@ -37,13 +37,22 @@ class LocalCopy:
 
     async def append(self, incoming: Incoming) -> Appended:
         """Deliver: synced and visible. Raises: NoSpace, InUse, StoreUnavailable, ..."""
-        appended = await self._put(incoming, lambda account, new: account.append(self.folder, [new]))
-        self._live.poke(appended.mailbox, ())
-        return appended
+
+        def deliver(begin: Callable[[], Staged]) -> Awaitable[Appended]:
+            return self._live.deliver(
+                lambda account, seen_by: self._end(begin(), lambda new: account.append(self.folder, [new], seen_by))
+            )
+
+        return await self._put(incoming, deliver)
 
     async def prepare(self, incoming: Incoming) -> None:
         """Make it such that `publish` cannot fail, not even through a crash. Raises: as append."""
-        self._prepared = await self._put(incoming, lambda account, new: account.prepare(self.folder, [new]))
+        account = self._live.account
+
+        def prepare(begin: Callable[[], Staged]) -> Awaitable[Prepared]:
+            return self._live.run(lambda: self._end(begin(), lambda new: account.prepare(self.folder, [new])))
+
+        self._prepared = await self._put(incoming, prepare)
 
     async def publish(self) -> Appended:
         """Make the prepared copy visible."""
@@ -59,35 +68,34 @@ class LocalCopy:
         if prepared is not None:
             await self._live.run(prepared.abort)
 
-    async def _put(self, incoming: Incoming, finish: Callable[[Account, NewMessage], T]) -> T:
-        account = self._live.account
-
-        def begin(data: bytes) -> Staged:
-            staged = account.stage()
-            try:
-                staged.write(self._prefix + data)
-            except BaseException:
-                staged.abort()
-                raise
-            return staged
-
-        def end(staged: Staged) -> T:
-            try:
-                self.folder = choose_folder(account, self._detail)
-                return finish(account, NewMessage(staged))
-            except BaseException:
-                staged.abort()
-                raise
-
+    async def _put(self, incoming: Incoming, keep: Callable[[Callable[[], Staged]], Awaitable[T]]) -> T:
         text = incoming.in_memory
         if text is not None:
             # The common case costs one turn of the account.
-            return await self._live.run(lambda: end(begin(text)))
-        staged = await self._live.run(lambda: begin(b""))
+            return await keep(lambda: self._begin(text))
+        staged = await self._live.run(lambda: self._begin(b""))
         try:
             async for piece in incoming.pieces():
                 await self._live.run(lambda piece=piece: staged.write(piece))  # type: ignore[misc]
         except BaseException:
             await self._live.run(staged.abort)
             raise
-        return await self._live.run(lambda: end(staged))
+        return await keep(lambda: staged)
+
+    def _begin(self, data: bytes) -> Staged:
+        """In the account's thread, as `_end`."""
+        staged = self._live.account.stage()
+        try:
+            staged.write(self._prefix + data)
+        except BaseException:
+            staged.abort()
+            raise
+        return staged
+
+    def _end(self, staged: Staged, put: Callable[[NewMessage], T]) -> T:
+        try:
+            self.folder = choose_folder(self._live.account, self._detail)
+            return put(NewMessage(staged))
+        except BaseException:
+            staged.abort()
+            raise

@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 from array import array
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from attrs import field, frozen
@@ -207,6 +208,8 @@ class Appended:
     mailbox: MailboxId
     uid_validity: UIDValidity
     uids: Sequence[UID]
+    claimed: bool = False
+    """They are \\Recent for the sessions that have the mailbox open, and for no later one."""
 
 
 @frozen
@@ -323,6 +326,12 @@ class Mailbox(Protocol):
     def history_floor(self) -> ModSeq:
         """The modseq from which on expunges are known (for QRESYNC, later)."""
 
+    def exclusive(self) -> AbstractContextManager[None]:
+        """While it is held nobody else changes the mailbox: what is read in it is what the next change meets.
+
+        Raises: InUse, NoSpace, StoreUnavailable.
+        """
+
     def claim_recent(self) -> UID:
         """Take the \\Recent messages for one session: UIDs at and above the answer, that exist now, are its own."""
 
@@ -404,8 +413,14 @@ class Account(Protocol):
     def stage(self) -> Staged:
         """Begin to receive a message. Raises: NoSpace, StoreUnavailable."""
 
-    def append(self, name: str, messages: Sequence[NewMessage]) -> Appended:
-        """Make staged messages visible in one mailbox, all or none. Raises: NoSuchMailbox, LimitReached, NoSpace."""
+    def append(
+        self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+    ) -> Appended:
+        """Make staged messages visible in one mailbox, all or none.
+
+        Where `seen_by` says that a session will tell its client of them, they may be claimed for it in the same step, as
+        `Mailbox.claim_recent` does. Raises: NoSuchMailbox, LimitReached, NoSpace.
+        """
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
         """Sync them with an intent record, to be published later."""

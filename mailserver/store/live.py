@@ -119,13 +119,14 @@ class LiveMailbox:
         since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
 
         def change_and_read() -> tuple[Changes, T, Changes | None]:
-            others = self._read(since, uid_next, claim=claim)
-            result = operation(self.mailbox)
-            try:
-                return others, result, self._read(others.upto, others.uid_next, claim=claim)
-            except MailError:
-                # The command is done, and its answer says so; what it changed is read later.
-                return others, result, None
+            with self.mailbox.exclusive():
+                others = self._read(since, uid_next, claim=claim)
+                result = operation(self.mailbox)
+                try:
+                    return others, result, self._read(others.upto, others.uid_next, claim=claim)
+                except MailError:
+                    # The command is done, and its answer says so; what it changed is read later.
+                    return others, result, None
 
         try:
             others, result, own = await self._turn(change_and_read)
@@ -232,6 +233,20 @@ class LiveMailbox:
             with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
                 self.mailbox.claim_recent()
         return changes
+
+    @property
+    def is_claiming(self) -> bool:
+        """Has a session it open that takes \\Recent messages?"""
+        return bool(self._claiming)
+
+    def read_appended(self, appended: Appended) -> Changes:
+        """In the account's thread: what is new, after messages were appended. Raises: MailError."""
+        columns = self.columns
+        return self._read(columns.modseq, columns.uid_next, claim=self.is_claiming and not appended.claimed)
+
+    def take_up(self, changes: Changes) -> None:
+        """Changes that were read for it."""
+        self._apply(changes)
 
     def _apply(self, changes: Changes) -> None:
         if changes.upto >= self.columns.modseq:
@@ -384,9 +399,36 @@ class LiveAccount:
 
     async def append(self, name: str, messages: list[NewMessage]) -> Appended:
         """Append staged messages and tell whoever has the mailbox open."""
-        appended = await self.run(lambda: self.account.append(name, messages))
-        self.poke(appended.mailbox, ())
+        return await self.deliver(lambda account, seen_by: account.append(name, messages, seen_by))
+
+    async def deliver(self, operation: Callable[[Account, Callable[[MailboxId], bool]], Appended]) -> Appended:
+        """An operation that appends to some mailbox (the second argument is for `Account.append`) and, in the same turn
+        of the account's thread, the reading of what it changed for the sessions that have it open.
+        """
+
+        def append_and_read() -> tuple[Appended, LiveMailbox | None, Changes | None]:
+            appended = operation(self.account, self._is_seen)
+            live = self._mailboxes.get(appended.mailbox)
+            if live is None:
+                return appended, None, None
+            try:
+                return appended, live, live.read_appended(appended)
+            except MailError:
+                # The messages are there; whoever has the mailbox open reads it later.
+                return appended, live, None
+
+        appended, live, changes = await self.run(append_and_read)
+        if live is None or changes is None:
+            self.poked(appended.mailbox, ())
+        else:
+            live.take_up(changes)
+        self.tell_others(appended.mailbox)
         return appended
+
+    def _is_seen(self, mailbox: MailboxId) -> bool:
+        """Has a session here that mailbox open which takes \\Recent messages?"""
+        live = self._mailboxes.get(mailbox)
+        return live is not None and live.is_claiming
 
     async def copy(self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False) -> Copied:
         """Copy or move messages and tell whoever has the target open."""

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from attrs import define, evolve, frozen
 
@@ -154,6 +155,10 @@ class MemoryMailbox:
         """All expunges are known."""
         self._check()
         return ModSeq(1)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nobody else ever does."""
+        return nullcontext()
 
     def claim_recent(self) -> UID:
         """Take the \\Recent messages for one session."""
@@ -548,14 +553,19 @@ class MemoryAccount:
         """Begin to receive a message."""
         return MemoryStaged(bytearray())
 
-    def append(self, name: str, messages: Sequence[NewMessage]) -> Appended:
+    def append(
+        self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+    ) -> Appended:
         """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached."""
         mailbox = self.mailbox(name)
         mailbox.check_room(len(messages))
         uids = mailbox.add([(_content(new.staged), new.flags, self._date(new)) for new in messages])
         for new in messages:
             new.staged.abort()
-        return Appended(mailbox.id, mailbox.uid_validity, uids)
+        claimed = seen_by(mailbox.id)
+        if claimed:
+            mailbox.claim_recent()
+        return Appended(mailbox.id, mailbox.uid_validity, uids, claimed)
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> MemoryPrepared:
         """Take them to be published later. Raises: NoSuchMailbox."""

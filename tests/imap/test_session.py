@@ -460,9 +460,9 @@ def test_idle_outlasts_a_store_that_fails_for_a_moment(error: type[MailError], m
     service = services()
     idler = selected(service)
     assert idler.ask(b"i IDLE\r\n") == b"+ idling\r\n"
-    put(logged_in(service))
     with monkeypatch.context() as patch:
         patch.setattr(MemoryMailbox, "changes_since", lambda *_args: (_ for _ in ()).throw(error()))
+        put(logged_in(service))
         idler.settle()
         idler.wait(20)
         assert idler.take() == b""

@@ -47,6 +47,13 @@ class Reading:
         assert account.status("INBOX").recent == 1
         assert three[-1] < inbox.claim_recent() <= new
 
+    def test_what_is_appended_for_a_session_that_is_there_is_claimed_for_it(self, account, inbox):
+        for there in (True, False):
+            appended = account.append("INBOX", [staged(account, message())], lambda _mailbox, there=there: there)
+            assert appended.claimed is there
+            assert account.status("INBOX").recent == int(not there)
+        assert inbox.claim_recent() == appended.uids[0]
+
     # --- changes
 
     def test_changes_since_each_kind(self, account, inbox, three):

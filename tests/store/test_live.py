@@ -563,12 +563,14 @@ def test_what_the_store_itself_did_needs_no_look_at_the_files(world, memory, acc
     count, poke = pokes()
     live.open_view(1, poke)
     world.do(account.append("INBOX", [staged(memory, message())]))
-    assert live.stale
     assert count
-    world.do(live.refresh())
+    assert not live.stale, "what was appended was read in the same turn"
     assert list(live.columns.uids) == [1, 2, 3, 4]
+    account.poke(live.id, ())
+    assert live.stale
+    world.do(live.refresh())
     assert looked == []
-    assert world.told == [(USER, live.id)]
+    assert world.told == [(USER, live.id), (USER, live.id)]
 
 
 def test_copy_and_move_reach_both_mailboxes(world, memory, account, live):

@@ -252,8 +252,7 @@ def test_what_was_prepared_follows_its_mailbox(account):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(lock.AccountLock.__init__, "__defaults__", (0.05,))
-    monkeypatch.setattr(lock.dotlocks.__wrapped__, "__defaults__", (0.05,))
+    monkeypatch.setattr(lock, "WAIT", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -306,7 +305,8 @@ def test_a_directory_that_is_missing_does_not_lose_what_was_promised(tmp_path, m
 def test_a_create_that_is_undone_may_lack_a_directory(account):
     account.create("there")
     os.rmdir(os.path.join(account.root, ".there", "new"))
-    intent.write(account.root, intent.Intent(recovery.CREATE, {"created": ["there"]}))
+    with lock.AccountLock(account.root):
+        intent.write(account.root, intent.Intent(recovery.CREATE, {"created": ["there"]}))
     account.set_subscribed("x", subscribed=True)
     assert [info.name for info in account.mailboxes()] == ["INBOX"]
     assert leftovers(account) == []
@@ -325,7 +325,8 @@ def test_a_create_that_is_undone_may_lack_a_directory(account):
     ],
 )
 def test_a_spoilt_intent_is_put_aside(account, kind, payload):
-    intent.write(account.root, intent.Intent(kind, payload))
+    with lock.AccountLock(account.root):
+        intent.write(account.root, intent.Intent(kind, payload))
     append(account)
     [name] = os.listdir(os.path.join(account.root, intent.DIRECTORY))
     assert name.endswith(".json.bad")
@@ -338,7 +339,8 @@ def test_an_intent_that_the_disk_refuses_waits_and_the_account_is_served(account
 
     account.create("there")
     append(account, flags=["\\Seen"])
-    intent.write(account.root, intent.Intent(recovery.RENAME, {"parents": [], "pairs": [["there", "here"]]}))
+    with lock.AccountLock(account.root):
+        intent.write(account.root, intent.Intent(recovery.RENAME, {"parents": [], "pairs": [["there", "here"]]}))
     with monkeypatch.context() as patched:
         patched.setitem(recovery.SETTLERS, recovery.RENAME, fail)
         append(account)
@@ -431,8 +433,7 @@ def test_what_a_dead_process_left_lying_is_swept_at_the_next_start(tmp_path):
 def test_a_lock_held_by_another_program_is_waited_for_with_a_bound(account, monkeypatch):
     append(account)
     monkeypatch.setattr(lock, "WAIT", 0.05)
-    monkeypatch.setattr(lock.AccountLock.__init__, "__defaults__", (0.05,))
-    monkeypatch.setattr(lock.dotlocks.__wrapped__, "__defaults__", (0.05,))
+    monkeypatch.setattr(lock, "WAIT", 0.05)
     other = lock.AccountLock(account.root)
     with other, pytest.raises(InUse):
         append(account)

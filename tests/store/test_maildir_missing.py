@@ -9,7 +9,8 @@ import pytest
 
 from mailserver.errors import MailError, StoreUnavailable
 from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
-from mailserver.store.maildir import lock, uidlist
+from mailserver.store.maildir import uidlist
+from mailserver.store.maildir.dotlocks import Dotlocks
 from tests.store.test_maildir_foreign import TEXT, append, open_account, uids
 
 
@@ -111,22 +112,22 @@ def test_no_lock_of_another_program_is_waited_for_while_one_is_held(account, mon
     with open(os.path.join(account.root, ".m", "new", "1700000001.M1P1.other"), "wb") as file:
         file.write(TEXT)
     held, order = set(), []
-    take, release = lock.take_dotlock, lock.release_dotlock
+    take, release = Dotlocks.take, Dotlocks.release
 
-    def taking(path, *args):
+    def taking(locks, directory):
         assert not held, "one at a time"
-        held.add(path)
-        order.append(path)
-        return take(path, *args)
+        held.add(directory)
+        order.append(directory)
+        take(locks, directory)
 
-    def releasing(path, mine):
-        held.discard(path)
-        release(path, mine)
+    def releasing(locks, directory):
+        held.discard(directory)
+        release(locks, directory)
 
-    monkeypatch.setattr(lock, "take_dotlock", taking)
-    monkeypatch.setattr(lock, "release_dotlock", releasing)
+    monkeypatch.setattr(Dotlocks, "take", taking)
+    monkeypatch.setattr(Dotlocks, "release", releasing)
     copied = getattr(mailbox, act)([uid], target)
     assert list(copied.source) == [uid]
-    assert {os.path.basename(os.path.dirname(path)) for path in order} == {".m", f".{target}"}
+    assert {os.path.basename(directory) for directory in order} == {".m", f".{target}"}
     [row] = [row for row in account.mailbox(target).load().rows if row.uid == copied.target[0]]
     assert row.flags == SEEN | FLAGGED

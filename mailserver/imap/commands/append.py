@@ -12,11 +12,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
-from mailserver.store.interfaces import DATES, Appended, NewMessage, Staged
+from mailserver.store.interfaces import DATES, Account, Appended, NewMessage, Staged
 from mailserver.store.live import LiveAccount
+from mailserver.types import MailboxId
 
 PIECE = 256 * 1024
 """Octets gathered before they are written in one hop to the account's thread; no more of a message is held in memory."""
+
+Keep = Callable[[Staged, Callable[[MailboxId], bool]], Appended]
+"""Appends a staged message; as `Account.append` the second argument."""
 
 _BEFORE_MAILBOX = re.compile(rb"[^ ]+ append *", re.IGNORECASE)
 
@@ -55,9 +59,9 @@ async def append(session: Session, command: Command) -> str:
     assert account is not None
     target = session.services.namespace.to_store(name)
 
-    def keep(staged: Staged) -> Appended:
+    def keep(staged: Staged, seen_by: Callable[[MailboxId], bool]) -> Appended:
         try:
-            return account.account.append(target, [NewMessage(staged, frozenset(flags), date)])
+            return account.account.append(target, [NewMessage(staged, frozenset(flags), date)], seen_by)
         except NoSuchMailbox as error:
             raise TryCreate(error.sentence) from None
         finally:
@@ -67,14 +71,11 @@ async def append(session: Session, command: Command) -> str:
         appended = await _append_large(session, account, target, keep)
     else:
         appended = await _append_small(session, account, target, keep, check=not announced.non_sync)
-    account.poke(appended.mailbox, ())
     session.channel.log("append", user=session.user, size=announced.size)
     return f"[APPENDUID {appended.uid_validity} {appended.uids[0]}] appended"
 
 
-async def _append_small(
-    session: Session, account: LiveAccount, target: str, keep: Callable[[Staged], Appended], *, check: bool
-) -> Appended:
+async def _append_small(session: Session, account: LiveAccount, target: str, keep: Keep, *, check: bool) -> Appended:
     if check:
         await account.run(lambda: _check(account, target))
     gathered: list[bytes] = []
@@ -84,22 +85,19 @@ async def _append_small(
 
     await _receive(session, gather)
 
-    def stage_and_keep() -> Appended:
-        _check(account, target)
-        staged = account.account.stage()
+    def stage_and_keep(store: Account, seen_by: Callable[[MailboxId], bool]) -> Appended:
+        staged = store.stage()
         try:
             staged.write(b"".join(gathered))
         except BaseException:
             staged.abort()
             raise
-        return keep(staged)
+        return keep(staged, seen_by)
 
-    return await account.run(stage_and_keep)
+    return await account.deliver(stage_and_keep)
 
 
-async def _append_large(
-    session: Session, account: LiveAccount, target: str, keep: Callable[[Staged], Appended]
-) -> Appended:
+async def _append_large(session: Session, account: LiveAccount, target: str, keep: Keep) -> Appended:
     def begin() -> Staged:
         _check(account, target)
         return account.account.stage()
@@ -115,7 +113,7 @@ async def _append_large(
     except BaseException:
         await account.run(staged.abort)
         raise
-    return await account.run(lambda: keep(staged))
+    return await account.deliver(lambda _account, seen_by: keep(staged, seen_by))
 
 
 def _check(account: LiveAccount, target: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import apsw
@@ -98,21 +98,45 @@ class Index:
     @contextlib.contextmanager
     def transaction(self, changes: int = 0) -> Iterator[None]:
         """All or nothing, with room for about that many changed messages."""
-        connection = self._connection
-        if changes > BULK:
-            connection.execute("PRAGMA cache_size = -32768")
+        self._begin(changes)
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
         finally:
-            if changes > BULK:
-                connection.execute("PRAGMA cache_size = -256; PRAGMA shrink_memory")
+            self._end(changes)
+
+    def commit(self, operation: Callable[[Index], None], changes: int = 0) -> None:
+        """The operation in a `transaction`, for what is done often."""
+        self._begin(changes)
+        try:
+            operation(self)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._end(changes)
+
+    def _begin(self, changes: int) -> None:
+        if changes > BULK:
+            self._connection.execute("PRAGMA cache_size = -32768")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self._end(changes)
+            raise
+
+    def _roll_back(self) -> None:
+        self.mailboxes.forget()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _end(self, changes: int) -> None:
+        if changes > BULK:
+            self._connection.execute("PRAGMA cache_size = -256; PRAGMA shrink_memory")
 
     def pack(self, key: int, modseq: ModSeq, columns: Arrays) -> None:
         """Keep the columns of a mailbox for the next one who loads them, if that is possible without waiting."""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any
 
 import apsw
+from attrs import fields
 
 from mailserver.store.index.records import MailboxState, Signature
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
@@ -29,11 +31,27 @@ _UPDATE = (
 )
 
 
+_MOST_KNOWN = 64
+_fields: Callable[[MailboxState], tuple[Any, ...]] = attrgetter(*(field.name for field in fields(MailboxState)))
+
+
 class Mailboxes:
-    """Reads see the last commit; writes belong inside `Index.transaction`."""
+    """Reads see the last commit; writes belong inside `Index.transaction`.
+
+    Rows are written by the holder of the account's lock alone. While `alone` says that one is at work, they are
+    remembered, and not read twice; they stay until `forget`, which is due when somebody else has held the lock.
+    """
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self._known: dict[object, tuple[Any, ...]] = {}
+        self._floors: dict[int, ModSeq] = {}
+        self.alone = False
+        """Rows that are remembered are those of the database."""
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        self._known.clear()
 
     def by_name(self, name: str) -> MailboxState | None:
         """The mailbox of that name."""
@@ -52,11 +70,18 @@ class Mailboxes:
 
         One that has a key from an index that is no more is written too, to be read from disk before it answers.
         """
+        state.floor = max(state.floor, self._floors.get(state.key, state.floor))
         if state.key:
             self._connection.execute(_UPDATE, (state.key, *_values(state)))
             if self._connection.changes():
+                if self._known.get(state.guid) is not self._known.get(state.name):
+                    # It has got another name.
+                    self._known.clear()
+                if self.alone:
+                    self._remember(_fields(state))
                 return
             state.boot = DISTRUSTED
+        self._known.clear()
         for known in (self.by_guid(state.guid), self.by_name(state.name)):
             if known is not None:
                 self.remove(known.key)
@@ -65,6 +90,7 @@ class Mailboxes:
 
     def rename(self, renames: dict[str, str]) -> None:
         """Give mailboxes new names, all at once: names may be exchanged."""
+        self._known.clear()
         pairs = [("\n" + new, old) for old, new in renames.items()]
         self._connection.executemany("UPDATE mailboxes SET name = ?1 WHERE name = ?2", pairs)
         for new in renames.values():
@@ -75,10 +101,13 @@ class Mailboxes:
 
     def raise_floor(self, key: int, modseq: int) -> None:
         """Expunges are known from there on only."""
+        self._known.clear()
+        self._floors[key] = ModSeq(modseq)
         self._connection.execute("UPDATE mailboxes SET floor = max(floor, ?) WHERE key = ?", (modseq, key))
 
     def distrust(self, names: Iterable[str] | None = None) -> None:
         """Make these (None: all) be read from disk anew before they answer."""
+        self._known.clear()
         if names is None:
             self._connection.execute("UPDATE mailboxes SET boot = ?", (DISTRUSTED,))
         else:
@@ -88,6 +117,7 @@ class Mailboxes:
 
     def remove(self, key: int) -> None:
         """Forget the mailbox with all that is known of its messages."""
+        self._known.clear()
         first, last = key << 32, (key + 1 << 32) - 1
         self._connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM summaries WHERE id BETWEEN ? AND ?", (first, last))
@@ -97,8 +127,22 @@ class Mailboxes:
         self._connection.execute("DELETE FROM mailboxes WHERE key = ?", (key,))
 
     def _one(self, query: str, value: object) -> MailboxState | None:
+        if self.alone:
+            known = self._known.get(value)
+            if known is not None:
+                return MailboxState(*known)
         row = self._connection.execute(query, (value,)).fetchone()
-        return None if row is None else _state(row)
+        if row is None:
+            return None
+        state = _state(row)
+        if self.alone:
+            self._remember(_fields(state))
+        return state
+
+    def _remember(self, fields: tuple[Any, ...]) -> None:
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        self._known[fields[1]] = self._known[fields[2]] = fields
 
 
 def _state(row: Any) -> MailboxState:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from attrs import define
 
-from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+from mailserver.store.interfaces import Row
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
 
 Signature = tuple[int, ...]
 """What a file was when it was read: (device, inode, size, mtime in ns); empty: not read."""
@@ -61,6 +62,12 @@ class Entry(NamedTuple):
     """The rest of it."""
     place: int
     """0 in new/, 1 in cur/."""
+
+    def row(self) -> Row:
+        """What a session knows of it."""
+        size = UNKNOWN_SIZE if self.size is None else self.size
+        date = UNKNOWN_DATE if self.date is None else self.date
+        return Row(UID(self.uid), self.flags, ModSeq(self.modseq), size, date)
 
     @property
     def file_name(self) -> str:

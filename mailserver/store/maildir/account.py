@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mailserver.errors import (
     BadMailboxName,
@@ -287,12 +287,14 @@ class MaildirAccount:
         """Begin to receive a message."""
         return staged.StagedFile(self._home.temporary, self._home.settings.hostname)
 
-    def append(self, name: str, messages: Sequence[NewMessage]) -> Appended:
+    def append(
+        self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+    ) -> Appended:
         """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
         name = canonical(name)
         if not self._exists(name):
             raise NoSuchMailbox
-        appended = delivery.append(self._home, name, messages)
+        appended = delivery.append(self._home, name, messages, seen_by)
         ballast.ensure(self._home.settings.ballast_root)
         return appended
 

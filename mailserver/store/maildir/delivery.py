@@ -31,13 +31,13 @@ from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Appended, NewMessage
 from mailserver.store.maildir import intent, recovery, safeio, uidlist
 from mailserver.store.maildir.filename import flag_letters
-from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
+from mailserver.store.maildir.home import Home, MailboxPaths, Step, sync_directories
 from mailserver.store.maildir.message_file import to_crlf
 from mailserver.store.maildir.own_change import OwnChange, make_keywords
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.staged import StagedFile
 from mailserver.store.maildir.uids import next_uids
-from mailserver.types import UID
+from mailserver.types import UID, MailboxId, ModSeq
 
 SUMMARISED_AT_ONCE: Final = 256 << 10
 """Octets up to which a message is rendered when it arrives; larger ones when somebody asks."""
@@ -59,22 +59,34 @@ class _Arrival:
     def base(self) -> str:
         return self.staged.final_base
 
+    def entry(self, uid: UID, modseq: ModSeq) -> Entry:
+        """What the index keeps of it."""
+        size, date = self.staged.virtual_size, self.date
+        return Entry(uid, modseq, self.mask, size, date, self.base, self.suffix, self.place)
+
     @property
     def record(self) -> list[object]:
         """For an intent: file in tmp/, place, final name."""
         return [os.path.basename(self.staged.path), self.place, self.base + self.suffix]
 
 
-def append(home: Home, name: str, messages: Sequence[NewMessage]) -> Appended:
-    """Make messages visible, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace, StoreUnavailable."""
+def append(
+    home: Home, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+) -> Appended:
+    """Make messages visible, all or none; `seen_by` says whether a session that takes \\Recent messages is there.
+
+    Raises: NoSuchMailbox, LimitReached, InUse, NoSpace, StoreUnavailable.
+    """
     arrivals = _sync(home, messages)
     with home.locked(), home.dotlocked([_existing(home, name).directory]):
         state = level(home, name)
         home.check_messages(state, len(arrivals))
-        _name_files(home, state, arrivals)
+        # Where older messages wait in new/, the session takes them all together.
+        claimed = state.recent_from >= state.uid_next and seen_by(state.guid)
+        _name_files(home, state, arrivals, claimed=claimed)
         pending = _write_intent(home, state, arrivals) if len(arrivals) > 1 else None
         try:
-            appended = _publish(home, state, arrivals)
+            appended = _publish(home, state, arrivals, claimed=claimed)
         except BaseException:
             if pending is not None:
                 intent.clear(home.root, pending)
@@ -161,6 +173,7 @@ def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMe
         home.check_messages(state, len(arrivals))
         _name_files(home, state, arrivals)
         _save(home, state, [], [])
+        home.expect_intents()
         pending = _write_intent(home, state, arrivals)
     for arrival in arrivals:
         arrival.staged.release()
@@ -190,12 +203,12 @@ def _sync(home: Home, messages: Sequence[NewMessage]) -> list[_Arrival]:
     return arrivals
 
 
-def _name_files(home: Home, state: MailboxState, arrivals: Sequence[_Arrival]) -> None:
+def _name_files(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, claimed: bool = False) -> None:
     """Step 2: what each file will be called, and where it goes."""
     make_keywords(home, state, {flag for arrival in arrivals for flag in arrival.flags})
     for arrival in arrivals:
-        arrival.mask = make_keywords(home, state, arrival.flags)
-        arrival.place = int(arrival.mask != 0)
+        arrival.mask = make_keywords(home, state, arrival.flags) if arrival.flags else 0
+        arrival.place = int(claimed or arrival.mask != 0)
         arrival.suffix = ":2," + flag_letters(arrival.mask) if arrival.place else ""
 
 
@@ -211,11 +224,13 @@ def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival])
     return intent.write(home.root, intent.Intent(recovery.PUBLISH, payload))
 
 
-def _publish(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, must: bool = False) -> Appended:
+def _publish(
+    home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, must: bool = False, claimed: bool = False
+) -> Appended:
     """Steps 4 to 6, under both locks. With `must` the ballast may go."""
     paths = home.paths(state.name)
-    own = OwnChange(home, paths, state)
-    own.expect(*[arrival.base + arrival.suffix for arrival in arrivals])
+    own = OwnChange(home, paths, state, sorted({arrival.place for arrival in arrivals}))
+    own.expect(arrival.base + arrival.suffix for arrival in arrivals)
     uids = next_uids(state, len(arrivals))
     lines = [(uid, arrival.base) for uid, arrival in zip(uids, arrivals, strict=True)]
     safeio.point("delivery.before-uidlist")
@@ -223,32 +238,24 @@ def _publish(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, m
     safeio.point("delivery.after-uidlist")
     _rename_all(home, paths, arrivals, must=must)
     own.record()
-    modseq = next_modseq(state.modseq)
+    before, modseq = state.modseq, next_modseq(state.modseq)
     if uids:
         state.uid_next = UID(uids[-1] + 1)
         state.modseq = modseq
-    entries = [
-        Entry(
-            uid,
-            modseq,
-            arrival.mask,
-            arrival.staged.virtual_size,
-            arrival.date,
-            arrival.base,
-            arrival.suffix,
-            arrival.place,
-        )
-        for uid, arrival in zip(uids, arrivals, strict=True)
-    ]
+    if claimed:
+        state.recent_from = state.uid_next
+    entries = [arrival.entry(uid, modseq) for uid, arrival in zip(uids, arrivals, strict=True)]
     summaries = [
         (int(uid), arrival.summary) for uid, arrival in zip(uids, arrivals, strict=True) if arrival.summary is not None
     ]
     safeio.point("delivery.before-index")
     _save(home, state, entries, summaries)
+    if uids:
+        home.steps[state.key] = Step(before, modseq, [entry.row() for entry in entries], [])
     safeio.point("delivery.after-index")
     for arrival in arrivals:
         arrival.staged.release()
-    return Appended(state.guid, state.uid_validity, uids)
+    return Appended(state.guid, state.uid_validity, uids, claimed)
 
 
 def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *, must: bool) -> None:

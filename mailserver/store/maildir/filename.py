@@ -67,6 +67,11 @@ class MaildirName(NamedTuple):
         """The same message with these flags; letters that are no flags of ours, and what follows them, are kept."""
         return MaildirName(self.base, _changed_info(self.info, mask))
 
+    @staticmethod
+    def suffix_with_mask(suffix: str, mask: int) -> str:
+        """As `with_mask`, of what follows the base: "" or ":2,FS", say."""
+        return ":" + _changed_info(suffix[1:] if suffix else None, mask)
+
     def format(self) -> str:
         """The file name."""
         return self.base if self.info is None else f"{self.base}:{self.info}"

@@ -5,70 +5,127 @@ A rename is whole by itself, so there is no intent: one that was cut off has cha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-from mailserver.store.index.database import Index
+from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.interfaces import FlagChange, Stored
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.filename import MaildirName
-from mailserver.store.maildir.home import Home, sync_directories
-from mailserver.store.maildir.own_change import OwnChange
-from mailserver.types import ModSeq
+from mailserver.store.maildir.home import Home, Step, sync_directories
+from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
+from mailserver.store.maildir.reconcile import reconcile
+from mailserver.types import UID, ModSeq
 
 
-class FlagRename:
-    """One STORE: files renamed, then the directories synced and the index told."""
+def store_flags(
+    home: Home,
+    state: MailboxState,
+    uids: Sequence[UID],
+    how: FlagChange,
+    names: Sequence[str],
+    *,
+    unchanged_since: ModSeq | None,
+) -> Stored:
+    """Change flags of messages (rising): renames, one sync, one transaction. Under the account's lock.
 
-    def __init__(self, home: Home, state: MailboxState, modseq: ModSeq, how: FlagChange, mask: int) -> None:
+    Raises: LimitReached, BadSyntax, InUse, NoSpace, StoreUnavailable.
+    """
+    key, before = state.key, state.modseq
+    entries = home.read(lambda index: index.messages.entries_of(key, uids))
+    changing, modified = entries, []
+    if unchanged_since is not None:
+        modified = [UID(entry.uid) for entry in entries if entry.modseq > unchanged_since]
+        changing = [entry for entry in entries if entry.modseq <= unchanged_since]
+    gone: set[UID] = set() if len(entries) == len(uids) else set(uids) - {UID(entry.uid) for entry in entries}
+    if changing:
+        more_gone, mixed = _change_flags(home, state, changing, how, names)
+        gone.update(more_gone)
+        # Changes of others came in between: nobody can say which are ours.
+        before = mixed or before
+    return Stored(modified, sorted(gone), before)
+
+
+def _change_flags(
+    home: Home, state: MailboxState, entries: Sequence[Entry], how: FlagChange, names: Sequence[str]
+) -> tuple[list[UID], ModSeq | None]:
+    """The UIDs of those that are gone, and the modseq of changes by others that were taken up on the way."""
+    mask = known_mask(state, names) if how is FlagChange.REMOVE else make_keywords(home, state, names)
+    change = _FlagRename(home, state, how, mask)
+    missing = change.carry_out(entries)
+    gone: list[UID] = []
+    mixed: ModSeq | None = None
+    if missing:
+        # Renamed or removed by another program.
+        change.finish()
+        fresh = reconcile(home, state.name)
+        mixed = fresh.modseq
+        key = fresh.key
+        again = home.read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in missing]))
+        change = _FlagRename(home, fresh, how, mask)
+        still = {entry.uid for entry in change.carry_out(again)}
+        there = {entry.uid for entry in again} - still
+        gone = [UID(entry.uid) for entry in missing if entry.uid not in there]
+    change.finish()
+    return gone, mixed
+
+
+class _FlagRename:
+    """Files renamed, then the directories synced and the index told."""
+
+    def __init__(self, home: Home, state: MailboxState, how: FlagChange, mask: int) -> None:
         self._home = home
-        self._paths = paths = home.paths(state.name)
+        self._paths = home.paths(state.name)
         self._state = state
-        self._modseq = modseq
+        self._modseq = next_modseq(state.modseq)
         self._how = how
         self._mask = mask
-        self._own = OwnChange(home, paths, state)
         self._changed: list[Entry] = []
-        self._left_new = False
+        self._own: OwnChange | None = None
 
     def carry_out(self, entries: Sequence[Entry]) -> list[Entry]:
         """Rename; those whose file was not there."""
         missing = []
-        cur = self._paths.cur + "/"
-        for entry in entries:
-            mask = self._new_mask(entry.flags)
-            if mask == entry.flags:
-                continue
+        modseq, paths = self._modseq, self._paths
+        changing = [(entry, mask) for entry in entries if (mask := self._new_mask(entry.flags)) != entry.flags]
+        if not changing:
+            return []
+        own = self._own = OwnChange(
+            self._home, paths, self._state, (1, *{0 for entry, _ in changing if not entry.place})
+        )
+        for entry, mask in changing:
             name = entry.base + entry.suffix
-            renamed = MaildirName.parse(name).with_mask(mask).format()
-            self._own.expect(name, renamed)
+            suffix = MaildirName.suffix_with_mask(entry.suffix, mask)
+            renamed = entry.base + suffix
+            own.expect((name, renamed))
             try:
-                safeio.rename(os.path.join(self._paths.place(entry.place), name), cur + renamed)
+                safeio.rename(f"{paths.place(entry.place)}/{name}", f"{paths.cur}/{renamed}")
             except FileNotFoundError:
                 missing.append(entry)
                 continue
             safeio.point("store.after-rename")
-            self._left_new |= not entry.place
-            self._changed.append(
-                entry._replace(modseq=self._modseq, flags=mask, suffix=renamed[len(entry.base) :], place=1)
-            )
+            self._changed.append(Entry(entry.uid, modseq, mask, entry.size, entry.date, entry.base, suffix, 1))
         return missing
 
     def finish(self) -> None:
         """Sync and tell the index."""
-        state = self._state
-        if self._changed:
-            sync_directories([self._paths.cur, *([self._paths.new] if self._left_new else [])])
+        home, state, changed = self._home, self._state, self._changed
+        before = state.modseq
+        if changed:
+            assert self._own is not None
+            # cur/ first: a name that is in neither directory is a message lost.
+            sync_directories(self._paths.place(place) for place in self._own.places)
             safeio.point("store.after-directory-sync")
             self._own.record()
             state.modseq = self._modseq
 
         def save(index: Index) -> None:
             index.mailboxes.save(state)
-            index.messages.change(state.key, self._changed)
+            index.messages.change(state.key, changed)
 
-        self._home.update(save, len(self._changed))
+        home.update(save, len(changed))
+        if changed:
+            home.steps[state.key] = Step(before, state.modseq, [entry.row() for entry in changed], [])
         safeio.point("store.after-index")
 
     def _new_mask(self, flags: int) -> int:

@@ -20,7 +20,7 @@ import stat
 import unicodedata
 
 from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
-from mailserver.store.maildir import intent, names, safeio, uidlist
+from mailserver.store.maildir import dotlocks, intent, names, safeio, uidlist
 from mailserver.types import MailboxId, UIDValidity
 
 INBOX = "INBOX"
@@ -31,7 +31,9 @@ MARKER = "maildirfolder"
 _PARTS = ("cur", "new", "tmp")
 _UNFINISHED = "mailserver-new."
 _DELETED = "mailserver-deleted."
-_LEFTOVER = re.compile(rf"({re.escape(uidlist.LOCK_NAME)}\.(.+\.)?[0-9]+\.[0-9a-f]{{16}}|.+\.[0-9]+\.[0-9]+\.tmp)")
+_LEFTOVER = re.compile(
+    rf"(({re.escape(uidlist.LOCK_NAME)}|{dotlocks.FILE_NAME})\.(.+\.)?[0-9]+\.[0-9a-f]{{16}}|.+\.[0-9]+\.[0-9]+\.tmp)"
+)
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff./]")
 
 
@@ -149,7 +151,9 @@ class Layout:
         return retired
 
     def sweep(self) -> int:
-        """Remove what interrupted `create`, `retire`, `safeio.replace` and `lock.dotlock` left; how many things.
+        """Remove what interrupted `create`, `retire`, `safeio.replace` and dotlocks left; how many things.
+
+        The files that living processes link as dotlocks go too: they make them anew.
 
         Looks into every mailbox, not into its cur/ and new/: for the first taking of the account's lock, which the
         caller holds, after a start. Raises: StoreUnavailable.

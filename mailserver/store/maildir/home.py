@@ -3,6 +3,7 @@
 Rules:
 
 *   What changes anything runs inside `locked()`. Taking the lock finishes or undoes what a dead holder left.
+*   While nobody else has held the lock, the rows of the index that this object wrote last are not read again.
 *   Files first, index after. Once files have changed nothing fails for the index's sake: `update` drops an index that
     cannot be written, and the next use makes it anew from the files.
 *   Reading needs no lock, but for making an index that is absent or unusable.
@@ -15,8 +16,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Final, NamedTuple, TypeVar
 
 from attrs import frozen
 
@@ -25,11 +27,12 @@ from mailserver.message.summary import Summary
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Bounds
+from mailserver.store.interfaces import Bounds, Row
 from mailserver.store.maildir import ballast, keywords, lock, safeio, uidlist
+from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.recovery import recover
-from mailserver.types import MailboxId, ModSeq
+from mailserver.types import UID, MailboxId, ModSeq
 
 T = TypeVar("T")
 
@@ -38,6 +41,7 @@ DISK_RETRY: Final = 5.0
 """Seconds between attempts to get from an index in memory back to the one on disk."""
 
 MOST_OWN_NAMES: Final = 4096
+_MOST_PATHS: Final = 256
 
 
 @frozen
@@ -52,31 +56,21 @@ class Settings:
     bounds: Bounds = Bounds()
 
 
-@frozen
 class MailboxPaths:
     """Directories and files of one mailbox."""
 
-    directory: str
+    __slots__ = ("cur", "directory", "keywords", "new", "uidlist")
 
-    @property
-    def new(self) -> str:
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.new = f"{directory}/new"
         """Delivered, not yet seen by any session."""
-        return os.path.join(self.directory, "new")
-
-    @property
-    def cur(self) -> str:
+        self.cur = f"{directory}/cur"
         """Seen, or with flags."""
-        return os.path.join(self.directory, "cur")
-
-    @property
-    def uidlist(self) -> str:
+        self.uidlist = f"{directory}/{uidlist.FILE_NAME}"
         """UIDs."""
-        return os.path.join(self.directory, uidlist.FILE_NAME)
-
-    @property
-    def keywords(self) -> str:
+        self.keywords = f"{directory}/{keywords.FILE_NAME}"
         """Keyword letters."""
-        return os.path.join(self.directory, keywords.FILE_NAME)
 
     def place(self, place: int) -> str:
         """new/ for 0, cur/ for 1."""
@@ -112,6 +106,66 @@ class OwnNames:
         return found
 
 
+class Step(NamedTuple):
+    """What happened to a mailbox between two modseqs, whole."""
+
+    since: ModSeq
+    upto: ModSeq
+    rows: Sequence[Row]
+    """By rising UID."""
+    expunged: Sequence[UID]
+
+
+class _Locked:
+    """`Home.locked`: one object, as it is entered for everything."""
+
+    __slots__ = ("_home",)
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def __enter__(self) -> None:
+        self._home.take_lock()
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+        self._home.give_lock(failed=kind is not None)
+
+
+class _Dotlocked:
+    """`Home.dotlocked`."""
+
+    __slots__ = ("_directories", "_home", "_must", "_taken")
+
+    def __init__(self, home: Home, directories: Iterable[str], *, must: bool) -> None:
+        self._home = home
+        self._directories = directories
+        self._must = must
+        self._taken: list[str] = []
+
+    def __enter__(self) -> None:
+        home = self._home
+        try:
+            # In path order, as everybody takes them.
+            for directory in sorted(self._directories):
+                if home.holds_dotlock(directory):
+                    continue
+                if self._must:
+                    home.with_room(lambda directory=directory: home.dotlocks.take(directory))  # type: ignore[misc]
+                else:
+                    home.dotlocks.take(directory)
+                self._taken.append(directory)
+        except BaseException:
+            self._release()
+            raise
+
+    def __exit__(self, _kind: object, _error: object, _trace: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        while self._taken:
+            self._home.dotlocks.release(self._taken.pop())
+
+
 class Home:
     """One account's directory, for one account object: used by one thread at a time."""
 
@@ -129,11 +183,21 @@ class Home:
         """An intent waits to be settled: the next look at a mailbox takes the lock for it."""
         self.unsettled: set[str] = set()
         """Ids of the intents that have been logged as not to be settled."""
+        self.steps: dict[int, Step] = {}
+        """What the last change of ours did to each mailbox, by key."""
+        self.untidied: dict[int, int] = {}
+        """Messages expunged since a mailbox's uidlist was last looked at for dead lines, by key."""
+        self.dotlocks = Dotlocks(root)
+        self._lock = lock.AccountLock(root)
+        self._locked = _Locked(self)
         self._index: Index | None = None
+        self._is_current = False
+        """The index has been looked at since the lock was taken."""
+        self._intents_left = True
         self._disk_again = 0.0
         self._damaged: tuple[int, int] | None = None
         self._depth = 0
-        self._dotlocked: set[str] = set()
+        self._paths: dict[str, MailboxPaths] = {}
 
     @property
     def temporary(self) -> str:
@@ -142,54 +206,72 @@ class Home:
 
     def paths(self, name: str) -> MailboxPaths:
         """Where that mailbox is, whether there or not. Raises: BadMailboxName."""
-        return MailboxPaths(self.layout.path(name))
+        known = self._paths.get(name)
+        if known is None:
+            if len(self._paths) >= _MOST_PATHS:
+                self._paths.clear()
+            known = self._paths[name] = MailboxPaths(self.layout.path(name))
+        return known
 
     # --- locks
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the account's lock. Reentrant. Raises: InUse, NoSpace, StoreUnavailable."""
+        return self._locked
+
+    def take_lock(self) -> None:
+        """For `locked`."""
         if self._depth:
             self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
             return
+        held = self._lock
         try:
-            held = self.with_room(lock.AccountLock(self.root).__enter__)
+            self.with_room(held.__enter__)
         except FileNotFoundError as error:
             raise StoreUnavailable("the account is gone") from error
-        with contextlib.ExitStack() as stack:
-            stack.push(held)
-            self._depth = 1
-            try:
-                recover(self)
-                yield
-            finally:
-                self._depth = 0
+        self._depth = 1
+        self._is_current = False
+        try:
+            if not held.alone or self.something_due or self._intents_left:
+                self._forget()
+                self._intents_left = recover(self)
+        except BaseException:
+            self.give_lock(failed=True)
+            raise
 
-    @contextlib.contextmanager
-    def dotlocked(self, directories: Iterable[str], *, must: bool = False) -> Iterator[None]:
+    def give_lock(self, *, failed: bool) -> None:
+        """For `locked`."""
+        self._depth -= 1
+        if self._depth:
+            return
+        if failed:
+            # What is remembered may speak of what was not done; and an intent may have been left.
+            self._forget()
+            self._intents_left = True
+        if self._index is not None:
+            self._index.mailboxes.alone = False
+        self._lock.__exit__(None, None, None)
+
+    def expect_intents(self) -> None:
+        """An intent stays when the lock is given back: whoever takes it next looks for it."""
+        self._intents_left = True
+
+    def dotlocked(self, directories: Iterable[str], *, must: bool = False) -> AbstractContextManager[None]:
         """Hold Dovecot's lock of these mailboxes too, inside `locked`. Those held already are not taken again.
 
         With `must` the ballast is given up for it. Raises: InUse, NoSpace, StoreUnavailable, FileNotFoundError.
         """
-        wanted = set(directories) - self._dotlocked
-        with contextlib.ExitStack() as stack:
-            if must:
-                self.with_room(lambda: stack.enter_context(lock.dotlocks(wanted)))
-            else:
-                stack.enter_context(lock.dotlocks(wanted))
-            self._dotlocked |= wanted
-            try:
-                yield
-            finally:
-                self._dotlocked -= wanted
+        return _Dotlocked(self, directories, must=must)
 
     def holds_dotlock(self, directory: str) -> bool:
         """Whether Dovecot is kept out of that mailbox now."""
-        return directory in self._dotlocked
+        return self.dotlocks.is_held(directory)
+
+    def _forget(self) -> None:
+        """Others may have changed what is remembered."""
+        self.steps.clear()
+        if self._index is not None:
+            self._index.mailboxes.forget()
 
     # --- room
 
@@ -232,13 +314,18 @@ class Home:
         """The open index, made anew where it must be. Raises: InUse, StoreUnavailable."""
         known = self._index
         if known is not None:
+            if self._depth and self._is_current:
+                return known
             if known.in_memory:
                 if time.monotonic() < self._disk_again:
                     return known
             elif known.is_current():
+                if self._depth:
+                    self._is_current = known.mailboxes.alone = True
                 return known
             else:
                 known.close()
+                self.steps.clear()
                 self._index = known = None
         opened = self._open()
         if opened is None:
@@ -267,8 +354,7 @@ class Home:
         for _ in range(2):
             index = self.index()
             try:
-                with index.transaction(changes):
-                    operation(index)
+                index.commit(operation, changes)
             except schema.Broken:
                 self._drop(damaged=True)
                 return
@@ -284,6 +370,8 @@ class Home:
 
     def close(self) -> None:
         """Give descriptors back; the next use opens them again."""
+        self.dotlocks.close()
+        self.steps.clear()
         if self._index is not None:
             self._index.close()
             self._index = None
@@ -325,6 +413,8 @@ class Home:
 
     def _drop(self, *, damaged: bool) -> None:
         index, self._index = self._index, None
+        self._is_current = False
+        self.steps.clear()
         if index is None:
             return
         if damaged:

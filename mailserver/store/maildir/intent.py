@@ -21,7 +21,7 @@ from typing import Any
 
 from attrs import frozen
 
-from mailserver.store.maildir import safeio
+from mailserver.store.maildir import lock, safeio
 
 DIRECTORY = "mailserver-intents"
 _SUFFIX = ".json"
@@ -110,6 +110,8 @@ def make_due(root: str, intent: Intent) -> Intent:
     due = Intent(intent.kind, intent.payload, intent.id + _DUE)
     directory = os.path.join(root, DIRECTORY)
     safeio.rename(os.path.join(directory, intent.id + _SUFFIX), os.path.join(directory, due.id + _SUFFIX))
+    # Whoever believes that there is nothing to settle must look again.
+    lock.disturb(root)
     return due
 
 

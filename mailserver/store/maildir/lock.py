@@ -16,6 +16,9 @@ content that is older than this machine's start: a power cut lets the name survi
 another host's or an unreadable one, is removed when neither it nor the file it protects has changed for two minutes,
 which is Dovecot's own rule.
 
+Each holder of the account's lock leaves its stamp in the lock file. Who finds its own there knows that nobody else has
+changed the account since it let go of it, and need not ask the index what it wrote there itself.
+
 Removing is done by renaming the lock to a name of our own and looking at what was got: between look and removal it may
 have become another program's fresh lock, which is then put back.
 """
@@ -30,13 +33,12 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
 from mailserver.errors import InUse, StoreUnavailable
 from mailserver.store.maildir import safeio
-from mailserver.store.maildir.uidlist import LOCK_NAME
 
 FILE_NAME = "mailserver-lock"
 MAILDROP_FILE_NAME = "mailserver-maildrop-lock"
@@ -46,22 +48,29 @@ STALE_AFTER = 120.0
 """Seconds without a change after which a dotlock of which nothing else is known is removed."""
 _LONGEST_NAP = 0.02
 _START_MARGIN = 1.0
+_STAMP_SIZE = 16
 
 
 class AccountLock:
     """The lock of the account whose root directory is `root`. Not reentrant; one object for each holder."""
 
-    def __init__(self, root: str, wait: float = WAIT) -> None:
+    def __init__(self, root: str, wait: float | None = None) -> None:
+        """`wait` is in seconds, WAIT unless said."""
         self._path = os.path.join(root, FILE_NAME)
         self._wait = wait
         self._fd = -1
+        self._stamp = secrets.token_bytes(_STAMP_SIZE)
+        self.alone = False
+        """Once taken: nobody else has held it since this object held it last."""
 
     def __enter__(self) -> Self:
         """Take it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
         assert self._fd < 0, "the lock is not reentrant"
         fd = _open_lock_file(self._path, os.path.dirname(self._path))
         try:
-            _wait_for(lambda: _try_flock(fd), self._wait)
+            if not _try_flock(fd):
+                wait_for(lambda: _try_flock(fd), WAIT if self._wait is None else self._wait)
+            self.alone = _leave_stamp(fd, self._stamp)
         except BaseException:
             os.close(fd)
             raise
@@ -106,6 +115,12 @@ class MaildropLock:
                 os.close(fd)
 
 
+def disturb(root: str) -> None:
+    """Make the next holder of the account's lock, whoever it is, look at everything. Raises: StoreUnavailable."""
+    with safeio.boundary(), contextlib.suppress(FileNotFoundError):
+        os.truncate(os.path.join(root, FILE_NAME), 0)
+
+
 @contextlib.contextmanager
 def dotlock(path: str, wait: float = WAIT) -> Iterator[None]:
     """Hold Dovecot's lock file `path`; the caller holds the account's lock.
@@ -119,15 +134,6 @@ def dotlock(path: str, wait: float = WAIT) -> Iterator[None]:
         release_dotlock(path, mine)
 
 
-@contextlib.contextmanager
-def dotlocks(mailbox_paths: Iterable[str], wait: float = WAIT) -> Iterator[None]:
-    """Hold `dovecot-uidlist.lock` of several mailbox directories, taken in path order. Raises as `dotlock`."""
-    with contextlib.ExitStack() as stack:
-        for directory in sorted(set(mailbox_paths)):
-            stack.enter_context(dotlock(os.path.join(directory, LOCK_NAME), wait))
-        yield
-
-
 def take_dotlock(path: str, wait: float = WAIT) -> tuple[int, int]:
     """Make the lock file; what tells it from another, for `release_dotlock`. Raises as `dotlock`."""
     host = socket.gethostname()
@@ -139,7 +145,7 @@ def take_dotlock(path: str, wait: float = WAIT) -> tuple[int, int]:
             mine = _identity(os.fstat(fd))
         finally:
             os.close(fd)
-        _wait_for(lambda: _try_link(temporary, path), wait, lambda: remove_if_stale(path))
+        wait_for(lambda: try_link(temporary, path), wait, lambda: remove_if_stale(path))
     finally:
         with contextlib.suppress(FileNotFoundError):
             safeio.unlink(temporary)
@@ -206,9 +212,36 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
+def _leave_stamp(fd: int, stamp: bytes) -> bool:
+    """Whether it was there; it is afterwards, or no stamp at all, so that everybody looks at everything.
+
+    Raises: StoreUnavailable.
+    """
+    try:
+        found = os.pread(fd, _STAMP_SIZE, 0)
+    except OSError:
+        # A directory in place of the file: the account may only be read.
+        return False
+    if found == stamp:
+        return True
+    try:
+        if os.pwrite(fd, stamp, 0) == _STAMP_SIZE:
+            return False
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            # Opened for reading: who may not write here changes nothing either.
+            return False
+    # A full disk. Another's stamp must not stay.
+    with safeio.boundary():
+        os.ftruncate(fd, 0)
+    return False
+
+
 def _open_lock_file(path: str, stand_in: str) -> int:
     """`stand_in`: the directory that is locked instead where nobody may make the file."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    with contextlib.suppress(OSError):
+        return os.open(path, flags | os.O_RDWR)
     with safeio.boundary():
         try:
             try:
@@ -235,7 +268,8 @@ def _try_flock(fd: int) -> bool:
     return True
 
 
-def _try_link(temporary: str, path: str) -> bool:
+def try_link(temporary: str, path: str) -> bool:
+    """Whether the lock `path` could be made. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
     try:
         safeio.link(temporary, path, or_copy=False)
     except FileExistsError:
@@ -243,7 +277,7 @@ def _try_link(temporary: str, path: str) -> bool:
     return True
 
 
-def _wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], bool] = lambda: False) -> None:
+def wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], bool] = lambda: False) -> None:
     """Try until it succeeds, at once again when something was `cleared`. Raises: InUse after `wait` seconds."""
     deadline = time.monotonic() + wait
     nap = 0.0005

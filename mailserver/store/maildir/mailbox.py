@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
-from mailserver.errors import MailboxChanged, MailError, MessageExpunged, NoSpace, NoSuchMailbox, StoreUnavailable
+from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
 from mailserver.message.summary import Summary
-from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import (
-    DELETED,
     Changes,
     Copied,
     FlagChange,
@@ -27,15 +27,16 @@ from mailserver.store.interfaces import (
     Status,
     Stored,
 )
-from mailserver.store.maildir import safeio, scan, uidlist
-from mailserver.store.maildir.filename import MaildirName
-from mailserver.store.maildir.flag_rename import FlagRename
-from mailserver.store.maildir.home import Home, MailboxPaths, sync_directories
+from mailserver.store.maildir import scan, uidlist
+from mailserver.store.maildir.expunge import expunge, tidy_uidlist
+from mailserver.store.maildir.flag_rename import store_flags
+from mailserver.store.maildir.home import Home, MailboxPaths
 from mailserver.store.maildir.locate import locate
 from mailserver.store.maildir.mark import DiskMark
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
 from mailserver.store.maildir.named_changes import take_up
-from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
+from mailserver.store.maildir.own_change import known_mask
+from mailserver.store.maildir.recent import claim
 from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.rendering import Rendering
 from mailserver.store.maildir.transfer import transfer
@@ -100,8 +101,8 @@ class MaildirMailbox:
                     return
         elif self._is_level(state):
             return
-        with self._changing() as state:
-            reconcile(self._home, state.name)
+        with self._home.locked():
+            reconcile(self._home, self._level().name)
         self._state()
 
     def _is_level(self, state: MailboxState) -> bool:
@@ -132,6 +133,11 @@ class MaildirMailbox:
         """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
         state = self._state()
         key = state.key
+        step = self._home.steps.get(key)
+        if step is not None and step.since == modseq and step.upto == state.modseq:
+            return Changes(
+                modseq, step.upto, step.rows, step.expunged, state.keywords, state.uid_next, None, self._mark(state)
+            )
         rows = self._read(lambda index: index.messages.changed_since(key, modseq)) if modseq < state.modseq else []
         expunged: Sequence[UID] = []
         present = None
@@ -222,8 +228,8 @@ class MaildirMailbox:
         if again is not None and again != entry:
             with contextlib.suppress(FileNotFoundError):
                 return self._open(again)
-        with self._changing() as state:
-            reconcile(self._home, state.name)
+        with self._home.locked():
+            reconcile(self._home, self._level().name)
         entry = self._entry(self._state(), uid)
         if entry is None:
             raise MessageExpunged
@@ -325,6 +331,10 @@ class MaildirMailbox:
 
     # --- changing
 
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nobody else changes the account meanwhile. Raises: InUse, NoSpace, StoreUnavailable."""
+        return self._home.locked()
+
     def claim_recent(self) -> UID:
         """Take the \\Recent messages for one session; their files move from new/ to cur/."""
         state = self._state()
@@ -332,158 +342,24 @@ class MaildirMailbox:
             lambda index: index.messages.entries_in_new(state.key)
         ):  # fmt: skip
             return state.recent_from
-        with self._changing() as state:
-            claimed = state.recent_from
-            state.recent_from = state.uid_next
-            moved = self._leave_new(state)
-
-            def save(index: Index) -> None:
-                index.mailboxes.save(state)
-                index.messages.change(state.key, moved)
-
-            self._home.update(save, len(moved))
-        return claimed
-
-    def _leave_new(self, state: MailboxState) -> list[Entry]:
-        """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages.
-
-        Nothing is synced: after a power cut they may be in new/ again, and \\Recent again, which is true of no client
-        that is still there. Whatever changes one of them later syncs a directory that this rename belongs to.
-        """
-        paths = self._paths()
-        if self.read_only:
-            return []
-        own = OwnChange(self._home, paths, state)
-        moved = []
-        for entry in self._read(lambda index: index.messages.entries_in_new(state.key)):
-            name = MaildirName.parse(entry.base + entry.suffix)
-            target = name.with_mask(entry.flags).format()
-            own.expect(entry.file_name, target)
-            try:
-                safeio.rename(os.path.join(paths.new, name.format()), os.path.join(paths.cur, target))
-            except FileNotFoundError:
-                continue
-            except (NoSpace, StoreUnavailable):
-                # They can be read where they are.
-                break
-            safeio.point("recent.after-rename")
-            moved.append(entry._replace(suffix=target[len(entry.base) :], place=1))
-        if moved:
-            own.record()
-        return moved
+        with self._home.locked():
+            return claim(self._home, self._level(), read_only=self.read_only)
 
     def store_flags(
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
     ) -> Stored:
         """Change flags of many messages: renames, one sync, one transaction. Raises: LimitReached, InUse, NoSpace."""
-        wanted = sorted(set(uids))
-        names = list(flags)
-        with self._changing() as state:
-            key = state.key
-            before = state.modseq
-            entries = self._read(lambda index: index.messages.entries_of(key, wanted))
-            modified = [
-                UID(entry.uid) for entry in entries if unchanged_since is not None and entry.modseq > unchanged_since
-            ]
-            left_alone = set(modified)
-            changing = [entry for entry in entries if entry.uid not in left_alone]
-            gone: set[UID] = set(wanted) - {UID(entry.uid) for entry in entries}
-            if changing:
-                more_gone, mixed = self._change_flags(state, changing, how, names)
-                gone.update(more_gone)
-                # Changes of others came in between: nobody can say which are ours.
-                before = mixed or before
-        return Stored(modified, sorted(gone), before)
-
-    def _change_flags(
-        self, state: MailboxState, entries: Sequence[Entry], how: FlagChange, names: Sequence[str]
-    ) -> tuple[list[UID], ModSeq | None]:
-        """The UIDs of those that are gone, and the modseq of changes by others that were taken up on the way."""
-        mask = known_mask(state, names) if how is FlagChange.REMOVE else make_keywords(self._home, state, names)
-        modseq = next_modseq(state.modseq)
-        change = FlagRename(self._home, state, modseq, how, mask)
-        missing = change.carry_out(entries)
-        gone: list[UID] = []
-        mixed: ModSeq | None = None
-        if missing:
-            # Renamed or removed by another program.
-            change.finish()
-            fresh = reconcile(self._home, state.name)
-            mixed = fresh.modseq
-            key = fresh.key
-            again = self._read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in missing]))
-            change = FlagRename(self._home, fresh, next_modseq(fresh.modseq), how, mask)
-            still = {entry.uid for entry in change.carry_out(again)}
-            there = {entry.uid for entry in again} - still
-            gone = [UID(entry.uid) for entry in missing if entry.uid not in there]
-        change.finish()
-        return gone, mixed
+        with self._home.locked():
+            return store_flags(
+                self._home, self._level(), sorted(set(uids)), how, list(flags), unchanged_since=unchanged_since
+            )
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove messages, the files first. Raises: InUse, StoreUnavailable."""
-        wanted = sorted(set(uids))
-        with self._changing() as state:
-            key = state.key
-            entries = self._read(lambda index: index.messages.entries_of(key, wanted))
-            going = [entry for entry in entries if entry.flags & DELETED or not only_deleted]
-            if going and not all(self._unlink(state, going)):
-                fresh = reconcile(self._home, state.name)
-                key = fresh.key
-                again = self._read(lambda index: index.messages.entries_of(key, [UID(entry.uid) for entry in going]))
-                self._unlink(fresh, [entry for entry in again if entry.flags & DELETED or not only_deleted])
-                still = {entry.uid for entry in again if not (entry.flags & DELETED or not only_deleted)}
-                going = [entry for entry in going if entry.uid not in still]
-            self._tidy_uidlist()
-        return [UID(entry.uid) for entry in going]
-
-    def _unlink(self, state: MailboxState, entries: Sequence[Entry]) -> list[bool]:
-        """Remove the files and tell the index; which of them were there."""
-        paths = self._paths()
-        own = OwnChange(self._home, paths, state)
-        found = []
-        places = set()
-        for entry in entries:
-            directory = paths.place(entry.place)
-            own.expect(entry.file_name)
-            try:
-                safeio.unlink(os.path.join(directory, entry.base + entry.suffix))
-                found.append(True)
-                places.add(directory)
-            except FileNotFoundError:
-                found.append(False)
-            safeio.point("expunge.after-unlink")
-        sync_directories(sorted(places))
-        safeio.point("expunge.after-directory-sync")
-        own.record()
-        expunged = [UID(entry.uid) for entry, there in zip(entries, found, strict=True) if there]
-        if expunged:
-            state.modseq = next_modseq(state.modseq)
-
-            def save(index: Index) -> None:
-                index.mailboxes.save(state)
-                index.expunge(state.key, expunged, state.modseq)
-
-            self._home.update(save, len(expunged))
-            safeio.point("expunge.after-index")
-        return found
-
-    def _tidy_uidlist(self) -> None:
-        """Write the uidlist anew when a quarter of it may be dead; what hinders that does not matter."""
-        state = self._state()
-        key = state.key
-        alive = self._read(lambda index: index.messages.counts(key))[0]
-        if not state.uidlist_signature or state.uidlist_signature[2] < _LONG_LINE * (alive + 64):
-            return
-        paths = self._paths()
-        with contextlib.suppress(MailError, FileNotFoundError), self._home.dotlocked([paths.directory]):
-            if uidlist.signature(paths.uidlist) != state.uidlist_signature:
-                return
-            listed = uidlist.read(paths.uidlist)
-            if not listed.worth_rewriting(alive):
-                return
-            bases = {entry.base for entry in self._read(lambda index: index.messages.entries(key))}
-            state.uidlist_signature = uidlist.rewrite(listed, keep=bases).signature
-            self._home.update(lambda index: index.mailboxes.save(state))
+        with self._home.locked():
+            gone = expunge(self._home, self._level(), sorted(set(uids)), only_deleted=only_deleted)
+            tidy_uidlist(self._home, self._state())
+        return gone
 
     def copy(self, uids: Sequence[UID], target: str) -> Copied:
         """Copy, all or none. Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace."""
@@ -494,8 +370,8 @@ class MaildirMailbox:
         return self._transfer(uids, target, move=True)
 
     def _transfer(self, uids: Sequence[UID], target: str, *, move: bool) -> Copied:
-        with self._changing() as state:
-            return transfer(self._home, state, sorted(set(uids)), target, move=move)
+        with self._home.locked():
+            return transfer(self._home, self._level(), sorted(set(uids)), target, move=move)
 
     # --- small parts
 
@@ -517,25 +393,19 @@ class MaildirMailbox:
         self._home.names[self._id] = state.name
         return state
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[MailboxState]:
-        """The account's lock, and the state with the UIDs that are on disk."""
-        with self._home.locked():
-            known: MailboxState | None = None
-            with contextlib.suppress(NoSuchMailbox):
-                known = level(self._home, self.name)
-            if known is None or known.guid != self._id:
-                # Another program renamed it, removed it, or made it anew.
-                known = locate(self._home, self._id, self._uid_validity)
-            if known is None or known.uid_validity != self._uid_validity:
-                self._home.forget(self._id)
-                raise MailboxChanged
-            self._home.names[self._id] = known.name
-            yield known
-
-
-_LONG_LINE: Final = 160
-"""A uidlist with more octets than that for each message may have many dead lines."""
+    def _level(self) -> MailboxState:
+        """Under the account's lock: the state with the UIDs that are on disk. Raises: MailboxChanged."""
+        known: MailboxState | None = None
+        with contextlib.suppress(NoSuchMailbox):
+            known = level(self._home, self.name)
+        if known is None or known.guid != self._id:
+            # Another program renamed it, removed it, or made it anew.
+            known = locate(self._home, self._id, self._uid_validity)
+        if known is None or known.uid_validity != self._uid_validity:
+            self._home.forget(self._id)
+            raise MailboxChanged
+        self._home.names[self._id] = known.name
+        return known
 
 
 class _Source:

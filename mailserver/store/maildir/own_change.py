@@ -10,7 +10,7 @@ same tick, prove nothing; once, when the mtime is old enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from mailserver.errors import NoSuchMailbox
 from mailserver.store.index.records import OWN, MailboxState
@@ -21,11 +21,17 @@ from mailserver.store.maildir.home import Home, MailboxPaths
 class OwnChange:
     """Made before a change of the directories, `record`ed after it."""
 
-    def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState) -> None:
-        """Raises: NoSuchMailbox when its directory is gone, NoSpace, StoreUnavailable."""
+    def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState, places: Sequence[int] = (0, 1)) -> None:
+        """`places`: the directories that the change touches, 0 for new/, 1 for cur/.
+
+        Raises: NoSuchMailbox when its directory is gone, NoSpace, StoreUnavailable.
+        """
+        self.places = places
         self._names = home.own_names
         self._paths = paths
         self._state = state
+        self._level: list[int] = []
+        """Those of the places that stood as they were recorded."""
         try:
             self._look()
         except FileNotFoundError:
@@ -38,24 +44,25 @@ class OwnChange:
 
     def _look(self) -> None:
         paths, state = self._paths, self._state
-        self._new_was_level = scan.directory_mtime(paths.new) == state.new_mtime
-        self._cur_was_level = scan.directory_mtime(paths.cur) == state.cur_mtime
+        self._level = [
+            place
+            for place in self.places
+            if scan.directory_mtime(paths.place(place)) == (state.cur_mtime if place else state.new_mtime)
+        ]
 
-    def expect(self, *names: str) -> None:
+    def expect(self, names: Iterable[str]) -> None:
         """A watcher is about to see these file names come or go: no news to this account object."""
         self._names.expect(names)
 
     def record(self) -> None:
         """Put the mtimes as they are now into the state."""
         state = self._state
-        if self._new_was_level:
-            mtime = scan.directory_mtime(self._paths.new)
-            if mtime != state.new_mtime:
-                state.new_mtime, state.new_racy = mtime, state.new_racy or OWN
-        if self._cur_was_level:
-            mtime = scan.directory_mtime(self._paths.cur)
-            if mtime != state.cur_mtime:
+        for place in self._level:
+            mtime = scan.directory_mtime(self._paths.place(place))
+            if place and mtime != state.cur_mtime:
                 state.cur_mtime, state.cur_racy = mtime, state.cur_racy or OWN
+            elif not place and mtime != state.new_mtime:
+                state.new_mtime, state.new_racy = mtime, state.new_racy or OWN
 
 
 def known_mask(state: MailboxState, names: Iterable[str]) -> int:
@@ -63,19 +70,22 @@ def known_mask(state: MailboxState, names: Iterable[str]) -> int:
     return keywords.Keywords(state.keywords).mask(names)
 
 
-def make_keywords(home: Home, state: MailboxState, names: Iterable[str]) -> int:
+def make_keywords(home: Home, state: MailboxState, names: Collection[str]) -> int:
     """Bits of the flags; their keywords get letters, on disk before any file name has them.
 
     Under the account's lock; takes Dovecot's where it writes. Raises: LimitReached, BadSyntax, InUse, NoSpace.
     """
-    names = list(names)
-    paths = home.paths(state.name)
+    wanted = [name for name in names if not name.startswith("\\")]
     known = keywords.Keywords(state.keywords)
+    if not wanted:
+        # The file says nothing of system flags.
+        return known.mask(names)
+    paths = home.paths(state.name)
     level = (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
-    if not level or any(known.bit(name) is None for name in names if not name.startswith("\\")):
+    if not level or any(known.bit(name) is None for name in wanted):
         with home.dotlocked([paths.directory]):
             current = keywords.read(paths.keywords)
-            known = current.including(names)
+            known = current.including(wanted)
             if known is not current:
                 keywords.write(paths.keywords, known)
             state.keywords_signature = uidlist.signature(paths.keywords) or ()

@@ -38,14 +38,15 @@ RENAME: Final = "rename"
 CREATE: Final = "create"
 
 
-def recover(home: Home) -> None:
-    """Finish or undo what is left; on a full or failing disk what can be. Under the account's lock.
+def recover(home: Home) -> bool:
+    """Finish or undo what is left; on a full or failing disk what can be. Whether there is more. Under the lock.
 
     Raises: StoreUnavailable when the intents cannot be read or cleared.
     """
-    waiting = False
+    waiting = more = False
     for left in intent.read_all(home.root):
         if not left.is_due and is_alive(left.payload.get("owner")):
+            more = True
             continue
         settle = SETTLERS.get(left.kind)
         if settle is not None:
@@ -54,9 +55,10 @@ def recover(home: Home) -> None:
                 touched = settle(home, left.payload)
             except NoSpace:
                 # Mail is served meanwhile, and whoever comes next tries again.
-                waiting = True
+                waiting = more = True
                 continue
             except (OSError, StoreUnavailable) as error:
+                more = True
                 # One change that the disk does not let be finished must not close the whole account.
                 if left.id not in home.unsettled:
                     home.unsettled.add(left.id)
@@ -70,6 +72,7 @@ def recover(home: Home) -> None:
             home.update(lambda index, touched=touched: index.mailboxes.distrust(touched))  # type: ignore[misc]
         intent.clear(home.root, left)
     home.something_due = waiting
+    return more
 
 
 def owner() -> str:

@@ -22,12 +22,12 @@ from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied
 from mailserver.store.maildir import intent, recovery, safeio, uidlist
-from mailserver.store.maildir.filename import MaildirName, flag_letters, new_base
-from mailserver.store.maildir.home import Home, sync_directories
+from mailserver.store.maildir.filename import MaildirName, flag_letters, new_base, other_letters
+from mailserver.store.maildir.home import Home, Step, sync_directories
 from mailserver.store.maildir.own_change import OwnChange, flag_names, make_keywords
 from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.uids import next_uids
-from mailserver.types import UID
+from mailserver.types import UID, ModSeq
 
 
 @define
@@ -38,6 +38,10 @@ class _Pair:
     new: Entry
 
 
+Found = tuple[Entry, int]
+"""A message whose file is there, and the file's octets."""
+
+
 def transfer(home: Home, state: MailboxState, uids: Sequence[UID], target: str, *, move: bool) -> Copied:
     """Copy (all or none) or move (what is there). Under the account's lock; the state is saved.
 
@@ -46,59 +50,59 @@ def transfer(home: Home, state: MailboxState, uids: Sequence[UID], target: str, 
     if not home.layout.exists(target):
         raise NoSuchMailbox
     # Before the target's lock: it may take the source's, and locks are not taken against the order of paths.
-    state, entries = present_entries(home, state, uids)
+    state, found = present_entries(home, state, uids)
     with home.dotlocked([home.paths(target).directory]):
         into = level(home, target)
         if into.guid == state.guid:
             state = into
-        if len(entries) != len(uids) and not move:
+        if len(found) != len(uids) and not move:
             raise MessageExpunged
-        if not entries:
+        if not found:
             return Copied(into.guid, into.uid_validity, [], [])
         if into is not state or not move:
-            home.check_messages(into, len(entries))
-        pairs = _name_files(home, state, into, entries)
+            home.check_messages(into, len(found))
+        pairs = _name_files(home, state, into, found)
         return _carry_out(home, state, into, pairs, move=move)
 
 
-def present_entries(
-    home: Home, state: MailboxState, uids: Sequence[UID]
-) -> tuple[MailboxState, list[Entry]]:  # fmt: skip
-    """Entries of those of the messages (rising) whose files are where the index says, after one look at the disk."""
+def present_entries(home: Home, state: MailboxState, uids: Sequence[UID]) -> tuple[MailboxState, list[Found]]:
+    """Those of the messages (rising) whose files are where the index says, after one look at the disk."""
     paths = home.paths(state.name)
     for attempt in range(2):
         key = state.key
         entries = home.read(lambda index, key=key: index.messages.entries_of(key, uids))  # type: ignore[misc]
-        there = [e for e in entries if os.path.lexists(os.path.join(paths.place(e.place), e.base + e.suffix))]
+        there = []
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError), safeio.boundary():
+                size = os.lstat(f"{paths.place(entry.place)}/{entry.base}{entry.suffix}").st_size
+                there.append((entry, size))
         if len(there) == len(entries) or attempt:
             return state, there
         state = reconcile(home, state.name)
     raise AssertionError
 
 
-def _name_files(home: Home, state: MailboxState, into: MailboxState, entries: Sequence[Entry]) -> list[_Pair]:
+def _name_files(home: Home, state: MailboxState, into: MailboxState, found: Sequence[Found]) -> list[_Pair]:
     """New names and UIDs, with the target's letters for the keywords."""
     used = 0
-    for entry in entries:
+    for entry, _size in found:
         used |= entry.flags
     make_keywords(home, into, flag_names(state, used))
     masks: dict[int, int] = {}
+    suffixes: dict[tuple[int, str], str] = {}
     modseq = next_modseq(max(into.modseq, state.modseq if into is state else 0))
-    place = home.paths(state.name)
+    host = home.settings.hostname
     pairs = []
-    for uid, entry in zip(next_uids(into, len(entries)), entries, strict=True):
+    for uid, (entry, disk) in zip(next_uids(into, len(found)), found, strict=True):
         mask = masks.get(entry.flags)
         if mask is None:
             mask = masks[entry.flags] = make_keywords(home, into, flag_names(state, entry.flags))
-        disk = None
-        if entry.size is not None:
-            with contextlib.suppress(OSError):
-                disk = os.lstat(os.path.join(place.place(entry.place), entry.base + entry.suffix)).st_size
-        base = new_base(home.settings.hostname, size=disk, virtual_size=entry.size if disk is not None else None)
-        others = "".join(c for c in MaildirName.parse(entry.suffix).letters if c not in flag_letters(0xFFFFFFFF))
-        suffix = ":2," + flag_letters(mask, others)
-        new = Entry(uid, modseq, mask, entry.size, entry.date, base, suffix, 1)
-        pairs.append(_Pair(entry, new))
+        suffix = suffixes.get((mask, entry.suffix))
+        if suffix is None:
+            others = other_letters(MaildirName.parse(entry.suffix).letters)
+            suffix = suffixes[mask, entry.suffix] = ":2," + flag_letters(mask, others)
+        base = new_base(host) if entry.size is None else new_base(host, size=disk, virtual_size=entry.size)
+        pairs.append(_Pair(entry, Entry(uid, modseq, mask, entry.size, entry.date, base, suffix, 1)))
     return pairs
 
 
@@ -106,9 +110,11 @@ def _carry_out(
     home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], *, move: bool
 ) -> Copied:  # fmt: skip
     source, target = home.paths(state.name), home.paths(into.name)
-    own = [OwnChange(home, source, state)]
-    if into is not state:
-        own.append(OwnChange(home, target, into))
+    places: set[int] = {pair.old.place for pair in pairs} if move else set()
+    if into is state:
+        own = [OwnChange(home, source, state, sorted({1, *places}))]
+    else:
+        own = [OwnChange(home, source, state, sorted(places)), OwnChange(home, target, into, (1,))]
     pending = _write_intent(home, state, into, pairs, move=move)
     step: Callable[[str, str], None] = safeio.rename if move else safeio.link
     verb = "move" if move else "copy"
@@ -117,14 +123,16 @@ def _carry_out(
         lines = [(pair.new.uid, pair.new.base) for pair in pairs]
         into.uidlist_signature = uidlist.append(target.uidlist, lines)
         safeio.point(f"{verb}.after-uidlist")
+        if move:
+            own[-1].expect(pair.old.file_name for pair in pairs)
+        own[-1].expect(pair.new.file_name for pair in pairs)
         for pair in pairs:
-            old = os.path.join(source.place(pair.old.place), pair.old.base + pair.old.suffix)
-            new = os.path.join(target.cur, pair.new.base + pair.new.suffix)
-            own[-1].expect(*([pair.old.file_name] if move else []), pair.new.file_name)
+            old = f"{source.place(pair.old.place)}/{pair.old.base}{pair.old.suffix}"
+            new = f"{target.cur}/{pair.new.base}{pair.new.suffix}"
             step(old, new)
             done.append((old, new))
             safeio.point(f"{verb}.after-rename" if move else f"{verb}.after-link")
-        sync_directories([target.cur, *(source.place(pair.old.place) for pair in pairs if move)])
+        sync_directories([target.cur, *map(source.place, places)])
         safeio.point(f"{verb}.after-directory-sync")
     except BaseException as error:
         _take_back(done, move=move)
@@ -133,11 +141,12 @@ def _carry_out(
             # It went between the look and the step.
             raise MessageExpunged from error
         raise
+    since = state.modseq, into.modseq
     into.uid_next = UID(pairs[-1].new.uid + 1)
-    into.modseq = next_modseq(into.modseq)
+    into.modseq = ModSeq(pairs[0].new.modseq)
     for change in own:
         change.record()
-    _save(home, state, into, pairs, move=move)
+    _save(home, state, into, pairs, since, move=move)
     safeio.point(f"{verb}.after-index")
     intent.clear(home.root, pending)
     safeio.point(f"{verb}.after-clear")
@@ -172,18 +181,26 @@ def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> None:
     sync_directories(directories)
 
 
-def _save(home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], *, move: bool) -> None:
+def _save(
+    home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], since: tuple[ModSeq, ModSeq], *, move: bool
+) -> None:  # fmt: skip
+    """Tell the index; `since` are the modseqs that the two mailboxes had."""
     modseq = into.modseq if into is state else next_modseq(state.modseq)
+    gone = [UID(pair.old.uid) for pair in pairs] if move else []
     if move:
         state.modseq = modseq
-    new = [pair.new._replace(modseq=into.modseq) for pair in pairs]
+    new = [pair.new for pair in pairs]
 
     def save(index: Index) -> None:
         index.mailboxes.save(state)
-        index.mailboxes.save(into)
+        if into is not state:
+            index.mailboxes.save(into)
         index.messages.add(into.key, new)
         index.summaries.copy(state.key, into.key, [(pair.old.uid, pair.new.uid) for pair in pairs])
         if move:
-            index.expunge(state.key, [UID(pair.old.uid) for pair in pairs], modseq)
+            index.expunge(state.key, gone, modseq)
 
     home.update(save, 2 * len(pairs))
+    if move:
+        home.steps[state.key] = Step(since[0], modseq, [], gone)
+    home.steps[into.key] = Step(since[1], into.modseq, [entry.row() for entry in new], gone if into is state else [])

@@ -12,6 +12,7 @@ import pytest
 
 from mailserver.errors import InUse
 from mailserver.store.maildir import lock
+from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.lock import AccountLock, MaildropLock
 
 HOST = socket.gethostname()
@@ -267,19 +268,99 @@ def test_a_lock_that_others_took_over_is_not_removed(path):
     assert os.path.exists(path)
 
 
-def test_several_are_taken_in_path_order_and_all_given_back(tmp_path, monkeypatch):
-    taken = []
-    real = lock.take_dotlock
-    monkeypatch.setattr(lock, "take_dotlock", lambda path, wait: (taken.append(path), real(path, wait))[1])
-    for name in ("b", "a"):
+@pytest.fixture
+def dotlocks(tmp_path):
+    locks = Dotlocks(str(tmp_path))
+    for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    with lock.dotlocks([str(tmp_path / "b"), str(tmp_path / "a"), str(tmp_path / "b")]):
+    yield locks
+    locks.close()
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"], "closing leaves nothing"
+
+
+def test_one_file_is_the_lock_of_one_mailbox_after_the_other(dotlocks, tmp_path):
+    for name in ("a", "b"):
+        dotlocks.take(str(tmp_path / name))
+    [made] = [name for name in os.listdir(tmp_path) if name.startswith("mailserver-dotlock.")]
+    for name in ("a", "b"):
+        path = tmp_path / name / "dovecot-uidlist.lock"
+        assert path.read_text() == f"{os.getpid()}:{HOST}"
+        assert path.stat().st_ino == (tmp_path / made).stat().st_ino
+        assert dotlocks.is_held(str(tmp_path / name))
+        dotlocks.release(str(tmp_path / name))
+        assert os.listdir(tmp_path / name) == []
+        assert not dotlocks.is_held(str(tmp_path / name))
+
+
+def test_a_linked_lock_of_another_is_waited_for_and_left_alone(dotlocks, tmp_path):
+    path = str(tmp_path / "a/dovecot-uidlist.lock")
+    put(path, f"{os.getppid()}:{HOST}")
+    with pytest.raises(InUse):
+        dotlocks.take(str(tmp_path / "a"), 0.02)
+    os.unlink(path)
+    dotlocks.take(str(tmp_path / "a"))
+    # another program took ours for stale
+    os.unlink(path)
+    put(path, "1:elsewhere.example.test")
+    dotlocks.release(str(tmp_path / "a"))
+    with open(path) as file:
+        assert file.read() == "1:elsewhere.example.test"
+
+
+def test_the_linked_file_is_made_anew_where_a_start_has_swept_it(dotlocks, tmp_path):
+    dotlocks.take(str(tmp_path / "a"))
+    dotlocks.release(str(tmp_path / "a"))
+    [made] = tmp_path.glob("mailserver-dotlock.*")
+    made.unlink()
+    dotlocks.take(str(tmp_path / "a"))
+    dotlocks.release(str(tmp_path / "a"))
+    with pytest.raises(FileNotFoundError):
+        dotlocks.take(str(tmp_path / "none"))
+
+
+def test_where_no_link_can_be_made_the_lock_has_a_file_of_its_own(dotlocks, tmp_path, monkeypatch):
+    real = os.link
+
+    def refuse(old, new, **named):
+        if os.path.dirname(old) != os.path.dirname(new):
+            raise OSError(errno.EXDEV, "another file system")
+        real(old, new, **named)
+
+    monkeypatch.setattr(os, "link", refuse)
+    dotlocks.take(str(tmp_path / "b"))
+    assert (tmp_path / "b/dovecot-uidlist.lock").read_text() == f"{os.getpid()}:{HOST}"
+    dotlocks.release(str(tmp_path / "b"))
+    assert os.listdir(tmp_path / "b") == []
+
+
+def test_a_holder_knows_whether_it_has_been_alone(tmp_path):
+    one, two = AccountLock(str(tmp_path)), AccountLock(str(tmp_path))
+    told = []
+    for each in (one, one, two, two, one, one):
+        with each:
+            told.append(each.alone)
+    assert told == [False, True, False, True, False, True]
+    lock.disturb(str(tmp_path))
+    with one:
+        assert not one.alone
+    with one:
+        assert one.alone
+
+
+def test_on_a_full_disk_nobody_believes_to_have_been_alone(tmp_path, monkeypatch):
+    one, two = AccountLock(str(tmp_path)), AccountLock(str(tmp_path))
+    with one:
         pass
-    assert taken == [str(tmp_path / "a/dovecot-uidlist.lock"), str(tmp_path / "b/dovecot-uidlist.lock")]
-    put(str(tmp_path / "b/dovecot-uidlist.lock"), f"{os.getppid()}:{HOST}")
-    with pytest.raises(InUse), lock.dotlocks([str(tmp_path / "a"), str(tmp_path / "b")], 0.02):
-        pass
-    assert os.listdir(tmp_path / "a") == []
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with two:
+            assert not two.alone
+    with one:
+        assert not one.alone
 
 
 def test_a_mailbox_that_is_gone_has_no_lock(tmp_path):

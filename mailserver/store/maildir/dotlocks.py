@@ -1,0 +1,95 @@
+"""Dovecot's lock of a mailbox, as an account object takes it: one file, linked into one mailbox after the other.
+
+Making a file costs several times what a further name for one costs, and a delivery holds the lock for a millisecond. So
+the file that says `pid:host` is made once, in the account's root. Its ctime, which a link moves, tells when the lock was
+taken. The rules for stale ones are those of `lock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from typing import Final
+
+from mailserver.errors import StoreUnavailable
+from mailserver.store.maildir import lock, safeio
+from mailserver.store.maildir.uidlist import LOCK_NAME
+
+FILE_NAME: Final = "mailserver-dotlock"
+"""What the names of the files begin with that are linked as dotlocks."""
+
+
+class Dotlocks:
+    """Dovecot's locks of one account's mailboxes, for one account object; used inside the account's lock."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._file = ""
+        self._inode = 0
+        self._pid = 0
+        self._held: dict[str, tuple[int, int] | None] = {}
+
+    def take(self, directory: str, wait: float | None = None) -> None:
+        """Lock that mailbox. Raises: InUse after the wait, FileNotFoundError (no directory), NoSpace, StoreUnavailable."""
+        path = f"{directory}/{LOCK_NAME}"
+        patience = lock.WAIT if wait is None else wait
+        if self._pid != os.getpid():
+            self._make()
+        try:
+            try:
+                self._link(path, patience)
+            except FileNotFoundError:
+                # The mailbox is gone; or our file is, as somebody who starts sweeps.
+                if os.path.lexists(self._file):
+                    raise
+                self._make()
+                self._link(path, patience)
+        except StoreUnavailable:
+            # Another file system, or no more links to a file: with a file of its own.
+            self._held[directory] = lock.take_dotlock(path, patience)
+            return
+        self._held[directory] = None
+        safeio.point("dotlock.taken")
+
+    def release(self, directory: str) -> None:
+        """Unlock it, unless others have taken the lock for stale."""
+        path = f"{directory}/{LOCK_NAME}"
+        own = self._held.pop(directory)
+        if own is not None:
+            lock.release_dotlock(path, own)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            # The other name of our file keeps its inode from being given to another lock.
+            if os.lstat(path).st_ino == self._inode:
+                safeio.unlink(path)
+
+    def is_held(self, directory: str) -> bool:
+        """Whether Dovecot is kept out of that mailbox now."""
+        return directory in self._held
+
+    def close(self) -> None:
+        """Remove the file; the next lock makes it anew."""
+        if self._pid == os.getpid():
+            with contextlib.suppress(FileNotFoundError, StoreUnavailable):
+                safeio.unlink(self._file)
+        self._pid = 0
+
+    def _make(self) -> None:
+        host = socket.gethostname()
+        self._file = os.path.join(self._root, f"{FILE_NAME}.{host}.{os.getpid()}.{secrets.token_hex(8)}")
+        fd = safeio.open_new(self._file)
+        try:
+            safeio.write(fd, f"{os.getpid()}:{host}".encode())
+            self._inode = os.fstat(fd).st_ino
+        except BaseException:
+            safeio.unlink(self._file)
+            raise
+        finally:
+            os.close(fd)
+        self._pid = os.getpid()
+
+    def _link(self, path: str, wait: float) -> None:
+        if not lock.try_link(self._file, path):
+            lock.wait_for(lambda: lock.try_link(self._file, path), wait, lambda: lock.remove_if_stale(path))

@@ -1,0 +1,52 @@
+"""\\Recent: messages that no session has been told of lie in new/, and leave it for cur/ with the first that is.
+
+Nothing here is synced: after a power cut they may be in new/ again, and \\Recent again, which is true of no client that
+is still there. Whatever changes one of them later syncs a directory that this rename belongs to.
+"""
+
+from __future__ import annotations
+
+from mailserver.errors import NoSpace, StoreUnavailable
+from mailserver.store.index.database import Index
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.maildir import safeio
+from mailserver.store.maildir.filename import MaildirName
+from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.own_change import OwnChange
+from mailserver.types import UID
+
+
+def claim(home: Home, state: MailboxState, *, read_only: bool) -> UID:
+    """Take them for one session; the lowest UID that is its own. Under the account's lock."""
+    claimed = state.recent_from
+    state.recent_from = state.uid_next
+    moved = [] if read_only else _leave_new(home, state)
+
+    def save(index: Index) -> None:
+        index.mailboxes.save(state)
+        index.messages.change(state.key, moved)
+
+    home.update(save, len(moved))
+    return claimed
+
+
+def _leave_new(home: Home, state: MailboxState) -> list[Entry]:
+    """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages."""
+    paths = home.paths(state.name)
+    own = OwnChange(home, paths, state)
+    moved = []
+    for entry in home.read(lambda index: index.messages.entries_in_new(state.key)):
+        target = MaildirName.parse(entry.file_name).with_mask(entry.flags).format()
+        own.expect((entry.file_name, target))
+        try:
+            safeio.rename(f"{paths.new}/{entry.file_name}", f"{paths.cur}/{target}")
+        except FileNotFoundError:
+            continue
+        except (NoSpace, StoreUnavailable):
+            # They can be read where they are.
+            break
+        safeio.point("recent.after-rename")
+        moved.append(entry._replace(suffix=target[len(entry.base) :], place=1))
+    if moved:
+        own.record()
+    return moved
