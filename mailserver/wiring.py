@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 
 from mailserver.auth import plugins
 from mailserver.auth.hashing import HashPool
-from mailserver.auth.interfaces import IReloadable
+from mailserver.auth.interfaces import IReadsAhead, IReloadable
 from mailserver.auth.penalties import MAX_PAIRS, Penalties
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.schemes import MAX_MEMORY_KIB
@@ -246,6 +246,7 @@ class Wiring:
     def start(self) -> None:
         """Threads, hash processes, the watcher."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        self._read_users_ahead()
         # What is there now stays to the end; and a mailbox being read makes many objects and no cycles.
         gc.collect()
         gc.freeze()
@@ -317,6 +318,7 @@ class Wiring:
         """What this process needs for a configuration that was judged; in a thread. Raises: BadPair, OSError."""
         if isinstance(tls, policy.Material):
             tls = self.tls.prepare_material(tls)
+        self._read_users_ahead()
         return Prepared(config, tls, self._make_next_hop(config))
 
     def accept(self, prepared: Prepared) -> list[str]:
@@ -348,6 +350,12 @@ class Wiring:
                 f"[{table}] {key}: waits for the next start" for key in keys if getattr(old, key) != getattr(new, key)
             ]
         return lines
+
+    def _read_users_ahead(self) -> None:
+        """Before anybody is connected, or in a thread."""
+        for backend in list(self._backends.values()):
+            if IReadsAhead.providedBy(backend):
+                backend.read_ahead()
 
     def _make_next_hop(self, config: Config) -> Outbound | None:
         relay = config.submission.relay

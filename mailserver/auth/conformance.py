@@ -12,7 +12,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from mailserver.auth import schemes
-from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable, User
+from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, IReadsAhead, IReloadable, User
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 
@@ -66,7 +66,7 @@ def _demand(fulfilled: bool, fault: str) -> None:
 
 
 async def _interfaces(backend: Any, _name: str, _password: Secret) -> None:
-    for interface in (IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable):
+    for interface in (IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable, IReadsAhead):
         if interface is IAuthBackend or interface.providedBy(backend):
             try:
                 verifyObject(interface, backend)

@@ -7,7 +7,8 @@ at 4 ms.
 The rules. Reading makes one table name -> line, nothing more; a line is understood when it is asked for. A stat at
 most once a second, compared by device, inode, size and mtime, decides about reading again; a file changed within two
 seconds of being read is read once more. Reading again is done in a thread, and the last users answer until it is over;
-only the first reading, and one that is asked for, are waited for. What cannot be read leaves the last good users in
+only the first reading, and one that is asked for, are waited for, and where `read_ahead` came before, in a thread or
+before anybody could connect, not even they. What cannot be read leaves the last good users in
 place.
 """
 
@@ -26,7 +27,7 @@ from attrs import frozen
 from zope.interface import implementer
 
 from mailserver.auth import schemes
-from mailserver.auth.interfaces import Hasher, IAuthBackend, IHashedPasswords, IReloadable, User
+from mailserver.auth.interfaces import Hasher, IAuthBackend, IHashedPasswords, IReadsAhead, User
 from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
 from mailserver.config.model import Problem
 from mailserver.errors import AuthUnavailable
@@ -62,9 +63,9 @@ class _Table:
     typical: str | None
 
 
-@implementer(IAuthBackend, IHashedPasswords, IReloadable)
+@implementer(IAuthBackend, IHashedPasswords, IReadsAhead)
 class FileBackend:
-    """Users of one file. Not to be asked from several threads."""
+    """Users of one file. Not to be asked from several threads, but for `read_ahead`."""
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class FileBackend:
         self._executor = executor or ThreadPoolExecutor(1, "users-file")
         self._reading: Future[_Table] | None = None
         self._table: _Table | None = None
+        self._ahead: _Table | None = None
         self._looked = -_STAT_EVERY
         self._trouble = ""
 
@@ -110,7 +112,22 @@ class FileBackend:
         self._looked = self._clock()
         # What a reading begun before finds is older than this.
         self._reading = None
-        self._take(lambda: _read_table(self._path))
+        self._take(self._read)
+
+    def read_ahead(self) -> None:
+        """Read what `reload` will take up. In a thread."""
+        try:
+            self._ahead = _read_table(self._path)
+        except (OSError, ValueError):
+            # `reload` finds the same, and says so.
+            self._ahead = None
+
+    def _read(self) -> _Table:
+        """The file as it is now, from ahead where it has not changed since."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.stamp == _stamp(os.stat(self._path)):
+            return ahead
+        return _read_table(self._path)
 
     def _entry(self, name: str) -> PasswdEntry | None:
         line = self._read_if_changed().lines.get(name)
@@ -139,7 +156,7 @@ class FileBackend:
             self._told(f"cannot be read: {error.strerror}")
             return
         if self._table is None:
-            self._take(lambda: _read_table(self._path))
+            self._take(self._read)
         elif self._table.racy or self._table.stamp != stamp:
             self._reading = self._executor.submit(_read_table, self._path)
             self._take_reading()

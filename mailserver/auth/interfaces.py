@@ -87,6 +87,13 @@ class IReloadable(Interface):
         """Read again. Raises nothing: problems are logged, the last good data stays."""
 
 
+class IReadsAhead(IReloadable):
+    """Optional: reading takes a while, and can be done before it is taken up."""
+
+    def read_ahead() -> None:
+        """Called in a thread, before `reload`, which should then take no time. Raises nothing."""
+
+
 class IAuthBackendMaker(Interface):
     """What a file in twisted/plugins/ offers: the way to a back end, found by `name`."""
 

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from mailserver.auth import file as backend_file
 from mailserver.auth import schemes
 from mailserver.auth.file import FileBackend, check, check_backend, make_backend
-from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IReloadable, User
+from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 from tests.fakes import run_now
@@ -95,7 +95,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def test_it_provides_what_it_says(site: Site) -> None:
-    for interface in (IAuthBackend, IHashedPasswords, IReloadable):
+    for interface in (IAuthBackend, IHashedPasswords, IReloadable, IReadsAhead):
         assert verifyObject(interface, site.backend)
 
 
@@ -172,6 +172,41 @@ def test_reload_reads_at_once(site: Site) -> None:
     site.write(f"ben:{SSHA}\n")
     site.backend.reload()
     assert site.names("ben") == [True]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_read_ahead_is_not_read_again(site: Site, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    site.write("anna:{PLAIN}x\n")
+    if not first:
+        site.names("anna")
+        site.write("ben:{PLAIN}x\n")
+    site.backend.read_ahead()
+    with monkeypatch.context() as patch:
+        patch.setattr(backend_file, "_read_table", lambda _path: pytest.fail("read on the reactor's thread"))
+        if first:
+            assert site.names("anna", "ben") == [True, False]
+        else:
+            site.backend.reload()
+            assert site.names("anna", "ben") == [False, True]
+
+
+def test_what_was_read_ahead_is_old_when_the_file_has_changed(site: Site) -> None:
+    site.write("anna:{PLAIN}x\n")
+    site.backend.read_ahead()
+    site.write("ben:{PLAIN}x\n")
+    site.backend.reload()
+    assert site.names("anna", "ben") == [False, True]
+
+
+def test_reading_ahead_fails_in_silence(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.write("anna:{PLAIN}x\n")
+    assert site.names("anna") == [True]
+    site.path.unlink()
+    site.backend.read_ahead()
+    assert not caplog.records
+    site.backend.reload()
+    assert "cannot be read" in caplog.text
+    assert site.names("anna") == [True]
 
 
 def test_the_last_users_answer_while_the_file_is_read_again(site: Site) -> None:
