@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,6 +49,7 @@ from mailserver.smtp.submission import SubmissionServices, SubmissionSession
 from mailserver.store.interfaces import Bounds
 from mailserver.store.live import LiveAccounts, tell_nobody
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
 from mailserver.tls.client import client_creator
 from mailserver.tls.pair import BadPair
@@ -67,10 +68,15 @@ SWITCH_INTERVAL = 0.0005
 """Seconds that a store thread may keep Python's lock while a client waits; the default is ten times as long."""
 
 
+def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end; what it raises is a bug, and logged whole."""
+    Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("work in the background", failure))
+
+
 # What lives as long as the process: a change of it is told, and waits for the next start.
 _AT_START = {
     "server": ("user", "group", "runtime_dir", "log_file"),
-    "mail": ("root", "location", "special_use", "utf8_names"),
+    "mail": ("root", "location", "special_use", "utf8_names", "search_index"),
     "auth": ("hash_processes", "hash_queue"),
     "limits": ("mailboxes_per_user", "messages_per_mailbox"),
 }
@@ -149,6 +155,7 @@ class Wiring:
         # Workers share their keys for tickets; these change when the workers do.
         self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
+        self._upkeep = Upkeep(self._sleep, _spawn)
         self._accounts = LiveAccounts(
             MaildirStore(
                 config.mail.root,
@@ -157,9 +164,11 @@ class Wiring:
                 special_use=config.mail.special_use,
                 utf8_names=config.mail.utf8_names,
                 hostname=config.server.hostname,
+                search_index=config.mail.search_index,
                 bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
             ),
             self._make_runner,
+            wake=self._upkeep.wake,
             tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
             watch=self._watcher.watch,
             leave=self._watcher.leave,
@@ -268,6 +277,7 @@ class Wiring:
         if self._pokes is not None:
             self._pokes.stop()
         self._hash_pool.stop()
+        self._upkeep.stop()
         closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
         ends = await closing.addTimeout(CLOSING_TIME, self._reactor)
         if not all(in_time for in_time, _result in ends):

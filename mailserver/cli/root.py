@@ -8,6 +8,7 @@ from mailserver.cli.auth import auth
 from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
 from mailserver.cli.domain import domain
+from mailserver.cli.index import index
 from mailserver.cli.inspect import check, show
 from mailserver.cli.sessions import kick, who
 from mailserver.cli.status import status
@@ -19,5 +20,5 @@ def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 
 
-for _command in (user, domain, auth, check, show, reload, status, who, kick, demo):
+for _command in (user, domain, auth, check, show, reload, status, who, kick, index, demo):
     main.add_command(_command)

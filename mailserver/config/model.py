@@ -201,6 +201,10 @@ class Mail:
             lambda: {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
         ),
     )
+    search_index: bool = key(
+        "Index the text of mailboxes in which somebody has searched for text, so that searches open few messages.",
+        default=True,
+    )
     max_message_size: Size = key("Largest message accepted, octets; at least 65536.", default=64 * 1024 * 1024)
 
 

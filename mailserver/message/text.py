@@ -20,6 +20,10 @@ from mailserver.message.envelope import parse_addresses
 from mailserver.message.headers import decode_line, header_end, iterate_fields, parameter, unfold
 from mailserver.message.structure import Part, parse_structure
 
+TEXTS: Final = 1
+"""Counts the changes of what `MessageText` finds or how `fold` folds: indexes of another one are made anew. At most
+32767."""
+
 TEXT_LIMIT: Final = 16 * 1024 * 1024
 """Octets of a message's text parts, as they stand in the message, that are looked at: memory is bounded by it."""
 

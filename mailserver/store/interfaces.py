@@ -431,6 +431,13 @@ class Account(Protocol):
         Nothing else is kept out. `close` does not give it up, the end of the process does.
         """
 
+    @property
+    def has_upkeep(self) -> bool:
+        """May there be work that can wait? Never blocks: read on the reactor's thread."""
+
+    def keep_up(self, stop: Callable[[], bool]) -> float | None:
+        """Do a little of that work, less when `stop` turns true; in how many seconds to come again, None: when used."""
+
     def close(self) -> None:
         """Give up descriptors and connections."""
 

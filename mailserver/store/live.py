@@ -7,6 +7,7 @@ hears it reads what changed since its own modseq, so a lost or repeated poke doe
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
@@ -269,6 +270,8 @@ class LiveAccount:
         self.user = user
         self.home = home
         self.users = 0
+        self.operations = 0
+        """How many there have been."""
         self._accounts = accounts
         self._runner = runner
         self._account: Account | None = None
@@ -296,12 +299,24 @@ class LiveAccount:
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """A blocking operation, in this account's turn."""
+        self.operations += 1
         self._accounts.used(self)
+        if self._account is not None and self._account.has_upkeep:
+            self._accounts.wake(self)
         return self._runner.run(operation)
 
     def give_up(self) -> Awaitable[None]:
         """Give back its index and descriptors, after what was asked for before; the next use opens them again."""
         return self._runner.run(self.account.close)
+
+    def keep_up(self, stop: Callable[[], bool]) -> Awaitable[tuple[float | None, float]]:
+        """`Account.keep_up` in this account's turn, and the processor seconds that it took."""
+
+        def work() -> tuple[float | None, float]:
+            started = time.thread_time()
+            return self.account.keep_up(stop), time.thread_time() - started
+
+        return self._runner.run(work)
 
     async def select(self, name: str) -> LiveMailbox:
         """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
@@ -507,6 +522,7 @@ class LiveAccounts:
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
+        wake: Callable[[LiveAccount], None] = lambda _account: None,
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
         max_indexes: int = 256,
@@ -516,6 +532,7 @@ class LiveAccounts:
         The bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
         """
         self.tell_others = tell_others
+        self.wake = wake
         self._watch = watch
         self._leave = leave
         self.unwatch = unwatch

@@ -583,6 +583,15 @@ class MemoryAccount:
         self._maildrop = _HeldMaildrop()
         return self._maildrop
 
+    @property
+    def has_upkeep(self) -> bool:
+        """There is none."""
+        return False
+
+    def keep_up(self, stop: Callable[[], bool]) -> float | None:  # noqa: ARG002 - there is none
+        """Nothing to do."""
+        return None
+
     def close(self) -> None:
         """Nothing to give up."""
 

@@ -73,7 +73,7 @@ class HeaderTexts:
             (
                 (
                     key << 32 | uid,
-                    INCOMPLETE if "\0" in summary.search else _storable(summary.search),
+                    INCOMPLETE if "\0" in summary.search else storable(summary.search),
                     summary.sent,
                 )
                 for uid, summary in summaries
@@ -89,9 +89,9 @@ class HeaderTexts:
 
 
 def _pattern(needle: str) -> str:
-    return "*" + _WILD.sub(r"[\g<0>]", _storable(needle[:_FILTERED])) + "*"
+    return "*" + _WILD.sub(r"[\g<0>]", storable(needle[:_FILTERED])) + "*"
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Without lone surrogates, which no database takes."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -134,7 +134,7 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
             _forget_summaries(connection)
         if path != IN_MEMORY:
             connection.pragma("journal_mode", "wal")
-            _keep_wal(connection)
+            keep_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304")
     except BaseException:
         connection.close(force=True)
@@ -172,7 +172,7 @@ def _make_tables(connection: apsw.Connection) -> None:
         connection.pragma("user_version", _USER_VERSION)
 
 
-def _keep_wal(connection: apsw.Connection) -> None:
+def keep_wal(connection: apsw.Connection) -> None:
     """Leave the WAL file in place at close: making it anew costs more than the rest of an open."""
     keep = ctypes.c_int(1)
     connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from mailserver.errors import (
     BadMailboxName,
@@ -18,6 +18,7 @@ from mailserver.errors import (
     NoSuchMailbox,
 )
 from mailserver.store.index.database import HISTORY
+from mailserver.store.index.records import MailboxState
 from mailserver.store.interfaces import Appended, MailboxInfo, MaildropLock, NewMessage, Prepared, Staged, Status
 from mailserver.store.maildir import (
     ballast,
@@ -36,6 +37,7 @@ from mailserver.store.maildir.folders import INBOX, canonical
 from mailserver.store.maildir.home import Home, Settings
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
+from mailserver.store.maildir.text_index import TextIndex
 from mailserver.types import UID, MailboxId
 
 _log = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ class MaildirAccount:
     def __init__(self, user: str, root: str, settings: Settings) -> None:
         self._user = user
         self._home = Home(root, settings)
+        self._text_index = TextIndex(self._home, self._contents)
+        if settings.search_index:
+            self._home.text_index = self._text_index
 
     @property
     def user(self) -> str:
@@ -310,6 +315,16 @@ class MaildirAccount:
         root = self._home.root
         return self._home.with_room(lambda: lock.MaildropLock(root))
 
+    @property
+    def has_upkeep(self) -> bool:
+        """Is there a text index, or somebody who wants one?"""
+        return self._home.text_index is not None and self._home.text_index.in_use
+
+    def keep_up(self, stop: Callable[[], bool]) -> float | None:
+        """Make the text index, a little at a time."""
+        text_index = self._home.text_index
+        return None if text_index is None else text_index.work(stop)
+
     def close(self) -> None:
         """Give up descriptors and connections; the next use opens them again."""
         self._home.close()
@@ -328,6 +343,8 @@ class MaildirAccount:
     def tidy(self) -> None:
         """Finish what a dead process left, and remove what it left lying: once after a start. Raises: InUse."""
         home = self._home
+        if home.text_index is None:
+            self._text_index.discard()
         with home.locked():
             home.layout.sweep()
             speaks_of = [left.payload.get("files", ()) for left in intent.read_all(home.root)]
@@ -338,6 +355,9 @@ class MaildirAccount:
                 home.update(lambda index, key=state.key: index.prune(key, HISTORY))  # type: ignore[misc]
 
     # --- small parts
+
+    def _contents(self, state: MailboxState, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
+        return MaildirMailbox(self._home, state).all_contents(uids)
 
     def _exists(self, name: str) -> bool:
         try:

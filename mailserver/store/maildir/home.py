@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from attrs import frozen
 
@@ -33,6 +33,9 @@ from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.recovery import recover
 from mailserver.types import UID, MailboxId, ModSeq
+
+if TYPE_CHECKING:
+    from mailserver.store.maildir.text_index import TextIndex
 
 T = TypeVar("T")
 
@@ -54,6 +57,8 @@ class Settings:
     """Where the ballast lies: a directory on the file system of the mail."""
     utf8_names: bool = False
     bounds: Bounds = Bounds()
+    search_index: bool = True
+    """Indexes of the texts of mailboxes that are searched are made."""
 
 
 class MailboxPaths:
@@ -179,6 +184,8 @@ class Home:
         self.counts: dict[MailboxId, tuple[ModSeq, tuple[int, int, int]]] = {}
         """Numbers of messages, unseen and deleted ones, as of a modseq."""
         self.own_names = OwnNames()
+        self.text_index: TextIndex | None = None
+        """Set by the account, unless it is switched off."""
         self.something_due = False
         """An intent waits to be settled: the next look at a mailbox takes the lock for it."""
         self.unsettled: set[str] = set()
@@ -372,6 +379,8 @@ class Home:
         """Give descriptors back; the next use opens them again."""
         self.dotlocks.close()
         self.steps.clear()
+        if self.text_index is not None:
+            self.text_index.close()
         if self._index is not None:
             self._index.close()
             self._index = None

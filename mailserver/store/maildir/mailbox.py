@@ -41,7 +41,7 @@ from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.rendering import Rendering
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.search import Search, evaluate
-from mailserver.store.search_source import TextsWith, Where
+from mailserver.store.search_source import Indexed, TextsWith, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
@@ -305,6 +305,11 @@ class MaildirMailbox:
         """What the index knows of these."""
         return self._read(lambda index: index.messages.rows_of(state.key, sorted(uids)))
 
+    def indexed(self, state: MailboxState, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
+        """What the text index knows."""
+        text_index = self._home.text_index
+        return None if text_index is None else text_index.look_up(state, uids, needle, where)
+
     def present(self, state: MailboxState, uids: Sequence[UID]) -> list[UID]:
         """Those of the messages (rising) that are there."""
         return self._read(lambda index: index.messages.present(state.key, uids))
@@ -430,8 +435,8 @@ class _Source:
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
         return self._mailbox.texts_with(self._state, uids, needles)
 
-    def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> None:  # noqa: ARG002 - there is none
-        return None
+    def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
+        return self._mailbox.indexed(self._state, uids, needle, where)
 
     def present(self, uids: Sequence[UID]) -> Sequence[UID]:
         return self._mailbox.present(self._state, uids)

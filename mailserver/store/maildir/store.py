@@ -30,7 +30,8 @@ class MaildirStore:
     """Implements `store.interfaces.Store`.
 
     `location` is a template of {root}, {user}, {local}, {domain}, {home}; `special_use` has folder names of a new account
-    by attribute; `summarise` renders a message as sent (message.render.summarise).
+    by attribute; `summarise` renders a message as sent (message.render.summarise); `search_index` has the texts of
+    mailboxes that are searched indexed.
     """
 
     def __init__(
@@ -43,11 +44,14 @@ class MaildirStore:
         utf8_names: bool = False,
         hostname: str | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+        search_index: bool = True,
     ) -> None:
         self._root = os.fspath(root)
         self._location = location
         self._special_use = dict(special_use)
-        self._settings = Settings(summarise, hostname or socket.gethostname(), self._root, utf8_names, bounds)
+        self._settings = Settings(
+            summarise, hostname or socket.gethostname(), self._root, utf8_names, bounds, search_index
+        )
         self._tidied: set[str] = set()
 
     def account(self, user: str, home: str | None = None) -> MaildirAccount:

@@ -1,0 +1,74 @@
+"""`mailserver index`: what the server keeps beside an account's mail to answer fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mailserver.auth.passwd import BadName, normalise
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.usersfile import UsersFile
+from mailserver.config.model import Config
+from mailserver.errors import NoSuchUser
+from mailserver.message.render import summarise
+from mailserver.store.maildir.account import is_account
+from mailserver.store.maildir.index_report import Report, report
+from mailserver.store.maildir.store import MaildirStore
+
+
+@click.group("index")
+def index() -> None:
+    """Look at the indexes of an account. They are made, kept up and mended by the server."""
+
+
+@index.command("show")
+@config_option
+@click.argument("name", metavar="USER")
+def show(configuration: Path, name: str) -> None:
+    """Print the size of USER's indexes, and how much of each mailbox's text is indexed."""
+    config = load_or_fail(configuration)
+    try:
+        user = normalise(name)
+        store = MaildirStore(config.mail.root, summarise, location=config.mail.location)
+        root = store.path(user, _home(config, user))
+    except BadName as error:
+        raise click.ClickException(f"{name!r}: {error}") from error
+    except NoSuchUser as error:
+        raise click.ClickException(f"[mail] location says no place for {name!r}") from error
+    if not is_account(root):
+        raise click.ClickException(f"{user} has no mail in {root}")
+    _print(report(root), switched_off=not config.mail.search_index)
+
+
+def _print(found: Report, *, switched_off: bool) -> None:
+    click.echo(f"index       {_mebibytes(found.index)}")
+    off = "  ([mail] search_index = false)" if switched_off else ""
+    click.echo(f"text index  {_mebibytes(found.text_index)}{off}")
+    table = Table("mailbox", "messages", "text indexed")
+    for mailbox in found.mailboxes:
+        known = "" if mailbox.indexed is None else str(mailbox.indexed)
+        table.add_row(Text(mailbox.name), str(mailbox.messages), known)
+    Console().print(table)
+
+
+def _home(config: Config, user: str) -> str | None:
+    """The user's home directory, of the first users file that says one."""
+    for backend in config.auth.backends:
+        kind, _, argument = backend.partition(":")
+        if kind == "file":
+            try:
+                entries = list(UsersFile(Path(argument), config.server.user).entries())
+            except OSError as error:
+                raise click.ClickException(f"{argument}: {error.strerror}") from error
+            for entry in entries:
+                if entry.name == user and entry.home:
+                    return entry.home
+    return None
+
+
+def _mebibytes(octets: int) -> str:
+    return f"{octets / 2**20:.1f} MiB"

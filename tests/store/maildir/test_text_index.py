@@ -1,0 +1,535 @@
+"""The text index of an account: searches find what they find by reading, whatever happens to the index."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailserver.message.render import summarise
+from mailserver.store.interfaces import And, Body, Header, Not, Or, Query, Text
+from mailserver.store.maildir import text_index
+from mailserver.store.maildir.account import MaildirAccount
+from mailserver.store.maildir.index_report import report
+from mailserver.store.maildir.mailbox import MaildirMailbox
+from mailserver.store.maildir.store import MaildirStore
+from mailserver.types import UID
+from tests.store.disk import USER, account_root, open_store, scratch
+from tests.store.samples import message, put, uids
+
+WORDS = (
+    "apple",
+    "Banana",
+    "straße",
+    "STRASSE",
+    "ınput",
+    "İnput",
+    "a\u0301pple",
+    "áPPLE",
+    "ﬃne",
+    "日本語",
+    "ab",
+    "x" * 40,
+)
+NEEDLES = (
+    "apple",
+    "ana",
+    "strasse",
+    "traß",
+    "input",
+    "áp",
+    "áppl",
+    "ffin",
+    "日本",
+    "日本語",
+    "ab",
+    "e b",
+    "xxxx",
+    "\n",
+    "subject",
+    "odd",
+    "zzz",
+)
+
+
+@pytest.fixture
+def root() -> Iterator[str]:
+    with scratch() as directory:
+        yield directory
+
+
+@pytest.fixture
+def account(root: str) -> Iterator[MaildirAccount]:
+    account = open_store(root).account(USER)
+    yield account
+    account.close()
+
+
+def build(account: MaildirAccount, slices: int = 10_000) -> float | None:
+    """Do all of the work, or so many slices of it."""
+    pause: float | None = text_index.NOW
+    for _ in range(slices):
+        pause = account.keep_up(lambda: False)
+        if pause is None or pause > text_index.NOW:
+            break
+    return pause
+
+
+def search(account: MaildirAccount, query: Query, name: str = "INBOX") -> list[int]:
+    mailbox = account.mailbox(name)
+    mailbox.refresh()
+    return list(mailbox.search(query, [UID(uid) for uid in uids(mailbox)]))
+
+
+def read(account: MaildirAccount, query: Query, name: str = "INBOX") -> list[int]:
+    """The same without the index."""
+    home = account._home
+    index, home.text_index = home.text_index, None
+    try:
+        return search(account, query, name)
+    finally:
+        home.text_index = index
+
+
+class Opened:
+    """Counts the messages that are read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.uids: list[int] = []
+        original = MaildirMailbox.all_contents
+
+        def all_contents(mailbox, some):
+            self.uids += some
+            return original(mailbox, some)
+
+        monkeypatch.setattr(MaildirMailbox, "all_contents", all_contents)
+
+    def take(self) -> list[int]:
+        taken, self.uids = self.uids, []
+        return taken
+
+
+def indexed(account: MaildirAccount) -> list[int]:
+    return [mailbox.indexed for mailbox in report(account.root).mailboxes if mailbox.indexed is not None]
+
+
+def test_who_is_indexed_is_not_read(account, monkeypatch):
+    for number in range(12):
+        put(account, data=message(body="needle in hay" if number == 7 else f"hay {number}"))
+    opened = Opened(monkeypatch)
+    assert not account.has_upkeep
+    assert build(account) is None
+    assert search(account, Body("needle")) == [8]
+    assert opened.take() == list(range(1, 13)), "nobody had asked before"
+    assert account.has_upkeep
+    assert build(account) is None
+    assert opened.take() == list(range(1, 13))
+    assert search(account, Body("Needle")) == [8]
+    assert search(account, Text("NEEDLE IN")) == [8]
+    assert opened.take() == [8, 8]
+    assert search(account, Body("subject")) == []
+    assert search(account, Header("x-odd", "strange")) == list(range(1, 13))
+    assert opened.take() == list(range(1, 13)), "the header may have it"
+    assert search(account, Header("x-odd", "needle")) == []
+    assert opened.take() == []
+    put(account, data=message(body="a needle"))
+    assert search(account, Body("needle")) == [8, 13]
+    assert opened.take() == [8, 13], "the new one is read"
+    build(account)
+    assert opened.take() == [13]
+    put(account, data=message(body="nothing"))
+    build(account)
+    opened.take()
+    assert search(account, Not(Body("needle"))) == [uid for uid in range(1, 15) if uid not in (8, 13)]
+    assert opened.take() == [8, 13]
+
+
+def test_other_mailboxes_are_left_alone(account):
+    account.create("Other")
+    put(account)
+    put(account, "Other")
+    search(account, Text("some"))
+    build(account)
+    assert indexed(account) == [1]
+    search(account, Header("x-odd", "strange"), "Other")
+    build(account)
+    assert indexed(account) == [1], "a header is no text"
+    search(account, Text("ab"), "Other")
+    build(account)
+    assert indexed(account) == [1, 1]
+
+
+def test_short_needles_are_looked_for_in_the_messages(account, monkeypatch):
+    put(account, data=message(body="xy"))
+    search(account, Text("some"))
+    build(account)
+    opened = Opened(monkeypatch)
+    assert search(account, Body("xy")) == [1]
+    assert opened.take() == [1]
+
+
+def test_what_is_expunged_is_taken_out(account):
+    for number in range(9):
+        put(account, data=message(body=f"needle {number}"))
+    search(account, Body("needle"))
+    build(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.expunge([2, 3, 9], only_deleted=False)
+    assert search(account, Body("needle")) == [1, 4, 5, 6, 7, 8]
+    assert indexed(account) == [9]
+    build(account)
+    assert indexed(account) == [6]
+    assert search(account, Body("needle")) == [1, 4, 5, 6, 7, 8]
+
+
+def test_so_is_it_where_the_history_is_lost(root, account):
+    for number in range(9):
+        put(account, data=message(body=f"needle {number}"))
+    search(account, Body("needle"))
+    build(account)
+    account.mailbox("INBOX").expunge([1, 4, 5], only_deleted=False)
+    account.close()
+    for end in ("", "-wal", "-shm"):
+        os.unlink(os.path.join(account_root(root), "mailserver-index.sqlite" + end))
+    account = open_store(root).account(USER)
+    put(account, data=message(body="needle 10"))
+    assert search(account, Body("needle")) == [2, 3, 6, 7, 8, 9, 10]
+    build(account)
+    assert indexed(account) == [7]
+    assert search(account, Body("needle")) == [2, 3, 6, 7, 8, 9, 10]
+    account.close()
+
+
+def test_deleted_and_renewed_mailboxes_go(account):
+    for name in ("A", "B", "C"):
+        account.create(name)
+        put(account, name, message(body="needle old"))
+        search(account, Body("needle"), name)
+    build(account)
+    assert len(indexed(account)) == 3
+    account.delete("A")
+    account.delete("B")
+    account.create("B")
+    put(account, "B", message(body="needle new"))
+    account.rename("C", "D")
+    build(account)
+    assert indexed(account) == [1], "a renamed mailbox is the same"
+    assert search(account, Body("old"), "B") == []
+    assert search(account, Body("new"), "B") == [1]
+    assert search(account, Body("old"), "D") == [1]
+    build(account)
+    assert indexed(account) == [1, 1]
+
+
+def test_an_index_of_a_mailbox_that_was_put_back_is_not_believed(account):
+    for number in range(4):
+        put(account, data=message(body=f"needle {number}"))
+    search(account, Body("needle"))
+    build(account)
+    index = account._home.text_index._index
+    with index.writing():
+        # As if it had been made when there were more messages, with other ones under these UIDs.
+        [key] = [row[0] for row in index.mailboxes()]
+        for uid in range(1, 9):
+            index.put(key, uid, "", "other")
+        index.cover(key, range(1, 9))
+    assert search(account, Body("needle")) == [1, 2, 3, 4]
+    build(account)
+    assert search(account, Body("needle")) == [1, 2, 3, 4]
+    build(account)
+    assert indexed(account) == [4]
+    assert search(account, Body("needle")) == [1, 2, 3, 4]
+
+
+def test_a_slice_ends_when_it_is_told_to(account):
+    for number in range(20):
+        put(account, data=message(body=f"needle {number}"))
+    search(account, Body("needle"))
+    account.keep_up(lambda: True)  # takes the mailbox up
+    counts = []
+    while account.keep_up(lambda: True) is not None:
+        counts.append(sum(indexed(account)))
+    assert sorted(set(counts)) == list(range(1, 21)), "one message a slice"
+
+
+def test_transactions_are_small(account):
+    for _number in range(6):
+        put(account, data=message(body="word " * 8000))
+    search(account, Body("needle"))
+    counts = []
+    while account.keep_up(lambda: False) is not None:
+        counts.append(sum(indexed(account)))
+    assert sorted(set(counts)) == [0, 2, 4, 6], "64 KiB or a little more"
+
+
+def test_a_message_with_much_text_is_read(account, monkeypatch):
+    put(account, data=message(body="word " * 60_000 + "needle"))
+    put(account, data=message(body="nothing"))
+    assert search(account, Body("needle")) == [1]
+    build(account)
+    opened = Opened(monkeypatch)
+    assert search(account, Body("needle")) == [1]
+    assert opened.take() == [1]
+    assert build(account) is None
+    assert indexed(account) == [1]
+
+
+def test_what_cannot_be_read_is_not_indexed(root, account):
+    put(account, data=message(body="needle"))
+    put(account, data=message(body="needle"))
+    directory = os.path.join(account_root(root), "cur")
+    account.mailbox("INBOX").claim_recent()
+    [path, _other] = sorted(entry.path for entry in os.scandir(directory))
+    data = Path(path).read_bytes()
+    os.unlink(path)
+    os.mkdir(path)
+    found = search(account, Body("needle"))
+    assert len(found) == 1
+    build(account)
+    os.rmdir(path)
+    Path(path).write_bytes(data)
+    assert len(search(account, Body("needle"))) == 2
+
+
+def test_switched_off_nothing_is_made_and_what_is_there_goes(root, account):
+    put(account, data=message(body="needle"))
+    search(account, Body("needle"))
+    build(account)
+    account.close()
+    path = os.path.join(account_root(root), text_index.FILE_NAME)
+    assert os.path.exists(path)
+    off = MaildirStore(root, summarise, special_use={}, search_index=False).account(USER)
+    assert not os.path.exists(path)
+    assert search(off, Body("needle")) == [1]
+    assert not off.has_upkeep
+    assert off.keep_up(lambda: False) is None
+    assert not os.path.exists(path)
+    off.close()
+
+
+def garbage(path: str) -> None:
+    with open(path, "r+b") as stream:
+        stream.write(b"no database at all" * 100)
+
+
+def shorter(path: str) -> None:
+    os.truncate(path, os.stat(path).st_size // 2)
+
+
+def empty(path: str) -> None:
+    os.truncate(path, 0)
+
+
+def zeros(path: str) -> None:
+    with open(path, "r+b") as stream:
+        stream.seek(4096)
+        stream.write(bytes(os.stat(path).st_size - 4096))
+
+
+def other_version(path: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 1")
+
+
+def no_table(path: str) -> None:
+    connection = apsw.Connection(path)
+    connection.execute("DROP TABLE texts_data")
+    connection.close()
+
+
+def gone(path: str) -> None:
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + end)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("damage", [garbage, shorter, empty, zeros, other_version, no_table, gone])
+def test_damage(root, account, damage, is_open):
+    for number in range(200):
+        put(account, data=message(body=f"needle {number} " + " ".join(random.Random(number).choices(WORDS, k=200))))
+    search(account, Body("needle"))
+    build(account)
+    account._home.text_index._index._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if not is_open:
+        account.close()
+        account = open_store(root).account(USER)
+    damage(os.path.join(account_root(root), text_index.FILE_NAME))
+    for _ in range(2):
+        for needle in ("needle 77 ", "banana", "apple strasse", "zzz"):
+            assert search(account, Body(needle)) == read(account, Body(needle))
+        build(account)
+    # Who had it open may have known all pages, and not have noticed.
+    account.close()
+    for _ in range(2):
+        search(account, Body("needle"))
+        build(account)
+    assert indexed(account) == [200], "it is made anew"
+    put(account, data=message(body="needle too"))
+    assert search(account, Body("needle 7")) == read(account, Body("needle 7"))
+    account.close()
+
+
+def test_a_directory_in_its_place_does_no_harm(root, account):
+    os.mkdir(os.path.join(account_root(root), text_index.FILE_NAME))
+    put(account, data=message(body="needle"))
+    assert search(account, Body("needle")) == [1]
+    pause = build(account)
+    assert pause is not None
+    assert pause > 60
+    assert search(account, Body("needle")) == [1]
+
+
+def test_a_full_disk(account, monkeypatch, caplog):
+    for number in range(50):
+        put(account, data=message(body=f"needle {number} " + " ".join(random.Random(number).choices(WORDS, k=900))))
+    search(account, Body("needle"))
+    build(account, 4)
+    assert 0 < sum(indexed(account)) < 50
+    account._home.text_index._index._connection.execute("PRAGMA max_page_count = 10")
+    pause = build(account)
+    assert pause is not None
+    assert pause > 60, "it is tried again after minutes"
+    assert "is not used" in caplog.text
+    assert search(account, Body("needle")) == list(range(1, 51))
+    put(account, data=message(body="needle 51"))
+    assert search(account, Body("needle 51")) == [51]
+    assert account.keep_up(lambda: False) is not None
+
+
+def test_room_is_left_to_mail(account, monkeypatch):
+    put(account, data=message(body="needle"))
+    search(account, Body("needle"))
+    monkeypatch.setattr(text_index, "_ROOM", 1 << 60)
+    pause = build(account)
+    assert pause is not None
+    assert pause > 60
+    assert report(account.root).text_index == 0
+
+
+def test_two_processes_build_one_index(root, account):
+    second = open_store(root).account(USER)
+    for number in range(40):
+        put(account, data=message(body=f"needle {number} " + "word " * 2000))
+    for each in (account, second):
+        search(each, Body("needle"))
+    build(account, 3)
+    with account._home.text_index._index.writing():
+        pause = second.keep_up(lambda: False)
+        assert pause is not None
+        assert 0 < pause <= 5
+        assert search(second, Body("needle 33")) == [34], "a search waits for nobody"
+    second._home.text_index._again = 0
+    turn = 0
+    while turn < 100:
+        pauses = [each.keep_up(lambda: False) for each in (account, second)]
+        second.mailbox("INBOX").refresh()
+        turn += 1
+        if pauses == [None, None]:
+            break
+    assert indexed(account) == indexed(second) == [40]
+    for each in (account, second):
+        assert search(each, Body("needle 33")) == [34]
+    second.mailbox("INBOX").expunge([34], only_deleted=False)
+    assert search(account, Body("needle 33")) == []
+    build(second)
+    build(account)
+    assert indexed(account) == [39]
+    second.close()
+
+
+BUILDER = """
+import sys
+from tests.store.disk import USER, open_store
+from mailserver.store.interfaces import Body
+account = open_store(sys.argv[1]).account(USER)
+mailbox = account.mailbox("INBOX")
+mailbox.search(Body("needle"), [1])
+print("ready", flush=True)
+while True:
+    account.keep_up(lambda: False)
+    account._home.text_index._again = 0
+"""
+
+
+def test_a_builder_that_is_killed(root, account):
+    chooser = random.Random(5)
+    for number in range(150):
+        put(account, data=message(body=f"needle {number} " + " ".join(chooser.choices(WORDS, k=800))))
+    for turn in range(8):
+        with subprocess.Popen([sys.executable, "-c", BUILDER, root], stdout=subprocess.PIPE) as builder:
+            assert builder.stdout is not None
+            assert builder.stdout.readline() == b"ready\n"
+            time.sleep(chooser.random() * 0.15)
+            builder.send_signal(signal.SIGKILL)
+        for needle in ("needle 14", "banana", "ab", "strasse x", "日本語 日本"):
+            assert search(account, Body(needle)) == read(account, Body(needle))
+        put(account, data=message(body=f"needle {turn} late"))
+        account.mailbox("INBOX").expunge([turn * 3 + 1], only_deleted=False)
+    build(account)
+    account._home.text_index._again = 0
+    build(account)
+    assert indexed(account) == [150]
+    for needle in ("needle 14", "late", "xxxx ab"):
+        assert search(account, Body(needle)) == read(account, Body(needle))
+
+
+bodies = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
+steps = st.one_of(
+    st.tuples(st.just("put"), bodies, bodies),
+    st.tuples(st.just("expunge"), st.integers(0, 30), st.just("")),
+    st.tuples(st.just("build"), st.integers(1, 12), st.just("")),
+    st.tuples(st.just("stop"), st.integers(1, 6), st.just("")),
+    st.tuples(st.just("close"), st.just(0), st.just("")),
+    st.tuples(st.just("move"), st.integers(0, 30), st.just("")),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(steps, min_size=3, max_size=25), st.lists(st.sampled_from(NEEDLES), min_size=1, max_size=4, unique=True)
+)
+def test_searches_find_what_they_find_by_reading(history, needles):
+    queries: list[Query] = [kind(needle) for needle in needles for kind in (Body, Text)]
+    queries += [Header("x-odd", needle) for needle in needles] + [Header("subject", needle) for needle in needles]
+    queries += [Not(queries[0]), Or((queries[0], Header("x-odd", needles[-1]))), And((queries[1], Not(queries[-1])))]
+    with scratch() as root:
+        account = open_store(root).account(USER)
+        account.create("Other")
+        put(account)
+        search(account, Text("some"))
+        for kind, value, more in history:
+            there = uids(account.mailbox("INBOX"))
+            if kind == "put":
+                put(account, data=message(subject=more.encode("ascii", "ignore").decode(), body=value))
+            elif kind == "expunge" and there:
+                account.mailbox("INBOX").expunge([there[value % len(there)]], only_deleted=False)
+            elif kind == "move" and there:
+                account.mailbox("INBOX").move([there[value % len(there)]], "Other")
+            elif kind == "build":
+                build(account, value)
+            elif kind == "stop":
+                for _ in range(value):
+                    account.keep_up(lambda: True)
+            elif kind == "close":
+                account.close()
+            for query in queries:
+                assert search(account, query) == read(account, query), query
+        search(account, queries[0], "Other")
+        build(account)
+        for query in queries:
+            for name in ("INBOX", "Other"):
+                assert search(account, query, name) == read(account, query, name), query
+        account.close()

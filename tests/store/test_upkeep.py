@@ -1,0 +1,209 @@
+"""Work that can wait: only in quiet accounts, a share of the time, and over at once when somebody comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from mailserver.store.interfaces import Text
+from mailserver.store.live import LiveAccounts
+from mailserver.store.maildir.index_report import report
+from mailserver.store.upkeep import QUIET, SHARE, Upkeep
+from tests.fakes import DirectRunner
+from tests.store.disk import USER, open_store, scratch
+from tests.store.samples import message, put
+from tests.store.worker import drive
+
+
+class Clock:
+    """Sleepers, and what they wait for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleeper: Coroutine[Any, Any, None] | None = None
+        self.slept: list[float] = []
+        self.done = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await _Suspend()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        assert self.sleeper is None
+        self.sleeper = coroutine
+        self.wake()
+
+    def wake(self) -> None:
+        """The sleep is over."""
+        assert self.sleeper is not None
+        if self.slept:
+            self.now += self.slept[-1]
+        sleeper = self.sleeper
+        try:
+            sleeper.send(None)
+        except StopIteration:
+            self.sleeper = None
+            self.done += 1
+        except BaseException:
+            self.sleeper = None
+            raise
+
+
+class _Suspend:
+    def __await__(self) -> Any:
+        yield
+
+
+class Account:
+    """What `Upkeep` sees of a `LiveAccount`."""
+
+    def __init__(self, *answers: tuple[float | None, float]) -> None:
+        self.answers = list(answers)
+        self.users = 1
+        self.operations = 0
+        self.opened = True
+        self.slices = 0
+        self.during: Callable[[], None] = lambda: None
+        self.stopped: list[bool] = []
+
+    async def keep_up(self, stop: Callable[[], bool]) -> tuple[float | None, float]:
+        self.slices += 1
+        self.during()
+        self.stopped.append(stop())
+        return self.answers.pop(0) if self.answers else (None, 0.0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def upkeep(clock: Clock) -> Upkeep:
+    return Upkeep(clock.sleep, clock.spawn, lambda: clock.now)
+
+
+def test_a_used_account_is_looked_after_once_it_is_quiet(clock: Clock, upkeep: Upkeep) -> None:
+    account: Any = Account()
+    account.operations = 1
+    upkeep.wake(account)
+    upkeep.wake(account)
+    clock.wake()
+    assert account.slices == 0, "it has just been used"
+    account.operations = 2
+    clock.wake()
+    assert account.slices == 0
+    clock.wake()
+    assert account.slices == 1
+    assert clock.slept == [QUIET] * 3
+    assert clock.done == 1, "nothing goes on for nothing"
+    upkeep.wake(account)
+    assert clock.sleeper is not None
+
+
+def test_after_each_slice_comes_a_pause(clock: Clock, upkeep: Upkeep) -> None:
+    account: Any = Account((0.0, 0.05), (0.0, 0.0), (0.0, 0.2))
+    upkeep.wake(account)
+    clock.wake()
+    for _ in range(4):
+        clock.wake()
+    assert account.slices == 4
+    assert clock.slept[2:] == pytest.approx([0.05 * (1 / SHARE - 1), 0.002, 0.2 * (1 / SHARE - 1)])
+    assert clock.done == 1
+
+
+def test_whoever_comes_ends_it(clock: Clock, upkeep: Upkeep) -> None:
+    account: Any = Account((0.0, 0.05), (0.0, 0.05))
+    upkeep.wake(account)
+    clock.wake()
+
+    def use() -> None:
+        account.operations += 1
+
+    account.during = use
+    clock.wake()
+    assert account.stopped == [True]
+    account.during = lambda: None
+    clock.wake()
+    assert account.slices == 1, "it waits until the account is quiet again"
+    clock.wake()
+    assert account.slices == 2
+
+
+def test_without_a_session_nothing_goes_on(clock: Clock, upkeep: Upkeep) -> None:
+    account: Any = Account()
+    upkeep.wake(account)
+    account.users = 0
+    clock.wake()
+    assert (account.slices, clock.done) == (0, 1)
+
+
+def test_it_ends_with_the_service(clock: Clock, upkeep: Upkeep) -> None:
+    account: Any = Account((0.0, 0.05))
+    upkeep.wake(account)
+    clock.wake()
+    clock.wake()
+    upkeep.stop()
+    clock.wake()
+    assert (account.slices, clock.done) == (1, 1)
+    upkeep.wake(account)
+    assert clock.sleeper is None
+
+
+def test_accounts_take_turns_and_pauses(clock: Clock, upkeep: Upkeep) -> None:
+    busy: Any = Account(*[(0.0, 0.1)] * 40)
+    waits: Any = Account((5.0, 0.001), (None, 0.0))
+    upkeep.wake(busy)
+    upkeep.wake(waits)
+    while waits.slices == 0:
+        clock.wake()
+    assert 5 < busy.slices < 20
+    begun = clock.now
+    while waits.slices == 1:
+        clock.wake()
+    assert clock.now - begun >= 5
+    while clock.sleeper is not None:
+        clock.wake()
+    assert (busy.slices, waits.slices) == (41, 2)
+
+
+def test_a_failure_ends_the_work_on_that_account_alone(clock: Clock, upkeep: Upkeep) -> None:
+    account: Any = Account()
+    other: Any = Account()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    account.during = fail
+    upkeep.wake(account)
+    upkeep.wake(other)
+    clock.wake()
+    with pytest.raises(ZeroDivisionError):
+        clock.wake()
+    upkeep.wake(other)
+    while clock.sleeper is not None:
+        clock.wake()
+    assert (account.slices, other.slices) == (1, 1)
+
+
+def test_a_searched_account_is_indexed(clock: Clock, upkeep: Upkeep) -> None:
+    with scratch() as root:
+        accounts = LiveAccounts(open_store(root), DirectRunner, wake=upkeep.wake)
+        account = drive(accounts.open(USER))
+        for number in range(30):
+            put(account.account, data=message(body=f"needle {number}"))
+        live = drive(account.select("INBOX"))
+        assert clock.sleeper is None, "there is no index"
+        assert list(drive(live.run(lambda mailbox: mailbox.search(Text("needle 7"), list(range(1, 31)))))) == [8]
+        drive(live.run(lambda _mailbox: None))
+        while clock.sleeper is not None:
+            clock.wake()
+        assert [mailbox.indexed for mailbox in report(account.account.root).mailboxes] == [30]
+        put(account.account, data=message(body="needle late"))
+        drive(live.refresh())
+        while clock.sleeper is not None:
+            clock.wake()
+        assert [mailbox.indexed for mailbox in report(account.account.root).mailboxes] == [31]
+        drive(next(iter(accounts.close())))
