@@ -25,6 +25,20 @@ _SEALED = PIECE + 4096
 class TlsTransport(TLSMemoryBIOProtocol):
     """The TLS layer between a TCP transport and a `Connection`."""
 
+    def makeConnection(self, transport: Any) -> None:
+        """The client is there. As the parent does it for a server, less what costs much and serves nobody here:
+
+        declaring the interfaces of each transport, and asking OpenSSL for a handshake before the client's first octet.
+        """
+        factory = cast("Any", self.factory)
+        self._tlsConnection = factory._creatorCallable(self)  # noqa: SLF001 - the parent's part of its factory
+        self._appSendBuffer: list[bytes] = []
+        self.connected = 1
+        self.transport = transport
+        factory.registerProtocol(self)
+        if self._connectWrapped:
+            self.wrappedProtocol.makeConnection(self)
+
     def _write(self, data: Any) -> None:
         """Seal and hand on; what OpenSSL does not take before the handshake is done waits, as in the parent."""
         if self._lostTLSConnection:

@@ -152,9 +152,8 @@ class TlsPolicy:
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802, N803
         """A server's connection; Twisted calls this for implicit TLS and STARTTLS."""
-        connection = SSL.Connection(self._bases[-1], None)
-        connection.set_app_data(tlsProtocol)
-        return connection
+        # Nobody needs to find the protocol from it: they would hold each other until a search for cycles.
+        return SSL.Connection(self._bases[-1], None)
 
     def _choose(self, connection: SSL.Connection) -> None:
         """OpenSSL's callback, with and without a name. May raise UnrecognizedName and nothing else."""
