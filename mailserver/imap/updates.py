@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mailserver.errors import MailError
@@ -17,6 +18,9 @@ from mailserver.types import UID
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Selected, Session
+
+_CHUNK = 1000
+"""Messages told between two looks at whether the client still reads, and others wait."""
 
 
 async def tell(session: Session, *, allow_expunge: bool, uid: bool = False, wait: bool = True) -> None:
@@ -33,9 +37,7 @@ async def tell(session: Session, *, allow_expunge: bool, uid: bool = False, wait
     view = selected.view
     if view.behind():
         last = view.uids[view.count - 1] if view.count else 0
-        lines = changes(selected, allow_expunge=allow_expunge, uid=uid)
-        if lines:
-            session.write(lines)
+        await tell_changes(session, allow_expunge=allow_expunge, uid=uid)
         if view.count and view.uids[view.count - 1] > last and not selected.read_only:
             await _claim_recent(selected)
 
@@ -47,24 +49,40 @@ async def _claim_recent(selected: Selected) -> None:
         await selected.live.run(lambda mailbox: mailbox.claim_recent())
 
 
-def changes(selected: Selected, *, allow_expunge: bool, uid: bool = False) -> bytes:
-    """Move the view to its columns, and what the client is told of it."""
+async def tell_changes(session: Session, *, allow_expunge: bool, uid: bool = False) -> None:
+    """Move the view to its columns, and tell the client what moved; others get their turn in between.
+
+    Raises: ConnectionLost.
+    """
+    channel = session.channel
+    for number, lines in enumerate(_changes(session.mailbox, allow_expunge=allow_expunge, uid=uid)):
+        if number:
+            await channel.drain()
+        channel.write(lines)
+
+
+def _changes(selected: Selected, *, allow_expunge: bool, uid: bool) -> Iterator[bytes]:
     view = selected.view
     moved = view.sync(allow_expunge=allow_expunge)
-    pieces = [b"* %d EXPUNGE\r\n" % seq for seq, _uid in moved.expunged]
+    for start in range(0, len(moved.expunged), _CHUNK):
+        yield b"".join([b"* %d EXPUNGE\r\n" % seq for seq, _uid in moved.expunged[start : start + _CHUNK]])
     if moved.exists is not None:
-        pieces.append(b"* %d EXISTS\r\n* %d RECENT\r\n" % (moved.exists, moved.recent))
+        yield b"* %d EXISTS\r\n* %d RECENT\r\n" % (moved.exists, moved.recent)
     if moved.keywords is not None:
-        pieces.append(flag_lines(moved.keywords, read_only=selected.read_only))
+        yield flag_lines(moved.keywords, read_only=selected.read_only)
     columns = view.columns
-    for seq, number in moved.flags:
-        mask = columns.flags[columns.position(number)]
-        flags = writer.flags(mask, columns.keywords, number >= view.recent_from)
-        if uid:
-            pieces.append(b"* %d FETCH (UID %d FLAGS %b)\r\n" % (seq, number, flags))
-        else:
-            pieces.append(b"* %d FETCH (FLAGS %b)\r\n" % (seq, flags))
-    return b"".join(pieces)
+    for start in range(0, len(moved.flags), _CHUNK):
+        pieces = []
+        for seq, number in moved.flags[start : start + _CHUNK]:
+            at = columns.position(number)
+            if at < 0:
+                continue  # expunged since the last chunk: told the next time
+            flags = writer.flags(columns.flags[at], columns.keywords, number >= view.recent_from)
+            if uid:
+                pieces.append(b"* %d FETCH (UID %d FLAGS %b)\r\n" % (seq, number, flags))
+            else:
+                pieces.append(b"* %d FETCH (FLAGS %b)\r\n" % (seq, flags))
+        yield b"".join(pieces)
 
 
 def flag_lines(keywords: tuple[str, ...], *, read_only: bool) -> bytes:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import compress
+from operator import lt
 
-from mailserver.store.interfaces import DELETED, SEEN, Changes, Snapshot, cap_size
+from mailserver.store.interfaces import DELETED, SEEN, Changes, Run, Snapshot, cap_size
 from mailserver.types import UID, ModSeq, UIDValidity
 
 LOG_LIMIT = 4096
@@ -65,7 +67,7 @@ class Columns:
         self.before_own = 0
         self.expunged = array("I")
         self.expunged_start = 0
-        self.deleted = system_flags(self.flags).translate(_DELETED).count(1)
+        self.deleted = _count_deleted(self.flags)
         """How many messages are flagged \\Deleted."""
         self._all_seen = 0
 
@@ -113,7 +115,9 @@ class Columns:
         self.keywords = changes.keywords
         self.uid_next = max(self.uid_next, changes.uid_next)
         if changes.upto > self.modseq:
-            news |= self._apply_rows(changes)
+            # The rows of a run are newer than all that is here, so each counts.
+            run = changes.run if changes.since >= self.modseq else None
+            news |= self._apply_rows(changes) if run is None else self._apply_run(run)
             news |= self._apply_expunged(changes)
             self.modseq = changes.upto
             self._trim()
@@ -168,9 +172,48 @@ class Columns:
             news = True
         return news
 
+    def _apply_run(self, run: Run) -> bool:
+        known = bisect_right(run.uids, self.uids[-1]) if self.uids else 0
+        if known:
+            self._change_run(Run(*(column[:known] for column in run)) if known < len(run.uids) else run)
+        if known < len(run.uids):
+            new = Run(*(column[known:] for column in run)) if known else run
+            self.uids.extend(new.uids)
+            self.flags.extend(new.flags)
+            self.deleted += _count_deleted(new.flags)
+            self.modseqs.extend(new.modseqs)
+            self.sizes.extend(new.sizes)
+            self.dates.extend(new.dates)
+        return bool(run.uids)
+
+    def _change_run(self, run: Run) -> None:
+        places = find_all(self.uids, run.uids)
+        flags = run.flags
+        if isinstance(places, range):
+            here = slice(places.start, places.stop)
+            before = self.flags[here]
+            self.flags[here] = flags
+            self.modseqs[here], self.sizes[here], self.dates[here] = run.modseqs, run.sizes, run.dates
+        else:
+            if -1 in places:
+                there = [at >= 0 for at in places]
+                run = Run(*(array(column.typecode, compress(column, there)) for column in run))
+                places, flags = [at for at in places if at >= 0], run.flags
+            before = _taken(self.flags, places)
+            for at, mask, modseq, size, date in zip(places, flags, run.modseqs, run.sizes, run.dates, strict=True):
+                self.flags[at], self.modseqs[at], self.sizes[at], self.dates[at] = mask, modseq, size, date
+        self.changed.extend([uid for uid, old, new in zip(run.uids, before, flags, strict=True) if old != new])
+        self.deleted += _count_deleted(flags) - _count_deleted(before)
+        unseen = system_flags(flags).translate(_SEEN).find(0)
+        if unseen >= 0:
+            self._all_seen = min(self._all_seen, places[unseen])
+
     def _apply_expunged(self, changes: Changes) -> bool:
+        positions: Sequence[int]
         if changes.present is None:
-            positions = [at for uid in sorted(set(changes.expunged)) if (at := self.position(uid)) >= 0]
+            positions = find_all(self.uids, rising(array("I", changes.expunged)))
+            if not isinstance(positions, range):
+                positions = [at for at in positions if at >= 0]
         elif changes.present == self.uids:
             positions = []
         else:
@@ -178,8 +221,8 @@ class Columns:
             positions = [at for at, uid in enumerate(self.uids) if uid not in there]
         if not positions:
             return False
-        self.expunged.extend(self.uids[at] for at in positions)
-        self.deleted -= sum(bool(self.flags[at] & DELETED) for at in positions)
+        self.expunged.extend(_taken(self.uids, positions))
+        self.deleted -= _count_deleted(_taken(self.flags, positions))
         self._all_seen -= bisect_left(positions, self._all_seen)
         for name in ("uids", "flags", "modseqs", "sizes", "dates"):
             setattr(self, name, _without(getattr(self, name), positions))
@@ -205,9 +248,59 @@ def system_flags(flags: array[int]) -> bytes:
     return flags.tobytes()[0 if sys.byteorder == "little" else size - 1 :: size]
 
 
+def _count_deleted(flags: array[int]) -> int:
+    return system_flags(flags).translate(_DELETED).count(1)
+
+
+def rising(uids: array[int]) -> array[int]:
+    """In order, each once."""
+    return uids if all(map(lt, uids, uids[1:])) else array("I", sorted(set(uids)))
+
+
+def find_all(uids: array[int], wanted: array[int], count: int | None = None) -> Sequence[int]:
+    """Where each of the wanted UIDs (rising, none twice) stands in the first `count` of `uids`, -1 if it does not.
+
+    A range where they follow one another and all are there, as in STORE 1:*.
+    """
+    end = len(uids) if count is None else count
+    number = len(wanted)
+    if not number:
+        return range(0)
+    start = bisect_left(uids, wanted[0], 0, end)
+    if start + number <= end and uids[start : start + number] == wanted:
+        return range(start, start + number)
+    if number * _TABLE_PAYS > end:
+        where = dict(zip(uids[:end], range(end), strict=True))
+        return [where.get(uid, -1) for uid in wanted]
+    found = []
+    for uid in wanted:
+        at = bisect_left(uids, uid, start, end)
+        found.append(at if at < end and uids[at] == uid else -1)
+    return found
+
+
+_TABLE_PAYS = 16
+"""For one UID of so many a table of all is made sooner than each is looked for."""
+_FEW_GAPS = 256
+
+
+def _taken(column: array[int], positions: Sequence[int]) -> array[int]:
+    """The entries at those rising positions."""
+    if isinstance(positions, range):
+        return column[positions.start : positions.stop]
+    return array(column.typecode, map(column.__getitem__, positions))
+
+
 def _without(column: array[int], positions: Sequence[int]) -> array[int]:
     """A new array without the entries at those rising positions."""
-    kept = column[: positions[0]]
+    if isinstance(positions, range):
+        return column[: positions.start] + column[positions.stop :]
+    if len(positions) > _FEW_GAPS:
+        kept = bytearray(b"\1") * len(column)
+        for at in positions:
+            kept[at] = 0
+        return array(column.typecode, compress(column, kept))
+    kept_parts = column[: positions[0]]
     for this, following in zip(positions, [*positions[1:], len(column)], strict=True):
-        kept.extend(column[this + 1 : following])
-    return kept
+        kept_parts.extend(column[this + 1 : following])
+    return kept_parts

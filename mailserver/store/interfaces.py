@@ -19,9 +19,9 @@ import enum
 from array import array
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from mailserver.message.summary import Summary
 from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
@@ -139,17 +139,7 @@ class Snapshot:
         cls, rows: Sequence[Row], modseq: ModSeq, keywords: tuple[str, ...], uid_next: UID, uid_validity: UIDValidity
     ) -> Snapshot:
         """From rows by rising UID."""
-        return cls(
-            array("I", [row.uid for row in rows]),
-            array("I", [row.flags for row in rows]),
-            array("Q", [row.modseq for row in rows]),
-            array("I", [cap_size(row.size) for row in rows]),
-            array("q", [row.date for row in rows]),
-            modseq,
-            keywords,
-            uid_next,
-            uid_validity,
-        )
+        return cls(*Run.of(rows), modseq, keywords, uid_next, uid_validity)
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -161,6 +151,31 @@ class Snapshot:
 def cap_size(size: int) -> int:
     """A size that fits the column."""
     return size if size <= LARGEST_SIZE or size == UNKNOWN_SIZE else LARGEST_SIZE
+
+
+class Run(NamedTuple):
+    """Rows by rising UID as columns: what is read in the account's thread and applied on the reactor's in one step."""
+
+    uids: array[int]
+    flags: array[int]
+    modseqs: array[int]
+    sizes: array[int]
+    dates: array[int]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Run:
+        """Type codes and bounds are those of a `Snapshot`."""
+        return cls(
+            array("I", [row.uid for row in rows]),
+            array("I", [row.flags for row in rows]),
+            array("Q", [row.modseq for row in rows]),
+            array("I", [cap_size(row.size) for row in rows]),
+            array("q", [row.date for row in rows]),
+        )
+
+
+MANY_ROWS = 256
+"""So many changed messages are worth a `Run`."""
 
 
 @frozen
@@ -179,6 +194,12 @@ class Changes:
     """Where the history does not reach back to `since`: every UID that is there, rising; any other one is expunged."""
     mark: Mark | None = field(default=None, eq=False, repr=False)
     """What the mailbox looked like when nothing was new after `upto`; None: the store cannot tell."""
+    run: Run | None = field(default=None, eq=False, repr=False)
+    """The rows once more, where they are many."""
+
+    def packed(self) -> Changes:
+        """The same with its `run`: done in the account's thread, for one of thousands would hold the reactor."""
+        return evolve(self, run=Run.of(self.rows)) if len(self.rows) >= MANY_ROWS else self
 
 
 class FlagChange(enum.Enum):

@@ -228,7 +228,7 @@ class LiveMailbox:
 
     def _read(self, since: ModSeq, uid_next: UID, *, claim: bool) -> Changes:
         """In the account's thread: what happened. New mail that will be told is \\Recent for no later session."""
-        changes = self.mailbox.changes_since(since)
+        changes = self.mailbox.changes_since(since).packed()
         if claim and changes.rows and changes.rows[-1].uid >= uid_next:
             # Where that cannot be written, the next session may see it as recent again.
             with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
@@ -348,7 +348,7 @@ class LiveAccount:
             known = self._mailboxes.get(mailbox.id)
             if known is not None:
                 with suppress(MailboxChanged):
-                    changes = known.mailbox.changes_since(known.columns.modseq)
+                    changes = known.mailbox.changes_since(known.columns.modseq).packed()
                     return mailbox, known, changes, changes.mark
             # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
             snapshot = mailbox.load()

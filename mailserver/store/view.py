@@ -9,10 +9,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from attrs import frozen
 
-from mailserver.store.columns import Columns
+from mailserver.store.columns import Columns, find_all, rising
 from mailserver.types import UID, ModSeq, SeqNum
 
 
@@ -43,6 +44,7 @@ class View:
         "_expunged_at",
         "_keywords",
         "_silenced",
+        "_silenced_runs",
         "_told",
         "columns",
         "count",
@@ -59,7 +61,10 @@ class View:
         self._expunged_at = columns.expunged_end
         self._keywords = columns.keywords
         self._told: ModSeq = columns.modseq
-        self._silenced: dict[int, int] = {}
+        self._silenced: dict[int, ModSeq] = {}
+        """Until which change the flags of a message are not told, by UID."""
+        self._silenced_runs: list[tuple[int, int, ModSeq]] = []
+        """The same for all messages between two UIDs, which stood side by side."""
 
     @property
     def expunged_position(self) -> int:
@@ -103,21 +108,20 @@ class View:
         columns = self.columns
         if self._changed_at < columns.changed_start:
             return
+        # What is applied later is newer than what the columns hold now.
+        upto = columns.modseq
         others = set(
             columns.changed[
                 self._changed_at - columns.changed_start : max(columns.before_own - columns.changed_start, 0)
             ]
         )
         numbers = array("I", uids)
-        start = columns.position(numbers[0]) if numbers and not others else -1
-        if start >= 0 and columns.uids[start : start + len(numbers)] == numbers:
-            # One run of messages, as in STORE 1:*.
-            self._silenced.update(zip(numbers, columns.modseqs[start : start + len(numbers)], strict=True))
-            return
-        for uid in numbers:
-            at = columns.position(uid)
-            if at >= 0 and uid not in others:
-                self._silenced[uid] = columns.modseqs[at]
+        if others:
+            self._silenced.update((uid, upto) for uid in numbers if uid not in others)
+        elif numbers and isinstance(find_all(columns.uids, numbers), range):
+            self._silenced_runs.append((numbers[0], numbers[-1], upto))
+        else:
+            self._silenced.update(dict.fromkeys(numbers, upto))
 
     def sync(self, *, allow_expunge: bool) -> ViewChanges:
         """Move to what the columns hold now, expunges only where allowed; O(what changed)."""
@@ -134,8 +138,10 @@ class View:
         end = columns.expunged_end
         if self._expunged_at == end:
             return []
-        gone = sorted(set(columns.expunged[self._expunged_at - columns.expunged_start :]), reverse=True)
-        told = [(seq, UID(uid)) for uid in gone if (seq := self.seq(uid)) is not None]
+        gone = rising(columns.expunged[self._expunged_at - columns.expunged_start :])
+        places = find_all(self.uids, gone, self.count)
+        told = _numbered(places, gone)
+        told.reverse()
         self._expunged_at = end
         # What is left of this picture is a prefix of the columns: UIDs only ever grow.
         self.count -= len(told)
@@ -163,28 +169,43 @@ class View:
         end = columns.changed_end
         if self._changed_at < columns.changed_start:
             told = self._told
-            changed = {uid for uid, modseq in zip(columns.uids, columns.modseqs, strict=True) if modseq > told}
-        elif self._changed_at < end:
-            changed = set(columns.changed[self._changed_at - columns.changed_start :])
+            numbers = array("I", [uid for uid, at in zip(columns.uids, columns.modseqs, strict=True) if at > told])
         else:
-            changed = set()
+            numbers = rising(columns.changed[self._changed_at - columns.changed_start :])
         self._changed_at = end
         self._told = columns.modseq
         silenced, self._silenced = self._silenced, {}
-        flags: list[tuple[SeqNum, UID]] = []
-        if not changed:
-            return flags
-        numbers = array("I", sorted(changed))
-        start = columns.position(numbers[0]) if self.level else -1
-        if start >= 0 and columns.uids[start : start + len(numbers)] == numbers:
-            modseqs = columns.modseqs[start : start + len(numbers)]
-            for at, (uid, modseq) in enumerate(zip(numbers, modseqs, strict=True), start):
-                if silenced.get(uid, -1) < modseq:
-                    flags.append((SeqNum(at + 1), UID(uid)))
-            return flags
-        for uid in numbers:
-            at = columns.position(uid)
-            seq = self.seq(uid)
-            if at >= 0 and seq is not None and silenced.get(uid, -1) < columns.modseqs[at]:
-                flags.append((seq, UID(uid)))
-        return flags
+        runs, self._silenced_runs = self._silenced_runs, []
+        if not numbers:
+            return []
+        places = find_all(columns.uids, numbers)
+        if isinstance(places, range):
+            newest = max(columns.modseqs[places.start : places.stop])
+            if any(low <= numbers[0] and numbers[-1] <= high and newest <= upto for low, high, upto in runs):
+                return []
+        elif -1 in places:
+            there = [(at, uid) for at, uid in zip(places, numbers, strict=True) if at >= 0]
+            places, numbers = [at for at, _uid in there], array("I", [uid for _at, uid in there])
+        if silenced or runs:
+            loud = [
+                (at, uid)
+                for at, uid in zip(places, numbers, strict=True)
+                if silenced.get(uid, 0) < columns.modseqs[at]
+                and not any(low <= uid <= high and columns.modseqs[at] <= upto for low, high, upto in runs)
+            ]
+            places, numbers = [at for at, _uid in loud], array("I", [uid for _at, uid in loud])
+        if not self.level:
+            # An expunge is still untold: the same messages stand at other places here.
+            places = find_all(self.uids, numbers, self.count)
+        return _numbered(places, numbers)
+
+
+def _numbered(places: Sequence[int], uids: Sequence[int]) -> list[tuple[SeqNum, UID]]:
+    """Sequence numbers and UIDs of those that have a place."""
+    # In C, and without NewType's calls: there may be a hundred thousand.
+    pairs: Iterable[tuple[int, int]]
+    if isinstance(places, range):
+        pairs = zip(range(places.start + 1, places.stop + 1), uids, strict=True)
+    else:
+        pairs = ((at + 1, uid) for at, uid in zip(places, uids, strict=True) if at >= 0)
+    return cast("list[tuple[SeqNum, UID]]", list(pairs))

@@ -150,7 +150,7 @@ class TlsPolicy:
 
     # -- in a handshake ---------------------------------------------------------------------------------------------
 
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: N802, N803
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
         """A server's connection; Twisted calls this for implicit TLS and STARTTLS."""
         # Nobody needs to find the protocol from it: they would hold each other until a search for cycles.
         return SSL.Connection(self._bases[-1], None)

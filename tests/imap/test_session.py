@@ -537,3 +537,22 @@ def test_what_another_session_is_taking_up_is_told_before_the_ok(command: bytes,
     answer = second.take()
     assert news in answer
     assert answer.endswith(b"b OK %b completed\r\n" % command)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [(b"STORE 1:7 +FLAGS.SILENT (\\Flagged)", b" FETCH ("), (b"UID EXPUNGE 1:7", b" EXPUNGE")],
+)
+def test_many_changes_are_told_in_pieces(command: bytes, kind: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn in between."""
+    service = services()
+    first = selected(service, messages=7)
+    first.ask(b"d STORE 1:7 +FLAGS.SILENT (\\Deleted)\r\n")
+    second = selected(service)
+    assert b"a OK" in first.ask(b"a " + command + b"\r\n")
+    monkeypatch.setattr("mailserver.imap.updates._CHUNK", 2)
+    before = second.channel.drains
+    answer = second.ask(b"a NOOP\r\n")
+    assert answer.count(kind) == 7
+    assert answer.endswith(b"a OK NOOP completed\r\n")
+    assert second.channel.drains - before >= 3

@@ -6,12 +6,13 @@ from array import array
 from collections.abc import Sequence
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.store import columns as columns_module
-from mailserver.store.columns import Columns
-from mailserver.store.interfaces import DELETED, LARGEST_SIZE, SEEN, Changes, Row, Snapshot
+from mailserver.store.columns import Columns, find_all, rising
+from mailserver.store.interfaces import DELETED, LARGEST_SIZE, SEEN, Changes, Row, Run, Snapshot
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 
@@ -198,3 +199,67 @@ def test_the_first_unseen_message_of_many_seen_ones():
     assert columns.first_unseen() == -1
     columns.apply(changes(13, [row(4000, 13)]))
     assert columns.first_unseen() == 3999
+
+
+def facts(columns):
+    return {
+        name: list(getattr(columns, name))
+        for name in ("uids", "flags", "modseqs", "sizes", "dates", "changed", "expunged", "keywords")
+    } | {"deleted": columns.deleted, "unseen": columns.first_unseen(), "modseq": columns.modseq}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0, SEEN, DELETED, SEEN | DELETED])), max_size=30),
+            st.lists(st.integers(1, 40), max_size=20),
+            st.integers(0, 2),
+        ),
+        max_size=6,
+    )
+)
+def test_a_run_is_applied_as_its_rows_are_one_by_one(steps):
+    """The bulk way, in steps of which some overlap what is known already, against the plain one."""
+    one, other = (Columns(Snapshot.of([], 1, (), 1, 1)) for _ in range(2))
+    expunged: set[int] = set()
+    for number, (rows, gone, overlap) in enumerate(steps, 2):
+        masks = dict(rows)
+        changed = [Row(uid, masks[uid], number, 10 + uid, 20 + uid) for uid in sorted(masks) if uid not in expunged]
+        # A UID that was not seen below one that was stays unknown, as it would be a message that came and went.
+        expunged.update(gone)
+        changes = Changes(max(one.modseq - overlap, 0), number, changed, gone, (), 41)
+        one.apply(changes)
+        other.apply(evolve(changes, run=Run.of(changed)))
+        assert facts(one) == facts(other)
+
+
+@given(st.sets(st.integers(1, 60)), st.sets(st.integers(1, 60)), st.integers(0, 60))
+def test_finding_many_is_finding_each(there, wanted, count):
+    uids, numbers = array("I", sorted(there)), array("I", sorted(wanted))
+    count = min(count, len(uids))
+    expected = [uids.index(uid) if uid in uids[:count] else -1 for uid in numbers]
+    assert list(find_all(uids, numbers, count)) == expected
+
+
+@given(st.lists(st.integers(1, 9)))
+def test_rising_is_in_order_each_once(numbers):
+    assert list(rising(array("I", numbers))) == sorted(set(numbers))
+
+
+def test_many_gaps_are_closed_as_few_are():
+    columns = Columns(
+        Snapshot.of([Row(uid, DELETED if uid % 3 else 0, 1, uid, uid) for uid in range(1, 2001)], 1, (), 2001, 1)
+    )
+    columns.apply(Changes(1, 2, [], list(range(1, 2001, 2)), (), 2001))
+    assert list(columns.uids) == list(columns.sizes) == list(columns.dates) == list(range(2, 2001, 2))
+    assert columns.deleted == sum(bool(uid % 3) for uid in range(2, 2001, 2))
+
+
+def test_only_many_rows_make_a_run(monkeypatch):
+    monkeypatch.setattr("mailserver.store.interfaces.MANY_ROWS", 2)
+    rows = [Row(1, SEEN, 5, 10, 20), Row(2, 0, 5, 10, 20)]
+    assert Changes(1, 5, rows[:1], [], (), 3).packed().run is None
+    packed = Changes(1, 5, rows, [], (), 3).packed()
+    assert packed.run is not None
+    assert list(packed.run.flags) == [SEEN, 0]

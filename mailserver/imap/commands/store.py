@@ -41,7 +41,7 @@ async def store(session: Session, command: Command) -> None:
     selected.view.silence(uids)
     if not item[2]:
         # A keyword that is new is told before the first message that has it.
-        session.write(updates.changes(selected, allow_expunge=False, uid=command.uid))
+        await updates.tell_changes(session, allow_expunge=False, uid=command.uid)
         await _answer(session, ranges, uid=command.uid)
     # RFC 2180 4.2.1: with .SILENT it is a success that the messages which are left have the flags.
     if stored.gone and not command.uid and not item[2]:
