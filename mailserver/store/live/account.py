@@ -1,0 +1,260 @@
+"""One account that is open in this worker: its mailboxes by id and by name, and what is done to the account itself."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from mailserver.errors import MailboxChanged, MailError
+from mailserver.store.columns import Columns
+from mailserver.store.interfaces import (
+    Account,
+    Appended,
+    Changes,
+    Copied,
+    Mailbox,
+    Mark,
+    NewMessage,
+    Status,
+    Store,
+    StoreRunner,
+)
+from mailserver.store.live.mailbox import LiveMailbox
+from mailserver.types import UID, MailboxId
+
+if TYPE_CHECKING:
+    from mailserver.store.live.accounts import LiveAccounts
+
+T = TypeVar("T")
+
+MOST_STATUSES = 256
+"""Of one account that are kept; clients ask for all their mailboxes in turn."""
+
+
+class LiveAccount:
+    """One account open in this worker, shared by its sessions."""
+
+    def __init__(self, accounts: LiveAccounts, user: str, home: str | None, runner: StoreRunner) -> None:
+        self.user = user
+        self.home = home
+        self.users = 0
+        self.operations = 0
+        """How many there have been."""
+        self._accounts = accounts
+        self._runner = runner
+        self._account: Account | None = None
+        self._mailboxes: dict[MailboxId, LiveMailbox] = {}
+        self._names: dict[str, LiveMailbox] = {}
+        """Under which names they were last selected; who asks makes sure that it is still so."""
+        self._statuses: OrderedDict[str, tuple[Status, Mark]] = OrderedDict()
+
+    @property
+    def account(self) -> Account:
+        """The blocking side; called only inside `run`."""
+        if self._account is None:
+            raise RuntimeError("the account is not open yet")
+        return self._account
+
+    @property
+    def opened(self) -> bool:
+        """Is the blocking side there?"""
+        return self._account is not None
+
+    def open(self, store: Store) -> None:
+        """In the account's turn: open the blocking side, once. Raises: NoSpace, StoreUnavailable."""
+        if self._account is None:
+            self._account = store.account(self.user, self.home)
+
+    def run(self, operation: Callable[[], T]) -> Awaitable[T]:
+        """A blocking operation, in this account's turn."""
+        self.operations += 1
+        self._accounts.used(self)
+        if self._account is not None and self._account.has_upkeep:
+            self._accounts.wake(self)
+        return self._runner.run(operation)
+
+    def give_up(self) -> Awaitable[None]:
+        """Give back its index and descriptors, after what was asked for before; the next use opens them again."""
+        return self._runner.run(self.account.close)
+
+    def keep_up(self, stop: Callable[[], bool]) -> Awaitable[tuple[float | None, float]]:
+        """`Account.keep_up` in this account's turn, and the processor seconds that it took."""
+
+        def work() -> tuple[float | None, float]:
+            started = time.thread_time()
+            return self.account.keep_up(stop), time.thread_time() - started
+
+        return self._runner.run(work)
+
+    async def select(self, name: str) -> LiveMailbox:
+        """Open a mailbox, up to date. Give it back with `release`. Raises: NoSuchMailbox."""
+        live = self.select_at_once(name)
+        if live is None:
+            live, _ = await self.select_and(name, lambda _mailbox: None)
+        return live
+
+    def select_at_once(self, name: str) -> LiveMailbox | None:
+        """As `select`, without a hop: if this worker has the mailbox, and a look at the disk proves that nobody changed it.
+
+        Nothing in it is \\Recent then.
+        """
+        live = self._names.get(name)
+        if live is None or not live.is_level(name):
+            return None
+        self._enter(live)
+        return live
+
+    async def select_and(self, name: str, operation: Callable[[Mailbox], T]) -> tuple[LiveMailbox, T]:
+        """As `select`; `operation` is done with it once, before it is read, in the same turn of the account's thread."""
+        done: list[T] = []
+
+        def open_and_read() -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, Mark | None]:
+            mailbox = self.account.mailbox(name)
+            mailbox.refresh()
+            if not done:
+                done.append(operation(mailbox))
+            known = self._mailboxes.get(mailbox.id)
+            if known is not None:
+                with suppress(MailboxChanged):
+                    changes = known.mailbox.changes_since(known.columns.modseq).packed()
+                    return mailbox, known, changes, changes.mark
+            # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
+            snapshot = mailbox.load()
+            return mailbox, known, Columns(snapshot), snapshot.mark
+
+        while True:
+            expected = self._names.get(name)
+            if expected is not None:
+                expected.begin_look()
+            try:
+                mailbox, known, news, mark = await self.run(open_and_read)
+            except BaseException:
+                if expected is not None:
+                    expected.end_look(seen=False)
+                raise
+            if expected is not None:
+                expected.end_look(seen=expected is known and isinstance(news, Changes))
+            live = self._mailboxes.get(mailbox.id)
+            if isinstance(news, Changes):
+                if live is None or live is not known:
+                    continue  # its columns were dropped meanwhile
+                live.take_up(news)
+            elif live is None or live is known:
+                if live is not None:
+                    live.poked()  # the mailbox was made anew below its sessions
+                    self.forget(live.id)
+                live = self._mailboxes[mailbox.id] = LiveMailbox(self, mailbox, news, mark)
+            elif live.columns.modseq < news.modseq:
+                continue  # another session made it meanwhile, from an older picture
+            break
+        self._names[live.mailbox.name] = live
+        self._enter(live)
+        return live, done[0]
+
+    def _enter(self, live: LiveMailbox) -> None:
+        live.users += 1
+        if live.users == 1:
+            self._accounts.take(live)
+            self._accounts.watch(live)
+
+    async def status(self, name: str) -> Status:
+        """The facts of a mailbox, up to date; those told last if the disk proves that they hold. Raises: NoSuchMailbox."""
+        known = self._statuses.get(name)
+        if known is not None and known[1].unchanged(name):
+            return known[0]
+        status = await self.run(lambda: self.account.status(name))
+        self._statuses.pop(name, None)
+        if status.mark is not None and status.mark.settled:
+            self._statuses[name] = status, status.mark
+            if len(self._statuses) > MOST_STATUSES:
+                self._statuses.popitem(last=False)
+        return status
+
+    def release(self, live: LiveMailbox) -> None:
+        """A session has left the mailbox. Its columns stay while there is room."""
+        live.users -= 1
+        if live.users == 0:
+            self._accounts.leave(live)
+            if self._mailboxes.get(live.id) is live:
+                self._accounts.keep(live)
+            else:
+                self._accounts.unwatch(live)
+
+    async def append(self, name: str, messages: list[NewMessage]) -> Appended:
+        """Append staged messages and tell whoever has the mailbox open."""
+        return await self.deliver(lambda account, seen_by: account.append(name, messages, seen_by))
+
+    async def deliver(self, operation: Callable[[Account, Callable[[MailboxId], bool]], Appended]) -> Appended:
+        """An operation that appends to some mailbox (the second argument is for `Account.append`) and, in the same turn
+        of the account's thread, the reading of what it changed for the sessions that have it open.
+        """
+
+        def append_and_read() -> tuple[Appended, LiveMailbox | None, Changes | None]:
+            appended = operation(self.account, self._is_seen)
+            live = self._mailboxes.get(appended.mailbox)
+            if live is None:
+                return appended, None, None
+            try:
+                return appended, live, live.read_appended(appended)
+            except MailError:
+                # The messages are there; whoever has the mailbox open reads it later.
+                return appended, live, None
+
+        appended, live, changes = await self.run(append_and_read)
+        if live is None or changes is None:
+            self.poked(appended.mailbox, ())
+        else:
+            live.take_up(changes)
+        self.tell_others(appended.mailbox)
+        return appended
+
+    def _is_seen(self, mailbox: MailboxId) -> bool:
+        """Has a session here that mailbox open which takes \\Recent messages?"""
+        live = self._mailboxes.get(mailbox)
+        return live is not None and live.is_claiming
+
+    async def copy(self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False) -> Copied:
+        """Copy or move messages and tell whoever has the target open."""
+        if move:
+            copied = await live.change(lambda mailbox: mailbox.move(uids, target))
+        else:
+            copied = await live.run(lambda mailbox: mailbox.copy(uids, target))
+        self.poke(copied.mailbox, ())
+        return copied
+
+    def poke(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
+        """That mailbox changed: tell the sessions here and the other workers."""
+        self.poked(mailbox, names)
+        self.tell_others(mailbox)
+
+    def poked(self, mailbox: MailboxId, names: Collection[str] | None = None) -> None:
+        """Somebody says that it changed: tell the sessions here."""
+        live = self._mailboxes.get(mailbox)
+        if live is not None:
+            live.poked(names)
+
+    def tell_others(self, mailbox: MailboxId) -> None:
+        """Tell the other workers."""
+        self._accounts.tell_others(self.user, mailbox)
+
+    def forget(self, mailbox: MailboxId) -> None:
+        """Keep that mailbox no longer: it is deleted, or there is no room. Sessions that have it open go on."""
+        live = self._mailboxes.pop(mailbox, None)
+        if live is not None:
+            self._names = {name: other for name, other in self._names.items() if other is not live}
+            self._accounts.take(live)
+            if live.users == 0:
+                self._accounts.unwatch(live)
+
+    def drop(self, live: LiveMailbox) -> None:
+        """As `forget`, unless another one has its place by now."""
+        if self._mailboxes.get(live.id) is live:
+            self.forget(live.id)
+
+    def forget_all(self) -> None:
+        """The account is being closed."""
+        for mailbox in tuple(self._mailboxes):
+            self.forget(mailbox)

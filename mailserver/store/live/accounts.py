@@ -1,0 +1,183 @@
+"""All accounts that are open in this worker, and how long accounts and mailboxes are kept without a session."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+
+from attrs import frozen
+
+from mailserver.store.interfaces import (
+    Store,
+    StoreRunner,
+)
+from mailserver.store.live.account import LiveAccount
+from mailserver.store.live.mailbox import LiveMailbox
+from mailserver.types import MailboxId
+
+LEAST_MESSAGES = 1000
+"""What a mailbox that is kept without a session counts at least: an empty one has its price too."""
+
+
+def tell_nobody(_user: str, _mailbox: MailboxId) -> None:
+    """`tell_others` where there is no other worker."""
+
+
+@frozen
+class Usage:
+    """What a worker holds open and keeps."""
+
+    accounts_in_use: int
+    accounts_kept: int
+    """Open without a session."""
+    indexes: int
+    """Accounts whose index may be open."""
+    mailboxes_in_use: int
+    messages_in_use: int
+    """In the columns of mailboxes that a session has open."""
+    mailboxes_kept: int
+    messages_kept: int
+    """In those that none has; a mailbox counts at least LEAST_MESSAGES."""
+
+
+class LiveAccounts:
+    """All accounts open in this worker. Accounts without a session stay open while there is room."""
+
+    def __init__(
+        self,
+        store: Store,
+        make_runner: Callable[[], StoreRunner],
+        *,
+        tell_others: Callable[[str, MailboxId], None] = tell_nobody,
+        watch: Callable[[LiveMailbox], None] = lambda _live: None,
+        leave: Callable[[LiveMailbox], None] = lambda _live: None,
+        unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
+        wake: Callable[[LiveAccount], None] = lambda _account: None,
+        max_unused_accounts: int = 64,
+        max_unused_messages: int = 2_000_000,
+        max_indexes: int = 256,
+    ) -> None:
+        """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept.
+
+        The bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
+        """
+        self.tell_others = tell_others
+        self.wake = wake
+        self._watch = watch
+        self._leave = leave
+        self.unwatch = unwatch
+        self._open: dict[MailboxId, list[LiveMailbox]] = {}
+        self._store = store
+        self._make_runner = make_runner
+        self.max_unused_accounts = max_unused_accounts
+        self.max_unused_messages = max_unused_messages
+        self.max_indexes = max_indexes
+        self._accounts: OrderedDict[str, LiveAccount] = OrderedDict()
+        self._indexes: OrderedDict[LiveAccount, None] = OrderedDict()
+        """Accounts that were used, the least recently used first."""
+        self._unused: OrderedDict[LiveMailbox, int] = OrderedDict()
+        self._unused_messages = 0
+
+    async def open(self, user: str, home: str | None = None) -> LiveAccount:
+        """The account; give it back with `release`. Raises: NoSpace, StoreUnavailable."""
+        live = self._accounts.get(user)
+        if live is not None and live.home != home and live.users == 0:
+            self._close(live)
+            live = None
+        if live is None:
+            # Registered before it is open: whoever comes meanwhile waits in the same queue.
+            live = self._accounts[user] = LiveAccount(self, user, home, self._make_runner())
+        live.users += 1
+        try:
+            if not live.opened:
+                opening = live
+                await live.run(lambda: opening.open(self._store))
+        except BaseException:
+            live.users -= 1
+            if live.users == 0 and not live.opened and self._accounts.get(user) is live:
+                del self._accounts[user]
+            raise
+        self._accounts.move_to_end(user)
+        return live
+
+    def release(self, live: LiveAccount) -> None:
+        """A session is done with the account."""
+        live.users -= 1
+        self.trim()
+
+    def used(self, live: LiveAccount) -> None:
+        """Something is asked of the account: where too many have an index open, the one not used for longest closes it."""
+        self._indexes[live] = None
+        self._indexes.move_to_end(live)
+        while len(self._indexes) > max(1, self.max_indexes):
+            longest, _ = self._indexes.popitem(last=False)
+            if longest.opened:
+                longest.give_up()
+
+    def usage(self) -> Usage:
+        """What is open and kept now."""
+        in_use = [live for live in self._accounts.values() if live.users]
+        open_now = self.all_open()
+        return Usage(
+            accounts_in_use=len(in_use),
+            accounts_kept=len(self._accounts) - len(in_use),
+            indexes=len(self._indexes),
+            mailboxes_in_use=len(open_now),
+            messages_in_use=sum(len(live.columns) for live in open_now),
+            mailboxes_kept=len(self._unused),
+            messages_kept=self._unused_messages,
+        )
+
+    def get(self, user: str) -> LiveAccount | None:
+        """The account if it is open here, for pokes."""
+        return self._accounts.get(user)
+
+    def watch(self, live: LiveMailbox) -> None:
+        """A mailbox has its first session: from now on it hears of what others change."""
+        self._open.setdefault(live.id, []).append(live)
+        self._watch(live)
+
+    def leave(self, live: LiveMailbox) -> None:
+        """Its last session has left: what others change is asked of the disk when somebody comes back."""
+        same_id = self._open[live.id]
+        same_id.remove(live)
+        if not same_id:
+            del self._open[live.id]
+        self._leave(live)
+
+    def having(self, mailbox: MailboxId) -> Sequence[LiveMailbox]:
+        """The mailboxes of that id that sessions have open: two accounts have one each where a Maildir was copied."""
+        return tuple(self._open.get(mailbox, ()))
+
+    def all_open(self) -> list[LiveMailbox]:
+        """Every mailbox that a session has open."""
+        return [live for same_id in self._open.values() for live in same_id]
+
+    def keep(self, live: LiveMailbox) -> None:
+        """A mailbox has no session any more: its columns stay while there is room, the last used longest."""
+        self.take(live)
+        size = self._unused[live] = max(len(live.columns), LEAST_MESSAGES)
+        self._unused_messages += size
+        while self._unused_messages > self.max_unused_messages:
+            oldest = next(iter(self._unused))
+            oldest.account.forget(oldest.id)
+
+    def take(self, live: LiveMailbox) -> None:
+        """It has a session again, or is not to be kept."""
+        self._unused_messages -= self._unused.pop(live, 0)
+
+    def trim(self) -> None:
+        """Close accounts without a session that are over the bound, least recently used first."""
+        idle = [live for live in self._accounts.values() if live.users == 0]
+        for live in idle[: max(0, len(idle) - self.max_unused_accounts)]:
+            self._close(live)
+
+    def close(self) -> list[Awaitable[None]]:
+        """Close every account at the end of the service, after its last operation; what to wait for."""
+        return [waiting for live in tuple(self._accounts.values()) if (waiting := self._close(live)) is not None]
+
+    def _close(self, live: LiveAccount) -> Awaitable[None] | None:
+        del self._accounts[live.user]
+        live.forget_all()
+        self._indexes.pop(live, None)
+        return live.give_up() if live.opened else None

@@ -1,0 +1,245 @@
+"""One mailbox that sessions of this worker have open: the columns they share, and how these come to what is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
+from mailserver.store.columns import Columns
+from mailserver.store.interfaces import (
+    Appended,
+    Changes,
+    Mailbox,
+    Mark,
+    Stored,
+)
+from mailserver.store.view import View
+from mailserver.types import UID, MailboxId, ModSeq
+
+if TYPE_CHECKING:
+    from mailserver.store.live.account import LiveAccount
+
+T = TypeVar("T")
+
+
+class LiveMailbox:
+    """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
+
+    def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns, mark: Mark | None) -> None:
+        """`mark`: what the mailbox looked like when the columns were read."""
+        self.account = account
+        self.mailbox = mailbox
+        self.columns = columns
+        self.users = 0
+        self._mark = mark
+        self._stale = False
+        self._refreshing = 0
+        self._names: set[str] | None = set()
+        self._views: set[View] = set()
+        self._claiming: set[View] = set()
+        self._pokes: dict[object, Callable[[], None]] = {}
+
+    @property
+    def id(self) -> MailboxId:
+        """The mailbox's GUID."""
+        return self.mailbox.id
+
+    @property
+    def stale(self) -> bool:
+        """Has somebody poked since the last refresh?"""
+        return self._stale
+
+    @property
+    def unsettled(self) -> bool:
+        """Is something known to have changed that the columns do not hold yet?"""
+        return self._stale or self._refreshing > 0
+
+    @property
+    def settled(self) -> bool:
+        """Were the columns read when nothing had changed for long enough, and nothing in them is \\Recent?"""
+        return self._mark is not None and self._mark.settled
+
+    def looks_unchanged(self) -> bool:
+        """Does the mailbox look as it did when the columns were read? A few stats; fresh changes may not show yet."""
+        return not self.unsettled and self._mark is not None and self._mark.unchanged(self.mailbox.name)
+
+    def is_level(self, name: str) -> bool:
+        """Is the mailbox of that name this one, and is all of it in the columns for certain? A few stats."""
+        mark = self._mark
+        return mark is not None and mark.settled and not self.unsettled and mark.unchanged(name)
+
+    def open_view(self, recent_from: UID, poke: Callable[[], None], *, read_only: bool = False) -> View:
+        """A session's view; `poke` is called on the reactor's thread when something may have changed.
+
+        It must not raise. `read_only` is for EXAMINE: new mail told to such sessions alone stays \\Recent for the next
+        one (RFC 3501 6.3.2). Give the view back with `close_view`.
+        """
+        view = View(self.columns, recent_from)
+        self._views.add(view)
+        if not read_only:
+            self._claiming.add(view)
+        self._pokes[view] = poke
+        return view
+
+    def close_view(self, view: View) -> None:
+        """The session has left the mailbox."""
+        self._views.discard(view)
+        self._claiming.discard(view)
+        self._pokes.pop(view, None)
+        self._forget_told()
+
+    async def run(self, operation: Callable[[Mailbox], T]) -> T:
+        """A reading operation, in the account's thread."""
+        return await self._turn(lambda: operation(self.mailbox))
+
+    async def change(self, operation: Callable[[Mailbox], T]) -> T:
+        """A changing operation; what it changed is in the columns when this returns.
+
+        What others did before it is applied apart, so that `View.silence` can tell the two.
+        """
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
+
+        def change_and_read() -> tuple[Changes, T, Changes | None]:
+            with self.mailbox.exclusive():
+                others = self._read(since, uid_next, claim=claim)
+                result = operation(self.mailbox)
+                try:
+                    return others, result, self._read(others.upto, others.uid_next, claim=claim)
+                except MailError:
+                    # The command is done, and its answer says so; what it changed is read later.
+                    return others, result, None
+
+        try:
+            others, result, own = await self._turn(change_and_read)
+        except MailError:
+            # Part of it may have been done.
+            self.poked()
+            self.account.tell_others(self.id)
+            raise
+        self._apply(others)
+        alone = not isinstance(result, Stored) or result.before is None or result.before <= others.upto
+        if alone:
+            self.columns.begin_own()
+        if own is None:
+            self.poked()
+        else:
+            self._apply(own)
+        if not alone:
+            # Another process came between the two: what is whose is not known, and told twice rather than not at all.
+            self.columns.begin_own()
+        self.account.tell_others(self.id)
+        return result
+
+    async def catch_up(self) -> None:
+        """Return once what was known to have changed when this was called is in the columns. Raises as `refresh`."""
+        for _ in range(2):
+            if not self._refreshing:
+                break
+            # Turns are first in, first out: the refreshes before this have ended then. One that failed leaves its
+            # news to the next, which may have begun by now: hence twice.
+            await self.account.run(lambda: None)
+        if self._stale:
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Take up what others did: this process, other workers, foreign programs.
+
+        After a poke that names files only those are looked at; one without names, or none at all, means everything.
+        """
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
+        names = self._names if self._stale else None
+        self._names = set()
+        self._stale = False
+
+        def refresh_and_read() -> Changes:
+            if names is None or names:
+                self.mailbox.refresh(names)
+            return self._read(since, uid_next, claim=claim)
+
+        self._refreshing += 1
+        try:
+            changes = await self._turn(refresh_and_read)
+        except BaseException:
+            self._stale = True
+            self._names = None
+            raise
+        finally:
+            self._refreshing -= 1
+        self._apply(changes)
+
+    def begin_look(self) -> None:
+        """The mailbox is about to be looked at whole: what is known to have changed until now needs no other look."""
+        self._names = set()
+        self._stale = False
+        self._refreshing += 1
+
+    def end_look(self, *, seen: bool) -> None:
+        """That look is over; was it this mailbox, and is what it saw in the columns?"""
+        self._refreshing -= 1
+        if not seen:
+            self._stale = True
+            self._names = None
+
+    def poked(self, names: Collection[str] | None = None) -> None:
+        """Something may have changed; `names` are file names a watcher saw, None means look at everything.
+
+        No names at all (an empty collection) says that the store itself did it: the files need no look.
+        """
+        if names:
+            names = self.mailbox.foreign_names(names)
+            if not names:
+                # Whoever did it here applies or pokes it.
+                return
+        if names is None or self._names is None:
+            self._names = None
+        else:
+            self._names.update(names)
+        self._stale = True
+        for poke in tuple(self._pokes.values()):
+            poke()
+
+    async def _turn(self, operation: Callable[[], T]) -> T:
+        """In the account's thread. A mailbox that is gone is kept for nobody but the sessions that have it open."""
+        try:
+            return await self.account.run(operation)
+        except MailboxChanged:
+            self.account.drop(self)
+            raise
+
+    def _read(self, since: ModSeq, uid_next: UID, *, claim: bool) -> Changes:
+        """In the account's thread: what happened. New mail that will be told is \\Recent for no later session."""
+        changes = self.mailbox.changes_since(since).packed()
+        if claim and changes.rows and changes.rows[-1].uid >= uid_next:
+            # Where that cannot be written, the next session may see it as recent again.
+            with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
+                self.mailbox.claim_recent()
+        return changes
+
+    @property
+    def is_claiming(self) -> bool:
+        """Has a session it open that takes \\Recent messages?"""
+        return bool(self._claiming)
+
+    def read_appended(self, appended: Appended) -> Changes:
+        """In the account's thread: what is new, after messages were appended. Raises: MailError."""
+        columns = self.columns
+        return self._read(columns.modseq, columns.uid_next, claim=self.is_claiming and not appended.claimed)
+
+    def take_up(self, changes: Changes) -> None:
+        """Changes that were read for it."""
+        self._apply(changes)
+
+    def _apply(self, changes: Changes) -> None:
+        if changes.upto >= self.columns.modseq:
+            self._mark = changes.mark
+        if self.columns.apply(changes):
+            self._forget_told()
+            for poke in tuple(self._pokes.values()):
+                poke()
+
+    def _forget_told(self) -> None:
+        columns = self.columns
+        end = columns.expunged_start + len(columns.expunged)
+        columns.forget_expunged(min((view.expunged_position for view in self._views), default=end))
