@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import MessageExpunged, NoSpace, StoreUnavailable
-from mailserver.imap.fetch_answer import CHUNK
+from mailserver.imap.fetch_plan import CHUNK
 from mailserver.imap.section import PIECE
 from mailserver.store.interfaces import NewMessage
 from mailserver.store.live import LiveMailbox

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
-from mailserver.imap.fetch_answer import Answer, Item, Need, Pace, Plan, gather
+from mailserver.imap.fetch_answer import Answer
+from mailserver.imap.fetch_plan import Item, Need, Pace, Plan, gather
 from mailserver.imap.section import Range, Section, read_section
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.head import KEPT

@@ -1,0 +1,203 @@
+"""What a FETCH asks for, and of which messages: its items, and the rows of the columns they are answered from."""
+
+from __future__ import annotations
+
+import enum
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field, frozen
+
+from mailserver.imap.section import Range, Section
+from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
+
+if TYPE_CHECKING:
+    from mailserver.imap.session import Selected
+
+CHUNK: Final = 256 * 1024
+"""Octets that are made ready before the client must take them."""
+_ROWS: Final = 500
+_UNKNOWN_SIZE: Final = array("I", [UNKNOWN_SIZE]).tobytes()
+_UNKNOWN_DATE: Final = array("q", [UNKNOWN_DATE]).tobytes()
+
+
+class Need(enum.Enum):
+    """What an item is made from."""
+
+    COLUMN = 0
+    SUMMARY = 1
+    FILE = 2
+
+
+@frozen
+class Item:
+    """One thing to tell of each message."""
+
+    label: bytes
+    need: Need
+    section: Section | None = None
+    sets_seen: bool = False
+
+
+FORMATS: Final = {
+    b"FLAGS": b"FLAGS %b",
+    b"UID": b"UID %d",
+    b"INTERNALDATE": b"INTERNALDATE %b",
+    b"RFC822.SIZE": b"RFC822.SIZE %d",
+}
+"""Of items from columns; all others are their label and octets."""
+
+
+_WHOLE: Final = Section()
+
+
+@frozen
+class Plan:
+    """The items of one FETCH, and what they need together."""
+
+    items: tuple[Item, ...]
+    line: bytes = field(init=False)
+    """The format of one message of a plan that needs no file."""
+    whole_line: bytes = field(init=False)
+    """The same, whole messages included: their length and octets."""
+    only_whole: bool = field(init=False)
+    """The only things that need a file are whole messages, and nothing needs a summary."""
+    needs_summary: bool = field(init=False)
+    only_head: bool = field(init=False)
+    """Of the summaries, only what headers tell is needed, and neither sizes nor dates."""
+    needs_file: bool = field(init=False)
+    sets_seen: bool = field(init=False)
+    measured: bool = field(init=False)
+    """Sizes or dates are asked for."""
+    tells_flags: bool = field(init=False)
+
+    @line.default
+    def _line(self) -> bytes:
+        formats = [FORMATS.get(item.label) or item.label.replace(b"%", b"%%") + b" %b" for item in self.items]
+        return b"* %%d FETCH (%b)\r\n" % b" ".join(formats)
+
+    @whole_line.default
+    def _whole_line(self) -> bytes:
+        formats = [
+            FORMATS.get(item.label) or item.label + (b" {%d}\r\n%b" if item.need is Need.FILE else b" %b")
+            for item in self.items
+        ]
+        return b"* %%d FETCH (%b)\r\n" % b" ".join(formats)
+
+    @only_whole.default
+    def _only_whole(self) -> bool:
+        return all(
+            item.need is Need.COLUMN or (item.need is Need.FILE and item.section == _WHOLE) for item in self.items
+        )
+
+    @needs_summary.default
+    def _needs_summary(self) -> bool:
+        return any(item.need is Need.SUMMARY for item in self.items)
+
+    @only_head.default
+    def _only_head(self) -> bool:
+        return all(item.label in (b"FLAGS", b"UID", b"ENVELOPE") or item.section is not None for item in self.items)
+
+    @needs_file.default
+    def _needs_file(self) -> bool:
+        return any(item.need is Need.FILE for item in self.items)
+
+    @sets_seen.default
+    def _sets_seen(self) -> bool:
+        return any(item.sets_seen for item in self.items)
+
+    @tells_flags.default
+    def _tells_flags(self) -> bool:
+        return any(item.label == b"FLAGS" for item in self.items)
+
+    @measured.default
+    def _measured(self) -> bool:
+        return any(item.label in (b"INTERNALDATE", b"RFC822.SIZE") for item in self.items)
+
+
+@frozen
+class Rows:
+    """What columns say of some messages; parallel."""
+
+    seqs: Sequence[int]
+    uids: Sequence[int]
+    masks: Sequence[int]
+    sizes: Sequence[int]
+    dates: Sequence[int]
+    gone: bool
+    """Some are left out: they have been expunged, and the client has not been told yet."""
+
+
+def unmeasured(rows: Rows) -> bool:
+    """Is a size or date among these not known yet? Octets are compared: that is 50 times as fast as numbers."""
+    if isinstance(rows.sizes, array) and isinstance(rows.dates, array):
+        sizes, dates = rows.sizes.tobytes(), rows.dates.tobytes()
+        if _UNKNOWN_SIZE not in sizes and _UNKNOWN_DATE not in dates:
+            return False
+    return UNKNOWN_SIZE in rows.sizes or UNKNOWN_DATE in rows.dates
+
+
+@define
+class Pace:
+    """How many messages are taken at a time."""
+
+    count: int = _ROWS
+
+    def weigh(self, octets: int) -> None:
+        """Those of the last time took so much memory: take more, or fewer, the next time."""
+        if octets < CHUNK:
+            self.count = min(self.count * 2, _ROWS)
+        elif octets > 4 * CHUNK:
+            self.count = max(self.count // 4, 1)
+
+
+def gather(selected: Selected, ranges: Iterable[Range], pace: Pace) -> Iterator[Rows]:
+    """The messages at those positions of the view, as many at a time as the pace says."""
+    view = selected.view
+    for group in _groups(ranges, pace):
+        columns = view.columns
+        seqs: list[int] = []
+        places: list[int] = []
+        gone = False
+        if view.level:
+            if len(group) == 1:
+                low, high = group[0]
+                yield Rows(
+                    range(low + 1, high + 1), columns.uids[low:high], columns.flags[low:high],
+                    columns.sizes[low:high], columns.dates[low:high], gone=False,
+                )  # fmt: skip
+                continue
+            places = [at for low, high in group for at in range(low, high)]
+            seqs = [at + 1 for at in places]
+        else:
+            for low, high in group:
+                for at in range(low, high):
+                    place = columns.position(view.uids[at])
+                    if place < 0:
+                        gone = True
+                    else:
+                        seqs.append(at + 1)
+                        places.append(place)
+        uids, flags, sizes, dates = (
+            [column[at] for at in places] for column in (columns.uids, columns.flags, columns.sizes, columns.dates)
+        )
+        yield Rows(seqs, uids, flags, sizes, dates, gone)
+
+
+def _groups(ranges: Iterable[Range], pace: Pace) -> Iterator[list[Range]]:
+    """The same positions in groups."""
+    group: list[Range] = []
+    room = pace.count
+    for first, high in ranges:
+        low = first
+        while low < high:
+            end = min(high, low + room)
+            group.append((low, end))
+            room -= end - low
+            low = end
+            if room == 0:
+                yield group
+                group, room = [], pace.count
+    if group:
+        yield group

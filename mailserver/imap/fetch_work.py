@@ -1,0 +1,270 @@
+"""The part of a FETCH that runs in the account's thread: answers made from the index and from files.
+
+It touches nothing that the reactor's thread changes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import chain
+from typing import Final
+
+from attrs import frozen
+
+from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
+from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan, Rows, unmeasured
+from mailserver.imap.section import OpenMessage, Range, ReadMessage, kept_lines, total, without_nul
+from mailserver.imap.wire import writer
+from mailserver.message.summary import INCOMPLETE, Summary
+from mailserver.store.interfaces import Mailbox, MessageFile, Row
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
+
+SMALL: Final = 64 * 1024
+"""Octets of a message that is read whole, with others, whatever is asked of it."""
+_TYPICAL: Final = 4096
+"""Octets of a message whose size is not known."""
+_KEPT_LINES_UNKNOWN: Final = INCOMPLETE.encode("ascii")
+
+
+@frozen
+class Ready:
+    """What one hop made."""
+
+    data: bytes
+    done: int
+    """How many of the messages are in it."""
+    learned: Sequence[Row]
+    error: MailError | None
+    large: Large | None
+
+
+@frozen
+class Large:
+    """The answer for one message that is sent in pieces."""
+
+    file: MessageFile
+    pieces: Sequence[bytes | Range]
+
+
+class Work:
+    """One group of messages being answered."""
+
+    def __init__(self, owner: str, plan: Plan, rows: Rows, flags: Sequence[bytes], seen: frozenset[int]) -> None:
+        self._owner = owner
+        self._plan = plan
+        self._rows = rows
+        self._flags = flags
+        self._seen = seen
+        self._summaries: dict[int, tuple[Row, Summary]] | None = None
+        self._ahead: deque[tuple[UID, bytes]] = deque()
+        """Small messages that have been read, in their order."""
+        self.weight = 0
+        """Octets of the summaries that were read."""
+
+    def run(self, start: int, mailbox: Mailbox) -> Ready:
+        """Answers from the message at `start` on, until there are enough."""
+        learned: list[Row] = []
+        if self._summaries is None:
+            self._summaries = self._read_summaries(mailbox)
+            lacking = unmeasured(self._rows)
+            if lacking:
+                learned = [
+                    row for row, _ in self._summaries.values() if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE
+                ]
+            if not (lacking and self._plan.measured) and (block := self._block()) is not None:
+                return Ready(block, len(self._rows.uids), learned, None, None)
+        out: list[bytes] = []
+        error: MailError | None = None
+        size = 0
+        at = start
+        while at < len(self._rows.uids) and size < CHUNK:
+            if self._plan.needs_file and not self._ahead:
+                self._read_ahead(mailbox, at)
+            try:
+                found = self._message(mailbox, at)
+            except (MessageExpunged, StoreUnavailable) as problem:
+                error = error or problem
+                at += 1
+                continue
+            at += 1
+            if isinstance(found, Large):
+                return Ready(b"".join(out), at - start, learned, error, found)
+            out.append(found)
+            size += len(found)
+        return Ready(b"".join(out), at - start, learned, error, None)
+
+    def _read_ahead(self, mailbox: Mailbox, at: int) -> None:
+        """Read the small messages from there on, about CHUNK octets."""
+        uids, sizes = self._rows.uids, self._rows.sizes
+        wanted: list[UID] = []
+        left = CHUNK
+        while at < len(uids) and left > 0 and (sizes[at] <= SMALL or sizes[at] == UNKNOWN_SIZE):
+            wanted.append(UID(uids[at]))
+            left -= sizes[at] if sizes[at] != UNKNOWN_SIZE else _TYPICAL
+            at += 1
+        if wanted:
+            self._ahead.extend(mailbox.read_whole(wanted, CHUNK))
+
+    def _read_summaries(self, mailbox: Mailbox) -> dict[int, tuple[Row, Summary]]:
+        rows = self._rows
+        if self._plan.needs_summary:
+            wanted = [UID(uid) for uid in rows.uids]
+        elif self._plan.measured:
+            # Making its summary is how a message gets its size and date.
+            wanted = [
+                UID(uid)
+                for uid, size, date in zip(rows.uids, rows.sizes, rows.dates, strict=True)
+                if size == UNKNOWN_SIZE or date == UNKNOWN_DATE
+            ]
+        else:
+            wanted = []
+        if not wanted:
+            return {}
+        found: dict[int, tuple[Row, Summary]] = {
+            uid: (row, summary) for uid, row, summary in mailbox.summaries(wanted, only_head=self._plan.only_head)
+        }
+        self.weight = sum([len(summary.body_structure) + len(summary.envelope) for _, summary in found.values()])
+        return found
+
+    def _block(self) -> bytes | None:
+        """All messages at once; None if one of them needs more than columns and its summary."""
+        plan, rows, found = self._plan, self._rows, self._summaries
+        assert found is not None
+        if plan.needs_file or len(found) != len(rows.uids) or (self._seen and not plan.tells_flags):
+            return None
+        summaries = [found[uid][1] for uid in rows.uids]
+        columns: list[Sequence[object]] = [rows.seqs]
+        for item in plan.items:
+            match item.label:
+                case b"FLAGS":
+                    columns.append(self._flags)
+                case b"UID":
+                    columns.append(rows.uids)
+                case b"RFC822.SIZE":
+                    columns.append(rows.sizes)
+                case b"INTERNALDATE":
+                    columns.append([writer.date_time(date) for date in rows.dates])
+                case b"ENVELOPE":
+                    columns.append([summary.envelope for summary in summaries])
+                case b"BODY":
+                    columns.append([summary.body for summary in summaries])
+                case b"BODYSTRUCTURE":
+                    columns.append([summary.body_structure for summary in summaries])
+                case _:
+                    if any(summary.fields == _KEPT_LINES_UNKNOWN for summary in summaries):
+                        return None
+                    columns.append([_kept(item, summary) for summary in summaries])
+        return plan.line * len(rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
+
+    def _message(self, mailbox: Mailbox, at: int) -> bytes | Large:
+        """One message's answer. Raises: MessageExpunged, StoreUnavailable."""
+        assert self._summaries is not None
+        uid = self._rows.uids[at]
+        data = self._ahead.popleft()[1] if self._ahead and self._ahead[0][0] == uid else None
+        known = self._summaries.get(uid)
+        if data is not None and self._plan.only_whole and not (self._seen and not self._plan.tells_flags):
+            return self._whole(at, data, known)
+        if known is None and self._plan.needs_summary:
+            raise MessageExpunged
+        incomplete = known is not None and known[1].fields == _KEPT_LINES_UNKNOWN
+        if not self._plan.needs_file and not (incomplete and any(item.section for item in self._plan.items)):
+            return self._finish(at, [self._simple(item, at, known) for item in self._plan.items])
+        file = mailbox.open_message(UID(uid)) if data is None else ReadMessage(data)
+        kept_open = False
+        try:
+            message = OpenMessage(file, (self._owner, mailbox.id, uid))
+            answer = self._from_file(file, message, at, known, incomplete=incomplete)
+            kept_open = isinstance(answer, Large)
+            return answer
+        finally:
+            if not kept_open:
+                file.close()
+
+    def _whole(self, at: int, data: bytes, known: tuple[Row, Summary] | None) -> bytes:
+        """A small message that has been read, and items from columns."""
+        cells: list[object] = [self._rows.seqs[at]]
+        for item in self._plan.items:
+            if item.need is Need.FILE:
+                cells += (len(data), without_nul(data))
+            else:
+                cells.append(self._cell(item, at, known))
+        return self._plan.whole_line % tuple(cells)
+
+    def _cell(self, item: Item, at: int, known: tuple[Row, Summary] | None) -> object:
+        """What `Plan.line` takes for an item from columns."""
+        rows = self._rows
+        match item.label:
+            case b"FLAGS":
+                return self._flags[at]
+            case b"UID":
+                return rows.uids[at]
+            case b"RFC822.SIZE":
+                size = rows.sizes[at]
+                return _known_row(known).size if size == UNKNOWN_SIZE else size
+        date = rows.dates[at]
+        return writer.date_time(_known_row(known).date if date == UNKNOWN_DATE else date)
+
+    def _from_file(
+        self, file: MessageFile, message: OpenMessage, at: int, known: tuple[Row, Summary] | None, *, incomplete: bool
+    ) -> bytes | Large:  # fmt: skip
+        texts: list[bytes | Range] = []
+        for number, item in enumerate(self._plan.items):
+            if number:
+                texts.append(b" ")
+            if item.section is None or (item.need is Need.SUMMARY and not incomplete):
+                texts.append(self._simple(item, at, known))
+                continue
+            found = message.resolve(item.section)
+            if found is None:
+                texts.append(item.label + b" {0}\r\n")
+            elif isinstance(found, bytes):
+                texts.append(b"%b {%d}\r\n%b" % (item.label, len(found), without_nul(found)))
+            else:
+                texts += (b"%b {%d}\r\n" % (item.label, found[1] - found[0]), found)
+        if total(texts) > CHUNK:
+            return Large(file, [b"* %d FETCH (" % self._rows.seqs[at], *texts, self._end(at)])
+        return self._finish(
+            at, [text if isinstance(text, bytes) else without_nul(message.read(text)) for text in texts], b""
+        )  # fmt: skip
+
+    def _finish(self, at: int, texts: Sequence[bytes], between: bytes = b" ") -> bytes:
+        return b"* %d FETCH (%b%b" % (self._rows.seqs[at], between.join(texts), self._end(at))
+
+    def _end(self, at: int) -> bytes:
+        """Behind the last item: the flags too, if this FETCH changed them (RFC 3501 6.4.5)."""
+        if self._rows.uids[at] in self._seen and not self._plan.tells_flags:
+            return b" FLAGS %b)\r\n" % self._flags[at]
+        return b")\r\n"
+
+    def _simple(self, item: Item, at: int, known: tuple[Row, Summary] | None) -> bytes:
+        """An item that needs no file."""
+        if item.need is Need.COLUMN:
+            return FORMATS[item.label] % self._cell(item, at, known)
+        assert known is not None
+        summary = known[1]
+        match item.label:
+            case b"ENVELOPE":
+                return b"ENVELOPE " + summary.envelope
+            case b"BODY":
+                return b"BODY " + summary.body
+            case b"BODYSTRUCTURE":
+                return b"BODYSTRUCTURE " + summary.body_structure
+        return b"%b %b" % (item.label, _kept(item, summary))
+
+
+def _kept(item: Item, summary: Summary) -> bytes:
+    """Header fields from kept lines, as a literal."""
+    assert item.section is not None
+    lines = kept_lines(summary.fields, item.section.fields)
+    if item.section.partial is not None:
+        first, count = item.section.partial
+        lines = lines[first : first + count]
+    return b"{%d}\r\n%b" % (len(lines), without_nul(lines))
+
+
+def _known_row(known: tuple[Row, Summary] | None) -> Row:
+    """The row that came with a summary. Raises: MessageExpunged."""
+    if known is None:
+        raise MessageExpunged
+    return known[0]
