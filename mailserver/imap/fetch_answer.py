@@ -132,7 +132,10 @@ class Answer:
                     continue
                 at, end = piece
                 while at < end:
-                    data = await account.run(partial(large.file.read, at, min(PIECE, end - at)))
+                    count = min(PIECE, end - at)
+                    data = large.file.read_now(at, count)
+                    if data is None:
+                        data = await account.run(partial(large.file.read, at, count))
                     if not data:
                         # The literal's size has been told: only the end of the connection can take that back.
                         channel.log("message-truncated", user=self._session.user)

@@ -118,6 +118,10 @@ class ReadMessage:
         """Those octets, fewer at the end."""
         return self._data[offset:] if count is None else self._data[offset : offset + count]
 
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """The same."""
+        return self._data[offset : offset + count] or None
+
     def close(self) -> None:
         """There is nothing to give back."""
 

@@ -156,7 +156,9 @@ class Maildrop:
         try:
             yield piece
             while piece and at < size:
-                piece = await self._live.run(lambda _mailbox, at=at: file.read(at, PIECE))  # type: ignore[misc]
+                piece = file.read_now(at, PIECE) or b""
+                if not piece:
+                    piece = await self._live.run(lambda _mailbox, at=at: file.read(at, PIECE))  # type: ignore[misc]
                 at += len(piece)
                 if piece:
                     yield piece

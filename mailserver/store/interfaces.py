@@ -289,6 +289,9 @@ class MessageFile(Protocol):
     def read(self, offset: int = 0, count: int | None = None) -> bytes:
         """Those octets, fewer at the end."""
 
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """The same without waiting, at least one octet; None where `read` must be asked. Any thread may call it."""
+
     def close(self) -> None:
         """Give the descriptor back."""
 

@@ -427,6 +427,23 @@ def test_reading_ahead() -> None:
     assert client.ask(b"RETR 20\r\n") == b"+OK %d octets\r\n%b.\r\n" % (len(texts[19]), texts[19])
 
 
+def test_what_need_not_be_waited_for_needs_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second piece is not in memory, of the third only a part is."""
+    world = World()
+    text = b"Subject: large\r\n\r\n" + b"y" * 300_000 + b"\r\n"
+    world.deliver(text)
+    client = world.log_in()
+    lengths = iter([0, 1000])
+
+    def read_now(self: MemoryMessage, offset: int, count: int) -> bytes | None:
+        return self.read(offset, next(lengths, count)) or None
+
+    monkeypatch.setattr(MemoryMessage, "read_now", read_now)
+    runs = client.session.maildrop._live.account._runner.runs
+    assert client.ask(b"RETR 1\r\n") == b"+OK %d octets\r\n%b.\r\n" % (len(text), text)
+    assert client.session.maildrop._live.account._runner.runs - runs == 2
+
+
 def test_the_listing_does_not_move() -> None:
     world = World()
     world.deliver(ONE, TWO)

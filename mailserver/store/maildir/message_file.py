@@ -30,6 +30,18 @@ class PlainFile:
         end = self.size if count is None else min(self.size, offset + count)
         return _read(self._fd, offset, end)
 
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """Those octets, or the first of them, if the page cache has them: nothing is waited for, not even a disk.
+
+        None where `read` must be asked, also for its errors and at the end.
+        """
+        buffer = bytearray(min(count, max(0, self.size - offset)))
+        try:
+            got = os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError:
+            return None  # not in memory (EAGAIN), or a file system that cannot say (EOPNOTSUPP)
+        return bytes(buffer[:got]) or None
+
     def close(self) -> None:
         """Give the descriptor back. Harmless when repeated."""
         fd, self._fd = self._fd, -1
@@ -57,6 +69,10 @@ class ConvertedFile(PlainFile):
             parts.append(self._convert(block))
             block += 1
         return b"".join(parts)[offset - first : end - first]
+
+    def read_now(self, offset: int, count: int) -> bytes | None:  # noqa: ARG002 - as in the parent
+        """None: converting is work for a thread."""
+        return None
 
     def _convert(self, block: int) -> bytes:
         start = block * _BLOCK

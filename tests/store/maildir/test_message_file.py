@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -37,5 +40,51 @@ def test_a_file_is_converted_across_its_blocks(tmp_path: Path, data: bytes, befo
         assert file.size == len(as_sent(whole))
         assert file.read() == as_sent(whole)
         assert file.read(65_500, 200) == as_sent(whole)[65_500:65_700]
+    finally:
+        file.close()
+
+
+def test_what_is_in_memory_is_read_without_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "message"
+    whole = b"0123456789\r\n" * 20_000
+    path.write_bytes(whole)
+    file = open_file(str(path), len(whole))
+    try:
+        data = file.read_now(100, 70_000)
+        if data is not None:  # a file system may not be able to say
+            assert whole[100:70_100].startswith(data)
+        assert file.read_now(len(whole), 100) is None
+        assert (file.read_now(len(whole) - 3, 100) or b"9\r\n"[-3:]) == whole[-3:]
+    finally:
+        file.close()
+    assert file.read_now(0, 100) is None
+
+
+def test_what_would_wait_is_left_to_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(b"text\r\n" * 100)
+    asked: list[int] = []
+
+    def preadv(_fd: int, _buffers: object, _offset: int, flags: int) -> int:
+        asked.append(flags)
+        raise BlockingIOError(errno.EAGAIN, "not in memory")
+
+    file = open_file(str(path), 600)
+    monkeypatch.setattr(os, "preadv", preadv)
+    try:
+        assert file.read_now(0, 600) is None
+        assert asked == [os.RWF_NOWAIT]
+        assert file.read(0, 600) == b"text\r\n" * 100
+    finally:
+        file.close()
+
+
+def test_a_file_that_needs_conversion_is_left_to_a_thread(tmp_path: Path) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(b"text\n" * 100)
+    file = open_file(str(path))
+    try:
+        assert file.read_now(0, 100) is None
+        assert file.read(0, 12) == b"text\r\ntext\r\n"
     finally:
         file.close()
