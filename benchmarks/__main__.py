@@ -1,25 +1,30 @@
-"""`make bench`: both servers, every scenario, interleaved; a table, and an exit status that says if a row is missing.
+"""`make bench`: both servers, every scenario, interleaved; tables, and an exit status that says if one is missing.
 
-python -m benchmarks [--only WORD] [--rounds N]
+python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--large]
 """
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import click
-from attrs import frozen
+from attrs import define, field
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
-from benchmarks import idle, latency, relay
+from benchmarks import growth, idle, latency, mixed, relay
 from benchmarks.mail import copy, fill
+from benchmarks.plot import draw
+from benchmarks.report import Report, Row
 from benchmarks.scenarios import SCENARIOS, Accounts, Scenario
 from benchmarks.servers import Ours, Side, Theirs
 from tests.dovecot import Dovecot, available
@@ -28,25 +33,17 @@ from tests.server import Server
 USERS = 110
 
 
-@frozen
-class Row:
-    """One line of the table."""
-
-    name: str
-    ours: float
-    theirs: float
-    unit: str
-    target: float
-    spread: float
-
-    @property
-    def ratio(self) -> float:
-        """Ours to Dovecot's."""
-        return self.ours / self.theirs if self.theirs else float("inf")
+LEAST = 0.05
+"""Seconds of CPU that the dearer side must have spent in a round, or the work is repeated: less says little."""
+MOST_WORK = 10.0
+"""Seconds that a round may take for it."""
+LARGE = 1_000_000
+"""Messages of the largest mailbox, where that is asked for."""
+LARGE_IDLE = 5000
 
 
-def measure(scenario: Scenario, side: Side, accounts: Accounts) -> float:
-    """Microseconds of server CPU per operation, of one round."""
+def work_once(scenario: Scenario, side: Side, accounts: Accounts) -> tuple[int, float]:
+    """Operations, and seconds of server CPU."""
     work = scenario.work(side, accounts)
     next(work)
     before = side.cpu()
@@ -55,22 +52,31 @@ def measure(scenario: Scenario, side: Side, accounts: Accounts) -> float:
     assert operations
     for _ in work:
         raise AssertionError("a scenario yields twice")
-    return spent / operations * 1e6
+    return operations, spent
+
+
+def measure(scenario: Scenario, sides: tuple[Side, Side], accounts: Accounts, first: int) -> tuple[float, float]:
+    """Microseconds of server CPU per operation, of one round: both sides in turn, until there is enough to compare."""
+    operations, spent = [0, 0], [0.0, 0.0]
+    start = time.monotonic()
+    while max(spent) < LEAST and time.monotonic() - start < MOST_WORK:
+        for at in (first, 1 - first):
+            more, cost = work_once(scenario, sides[at], accounts)
+            operations[at] += more
+            spent[at] += cost
+    return spent[0] / operations[0] * 1e6, spent[1] / operations[1] * 1e6
 
 
 def run(scenario: Scenario, sides: tuple[Side, Side], accounts: Accounts, rounds: int | None) -> Row:
-    """Both sides in turn, the medians, and the spread of the ratios."""
-    figures: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds or scenario.rounds):
-        for at in (0, 1) if number % 2 == 0 else (1, 0):
-            figures[at].append(measure(scenario, sides[at], accounts))
-    ours, theirs = (statistics.median(each) for each in figures)
-    ratios = [a / b for a, b in zip(*figures, strict=True) if b]
+    """The medians, and the spread of the ratios."""
+    figures = [measure(scenario, sides, accounts, number % 2) for number in range(rounds or scenario.rounds)]
+    ours, theirs = (statistics.median(each) for each in zip(*figures, strict=True))
+    ratios = [a / b for a, b in figures if b]
     spread = max(ratios) / max(min(ratios), 1e-9) if ratios else float("inf")
     return Row(scenario.name, ours, theirs, "us", scenario.target, spread)
 
 
-def prepare(directory: Path, sink: relay.Sink) -> tuple[Ours, Theirs, Accounts]:
+def prepare(directory: Path, sink: relay.Sink, *, large: bool = False) -> tuple[Ours, Theirs, Accounts]:
     """Both servers running on the same mail, with the same passwords, kept in clear so that no hash hides the rest."""
     directory.chmod(0o755)
     server = Server(directory / "ours", users=USERS)
@@ -99,7 +105,10 @@ def prepare(directory: Path, sink: relay.Sink) -> tuple[Ours, Theirs, Accounts]:
         more=f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {sink.port}\n",
     )
     ours, theirs = Ours(server), Theirs(dovecot, server.ca)
-    for size, users in ((1000, (k1, *accounts.idle)), (10_000, (k10,)), (100_000, (k100,))):
+    seeds = [(1000, (k1, *accounts.idle)), (10_000, (k10,)), (100_000, (k100,))]
+    if large:
+        seeds.append((LARGE, (accounts.scratch,)))
+    for size, users in seeds:
         seed = directory / "seeds" / str(size)
         fill(seed, size)
         for user in users:
@@ -111,27 +120,85 @@ def prepare(directory: Path, sink: relay.Sink) -> tuple[Ours, Theirs, Accounts]:
     return ours, theirs, accounts
 
 
-def show(console: Console, rows: list[Row]) -> None:
-    """The table."""
-    table = Table("scenario", "ours", "Dovecot", "ratio", "target", "spread", title="server CPU per operation")
-    for row in rows:
-        over = row.ratio > row.target
-        table.add_row(
-            row.name,
-            f"{row.ours:,.1f} {row.unit}",
-            f"{row.theirs:,.1f} {row.unit}",
-            f"[{'red' if over else 'green'}]{row.ratio:.2f}{' over' if over else ''}[/]",
-            f"{row.target:g}",
-            f"{row.spread:.1f}",
-        )
-    console.print(table)
+@define
+class Run:
+    """One run over both servers."""
+
+    ours: Ours
+    theirs: Theirs
+    accounts: Accounts
+    sink: relay.Sink
+    console: Console
+    only: str
+    report: Report = field(factory=Report)
+
+    def attempt(self, name: str, work: Callable[[], None]) -> None:
+        """Do it if it is asked for; what fails is missing from the report, and the rest goes on."""
+        if self.only not in name.lower():
+            return
+        try:
+            work()
+        except (AssertionError, OSError) as error:
+            self.console.print(f"[red]{name}: {type(error).__name__}: {escape(str(error)[:500])}[/]")
+            self.report.missing.append(name)
+
+    def add(self, row: Row) -> None:
+        """A row, told at once."""
+        self.report.rows.append(row)
+        self.console.print(f"{row.name}: {row.ours:,.1f} / {row.theirs:,.1f} {row.unit} = {row.ratio:.2f}")
+
+    def scenarios(self, rounds: int | None) -> None:
+        """Every scenario, then what is measured otherwise, as rows."""
+        ours, theirs, accounts = self.ours, self.theirs, self.accounts
+        for scenario in SCENARIOS:
+            self.attempt(
+                scenario.name, lambda scenario=scenario: self.add(run(scenario, (ours, theirs), accounts, rounds))
+            )
+        for figures in (partial(relay.measure, sink=self.sink), latency.measure):
+            name = "submission with relay" if isinstance(figures, partial) else "latency while 100k are opened"
+            self.attempt(name, lambda figures=figures: [self.add(Row(*one)) for one in figures(ours, theirs, accounts)])
+
+    def loads(self, *, large: bool, directory: Path | None) -> None:
+        """Idle connections, growth, and the mixed load, which changes mailboxes and hence comes last."""
+        ours, theirs, accounts, sections = self.ours, self.theirs, self.accounts, self.report.sections
+
+        def idle_connections(count: int) -> None:
+            row, section = idle.measure(ours, theirs, accounts, count)
+            self.add(row)
+            sections.append(section)
+
+        def curves() -> None:
+            sizes = {accounts.k1: 1000, accounts.k10: 10_000, accounts.k100: 100_000}
+            if large:
+                sizes[accounts.scratch] = LARGE
+            found = growth.of_mailboxes(ours, theirs, accounts, sizes)
+            found += growth.of_connections(ours, theirs, accounts)
+            sections.append(growth.table(found))
+            if directory is not None:
+                (directory / PLOT).write_text(draw(found), encoding="utf-8")
+                self.report.plots.append(PLOT)
+
+        for count in (idle.CONNECTIONS, LARGE_IDLE) if large else (idle.CONNECTIONS,):
+            self.attempt(f"idle connections, {count}", partial(idle_connections, count))
+        self.attempt("growth", curves)
+        self.attempt("mixed load", lambda: sections.append(mixed.measure(ours, theirs, accounts)))
+
+
+PLOT = "growth.svg"
 
 
 @click.command()
-@click.option("--only", default="", help="Scenarios whose name contains this.")
+@click.option("--only", default="", help="Scenarios whose name contains this; also 'idle', 'growth', 'mixed load'.")
 @click.option("--rounds", type=int, default=None, help="Rounds of each scenario.")
-def main(only: str, rounds: int | None) -> None:
-    """Run the scenarios and print the table."""
+@click.option(
+    "--markdown",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help=f"Write the tables to this file, and {PLOT} beside it.",
+)
+@click.option("--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and {LARGE_IDLE:,} connections.")
+def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool) -> None:
+    """Run the scenarios and print the tables."""
     console = Console(width=max(110, Console().width))
     if not available():
         console.print(
@@ -139,42 +206,24 @@ def main(only: str, rounds: int | None) -> None:
         )
         sys.exit(2)
     os.umask(0o022)
-    missing = []
-    rows: list[Row] = []
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory(prefix="mailserver-bench-") as name:
         sink = relay.Sink()
         sink.start()
-        ours, theirs, accounts = prepare(Path(name), sink)
+        ours, theirs, accounts = prepare(Path(name), sink, large=large)
+        bench = Run(ours, theirs, accounts, sink, console, only.lower())
         try:
-            for scenario in SCENARIOS:
-                if only.lower() not in scenario.name.lower():
-                    continue
-                try:
-                    rows.append(run(scenario, (ours, theirs), accounts, rounds))
-                except (AssertionError, OSError) as error:
-                    console.print(f"[red]{scenario.name}: {type(error).__name__}: {str(error)[:500]}[/]")
-                    missing.append(scenario.name)
-                else:
-                    row = rows[-1]
-                    console.print(f"{row.name}: {row.ours:,.1f} / {row.theirs:,.1f} us = {row.ratio:.2f}")
-            for label, special in (
-                ("idle", idle.measure),
-                ("latency", latency.measure),
-                ("relay", partial(relay.measure, sink=sink)),
-            ):
-                if only.lower() not in label:
-                    continue
-                try:
-                    rows.extend(Row(*figures) for figures in special(ours, theirs, accounts))
-                except (AssertionError, OSError) as error:
-                    console.print(f"[red]{label}: {type(error).__name__}: {str(error)[:500]}[/]")
-                    missing.append(label)
+            bench.loads(large=large, directory=markdown.absolute().parent if markdown else None)
+            bench.scenarios(rounds)
         finally:
             ours.server.stop()
             theirs.dovecot.stop()
-    show(console, rows)
-    if missing:
-        console.print(f"[red]missing: {', '.join(missing)}[/]")
+    report = bench.report
+    report.show(console)
+    if markdown is not None:
+        markdown.write_text(report.markdown(), encoding="utf-8")
+    if report.missing:
         sys.exit(1)
 
 

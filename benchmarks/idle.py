@@ -1,41 +1,117 @@
-"""Memory of 1,000 idle TLS connections over 100 accounts, each with its INBOX of 1,000 messages selected, in IDLE."""
+"""Many idle TLS connections: what each costs, and how soon all of them hear of new mail.
+
+They belong to 100 accounts; each has its INBOX of 1,000 messages selected, and is in IDLE.
+"""
 
 from __future__ import annotations
 
+import select
+import ssl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-from benchmarks.client import Imap
+from benchmarks.client import Imap, Lines
+from benchmarks.mail import message
+from benchmarks.report import Row, Section
 from benchmarks.scenarios import Accounts
 from benchmarks.servers import Side
 
 CONNECTIONS = 1000
 MOST = 100 * 1024
 """Octets that ours may take for each."""
+QUIET = 30.0
+"""Seconds for which nothing happens."""
+PATIENCE = 120.0
+"""Seconds after which news are given up."""
 
 
-def _memory_each(side: Side, accounts: Accounts) -> float:
-    users = accounts.idle
-    warm = [accounts.imap(side, user, tls=True) for user in users]
-    for client in warm:
-        client.close()
-    time.sleep(2)
-    before = side.memory()
+@contextmanager
+def connected(side: Side, accounts: Accounts, count: int) -> Iterator[list[Imap]]:
+    """So many connections in IDLE."""
     clients: list[Imap] = []
     try:
-        for number in range(CONNECTIONS):
-            client = accounts.imap(side, users[number % len(users)], tls=True)
+        for number in range(count):
+            client = accounts.imap(side, accounts.idle[number % len(accounts.idle)], tls=True)
+            clients.append(client)
             client.send(b"i IDLE\r\n")
             assert client.line().startswith(b"+"), "no continuation for IDLE"
-            clients.append(client)
-        time.sleep(2)
-        return (side.memory() - before) / CONNECTIONS
+        yield clients
     finally:
         for client in clients:
             client.raw.close()
 
 
-def measure(ours: Side, theirs: Side, accounts: Accounts) -> Iterator[tuple[str, float, float, str, float, float]]:
-    """One row, in KiB a connection; the target is absolute, told as the ratio that it means here."""
-    mine, other = (_memory_each(side, accounts) / 1024 for side in (ours, theirs))
-    yield ("idle TLS connection, memory", mine, other, "KiB", MOST / 1024 / other, 1.0)
+def _deliver(side: Side, accounts: Accounts) -> None:
+    """One message to each account, in one transaction."""
+    client = Lines(side.ports["lmtp"])
+    client.reply(b"220")
+    client.ask(b"LHLO bench.example.net\r\n", b"250")
+    client.ask(b"MAIL FROM:<anna@example.net>\r\n", b"250")
+    for user in accounts.idle:
+        client.ask(b"RCPT TO:<%b>\r\n" % user.encode(), b"250")
+    client.ask(b"DATA\r\n", b"354")
+    client.raw.sendall(message(5).replace(b"\r\n.", b"\r\n..") + b"\r\n.\r\n")
+    for _ in accounts.idle:
+        client.reply(b"250")
+    client.ask(b"QUIT\r\n", b"221")
+    client.close()
+
+
+def _news(side: Side, accounts: Accounts, clients: list[Imap]) -> tuple[float, float]:
+    """Seconds from the beginning of the delivery until half of the clients, and all, have heard EXISTS."""
+    poll = select.poll()
+    waiting = {}
+    for client in clients:
+        client.raw.setblocking(False)
+        poll.register(client.raw, select.POLLIN)
+        waiting[client.raw.fileno()] = client
+    start = time.monotonic()
+    _deliver(side, accounts)
+    half = 0.0
+    while waiting:
+        assert time.monotonic() - start < PATIENCE, f"{len(waiting)} of {len(clients)} heard nothing"
+        for descriptor, _ in poll.poll(1000):
+            client = waiting[descriptor]
+            try:
+                client.buffer += client.raw.recv(65536)
+            except (ssl.SSLWantReadError, BlockingIOError):
+                continue
+            if b" EXISTS\r\n" in client.buffer:
+                poll.unregister(descriptor)
+                del waiting[descriptor]
+        if not half and len(waiting) <= len(clients) / 2:
+            half = time.monotonic() - start
+    return half, time.monotonic() - start
+
+
+def _each(side: Side, accounts: Accounts, count: int) -> tuple[float, float, float, float]:
+    """KiB each, seconds of CPU while nothing happens, seconds until half and all know of new mail."""
+    for user in accounts.idle:
+        accounts.imap(side, user, tls=True).close()  # what is kept for an account is no connection's
+    time.sleep(2)
+    before = side.memory()
+    with connected(side, accounts, count) as clients:
+        time.sleep(2)
+        memory = (side.memory() - before) / count / 1024
+        cpu = side.cpu()
+        time.sleep(QUIET)
+        cpu = side.cpu() - cpu
+        half, whole = _news(side, accounts, clients)
+    return memory, cpu, half, whole
+
+
+def measure(ours: Side, theirs: Side, accounts: Accounts, count: int = CONNECTIONS) -> tuple[Row, Section]:
+    """Memory as a row, whose target is absolute and told as the ratio that it means here; all as a table."""
+    mine, other = (_each(side, accounts, count) for side in (ours, theirs))
+    row = Row("idle TLS connection, memory", mine[0], other[0], "KiB", MOST / 1024 / other[0], 1.0)
+    names = (
+        "memory of each, KiB", f"CPU in {QUIET:.0f} s, ms", "until half know of new mail, ms", "until all know, ms",
+    )  # fmt: skip
+    factors = (1, 1000, 1000, 1000)
+    lines = [
+        [name, f"{a * factor:,.1f}", f"{b * factor:,.1f}"]
+        for name, factor, a, b in zip(names, factors, mine, other, strict=True)
+    ]
+    note = f"A message went to each of {len(accounts.idle)} accounts, whose clients were {count:,} together."
+    return row, Section(f"{count:,} idle TLS connections", ["what", "ours", "Dovecot"], lines, [note])

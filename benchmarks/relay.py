@@ -12,7 +12,7 @@ from benchmarks.mail import message
 from benchmarks.scenarios import Accounts
 from benchmarks.servers import Side
 
-COUNT = 60
+COUNT = 100
 
 
 class Sink(threading.Thread):

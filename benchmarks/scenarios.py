@@ -48,7 +48,7 @@ class Scenario:
     name: str
     work: Work
     target: float
-    rounds: int = 5
+    rounds: int = 3
 
 
 def login_plain(side: Side, accounts: Accounts) -> Iterator[int | None]:

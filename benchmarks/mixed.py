@@ -1,0 +1,205 @@
+"""A mixed load: 50 clients at once, each doing what mail programs do, for a while; how long every command takes.
+
+Four processes hold the clients, so that these are not what is measured. Each client waits for one answer before it
+goes on. Every user has two clients or so, some with POP3, some sending mail.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import multiprocessing
+import random
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+
+from benchmarks.client import Imap, Lines
+from benchmarks.mail import message
+from benchmarks.report import Section
+from benchmarks.scenarios import Accounts
+from benchmarks.servers import Side
+
+CLIENTS = 50
+SECONDS = 12.0
+PROCESSES = 4
+USERS = 25
+
+Times = dict[str, list[float]]
+
+
+class _Clock:
+    """Seconds of each command, by its name."""
+
+    def __init__(self) -> None:
+        self.times: Times = defaultdict(list)
+
+    @contextlib.contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.times[name].append(time.perf_counter() - start)
+
+
+def _imap(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
+    """One session: what a program does between login and logout."""
+    client = Imap(side.ports["imap"])
+    with clock.time("IMAP login"):
+        client.login(user, accounts.passwords[user])
+    with clock.time("SELECT"):
+        client.command(b"SELECT INBOX")
+    text = message(rng.randrange(1000))
+    for _ in range(12):
+        at = rng.randrange(1, 950)
+        match rng.choice(("list", "list", "body", "body", "search", "store", "append", "idle", "noop")):
+            case "list":
+                with clock.time("FETCH list"):
+                    client.command(b"FETCH %d:%d (UID FLAGS RFC822.SIZE ENVELOPE)" % (at, at + 49))
+            case "body":
+                with clock.time("FETCH body"):
+                    client.command(b"FETCH %d (BODY.PEEK[])" % at)
+            case "search":
+                with clock.time("SEARCH"):
+                    client.command(b"SEARCH UNSEEN")
+            case "store":
+                with clock.time("STORE"):
+                    client.command(b"STORE %d %bFLAGS (\\Flagged)" % (at, rng.choice((b"+", b"-"))))
+            case "append":
+                with clock.time("APPEND"):
+                    client.send(b"a APPEND INBOX {%d+}\r\n%b\r\n" % (len(text), text))
+                    client.answer(b"a ")
+            case "idle":
+                with clock.time("IDLE"):
+                    client.send(b"i IDLE\r\n")
+                    while not client.line().startswith(b"+"):
+                        pass
+                    client.send(b"DONE\r\n")
+                    client.answer(b"i ")
+            case _:
+                with clock.time("NOOP"):
+                    client.command(b"NOOP")
+    with clock.time("LOGOUT"):
+        client.close()
+
+
+def _pop3(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
+    client = Lines(side.ports["pop3"])
+    client.reply(b"+OK")
+    with clock.time("POP3 login"):
+        client.ask(b"USER %b\r\n" % user.encode(), b"+OK")
+        client.ask(b"PASS %b\r\n" % accounts.passwords[user].encode(), b"+OK")
+    with clock.time("UIDL"):
+        client.ask(b"UIDL\r\n", b"+OK")
+        client.until_dot()
+    for _ in range(10):
+        with clock.time("RETR"):
+            client.ask(b"RETR %d\r\n" % rng.randrange(1, 1000), b"+OK")
+            client.until_dot()
+    client.ask(b"QUIT\r\n", b"+OK")
+    client.close()
+
+
+def _submission(side: Side, accounts: Accounts, user: str, clock: _Clock, rng: random.Random) -> None:
+    client = Lines(side.ports["submission"])
+    client.reply(b"220")
+    client.ask(b"EHLO bench.example.net\r\n", b"250")
+    login = base64.b64encode(f"\0{user}\0{accounts.passwords[user]}".encode())
+    with clock.time("SMTP login"):
+        client.ask(b"AUTH PLAIN " + login + b"\r\n", b"235")
+    body = message(rng.randrange(1000)).replace(b"From: ", b"X-From: ", 1)
+    data = f"From: <{user}>\r\n".encode() + body.replace(b"\r\n.", b"\r\n..")
+    for _ in range(2):
+        with clock.time("send a message"):
+            client.ask(f"MAIL FROM:<{user}>\r\n".encode(), b"250")
+            client.ask(b"RCPT TO:<someone@example.net>\r\n", b"250")
+            client.ask(b"DATA\r\n", b"354")
+            client.ask(data + b"\r\n.\r\n", b"250")
+    client.ask(b"QUIT\r\n", b"221")
+    client.close()
+
+
+def _client(number: int, side: Side, accounts: Accounts, until: float, clock: _Clock) -> None:
+    rng = random.Random(number)
+    user = accounts.idle[number % USERS]
+    session = {8: _pop3, 9: _submission}.get(number % 10, _imap)
+    while time.monotonic() < until:
+        session(side, accounts, user, clock, rng)
+
+
+def _process(numbers: Sequence[int], side: Side, accounts: Accounts, seconds: float, answer: Connection) -> None:
+    clocks = [_Clock() for _ in numbers]
+    problems: list[str] = []
+    until = time.monotonic() + seconds
+
+    def serve(number: int, clock: _Clock) -> None:
+        try:
+            _client(number, side, accounts, until, clock)
+        except (AssertionError, OSError) as error:
+            problems.append(f"client {number}: {type(error).__name__}: {str(error)[:300]}")
+
+    threads = [threading.Thread(target=serve, args=pair) for pair in zip(numbers, clocks, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answer.send((problems, [dict(clock.times) for clock in clocks]))
+    answer.close()
+
+
+def load(side: Side, accounts: Accounts, seconds: float = SECONDS) -> tuple[Times, float, float]:
+    """Times by command, seconds that passed, server CPU seconds. Raises: AssertionError for a wrong answer."""
+    context = multiprocessing.get_context("fork")
+    processes, answers = [], []
+    before, start = side.cpu(), time.monotonic()
+    for number in range(PROCESSES):
+        mine, other = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_process, args=(range(number, CLIENTS, PROCESSES), side, accounts, seconds, other)
+        )
+        process.start()
+        other.close()
+        processes.append(process)
+        answers.append(mine)
+    times: Times = defaultdict(list)
+    failed: list[str] = []
+    for answer in answers:
+        problems, found = answer.recv()
+        failed += problems
+        for each in found:
+            for name, seconds_of in each.items():
+                times[name] += seconds_of
+    for process in processes:
+        process.join()
+    assert not failed, "; ".join(failed[:3])
+    return times, time.monotonic() - start, side.cpu() - before
+
+
+def measure(ours: Side, theirs: Side, accounts: Accounts, seconds: float = SECONDS) -> Section:
+    """The table of the mixed load."""
+    for side in (ours, theirs):
+        load(side, accounts, min(3.0, seconds))  # both have seen the mailboxes before
+    found = [load(side, accounts, seconds) for side in (ours, theirs)]
+    lines = []
+    for name in sorted(found[0][0].keys() | found[1][0].keys()):
+        cells = [name]
+        for times, _, _ in found:
+            each = [second * 1000 for second in times.get(name, ())]
+            middle, last = (_percentile(each, 50), _percentile(each, 99)) if each else (0.0, 0.0)
+            cells += [f"{len(each):,}", f"{middle:.1f}", f"{last:.1f}"]
+        lines.append(cells)
+    notes = []
+    for side, (times, passed, spent) in zip((ours, theirs), found, strict=True):
+        every = [second * 1000 for each in times.values() for second in each]
+        notes.append(
+            f"{side.name}: {len(every) / passed:,.0f} commands a second, p99 of all {_percentile(every, 99):.1f} ms,"
+            f" {spent / len(every) * 1e6:,.0f} us of server CPU a command."
+        )
+    heads = ["command", "ours", "p50 ms", "p99 ms", "Dovecot", "p50 ms", "p99 ms"]
+    return Section(f"Mixed load of {CLIENTS} clients, {seconds:.0f} s", heads, lines, notes)
+
+
+def _percentile(times: Sequence[float], percent: int) -> float:
+    return statistics.quantiles(times, n=100, method="inclusive")[percent - 1] if len(times) > 1 else times[0]
