@@ -37,7 +37,7 @@ from mailserver.net.processes import ProcessSpawner
 from mailserver.net.serving import Examined
 from mailserver.net.shared import SharedPenalties
 from mailserver.net.threads import AccountRunner, StoreThreads
-from mailserver.notify.watcher import Watcher
+from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.pop3 import uidl
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
@@ -151,7 +151,7 @@ class Wiring:
             memory_kib=HASH_MEMORY_KIB // workers,
         )
         self._pool = StoreThreads(STORE_THREADS)
-        self._watcher = Watcher(reactor, reactor)
+        self._watcher = Watcher(reactor, reactor, gather=GATHER_TIME if link is not None else 0.0)
         # Workers share their keys for tickets; these change when the workers do.
         self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None

@@ -4,7 +4,12 @@ Every mailbox that a session has open is watched, and for some seconds more when
 back, and setting a watch costs more than a SELECT. A file name that inotify tells is passed on with the poke to this
 worker's own mailbox, which then looks at that name only. Two seconds after the last change the mailbox is compared
 whole, which settles what happened within one tick of the file system's clock. Every 30 seconds each is looked at in
-any case, so that a lost event, an overflow or a watch that could not be set delays a change but never hides it.
+any case, so that a lost event, an overflow or a watch that could not be set delays a change but never hides it; not all
+at once, as a look takes a hop to the account's thread.
+
+To inotify the other workers of this server are foreign programs. What they change they poke, and it is in the index by
+then; their file names come earlier, while they still hold the account's lock. So where there are other workers names are
+gathered for GATHER_TIME, and then are no news in most cases, which the mailbox sees without the lock.
 """
 
 from __future__ import annotations
@@ -18,6 +23,10 @@ from mailserver.store.live import LiveMailbox
 
 SETTLE_TIME = 2.0
 LOOK_TIME = 30.0
+LOOK_PARTS = 30
+"""In so many parts, one after the other."""
+GATHER_TIME = 0.02
+"""Seconds; a delivery of another worker takes less."""
 LINGER_TIME = 10.0
 """Seconds a mailbox is watched without a session."""
 MOST_LINGERING = 64
@@ -29,15 +38,23 @@ log = Logger(namespace="mailserver")
 class Watcher:
     """All watched mailboxes of a worker."""
 
-    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime) -> None:
+    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, *, gather: float = 0.0) -> None:
+        """`gather`: seconds for which file names are gathered before they are passed on."""
         self._clock = clock
+        self._gather = gather
+        self._gathered: dict[LiveMailbox, set[str]] = {}
+        self._passing: IDelayedCall | None = None
         self._watches: dict[int, LiveMailbox] = {}
         self._mailboxes: dict[LiveMailbox, list[int]] = {}
         self._settling: dict[LiveMailbox, IDelayedCall] = {}
         self._left: dict[LiveMailbox, float] = {}
         """Mailboxes without a session, and since when, the first left first."""
         self._ending: IDelayedCall | None = None
-        self._look = LoopingCall(self._poke_all)
+        self._parts: list[dict[LiveMailbox, None]] = [{} for _ in range(LOOK_PARTS)]
+        """Who is looked at together."""
+        self._part_of: dict[LiveMailbox, int] = {}
+        self._looked_at = 0
+        self._look = LoopingCall.withCount(self._look_at_parts)
         self._look.clock = clock
         try:
             self._inotify: Inotify | None = Inotify(reactor, self._changed, self._poke_all)
@@ -51,7 +68,7 @@ class Watcher:
 
     def start(self) -> None:
         """Begin the regular looks."""
-        self._look.start(LOOK_TIME, now=False)
+        self._look.start(LOOK_TIME / LOOK_PARTS, now=False)
 
     def stop(self) -> None:
         """Watch nothing any more."""
@@ -60,6 +77,10 @@ class Watcher:
         for call in self._settling.values():
             call.cancel()
         self._settling.clear()
+        self._gathered.clear()
+        if self._passing is not None:
+            self._passing.cancel()
+            self._passing = None
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
@@ -70,6 +91,9 @@ class Watcher:
     def watch(self, live: LiveMailbox) -> None:
         """A session has opened it."""
         numbers = self._mailboxes.setdefault(live, [])
+        if live not in self._part_of:
+            part = self._part_of[live] = self._smallest_part()
+            self._parts[part][live] = None
         if (self._left.pop(live, None) is not None and numbers) or self._inotify is None:
             return
         for path in live.mailbox.watched_paths:
@@ -108,6 +132,10 @@ class Watcher:
     def unwatch(self, live: LiveMailbox) -> None:
         """Watch it no longer."""
         self._left.pop(live, None)
+        self._gathered.pop(live, None)
+        part = self._part_of.pop(live, None)
+        if part is not None:
+            del self._parts[part][live]
         for number in self._mailboxes.pop(live, ()):
             # The kernel gives one number to a directory: another mailbox object may have it by now.
             if self._watches.get(number) is live:
@@ -122,8 +150,21 @@ class Watcher:
         live = self._watches.get(watch)
         if live is None:
             return
-        live.poked(None if name is None else (name,))
+        if name is None:
+            live.poked()
+        elif not self._gather:
+            live.poked((name,))
+        else:
+            self._gathered.setdefault(live, set()).add(name)
+            if self._passing is None:
+                self._passing = self._clock.callLater(self._gather, self._pass_on)
         self._settle_later(live)
+
+    def _pass_on(self) -> None:
+        self._passing = None
+        gathered, self._gathered = self._gathered, {}
+        for live, names in gathered.items():
+            live.poked(names)
 
     def _settle_later(self, live: LiveMailbox) -> None:
         settling = self._settling.get(live)
@@ -135,6 +176,17 @@ class Watcher:
     def _settle(self, live: LiveMailbox) -> None:
         del self._settling[live]
         live.poked()
+
+    def _smallest_part(self) -> int:
+        """Of several, the one that was looked at last."""
+        latest_first = [(self._looked_at - back) % LOOK_PARTS for back in range(LOOK_PARTS)]
+        return min(latest_first, key=lambda part: len(self._parts[part]))
+
+    def _look_at_parts(self, count: int) -> None:
+        for _ in range(min(count, LOOK_PARTS)):
+            self._looked_at = (self._looked_at + 1) % LOOK_PARTS
+            for live in tuple(self._parts[self._looked_at]):
+                live.poked()
 
     def _poke_all(self) -> None:
         for live in tuple(self._mailboxes):

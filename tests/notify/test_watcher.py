@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.notify.watcher import LINGER_TIME, LOOK_TIME, MOST_LINGERING, SETTLE_TIME, Watcher
+from mailserver.notify.watcher import (
+    GATHER_TIME,
+    LINGER_TIME,
+    LOOK_PARTS,
+    LOOK_TIME,
+    MOST_LINGERING,
+    SETTLE_TIME,
+    Watcher,
+)
 
 
 class Reactor:
@@ -187,3 +195,56 @@ def test_a_missing_directory_leaves_the_regular_looks(world: Any) -> None:
     watcher.watch(first)
     clock.advance(LOOK_TIME)
     assert first.pokes == [None, None]
+
+
+def test_looks_are_spread_and_each_mailbox_has_its_turn(tmp_path: Path) -> None:
+    clock = Clock()
+    watcher = Watcher(Reactor(), clock)
+    watcher.start()
+    lives = [Live(tmp_path / str(number)) for number in range(2 * LOOK_PARTS)]
+    for live in lives:
+        live.unchanged = True
+        watcher.watch(live)
+    watcher.unwatch(lives.pop())
+    for turn in range(1, LOOK_PARTS + 1):
+        clock.advance(LOOK_TIME / LOOK_PARTS)
+        assert sum(len(live.pokes) for live in lives) in {2 * turn, 2 * turn - 1}
+    assert [live.pokes for live in lives] == [[None]] * len(lives)
+    watcher.stop()
+
+
+@pytest.fixture
+def gathering(tmp_path: Path) -> Any:
+    reactor, clock = Reactor(), Clock()
+    watcher = Watcher(reactor, clock, gather=GATHER_TIME)
+    live = Live(tmp_path / "a")
+    live.unchanged = True
+    watcher.watch(live)
+    yield reactor, clock, watcher, live, tmp_path / "a/new"
+    watcher.stop()
+    assert clock.getDelayedCalls() == []
+
+
+def test_names_are_gathered_where_other_workers_may_be_behind_them(gathering: Any) -> None:
+    reactor, clock, _watcher, live, new = gathering
+    for number in range(20):
+        (new / str(number)).write_bytes(b"x")
+    reactor.turn()
+    assert live.pokes == []
+    clock.advance(GATHER_TIME)
+    assert live.pokes == [sorted(str(number) for number in range(20))]
+    (new / "later").write_bytes(b"x")
+    reactor.turn()
+    clock.advance(GATHER_TIME)
+    assert live.pokes[1:] == [["later"]]
+    clock.advance(SETTLE_TIME)
+    assert live.pokes[2:] == [None], "compared whole once all is quiet"
+
+
+def test_what_was_gathered_for_a_mailbox_goes_with_its_watch(gathering: Any) -> None:
+    reactor, clock, watcher, live, new = gathering
+    (new / "1").write_bytes(b"x")
+    reactor.turn()
+    watcher.unwatch(live)
+    clock.advance(2 * SETTLE_TIME)
+    assert live.pokes == []

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Container
 from typing import Any
 
 from attrs import frozen
@@ -87,6 +88,19 @@ def read_all(root: str) -> list[Intent]:
             continue
         found.append(intent)
     return found
+
+
+def any_due(root: str, besides: Container[str] = ()) -> bool:
+    """Does one, besides those ids, wait for the next that comes, whoever wrote it? Needs no lock.
+
+    Raises: StoreUnavailable.
+    """
+    try:
+        with safeio.boundary():
+            names = os.listdir(os.path.join(root, DIRECTORY))
+    except FileNotFoundError:
+        return False
+    return any(name.endswith(_DUE + _SUFFIX) and name.removesuffix(_SUFFIX) not in besides for name in names)
 
 
 def put_aside(root: str, intent: Intent) -> None:

@@ -27,14 +27,14 @@ from mailserver.store.interfaces import (
     Status,
     Stored,
 )
-from mailserver.store.maildir import scan, uidlist
+from mailserver.store.maildir import intent, scan, uidlist
 from mailserver.store.maildir.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.flag_rename import store_flags
 from mailserver.store.maildir.home import Home, MailboxPaths
 from mailserver.store.maildir.locate import locate
 from mailserver.store.maildir.mark import DiskMark
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
-from mailserver.store.maildir.named_changes import take_up
+from mailserver.store.maildir.named_changes import no_news, take_up
 from mailserver.store.maildir.own_change import known_mask
 from mailserver.store.maildir.recent import claim
 from mailserver.store.maildir.reconcile import level, reconcile
@@ -95,6 +95,8 @@ class MaildirMailbox:
         """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
         state = self._state()
         if names is not None:
+            if no_news(self._home, state, names):
+                return
             with self._home.locked():
                 state = self._state()
                 if take_up(self._home, state, names):
@@ -102,12 +104,16 @@ class MaildirMailbox:
         elif self._is_level(state):
             return
         with self._home.locked():
-            reconcile(self._home, self._level().name)
+            state = self._level()
+            # Others of ours may have done it while we waited for the lock.
+            if names is not None or not self._is_level(state):
+                reconcile(self._home, state.name)
         self._state()
 
     def _is_level(self, state: MailboxState) -> bool:
         """Nothing on disk has changed since it was read."""
-        if state.boot != self._home.boot or self._home.something_due:
+        home = self._home
+        if state.boot != home.boot or home.something_due or intent.any_due(home.root, home.unsettled):
             return False
         paths = self._paths()
         try:

@@ -17,6 +17,31 @@ from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID
 
 
+def no_news(home: Home, state: MailboxState, names: Collection[str]) -> bool:
+    """Is all that happened to these file names in the index already? Without the lock; False if that is not certain.
+
+    So it is where another process of ours changed them. Raises: StoreUnavailable.
+    """
+    paths = home.paths(state.name)
+    if not _lists_unchanged(home, state, paths):
+        return False
+    bases = _by_base(names)
+    if len(bases) > FEW:
+        return False
+    index = home.index()
+    for base, its_names in bases.items():
+        known = index.messages.by_base(state.key, base)
+        found = _look(paths, its_names)
+        if known is None:
+            if found is not None:
+                return False
+        elif not _exists(paths.place(known.place), known.file_name) or (
+            found is not None and (known.file_name != found.name or known.place != (found.place == "cur"))
+        ):
+            return False
+    return True
+
+
 def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     """Look at these file names alone, which a watcher saw come or go; False if only `reconcile` can tell.
 
@@ -25,10 +50,7 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     paths = home.paths(state.name)
     if uidlist.signature(paths.uidlist) != state.uidlist_signature or state.boot != home.boot:
         return False
-    bases: dict[str, list[str]] = {}
-    for name in names:
-        if name and name[0] != ".":
-            bases.setdefault(base_of(name), []).append(name)
+    bases = _by_base(names)
     if len(bases) > FEW:
         return False
     index = home.index()
@@ -76,6 +98,22 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
 
     home.update(save, len(new) + len(changed))
     return True
+
+
+def _lists_unchanged(home: Home, state: MailboxState, paths: MailboxPaths) -> bool:
+    return (
+        state.boot == home.boot
+        and uidlist.signature(paths.uidlist) == state.uidlist_signature
+        and (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
+    )
+
+
+def _by_base(names: Collection[str]) -> dict[str, list[str]]:
+    bases: dict[str, list[str]] = {}
+    for name in names:
+        if name and name[0] != ".":
+            bases.setdefault(base_of(name), []).append(name)
+    return bases
 
 
 def _look(paths: MailboxPaths, names: Collection[str]) -> scan.Found | None:
