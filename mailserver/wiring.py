@@ -27,8 +27,8 @@ from mailserver.config.model import Config
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.message.render import summarise
-from mailserver.net.connection import Session
 from mailserver.net.link import Json, Link
+from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.log_sources import forward_logging, log_event
 from mailserver.net.outbound import Outbound

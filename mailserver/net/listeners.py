@@ -18,8 +18,9 @@ from twisted.python.failure import Failure
 
 from mailserver.channel import Channel
 from mailserver.config.model import Listener
-from mailserver.net.connection import Connection, ConnectionFactory, Listening, Session
+from mailserver.net.connection import Connection, ConnectionFactory
 from mailserver.net.limits import ConnectionCounts
+from mailserver.net.listening import Listening, Session
 from mailserver.net.log import log
 from mailserver.net.proxy import TrustingFactory
 from mailserver.net.tls import TlsFactory

@@ -16,10 +16,10 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReacto
 
 from mailserver.channel import Channel
 from mailserver.config.model import Config, Listener
-from mailserver.net.connection import Session
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.link import Json, Link
 from mailserver.net.listeners import Bound, Port, places, protocol_family
+from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.questions import answers
 from mailserver.net.shared import SharedCounts

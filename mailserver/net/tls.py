@@ -1,7 +1,7 @@
 """TLS on a transport: Twisted's own protocol, with writes that suit answers which are joined already.
 
 Twisted's usual transport collects small writes until the reactor's next turn, at the price of a timer for each answer.
-Here writes are joined before they come (`net.connection`), so they are sealed at once, which saves a third of what a
+Here writes are joined before they come (`net.stream`), so they are sealed at once, which saves a third of what a
 small answer costs. They are sealed a record at a time: larger pieces gain nothing that can be measured, and OpenSSL
 keeps its buffer at the size of the largest for as long as the connection lives, and idle connections are many.
 """

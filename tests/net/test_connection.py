@@ -13,8 +13,10 @@ from twisted.python.failure import Failure
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection import JOINED, READ_AHEAD, TURN, Connection, Listening, _tls_info
+from mailserver.net.connection import Connection, _tls_info
 from mailserver.net.limits import ConnectionCounts
+from mailserver.net.listening import Listening
+from mailserver.net.stream import JOINED, READ_AHEAD, TURN
 
 
 class Transport(StringTransport):

@@ -1,0 +1,52 @@
+"""What the connections of one listener have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from mailserver.channel import Channel
+from mailserver.net.limits import ConnectionCounts
+from mailserver.net.tls import TlsFactory
+
+if TYPE_CHECKING:
+    from mailserver.net.connection import Connection
+
+
+class Session(Protocol):
+    """What a protocol's session is to the connection."""
+
+    @property
+    def mailbox_name(self) -> str | None:
+        """The mailbox that is open, for the administrator to see; None without one."""
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Serve the client to the end."""
+
+
+@frozen
+class Listening:
+    """What all connections of one listener share."""
+
+    protocol: str
+    make_session: Callable[[Channel], Session]
+    farewell: bytes
+    """Told to a client when the service stops; empty where the protocol has no such line."""
+    refusal: bytes
+    """The greeting of a connection too many, where it can be said without TLS."""
+    reactor: IReactorTime
+    counts: ConnectionCounts
+    tls: TlsFactory | None
+    """For STARTTLS, or for implicit TLS; None where TLS is not offered."""
+    implicit_tls: bool
+    cleartext_allowed: bool
+    tls_required: bool
+    logs_in: bool
+    """Do its clients log in? Else (LMTP) they have no login time, and only the limit of all connections is theirs."""
+    local: str
+    open_connections: set[Connection]
+    stopped: Callable[[], None]
+    """Called when the last connection has ended."""
