@@ -259,9 +259,9 @@ def add_field(fields: dict[bytes, bytes], name: bytes, line: bytes) -> None:
 def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:
     """The ENVELOPE value from fields by lower-case name, unfolded."""
     get = fields.get
-    author = _render_list(get(b"from"))
-    sender = _render_list(get(b"sender"))
-    reply_to = _render_list(get(b"reply-to"))
+    author = _render_list(fields[b"from"]) if b"from" in fields else b"NIL"
+    sender = _render_list(fields[b"sender"]) if b"sender" in fields else b"NIL"
+    reply_to = _render_list(fields[b"reply-to"]) if b"reply-to" in fields else b"NIL"
     # RFC 3501 7.4.2: absent or empty Sender and Reply-To are told as From.
     return b"(%b %b %b %b %b %b %b %b %b %b)" % (
         nstring(get(b"date")),
@@ -269,18 +269,16 @@ def render_envelope(fields: Mapping[bytes, bytes]) -> bytes:
         author,
         author if sender == b"NIL" else sender,
         author if reply_to == b"NIL" else reply_to,
-        _render_list(get(b"to")),
-        _render_list(get(b"cc")),
-        _render_list(get(b"bcc")),
-        nstring(get(b"in-reply-to")),
+        _render_list(fields[b"to"]) if b"to" in fields else b"NIL",
+        _render_list(fields[b"cc"]) if b"cc" in fields else b"NIL",
+        _render_list(fields[b"bcc"]) if b"bcc" in fields else b"NIL",
+        nstring(fields[b"in-reply-to"]) if b"in-reply-to" in fields else b"NIL",
         nstring(get(b"message-id")),
     )
 
 
-def _render_list(line: bytes | None) -> bytes:
+def _render_list(line: bytes) -> bytes:
     """`render_addresses` of a field's addresses."""
-    if line is None:
-        return b"NIL"
     return _common_list(line) if len(line) < _SHORT else _any_list(line)
 
 

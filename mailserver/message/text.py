@@ -12,7 +12,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from mailserver.message.encodings import ENCODINGS, codec_of, decode_text, decode_transfer
@@ -29,9 +29,10 @@ TEXT_LIMIT: Final = 16 * 1024 * 1024
 
 # Stops at the next "<", so that many of them without a ">" take linear time.
 _TAG: Final = re.compile(r"<[^<>]*+>")
-_ADDRESS_FIELDS: Final = frozenset({b"from", b"to", b"cc", b"bcc"})
+SEARCHED_ADDRESSES: Final = frozenset({b"from", b"to", b"cc", b"bcc"})
 # A comment or white space beside the @, which are no part of the address (RFC 5322 4.4).
 _TORN: Final = re.compile(rb"[\s)]@|@[\s(]")
+_SHORT: Final = 128
 _ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
 _PIECE: Final = 16 * 1024
@@ -77,6 +78,16 @@ def _fold(text: str) -> str:
     return folded if len(folded) <= _PIECE or len(folded) <= 4 * len(text) else text.casefold()
 
 
+def is_torn(line: bytes) -> bool:
+    """Is there an address in an unfolded value that comments or spaces tear apart?"""
+    return _is_torn(line) if len(line) < _SHORT else _TORN.search(line) is not None
+
+
+@lru_cache(maxsize=1024)
+def _is_torn(line: bytes) -> bool:
+    return _TORN.search(line) is not None
+
+
 def field_text(name: bytes, value: bytes) -> str:
     """One field's line of Summary.search, before folding; `name` in lower case.
 
@@ -89,7 +100,7 @@ def field_text(name: bytes, value: bytes) -> str:
 def line_text(name: bytes, line: bytes) -> str:
     """`field_text` of a value that is unfolded already."""
     text = decode_line(line)
-    if name in _ADDRESS_FIELDS and _TORN.search(line):
+    if name in SEARCHED_ADDRESSES and is_torn(line):
         text += "".join([f" {address}" for address in _addresses(line) if address not in text])
     return f"\n{name.decode('ascii')}: {text}"
 
@@ -126,8 +137,8 @@ class MessageText:
         end = header_end(source)
         header = self._lowered[:end]
         if not any(mark in header for mark in _MARKS) and header.count(b"charset") == len(_CHARSET.findall(header)):
-            return b"=?" not in header and not is_torn(header)
-        return b"=?" not in source and not is_torn(source) and all(map(_is_plain, _parts(self._root)))
+            return b"=?" not in header and not _is_torn_anywhere(header)
+        return b"=?" not in source and not _is_torn_anywhere(source) and all(map(_is_plain, _parts(self._root)))
 
     @cached_property
     def _root(self) -> Part:
@@ -156,7 +167,7 @@ class MessageText:
         return fold("\n".join(found))
 
 
-def is_torn(data: bytes) -> bool:
+def _is_torn_anywhere(data: bytes) -> bool:
     """May there be an address that `field_text` tells once more?"""
     data = data.translate(_TO_SPACES)
     return b" @" in data or b"@ " in data
