@@ -65,6 +65,14 @@ class Content:
     family: bytes
     """The type in lower case."""
 
+    @property
+    def delimiter(self) -> bytes:
+        """The boundary between the parts of a multipart (RFC 2046 5.1.1); empty if it has none."""
+        for key, value in self.parameters:
+            if key.lower() == b"boundary":
+                return value.rstrip()
+        return (parameter(self.parameters, b"boundary") or "").encode("utf-8").rstrip()
+
 
 PLAIN: Final = Content(b"text", b"plain", _ASCII, {}, b"text")
 _MESSAGE: Final = Content(b"message", b"rfc822", (), {}, b"message")
@@ -193,6 +201,9 @@ class _Scanner:
 
     def _next_delimiter(self) -> tuple[int, int] | None:
         """(level, position) of the delimiter that comes next; inner levels never have one behind an outer one's."""
+        if len(self._levels) == 1:
+            following = self._levels[0].following
+            return None if following < 0 else (0, following)
         best = None
         for index in range(len(self._levels) - 1, -1, -1):
             level = self._levels[index]
@@ -257,10 +268,7 @@ class _Scanner:
         return part
 
     def _open_multipart(self, part: Part) -> None:
-        boundary = parameter(part.parameters, b"boundary")
-        raw = next((value for key, value in part.parameters if key.lower() == b"boundary"), None)
-        delimiter = raw if raw is not None else (boundary or "").encode("utf-8")
-        delimiter = delimiter.rstrip()
+        delimiter = part.content.delimiter
         if not delimiter or len(self._open) >= MAX_DEPTH:
             _as_text(part)
             return
