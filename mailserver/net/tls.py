@@ -4,6 +4,9 @@ Twisted's usual transport collects small writes until the reactor's next turn, a
 Here writes are joined before they come (`net.stream`), so they are sealed at once, which saves a third of what a
 small answer costs. They are sealed a record at a time: larger pieces gain nothing that can be measured, and OpenSSL
 keeps its buffer at the size of the largest for as long as the connection lives, and idle connections are many.
+
+A client that sends its last commands and then close_notify still reads (RFC 8446 6.1), and gets its answers, as one does
+that closes its side of a TCP connection. Twisted's layer closes both directions.
 """
 
 from __future__ import annotations
@@ -11,19 +14,25 @@ from __future__ import annotations
 from typing import Any, cast
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocol, IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IOpenSSLServerConnectionCreator, IProtocol, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 PIECE = 16384
 """Octets of a whole record (RFC 8446 5.1)."""
+_READ = 32768
 _SEALED = PIECE + 4096
 """A record with what is around it, and what is left of a handshake."""
 
 
+@implementer(IHalfCloseableProtocol)
 class TlsTransport(TLSMemoryBIOProtocol):
     """The TLS layer between a TCP transport and a `Connection`."""
+
+    _client_is_done = False
 
     def makeConnection(self, transport: Any) -> None:
         """The client is there. As the parent does it for a server, less what costs much and serves nobody here:
@@ -38,6 +47,45 @@ class TlsTransport(TLSMemoryBIOProtocol):
         factory.registerProtocol(self)
         if self._connectWrapped:
             self.wrappedProtocol.makeConnection(self)
+
+    def readConnectionLost(self) -> None:
+        """The socket brings no more. Without close_notify that is no end of TLS, but a connection that broke."""
+        if not self._client_is_done:
+            cast("Any", self.transport).abortConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Only we close our side."""
+
+    def _flushReceiveBIO(self) -> None:
+        """As in the parent, but for close_notify where we have not said ours yet."""
+        while not self._lostTLSConnection:
+            try:
+                data = self._tlsConnection.recv(_READ)
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                if self.disconnecting or not self._end_of_input():
+                    self._shutdownTLS()
+                    self._tlsShutdownFinished(None)
+                break
+            except SSL.Error:
+                self._tlsShutdownFinished(Failure())
+            else:
+                if not self._aborted:
+                    ProtocolWrapper.dataReceived(self, data)
+        self._flushSendBIO()
+
+    def _end_of_input(self) -> bool:
+        """Tell the protocol above, once; False where there is none that ends the connection by itself."""
+        above = cast("Any", self.wrappedProtocol)
+        if not IHalfCloseableProtocol.providedBy(above):
+            return False
+        if not self._client_is_done:
+            self._client_is_done = True
+            # Nothing would ever take what comes now out of OpenSSL's memory.
+            cast("Any", self).dataReceived = _forget
+            above.readConnectionLost()
+        return True
 
     def _write(self, data: Any) -> None:
         """Seal and hand on; what OpenSSL does not take before the handshake is done waits, as in the parent."""
@@ -72,6 +120,10 @@ class TlsTransport(TLSMemoryBIOProtocol):
         except SSL.WantReadError:
             return  # it ended with a full read
         records.append(sealed)
+
+
+def _forget(data: bytes) -> None:
+    """What stands behind close_notify (RFC 8446 6.1: "Any data received after ... MUST be ignored")."""
 
 
 class TlsFactory(TLSMemoryBIOFactory):

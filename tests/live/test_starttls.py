@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from OpenSSL import SSL
 
 from tests.live.client import STARTTLS, Client, logged_in
 from tests.server import Server
@@ -42,6 +43,58 @@ def ready(server: Server, family: str) -> Client:
 def new_lines(server: Server, before: int, pattern: str) -> list[str]:
     server.wait_for(pattern, since=before, seconds=20)
     return [line for line in server.log[before:].splitlines() if re.search(pattern, line)]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "commands", "last"),
+    [
+        ("imaps", b"a SELECT INBOX\r\nb FETCH 1:* BODY.PEEK[]\r\nc LOGOUT\r\n", rb"c OK .*\r\n\Z"),
+        ("pop3s", b"STAT\r\nRETR 1\r\nQUIT\r\n", rb"\+OK .*\r\n\Z"),
+        ("submissions", b"NOOP\r\nQUIT\r\n", rb"221 .*\r\n\Z"),
+        ("imaps", b"a SELECT INBOX\r\nb FETCH 1:* BODY.PEEK[]\r\n", rb"b OK .*\r\n\Z"),
+    ],
+)
+def test_who_says_all_and_close_notify_gets_all_answers(
+    shared: Server, protocol: str, commands: bytes, last: bytes
+) -> None:
+    """RFC 8446 6.1: close_notify closes the sender's side only."""
+    user, password = shared.user_of("example.test")
+    log_in = {
+        "imaps": f'l LOGIN "{user}" "{password}"\r\n',
+        "pop3s": f"USER {user}\r\nPASS {password}\r\n",
+        "submissions": "EHLO x.example.net\r\n",
+    }[protocol]
+    before = len(shared.log)
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    with socket.create_connection(("127.0.0.1", shared.port(protocol)), timeout=20) as plain:
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        client.set_tlsext_host_name(b"mail.example.test")
+        read = b""
+        sent = False
+        while True:
+            try:
+                if not sent:
+                    client.do_handshake()
+                    client.send(log_in.encode() + commands)
+                    client.shutdown()
+                    sent = True
+                while True:
+                    read += client.recv(65536)
+            except SSL.WantReadError:
+                pass
+            except SSL.ZeroReturnError:
+                break
+            try:
+                while True:
+                    plain.sendall(client.bio_read(65536))
+            except SSL.WantReadError:
+                pass
+            got = plain.recv(65536)
+            assert got, f"the connection ended without close_notify after {read[-200:]!r}"
+            client.bio_write(got)
+    assert re.search(last, read), read[-200:]
+    assert not re.search(r"\] (bug|tls-failed)", shared.log[before:])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

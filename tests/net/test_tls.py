@@ -10,7 +10,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -44,8 +44,8 @@ class Inner(Protocol):
 class World:
     """A protocol on a transport, in clear text until `wrap`."""
 
-    def __init__(self) -> None:
-        self.inner = Inner()
+    def __init__(self, inner: Any = None) -> None:
+        self.inner: Any = inner or Inner()
         self.transport: Any = StringTransport()
         self.transport.protocol = self.inner
         self.inner.makeConnection(self.transport)
@@ -130,3 +130,88 @@ def test_writes_are_sealed_at_once() -> None:
     layer.write(b"* OK\r\n")
     assert world.transport.value() != b""
     assert b"OK" not in world.transport.value()
+
+
+@implementer(IHandshakeListener, IHalfCloseableProtocol)
+class Answering(Inner):
+    """Answers when it hears that the client has said all, and then ends."""
+
+    ends = 0
+    lost = 0
+
+    def readConnectionLost(self) -> None:
+        self.ends += 1
+
+    def writeConnectionLost(self) -> None:
+        raise AssertionError
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.lost += 1
+
+
+def half_closed() -> World:
+    world = World(Answering())
+    world.wrap()
+    world.exchange()
+    world.client.send(b"a LOGOUT\r\n")
+    world.client.shutdown()
+    return world
+
+
+def test_a_client_that_has_said_all_gets_its_answers() -> None:
+    world = half_closed()
+    assert world.exchange() == b""
+    assert (world.inner.said, world.inner.ends) == (b"a LOGOUT\r\n", 1)
+    assert not world.transport.disconnecting
+    world.layer.write(b"x" * 50_000)
+    assert world.exchange() == b"x" * 50_000
+    # Whatever else it sends means nothing, and ends nothing.
+    world.transport.protocol.dataReceived(b"x" * 100_000)
+    world.layer.readConnectionLost()
+    assert (world.inner.ends, world.transport.disconnecting) == (1, False)
+    world.layer.loseConnection()
+    assert world.exchange() == b""
+    assert world.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+    assert world.transport.disconnecting
+
+
+def test_an_answer_in_the_same_turn_as_the_end() -> None:
+    world = half_closed()
+    inner = world.inner
+
+    def end() -> None:
+        world.layer.write(b"* BYE\r\n")
+        world.layer.loseConnection()
+
+    inner.readConnectionLost = end  # type: ignore[attr-defined]
+    assert world.exchange() == b"* BYE\r\n"
+    assert world.transport.disconnecting
+
+
+def test_the_end_of_both_sides_ends_the_transport() -> None:
+    world = World(Answering())
+    world.wrap()
+    world.exchange()
+    world.layer.loseConnection()
+    assert not world.transport.disconnecting
+    world.exchange()
+    world.client.shutdown()
+    world.exchange()
+    assert (world.inner.ends, world.transport.disconnecting) == (0, True)
+
+
+def test_a_socket_that_ends_without_close_notify_is_a_broken_connection() -> None:
+    world = World(Answering())
+    world.wrap()
+    world.exchange()
+    world.layer.readConnectionLost()
+    assert (world.inner.ends, world.transport.disconnecting, world.transport.disconnected) == (0, True, True)
+
+
+def test_a_protocol_that_knows_no_half_is_closed() -> None:
+    world = World()
+    world.wrap()
+    world.exchange()
+    world.client.shutdown()
+    world.exchange()
+    assert world.transport.disconnecting
