@@ -65,11 +65,10 @@ def of_mailboxes(ours: Side, theirs: Side, accounts: Accounts, sizes: dict[str, 
     ]
 
 
-def _of_connections(side: Side, accounts: Accounts, count: int) -> tuple[float, float]:
+def _of_connections(side: Side, accounts: Accounts, count: int, alone: float) -> tuple[float, float]:
     """NOOP beside so many idle TLS connections, and the memory of all of them in MiB."""
-    before = side.memory()
     with connected(side, accounts, count):
-        memory = (side.memory() - before) / 2**20
+        memory = (side.memory() - alone) / 2**20
         client = accounts.imap(side, accounts.k1)
         noop = _spent(side, 1000, lambda: client.command(b"NOOP"))
         client.close()
@@ -78,8 +77,16 @@ def _of_connections(side: Side, accounts: Accounts, count: int) -> tuple[float, 
 
 def of_connections(ours: Side, theirs: Side, accounts: Accounts) -> list[Curve]:
     """Curves over the number of idle connections."""
+    alone = []
+    for side in (ours, theirs):
+        side.restart()  # what an earlier load has left to a process would be taken for free
+        accounts.imap(side, accounts.k1).close()
+        alone.append(side.memory())
     found = {
-        count: (_of_connections(ours, accounts, count), _of_connections(theirs, accounts, count))
+        count: (
+            _of_connections(ours, accounts, count, alone[0]),
+            _of_connections(theirs, accounts, count, alone[1]),
+        )
         for count in CONNECTIONS
     }
     return [

@@ -83,6 +83,10 @@ class Side:
         """Its Maildir of a user."""
         raise AssertionError(user)
 
+    def restart(self) -> None:
+        """Stop it and start it again, with all its caches on disk."""
+        raise AssertionError(self.name)
+
     def forget(self, user: str) -> None:
         """Drop every cache of that account, so that it is as if never seen; the mail stays."""
         raise AssertionError(user)
@@ -110,6 +114,10 @@ class Ours(Side):
             path.unlink()
         self.server.start()
 
+    def restart(self) -> None:
+        self.server.stop()
+        self.server.start()
+
 
 class Theirs(Side):
     """A private Dovecot."""
@@ -129,3 +137,7 @@ class Theirs(Side):
     def forget(self, user: str) -> None:
         for path in self.maildir(user).glob("dovecot*"):
             path.unlink()
+
+    def restart(self) -> None:
+        self.dovecot.stop()
+        self.dovecot.start()
