@@ -27,7 +27,6 @@ from mailserver.auth.interfaces import (
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
-    IReloadable,
     LoginContext,
     User,
 )
@@ -129,12 +128,6 @@ class LoginService:
     def is_local_domain(self, domain: str) -> bool:
         """Is mail for that domain (any case) kept here?"""
         return domain.lower() in self._names.domains
-
-    def reload(self) -> None:
-        """Have every back end that can read its data again."""
-        for backend in self._backends:
-            if IReloadable.providedBy(backend):
-                cast("IReloadable", backend).reload()
 
     async def _fail(self, pair: Pair, password: Secret, started: float) -> NoReturn:
         """Answer a failure, when its time has come. Raises: AuthFailed, always."""

@@ -9,16 +9,20 @@ either keeps all of it. Three disks bound what real ones do:
     then empty).
 *   `torn`: as `journal`, but of what was added to a file without a sync the first half is there.
 
-`everything` is what a killed process leaves.
+`everything` is what a killed process leaves. `Journal` records what a test does, and lets chosen changes reach a strict
+disk all the same, as they may.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from attrs import define, field
+
+from mailserver.store.maildir.safeio import Change
 
 Kind = Literal["strict", "journal", "torn", "everything"]
 
@@ -67,17 +71,16 @@ class Disk:
         self.root = root
         self.top = _read_tree(root)
 
-    def replay(self, changes: Iterable[object]) -> None:
+    def replay(self, changes: Iterable[Change]) -> None:
         """Carry out recorded changes (safeio.Change)."""
         for change in changes:
             self.apply(change)
 
-    def apply(self, change: object) -> None:
-        operation: str = change.operation  # type: ignore[attr-defined]
-        path: str = change.path  # type: ignore[attr-defined]
-        other: str = change.other  # type: ignore[attr-defined]
-        offset: int = change.offset  # type: ignore[attr-defined]
-        data: bytes = change.data  # type: ignore[attr-defined]
+    def apply(self, change: Change, *, survives: bool = False) -> None:
+        """One change; if it `survives`, as if it had been synced by itself."""
+        operation: str = change.operation
+        path: str = change.path
+        other: str = change.other
         if operation == "sync_directory":
             directory = self._node(path)
             assert isinstance(directory, Directory)
@@ -100,22 +103,32 @@ class Disk:
             if new[0] is not old[0]:
                 new[0].pending.append(change_)
         else:
-            file = self._node(path)
-            assert isinstance(file, File), path
-            if operation == "write":
-                file.data = file.data[:offset].ljust(offset, b"\0") + data + file.data[offset + len(data) :]
-            elif operation == "truncate":
-                file.data = file.data[:offset]
-            elif operation == "utime":
-                file.mtime = offset
-            elif operation == "sync":
-                file.safe, file.safe_mtime = file.data, file.mtime
-            else:
-                raise ValueError(operation)
+            self._apply_to_file(change, survives=survives)
+            return
+        if survives and operation != "sync_directory":
+            self._parent(other or path)[0].pending[-1].keep()
+
+    def _apply_to_file(self, change: Change, *, survives: bool) -> None:
+        operation: str = change.operation
+        path: str = change.path
+        offset: int = change.offset
+        data: bytes = change.data
+        file = self._node(path)
+        assert isinstance(file, File), path
+        if operation == "write":
+            file.data = file.data[:offset].ljust(offset, b"\0") + data + file.data[offset + len(data) :]
+        elif operation == "truncate":
+            file.data = file.data[:offset]
+        elif operation == "utime":
+            file.mtime = offset
+        elif operation != "sync":
+            raise ValueError(operation)
+        if survives or operation == "sync":
+            file.safe, file.safe_mtime = file.data, file.mtime
 
     def leave(self, target: str, kind: Kind) -> None:
-        """Write what is left to a new directory."""
-        os.mkdir(target)
+        """Write what is left to a new or empty directory."""
+        os.makedirs(target, exist_ok=True)
         _write_tree(self.top, target, kind)
 
     def _node(self, path: str) -> File | Directory:
@@ -144,6 +157,38 @@ class Disk:
             assert name not in directory.names, f"{path} exists"
             directory.names[name] = node
         directory.pending.append(_NameChange([(directory, name, node)]))
+
+
+class Journal:
+    """A `safeio.Recorder` for what happens below `root` from now on.
+
+    monkeypatch.setattr(safeio, "recorder", journal)
+    ...
+    journal.leave(target, upto=k)     # the tree as found after a cut right behind the first k changes
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.realpath(root)
+        self.changes: list[Change] = []
+        self._before = Disk(self.root)
+
+    def record(self, change: Change) -> None:
+        """Called by safeio."""
+        path = os.path.abspath(change.path)
+        if path == self.root or path.startswith(self.root + "/"):
+            self.changes.append(change)
+
+    def leave(
+        self,
+        target: str | os.PathLike[str],
+        upto: int | None = None,
+        survives: Callable[[int, Change], bool] = lambda _number, _change: False,
+    ) -> None:
+        """Write what a strict disk keeps, and what survives by chance."""
+        disk = copy.deepcopy(self._before)
+        for number, change in enumerate(self.changes[:upto]):
+            disk.apply(change, survives=survives(number, change))
+        disk.leave(os.fspath(target), "strict")
 
 
 def _read_tree(path: str) -> Directory:

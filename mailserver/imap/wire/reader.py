@@ -105,12 +105,6 @@ class Reader:
             raise BadSyntax("the number is too large")
         return int(digits)
 
-    def read_nz_number(self, largest: int = 2**32 - 1) -> int:
-        """`nz-number`: 1 to `largest`, without leading zero."""
-        if self.peek(b"0"):
-            raise BadSyntax("expected a number that does not begin with 0")
-        return self.read_number(largest)
-
     def _literal(self) -> bytes | None:
         """The literal that comes next, if one does."""
         if self._at != len(self._text) or self._index + 2 >= len(self._parts):

@@ -55,11 +55,6 @@ class SequenceSet:
                 merged.append((low, high))
         return merged
 
-    @property
-    def highest(self) -> int:
-        """The highest number written in it, 0 if there is only `*`."""
-        return max(max(pair) for pair in self.elements)
-
 
 @lru_cache(maxsize=256)
 def _parse_short(data: bytes) -> SequenceSet:

@@ -83,12 +83,6 @@ def test_number_refuses(text: bytes) -> None:
         all_of(Reader.read_number, text)
 
 
-@pytest.mark.parametrize("text", [b"0", b"01"])
-def test_nz_number_refuses(text: bytes) -> None:
-    with pytest.raises(BadSyntax):
-        all_of(Reader.read_nz_number, text)
-
-
 def test_nstring() -> None:
     assert all_of(Reader.read_nstring, b"nil") is None
     assert all_of(Reader.read_nstring, b'"nil"') == b"nil"

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
 from mailserver.store.maildir import folders, intent, names, safeio, uidlist
 from mailserver.store.maildir.folders import Layout
-
-from .powercut import Journal
+from tests.store.power import Journal
 
 
 class Stop(BaseException):

@@ -4,8 +4,7 @@ import os
 
 from mailserver.store.maildir import intent, safeio
 from mailserver.store.maildir.intent import Intent
-
-from .powercut import Journal
+from tests.store.power import Journal
 
 
 def test_intents_come_back_oldest_first(tmp_path):

@@ -7,8 +7,7 @@ import pytest
 
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.maildir import safeio
-
-from .powercut import Journal
+from tests.store.power import Journal
 
 
 class Stop(BaseException):

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.maildir import safeio, staged
 from mailserver.store.maildir.staged import StagedFile
-
-from .powercut import Journal
+from tests.store.power import Journal
 
 
 def as_sent(data):

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.maildir import safeio, uidlist
-
-from .powercut import Journal
+from tests.store.power import Journal
 
 GUID = "3085f01b7f11094c501100008c4a11c1"
 HEADER = f"3 V1275660208 N25022 G{GUID}\n".encode()
