@@ -38,7 +38,8 @@ async def tell(session: Session, *, allow_expunge: bool, uid: bool = False, wait
     if view.behind():
         last = view.uids[view.count - 1] if view.count else 0
         await tell_changes(session, allow_expunge=allow_expunge, uid=uid)
-        if view.count and view.uids[view.count - 1] > last and not selected.read_only:
+        newest = view.uids[view.count - 1] if view.count else 0
+        if newest > last and newest >= selected.live.claimed_end and not selected.read_only:
             await _claim_recent(selected)
 
 

@@ -832,3 +832,19 @@ def test_a_poke_with_names_that_we_changed_ourselves_is_no_news(world, live, mon
     live.poked(["own", "other"])
     assert live.stale
     assert told
+
+
+def test_what_was_appended_for_a_session_needs_no_second_claim(world, memory, account, live, monkeypatch):
+    claims = []
+    claim = MemoryMailbox.claim_recent
+    monkeypatch.setattr(MemoryMailbox, "claim_recent", lambda mailbox: claims.append(1) or claim(mailbox))
+    _count, poke = pokes()
+    reader = live.open_view(1, poke, read_only=True)
+    world.do(account.append("INBOX", [staged(memory, message())]))
+    assert claims == [], "a session that only looks takes nothing"
+    assert live.claimed_end <= live.columns.uids[-1]
+    live.close_view(reader)
+    live.open_view(1, poke)
+    world.do(account.append("INBOX", [staged(memory, message())]))
+    assert len(claims) == 1
+    assert live.claimed_end == live.columns.uids[-1] + 1

@@ -11,8 +11,7 @@ import pytest
 from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import DELETED, FLAGGED, SEEN, All, FlagChange, HasFlag, Larger, NewMessage, Text
-from mailserver.store.maildir import home as home_module
-from mailserver.store.maildir import safeio, scan
+from mailserver.store.maildir import own_steps, safeio, scan
 from mailserver.store.maildir import uidlist as uidlist_module
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.types import UNKNOWN_SIZE
@@ -683,7 +682,7 @@ def test_a_watcher_is_told_what_we_did_ourselves_once(account):
 
 
 def test_own_names_that_nobody_asks_for_are_bounded():
-    names = home_module.OwnNames()
-    for number in range(3 * home_module.MOST_OWN_NAMES):
+    names = own_steps.OwnNames()
+    for number in range(3 * own_steps.MOST_OWN_NAMES):
         names.expect([str(number)])
-    assert len(names._names) <= home_module.MOST_OWN_NAMES + 1
+    assert len(names._names) <= own_steps.MOST_OWN_NAMES + 1

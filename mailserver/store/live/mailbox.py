@@ -40,6 +40,8 @@ class LiveMailbox:
         self._views: set[View] = set()
         self._claiming: set[View] = set()
         self._pokes: dict[object, Callable[[], None]] = {}
+        self.claimed_end = UID(1)
+        """Messages with a lower UID are \\Recent for no later session: somebody here has claimed them."""
 
     @property
     def id(self) -> MailboxId:
@@ -215,6 +217,7 @@ class LiveMailbox:
             # Where that cannot be written, the next session may see it as recent again.
             with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
                 self.mailbox.claim_recent()
+                self.claimed_end = changes.uid_next
         return changes
 
     @property
@@ -225,6 +228,8 @@ class LiveMailbox:
     def read_appended(self, appended: Appended) -> Changes:
         """In the account's thread: what is new, after messages were appended. Raises: MailError."""
         columns = self.columns
+        if appended.claimed and appended.uids:
+            self.claimed_end = UID(appended.uids[-1] + 1)
         return self._read(columns.modseq, columns.uid_next, claim=self.is_claiming and not appended.claimed)
 
     def take_up(self, changes: Changes) -> None:

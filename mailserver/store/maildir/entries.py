@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import keywords, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName, flags_mask, letters_of_info
-from mailserver.store.maildir.home import MailboxPaths
+from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.types import UID, ModSeq
 
 _DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)

@@ -12,8 +12,10 @@ from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import FlagChange, Stored
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.filename import MaildirName
-from mailserver.store.maildir.home import Home, Step, sync_directories
+from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
+from mailserver.store.maildir.own_steps import Step
+from mailserver.store.maildir.paths import sync_directories
 from mailserver.store.maildir.reconcile import reconcile
 from mailserver.types import UID, ModSeq
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from attrs import frozen
 
@@ -27,12 +27,14 @@ from mailserver.message.summary import Summary
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Bounds, Row
-from mailserver.store.maildir import ballast, keywords, lock, safeio, uidlist
+from mailserver.store.interfaces import Bounds
+from mailserver.store.maildir import ballast, lock
 from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.folders import Layout
+from mailserver.store.maildir.own_steps import OwnNames, Step
+from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recovery import recover
-from mailserver.types import UID, MailboxId, ModSeq
+from mailserver.types import MailboxId, ModSeq
 
 if TYPE_CHECKING:
     from mailserver.store.maildir.text_index import TextIndex
@@ -43,7 +45,6 @@ INDEX_NAME: Final = "mailserver-index.sqlite"
 DISK_RETRY: Final = 5.0
 """Seconds between attempts to get from an index in memory back to the one on disk."""
 
-MOST_OWN_NAMES: Final = 4096
 _MOST_PATHS: Final = 256
 
 
@@ -59,66 +60,6 @@ class Settings:
     bounds: Bounds = Bounds()
     search_index: bool = True
     """Indexes of the texts of mailboxes that are searched are made."""
-
-
-class MailboxPaths:
-    """Directories and files of one mailbox."""
-
-    __slots__ = ("cur", "directory", "keywords", "new", "uidlist")
-
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
-        self.new = f"{directory}/new"
-        """Delivered, not yet seen by any session."""
-        self.cur = f"{directory}/cur"
-        """Seen, or with flags."""
-        self.uidlist = f"{directory}/{uidlist.FILE_NAME}"
-        """UIDs."""
-        self.keywords = f"{directory}/{keywords.FILE_NAME}"
-        """Keyword letters."""
-
-    def place(self, place: int) -> str:
-        """new/ for 0, cur/ for 1."""
-        return self.cur if place else self.new
-
-
-class OwnNames:
-    """File names that we have just made or removed, and a watcher has not told of yet.
-
-    Added to in the account's thread, taken off on the reactor's: each step is one call into C. A name too many hides a
-    foreign change until the mailbox is next compared whole, seconds later; one too few costs a look.
-    """
-
-    def __init__(self) -> None:
-        self._names: set[str] = set()
-
-    def expect(self, names: Iterable[str]) -> None:
-        """Before the change."""
-        if len(self._names) > MOST_OWN_NAMES:
-            # Nobody watches.
-            self._names = set()
-        self._names.update(names)
-
-    def others(self, names: Iterable[str]) -> list[str]:
-        """Those that were not expected."""
-        own = self._names
-        found = []
-        for name in names:
-            if name in own:
-                own.discard(name)
-            else:
-                found.append(name)
-        return found
-
-
-class Step(NamedTuple):
-    """What happened to a mailbox between two modseqs, whole."""
-
-    since: ModSeq
-    upto: ModSeq
-    rows: Sequence[Row]
-    """By rising UID."""
-    expunged: Sequence[UID]
 
 
 class _Locked:
@@ -447,9 +388,3 @@ def boot_id() -> str:
         finally:
             os.close(fd)
     return ""
-
-
-def sync_directories(directories: Iterable[str]) -> None:
-    """Make the names in them safe, in the order given, each once."""
-    for directory in dict.fromkeys(directories):
-        safeio.sync_directory(directory)

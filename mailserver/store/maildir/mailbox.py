@@ -30,12 +30,13 @@ from mailserver.store.interfaces import (
 from mailserver.store.maildir import intent, scan, uidlist
 from mailserver.store.maildir.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.flag_rename import store_flags
-from mailserver.store.maildir.home import Home, MailboxPaths
+from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.locate import locate
 from mailserver.store.maildir.mark import DiskMark
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
 from mailserver.store.maildir.named_changes import no_news, take_up
 from mailserver.store.maildir.own_change import known_mask
+from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recent import claim
 from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.rendering import Rendering

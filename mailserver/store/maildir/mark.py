@@ -22,7 +22,8 @@ import os
 from mailserver.errors import StoreUnavailable
 from mailserver.store.index.records import SETTLED, MailboxState
 from mailserver.store.maildir import uidlist
-from mailserver.store.maildir.home import Home, MailboxPaths
+from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.paths import MailboxPaths
 
 
 class DiskMark:

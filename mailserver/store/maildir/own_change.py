@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterable, Sequence
 from mailserver.errors import NoSuchMailbox
 from mailserver.store.index.records import OWN, MailboxState
 from mailserver.store.maildir import folders, keywords, scan, uidlist
-from mailserver.store.maildir.home import Home, MailboxPaths
+from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.paths import MailboxPaths
 
 
 class OwnChange:

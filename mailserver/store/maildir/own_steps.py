@@ -1,0 +1,50 @@
+"""What an account object remembers of its own changes: names that a watcher will tell of, and what became of mailboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from mailserver.store.interfaces import Row
+from mailserver.types import UID, ModSeq
+
+MOST_OWN_NAMES: Final = 4096
+
+
+class OwnNames:
+    """File names that we have just made or removed, and a watcher has not told of yet.
+
+    Added to in the account's thread, taken off on the reactor's: each step is one call into C. A name too many hides a
+    foreign change until the mailbox is next compared whole, seconds later; one too few costs a look.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Before the change."""
+        if len(self._names) > MOST_OWN_NAMES:
+            # Nobody watches.
+            self._names = set()
+        self._names.update(names)
+
+    def others(self, names: Iterable[str]) -> list[str]:
+        """Those that were not expected."""
+        own = self._names
+        found = []
+        for name in names:
+            if name in own:
+                own.discard(name)
+            else:
+                found.append(name)
+        return found
+
+
+class Step(NamedTuple):
+    """What happened to a mailbox between two modseqs, whole."""
+
+    since: ModSeq
+    upto: ModSeq
+    rows: Sequence[Row]
+    """By rising UID."""
+    expunged: Sequence[UID]

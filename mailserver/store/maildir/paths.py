@@ -1,0 +1,34 @@
+"""Where the parts of one mailbox lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mailserver.store.maildir import keywords, safeio, uidlist
+
+
+class MailboxPaths:
+    """Directories and files of one mailbox."""
+
+    __slots__ = ("cur", "directory", "keywords", "new", "uidlist")
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.new = f"{directory}/new"
+        """Delivered, not yet seen by any session."""
+        self.cur = f"{directory}/cur"
+        """Seen, or with flags."""
+        self.uidlist = f"{directory}/{uidlist.FILE_NAME}"
+        """UIDs."""
+        self.keywords = f"{directory}/{keywords.FILE_NAME}"
+        """Keyword letters."""
+
+    def place(self, place: int) -> str:
+        """new/ for 0, cur/ for 1."""
+        return self.cur if place else self.new
+
+
+def sync_directories(directories: Iterable[str]) -> None:
+    """Make the names in them safe, in the order given, each once."""
+    for directory in dict.fromkeys(directories):
+        safeio.sync_directory(directory)
