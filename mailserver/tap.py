@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from twisted.application.service import IService
 from twisted.python import usage
 
 from mailserver.cli.inspect import find_problems
 from mailserver.config import load
+from mailserver.config.model import Config
 from mailserver.config.show import show
 from mailserver.net.identity import give_runtime_dir
 from mailserver.net.log_file import make_log_file
+from mailserver.net.master import MasterService
 from mailserver.net.service import MailService
-from mailserver.wiring import Wiring
+from mailserver.wiring import Wiring, judge, read_policy
 
 
 class Options(usage.Options):
@@ -49,6 +55,38 @@ def makeService(options: Options) -> IService:
         raise SystemExit(0)
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd by now
 
-    daemon = options.parent is not None and not options.parent["nodaemon"]
-    log_file = make_log_file(config.server.log_file, options.parent) if config.server.log_file is not None else None
-    return MailService(config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file)
+    twistd = options.parent
+    daemon = twistd is not None and not twistd["nodaemon"]
+    log_file = make_log_file(config.server.log_file, twistd) if config.server.log_file is not None else None
+    workers = worker_count(config)
+    if not workers:
+        return MailService(config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file)
+    return MasterService(
+        config,
+        reactor,
+        slots=workers,
+        make_policy=lambda: read_policy(config),
+        judge=lambda tls: judge(config.source, tls),
+        relayed=daemon or (twistd is not None and not _logs_to_output(twistd)),
+        daemon=daemon,
+        log_file=log_file,
+    )
+
+
+def worker_count(config: Config) -> int:
+    """How many workers there are to be; 0 for one process that does everything."""
+    return usable_processors() if config.server.workers == "auto" else int(config.server.workers)
+
+
+def usable_processors() -> int:
+    """Those that this process may run on, and that its control group has time for; at least 1."""
+    processors = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            processors = min(processors, -(-int(quota) // int(period)))
+    return max(1, processors)
+
+
+def _logs_to_output(twistd: Mapping[str, Any]) -> bool:
+    return twistd.get("logfile") in {None, "-"} and not twistd.get("syslog") and twistd.get("logger") is None

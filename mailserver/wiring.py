@@ -75,7 +75,7 @@ def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
 
 # What lives as long as the process: a change of it is told, and waits for the next start.
 _AT_START = {
-    "server": ("user", "group", "runtime_dir", "log_file"),
+    "server": ("user", "group", "runtime_dir", "log_file", "workers"),
     "mail": ("root", "location", "special_use", "utf8_names", "search_index"),
     "auth": ("hash_processes", "hash_queue"),
     "limits": ("mailboxes_per_user", "messages_per_mailbox"),
@@ -97,6 +97,14 @@ class Prepared:
     config: Config
     tls: policy.Prepared
     next_hop: Outbound | None
+
+
+def read_policy(config: Config) -> policy.TlsPolicy:
+    """The certificates and keys of a configuration. Raises: SystemExit."""
+    try:
+        return policy.TlsPolicy(config, log_event)
+    except (policy.CannotServe, BadPair, OSError) as error:
+        raise SystemExit(str(error)) from error
 
 
 def judge(source: Path, tls: policy.TlsPolicy) -> Examined[Judged]:

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OFFSETS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "submission": 587, "submissions": 465, "lmtp": 24}
 SPARE = (0, 1, 2)
 START_TIME = 60
+WORKERS = int(os.environ.get("TEST_WORKERS", "0"))
+"""Of servers that do not say; one process starts sooner."""
 
 
 def free_port_base() -> int:
@@ -41,11 +43,17 @@ class Server:
     """Files under `dir`, a process once started."""
 
     def __init__(
-        self, directory: Path, *, users: int = 0, edit: dict[str, str] | None = None, append: str = ""
+        self,
+        directory: Path,
+        *,
+        users: int = 0,
+        edit: dict[str, str] | None = None,
+        append: str = "",
+        workers: int | None = None,
     ) -> None:
         """`edit` replaces text of the demonstration's configuration, `append` stands behind it.
 
-        In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
+        `workers` other than WORKERS. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
         """
         self.dir = directory
         self.extra: dict[str, str] = {}
@@ -60,7 +68,8 @@ class Server:
         """Where the server was told to log."""
         directory.mkdir(parents=True, exist_ok=True)
         self.run_cli("demo", "--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
-        for old, new in (edit or {}).items():
+        workers = WORKERS if workers is None else workers
+        for old, new in {"[server]\n": f"[server]\nworkers = {workers}\n", **(edit or {})}.items():
             text = self.config.read_text()
             assert old in text, f"{old!r} is not in the configuration"
             self.config.write_text(text.replace(old, new))

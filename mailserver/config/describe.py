@@ -161,6 +161,8 @@ def _doc_cell(attribute: Attribute[Any]) -> str:
 
 def _meaning(hint: Any) -> str:
     origin, parts = get_origin(hint), get_args(hint)
+    if hint == model.Workers:
+        return '`"auto"`, or a whole number from 0'
     if origin is Literal:
         return ", ".join(f"`{_toml(word)}`" for word in parts)
     if origin in (Union, types.UnionType):

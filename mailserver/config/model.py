@@ -8,7 +8,7 @@ together is said in `check`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal, NewType
+from typing import Any, Final, Literal, NewType, TypeAlias
 
 import attrs
 from attrs import Factory, frozen
@@ -42,6 +42,9 @@ Address = NewType("Address", str)
 
 Network = NewType("Network", str)
 """IPv4 or IPv6 address with a prefix length, or one address."""
+
+Workers: TypeAlias = Literal["auto"] | int
+"""A number of processes, or as many as there are processors."""
 
 PORTS: Final = {
     "imap": 143,
@@ -83,6 +86,11 @@ class Server:
     )
     group: str = key("System group; the user's own when empty.", default="")
     runtime_dir: Path = key("Directory of the control socket.", default=Path("/run/mailserver"))
+    workers: Workers = key(
+        "Processes that serve, each with a share of all connections: as many as there are usable processors with auto; "
+        "0 has one process do everything.",
+        default=0,
+    )
     log_file: Path | None = key(
         "Log file instead of standard output and twistd's; SIGUSR1 reopens it.",
         default=None,
@@ -310,6 +318,9 @@ class Limits:
     messages_per_mailbox: Count = key("Messages that one mailbox may hold.", default=5_000_000)
     write_timeout: Seconds = key("Seconds that a client may take nothing of an answer.", default=300.0)
     transfer_timeout: Seconds = key("Seconds without progress inside a command, literal or message.", default=120.0)
+    worker_memory: Size = key(
+        "Octets of memory after which a worker is replaced; its sessions go on until they end.", default=2 << 30
+    )
 
 
 @frozen

@@ -28,6 +28,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _LONGEST_VALUE: Final = 60
 
+MOST_WORKERS: Final = 256
+
 TOML_NAMES = {"domains": "domain", "listeners": "listener"}
 """Attributes of Config whose table has another name in the file."""
 
@@ -118,6 +120,18 @@ def at_least_one(value: Any, _type: Any = None) -> int:
         raise Wrong("must be at least 1")
     if number > 2**62:
         raise Wrong("must be smaller")
+    return number
+
+
+def workers(value: Any, _type: Any = None) -> int | str:
+    """A number of processes, or "auto"."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise Wrong('must be a whole number, or "auto"', "auto" if nearest(value, ("auto",)) else "")
+        return value
+    number = integer(value)
+    if not 0 <= number <= MOST_WORKERS:
+        raise Wrong(f"must be from 0 to {MOST_WORKERS}")
     return number
 
 
@@ -250,6 +264,7 @@ def make_converter(directory: Path) -> Converter:
         (model.NextHop, next_hop),
         (model.Address, address),
         (model.Network, network),
+        (model.Workers, workers),
     ]
     for wanted, hook in hooks:
         converter.register_structure_hook(wanted, hook)

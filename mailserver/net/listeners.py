@@ -169,10 +169,10 @@ class _SharedUnixPort(unix.Port):
 
     _shouldShutdown = False
 
-    def __init__(self, path: bytes, *arguments: Any, **named: Any) -> None:
+    def __init__(self, path: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(path, *arguments, **named)
         # Twisted changes the mode of a path at the start and removes it at the end; an abstract name it leaves alone.
-        self._bindPath = b"\0" + path
+        self._bindPath = b"\0" + os.fsencode(path)
 
 
 class Port:

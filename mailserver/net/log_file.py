@@ -55,12 +55,21 @@ class LogFile:
     def open(self) -> None:
         """Write to the file from now on. Raises: SystemExit."""
         try:
-            self._number = self._open()
+            number = self._open()
         except OSError as error:
             raise SystemExit(f"cannot write the log file {self._path}: {error.strerror}") from error
-        self._start.replayTo(self)
-        if self._beside:
-            globalLogPublisher.addObserver(self)
+        self.take(number)
+
+    def take(self, number: int) -> None:
+        """Write from now on to a file that another process has opened, as its owner."""
+        first = self._number is None
+        if self._number is not None:
+            os.close(self._number)
+        self._number = number
+        if first:
+            self._start.replayTo(self)
+            if self._beside:
+                globalLogPublisher.addObserver(self)
 
     def reopen(self) -> None:
         """Go on in a new file of the name; in the old one where that cannot be."""

@@ -22,11 +22,13 @@ from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred, succeed
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from mailserver.config.model import Config
+from mailserver.net import systemd
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.identity import allow_files, become, identity_to_take
 from mailserver.net.link import Hub
@@ -60,10 +62,11 @@ class ServiceProcess(Service, ABC):
         self.reactor = reactor
         self.bound: list[Bound] = []
         self._daemon = daemon
-        self._slots = slots
+        self.slots = slots
         self._control: IListeningPort | None = None
         self._reloading = DeferredLock()
-        self._ending = False
+        self._watchdog: LoopingCall | None = None
+        self.ending = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """The application begins its log after this, and asks its component which observer that shall be."""
@@ -85,6 +88,7 @@ class ServiceProcess(Service, ABC):
     def stopService(self) -> Deferred[Any]:
         """Stop as the module's text says."""
         super().stopService()
+        systemd.notify("STOPPING=1")
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         closing = succeed(None) if self._control is None else maybeDeferred(cast("Any", self._control).stopListening)
         return DeferredList([closing, self.end()])
@@ -99,7 +103,15 @@ class ServiceProcess(Service, ABC):
             log.info("{line}", line="reloaded" if ok else "reload: something was not taken up")
             return answer
 
-        return self._reloading.run(lambda: Deferred.fromCoroutine(self.take_up())).addCallback(tell)
+        def take_up() -> Deferred[Answer]:
+            systemd.reloading()
+            return Deferred.fromCoroutine(self.take_up()).addBoth(end)
+
+        def end(result: Answer) -> Answer:
+            systemd.notify("READY=1")
+            return result
+
+        return self._reloading.run(take_up).addCallback(tell)
 
     # --- For the kinds of services
 
@@ -124,6 +136,8 @@ class ServiceProcess(Service, ABC):
         self._open_control()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._hang_up))
         log.info("{line}", line=f"ready: {listeners} listeners")
+        systemd.notify("READY=1")
+        self._watchdog = systemd.watchdog(self.reactor)
 
     def take_end_signals(self) -> None:
         """Twisted's handlers come with the running reactor; theirs would end the process by the signal, not with 0."""
@@ -134,9 +148,9 @@ class ServiceProcess(Service, ABC):
         faults = []
         for listener in config.listeners:
             try:
-                opened.extend(bind(listener, known=known, slots=self._slots))
+                opened.extend(bind(listener, known=known, slots=self.slots))
             except OSError as error:
-                faults.append(f"{error.strerror}{'' if self._slots else ' (ports below 1024 need a restart)'}")
+                faults.append(f"{error.strerror}{'' if self.slots else ' (ports below 1024 need a restart)'}")
         return faults
 
     def give_sockets(self, opened: list[Bound]) -> None:
@@ -162,7 +176,7 @@ class ServiceProcess(Service, ABC):
         faults = []
         for listener in self.config.listeners:
             try:
-                self.bound.extend(bind(listener, slots=self._slots))
+                self.bound.extend(bind(listener, slots=self.slots))
             except OSError as error:
                 faults.append(str(error.strerror))
         if faults:
@@ -201,8 +215,8 @@ class ServiceProcess(Service, ABC):
             signal.signal(number, lambda _number, _frame: self.reactor.callFromThread(self._end_process))
 
     def _end_process(self) -> None:
-        if not self._ending:
-            self._ending = True
+        if not self.ending:
+            self.ending = True
             log.info("{line}", line="stopping")
             self.reactor.stop()
 

@@ -30,7 +30,10 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
     ]
     for domain in config.domains:
         problems += [as_problem(config, domain, fault) for fault in domain_faults(domain, now)]
-        problems += [as_problem(config, domain, fault) for fault in _rights(domain, identity)]
+        problems += [
+            as_problem(config, domain, fault)
+            for fault in _rights(domain, identity, has_master=config.server.workers != 0)
+        ]
     relay = config.submission.relay
     if relay is not None and relay.ca_file is not None:
         try:
@@ -61,9 +64,14 @@ def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
     return Problem(str(config.source), place, as_toml(value), fault.reason, warning=fault.warning)
 
 
-def _rights(domain: Domain, identity: Identity) -> Iterator[Fault]:
-    """Whether the service can read the files at a reload, and who else can read the key."""
+def _rights(domain: Domain, identity: Identity, *, has_master: bool) -> Iterator[Fault]:
+    """Whether the service can read the files at a reload, and who else can read the key.
+
+    With workers it is the master who reads them, and stays who it is.
+    """
     for name, path in (("certificate", domain.certificate), ("key", domain.key)):
+        if has_master and os.geteuid() == 0:
+            break
         # What cannot be read here and now `load_pair` has told.
         if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
             yield Fault(name, "cannot be read by the user that the service runs as")

@@ -1,0 +1,392 @@
+"""The service that twistd runs where there are workers: it binds, reads keys, supervises and reloads; it serves nobody.
+
+It stays who it is, root at best, and so takes in little: its configuration and the files that names, the control
+socket, and the frames of its workers (JSON, bounded). All listening sockets stay open here, so that what waits in
+their queues outlives whichever worker was to take it.
+
+A reload is judged here; then every worker prepares it, and any may refuse; then the zygote, for workers to come, and
+all workers take it up.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import itertools
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+
+from mailserver.config.model import Config
+from mailserver.net.assignment import Beginning, Fork, Seats, Setting
+from mailserver.net.control import Answer
+from mailserver.net.identity import allow_files
+from mailserver.net.link import Hub
+from mailserver.net.listeners import Bound, places, ready_line
+from mailserver.net.log import log
+from mailserver.net.log_file import LogFile
+from mailserver.net.log_relay import LogRelay
+from mailserver.net.service import ServiceProcess
+from mailserver.net.serving import GRACE, Examined
+from mailserver.net.slots import Slots
+from mailserver.net.supervisor import Record, Supervisor
+from mailserver.net.zygote_process import WorkerProcess, ZygoteProcess
+
+RENEWAL = 7 * 24 * 3600.0
+"""Seconds after which a new zygote makes new keys for TLS session tickets: who has the old ones reads no later session."""
+SPARE_SEATS = 4
+CHECK_EVERY = 1.0
+PREPARE_TIME = 30.0
+END_TIME = 2 * GRACE + 8
+"""Seconds that workers have to end: their grace twice, and their store's."""
+EARLY = 10.0
+"""Seconds after its start in which a zygote's death is a fault of more than the moment."""
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class MasterService(ServiceProcess):
+    """Master of a zygote and its workers."""
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        *,
+        slots: int,
+        make_policy: Callable[[], Any],
+        judge: Callable[[Any], Examined[Any]],
+        relayed: bool,
+        daemon: bool = False,
+        log_file: LogFile | None = None,
+    ) -> None:
+        """`make_policy()` reads the keys; `judge(policy)` the first half of a reload, in a thread.
+
+        `relayed`: this process's log is not its standard output.
+        """
+        super().__init__(config, reactor, daemon=daemon, log_file=log_file, slots=slots)
+        self._make_policy = make_policy
+        self._judge = judge
+        self._relayed = relayed
+        self._relay: LogRelay | None = None
+        self._sockets = Slots()
+        self._policy: Any = None
+        self._setting = Setting(config, None)
+        self._penalty_key = secrets.token_bytes(32)
+        self._seat_sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._zygote: ZygoteProcess | None = None
+        self._zygotes: set[ZygoteProcess] = set()
+        self._zygote_wait = 0.0
+        self._forks: dict[int, WorkerProcess] = {}
+        self._numbers = itertools.count(1)
+        self._places = 0
+        self._ready_told = False
+        self._all_ended: Deferred[None] | None = None
+        self.supervisor = Supervisor(
+            reactor, self._fork, slots=slots, seats=range(2 * slots + SPARE_SEATS), wall=time.time
+        )
+        self.supervisor.on_ready = self._worker_ready
+        self.supervisor.on_failed = self._worker_failed
+        self.supervisor.on_empty = self._worker_none
+        self._checks = LoopingCall(self._check)
+        self._renewals = LoopingCall(self.renew)
+        for call in (self._checks, self._renewals):
+            call.clock = reactor
+
+    def hub(self) -> Hub:
+        """All workers."""
+        return self.supervisor
+
+    # --- Start
+
+    def begin(self) -> None:
+        """Read the keys, start the zygote, have it fork."""
+        self.give_sockets(self.bound)
+        self._sockets.add(self.bound)
+        allow_files(2 * len(self.bound))
+        self._policy = self._make_policy()
+        self._setting = Setting(self.config, self._policy.material)
+        self.supervisor.memory_limit = self.config.limits.worker_memory
+        # What a zygote or a worker leaves behind becomes our child, to be waited for.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        for seat in range(2 * self.slots + SPARE_SEATS):
+            receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            receive.setblocking(False)
+            send.setblocking(False)
+            self._seat_sockets[seat] = (receive, send)
+        if self._relayed:
+            self._relay = LogRelay(self.reactor)
+        zygote = self._start_zygote()
+        zygote.begin(self._first_frames())
+        for bound in {bound.place: bound for bound in self.bound}.values():
+            log.info("{line}", line=ready_line(bound.listener, bound.place))
+        self._places = len(self._sockets.places)
+        self.bound.clear()
+        self.take_end_signals()
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(self._reopen_log))
+        self.supervisor.start()
+        self._checks.start(CHECK_EVERY, now=False)
+        self._renewals.start(RENEWAL, now=False)
+
+    def _start_zygote(self) -> ZygoteProcess:
+        try:
+            zygote = ZygoteProcess(
+                self.reactor,
+                output=self._relay.output if self._relay is not None else None,
+                forked=self._forked,
+                not_forked=self._not_forked,
+                log_file=self._take_log_file,
+                ended=self._zygote_ended,
+            )
+        except OSError as error:
+            raise SystemExit(f"the process that forks workers cannot be started: {error}") from error
+        self._zygotes.add(zygote)
+        self._zygote = zygote
+        return zygote
+
+    def _first_frames(self) -> list[tuple[object, list[socket.socket]]]:
+        seats = list(self._seat_sockets)
+        frames: list[tuple[object, list[socket.socket]]] = list(self._sockets.frames())
+        for start in range(0, len(seats), 100):
+            part = seats[start : start + 100]
+            sockets = [each for seat in part for each in self._seat_sockets[seat]]
+            frames.append((Seats(tuple(part)), sockets))
+        beginning = Beginning(self._setting, self.slots, self._penalty_key, self._relayed)
+        return [*frames, (beginning, [])]
+
+    # --- Workers
+
+    def _fork(self, slot: int, seat: int, living: tuple[int, ...]) -> WorkerProcess:
+        ours, theirs = socket.socketpair()
+        number = next(self._numbers)
+        process = self._forks[number] = WorkerProcess(
+            self.reactor,
+            ours,
+            lambda body: self.supervisor.heard(seat, body),
+            lambda: self._worker_ended(number, seat),
+        )
+        if self._zygote is None:
+            # Between two zygotes: this one's end has it begun again.
+            theirs.close()
+        else:
+            self._zygote.fork(Fork(number, slot, seat, living), theirs)
+        return process
+
+    def _forked(self, number: int, pid: int, pidfd: int) -> None:
+        process = self._forks.get(number)
+        if process is None:
+            # Given up meanwhile: it finds its line closed, and ends.
+            os.close(pidfd)
+            return
+        process.watch(pidfd)
+        self.supervisor.forked(process, pid)
+
+    def _not_forked(self, number: int) -> None:
+        if number in self._forks:
+            self._forks[number].kill()
+
+    def _worker_ended(self, number: int, seat: int) -> None:
+        process = self._forks.pop(number)
+        self._reap()
+        self.supervisor.ended(seat, process)
+
+    def _worker_ready(self) -> None:
+        records = self.supervisor.records.values()
+        serving = {record.slot for record in records if record.state != "starting"}
+        if not self._ready_told and len(serving) == self.slots:
+            self._ready_told = True
+            self.is_ready(self._places)
+
+    def _worker_failed(self, why: str) -> None:
+        """Before all have begun once it is the configuration's fault, and the end."""
+        if not self._ready_told and not self.ending:
+            self.ending = True
+            log.critical("{line}", line=f"cannot start: {why}")
+            # twistd has its own way to the end, and no status for this.
+            atexit.register(os._exit, 1)
+            self.reactor.callWhenRunning(self.reactor.stop)
+
+    def _worker_none(self) -> None:
+        if self._all_ended is not None and not self._all_ended.called:
+            self._all_ended.callback(None)
+
+    def _reap(self) -> None:
+        """Wait for whoever has ended, children that others left behind too."""
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    # --- The zygote
+
+    def renew(self) -> None:
+        """A new zygote, with new keys for session tickets, and new workers in place of the old, whose sessions go on."""
+        before = self._zygote
+        try:
+            self._start_zygote().begin_later(self._first_frames())
+        except SystemExit as error:
+            log.error("{line}", line=str(error))
+            return
+        if before is not None:
+            before.retire()
+        self.supervisor.replace_all()
+
+    def _zygote_ended(self, zygote: ZygoteProcess) -> None:
+        self._zygotes.discard(zygote)
+        self._reap()
+        if zygote is not self._zygote:
+            return
+        self._zygote = None
+        if self._all_ended is not None:
+            return
+        log.error("{line}", line=f"the process that forks workers ({zygote.pid}) has ended; it is replaced")
+        early = self.reactor.seconds() - zygote.started < EARLY
+        self._zygote_wait = min(30.0, max(1.0, 2 * self._zygote_wait)) if early else 0.0
+        self.reactor.callLater(self._zygote_wait, self._renew_if_running)
+
+    def _renew_if_running(self) -> None:
+        if self._all_ended is None and self._zygote is None:
+            self.renew()
+
+    def _check(self) -> None:
+        self._reap()
+        self.supervisor.check()
+        zygote = self._zygote
+        if zygote is not None and self.reactor.seconds() - zygote.heard > zygote.patience and not zygote.killed:
+            log.error("{line}", line=f"the process that forks workers ({zygote.pid}) gives no sign of life: killed")
+            zygote.kill()
+
+    # --- Log files
+
+    def _take_log_file(self, number: int) -> None:
+        if self.log_file is None:
+            os.close(number)
+        else:
+            self.log_file.take(number)
+
+    def _reopen_log(self) -> None:
+        if self.log_file is not None and self._zygote is not None:
+            self._zygote.send("log file")
+            self.supervisor.order(tuple(self.supervisor.records.values()), "log file", None, PREPARE_TIME)
+
+    # --- Reload
+
+    async def take_up(self) -> Answer:
+        """Judge, have all workers prepare, then all take it up."""
+        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), self._judge, self._policy)
+        lines = examined.lines
+        if examined.prepared is None or not self.running:
+            return False, [*lines, "nothing was taken up"]
+        config, prepared = examined.prepared.config, examined.prepared.tls
+        opened: list[Bound] = []
+        faults = self.bind_new(config, self._sockets.places, opened)
+        setting = Setting(config, prepared.material)
+        new = list(dict.fromkeys(bound.place for bound in opened))
+        asked = tuple(self.supervisor.records.values())
+        if not faults:
+            self.give_sockets(opened)
+            self._sockets.add(opened)
+            faults = await self._prepare(asked, setting, new)
+        if faults or not self.running:
+            self.supervisor.order(asked, "drop", None, PREPARE_TIME)
+            self._sockets.close(set(new))
+            for bound in opened:
+                bound.socket.close()
+                self._unlink(bound)
+            return False, [*lines, *faults, "nothing was taken up"]
+        lines += await self._commit(asked, setting, new)
+        lines += [str(outcome) for outcome in self._policy.commit(prepared)]
+        if prepared.base is not None:
+            # The base context is the zygote's, the same for all its workers.
+            self.renew()
+        return examined.whole, lines
+
+    async def _prepare(self, asked: tuple[Record, ...], setting: Setting, new: list[str]) -> list[str]:
+        """All workers' faults."""
+        answers = await self.supervisor.order(
+            asked,
+            "prepare",
+            (setting, tuple(new)),
+            PREPARE_TIME,
+            lambda record: self._sockets.of_slot(record.slot, new),
+        )
+        faults = []
+        for answer in answers.values():
+            match answer:
+                case {"faults": list(found)}:
+                    faults += [str(fault) for fault in found]
+                case {"error": str(error)}:
+                    faults.append(f"a worker cannot take it up: {error}")
+        return list(dict.fromkeys(faults))
+
+    async def _commit(self, asked: tuple[Record, ...], setting: Setting, new: list[str]) -> list[str]:
+        """What was done, in the words of the workers, each once."""
+        config = setting.config
+        self._setting, self.config = setting, config
+        self.supervisor.memory_limit = config.limits.worker_memory
+        gone = self._sockets.places - {place for listener in config.listeners for place in places(listener)}
+        if self._zygote is not None:
+            for body, passed in self._sockets.frames(set(new)):
+                self._zygote.send(body, passed)
+            self._zygote.send(("close", list(gone)))
+            self._zygote.send(setting)
+        # Workers that were begun meanwhile have the setting of before.
+        late = tuple(record for record in self.supervisor.records.values() if record not in asked)
+        if late:
+            await self._prepare(late, setting, new)
+        answers = await self.supervisor.order((*asked, *late), "commit", None, PREPARE_TIME)
+        for bound in self._sockets.close(gone):
+            self._unlink(bound)
+        found: list[str] = []
+        for seat, answer in answers.items():
+            match answer:
+                case {"lines": list(lines)}:
+                    found += [str(line) for line in lines]
+                case {"error": str(error)}:
+                    found.append(f"a worker did not take it up, and is replaced: {error}")
+                    self.supervisor.records[seat].process.kill()
+        return list(dict.fromkeys(found))
+
+    # --- End
+
+    def end(self) -> Deferred[Any]:
+        """All workers say farewell; then the zygote ends, and nobody is left."""
+        for call in (self._checks, self._renewals):
+            if call.running:
+                call.stop()
+        for bound in self._sockets.close(self._sockets.places):
+            self._unlink(bound)
+        for zygote in self._zygotes:
+            zygote.retire()
+        ended = self._all_ended = Deferred()
+        kill = self.reactor.callLater(END_TIME, self.supervisor.kill_all)
+        self.supervisor.stop()
+
+        def end(_none: None) -> None:
+            if kill.active():
+                kill.cancel()
+            for zygote in tuple(self._zygotes):
+                zygote.kill()
+            for zygote in tuple(self._zygotes):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(zygote.pid, 0)
+            self._reap()
+            if self._relay is not None:
+                self._relay.close()
+
+        return ended.addCallback(end)
+
+    @staticmethod
+    def _unlink(bound: Bound) -> None:
+        if bound.listener.socket is not None:
+            try:
+                bound.listener.socket.unlink(missing_ok=True)
+            except OSError as error:
+                log.warn("{line}", line=f"cannot remove {bound.place}: {error.strerror}")

@@ -1,0 +1,42 @@
+"""`python -m mailserver.zygote N`: the process that forks workers; the master started it and has the other end of N."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any
+
+from mailserver.net import worker
+from mailserver.net.assignment import Assignment, Setting
+from mailserver.net.link import Link
+from mailserver.net.log_sources import log_event
+from mailserver.net.zygote import Zygote, quiet_signals
+from mailserver.tls.policy import TlsPolicy
+from mailserver.wiring import Wiring
+
+
+def make_policy(setting: Setting) -> TlsPolicy:
+    """The base context, and those of the certificates."""
+    return TlsPolicy(setting.config, log_event, material=setting.material)
+
+
+def update_policy(policy: TlsPolicy, setting: Setting) -> None:
+    """What later forks serve."""
+    policy.commit(policy.prepare_material(setting.material))
+
+
+def make_parts(assignment: Assignment, reactor: Any, link: Link) -> Wiring:
+    """A worker's objects."""
+    return Wiring(assignment.setting.config, reactor, link, tls=assignment.tls, workers=assignment.slots)
+
+
+def main() -> None:
+    """Serve the master."""
+    quiet_signals()
+    line = socket.socket(fileno=int(sys.argv[1]))
+    line.set_inheritable(False)
+    Zygote(line, make_policy, update_policy, lambda assignment: worker.run(assignment, make_parts)).run()
+
+
+if __name__ == "__main__":
+    main()

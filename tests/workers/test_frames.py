@@ -1,0 +1,135 @@
+"""Frames: whatever way they are cut, and whatever a side that has been taken over says."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailserver.net.frames import (
+    HEADER,
+    MAX_PASSED,
+    BadFrame,
+    Decoder,
+    FrameLine,
+    from_pickle,
+    read_some,
+    send_blocking,
+    to_json,
+    to_pickle,
+)
+from mailserver.net.zygote_process import from_json
+
+
+class Reactor:
+    def __init__(self) -> None:
+        self.readers: set[object] = set()
+        self.writers: set[object] = set()
+
+    def addReader(self, one: object) -> None:
+        self.readers.add(one)
+
+    def addWriter(self, one: object) -> None:
+        self.writers.add(one)
+
+    def removeReader(self, one: object) -> None:
+        self.readers.discard(one)
+
+    def removeWriter(self, one: object) -> None:
+        self.writers.discard(one)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=6), st.lists(st.integers(1, 20), min_size=1))
+def test_any_cut_gives_the_same_frames(bodies: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(HEADER.pack(len(body), 0) + body for body in bodies)
+    decoder, found, position, index = Decoder(50), [], 0, 0
+    while position < len(data):
+        size = cuts[index % len(cuts)]
+        decoder.receive(data[position : position + size])
+        position, index = position + size, index + 1
+        while (frame := decoder.next_frame()) is not None:
+            found.append(frame)
+    assert found == [(body, []) for body in bodies]
+
+
+@pytest.mark.parametrize("header", [HEADER.pack(51, 0), HEADER.pack(1, MAX_PASSED + 1)])
+def test_a_frame_that_is_too_long_is_refused_by_its_header(header: bytes) -> None:
+    decoder = Decoder(50)
+    decoder.receive(header)
+    with pytest.raises(BadFrame):
+        decoder.next_frame()
+
+
+def test_descriptors_that_do_not_come_are_the_end() -> None:
+    decoder = Decoder(50)
+    decoder.receive(HEADER.pack(1, 1) + b"x")
+    with pytest.raises(BadFrame):
+        decoder.next_frame()
+
+
+def test_the_master_takes_nothing_but_json() -> None:
+    assert from_json(to_json({"beat": 1})) == {"beat": 1}
+    assert from_json(to_pickle({"beat": 1})) is None
+    assert from_json(b"[" * 100_000) is None
+    assert from_pickle(to_pickle(("told", 1, "x", None))) == ("told", 1, "x", None)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+def test_descriptors_come_with_their_frame(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    reading, writing = os.pipe()
+    send_blocking(one, b"first")
+    send_blocking(one, b"second", [writing])
+    os.close(writing)
+    decoder = Decoder(100)
+    frames = []
+    while len(frames) < 2:
+        decoder.receive(*read_some(other))
+        while (frame := decoder.next_frame()) is not None:
+            frames.append(frame)
+    assert frames[0] == (b"first", [])
+    body, (passed,) = frames[1]
+    assert body == b"second"
+    os.write(passed, b"x")
+    os.close(passed)
+    assert os.read(reading, 10) == b"x"
+    os.close(reading)
+
+
+def test_a_line_that_is_not_read_holds_what_waits_and_loses_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    reactor, got = Reactor(), []
+    line = FrameLine(reactor, one, lambda *_frame: None, lambda: None, longest=1 << 20)
+    bodies = [os.urandom(100_000) for _ in range(20)]
+    for body in bodies:
+        line.send(body)
+    assert reactor.writers == {line}
+    assert line.waiting > 10
+    reader = FrameLine(reactor, other, lambda body, _passed: got.append(body), lambda: None, longest=1 << 20)
+    for _ in range(1000):
+        line.doWrite()
+        reader.doRead()
+    assert got == bodies
+    assert not reactor.writers
+
+
+def test_the_end_is_told_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    reactor, ends = Reactor(), []
+    line = FrameLine(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10)
+    other.sendall(HEADER.pack(11, 0))
+    line.doRead()
+    line.close()
+    line.send(b"lost")
+    assert ends == [1]
+    assert not reactor.readers

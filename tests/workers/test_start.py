@@ -1,0 +1,101 @@
+"""The ways to start it: as a daemon, under systemd; and what keeps it from starting."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.live.client import eventually, logged_in
+from tests.live.conftest import no_bug
+from tests.server import Server
+from tests.workers.processes import alive, children
+
+
+def test_as_a_daemon_the_lines_of_all_are_in_its_log(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=2)
+    pid_file = tmp_path / "twistd.pid"
+    done = subprocess.run(
+        server.command(f"--pidfile={pid_file}", f"--logfile={server.log_path}"),
+        cwd=server.dir, env=server.environment(), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: "ready: " in server.log, 60)
+    pid = int(pid_file.read_text())
+    processes = [pid, *children(pid), *children(children(pid)[0])]
+    try:
+        for _ in range(6):
+            with logged_in(server, "imaps"):
+                pass
+        eventually(lambda: server.log.count("logout session=") == 6)
+        assert "[mailserver#info 0] login" in server.log
+        os.kill(pid, signal.SIGHUP)
+        eventually(lambda: "] reloaded" in server.log)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not any(map(alive, processes)))
+    assert not pid_file.exists()
+    assert "Server Shut Down" in server.log
+    no_bug(server.log)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_systemd_hears_of_start_reload_and_stop(tmp_path: Path, workers: int) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        path = tmp_path / "notify"
+        notified.bind(str(path))
+        notified.settimeout(20)
+        server = Server(tmp_path / "server", workers=workers)
+        server.extra = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
+
+        def next_word() -> bytes:
+            while (word := notified.recv(1000)) == b"WATCHDOG=1":
+                pass
+            return word
+
+        with server:
+            assert next_word() == b"READY=1"
+            assert notified.recv(1000) == b"WATCHDOG=1"
+            server.hang_up()
+            assert next_word().startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert next_word() == b"READY=1"
+        assert next_word() == b"STOPPING=1"
+
+
+def test_another_server_has_the_port(tmp_path: Path) -> None:
+    """The sockets of a slot share their port, but with those of no other server."""
+    server = Server(tmp_path, workers=2)
+    with server:
+        second = subprocess.run(
+            server.command(), cwd=server.dir, env=server.environment(),
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert second.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{server.port('imaps')}" in second.stderr + second.stdout
+        with logged_in(server, "imaps"):
+            pass
+
+
+def test_a_control_socket_that_cannot_be_is_told_and_it_serves(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=2)
+    run = tmp_path / "run"
+    run.mkdir(exist_ok=True)
+    (run / "control").mkdir()
+    with server, logged_in(server, "imaps"):
+        assert "no control socket" in server.log
+
+
+def test_who_and_status_are_asked_of_all(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=2)
+    with server:
+        clients = [logged_in(server, "imaps") for _ in range(8)]
+        said = server.run_cli("who", "--config", str(server.config)).stdout
+        assert said.count(server.user_of("example.test")[0]) == 8
+        assert server.run_cli("status", "--config", str(server.config)).returncode == 0
+        user = server.user_of("example.test")[0]
+        server.run_cli("kick", user, "--config", str(server.config))
+        assert all(client.line().startswith(b"* BYE") for client in clients)

@@ -1,0 +1,255 @@
+"""The master's rules, on a clock of the test's own and without processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from mailserver.net.supervisor import EARLY, LONGEST_WAIT, MEMORY_TIME, RETIRE_TIME, SILENCE, STARTING, Supervisor
+
+
+class Process:
+    def __init__(self, slot: int, seat: int, living: tuple[int, ...]) -> None:
+        self.slot, self.seat, self.living = slot, seat, living
+        self.sent: list[Any] = []
+        self.killed = False
+
+    def send(self, body: object, passed: Sequence[Any] = ()) -> None:
+        self.sent.append(body)
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def orders(self) -> list[str]:
+        return [body[2] for body in self.sent if body[0] == "order"]
+
+    def of(self, kind: str) -> list[Any]:
+        return [body for body in self.sent if body[0] == kind]
+
+
+class Master:
+    """Two slots, five seats."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.made: list[Process] = []
+        self.empty = 0
+        self.supervisor = Supervisor(self.clock, self.fork, slots=2, seats=range(5), wall=lambda: 1000.0)
+        self.supervisor.on_empty = self.emptied
+        self.supervisor.start()
+        for process in self.made:
+            self.ready(process)
+
+    def emptied(self) -> None:
+        self.empty += 1
+
+    def fork(self, slot: int, seat: int, living: tuple[int, ...]) -> Process:
+        self.made.append(Process(slot, seat, living))
+        return self.made[-1]
+
+    def ready(self, process: Process) -> None:
+        self.supervisor.heard(process.seat, {"ready": True})
+
+    def end(self, process: Process) -> None:
+        self.supervisor.ended(process.seat, process)
+
+    def beat(self, *processes: Process, memory: int = 0) -> None:
+        for process in processes:
+            self.supervisor.heard(process.seat, {"beat": 0, "memory": memory})
+
+    def live(self, seconds: float, *processes: Process) -> None:
+        """Time in which these beat."""
+        for _ in range(int(seconds)):
+            self.clock.advance(1)
+            self.beat(*processes)
+            self.supervisor.check()
+
+    def states(self) -> dict[int, str]:
+        return {seat: record.state for seat, record in self.supervisor.records.items()}
+
+
+@pytest.fixture
+def master() -> Master:
+    return Master()
+
+
+def test_each_slot_has_a_worker_that_knows_the_others(master: Master) -> None:
+    one, two = master.made
+    assert (one.slot, one.seat, one.living) == (0, 0, ())
+    assert (two.slot, two.seat, two.living) == (1, 1, (0,))
+    assert one.sent == [("joined", 1)]
+    assert two.sent == []
+
+
+def test_what_one_tells_reaches_the_others_in_order(master: Master) -> None:
+    one, two = master.made
+    for number in range(3):
+        master.supervisor.heard(0, {"tell": "counts", "body": [number]})
+    assert two.of("told") == [("told", 0, "counts", [number]) for number in range(3)]
+    assert not one.of("told")
+
+
+def test_a_dead_one_is_replaced_at_once_and_only_one_that_dies_soon_waits(master: Master) -> None:
+    one, two = master.made
+    master.live(EARLY + 1, one, two)
+    master.end(one)
+    assert two.of("gone") == [("gone", 0)]
+    again = master.made[2]
+    assert again.slot == 0
+    waited = []
+    for _ in range(6):
+        master.end(master.made[-1])
+        made, passed = len(master.made), 0.0
+        while len(master.made) == made:
+            master.clock.advance(0.125)
+            passed += 0.125
+        waited.append(passed)
+    assert waited == [0.25, 0.5, 1, 2, 2, 2]
+    assert LONGEST_WAIT == 2
+    master.ready(master.made[-1])
+    master.live(EARLY + 1, master.made[-1], two)
+    made = len(master.made)
+    master.end(master.made[-1])
+    assert len(master.made) == made + 1, "it has served for long enough"
+
+
+def test_the_end_of_a_process_of_the_same_seat_before_is_no_end(master: Master) -> None:
+    one, two = master.made
+    master.live(EARLY + 1, one, two)
+    master.end(one)
+    assert master.made[2].seat == one.seat
+    master.end(one)
+    assert len(master.made) == 3
+
+
+def test_a_silent_one_is_killed_once(master: Master) -> None:
+    one, two = master.made
+    master.live(SILENCE, two)
+    assert not one.killed
+    master.live(2, two)
+    assert one.killed
+    assert not two.killed
+    one.killed = False
+    master.live(2, two)
+    assert not one.killed
+
+
+def test_one_that_begins_has_more_time(master: Master) -> None:
+    one, two = master.made
+    master.live(EARLY + 1, one, two)
+    master.end(one)
+    new = master.made[2]
+    master.live(STARTING, two)
+    assert not new.killed
+    master.live(2, two)
+    assert new.killed
+
+
+def test_who_is_replaced_serves_until_the_other_is_ready(master: Master) -> None:
+    one, two = master.made
+    master.supervisor.replace_all()
+    three, four = master.made[2:]
+    assert {three.slot, four.slot} == {0, 1}
+    assert one.orders() == two.orders() == []
+    master.ready(three)
+    assert [len(process.orders()) for process in (one, two)] in ([1, 0], [0, 1])
+    master.ready(four)
+    assert one.orders() == two.orders() == ["retire"]
+    assert sorted(master.states().values()) == ["retiring", "retiring", "serving", "serving"]
+    master.live(RETIRE_TIME, *master.made)
+    assert one.orders() == ["retire"]
+    master.live(3, *master.made)
+    assert one.orders() == two.orders() == ["retire", "stop"]
+    master.end(one)
+    master.end(two)
+    assert len(master.made) == 4, "a retired one has its successor"
+
+
+def test_a_successor_that_dies_is_made_again_and_the_old_one_serves(master: Master) -> None:
+    one, _two = master.made
+    master.supervisor.replace_all()
+    successor = next(process for process in master.made[2:] if process.slot == 0)
+    master.end(successor)
+    master.clock.advance(LONGEST_WAIT)
+    again = master.made[-1]
+    assert again.slot == 0
+    assert one.orders() == []
+    master.ready(again)
+    assert one.orders() == ["retire"]
+
+
+def test_when_there_is_no_seat_the_longest_retired_makes_room(master: Master) -> None:
+    one, two = master.made
+    for round_ in range(2):
+        master.clock.advance(1)
+        master.supervisor.replace_all()
+        if round_ == 0:
+            for process in master.made[2:]:
+                master.ready(process)
+    assert len(master.made) == 5
+    assert [one.orders(), two.orders()].count(["retire", "stop"]) == 1
+    gone = one if "stop" in one.orders() else two
+    master.end(gone)
+    master.clock.advance(1)
+    assert len(master.made) == 6
+
+
+def test_memory_replaces_a_worker_but_not_again_and_again(master: Master) -> None:
+    one, two = master.made
+    master.supervisor.memory_limit = 100
+    master.beat(one, two, memory=100)
+    assert len(master.made) == 2
+    master.beat(one, memory=101)
+    master.beat(one, memory=101)
+    assert [process.slot for process in master.made[2:]] == [0]
+    new = master.made[2]
+    master.ready(new)
+    assert one.orders() == ["retire"]
+    master.beat(new, memory=101)
+    assert len(master.made) == 3
+    master.live(MEMORY_TIME, one, two, new)
+    master.beat(new, memory=101)
+    assert len(master.made) == 4
+
+
+def test_nonsense_is_the_end_of_who_says_it(master: Master) -> None:
+    one, two = master.made
+    for body in (None, [], {"beat": "x"}, {"answer": 1}, {"tell": 1}):
+        one.killed = False
+        master.supervisor.heard(0, body)
+        assert one.killed, body
+    assert not two.killed
+
+
+def test_questions_are_merged_and_who_does_not_answer_is_not_waited_for(master: Master) -> None:
+    one, two = master.made
+    found: list[Any] = []
+    master.supervisor.ask("who", {"user": None}).addCallback(found.append)
+    ((_ask, number, what, body),) = one.of("ask")
+    assert (what, body) == ("who", {"user": None})
+    master.supervisor.heard(0, {"answer": number, "body": ["anna"]})
+    assert found == []
+    master.clock.advance(3)
+    assert found == [{0: ["anna"], 1: None}]
+    ((_ask, late, *_rest),) = two.of("ask")
+    master.supervisor.heard(1, {"answer": late, "body": []})
+    assert not two.killed
+    master.supervisor.ask("who", None).addCallback(found.append)
+    master.supervisor.heard(0, {"answer": one.of("ask")[1][1], "error": "internal"})
+    master.end(two)
+    assert found[1] == {0: {"error": "internal"}, 1: None}
+
+
+def test_the_end_is_told_when_the_last_has_ended(master: Master) -> None:
+    one, two = master.made
+    master.supervisor.stop()
+    assert one.orders() == two.orders() == ["stop"]
+    master.end(one)
+    assert master.empty == 0
+    master.end(two)
+    assert master.empty == 1
+    master.clock.advance(100)
+    assert len(master.made) == 2

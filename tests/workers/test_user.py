@@ -1,0 +1,105 @@
+"""Started as root: the master stays it and reads what is root's alone; whoever serves is the configured user for good."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.client import Client, eventually, logged_in
+from tests.live.conftest import no_bug
+from tests.live.test_reload import serial, swap_certificate
+from tests.live.test_user import LISTENERS, USER, identity, wrapper
+from tests.server import Server
+from tests.workers.processes import alive, family, kill, master, workers
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    if os.getuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("these tests are for root")
+        pytest.skip("these tests are for root")
+    with tempfile.TemporaryDirectory(prefix="mailserver-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS, workers=2)
+        subprocess.run(["chown", "-R", f"{USER}:", name], check=True)
+        close_keys(server)
+        shutil.rmtree(directory / "run")
+        (directory / "run").mkdir(mode=0o700)  # root's, as systemd makes it
+        server.extra = {"RUNTIME_DIRECTORY": str(directory / "run")}
+        server.wrapper = wrapper(directory)
+        yield server
+
+
+def close_keys(server: Server) -> None:
+    for path in (server.dir / "certs").glob("*.key"):
+        os.chown(path, 0, 0)
+        path.chmod(0o600)
+
+
+def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server) -> None:
+    mail = pwd.getpwnam(USER)
+    with server:
+        eventually(lambda: len(family(server)) == 5)  # the zygote, two workers, a process for passwords each
+        processes = family(server)
+        for process in processes:
+            uids, gids, groups = identity(process)
+            assert uids == [str(mail.pw_uid)] * 4
+            assert gids == [str(mail.pw_gid)] * 4
+            assert "0" not in groups
+            assert "CapPrm:\t0000000000000000" in Path(f"/proc/{process}/status").read_text()
+        assert identity(master(server))[0] == ["0"] * 4
+        with logged_in(server, "imaps", host="127.0.0.93", port=993) as client:
+            client.send(b"a CREATE made\r\n")
+            client.until(rb"a OK")
+        made = server.maildir(server.user_of("example.test")[0]) / ".made"
+        assert made.stat().st_uid == mail.pw_uid
+        assert (server.dir / "run/control").stat().st_uid == mail.pw_uid
+        before = serial(server)
+        swap_certificate(server)
+        close_keys(server)
+        # A port below 1024 as well: the master may still open it.
+        server.config.write_text(
+            server.config.read_text() + '\n[[listener]]\nprotocol = "imaps"\nport = 993\naddresses = ["127.0.0.94"]\n'
+        )
+        assert "mail.example.test: taken up" in server.run_cli("reload", "--config", str(server.config)).stdout
+        renewed = serial(server)
+        assert renewed != before
+        for pid in workers(server):
+            kill(pid)
+        eventually(lambda: len(workers(server)) == 2)
+        assert serial(server) == renewed
+        with Client(server, "imaps", host="127.0.0.94", port=993) as client:
+            client.greeting()
+        processes += family(server)
+    assert not (server.dir / "lmtp").exists()
+    assert not any(map(alive, processes))
+    no_bug(server.log)
+
+
+def test_the_log_file_is_the_users_and_reopened_by_all(server: Server) -> None:
+    path = server.dir / "mail.log"
+    server.replace("[server]\n", f'[server]\nlog_file = "{path}"\n')
+    server.log_path = path
+    with server:
+        assert path.stat().st_uid == pwd.getpwnam(USER).pw_uid
+        with logged_in(server, "imaps"):
+            pass
+        eventually(lambda: "logout session=" in path.read_text())
+        path.rename(server.dir / "old.log")
+        kill(master(server), 10)
+        eventually(path.exists)
+        assert path.stat().st_uid == pwd.getpwnam(USER).pw_uid
+        for _ in range(8):
+            with logged_in(server, "imaps"):
+                pass
+        eventually(lambda: path.read_text().count("logout session=") == 8)
+        assert "] reloaded" in server.hang_up()
