@@ -44,7 +44,11 @@ async def tell(session: Session, *, allow_expunge: bool, uid: bool = False, wait
 
 
 async def _claim_recent(selected: Selected) -> None:
-    """Sessions that begin after this one was told of new messages do not see them as \\Recent (RFC 3501 2.3.2)."""
+    """Sessions that begin after this one was told of new messages do not see them as \\Recent (RFC 3501 2.3.2).
+
+    A SELECT that crosses with this sees them so too: of sessions at the same time it is undefined which does, and what
+    cannot be determined "SHOULD be considered recent". Claimed before they are told, they could be recent to nobody.
+    """
     # They stay \\Recent for the next session if the store cannot say so now; that harms nobody.
     with contextlib.suppress(MailError):
         await selected.live.run(lambda mailbox: mailbox.claim_recent())
