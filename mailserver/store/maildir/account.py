@@ -361,7 +361,7 @@ class MaildirAccount:
 
     def _exists(self, name: str) -> bool:
         try:
-            return self._home.layout.exists(name)
+            return folders.is_mailbox(self._home.paths(name).directory)
         except BadMailboxName:
             return False
 

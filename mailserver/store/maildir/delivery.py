@@ -29,7 +29,7 @@ from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Appended, NewMessage
-from mailserver.store.maildir import intent, recovery, safeio, uidlist
+from mailserver.store.maildir import folders, intent, recovery, safeio, uidlist
 from mailserver.store.maildir.filename import flag_letters
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import to_crlf
@@ -184,9 +184,10 @@ def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMe
 
 def _existing(home: Home, name: str) -> MailboxPaths:
     """Paths of a mailbox that is there. Raises: NoSuchMailbox, BadMailboxName."""
-    if not home.layout.exists(name):
+    paths = home.paths(name)
+    if not folders.is_mailbox(paths.directory):
         level(home, name)
-    return home.paths(name)
+    return paths
 
 
 def _sync(home: Home, messages: Sequence[NewMessage]) -> list[_Arrival]:

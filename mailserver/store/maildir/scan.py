@@ -79,8 +79,10 @@ def is_racy(mtime_ns: int, recorded_ns: int) -> bool:
 
 def directory_mtime(path: str) -> int:
     """The mtime in nanoseconds. Raises: FileNotFoundError, StoreUnavailable."""
-    with safeio.boundary():
+    try:
         return os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise safeio.failure(error) from error
 
 
 def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:

@@ -105,10 +105,11 @@ class UidList:
 def signature(path: str) -> Signature | None:
     """The state of the file now; None when there is none. Raises: StoreUnavailable."""
     try:
-        with safeio.boundary():
-            return _signature(os.stat(path))
+        return _signature(os.stat(path))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise safeio.failure(error) from error
 
 
 def new_guid() -> MailboxId:
