@@ -54,6 +54,16 @@ def test_who_lists_sessions_with_what_they_do(shared: Server) -> None:
     eventually(lambda: not who(shared))
 
 
+def test_a_session_whose_mailbox_is_deleted_is_listed_all_the_same(shared: Server) -> None:
+    with logged_in(shared, "imaps") as has, logged_in(shared, "imaps") as deletes:
+        has.send(b"a CREATE gone\r\nb SELECT gone\r\n")
+        has.until(rb"b OK")
+        assert [row["mailbox"] for row in who(shared)] == ["gone", None]
+        deletes.send(b"c DELETE gone\r\n")
+        deletes.until(rb"c OK")
+        assert len(who(shared)) == 2
+
+
 @pytest.mark.parametrize(
     ("protocol", "farewell"),
     [("imaps", b"* BYE moving house\r\n"), ("pop3s", b"-ERR [SYS/TEMP] moving house\r\n")],
