@@ -145,7 +145,9 @@ def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, m
 
     from mailserver import wiring
 
-    monkeypatch.setattr(wiring, "Watcher", lambda *_arguments: SimpleNamespace(watch=None, leave=None, unwatch=None))
+    monkeypatch.setattr(
+        wiring, "Watcher", lambda *_arguments, **_settings: SimpleNamespace(watch=None, leave=None, unwatch=None)
+    )
     monkeypatch.setattr(wiring, "LoopingCall", lambda _call: SimpleNamespace())
     monkeypatch.setattr(wiring.policy, "TlsPolicy", lambda *_a, **_n: SimpleNamespace(rotate_tickets=None))
     broken = attrs.evolve(config("memory:anna"), mail=Mail(root=tmp_path))
