@@ -89,7 +89,7 @@ class Server:
     workers: Workers = key(
         "Processes that serve, each with a share of all connections: as many as there are usable processors with auto; "
         "0 has one process do everything.",
-        default=0,
+        default="auto",
     )
     log_file: Path | None = key(
         "Log file instead of standard output and twistd's; SIGUSR1 reopens it.",

@@ -64,7 +64,7 @@ def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
     return Problem(str(config.source), place, as_toml(value), fault.reason, warning=fault.warning)
 
 
-def _rights(domain: Domain, identity: Identity, *, has_master: bool) -> Iterator[Fault]:
+def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> Iterator[Fault]:
     """Whether the service can read the files at a reload, and who else can read the key.
 
     With workers it is the master who reads them, and stays who it is.

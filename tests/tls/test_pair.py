@@ -7,6 +7,7 @@ import os
 import pwd
 from pathlib import Path
 
+import attrs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -285,11 +286,15 @@ class TestCheck:
         site = Site(tmp_path).add("example.test", [HOST])
         site.user = next(name for name in ("nobody", "daemon") if pwd.getpwnam(name).pw_uid != os.geteuid())
         # pytest makes the directory for its own user alone, so not even the certificate can be reached.
-        told = [(problem.place, problem.reason) for problem in certificates.check(site.config())]
+        config = site.config()
+        alone = attrs.evolve(config, server=attrs.evolve(config.server, workers=0))
+        told = [(problem.place, problem.reason) for problem in certificates.check(alone)]
         assert told == [
             (place, "cannot be read by the user that the service runs as")
             for place in ("[domain 1] certificate", "[domain 1] key")
         ]
+        if os.geteuid() == 0:
+            assert certificates.check(config) == [], "with workers the master reads it, who stays root"
 
     @pytest.mark.parametrize(
         ("ciphers", "reason"),
