@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mailserver.store.maildir.index_report import report
 from tests.dovecot import Dovecot
 from tests.server import Server
 
@@ -91,11 +92,21 @@ class Side:
         """Drop every cache of that account, so that it is as if never seen; the mail stays."""
         raise AssertionError(user)
 
+    searches: int = 1
+    """Text searches that are measured together."""
+
+    def forget_texts(self, user: str) -> None:
+        """Drop the text index of that account, where there is one."""
+
+    def wait_for_texts(self, user: str, messages: int) -> None:
+        """Wait until the text of so many messages is indexed, where there is an index, and nothing is left to do."""
+
 
 class Ours(Side):
     """`twistd mailserver` from the demonstration, with more users and no limits in the way."""
 
     name = "mailserver"
+    searches = 20
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -117,6 +128,19 @@ class Ours(Side):
     def restart(self) -> None:
         self.server.stop()
         self.server.start()
+
+    def forget_texts(self, user: str) -> None:
+        for path in self.maildir(user).glob("mailserver-text*"):
+            path.unlink()
+
+    def wait_for_texts(self, user: str, messages: int) -> None:
+        for _ in range(300):
+            before = self.cpu()
+            time.sleep(1.5)
+            known = sum(mailbox.indexed or 0 for mailbox in report(str(self.maildir(user))).mailboxes)
+            if known == messages and self.cpu() - before < 0.01:
+                return
+        raise AssertionError("the text index is not made")
 
 
 class Theirs(Side):

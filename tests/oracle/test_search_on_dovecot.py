@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from mailserver.imap.session import Services
+from mailserver.store.maildir.index_report import report
 from tests.corpus import python_messages
 from tests.dovecot import Dovecot, available
 from tests.imap.sessions import selected, services
 from tests.oracle.test_transcripts_on_dovecot import SocketConnection
+from tests.store.disk import account_root, open_store, scratch
+from tests.store.worker import drive
 
 DEVIATIONS = Path(__file__).parent / "search-deviations.txt"
 USER = "anna@example.test"
@@ -167,9 +171,29 @@ def theirs() -> Iterator[Ask]:
             connection.hang_up()
 
 
-@pytest.fixture(scope="module")
-def ours() -> Ask:
-    client = selected(services())
+@pytest.fixture(scope="module", params=["memory", "text index"])
+def ours(request: pytest.FixtureRequest) -> Iterator[Ask]:
+    if request.param == "memory":
+        yield filled(services())
+        return
+    with scratch() as root:
+        service = services(store=open_store(root))
+        ask = filled(service)
+        ask(b"SEARCH TEXT abc")
+        live = service.accounts.get(USER)
+        assert live is not None
+        while live.account.keep_up(lambda: False) is not None:
+            pass
+        [inbox] = report(account_root(root)).mailboxes
+        assert inbox.indexed == inbox.messages
+        yield ask
+        for closing in service.accounts.close():
+            drive(closing)  # type: ignore[arg-type]
+
+
+def filled(service: Services) -> Ask:
+    """A session with the messages in its INBOX."""
+    client = selected(service)
     for source, flags, date in MESSAGES:
         answer = client.ask(f"x APPEND INBOX ({flags}) {date} {{{len(source)}+}}\r\n".encode() + source + b"\r\n")
         assert b"x OK" in answer

@@ -121,6 +121,12 @@ def test_only_that_mailbox_and_those_uids_are_found(tmp_path):
     with index.writing():
         index.remove(key, [5])
     assert index.find(GUID, 7, (2, 9), query, Where.BODY) == ([(9, 9)], [9], 9)
+    with index.writing():
+        index.cover(key, [5])
+    for text, where in (("needle", Where.BODY), ("header", Where.HEADER)):
+        found = index.find(GUID, 7, (2, 9), query_of(text), where)
+        assert found is not None
+        assert found[1] == [9], "nothing of it is left"
 
 
 def test_a_mailbox_is_removed_in_parts(tmp_path):
