@@ -18,9 +18,9 @@ from tests.live.conftest import no_bug
 from tests.server import Server
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("reload")) as server:
+@pytest.fixture(scope="module", params=[0, 2], ids=["one-process", "two-workers"])
+def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("reload"), workers=request.param) as server:
         yield server
     no_bug(server.log)
 

@@ -120,7 +120,7 @@ def test_descriptors_do_not_leak_over_many_restarts(server: Server) -> None:
     restart()
     processes = (master(server), zygote(server))
     before = [descriptors(pid) for pid in processes]
-    for _ in range(15):
+    for _ in range(10):
         restart()
     # A worker on its way has a line and a pidfd of its own for a moment.
     eventually(lambda: [descriptors(pid) for pid in processes] == before)
