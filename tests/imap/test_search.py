@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.message.encodings import CHARSETS
 from mailserver.store.interfaces import And, Larger, Received
-from mailserver.store.memory import MemoryMailbox, _MemorySource
+from mailserver.store.memory import MemoryMailbox, MemorySource
 from mailserver.store.search import Search
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf
@@ -296,7 +296,7 @@ def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch
     read: list[int] = []
     steps: list[list[int]] = []
     one = Search.step
-    sources = _MemorySource.sources
+    sources = MemorySource.sources
 
     def step(self: Search) -> Any:
         read.clear()
@@ -310,7 +310,7 @@ def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch
             yield uid, data
 
     monkeypatch.setattr(Search, "step", step)
-    monkeypatch.setattr(_MemorySource, "sources", recorded)
+    monkeypatch.setattr(MemorySource, "sources", recorded)
     assert found(client, b"BODY body") == list(range(1, 11))
     # 2 MiB a hop, at least one message.
     assert steps == [[1, 2, 3, 4, 5], [6, 7, 8], [9, 10]]

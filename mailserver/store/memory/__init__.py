@@ -1,0 +1,19 @@
+"""A whole account in memory: the model that every other store is compared with, and the store of transcripts.
+
+It is meant to be obviously right, not fast: plain dicts, every answer computed from the facts when asked. Nothing
+survives the process. One thread at a time, as `StoreRunner` promises for an account.
+"""
+
+from mailserver.store.memory.account import MemoryAccount, MemoryPrepared, MemoryStore
+from mailserver.store.memory.mailbox import MemoryMailbox
+from mailserver.store.memory.messages import MemoryMessage, MemorySource, MemoryStaged
+
+__all__ = [
+    "MemoryAccount",
+    "MemoryMailbox",
+    "MemoryMessage",
+    "MemoryPrepared",
+    "MemorySource",
+    "MemoryStaged",
+    "MemoryStore",
+]

@@ -1,0 +1,286 @@
+"""A mailbox in memory: its messages, flags and UIDs, every answer computed from them when asked."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from mailserver.errors import LimitReached, MailboxChanged, MailboxFull, MessageExpunged, StoreUnavailable
+from mailserver.message.summary import Summary
+from mailserver.store.interfaces import (
+    DELETED,
+    KEYWORD_BIT,
+    MAX_KEYWORDS,
+    SEEN,
+    SYSTEM_FLAGS,
+    Changes,
+    Copied,
+    FlagChange,
+    Query,
+    Row,
+    Snapshot,
+    Status,
+    Stored,
+)
+from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySource
+from mailserver.store.search import Search, evaluate
+from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
+
+if TYPE_CHECKING:
+    from mailserver.store.memory.account import MemoryAccount
+
+_SYSTEM = {name.lower(): mask for name, mask in SYSTEM_FLAGS.items()}
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+
+class MemoryMailbox:
+    """One mailbox. It is both the state and the handle: whoever holds it after its deletion gets MailboxChanged."""
+
+    watched_paths: tuple[str, ...] = ()
+    read_only = False
+
+    def __init__(self, account: MemoryAccount, name: str, uid_validity: UIDValidity) -> None:
+        self.id = MailboxId(os.urandom(16))
+        self.name = name
+        self.special_use: frozenset[str] = frozenset()
+        self.deleted = False
+        self.uid_validity = uid_validity
+        self.uid_next = UID(1)
+        self._account = account
+        self._messages: dict[UID, KeptMessage] = {}
+        self._expunged: list[tuple[ModSeq, UID]] = []
+        self._keywords: list[str] = []
+        self._modseq = ModSeq(1)
+        self._recent_from = UID(1)
+
+    # --- reading
+
+    def foreign_names(self, names: Collection[str]) -> Collection[str]:
+        """All of them."""
+        return names
+
+    def refresh(self, names: Collection[str] | None = None) -> None:  # noqa: ARG002 - no other program writes here
+        """Nobody else writes here."""
+        self._check()
+
+    def load(self) -> Snapshot:
+        """The mailbox whole."""
+        self._check()
+        rows = [message.row(uid) for uid, message in self._messages.items()]
+        return Snapshot.of(rows, self._modseq, tuple(self._keywords), self.uid_next, self.uid_validity)
+
+    def changes_since(self, modseq: ModSeq) -> Changes:
+        """What happened after `modseq`. Raises: MailboxChanged."""
+        self._check()
+        rows = [message.row(uid) for uid, message in self._messages.items() if message.modseq > modseq]
+        expunged = sorted(uid for when, uid in self._expunged if when > modseq)
+        return Changes(modseq, self._modseq, rows, expunged, tuple(self._keywords), self.uid_next)
+
+    def history_floor(self) -> ModSeq:
+        """All expunges are known."""
+        self._check()
+        return ModSeq(1)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nobody else ever does."""
+        return nullcontext()
+
+    def claim_recent(self) -> UID:
+        """Take the \\Recent messages for one session."""
+        self._check()
+        claimed, self._recent_from = self._recent_from, self.uid_next
+        return claimed
+
+    def status(self) -> Status:
+        """Counts."""
+        self._check()
+        flags = [message.flags for message in self._messages.values()]
+        return Status(
+            messages=len(flags),
+            recent=sum(uid >= self._recent_from for uid in self._messages),
+            unseen=sum(not mask & SEEN for mask in flags),
+            deleted=sum(bool(mask & DELETED) for mask in flags),
+            uid_next=self.uid_next,
+            uid_validity=self.uid_validity,
+            highest_modseq=self._modseq,
+        )
+
+    def total_size(self) -> int:
+        """Octets of all messages."""
+        self._check()
+        return sum(len(message.data) for message in self._messages.values())
+
+    def summaries(
+        self,
+        uids: Sequence[UID],
+        *,
+        only_head: bool = False,  # noqa: ARG002 - all of it is at hand
+    ) -> Sequence[tuple[UID, Row, Summary]]:
+        """Made anew each time; messages gone are left out."""
+        self._check()
+        return [
+            (uid, self._messages[uid].row(uid), self._account.summarise(self._messages[uid].data))
+            for uid in self._present(uids)
+        ]
+
+    def open_message(self, uid: UID) -> MemoryMessage:
+        """Open it. Raises: MessageExpunged."""
+        self._check()
+        if uid not in self._messages:
+            raise MessageExpunged
+        return MemoryMessage(self._messages[uid].data)
+
+    def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
+        """The first of those messages, up to `limit` octets together."""
+        found = []
+        for uid in uids:
+            try:
+                message = self.open_message(uid)
+            except (MessageExpunged, StoreUnavailable):
+                break
+            limit -= message.size
+            data = message.read() if limit >= 0 else b""
+            message.close()
+            if limit < 0 or len(data) != message.size:
+                break
+            found.append((uid, data))
+        return found
+
+    def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
+        """Those of the candidates that match, rising."""
+        self._check()
+        return evaluate(query, self._present(candidates), self._source())
+
+    def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
+        """As `search`, in steps."""
+        self._check()
+        return Search(query, self._present(candidates), self._source())
+
+    def _source(self) -> MemorySource:
+        return MemorySource(self._messages, self._mask, self._account.summarise)
+
+    # --- changing
+
+    def store_flags(
+        self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
+    ) -> Stored:
+        """Change flags. Raises: LimitReached for a 27th keyword."""
+        self._check()
+        before = self._modseq
+        present = self._present(uids)
+        gone = sorted(set(uids) - set(present))
+        modified = [
+            uid for uid in present if unchanged_since is not None and self._messages[uid].modseq > unchanged_since
+        ]
+        changing = sorted(set(present) - set(modified))
+        if changing:
+            names = list(flags)
+            mask = sum({self._mask(name) for name in names}) if how is FlagChange.REMOVE else self._make_mask(names)
+            modseq = ModSeq(self._modseq + 1)
+            for uid in changing:
+                message = self._messages[uid]
+                new = {
+                    FlagChange.ADD: message.flags | mask,
+                    FlagChange.REMOVE: message.flags & ~mask,
+                    FlagChange.REPLACE: mask,
+                }[how]
+                if new != message.flags:
+                    self._messages[uid] = evolve(message, flags=new, modseq=modseq)
+                    self._modseq = modseq
+        return Stored(modified, gone, before)
+
+    def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
+        """Remove them; the UIDs removed, rising."""
+        self._check()
+        going = [uid for uid in self._present(uids) if self._messages[uid].flags & DELETED or not only_deleted]
+        if going:
+            self._modseq = ModSeq(self._modseq + 1)
+        for uid in going:
+            del self._messages[uid]
+            self._expunged.append((self._modseq, uid))
+        return going
+
+    def copy(self, uids: Sequence[UID], target: str) -> Copied:
+        """Copy, all or none. Raises: NoSuchMailbox, MessageExpunged, LimitReached."""
+        self._check()
+        into = self._account.mailbox(target)
+        present = self._present(uids)
+        if len(present) != len(set(uids)):
+            raise MessageExpunged
+        into.check_room(len(present))
+        return self._copy(present, into)
+
+    def _copy(self, present: Sequence[UID], into: MemoryMailbox) -> Copied:
+        copies = [(self._messages[uid].data, self._names(uid), self._messages[uid].date) for uid in present]
+        return Copied(into.id, into.uid_validity, list(present), into.add(copies))
+
+    def move(self, uids: Sequence[UID], target: str) -> Copied:
+        """Move what is there of them. Raises: NoSuchMailbox, LimitReached."""
+        self._check()
+        into = self._account.mailbox(target)
+        present = self._present(uids)
+        if into is not self:
+            into.check_room(len(present))
+        copied = self._copy(present, into)
+        self.expunge(copied.source, only_deleted=False)
+        return copied
+
+    def add(self, messages: Sequence[tuple[bytes, Iterable[str], int]]) -> list[UID]:
+        """Put messages (octets, flag names, date) in, all or none. Raises: LimitReached."""
+        self._check()
+        names = [list(flags) for _data, flags, _date in messages]
+        self._make_mask([name for group in names for name in group])
+        if messages:
+            self._modseq = ModSeq(self._modseq + 1)
+        uids = []
+        for (data, _flags, date), group in zip(messages, names, strict=True):
+            sent = _BARE_LF.sub(b"\r\n", bytes(data))
+            self._messages[self.uid_next] = KeptMessage(sent, self._make_mask(group), self._modseq, date)
+            uids.append(self.uid_next)
+            self.uid_next = UID(self.uid_next + 1)
+        return uids
+
+    def check_room(self, more: int) -> None:
+        """Raises: MailboxFull where so many more would be too many."""
+        if len(self._messages) + more > self._account.bounds.messages:
+            raise MailboxFull
+
+    def all_uids(self) -> list[UID]:
+        """Every UID, rising."""
+        return list(self._messages)
+
+    # --- small parts
+
+    def _check(self) -> None:
+        if self.deleted:
+            raise MailboxChanged
+
+    def _present(self, uids: Iterable[UID]) -> list[UID]:
+        return sorted(uid for uid in set(uids) if uid in self._messages)
+
+    def _mask(self, name: str) -> int:
+        """The bit of a flag, 0 for a keyword that the mailbox does not have."""
+        if name.lower() in _SYSTEM:
+            return _SYSTEM[name.lower()]
+        known = [keyword.lower() for keyword in self._keywords]
+        return 1 << KEYWORD_BIT + known.index(name.lower()) if name.lower() in known else 0
+
+    def _make_mask(self, names: Sequence[str]) -> int:
+        """The bits of those flags; new keywords are made, all or none."""
+        new: dict[str, str] = {}
+        for name in names:
+            if not self._mask(name):
+                new.setdefault(name.lower(), name)
+        if len(self._keywords) + len(new) > MAX_KEYWORDS:
+            raise LimitReached("a mailbox can have 26 keywords")
+        self._keywords += new.values()
+        return sum({self._mask(name) for name in names})
+
+    def _names(self, uid: UID) -> list[str]:
+        mask = self._messages[uid].flags
+        return [name for name in [*SYSTEM_FLAGS, *self._keywords] if self._mask(name) & mask]
