@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from twisted.logger import ILogObserver, LogEvent, formatEventAsClassicLogText
+from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
-from mailserver.net.log import log
+from mailserver.net.log import classic_text, log
 
 _STANDARD_OUTPUT = 1
 
@@ -48,7 +48,7 @@ class LineLog:
             return  # each socket opened and closed, in each process
         level = getattr(event.get("log_level"), "name", "-")
         system = event.get("log_system") or f"{event.get('log_namespace', '-')}#{level}"
-        text = formatEventAsClassicLogText({**event, "log_system": f"{system} {self.name}"})
+        text = classic_text({**event, "log_system": f"{system} {self.name}"})
         if text is None:
             return
         if self._relayed:

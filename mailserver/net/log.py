@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from twisted.logger import Logger
+from functools import lru_cache
+
+from twisted.logger import LogEvent, Logger, formatEventAsClassicLogText, formatTime
 
 from mailserver.channel import ConnectionInfo
 
 log = Logger(namespace="mailserver")
+
+
+def classic_text(event: LogEvent) -> str | None:
+    """As `twisted.logger.formatEventAsClassicLogText`, which takes longer for a ready line than some commands do."""
+    line, when = event.get("line"), event.get("log_time")
+    if event.get("log_format") != "{line}" or "log_failure" in event or not line or not isinstance(line, str):
+        return formatEventAsClassicLogText(event)
+    system = event.get("log_system")
+    if system is None:
+        level = getattr(event.get("log_level"), "name", "-")
+        system = f"{event.get('log_namespace', '-')}#{level}"
+    text = f"{'-' if when is None else _stamp(int(when))} [{system}] {line}"
+    return (text.replace("\n", "\n\t") if "\n" in text else text) + "\n"
+
+
+@lru_cache(maxsize=1)
+def _stamp(second: int) -> str:
+    return formatTime(float(second))
 
 
 def escape(value: object) -> str:

@@ -17,14 +17,13 @@ from twisted.logger import (
     ILogObserver,
     LimitedHistoryLogObserver,
     LogEvent,
-    formatEventAsClassicLogText,
     globalLogPublisher,
     textFileLogObserver,
 )
 from twisted.python.logfile import LogFile as RotatedFile
 from zope.interface import implementer
 
-from mailserver.net.log import log
+from mailserver.net.log import classic_text, log
 
 REPEATED = 1000
 """Lines of the start that the file repeats."""
@@ -86,7 +85,7 @@ class LogFile:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def _write(self, event: LogEvent, number: int) -> None:
-        text = formatEventAsClassicLogText(event)
+        text = classic_text(event)
         if text is None:
             return
         if self._lost:

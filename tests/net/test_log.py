@@ -2,8 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import LogLevel, formatEventAsClassicLogText
+from twisted.python.failure import Failure
 
-from mailserver.net.log import escape, event_line
+from mailserver.net.log import classic_text, escape, event_line
 from tests.fakes import info
 
 
@@ -27,3 +29,21 @@ def test_a_line_names_the_connection() -> None:
     line = event_line("login", info("imaps"), "anna@example.test", {"mechanism": "PLAIN"})
     assert line.startswith("login session=test1 protocol=imaps peer=192.0.2.7 tls=TLSv1.3")
     assert line.endswith("user=anna@example.test mechanism=PLAIN")
+
+
+_events = st.fixed_dictionaries(
+    {"log_format": st.sampled_from(["{line}", "{line} {more}", "plain", None])},
+    optional={
+        "line": st.text() | st.none() | st.just(7),
+        "log_system": st.text() | st.none(),
+        "log_namespace": st.text(),
+        "log_level": st.sampled_from(list(LogLevel.iterconstants())),
+        "log_time": st.none() | st.floats(1.0, 2e9),
+        "log_failure": st.just(Failure(ValueError("x"))),
+    },
+)
+
+
+@given(_events)
+def test_the_short_way_writes_what_twisted_writes(event: dict[str, object]) -> None:
+    assert classic_text(event) == formatEventAsClassicLogText(event)
