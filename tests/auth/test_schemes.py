@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.auth import schemes
+from mailserver.auth import crypt_schemes, digest_schemes, schemes
 from mailserver.auth.schemes import BadHash, UnknownScheme, dummy_like, make, parse, verify
 
 PASSWORD = "pä ss:{w}".encode()
@@ -74,7 +74,7 @@ def test_scram_entry_holds_the_keys_of_the_rfc() -> None:
     # RFC 7677 3: the example exchange, user "pencil", salt and iterations of the server's first message. The server
     # signature of its last message follows from ServerKey and the messages.
     salt, rounds = "W22ZaJ0SNY7soEsUEjb6gQ==", 4096
-    stored_key, server_key = schemes._scram_keys(b"pencil", base64.b64decode(salt), rounds)
+    stored_key, server_key = digest_schemes._scram_keys(b"pencil", base64.b64decode(salt), rounds)
     messages = (
         b"n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
         b"s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
@@ -118,7 +118,7 @@ def test_made_entries_are_salted_and_verify(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["SHA512-CRYPT", "SHA256-CRYPT"])
 def test_sha_crypt_without_libcrypt_gives_the_same(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = make(b"secret", scheme)
-    monkeypatch.setattr(schemes, "_libcrypt", lambda: None)
+    monkeypatch.setattr(crypt_schemes, "_libcrypt", lambda: None)
     assert verify(stored, b"secret")
     assert not verify(stored, b"secreT")
     own = make(b"secret", scheme)
