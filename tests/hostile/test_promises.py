@@ -15,7 +15,7 @@
  9. Nobody makes another wait: the Watcher of conftest.py, in every test here.
 10. Hard messages: test_messages.py; linear time: tests/message/test_hostile.py.
 11. CRLF . CRLF alone ends a message; chunks are no commands: test_smtp.py, outbound tests/smtp/test_relay.py.
-12. Senders: `test_senders`, and whole in tests/smtp/test_sender.py and tests/smtp/test_submission.py.
+12. Senders: `test_senders`, and whole in tests/smtp/test_sender.py and tests/smtp/test_submitted.py.
 13. Nothing breaks the syntax of a response or of a log line: `balanced` in test_messages.py, `test_header_injection`,
     tests/net/test_log.py.
 14. Mailbox names: test_imap.py, tests/store/contract_names.py.

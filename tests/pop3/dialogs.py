@@ -21,6 +21,8 @@ from tests.fakes import Client, DirectRunner, FakeAuthenticator, info, run_now
 
 EMPTY_SUMMARY = Summary(b"", b"", b"", b"", "", None)
 GREETING = b"+OK mail.example.test ready\r\n"
+HOW = ["whole", "bytewise", "1", "2"]
+"""Ways of `play` to send a dialog."""
 
 
 class World:

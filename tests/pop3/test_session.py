@@ -12,9 +12,7 @@ from mailserver.store.live import LiveMailbox
 from mailserver.store.memory import MemoryMessage
 from mailserver.types import UNKNOWN_SIZE
 from tests.fakes import info, run_now
-from tests.pop3.dialogs import GREETING, World, play
-
-HOW = ["whole", "bytewise", "1", "2"]
+from tests.pop3.dialogs import GREETING, HOW, World, play
 
 ONE = b"Subject: one\r\n\r\nfirst\r\n.dot\r\n..two\r\n.\r\n"
 TWO = b"Subject: two\r\n\r\nsecond\r\nlast line"

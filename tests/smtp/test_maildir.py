@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.store.maildir.store import MaildirStore
-from tests.smtp.test_submission import HEADER, MESSAGE, trace
-from tests.smtp.world import EMPTY_SUMMARY, FakeHop, World
+from tests.smtp.world import EMPTY_SUMMARY, HEADER, MESSAGE, FakeHop, World, begin, submission_trace
 
 ANNA, BERT = "example.test/anna", "example.org/bert"
 
@@ -26,22 +25,11 @@ def files(world: World, account: str, folder: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted(directory.iterdir())] if directory.exists() else []
 
 
-def submit(world: World, message: bytes, *recipients: bytes) -> bytes:
-    client = world.log_in()
-    client.ask(b"MAIL FROM:<anna@example.test>\r\n")
-    for recipient in recipients:
-        client.ask(b"RCPT TO:<" + recipient + b">\r\n")
-    client.ask(b"DATA\r\n")
-    answer = client.ask(message + b".\r\n")
-    client.hang_up()
-    return answer
-
-
 @pytest.mark.parametrize("large", [False, True])
 def test_lmtp_into_a_folder(large: bool, world: World) -> None:
     world.store.account("anna@example.test").create("Lists")
     client = world.lhlo()
-    client.ask(b"MAIL FROM:<x@example.net>\r\nRCPT TO:<anna+Lists@example.test>\r\nRCPT TO:<bert@example.org>\r\n")
+    client.ask(begin(b"anna+Lists@example.test", b"bert@example.org"))
     text = b"Subject: x\r\n\r\n" + b"line\r\n" * (40000 if large else 1)
     assert client.ask(b"DATA\r\n" + text + b".\r\n").count(b"250 2.0.0") == 2
     for account, folder in ((ANNA, ".Lists/new"), (BERT, "new")):
@@ -59,12 +47,12 @@ def test_a_message_for_both_kinds(large: bool, world: World) -> None:
     world.hop.on_end = lambda: seen.append(files(world, ANNA, "new") + files(world, BERT, "new"))
     message = MESSAGE + b"line\r\n" * (40000 if large else 0)
     recipients = (b"anna@example.test", b"bert@example.org", b"x@elsewhere.test")
-    assert submit(world, message, *recipients) == b"250 2.0.0 hop has it\r\n"
+    assert world.submit(message, *recipients) == b"250 2.0.0 hop has it\r\n"
     # Nothing is visible before the hop has answered.
     assert seen == [[]]
     sent = message.replace(b"\r\n.", b"\r\n")
-    assert files(world, ANNA, "new") == [trace(b"anna@example.test", alone=False) + sent]
-    assert files(world, BERT, "new") == [trace(b"bert@example.org", alone=False) + sent]
+    assert files(world, ANNA, "new") == [submission_trace(b"anna@example.test", alone=False) + sent]
+    assert files(world, BERT, "new") == [submission_trace(b"bert@example.org", alone=False) + sent]
     assert files(world, ANNA, "tmp") == files(world, BERT, "tmp") == []
 
 
@@ -72,10 +60,10 @@ def test_a_message_that_the_hop_refuses(world: World) -> None:
     assert world.hop is not None
     world.hop.replies[b"."] = b"554 5.7.1 no\r\n"
     recipients = (b"anna@example.test", b"bert@example.org", b"x@elsewhere.test")
-    assert submit(world, MESSAGE, *recipients) == b"554 5.7.1 no\r\n"
+    assert world.submit(MESSAGE, *recipients) == b"554 5.7.1 no\r\n"
     for account in (ANNA, BERT):
         assert files(world, account, "new") == files(world, account, "tmp") == []
     # Nor does it come back: the next delivery finds no intent.
-    assert submit(world, HEADER + b"\r\n", b"anna@example.test", b"bert@example.org").startswith(b"250")
+    assert world.submit(HEADER + b"\r\n", b"anna@example.test", b"bert@example.org").startswith(b"250")
     assert [text[-2:] for text in files(world, ANNA, "new")] == [b"\r\n"]
     assert len(files(world, BERT, "new")) == 1

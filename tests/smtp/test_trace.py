@@ -14,23 +14,6 @@ ANNA = b"From: anna@example.test\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\nMes
 BODY = b"\r\nReturn-Path: <in@the.body>\r\n"
 
 
-def deliver(world: World, message: bytes) -> bytes:
-    """The reply to a message for Anna, by LMTP."""
-    client = world.lhlo()
-    client.ask(b"MAIL FROM:<x@example.net>\r\n")
-    client.ask(b"RCPT TO:<anna@example.test>\r\n")
-    client.ask(b"DATA\r\n")
-    return client.ask(message + b".\r\n")
-
-
-def submit(world: World, message: bytes, recipient: bytes = b"bert@example.org") -> bytes:
-    client = world.log_in()
-    client.ask(b"MAIL FROM:<anna@example.test>\r\n")
-    client.ask(b"RCPT TO:<" + recipient + b">\r\n")
-    client.ask(b"DATA\r\n")
-    return client.ask(message + b".\r\n")
-
-
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -44,7 +27,7 @@ def submit(world: World, message: bytes, recipient: bytes = b"bert@example.org")
 def test_final_delivery_has_one_return_path(before: bytes, after: bytes | None, tmp_path: Path) -> None:
     """RFC 5321 4.4; fields that the transfer agent wrote for us stay."""
     world = World(tmp_path)
-    assert deliver(world, before + BODY).startswith(b"250")
+    assert world.deliver(before + BODY).startswith(b"250")
     (kept,) = world.kept()
     assert kept.startswith(b"Return-Path: <x@example.net>\r\n")
     assert kept.split(b"+0000\r\n", 1)[1] == (before if after is None else after) + BODY
@@ -52,18 +35,18 @@ def test_final_delivery_has_one_return_path(before: bytes, after: bytes | None, 
 
 def test_a_message_without_header_loses_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
-    assert deliver(world, b"\r\nReturn-Path: <a>\r\n\r\nReturn-Path: <b>\r\n").startswith(b"250")
+    assert world.deliver(b"\r\nReturn-Path: <a>\r\n\r\nReturn-Path: <b>\r\n").startswith(b"250")
     assert world.kept()[0].endswith(b"+0000\r\n\r\nReturn-Path: <a>\r\n\r\nReturn-Path: <b>\r\n")
 
 
 def test_a_message_from_the_spool_too(tmp_path: Path) -> None:
     world = World(tmp_path)
     body = b"".join(b"%06d line\r\n" % number for number in range(15_000))
-    assert deliver(world, b"A: b\r\nReturn-Path: <forged@example.net>\r\n\r\n" + body).startswith(b"250")
+    assert world.deliver(b"A: b\r\nReturn-Path: <forged@example.net>\r\n\r\n" + body).startswith(b"250")
     assert world.kept()[0].split(b"+0000\r\n", 1)[1] == b"A: b\r\n\r\n" + body
 
 
-@pytest.mark.parametrize("way", [deliver, submit])
+@pytest.mark.parametrize("way", [World.deliver, World.submit])
 def test_a_loop_is_cut(way, tmp_path: Path) -> None:
     """RFC 5321 6.3: a large threshold, normally at least 100."""
     world = World(tmp_path)
@@ -90,9 +73,9 @@ def test_nobody_who_submits_speaks_for_us(field: bytes, tmp_path: Path) -> None:
     world = World(tmp_path, FakeHop(piece=10_000))
     message = b"To: bert@example.org\r\n" + field + b"\r\n" + ANNA + BODY
     without = b"To: bert@example.org\r\n" + ANNA + BODY
-    assert submit(world, message).startswith(b"250")
+    assert world.submit(message).startswith(b"250")
     assert world.kept("bert@example.org")[0].endswith(b"+0000\r\n" + without)
-    assert submit(world, message, b"x@example.net").startswith(b"250")
+    assert world.submit(message, b"x@example.net").startswith(b"250")
     assert world.hop is not None
     assert world.hop.messages[0].endswith(b"+0000\r\n" + without)
 
@@ -111,12 +94,12 @@ def test_nobody_who_submits_speaks_for_us(field: bytes, tmp_path: Path) -> None:
 def test_what_others_verified_stays(field: bytes, tmp_path: Path) -> None:
     world = World(tmp_path)
     message = field + b"\r\n" + ANNA + BODY
-    assert submit(world, message).startswith(b"250")
+    assert world.submit(message).startswith(b"250")
     assert world.kept("bert@example.org")[0].endswith(b"+0000\r\n" + message)
 
 
 def test_a_header_of_megabytes_is_looked_at_in_part(tmp_path: Path) -> None:
     world = World(tmp_path)
     header = b"X: " + b"y" * MAX_HEADER + b"\r\nReturn-Path: <late@example.net>\r\n"
-    assert deliver(world, header + BODY).startswith(b"250")
+    assert world.deliver(header + BODY).startswith(b"250")
     assert world.kept()[0].endswith(header + BODY)

@@ -29,6 +29,43 @@ DATE = b"Tue, 14 Nov 2023 22:13:20 +0000"
 LIMIT = 300_000
 PLAIN = base64.b64encode(b"\0anna@example.test\0secret")
 
+RECEIVED = (
+    b"Received: from client.example.net ([192.0.2.7])\r\n\tby mail.example.test with ESMTPSA id test1.1%s;\r\n\t"
+    + DATE
+    + b"\r\n"
+)
+"""The first field of what Anna submits, up to the clause for a single recipient."""
+HEADER = b"From: Anna <anna@example.test>\r\nDate: " + DATE + b"\r\nMessage-ID: <1@example.test>\r\n"
+MESSAGE = HEADER + b"\r\n..line\r\n...\r\nend\r\n"
+"""As the client sends it."""
+AS_SENT = HEADER + b"\r\n.line\r\n..\r\nend\r\n"
+"""The same without dot-stuffing."""
+
+
+def submission_trace(recipient: bytes, *, alone: bool = True) -> bytes:
+    """What stands before a copy of Anna's first message of a session for a local recipient."""
+    clause = b"\r\n\tfor <" + recipient + b">" if alone else b""
+    return b"Return-Path: <anna@example.test>\r\nDelivered-To: " + recipient + b"\r\n" + RECEIVED % clause
+
+
+def lmtp_trace(recipient: bytes, number: int = 1, sender: bytes = b"x@example.net", protocol: bytes = b"LMTP") -> bytes:
+    """What stands before a message of another server."""
+    return (
+        b"Return-Path: <" + sender + b">\r\nDelivered-To: " + recipient + b"\r\n"
+        b"Received: from mx.example.net ([192.0.2.7])\r\n\tby mail.example.test with "
+        + protocol
+        + b" id test1.%d\r\n\tfor <" % number
+        + recipient
+        + b">;\r\n\t"
+        + DATE
+        + b"\r\n"
+    )
+
+
+def begin(*recipients: bytes) -> bytes:
+    """The commands before the message of another server, in one piece."""
+    return b"MAIL FROM:<x@example.net>\r\n" + b"".join(b"RCPT TO:<%s>\r\n" % name for name in recipients)
+
 
 class RecordingStore(MemoryStore):
     """Remembers what was staged and prepared, to see that nothing is left."""
@@ -105,6 +142,31 @@ class World:
         client.send(b"LHLO mx.example.net\r\n")
         assert client.take().endswith(b"250 ENHANCEDSTATUSCODES\r\n")
         return client
+
+    def submit(
+        self,
+        message: bytes,
+        *recipients: bytes,
+        sender: bytes = b"anna@example.test",
+    ) -> bytes:
+        """The reply to a message of Anna's, for Bert unless said otherwise."""
+        client = self.log_in()
+        client.ask(b"MAIL FROM:<" + sender + b">\r\n")
+        for recipient in recipients or (b"bert@example.org",):
+            answer = client.ask(b"RCPT TO:<" + recipient + b">\r\n")
+            assert answer.startswith(b"250"), answer
+        assert client.ask(b"DATA\r\n").startswith(b"354")
+        answer = client.ask(message + b".\r\n")
+        client.hang_up()
+        return answer
+
+    def deliver(self, message: bytes) -> bytes:
+        """The reply to a message for Anna, by LMTP."""
+        client = self.lhlo()
+        assert client.ask(begin(b"anna@example.test") + b"DATA\r\n").endswith(
+            b"354 send the message, end it with a single dot\r\n"
+        )
+        return client.ask(message + b".\r\n")
 
     def kept(self, user: str = "anna@example.test", folder: str = "INBOX") -> list[bytes]:
         mailbox = self.store.account(user).mailbox(folder)

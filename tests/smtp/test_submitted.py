@@ -1,0 +1,189 @@
+"""A submitted message: the fields it must have and gets, who may send it as whom, its copies for people here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mailserver.auth.interfaces import User
+from mailserver.errors import NoSpace
+from tests.smtp.world import DATE, HEADER, MESSAGE, World, submission_trace
+
+
+def test_what_lacks_is_added(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert world.submit(b"Subject: x\r\n\r\nBody\r\n").startswith(b"250")
+    (text,) = world.kept("bert@example.org")
+    assert re.fullmatch(
+        re.escape(
+            submission_trace(b"bert@example.org") + b"From: <anna@example.test>\r\nDate: " + DATE + b"\r\nMessage-ID: "
+        )
+        + rb"<[0-9a-f]+\.[0-9a-f]{16}@mail\.example\.test>\r\nSubject: x\r\n\r\nBody\r\n",
+        text,
+    )
+
+
+def test_a_message_without_any_header(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert world.submit(b"\r\nBody\r\n").startswith(b"250")
+    assert world.kept("bert@example.org")[0].endswith(b"@mail.example.test>\r\n\r\nBody\r\n")
+
+
+GOOD_FROM = {
+    "bare": b"From: anna@example.test\r\n",
+    "quoted name": b'From: "Anna, \\"A\\" <x@y.test>" <anna@example.test>\r\n',
+    "encoded name": b"From: =?utf-8?q?=C3=84nna?= <ANNA@Example.Test>\r\n",
+    "raw name": "From: Änna <anna@example.test>\r\n".encode(),
+    "comments": b"From: (a (b) \\) c) Anna (x) <anna(y)@example.test> (<z@y.test>)\r\n",
+    "folded": b"From:\r\n Anna\r\n\t<anna@example.test>\r\n",
+    "old syntax": b"From : anna@example.test\r\n",
+    "dot in name": b"From: Anna B. <anna@example.test>\r\n",
+    "quoted local part": b'From: "anna"@example.test\r\n',
+    "own Sender": b"From: anna@example.test\r\nSender: anna@example.test\r\n",
+    "several with Sender": b"From: bert@example.org, Anna <anna@example.test>\r\nSender: anna@example.test\r\n",
+}
+
+
+@pytest.mark.parametrize("name", GOOD_FROM)
+def test_good_senders(name: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert world.submit(GOOD_FROM[name] + b"Subject: x\r\n\r\n") == b"250 2.0.0 accepted as test1.1\r\n"
+    assert GOOD_FROM[name] in world.kept("bert@example.org")[0]
+
+
+BAD_FROM = {
+    "another's": (b"From: bert@example.org\r\n", b"550 5.7.1"),
+    "another's address, own name": (b'From: "anna@example.test" <bert@example.org>\r\n', b"550 5.7.1"),
+    "from elsewhere": (b"From: anna@elsewhere.test\r\n", b"550 5.7.1"),
+    "address literal": (b"From: anna@[192.0.2.1]\r\n", b"550 5.7.1"),
+    "two fields": (b"From: anna@example.test\r\nfrom: anna@example.test\r\n", b"550 5.6.0"),
+    "two fields, one old": (b"From: anna@example.test\r\nFrom : bert@example.org\r\n", b"550 5.6.0"),
+    "several others with Sender": (
+        b"From: bert@example.org, boss@example.net\r\nSender: anna@example.test\r\n",
+        b"550 5.7.1",
+    ),
+    "several without Sender": (b"From: anna@example.test, bert@example.org\r\n", b"550 5.6.0"),
+    "several with another's Sender": (
+        b"From: anna@example.test, bert@example.org\r\nSender: bert@example.org\r\n",
+        b"550 5.7.1",
+    ),
+    "another's Sender": (b"From: anna@example.test\r\nSender: bert@example.org\r\n", b"550 5.7.1"),
+    "two Senders": (b"From: anna@example.test\r\nSender: anna@example.test, anna@example.test\r\n", b"550 5.6.0"),
+    "two Sender fields": (b"From: anna@example.test\r\n" + b"Sender: anna@example.test\r\n" * 2, b"550 5.6.0"),
+    "empty": (b"From: \r\n", b"550 5.6.0"),
+    "no address": (b"From: Anna\r\n", b"550 5.6.0"),
+    "unclosed": (b"From: Anna <anna@example.test\r\n", b"550 5.6.0"),
+    "unclosed, text behind": (b"From: <anna@example.test x\r\n", b"550 5.6.0"),
+    "two angles": (b"From: <anna@example.test> <bert@example.org>\r\n", b"550 5.6.0"),
+    "text behind": (b"From: <anna@example.test> bert@example.org\r\n", b"550 5.6.0"),
+    "address before": (b"From: bert@example.org <anna@example.test>\r\n", b"550 5.6.0"),
+    "group": (b"From: us: anna@example.test;\r\n", b"550 5.6.0"),
+    "route": (b"From: <@x.test:anna@example.test>\r\n", b"550 5.6.0"),
+    "trailing comma": (b"From: anna@example.test,\r\n", b"550 5.6.0"),
+    "unclosed quote": (b'From: "Anna <anna@example.test>\r\n', b"550 5.6.0"),
+    "unclosed comment": (b"From: (Anna anna@example.test\r\n", b"550 5.6.0"),
+    "deep comment": (b"From: " + b"(" * 50000 + b" anna@example.test\r\n", b"550 5.6.0"),
+    "backslash at the end": (b"From: anna@example.test (\\\r\n", b"550 5.6.0"),
+    "eight-bit address": ("From: änna@example.test\r\n".encode(), b"550 5.6.0"),
+    "no field": (b"From: anna@example.test\r\nthis is no field\r\n", b"550 5.6.0"),
+    "fold at the start": (b" From: anna@example.test\r\n", b"550 5.6.0"),
+    "mbox line": (b"From anna@example.test Mon\r\nFrom: anna@example.test\r\n", b"550 5.6.0"),
+    "eight-bit field name": ("Frömm: x\r\nFrom: anna@example.test\r\n".encode(), b"550 5.6.0"),
+    "endless header": (b"From: anna@example.test\r\n" + b"X: y\r\n" * 45000, b"552 5.3.4"),
+    "endless field": (b"From: anna@example.test\r\nX: " + b"y" * 270_000 + b"\r\n", b"552 5.3.4"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FROM)
+def test_bad_senders(name: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    header, reply = BAD_FROM[name]
+    assert world.submit(header + b"\r\nBody\r\n").startswith(reply)
+    assert world.kept("bert@example.org") == []
+    assert world.left_behind() == []
+
+
+def test_a_long_body_with_a_bad_header_is_no_long_header(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert world.submit(b"no field\r\n\r\n" + b"x" * 280_000 + b"\r\n").startswith(b"550 5.6.0")
+
+
+def test_a_large_header_within_the_limit(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    header = b"From: anna@example.test\r\n" + b"X: y\r\n" * 43000
+    assert world.submit(header + b"\r\n" + b"x" * 30000 + b"\r\n").startswith(b"250")
+
+
+def test_the_null_sender_is_for_reports(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    header = b"From: anna@example.test\r\nContent-Type: "
+    report = header + b'Multipart/Report; report-type=disposition-notification;\r\n boundary="x"\r\n\r\n'
+    assert world.submit(report, sender=b"").startswith(b"250")
+    assert world.kept("bert@example.org")[0].startswith(b"Return-Path: <>\r\n")
+    for other in (b"text/plain\r\n\r\n", b"multipart/reportx\r\n\r\n", b"text/plain (multipart/report)\r\n\r\n"):
+        assert world.submit(header + other, sender=b"").startswith(b"550 5.7.1")
+    assert world.submit(b"From: anna@example.test\r\n\r\n", sender=b"").startswith(b"550 5.7.1")
+    assert world.submit(report.replace(b"anna", b"bert"), sender=b"").startswith(b"550 5.7.1")
+
+
+def test_further_addresses_of_a_login(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def login(*_: object) -> User:
+        return User("anna@example.test", addresses=frozenset(["sales@example.org"]))
+
+    async def find(address: str) -> User | None:
+        return User({"alias@example.test": "anna@example.test"}.get(address, address))
+
+    world.authenticator.login = login  # type: ignore[method-assign, assignment]
+    world.authenticator.find = find  # type: ignore[method-assign]
+    for address in (b"Sales@example.org", b"alias@example.test"):
+        message = b"From: " + address + b"\r\n\r\n"
+        assert world.submit(message, b"anna@example.test", sender=address).startswith(b"250")
+
+
+def test_the_address_of_a_login_without_domain(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def login(*_: object) -> User:
+        return User("anna", addresses=frozenset(["anna@example.org"]))
+
+    world.authenticator.login = login  # type: ignore[method-assign, assignment]
+    assert world.submit(b"Subject: x\r\n\r\n", sender=b"anna@example.org").startswith(b"250")
+    assert b"\r\nFrom: <anna@example.org>\r\n" in world.kept("bert@example.org")[0]
+
+
+def test_local_copies_are_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise NoSpace
+
+    monkeypatch.setattr(world.store.account("bert@example.org"), "prepare", fail)
+    message = HEADER + b"\r\n" + b"x\r\n" * 60000
+    assert world.submit(message, b"anna@example.test", b"bert@example.org").startswith(b"452 4.3.1")
+    assert world.kept() == world.kept("bert@example.org") == []
+    monkeypatch.undo()
+    assert world.submit(message, b"anna@example.test", b"bert@example.org", b"BERT@example.org").startswith(b"250")
+    assert world.kept() == [submission_trace(b"anna@example.test", alone=False) + message]
+    assert world.kept("bert@example.org") == [submission_trace(b"bert@example.org", alone=False) + message]
+    assert world.left_behind() == []
+
+
+def test_two_local_recipients_find_the_message_when_they_are_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.log_in()
+    write = client.channel.write
+    kept: list[int] = []
+
+    def spy(data: bytes) -> None:
+        if b"accepted as" in data:
+            kept.append(len(world.kept()) + len(world.kept("bert@example.org")))
+        write(data)
+
+    client.channel.write = spy  # type: ignore[method-assign]
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<bert@example.org>\r\nRCPT TO:<anna@example.test>\r\n")
+    client.ask(b"DATA\r\n" + MESSAGE + b".\r\n")
+    assert kept == [2]
