@@ -138,6 +138,6 @@ SCHEMES: Final = (
     _digest("SHA", "sha1"),
     _digest("SHA256", "sha256"),
     _digest("SHA512", "sha512"),
-    Scheme("PLAIN", False, _plain_check, _plain_verify),
+    Scheme("PLAIN", False, _plain_check, _plain_verify, is_free=True),
 )
 """In the order in which they are offered."""

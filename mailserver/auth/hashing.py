@@ -6,7 +6,8 @@ asks for hundreds at once. A child may die or hang in the middle of a check.
 The rules. Children are started by exec, never by fork of the server; secrets go through their pipes, never into their
 arguments. One child checks one hash at a time. What waits is bounded, and so is the memory that runs. Networks take
 turns, and in a full queue the one that fills it gives way, so that a flood from one place holds up itself alone. A
-child that dies is replaced when it is needed; its request is tried once more, then told AuthUnavailable. Nothing here
+child that dies is replaced when it is needed; its request is tried once more, then told AuthUnavailable. What is only
+compared needs no child: each answers once in a turn of the reactor, so that logins would wait in line. Nothing here
 imports Twisted: whoever makes the pool passes the ways to start a process, to wait and to set a timer.
 """
 
@@ -242,15 +243,17 @@ class HashPool:
         Raises: AuthUnavailable (queue full, children die, entry unusable).
         """
         try:
-            memory = schemes.parse(stored).memory_kib
+            entry = schemes.parse(stored)
         except schemes.BadHash as error:
             _log.error("a stored password cannot be used: %s", error)
             raise AuthUnavailable from error
+        if entry.scheme.is_free and not self._stopped:
+            return schemes.verify(stored, password.reveal())
         if self._stopped or (len(self._queue) >= self._limit and not self._queue.has_larger_than(share)):
             raise AuthUnavailable
         encoded = base64.b64encode(password.reveal()).decode("ascii")
         line = json.dumps({"stored": stored, "password": encoded}).encode("ascii") + b"\n"
-        request = _Request(line, memory, self._make_waiting(), share)
+        request = _Request(line, entry.memory_kib, self._make_waiting(), share)
         self._queue.add(request)
         self._dispatch()
         if len(self._queue) > self._limit:

@@ -41,6 +41,8 @@ class Scheme:
     """Password -> body; None where new entries should not be made."""
     digest_size: int = 0
     """Octets of an unsalted digest: tells hexadecimal from base64."""
+    is_free: bool = False
+    """Takes no time, and needs no process of its own."""
 
 
 def number(text: str, least: int, most: int, what: str) -> int:

@@ -5,8 +5,8 @@ memory or for minutes of work. `crypt(3)` and argon2 hold a core for a tenth of 
 octets, C strings end at NUL.
 
 The rules. `parse` is cheap and refuses what costs more than its scheme allows, so the file is checked without hashing.
-`verify` does the work and runs in a process of its own (`auth.hashworker`). Compares take constant time. A password
-with NUL is never right.
+`verify` does the work and runs in a process of its own (`auth.hashworker`), unless the scheme is free. Compares take
+constant time. A password with NUL is never right.
 
 The schemes themselves are rows in `crypt_schemes` and `digest_schemes`.
 """

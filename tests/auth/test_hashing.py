@@ -51,6 +51,19 @@ def test_asks_a_child_and_gives_its_answer() -> None:
     assert bench.timers.pending == []
 
 
+def test_what_is_only_compared_needs_no_child() -> None:
+    bench = Bench(processes=1, queue=1)
+    asked = [bench.ask() for _ in range(2)]
+    assert bench.ask("{PLAIN}secret").outcome() is True
+    assert bench.ask("{PLAIN}secret", b"other").outcome() is False
+    assert bench.ask("{PLAIN.B64}c2VjcmV0").outcome() is True
+    assert bench.asked() == [b"secret"]
+    assert not any(task.done for task in asked)
+    bench.pool.stop()
+    with pytest.raises(AuthUnavailable):
+        bench.ask("{PLAIN}secret").outcome()
+
+
 def test_secrets_are_in_no_argument_and_no_environment() -> None:
     bench = Bench()
     bench.ask(password=b"hunter2")
