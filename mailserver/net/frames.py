@@ -72,6 +72,9 @@ class Decoder:
         length, count = HEADER.unpack_from(self._data)
         if length > self._longest or count > MAX_PASSED:
             raise BadFrame(f"a frame of {length} octets and {count} descriptors")
+        if len(self._passed) > 2 * MAX_PASSED:
+            # A read gives those of one frame at most, which may be behind another: more are counted by none.
+            raise BadFrame("descriptors that no frame counts")
         end = HEADER.size + length
         if len(self._data) < end:
             return None

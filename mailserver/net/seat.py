@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from mailserver.net.assignment import Assignment
-from mailserver.net.frames import MAX_PICKLE, FrameLine, from_pickle, to_json
+from mailserver.net.frames import MAX_JSON, MAX_PICKLE, FrameLine, from_pickle, to_json
 from mailserver.net.link import Json
 from mailserver.net.log import log
 
@@ -109,7 +109,11 @@ class Seat:
 
     def _finish(self, number: int, what: str, result: Deferred[Json]) -> None:
         def done(body: Json) -> None:
-            self.report({"answer": number, "body": body})
+            frame = to_json({"answer": number, "body": body})
+            if len(frame) > MAX_JSON:
+                # The master would take it for the end of this worker.
+                frame = to_json({"answer": number, "error": "the answer is too long, ask for less"})
+            self._line.send(frame)
 
         def failed(failure: Failure) -> None:
             log.failure("the master asks for {what}", failure, what=what)

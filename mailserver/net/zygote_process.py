@@ -237,7 +237,13 @@ class ZygoteProcess:
 
 
 def _in_words(status: int) -> str:
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        # Most of the real-time signals have no name.
+        return f"signal {-status}"
 
 
 def _spawn(line: socket.socket, output: int | None) -> int:

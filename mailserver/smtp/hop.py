@@ -92,6 +92,17 @@ class HopSession:
             raise
         return session
 
+    @property
+    def unasked(self) -> bool:
+        """Has the hop said something unasked, or gone? Its next reply could be taken for that of another command."""
+        return self.exchange.unasked or not self.connection.alive
+
+    async def ask(self, start: Callable[[], None]) -> Reply:
+        """A command, and the reply to it and no other. Raises: RelayDown, from then on always."""
+        if self.down is None and self.unasked:
+            self.down = RelayDown("the next hop has gone, or speaks out of turn")
+        return await self.converse(start)
+
     async def converse(self, start: Callable[[], None]) -> Reply:
         """One step of the exchange, to the hop's reply. Raises: RelayDown, from then on always."""
         if self.down is not None:
@@ -174,7 +185,7 @@ class HopTransaction:
         session = self._session
         try:
             session.check_size(size)
-            reply = await session.converse(lambda: session.exchange.mail(sender, size))
+            reply = await session.ask(lambda: session.exchange.mail(sender, size))
         except BaseException:
             session.close(in_data=True)
             raise
@@ -186,7 +197,7 @@ class HopTransaction:
         """RCPT; the hop's own reply. Raises: RelayDown."""
         if self._refused is not None:
             return self._refused
-        reply = pass_on(await self._session.converse(lambda: self._session.exchange.rcpt(recipient)))
+        reply = pass_on(await self._session.ask(lambda: self._session.exchange.rcpt(recipient)))
         if reply.code // 100 == 2:
             self.accepted += 1
         return reply
@@ -200,7 +211,11 @@ class HopTransaction:
         if incoming.eight_bit and "8BITMIME" not in session.exchange.extensions:
             raise EightBitRefused
         session.check_size(incoming.size + len(prefix))
-        reply = await session.converse(session.exchange.data)
+        reply = await session.ask(session.exchange.data)
+        if reply.code // 100 == 2:
+            # It has nothing that it could have taken.
+            session.down = RelayDown("the next hop's answer to DATA is none")
+            raise session.down
         if reply.code != 354:
             return pass_on(reply)
         self._in_data = True
@@ -213,6 +228,9 @@ class HopTransaction:
     async def finish(self) -> Reply:
         """The final dot and the hop's reply. Raises: RelayDown; whether the hop has the message is then unknown."""
         session = self._session
+        if session.unasked:
+            # Refused before its end, which the hop then does not get: nothing is delivered.
+            return pass_on(await session.converse(session.exchange.early_reply))
         reply = await session.converse(lambda: session.exchange.end_of_data(self._stuffer.finish()))
         self._in_data = False
         self._done = reply.code != _CLOSING

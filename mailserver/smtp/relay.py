@@ -167,6 +167,15 @@ class Exchange:
         self._output += end
         self._start(self._wait())
 
+    def early_reply(self) -> None:
+        """What the hop says before the end of DATA. The outcome is a refusal: what is not raises RelayDown."""
+        self._start(self._refusal())
+
+    @property
+    def unasked(self) -> bool:
+        """Has the hop said more than it was asked?"""
+        return self._reader.pending
+
     @property
     def size_limit(self) -> int | None:
         """The largest message the hop takes, None if it does not say (RFC 1870 4)."""
@@ -202,6 +211,12 @@ class Exchange:
 
     def _wait(self) -> _Conversation:
         return (yield b"")
+
+    def _refusal(self) -> _Conversation:
+        reply = yield b""
+        if reply.code // 100 in {2, 3}:
+            raise RelayDown("the next hop takes a message that it has not got")
+        return reply
 
     def _open(self) -> _Conversation:
         greeting = yield b""

@@ -254,6 +254,62 @@ def test_a_hop_that_refuses_the_next_sender_has_the_last_word(tmp_path: Path) ->
     assert world.hop.connections == world.hop.closed == 1
 
 
+def test_a_hop_that_takes_what_it_has_not_got_is_not_believed(tmp_path: Path) -> None:
+    """RFC 5321 4.3.2: DATA is answered with 354 or a refusal. Nothing is acknowledged that is with nobody."""
+    world = World(tmp_path, FakeHop(replies={b"DATA": b"250 2.0.0 queued\r\n"}))
+    client = world.log_in()
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<x@elsewhere.test>\r\n")
+    client.ask(b"DATA\r\n")
+    assert client.ask(MESSAGE + b".\r\n").startswith(b"451 4.4.1 ")
+    client.hang_up()
+    assert world.hop is not None
+    assert world.hop.connections == world.hop.closed == 1
+
+
+@pytest.mark.parametrize("piece", [7, 1000])
+@pytest.mark.parametrize(
+    ("beginning", "answer"),
+    [
+        (b"RCPT", b"250 2.1.5 one\r\n250 2.1.5 two\r\n"),
+        (b"MAIL", b"250 2.1.0 one\r\n250 2.1.5 two\r\n"),
+        (b"DATA", b"354 go\r\n250 2.0.0 queued\r\n"),
+    ],
+)
+def test_a_hop_that_answers_twice_is_given_up(beginning: bytes, answer: bytes, piece: int, tmp_path: Path) -> None:
+    """Otherwise each of its later replies would be taken for that of another command, a 250 for the message's."""
+    world = World(tmp_path, FakeHop(replies={beginning: answer}, piece=piece))
+    client = world.log_in()
+    told = client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<x@elsewhere.test>\r\nDATA\r\n")
+    if b"354 " in told:
+        told = client.ask(MESSAGE + b".\r\n")
+    assert b"\r\n451 4.4.1 " in b"\r\n" + told
+    client.hang_up()
+    assert world.hop is not None
+    assert world.hop.messages == []
+    assert b"QUIT" not in world.hop.lines
+
+
+def test_a_kept_hop_that_has_said_something_unasked_is_dialled_again(tmp_path: Path) -> None:
+    def speak(hop: FakeHop) -> None:
+        hop._output += b"250 2.0.0 hello again\r\n"
+
+    world = World(tmp_path, FakeHop())
+    assert two_messages(world, speak) == [b"250 2.0.0 hop has it\r\n"] * 2
+    assert world.hop is not None
+    assert world.hop.connections == 2
+
+
+def test_a_hop_may_refuse_before_the_end_of_data(tmp_path: Path) -> None:
+    world = World(tmp_path, FakeHop(replies={b"DATA": b"354 go\r\n552 5.3.4 too big\r\n"}))
+    client = world.log_in()
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<x@elsewhere.test>\r\n")
+    client.ask(b"DATA\r\n")
+    assert client.ask(MESSAGE + b".\r\n") == b"552 5.3.4 too big\r\n"
+    client.hang_up()
+    assert world.hop is not None
+    assert world.hop.messages == []
+
+
 @pytest.mark.parametrize("error", [InUse(), RuntimeError("boom")])
 def test_a_delayed_publication_is_accepted_mail(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

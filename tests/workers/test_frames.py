@@ -71,6 +71,34 @@ def test_descriptors_that_do_not_come_are_the_end() -> None:
         decoder.next_frame()
 
 
+def test_descriptors_that_no_frame_counts_do_not_pile_up() -> None:
+    decoder = Decoder(50)
+
+    def flood() -> None:
+        for _ in range(10):
+            decoder.receive(HEADER.pack(1, 0) + b"x", [os.dup(0) for _ in range(MAX_PASSED)])
+            assert decoder.next_frame() == (b"x", [])
+
+    try:
+        with pytest.raises(BadFrame):
+            flood()
+    finally:
+        held = len(decoder._passed)
+        decoder.close()
+    assert held <= 3 * MAX_PASSED
+
+
+def test_the_descriptors_of_the_next_frame_may_come_with_this_one() -> None:
+    decoder = Decoder(50)
+    first, second = HEADER.pack(1, 0) + b"a", HEADER.pack(1, 2) + b"b"
+    passed = [os.dup(0), os.dup(0)]
+    decoder.receive(first + second, passed)
+    assert decoder.next_frame() == (b"a", [])
+    assert decoder.next_frame() == (b"b", passed)
+    for number in passed:
+        os.close(number)
+
+
 def test_the_master_takes_nothing_but_json() -> None:
     assert from_json(to_json({"beat": 1})) == {"beat": 1}
     assert from_json(to_pickle({"beat": 1})) is None

@@ -49,6 +49,17 @@ def test_a_killed_worker_is_replaced_at_once_and_sessions_of_others_go_on(server
     assert not zombies(zygote(server))
 
 
+def test_a_signal_without_a_name_ends_one_worker_and_nobody_else(server: Server) -> None:
+    sessions = held_in_each(server, 2)
+    before, (victim, other) = zygote(server), sessions
+    number = signal.SIGRTMIN + 1
+    kill(victim, number)
+    server.wait_for(rf"process {victim} ended with signal {number}\n")
+    eventually(lambda: len(workers(server)) == 2 and victim not in workers(server))
+    assert zygote(server) == before
+    assert works(sessions[other])
+
+
 def test_a_killed_zygote_is_replaced_and_no_session_ends(server: Server) -> None:
     sessions = held_in_each(server, 2)
     before = zygote(server)

@@ -1,0 +1,66 @@
+"""A worker's end of its line to the master."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import succeed
+
+from mailserver.net.assignment import Assignment
+from mailserver.net.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
+from mailserver.net.link import Json
+from mailserver.net.seat import Seat
+from mailserver.net.zygote_process import from_json
+
+
+class Reactor:
+    """Nothing happens by itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_arguments: None
+
+
+def assignment(line: socket.socket, receive: socket.socket) -> Assignment:
+    return Assignment(
+        setting=None,  # type: ignore[arg-type]
+        slots=1,
+        slot=0,
+        seat=0,
+        living=(),
+        penalty_key=b"k" * 32,
+        tls=None,
+        lines=None,  # type: ignore[arg-type]
+        line=line,
+        listening={},
+        poke_receive=receive,
+        poke_send={},
+    )
+
+
+def test_an_answer_that_the_master_would_not_take_is_an_error_and_not_the_end() -> None:
+    ours, theirs = socket.socketpair()
+    receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    seat = Seat(assignment(theirs, receive), Reactor(), lambda: None)
+    long: Json = ["x" * 1000] * (MAX_JSON // 1000)
+    seat.on_ask("long", lambda _body: succeed(long))
+    seat.on_ask("short", lambda _body: succeed(["x"]))
+    decoder = Decoder(MAX_JSON)
+    try:
+        for number, what in ((1, "long"), (2, "short")):
+            send_blocking(ours, to_pickle(("ask", number, what, None)))
+            seat._line.doRead()
+        told = []
+        ours.settimeout(10)
+        while len(told) < 2:
+            decoder.receive(*read_some(ours))
+            while (frame := decoder.next_frame()) is not None:
+                told.append(from_json(frame[0]))
+        assert told == [
+            {"answer": 1, "error": "the answer is too long, ask for less"},
+            {"answer": 2, "body": ["x"]},
+        ]
+    finally:
+        seat.close()
+        for one in (ours, receive, send):
+            one.close()
