@@ -8,9 +8,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from mailserver.errors import BadSyntax, ConnectionLost, MailError
+from mailserver.line_session import build_table
 from mailserver.lines import DotStuffer, stuffed
 from mailserver.pop3 import login
-from mailserver.pop3.spec import CommandSpec, State, build_table
+from mailserver.pop3.spec import CommandSpec, State
 from mailserver.pop3.wire import TopCutter
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from mailserver.errors import AuthFailed, BadSyntax, ConnectionLost, MailError, PrivacyRequired, WrongState
+from mailserver.errors import AuthFailed, BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.sasl.mechanism import Challenge, Credentials, Failed
@@ -116,8 +116,6 @@ async def auth(session: Session, argument: bytes) -> None:
     while isinstance(step, Challenge):
         session.channel.write(b"+ " + binascii.b2a_base64(step.data, newline=False) + b"\r\n")
         line = await session.read_line()
-        if line is None:
-            raise ConnectionLost
         if isinstance(line, Refused):
             raise BadSyntax(line.value)
         if line == b"*":

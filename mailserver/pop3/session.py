@@ -1,20 +1,18 @@
-"""One POP3 connection: its state, the reading of commands, the writing of answers (RFC 1939 3).
-
-Commands run one after another, so pipelined ones are answered in their order (RFC 2449 6.6). What a command may
-await is what `channel` and the store's runner offer.
-"""
+"""One POP3 connection: its state, its answers, its login and maildrop (RFC 1939 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from attrs import field, frozen
 
 from mailserver.auth.interfaces import Authenticator, LoginContext, User
-from mailserver.channel import Channel, Wake
+from mailserver.channel import Channel
 from mailserver.config.model import Limits, Pop3
-from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, UnknownCommand, WrongState
-from mailserver.lines import LineReader, Refused, is_http
+from mailserver.errors import BadSyntax, ConnectionLost, MailError, UnknownCommand, WrongState
+from mailserver.line_session import LineSession
+from mailserver.lines import Refused
 from mailserver.pop3.commands import COMMANDS
 from mailserver.pop3.maildrop import Maildrop
 from mailserver.pop3.spec import CommandSpec, State
@@ -24,12 +22,8 @@ from mailserver.sasl.mechanism import Credentials, Mechanism
 from mailserver.store.interfaces import MaildropLock
 from mailserver.store.live import LiveAccount, LiveAccounts
 
-MAX_ERRORS = 20
-"""Malformed, unknown or misplaced commands that a connection may send."""
 MAX_LOGIN_FAILURES = 5
 """Failed logins that a connection may make."""
-PACE = 64
-"""Pipelined commands after which the client must have taken enough of the answers."""
 
 
 @frozen
@@ -50,25 +44,21 @@ class Services:
         return parse_uidl_format(self.config.uidl_format)
 
 
-class Session:
+class Session(LineSession):
     """What commands see: the channel, the state, the maildrop."""
 
+    protocol = "POP3"
+
     def __init__(self, channel: Channel, services: Services) -> None:
-        self.channel = channel
+        super().__init__(channel, services.limits, MAX_LINE)
         self.services = services
         self.state = State.AUTHORIZATION
         self.user_name: str | None = None
         """What USER said, for PASS."""
-        self.user: User | None = None
-        self.reader = LineReader(MAX_LINE)
-        self.ended = False
         self._account: LiveAccount | None = None
         self._maildrop: Maildrop | None = None
         self._lock: MaildropLock | None = None
-        self._errors = 0
-        self._unpaced = 0
         self._login_failures = 0
-        self._login_deadline = channel.now() + services.limits.login_time
 
     @property
     def maildrop(self) -> Maildrop:
@@ -81,22 +71,23 @@ class Session:
         """INBOX, once its maildrop is open."""
         return None if self._maildrop is None else "INBOX"
 
-    async def run(self) -> None:
-        """Serve until the client quits, is gone or is cut. Without QUIT nothing is deleted (RFC 1939 6)."""
-        try:
-            self.ok(f"{self.services.hostname} ready")
-            while not self.ended:
-                line = await self.read_line()
-                if line is None:
-                    break
-                await self._run_line(line)
-        except ConnectionLost:
-            pass
-        finally:
-            if self.user is not None:
-                self.channel.log("logout", user=self.user.name)
-            self._release()
-            self.channel.close()
+    @property
+    def timeout(self) -> float:
+        """See LineSession."""
+        return self.services.config.timeout
+
+    @property
+    def must_log_in(self) -> bool:
+        """See LineSession."""
+        return self.state is State.AUTHORIZATION
+
+    def greet(self) -> None:
+        """See LineSession."""
+        self.ok(f"{self.services.hostname} ready")
+
+    async def leave(self) -> None:
+        """See LineSession. Without QUIT nothing is deleted (RFC 1939 6)."""
+        self._release()
 
     def ok(self, text: str) -> None:
         """A positive answer."""
@@ -106,61 +97,26 @@ class Session:
         """A negative answer, with its response code (RFC 2449 8)."""
         self.channel.write((f"-ERR [{code}] {text}" if code else f"-ERR {text}").encode("ascii", "replace") + b"\r\n")
 
-    def end(self) -> None:
-        """Read no further command."""
-        self.ended = True
+    def refuse(self, error: MailError) -> None:
+        """See LineSession."""
+        self.error(error.sentence, error.pop3_code)
 
-    async def read_line(self) -> bytes | Refused | None:
-        """The client's next line; None when it let its time pass: then it is cut without a word (RFC 1939 3)."""
-        began: float | None = None
-        while (line := self.reader.next_line()) is None:
-            now = self.channel.now()
-            if self.reader.pending and began is None:
-                began = now
-            deadline = now + self.services.config.timeout
-            if began is not None:
-                # A whole line must come within the time, however its octets drip.
-                deadline = began + self.services.limits.transfer_timeout
-            if self.state is State.AUTHORIZATION:
-                deadline = min(deadline, self._login_deadline)
-            data = await self.channel.read(deadline - now) if now < deadline else Wake.TIMEOUT
-            if isinstance(data, Wake):
-                self.channel.log("timeout", user=self.user.name if self.user else None)
-                return None
-            self.reader.receive_data(data)
-            self._unpaced = 0
-        self._unpaced += 1
-        if self._unpaced % PACE == 0:
-            # Many short commands in one piece may have long answers.
-            await self.channel.drain()
-        return line
+    def answer_bug(self) -> None:
+        """See LineSession."""
+        self.error("internal error", "SYS/TEMP")
 
-    async def _run_line(self, line: bytes | Refused) -> None:
-        word = (self.reader.head if isinstance(line, Refused) else line).partition(b" ")[0].upper()
-        # A line that begins as a header field does is no command either, whatever came before it.
-        if is_http(word):
-            self.channel.log("http-request")
-            self.end()
-            return
-        try:
-            await self._find_command(line, word).run(self, b"" if isinstance(line, Refused) else line[len(word) + 1 :])
-        except ConnectionLost:
-            raise
-        except MailError as error:
-            self.error(error.sentence, error.pop3_code)
-            if isinstance(error, BadSyntax | PrivacyRequired):
-                self._count_error()
-        except Exception:
-            self.channel.bug(f"POP3 {word.decode('ascii', 'replace')}")
-            self.error("internal error", "SYS/TEMP")
+    def cut_for_time(self) -> NoReturn:
+        """See LineSession. Nothing is said (RFC 1939 3)."""
+        self.log("timeout")
+        raise ConnectionLost
 
-    def _count_error(self) -> None:
-        self._errors += 1
-        if self._errors >= MAX_ERRORS:
-            self.channel.log("too-many-errors", user=self.user.name if self.user else None)
-            self.end()
+    def cut_for_errors(self) -> None:
+        """See LineSession."""
+        self.log("too-many-errors")
+        self.end()
 
-    def _find_command(self, line: bytes | Refused, word: bytes) -> CommandSpec:
+    def find_command(self, line: bytes | Refused, word: bytes) -> CommandSpec:
+        """See LineSession."""
         if isinstance(line, Refused):
             raise BadSyntax(line.value)
         spec = COMMANDS.get(word)

@@ -28,13 +28,3 @@ class CommandSpec:
     run: Callable[[Session, bytes], Awaitable[None]]
     """Gets the octets behind the command's name and its space."""
     rfc: str
-
-
-def build_table(*families: tuple[CommandSpec, ...]) -> dict[bytes, CommandSpec]:
-    """Rows by name. Raises: ValueError when two have the same."""
-    table: dict[bytes, CommandSpec] = {}
-    for spec in (spec for family in families for spec in family):
-        if spec.name in table:
-            raise ValueError(f"two commands are named {spec.name!r}")
-        table[spec.name] = spec
-    return table

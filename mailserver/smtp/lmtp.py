@@ -11,13 +11,14 @@ from mailserver.auth.interfaces import User
 from mailserver.channel import Channel
 from mailserver.config.model import Lmtp
 from mailserver.errors import MailError, StoreUnavailable
+from mailserver.line_session import build_table
 from mailserver.smtp import commands
 from mailserver.smtp.address import Address, Command
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
 from mailserver.smtp.session import Services, Session
-from mailserver.smtp.spec import CommandSpec, build_table
+from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply, reply_to
@@ -49,7 +50,7 @@ class LmtpSession(Session):
 
     @property
     def timeout(self) -> float:
-        """See Session."""
+        """See LineSession."""
         return self.services.config.timeout
 
     @property
@@ -64,7 +65,7 @@ class LmtpSession(Session):
 
     @property
     def must_log_in(self) -> bool:
-        """See Session."""
+        """See LineSession."""
         return False
 
     def require_login(self) -> None:

@@ -18,13 +18,3 @@ class CommandSpec:
     rfc: str
     before_tls: bool = False
     """Allowed where TLS must be started first (RFC 3207 4)."""
-
-
-def build_table(*families: tuple[CommandSpec, ...]) -> dict[bytes, CommandSpec]:
-    """Rows by name. Raises: ValueError when two have the same."""
-    table: dict[bytes, CommandSpec] = {}
-    for spec in (spec for family in families for spec in family):
-        if spec.name in table:
-            raise ValueError(f"two commands are named {spec.name!r}")
-        table[spec.name] = spec
-    return table

@@ -16,6 +16,7 @@ from mailserver.auth.interfaces import User
 from mailserver.channel import Channel
 from mailserver.config.model import Submission
 from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRefused, WrongState
+from mailserver.line_session import build_table
 from mailserver.sasl.mechanism import Mechanism
 from mailserver.smtp import authentication, commands
 from mailserver.smtp.address import Address, Command
@@ -26,7 +27,7 @@ from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
 from mailserver.smtp.sender import check_header, owns
 from mailserver.smtp.session import Services, Session
-from mailserver.smtp.spec import CommandSpec, build_table
+from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply
@@ -85,17 +86,17 @@ class SubmissionSession(Session):
         self.kept_hop: HopSession | None = None
         """The session with the next hop that carried the last message."""
 
-    async def run(self) -> None:
-        """See Session."""
+    async def leave(self) -> None:
+        """See LineSession."""
         try:
-            await super().run()
+            await super().leave()
         finally:
             if self.kept_hop is not None:
                 self.kept_hop.close()
 
     @property
     def timeout(self) -> float:
-        """See Session."""
+        """See LineSession."""
         return self.services.config.timeout
 
     @property
@@ -110,7 +111,7 @@ class SubmissionSession(Session):
 
     @property
     def must_log_in(self) -> bool:
-        """See Session."""
+        """See LineSession."""
         return self.user is None
 
     def keywords(self) -> list[str]:

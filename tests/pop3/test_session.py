@@ -5,8 +5,9 @@ import base64
 import pytest
 
 from mailserver.errors import ConnectionLost, LimitReached, NoSpace, StoreUnavailable
+from mailserver.line_session import MAX_ERRORS
 from mailserver.pop3.maildrop import AHEAD
-from mailserver.pop3.session import MAX_ERRORS, MAX_LOGIN_FAILURES
+from mailserver.pop3.session import MAX_LOGIN_FAILURES
 from mailserver.store.interfaces import DELETED, SEEN, FlagChange
 from mailserver.store.live import LiveMailbox
 from mailserver.store.memory import MemoryMessage

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable
-from mailserver.smtp.session import MAX_ERRORS
+from mailserver.line_session import MAX_ERRORS
 from tests.pop3.dialogs import HOW, play
 from tests.smtp.world import LMTP_GREETING, World, begin, lmtp_trace
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mailserver.errors import AuthUnavailable, LimitReached
+from mailserver.line_session import MAX_ERRORS
 from mailserver.smtp.authentication import MAX_LOGIN_FAILURES
-from mailserver.smtp.session import MAX_ERRORS
 from tests.fakes import info
 from tests.pop3.dialogs import HOW, play
 from tests.smtp.world import GREETING, HEADER, PLAIN, World, submission_trace
