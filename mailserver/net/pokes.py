@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from errno import EAGAIN, ENOBUFS, ENOMEM
+from errno import EAGAIN, ENOBUFS, ENOMEM, ENOTCONN
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
@@ -112,6 +112,8 @@ class Pokes:
         except ConnectionError:
             pass  # it has ended, and `_gone` follows
         except OSError as error:
+            if error.errno == ENOTCONN:
+                return  # the same, said from the second time on
             if error.errno not in _FULL:
                 raise
             self._behind.add(seat)
