@@ -1,6 +1,6 @@
 """`make bench`: both servers, every scenario, interleaved; tables, and an exit status that says if one is missing.
 
-python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--large]
+python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--large] [--workers N]
 """
 
 from __future__ import annotations
@@ -76,10 +76,12 @@ def run(scenario: Scenario, sides: tuple[Side, Side], accounts: Accounts, rounds
     return Row(scenario.name, ours, theirs, "us", scenario.target, spread)
 
 
-def prepare(directory: Path, sink: relay.Sink, *, large: bool = False) -> tuple[Ours, Theirs, Accounts]:
+def prepare(
+    directory: Path, sink: relay.Sink, *, large: bool = False, workers: int | None = None
+) -> tuple[Ours, Theirs, Accounts]:
     """Both servers running on the same mail, with the same passwords, kept in clear so that no hash hides the rest."""
     directory.chmod(0o755)
-    server = Server(directory / "ours", users=USERS)
+    server = Server(directory / "ours", users=USERS, workers=workers)
     text = server.config.read_text()
     text = re.sub(r'(protocol = "(?:imap|pop3|submission)"\n)', r"\1allow_cleartext = true\n", text)
     text += "\n[limits]\nsessions_per_user = 10000\nunauthenticated_per_address = 10000\n"
@@ -197,7 +199,8 @@ PLOT = "growth.svg"
     help=f"Write the tables to this file, and {PLOT} beside it.",
 )
 @click.option("--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and {LARGE_IDLE:,} connections.")
-def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool) -> None:
+@click.option("--workers", type=int, default=None, help="Worker processes of ours; all in one process if not given.")
+def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, workers: int | None) -> None:
     """Run the scenarios and print the tables."""
     console = Console(width=max(110, Console().width))
     if not available():
@@ -211,7 +214,7 @@ def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool) -
     with tempfile.TemporaryDirectory(prefix="mailserver-bench-") as name:
         sink = relay.Sink()
         sink.start()
-        ours, theirs, accounts = prepare(Path(name), sink, large=large)
+        ours, theirs, accounts = prepare(Path(name), sink, large=large, workers=workers)
         bench = Run(ours, theirs, accounts, sink, console, only.lower())
         try:
             bench.loads(large=large, directory=markdown.absolute().parent if markdown else None)

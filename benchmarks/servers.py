@@ -123,11 +123,21 @@ class Ours(Side):
             path.unlink()
         for path in self.maildir(user).glob("dovecot-uidlist*"):
             path.unlink()
-        self.server.start()
+        self._start()
 
     def restart(self) -> None:
         self.server.stop()
+        self._start()
+
+    def _start(self) -> None:
+        """Serving begins before every child process is ready: what these take is not of what is measured next."""
         self.server.start()
+        for _ in range(100):
+            before = self.cpu()
+            time.sleep(0.1)
+            if self.cpu() - before < 0.002:
+                return
+        raise AssertionError("the server does not come to rest")
 
     def forget_texts(self, user: str) -> None:
         for path in self.maildir(user).glob("mailserver-text*"):
