@@ -38,6 +38,7 @@ from mailserver.store.maildir.home import Home, Settings
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.text_index import TextIndex
+from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.types import UID, MailboxId
 
 _log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class MaildirAccount:
             missing = [level_name for level_name in (*_parents(name), name) if not home.layout.exists(level_name)]
             home.check_mailboxes(len(missing))
             for level_name in missing:
-                home.layout.create(level_name, uidlist.next_uid_validity(home.root))
+                home.layout.create(level_name, next_uid_validity(home.root))
             state = level(home, name)
             if special_use:
                 self._set_special_use({name: special_use})
@@ -235,7 +236,7 @@ class MaildirAccount:
         done: list[tuple[str, str]] = []
         try:
             for parent in parents:
-                home.layout.create(parent, uidlist.next_uid_validity(home.root))
+                home.layout.create(parent, next_uid_validity(home.root))
             for source, target in pairs.items():
                 at, to = home.layout.path(source), home.layout.path(target)
                 safeio.rename(at, to)

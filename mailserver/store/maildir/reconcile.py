@@ -28,6 +28,7 @@ from mailserver.store.maildir.differences import FEW, differences
 from mailserver.store.maildir.entries import fresh_entries, moved_entry, read_keywords, sort_by_delivery
 from mailserver.store.maildir.first_look import FirstLook, first_look
 from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, ModSeq
 
@@ -170,7 +171,7 @@ class _Reconciliation:
             raise NoSuchMailbox
         self._exclude_dovecot(None)
         if state is None:
-            validity = self.home.with_room(lambda: uidlist.next_uid_validity(self.home.root))
+            validity = self.home.with_room(lambda: next_uid_validity(self.home.root))
             self.listed = self.home.with_room(lambda: uidlist.create(self.paths.uidlist, validity))
             return
         key = state.key
@@ -185,7 +186,7 @@ class _Reconciliation:
         if "G" in listed.header_missing and state is not None:
             listed.guid = state.guid
         if "V" in listed.header_missing:
-            listed.uid_validity = state.uid_validity if state is not None else uidlist.next_uid_validity(self.home.root)
+            listed.uid_validity = state.uid_validity if state is not None else next_uid_validity(self.home.root)
 
     def _by_guid(self, listed: uidlist.UidList) -> MailboxState | None:
         """The state of a mailbox that another program renamed."""

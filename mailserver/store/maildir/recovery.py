@@ -24,7 +24,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from mailserver.errors import BadMailboxName, NoSpace, StoreUnavailable
-from mailserver.store.maildir import folders, intent, safeio, uidlist
+from mailserver.store.maildir import folders, intent, safeio
+from mailserver.store.maildir.uid_validity import next_uid_validity
 
 if TYPE_CHECKING:
     from mailserver.store.maildir.home import Home
@@ -162,7 +163,7 @@ def _finish_rename(home: Home, payload: dict[str, Any]) -> list[str]:
     touched = []
     for parent in payload["parents"]:
         if not home.layout.exists(parent):
-            home.layout.create(parent, uidlist.next_uid_validity(home.root))
+            home.layout.create(parent, next_uid_validity(home.root))
     for old, new in payload["pairs"]:
         source, target = home.layout.path(old), home.layout.path(new)
         if os.path.lexists(source) and not os.path.lexists(target):

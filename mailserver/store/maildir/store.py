@@ -13,10 +13,11 @@ from typing import Final
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
-from mailserver.store.maildir import ballast, safeio, uidlist
+from mailserver.store.maildir import ballast, safeio
 from mailserver.store.maildir.account import MaildirAccount, is_account
 from mailserver.store.maildir.folders import INBOX, Layout
 from mailserver.store.maildir.home import Settings
+from mailserver.store.maildir.uid_validity import new_uid_validity
 
 LOCATION: Final = "{root}/{domain}/{local}/Maildir"
 SPECIAL_USE: Final = {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
@@ -97,7 +98,7 @@ class MaildirStore:
         _sweep(parent)
         unfinished = os.path.join(parent, _UNFINISHED + secrets.token_hex(8))
         try:
-            Layout(unfinished).create(INBOX, uidlist.new_uid_validity())
+            Layout(unfinished).create(INBOX, new_uid_validity())
             new = MaildirAccount(user, unfinished, self._settings)
             new.set_up(self._special_use)
             new.close()
@@ -112,7 +113,7 @@ class MaildirStore:
         safeio.remove_tree(unfinished)
         if not is_account(root):
             # Somebody's directory, that is no Maildir yet.
-            Layout(root).create(INBOX, uidlist.new_uid_validity())
+            Layout(root).create(INBOX, new_uid_validity())
 
 
 def _sweep(parent: str) -> None:

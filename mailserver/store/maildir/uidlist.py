@@ -34,7 +34,6 @@ import operator
 import os
 import re
 import secrets
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, cast
 
@@ -42,6 +41,7 @@ from attrs import define
 
 from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir import safeio
+from mailserver.store.maildir.uid_validity import new_uid_validity
 from mailserver.types import UID, MailboxId, UIDValidity
 
 FILE_NAME = "dovecot-uidlist"
@@ -55,7 +55,6 @@ _ALL_LINES = re.compile(r"^([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::
 _VERSION_1_LINE = re.compile(r"^([0-9]{1,10}) ([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
 _PART = 128 << 10
 """Octets of the list that are parsed by one call."""
-_UID_VALIDITY_FILE = "dovecot-uidvalidity"
 
 
 class Signature(NamedTuple):
@@ -280,45 +279,6 @@ def rewrite(
         _known_signature(known.path),
         lines=len(lines) - 1,
     )
-
-
-def new_uid_validity(floor: int = 0) -> UIDValidity:
-    """The time in seconds, above `floor` where that leaves room, 1 to 2**32 - 1 (RFC 3501 2.3.1.1)."""
-    now = max(1, int(time.time()) & 0xFFFFFFFF)
-    return UIDValidity(max(now, floor + 1) if floor < 0xFFFFFFFF else now)
-
-
-def next_uid_validity(root: str) -> UIDValidity:
-    """A value for a new mailbox, above all given in this account, by Dovecot's counter `dovecot-uidvalidity`, durably.
-
-    The counter is a file with the last value in eight hex digits and an empty file that has it in its name. The caller
-    holds the account's lock. Raises: NoSpace, StoreUnavailable.
-    """
-    path = os.path.join(root, _UID_VALIDITY_FILE)
-    last: str | None = None
-    try:
-        text = safeio.read_file(path)[:9].strip()
-        if re.fullmatch(rb"[0-9a-f]{8}", text):
-            last = text.decode("ascii")
-    except FileNotFoundError:
-        pass
-    values = [int(last, 16)] if last else []
-    names = [f"{_UID_VALIDITY_FILE}.{last}"] if last and os.path.lexists(f"{path}.{last}") else []
-    if not names:
-        # The two disagree, or there is no counter: only now the directory, which holds every folder, is read.
-        prefix = _UID_VALIDITY_FILE + "."
-        with safeio.boundary():
-            names = [name for name in os.listdir(root) if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", name)]
-        values += [int(name[len(prefix) :], 16) for name in names]
-    value = new_uid_validity(max(values, default=0))
-    safeio.replace(path, b"%08x" % value)
-    target = f"{path}.{value:08x}"
-    if names:
-        safeio.rename(os.path.join(root, max(names)), target)
-    else:
-        os.close(safeio.open_new(target, 0o444))
-    safeio.sync_directory(root)
-    return value
 
 
 def _signature(status: os.stat_result) -> Signature:

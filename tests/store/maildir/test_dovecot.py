@@ -14,6 +14,7 @@ from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.keywords import Keywords
 from mailserver.store.maildir.staged import StagedFile
+from mailserver.store.maildir.uid_validity import next_uid_validity
 
 from .dovecot import Dovecot, needs_dovecot
 from .listing import messages_in
@@ -194,7 +195,7 @@ def test_the_uidvalidity_counter_is_shared(dovecot):
     dovecot.run("mailbox", "create", "first")
     taken = [int(dovecot.status("first")["uidvalidity"])]
     for turn in range(2):
-        taken.append(uidlist.next_uid_validity(dovecot.root))
+        taken.append(next_uid_validity(dovecot.root))
         Layout(dovecot.root).create(f"ours{turn}", taken[-1])
         assert int(dovecot.status(f"ours{turn}")["uidvalidity"]) == taken[-1]
         dovecot.run("mailbox", "create", f"theirs{turn}")

@@ -314,21 +314,6 @@ def test_what_is_no_file_is_refused(path):
         uidlist.read(path)
 
 
-def test_uid_validity_grows_with_dovecots_counter(tmp_path):
-    root = str(tmp_path)
-    first = uidlist.next_uid_validity(root)
-    second = uidlist.next_uid_validity(root)
-    assert second > first
-    (tmp_path / "dovecot-uidvalidity").write_bytes(b"f0000000")
-    os.rename(tmp_path / f"dovecot-uidvalidity.{second:08x}", tmp_path / "dovecot-uidvalidity.f0000005")
-    third = uidlist.next_uid_validity(root)
-    assert third == 0xF0000006
-    assert sorted(os.listdir(root)) == ["dovecot-uidvalidity", "dovecot-uidvalidity.f0000006"]
-    assert get(os.path.join(root, "dovecot-uidvalidity")) == b"f0000006"
-    (tmp_path / "dovecot-uidvalidity").write_bytes(b"ffffffff")
-    assert 0 < uidlist.next_uid_validity(root) < 2**32, "a spoilt counter gives no impossible value"
-
-
 BASE = st.text(st.characters(blacklist_characters=":/\n\0", blacklist_categories=["Cs"]), min_size=1, max_size=12)
 
 
@@ -374,18 +359,3 @@ def test_a_list_is_read_in_parts_that_end_with_a_line(tmp_path, monkeypatch, par
     listed = uidlist.read(path)
     assert listed.entries == {f"{uid}.M1": uid for uid in range(1, 30)}
     assert listed.damaged
-
-
-def test_the_counter_is_found_without_a_look_at_every_folder(tmp_path, monkeypatch):
-    first = uidlist.next_uid_validity(str(tmp_path))
-    monkeypatch.setattr(os, "listdir", lambda _path: pytest.fail("the directory was read"))
-    second = uidlist.next_uid_validity(str(tmp_path))
-    assert second > first
-    assert (tmp_path / "dovecot-uidvalidity").read_bytes() == b"%08x" % second
-    assert [path.name for path in tmp_path.glob("dovecot-uidvalidity.*")] == [f"dovecot-uidvalidity.{second:08x}"]
-
-
-def test_a_counter_behind_its_file_is_not_believed(tmp_path):
-    (tmp_path / "dovecot-uidvalidity").write_bytes(b"00000005")
-    (tmp_path / "dovecot-uidvalidity.f0000000").touch()
-    assert uidlist.next_uid_validity(str(tmp_path)) > 0xF0000000

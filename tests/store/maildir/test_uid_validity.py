@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mailserver.store.maildir.uid_validity import next_uid_validity
+
+
+def test_uid_validity_grows_with_dovecots_counter(tmp_path):
+    root = str(tmp_path)
+    first = next_uid_validity(root)
+    second = next_uid_validity(root)
+    assert second > first
+    (tmp_path / "dovecot-uidvalidity").write_bytes(b"f0000000")
+    os.rename(tmp_path / f"dovecot-uidvalidity.{second:08x}", tmp_path / "dovecot-uidvalidity.f0000005")
+    third = next_uid_validity(root)
+    assert third == 0xF0000006
+    assert sorted(os.listdir(root)) == ["dovecot-uidvalidity", "dovecot-uidvalidity.f0000006"]
+    assert (tmp_path / "dovecot-uidvalidity").read_bytes() == b"f0000006"
+    (tmp_path / "dovecot-uidvalidity").write_bytes(b"ffffffff")
+    assert 0 < next_uid_validity(root) < 2**32, "a spoilt counter gives no impossible value"
+
+
+def test_the_counter_is_found_without_a_look_at_every_folder(tmp_path, monkeypatch):
+    first = next_uid_validity(str(tmp_path))
+    monkeypatch.setattr(os, "listdir", lambda _path: pytest.fail("the directory was read"))
+    second = next_uid_validity(str(tmp_path))
+    assert second > first
+    assert (tmp_path / "dovecot-uidvalidity").read_bytes() == b"%08x" % second
+    assert [path.name for path in tmp_path.glob("dovecot-uidvalidity.*")] == [f"dovecot-uidvalidity.{second:08x}"]
+
+
+def test_a_counter_behind_its_file_is_not_believed(tmp_path):
+    (tmp_path / "dovecot-uidvalidity").write_bytes(b"00000005")
+    (tmp_path / "dovecot-uidvalidity.f0000000").touch()
+    assert next_uid_validity(str(tmp_path)) > 0xF0000000
