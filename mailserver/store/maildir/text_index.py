@@ -310,7 +310,8 @@ class TextIndex:
         """Remove what is unusable, unless another process has put a new one there."""
         inode = None if self._index is None else self._index.inode
         self.close()
-        with self._alone() as alone, contextlib.suppress(OSError):
+        # Where even the lock cannot be had the file stays, and searches go on without it.
+        with contextlib.suppress(OSError), self._alone() as alone:
             if not alone:
                 return
             status = os.stat(self._path)

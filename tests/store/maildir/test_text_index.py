@@ -392,6 +392,23 @@ def test_a_directory_in_its_place_does_no_harm(root, account):
     assert search(account, Body("needle")) == [1]
 
 
+def test_a_search_needs_no_lock_to_get_past_damage(root, account):
+    put(account, data=message(body="needle"))
+    search(account, Body("needle"))
+    build(account)
+    account.close()
+    lock = os.path.join(account_root(root), text_index.LOCK_NAME)
+    os.unlink(lock)
+    os.mkdir(lock)
+    garbage(os.path.join(account_root(root), text_index.FILE_NAME))
+    again = open_store(root).account(USER)
+    assert search(again, Body("needle")) == [1]
+    pause = build(again)
+    assert pause is not None
+    assert search(again, Body("needle")) == [1]
+    again.close()
+
+
 def test_a_full_disk(account, monkeypatch, caplog):
     for number in range(50):
         put(account, data=message(body=f"needle {number} " + " ".join(random.Random(number).choices(WORDS, k=900))))
