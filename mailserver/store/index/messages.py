@@ -192,8 +192,10 @@ class Messages:
             ),
         )
 
-    def learn(self, key: int, facts: Iterable[tuple[int, int, int]]) -> None:
+    def learn(self, key: int, facts: Sequence[tuple[int, int, int]]) -> None:
         """(uid, size, date) that were read from the files."""
+        if not facts:
+            return
         self._connection.executemany(
             "UPDATE messages SET size = ?2, date = ?3 WHERE id = ?1",
             ((key << 32 | uid, size, date) for uid, size, date in facts),

@@ -145,6 +145,18 @@ def test_a_mailbox_that_is_loaded_again_costs_no_rows(tmp_path, monkeypatch):
     again.close()
 
 
+def test_reading_headers_alone_leaves_what_was_packed(tmp_path, monkeypatch):
+    store = MaildirStore(str(tmp_path), summarise, location="{root}/{local}/Maildir")
+    account = fill(store, packed_columns.WORTH)
+    mailbox = account.mailbox("INBOX")
+    before = mailbox.load()
+    assert len(mailbox.summaries([1, 2], only_head=True)) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("mailserver.store.index.messages.Messages.columns", None)
+        assert mailbox.load().rows == before.rows
+    account.close()
+
+
 def test_who_loads_a_mailbox_does_not_wait_for_one_who_writes(tmp_path):
     store = MaildirStore(str(tmp_path), summarise, location="{root}/{local}/Maildir")
     account = fill(store, packed_columns.WORTH)
