@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
-from mailserver.store.maildir import lock
+from mailserver.store.maildir import lock, own_steps
 from tests.store.test_maildir_foreign import TEXT, append, files, open_account, uids
 
 
@@ -43,6 +43,26 @@ STEPS = {
     "move within": lambda account, mailbox, uid: mailbox.move([uid], "INBOX"),
     "store nothing new": lambda account, mailbox, uid: mailbox.store_flags([uid], FlagChange.REMOVE, ["\\Draft"]),
 }
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_long_change_is_remembered_until_it_is_read_or_the_next_begins(account, other, monkeypatch, is_read):
+    monkeypatch.setattr(own_steps, "LONG", 2)
+    account.create("there")
+    for _ in range(3):
+        append(account)
+    here, there = account.mailbox("INBOX"), account.mailbox("there")
+    before = {mailbox: mailbox.load().modseq for mailbox in (here, there)}
+    here.move([1, 2, 3], "there")
+    assert len(account._home.steps) == 2
+    for mailbox, since in before.items() if is_read else ():
+        told = [mailbox.changes_since(since) for _ in range(2)]
+        told.append(other.mailbox(mailbox.name).changes_since(since))
+        assert all(evolve(changes, mark=None) == evolve(told[0], mark=None) for changes in told)
+        assert len(told[0].expunged) == (3 if mailbox is here else 0)
+    if not is_read:
+        flag(there, 1)
+    assert len(account._home.steps) == (0 if is_read else 1)
 
 
 @pytest.mark.parametrize("step", STEPS)

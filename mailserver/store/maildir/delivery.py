@@ -254,7 +254,7 @@ def _publish(
     safeio.point("delivery.before-index")
     _save(home, state, entries, summaries)
     if uids:
-        home.steps[state.key] = Step(before, modseq, [entry.row() for entry in entries], [])
+        home.steps.keep(state.key, Step(before, modseq, [entry.row() for entry in entries], []))
     safeio.point("delivery.after-index")
     for arrival in arrivals:
         arrival.staged.release()

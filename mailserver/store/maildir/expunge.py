@@ -65,7 +65,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
             index.expunge(state.key, expunged, state.modseq)
 
         home.update(save, len(expunged))
-        home.steps[state.key] = Step(before, state.modseq, [], expunged)
+        home.steps.keep(state.key, Step(before, state.modseq, [], expunged))
         if state.key in home.untidied:
             home.untidied[state.key] += len(expunged)
         safeio.point("expunge.after-index")

@@ -127,7 +127,7 @@ class _FlagRename:
 
         home.update(save, len(changed))
         if changed:
-            home.steps[state.key] = Step(before, state.modseq, [entry.row() for entry in changed], [])
+            home.steps.keep(state.key, Step(before, state.modseq, [entry.row() for entry in changed], []))
         safeio.point("store.after-index")
 
     def _new_mask(self, flags: int) -> int:

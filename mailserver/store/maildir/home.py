@@ -31,7 +31,7 @@ from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir import ballast, lock
 from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.folders import Layout
-from mailserver.store.maildir.own_steps import OwnNames, Step
+from mailserver.store.maildir.own_steps import OwnNames, Steps
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recovery import recover
 from mailserver.types import MailboxId, ModSeq
@@ -131,8 +131,7 @@ class Home:
         """An intent waits to be settled: the next look at a mailbox takes the lock for it."""
         self.unsettled: set[str] = set()
         """Ids of the intents that have been logged as not to be settled."""
-        self.steps: dict[int, Step] = {}
-        """What the last change of ours did to each mailbox, by key."""
+        self.steps = Steps()
         self.untidied: dict[int, int] = {}
         """Messages expunged since a mailbox's uidlist was last looked at for dead lines, by key."""
         self.dotlocks = Dotlocks(root)
@@ -179,6 +178,7 @@ class Home:
             raise StoreUnavailable("the account is gone") from error
         self._depth = 1
         self._is_current = False
+        self.steps.forget_long()
         try:
             if not held.alone or self.something_due or self._intents_left:
                 self._forget()
@@ -217,7 +217,7 @@ class Home:
 
     def _forget(self) -> None:
         """Others may have changed what is remembered."""
-        self.steps.clear()
+        self.steps.forget()
         if self._index is not None:
             self._index.mailboxes.forget()
 
@@ -273,7 +273,7 @@ class Home:
                 return known
             else:
                 known.close()
-                self.steps.clear()
+                self.steps.forget()
                 self._index = known = None
         opened = self._open()
         if opened is None:
@@ -319,7 +319,7 @@ class Home:
     def close(self) -> None:
         """Give descriptors back; the next use opens them again."""
         self.dotlocks.close()
-        self.steps.clear()
+        self.steps.forget()
         if self.text_index is not None:
             self.text_index.close()
         if self._index is not None:
@@ -364,7 +364,7 @@ class Home:
     def _drop(self, *, damaged: bool) -> None:
         index, self._index = self._index, None
         self._is_current = False
-        self.steps.clear()
+        self.steps.forget()
         if index is None:
             return
         if damaged:

@@ -140,8 +140,8 @@ class MaildirMailbox:
         """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
         state = self._state()
         key = state.key
-        step = self._home.steps.get(key)
-        if step is not None and step.since == modseq and step.upto == state.modseq:
+        step = self._home.steps.take(key, modseq, state.modseq)
+        if step is not None:
             return Changes(
                 modseq, step.upto, step.rows, step.expunged, state.keywords, state.uid_next, None, self._mark(state)
             )

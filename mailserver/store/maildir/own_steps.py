@@ -9,6 +9,8 @@ from mailserver.store.interfaces import Row
 from mailserver.types import UID, ModSeq
 
 MOST_OWN_NAMES: Final = 4096
+LONG: Final = 1000
+"""Messages of a change that is remembered for the next reader only: rows take room."""
 
 
 class OwnNames:
@@ -48,3 +50,41 @@ class Step(NamedTuple):
     rows: Sequence[Row]
     """By rising UID."""
     expunged: Sequence[UID]
+
+
+class Steps:
+    """The last change of ours to each mailbox, by key; of LONG ones no longer than until it is read, or the next change."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, Step] = {}
+        self._long: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def keep(self, key: int, step: Step) -> None:
+        """After the change."""
+        self._long.discard(key)
+        self._steps[key] = step
+        if len(step.rows) + len(step.expunged) > LONG:
+            self._long.add(key)
+
+    def take(self, key: int, since: ModSeq, upto: ModSeq) -> Step | None:
+        """What happened between the two, if that is what is remembered."""
+        step = self._steps.get(key)
+        if step is None or (step.since, step.upto) != (since, upto):
+            return None
+        if key in self._long:
+            self._long.remove(key)
+            del self._steps[key]
+        return step
+
+    def forget_long(self) -> None:
+        """Nobody needs them any more."""
+        while self._long:
+            self._steps.pop(self._long.pop(), None)
+
+    def forget(self) -> None:
+        """Others may have changed the mailboxes."""
+        self._steps.clear()
+        self._long.clear()

@@ -204,5 +204,6 @@ def _save(
 
     home.update(save, 2 * len(pairs))
     if move:
-        home.steps[state.key] = Step(since[0], modseq, [], gone)
-    home.steps[into.key] = Step(since[1], into.modseq, [entry.row() for entry in new], gone if into is state else [])
+        home.steps.keep(state.key, Step(since[0], modseq, [], gone))
+    rows = [entry.row() for entry in new]
+    home.steps.keep(into.key, Step(since[1], into.modseq, rows, gone if into is state else []))
