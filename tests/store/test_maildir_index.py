@@ -10,8 +10,10 @@ import pytest
 from mailserver.errors import MailboxChanged
 from mailserver.store.columns import Columns
 from mailserver.store.index import database
-from mailserver.store.interfaces import SEEN, FlagChange
+from mailserver.store.interfaces import SEEN, And, FlagChange, Header, Larger
 from mailserver.store.maildir import home as home_module
+from mailserver.store.maildir import rendering
+from mailserver.types import UNKNOWN_SIZE
 from tests.store.test_maildir_foreign import append, deliver, open_account, read, settle, uids
 
 INDEX = "mailserver-index.sqlite"
@@ -269,3 +271,53 @@ def test_dead_lines_of_the_uidlist_are_written_off(account):
     assert " N201 " in header
     mailbox.refresh()
     assert append(account) == 201
+
+
+def two_mailboxes(account):
+    """Two messages in INBOX and one in "there", of which the index knows no more than that they are there."""
+    account.create("there")
+    for name, number, subject in (("INBOX", 1, b"garden"), ("INBOX", 2, b"gardener"), ("there", 3, b"pond")):
+        at = os.path.join(account.mailbox(name).watched_paths[0], f"170000000{number}.M1.other:2,")
+        with open(at, "wb") as file:
+            file.write(b"Subject: " + subject + b"\r\n\r\n" + subject * 10)
+        account.mailbox(name).refresh()
+
+
+def lose_the_index(account, other):
+    """Another process makes it anew, and gives its mailboxes the keys the other way round."""
+    keys = {state.name: state.key for state in account._home.index().mailboxes.all()}
+    remove_index(account)
+    for name in sorted(keys, key=lambda name: -keys[name]):
+        other.mailbox(name).refresh()
+    again = {state.name: state.key for state in other._home.index().mailboxes.all()}
+    assert again["there"] == keys["INBOX"]
+
+
+@pytest.mark.parametrize("only_head", [False, True])
+def test_what_is_read_while_the_index_is_lost_is_kept_of_no_other_mailbox(tmp_path, account, monkeypatch, only_head):
+    two_mailboxes(account)
+    other = open_account(tmp_path)
+    opener = "read_header" if only_head else "read_dated"
+    plain = getattr(rendering, opener)
+
+    def lose(*arguments):
+        monkeypatch.setattr(rendering, opener, plain)
+        lose_the_index(account, other)
+        return plain(*arguments)
+
+    monkeypatch.setattr(rendering, opener, lose)
+    [(_uid, _row, summary)] = account.mailbox("INBOX").summaries([1], only_head=only_head)
+    assert b"garden" in summary.envelope
+    [(_uid, row, summary)] = other.mailbox("there").summaries([1], only_head=only_head)
+    assert b"pond" in summary.envelope
+    assert row.size == (UNKNOWN_SIZE if only_head else len(b"Subject: pond\r\n\r\n") + 40)
+
+
+def test_a_search_goes_on_when_the_index_is_lost(tmp_path, account):
+    two_mailboxes(account)
+    search = account.mailbox("INBOX").searching(And((Larger(10), Header("Subject", "gardener"))), [1, 2])
+    assert search.step() is None
+    lose_the_index(account, open_account(tmp_path))
+    while (found := search.step()) is None:
+        pass
+    assert found == [2]

@@ -61,6 +61,11 @@ class Mailboxes:
         """The mailbox with that GUID."""
         return self._one(_BY_GUID, guid)
 
+    def has(self, key: int, guid: MailboxId) -> bool:
+        """Whether that is still the mailbox's key: an index that was made anew gives other ones."""
+        query = "SELECT 1 FROM mailboxes WHERE key = ? AND guid = ?"
+        return self._connection.execute(query, (key, guid)).fetchone() is not None
+
     def all(self) -> list[MailboxState]:
         """Every mailbox, in no order."""
         return [_state(row) for row in self._connection.execute(_ALL)]

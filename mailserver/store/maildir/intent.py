@@ -1,9 +1,10 @@
 """Intents: what a command over several files is about to do, written before its first step.
 
 A process may die between the steps of RENAME, COPY, MOVE, APPEND of several messages, or between the hop's 250 and the
-publishing of a local copy. (DELETE needs none: one rename takes the mailbox away, and the files are swept.) So the steps are written down first, durably, under the account's lock; the next
-holder of the lock that finds an intent finishes or undoes it (what that means belongs to whoever wrote the `kind`),
-and clears it. Each step must be harmless when done twice.
+publishing of a local copy. (DELETE needs none: one rename takes the mailbox away, and the files are swept.) So the
+steps are written down first, durably, under the account's lock; the next holder of the lock that finds an intent
+finishes or undoes it (what that means belongs to whoever wrote the `kind`), and clears it. Each step must be harmless
+when done twice.
 
 One file for each intent, in `mailserver-intents/` at the account's root: prepared messages wait for their publishing
 outside the lock, several at a time. Files are read in the order they were written.

@@ -35,14 +35,13 @@ from mailserver.store.maildir.locate import locate
 from mailserver.store.maildir.mark import DiskMark
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_small
 from mailserver.store.maildir.named_changes import no_news, take_up
-from mailserver.store.maildir.own_change import known_mask
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recent import claim
 from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.rendering import Rendering
+from mailserver.store.maildir.search_facts import Facts
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.search import Search, evaluate
-from mailserver.store.search_source import Indexed, TextsWith, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
@@ -211,11 +210,11 @@ class MaildirMailbox:
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""
-        return evaluate(query, candidates, _Source(self, self._state()))
+        return evaluate(query, candidates, self._facts())
 
     def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
         """As `search`, in steps."""
-        return Search(query, candidates, _Source(self, self._state()))
+        return Search(query, candidates, self._facts())
 
     # --- files
 
@@ -288,39 +287,6 @@ class MaildirMailbox:
         finally:
             message.close()
 
-    def texts_with(self, state: MailboxState, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        """Searchable header texts that may have a needle, where they are kept."""
-        wanted = sorted(uids)
-        return TextsWith(*self._read(lambda index: index.header_texts.with_needles(state.key, wanted, needles)))
-
-    def search_texts(self, state: MailboxState, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
-        """Searchable header text and sent day, rendered where missing."""
-        key = state.key
-        wanted = sorted(uids)
-        known = self._read(lambda index: index.header_texts.get(key, wanted))
-        yield from known
-        there = {uid for uid, _text, _sent in known}
-        missing = [uid for uid in wanted if uid not in there]
-        for uid, _size, _date, summary in self._rendering(state).summaries(missing, only_head=True):
-            yield uid, summary.search, summary.sent
-
-    def measure(self, state: MailboxState, uids: Sequence[UID]) -> None:
-        """Let the index know their sizes and dates."""
-        self._rendering(state).measure(sorted(uids))
-
-    def rows_of(self, state: MailboxState, uids: Sequence[UID]) -> list[Row]:
-        """What the index knows of these."""
-        return self._read(lambda index: index.messages.rows_of(state.key, sorted(uids)))
-
-    def indexed(self, state: MailboxState, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
-        """What the text index knows."""
-        text_index = self._home.text_index
-        return None if text_index is None else text_index.look_up(state, uids, needle, where)
-
-    def present(self, state: MailboxState, uids: Sequence[UID]) -> list[UID]:
-        """Those of the messages (rising) that are there."""
-        return self._read(lambda index: index.messages.present(state.key, uids))
-
     def _open(self, entry: Entry) -> PlainFile:
         return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
 
@@ -337,6 +303,9 @@ class MaildirMailbox:
     def _entry(self, state: MailboxState, uid: UID) -> Entry | None:
         entries = self._read(lambda index: index.messages.entries_of(state.key, [uid]))
         return entries[0] if entries else None
+
+    def _facts(self) -> Facts:
+        return Facts(self._home, self._state, self.open_message, self.all_contents)
 
     def _rendering(self, state: MailboxState) -> Rendering:
         return Rendering(self._home, state, self.open_message)
@@ -418,35 +387,3 @@ class MaildirMailbox:
             raise MailboxChanged
         self._home.names[self._id] = known.name
         return known
-
-
-class _Source:
-    """What SEARCH asks."""
-
-    def __init__(self, mailbox: MaildirMailbox, state: MailboxState) -> None:
-        self._mailbox = mailbox
-        self._state = state
-
-    def rows(self, uids: Sequence[UID]) -> Iterable[Row]:
-        return self._mailbox.rows_of(self._state, uids)
-
-    def measure(self, uids: Sequence[UID]) -> None:
-        self._mailbox.measure(self._state, uids)
-
-    def flag_mask(self, name: str) -> int:
-        return known_mask(self._state, [name])
-
-    def summaries(self, uids: Sequence[UID]) -> Iterable[tuple[UID, str, int | None]]:
-        return self._mailbox.search_texts(self._state, uids)
-
-    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
-        return self._mailbox.texts_with(self._state, uids, needles)
-
-    def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
-        return self._mailbox.indexed(self._state, uids, needle, where)
-
-    def present(self, uids: Sequence[UID]) -> Sequence[UID]:
-        return self._mailbox.present(self._state, uids)
-
-    def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
-        return self._mailbox.all_contents(uids)

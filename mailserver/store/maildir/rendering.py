@@ -41,6 +41,7 @@ class Rendering:
         """`reopen` opens a message wherever it is. Raises: MessageExpunged, StoreUnavailable."""
         self._home = home
         self._key = state.key
+        self._guid = state.guid
         paths = home.paths(state.name)
         self._places = os.path.join(paths.new, ""), os.path.join(paths.cur, "")
         self._reopen = reopen
@@ -50,13 +51,8 @@ class Rendering:
         for start in range(0, len(uids), BATCH):
             files = self._files(uids[start : start + BATCH])
             batch = list(self._read_heads(files) if only_head else self._read_whole(files))
-
-            def save(index: Index, batch: list[Rendered] = batch) -> None:
-                measured = [(uid, size, date) for uid, size, date, _summary in batch if size != UNKNOWN_SIZE]
-                index.messages.learn(self._key, measured)
-                index.summaries.put(self._key, [(uid, summary) for uid, _size, _date, summary in batch])
-
-            self._home.update(save, len(batch))
+            measured = [(uid, size, date) for uid, size, date, _summary in batch if size != UNKNOWN_SIZE]
+            self._keep(measured, [(uid, summary) for uid, _size, _date, summary in batch])
             yield from batch
 
     def measure(self, uids: Sequence[UID]) -> None:
@@ -68,7 +64,17 @@ class Rendering:
                 if message is not None:
                     facts.append((uid, message.size, message.date))
                     message.close()
-            self._home.update(lambda index, facts=facts: index.messages.learn(self._key, facts), len(facts))  # type: ignore[misc]
+            self._keep(facts, [])
+
+    def _keep(self, measured: Sequence[tuple[UID, int, int]], summaries: Sequence[tuple[UID, Summary]]) -> None:
+        """Put it into the index, unless that was made anew while the files were read: the key may be another mailbox's."""
+
+        def save(index: Index) -> None:
+            if index.mailboxes.has(self._key, self._guid):
+                index.messages.learn(self._key, measured)
+                index.summaries.put(self._key, summaries)
+
+        self._home.update(save, max(len(measured), len(summaries)))
 
     def _files(self, uids: Sequence[UID]) -> list[tuple[UID, str, int | None]]:
         """(uid, path, size)."""
