@@ -13,7 +13,7 @@ from attrs import define
 from mailserver.errors import BadCharset, BadSyntax, LimitReached
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.encodings import CHARSETS
-from mailserver.store.interfaces import (
+from mailserver.store.query import (
     All,
     And,
     Body,

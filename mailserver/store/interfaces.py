@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from attrs import evolve, field, frozen
 
 from mailserver.message.summary import Summary
+from mailserver.store.query import Query
 from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
 
 T = TypeVar("T")
@@ -481,110 +482,3 @@ class StoreRunner(Protocol):
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """The operation's result. It is queued at once, awaited or not, and runs to its end even if the client goes."""
-
-
-# --- Search: a tree without protocol in it. Sequence sets, UID sets and \Recent are resolved before, to UIDs.
-
-
-@frozen
-class All:
-    """Every message."""
-
-
-@frozen
-class And:
-    """All of them; an empty one matches everything."""
-
-    parts: tuple[Query, ...]
-
-
-@frozen
-class Or:
-    """Any of them."""
-
-    parts: tuple[Query, ...]
-
-
-@frozen
-class Not:
-    """What does not match."""
-
-    part: Query
-
-
-@frozen
-class InUIDs:
-    """Messages of these UID ranges (both ends included, rising, not touching)."""
-
-    ranges: tuple[tuple[int, int], ...]
-
-
-@frozen
-class HasFlag:
-    """A system flag or keyword by name (keywords: any case)."""
-
-    flag: str
-
-
-@frozen
-class Larger:
-    """More octets than that, as sent."""
-
-    size: int
-
-
-@frozen
-class Smaller:
-    """Fewer octets than that, as sent."""
-
-    size: int
-
-
-@frozen
-class Received:
-    """INTERNALDATE, disregarding time and zone: `first` <= day < `end`, days since 1970-01-01; None is open."""
-
-    first: int | None
-    end: int | None
-
-
-@frozen
-class Sent:
-    """The Date field, disregarding time and zone; as Received. A message without a usable Date does not match."""
-
-    first: int | None
-    end: int | None
-
-
-@frozen
-class Header:
-    """A header field of that name contains the text, decoded (RFC 2047), any case; "" asks if there is one."""
-
-    name: str
-    text: str
-
-
-@frozen
-class Body:
-    """The text parts, decoded, contain it, any case."""
-
-    text: str
-
-
-@frozen
-class Text:
-    """Header or text parts, decoded, contain it, any case."""
-
-    text: str
-
-
-@frozen
-class ChangedSince:
-    """Modseq at least that (RFC 7162 MODSEQ search key)."""
-
-    modseq: ModSeq
-
-
-Query = (
-    All | And | Or | Not | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
-)

@@ -20,7 +20,8 @@ from typing import Final
 
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
 from mailserver.message.text import MessageText, fold
-from mailserver.store.interfaces import (
+from mailserver.store.interfaces import Row
+from mailserver.store.query import (
     All,
     And,
     Body,
@@ -33,7 +34,6 @@ from mailserver.store.interfaces import (
     Or,
     Query,
     Received,
-    Row,
     Sent,
     Smaller,
     Text,

@@ -9,7 +9,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from mailserver.cli import main
-from mailserver.store.interfaces import Body
+from mailserver.store.query import Body
 from tests.config.test_load import SOUND
 from tests.store.disk import USER, account_root, open_store
 from tests.store.samples import message, put

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.message.encodings import CHARSETS
-from mailserver.store.interfaces import And, Larger, Received
 from mailserver.store.memory import MemoryMailbox, MemorySource
+from mailserver.store.query import And, Larger, Received
 from mailserver.store.search import Search
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf

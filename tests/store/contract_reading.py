@@ -11,7 +11,8 @@ from mailserver.errors import (
 )
 from mailserver.message.render import summarise
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import (
+from mailserver.store.interfaces import Row, Snapshot
+from mailserver.store.query import (
     All,
     And,
     Body,
@@ -23,10 +24,8 @@ from mailserver.store.interfaces import (
     Not,
     Or,
     Received,
-    Row,
     Sent,
     Smaller,
-    Snapshot,
     Text,
 )
 from mailserver.types import UID, ModSeq

@@ -10,10 +10,11 @@ import pytest
 
 from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import DELETED, FLAGGED, SEEN, All, FlagChange, HasFlag, Larger, NewMessage, Text
+from mailserver.store.interfaces import DELETED, FLAGGED, SEEN, FlagChange, NewMessage
 from mailserver.store.maildir import own_steps, safeio, scan
 from mailserver.store.maildir import uidlist as uidlist_module
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.query import All, HasFlag, Larger, Text
 from mailserver.types import UNKNOWN_SIZE
 
 USER = "anna@example.test"

@@ -10,9 +10,10 @@ import pytest
 from mailserver.errors import MailboxChanged
 from mailserver.store.columns import Columns
 from mailserver.store.index import database
-from mailserver.store.interfaces import SEEN, And, FlagChange, Header, Larger
+from mailserver.store.interfaces import SEEN, FlagChange
 from mailserver.store.maildir import home as home_module
 from mailserver.store.maildir import rendering
+from mailserver.store.query import And, Header, Larger
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.test_maildir_foreign import append, deliver, open_account, read, settle, uids
 

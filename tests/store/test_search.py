@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 from mailserver.message.render import summarise
 from mailserver.message.summary import INCOMPLETE
 from mailserver.message.text import MessageText, fold
-from mailserver.store.interfaces import (
-    FLAGGED,
-    KEYWORD_BIT,
-    SEEN,
-    SYSTEM_FLAGS,
+from mailserver.store.interfaces import FLAGGED, KEYWORD_BIT, SEEN, SYSTEM_FLAGS, Row
+from mailserver.store.query import (
     All,
     And,
     Body,
@@ -28,7 +25,6 @@ from mailserver.store.interfaces import (
     Or,
     Query,
     Received,
-    Row,
     Sent,
     Smaller,
     Text,

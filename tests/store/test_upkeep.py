@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mailserver.store.interfaces import Text
 from mailserver.store.live import LiveAccounts
 from mailserver.store.maildir.index_report import report
+from mailserver.store.query import Text
 from mailserver.store.upkeep import QUIET, SHARE, Upkeep
 from tests.fakes import DirectRunner
 from tests.store.disk import USER, open_store, scratch

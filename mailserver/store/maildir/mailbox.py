@@ -17,16 +17,7 @@ from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, St
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import (
-    Changes,
-    Copied,
-    FlagChange,
-    Query,
-    Row,
-    Snapshot,
-    Status,
-    Stored,
-)
+from mailserver.store.interfaces import Changes, Copied, FlagChange, Row, Snapshot, Status, Stored
 from mailserver.store.maildir import intent, scan, uidlist
 from mailserver.store.maildir.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.flag_rename import store_flags
@@ -41,6 +32,7 @@ from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.rendering import Rendering
 from mailserver.store.maildir.search_facts import Facts
 from mailserver.store.maildir.transfer import transfer
+from mailserver.store.query import Query
 from mailserver.store.search import Search, evaluate
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
 

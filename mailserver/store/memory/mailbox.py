@@ -21,13 +21,13 @@ from mailserver.store.interfaces import (
     Changes,
     Copied,
     FlagChange,
-    Query,
     Row,
     Snapshot,
     Status,
     Stored,
 )
 from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySource
+from mailserver.store.query import Query
 from mailserver.store.search import Search, evaluate
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 

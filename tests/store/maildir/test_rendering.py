@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from mailserver.imap.session import Session
 from mailserver.message.headers import header_end
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import Header, Larger
 from mailserver.store.maildir import rendering
 from mailserver.store.maildir.message_file import to_crlf
 from mailserver.store.maildir.rendering import read_header
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.query import Header, Larger
 from tests.fakes import Client, info
 from tests.imap.sessions import services
 

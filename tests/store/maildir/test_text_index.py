@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import And, Body, Header, Not, Or, Query, Text
 from mailserver.store.maildir import text_index
 from mailserver.store.maildir.account import MaildirAccount
 from mailserver.store.maildir.index_report import report
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.query import And, Body, Header, Not, Or, Query, Text
 from mailserver.types import UID
 from tests.store.disk import USER, account_root, open_store, scratch
 from tests.store.samples import message, put, uids
@@ -470,7 +470,7 @@ def test_two_processes_build_one_index(root, account):
 BUILDER = """
 import sys
 from tests.store.disk import USER, open_store
-from mailserver.store.interfaces import Body
+from mailserver.store.query import Body
 account = open_store(sys.argv[1]).account(USER)
 mailbox = account.mailbox("INBOX")
 mailbox.search(Body("needle"), [1])

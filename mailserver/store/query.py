@@ -1,0 +1,111 @@
+"""What a search asks for: a tree without protocol in it. Sequence sets and \\Recent are resolved before, to UIDs."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from mailserver.types import ModSeq
+
+
+@frozen
+class All:
+    """Every message."""
+
+
+@frozen
+class And:
+    """All of them; an empty one matches everything."""
+
+    parts: tuple[Query, ...]
+
+
+@frozen
+class Or:
+    """Any of them."""
+
+    parts: tuple[Query, ...]
+
+
+@frozen
+class Not:
+    """What does not match."""
+
+    part: Query
+
+
+@frozen
+class InUIDs:
+    """Messages of these UID ranges (both ends included, rising, not touching)."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+@frozen
+class HasFlag:
+    """A system flag or keyword by name (keywords: any case)."""
+
+    flag: str
+
+
+@frozen
+class Larger:
+    """More octets than that, as sent."""
+
+    size: int
+
+
+@frozen
+class Smaller:
+    """Fewer octets than that, as sent."""
+
+    size: int
+
+
+@frozen
+class Received:
+    """INTERNALDATE, disregarding time and zone: `first` <= day < `end`, days since 1970-01-01; None is open."""
+
+    first: int | None
+    end: int | None
+
+
+@frozen
+class Sent:
+    """The Date field, disregarding time and zone; as Received. A message without a usable Date does not match."""
+
+    first: int | None
+    end: int | None
+
+
+@frozen
+class Header:
+    """A header field of that name contains the text, decoded (RFC 2047), any case; "" asks if there is one."""
+
+    name: str
+    text: str
+
+
+@frozen
+class Body:
+    """The text parts, decoded, contain it, any case."""
+
+    text: str
+
+
+@frozen
+class Text:
+    """Header or text parts, decoded, contain it, any case."""
+
+    text: str
+
+
+@frozen
+class ChangedSince:
+    """Modseq at least that (RFC 7162 MODSEQ search key)."""
+
+    modseq: ModSeq
+
+
+Query = (
+    All | And | Or | Not | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
+)
