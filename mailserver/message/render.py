@@ -65,9 +65,18 @@ def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
     return head + b")", head + tail
 
 
-@lru_cache(maxsize=1024)
 def _ends(content: Content, is_message: bool) -> tuple[bytes, bytes]:
     """What stands before the size of a part that is no multipart, and behind all that is not extension data."""
+    # A stranger's fields may be as long as his message: they are not kept.
+    return (_common_ends if content.is_common else _any_ends)(content, is_message)
+
+
+@lru_cache(maxsize=1024)
+def _common_ends(content: Content, is_message: bool) -> tuple[bytes, bytes]:
+    return _any_ends(content, is_message)
+
+
+def _any_ends(content: Content, is_message: bool) -> tuple[bytes, bytes]:
     type_, subtype, parameters, fields = content.type, content.subtype, content.parameters, content.fields
     encoding = fields.get(b"content-transfer-encoding")
     start = b"(%b %b %b %b %b" % (

@@ -66,6 +66,11 @@ class Content:
     """The type in lower case."""
 
     @property
+    def is_common(self) -> bool:
+        """Whether it is short enough to be remembered, and so is what is made of it."""
+        return _is_common(self.fields)
+
+    @property
     def delimiter(self) -> bytes:
         """The boundary between the parts of a multipart (RFC 2046 5.1.1); empty if it has none."""
         for key, value in self.parameters:
@@ -342,9 +347,13 @@ def content_of(fields: dict[bytes, bytes], *, digest: bool = False) -> Content:
     if not fields:
         return _MESSAGE if digest else PLAIN
     items = tuple(fields.items())
-    if sum(map(len, fields.values())) <= _COMMON:
+    if _is_common(fields):
         return _common_content_of(items, digest)
     return _content_of(items, digest)
+
+
+def _is_common(fields: dict[bytes, bytes]) -> bool:
+    return sum(map(len, fields.values())) <= _COMMON
 
 
 @lru_cache(maxsize=1024)

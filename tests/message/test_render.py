@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from datetime import date
 from typing import Any
 
 import pytest
 
-from mailserver.message.render import summarise
+from mailserver.message.render import render_structure, summarise
+from mailserver.message.structure import parse_structure
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT
 from tests.corpus import crlf
 from tests.message import notation
@@ -130,3 +133,16 @@ def test_too_many_kept_lines_are_not_kept() -> None:
 
 def test_field_names_are_lower_case() -> None:
     assert all(name == name.lower() and name.isascii() for name in KEPT_FIELDS)
+
+
+@pytest.mark.parametrize("length", [10, 1000])
+def test_nothing_long_is_remembered_of_a_message(length: int) -> None:
+    field = b"\r\nContent-Description: " + b"y" * length
+    source = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a" + field + b"\r\n\r\n\r\n--a--\r\n"
+    root = parse_structure(source)
+    _body, structure = render_structure(source, root)
+    assert b'"' + b"y" * length + b'"' in structure
+    content = weakref.ref(root.children[0].content)
+    del root
+    gc.collect()
+    assert (content() is None) == (length > 512)
