@@ -136,6 +136,8 @@ class Input:
                 pieces.append(piece.data)
             event = await self._line_in_command()
             parts += (b"".join(pieces), event.data)
+            # Thousands of tiny literals fit into one line: others have their turn between them.
+            await self._channel.drain()
         return parts
 
     # --- Streamed literals

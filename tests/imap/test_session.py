@@ -236,6 +236,14 @@ def test_small_literals_share_one_deadline() -> None:
 # --- Cost
 
 
+def test_others_have_their_turn_between_tiny_literals() -> None:
+    """A literal may have six octets with its announcement: a line's worth of them takes a tenth of a second."""
+    client = selected(services())
+    drains = client.channel.drains
+    assert client.ask(b"a SEARCH" + b" TEXT {1+}\r\nx" * 500 + b"\r\n").endswith(b"a OK SEARCH completed\r\n")
+    assert client.channel.drains - drains >= 500
+
+
 def test_a_noop_with_nothing_new_asks_the_store_nothing() -> None:
     client = selected(services(), messages=3)
     client.send(b"a NOOP\r\n")

@@ -27,6 +27,8 @@ _ANNOUNCEMENT = re.compile(rb"(~?)\{([0-9]+)(\+?)\}\Z")
 _LONGEST_ANNOUNCEMENT = 32
 _HEAD = 128
 """Octets of a refused line that are kept, for its tag."""
+MOST_DROPPED = 1000
+"""Literals of a refused command that are discarded: tiny ones take far more time than their octets tell."""
 
 
 class FramingLost(Exception):
@@ -107,6 +109,7 @@ class Framer:
         self._non_sync = False
         self._command = 0
         self._swallowed = 0
+        self._dropped = 0
 
     @property
     def buffered(self) -> bool:
@@ -240,6 +243,9 @@ class Framer:
         if announced is not None and announced.non_sync:
             self._literal = announced.size
             self._swallow(announced.size)
+            self._dropped += 1
+            if self._dropped > MOST_DROPPED:
+                raise FramingLost
             self._state = _State.DISCARD_LITERAL
         else:
             self._new_command()
@@ -260,7 +266,7 @@ class Framer:
 
     def _new_command(self) -> None:
         self._state = _State.LINE
-        self._scanned = self._command = self._swallowed = 0
+        self._scanned = self._command = self._swallowed = self._dropped = 0
 
 
 def _announcement(line: bytes) -> LiteralAnnounced | None:

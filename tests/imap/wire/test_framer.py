@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mailserver.imap.wire.framer import (
     LITERAL_END,
+    MOST_DROPPED,
     NEED_DATA,
     Framer,
     FramingLost,
@@ -110,6 +111,18 @@ def test_swallowing_ends_at_a_literal_that_waits() -> None:
     """The client sees the refusal before it sends that literal, and then does not send it."""
     data = b"a X {20+}\r\n" + b"z" * 20 + b" {3}\r\nb NOOP\r\n"
     assert lines(drive(Framer(100), [data], accept=10)) == [b"b NOOP"]
+
+
+def test_the_literals_that_are_swallowed_are_counted() -> None:
+    for count, lost in ((MOST_DROPPED, False), (MOST_DROPPED + 1, True)):
+        framer = Framer(10, swallow_limit=1 << 20)
+        framer.receive_data(b"x" * 20 + b" {1+}\r\ny" * count + b"\r\nb NOOP\r\n")
+        assert isinstance(framer.next_event(), LineRefused)
+        if lost:
+            with pytest.raises(FramingLost):
+                framer.next_event()
+        else:
+            assert framer.next_event() == Line(b"b NOOP")
 
 
 def test_swallowing_is_bounded() -> None:
