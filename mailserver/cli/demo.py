@@ -13,6 +13,7 @@ import shlex
 import shutil
 import socket
 import string
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -264,7 +265,7 @@ addresses = {addresses}
 
 
 def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
-    """How to connect: client settings of each domain, and three commands to copy."""
+    """How to connect: client settings of each domain, three commands to copy, and the administrator's."""
     base = demonstration.port_base
     ports = {protocol: base + offset for protocol, offset in OFFSETS.items()}
     lines = [
@@ -310,8 +311,19 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
             f" --auth-password='{accounts[writer]}' --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
         ),
         "",
+        "And the administrator's side (`who`, `user list`, `show` instead of `status`, too):",
+        "",
+        _administration(demonstration),
+        "",
     ]
     return "\n".join(lines)
+
+
+def _administration(demonstration: Demonstration) -> str:
+    """A command that works from any directory, where the package is not installed, too."""
+    sources = Path(__file__).resolve().parents[2]
+    words = ["env", f"PYTHONPATH={sources}", sys.executable, "-m", "mailserver.cli", "status"]
+    return shlex.join([*words, "--config", str(demonstration.configuration)])
 
 
 @click.command("demo")

@@ -100,7 +100,10 @@ class ServiceProcess(Service, ABC):
             ok, lines = answer
             for line in lines:
                 log.info("{line}", line=f"reload: {line}")
-            log.info("{line}", line="reloaded" if ok else "reload: something was not taken up")
+            if ok:
+                log.info("reloaded")
+            else:
+                log.warn("reload: something was not taken up")
             return answer
 
         def take_up() -> Deferred[Answer]:

@@ -7,6 +7,7 @@ import re
 import shlex
 import socket
 import ssl
+import subprocess
 import threading
 from pathlib import Path
 
@@ -193,6 +194,17 @@ def test_settings_and_commands_are_printed_for_each_domain(made: tuple[Path, str
         words = shlex.split(command)
         assert str(directory / "ca.pem") in words
         assert any("mail.example." in word for word in words)
+
+
+def test_the_administrators_command_runs_in_any_directory(made: tuple[Path, str], tmp_path: Path) -> None:
+    directory, printed = made
+    (line,) = (line for line in printed.splitlines() if "mailserver.cli status" in line)
+    words = shlex.split(line)
+    assert words[-2:] == ["--config", str(directory / "mailserver.toml")]
+    words[words.index("status")] = "show"  # the same, where no server runs
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    shown = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert 'hostname = "mail.example.test"' in shown.stdout
 
 
 def test_a_directory_with_odd_letters(tmp_path: Path) -> None:
