@@ -93,7 +93,7 @@ def test_rendered_messages_are_not_opened_again(account, monkeypatch):
     uid = append(account)
     mailbox = account.mailbox("INBOX")
     mailbox.refresh()
-    monkeypatch.setattr(safeio, "open_existing", lambda path, flags=0: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(safeio, "open_with_status", lambda path, flags=0: pytest.fail(f"{path} was opened"))
     assert len(mailbox.summaries([uid])) == 1
 
 

@@ -340,15 +340,15 @@ def test_an_unreadable_message_spoils_no_other(account, monkeypatch):
         deliver(account, name)
     mailbox = account.mailbox("INBOX")
     mailbox.refresh()
-    open_existing = safeio.open_existing
+    open_with_status = safeio.open_with_status
 
     def refuse(path, flags=os.O_RDONLY):
         # root may read everything
         if path.endswith("1700000002.b"):
             raise StoreUnavailable
-        return open_existing(path, flags)
+        return open_with_status(path, flags)
 
-    monkeypatch.setattr(safeio, "open_existing", refuse)
+    monkeypatch.setattr(safeio, "open_with_status", refuse)
     assert [uid for uid, _row, _summary in mailbox.summaries([1, 2, 3])] == [1, 3]
     assert mailbox.search(Text("body"), [1, 2, 3]) == [1, 3]
     assert account.total_size("INBOX") == 2 * len(TEXT)

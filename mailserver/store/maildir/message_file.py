@@ -86,9 +86,8 @@ def open_file(path: str, size: int | None = None) -> PlainFile:
 
     Raises: FileNotFoundError, StoreUnavailable (also for what is no regular file).
     """
-    fd = safeio.open_existing(path)
+    fd, status = safeio.open_with_status(path)
     try:
-        status = os.fstat(fd)
         raw_size = status.st_size
         # As long on disk as sent means that there is nothing to convert.
         starts = None if size == raw_size else _measure(fd, raw_size)
@@ -106,18 +105,17 @@ def read_small(path: str, size: int | None, limit: int) -> bytes | None:
     """
     if size is not None and size > limit:
         return None
-    fd = safeio.open_existing(path)
+    fd, status = safeio.open_with_status(path)
     try:
-        return _read_small(fd, os.fstat(fd).st_size if size is None else size, size, limit)
+        return _read_small(fd, status.st_size if size is None else size, size, limit)
     finally:
         os.close(fd)
 
 
 def read_dated(path: str, size: int | None, limit: int) -> tuple[bytes, int] | None:
     """The same with the file's mtime, in seconds since 1970."""
-    fd = safeio.open_existing(path)
+    fd, status = safeio.open_with_status(path)
     try:
-        status = os.fstat(fd)
         data = _read_small(fd, status.st_size, size, limit)
     finally:
         os.close(fd)

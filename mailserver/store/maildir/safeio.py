@@ -47,6 +47,7 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ANSWERS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _LINK_REFUSED = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _COPY_CHUNK = 1 << 20
+_EXISTING = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _temporary = itertools.count()
 
 
@@ -124,16 +125,22 @@ def open_existing(path: str, flags: int = os.O_RDONLY) -> int:
 
     Raises: FileNotFoundError, StoreUnavailable (also for anything that is not a regular file).
     """
+    return open_with_status(path, flags)[0]
+
+
+def open_with_status(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
+    """The same with the file's status, which had to be asked for anyway."""
     try:
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, flags | _EXISTING)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise StoreUnavailable from error
         raise failure(error) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise StoreUnavailable
-    return fd
+    return fd, status
 
 
 def read_file(path: str) -> bytes:
