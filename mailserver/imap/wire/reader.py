@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from mailserver.errors import BadMailboxName, BadSyntax
+from mailserver.errors import BadMailboxName, BadSyntax, LimitReached
 from mailserver.imap.wire.mailbox_names import MAX_NAME, decode_utf7
 from mailserver.imap.wire.sequence_set import SequenceSet
 from mailserver.imap.wire.writer import FLAG_NAMES, MONTHS
@@ -28,6 +28,8 @@ _DATE_TIME = re.compile(
     rb'"([ 0-9][0-9])-([A-Za-z]{3})-([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) ([+-])([0-9]{2})([0-9]{2})"'
 )
 _MAX_KEYWORD = 255
+MAX_FLAGS = 1000
+"""Flags in one list: no message has as many."""
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 _SYSTEM_FLAGS = {name.lower(): name for name in FLAG_NAMES}
 _MONTH_NUMBERS = {name.lower(): number for number, name in enumerate(MONTHS, 1)}
@@ -170,20 +172,23 @@ class Reader:
         return flag
 
     def read_flags(self, *, bare: bool = False) -> list[str]:
-        """`flag-list`; with `bare` also without parentheses (`store-att-flags`)."""
+        """`flag-list`; with `bare` also without parentheses (`store-att-flags`). Raises: LimitReached for very many."""
         if not self.skip(b"("):
             if not bare:
                 raise BadSyntax("expected (")
-            flags = [self.read_flag()]
-            while self.skip(b" "):
-                flags.append(self.read_flag())
-            return flags
-        flags = []
-        if not self.skip(b")"):
+            return self._read_flags()
+        if self.skip(b")"):
+            return []
+        flags = self._read_flags()
+        self.take(b")")
+        return flags
+
+    def _read_flags(self) -> list[str]:
+        flags = [self.read_flag()]
+        while self.skip(b" "):
+            if len(flags) >= MAX_FLAGS:
+                raise LimitReached("too many flags")
             flags.append(self.read_flag())
-            while self.skip(b" "):
-                flags.append(self.read_flag())
-            self.take(b")")
         return flags
 
     def read_date(self) -> int:

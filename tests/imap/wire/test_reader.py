@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.errors import BadMailboxName, BadSyntax, MailError
+from mailserver.errors import BadMailboxName, BadSyntax, LimitReached, MailError
 from mailserver.imap.wire import writer
-from mailserver.imap.wire.reader import Reader
+from mailserver.imap.wire.reader import MAX_FLAGS, Reader
 from mailserver.store.interfaces import SYSTEM_FLAGS
 
 
@@ -115,6 +115,15 @@ def test_flags_refuse(text: bytes) -> None:
     """RFC 3501 2.3.2: \\Recent cannot be altered by the client; no other backslash name is defined."""
     with pytest.raises(BadSyntax):
         all_of(Reader.read_flags, text)
+
+
+@pytest.mark.parametrize("text", [b"(%b)", b"%b"])
+def test_flags_are_counted(text: bytes) -> None:
+    """A line's worth of flags of one letter takes other clients' time, and is none of a message."""
+    most, more = (text % b" ".join([b"a"] * count) for count in (MAX_FLAGS, MAX_FLAGS + 1))
+    assert all_of(lambda reader: reader.read_flags(bare=True), most) == ["a"] * MAX_FLAGS
+    with pytest.raises(LimitReached):
+        all_of(lambda reader: reader.read_flags(bare=True), more)
 
 
 def test_flag_names_are_those_of_the_store() -> None:
