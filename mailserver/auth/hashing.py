@@ -330,7 +330,9 @@ class HashPool:
 
     def _start_worker(self) -> _Worker:
         worker = _Worker(self)
-        worker.child = self._spawn((sys.executable, "-m", "mailserver.auth.hashworker"), _environment(), worker)
+        # -P: the working directory, which may be anybody's, is not among the modules of who hears passwords.
+        command = (sys.executable, "-P", "-m", "mailserver.auth.hashworker")
+        worker.child = self._spawn(command, _environment(), worker)
         self._workers.append(worker)
         return worker
 

@@ -71,6 +71,7 @@ def _show(told: dict[str, Any], now: float) -> None:
 _FILLS = (
     ("OPEN ACCOUNTS", "accounts_in_use"),
     ("KEPT ACCOUNTS", "accounts_kept"),
+    ("OPEN INDEXES", "indexes"),
     ("OPEN MESSAGES", "messages_in_use"),
     ("KEPT MESSAGES", "messages_kept"),
     ("HASHES RUNNING", "hashes_running"),

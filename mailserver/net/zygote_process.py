@@ -247,7 +247,10 @@ def _in_words(status: int) -> str:
 
 
 def _spawn(line: socket.socket, output: int | None) -> int:
-    """Start the zygote by exec: it has this line, its input is empty; its number."""
+    """Start the zygote by exec: it has this line, its input is empty; its number.
+
+    Without the working directory among its modules (-P): it is root, and that may be anybody's.
+    """
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
@@ -257,5 +260,5 @@ def _spawn(line: socket.socket, output: int | None) -> int:
     if output is not None:
         actions += [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
     line.set_inheritable(True)
-    arguments = [sys.executable, "-m", "mailserver.zygote", str(line.fileno())]
+    arguments = [sys.executable, "-P", "-m", "mailserver.zygote", str(line.fileno())]
     return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)

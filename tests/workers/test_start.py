@@ -99,3 +99,13 @@ def test_who_and_status_are_asked_of_all(tmp_path: Path) -> None:
         user = server.user_of("example.test")[0]
         server.run_cli("kick", user, "--config", str(server.config))
         assert all(client.line().startswith(b"* BYE") for client in clients)
+
+
+def test_no_process_takes_modules_from_the_directory_it_is_started_in(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=2)
+    taken = tmp_path / "taken"
+    for name in ("json", "socket", "mailserver"):
+        (server.dir / f"{name}.py").write_text(f"open({str(taken)!r}, 'w').close()\nraise SystemExit(9)\n")
+    with server, logged_in(server, "imaps"):
+        pass
+    assert not taken.exists()
