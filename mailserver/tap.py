@@ -66,7 +66,7 @@ def makeService(options: Options) -> IService:
         reactor,
         slots=workers,
         make_policy=lambda: read_policy(config),
-        judge=lambda tls: judge(config.source, tls),
+        judge=judge,
         relayed=daemon or (twistd is not None and not _logs_to_output(twistd)),
         daemon=daemon,
         log_file=log_file,

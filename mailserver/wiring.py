@@ -6,7 +6,6 @@ import datetime as dt
 import gc
 import sys
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
@@ -21,7 +20,7 @@ from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.schemes import MAX_MEMORY_KIB
 from mailserver.auth.service import LoginService, Names
 from mailserver.channel import Channel
-from mailserver.config import load
+from mailserver.config import at_start, load
 from mailserver.config.directories import check_directories
 from mailserver.config.model import Config
 from mailserver.imap.session import Services as ImapServices
@@ -73,15 +72,6 @@ def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
     Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("work in the background", failure))
 
 
-# What lives as long as the process: a change of it is told, and waits for the next start.
-_AT_START = {
-    "server": ("user", "group", "runtime_dir", "log_file", "workers"),
-    "mail": ("root", "location", "special_use", "utf8_names", "search_index"),
-    "auth": ("hash_processes", "hash_queue"),
-    "limits": ("mailboxes_per_user", "messages_per_mailbox"),
-}
-
-
 @frozen
 class Judged:
     """A changed configuration that can be taken up, with the certificates that were read for it."""
@@ -107,11 +97,12 @@ def read_policy(config: Config) -> policy.TlsPolicy:
         raise SystemExit(str(error)) from error
 
 
-def judge(source: Path, tls: policy.TlsPolicy) -> Examined[Judged]:
+def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
     """Read and judge the changed file and all that it names; in a thread.
 
-    A pair that cannot be served is no reason to refuse the rest: the last good one of its name stays.
+    What is taken up at the start alone stays as it is in the running configuration. A pair that cannot be served is no reason to refuse the rest: the last good one of its name stays.
     """
+    source = running.source
     reading = load.read(source)
     config = reading.config
     if config is None:
@@ -125,6 +116,8 @@ def judge(source: Path, tls: policy.TlsPolicy) -> Examined[Judged]:
             client_creator(config.submission.relay)
         except (BadPair, OSError) as error:
             return Examined(None, [*lines, f"{source} [submission.relay]: {error}"], None)
+    config, waiting = at_start.keep(running, config)
+    lines += waiting
     prepared = tls.prepare(config)
     refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
     return Examined(config, lines, Judged(config, prepared), whole=not refused)
@@ -323,7 +316,7 @@ class Wiring:
 
     def examine(self) -> Examined[Prepared]:
         """Read and judge the changed file and all that it names; in a thread."""
-        judged = judge(self.config.source, self.tls)
+        judged = judge(self.config, self.tls)
         if judged.prepared is None:
             return Examined(None, judged.lines, None)
         try:
@@ -355,18 +348,13 @@ class Wiring:
 
     def commit(self, prepared: Prepared) -> list[str]:
         """From now on new sessions, and the next thing that open ones ask, see the new configuration."""
-        before, self.config = self.config, prepared.config
+        self.config = prepared.config
         lines = [str(outcome) for outcome in self.tls.commit(prepared.tls)]
         self._next_hop = prepared.next_hop
         for backend in self._backends.values():
             if IReloadable.providedBy(backend):
                 backend.reload()
         self._settle()
-        for table, keys in _AT_START.items():
-            old, new = getattr(before, table), getattr(self.config, table)
-            lines += [
-                f"[{table}] {key}: waits for the next start" for key in keys if getattr(old, key) != getattr(new, key)
-            ]
         return lines
 
     def _read_users_ahead(self) -> None:

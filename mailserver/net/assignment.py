@@ -66,7 +66,7 @@ class Assignment:
     slot: int
     seat: int
     living: tuple[int, ...]
-    penalty_key: bytes
+    penalty_key: bytes = field(repr=False)
     tls: Any
     """`tls.policy.TlsPolicy`, made before the fork."""
     lines: LineLog

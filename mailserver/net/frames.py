@@ -27,7 +27,7 @@ from mailserver.net.link import Json
 HEADER = struct.Struct("!IH")
 MAX_PASSED = 200
 """Descriptors in one frame; the kernel takes 253."""
-MAX_JSON = 4 << 20
+MAX_JSON = 32 << 20
 """Octets of a frame that the master takes."""
 MAX_PICKLE = 1 << 30
 _PIECE = 1 << 16
@@ -164,9 +164,7 @@ class FrameLine:
         self._open = False
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
-        for _data, passed, given in self._pending:
-            _close(passed if given else ())
-        self._pending.clear()
+        self._give_up()
         self._decoder.close()
         self._line.close()
 
@@ -193,15 +191,11 @@ class FrameLine:
             self._end()
             return
         self._decoder.receive(data, passed)
-        while self._open:
-            try:
-                frame = self._decoder.next_frame()
-            except BadFrame:
-                self._end()
-                return
-            if frame is None:
-                return
-            self._take(*frame)
+        try:
+            while self._open and (frame := self._decoder.next_frame()) is not None:
+                self._take(*frame)
+        except BadFrame:
+            self._end()
 
     def doWrite(self) -> None:
         """Send what waits."""
@@ -213,7 +207,7 @@ class FrameLine:
                 return
             except OSError:
                 # The read that follows finds the end.
-                self._pending.clear()
+                self._give_up()
                 break
             if given:
                 _close(passed)
@@ -226,6 +220,11 @@ class FrameLine:
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
         """The reactor gives the descriptor up."""
         self._end()
+
+    def _give_up(self) -> None:
+        for _data, passed, given in self._pending:
+            _close(passed if given else ())
+        self._pending.clear()
 
     def _end(self) -> None:
         if self._open:

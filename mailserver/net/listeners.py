@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
-from twisted.internet import unix
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorSocket, IReactorTime
 from twisted.internet.protocol import Factory
@@ -25,6 +24,7 @@ from mailserver.net.log import log
 from mailserver.net.proxy import TrustingFactory
 from mailserver.net.tls import TlsFactory
 from mailserver.net.transport import send_at_once
+from mailserver.net.unix_sockets import BACKLOG, bind_unix, serve
 
 FAREWELLS = {
     "imap": b"* BYE the server is shutting down\r\n",
@@ -38,7 +38,6 @@ REFUSALS = {
     "submission": b"421 4.7.0 too many connections\r\n",
     "lmtp": b"421 4.7.0 too many connections\r\n",
 }
-BACKLOG = 1024
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
@@ -64,15 +63,17 @@ def ready_line(listener: Listener, place: str) -> str:
     return f"serving {listener.protocol} on {place} ({kind})"
 
 
-def bind(listener: Listener, *, known: Container[str] = (), slots: int = 0) -> list[Bound]:
+def bind(
+    listener: Listener, *, known: Container[str] = (), slots: int = 0, owner: tuple[int, int] | None = None
+) -> list[Bound]:
     """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
 
     With `slots`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
-    the order of the slots; a Unix socket is one for all.
+    the order of the slots; a Unix socket is one for all, and its file that of `owner` (uid, gid), who must remove it.
     """
     if listener.socket is not None:
         place = str(listener.socket)
-        return [] if place in known else [Bound(listener, _bind_unix(listener.socket), place)]
+        return [] if place in known else [Bound(listener, _bind_unix(listener.socket, owner), place)]
     port = listener.tcp_port
     bound: list[Bound] = []
     for address in listener.bind_addresses:
@@ -134,45 +135,11 @@ def _open_tcp(address: str, port: int, *, shared: bool = False) -> socket.socket
     return opened
 
 
-def _bind_unix(path: Path) -> socket.socket:
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _bind_unix(path: Path, owner: tuple[int, int] | None) -> socket.socket:
     try:
-        opened.setblocking(False)
-        remove_stale(path)
-        opened.bind(str(path))
-        path.chmod(0o666)
-        opened.listen(BACKLOG)
+        return bind_unix(path, 0o666, owner)
     except OSError as error:
-        opened.close()
         raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from error
-    return opened
-
-
-def remove_stale(path: Path) -> None:
-    """Remove a socket file that nobody answers: a dead process's. Raises: OSError, EADDRINUSE if somebody does."""
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full backlog is an answer, too
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:
-            pass
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
-
-
-class _SharedUnixPort(unix.Port):
-    """A Unix socket that other processes serve too: neither its file nor the socket itself is this one's to end."""
-
-    _shouldShutdown = False
-
-    def __init__(self, path: Any, *arguments: Any, **named: Any) -> None:
-        super().__init__(path, *arguments, **named)
-        # Twisted changes the mode of a path at the start and removes it at the end; an abstract name it leaves alone.
-        self._bindPath = b"\0" + os.fsencode(path)
 
 
 class Port:
@@ -200,8 +167,7 @@ class Port:
         with bound.socket:  # the reactor takes a duplicate
             family = bound.socket.family
             if shared and family == socket.AF_UNIX:
-                self._port: Any = _SharedUnixPort._fromListeningDescriptor(reactor, bound.socket.fileno(), factory)  # noqa: SLF001
-                self._port.startListening()
+                self._port: Any = serve(bound.socket, factory, reactor)
             else:
                 self._port = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
         if family != socket.AF_UNIX:

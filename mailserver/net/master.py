@@ -27,6 +27,7 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
+from mailserver.net import answers
 from mailserver.net.assignment import Beginning, Fork, Seats, Setting
 from mailserver.net.control import Answer
 from mailserver.net.identity import allow_files
@@ -63,12 +64,12 @@ class MasterService(ServiceProcess):
         *,
         slots: int,
         make_policy: Callable[[], Any],
-        judge: Callable[[Any], Examined[Any]],
+        judge: Callable[[Config, Any], Examined[Any]],
         relayed: bool,
         daemon: bool = False,
         log_file: LogFile | None = None,
     ) -> None:
-        """`make_policy()` reads the keys; `judge(policy)` the first half of a reload, in a thread.
+        """`make_policy()` reads the keys; `judge(configuration, policy)` of now the first half of a reload, in a thread.
 
         `relayed`: this process's log is not its standard output.
         """
@@ -109,7 +110,6 @@ class MasterService(ServiceProcess):
 
     def begin(self) -> None:
         """Read the keys, start the zygote, have it fork."""
-        self.give_sockets(self.bound)
         self._sockets.add(self.bound)
         allow_files(2 * len(self.bound))
         self._policy = self._make_policy()
@@ -154,7 +154,9 @@ class MasterService(ServiceProcess):
 
     def _first_frames(self) -> list[tuple[object, list[socket.socket]]]:
         seats = list(self._seat_sockets)
-        frames: list[tuple[object, list[socket.socket]]] = list(self._sockets.frames())
+        # Not those that a reload has opened and may give up again.
+        served = {place for listener in self.config.listeners for place in places(listener)}
+        frames: list[tuple[object, list[socket.socket]]] = list(self._sockets.frames(served))
         for start in range(0, len(seats), 100):
             part = seats[start : start + 100]
             sockets = [each for seat in part for each in self._seat_sockets[seat]]
@@ -280,7 +282,9 @@ class MasterService(ServiceProcess):
 
     async def take_up(self) -> Answer:
         """Judge, have all workers prepare, then all take it up."""
-        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), self._judge, self._policy)
+        examined = await deferToThreadPool(
+            self.reactor, self.reactor.getThreadPool(), self._judge, self.config, self._policy
+        )
         lines = examined.lines
         if examined.prepared is None or not self.running:
             return False, [*lines, "nothing was taken up"]
@@ -291,7 +295,6 @@ class MasterService(ServiceProcess):
         new = list(dict.fromkeys(bound.place for bound in opened))
         asked = tuple(self.supervisor.records.values())
         if not faults:
-            self.give_sockets(opened)
             self._sockets.add(opened)
             faults = await self._prepare(asked, setting, new)
         if faults or not self.running:
@@ -310,21 +313,15 @@ class MasterService(ServiceProcess):
 
     async def _prepare(self, asked: tuple[Record, ...], setting: Setting, new: list[str]) -> list[str]:
         """All workers' faults."""
-        answers = await self.supervisor.order(
-            asked,
-            "prepare",
-            (setting, tuple(new)),
-            PREPARE_TIME,
-            lambda record: self._sockets.of_slot(record.slot, new),
+        return answers.faults(
+            await self.supervisor.order(
+                asked,
+                "prepare",
+                (setting, tuple(new)),
+                PREPARE_TIME,
+                lambda record: self._sockets.of_slot(record.slot, new),
+            )
         )
-        faults = []
-        for answer in answers.values():
-            match answer:
-                case {"faults": list(found)}:
-                    faults += [str(fault) for fault in found]
-                case {"error": str(error)}:
-                    faults.append(f"a worker cannot take it up: {error}")
-        return list(dict.fromkeys(faults))
 
     async def _commit(self, asked: tuple[Record, ...], setting: Setting, new: list[str]) -> list[str]:
         """What was done, in the words of the workers, each once."""
@@ -341,18 +338,14 @@ class MasterService(ServiceProcess):
         late = tuple(record for record in self.supervisor.records.values() if record not in asked)
         if late:
             await self._prepare(late, setting, new)
-        answers = await self.supervisor.order((*asked, *late), "commit", None, PREPARE_TIME)
+        told = self.supervisor.living((*asked, *late))
+        lines, behind = answers.outcome(await self.supervisor.order(told, "commit", None, PREPARE_TIME))
         for bound in self._sockets.close(gone):
             self._unlink(bound)
-        found: list[str] = []
-        for seat, answer in answers.items():
-            match answer:
-                case {"lines": list(lines)}:
-                    found += [str(line) for line in lines]
-                case {"error": str(error)}:
-                    found.append(f"a worker did not take it up, and is replaced: {error}")
-                    self.supervisor.records[seat].process.kill()
-        return list(dict.fromkeys(found))
+        for record in self.supervisor.living(told):
+            if record.seat in behind:
+                self.supervisor.replace(record)
+        return lines
 
     # --- End
 

@@ -11,7 +11,6 @@ thread, and cannot fail.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from typing import Any, Protocol, cast
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred, succeed
-from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
@@ -32,11 +30,12 @@ from mailserver.net import systemd
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.identity import allow_files, become, identity_to_take
 from mailserver.net.link import Hub
-from mailserver.net.listeners import Bound, bind, remove_stale
+from mailserver.net.listeners import Bound, bind
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
 from mailserver.net.questions import Alone, Questions
 from mailserver.net.serving import Examined, Parts, Serving
+from mailserver.net.unix_sockets import bind_unix, serve
 
 
 class ExaminingParts(Parts, Protocol):
@@ -90,8 +89,7 @@ class ServiceProcess(Service, ABC):
         super().stopService()
         systemd.notify("STOPPING=1")
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        closing = succeed(None) if self._control is None else maybeDeferred(cast("Any", self._control).stopListening)
-        return DeferredList([closing, self.end()])
+        return DeferredList([self._close_control(), self.end()])
 
     def reload(self) -> Deferred[Answer]:
         """Take up a changed configuration: certificates, settings, listeners. Sessions go on. One at a time."""
@@ -151,19 +149,18 @@ class ServiceProcess(Service, ABC):
         faults = []
         for listener in config.listeners:
             try:
-                opened.extend(bind(listener, known=known, slots=self.slots))
+                opened.extend(bind(listener, known=known, slots=self.slots, owner=self._owner))
             except OSError as error:
                 faults.append(f"{error.strerror}{'' if self.slots else ' (ports below 1024 need a restart)'}")
         return faults
 
-    def give_sockets(self, opened: list[Bound]) -> None:
-        """A Unix socket that root has bound becomes the user's, who must set its mode and remove it."""
-        identity = identity_to_take(self.config.server)
-        for bound in opened:
-            if identity is not None and bound.listener.socket is not None:
-                os.chown(bound.listener.socket, identity[0].pw_uid, identity[1])
-
     # --- Inside
+
+    @property
+    def _owner(self) -> tuple[int, int] | None:
+        """Whose the Unix sockets are to be, if not this process's own."""
+        identity = identity_to_take(self.config.server)
+        return None if identity is None else (identity[0].pw_uid, identity[1])
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -179,7 +176,7 @@ class ServiceProcess(Service, ABC):
         faults = []
         for listener in self.config.listeners:
             try:
-                self.bound.extend(bind(listener, slots=self.slots))
+                self.bound.extend(bind(listener, slots=self.slots, owner=self._owner))
             except OSError as error:
                 faults.append(str(error.strerror))
         if faults:
@@ -189,26 +186,26 @@ class ServiceProcess(Service, ABC):
 
     def _open_control(self) -> None:
         directory: Path = self.config.server.runtime_dir
+        path = socket_path(directory)
         try:
             make_runtime_dir(directory)
-            path = socket_path(directory)
-            remove_stale(path)
+            opened = bind_unix(path, 0o600, self._owner)
         except OSError as error:
-            log.warn("no control socket in {directory}: {error}", directory=str(directory), error=error)
+            log.warn("no control socket at {path}: {error}", path=str(path), error=error)
             return
-        endpoint = UNIXServerEndpoint(self.reactor, str(path), mode=0o600, wantPID=False)
-
-        def opened(port: IListeningPort) -> None:
-            self._control = port
-            identity = identity_to_take(self.config.server)
-            if identity is not None:
-                os.chown(path, identity[0].pw_uid, identity[1])
-
-        def failed(failure: Any) -> None:
-            log.warn("no control socket at {path}: {error}", path=str(path), error=failure.value)
-
         commands = {"reload": lambda _arguments: self.reload(), **Questions(self.hub()).commands()}
-        endpoint.listen(ControlFactory(commands)).addCallback(opened).addErrback(failed)
+        with opened:  # the reactor takes a duplicate
+            self._control = serve(opened, ControlFactory(commands), self.reactor)
+
+    def _close_control(self) -> Deferred[Any]:
+        control, self._control = self._control, None
+        if control is None:
+            return succeed(None)
+        try:
+            socket_path(self.config.server.runtime_dir).unlink(missing_ok=True)
+        except OSError as error:
+            log.warn("the control socket is not removed: {error}", error=error)
+        return maybeDeferred(cast("Any", control).stopListening)
 
     def _hang_up(self) -> None:
         self.reload().addErrback(lambda failure: log.failure("reload", failure))
@@ -243,7 +240,6 @@ class MailService(ServiceProcess):
 
     def begin(self) -> None:
         """Become the configured user and serve."""
-        self.give_sockets(self.bound)
         become(self.config.server)
         if self.log_file is not None:
             reopen = self.log_file.reopen

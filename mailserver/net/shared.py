@@ -17,8 +17,9 @@ from mailserver.net.link import Json, Link
 
 COUNTS_EVERY = 0.05
 """Seconds for which changes of counts are gathered."""
+COUNTS_AT_ONCE = 5000
 PAIRS_AT_ONCE = 500
-"""Penalties in one message to a worker that begins."""
+"""In one message to a worker that begins."""
 
 
 class SharedCounts:
@@ -53,7 +54,10 @@ class SharedCounts:
         self._link.tell("counts", [[list(counted), self._counts.own(counted)] for counted in changed])
 
     def _tell_all(self, _seat: int) -> None:
-        self._link.tell("counts", [[list(counted), number] for counted, number in self._counts.all_own()])
+        numbers = self._counts.all_own()
+        for start in range(0, len(numbers), COUNTS_AT_ONCE):
+            part = numbers[start : start + COUNTS_AT_ONCE]
+            self._link.tell("counts", [[list(counted), number] for counted, number in part])
 
     def _take(self, seat: int, body: Json) -> None:
         numbers = cast("list[tuple[list[str], int]]", body)

@@ -39,12 +39,12 @@ class Slots:
         found = (self._by_place[place] for place in places)
         return [bounds[0 if _is_shared(bounds) else slot].socket for bounds in found]
 
-    def frames(self, places: set[str] | None = None) -> Iterator[tuple[Sockets, list[socket.socket]]]:
-        """For a zygote: all sockets, or those of some places."""
+    def frames(self, places: set[str]) -> Iterator[tuple[Sockets, list[socket.socket]]]:
+        """For a zygote: the sockets of these places."""
         entries = [
             ((place, SHARED if _is_shared(bounds) else slot), bound.socket)
             for place, bounds in self._by_place.items()
-            if places is None or place in places
+            if place in places
             for slot, bound in enumerate(bounds)
         ]
         for start in range(0, len(entries), MAX_PASSED):

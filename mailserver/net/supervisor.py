@@ -130,8 +130,19 @@ class Supervisor:
 
     def kill_all(self) -> None:
         """For those that do not end."""
-        for record in self.records.values():
+        for record in tuple(self.records.values()):
             record.process.kill()
+
+    def living(self, records: Sequence[Record]) -> tuple[Record, ...]:
+        """Those that have not ended."""
+        return tuple(record for record in records if self.records.get(record.seat) is record)
+
+    def replace(self, record: Record) -> None:
+        """A new worker in place of one that serves or begins; the sessions of one that serves go on."""
+        if record.state == "starting":
+            record.process.kill()
+        elif record.state == "serving" and not any(other.replaces is record for other in self.records.values()):
+            self._begin(record.slot)
 
     def forked(self, process: Process, pid: int) -> None:
         """The zygote has made it."""
@@ -300,12 +311,11 @@ class Supervisor:
             and record.memory > self.memory_limit
             and record.state == "serving"
             and now - self._memory_told[record.slot] >= MEMORY_TIME
-            and not any(other.replaces is record for other in self.records.values())
         ):
             self._memory_told[record.slot] = now
             mib = record.memory >> 20
             log.warn("{line}", line=f"worker {record.slot} (process {record.pid}) has {mib} MiB of memory: replaced")
-            self._begin(record.slot)
+            self.replace(record)
 
     def _order(
         self, record: Record, what: str, body: object, seconds: float = 30.0, sockets: Sequence[Any] = ()

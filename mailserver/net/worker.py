@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 
 from mailserver.config.model import Config
 from mailserver.net.assignment import Assignment, Setting
@@ -65,6 +66,7 @@ class Worker:
         self._seat = Seat(assignment, reactor, self._stop)
         self._serving: Serving | None = None
         self._parts: WorkerParts | None = None
+        self._preparing: object = None
         self._prepared: tuple[Config, Any, list[Bound]] | None = None
         self._beats = LoopingCall(self._beat)
         self._beats.clock = reactor
@@ -131,32 +133,51 @@ class Worker:
         sockets = (socket.socket(fileno=number) for number in descriptors)
         opened = self._bound(setting.config, dict(zip(new_places, sockets, strict=True)))
 
+        self._forget()
+        mine = self._preparing = object()
+
         def accept(prepared: Any) -> Json:
-            self._prepared = (setting.config, prepared, opened)
-            return {"faults": list(parts.accept(prepared))}
+            # Nobody waits any more where it has taken too long.
+            faults = ["given up"] if self._preparing is not mine else list(parts.accept(prepared))
+            if faults:
+                _close(opened)
+            else:
+                self._prepared = (setting.config, prepared, opened)
+            return {"faults": list(faults)}
+
+        def failed(failure: Failure) -> Failure:
+            _close(opened)
+            return failure
 
         pool = self._reactor.getThreadPool()
         preparing = deferToThreadPool(self._reactor, pool, parts.prepare, setting.config, setting.material)
-        return preparing.addCallback(accept)
+        return preparing.addCallback(accept).addErrback(failed)
 
     def _commit(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
         """Its second half: what was done."""
-        if self._prepared is None or self._parts is None or self._serving is None:
-            return succeed({"lines": []})
-        config, prepared, opened = self._prepared
-        self._prepared = None
-        lines = self._parts.commit(prepared)
-        if not self._stopping:
+        prepared, self._prepared = self._prepared, None
+        self._forget()
+        if prepared is None or self._parts is None or self._serving is None:
+            return succeed({"error": "it was not prepared in time"})
+        config, made, opened = prepared
+        lines = self._parts.commit(made)
+        if self._stopping:
+            # Nobody would answer who connects to them.
+            _close(opened)
+        else:
             lines += self._serving.change(config, opened)
         self._config = config
         return succeed({"lines": list(lines)})
 
     def _drop(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
-        if self._prepared is not None:
-            for bound in self._prepared[2]:
-                bound.socket.close()
-            self._prepared = None
+        self._forget()
         return succeed(None)
+
+    def _forget(self) -> None:
+        """What is prepared, or is being prepared, will not be taken up."""
+        prepared, self._prepared, self._preparing = self._prepared, None, None
+        if prepared is not None:
+            _close(prepared[2])
 
     def _retire(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
         assert self._serving is not None
@@ -198,6 +219,11 @@ class Worker:
             self._reactor.stop()
 
         ending.addErrback(lambda failure: log.failure("the end of a worker", failure)).addBoth(end)
+
+
+def _close(opened: list[Bound]) -> None:
+    for bound in opened:
+        bound.socket.close()
 
 
 def memory() -> int:

@@ -99,6 +99,33 @@ def test_the_descriptors_of_the_next_frame_may_come_with_this_one() -> None:
         os.close(number)
 
 
+def test_descriptors_without_frames_are_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    reactor, ends = Reactor(), []
+    before = len(os.listdir("/proc/self/fd"))
+    line = FrameLine(reactor, other, lambda *_frame: None, lambda: ends.append(1), longest=1 << 20)
+    one.send(HEADER.pack(1 << 20, 0))
+    for _ in range(30):
+        if not ends:
+            socket.send_fds(one, [b"x"], [one.fileno()] * 100)
+            line.doRead()
+    assert ends == [1]
+    assert len(os.listdir("/proc/self/fd")) == before - 1, "all are closed, and the line"
+
+
+def test_sockets_that_were_given_away_are_closed_where_the_line_is_gone(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    one, other = pair
+    line = FrameLine(Reactor(), one, lambda *_frame: None, lambda: None, longest=10)
+    other.close()
+    given, rest = socket.socketpair()
+    with rest:
+        line.send(b"body", (given,), given=True)
+        assert given.fileno() == -1
+    line.close()
+
+
 def test_the_master_takes_nothing_but_json() -> None:
     assert from_json(to_json({"beat": 1})) == {"beat": 1}
     assert from_json(to_pickle({"beat": 1})) is None

@@ -46,6 +46,21 @@ def test_a_worker_made_after_a_reload_serves_what_was_taken_up(server: Server) -
     assert serials(server) == {renewed}
 
 
+def test_a_worker_made_after_a_reload_keeps_what_waits_for_the_next_start(server: Server) -> None:
+    other = server.dir / "other-mail"
+    other.mkdir()
+    server.replace(f'root = "{server.dir}/mail"', f'root = "{other}"')
+    for _ in range(2):
+        assert "[mail] root: waits for the next start" in server.hang_up()
+    for pid in workers(server):
+        kill(pid)
+    eventually(lambda: len(workers(server)) == 2)
+    for client in held_in_each(server, 2).values():
+        client.send(b"c CREATE made\r\n")
+        client.until(rb"c ")
+    assert not list(other.iterdir())
+
+
 def test_new_listeners_are_served_by_all_and_old_ones_by_none(server: Server) -> None:
     port = server.spare_ports[0]
     text = server.config.read_text()

@@ -253,3 +253,38 @@ def test_the_end_is_told_when_the_last_has_ended(master: Master) -> None:
     assert master.empty == 1
     master.clock.advance(100)
     assert len(master.made) == 2
+
+
+def test_one_that_is_replaced_serves_until_its_successor_does(master: Master) -> None:
+    one, two = master.made
+    record = master.supervisor.records[0]
+    master.supervisor.replace(record)
+    master.supervisor.replace(record)
+    (successor,) = master.made[2:]
+    assert (successor.slot, one.orders()) == (0, [])
+    master.ready(successor)
+    assert one.orders() == ["retire"]
+    master.supervisor.replace(record)
+    assert len(master.made) == 3, "one that retires serves nobody new"
+    assert not one.killed
+    assert not two.orders()
+
+
+def test_one_that_begins_is_replaced_by_its_end(master: Master) -> None:
+    one, _two = master.made
+    master.end(one)
+    master.clock.advance(LONGEST_WAIT)
+    begun = master.made[2]
+    record = master.supervisor.records[begun.seat]
+    master.supervisor.replace(record)
+    assert begun.killed
+    master.end(begun)
+    assert master.supervisor.living((record,)) == ()
+
+
+def test_all_are_killed_though_each_end_is_told_at_once(master: Master) -> None:
+    master.supervisor.stop()
+    for process in master.made:
+        process.kill = lambda process=process: master.end(process)  # type: ignore[method-assign,misc]
+    master.supervisor.kill_all()
+    assert master.empty == 1
