@@ -88,7 +88,8 @@ class ServiceProcess(Service, ABC):
         """Stop as the module's text says."""
         super().stopService()
         systemd.notify("STOPPING=1")
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        # By default it would end the process in the middle of the commands that may still finish.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return DeferredList([self._close_control(), self.end()])
 
     def reload(self) -> Deferred[Answer]:

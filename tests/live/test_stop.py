@@ -58,6 +58,9 @@ def test_a_command_in_flight_finishes(tmp_path: Path) -> None:
             time.sleep(0.5)
             assert server.process is not None
             server.process.terminate()
+            time.sleep(0.5)
+            # Somebody asks for a reload meanwhile: that is no reason to end without waiting.
+            server.process.send_signal(signal.SIGHUP)
             server.wait_for("stopping")
             time.sleep(0.5)
             assert server.process.poll() is None, "it did not wait for the command"
