@@ -24,6 +24,18 @@ class Wake(enum.Enum):
 
 
 @frozen
+class ClientCertificate:
+    """A client's certificate that was verified against the domain's authorities."""
+
+    user: str
+    """The name in the field that the domain's settings choose, as it stands there; empty if there is none."""
+    subject: str
+    """RFC 4514, for the log."""
+    fingerprint: str
+    """SHA-256 of the certificate, hexadecimal."""
+
+
+@frozen
 class TLSInfo:
     """What the handshake agreed on."""
 
@@ -32,6 +44,10 @@ class TLSInfo:
     cipher: str
     server_name: str | None
     """The SNI name asked for, lower case; None without SNI."""
+    alpn: str | None = None
+    """The application protocol agreed on (RFC 7301); None where the client offered none."""
+    client: ClientCertificate | None = None
+    """Whose certificate the client has shown; None without one, and for one that was not verified."""
 
 
 @frozen
