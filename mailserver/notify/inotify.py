@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,6 +23,8 @@ IN_ONLYDIR, IN_DONT_FOLLOW = 0x1000000, 0x2000000
 MASK = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW
 _HEADER = struct.Struct("iIII")
 _READ = 256 * 1024
+PAUSE: Final = 0.02
+"""Seconds between two reads: what changes meanwhile, most of it our own doing, wakes nobody and is read together."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 log = Logger(namespace="mailserver")
@@ -29,14 +32,20 @@ log = Logger(namespace="mailserver")
 
 @implementer(IReadDescriptor)
 class Inotify:
-    """One inotify instance. `changed(watch, name)` is called for each event; name None: the whole directory."""
+    """One inotify instance. `changed(watch, names)` is called for what is new; names None: the whole directory."""
 
     def __init__(
-        self, reactor: IReactorFDSet, changed: Callable[[int, str | None], None], overflow: Callable[[], None]
+        self,
+        reactor: IReactorFDSet,
+        clock: IReactorTime,
+        changed: Callable[[int, Sequence[str] | None], None],
+        overflow: Callable[[], None],
     ) -> None:
         self._reactor = reactor
+        self._clock = clock
         self._changed = changed
         self._overflow = overflow
+        self._pause: IDelayedCall | None = None
         self._fd: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             error = ctypes.get_errno()
@@ -57,7 +66,11 @@ class Inotify:
 
     def close(self) -> None:
         """Stop watching."""
-        self._reactor.removeReader(self)
+        if self._pause is None:
+            self._reactor.removeReader(self)
+        else:
+            self._pause.cancel()
+            self._pause = None
         os.close(self._fd)
 
     def fileno(self) -> int:
@@ -72,11 +85,27 @@ class Inotify:
         """For the reactor: at its end, or when the descriptor fails."""
 
     def doRead(self) -> None:  # noqa: N802 - Twisted's name
-        """Events are there."""
+        """Events are there: the first are told at once, those that follow after a pause."""
+        if self._read() and self._pause is None:
+            self._reactor.removeReader(self)
+            self._pause = self._clock.callLater(PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        if self._read():
+            self._pause = self._clock.callLater(PAUSE, self._go_on)
+        else:
+            self._reactor.addReader(self)
+
+    def _read(self) -> bool:
+        """Whether there was something."""
         try:
             data = os.read(self._fd, _READ)
         except BlockingIOError:
-            return
+            return False
+        names: dict[int, list[str]] = {}
+        whole: dict[int, None] = {}
+        overflow = False
         at = 0
         while at < len(data):
             watch, mask, _cookie, size = _HEADER.unpack_from(data, at)
@@ -84,8 +113,15 @@ class Inotify:
             name = os.fsdecode(data[at : at + size].rstrip(b"\0"))
             at += size
             if mask & IN_Q_OVERFLOW:
-                self._overflow()
+                overflow = True
             elif mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED):
-                self._changed(watch, None)
+                whole[watch] = None
             elif name:
-                self._changed(watch, name)
+                names.setdefault(watch, []).append(name)
+        for watch, found in names.items():
+            self._changed(watch, found)
+        for watch in whole:
+            self._changed(watch, None)
+        if overflow:
+            self._overflow()
+        return True

@@ -14,6 +14,8 @@ gathered for GATHER_TIME, and then are no news in most cases, which the mailbox 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -57,7 +59,7 @@ class Watcher:
         self._look = LoopingCall.withCount(self._look_at_parts)
         self._look.clock = clock
         try:
-            self._inotify: Inotify | None = Inotify(reactor, self._changed, self._poke_all)
+            self._inotify: Inotify | None = Inotify(reactor, clock, self._changed, self._poke_all)
         except OSError as error:
             log.warn(
                 "no inotify ({error}): changes by other programs are seen within {time:.0f} s",
@@ -146,16 +148,16 @@ class Watcher:
         if call is not None:
             call.cancel()
 
-    def _changed(self, watch: int, name: str | None) -> None:
+    def _changed(self, watch: int, names: Sequence[str] | None) -> None:
         live = self._watches.get(watch)
         if live is None:
             return
-        if name is None:
+        if names is None:
             live.poked()
         elif not self._gather:
-            live.poked((name,))
+            live.poked(names)
         else:
-            self._gathered.setdefault(live, set()).add(name)
+            self._gathered.setdefault(live, set()).update(names)
             if self._passing is None:
                 self._passing = self._clock.callLater(self._gather, self._pass_on)
         self._settle_later(live)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from mailserver.notify.inotify import PAUSE
 from mailserver.notify.watcher import (
     GATHER_TIME,
     LINGER_TIME,
@@ -154,7 +155,30 @@ def test_renames_and_removals_are_told(world: Any) -> None:
     os.rename(path / "a/cur/1.host:2,", path / "a/cur/1.host:2,S")
     os.unlink(path / "a/cur/1.host:2,S")
     reactor.turn()
-    assert first.pokes == [None, ["1.host:2,"], ["1.host:2,S"], ["1.host:2,S"]]
+    assert first.pokes == [None, ["1.host:2,", "1.host:2,S", "1.host:2,S"]]
+
+
+def test_what_follows_wakes_nobody_and_is_read_together(world: Any) -> None:
+    reactor, clock, watcher, first, second, path = world
+    first.unchanged = second.unchanged = True
+    watcher.watch(first)
+    watcher.watch(second)
+    (path / "a/new/1.host").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes == [["1.host"]], "the first is told at once"
+    assert reactor.readers == []
+    for number in range(2, 5):
+        (path / f"a/new/{number}.host").write_bytes(b"x")
+    (path / "b/new/1.host").write_bytes(b"x")
+    clock.advance(PAUSE)
+    assert first.pokes[1:] == [["2.host", "3.host", "4.host"]]
+    assert second.pokes == [["1.host"]]
+    assert reactor.readers == [], "more may follow"
+    clock.advance(PAUSE)
+    assert len(reactor.readers) == 1
+    (path / "a/new/5.host").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes[2:] == [["5.host"]]
 
 
 def test_nothing_is_told_once_unwatched(world: Any) -> None:
@@ -171,14 +195,14 @@ def test_nothing_is_told_once_unwatched(world: Any) -> None:
 
 
 def test_a_directory_that_goes_does_not_end_the_watching_of_others(world: Any) -> None:
-    reactor, _clock, watcher, first, second, path = world
+    reactor, clock, watcher, first, second, path = world
     watcher.watch(first)
     watcher.watch(second)
     os.rmdir(path / "a/new")
     reactor.turn()
     assert first.pokes[1:] == [None] * len(first.pokes[1:]) != []
     (path / "b/new/1.host").write_bytes(b"x")
-    reactor.turn()
+    clock.advance(PAUSE)
     assert second.pokes == [None, ["1.host"]]
 
 
