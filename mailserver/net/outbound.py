@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -16,12 +17,14 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.config.model import Relay
 from mailserver.errors import RelayDown
 from mailserver.net.log import log, plain_line
+from mailserver.net.transport import send_client_at_once
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
 
@@ -31,6 +34,8 @@ CLOSING_TIME = 30.0
 RESTING_TIME = 10.0
 """Seconds for which a connection is kept for the next message."""
 READ_AHEAD = 65536
+JOINED = 65536
+"""Octets that are joined to one write."""
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -43,7 +48,11 @@ class HopProtocol(Protocol):
         self._name = name
         self._timeout = timeout
         self._input: list[bytes] = []
+        self._output: list[bytes] = []
+        self._unsent = 0
+        """Octets in `_output`."""
         self._choked = False
+        self._acknowledge: Callable[[], None]
         self._secure = False
         self._lost: Failure | None = None
         self._closing: IDelayedCall | None = None
@@ -54,7 +63,10 @@ class HopProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Connected."""
-        cast("Any", self.transport).registerProducer(self, True)
+        transport = cast("Any", self.transport)
+        # Beneath TLS, if that was there first.
+        self._acknowledge = send_client_at_once(getattr(transport, "transport", transport))
+        transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:
         """TLS is up and the certificate is the right one."""
@@ -93,6 +105,7 @@ class HopProtocol(Protocol):
 
     async def read(self, timeout: float) -> bytes:
         """The next bytes. Raises: RelayDown."""
+        self._flush()
         await self._until(lambda: bool(self._input), timeout)
         data = b"".join(self._input)
         self._input.clear()
@@ -102,20 +115,36 @@ class HopProtocol(Protocol):
         """Queue bytes; dropped once the hop is gone."""
         self._stir()
         if self._lost is None:
-            cast("Any", self.transport).write(data)
+            self._output.append(data)
+            self._unsent += len(data)
 
     async def drain(self) -> None:
-        """Wait for room. Raises: RelayDown."""
+        """Wait for room where there is much to send. Raises: RelayDown."""
+        if self._unsent >= JOINED:
+            self._flush()
         await self._until(lambda: not self._choked, self._timeout)
+
+    def _flush(self) -> None:
+        data = b"".join(self._output)
+        self._output.clear()
+        self._unsent = 0
+        if data and self._lost is None:
+            cast("Any", self.transport).write(data)
+            self._acknowledge()
 
     async def start_tls(self) -> None:
         """Shake hands. Bytes that came before are an injection and end it. Raises: RelayDown."""
         if self._input:
             self._fail("bytes arrived behind the reply to STARTTLS")
+        self._flush()
         transport = cast("Any", self.transport)
         transport.unregisterProducer()
-        transport.startTLS(self._tls)
-        transport.registerProducer(self, True)
+        # Twisted's own `startTLS` would send through the reactor again.
+        layer = TLSMemoryBIOProtocol(TLSMemoryBIOFactory(self._tls, True, Factory()), self, False)
+        transport.protocol = layer
+        layer.makeConnection(transport)
+        self.transport = cast("Any", layer)
+        layer.registerProducer(self, True)
         await self._until(lambda: self._secure, HANDSHAKE_TIME)
 
     async def secured(self) -> None:
@@ -146,6 +175,7 @@ class HopProtocol(Protocol):
         """Send what is queued and go; what the hop does not take in time is dropped."""
         self._stir()
         if self._lost is None and self._closing is None:
+            self._flush()
             transport = cast("Any", self.transport)
             transport.unregisterProducer()
             transport.loseConnection()

@@ -7,13 +7,16 @@ nothing waits before it; what the socket does not take waits as in the parent, w
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from socket import IPPROTO_TCP, TCP_QUICKACK
+from typing import Any, cast
 
 from twisted.internet import tcp
 
 
-class DirectServer(tcp.Server):
-    """The server's side of one TCP connection."""
+class _Direct(tcp.Connection):
+    """In front of a kind of TCP connection."""
 
     def write(self, data: bytes) -> None:
         """Send; an error is left to the reactor's own attempt, so that nobody is told of it within this call."""
@@ -28,6 +31,30 @@ class DirectServer(tcp.Server):
             super().write(data[sent:])
 
 
+class DirectServer(_Direct, tcp.Server):
+    """The server's side of one TCP connection."""
+
+
+class DirectClient(_Direct, tcp.Client):
+    """The client's side of one."""
+
+    def acknowledge_at_once(self) -> None:
+        """Of what comes next: a server that answers pipelined commands one by one may wait for that (RFC 9293 3.7.4)."""
+        with suppress(OSError):
+            self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
+
+
 def send_at_once(port: Any) -> None:
     """Let the connections that a listening TCP port accepts be of this kind."""
     port.transport = DirectServer
+
+
+def send_client_at_once(transport: Any) -> Callable[[], None]:
+    """Let a connection that was dialled be of this kind; others stay what they are. Its `acknowledge_at_once`.
+
+    Twisted's endpoints make their transports themselves, and only the way of writing differs.
+    """
+    if type(transport) is not tcp.Client:
+        return lambda: None
+    transport.__class__ = DirectClient
+    return cast("DirectClient", transport).acknowledge_at_once

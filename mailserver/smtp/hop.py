@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Protocol
 
 from mailserver.errors import RelayDown, TooBig
 from mailserver.lines import DotStuffer
 from mailserver.sasl.mechanism import Credentials
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
-from mailserver.smtp.relay import EightBitRefused, Exchange, pass_on
+from mailserver.smtp.relay import CLOSING, EightBitRefused, Exchange, pass_on
 from mailserver.smtp.wire import Reply
-
-_CLOSING: Final = 421
-"""The reply of a server that ends the session (RFC 5321 3.8)."""
 
 
 class HopConnection(Protocol):
@@ -30,7 +27,7 @@ class HopConnection(Protocol):
         """The next bytes, never empty. Raises: RelayDown at the end, an error, or when the time has passed."""
 
     def write(self, data: bytes) -> None:
-        """Queue bytes."""
+        """Queue bytes; they leave together, at the latest with the next `read`."""
 
     async def drain(self) -> None:
         """Wait until enough was taken. Raises: RelayDown."""
@@ -163,41 +160,66 @@ class HopTransaction:
         next_hop: NextHop,
         hostname: str,
         sender: Address | None,
+        recipient: Address,
+        *,
         size: int | None,
         kept: HopSession | None = None,
-    ) -> HopTransaction:
-        """MAIL, in the session that was kept from the last message or in a new one.
+    ) -> tuple[HopTransaction, Reply]:
+        """MAIL and the first RCPT, in the session that was kept from the last message or in a new one.
 
-        If the hop refuses MAIL, that is its answer to each recipient. Raises: RelayDown; TooBig when the declared size
-        is over the hop's limit.
+        With it comes the hop's answer for that recipient; if it refuses MAIL, that is its answer to each.
+        Raises: RelayDown; TooBig when the declared size is over the hop's limit.
         """
         if kept is not None:
             hop = cls(kept)
             with suppress(RelayDown):
-                if (await hop._mail(sender, size)).code != _CLOSING:
-                    return hop
+                mail, answer = await hop._begin(sender, size, recipient)
+                if mail.code != CLOSING:
+                    return hop, answer
                 kept.close()
         hop = cls(await HopSession.begin(next_hop, hostname))
-        await hop._mail(sender, size)
-        return hop
+        return hop, (await hop._begin(sender, size, recipient))[1]
 
-    async def _mail(self, sender: Address | None, size: int | None) -> Reply:
-        session = self._session
+    async def _begin(self, sender: Address | None, size: int | None, recipient: Address) -> tuple[Reply, Reply]:
+        """The hop's replies to MAIL and to the first RCPT, the latter as it is passed on."""
+        session, exchange = self._session, self._session.exchange
         try:
             session.check_size(size)
-            reply = await session.ask(lambda: session.exchange.mail(sender, size))
+            if exchange.pipelining:
+                answer = await self._mail_and_rcpt(sender, size, recipient)
+                mail = exchange.mail_reply
+                assert mail is not None
+            else:
+                mail = answer = await session.ask(lambda: exchange.mail(sender, size))
+            if mail.code // 100 != 2:
+                self._refused = answer = pass_on(mail)
+            elif exchange.pipelining:
+                answer = self._count(answer)
+            else:
+                answer = await self.add_recipient(recipient)
         except BaseException:
             session.close(in_data=True)
             raise
-        if reply.code // 100 != 2:
-            self._refused = pass_on(reply)
-        return reply
+        return mail, answer
+
+    async def _mail_and_rcpt(self, sender: Address | None, size: int | None, recipient: Address) -> Reply:
+        session, exchange = self._session, self._session.exchange
+        try:
+            return await session.ask(lambda: exchange.mail_and_rcpt(sender, size, recipient))
+        except RelayDown:
+            # It may refuse MAIL and go, without a word to RCPT.
+            if exchange.mail_reply is None or exchange.mail_reply.code // 100 == 2:
+                raise
+            return exchange.mail_reply
 
     async def add_recipient(self, recipient: Address) -> Reply:
         """RCPT; the hop's own reply. Raises: RelayDown."""
         if self._refused is not None:
             return self._refused
-        reply = pass_on(await self._session.ask(lambda: self._session.exchange.rcpt(recipient)))
+        return self._count(await self._session.ask(lambda: self._session.exchange.rcpt(recipient)))
+
+    def _count(self, answer: Reply) -> Reply:
+        reply = pass_on(answer)
         if reply.code // 100 == 2:
             self.accepted += 1
         return reply
@@ -233,7 +255,7 @@ class HopTransaction:
             return pass_on(await session.converse(session.exchange.early_reply))
         reply = await session.converse(lambda: session.exchange.end_of_data(self._stuffer.finish()))
         self._in_data = False
-        self._done = reply.code != _CLOSING
+        self._done = reply.code != CLOSING
         return pass_on(reply)
 
     def close(self) -> HopSession | None:

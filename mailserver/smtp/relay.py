@@ -19,6 +19,8 @@ from mailserver.smtp.wire import Reply
 
 MAX_REPLY_LINE = 4096
 MAX_REPLY_LINES = 128
+CLOSING = 421
+"""The reply of a server that ends the session (RFC 5321 3.8)."""
 MAX_TEXT = 400
 """Characters of a hop's line that are passed on."""
 
@@ -72,6 +74,8 @@ class ReplyReader:
 
 
 def _printable(text: bytes) -> str:
+    if text.isascii() and (plain := text.decode("ascii")).isprintable():
+        return plain
     return "".join(character if " " <= character <= "~" else "?" for character in text.decode("ascii", "replace"))
 
 
@@ -90,7 +94,7 @@ def _reply(code: int, lines: list[str]) -> Reply:
 
 def pass_on(reply: Reply) -> Reply:
     """The hop's reply as our client gets it: 421 would mean that we close, and 3xx is no final answer."""
-    code = 451 if reply.code == 421 or reply.code // 100 == 3 else reply.code
+    code = 451 if reply.code == CLOSING or reply.code // 100 == 3 else reply.code
     enhanced = reply.enhanced or f"{code // 100}.0.0"
     if enhanced[0] != str(code)[0]:
         enhanced = f"{code // 100}.0.0"
@@ -114,6 +118,8 @@ class Exchange:
         """The hop's answer to the step, once it is there."""
         self.tls_due = False
         """Shake hands now, then call `tls_started`."""
+        self.mail_reply: Reply | None = None
+        """The hop's answer to MAIL, where that was said with the first RCPT."""
         self._hostname = hostname
         self._starttls = starttls
         self._credentials = credentials
@@ -147,12 +153,28 @@ class Exchange:
 
     def mail(self, sender: Address | None, size: int | None) -> None:
         """MAIL, with SIZE (RFC 1870) and BODY=8BITMIME (RFC 6152) where they are offered."""
+        self._start(self._ask(self._mail_line(sender, size)))
+
+    def mail_and_rcpt(self, sender: Address | None, size: int | None, recipient: Address) -> None:
+        """MAIL and the first RCPT in one piece, for a hop that offers PIPELINING (RFC 2920).
+
+        The outcome is the reply to RCPT, or that to MAIL where it is none of success; `mail_reply` is that to MAIL.
+        """
+        self.mail_reply = None
+        self._start(self._mail_and_rcpt(f"{self._mail_line(sender, size)}\r\nRCPT TO:<{recipient}>"))
+
+    @property
+    def pipelining(self) -> bool:
+        """Does the hop take commands without having answered those before them (RFC 2920)?"""
+        return "PIPELINING" in self.extensions
+
+    def _mail_line(self, sender: Address | None, size: int | None) -> str:
         words = [f"MAIL FROM:<{sender or ''}>"]
         if size is not None and "SIZE" in self.extensions:
             words.append(f"SIZE={size}")
         if "8BITMIME" in self.extensions:
             words.append("BODY=8BITMIME")
-        self._start(self._ask(" ".join(words)))
+        return " ".join(words)
 
     def rcpt(self, recipient: Address) -> None:
         """RCPT."""
@@ -208,6 +230,14 @@ class Exchange:
 
     def _ask(self, line: str) -> _Conversation:
         return (yield line.encode("ascii") + b"\r\n")
+
+    def _mail_and_rcpt(self, lines: str) -> _Conversation:
+        answer = self.mail_reply = yield from self._ask(lines)
+        if answer.code // 100 == 2:
+            return (yield from self._wait())
+        if answer.code != CLOSING:
+            yield from self._wait()  # without a sender it is no success, whatever it says
+        return answer
 
     def _wait(self) -> _Conversation:
         return (yield b"")

@@ -183,14 +183,15 @@ class SubmissionTransaction(Transaction):
         if self._hop is None:
             kept, self._session.kept_hop = self._session.kept_hop, None
             try:
-                self._hop = await HopTransaction.begin(
-                    services.next_hop, services.hostname, self.sender, self._declared_size, kept
+                self._hop, answer = await HopTransaction.begin(
+                    services.next_hop, services.hostname, self.sender, recipient, size=self._declared_size, kept=kept
                 )
             except MailError as error:
                 # It is dialled once in a transaction.
                 self._hop_failure = error
                 self._session.channel.log("relay-failed", relay=services.next_hop.name, reason=error.sentence)
                 raise
+            return answer
         return await self._hop.add_recipient(recipient)
 
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from mailserver.net.outbound import RESTING_TIME, HopProtocol
+from mailserver.net.outbound import JOINED, RESTING_TIME, HopProtocol
 
 
 def connected() -> tuple[HopProtocol, StringTransport, Clock]:
@@ -35,8 +36,40 @@ def test_the_next_message_wakes_it() -> None:
     protocol.rest()
     protocol.write(b"MAIL FROM:<>\r\n")
     clock.advance(2 * RESTING_TIME)
+    reading = Deferred.fromCoroutine(protocol.read(300))
     assert transport.value() == b"MAIL FROM:<>\r\n"
     assert protocol.alive
+    protocol.dataReceived(b"250 ok\r\n")
+    assert reading.result == b"250 ok\r\n"
+
+
+def test_what_is_said_before_a_wait_leaves_as_one() -> None:
+    protocol, transport, _ = connected()
+    written: list[bytes] = []
+    transport.write = written.append  # type: ignore[method-assign]
+    protocol.write(b"Received: x\r\n")
+    protocol.write(b"text\r\n.\r\n")
+    assert written == []
+    Deferred.fromCoroutine(protocol.read(300))
+    assert written == [b"Received: x\r\ntext\r\n.\r\n"]
+
+
+def test_a_large_message_is_not_gathered() -> None:
+    protocol, transport, _ = connected()
+    written: list[bytes] = []
+    transport.write = written.append  # type: ignore[method-assign]
+    for _ in range(3):
+        protocol.write(bytes(JOINED))
+        Deferred.fromCoroutine(protocol.drain())
+    assert [len(piece) for piece in written] == [JOINED] * 3
+
+
+def test_closing_sends_what_was_said() -> None:
+    protocol, transport, _ = connected()
+    protocol.write(b"QUIT\r\n")
+    protocol.close()
+    assert transport.value() == b"QUIT\r\n"
+    assert transport.disconnecting
 
 
 def test_a_hop_that_says_something_unasked_is_used_no_more() -> None:

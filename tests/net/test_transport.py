@@ -10,7 +10,7 @@ import pytest
 from twisted.internet import tcp
 from twisted.internet.protocol import Protocol
 
-from mailserver.net.transport import DirectServer, send_at_once
+from mailserver.net.transport import DirectClient, DirectServer, send_at_once, send_client_at_once
 
 
 class Reactor:
@@ -111,3 +111,21 @@ def test_a_port_makes_such_connections() -> None:
     port = tcp.Port(0, cast("Any", None), reactor=cast("Any", Reactor()))
     send_at_once(port)
     assert port.transport is DirectServer
+
+
+def test_a_connection_that_was_dialled_sends_at_once_too(world: World) -> None:
+    near, far = socket.socketpair()
+    transport: Any = tcp.Client.__new__(tcp.Client)  # as the reactor has it once it is connected
+    tcp.Connection.__init__(transport, near, Protocol(), cast("Any", world.reactor))
+    transport.connected = 1
+    with near, far:
+        send_client_at_once(transport)()
+        assert isinstance(transport, DirectClient)
+        transport.write(b"MAIL FROM:<>\r\n")
+        assert far.recv(100) == b"MAIL FROM:<>\r\n"
+    assert not world.reactor.writers
+
+
+def test_other_transports_stay_what_they_are(world: World) -> None:
+    send_client_at_once(world.transport)()
+    assert type(world.transport) is DirectServer

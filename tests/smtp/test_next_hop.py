@@ -221,9 +221,10 @@ def test_a_hop_that_went_away_is_dialled_again(tmp_path: Path) -> None:
     assert world.hop.connections == 2
 
 
-def test_a_hop_that_is_closing_is_dialled_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("extensions", [(b"8BITMIME",), (b"8BITMIME", b"PIPELINING")])
+def test_a_hop_that_is_closing_is_dialled_again(extensions: tuple[bytes, ...], tmp_path: Path) -> None:
     """RFC 5321 3.8: 421 may be the answer to any command, and nothing of the message is with the hop yet."""
-    world = World(tmp_path, FakeHop())
+    world = World(tmp_path, FakeHop(extensions))
     assert world.hop is not None
 
     def close_at_mail(hop: FakeHop) -> None:
@@ -266,6 +267,7 @@ def test_a_hop_that_takes_what_it_has_not_got_is_not_believed(tmp_path: Path) ->
     assert world.hop.connections == world.hop.closed == 1
 
 
+@pytest.mark.parametrize("extensions", [(b"8BITMIME",), (b"8BITMIME", b"PIPELINING")])
 @pytest.mark.parametrize("piece", [7, 1000])
 @pytest.mark.parametrize(
     ("beginning", "answer"),
@@ -275,9 +277,11 @@ def test_a_hop_that_takes_what_it_has_not_got_is_not_believed(tmp_path: Path) ->
         (b"DATA", b"354 go\r\n250 2.0.0 queued\r\n"),
     ],
 )
-def test_a_hop_that_answers_twice_is_given_up(beginning: bytes, answer: bytes, piece: int, tmp_path: Path) -> None:
+def test_a_hop_that_answers_twice_is_given_up(
+    beginning: bytes, answer: bytes, piece: int, extensions: tuple[bytes, ...], tmp_path: Path
+) -> None:
     """Otherwise each of its later replies would be taken for that of another command, a 250 for the message's."""
-    world = World(tmp_path, FakeHop(replies={beginning: answer}, piece=piece))
+    world = World(tmp_path, FakeHop(extensions, replies={beginning: answer}, piece=piece))
     client = world.log_in()
     told = client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<x@elsewhere.test>\r\nDATA\r\n")
     if b"354 " in told:

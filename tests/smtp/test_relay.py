@@ -88,8 +88,11 @@ def test_what_is_passed_on(reply: Reply, code: int, enhanced: str) -> None:
     assert len(pass_on(Reply(550, None, ("x" * 4000,))).lines[0]) == 400
 
 
+FIRST = Address("first", "elsewhere.test")
+
+
 def begin(hop: FakeHop, size: int | None = None) -> HopTransaction:
-    return run_now(HopTransaction.begin(hop, "mail.example.test", SENDER, size))
+    return run_now(HopTransaction.begin(hop, "mail.example.test", SENDER, FIRST, size=size))[0]
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
@@ -103,6 +106,7 @@ def test_starttls_and_login(piece: int) -> None:
         b"EHLO mail.example.test",
         b"AUTH PLAIN " + base64.b64encode(b"\0us\0pass word"),
         b"MAIL FROM:<anna@example.test>",
+        b"RCPT TO:<first@elsewhere.test>",
     ]
 
 
@@ -155,8 +159,57 @@ def test_addresses_are_quoted_again() -> None:
     run_now(transaction.add_recipient(Address("a b>c", "elsewhere.test")))
     assert hop.lines[1:] == [
         b"MAIL FROM:<anna@example.test> SIZE=5 BODY=8BITMIME",
+        b"RCPT TO:<first@elsewhere.test>",
         b'RCPT TO:<"a b>c"@elsewhere.test>',
     ]
+
+
+PIPELINING = (b"8BITMIME", b"PIPELINING")
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_mail_and_the_first_rcpt_go_together(piece: int) -> None:
+    hop = FakeHop(PIPELINING, piece=piece)
+    begin(hop)
+    assert hop.written[1:] == [b"MAIL FROM:<anna@example.test> BODY=8BITMIME\r\nRCPT TO:<first@elsewhere.test>\r\n"]
+
+
+def test_they_do_not_where_the_hop_does_not_say_that_it_can() -> None:
+    hop = FakeHop()
+    begin(hop)
+    assert hop.written[1:] == [
+        b"MAIL FROM:<anna@example.test> BODY=8BITMIME\r\n",
+        b"RCPT TO:<first@elsewhere.test>\r\n",
+    ]
+
+
+@pytest.mark.parametrize("rcpt", [b"503 5.5.1 no sender\r\n", b"250 2.1.5 whatever\r\n", b""])
+def test_a_sender_refused_together_with_the_first_recipient(rcpt: bytes) -> None:
+    """RFC 2920 3.1: each of the group has its own answer; a hop may also go behind its refusal."""
+    hop = FakeHop(PIPELINING, replies={b"MAIL": b"550 5.7.1 not you\r\n", b"RCPT": rcpt})
+    transaction, first = run_now(HopTransaction.begin(hop, "mail.example.test", SENDER, FIRST, size=None))
+    refusal = Reply(550, "5.7.1", ("not you",))
+    assert first == refusal
+    assert run_now(transaction.add_recipient(Address("second", "elsewhere.test"))) == refusal
+    assert transaction.accepted == 0
+    assert transaction.close() is None
+    assert hop.closed == 1
+
+
+def test_a_first_recipient_refused_alone() -> None:
+    hop = FakeHop(PIPELINING, replies={b"RCPT TO:<first": b"550 5.1.1 unknown\r\n"})
+    transaction, first = run_now(HopTransaction.begin(hop, "mail.example.test", SENDER, FIRST, size=None))
+    assert first == Reply(550, "5.1.1", ("unknown",))
+    assert transaction.accepted == 0
+    assert run_now(transaction.add_recipient(Address("second", "elsewhere.test"))).code == 250
+    assert transaction.accepted == 1
+
+
+def test_a_hop_that_goes_behind_its_answer_to_mail() -> None:
+    hop = FakeHop(PIPELINING, replies={b"RCPT": b""})
+    with pytest.raises(RelayDown):
+        begin(hop)
+    assert hop.closed == 1
 
 
 TEXT = st.lists(st.sampled_from([b"\r\n", b".", b"a", b"..", b"\r\n.\r\n", b"x" * 65_530])).map(b"".join)

@@ -202,6 +202,8 @@ class FakeHop:
         """By the beginning of a command line (or "." for the end of data): the answer; b"" closes the connection."""
         self.piece = piece
         self.lines: list[bytes] = []
+        self.written: list[bytes] = []
+        """Each piece that it was given."""
         self.messages: list[bytes] = []
         self.connections = 0
         self.closed = 0
@@ -235,11 +237,12 @@ class FakeHop:
 
     def write(self, data: bytes) -> None:
         if not self._lost:
+            self.written.append(data)
             self._input += data
             self._work()
 
     async def drain(self) -> None:
-        if self._lost:
+        if self._lost and not self._output:
             raise RelayDown
 
     async def start_tls(self) -> None:
