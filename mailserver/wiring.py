@@ -27,6 +27,7 @@ from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.message.render import summarise
 from mailserver.net.link import Json, Link
+from mailserver.net.listeners import protocol_family
 from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.log_sources import forward_logging, log_event
@@ -233,6 +234,8 @@ class Wiring:
             detail_separator=config.lmtp.detail_separator,
             next_hop=self._next_hop,
         )
+        if any(protocol_family(listener) == "http" for listener in config.listeners):
+            self._http = self._make_http(config)
         self._lmtp = LmtpServices(
             authenticator=self._authenticator,
             accounts=self._accounts,
@@ -250,8 +253,13 @@ class Wiring:
             "pop3": lambda channel: Pop3Session(channel, self._pop3),
             "submission": lambda channel: SubmissionSession(channel, self._submission),
             "lmtp": lambda channel: LmtpSession(channel, self._lmtp),
+            "http": self._make_http_session,
         }
         return makers[family]
+
+    def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
+        """Whom HTTP sessions ask for the numbers of all workers."""
+        self._ask_status = ask_status
 
     def start(self) -> None:
         """Threads, hash processes, the watcher."""
@@ -366,6 +374,20 @@ class Wiring:
     def _make_next_hop(self, config: Config) -> Outbound | None:
         relay = config.submission.relay
         return Outbound(self._reactor, relay, client_creator(relay)) if relay else None
+
+    def _make_http_session(self, channel: Channel) -> Session:
+        return self._http(channel)
+
+    def _all_numbers(self) -> Deferred[dict[str, Json]]:
+        return self._ask_status()
+
+    def _make_http(self, config: Config) -> Callable[[Channel], Session]:
+        # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
+        from mailserver.http.services import HttpServices  # noqa: PLC0415
+        from mailserver.http.session import HttpSession  # noqa: PLC0415
+
+        services = HttpServices(config, self._all_numbers)
+        return lambda channel: HttpSession(channel, services)
 
     def _make_runner(self) -> AccountRunner:
         return AccountRunner(self._reactor, self._pool)

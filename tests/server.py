@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
-OFFSETS = {"imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995, "submission": 587, "submissions": 465, "lmtp": 24}
+OFFSETS = {
+    "imap": 143,
+    "imaps": 993,
+    "pop3": 110,
+    "pop3s": 995,
+    "submission": 587,
+    "submissions": 465,
+    "lmtp": 24,
+    "http": 80,
+    "https": 443,
+    "metrics": 90,
+}
 SPARE = (0, 1, 2)
 START_TIME = 60
 WORKERS = int(os.environ.get("TEST_WORKERS", "0"))

@@ -37,8 +37,11 @@ OFFSETS: Mapping[str, int] = {
     "submission": 587,
     "submissions": 465,
     "lmtp": 24,
+    "http": 80,
+    "https": 443,
+    "metrics": 90,
 }
-"""Listener -> distance of its port from the base."""
+"""Listener -> distance of its port from the base. "metrics" is a second one of protocol http."""
 
 USERS: Mapping[str, Sequence[str]] = {
     "example.test": ("anna", "ben", "carla"),
@@ -198,14 +201,22 @@ def _caller() -> str:
         return ""
 
 
+def _protocol(name: str) -> str:
+    """Of a listener of OFFSETS."""
+    return "http" if name == "metrics" else name
+
+
 def _move_ports(demonstration: Demonstration) -> None:
     """Another base than last time: move the ports of the listeners, keep all else of the file."""
     text = demonstration.configuration.read_text("utf-8")
     document = tomlkit.parse(text)
+    offsets: dict[str, list[int]] = {}
+    for name, offset in OFFSETS.items():
+        offsets.setdefault(_protocol(name), []).append(offset)
     for listener in document.get("listener", ()):
-        offset = OFFSETS.get(str(listener.get("protocol")))
-        if offset is not None and "port" in listener:
-            listener["port"] = demonstration.port_base + offset
+        of_protocol = offsets.get(str(listener.get("protocol")))
+        if of_protocol and "port" in listener:
+            listener["port"] = demonstration.port_base + of_protocol.pop(0)
     changed = tomlkit.dumps(document)
     if changed != text:
         replace_file(demonstration.configuration, changed.encode("utf-8"))
@@ -254,10 +265,10 @@ hosts = [{hosts}]
 certificate = {quoted(certificate)}
 key = {quoted(key)}
 """)
-    for protocol, offset in OFFSETS.items():
+    for name, offset in OFFSETS.items():
         parts.append(f"""
 [[listener]]
-protocol = "{protocol}"
+protocol = "{_protocol(name)}"
 port = {demonstration.port_base + offset}
 addresses = {addresses}
 """)
@@ -310,6 +321,8 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
             f" --tls-verify-target mail.{second} --tls-ca-path {authority} --auth PLAIN --auth-user {writer}"
             f" --auth-password='{accounts[writer]}' --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
         ),
+        "",
+        f"Numbers for Prometheus: http://127.0.0.1:{ports['metrics']}/metrics (and /health)",
         "",
         "And the administrator's side (`who`, `user list`, `show` instead of `status`, too):",
         "",

@@ -121,8 +121,8 @@ def _cleartext(config: Config, listener: Listener) -> Iterator[Problem]:
     place = f"{listener.place} allow_cleartext"
     if listener.implicit_tls:
         yield _at(config, place, "true", f"{listener.protocol} has TLS from the first byte")
-    elif listener.protocol == "lmtp":
-        yield _at(config, place, "true", "lmtp carries no passwords")
+    elif listener.protocol in ("lmtp", "http"):
+        yield _at(config, place, "true", f"{listener.protocol} carries no passwords")
     elif not is_loopback(listener):
         yield _at(
             config, place, "true", 'only with addresses of loopback, such as ["127.0.0.1", "::1"], or a Unix socket'

@@ -35,6 +35,7 @@ _TABLES: Final = {
     "submission": "Submission of mail by users (RFC 6409).",
     "submission.relay": "The next hop for mail to other domains; without this table such mail is refused.",
     "lmtp": "Delivery from a mail transfer agent (RFC 2033).",
+    "http": "Listeners of protocol http and https: metrics, health.",
     "limits": "Bounds that keep one client from using up what all need.",
     "cache": "What each worker keeps to be faster, least recently used first to go; `mailserver status` shows how full.",
 }
@@ -67,7 +68,9 @@ def example_file() -> str:
         if table is Listener:
             for protocol in PORTS:
                 if protocol != _example(keys_of(Listener)["protocol"]):
-                    lines += ["", "[[listener]]", f"protocol = {_toml(protocol)}"]
+                    # The ports of HTTP are often another server's.
+                    absent = "# " if protocol in ("http", "https") else ""
+                    lines += ["", f"{absent}[[listener]]", f"{absent}protocol = {_toml(protocol)}"]
     return "\n".join(lines) + "\n"
 
 

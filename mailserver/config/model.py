@@ -54,11 +54,13 @@ PORTS: Final = {
     "submission": 587,
     "submissions": 465,
     "lmtp": 24,
+    "http": 80,
+    "https": 443,
 }
 """Port of each protocol where the listener names none."""
 
-IMPLICIT_TLS: Final = frozenset({"imaps", "pop3s", "submissions"})
-"""Protocols that begin with the TLS handshake (RFC 8314 3)."""
+IMPLICIT_TLS: Final = frozenset({"imaps", "pop3s", "submissions", "https"})
+"""Protocols that begin with the TLS handshake (RFC 8314 3; RFC 9110 4.2.2)."""
 
 
 def key(doc: str, *, default: Any = attrs.NOTHING, example: Any = None, hidden: bool = False) -> Any:
@@ -151,8 +153,8 @@ class Domain:
 class Listener:
     """[[listener]]"""
 
-    protocol: Literal["imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp"] = key(
-        "What is served; a final s is implicit TLS (RFC 8314), without it STARTTLS.", example="imaps"
+    protocol: Literal["imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp", "http", "https"] = key(
+        "What is served; a final s is implicit TLS (RFC 8314), without it STARTTLS, and for http none.", example="imaps"
     )
     port: Port | None = key("TCP port; the protocol's own when absent.", default=None, example=993)
     addresses: tuple[Address, ...] = key(
@@ -189,6 +191,11 @@ class Listener:
     def implicit_tls(self) -> bool:
         """Does a connection begin with the TLS handshake?"""
         return self.protocol in IMPLICIT_TLS
+
+    @property
+    def starttls(self) -> bool:
+        """Can a connection that begins in clear text be secured?"""
+        return not self.implicit_tls and self.protocol != "http"
 
 
 @frozen
@@ -305,6 +312,17 @@ class Lmtp:
 
 
 @frozen
+class Http:
+    """[http]"""
+
+    metrics_from: tuple[Network, ...] = key(
+        "Networks that may read /metrics and /health.",
+        default=(Network("127.0.0.0/8"), Network("::1/128")),
+        example=["127.0.0.0/8", "::1/128", "192.0.2.0/24"],
+    )
+
+
+@frozen
 class Limits:
     """[limits]"""
 
@@ -354,6 +372,7 @@ class Config:
     pop3: Pop3 = Factory(Pop3)
     submission: Submission = Factory(Submission)
     lmtp: Lmtp = Factory(Lmtp)
+    http: Http = Factory(Http)
     limits: Limits = Factory(Limits)
     cache: Cache = Factory(Cache)
     source: Path = Path()

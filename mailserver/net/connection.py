@@ -93,6 +93,7 @@ class Connection(Stream):
             self._refuse()
             return
         self._counted = True
+        listening.tally.count("connection", self.info)
         listening.open_connections.add(self)
         if peer is not None:
             cast("Any", transport).setTcpNoDelay(True)
@@ -106,6 +107,7 @@ class Connection(Stream):
         """TLS is up: remember what was agreed on, and go on."""
         connection = cast("Any", self.transport).getHandle()
         self.info = evolve(self.info, tls=_tls_info(connection), starttls_offered=False)
+        self._listening.tally.count("handshake", self.info)
         self._set_deadline(None)
         if self._task is None:
             self._start()
@@ -177,10 +179,12 @@ class Connection(Stream):
     def log(self, event: str, **fields: object) -> None:
         """One line at level info."""
         self._logout_told = self._logout_told or event == "logout"
+        self._listening.tally.count(event, self.info)
         log.info("{line}", line=event_line(event, self.info, self._user, fields))
 
     def bug(self, doing: str) -> None:
         """The exception being handled, with its traceback."""
+        self._listening.tally.count("bug", self.info)
         log.failure("{line}", line=event_line("bug", self.info, self._user, {"doing": doing}))
 
     # --- What the administrator sees
@@ -231,6 +235,7 @@ class Connection(Stream):
         self._finished = True
         self._session = None  # it knows this connection: together they would wait for a search for cycles
         if failure is not None and not failure.check(ConnectionLost):
+            self._listening.tally.count("bug", self.info)
             log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
         if self._user is not None and not self._logout_told:
             self.log("logout")  # every login has its logout, however the session ended

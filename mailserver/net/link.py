@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias, Union
+from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from mailserver.net.tally import Totals
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007 - recursive
 
@@ -58,6 +61,9 @@ class Link(Protocol):
     def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
         """Answer the master's question of that name. A failure is logged, and told to the master as one."""
 
+    def ask_status(self) -> Deferred[dict[str, Json]]:
+        """What `mailserver status` would be told of all workers, this one among them. Fails: MailError, in time."""
+
 
 class Hub(Protocol):
     """The master's side, for what the control socket is asked."""
@@ -70,3 +76,11 @@ class Hub(Protocol):
 
     def workers(self) -> list[dict[str, Json]]:
         """Of each worker {"seat": int, "pid": int, "since": Unix time, "state": "serving" or "retiring"}."""
+
+    @property
+    def totals(self) -> Totals:
+        """What all workers have counted."""
+
+    @property
+    def restarts(self) -> int:
+        """Workers that have ended unasked and were replaced."""

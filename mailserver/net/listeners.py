@@ -22,6 +22,7 @@ from mailserver.net.limits import ConnectionCounts
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import log
 from mailserver.net.proxy import TrustingFactory
+from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
 from mailserver.net.transport import send_at_once
 from mailserver.net.unix_sockets import BACKLOG, bind_unix, serve
@@ -31,12 +32,14 @@ FAREWELLS = {
     "pop3": b"",
     "submission": b"421 4.3.2 shutting down\r\n",
     "lmtp": b"421 4.3.2 shutting down\r\n",
+    "http": b"",
 }
 REFUSALS = {
     "imap": b"* BYE [LIMIT] too many connections\r\n",
     "pop3": b"-ERR [SYS/TEMP] too many connections\r\n",
     "submission": b"421 4.7.0 too many connections\r\n",
     "lmtp": b"421 4.7.0 too many connections\r\n",
+    "http": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 60\r\nConnection: close\r\n\r\n",
 }
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -57,7 +60,7 @@ def protocol_family(listener: Listener) -> str:
 
 def ready_line(listener: Listener, place: str) -> str:
     """What the log says of a place that is served."""
-    kind = "implicit TLS" if listener.implicit_tls else "STARTTLS"
+    kind = "implicit TLS" if listener.implicit_tls else "STARTTLS" if listener.starttls else "no TLS"
     if listener.allow_cleartext:
         kind += ", passwords in clear text allowed"
     return f"serving {listener.protocol} on {place} ({kind})"
@@ -153,6 +156,7 @@ class Port:
         tls: IOpenSSLServerConnectionCreator,
         make_session: Callable[[Channel], Session],
         *,
+        tally: Tally,
         shared: bool = False,
     ) -> None:
         """`shared`: other processes have the socket, too."""
@@ -161,6 +165,7 @@ class Port:
         self.on_empty: Callable[[], None] = lambda: None
         self._reactor = reactor
         self._counts = counts
+        self._tally = tally
         self._tls = tls
         self.listener = bound.listener
         factory = self._make_factory(bound.listener, make_session)
@@ -193,7 +198,8 @@ class Port:
             refusal=REFUSALS[family],
             reactor=clock,
             counts=self._counts,
-            tls=TlsFactory(self._tls, clock),
+            tally=self._tally,
+            tls=TlsFactory(self._tls, clock) if listener.implicit_tls or listener.starttls else None,
             implicit_tls=listener.implicit_tls,
             cleartext_allowed=listener.allow_cleartext,
             tls_required=listener.require_tls,

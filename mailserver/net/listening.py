@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailserver.channel import Channel
 from mailserver.net.limits import ConnectionCounts
+from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
 
 if TYPE_CHECKING:
@@ -39,13 +40,17 @@ class Listening:
     """The greeting of a connection too many, where it can be said without TLS."""
     reactor: IReactorTime
     counts: ConnectionCounts
+    tally: Tally
     tls: TlsFactory | None
     """For STARTTLS, or for implicit TLS; None where TLS is not offered."""
     implicit_tls: bool
     cleartext_allowed: bool
     tls_required: bool
     logs_in: bool
-    """Do its clients log in? Else (LMTP) they have no login time, and only the limit of all connections is theirs."""
+    """Do its clients log in? Else (LMTP) they have no login time, and only the limit of all connections is theirs.
+
+    Those of HTTP count as some that never do.
+    """
     local: str
     open_connections: set[Connection]
     stopped: Callable[[], None]

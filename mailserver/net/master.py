@@ -36,6 +36,7 @@ from mailserver.net.listeners import Bound, places, ready_line
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
 from mailserver.net.log_relay import LogRelay
+from mailserver.net.questions import Questions
 from mailserver.net.service import ServiceProcess
 from mailserver.net.serving import GRACE, Examined
 from mailserver.net.slots import Slots
@@ -97,6 +98,7 @@ class MasterService(ServiceProcess):
         self.supervisor.on_ready = self._worker_ready
         self.supervisor.on_failed = self._worker_failed
         self.supervisor.on_empty = self._worker_none
+        self.supervisor.status = Questions(self.supervisor).numbers
         self._checks = LoopingCall(self._check)
         self._renewals = LoopingCall(self.renew)
         for call in (self._checks, self._renewals):

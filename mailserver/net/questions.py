@@ -20,6 +20,7 @@ from mailserver.net.listeners import Port
 from mailserver.net.log import log
 from mailserver.net.sessions import Sessions
 from mailserver.net.status import Status
+from mailserver.net.tally import Tally, Totals
 
 PATIENCE = 2.0
 """Seconds for which a process is waited for."""
@@ -30,11 +31,11 @@ Answering = Callable[[Json], Deferred[Json]]
 
 
 def answers(
-    ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], clock: IReactorTime
+    ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], tally: Tally, clock: IReactorTime
 ) -> dict[str, Answering]:
     """What each process that serves answers: for `Link.on_ask`, or for `Alone`. `parts`: what those tell of themselves."""
     sessions = Sessions(ports, clock)
-    return {"who": sessions.who, "kick": sessions.kick, "status": Status(ports, parts).status}
+    return {"who": sessions.who, "kick": sessions.kick, "status": Status(ports, parts, tally).status}
 
 
 class Alone:
@@ -43,6 +44,8 @@ class Alone:
     def __init__(self, answers: Mapping[str, Answering]) -> None:
         self._answers = answers
         self._since = time.time()
+        self.totals = Totals()
+        self.restarts = 0
 
     def ask(self, what: str, body: Json, seconds: float = PATIENCE) -> Deferred[dict[int, Json]]:  # noqa: ARG002
         """The answer of seat 0."""
@@ -104,7 +107,7 @@ class Questions:
         return self._hub.ask("kick", {"target": target, "reason": reason}, PATIENCE).addCallback(merge)
 
     def status(self, arguments: Arguments) -> Deferred[Told]:
-        """Listeners and certificates, which all have in common, and each worker's numbers."""
+        """Listeners, certificates and counts, which all have in common, and each worker's numbers."""
         _check(arguments, set())
 
         def merge(answers: dict[int, Json]) -> Told:
@@ -120,6 +123,7 @@ class Questions:
                     connections = before["connections"] + listener["connections"]
                     listeners[listener["place"]] = {**listener, "connections": connections}
                 certificates = told.pop("certificates", None) or certificates
+                self._hub.totals.take(seat, told.pop("tally", None))
                 workers.append({**known.get(seat, {"seat": seat}), **told, "answers": bool(told)})
             return Told(
                 {
@@ -127,12 +131,18 @@ class Questions:
                     "listeners": cast("Json", list(listeners.values())),
                     "certificates": certificates,
                     "workers": cast("Json", workers),
+                    "restarts": self._hub.restarts,
+                    "tally": self._hub.totals.rows(),
                 },
                 ok=not (silent := self._silent(answers, dict)),
                 lines=silent,
             )
 
         return self._hub.ask("status", None, PATIENCE).addCallback(merge)
+
+    def numbers(self) -> Deferred[Any]:
+        """`status`, for a process that asks: the data alone."""
+        return self.status({}).addCallback(lambda told: told.data)
 
     def _silent(self, answers: Mapping[int, Json], kind: type) -> tuple[str, ...]:
         """One line for each that did not answer, or not with what is expected."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
+from mailserver.errors import MailError
 from mailserver.net.assignment import Assignment
 from mailserver.net.frames import MAX_JSON, MAX_PICKLE, FrameLine, from_pickle, to_json
 from mailserver.net.link import Json
 from mailserver.net.log import log
+
+STATUS_PATIENCE = 5.0
+"""Seconds for which the master is waited for, which itself waits for the workers."""
 
 
 class Seat:
@@ -30,6 +34,8 @@ class Seat:
         self._gone: list[Callable[[int], None]] = []
         self._answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
         self._orders: dict[str, Callable[[Any, list[int]], Deferred[Json]]] = {}
+        self._asking: list[Deferred[dict[str, Json]]] = []
+        self._reactor = reactor
         self._line = FrameLine(reactor, assignment.line, self._take, lost, longest=MAX_PICKLE)
         for one in (self.poke_receive, *self._sending.values()):
             one.setblocking(False)
@@ -59,6 +65,20 @@ class Seat:
     def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
         """Answer the master."""
         self._answers[what] = answer
+
+    def ask_status(self) -> Deferred[dict[str, Json]]:
+        """The master asks all workers; whoever asks while it does gets the same answer."""
+        if not self._asking:
+            self.report({"ask": "status"})
+        asked: Deferred[dict[str, Json]] = Deferred()
+        self._asking.append(asked)
+
+        def give_up(_answer: object, _seconds: float) -> NoReturn:
+            if asked in self._asking:
+                self._asking.remove(asked)
+            raise MailError("the numbers of the workers did not come in time")
+
+        return asked.addTimeout(STATUS_PATIENCE, self._reactor, give_up)
 
     # --- Between worker and master alone
 
@@ -95,6 +115,10 @@ class Seat:
                 self._peers.pop(seat, None)
                 for hear in self._gone:
                     hear(seat)
+            case ("status", status):
+                asking, self._asking = self._asking, []
+                for asked in asking:
+                    asked.callback(status)
             case ("ask", number, what, body):
                 self._answer(number, what, body)
             case ("order", number, what, body):

@@ -238,6 +238,7 @@ class MailService(ServiceProcess):
         self._make_parts = make_parts
         self._parts: ExaminingParts | None = None
         self._serving: Serving | None = None
+        self._alone: Alone | None = None
 
     def begin(self) -> None:
         """Become the configured user and serve."""
@@ -250,6 +251,8 @@ class MailService(ServiceProcess):
         self._parts = self._make_parts(self.config)
         self._parts.start()
         self._serving = Serving(self._parts, self.reactor)
+        self._alone = Alone(self._serving.answers)
+        self._parts.take_hub(Questions(self._alone).numbers)
         for bound in self.bound:
             try:
                 log.info("{line}", line=self._serving.listen(bound))
@@ -268,8 +271,8 @@ class MailService(ServiceProcess):
 
     def hub(self) -> Hub:
         """The one process, that asks itself."""
-        assert self._serving is not None
-        return Alone(self._serving.answers)
+        assert self._alone is not None
+        return self._alone
 
     async def take_up(self) -> Answer:
         """Judge in a thread, then take up."""

@@ -23,6 +23,7 @@ from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.questions import answers
 from mailserver.net.shared import SharedCounts
+from mailserver.net.tally import Tally
 
 GRACE = 10.0
 
@@ -52,7 +53,7 @@ class Parts(Protocol):
         """For every listener."""
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
-        """For "imap", "pop3", "submission", "lmtp": always with the settings of the newest configuration."""
+        """For "imap", "pop3", "submission", "lmtp", "http": always with the settings of the newest configuration."""
 
     def accept(self, prepared: Any) -> list[str]:
         """Make what must be made on the reactor's thread and may fail; the faults. Nothing is taken up yet."""
@@ -62,6 +63,9 @@ class Parts(Protocol):
 
     def status(self) -> dict[str, Json]:
         """Numbers, or [number, bound], for `mailserver status`."""
+
+    def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
+        """Whom to ask for the numbers of all workers; before anybody is served."""
 
     def start(self) -> None:
         """Start threads and processes."""
@@ -76,13 +80,14 @@ class Serving:
     def __init__(self, parts: Parts, reactor: Any, *, shared: bool = False, link: Link | None = None) -> None:
         """`shared`: other processes have the same sockets. `link`: to other workers, who share limits and are asked too."""
         self.counts = ConnectionCounts(parts.config.limits)
+        self.tally = Tally()
         self._parts = parts
         self._reactor = reactor
         self._shared = shared
         self._ports: list[Port] = []
         self._retired: list[Port] = []
         self._empty: Deferred[None] | None = None
-        self.answers = answers(self._all, parts.status, reactor)
+        self.answers = answers(self._all, parts.status, self.tally, reactor)
         """To what the administrator asks, by name."""
         if link is not None:
             SharedCounts(link, reactor, self.counts)
@@ -102,7 +107,7 @@ class Serving:
     def listen(self, bound: Bound) -> str:
         """Serve a socket; the line for the log. Raises: OSError."""
         maker = self._session_maker(bound.listener)
-        port = Port(bound, self._reactor, self.counts, self._parts.tls, maker, shared=self._shared)
+        port = Port(bound, self._reactor, self.counts, self._parts.tls, maker, tally=self.tally, shared=self._shared)
         self._ports.append(port)
         return port.ready_line
 

@@ -20,7 +20,7 @@ FAREWELLS = {
     "submission": b"421 4.3.2 %b\r\n",
     "lmtp": b"421 4.3.2 %b\r\n",
 }
-"""RFC 3501 7.1.5; RFC 3206 4; RFC 5321 3.8. A POP3 client takes it for the answer to its next command."""
+"""RFC 3501 7.1.5; RFC 3206 4; RFC 5321 3.8. A POP3 client takes it for the answer to its next command; HTTP has none."""
 
 
 class Sessions:
@@ -55,7 +55,8 @@ class Sessions:
             if target in {connection.user, connection.info.session_id}:
                 connection.log("kicked", reason=reason)
                 kicked.append(connection)
-                connection.stop(FAREWELLS[protocol_family(port.listener)] % reason.encode("ascii"))
+                farewell = FAREWELLS.get(protocol_family(port.listener))
+                connection.stop(farewell % reason.encode("ascii") if farewell else b"")
         if kicked:
             self._clock.callLater(CUT_AFTER, _cut, kicked)
         return succeed([connection.info.session_id for connection in kicked])

@@ -12,15 +12,17 @@ from twisted.internet.defer import Deferred, succeed
 
 from mailserver.net.link import Json
 from mailserver.net.listeners import Port
+from mailserver.net.tally import Tally
 
 
 class Status:
     """Of this process, from now on."""
 
-    def __init__(self, ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]]) -> None:
+    def __init__(self, ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], tally: Tally) -> None:
         """`parts`: what they tell, by name."""
         self._ports = ports
         self._parts = parts
+        self._tally = tally
         self._since = time.time()
 
     def status(self, _asked: Json) -> Deferred[Json]:
@@ -35,6 +37,7 @@ class Status:
                 "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
                 "listeners": [_listener(port) for port in ports],
                 "sessions": _sessions(ports),
+                "tally": self._tally.rows(),
                 **self._parts(),
             }
         )
@@ -51,18 +54,26 @@ def _listener(port: Port) -> dict[str, Json]:
     return {
         "place": port.place,
         "protocol": listener.protocol,
-        "tls": "implicit" if listener.implicit_tls else "STARTTLS",
+        "tls": "implicit" if listener.implicit_tls else "STARTTLS" if listener.starttls else "none",
         "cleartext": listener.allow_cleartext,
         "connections": len(port.connections),
     }
 
 
 def _sessions(ports: Iterable[Port]) -> dict[str, Json]:
-    """By protocol, and how many of all have logged in."""
+    """By protocol, by protocol and TLS version, and how many of all have logged in."""
     by_protocol: Counter[str] = Counter()
+    by_tls: Counter[tuple[str, str]] = Counter()
     logged_in = 0
     for port in ports:
         for connection in port.connections:
-            by_protocol[connection.info.protocol] += 1
+            info = connection.info
+            by_protocol[info.protocol] += 1
+            by_tls[info.protocol, "none" if info.tls is None else info.tls.version] += 1
             logged_in += connection.user is not None
-    return {"all": by_protocol.total(), "logged_in": logged_in, "by_protocol": dict(sorted(by_protocol.items()))}
+    return {
+        "all": by_protocol.total(),
+        "logged_in": logged_in,
+        "by_protocol": dict(sorted(by_protocol.items())),
+        "by_tls": [[protocol, tls, number] for (protocol, tls), number in sorted(by_tls.items())],
+    }

@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailserver.net.link import Json
 from mailserver.net.log import log
+from mailserver.net.tally import Totals
 
 SILENCE = 10.0
 """Seconds without a sign of life."""
@@ -66,6 +67,8 @@ class Record:
     """Retired once this one is ready."""
     retire_until: float = 0.0
     killed: bool = False
+    asking: bool = False
+    """It has asked for the status of all, and has no answer yet."""
     questions: dict[int, Deferred[Json]] = field(factory=dict)
 
 
@@ -89,6 +92,10 @@ class Supervisor:
         self.on_failed: Callable[[str], None] = lambda _why: None
         """Called with what a worker says that cannot start."""
         self.on_empty: Callable[[], None] = lambda: None
+        self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)
+        """What a worker is told that asks for the status of all."""
+        self.totals = Totals()
+        self.restarts = 0
         self._clock = clock
         self._fork = fork
         self._slots = slots
@@ -156,6 +163,7 @@ class Supervisor:
         if record is None or record.process is not process:
             return
         del self.records[seat]
+        self.totals.end(seat)
         for question in tuple(record.questions.values()):
             question.callback(None)
         for other in self.records.values():
@@ -169,6 +177,7 @@ class Supervisor:
         if record.state == "retiring":
             return
         log.warn("{line}", line=f"worker {record.slot} (process {record.pid}) has ended; it is replaced")
+        self.restarts += 1
         if any(other.slot == record.slot and other.state == "starting" for other in self.records.values()):
             return  # its successor is on the way
         if record.state == "starting" or self._clock.seconds() - record.ready < EARLY:
@@ -199,9 +208,12 @@ class Supervisor:
             return
         record.heard = self._clock.seconds()
         match body:
-            case {"beat": int(sessions), "memory": int(memory)}:
+            case {"beat": int(sessions), "memory": int(memory), "tally": tally}:
                 record.sessions, record.memory = sessions, memory
+                self.totals.take(seat, tally)
                 self._look_at_memory(record)
+            case {"ask": "status"}:
+                self._tell_status(record)
             case {"tell": str(kind), "body": told}:
                 for other in self.records.values():
                     if other is not record:
@@ -255,6 +267,18 @@ class Supervisor:
         ]
 
     # --- Inside
+
+    def _tell_status(self, record: Record) -> None:
+        """One question of a worker at a time: one that was taken over must not keep the master busy."""
+        if record.asking:
+            return
+        record.asking = True
+
+        def tell(status: Json) -> None:
+            record.asking = False
+            record.process.send(("status", status))
+
+        self.status().addCallback(tell)
 
     @staticmethod
     def _settle(record: Record, number: int, answer: Json) -> None:

@@ -88,6 +88,7 @@ class Worker:
         self._take_signals()
         parts = self._parts = self._make_parts(self._assignment, self._reactor, self._seat)
         parts.start()
+        parts.take_hub(self._seat.ask_status)
         serving = self._serving = Serving(parts, self._reactor, shared=True, link=self._seat)
         for bound in self._bound(self._config, self._assignment.listening):
             serving.listen(bound)
@@ -121,7 +122,8 @@ class Worker:
 
     def _beat(self) -> None:
         serving = self._serving
-        self._seat.beat({"beat": serving.sessions if serving else 0, "memory": memory()})
+        tally = serving.tally.rows() if serving else []
+        self._seat.beat({"beat": serving.sessions if serving else 0, "memory": memory(), "tally": tally})
 
     # --- Orders
 
@@ -216,6 +218,8 @@ class Worker:
         ending = Deferred.fromCoroutine(parts.stop()) if parts is not None else succeed(None)
 
         def end(_result: object) -> None:
+            # What was counted since the last sign of life.
+            self._beat()
             self._reactor.stop()
 
         ending.addErrback(lambda failure: log.failure("the end of a worker", failure)).addBoth(end)

@@ -64,14 +64,17 @@ def test_the_configuration_has_no_problem(made: tuple[Path, str]) -> None:
     assert [str(each) for each in problems] == []
     assert found is not None
     assert [domain.name for domain in found.domains] == ["example.test", "example.org"]
-    assert {listener.protocol: listener.port for listener in found.listeners} == {
-        "imap": 21143,
-        "imaps": 21993,
-        "pop3": 21110,
-        "pop3s": 21995,
-        "submission": 21587,
-        "submissions": 21465,
-        "lmtp": 21024,
+    assert {(listener.protocol, listener.port) for listener in found.listeners} == {
+        ("imap", 21143),
+        ("imaps", 21993),
+        ("pop3", 21110),
+        ("pop3s", 21995),
+        ("submission", 21587),
+        ("submissions", 21465),
+        ("lmtp", 21024),
+        ("http", 21080),
+        ("https", 21443),
+        ("http", 21090),
     }
     assert {address for listener in found.listeners for address in listener.addresses} <= {"127.0.0.1", "::1"}
 
@@ -164,7 +167,7 @@ def test_another_port_base_moves_the_ports_and_keeps_the_rest(tmp_path: Path) ->
     CliRunner().invoke(main, ["demo", "--dir", str(tmp_path), "--port-base", "22000"], catch_exceptions=False)
     found = config(tmp_path)
     assert sorted(listener.port or 0 for listener in found.listeners) == [
-        22024, 22110, 22143, 22465, 22587, 22993, 22995,
+        22024, 22080, 22090, 22110, 22143, 22443, 22465, 22587, 22993, 22995,
     ]  # fmt: skip
     assert found.imap.idle_notice == 60.0
     assert "# mine" in file.read_text()

@@ -17,6 +17,7 @@ from mailserver.net.connection import Connection, _tls_info
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.listening import Listening
 from mailserver.net.stream import JOINED, READ_AHEAD, TURN
+from mailserver.net.tally import Tally
 
 
 class Transport(StringTransport):
@@ -69,6 +70,7 @@ class World:
         def stopped() -> None:
             world.empty += 1
 
+        self.tally = Tally()
         self.listening = Listening(
             protocol="imap",
             make_session=Session,
@@ -76,6 +78,7 @@ class World:
             refusal=refusal,
             reactor=self.clock,
             counts=self.counts,
+            tally=self.tally,
             tls=None,
             implicit_tls=False,
             cleartext_allowed=True,

@@ -14,6 +14,7 @@ from mailserver.net.control import Arguments, BadRequest, Command, ControlFactor
 from mailserver.net.link import Json
 from mailserver.net.questions import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
 from mailserver.net.sessions import CUT_AFTER, Sessions
+from mailserver.net.tally import Totals
 
 
 class Master:
@@ -22,6 +23,8 @@ class Master:
     def __init__(self, answers: dict[int, Json]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, Json, float]] = []
+        self.totals = Totals()
+        self.restarts = 3
 
     def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
         self.asked.append((what, body, seconds))
@@ -74,11 +77,14 @@ def test_a_worker_that_does_not_answer_is_shown_as_such(answer: Json, line: str)
 def test_status_adds_up_what_workers_have_in_common() -> None:
     def worker(connections: int, certificates: list[Json]) -> Json:
         place = {"place": "192.0.2.1:993", "protocol": "imaps", "connections": connections}
-        return {"listeners": [place], "certificates": certificates, "memory": 7}
+        tally: Json = [["login", "imaps", "TLSv1.3", connections]]
+        return {"listeners": [place], "certificates": certificates, "memory": 7, "tally": tally}
 
     told = ask(Master({0: worker(2, []), 1: None, 2: worker(3, [{"host": "mail.example.test"}])}), "status")
     assert isinstance(told.data, dict)
     assert told.data["listeners"] == [{"place": "192.0.2.1:993", "protocol": "imaps", "connections": 5}]
+    assert told.data["tally"] == [["login", "imaps", "TLSv1.3", 5]]
+    assert told.data["restarts"] == 3
     assert told.data["certificates"] == [{"host": "mail.example.test"}]
     base = {"since": 5, "state": "serving"}
     assert told.data["workers"] == [

@@ -58,7 +58,7 @@ class Master:
 
     def beat(self, *processes: Process, memory: int = 0) -> None:
         for process in processes:
-            self.supervisor.heard(process.seat, {"beat": 0, "memory": memory})
+            self.supervisor.heard(process.seat, {"beat": 0, "memory": memory, "tally": []})
 
     def live(self, seconds: float, *processes: Process) -> None:
         """Time in which these beat."""

@@ -1,0 +1,18 @@
+"""/health: do all workers answer?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mailserver.http.messages import Request, Response, Route, text
+from mailserver.http.services import HttpServices
+
+
+async def answer(_request: Request, services: HttpServices) -> Response:
+    """200, or 503 with a line for each worker that does not answer."""
+    workers = (await services.ask_status())["workers"]
+    silent = [f"worker {worker['seat']} does not answer" for worker in workers if not worker["answers"]]
+    return text(503, "\n".join(silent)) if silent or not workers else text(200, "ok")
+
+
+ROUTES: Final = (Route("/health", answer, watched=True),)

@@ -1,0 +1,146 @@
+"""/metrics: the numbers of all workers in Prometheus' text format, whichever worker is asked.
+
+Counts are since the server's start: those of workers that have ended are among them, so they never go back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from mailserver.http.messages import Request, Response, Route, Status
+from mailserver.http.services import HttpServices
+
+COUNTERS: Final = {
+    "connection": ("connections", "Connections that were accepted."),
+    "connection-refused": ("connections_refused", "Connections refused by a limit, but for those the log left out."),
+    "handshake": ("tls_handshakes", "TLS handshakes that were completed."),
+    "tls-failed": ("tls_failures", "TLS handshakes that failed."),
+    "login": ("logins", "Logins."),
+    "login-failed": ("login_failures", "Logins that were refused."),
+    "delivery": ("deliveries", "Messages delivered, one for each recipient."),
+    "delivery-failed": ("delivery_failures", "Deliveries refused."),
+    "submission": ("submissions", "Messages taken from users."),
+    "submission-refused": ("submission_refusals", "Messages of users that were refused."),
+    "relay-failed": ("relay_failures", "Messages that the next hop did not take."),
+    "request": ("http_requests", "HTTP requests that were answered."),
+    "http-request": ("http_at_mail_port", "HTTP requests at the port of a mail protocol."),
+    "bug": ("bugs", "Commands that failed in an unforeseen way."),
+}
+"""Event of the log, and the number kept of it: by protocol and TLS version."""
+
+FILLS: Final = {
+    "accounts_in_use": ("accounts_open", "Accounts with a session."),
+    "accounts_kept": ("accounts_kept", "Accounts that stay open without one."),
+    "indexes": ("indexes_open", "Indexes that are open."),
+    "mailboxes_in_use": ("mailboxes_open", "Mailboxes that a session has open."),
+    "messages_in_use": ("messages_open", "Messages of those mailboxes."),
+    "mailboxes_kept": ("mailboxes_kept", "Mailboxes in memory without a session."),
+    "messages_kept": ("messages_kept", "Messages of those mailboxes."),
+    "hashes_running": ("password_checks_running", "Password hashes being checked."),
+    "hashes_waiting": ("password_checks_waiting", "Password checks that wait."),
+    "penalties": ("penalties", "Pairs of user and network that wait for their failed logins."),
+    "memory": ("memory_bytes", "Memory of a worker that is in RAM."),
+    "descriptors": ("open_descriptors", "Open file descriptors."),
+}
+"""Number of a worker's status, and the gauge made of it; [number, bound] gives two."""
+
+
+class Numbers(Collector):
+    """The families of one status."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        yield from _counters(self._status)
+        yield from _sessions(self._status)
+        yield from _workers(self._status)
+        yield from _certificates(self._status)
+
+
+def _counters(status: Status) -> Iterator[Metric]:
+    families = {
+        event: CounterMetricFamily(f"mailserver_{name}", words, labels=("protocol", "tls"))
+        for event, (name, words) in COUNTERS.items()
+    }
+    for event, protocol, tls, number in status["tally"]:
+        if event in families:
+            families[event].add_metric((protocol, tls), number)
+    yield from families.values()
+    restarts = CounterMetricFamily("mailserver_worker_restarts", "Workers that ended and were replaced.")
+    restarts.add_metric((), status["restarts"])
+    yield restarts
+
+
+def _sessions(status: Status) -> Iterator[Metric]:
+    """By protocol and TLS version; a listener's protocol without any has 0."""
+    open_sessions: Counter[tuple[str, str]] = Counter()
+    logged_in = 0
+    for listener in status["listeners"]:
+        open_sessions[listener["protocol"], "none"] += 0
+    for worker in _answering(status):
+        logged_in += worker["sessions"]["logged_in"]
+        for protocol, tls, number in worker["sessions"]["by_tls"]:
+            open_sessions[protocol, tls] += number
+    family = GaugeMetricFamily("mailserver_sessions", "Open connections.", labels=("protocol", "tls"))
+    for labels, number in sorted(open_sessions.items()):
+        family.add_metric(labels, number)
+    yield family
+    yield GaugeMetricFamily("mailserver_sessions_logged_in", "Those that have logged in.", value=logged_in)
+
+
+def _workers(status: Status) -> Iterator[Metric]:
+    states: Counter[str] = Counter({"starting": 0, "serving": 0, "retiring": 0})
+    for worker in status["workers"]:
+        states[worker.get("state", "serving")] += 1
+    family = GaugeMetricFamily("mailserver_workers", "Worker processes.", labels=("state",))
+    for state, number in sorted(states.items()):
+        family.add_metric((state,), number)
+    yield family
+    silent = sum(not worker["answers"] for worker in status["workers"])
+    yield GaugeMetricFamily("mailserver_workers_silent", "Workers that do not answer.", value=silent)
+    for key, (name, words) in FILLS.items():
+        filled = GaugeMetricFamily(f"mailserver_{name}", words, labels=("worker",))
+        most = GaugeMetricFamily(f"mailserver_{name}_limit", f"The most there may be: {words}", labels=("worker",))
+        for worker in _answering(status):
+            seat = str(worker["seat"])
+            match worker.get(key):
+                case [number, bound]:
+                    filled.add_metric((seat,), number)
+                    most.add_metric((seat,), bound)
+                case int(number):
+                    filled.add_metric((seat,), number)
+        yield filled
+        if most.samples:
+            yield most
+
+
+def _certificates(status: Status) -> Iterator[Metric]:
+    family = GaugeMetricFamily(
+        "mailserver_certificate_days_left", "Whole days until the certificate of a host name ends.", labels=("host",)
+    )
+    for certificate in status["certificates"]:
+        family.add_metric((certificate["host"],), certificate["days_left"])
+    yield family
+
+
+def _answering(status: Status) -> list[Mapping[str, Any]]:
+    return [worker for worker in status["workers"] if worker["answers"]]
+
+
+async def answer(_request: Request, services: HttpServices) -> Response:
+    """The page."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Numbers(await services.ask_status()))
+    return Response(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4)
+
+
+ROUTES: Final = (Route("/metrics", answer, watched=True),)

@@ -1,0 +1,58 @@
+"""What answers are made from; a new one at each reload."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+
+from attrs import frozen
+
+from mailserver.config.model import Config
+from mailserver.http.messages import Status
+
+DISCOVERY_LABELS: Final = ("autoconfig", "autodiscover", "mta-sts")
+"""What clients and mail servers put before a mail domain."""
+
+
+@frozen
+class HttpServices:
+    """For all sessions of a process."""
+
+    config: Config
+    ask_status: Callable[[], Awaitable[Status]]
+    """The numbers of all workers. Raises: MailError where nobody tells them in time."""
+
+    def may_watch(self, peer: IPv4Address | IPv6Address | None) -> bool:
+        """May that client see metrics and health? Programs behind a Unix socket may."""
+        if peer is None:
+            return True
+        if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return any(peer in ip_network(network) for network in self.config.http.metrics_from)
+
+    def is_host(self, name: str) -> bool:
+        """May this server be asked under that name? Else a page of another site asks it in its reader's name."""
+        if not name or name in ("localhost", self.config.server.hostname) or _is_address(name):
+            return True
+        label, _dot, parent = name.partition(".")
+        return any(
+            name == domain.name
+            or (label in DISCOVERY_LABELS and parent == domain.name)
+            or any(host in (name, f"*.{parent}") for host in domain.hosts)
+            for domain in self.config.domains
+        )
+
+    @property
+    def https_port(self) -> int | None:
+        """The port of the HTTPS listener, 443 rather than others; None without any."""
+        ports = [listener.tcp_port for listener in self.config.listeners if listener.protocol == "https"]
+        return 443 if 443 in ports else ports[0] if ports else None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

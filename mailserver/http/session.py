@@ -1,0 +1,242 @@
+"""One connection of HTTP/1.1 (RFC 9112), whose octets h11 reads and writes.
+
+Problems, and what is done about them:
+
+*   Slow clients: a request must be there whole within REQUEST_TIME, however it drips; between two requests the client
+    may be silent for IDLE_TIME. A connection is one that has not logged in, so `[limits] login_time` ends it anyway, and
+    its address has its share of connections.
+*   Large requests: no more than MAX_HEAD octets of a head and MAX_BODY of a body are taken; what announces more is
+    refused before it comes.
+*   Pipelined requests are answered in order, at most MAX_REQUESTS on one connection; others have their turn between two.
+*   Paths are compared with a table and lead to no file.
+*   What is no HTTP, mail commands say, is answered 400, and that is the end.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from email.utils import formatdate
+from http import HTTPStatus
+from time import time
+from typing import Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import h11
+
+from mailserver.channel import Channel, Wake
+from mailserver.errors import ConnectionLost, MailError
+from mailserver.http.messages import Request, Response, text
+from mailserver.http.routes import ROUTES, find_route
+from mailserver.http.services import HttpServices
+
+MAX_HEAD: Final = 16384
+"""Octets of a request line and the header."""
+MAX_BODY: Final = 65536
+MAX_REQUESTS: Final = 100
+IDLE_TIME: Final = 15.0
+"""Seconds."""
+REQUEST_TIME: Final = 20.0
+"""Seconds."""
+MAX_FIELDS: Final = 20
+"""Fields of a query."""
+LOGGED_PATH: Final = 200
+
+_HOST: Final = re.compile(r"(?P<name>[a-z0-9._-]{0,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_ABSOLUTE: Final = re.compile(r"https?://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_FIELDS: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+"""Of every answer that says nothing else."""
+
+
+class Refused(Exception):
+    """A request is not answered by its path's row; `response` goes out, then the end."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+class HttpSession:
+    """Answers the requests of one connection."""
+
+    mailbox_name = None
+
+    def __init__(self, channel: Channel, services: HttpServices) -> None:
+        self._channel = channel
+        self._services = services
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self._method = self._path = ""
+
+    async def run(self) -> None:
+        """Serve until either side ends it."""
+        try:
+            for number in range(1, MAX_REQUESTS + 1):
+                if not await self._serve_one(last=number == MAX_REQUESTS):
+                    return
+                await self._channel.drain()
+        except ConnectionLost:
+            pass
+        finally:
+            self._channel.close()
+
+    async def _serve_one(self, *, last: bool) -> bool:
+        """One request and its answer; may another follow?"""
+        self._method = self._path = ""
+        try:
+            request = await self._read_request()
+            if request is None:
+                return False
+            response = await self._respond(request)
+        except Refused as refused:
+            response, last = refused.response, True
+        except h11.RemoteProtocolError as error:
+            response, last = text(error.error_status_hint, _phrase(error.error_status_hint)), True
+        self._write(response, last=last)
+        self._channel.log("request", method=self._method, path=self._path[:LOGGED_PATH], status=response.status)
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    # --- Reading
+
+    async def _read_request(self) -> Request | None:
+        """The next, whole; None where none comes. Raises: Refused, h11.RemoteProtocolError, ConnectionLost."""
+        idle_until = self._channel.now() + IDLE_TIME
+        deadline = None
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if deadline is None and self._http.trailing_data[0]:
+                deadline = self._channel.now() + REQUEST_TIME
+            if not await self._read_more(idle_until if deadline is None else deadline):
+                if deadline is None:
+                    return None
+                raise Refused(text(408, "the request did not come in time"))
+        if not isinstance(event, h11.Request):
+            raise ConnectionLost
+        if deadline is None:
+            deadline = self._channel.now() + REQUEST_TIME
+        self._method = event.method.decode("ascii")
+        host, target = _targets(event)
+        self._path, query = _split(target)
+        if not self._services.is_host(host):
+            raise Refused(text(421, "no such host here"))
+        announced = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
+        body = await self._read_body(announced, deadline)
+        info = self._channel.info
+        return Request(self._method, host, self._path, query, body, info.peer, info.tls is not None)
+
+    async def _read_body(self, announced: int, deadline: float) -> bytes:
+        if announced > MAX_BODY:
+            raise Refused(text(413, f"at most {MAX_BODY} octets are taken"))
+        body = bytearray()
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                if self._http.they_are_waiting_for_100_continue:
+                    going_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+                    self._channel.write(self._http.send(going_on) or b"")
+                if not await self._read_more(deadline):
+                    raise Refused(text(408, "the request did not come in time"))
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > MAX_BODY:
+                    raise Refused(text(413, f"at most {MAX_BODY} octets are taken"))
+            else:
+                return bytes(body)
+
+    async def _read_more(self, deadline: float) -> bool:
+        now = self._channel.now()
+        data = await self._channel.read(deadline - now) if now < deadline else Wake.TIMEOUT
+        if isinstance(data, Wake):
+            return False
+        self._http.receive_data(data)
+        return True
+
+    # --- Answering
+
+    async def _respond(self, request: Request) -> Response:
+        route = find_route(ROUTES, request.path)
+        if route is None:
+            return text(404, "nothing here")
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in route.methods:
+            allowed = sorted(route.methods | ({"HEAD"} if "GET" in route.methods else set()))
+            return text(405, _phrase(405), ("Allow", ", ".join(allowed)))
+        if route.watched and not self._services.may_watch(request.peer):
+            return text(403, "not for this address: [http] metrics_from of the configuration says for which")
+        if route.tls_only and not request.secure:
+            return self._elsewhere(request)
+        try:
+            made = route.answer(request, self._services)
+            return await made if inspect.isawaitable(made) else made
+        except ConnectionLost:
+            raise
+        except MailError as error:
+            return text(503, error.sentence)
+        except Exception:
+            self._channel.bug(f"HTTP {request.method} {route.path}")
+            return text(500, "internal error")
+
+    def _elsewhere(self, request: Request) -> Response:
+        """What must come over TLS is there under the same name."""
+        port = self._services.https_port
+        if port is None or not request.host or request.method not in ("GET", "HEAD"):
+            return text(404, "nothing here without TLS")
+        place = request.host if port == 443 else f"{request.host}:{port}"
+        return text(302, "over TLS", ("Location", f"https://{place}{request.path}"))
+
+    def _write(self, response: Response, *, last: bool) -> None:
+        """Raises: ConnectionLost where h11 has no answer to give any more."""
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            raise ConnectionLost
+        given = {name.lower() for name, _value in response.fields}
+        fields = [
+            ("Date", formatdate(time(), usegmt=True)),
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            *response.fields,
+            *((name, value) for name, value in _FIELDS if name.lower() not in given),
+        ]
+        if last:
+            fields.append(("Connection", "close"))
+        reason = _phrase(response.status).encode("ascii")
+        head = h11.Response(status_code=response.status, headers=fields, reason=reason)
+        self._channel.write(self._http.send(head) or b"")
+        if self._method != "HEAD":
+            self._channel.write(self._http.send(h11.Data(data=response.body)) or b"")
+        self._channel.write(self._http.send(h11.EndOfMessage()) or b"")
+
+
+def _targets(event: h11.Request) -> tuple[str, str]:
+    """The host asked for and the path with its query (RFC 9112 3.2). Raises: Refused."""
+    target = event.target.decode("latin-1")
+    authority = next((value.decode("latin-1") for name, value in event.headers if name == b"host"), "")
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None:
+        authority, target = absolute["authority"], absolute["rest"] or "/"
+    found = _HOST.fullmatch(authority.strip().lower())
+    if found is None:
+        raise Refused(text(400, "no host name in the Host field"))
+    return found["name"].removesuffix("."), target
+
+
+def _split(target: str) -> tuple[str, dict[str, str]]:
+    """Path and query, decoded. Raises: Refused."""
+    path, _mark, words = target.partition("#")[0].partition("?")
+    try:
+        decoded = unquote_to_bytes(path.encode("latin-1")).decode("utf-8")
+        fields = parse_qsl(words, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Refused(text(400, "the target cannot be read")) from None
+    if not decoded.startswith("/") or not all(map(str.isprintable, (decoded, *(value for _name, value in fields)))):
+        raise Refused(text(400, "the target must be a path"))
+    return decoded, {name.lower(): value for name, value in reversed(fields)}
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase

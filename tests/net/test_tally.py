@@ -1,0 +1,40 @@
+"""Counts of events: they never go back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mailserver.net.tally import MAX_ROWS, Tally, Totals
+from tests.fakes import info
+
+
+def test_events_by_protocol_and_tls_version() -> None:
+    tally = Tally()
+    for protocol in ("imaps", "imaps", "lmtp"):
+        tally.count("delivery", info(protocol))
+    assert tally.rows() == [["delivery", "imaps", "TLSv1.3", 2], ["delivery", "lmtp", "none", 1]]
+
+
+def test_what_an_ended_worker_has_counted_stays() -> None:
+    totals = Totals()
+    totals.take(0, [["login", "imaps", "none", 3]])
+    totals.take(1, [["login", "imaps", "none", 1]])
+    totals.take(0, [["login", "imaps", "none", 5]])
+    assert totals.rows() == [["login", "imaps", "none", 6]]
+    totals.end(0)
+    totals.end(7)
+    assert totals.rows() == [["login", "imaps", "none", 6]]
+    totals.take(0, [["login", "imaps", "none", 1]])
+    assert totals.rows() == [["login", "imaps", "none", 7]]
+
+
+@pytest.mark.parametrize(
+    "nonsense", [None, {}, "x", [1], [["login"]], [["a", "b", "c", "d"]], [["a", "b", "c", 1]] * (MAX_ROWS + 1)]
+)
+def test_nonsense_is_not_taken(nonsense: Any) -> None:
+    totals = Totals()
+    totals.take(0, [["login", "imaps", "none", 3]])
+    totals.take(0, nonsense)
+    assert totals.rows() == [["login", "imaps", "none", 3]]
