@@ -16,13 +16,16 @@ import string
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from mailserver.config.model import Config, Listener, Problem
+from mailserver.config.model import Config, Domain, Listener, Problem
 from mailserver.config.values import as_toml, nearest
 
 _SPECIAL_USES: Final = ("All", "Archive", "Drafts", "Flagged", "Junk", "Sent", "Trash")
 _LOCATION_FIELDS: Final = ("root", "user", "local", "domain", "home")
 _UIDL_FIELD: Final = re.compile(r"%(?:%|0?[0-9]{0,2}X?[uv])")
 _BACKEND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+MAX_POLICY_AGE: Final = 31_557_600
+"""Seconds of a year (RFC 8461 3.2)."""
 
 _MINIMA: Final = (
     ("imap", "timeout", 1800, "RFC 3501 5.4"),
@@ -74,16 +77,31 @@ def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
                 config, f"{domain.place} name", as_toml(domain.name), f"is already the name of {names[domain.name]}"
             )
         names.setdefault(domain.name, domain.place)
-        if not domain.hosts:
-            yield _at(config, f"{domain.place} hosts", "[]", "needs at least one host name")
-        for host in domain.hosts:
+        yield from _mta_sts(config, domain)
+    for certified in config.certified:
+        if not certified.hosts:
+            yield _at(config, f"{certified.place} hosts", "[]", "needs at least one host name")
+        for host in certified.hosts:
             if host in hosts:
-                yield _at(config, f"{domain.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
-            hosts.setdefault(host, domain.place)
+                yield _at(config, f"{certified.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
+            hosts.setdefault(host, certified.place)
+
+
+def _mta_sts(config: Config, domain: Domain) -> Iterator[Problem]:
+    if len(set(domain.mx)) < len(domain.mx):
+        yield _at(config, f"{domain.place} mx", as_toml(domain.mx), "names a host twice")
+    policy, place = domain.mta_sts, f"{domain.place[:-1]}.mta_sts]"
+    if policy is None:
+        return
+    if policy.mode != "none" and not domain.mx:
+        yield _at(config, f"{place} mode", as_toml(policy.mode), "needs the hosts of mx in the [[domain]]")
+    if policy.max_age > MAX_POLICY_AGE:
+        reason = f"must be at most {MAX_POLICY_AGE} (RFC 8461 3.2)"
+        yield _at(config, f"{place} max_age", str(policy.max_age), reason)
 
 
 def _tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
-    hosts: list[str] = [host for domain in config.domains for host in domain.hosts]
+    hosts: list[str] = [host for domain in config.certified for host in domain.hosts]
     if config.tls.default and config.tls.default not in hosts and "domain" not in partial:
         near = nearest(config.tls.default, hosts)
         yield _at(

@@ -16,7 +16,7 @@ from attrs import Attribute
 
 from mailserver.config import model
 from mailserver.config.load import keys_of
-from mailserver.config.model import PORTS, Config, Domain, Listener, Relay
+from mailserver.config.model import PORTS, Config, Domain, Listener, MtaSts, Relay, Site
 
 _INTRODUCTION: Final = """\
 Configuration of mailserver, in TOML. Keys behind # have the value shown when they are left out.
@@ -28,6 +28,9 @@ _TABLES: Final = {
     "mail": "Where mail is kept and how folders are named.",
     "auth": "Who may log in.",
     "domain": "A mail domain and the certificate under which its hosts are seen. One table for each domain.",
+    "domain.site": "Other host names of the domain above, under a certificate of their own: those of web pages, say. A fault "
+    "of one touches no other.",
+    "domain.mta_sts": "The MTA-STS policy of the domain above (RFC 8461), served at mta-sts.DOMAIN over HTTPS.",
     "listener": "A port or Unix socket. One table for each; the same protocol may stand more than once.",
     "tls": "What all listeners have in common. None of it can differ between domains.",
     "imap": "IMAP (RFC 3501).",
@@ -118,12 +121,12 @@ def _nested(hint: Any) -> type | None:
 
 
 def _header(name: str, table: type) -> str:
-    return f"[[{name}]]" if table in (Domain, Listener) else f"[{name}]"
+    return f"[[{name}]]" if table in (Domain, Listener, Site) else f"[{name}]"
 
 
 def _table_lines(name: str, table: type) -> Iterator[str]:
     # A table that may be absent as a whole is shown behind #, its required keys with their examples.
-    absent = "# " if table is Relay else ""
+    absent = "# " if table in (Relay, Site, MtaSts) else ""
     yield f"{absent}{_header(name, table)}"
     hints = get_type_hints(table)
     for key, attribute in keys_of(table).items():

@@ -23,7 +23,7 @@ from attrs import frozen
 from cattrs import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
 
 from mailserver.config import check, values
-from mailserver.config.model import Config, Domain, Listener, Problem, Tls
+from mailserver.config.model import Config, Domain, Listener, Problem, Site, Tls
 from mailserver.config.values import TOML_NAMES, BadElements, Wrong
 
 MAX_FILE: Final = 1 << 20
@@ -144,7 +144,9 @@ def _numbered(config: Config, kept: dict[str, list[int]], source: Path) -> Confi
         places = range(len(tables)) if indexes is None else indexes
         return tuple(attrs.evolve(table, number=index + 1) for index, table in zip(places, tables, strict=True))
 
-    domains = number(config.domains, kept.get("domain"))
+    domains = tuple(
+        attrs.evolve(domain, sites=number(domain.sites, None)) for domain in number(config.domains, kept.get("domain"))
+    )
     listeners = number(config.listeners, kept.get("listener"))
     auth = attrs.evolve(config.auth, backends=tuple(_absolute(words, source) for words in config.auth.backends))
     return attrs.evolve(config, domains=domains, listeners=listeners, auth=auth, source=source)
@@ -168,7 +170,7 @@ def _without(
         cut = _cut(where)
         top, key = str(cut[0]), str(cut[-1])
         # What can be said of all names, hosts or ports only if each is known.
-        if top in _ARRAYS and (len(cut) <= 2 or key in ("name", "hosts")):
+        if top in _ARRAYS and (len(cut) <= 2 or key in ("name", "hosts") or "site" in cut):
             shortened.add(top)
         holder = _lookup(rest, cut[:-1])
         stand_ins = _STAND_INS.get(top, {})
@@ -195,7 +197,8 @@ def _cut(where: Path_) -> Path_:
     parent = _table(where[:-1])
     attribute = keys_of(parent).get(where[-1]) if parent is not None else None
     required = attribute is not None and attribute.default is attrs.NOTHING
-    return where[:-1] if required and where[0] not in _STAND_INS and len(where) > 1 else where
+    has_stand_in = where[0] in _STAND_INS and parent is _table((where[0],))
+    return where[:-1] if required and not has_stand_in and len(where) > 1 else where
 
 
 def _sweep(value: Any, gone: object) -> None:
@@ -309,7 +312,7 @@ def _all_tables() -> Iterator[tuple[str, type]]:
         for inner in keys_of(table):
             nested = _table((top, inner))
             if nested is not None:
-                yield f"[{top}.{inner}]", nested
+                yield (f"[[{top}.{inner}]]" if nested is Site else f"[{top}.{inner}]"), nested
 
 
 def _lookup(document: Any, where: Path_) -> Any:

@@ -71,6 +71,10 @@ def key(doc: str, *, default: Any = attrs.NOTHING, example: Any = None, hidden: 
     return attrs.field(default=default, metadata={"doc": doc, "example": example, "hidden": hidden})
 
 
+_key = key
+"""For tables with a key of that name."""
+
+
 def position() -> Any:
     """Where a table stands among those of its kind, from 1; the loader sets it, it is no key."""
     return attrs.field(default=0, kw_only=True, eq=False, metadata={"no_key": True})
@@ -126,6 +130,37 @@ class Tls:
 
 
 @frozen
+class Site:
+    """[[domain.site]]"""
+
+    hosts: tuple[HostPattern, ...] = key(
+        "Host names of the domain with a certificate of their own; *.name covers one label.",
+        example=["autoconfig.example.org"],
+    )
+    certificate: Path = key(
+        "PEM file: the certificate, then its chain.", example="/etc/mailserver/certs/autoconfig.example.org.pem"
+    )
+    key: Path = key(
+        "PEM file of the private key, without a passphrase.",
+        example="/etc/mailserver/certs/autoconfig.example.org.key",
+        hidden=True,
+    )
+    number: int = position()
+
+
+@frozen
+class MtaSts:
+    """[domain.mta_sts]"""
+
+    mode: Literal["enforce", "testing", "none"] = key(
+        "What senders do where no host of the policy can be reached over TLS with a good certificate: "
+        "send nothing, only report it, or no policy any more.",
+        default="testing",
+    )
+    max_age: Count = key("Seconds for which senders keep the policy; at most 31557600.", default=Count(604800))
+
+
+@frozen
 class Domain:
     """[[domain]]"""
 
@@ -141,12 +176,32 @@ class Domain:
         example="/etc/mailserver/certs/mail.example.org.key",
         hidden=True,
     )
+    mx: tuple[HostName, ...] = _key(
+        "Hosts that take the domain's mail from elsewhere, the preferred first: what `mailserver dns` prints and the "
+        "MTA-STS policy says.",
+        default=(),
+        example=["mx.example.org"],
+    )
+    sites: tuple[Site, ...] = ()
+    """[[domain.site]]"""
+    mta_sts: MtaSts | None = _key("The MTA-STS policy (RFC 8461); none when absent.", default=None)
     number: int = position()
+    site: int = position()
+    """Of one that stands for a [[domain.site]], that table's place among the sites; else 0."""
 
     @property
     def place(self) -> str:
         """The table in a Problem: "[domain 2]"."""
-        return f"[domain {self.number}]"
+        return f"[domain {self.number}.site {self.site}]" if self.site else f"[domain {self.number}]"
+
+    @property
+    def certified(self) -> tuple[Domain, ...]:
+        """Itself, and for each site one of the same name with the site's hosts and certificate."""
+        sites = (
+            Domain(self.name, site.hosts, site.certificate, site.key, number=self.number, site=site.number)
+            for site in self.sites
+        )
+        return (self, *sites)
 
 
 @frozen
@@ -377,6 +432,11 @@ class Config:
     cache: Cache = Factory(Cache)
     source: Path = Path()
     """The file it came from."""
+
+    @property
+    def certified(self) -> tuple[Domain, ...]:
+        """All that have a certificate: the domains, each with its sites behind it."""
+        return tuple(each for domain in self.domains for each in domain.certified)
 
 
 @frozen

@@ -40,13 +40,17 @@ def _table(values: Any) -> Table:
     nested = []
     for name, attribute in keys_of(type(values)).items():
         value = getattr(shown, attribute.name)
-        if attrs.has(type(value)) or isinstance(value, dict):
+        if name == "site":
+            nested += [(name, AoT([_table(element) for element in value]))] if value else []
+        elif attrs.has(type(value)) or isinstance(value, dict):
             nested.append((name, value))
         elif value is not None:
             table.append(name, _plain(name, value))
     # Keys behind a nested table would belong to it.
     for name, value in nested:
-        table.append(name, dict(value) if isinstance(value, dict) else _table(value))
+        table.append(
+            name, value if isinstance(value, AoT) else dict(value) if isinstance(value, dict) else _table(value)
+        )
     return table
 
 

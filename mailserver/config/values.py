@@ -30,8 +30,8 @@ _LONGEST_VALUE: Final = 60
 
 MOST_WORKERS: Final = 256
 
-TOML_NAMES = {"domains": "domain", "listeners": "listener"}
-"""Attributes of Config whose table has another name in the file."""
+TOML_NAMES = {"domains": "domain", "listeners": "listener", "sites": "site"}
+"""Attributes of Config and Domain whose tables have another name in the file."""
 
 
 _MEANT: Final = {
@@ -351,7 +351,8 @@ def _text_table(value: Any, _type: Any) -> dict[str, str]:
 
 
 def _table(wanted: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    overrides = {name: override(rename=toml) for name, toml in TOML_NAMES.items() if wanted is model.Config}
+    names = {attribute.name for attribute in wanted.__attrs_attrs__}
+    overrides = {name: override(rename=toml) for name, toml in TOML_NAMES.items() if name in names}
     for attribute in wanted.__attrs_attrs__:
         if attribute.metadata.get("no_key") or (wanted is model.Config and attribute.name == "source"):
             overrides[attribute.name] = override(omit=True)

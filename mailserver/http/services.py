@@ -40,7 +40,7 @@ class HttpServices:
             name == domain.name
             or (label in DISCOVERY_LABELS and parent == domain.name)
             or any(host in (name, f"*.{parent}") for host in domain.hosts)
-            for domain in self.config.domains
+            for domain in self.config.certified
         )
 
     @property

@@ -28,7 +28,7 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
         Problem(str(config.source), f"[tls] {key}", as_toml(value), reason)
         for key, value, reason in setting_faults(config.tls)
     ]
-    for domain in config.domains:
+    for domain in config.certified:
         problems += [as_problem(config, domain, fault) for fault in domain_faults(domain, now)]
         problems += [
             as_problem(config, domain, fault)

@@ -187,6 +187,11 @@ class TlsPolicy:
         found = self._map.find(server_name)
         return found.domain if found else None
 
+    def pair_of(self, server_name: str) -> Pair | None:
+        """What a name is served under; None for one that no host covers."""
+        found = self._map.find(server_name)
+        return found.pair if found else None
+
     # -- changes ----------------------------------------------------------------------------------------------------
 
     def reload(self, config: Config) -> list[Outcome]:
@@ -292,8 +297,8 @@ def build(
 
     by_host: dict[str, Serving] = {}
     outcomes = []
-    hosts = [host for domain in config.domains for host in domain.hosts]
-    for domain in config.domains:
+    hosts = [host for domain in config.certified for host in domain.hosts]
+    for domain in config.certified:
         pair, faults = _judged(domain, now, context_of)
         for host in domain.hosts:
             last = old.by_host.get(host)

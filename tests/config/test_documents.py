@@ -14,6 +14,8 @@ from mailserver.config.show import show
 from tests.config.test_load import SOUND
 
 PROJECT = Path(__file__).parents[2]
+ABSENT = ("[submission.relay]", "[[listener]]", "[[domain.site]]", "[domain.mta_sts]")
+"""Headers behind #."""
 
 
 @pytest.mark.parametrize(
@@ -41,11 +43,12 @@ def test_every_key_uncommented_is_its_default(tmp_path: Path) -> None:
         # A socket stands instead of the port and addresses beside it; the relay's header is behind # too.
         if bare.startswith(("socket =", "port = 993")):
             continue
-        lines.append(bare if is_key or bare in ("[submission.relay]", "[[listener]]") else line)
+        lines.append(bare if is_key or bare in ABSENT else line)
     text = "\n".join(lines)
     told = parse(text.encode(), tmp_path / "a.toml")
-    # Both relay keys are examples: a user needs a password file, and the default user is none.
-    assert {problem.place for problem in told.problems} <= {"[server] user", "[submission.relay] user"}
+    # Both relay keys are examples: a user needs a password file, and the default user is none. So it is with mx.
+    known = {"[server] user", "[submission.relay] user", "[domain 1.mta_sts] mode"}
+    assert {problem.place for problem in told.problems} <= known
     assert told.config is not None
     plain = read(PROJECT / "etc" / "mailserver.toml").config
     assert plain is not None
@@ -57,7 +60,7 @@ def test_every_key_is_described() -> None:
     reference, example = describe.reference(), describe.example_file()
     for _name, table in describe._tables():
         for key, attribute in keys_of(table).items():
-            if key != "relay":
+            if key not in ("relay", "site", "mta_sts"):
                 assert f"| `{key}` |" in reference
                 assert f"{key} = " in example
                 assert attribute.metadata["doc"][0].isupper() or attribute.metadata["doc"].startswith("lmtp")
@@ -86,7 +89,7 @@ class TestShow:
             tables = zip(document[name], value, strict=True) if isinstance(value, tuple) else [(document[name], value)]
             for table, values in tables:
                 for key, of in keys_of(type(values)).items():
-                    assert (key in table) == (getattr(values, of.name) is not None) or key in ("port", "relay")
+                    assert (key in table) == (getattr(values, of.name) is not None) or key in ("port", "relay", "site")
         assert document["listener"][0]["port"] == 143
         assert document["listener"][1]["addresses"] == ["127.0.0.1", "::1"]
         assert document["submission"]["relay"]["host"] == "smtp.example.net"

@@ -1,0 +1,67 @@
+"""Host names of a domain under certificates of their own: what is wrong with one touches no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailserver.config.load import load
+from mailserver.config.model import Config
+from mailserver.tls import certificates
+from mailserver.tls.policy import TlsPolicy
+from tests.tls.site import Client, Site, authority
+
+MAIL, CONFIG, STS = "mail.example.test", "autoconfig.example.test", "mta-sts.example.test"
+
+
+class Sites(Site):
+    """A domain with two sites."""
+
+    def config(self) -> Config:
+        path = self.write()
+        for host in (CONFIG, STS):
+            path.write_text(
+                f'{path.read_text()}[[domain.site]]\nhosts = ["{host}"]\ncertificate = "{host}.pem"\nkey = "{host}.key"\n'
+            )
+            if not self.certificate(host).exists():
+                self.put(host, *certificates.issue(authority(), [host]))
+        config, problems = load(path)
+        assert config is not None, "\n".join(map(str, problems))
+        return config
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Sites:
+    made = Sites(tmp_path)
+    made.add("example.test", [MAIL])
+    return made
+
+
+def test_each_site_is_seen_under_its_own(site: Sites) -> None:
+    config = site.config()
+    policy = TlsPolicy(config, lambda *_words, **_fields: None)
+    for host in (MAIL, CONFIG, STS):
+        assert Client().connect(policy, host.encode()).names == (host,)
+        assert policy.domain_of(host) == "example.test"
+        assert policy.pair_of(host).names == (host,)
+    assert policy.pair_of("elsewhere.example.net") is None
+    assert certificates.check(config) == []
+
+
+def test_a_broken_site_stays_as_it_was_and_touches_no_other(site: Sites) -> None:
+    policy = TlsPolicy(site.config(), lambda *_words, **_fields: None)
+    before = {host: Client().connect(policy, host.encode()).fingerprint for host in (MAIL, CONFIG, STS)}
+    site.put(CONFIG, certificate=b"not PEM")
+    for host in (MAIL, STS):
+        site.put("example.test" if host == MAIL else host, *certificates.issue(authority(), [host]))
+    outcomes = {outcome.name: outcome.state for outcome in policy.reload(site.config())}
+    assert outcomes == {MAIL: "taken up", CONFIG: "refused", STS: "taken up"}
+    after = {host: Client().connect(policy, host.encode()).fingerprint for host in (MAIL, CONFIG, STS)}
+    assert [host for host in after if after[host] == before[host]] == [CONFIG]
+
+
+def test_a_problem_names_the_site(site: Sites) -> None:
+    config = site.config()
+    site.put(STS, key=b"not PEM")
+    assert {problem.place for problem in certificates.check(config)} == {"[domain 1.site 2] key"}
