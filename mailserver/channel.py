@@ -120,6 +120,9 @@ class Channel(Protocol):
     def logged_in(self, user: str) -> None:
         """Count this connection for `user` from now on. Raises: LimitReached (sessions per user and address)."""
 
+    def channel_binding(self) -> bytes | None:
+        """The 32 octets of tls-exporter (RFC 9266); None without TLS, and where they could be another connection's too."""
+
     def log(self, event: str, **fields: object) -> None:
         """One line in the log, with the connection's facts. Values are escaped; secrets must not be among them."""
 

@@ -31,6 +31,11 @@ class MailError(Exception):
         """What the client reads."""
         return str(self.args[0])
 
+    @property
+    def reason(self) -> str:
+        """What the log says."""
+        return self.sentence
+
 
 class BadSyntax(MailError):
     """The command does not follow its grammar."""
@@ -94,6 +99,16 @@ class AuthFailed(MailError):
     smtp_reply = (535, "5.7.8")
     pop3_code = "AUTH"
     text = "wrong user name or password"
+
+    def __init__(self, reason: str = "") -> None:
+        """`reason` is for the log alone: clients read the same words always."""
+        super().__init__()
+        self._reason = reason
+
+    @property
+    def reason(self) -> str:
+        """See MailError."""
+        return self._reason or self.sentence
 
 
 class AuthorizationFailed(MailError):

@@ -17,6 +17,7 @@ from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
 from mailserver.auth.penalties import MAX_PAIRS, Penalties
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
+from mailserver.auth.salt_secret import salt_secret
 from mailserver.auth.schemes import MAX_MEMORY_KIB
 from mailserver.auth.service import LoginService, Names
 from mailserver.channel import Channel
@@ -41,8 +42,7 @@ from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.pop3 import uidl
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
-from mailserver.sasl.mechanism import Mechanism
-from mailserver.sasl.registry import MECHANISMS
+from mailserver.sasl.registry import Mechanisms
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
@@ -183,6 +183,7 @@ class Wiring:
         self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
         if link is not None:
             SharedPenalties(link, self._penalties)
+        self._salt_secret = salt_secret() or (link.penalty_key if link is not None else None)
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._settle()
 
@@ -203,8 +204,10 @@ class Wiring:
             self._penalties,
             sleep=self._sleep,
             clock=self._reactor.seconds,
+            secret=self._salt_secret,
+            scram_for_some=config.auth.scram_for == "some",
         )
-        mechanisms: dict[str, Callable[[], Mechanism]] = {name: MECHANISMS[name] for name in config.auth.mechanisms}
+        mechanisms = Mechanisms(config.auth.mechanisms)
         self._imap = ImapServices(
             authenticator=self._authenticator,
             accounts=self._accounts,

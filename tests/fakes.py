@@ -17,13 +17,16 @@ from typing import Any, TypeVar
 
 import attrs
 
-from mailserver.auth.interfaces import LoginContext, User
+from mailserver.auth.interfaces import Abilities, LoginContext, User
 from mailserver.channel import ConnectionInfo, TLSInfo, Wake
 from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost
-from mailserver.sasl.mechanism import Credentials
+from mailserver.sasl.mechanism import Certified, Claim, Credentials
+from mailserver.sasl.scram_keys import ScramKeys, derive
 
 T = TypeVar("T")
 
+BINDING = bytes(range(32))
+"""What stands for the octets of tls-exporter of any connection with TLS."""
 PROTOCOL_TLS = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "mail.example.test")
 
 
@@ -119,6 +122,9 @@ class FakeChannel:
         if self.login_error:
             raise self.login_error
         self.user = user
+
+    def channel_binding(self) -> bytes | None:
+        return BINDING if self.facts.tls is not None else None
 
     def log(self, event: str, **fields: object) -> None:
         self.logged.append((event, fields))
@@ -241,15 +247,32 @@ class FakeAuthenticator:
         self.domains = domains
         self.error: Exception | None = None
         self.contexts: list[LoginContext] = []
+        self.can = Abilities(frozenset(), certificates=False)
 
-    async def login(self, credentials: Credentials, context: LoginContext) -> User:
+    def abilities(self) -> Abilities:
+        return self.can
+
+    async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
+        del context
+        if self.error:
+            raise self.error
+        return derive(hash_name, self.users.get(name.lower(), "nobody's").encode(), b"salt of 16 octet", 4096)
+
+    async def login(self, claim: Claim, context: LoginContext) -> User:
         self.contexts.append(context)
         if self.error:
             raise self.error
-        name = credentials.name.lower()
-        if self.users.get(name, "").encode() != credentials.password.reveal() or not credentials.password.reveal():
+        name = claim.name.lower()
+        if name not in self.users:
             raise AuthFailed
-        if credentials.authorization and credentials.authorization.lower() != name:
+        if isinstance(claim, Credentials):
+            password = claim.password.reveal()
+            right = bool(password) and self.users[name].encode() == password
+        else:
+            right = isinstance(claim, Certified) or claim.fits
+        if not right:
+            raise AuthFailed
+        if claim.authorization and claim.authorization.lower() != name:
             raise AuthorizationFailed
         return User(name)
 

@@ -12,8 +12,20 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from mailserver.auth import schemes
-from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, IReadsAhead, IReloadable, User
+from mailserver.auth.interfaces import (
+    IAuthBackend,
+    IHashedPasswords,
+    IPasswordsOnly,
+    IReadsAhead,
+    IReloadable,
+    IScramKeys,
+    ITrustsCertificates,
+    TypicalScram,
+    User,
+)
 from mailserver.errors import AuthUnavailable
+from mailserver.sasl.saslprep import Unpreparable
+from mailserver.sasl.scram_keys import HASHES, derive, prepare
 from mailserver.types import Secret
 
 
@@ -66,7 +78,15 @@ def _demand(fulfilled: bool, fault: str) -> None:
 
 
 async def _interfaces(backend: Any, _name: str, _password: Secret) -> None:
-    for interface in (IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable, IReadsAhead):
+    for interface in (
+        IAuthBackend,
+        IHashedPasswords,
+        IScramKeys,
+        ITrustsCertificates,
+        IPasswordsOnly,
+        IReloadable,
+        IReadsAhead,
+    ):
         if interface is IAuthBackend or interface.providedBy(backend):
             try:
                 verifyObject(interface, backend)
@@ -154,6 +174,37 @@ async def _hashes(backend: Any, name: str, password: Secret) -> None:
         _demand(not schemes.verify(dummy, password.reveal()), "the dummy fits a real password")
 
 
+async def _scram(backend: Any, name: str, password: Secret) -> None:
+    if not IScramKeys.providedBy(backend):
+        return
+    for hash_name in HASHES:
+        typical = backend.typical_scram(hash_name)
+        _demand(typical is None or isinstance(typical, TypicalScram), f"typical_scram answers {typical!r}")
+        stranger = await _answer(backend.scram_keys(User(f"{secrets.token_hex(8)}@example.test"), hash_name))
+        _demand(stranger is None, "a user that is gone has SCRAM keys")
+        keys = await _answer(backend.scram_keys(User(name), hash_name))
+        if keys is None:
+            _demand(not (typical and typical.everybody), f"everybody has SCRAM-{hash_name} keys, and the user has none")
+            continue
+        try:
+            prepared = prepare(password.reveal())
+        except Unpreparable as error:
+            raise _Broken(
+                f"the user has SCRAM-{hash_name} keys and a password that cannot have any: {error}"
+            ) from error
+        made = derive(hash_name, prepared, keys.salt, keys.rounds)
+        _demand(made == keys, f"the SCRAM-{hash_name} keys do not fit the right password")
+
+
+async def _certificates(backend: Any, name: str, _password: Secret) -> None:
+    if not ITrustsCertificates.providedBy(backend):
+        return
+    found = await _answer(backend.may_log_in(User(name)))
+    _demand(found is True, f"whether the user may log in by a certificate is answered {found!r}, not True")
+    found = await _answer(backend.may_log_in(User(f"{secrets.token_hex(8)}@example.test")))
+    _demand(found is False, f"the answer for a user that is gone is {found!r}, not False")
+
+
 async def _reloads(backend: Any, name: str, password: Secret) -> None:
     if IReloadable.providedBy(backend):
         backend.reload()
@@ -168,5 +219,7 @@ _PROMISES: tuple[tuple[str, Callable[[Any, str, Secret], Awaitable[None]]], ...]
     ("it takes no other password", _wrong),
     ("it takes no password for a user that is gone", _stranger),
     ("its stored passwords can be checked by the service", _hashes),
+    ("its SCRAM keys are of the right password", _scram),
+    ("it knows whom a certificate lets in", _certificates),
     ("it can be told to read again", _reloads),
 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from mailserver.auth.scheme import MAX_ROUNDS, BadHash, Scheme, number, salt_text
+from mailserver.sasl import scram_keys
+from mailserver.sasl.saslprep import Unpreparable
 
 # Digests, salted (RFC 2307's SSHA and its kin) and not
 
@@ -67,45 +70,45 @@ def _pbkdf2_make(password: bytes) -> str:
     return f"$1${salt}${rounds}${hashlib.pbkdf2_hmac('sha1', password, salt.encode('ascii'), rounds, 20).hex()}"
 
 
-# SCRAM-SHA-256 (RFC 5802 3, RFC 7677), in Dovecot's format: rounds,salt,StoredKey,ServerKey
+# SCRAM-SHA-256 and SCRAM-SHA-1 (RFC 5802 3, RFC 7677), in Dovecot's format: rounds,salt,StoredKey,ServerKey
 
 
-def _scram_keys(password: bytes, salt: bytes, rounds: int) -> tuple[bytes, bytes]:
-    salted = hashlib.pbkdf2_hmac("sha256", password, salt, rounds)
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    return hashlib.sha256(client_key).digest(), hmac.digest(salted, b"Server Key", "sha256")
-
-
-def _scram_fields(body: bytes) -> tuple[int, bytes, bytes, bytes]:
-    fields = body.split(b",")
-    if len(fields) != 4:
-        raise BadHash("not a SCRAM-SHA-256 entry")
-    rounds = number(fields[0].decode("latin-1"), 1, MAX_ROUNDS, "the number of SCRAM rounds")
+def _scram_parse(hash_name: str, body: bytes) -> scram_keys.ScramKeys:
     try:
-        salt, stored_key, server_key = (base64.b64decode(each, validate=True) for each in fields[1:])
-    except binascii.Error as error:
-        raise BadHash("the salt or a key of the SCRAM-SHA-256 entry is not base64") from error
-    if not salt or len(stored_key) != 32 or len(server_key) != 32:
-        raise BadHash("the salt or a key of the SCRAM-SHA-256 entry has the wrong length")
-    return rounds, salt, stored_key, server_key
+        return scram_keys.ScramKeys.parse(body.decode("utf-8"), hash_name)
+    except (scram_keys.BadKeys, UnicodeDecodeError) as error:
+        raise BadHash(str(error)) from error
 
 
-def _scram_check(body: bytes) -> int:
-    _scram_fields(body)
-    return 0
+def _scram_verify(hash_name: str, body: bytes, password: bytes) -> bool:
+    """Dovecot makes entries of passwords as they are, others by SASLprep: either spelling is right."""
+    stored = _scram_parse(hash_name, body)
+    spellings = [password]
+    with contextlib.suppress(Unpreparable):
+        spellings.append(scram_keys.prepare(password))
+    right = False
+    for spelling in dict.fromkeys(spellings):
+        made = scram_keys.derive(hash_name, spelling, stored.salt, stored.rounds)
+        right |= hmac.compare_digest(made.stored_key + made.server_key, stored.stored_key + stored.server_key)
+    return right
 
 
-def _scram_verify(body: bytes, password: bytes) -> bool:
-    rounds, salt, stored_key, server_key = _scram_fields(body)
-    made = b"".join(_scram_keys(password, salt, rounds))
-    return hmac.compare_digest(made, stored_key + server_key)
+def _scram_make(hash_name: str, password: bytes) -> str:
+    """What cannot be prepared can still be sent as it is, by PLAIN."""
+    try:
+        return scram_keys.make_keys(hash_name, password).text()
+    except Unpreparable:
+        salt = secrets.token_bytes(scram_keys.SALT)
+        return scram_keys.derive(hash_name, password, salt, scram_keys.ROUNDS).text()
 
 
-def _scram_make(password: bytes) -> str:
-    salt = secrets.token_bytes(16)
-    rounds = 100_000
-    encoded = (base64.b64encode(each).decode("ascii") for each in (salt, *_scram_keys(password, salt, rounds)))
-    return ",".join([str(rounds), *encoded])
+def _scram(hash_name: str, *, offered: bool) -> Scheme:
+    def check(body: bytes) -> int:
+        _scram_parse(hash_name, body)
+        return 0
+
+    make = partial(_scram_make, hash_name) if offered else None
+    return Scheme(f"SCRAM-{hash_name}", False, check, partial(_scram_verify, hash_name), make)
 
 
 # PLAIN
@@ -130,7 +133,8 @@ def _salted(name: str, algorithm: str) -> Scheme:
 
 
 SCHEMES: Final = (
-    Scheme("SCRAM-SHA-256", False, _scram_check, _scram_verify, _scram_make),
+    _scram("SHA-256", offered=True),
+    _scram("SHA-1", offered=False),
     Scheme("PBKDF2", False, _pbkdf2_check, _pbkdf2_verify, _pbkdf2_make),
     _salted("SSHA", "sha1"),
     _salted("SSHA256", "sha256"),

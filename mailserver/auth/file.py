@@ -27,10 +27,21 @@ from attrs import frozen
 from zope.interface import implementer
 
 from mailserver.auth import schemes
-from mailserver.auth.interfaces import Hasher, IAuthBackend, IHashedPasswords, IReadsAhead, User
+from mailserver.auth.interfaces import (
+    Hasher,
+    IAuthBackend,
+    IHashedPasswords,
+    IReadsAhead,
+    IScramKeys,
+    ITrustsCertificates,
+    TypicalScram,
+    User,
+)
 from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
+from mailserver.auth.scram_fields import faults, keys_of, survey
 from mailserver.config.model import Problem
 from mailserver.errors import AuthUnavailable
+from mailserver.sasl.scram_keys import BadKeys, ScramKeys
 from mailserver.types import Secret
 
 MAX_FILE = 64 * 1024 * 1024
@@ -61,9 +72,11 @@ class _Table:
     """It had just been changed: the same stamp may stand for other bytes later."""
     lines: Mapping[str, str]
     typical: str | None
+    scram: Mapping[str, TypicalScram]
+    """By hash."""
 
 
-@implementer(IAuthBackend, IHashedPasswords, IReadsAhead)
+@implementer(IAuthBackend, IHashedPasswords, IScramKeys, ITrustsCertificates, IReadsAhead)
 class FileBackend:
     """Users of one file. Not to be asked from several threads, but for `read_ahead`."""
 
@@ -106,6 +119,26 @@ class FileBackend:
     def typical_hash(self) -> str | None:
         """A dummy of the scheme and cost that most entries have."""
         return self._read_if_changed().typical
+
+    def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
+        """Of the password field, or beside it; None for the disabled, and for keys of another password."""
+        entry = self._entry(user.name)
+        if entry is None or entry.disabled:
+            return None
+        try:
+            return keys_of(entry, hash_name)
+        except BadKeys as error:
+            _log.error("%s: user %s cannot log in by SCRAM: %s", self._path, user.name, error)
+            return None
+
+    def typical_scram(self, hash_name: str) -> TypicalScram | None:
+        """What most keys are like."""
+        return self._read_if_changed().scram.get(hash_name)
+
+    def may_log_in(self, user: User) -> bool:
+        """Is the user there, and not disabled?"""
+        entry = self._entry(user.name)
+        return entry is not None and not entry.disabled
 
     def reload(self) -> None:
         """Read again now, changed or not, and wait for it."""
@@ -221,6 +254,7 @@ def _check_line(file: str, number: int, line: str, first: dict[str, int]) -> Ite
         yield Problem(file, place, "", f"is on line {first[entry.name]} already, and that one counts")
         return
     first[entry.name] = number
+    yield from (Problem(file, place, "", sentence, warning=True) for sentence in faults(entry))
     if not entry.stored:
         if not entry.disabled:
             yield Problem(file, place, "", "has no password and cannot log in; `!` says so in words", warning=True)
@@ -283,7 +317,7 @@ def _read_table(path: Path) -> _Table:
         if key:
             lines.setdefault(key, line)
     racy = now - status.st_mtime < _SETTLED
-    return _Table(_stamp(status), racy, lines, _typical(list(lines.values())))
+    return _Table(_stamp(status), racy, lines, _typical(list(lines.values())), survey(lines.values()))
 
 
 def _normal_or_empty(name: str) -> str:

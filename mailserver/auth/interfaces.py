@@ -14,7 +14,8 @@ from typing import Protocol
 from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
-from mailserver.sasl.mechanism import Credentials
+from mailserver.sasl.mechanism import Claim
+from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
 
 
@@ -80,6 +81,38 @@ class IPasswordsOnly(Interface):
     """
 
 
+@frozen
+class TypicalScram:
+    """What the SCRAM keys of a back end's users look like, for one hash."""
+
+    rounds: int
+    """Of most of them."""
+    salt_size: int
+    """Octets of most of their salts."""
+    everybody: bool
+    """Does every user that could log in with a password have keys?"""
+
+
+class IScramKeys(Interface):
+    """Optional: the back end holds SCRAM keys (RFC 5802). `hash_name` is "SHA-256" or "SHA-1"."""
+
+    def scram_keys(user: User, hash_name: str) -> ScramKeys | Awaitable[ScramKeys | None] | None:
+        """The user's keys for that hash; None if there are none, and for the disabled.
+
+        They must be of the password that `verify_password` takes now. Raises: AuthUnavailable when it cannot know.
+        """
+
+    def typical_scram(hash_name: str) -> TypicalScram | None:
+        """Decides whether SCRAM is offered; None while nobody has keys. Answers at once."""
+
+
+class ITrustsCertificates(Interface):
+    """Optional: users may log in by their client certificate, without a password (RFC 4422 appendix A)."""
+
+    def may_log_in(user: User) -> bool | Awaitable[bool]:
+        """Is the user there, and not disabled? Raises: AuthUnavailable when it cannot know."""
+
+
 class IReloadable(Interface):
     """Optional: takes up changed data by itself, and at once when told."""
 
@@ -113,10 +146,28 @@ class Hasher(Protocol):
         """
 
 
+@frozen
+class Abilities:
+    """What the back ends can verify besides passwords."""
+
+    scram_hashes: frozenset[str]
+    """Hashes for which SCRAM is to be offered."""
+    certificates: bool
+
+
 class Authenticator(Protocol):
     """The login service, as sessions call it."""
 
-    async def login(self, credentials: Credentials, context: LoginContext) -> User:
+    def abilities(self) -> Abilities:
+        """As of now: keys may be added while the server runs."""
+
+    async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
+        """The keys by which SCRAM asks who says to be `name`; made up, and always the same, where there are none.
+
+        Raises: AuthUnavailable.
+        """
+
+    async def login(self, claim: Claim, context: LoginContext) -> User:
         """Verify, with the delays that repeated failures earn.
 
         Raises: AuthFailed (unknown or wrong, alike), AuthorizationFailed, AuthUnavailable, LimitReached.

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import frozen
 
 MAX_ROUNDS: Final = 2_000_000
-"""Most rounds of an entry of SHA-crypt, PBKDF2 or SCRAM."""
+"""Most rounds of an entry of SHA-crypt or PBKDF2."""
 
 _SALT_LETTERS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

@@ -9,12 +9,18 @@ unknown user a dummy of the scheme and cost that most have. A failure is answere
 start, which hides what the checks took; how long grows for the pair of user and network. An identity to act for
 (authzid) is looked at only after the password is right. A back end that cannot answer makes the login unavailable,
 never wrong.
+
+SCRAM asks for a user's salt before anything is proved: who is unknown, or has no keys, gets a salt that is made of the
+name and a secret, and keys that nothing fits. A wrong proof is a failure as a wrong password is, but never the "same"
+one again: each looks different.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn, TypeVar, cast
 
@@ -23,17 +29,22 @@ import attrs
 from mailserver.auth import schemes
 from mailserver.auth.attacks import Pair
 from mailserver.auth.interfaces import (
+    Abilities,
     Hasher,
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
+    IScramKeys,
+    ITrustsCertificates,
     LoginContext,
+    TypicalScram,
     User,
 )
 from mailserver.auth.passwd import BadName, normalise
 from mailserver.auth.penalties import LONGEST_QUEUE, Penalties, network_of
-from mailserver.errors import AuthFailed, AuthorizationFailed
-from mailserver.sasl.mechanism import Credentials
+from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable
+from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
+from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
 from mailserver.types import Secret, client_of
 
 LEAST_FAILURE: Final = 0.25
@@ -75,8 +86,15 @@ class LoginService:
         *,
         sleep: Callable[[float], Awaitable[object]],
         clock: Callable[[], float],
+        secret: bytes | None = None,
+        scram_for_some: bool = False,
     ) -> None:
-        """`backends` provide IAuthBackend and are asked in this order; `clock` is monotonic seconds."""
+        """`backends` provide IAuthBackend and are asked in this order; `clock` is monotonic seconds.
+
+        `secret`, up to 64 octets, is what the salts of unknown users are made of: the same in all processes, and, as a
+        real salt stays, after a start; one of its own when None. `scram_for_some`: offer SCRAM though some users have
+        no keys.
+        """
         self._backends: list[IAuthBackend] = [IAuthBackend(each) for each in backends]
         self._listing = [each for each in self._backends if not IPasswordsOnly.providedBy(each)]
         self._passwords_only = [each for each in self._backends if IPasswordsOnly.providedBy(each)]
@@ -85,29 +103,55 @@ class LoginService:
         self._penalties = penalties
         self._sleep = sleep
         self._clock = clock
+        self._secret = secret or secrets.token_bytes(32)
+        self._scram_for_some = scram_for_some
 
-    async def login(self, credentials: Credentials, context: LoginContext) -> User:
+    def abilities(self) -> Abilities:
+        """What can succeed besides passwords."""
+        return Abilities(
+            frozenset(filter(self._offers_scram, HASHES)), any(map(ITrustsCertificates.providedBy, self._listing))
+        )
+
+    async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
+        """The user's keys, or such as nothing fits. Raises: AuthUnavailable."""
+        try:
+            candidates = self._names.candidates(normalise(name), context.server_name)
+        except BadName:
+            candidates = [name]
+        found = await self._find(candidates)
+        keys = None if found is None else await _keys_of(found, hash_name)
+        return keys or self._made_up_keys(candidates[-1], hash_name)
+
+    async def login(self, claim: Claim, context: LoginContext) -> User:
         """Verify. Raises: AuthFailed, AuthorizationFailed, AuthUnavailable."""
         started = self._clock()
+        evidence = _evidence(claim)
         try:
-            name = normalise(credentials.name)
+            name = normalise(claim.name)
         except BadName:
             # No account can have it: nothing is learnt from the missing hash check.
-            await self._fail(("", network_of(context.peer)), credentials.password, started)
+            await self._fail(("", network_of(context.peer)), evidence, started)
         candidates = self._names.candidates(name, context.server_name)
         # The completed name: the same account is slowed however its name is written.
         pair = (candidates[-1], network_of(context.peer))
-        password = credentials.password
         turn = self._penalties.turn(pair)
         if turn > 0:
             await self._sleep(min(turn, LONGEST_QUEUE))
             if turn > LONGEST_QUEUE:
                 raise AuthFailed
-        user = await self._verified(candidates, password, client_of(context.peer)) if password.reveal() else None
+        match claim:
+            case Credentials(password=password):
+                share = client_of(context.peer)
+                user = await self._verified(candidates, password, share) if password.reveal() else None
+                reason = ""
+            case ScramProof():
+                user, reason = await self._proved(candidates, claim)
+            case Certified():
+                user, reason = await self._certified(candidates)
         if user is None:
-            await self._fail(pair, password, started)
+            await self._fail(pair, evidence, started, reason)
         self._penalties.succeeded(pair)
-        if not _is_self(credentials.authorization, {user.name, *candidates}):
+        if not _is_self(claim.authorization, {user.name, *candidates}):
             raise AuthorizationFailed
         return self._with_own_address(user)
 
@@ -129,13 +173,13 @@ class LoginService:
         """Is mail for that domain (any case) kept here?"""
         return domain.lower() in self._names.domains
 
-    async def _fail(self, pair: Pair, password: Secret, started: float) -> NoReturn:
+    async def _fail(self, pair: Pair, evidence: Secret, started: float, reason: str = "") -> NoReturn:
         """Answer a failure, when its time has come. Raises: AuthFailed, always."""
-        delay = max(self._penalties.failed(pair, password), LEAST_FAILURE)
+        delay = max(self._penalties.failed(pair, evidence), LEAST_FAILURE)
         rest = started + delay - self._clock()
         if rest > 0:
             await self._sleep(rest)
-        raise AuthFailed
+        raise AuthFailed(reason)
 
     async def _find(self, candidates: Sequence[str]) -> tuple[User, IAuthBackend] | None:
         """The first candidate that a back end lists, and which one does. No password is checked."""
@@ -167,6 +211,55 @@ class LoginService:
             return None
         return user if await self._hasher.verify(stored, password, share) else None
 
+    async def _proved(self, candidates: Sequence[str], proof: ScramProof) -> tuple[User | None, str]:
+        """The user that the exchange's keys belong to, if the proof fits them; else what to log, if there is more."""
+        found = await self._find(candidates)
+        if found is None:
+            return None, ""
+        user, _backend = found
+        keys = await _keys_of(found, proof.hash_name)
+        if keys is None:
+            return None, (
+                f"{user.name} is disabled, or has no SCRAM-{proof.hash_name} keys that belong to the password:"
+                f" `mailserver user password {user.name}` makes them"
+            )
+        return (user, "") if proof.fits and proof.keys == keys else (None, "")
+
+    async def _certified(self, candidates: Sequence[str]) -> tuple[User | None, str]:
+        """The user that a certificate names; else what to log."""
+        found = await self._find(candidates)
+        if found is None:
+            return None, f"the certificate is in order and names {candidates[-1]}, who is no user here"
+        user, backend = found
+        if not ITrustsCertificates.providedBy(backend):
+            return None, f"the back end of {user.name} lets nobody in by a certificate"
+        if not await _answer(cast("ITrustsCertificates", backend).may_log_in(user)):
+            return None, f"the certificate is in order; its user {user.name} is disabled"
+        return user, ""
+
+    def _typical_scram(self, hash_name: str) -> list[TypicalScram | None]:
+        """Of each back end that lists users."""
+        return [
+            cast("IScramKeys", each).typical_scram(hash_name) if IScramKeys.providedBy(each) else None
+            for each in self._listing
+        ]
+
+    def _offers_scram(self, hash_name: str) -> bool:
+        try:
+            found = self._typical_scram(hash_name)
+        except AuthUnavailable:
+            return False
+        if self._scram_for_some:
+            return any(found)
+        return bool(found) and all(each is not None and each.everybody for each in found)
+
+    def _made_up_keys(self, name: str, hash_name: str) -> ScramKeys:
+        """Salt and rounds such as the others have, the same whenever that name is asked for; nothing fits the keys."""
+        like = next(filter(None, self._typical_scram(hash_name)), None) or TypicalScram(ROUNDS, SALT, False)
+        salt = hashlib.blake2b(f"{hash_name} {name}".encode("utf-8", "surrogatepass"), key=self._secret).digest()
+        size = hashlib.new(HASHES[hash_name]).digest_size
+        return ScramKeys(like.rounds, salt[: like.salt_size], secrets.token_bytes(size), secrets.token_bytes(size))
+
     async def _ask_passwords_only(self, user: User, password: Secret) -> bool:
         for backend in self._passwords_only:
             if await _answer(backend.verify_password(user, password)):
@@ -193,6 +286,25 @@ class LoginService:
 async def _answer(given: T | Awaitable[T]) -> T:
     """What a back end answers, now or later."""
     return await given if inspect.isawaitable(given) else given
+
+
+async def _keys_of(found: tuple[User, IAuthBackend], hash_name: str) -> ScramKeys | None:
+    user, backend = found
+    if not IScramKeys.providedBy(backend):
+        return None
+    keys: ScramKeys | None = await _answer(cast("IScramKeys", backend).scram_keys(user, hash_name))
+    return keys
+
+
+def _evidence(claim: Claim) -> Secret:
+    """What tells one failure from another."""
+    match claim:
+        case Credentials(password=password):
+            return password
+        case ScramProof(proof=proof):
+            return proof
+        case Certified(name=name):
+            return Secret(name.encode("utf-8", "surrogatepass"))
 
 
 def _usable(stored: str, user: User) -> bool:

@@ -23,9 +23,11 @@ import tomlkit
 from attrs import frozen
 
 from mailserver.auth import schemes
+from mailserver.auth.scram_fields import make_fields, replace_fields
 from mailserver.cli.replace import replace_file, sync_directory
 from mailserver.cli.samples import now, sample_messages
 from mailserver.message.render import summarise
+from mailserver.sasl.scram_keys import LEAST_ROUNDS
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.tls import certificates
 
@@ -156,9 +158,16 @@ def _make_users(demonstration: Demonstration, accounts: Mapping[str, str]) -> No
     if not missing:
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = pool.map(lambda name: schemes.make(accounts[name].encode("utf-8"), cost=schemes.LIGHT), missing)
-        lines = [f"{name}:{stored}::::::\n" for name, stored in zip(missing, made, strict=True)]
+        made = pool.map(lambda name: _make_user(name, accounts[name].encode("utf-8")), missing)
+        lines = list(made)
     replace_file(demonstration.users, (text + "".join(lines)).encode("utf-8"))
+
+
+def _make_user(name: str, password: bytes) -> str:
+    """A line of the users file that costs little, as the demonstration's passwords cannot be guessed."""
+    stored = schemes.make(password, cost=schemes.LIGHT)
+    extra = replace_fields("", make_fields(stored, password, ("SHA-256",), rounds=LEAST_ROUNDS))
+    return f"{name}:{stored}::::::{extra}\n"
 
 
 def _make_maildir(root: Path, name: str) -> None:

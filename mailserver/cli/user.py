@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from rich.text import Text
 
 from mailserver.auth import schemes
 from mailserver.auth.passwd import BadName, PasswdEntry, normalise
+from mailserver.auth.scram_fields import StaleKeys, keys_of, make_fields
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
+from mailserver.sasl.saslprep import Unpreparable
+from mailserver.sasl.scram_keys import HASHES, BadKeys
 
 _OFFERED = [name for name, row in schemes.SCHEMES.items() if row.make is not None and not row.binary]
 """Schemes that new passwords may have: slow ones."""
@@ -38,6 +41,8 @@ class _Accounts:
     """In the order of the configuration, the default domain first."""
     domain_needed: bool = False
     """[mail] location has {domain}: mail of a name without one has no place."""
+    scram_hashes: tuple[str, ...] = ("SHA-256",)
+    """Hashes that SCRAM keys are stored for beside each password: those of [auth] mechanisms."""
 
     def name(self, written: str) -> str:
         """The normal spelling of a new user's name. Raises: click.ClickException."""
@@ -91,7 +96,9 @@ def _from_configuration(path: Path) -> _Accounts:
             # Stable: the others stay in their order.
             domains = sorted((domain.name.lower() for domain in config.domains), key=lambda name: name != default)
             needed = "{domain}" in config.mail.location
-            return _Accounts(UsersFile(Path(argument), config.server.user), tuple(domains), needed)
+            hashes = {name.removeprefix("SCRAM-").removesuffix("-PLUS") for name in config.auth.mechanisms}
+            scram_hashes = tuple(name for name in HASHES if name in hashes)
+            return _Accounts(UsersFile(Path(argument), config.server.user), tuple(domains), needed, scram_hashes)
     raise click.ClickException(f"{path} [auth] backends names no users file: `file:PATH`")
 
 
@@ -105,7 +112,8 @@ def _with_password(function: Callable[..., None]) -> Callable[..., None]:
         help="How the password is stored.",
     )
     generate = click.option("--generate", is_flag=True, help="Make a random password and print it.")
-    return scheme(generate(function))
+    no_scram = click.option("--no-scram", is_flag=True, help="Store no keys for SCRAM beside the password.")
+    return scheme(generate(no_scram(function)))
 
 
 def ask_password(*, generate: bool, confirm: bool = True) -> str:
@@ -124,11 +132,18 @@ def ask_password(*, generate: bool, confirm: bool = True) -> str:
         raise click.ClickException("the password is not UTF-8") from error
 
 
-def _hash(password: str, scheme: str) -> str:
+def _store(password: str, scheme: str, scram_hashes: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """The password field, and the extra fields of the SCRAM keys."""
+    octets = password.encode("utf-8")
     try:
-        return schemes.make(password.encode("utf-8"), scheme.upper())
+        stored = schemes.make(octets, scheme.upper())
     except schemes.BadHash as error:
         raise click.ClickException(str(error)) from error
+    try:
+        return stored, make_fields(stored, octets, scram_hashes)
+    except Unpreparable as error:
+        click.echo(f"no SCRAM keys are stored: the password cannot be prepared for them, as {error}", err=True)
+        return stored, {}
 
 
 @click.group("user")
@@ -140,12 +155,13 @@ def user() -> None:
 @click.argument("name")
 @_with_password
 @_on_accounts
-def add(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
+def add(accounts: _Accounts, name: str, scheme: str, generate: bool, no_scram: bool) -> None:
     """Add the account NAME (user@domain). The password is asked for, or read from standard input."""
     plain = accounts.name(name)
     if accounts.file.path.exists() and any(entry.name == plain for entry in accounts.file.entries()):
         raise EntryExists(plain)
-    accounts.file.add(plain, _hash(ask_password(generate=generate), scheme))
+    password = ask_password(generate=generate)
+    accounts.file.add(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes))
     click.echo(f"added {plain}")
 
 
@@ -153,10 +169,11 @@ def add(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
 @click.argument("name")
 @_with_password
 @_on_accounts
-def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool) -> None:
+def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool, no_scram: bool) -> None:
     """Set another password for NAME. It is asked for, or read from standard input."""
     plain = _existing(accounts, name).name
-    accounts.file.set_password(plain, _hash(ask_password(generate=generate), scheme))
+    password = ask_password(generate=generate)
+    accounts.file.set_password(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes))
     click.echo(f"changed the password of {plain}")
     if (entry := _existing(accounts, plain)).disabled:
         how = _NOLOGIN if "nologin" in entry.extra else f"`mailserver user enable {plain}` lets the user log in again"
@@ -234,6 +251,18 @@ def _scheme_of(entry: PasswdEntry) -> str:
     if not entry.stored:
         return "none"
     try:
-        return schemes.parse(entry.stored).kind
+        kind = schemes.parse(entry.stored).kind
     except schemes.BadHash as error:
         return str(error)
+    return " + ".join([kind, *_scram_beside(entry)])
+
+
+def _scram_beside(entry: PasswdEntry) -> Iterator[str]:
+    for name in HASHES:
+        try:
+            if keys_of(entry, name) is not None and not entry.stored.startswith("{SCRAM"):
+                yield f"SCRAM-{name}"
+        except StaleKeys:
+            yield f"SCRAM-{name} of another password"
+        except BadKeys as error:
+            yield str(error)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pwd
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from attrs import frozen
 
 from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
+from mailserver.auth.scram_fields import replace_fields
 from mailserver.cli.replace import only_one, replace_file
+
+_NO_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class NoSuchEntry(LookupError):
@@ -39,25 +44,37 @@ class UsersFile:
             except (BadLine, BadName):
                 continue
 
-    def add(self, name: str, stored: str) -> None:
-        """A new user at the end. Raises: EntryExists, OSError."""
+    def add(self, name: str, stored: str, scram: Mapping[str, str] = _NO_KEYS) -> None:
+        """A new user at the end, with the extra fields of its SCRAM keys. Raises: EntryExists, OSError."""
 
         def edit(lines: list[str]) -> None:
             if _find(lines, name) is not None:
                 raise EntryExists(name)
             if lines and not lines[-1].endswith("\n"):
                 lines[-1] += "\n"
-            lines.append(f"{name}:{stored}::::::\n")
+            lines.append(f"{name}:{stored}::::::{replace_fields('', scram)}\n")
 
         self._edit(edit)
 
-    def set_password(self, name: str, stored: str) -> None:
-        """Another password; a disabled user stays disabled. Raises: NoSuchEntry, OSError."""
-        self._edit_field(name, lambda old: ("!" if old.startswith("!") else "") + stored)
+    def set_password(self, name: str, stored: str, scram: Mapping[str, str] = _NO_KEYS) -> None:
+        """Another password, with its SCRAM keys alone; a disabled user stays disabled. Raises: NoSuchEntry, OSError."""
+
+        def change(fields: list[str]) -> None:
+            fields[1] = ("!" if fields[1].startswith("!") else "") + stored
+            extra = ":".join(fields[7:])
+            if scram or replace_fields(extra, {}) != " ".join(extra.split()):
+                fields += [""] * (8 - len(fields))
+                fields[7:] = [replace_fields(extra, scram)]
+
+        self._edit_fields(name, change)
 
     def set_disabled(self, name: str, *, disabled: bool) -> None:
         """Refuse the user's logins, or take them again; the password stays. Raises: NoSuchEntry, OSError."""
-        self._edit_field(name, lambda old: ("!" if disabled else "") + old.removeprefix("!"))
+
+        def change(fields: list[str]) -> None:
+            fields[1] = ("!" if disabled else "") + fields[1].removeprefix("!")
+
+        self._edit_fields(name, change)
 
     def delete(self, name: str) -> None:
         """Take the user out; mail stays where it is. Raises: NoSuchEntry, OSError."""
@@ -69,14 +86,14 @@ class UsersFile:
 
         self._edit(edit, name)
 
-    def _edit_field(self, name: str, change: Callable[[str], str]) -> None:
+    def _edit_fields(self, name: str, change: Callable[[list[str]], None]) -> None:
         def edit(lines: list[str]) -> None:
             index = _find(lines, name)
             assert index is not None
             text = lines[index].rstrip("\r\n")
             fields = text.split(":")
             fields += [""] * (2 - len(fields))
-            fields[1] = change(fields[1])
+            change(fields)
             lines[index] = ":".join(fields) + lines[index][len(text) :]
 
         self._edit(edit, name)

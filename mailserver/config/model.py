@@ -290,7 +290,25 @@ class Auth:
         default="",
         example="example.org",
     )
-    mechanisms: tuple[Literal["PLAIN", "LOGIN"], ...] = key("SASL mechanisms offered.", default=("PLAIN", "LOGIN"))
+    mechanisms: tuple[
+        Literal[
+            "EXTERNAL",
+            "SCRAM-SHA-256-PLUS",
+            "SCRAM-SHA-256",
+            "SCRAM-SHA-1-PLUS",
+            "SCRAM-SHA-1",
+            "PLAIN",
+            "LOGIN",
+        ],
+        ...,
+    ] = key(
+        "SASL mechanisms, each offered where it can succeed. `mailserver user` stores keys for the SCRAM ones here.",
+        default=("EXTERNAL", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"),
+    )
+    scram_for: Literal["all", "some"] = key(
+        "Offer SCRAM once all users have keys for it, or once some have: some clients try nothing else then.",
+        default="all",
+    )
     hash_processes: Count = key("Processes that check password hashes.", default=2)
     hash_queue: Count = key("Password checks that may wait; more are told to try again.", default=64)
     failure_delay: Seconds = key(

@@ -43,7 +43,7 @@ from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralA
 from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import SequenceSet
-from mailserver.sasl.mechanism import Mechanism
+from mailserver.sasl.registry import Mechanisms
 from mailserver.store.view import View
 from mailserver.types import UID
 
@@ -80,8 +80,8 @@ class Services:
     accounts: LiveAccounts
     hostname: str
     mail: Mail
-    mechanisms: Mapping[str, Callable[[], Mechanism]]
-    """SASL mechanisms that are offered, by name."""
+    mechanisms: Mechanisms
+    """SASL mechanisms that the configuration allows."""
     config: Imap = Factory(Imap)
     limits: Limits = Factory(Limits)
     table: Table = Factory(_command_table)

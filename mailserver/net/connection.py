@@ -37,6 +37,7 @@ from mailserver.net.driver import Task
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import event_line, log
 from mailserver.net.stream import WITHIN_COMMAND, Stream
+from mailserver.net.tls import channel_binding
 from mailserver.tls.contexts import parse_server_name
 
 HANDSHAKE_TIME = 30.0
@@ -175,6 +176,10 @@ class Connection(Stream):
         self._listening.counts.logged_in(self._share, user)
         self._user = user
         self._login_by = None
+
+    def channel_binding(self) -> bytes | None:
+        """See Channel."""
+        return None if self.info.tls is None else channel_binding(cast("Any", self.transport).getHandle())
 
     def log(self, event: str, **fields: object) -> None:
         """One line at level info."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from OpenSSL import SSL
+from OpenSSL._util import lib
 from twisted.internet.interfaces import IHalfCloseableProtocol, IOpenSSLServerConnectionCreator, IProtocol, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.protocols.policies import ProtocolWrapper
@@ -120,6 +121,22 @@ class TlsTransport(TLSMemoryBIOProtocol):
         except SSL.WantReadError:
             return  # it ended with a full read
         records.append(sealed)
+
+
+def channel_binding(connection: SSL.Connection) -> bytes | None:
+    """The octets of tls-exporter (RFC 9266 4) after the handshake.
+
+    None where TLS 1.2 goes on without the extended master secret: two connections may then have the same (RFC 7627 1,
+    RFC 9266 4.2).
+    """
+    if connection.get_protocol_version() < SSL.TLS1_3_VERSION and not _has_extended_master_secret(connection):
+        return None
+    return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+
+
+def _has_extended_master_secret(connection: SSL.Connection) -> bool:
+    # pyOpenSSL has no call for it, but its bindings do.
+    return bool(lib.SSL_get_extms_support(connection._ssl))  # noqa: SLF001
 
 
 def _forget(data: bytes) -> None:

@@ -6,15 +6,15 @@ looked at (RFC 2595 2.1).
 
 from __future__ import annotations
 
-import binascii
 import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from mailserver.errors import AuthFailed, BadSyntax, MailError, PrivacyRequired, WrongState
+from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
-from mailserver.sasl.mechanism import Challenge, Credentials, Failed
+from mailserver.sasl.mechanism import Credentials
+from mailserver.sasl_exchange import Cancelled, Exchange, login_context, situation
 from mailserver.types import Secret
 
 if TYPE_CHECKING:
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
-
-
-class NotCompleted(MailError):
-    """A SASL exchange that ended without credentials: cancelled, or not understood (RFC 5034 4)."""
-
-    text = "authentication was cancelled"
 
 
 def _require_privacy(session: Session) -> None:
@@ -42,7 +36,9 @@ async def capa(session: Session, argument: bytes) -> None:
     info = session.channel.info
     capabilities = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER"]
     if info.password_allowed:
-        capabilities += ["USER", " ".join(["SASL", *session.services.mechanisms])]
+        services = session.services
+        offered = services.mechanisms.offered(situation(session.channel, services.authenticator))
+        capabilities += ["USER", " ".join(["SASL", *offered])]
     if info.starttls_offered and info.tls is None and session.state is State.AUTHORIZATION:
         capabilities.append("STLS")
     if session.state is State.TRANSACTION:
@@ -106,33 +102,29 @@ async def auth(session: Session, argument: bytes) -> None:
     name, space, initial = argument.partition(b" ")
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
         raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
-    mechanism_name = name.decode("ascii").upper()
-    make = session.services.mechanisms.get(mechanism_name)
-    if make is None:
+    method = name.decode("ascii").upper()
+    channel, services = session.channel, session.services
+    mechanism = services.mechanisms.start(method, situation(channel, services.authenticator))
+    if mechanism is None:
         raise BadSyntax("no such mechanism")
-    mechanism = make()
-    response = None if not initial else b"" if initial == b"=" else _decode(initial)
-    step = mechanism.step(response)
-    while isinstance(step, Challenge):
-        session.channel.write(b"+ " + binascii.b2a_base64(step.data, newline=False) + b"\r\n")
+
+    async def ask(challenge: bytes) -> bytes:
+        channel.write(b"+ %b\r\n" % challenge)
         line = await session.read_line()
         if isinstance(line, Refused):
             raise BadSyntax(line.value)
-        if line == b"*":
-            raise NotCompleted
-        step = mechanism.step(_decode(line))
-    if isinstance(step, Failed):
-        session.channel.log("login-failed", method=mechanism_name, reason=step.reason)
-        session.count_login_failure()
-        raise AuthFailed
-    await session.login(step.credentials, mechanism_name)
+        return line
 
-
-def _decode(text: bytes) -> bytes:
+    exchange = Exchange(mechanism, ask, services.authenticator, login_context("pop3", channel.info))
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error:
-        raise BadSyntax("that is not base64") from None
+        user = await exchange.run(initial or None)
+    except (BadSyntax, Cancelled):
+        raise
+    except MailError as error:
+        session.login_failed(exchange.name, method, error)
+        raise
+    session.user_name = None
+    await session.enter(user, method)
 
 
 _AUTHORIZATION = frozenset([State.AUTHORIZATION])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from attrs import field, frozen
 
-from mailserver.auth.interfaces import Authenticator, LoginContext, User
+from mailserver.auth.interfaces import Authenticator, User
 from mailserver.channel import Channel
 from mailserver.config.model import Limits, Pop3
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, UnknownCommand, WrongState
@@ -18,7 +17,9 @@ from mailserver.pop3.maildrop import Maildrop
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.pop3.uidl import UidlFormat, parse_uidl_format
 from mailserver.pop3.wire import MAX_LINE
-from mailserver.sasl.mechanism import Credentials, Mechanism
+from mailserver.sasl.mechanism import Credentials
+from mailserver.sasl.registry import Mechanisms
+from mailserver.sasl_exchange import LOGGED_NAME, login_context
 from mailserver.store.interfaces import MaildropLock
 from mailserver.store.live import LiveAccount, LiveAccounts
 
@@ -33,8 +34,8 @@ class Services:
     authenticator: Authenticator
     accounts: LiveAccounts
     config: Pop3
-    mechanisms: Mapping[str, Callable[[], Mechanism]]
-    """SASL mechanisms offered, by name, in the order of CAPA."""
+    mechanisms: Mechanisms
+    """SASL mechanisms that the configuration allows, in the order of CAPA."""
     hostname: str
     limits: Limits = field(factory=Limits)
     uidl_format: UidlFormat = field(init=False)
@@ -128,24 +129,31 @@ class Session(LineSession):
 
     async def login(self, credentials: Credentials, method: str) -> None:
         """Verify, open the maildrop and answer. Raises: MailError, and the state is as before."""
-        channel, services, info = self.channel, self.services, self.channel.info
-        context = LoginContext("pop3", info.peer, info.tls.server_name if info.tls else None, info.session_id)
         self.user_name = None
         try:
-            user = await services.authenticator.login(credentials, context)
+            user = await self.services.authenticator.login(credentials, login_context("pop3", self.channel.info))
+        except MailError as error:
+            self.login_failed(credentials.name[:LOGGED_NAME], method, error)
+            raise
+        await self.enter(user, method)
+
+    async def enter(self, user: User, method: str) -> None:
+        """The user is verified: open the maildrop and answer. Raises: MailError, and the state is as before."""
+        try:
             await self._open(user)
         except MailError as error:
-            channel.log("login-failed", user=credentials.name, method=method, reason=error.sentence)
-            self.count_login_failure()
+            self.login_failed(user.name, method, error)
             raise
         self.user = user
         self.state = State.TRANSACTION
-        channel.log("login", user=user.name, method=method)
+        self.channel.log("login", user=user.name, method=method)
         count, octets = self.maildrop.total
         self.ok(f"{count} messages ({octets} octets)")
 
-    def count_login_failure(self) -> None:
+    def login_failed(self, name: str, method: str, error: MailError) -> None:
         """A login failed; after too many the connection ends."""
+        who = {"user": name} if name else {}
+        self.channel.log("login-failed", **who, method=method, reason=error.reason)
         self._login_failures += 1
         if self._login_failures >= MAX_LOGIN_FAILURES:
             self.end()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed
+from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Step
 from mailserver.types import Secret
 
 MAX_RESPONSE = 2048
@@ -28,7 +28,7 @@ class Login:
         self._expects = _Expects.NAME
         self._name = ""
 
-    def step(self, response: bytes | None) -> Challenge | Done | Failed:
+    def step(self, response: bytes | None) -> Step:
         """Ask for the name, then for the password, then be done."""
         if self._expects is _Expects.NOTHING:
             return Failed("the exchange is over")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed
+from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Step
 from mailserver.types import Secret
 
 MAX_RESPONSE = 4096
@@ -15,7 +15,7 @@ class Plain:
     def __init__(self) -> None:
         self._over = False
 
-    def step(self, response: bytes | None) -> Challenge | Done | Failed:
+    def step(self, response: bytes | None) -> Step:
         """Take the message; without an initial response an empty challenge asks for it (RFC 4422 5.1)."""
         if self._over:
             return Failed("the exchange is over")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import binascii
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from mailserver.auth.interfaces import LoginContext
-from mailserver.errors import AuthFailed, AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
+from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
 from mailserver.lines import Refused
-from mailserver.sasl.mechanism import Challenge, Credentials, Failed
+from mailserver.sasl_exchange import Cancelled, Exchange, NotBase64, login_context, situation
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.wire import reply, reply_to
 
@@ -29,20 +27,6 @@ class UnknownMechanism(BadSyntax):
     text = "no such mechanism"
 
 
-class BadExchange(BadSyntax):
-    """What a client sent is not base64, or not what the mechanism wants (RFC 4954 4)."""
-
-    smtp_reply: ClassVar[tuple[int, str]] = (501, "5.5.2")
-    text = "that is not base64"
-
-
-class Cancelled(MailError):
-    """The client sent `*` (RFC 4954 4)."""
-
-    smtp_reply: ClassVar[tuple[int, str]] = (501, "5.7.0")
-    text = "authentication was cancelled"
-
-
 class ExchangeTooLong(BadSyntax):
     """A response over the limit (RFC 4954 4.1)."""
 
@@ -59,39 +43,30 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
         raise WrongState("say EHLO first")
     if session.user is not None:
         raise WrongState("you are logged in")
-    mechanism_name = name.decode("ascii").upper()
-    make = session.services.mechanisms.get(mechanism_name)
-    if make is None:
+    method = name.decode("ascii").upper()
+    channel, authenticator = session.channel, session.services.authenticator
+    mechanism = session.services.mechanisms.start(method, situation(channel, authenticator))
+    if mechanism is None:
         raise UnknownMechanism
-    mechanism = make()
-    step = mechanism.step(None if not initial else b"" if initial == b"=" else _decode(initial))
-    while isinstance(step, Challenge):
-        challenge = binascii.b2a_base64(step.data, newline=False).decode("ascii")
-        session.reply(reply(334, None, challenge))
+
+    async def ask(challenge: bytes) -> bytes:
+        session.reply(reply(334, None, challenge.decode("ascii")))
         line = await session.read_line()
         if line is Refused.TOO_LONG:
             raise ExchangeTooLong
         if isinstance(line, Refused):
-            raise BadExchange
-        if line == b"*":
-            raise Cancelled
-        step = mechanism.step(_decode(line))
-    if isinstance(step, Failed):
-        session.channel.log("login-failed", method=mechanism_name, reason=step.reason)
-        _refuse(session, AuthFailed())
-        return
-    await _log_in(session, step.credentials, mechanism_name)
+            raise NotBase64
+        return line
 
-
-async def _log_in(session: SubmissionSession, credentials: Credentials, method: str) -> None:
-    channel, info = session.channel, session.channel.info
-    server_name = info.tls.server_name if info.tls else None
-    context = LoginContext("submission", info.peer, server_name, info.session_id)
+    exchange = Exchange(mechanism, ask, authenticator, login_context("submission", channel.info))
     try:
-        user = await session.common.authenticator.login(credentials, context)
+        user = await exchange.run(initial or None)
         channel.logged_in(user.name)
+    except (BadSyntax, Cancelled):
+        raise
     except MailError as error:
-        channel.log("login-failed", user=credentials.name, method=method, reason=error.sentence)
+        who = {"user": exchange.name} if exchange.name else {}
+        channel.log("login-failed", **who, method=method, reason=error.reason)
         _refuse(session, AuthUnavailable(error.sentence) if isinstance(error, LimitReached) else error)
         return
     session.user = user
@@ -104,13 +79,6 @@ def _refuse(session: SubmissionSession, error: MailError) -> None:
     session.login_failures += 1
     if session.login_failures >= MAX_LOGIN_FAILURES:
         session.cut(reply(421, "4.7.0", "too many failed logins, closing the connection"), "too-many-errors")
-
-
-def _decode(text: bytes) -> bytes:
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error:
-        raise BadExchange from None
 
 
 COMMANDS = (CommandSpec(b"AUTH", auth, "RFC 4954 4"),)

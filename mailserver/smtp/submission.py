@@ -7,7 +7,7 @@ After a positive one they are published, otherwise forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from attrs import frozen
@@ -17,7 +17,8 @@ from mailserver.channel import Channel
 from mailserver.config.model import Submission
 from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRefused, WrongState
 from mailserver.line_session import build_table
-from mailserver.sasl.mechanism import Mechanism
+from mailserver.sasl.registry import Mechanisms
+from mailserver.sasl_exchange import situation
 from mailserver.smtp import authentication, commands
 from mailserver.smtp.address import Address, Command
 from mailserver.smtp.delivery import LocalCopy
@@ -49,8 +50,8 @@ class SubmissionServices(Services):
     """What submission sessions share."""
 
     config: Submission
-    mechanisms: Mapping[str, Callable[[], Mechanism]]
-    """SASL mechanisms offered, by name, in the order of EHLO."""
+    mechanisms: Mechanisms
+    """SASL mechanisms that the configuration allows, in the order of EHLO."""
     next_hop: NextHop | None = None
     detail_separator: str = "+"
     """As LMTP's, for local recipients."""
@@ -118,7 +119,8 @@ class SubmissionSession(Session):
         """See Session; AUTH where a password may come, and until one was taken (RFC 4954 4)."""
         offered = super().keywords()
         if self.channel.info.password_allowed and self.user is None:
-            offered.append(" ".join(["AUTH", *self.services.mechanisms]))
+            now = situation(self.channel, self.services.authenticator)
+            offered.append(" ".join(["AUTH", *self.services.mechanisms.offered(now)]))
         return offered
 
     def require_login(self) -> None:

@@ -22,7 +22,7 @@ def faults(backend: Any, name: str = "anna@example.test", password: bytes = b"se
         return [finding async for finding in examine(backend, name, Secret(password))]
 
     found = run_now(collect())
-    assert len(found) == 8
+    assert len(found) == 10
     return [finding for finding in found if finding.fault]
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.auth import crypt_schemes, digest_schemes, schemes
+from mailserver.auth import crypt_schemes, schemes
 from mailserver.auth.schemes import BadHash, UnknownScheme, dummy_like, make, parse, verify
+from mailserver.sasl.scram_keys import derive
 
 PASSWORD = "pä ss:{w}".encode()
 
@@ -35,6 +36,7 @@ BY_DOVEADM = [
         "{SCRAM-SHA-256}4096,gsiwnMBOm7FHHK/7KwbT9A==,"
         "zUy7UwqpRCgBYU1zbvv5DBgFVqJ5wG+ApIKL3irb/lc=,pMZ0Nby9ClTlG1JE9nELuRGBqe2wNezFLjMnoIwmQwg="
     ),
+    "{SCRAM-SHA-1}4096,HEYug7W0CNpBKFh43P9vVQ==,ZcUUM3nNjUeoG/8h2ACRyWwBa6Q=,29JByWeqsv3TXmOCYuexhwf5XrE=",
     "{PLAIN}pä ss:{w}",
 ]
 
@@ -74,7 +76,8 @@ def test_scram_entry_holds_the_keys_of_the_rfc() -> None:
     # RFC 7677 3: the example exchange, user "pencil", salt and iterations of the server's first message. The server
     # signature of its last message follows from ServerKey and the messages.
     salt, rounds = "W22ZaJ0SNY7soEsUEjb6gQ==", 4096
-    stored_key, server_key = digest_schemes._scram_keys(b"pencil", base64.b64decode(salt), rounds)
+    keys = derive("SHA-256", b"pencil", base64.b64decode(salt), rounds)
+    stored_key, server_key = keys.stored_key, keys.server_key
     messages = (
         b"n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
         b"s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"

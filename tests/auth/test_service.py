@@ -103,7 +103,7 @@ class CountingHasher:
 
 
 class Site:
-    def __init__(self, *backends: Any, default_domain: str = "example.test") -> None:
+    def __init__(self, *backends: Any, default_domain: str = "example.test", scram_for_some: bool = False) -> None:
         self.timers = Timers()
         self.hasher = CountingHasher(self.timers)
         self.penalties = Penalties(self.timers.clock)
@@ -115,6 +115,7 @@ class Site:
             self.penalties,
             sleep=self.timers.sleep,
             clock=self.timers.clock,
+            scram_for_some=scram_for_some,
         )
 
     def login(

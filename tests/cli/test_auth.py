@@ -26,7 +26,7 @@ def test_conformance_of_ours(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("Anna@example.test:{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU\n")
     done = run("conformance", f"file:{tmp_path}/users", "anna@example.test")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) == 8
+    assert len(done.stdout.splitlines()) == 10
     (tmp_path / "passwords").write_text("anna:secret\n")
     assert run("conformance", f"strcred:file:{tmp_path}/passwords", "anna").returncode == 0
 

@@ -9,7 +9,7 @@ from mailserver.channel import ConnectionInfo
 from mailserver.config.model import Imap, Mail
 from mailserver.imap.session import Services, Session
 from mailserver.message.render import summarise
-from mailserver.sasl.registry import MECHANISMS
+from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.store.live import LiveAccounts
 from mailserver.store.memory import MemoryStore
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info
@@ -27,7 +27,7 @@ def services(**changes: Any) -> Services:
         accounts=LiveAccounts(store, DirectRunner),
         hostname="mail.example.test",
         mail=mail,
-        mechanisms=MECHANISMS,
+        mechanisms=Mechanisms(MECHANISMS),
         config=config,
         **changes,
     )

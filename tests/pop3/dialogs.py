@@ -13,7 +13,7 @@ from mailserver.channel import ConnectionInfo
 from mailserver.config.model import Pop3
 from mailserver.message.summary import Summary
 from mailserver.pop3.session import Services, Session
-from mailserver.sasl.registry import MECHANISMS
+from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.store.interfaces import NewMessage
 from mailserver.store.live import LiveAccounts
 from mailserver.store.memory import MemoryStore
@@ -36,7 +36,7 @@ class World:
             self.authenticator,
             self.accounts,
             Pop3(**config),  # type: ignore[arg-type]
-            MECHANISMS,
+            Mechanisms(MECHANISMS),
             "mail.example.test",
         )
 

@@ -13,7 +13,7 @@ import pytest
 
 from mailserver.config.model import Pop3
 from mailserver.pop3.session import Services, Session
-from mailserver.sasl.registry import MECHANISMS
+from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.store.live import LiveAccounts
 from mailserver.store.maildir.store import MaildirStore
 from tests.corpus import python_messages
@@ -92,7 +92,9 @@ def test_dovecot_tells_the_same(place: Path) -> None:
     shutil.copytree(root, place / "ours")
     store = MaildirStore(place / "ours", lambda _message: EMPTY_SUMMARY)
     authenticator = FakeAuthenticator({USER: PASSWORD})
-    services = Services(authenticator, LiveAccounts(store, DirectRunner), Pop3(), MECHANISMS, "mail.example.test")
+    services = Services(
+        authenticator, LiveAccounts(store, DirectRunner), Pop3(), Mechanisms(MECHANISMS), "mail.example.test"
+    )
     client = Client(lambda channel: Session(channel, services), info("pop3s"))
     client.ask(b"USER " + USER.encode() + b"\r\nPASS " + PASSWORD.encode() + b"\r\n")
     for command, expected in zip(commands, theirs, strict=True):

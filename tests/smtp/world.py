@@ -10,7 +10,7 @@ from mailserver.config.model import Limits, Lmtp, Mail, Submission
 from mailserver.errors import RelayDown
 from mailserver.message.summary import Summary
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl.registry import MECHANISMS
+from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
@@ -117,7 +117,7 @@ class World:
             "clock": lambda: NOW,
         }
         self.submission = SubmissionServices(
-            config=Submission(**submission or {}), mechanisms=MECHANISMS, next_hop=hop, **common
+            config=Submission(**submission or {}), mechanisms=Mechanisms(MECHANISMS), next_hop=hop, **common
         )
         self.lmtp = LmtpServices(config=Lmtp(**lmtp or {}), **common)
 

@@ -6,17 +6,13 @@ command first, alike for right, wrong and unknown names.
 
 from __future__ import annotations
 
-import binascii
-
-from mailserver.auth.interfaces import LoginContext
+from mailserver.auth.interfaces import User
 from mailserver.errors import AuthFailed, BadSyntax, Cannot, MailError, PrivacyRequired
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
-from mailserver.sasl.mechanism import Challenge, Credentials, Done
+from mailserver.sasl.mechanism import Credentials
+from mailserver.sasl_exchange import LOGGED_NAME, Cancelled, Exchange, login_context, situation
 from mailserver.types import Secret
-
-LOGGED_NAME = 255
-"""Characters of a name that the log keeps: anybody can send one."""
 
 
 def password_allowed(session: Session) -> None:
@@ -59,7 +55,13 @@ async def login(session: Session, command: Command) -> str:
         credentials = Credentials(name.decode("utf-8"), Secret(password))
     except UnicodeDecodeError:
         raise AuthFailed from None
-    return await _log_in(session, credentials, "LOGIN")
+    services = session.services
+    try:
+        user = await services.authenticator.login(credentials, login_context("imap", session.channel.info))
+    except MailError as error:
+        _log_failure(session, credentials.name[:LOGGED_NAME], "LOGIN", error)
+        raise
+    return await _enter(session, user, "LOGIN")
 
 
 async def authenticate(session: Session, command: Command) -> str:
@@ -67,43 +69,32 @@ async def authenticate(session: Session, command: Command) -> str:
     reader = command.reader
     reader.read_sp()
     name = reader.read_word()
-    response = None
+    initial = None
     if not reader.at_end:
         reader.read_sp()
-        rest = reader.rest()
-        if not rest:
+        initial = reader.rest()
+        if not initial:
             raise BadSyntax("expected an initial response")
-        response = b"" if rest == b"=" else _decode(rest)
-    make_mechanism = session.services.mechanisms.get(name)
-    if make_mechanism is None:
+    services = session.services
+    mechanism = services.mechanisms.start(name, situation(session.channel, services.authenticator))
+    if mechanism is None:
         raise Cannot("that mechanism is not offered")
-    mechanism = make_mechanism()
-    step = mechanism.step(response)
-    while isinstance(step, Challenge):
-        line = await session.input.read_continuation(binascii.b2a_base64(step.data, newline=False))
-        if line == b"*":
-            raise BadSyntax("cancelled")
-        step = mechanism.step(_decode(line))
-    if not isinstance(step, Done):
-        raise BadSyntax(step.reason)
-    return await _log_in(session, step.credentials, name)
-
-
-def _decode(data: bytes) -> bytes:
+    context = login_context("imap", session.channel.info)
+    exchange = Exchange(mechanism, session.input.read_continuation, services.authenticator, context)
     try:
-        return binascii.a2b_base64(data, strict_mode=True)
-    except binascii.Error:
-        raise BadSyntax("expected base64") from None
+        user = await exchange.run(initial)
+    except (BadSyntax, Cancelled):
+        raise
+    except MailError as error:
+        _log_failure(session, exchange.name, name, error)
+        raise
+    return await _enter(session, user, name)
 
 
-async def _log_in(session: Session, credentials: Credentials, method: str) -> str:
+async def _enter(session: Session, user: User, method: str) -> str:
+    """The user is verified: open the account. Raises: MailError, and the state is as before."""
     channel, accounts = session.channel, session.services.accounts
-    facts = channel.info
-    server_name = facts.tls.server_name if facts.tls else None
     try:
-        user = await session.services.authenticator.login(
-            credentials, LoginContext("imap", facts.peer, server_name, facts.session_id)
-        )
         account = await accounts.open(user.name, user.home)
         try:
             channel.logged_in(user.name)
@@ -111,11 +102,16 @@ async def _log_in(session: Session, credentials: Credentials, method: str) -> st
             accounts.release(account)
             raise
     except MailError as error:
-        channel.log("login-failed", user=credentials.name[:LOGGED_NAME], method=method, reason=error.sentence)
+        _log_failure(session, user.name, method, error)
         raise
     session.enter(account, user.name)
     channel.log("login", user=user.name, method=method)
     return f"[CAPABILITY {session.capabilities()}] logged in"
+
+
+def _log_failure(session: Session, name: str, method: str, error: MailError) -> None:
+    who = {"user": name} if name else {}
+    session.channel.log("login-failed", **who, method=method, reason=error.reason)
 
 
 COMMANDS = (

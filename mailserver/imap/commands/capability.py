@@ -5,6 +5,7 @@ from __future__ import annotations
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import ANY, Command, CommandSpec, State
 from mailserver.imap.session import Session
+from mailserver.sasl_exchange import situation
 
 
 def tokens(session: Session) -> list[str]:
@@ -17,7 +18,8 @@ def tokens(session: Session) -> list[str]:
         if facts.starttls_offered:
             found.append("STARTTLS")
         if facts.password_allowed:
-            found += [f"AUTH={name}" for name in services.mechanisms]
+            offered = services.mechanisms.offered(situation(session.channel, services.authenticator))
+            found += [f"AUTH={name}" for name in offered]
         else:
             found.append("LOGINDISABLED")
     found += services.row_capabilities if logged_in else services.row_capabilities_before_login

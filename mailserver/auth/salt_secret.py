@@ -1,0 +1,19 @@
+"""The secret that salts of unknown users are made of: the same in all processes, and after a start, as real salts are."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+MACHINE_ID = Path("/etc/machine-id")
+
+
+def salt_secret(path: Path = MACHINE_ID) -> bytes | None:
+    """32 octets from the machine's id (machine-id(5): not to be told, nor used as it is); None where there is none."""
+    try:
+        found = path.read_bytes().strip()
+    except OSError:
+        return None
+    if len(found) < 32:
+        return None
+    return hashlib.blake2b(found[:256], digest_size=32, person=b"mailserver salts").digest()

@@ -1,0 +1,109 @@
+"""One SASL exchange of a session (RFC 4422 3), the same in IMAP, POP3 and SMTP but for how its lines look.
+
+Base64, `=` for an empty initial response (RFC 4959 3, RFC 5034 4, RFC 4954 4) and `*` to cancel are the same in all
+three; so is how the last message of the server travels, as a challenge that is answered by nothing (RFC 4422 5).
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from mailserver.auth.interfaces import Authenticator, LoginContext, User
+from mailserver.channel import Channel, ConnectionInfo
+from mailserver.errors import AuthFailed, BadSyntax, MailError
+from mailserver.sasl.mechanism import Challenge, Done, Failed, Mechanism, NeedKeys
+from mailserver.sasl.registry import Situation
+
+LOGGED_NAME = 255
+"""Characters of a name that the log keeps: anybody can send one."""
+
+
+class NotBase64(BadSyntax):
+    """RFC 3501 6.2.2, RFC 5034 4, RFC 4954 4."""
+
+    smtp_reply: ClassVar[tuple[int, str]] = (501, "5.5.2")
+    text = "that is not base64"
+
+
+class Cancelled(MailError):
+    """The client sent `*`."""
+
+    imap_status: ClassVar[str] = "BAD"
+    smtp_reply: ClassVar[tuple[int, str]] = (501, "5.7.0")
+    text = "authentication was cancelled"
+
+
+def situation(channel: Channel, authenticator: Authenticator) -> Situation:
+    """What can succeed on this connection now."""
+    tls, abilities = channel.info.tls, authenticator.abilities()
+    return Situation(
+        # Asked for only where it matters: it costs a computation.
+        binding=channel.channel_binding() if abilities.scram_hashes else None,
+        certified=tls.client.user if tls is not None and tls.client is not None else "",
+        scram_hashes=abilities.scram_hashes,
+        trusts_certificates=abilities.certificates,
+    )
+
+
+def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
+    """What the login service is told of a connection."""
+    return LoginContext(protocol, info.peer, info.tls.server_name if info.tls else None, info.session_id)
+
+
+class Exchange:
+    """One exchange, to the verified user."""
+
+    def __init__(
+        self,
+        mechanism: Mechanism,
+        ask: Callable[[bytes], Awaitable[bytes]],
+        authenticator: Authenticator,
+        context: LoginContext,
+    ) -> None:
+        """`ask` sends a challenge, in base64, and reads the client's line. It may raise any MailError."""
+        self.name = ""
+        """Who the client says it is, once that is known; for the log."""
+        self._mechanism = mechanism
+        self._ask = ask
+        self._authenticator = authenticator
+        self._context = context
+
+    async def run(self, initial: bytes | None) -> User:
+        """Begin with the initial response as it was sent, None without one.
+
+        Raises: BadSyntax and Cancelled, which are no failed login; AuthFailed, AuthorizationFailed, AuthUnavailable.
+        """
+        step = self._mechanism.step(None if initial is None else b"" if initial == b"=" else _decode(initial))
+        while True:
+            match step:
+                case Challenge(data):
+                    step = self._mechanism.step(await self._answer_to(data))
+                case NeedKeys(name, hash_name, take):
+                    self.name = name[:LOGGED_NAME]
+                    step = take(await self._authenticator.scram_keys(name, hash_name, self._context))
+                case Failed(reason):
+                    raise AuthFailed(reason)
+                case Done(claim, last):
+                    self.name = claim.name[:LOGGED_NAME]
+                    user = await self._authenticator.login(claim, self._context)
+                    if last is not None and await self._answer_to(last):
+                        raise AuthFailed("the client answered the server's last message by more than an empty line")
+                    return user
+
+    async def _answer_to(self, data: bytes) -> bytes:
+        line = await self._ask(binascii.b2a_base64(data, newline=False))
+        if line == b"*":
+            raise Cancelled
+        return _decode(line)
+
+
+def _decode(text: bytes) -> bytes:
+    # The strict decoder passes over padding behind whole groups.
+    if len(text) % 4:
+        raise NotBase64
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        raise NotBase64 from None
