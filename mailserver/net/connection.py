@@ -247,8 +247,10 @@ class Connection(Stream):
         if self._lost:
             self._forget()
             return
-        self._flush()
         transport = cast("Any", self.transport)
+        if self.info.tls is not None:
+            transport.hold()
+        self._flush()
         transport.unregisterProducer()
         self._close()
 

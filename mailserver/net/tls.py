@@ -1,9 +1,13 @@
-"""TLS on a transport: Twisted's own protocol, with writes that suit answers which are joined already.
+"""TLS on a transport: Twisted's own protocol, with reads and writes that suit answers which are joined already.
 
 Twisted's usual transport collects small writes until the reactor's next turn, at the price of a timer for each answer.
-Here writes are joined before they come (`net.stream`), so they are sealed at once, which saves a third of what a
-small answer costs. They are sealed a record at a time: larger pieces gain nothing that can be measured, and OpenSSL
-keeps its buffer at the size of the largest for as long as the connection lives, and idle connections are many.
+Here writes are joined before they come (`net.stream`), so they are sealed at once. They are sealed a record at a time:
+larger pieces gain nothing that can be measured, and OpenSSL keeps its buffer at the size of the largest for as long as the
+connection lives, and idle connections are many.
+
+pyOpenSSL's `send`, `recv` and `bio_read` take a buffer and often an exception each, which together cost three times as
+much as what OpenSSL does for a short command. Those of the bindings below them are called here with one buffer for all
+connections, as what is read is copied out at once; what goes wrong is left to pyOpenSSL to tell, and so is the handshake.
 
 A client that sends its last commands and then close_notify still reads (RFC 8446 6.1), and gets its answers, as one does
 that closes its side of a TCP connection. Twisted's layer closes both directions.
@@ -11,10 +15,11 @@ that closes its side of a TCP connection. Twisted's layer closes both directions
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from OpenSSL import SSL
-from OpenSSL._util import lib
+from OpenSSL._util import ffi as _ffi
+from OpenSSL._util import lib as _lib
 from twisted.internet.interfaces import IHalfCloseableProtocol, IOpenSSLServerConnectionCreator, IProtocol, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.protocols.policies import ProtocolWrapper
@@ -24,9 +29,14 @@ from zope.interface import implementer
 
 PIECE = 16384
 """Octets of a whole record (RFC 8446 5.1)."""
-_READ = 32768
-_SEALED = PIECE + 4096
+_SEALED: Final = PIECE + 4096
 """A record with what is around it, and what is left of a handshake."""
+_ROOM: Final = 8 * _SEALED
+"""Octets that are given to the transport at once, at most."""
+_buffer: Final = _ffi.new("char[]", _ROOM)
+
+# What a connection of pyOpenSSL consists of has no public names.
+# ruff: noqa: SLF001
 
 
 @implementer(IHalfCloseableProtocol)
@@ -34,6 +44,7 @@ class TlsTransport(TLSMemoryBIOProtocol):
     """The TLS layer between a TCP transport and a `Connection`."""
 
     _client_is_done = False
+    _held: list[bytes] | None = None
 
     def makeConnection(self, transport: Any) -> None:
         """The client is there. As the parent does it for a server, less what costs much and serves nobody here:
@@ -41,13 +52,24 @@ class TlsTransport(TLSMemoryBIOProtocol):
         declaring the interfaces of each transport, and asking OpenSSL for a handshake before the client's first octet.
         """
         factory = cast("Any", self.factory)
-        self._tlsConnection = factory._creatorCallable(self)  # noqa: SLF001 - the parent's part of its factory
+        self._tlsConnection = factory._creatorCallable(self)
         self._appSendBuffer: list[bytes] = []
         self.connected = 1
         self.transport = transport
         factory.registerProtocol(self)
         if self._connectWrapped:
             self.wrappedProtocol.makeConnection(self)
+
+    def hold(self) -> None:
+        """What is written from now on leaves with the close_notify of `loseConnection`, which must follow."""
+        self._held = []
+
+    def loseConnection(self) -> None:
+        """As in the parent; what was held leaves at the latest now."""
+        super().loseConnection()
+        held, self._held = self._held, None
+        if held:
+            self._hand_on(b"".join(held))
 
     def readConnectionLost(self) -> None:
         """The socket brings no more. Without close_notify that is no end of TLS, but a connection that broke."""
@@ -57,13 +79,33 @@ class TlsTransport(TLSMemoryBIOProtocol):
     def writeConnectionLost(self) -> None:
         """Only we close our side."""
 
+    def dataReceived(self, data: bytes) -> None:
+        """Octets of the client: for the handshake, then commands."""
+        connection = cast("Any", self._tlsConnection)
+        if _lib.BIO_write(connection._into_ssl, data, len(data)) != len(data):
+            connection._handle_bio_errors(connection._into_ssl, -1)
+        if not self._handshakeDone:
+            self._checkHandshakeStatus()
+            if not self._handshakeDone:
+                return
+        if self._appSendBuffer:
+            self._unbufferPendingWrites()
+        self._flushReceiveBIO()
+
     def _flushReceiveBIO(self) -> None:
         """As in the parent, but for close_notify where we have not said ours yet."""
+        connection = cast("Any", self._tlsConnection)
         while not self._lostTLSConnection:
-            try:
-                data = self._tlsConnection.recv(_READ)
-            except SSL.WantReadError:
+            count = _lib.SSL_read(connection._ssl, _buffer, _ROOM)
+            if count > 0:
+                data = _ffi.buffer(_buffer, count)[:]
+                if not self._aborted:
+                    ProtocolWrapper.dataReceived(self, data)
+                continue
+            if _lib.SSL_get_error(connection._ssl, count) == _lib.SSL_ERROR_WANT_READ:
                 break
+            try:
+                connection._raise_ssl_error(connection._ssl, count)
             except SSL.ZeroReturnError:
                 if self.disconnecting or not self._end_of_input():
                     self._shutdownTLS()
@@ -71,10 +113,13 @@ class TlsTransport(TLSMemoryBIOProtocol):
                 break
             except SSL.Error:
                 self._tlsShutdownFinished(Failure())
-            else:
-                if not self._aborted:
-                    ProtocolWrapper.dataReceived(self, data)
         self._flushSendBIO()
+
+    def _flushSendBIO(self) -> None:
+        """Hand on what OpenSSL has to say; nothing, mostly."""
+        connection = cast("Any", self._tlsConnection)
+        while (count := _lib.BIO_read(connection._from_ssl, _buffer, _ROOM)) > 0:
+            self._hand_on(_ffi.buffer(_buffer, count)[:])
 
     def _end_of_input(self) -> bool:
         """Tell the protocol above, once; False where there is none that ends the connection by itself."""
@@ -92,35 +137,37 @@ class TlsTransport(TLSMemoryBIOProtocol):
         """Seal and hand on; what OpenSSL does not take before the handshake is done waits, as in the parent."""
         if self._lostTLSConnection:
             return
-        records: list[bytes] = []
-        left = data
-        failure: Failure | None = None
-        while left:
-            piece = left if len(left) <= PIECE else memoryview(left)[:PIECE]
-            try:
-                sent = self._tlsConnection.send(piece)
-            except SSL.WantReadError:
-                self._bufferedWrite(bytes(left))
+        connection = cast("Any", self._tlsConnection)
+        whole = _ffi.from_buffer(data)
+        size = len(data)
+        at = sealed = 0
+        while at < size:
+            sent = _lib.SSL_write(connection._ssl, whole + at, min(size - at, PIECE))
+            if sent <= 0:
                 break
-            except SSL.Error:
-                failure = Failure()
-                break
-            left = memoryview(left)[sent:] if sent < len(left) else b""
-            self._take_sealed(records)
-        if records:
+            at += sent
             # Together: each piece that the socket gets costs a call of the system.
-            cast("Any", self.transport).write(records[0] if len(records) == 1 else b"".join(records))
-        if failure is not None:
-            self._tlsShutdownFinished(failure)
+            while (count := _lib.BIO_read(connection._from_ssl, _buffer + sealed, _ROOM - sealed)) > 0:
+                sealed += count
+                if _ROOM - sealed >= _SEALED:
+                    break  # with all that there was
+                self._hand_on(_ffi.buffer(_buffer, sealed)[:])
+                sealed = 0
+        if sealed:
+            self._hand_on(_ffi.buffer(_buffer, sealed)[:])
+        if at < size:
+            try:
+                connection._raise_ssl_error(connection._ssl, sent)
+            except SSL.WantReadError:
+                self._bufferedWrite(bytes(memoryview(data)[at:]))
+            except SSL.Error:
+                self._tlsShutdownFinished(Failure())
 
-    def _take_sealed(self, records: list[bytes]) -> None:
-        connection = self._tlsConnection
-        try:
-            while len(sealed := connection.bio_read(_SEALED)) == _SEALED:
-                records.append(sealed)
-        except SSL.WantReadError:
-            return  # it ended with a full read
-        records.append(sealed)
+    def _hand_on(self, sealed: bytes) -> None:
+        if self._held is not None:
+            self._held.append(sealed)
+        else:
+            cast("Any", self.transport).write(sealed)
 
 
 def channel_binding(connection: SSL.Connection) -> bytes | None:
@@ -136,7 +183,7 @@ def channel_binding(connection: SSL.Connection) -> bytes | None:
 
 def _has_extended_master_secret(connection: SSL.Connection) -> bool:
     # pyOpenSSL has no call for it, but its bindings do.
-    return bool(lib.SSL_get_extms_support(connection._ssl))  # noqa: SLF001
+    return bool(_lib.SSL_get_extms_support(connection._ssl))
 
 
 def _forget(data: bytes) -> None:

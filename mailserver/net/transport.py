@@ -13,6 +13,8 @@ from socket import IPPROTO_TCP, TCP_QUICKACK
 from typing import Any, cast
 
 from twisted.internet import tcp
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 
 
 class _Direct(tcp.Connection):
@@ -33,6 +35,20 @@ class _Direct(tcp.Connection):
 
 class DirectServer(_Direct, tcp.Server):
     """The server's side of one TCP connection."""
+
+    def loseConnection(self) -> None:
+        """As the parent; where nothing waits to be sent, without asking the reactor when the socket takes more."""
+        waits = self._tempDataBuffer or len(self.dataBuffer) > self.offset or self.producer is not None or self.TLS
+        if waits or self._writeDisconnected or self.disconnecting or not self.connected:
+            super().loseConnection()
+            return
+        self.disconnecting = 1
+        self.stopReading()
+        cast("Any", self.reactor).callLater(0, self._end)
+
+    def _end(self) -> None:
+        if self.connected:
+            self.connectionLost(Failure(ConnectionDone()))
 
 
 class DirectClient(_Direct, tcp.Client):

@@ -10,10 +10,12 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.tls import PIECE, TlsFactory
@@ -130,6 +132,56 @@ def test_writes_are_sealed_at_once() -> None:
     layer.write(b"* OK\r\n")
     assert world.transport.value() != b""
     assert b"OK" not in world.transport.value()
+
+
+def count_writes(world: World) -> list[int]:
+    """Octets of each piece that the transport gets from now on."""
+    sizes: list[int] = []
+    write = world.transport.write
+
+    def counted(data: bytes) -> None:
+        sizes.append(len(data))
+        write(data)
+
+    world.transport.write = counted
+    return sizes
+
+
+def test_a_long_answer_is_sealed_in_records_and_leaves_as_one() -> None:
+    world = World()
+    layer = world.wrap()
+    world.exchange()
+    sizes = count_writes(world)
+    layer.write(b"x" * 5 * PIECE)
+    assert len(sizes) == 1
+    assert sizes[0] > 5 * PIECE
+    assert world.exchange() == b"x" * 5 * PIECE
+
+
+@pytest.mark.parametrize("size", [0, 30, 200_000])
+def test_a_held_answer_leaves_with_close_notify(size: int) -> None:
+    world = World()
+    layer = world.wrap()
+    world.exchange()
+    sizes = count_writes(world)
+    layer.hold()
+    layer.write(b"x" * size)
+    assert sizes == []
+    layer.loseConnection()
+    assert len(sizes) == 1
+    assert world.exchange() == b"x" * size
+    assert world.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+
+
+def test_what_is_held_for_a_client_that_is_gone_is_dropped() -> None:
+    world = World(Answering())
+    layer = world.wrap()
+    world.exchange()
+    layer.hold()
+    layer.write(b"* BYE\r\n")
+    layer.connectionLost(Failure(ConnectionLost()))
+    layer.loseConnection()
+    assert world.inner.lost == 1
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)

@@ -18,6 +18,7 @@ class Reactor:
 
     def __init__(self) -> None:
         self.writers: set[object] = set()
+        self.later: list[Any] = []
 
     def addReader(self, reader: object) -> None:
         pass
@@ -30,6 +31,10 @@ class Reactor:
 
     def removeWriter(self, writer: object) -> None:
         self.writers.discard(writer)
+
+    def callLater(self, delay: float, function: Any) -> None:
+        assert delay == 0
+        self.later.append(function)
 
 
 class Producer:
@@ -64,7 +69,8 @@ def world() -> Iterator[World]:
     made = World()
     yield made
     made.client.close()
-    made.transport.socket.close()
+    if made.transport.connected:
+        made.transport.socket.close()
 
 
 def read(client: socket.socket, count: int) -> bytes:
@@ -129,3 +135,32 @@ def test_a_connection_that_was_dialled_sends_at_once_too(world: World) -> None:
 def test_other_transports_stay_what_they_are(world: World) -> None:
     send_client_at_once(world.transport)()
     assert type(world.transport) is DirectServer
+
+
+class Ending(Protocol):
+    ends = 0
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.ends += 1
+
+
+def test_a_connection_with_nothing_to_send_ends_at_the_next_turn(world: World) -> None:
+    protocol = world.transport.protocol = Ending()
+    world.transport.write(b"* BYE\r\n")
+    world.transport.loseConnection()
+    world.transport.loseConnection()
+    assert (protocol.ends, world.reactor.writers) == (0, set())
+    (end,) = world.reactor.later
+    end()
+    assert protocol.ends == 1
+    assert world.client.recv(100) == b"* BYE\r\n"
+    assert world.client.recv(100) == b""
+    end()
+    assert protocol.ends == 1
+
+
+def test_what_waits_is_sent_before_the_end(world: World) -> None:
+    world.transport.write(bytes(10_000_000))
+    world.transport.loseConnection()
+    assert world.reactor.writers == {world.transport}
+    assert world.reactor.later == []
