@@ -28,7 +28,6 @@ from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.message.render import summarise
 from mailserver.net.link import Json, Link
-from mailserver.net.listeners import protocol_family
 from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.log_sources import forward_logging, log_event
@@ -237,7 +236,7 @@ class Wiring:
             detail_separator=config.lmtp.detail_separator,
             next_hop=self._next_hop,
         )
-        if any(protocol_family(listener) == "http" for listener in config.listeners):
+        if any(listener.family == "http" for listener in config.listeners):
             self._http = self._make_http(config)
         self._lmtp = LmtpServices(
             authenticator=self._authenticator,

@@ -78,6 +78,7 @@ def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
             )
         names.setdefault(domain.name, domain.place)
         yield from _mta_sts(config, domain)
+        yield from _clients(config, domain)
     for certified in config.certified:
         if not certified.hosts:
             yield _at(config, f"{certified.place} hosts", "[]", "needs at least one host name")
@@ -98,6 +99,16 @@ def _mta_sts(config: Config, domain: Domain) -> Iterator[Problem]:
     if policy.max_age > MAX_POLICY_AGE:
         reason = f"must be at most {MAX_POLICY_AGE} (RFC 8461 3.2)"
         yield _at(config, f"{place} max_age", str(policy.max_age), reason)
+
+
+def _clients(config: Config, domain: Domain) -> Iterator[Problem]:
+    asked = domain.client_certificates
+    if asked != "none" and domain.client_ca is None:
+        yield _at(config, f"{domain.place} client_ca", "", f'is missing; client_certificates = "{asked}" needs it')
+    for name in ("client_ca", "client_crl"):
+        if asked == "none" and getattr(domain, name) is not None:
+            reason = 'has no use unless client_certificates is "asked" or "required"'
+            yield _at(config, f"{domain.place} {name}", as_toml(getattr(domain, name)), reason)
 
 
 def _tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:

@@ -46,6 +46,13 @@ Network = NewType("Network", str)
 Workers: TypeAlias = Literal["auto"] | int
 """A number of processes, or as many as there are processors."""
 
+ClientCertificates: TypeAlias = Literal["none", "asked", "required"]
+"""Whether clients show certificates."""
+
+ClientUser: TypeAlias = Literal["rfc822Name", "emailAddress", "commonName", "userId"]
+"""Where a client certificate has its user: a subject alternative name (RFC 5280 4.2.1.6), or an attribute of the
+subject (RFC 5280 4.1.2.6, RFC 4519 2.3 and 2.39)."""
+
 PORTS: Final = {
     "imap": 143,
     "imaps": 993,
@@ -176,6 +183,25 @@ class Domain:
         example="/etc/mailserver/certs/mail.example.org.key",
         hidden=True,
     )
+    client_certificates: ClientCertificates = _key(
+        "Certificates of clients: not asked for, asked for (one that is not verified counts as none), or required.",
+        default="none",
+    )
+    client_ca: Path | None = _key(
+        "PEM file of the authorities that sign clients' certificates; each is trusted by itself.",
+        default=None,
+        example="/etc/mailserver/clients-ca.pem",
+    )
+    client_crl: Path | None = _key(
+        "File of revocation lists, one of each authority, PEM or one in DER; read again at a reload.",
+        default=None,
+        example="/etc/mailserver/clients.crl",
+    )
+    client_user: ClientUser = _key(
+        "Field of a client's certificate that holds the user name: the subject alternative name rfc822Name, or an "
+        "attribute of the subject.",
+        default="rfc822Name",
+    )
     mx: tuple[HostName, ...] = _key(
         "Hosts that take the domain's mail from elsewhere, the preferred first: what `mailserver dns` prints and the "
         "MTA-STS policy says.",
@@ -251,6 +277,11 @@ class Listener:
     def starttls(self) -> bool:
         """Can a connection that begins in clear text be secured?"""
         return not self.implicit_tls and self.protocol != "http"
+
+    @property
+    def family(self) -> str:
+        """The protocol without its TLS kind: "imap" of "imaps"."""
+        return self.protocol.removesuffix("s") if self.implicit_tls else self.protocol
 
 
 @frozen

@@ -19,6 +19,7 @@ from time import time
 from typing import Any, cast
 
 from attrs import evolve
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address as TCP4Address
 from twisted.internet.address import IPv6Address as TCP6Address
@@ -31,14 +32,16 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.channel import Channel, ConnectionInfo, TLSInfo
+from mailserver.channel import Channel, ClientCertificate, ConnectionInfo, TLSInfo
 from mailserver.errors import ConnectionLost
 from mailserver.net.driver import Task
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import event_line, log
 from mailserver.net.stream import WITHIN_COMMAND, Stream
 from mailserver.net.tls import channel_binding
+from mailserver.tls.client_certificates import user_of
 from mailserver.tls.contexts import parse_server_name
+from mailserver.tls.handshake import failure_words, handshake_of, verified_certificate
 
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
@@ -107,7 +110,9 @@ class Connection(Stream):
     def handshakeCompleted(self) -> None:
         """TLS is up: remember what was agreed on, and go on."""
         connection = cast("Any", self.transport).getHandle()
-        self.info = evolve(self.info, tls=_tls_info(connection), starttls_offered=False)
+        tls = _tls_info(connection)
+        self.info = evolve(self.info, tls=tls, starttls_offered=False)
+        self._tell_certificate(tls.client, handshake_of(connection).fault)
         self._listening.tally.count("handshake", self.info)
         self._set_deadline(None)
         if self._task is None:
@@ -130,7 +135,7 @@ class Connection(Stream):
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """The end. A session in the middle of a store operation learns of it when that is done."""
         if isinstance(reason.value, SSL.Error) and self.info.tls is None:
-            self.log("tls-failed", reason=_words(reason.value))
+            self.log("tls-failed", reason=self._handshake_fault(_words(reason.value)))
         self._lost = self._ended = True
         self._set_deadline(None)
         self._input.clear()
@@ -287,6 +292,17 @@ class Connection(Stream):
             self.log("tls-failed", reason="no handshake in time")
         self._abort()
 
+    def _tell_certificate(self, client: ClientCertificate | None, fault: str) -> None:
+        if fault:
+            self.log("client-certificate-refused", reason=fault)
+        elif client is not None:
+            named = client.user or "(the field of client_user holds no name, or several)"
+            self.log("client-certificate", subject=client.subject, names=named, fingerprint=client.fingerprint)
+
+    def _handshake_fault(self, reason: str) -> str:
+        handle = getattr(self.transport, "getHandle", lambda: None)()
+        return failure_words(handle, reason) if isinstance(handle, SSL.Connection) else reason
+
     def _forget(self) -> None:
         if self._counted:
             self._counted = False
@@ -326,4 +342,17 @@ def _tls_info(connection: SSL.Connection) -> TLSInfo:
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         server_name=parse_server_name(connection.get_servername()),
+        alpn=connection.get_alpn_proto_negotiated().decode("ascii") or None,
+        client=_client(connection),
+    )
+
+
+def _client(connection: SSL.Connection) -> ClientCertificate | None:
+    shown = verified_certificate(connection)
+    if shown is None:
+        return None
+    return ClientCertificate(
+        user=user_of(shown, handshake_of(connection).demand.user),
+        subject=shown.subject.rfc4514_string(),
+        fingerprint=shown.fingerprint(hashes.SHA256()).hex(),
     )

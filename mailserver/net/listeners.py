@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -44,6 +44,13 @@ REFUSALS = {
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
+class TlsMaker(Protocol):
+    """`tls.policy.TlsPolicy`, as listeners see it."""
+
+    def creator(self, listener: Listener, /) -> IOpenSSLServerConnectionCreator:
+        """Makes the TLS connections of a listener."""
+
+
 @frozen
 class Bound:
     """An open socket and what it serves, before anybody listens on it."""
@@ -51,11 +58,6 @@ class Bound:
     listener: Listener
     socket: socket.socket
     place: str
-
-
-def protocol_family(listener: Listener) -> str:
-    """The protocol without its TLS kind: "imap" of "imaps"."""
-    return listener.protocol.removesuffix("s") if listener.implicit_tls else listener.protocol
 
 
 def ready_line(listener: Listener, place: str) -> str:
@@ -153,7 +155,7 @@ class Port:
         bound: Bound,
         reactor: IReactorSocket,
         counts: ConnectionCounts,
-        tls: IOpenSSLServerConnectionCreator,
+        tls: TlsMaker,
         make_session: Callable[[Channel], Session],
         *,
         tally: Tally,
@@ -190,7 +192,8 @@ class Port:
 
     def _make_factory(self, listener: Listener, make_session: Callable[[Channel], Session]) -> Factory:
         clock = cast("IReactorTime", self._reactor)
-        family = protocol_family(listener)
+        family = listener.family
+        tls = self._tls.creator(listener)
         listening = Listening(
             protocol=listener.protocol,
             make_session=make_session,
@@ -199,7 +202,7 @@ class Port:
             reactor=clock,
             counts=self._counts,
             tally=self._tally,
-            tls=TlsFactory(self._tls, clock) if listener.implicit_tls or listener.starttls else None,
+            tls=TlsFactory(tls, clock) if listener.implicit_tls or listener.starttls else None,
             implicit_tls=listener.implicit_tls,
             cleartext_allowed=listener.allow_cleartext,
             tls_required=listener.require_tls,
@@ -210,7 +213,7 @@ class Port:
         )
         factory: Factory = ConnectionFactory(listening)
         if listener.implicit_tls:
-            factory = cast("Factory", TlsFactory(self._tls, clock, factory))
+            factory = cast("Factory", TlsFactory(tls, clock, factory))
         if listener.proxy_from:
             factory = TrustingFactory(factory, listener.proxy_from, clock)
         return factory

@@ -12,13 +12,13 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from mailserver.channel import Channel
 from mailserver.config.model import Config, Listener
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.link import Json, Link
-from mailserver.net.listeners import Bound, Port, places, protocol_family
+from mailserver.net.listeners import Bound, Port, TlsMaker, places
 from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.questions import answers
@@ -49,7 +49,7 @@ class Parts(Protocol):
     config: Config
 
     @property
-    def tls(self) -> IOpenSSLServerConnectionCreator:
+    def tls(self) -> TlsMaker:
         """For every listener."""
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
@@ -162,7 +162,7 @@ class Serving:
         return DeferredList([closing, self.when_empty()]).addCallback(end)
 
     def _session_maker(self, listener: Listener) -> Callable[[Channel], Session]:
-        return self._parts.session_maker(protocol_family(listener))
+        return self._parts.session_maker(listener.family)
 
     def _check_empty(self) -> None:
         if self._empty is not None and not self._empty.called and not any(port.connections for port in self._all()):

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailserver.net.connection import Connection
 from mailserver.net.link import Json
-from mailserver.net.listeners import Port, protocol_family
+from mailserver.net.listeners import Port
 
 CUT_AFTER = 10.0
 """Seconds until a session that was told its end, and goes on all the same, is cut."""
@@ -38,7 +38,7 @@ class Sessions:
             connection
             for _port, connection in self._all()
             if (user is None or connection.user == user)
-            and (protocol is None or protocol in {connection.info.protocol, protocol_family(_port.listener)})
+            and (protocol is None or protocol in {connection.info.protocol, _port.listener.family})
         ]
         found.sort(key=lambda connection: connection.since)
         return succeed([_row(connection) for connection in found])
@@ -55,7 +55,7 @@ class Sessions:
             if target in {connection.user, connection.info.session_id}:
                 connection.log("kicked", reason=reason)
                 kicked.append(connection)
-                farewell = FAREWELLS.get(protocol_family(port.listener))
+                farewell = FAREWELLS.get(port.listener.family)
                 connection.stop(farewell % reason.encode("ascii") if farewell else b"")
         if kicked:
             self._clock.callLater(CUT_AFTER, _cut, kicked)

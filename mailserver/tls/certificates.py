@@ -14,7 +14,8 @@ from mailserver.config.directories import Identity, service_identity
 from mailserver.config.model import Config, Domain, Problem, Tls
 from mailserver.config.values import as_toml
 from mailserver.tls.authority import issue, make_ca, make_self_signed
-from mailserver.tls.contexts import make_context, setting_faults
+from mailserver.tls.client_certificates import read_demand
+from mailserver.tls.contexts import Terms, make_context, setting_faults
 from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults, read_authorities
 
 __all__ = ["BadPair", "Fault", "Pair", "check", "issue", "load_pair", "make_ca", "make_self_signed"]
@@ -48,18 +49,26 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
 
 def domain_faults(domain: Domain, now: dt.datetime) -> list[Fault]:
     """Everything wrong with a domain's pair."""
+    faults: list[Fault] = []
+    terms = read_terms(domain, now, faults)
     try:
         pair = load_pair(domain.certificate, domain.key)
+        faults += pair_faults(pair, domain.hosts, now)
         # Settings are told apart; here only what OpenSSL says of the pair counts.
-        make_context(pair, Tls())
-        return pair_faults(pair, domain.hosts, now)
+        make_context(pair, Tls(), terms)
     except BadPair as bad:
-        return list(bad.faults)
+        faults += bad.faults
+    return faults
+
+
+def read_terms(domain: Domain, now: dt.datetime, faults: list[Fault]) -> Terms:
+    """On what terms a domain's hosts are served, with what is wrong of that added to `faults`."""
+    return Terms(read_demand(domain, now, faults))
 
 
 def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
     """A fault in the administrator's words."""
-    value = fault.value or {"certificate": domain.certificate, "key": domain.key}.get(fault.key)
+    value = fault.value or (None if fault.key == "hosts" else getattr(domain, fault.key))
     place = f"{domain.place} {fault.key}"
     return Problem(str(config.source), place, as_toml(value), fault.reason, warning=fault.warning)
 

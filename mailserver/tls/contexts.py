@@ -6,10 +6,9 @@ Problems, each tried:
   connection that was given another context holds the base no longer. So the policy keeps every base it ever made.
 - `Connection.set_context` carries the key pair and the TLS 1.2 cipher list. It does not carry the least version, the
   suites of TLS 1.3, the groups and the tickets: those are the base's, the same for all names.
-- Session tickets are sealed with keys of the base, so a session of one name resumes under another. That is right only
-  because all names demand the same; a demand of one name (client certificates) would need a base of its own.
-- A name is refused by raising in the callback: OpenSSL then sends alert unrecognized_name (RFC 6066 3), and pyOpenSSL
-  shows the exception to `sys.excepthook`, hence `quiet_refusals`.
+- Session tickets are sealed with keys of the base, so a session of one name resumes under another. So a name that
+  demands certificates of its clients gives no tickets and takes none (`handshake.demand_certificate`), and what a name
+  begins to demand makes a new base, under which the tickets that its clients have by then do not resume.
 
 Rules: contexts are built of checked octets before the swap, never in a handshake; the map is replaced as a whole.
 """
@@ -18,10 +17,8 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from attrs import field, frozen
 from cryptography.hazmat.primitives import serialization
@@ -30,6 +27,8 @@ from OpenSSL import SSL
 from OpenSSL._util import lib as _lib
 
 from mailserver.config.model import Tls
+from mailserver.tls.client_certificates import Demand, put_demand
+from mailserver.tls.handshake import select_protocol, set_name_callback
 from mailserver.tls.pair import BadPair, Fault, Pair
 
 TICKET_LIFE: Final = 7200
@@ -45,16 +44,20 @@ _NOT_CBC: Final = re.compile(r"GCM|CHACHA20|CCM")
 _NAME: Final = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
 
-class UnrecognizedName(Exception):
-    """Raised in the callback to have OpenSSL refuse a server name; `quiet_refusals` keeps it off standard error."""
-
-
 def parse_server_name(raw: bytes | None) -> str | None:
     """A server name as the client sent it, in lower case without a final dot; None if it is none. Never raises."""
     if raw is None:
         return None
     bare = raw.removesuffix(b".")
     return bare.decode("ascii").lower() if _NAME.fullmatch(bare) else None
+
+
+@frozen
+class Terms:
+    """On what terms a host name is served, beside its pair."""
+
+    demand: Demand = Demand()
+    """What it asks of its clients' certificates."""
 
 
 @frozen
@@ -66,7 +69,22 @@ class Serving:
     domain: str
     """The mail domain it belongs to."""
     pair: Pair
+    terms: Terms
     context: SSL.Context = field(repr=False)
+
+    @property
+    def key(self) -> ContextKey:
+        """What its context was made of."""
+        return context_key(self.pair, self.terms)
+
+
+ContextKey = tuple[bytes, Terms]
+"""What is served by one context has the same."""
+
+
+def context_key(pair: Pair, terms: Terms) -> ContextKey:
+    """Hosts with the same share a context, and a changed configuration's context is the one that there is."""
+    return pair.digest, terms
 
 
 @frozen
@@ -126,17 +144,17 @@ def set_groups(context: SSL.Context, groups: str) -> None:
 
 
 def make_base(tls: Tls, choose: Callable[[SSL.Connection], None]) -> SSL.Context:
-    """The context every connection begins with; `choose` gives it another by name, or raises UnrecognizedName.
+    """The context every connection begins with; `choose` gives it another by name, or raises `handshake.Refused`.
 
     Raises: ValueError or SSL.Error for settings that `setting_faults` would name.
     """
     context = _settled(tls)
-    context.set_tlsext_servername_callback(choose)
+    set_name_callback(context, choose)
     return context
 
 
-def make_context(pair: Pair, tls: Tls) -> SSL.Context:
-    """The context of one certificate.
+def make_context(pair: Pair, tls: Tls, terms: Terms = Terms()) -> SSL.Context:
+    """The context of one certificate on some terms.
 
     Raises: BadPair when OpenSSL does not take what was judged good, such as a chain signed with SHA-1.
     """
@@ -155,6 +173,7 @@ def make_context(pair: Pair, tls: Tls) -> SSL.Context:
         raise BadPair([Fault("certificate", f"is refused by OpenSSL: {reasons}")]) from fault
     finally:
         os.close(descriptor)
+    put_demand(context, terms.demand)
     return context
 
 
@@ -171,18 +190,5 @@ def _settled(tls: Tls) -> SSL.Context:
     context.set_timeout(TICKET_LIFE)
     # Buffers of idle connections are given back: 34 KiB each.
     context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
+    context.set_alpn_select_callback(select_protocol)
     return context
-
-
-def quiet_refusals() -> None:
-    """Keep UnrecognizedName from `sys.excepthook`; all else goes where it went. May be called again."""
-    before = sys.excepthook
-    if getattr(before, "refusals_are_quiet", False):
-        return
-
-    def hook(kind: type[BaseException], fault: BaseException, trace: types.TracebackType | None) -> Any:
-        if not issubclass(kind, UnrecognizedName):
-            before(kind, fault, trace)
-
-    hook.refusals_are_quiet = True  # type: ignore[attr-defined]
-    sys.excepthook = hook

@@ -39,7 +39,7 @@ class Fault:
     """One thing wrong with a pair."""
 
     key: str
-    """The configuration's key it belongs to: "certificate", "key" or "hosts"."""
+    """The configuration's key it belongs to: "certificate", "key", "hosts", "client_ca" ..."""
     reason: str
     warning: bool = False
     value: str = ""
@@ -91,8 +91,8 @@ class Pair:
 def load_pair(certificate: Path, key: Path) -> Pair:
     """Read and judge two files. Raises: BadPair with every fault found."""
     faults: list[Fault] = []
-    chain_pem = _read(certificate, "certificate", faults)
-    key_pem = _read(key, "key", faults)
+    chain_pem = read_file(certificate, "certificate", faults)
+    key_pem = read_file(key, "key", faults)
     chain = _certificates(chain_pem, faults) if chain_pem is not None else []
     private = _private_key(key_pem, faults) if key_pem is not None else None
     if chain:
@@ -134,14 +134,15 @@ def pair_faults(pair: Pair, hosts: Iterable[str], now: dt.datetime) -> list[Faul
 def read_authorities(path: Path) -> list[x509.Certificate]:
     """The certificates of a file of authorities. Raises: BadPair."""
     faults: list[Fault] = []
-    octets = _read(path, "certificate", faults)
+    octets = read_file(path, "certificate", faults)
     found = _certificates(octets, faults) if octets is not None else []
     if faults:
         raise BadPair(faults)
     return found
 
 
-def _read(path: Path, key: str, faults: list[Fault]) -> bytes | None:
+def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
+    """A file's octets; None, and a fault of the configuration's `key`, where they cannot be had."""
     try:
         # O_NONBLOCK: a FIFO must not hold the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -19,18 +19,20 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from mailserver.config.model import Config, Domain, Problem, Tls
-from mailserver.tls.certificates import check
+from mailserver.config.model import Config, Domain, Listener, Problem, Tls
+from mailserver.tls.certificates import check, read_terms
 from mailserver.tls.contexts import (
+    ContextKey,
     ContextMap,
     Serving,
-    UnrecognizedName,
+    Terms,
+    context_key,
     make_base,
     make_context,
     parse_server_name,
-    quiet_refusals,
     setting_faults,
 )
+from mailserver.tls.handshake import PROTOCOLS, UNRECOGNIZED_NAME, Refused, ServerConnection, demand_certificate
 from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults
 
 REFUSAL_INTERVAL: Final = 60.0
@@ -75,6 +77,7 @@ class Served:
     host: str
     domain: str
     pair: Pair
+    terms: Terms
 
 
 @frozen
@@ -135,7 +138,6 @@ class TlsPolicy:
         self._tls = material.tls if material else config.tls
         self._map = _assemble(material, {}) if material else self._judge(config)
         self._bases = [make_base(self._tls, self._choose)]
-        quiet_refusals()
 
     def _judge(self, config: Config) -> ContextMap:
         if any(setting_faults(config.tls)):
@@ -150,22 +152,30 @@ class TlsPolicy:
 
     # -- in a handshake ---------------------------------------------------------------------------------------------
 
+    def creator(self, listener: Listener) -> IOpenSSLServerConnectionCreator:
+        """Makes the connections of one listener."""
+        return ListenerTls(self, PROTOCOLS.get(listener.family, ()))
+
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
-        """A server's connection; Twisted calls this for implicit TLS and STARTTLS."""
-        # Nobody needs to find the protocol from it: they would hold each other until a search for cycles.
-        return SSL.Connection(self._bases[-1], None)
+        """A server's connection of no listener in particular."""
+        return self.connection(())
+
+    def connection(self, protocols: tuple[bytes, ...]) -> SSL.Connection:
+        """A server's connection that serves some protocols, by their ALPN identifiers."""
+        return ServerConnection(self._bases[-1], protocols)
 
     def _choose(self, connection: SSL.Connection) -> None:
-        """OpenSSL's callback, with and without a name. May raise UnrecognizedName and nothing else."""
+        """OpenSSL's callback, with and without a name. Raises: Refused."""
         raw = connection.get_servername()
         found = self._map.find(parse_server_name(raw)) if raw else self._map.default
         if found is None and raw and self._tls.unknown_name == "refuse":
             self._refused(raw)
-            raise UnrecognizedName
+            raise Refused(UNRECOGNIZED_NAME)
         found = found or self._map.default
         if found is None:
-            raise UnrecognizedName
+            raise Refused(UNRECOGNIZED_NAME)
         connection.set_context(found.context)
+        demand_certificate(connection, found.terms.demand)
 
     def _refused(self, raw: bytes) -> None:
         """One line at most every REFUSAL_INTERVAL: a scanner must not fill the log."""
@@ -205,7 +215,7 @@ class TlsPolicy:
         """The first half of `reload`: reads and judges all files. May run in a thread; changes nothing."""
         current, tls, old = self._map, config.tls, self._tls
         outcomes: list[Outcome] = []
-        contexts = {serving.pair.digest: serving.context for serving in current.all()}
+        contexts = {serving.key: serving.context for serving in current.all()}
         base = None
         if _base_settings(tls) != _base_settings(old):
             faults = [f"{key} {why}" for key, _value, why in setting_faults(tls)]
@@ -217,16 +227,26 @@ class TlsPolicy:
                 contexts = {}
                 outcomes.append(Outcome("[tls]", "taken up"))
         new, of_hosts = build(config, tls, current, contexts, self._now())
-        return Prepared(new, tls, base, (*outcomes, *of_hosts))
+        return Prepared(new, tls, base or self._base_of_new_demands(new, tls), (*outcomes, *of_hosts))
 
     def prepare_material(self, material: Material) -> Prepared:
         """The same of what another process has judged, which tells the outcomes."""
         base = None
-        contexts = {serving.pair.digest: serving.context for serving in self._map.all()}
+        contexts = {serving.key: serving.context for serving in self._map.all()}
         if _base_settings(material.tls) != _base_settings(self._tls):
             base = make_base(material.tls, self._choose)
             contexts = {}
-        return Prepared(_assemble(material, contexts), material.tls, base, ())
+        new = _assemble(material, contexts)
+        return Prepared(new, material.tls, base or self._base_of_new_demands(new, material.tls), ())
+
+    def _base_of_new_demands(self, new: ContextMap, tls: Tls) -> SSL.Context | None:
+        """Another base where a name asks for more than it did: sessions begun on the old terms must not be resumed."""
+        old = self._map
+        changed = [new.default] if new.default and old.default and new.default.terms != old.default.terms else []
+        changed += [
+            each for host, each in new.by_host.items() if host in old.by_host and each.terms != old.by_host[host].terms
+        ]
+        return make_base(tls, self._choose) if changed else None
 
     def commit(self, prepared: Prepared) -> list[Outcome]:
         """The second half: from here on new handshakes see what was prepared."""
@@ -234,7 +254,6 @@ class TlsPolicy:
             # The old base stays: handshakes are under way on it. Its tickets resume no more.
             self._bases.append(prepared.base)
         self._map, self._tls = prepared.map, prepared.tls
-        quiet_refusals()
         return list(prepared.outcomes)
 
     def rotate_tickets(self) -> None:
@@ -265,51 +284,70 @@ class TlsPolicy:
         ]
 
 
+@implementer(IOpenSSLServerConnectionCreator)
+@frozen
+class ListenerTls:
+    """Makes the connections of one listener; Twisted calls it for implicit TLS and STARTTLS."""
+
+    policy: TlsPolicy
+    protocols: tuple[bytes, ...]
+    """ALPN identifiers."""
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
+        """A server's connection."""
+        # Nobody needs to find the protocol from it: they would hold each other until a search for cycles.
+        return self.policy.connection(self.protocols)
+
+
 def _material(served: ContextMap, tls: Tls) -> Material:
     def plain(serving: Serving) -> Served:
-        return Served(serving.host, serving.domain, serving.pair)
+        return Served(serving.host, serving.domain, serving.pair, serving.terms)
 
     default = served.default
     return Material(tls, tuple(map(plain, served.by_host.values())), plain(default) if default else None)
 
 
-def _assemble(material: Material, contexts: dict[bytes, SSL.Context]) -> ContextMap:
-    """The map of material; `contexts` are those to use again, by digest. Raises: BadPair."""
+def _assemble(material: Material, contexts: dict[ContextKey, SSL.Context]) -> ContextMap:
+    """The map of material; `contexts` are those to use again. Raises: BadPair."""
 
     def serving(served: Served) -> Serving:
-        if served.pair.digest not in contexts:
-            contexts[served.pair.digest] = make_context(served.pair, material.tls)
-        return Serving(served.host, served.domain, served.pair, contexts[served.pair.digest])
+        key = context_key(served.pair, served.terms)
+        if key not in contexts:
+            contexts[key] = make_context(served.pair, material.tls, served.terms)
+        return Serving(served.host, served.domain, served.pair, served.terms, contexts[key])
 
     by_host = {served.host: serving(served) for served in material.hosts}
     return ContextMap(MappingProxyType(by_host), serving(material.default) if material.default else None)
 
 
 def build(
-    config: Config, tls: Tls, old: ContextMap, contexts: dict[bytes, SSL.Context], now: dt.datetime
+    config: Config, tls: Tls, old: ContextMap, contexts: dict[ContextKey, SSL.Context], now: dt.datetime
 ) -> tuple[ContextMap, list[Outcome]]:
-    """The map of a configuration, and what became of each host; `contexts` are those to use again, by digest."""
+    """The map of a configuration, and what became of each host; `contexts` are those to use again."""
 
-    def context_of(pair: Pair) -> SSL.Context:
-        if pair.digest not in contexts:
-            contexts[pair.digest] = make_context(pair, tls)
-        return contexts[pair.digest]
+    def context_of(pair: Pair, terms: Terms) -> SSL.Context:
+        key = context_key(pair, terms)
+        if key not in contexts:
+            contexts[key] = make_context(pair, tls, terms)
+        return contexts[key]
 
     by_host: dict[str, Serving] = {}
     outcomes = []
     hosts = [host for domain in config.certified for host in domain.hosts]
     for domain in config.certified:
-        pair, faults = _judged(domain, now, context_of)
+        pair, terms, faults = _judged(domain, now, context_of)
         for host in domain.hosts:
             last = old.by_host.get(host)
             why = _objection(host, pair, faults, last, now)
-            served = last.pair if why and last is not None else None if why else pair
-            if served is not None:
-                by_host[host] = Serving(host, domain.name, served, context_of(served))
+            if why and last is not None:
+                # What it asked of its clients stays with its certificate.
+                by_host[host] = attrs.evolve(last, domain=domain.name, context=context_of(last.pair, last.terms))
+            elif not why and pair is not None:
+                by_host[host] = Serving(host, domain.name, pair, terms, context_of(pair, terms))
             if why:
                 outcomes.append(Outcome(host, "refused", why))
             else:
-                same = last is not None and pair is not None and last.pair.digest == pair.digest
+                same = last is not None and by_host[host].key == last.key
                 warnings = "; ".join(fault.reason for fault in faults if fault.warning)
                 outcomes.append(Outcome(host, "unchanged" if same else "taken up", warnings))
     outcomes += [Outcome(host, "removed") for host in old.by_host if host not in hosts]
@@ -317,7 +355,7 @@ def build(
     default = by_host.get(wanted)
     if default is None and old.default is not None:
         # Clients without a name must not be turned away for a bad new file.
-        default = attrs.evolve(old.default, context=context_of(old.default.pair))
+        default = attrs.evolve(old.default, context=context_of(old.default.pair, old.default.terms))
         outcomes.append(Outcome("[tls] default", "refused", f"{wanted or 'no host'} cannot be served; the last stays"))
     return ContextMap(MappingProxyType(by_host), default), outcomes
 
@@ -339,14 +377,17 @@ def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
 
 
 def _judged(
-    domain: Domain, now: dt.datetime, context_of: Callable[[Pair], SSL.Context]
-) -> tuple[Pair | None, list[Fault]]:
+    domain: Domain, now: dt.datetime, context_of: Callable[[Pair, Terms], SSL.Context]
+) -> tuple[Pair | None, Terms, list[Fault]]:
+    faults: list[Fault] = []
+    terms = read_terms(domain, now, faults)
     try:
         pair = load_pair(domain.certificate, domain.key)
-        context_of(pair)
+        if all(fault.warning for fault in faults):
+            context_of(pair, terms)
     except BadPair as bad:
-        return None, list(bad.faults)
-    return pair, pair_faults(pair, domain.hosts, now)
+        return None, terms, [*faults, *bad.faults]
+    return pair, terms, [*faults, *pair_faults(pair, domain.hosts, now)]
 
 
 def _objection(host: str, pair: Pair | None, faults: list[Fault], last: Serving | None, now: dt.datetime) -> str:

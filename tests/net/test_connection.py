@@ -607,4 +607,7 @@ def test_the_server_name_is_the_one_the_certificate_was_chosen_by(sent: bytes | 
         def get_cipher_name(self) -> str:
             return "TLS_AES_128_GCM_SHA256"
 
+        def get_alpn_proto_negotiated(self) -> bytes:
+            return b""
+
     assert _tls_info(Handshaken()).server_name == name  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from mailserver.config.model import Listener
 from mailserver.net.control import Arguments, BadRequest, Command, ControlFactory, Told
 from mailserver.net.link import Json
 from mailserver.net.questions import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
@@ -175,7 +176,7 @@ class Connection:
 def test_who_does_not_go_is_cut() -> None:
     clock = Clock()
     anna, ben = Connection("anna"), Connection("ben")
-    listener = type("Listener", (), {"protocol": "imaps", "implicit_tls": True})
+    listener = Listener("imaps")
     port: Any = type("Port", (), {"listener": listener, "connections": {anna, ben}})
     kicked: list[Json] = []
     sessions = Sessions(lambda: [port], clock)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 from pathlib import Path
+from typing import Any, cast
 
 from attrs import define
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from OpenSSL._util import lib
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 from mailserver.config.load import load
 from mailserver.config.model import Config
 from mailserver.tls import certificates
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.contexts import parse_server_name
+from mailserver.tls.handshake import handshake_of, verified_certificate
 
 
 @functools.cache
@@ -29,6 +35,8 @@ class Site:
         self.domains: dict[str, list[str]] = {}
         self.tls: list[str] = []
         self.more = ""
+        self.of_domain: dict[str, list[str]] = {}
+        """Further lines of a domain's table."""
         self.user = "root"
 
     def add(self, name: str, hosts: list[str]) -> Site:
@@ -67,6 +75,7 @@ class Site:
             lines.append(
                 f'[[domain]]\nname = "{name}"\nhosts = {hosts!r}\ncertificate = "{name}.pem"\nkey = "{name}.key"'
             )
+            lines += self.of_domain.get(name, [])
         path = self.directory / "mailserver.toml"
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -89,28 +98,61 @@ class Seen:
     session: SSL.Session
     server_name: str | None
     fingerprint: str
+    alpn: bytes
+    client: x509.Certificate | None
+    """The client's certificate, if the server verified it."""
+    fault: str
+    """What the server says of a client's certificate that it did not take."""
 
 
 class Client:
     """Client connections of one context, so that their sessions can be resumed."""
 
-    def __init__(self, version: int | None = None, ciphers: bytes | None = None) -> None:
+    def __init__(
+        self,
+        version: int | None = None,
+        ciphers: bytes | None = None,
+        *,
+        certificate: tuple[bytes, bytes] | None = None,
+        alpn: list[bytes] | None = None,
+    ) -> None:
+        """`certificate`: the client's own, and its key."""
         self.context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        if certificate is not None:
+            first, *chain = x509.load_pem_x509_certificates(certificate[0])
+            self.context.use_certificate(first)
+            for each in chain:
+                self.context.add_extra_chain_cert(each)
+            key = serialization.load_pem_private_key(certificate[1], None)
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            self.context.use_privatekey(key)
+        if alpn is not None:
+            self.context.set_alpn_protos(alpn)
         if ciphers is not None:
             self.context.set_cipher_list(ciphers)
         if version is not None:
             self.context.set_min_proto_version(version)
             self.context.set_max_proto_version(version)
 
-    def connect(self, policy: TlsPolicy, name: bytes | None, session: SSL.Session | None = None) -> Seen:
-        """Shake hands and say something. Raises: SSL.Error as the client sees it."""
+    def connect(
+        self,
+        policy: IOpenSSLServerConnectionCreator,
+        name: bytes | None,
+        session: SSL.Session | None = None,
+        *,
+        faults: list[str] | None = None,
+    ) -> Seen:
+        """Shake hands and say something. Raises: SSL.Error as the client sees it.
+
+        `faults` gets what the server says of the client's certificate, in a handshake that fails, too.
+        """
         ours = SSL.Connection(self.context, None)
         ours.set_connect_state()
         if name is not None:
             ours.set_tlsext_host_name(name)
         if session is not None:
             ours.set_session(session)
-        theirs = policy.serverConnectionForTLS(None)
+        theirs = policy.serverConnectionForTLS(cast("Any", None))
         theirs.set_accept_state()
         failures: list[SSL.Error] = []
         # The client first: its error is what a user would see, the alert's name in it.
@@ -123,10 +165,17 @@ class Client:
                 except SSL.Error as failure:
                     failures.append(failure)
                     if side is ours:
+                        if faults is not None:
+                            faults.append(handshake_of(theirs).fault)
                         raise
                 other = theirs if side is ours else ours
                 pump(side, other)
+        if faults is not None:
+            faults.append(handshake_of(theirs).fault)
         if failures:
+            # In TLS 1.3 a client is done before the server has seen its certificate; the alert comes when it reads.
+            with contextlib.suppress(SSL.WantReadError):
+                ours.recv(100)
             raise failures[0]
         theirs.send(b"hello")
         pump(theirs, ours)
@@ -139,8 +188,11 @@ class Client:
             resumed=bool(lib.SSL_session_reused(theirs._ssl)),
             group=ours.get_group_name(),
             session=ours.get_session(),
-            server_name=policy.server_name(theirs),
+            server_name=parse_server_name(theirs.get_servername()),
             fingerprint=certificate.fingerprint(certificate.signature_hash_algorithm).hex(),
+            alpn=ours.get_alpn_proto_negotiated(),
+            client=verified_certificate(theirs),
+            fault=handshake_of(theirs).fault,
         )
         # OpenSSL forgets sessions of connections that were not closed.
         ours.shutdown()
@@ -153,8 +205,6 @@ def pump(source: SSL.Connection, target: SSL.Connection) -> None:
 
 
 def names_of(certificate: object) -> tuple[str, ...]:
-    from cryptography import x509
-
     assert isinstance(certificate, x509.Certificate)
     value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return tuple(value.get_values_for_type(x509.DNSName))

@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import gc
 import struct
-import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from mailserver.tls import certificates
-from mailserver.tls.contexts import UnrecognizedName, make_context, parse_server_name, set_groups
+from mailserver.tls.contexts import make_context, parse_server_name, set_groups
 from mailserver.tls.pair import load_pair
 from mailserver.tls.policy import CannotServe, TlsPolicy
 from tests.tls.site import Client, Site
@@ -242,14 +241,13 @@ class TestRefusal:
         again = client.connect(refusing, b"elsewhere.example.net", session)
         assert (again.resumed, again.server_name, again.names) == (True, "mail.example.test", TEST)
 
-    def test_other_exceptions_reach_the_hook(self, refusing: TlsPolicy, capsys: pytest.CaptureFixture[str]) -> None:
-        try:
-            raise ZeroDivisionError
-        except ZeroDivisionError:
-            sys.excepthook(*sys.exc_info())
-        assert "ZeroDivisionError" in capsys.readouterr().err
-        sys.excepthook(UnrecognizedName, UnrecognizedName(), None)
-        assert capsys.readouterr().err == ""
+    def test_a_bug_in_the_choice_is_told_and_ends_the_handshake(
+        self, refusing: TlsPolicy, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("mailserver.tls.policy.parse_server_name", lambda raw: 1 // 0)
+        with pytest.raises(SSL.Error, match="internal error"):
+            Client().connect(refusing, b"mail.example.test")
+        assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 class TestProtocol:

@@ -1,0 +1,164 @@
+"""What is decided inside a handshake, and what is remembered of it: refusals, the application protocol, the client.
+
+Each `ServerConnection` carries a `Handshake` from its making on. OpenSSL's callbacks find it there. (Its application data
+is no place for that: Twisted puts the transport there.)
+
+- A refusal in the callback of the server name sends the alert that its `Refused` names. pyOpenSSL's own callback knows
+  one alert only and shows the exception to `sys.excepthook`, so here is one of ours.
+- ALPN (RFC 7301): a client that offers protocols of which none is ours gets alert no_application_protocol; one that
+  offers none is served, as mail clients hardly ever do.
+- A client's certificate is verified by OpenSSL, against the store of the name's context. What a resumed session says
+  of its client is never believed: names that ask for certificates give no tickets.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import define, field
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from OpenSSL._util import ffi as _ffi
+from OpenSSL._util import lib as _lib
+
+from mailserver.tls.client_certificates import NONE_SHOWN, Demand, verification_fault
+
+HANDSHAKE_FAILURE: Final = 40
+PROTOCOL_VERSION: Final = 70
+INTERNAL_ERROR: Final = 80
+UNRECOGNIZED_NAME: Final = 112
+CERTIFICATE_REQUIRED: Final = 116
+"""Alerts (RFC 8446 6, RFC 6066 3)."""
+
+PROTOCOLS: Final[dict[str, tuple[bytes, ...]]] = {
+    "imap": (b"imap",),
+    "pop3": (b"pop3",),
+    # IANA's registry has no identifier for these; some clients and servers say the protocol's own name.
+    "submission": (b"submission", b"smtp"),
+    "lmtp": (b"lmtp",),
+    "http": (b"http/1.1", b"http/1.0"),
+}
+"""The ALPN identifiers of each family of protocols, the one preferred first."""
+
+
+_FAILURES: Final = {"peer did not return a certificate": NONE_SHOWN}
+"""OpenSSL's reasons in words that say what to do."""
+
+
+class Refused(Exception):
+    """Raised in the callback of the server name: the handshake ends with an alert."""
+
+    def __init__(self, alert: int) -> None:
+        super().__init__(alert)
+        self.alert = alert
+
+
+class NoApplicationProtocol(SSL.Error):
+    """The client offers protocols of which none is served here."""
+
+    def __init__(self, offered: list[bytes]) -> None:
+        names = ", ".join(repr(name[:20])[2:-1] for name in offered[:5])
+        super().__init__([("SSL routines", "", f"no application protocol of ours among those offered: {names}")])
+
+
+@define
+class Handshake:
+    """What is known of one connection's handshake so far."""
+
+    protocols: tuple[bytes, ...] = ()
+    """ALPN identifiers that are served; none: the extension is not looked at."""
+    demand: Demand = field(factory=Demand)
+    """What the name that was asked for demands of the client."""
+    fault: str = ""
+    """Why it was refused, or the client's certificate was not taken, for the administrator."""
+
+
+class ServerConnection(SSL.Connection):
+    """The server's side of one connection, over memory."""
+
+    def __init__(self, context: SSL.Context, protocols: tuple[bytes, ...]) -> None:
+        """`protocols`: ALPN identifiers."""
+        super().__init__(context, None)
+        self.handshake = Handshake(protocols)
+
+
+def handshake_of(connection: SSL.Connection) -> Handshake:
+    """A connection's; an empty one of a connection that is none of ours."""
+    return connection.handshake if isinstance(connection, ServerConnection) else Handshake()
+
+
+def set_name_callback(context: SSL.Context, choose: Callable[[SSL.Connection], None]) -> None:
+    """Have `choose` called with each connection once its client's first message is read; it may raise Refused."""
+
+    def called(ssl: Any, alert: Any, _argument: Any) -> int:
+        connection = SSL.Connection._reverse_mapping[ssl]  # noqa: SLF001 - as pyOpenSSL's own callback finds it
+        try:
+            choose(connection)
+        except Refused as refused:
+            alert[0] = refused.alert
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            alert[0] = INTERNAL_ERROR
+        else:
+            return 0
+        return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+
+    # pyOpenSSL keeps its own callback there, alive as long as the context.
+    context._tlsext_servername_callback = callback = _ffi.callback("int (*)(SSL *, int *, void *)", called)  # noqa: SLF001
+    _lib.SSL_CTX_set_tlsext_servername_callback(context._context, callback)  # noqa: SLF001
+
+
+def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    """OpenSSL's callback for ALPN: ours in our order. Raises: NoApplicationProtocol, which sends its alert."""
+    ours = handshake_of(connection).protocols
+    if not ours:
+        return SSL.NO_OVERLAPPING_PROTOCOLS
+    for name in ours:
+        if name in offered:
+            return name
+    raise NoApplicationProtocol(offered)
+
+
+def demand_certificate(connection: SSL.Connection, demand: Demand) -> None:
+    """In the callback of the server name: ask the client for a certificate. Raises: Refused.
+
+    A session that is being resumed has shown none, or to another name: it cannot give what is required here.
+    """
+    handshake_of(connection).demand = demand
+    if demand.certificates == "none":
+        return
+    if is_resumed(connection) and demand.certificates == "required":
+        handshake_of(connection).fault = NONE_SHOWN
+        modern = connection.get_protocol_version() == SSL.TLS1_3_VERSION
+        raise Refused(CERTIFICATE_REQUIRED if modern else HANDSHAKE_FAILURE)
+    connection.set_options(SSL.OP_NO_TICKET)
+    required = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demand.certificates == "required" else 0
+    connection.set_verify(SSL.VERIFY_PEER | required, _verify)
+
+
+def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, _depth: int, good: int) -> bool:
+    """OpenSSL's verdict on each certificate of the chain. Where one is only asked for, a bad one counts as none."""
+    handshake = handshake_of(connection)
+    if not good:
+        handshake.fault = handshake.fault or verification_fault(error, certificate.to_cryptography())
+    return bool(good) or handshake.demand.certificates == "asked"
+
+
+def is_resumed(connection: SSL.Connection) -> bool:
+    """Does the connection go on with the session of an earlier one? Known in the callback of the name already."""
+    return bool(_lib.SSL_session_reused(connection._ssl))  # noqa: SLF001 - pyOpenSSL has no call for it
+
+
+def verified_certificate(connection: SSL.Connection) -> x509.Certificate | None:
+    """After the handshake: the client's certificate, if it was asked for, shown here and verified."""
+    handshake = handshake_of(connection)
+    if handshake.demand.certificates == "none" or handshake.fault or is_resumed(connection):
+        return None
+    return connection.get_peer_certificate(as_cryptography=True)
+
+
+def failure_words(connection: SSL.Connection, reason: str) -> str:
+    """Why a handshake failed, for the administrator; `reason` is what OpenSSL says."""
+    return handshake_of(connection).fault or _FAILURES.get(reason, reason)
