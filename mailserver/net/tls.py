@@ -171,10 +171,10 @@ class TlsTransport(TLSMemoryBIOProtocol):
 
 
 def channel_binding(connection: SSL.Connection) -> bytes | None:
-    """The octets of tls-exporter (RFC 9266 4) after the handshake.
+    """The octets of tls-exporter (RFC 9266) after the handshake.
 
     None where TLS 1.2 goes on without the extended master secret: two connections may then have the same (RFC 7627 1,
-    RFC 9266 4.2).
+    RFC 9266).
     """
     if connection.get_protocol_version() < SSL.TLS1_3_VERSION and not _has_extended_master_secret(connection):
         return None

@@ -26,7 +26,7 @@ MAX_MESSAGE = 4096
 MAX_NONCE = 256
 """Longest nonce of a client taken, characters."""
 BINDING = "tls-exporter"
-"""The one type of channel binding here (RFC 9266 4)."""
+"""The one type of channel binding here (RFC 9266)."""
 
 _SASLNAME = re.compile(r"(?:[^=,\0]|=2C|=3D)+")
 _NONCE = re.compile(r"[!-+\--~]+")

@@ -8,8 +8,10 @@ from click.testing import CliRunner, Result
 
 from mailserver.auth import schemes
 from mailserver.auth.passwd import PasswdEntry
+from mailserver.auth.scram_fields import keys_of
 from mailserver.cli import main
 from mailserver.cli.usersfile import UsersFile
+from mailserver.sasl.scram_keys import HASHES, ScramKeys, derive
 
 # doveadm pw -s SSHA -p secret
 SSHA = "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"
@@ -228,3 +230,57 @@ def test_a_name_without_a_domain_is_taken_where_mail_has_a_place(site: Site) -> 
     path = configured(site, "{root}/{user}/Maildir")
     done = CliRunner().invoke(main, ["user", "add", "carl", "--config", str(path)], input="geheim\n")
     assert done.output == "added carl\n"
+
+
+def keys_of_anna(site: Site) -> dict[str, ScramKeys | None]:
+    entry = site.entry("anna@example.test")
+    return {name: keys_of(entry, name) for name in HASHES}
+
+
+def test_scram_keys_stand_beside_the_password(site: Site) -> None:
+    assert site.run("password", "anna@example.test").exit_code == 0
+    first = keys_of_anna(site)
+    assert first["SHA-1"] is None, "only by setting"
+    keys = first["SHA-256"]
+    assert keys is not None
+    assert derive("SHA-256", b"geheim", keys.salt, keys.rounds) == keys
+    assert keys.rounds >= 4096
+    assert site.run("password", "anna@example.test").exit_code == 0
+    assert keys_of_anna(site) != first, "they were replaced"
+    assert site.path.read_bytes().count(b"scram_sha256=") == 1
+    assert site.entry("anna@example.test").extra["userdb_quota"] == "1G"
+
+
+def test_disabling_keeps_the_keys(site: Site) -> None:
+    assert site.run("password", "anna@example.test").exit_code == 0
+    keys = keys_of_anna(site)
+    assert site.run("disable", "anna@example.test").exit_code == 0
+    assert site.run("enable", "anna@example.test").exit_code == 0
+    assert keys_of_anna(site) == keys
+
+
+def test_no_keys_where_none_are_wanted_or_possible(site: Site) -> None:
+    assert site.run("password", "anna@example.test").exit_code == 0
+    assert site.run("password", "anna@example.test", "--no-scram").exit_code == 0
+    assert site.entry("anna@example.test").extra == {"userdb_quota": "1G"}
+    done = site.run("password", "anna@example.test", stdin="\U0001f600\n")
+    assert done.exit_code == 0
+    assert "no SCRAM keys are stored" in done.output
+    assert set(keys_of_anna(site).values()) == {None}
+    assert schemes.verify(site.entry("anna@example.test").stored, "\U0001f600".encode())
+
+
+def test_the_list_tells_who_has_keys(site: Site) -> None:
+    assert site.run("password", "anna@example.test", "--scheme", "SHA512-CRYPT").exit_code == 0
+    assert site.run("add", "dora", "--scheme", "SCRAM-SHA-256").exit_code == 0
+    listed = dict(line.split("\t")[:2] for line in site.run("list").output.splitlines())
+    assert listed["anna@example.test"].endswith("+ SCRAM-SHA-256")
+    assert listed["dora"].startswith("SCRAM-SHA-256 ")
+    assert "+" not in listed["dora"]
+    assert listed["ben@example.test"] == "SSHA"
+    # Changed by another program: the keys are told to be of another password.
+    text = site.path.read_text("latin-1")
+    old = site.entry("anna@example.test").stored
+    site.path.write_text(text.replace(old, SSHA), "latin-1")
+    listed = dict(line.split("\t")[:2] for line in site.run("list").output.splitlines())
+    assert listed["anna@example.test"] == "SSHA + SCRAM-SHA-256 of another password"

@@ -100,7 +100,7 @@ def test_scram_without_binding(shared: Server) -> None:
 
 
 def test_a_connection_without_extended_master_secret_has_no_binding(shared: Server) -> None:
-    """RFC 9266 4.2: two such connections may have the same octets."""
+    """RFC 9266: two such connections may have the same octets."""
     user, password = shared.user_of("example.test")
     with ImapClient(shared, version=SSL.TLS1_2_VERSION, options=NO_EXTENDED_MASTER_SECRET) as client:
         assert client.mechanisms() == {"SCRAM-SHA-256", "PLAIN", "LOGIN"}
