@@ -26,6 +26,11 @@ Who is further behind compares with all that is there.
 _LOOK_EVERY: Final = 1000
 """Expunges of one mailbox between two such looks."""
 
+CHECKPOINT_DUE: Final = 512
+"""Pages of 4 KiB in the WAL from which on they are put into the database when nobody waits."""
+CHECKPOINT_AT_ONCE: Final = 8 * CHECKPOINT_DUE
+"""Pages from which on whoever commits does so: the bound of a WAL that is never left alone."""
+
 BULK = 2000
 """Changes of more messages than this get a larger page cache for the time."""
 
@@ -39,6 +44,9 @@ class Index:
         self._inode = inode
         self._connection = connection
         self._unlooked: dict[int, int] = {}
+        self._wal_pages = 0
+        # In the place of SQLite's own checkpoints, which come in the middle of a request.
+        connection.set_wal_hook(self._committed)
         self.mailboxes = Mailboxes(connection)
         self.messages = Messages(connection)
         self.header_texts = HeaderTexts(connection)
@@ -158,6 +166,23 @@ class Index:
             self._unlooked[key] = 0
             if self.messages.has_history_of(key, 2 * HISTORY):
                 self.prune(key, HISTORY)
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Is the WAL long? Never blocks: read on any thread."""
+        return self._wal_pages >= CHECKPOINT_DUE
+
+    def checkpoint(self) -> None:
+        """Put what is in the WAL into the database, as far as no reader needs it; two syncs. What fails is done later."""
+        self._wal_pages = 0
+        with contextlib.suppress(*schema.Unusable, *schema.Broken):
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _committed(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._wal_pages = pages
+        if pages >= CHECKPOINT_AT_ONCE:
+            self.checkpoint()
+        return apsw.SQLITE_OK
 
     def prune(self, key: int, keep: int) -> None:
         """Bound a mailbox's history of expunges, inside `transaction`."""

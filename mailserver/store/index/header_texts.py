@@ -80,11 +80,11 @@ class HeaderTexts:
             ),
         )
 
-    def copy(self, source: int, target: int, pairs: Iterable[tuple[int, int]]) -> None:
-        """Messages of one mailbox are copied to another, (uid there, uid here): so are their texts."""
+    def copy(self, moves: Iterable[tuple[int, int, int]]) -> None:
+        """Texts whose messages are copied: first and last id of each run, and what its ids grow by."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO header_texts SELECT ?2, text, sent FROM header_texts WHERE id = ?1",
-            ((source << 32 | old, target << 32 | new) for old, new in pairs),
+            "INSERT OR REPLACE INTO header_texts SELECT id + ?3, text, sent FROM header_texts WHERE id BETWEEN ?1 AND ?2",
+            moves,
         )
 
 

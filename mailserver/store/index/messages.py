@@ -25,6 +25,8 @@ _FILE = f"id & {_LOW}, place, CAST(base || suffix AS BLOB), size"
 _COLUMNS = (
     f"id & {_LOW}, flags, modseq, ifnull(min(size, {LARGEST_SIZE}), {UNKNOWN_SIZE}), ifnull(date, {UNKNOWN_DATE})"
 )
+_ADD = "INSERT OR REPLACE INTO messages (id, mailbox, modseq, flags, size, date, base, suffix, place) VALUES "
+_ADDED = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 500
 _JOINED = 50
 _PART = 2000
@@ -148,36 +150,48 @@ class Messages:
     def add(self, key: int, entries: Iterable[Facts]) -> None:
         """New messages."""
         first = key << 32
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO messages (id, mailbox, modseq, flags, size, date, base, suffix, place)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows: Iterator[Any] = (
             (
-                (
-                    first | uid,
-                    key,
-                    modseq,
-                    flags,
-                    size,
-                    date,
-                    base.encode("utf-8", "surrogateescape"),
-                    suffix.encode("utf-8", "surrogateescape"),
-                    place,
-                )
-                for uid, modseq, flags, size, date, base, suffix, place in entries
-            ),
+                first | uid,
+                key,
+                modseq,
+                flags,
+                size,
+                date,
+                base.encode("utf-8", "surrogateescape"),
+                suffix.encode("utf-8", "surrogateescape"),
+                place,
+            )
+            for uid, modseq, flags, size, date, base, suffix, place in entries
         )
+        # A statement for each message costs as much again as what it does.
+        while part := list(islice(rows, _JOINED)):
+            self._connection.execute(_ADD + ",".join([_ADDED] * len(part)), tuple(chain.from_iterable(part)))
 
     def add_first(self, key: int, modseq: ModSeq, messages: Iterable[tuple[int, int, bytes, bytes, int]]) -> None:
         """(uid, flags, base, suffix, place) of the messages of a mailbox that had none; sizes and dates are not known."""
         row = f"({key << 32} | ?, {key:d}, {modseq:d}, ?, ?, ?, ?)"
         start = "INSERT INTO messages (id, mailbox, modseq, flags, base, suffix, place) VALUES "
         messages = iter(messages)
-        # A statement for each message costs as much again as what it does.
         while part := list(islice(messages, _JOINED)):
             self._connection.execute(start + ",".join([row] * len(part)), tuple(chain.from_iterable(part)))
 
-    def change(self, key: int, entries: Iterable[Entry]) -> None:
+    def change(self, key: int, entries: Sequence[Entry]) -> None:
         """Flags, modseq and place of messages as they are in the entries; base, size and date stay."""
+        if len(entries) > _JOINED:
+            # Most of many get the same flags: a few statements for all.
+            alike: dict[tuple[int, int, str, int], list[int]] = {}
+            for entry in entries:
+                alike.setdefault((entry.modseq, entry.flags, entry.suffix, entry.place), []).append(entry.uid)
+            self._connection.executemany(
+                "UPDATE messages SET modseq = ?, flags = ?, suffix = ?, place = ? WHERE id BETWEEN ? AND ?",
+                (
+                    (modseq, flags, suffix.encode("utf-8", "surrogateescape"), place, key << 32 | low, key << 32 | high)
+                    for (modseq, flags, suffix, place), uids in alike.items()
+                    for low, high in spans_of(sorted(uids))
+                ),
+            )
+            return
         self._connection.executemany(
             "UPDATE messages SET modseq = ?, flags = ?, suffix = ?, place = ? WHERE id = ?",
             (
@@ -204,14 +218,14 @@ class Messages:
 
     def expunge(self, key: int, uids: Sequence[int], modseq: ModSeq) -> None:
         """Forget messages and remember that they are gone."""
-        ids = [(key << 32 | uid,) for uid in uids]
-        self._connection.executemany("DELETE FROM messages WHERE id = ?", ids)
-        self._connection.executemany("DELETE FROM summaries WHERE id = ?", ids)
-        self._connection.executemany("DELETE FROM header_texts WHERE id = ?", ids)
+        spans = [(key << 32 | low, key << 32 | high) for low, high in spans_of(sorted(uids))]
         self._connection.executemany(
-            "INSERT OR IGNORE INTO expunged (mailbox, modseq, uid) VALUES (?, ?, ?)",
-            ((key, modseq, uid) for uid in uids),
+            f"INSERT OR IGNORE INTO expunged SELECT ?3, ?4, id & {_LOW} FROM messages WHERE id BETWEEN ?1 AND ?2",
+            [(*span, key, modseq) for span in spans],
         )
+        self._connection.executemany("DELETE FROM messages WHERE id BETWEEN ? AND ?", spans)
+        self._connection.executemany("DELETE FROM summaries WHERE id BETWEEN ? AND ?", spans)
+        self._connection.executemany("DELETE FROM header_texts WHERE id BETWEEN ? AND ?", spans)
 
     def has_history_of(self, key: int, count: int) -> bool:
         """Whether more expunges than that are remembered."""
@@ -256,6 +270,34 @@ def select(connection: apsw.Connection, columns: str, table: str, key: int, uids
         marks = ",".join("?" * len(batch))
         query = f"SELECT {columns} FROM {table} WHERE id IN ({marks}) ORDER BY id"
         yield from connection.execute(query, [first + uid for uid in batch])
+
+
+def spans_of(uids: Sequence[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of consecutive UIDs among these, which rise."""
+    if uids and uids[-1] - uids[0] == len(uids) - 1:
+        return [(uids[0], uids[-1])]
+    spans: list[tuple[int, int]] = []
+    for uid in uids:
+        if spans and spans[-1][1] + 1 == uid:
+            spans[-1] = spans[-1][0], uid
+        else:
+            spans.append((uid, uid))
+    return spans
+
+
+def shifted_spans(source: int, target: int, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """First and last id of each run of (old, new) UIDs that rise by ones on both sides, and what the ids grow by.
+
+    `source` and `target` are what the ids of the two mailboxes begin with.
+    """
+    spans: list[tuple[int, int, int]] = []
+    for old, new in pairs:
+        last, shift = source + old, target + new - source - old
+        if spans and spans[-1][1] + 1 == last and spans[-1][2] == shift:
+            spans[-1] = spans[-1][0], last, shift
+        else:
+            spans.append((last, last, shift))
+    return spans
 
 
 def _range(key: int) -> tuple[int, int]:

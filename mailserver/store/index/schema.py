@@ -28,6 +28,8 @@ _USER_VERSION: Final = RENDERING << 16 | VERSION
 BUSY_TIMEOUT: Final = 10_000
 """Milliseconds that one who writes waits for another."""
 IN_MEMORY: Final = ":memory:"
+WAL_KEPT: Final = 4 << 20
+"""Octets that a WAL file keeps when all of it is in the database."""
 
 Broken = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, apsw.SQLError)
 """The file is not, or no longer, one of ours that can be used."""
@@ -135,7 +137,7 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
         if path != IN_MEMORY:
             connection.pragma("journal_mode", "wal")
             keep_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304")
+        connection.execute(f"PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = {WAL_KEPT}")
     except BaseException:
         connection.close(force=True)
         raise

@@ -8,7 +8,7 @@ import apsw
 
 from mailserver.message.summary import Summary
 from mailserver.store.index.header_texts import HeaderTexts
-from mailserver.store.index.messages import select
+from mailserver.store.index.messages import select, shifted_spans
 
 _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields"
 
@@ -39,9 +39,10 @@ class Summaries:
 
     def copy(self, source: int, target: int, pairs: Sequence[tuple[int, int]]) -> None:
         """Messages of one mailbox are copied to another, (uid there, uid here): so are their summaries."""
+        moves = shifted_spans(source << 32, target << 32, pairs)
         self._connection.executemany(
-            "INSERT OR REPLACE INTO summaries SELECT ?2, envelope, body, body_structure, fields"
-            " FROM summaries WHERE id = ?1",
-            ((source << 32 | old, target << 32 | new) for old, new in pairs),
+            "INSERT OR REPLACE INTO summaries SELECT id + ?3, envelope, body, body_structure, fields"
+            " FROM summaries WHERE id BETWEEN ?1 AND ?2",
+            moves,
         )
-        self._header_texts.copy(source, target, pairs)
+        self._header_texts.copy(moves)

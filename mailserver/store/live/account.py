@@ -72,9 +72,13 @@ class LiveAccount:
         """A blocking operation, in this account's turn."""
         self.operations += 1
         self._accounts.used(self)
+        self.look_after()
+        return self._runner.run(operation)
+
+    def look_after(self) -> None:
+        """See that work which can wait is done some time: asked before an operation, and after one that changes much."""
         if self._account is not None and self._account.has_upkeep:
             self._accounts.wake(self)
-        return self._runner.run(operation)
 
     def give_up(self) -> Awaitable[None]:
         """Give back its index and descriptors, after what was asked for before; the next use opens them again."""

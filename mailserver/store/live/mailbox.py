@@ -132,6 +132,7 @@ class LiveMailbox:
             # Another process came between the two: what is whose is not known, and told twice rather than not at all.
             self.columns.begin_own()
         self.account.tell_others(self.id)
+        self.account.look_after()
         return result
 
     async def catch_up(self) -> None:

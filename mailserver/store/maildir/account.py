@@ -37,7 +37,7 @@ from mailserver.store.maildir.folders import INBOX, canonical
 from mailserver.store.maildir.home import Home, Settings
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
-from mailserver.store.maildir.text_index import TextIndex
+from mailserver.store.maildir.text_index import NOW, TextIndex
 from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.types import UID, MailboxId
 
@@ -318,11 +318,15 @@ class MaildirAccount:
 
     @property
     def has_upkeep(self) -> bool:
-        """Is there a text index, or somebody who wants one?"""
-        return self._home.text_index is not None and self._home.text_index.in_use
+        """Is the index's WAL long? Is there a text index, or somebody who wants one?"""
+        home = self._home
+        return home.checkpoint_due or (home.text_index is not None and home.text_index.in_use)
 
     def keep_up(self, stop: Callable[[], bool]) -> float | None:
-        """Make the text index, a little at a time."""
+        """Shorten the index's WAL, then make the text index, a little at a time."""
+        if self._home.checkpoint_due:
+            self._home.checkpoint()
+            return NOW
         text_index = self._home.text_index
         return None if text_index is None else text_index.work(stop)
 

@@ -316,6 +316,17 @@ class Home:
                 return
         self._drop(damaged=False)
 
+    @property
+    def checkpoint_due(self) -> bool:
+        """Is the index's WAL long? Never blocks: read on the reactor's thread."""
+        index = self._index
+        return index is not None and index.checkpoint_due
+
+    def checkpoint(self) -> None:
+        """Shorten it."""
+        if self._index is not None:
+            self._index.checkpoint()
+
     def close(self) -> None:
         """Give descriptors back; the next use opens them again."""
         self.dotlocks.close()

@@ -1,0 +1,140 @@
+"""Commands over ten thousand messages are set operations: what each asks of the disk and of the index is counted."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import apsw
+import pytest
+
+from mailserver.store.index import database
+from mailserver.store.interfaces import FlagChange
+from mailserver.store.maildir import lock, safeio
+from tests.store.disk import account_root, open_store, scratch
+from tests.store.samples import USER
+
+MANY = 10_000
+
+
+class Counts(Counter):
+    """Durable operations by name, locks taken, transactions, and statements (one that runs over many rows is one)."""
+
+    def record(self, change):
+        self[change.operation] += 1
+
+    def watch(self, connection):
+        def trace(_cursor, statement, _bindings):
+            self["transactions"] += statement == "COMMIT"
+            self["statements"] += 1
+            return True
+
+        connection.exec_trace = trace
+
+
+@pytest.fixture(scope="module")
+def filled():
+    """A directory of ten thousand messages, made as another program would."""
+    with scratch() as root:
+        cur = os.path.join(account_root(root), "cur")
+        for name in ("cur", "new", "tmp"):
+            os.makedirs(os.path.join(account_root(root), name))
+        for number in range(MANY):
+            with open(os.path.join(cur, f"{number:05}.host:2,"), "wb") as file:
+                file.write(b"Subject: x\n\nx\n")
+        yield root
+
+
+@pytest.fixture
+def box(filled):
+    account = open_store(filled).account(USER)
+    if "there" not in [info.name for info in account.mailboxes()]:
+        account.create("there")
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    account.mailbox("there").refresh()
+    yield account, mailbox
+    account.close()
+
+
+def count(account, operation, monkeypatch):
+    counts = Counts()
+    taken = lock.AccountLock.__enter__
+
+    def take(self):
+        counts["locks"] += 1
+        return taken(self)
+
+    monkeypatch.setattr(lock.AccountLock, "__enter__", take)
+    monkeypatch.setattr(safeio, "recorder", counts)
+    counts.watch(account._home.index()._connection)
+    operation()
+    monkeypatch.undo()
+    account._home.index()._connection.exec_trace = None
+    return counts
+
+
+def test_store(box, monkeypatch):
+    account, mailbox = box
+    uids = list(mailbox.load().uids)
+    counts = count(account, lambda: mailbox.store_flags(uids, FlagChange.ADD, ["\\Flagged"]), monkeypatch)
+    assert counts.pop("rename") == MANY
+    assert counts.pop("statements") < 20
+    assert counts == {"locks": 1, "transactions": 1, "sync_directory": 1}
+    again = count(account, lambda: mailbox.store_flags(uids, FlagChange.ADD, ["\\Flagged"]), monkeypatch)
+    assert again["rename"] == again["sync_directory"] == 0
+
+
+def test_copy_move_and_expunge(box, monkeypatch):
+    account, mailbox = box
+    uids = list(mailbox.load().uids)
+    copied = []
+    counts = count(account, lambda: copied.append(mailbox.copy(uids, "there")), monkeypatch)
+    assert counts.pop("link") == MANY + 1, "hard links, and the dotlock"
+    assert counts.pop("statements") < MANY // 20
+    # The intent's file and its directory, twice; the uidlist; cur/ of the target.
+    assert counts.pop("sync_directory") + counts.pop("sync") <= 6
+    assert (counts["locks"], counts["transactions"], counts["rename"]) == (1, 1, 1)
+    here, target = os.path.join(account.root, "cur"), os.path.join(account.root, ".there", "cur")
+    inodes = [{entry.inode() for entry in os.scandir(directory)} for directory in (here, target)]
+    assert inodes[0] == inodes[1]
+    there = account.mailbox("there")
+    counts = count(account, lambda: there.expunge(copied[0].target, only_deleted=False), monkeypatch)
+    assert counts.pop("unlink") <= MANY + 4
+    assert counts["statements"] < 30
+    assert (counts["locks"], counts["sync_directory"]) == (1, 2), "cur/, and the uidlist that is written anew"
+    counts = count(account, lambda: mailbox.move(uids, "there"), monkeypatch)
+    assert counts["rename"] == MANY + 1, "each message, and the intent"
+    assert counts["link"] == 1, "the dotlock"
+    assert counts["sync_directory"] + counts["sync"] <= 7
+    assert (counts["locks"], counts["transactions"]) == (1, 1)
+    assert counts["statements"] < MANY // 20
+    assert len(there.load().uids) == MANY
+
+
+def test_checkpoints_come_when_nobody_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "CHECKPOINT_DUE", 20)
+    account = open_store(str(tmp_path)).account(USER)
+    main = os.path.join(account.root, "mailserver-index.sqlite")
+    before = os.stat(main).st_mtime_ns
+    for number in range(20):
+        account.create(f"box{number}")
+    assert os.stat(main).st_mtime_ns == before, "no request put the WAL into the database"
+    assert account.has_upkeep
+    assert account.keep_up(lambda: False) == 0
+    assert os.stat(main).st_mtime_ns > before
+    assert not account.has_upkeep
+    assert account.keep_up(lambda: False) is None
+
+
+def test_a_wal_that_is_never_left_alone_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "CHECKPOINT_AT_ONCE", 40)
+    account = open_store(str(tmp_path)).account(USER)
+    for number in range(30):
+        account.create(f"box{number}")
+    wal = os.stat(os.path.join(account.root, "mailserver-index.sqlite-wal")).st_size
+    assert wal < 100 * 4200
+    names = [info.name for info in account.mailboxes()]
+    account.close()
+    assert apsw.Connection(os.path.join(account.root, "mailserver-index.sqlite")).pragma("integrity_check") == "ok"
+    assert len(names) == 31
