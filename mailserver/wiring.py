@@ -198,7 +198,10 @@ class Wiring:
             [self._backends[words] for words in config.auth.backends],
             self._hash_pool,
             Names(
-                frozenset(domain.name.lower() for domain in config.domains), config.auth.default_domain, self._domain_of
+                frozenset(domain.name.lower() for domain in config.domains),
+                config.auth.default_domain,
+                self._domain_of,
+                self.tls.vouches,
             ),
             self._penalties,
             sleep=self._sleep,

@@ -63,6 +63,8 @@ class Names:
     """Empty: none."""
     domain_of: Callable[[str | None], str | None]
     """The mail domain that a server name (SNI) belongs to."""
+    vouches: Callable[[str | None, str], bool] = lambda _server_name, _domain: False
+    """May a client's certificate taken under a server name speak for users of a mail domain; of any, when empty?"""
 
     def candidates(self, name: str, server_name: str | None) -> list[str]:
         """What a normalised name may mean, in the order tried: as it is; then in the domain of the SNI name asked
@@ -147,7 +149,7 @@ class LoginService:
             case ScramProof():
                 user, reason = await self._proved(candidates, claim)
             case Certified():
-                user, reason = await self._certified(candidates)
+                user, reason = await self._certified(candidates, context.server_name)
         if user is None:
             await self._fail(pair, evidence, started, reason)
         self._penalties.succeeded(pair)
@@ -225,7 +227,7 @@ class LoginService:
             )
         return (user, "") if proof.fits and proof.keys == keys else (None, "")
 
-    async def _certified(self, candidates: Sequence[str]) -> tuple[User | None, str]:
+    async def _certified(self, candidates: Sequence[str], server_name: str | None) -> tuple[User | None, str]:
         """The user that a certificate names; else what to log."""
         found = await self._find(candidates)
         if found is None:
@@ -233,6 +235,13 @@ class LoginService:
         user, backend = found
         if not ITrustsCertificates.providedBy(backend):
             return None, f"the back end of {user.name} lets nobody in by a certificate"
+        domain = user.name.partition("@")[2] or self._names.default_domain
+        if not self._names.vouches(server_name, domain):
+            # Who signs for one domain must not let anybody into another.
+            return None, (
+                f"the certificate is in order for {server_name or 'the default host'}, and {user.name} is of a domain"
+                " with another client_ca, client_crl or client_user"
+            )
         if not await _answer(cast("ITrustsCertificates", backend).may_log_in(user)):
             return None, f"the certificate is in order; its user {user.name} is disabled"
         return user, ""

@@ -197,6 +197,18 @@ class TlsPolicy:
         found = self._map.find(server_name)
         return found.domain if found else None
 
+    def vouches(self, server_name: str | None, domain: str) -> bool:
+        """May a client's certificate taken under that server name speak for users of a mail domain (any, when empty)?
+
+        It may where the domain itself would have taken it: other authorities, fields and lists are other people's.
+        """
+        found = self._map.find(server_name) or self._map.default
+        asked = [each.terms.demand for each in self._map.by_host.values() if not domain or each.domain == domain]
+        if found is None or not asked or not found.terms.demand.authorities:
+            return False
+        taken = attrs.evolve(found.terms.demand, certificates="none")
+        return all(attrs.evolve(each, certificates="none") == taken for each in asked)
+
     def pair_of(self, server_name: str) -> Pair | None:
         """What a name is served under; None for one that no host covers."""
         found = self._map.find(server_name)

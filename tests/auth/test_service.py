@@ -111,7 +111,12 @@ class Site:
         self.service = LoginService(
             backends,
             self.hasher,
-            Names(frozenset({"example.test", "example.org"}), default_domain, lambda name: hosts.get(name or "")),
+            Names(
+                frozenset({"example.test", "example.org"}),
+                default_domain,
+                lambda name: hosts.get(name or ""),
+                lambda name, domain: hosts.get(name or "mail.example.test") == domain,
+            ),
             self.penalties,
             sleep=self.timers.sleep,
             clock=self.timers.clock,

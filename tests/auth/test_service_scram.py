@@ -182,6 +182,13 @@ def test_certificates(site: Site, backend: Keyed) -> None:
     task = log_in(site, Certified("anna", "ben@example.test"))
     with pytest.raises(AuthorizationFailed):
         task.outcome()
+    elsewhere = evolve(CONTEXT, server_name="mail.example.org")
+    task = Task(site.service.login(Certified("anna@example.test"), elsewhere))
+    while not task.done:
+        site.timers.advance(0.1)
+    with pytest.raises(AuthFailed) as caught:
+        task.outcome()
+    assert "another client_ca" in caught.value.reason, "the authority of one domain lets nobody into another"
     assert "no user here" in reason(site, Certified("nobody@example.test"))
     assert reason(site, Certified("a b")) == AuthFailed.text
     backend.disabled.add("anna@example.test")

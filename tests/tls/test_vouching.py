@@ -1,0 +1,52 @@
+"""For whose users a client's certificate may speak (`TlsPolicy.vouches`)."""
+
+from pathlib import Path
+
+from mailserver.tls.policy import TlsPolicy
+from tests.tls.client_authority import ClientAuthority
+from tests.tls.site import Site
+
+ASKED = 'client_certificates = "asked"'
+
+
+def quiet(event: str, **fields: object) -> None:
+    """A log that nobody reads."""
+
+
+def policy_of(directory: Path, **domains: list[str]) -> TlsPolicy:
+    """Domains `one.test` and so on, with these further lines."""
+    for name in ("a.pem", "b.pem"):
+        (directory / name).write_bytes(ClientAuthority(name).pem)
+    site = Site(directory)
+    for name, lines in domains.items():
+        site.add(f"{name}.test", [f"mail.{name}.test"])
+        site.of_domain[f"{name}.test"] = lines
+    return TlsPolicy(site.config(), quiet)
+
+
+def test_an_authority_speaks_for_the_domains_that_name_it(tmp_path: Path) -> None:
+    policy = policy_of(
+        tmp_path,
+        one=[ASKED, 'client_ca = "a.pem"'],
+        two=['client_certificates = "required"', 'client_ca = "a.pem"'],
+        three=[ASKED, 'client_ca = "b.pem"'],
+        four=[ASKED, 'client_ca = "a.pem"', 'client_user = "commonName"'],
+        five=[],
+    )
+    assert policy.vouches("mail.one.test", "one.test")
+    assert policy.vouches("mail.one.test", "two.test")
+    assert policy.vouches("mail.two.test", "one.test")
+    assert not policy.vouches("mail.one.test", "three.test")
+    assert not policy.vouches("mail.three.test", "one.test")
+    assert not policy.vouches("mail.one.test", "four.test"), "the name stands in another field"
+    assert not policy.vouches("mail.one.test", "five.test")
+    assert not policy.vouches("mail.five.test", "five.test"), "it trusts nobody"
+    assert not policy.vouches("mail.one.test", "elsewhere.test")
+    assert policy.vouches(None, "one.test"), "the default host's"
+    assert not policy.vouches(None, "three.test")
+    assert not policy.vouches("mail.one.test", ""), "a user without a domain is of all"
+
+
+def test_names_without_a_domain_where_all_trust_the_same(tmp_path: Path) -> None:
+    same = [ASKED, 'client_ca = "a.pem"']
+    assert policy_of(tmp_path, one=same, two=same).vouches("mail.two.test", "")
