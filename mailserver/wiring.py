@@ -52,6 +52,7 @@ from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
 from mailserver.tls.client import client_creator
 from mailserver.tls.pair import BadPair
+from mailserver.tls.signature import sign
 
 STORE_THREADS = 8
 TICKET_ROTATION = 7 * 24 * 3600.0
@@ -386,12 +387,16 @@ class Wiring:
     def _all_numbers(self) -> Deferred[dict[str, Json]]:
         return self._ask_status()
 
+    def _sign(self, host: str, octets: bytes) -> bytes:
+        pair = self.tls.pair_of(host)
+        return octets if pair is None else sign(pair, octets)
+
     def _make_http(self, config: Config) -> Callable[[Channel], Session]:
         # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
         from mailserver.http.services import HttpServices  # noqa: PLC0415
         from mailserver.http.session import HttpSession  # noqa: PLC0415
 
-        services = HttpServices(config, self._all_numbers)
+        services = HttpServices(config, self._all_numbers, self._sign)
         return lambda channel: HttpSession(channel, services)
 
     def _make_runner(self) -> AccountRunner:

@@ -79,9 +79,9 @@ class Demonstration:
         """The users file."""
         return self.directory / "users"
 
-    def certificate(self, domain: str) -> tuple[Path, Path]:
-        """Certificate and key of mail.<domain>."""
-        stem = self.directory / "certs" / f"mail.{domain}"
+    def certificate(self, host: str) -> tuple[Path, Path]:
+        """Certificate and key of a host."""
+        stem = self.directory / "certs" / host
         return stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
 
 
@@ -109,6 +109,11 @@ def hosts_of(domain: str) -> list[str]:
     return [f"mail.{domain}", *(["localhost", "127.0.0.1", "::1"] if domain == first else [])]
 
 
+def sites_of(domain: str) -> list[str]:
+    """Names of web pages of a domain, each with a certificate of its own."""
+    return [f"{label}.{domain}" for label in ("autoconfig", "autodiscover", "mta-sts")]
+
+
 def _named_users() -> Iterator[str]:
     for domain, local_parts in USERS.items():
         for local in local_parts:
@@ -122,10 +127,12 @@ def _make_certificates(demonstration: Demonstration) -> None:
         replace_file(authority_key, ca_key)
         replace_file(authority, ca_certificate, mode=0o644)
     pair = (authority.read_bytes(), authority_key.read_bytes())
-    for domain in USERS:
-        certificate, key = demonstration.certificate(domain)
+    names = {f"mail.{domain}": hosts_of(domain) for domain in USERS}
+    names |= {site: [site] for domain in USERS for site in sites_of(domain)}
+    for host, covered in names.items():
+        certificate, key = demonstration.certificate(host)
         if not (certificate.exists() and key.exists()):
-            certificate_pem, key_pem = certificates.issue(pair, hosts_of(domain))
+            certificate_pem, key_pem = certificates.issue(pair, covered)
             replace_file(key, key_pem)
             replace_file(certificate, certificate_pem, mode=0o644)
 
@@ -265,7 +272,7 @@ default = "mail.{first}"
 """
     ]
     for domain in USERS:
-        certificate, key = demonstration.certificate(domain)
+        certificate, key = demonstration.certificate(f"mail.{domain}")
         hosts = ", ".join(quoted(host) for host in hosts_of(domain) if host[0].isalpha())
         parts.append(f"""
 [[domain]]
@@ -273,6 +280,19 @@ name = "{domain}"
 hosts = [{hosts}]
 certificate = {quoted(certificate)}
 key = {quoted(key)}
+mx = ["mail.{domain}"]
+""")
+        for site in sites_of(domain):
+            certificate, key = demonstration.certificate(site)
+            parts.append(f"""
+[[domain.site]]
+hosts = ["{site}"]
+certificate = {quoted(certificate)}
+key = {quoted(key)}
+""")
+        parts.append("""
+[domain.mta_sts]
+mode = "testing"
 """)
     for name, offset in OFFSETS.items():
         parts.append(f"""
@@ -292,7 +312,7 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
         f"Everything is in {demonstration.directory}; the mail is kept from run to run.",
         f"Trust this authority in your mail program: {demonstration.authority}",
         "Where a program insists on resolving the host names, put this line into /etc/hosts:",
-        f"127.0.0.1 {' '.join(f'mail.{domain}' for domain in USERS)}",
+        f"127.0.0.1 {' '.join(host for domain in USERS for host in (f'mail.{domain}', *sites_of(domain)))}",
     ]
     for domain, local_parts in USERS.items():
         host = f"mail.{domain}"
@@ -303,6 +323,7 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
             f"  POP3        host {host}  port {ports['pop3s']}  SSL/TLS   or port {ports['pop3']}  STARTTLS",
             f"  Submission  host {host}  port {ports['submissions']}  SSL/TLS   or port {ports['submission']}  STARTTLS",
             "  Password    sent as normal password, over TLS only",
+            f"  Profile     https://{host}:{ports['https']}/profile.mobileconfig?emailaddress={local_parts[0]}@{domain}",
         ]
         lines += [f"  User        {name}  {accounts[name]}" for name in (f"{each}@{domain}" for each in local_parts)]
     named = list(_named_users())
@@ -331,6 +352,7 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
             f" --auth-password='{accounts[writer]}' --from {writer} --to {reader} --header 'Subject: Hello from {second}'"
         ),
         "",
+        f"What Thunderbird asks for: https://autoconfig.{first}:{ports['https']}/mail/config-v1.1.xml",
         f"Numbers for Prometheus: http://127.0.0.1:{ports['metrics']}/metrics (and /health)",
         "",
         "And the administrator's side (`who`, `user list`, `show` instead of `status`, too):",

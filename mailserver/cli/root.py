@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from mailserver.cli.auth import auth
+from mailserver.cli.client_settings import client_settings
 from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
+from mailserver.cli.dns import dns
 from mailserver.cli.domain import domain
 from mailserver.cli.index import index
 from mailserver.cli.inspect import check, show
@@ -20,5 +22,5 @@ def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 
 
-for _command in (user, domain, auth, check, show, reload, status, who, kick, index, demo):
+for _command in (user, domain, auth, check, show, reload, status, who, kick, index, dns, client_settings, demo):
     main.add_command(_command)

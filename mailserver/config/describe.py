@@ -38,7 +38,7 @@ _TABLES: Final = {
     "submission": "Submission of mail by users (RFC 6409).",
     "submission.relay": "The next hop for mail to other domains; without this table such mail is refused.",
     "lmtp": "Delivery from a mail transfer agent (RFC 2033).",
-    "http": "Listeners of protocol http and https: metrics, health.",
+    "http": "Listeners of protocol http and https: pages that set up clients, metrics, health.",
     "limits": "Bounds that keep one client from using up what all need.",
     "cache": "What each worker keeps to be faster, least recently used first to go; `mailserver status` shows how full.",
 }

@@ -22,6 +22,8 @@ class HttpServices:
     config: Config
     ask_status: Callable[[], Awaitable[Status]]
     """The numbers of all workers. Raises: MailError where nobody tells them in time."""
+    sign: Callable[[str, bytes], bytes]
+    """Octets signed under the certificate of a host; as they are where that cannot be."""
 
     def may_watch(self, peer: IPv4Address | IPv6Address | None) -> bool:
         """May that client see metrics and health? Programs behind a Unix socket may."""
@@ -42,12 +44,6 @@ class HttpServices:
             or any(host in (name, f"*.{parent}") for host in domain.hosts)
             for domain in self.config.certified
         )
-
-    @property
-    def https_port(self) -> int | None:
-        """The port of the HTTPS listener, 443 rather than others; None without any."""
-        ports = [listener.tcp_port for listener in self.config.listeners if listener.protocol == "https"]
-        return 443 if 443 in ports else ports[0] if ports else None
 
 
 def _is_address(name: str) -> bool:

@@ -20,11 +20,12 @@ from email.utils import formatdate
 from http import HTTPStatus
 from time import time
 from typing import Final
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 import h11
 
 from mailserver.channel import Channel, Wake
+from mailserver.discovery.services import web_port
 from mailserver.errors import ConnectionLost, MailError
 from mailserver.http.messages import Request, Response, text
 from mailserver.http.routes import ROUTES, find_route
@@ -184,11 +185,11 @@ class HttpSession:
 
     def _elsewhere(self, request: Request) -> Response:
         """What must come over TLS is there under the same name."""
-        port = self._services.https_port
+        port = web_port(self._services.config)
         if port is None or not request.host or request.method not in ("GET", "HEAD"):
             return text(404, "nothing here without TLS")
         place = request.host if port == 443 else f"{request.host}:{port}"
-        return text(302, "over TLS", ("Location", f"https://{place}{request.path}"))
+        return text(302, "over TLS", ("Location", f"https://{place}{quote(request.path)}"))
 
     def _write(self, response: Response, *, last: bool) -> None:
         """Raises: ConnectionLost where h11 has no answer to give any more."""

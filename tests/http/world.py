@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class World:
         config: Config | None = None,
         status: Any = STATUS,
         allow_bugs: bool = False,
-        **services: Any,
+        sign: Callable[[str, bytes], bytes] = lambda host, octets: host.encode() + b":" + octets,
     ) -> None:
         """`status`: an exception is raised instead."""
         from ipaddress import ip_address
@@ -79,7 +80,7 @@ class World:
                 raise status
             return status
 
-        made = HttpServices(config or config_of(), ask_status, **services)
+        made = HttpServices(config or config_of(), ask_status, sign)
         facts = info("https" if tls else "http", tls=tls, peer=ip_address(peer))
         facts = attrs.evolve(facts, starttls_offered=False)
         self.client = Client(lambda channel: HttpSession(channel, made), facts, allow_bugs=allow_bugs)

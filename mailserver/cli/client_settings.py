@@ -1,0 +1,65 @@
+"""`mailserver client-settings`: what a user enters into a mail program."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import click
+import segno
+
+from mailserver.cli.columns import print_table
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.config.model import Config
+from mailserver.discovery.services import Service, find_domain, services, split_address
+from mailserver.discovery.wording import KIND_WORDS, choices, muttrc, profile_link, security
+
+
+@click.command("client-settings")
+@click.argument("user")
+@click.option("--qr/--no-qr", default=True, help="Show the link of Apple's profile as a QR code, too.")
+@config_option
+def client_settings(configuration: Path, user: str, *, qr: bool) -> None:
+    """Print what USER enters into a mail program. Whether there is such a user is not looked up."""
+    config = load_or_fail(configuration)
+    address, offered = _offered(config, user)
+    click.echo(f"Name of the user: {address}")
+    click.echo("Password: the user's own, sent as normal password, over TLS alone\n")
+    print_table(
+        ("", "SERVER", "PORT", "SECURITY"),
+        [(KIND_WORDS[each.kind], each.host, str(each.port), security(each)) for each in offered],
+    )
+    click.echo("\nOf each kind the first is the best. What the programs call it:\n")
+    best = {each.kind: each for each in reversed(offered)}
+    kinds = [kind for kind in KIND_WORDS if kind in best]
+    words = {kind: choices(best[kind]) for kind in kinds}
+    print_table(
+        ("", *(f"{KIND_WORDS[kind]} {best[kind].port}" for kind in kinds)),
+        [(row[0].program, *(choice.words for choice in row)) for row in zip(*words.values(), strict=True)],
+    )
+    click.echo("\nmutt:\n")
+    for line in muttrc(address, offered):
+        click.echo(f"    {line}")
+    link = profile_link(config, offered[0].host, address)
+    if link is None:
+        click.echo("\nThere is no profile for Apple's Mail: no listener of protocol https serves it.")
+        return
+    click.echo(f"\nProfile for Apple's Mail, open it on the device:\n\n    {link}\n")
+    if qr:
+        drawn = io.StringIO()
+        segno.make(link, error="m").terminal(out=drawn, compact=True)
+        click.echo(drawn.getvalue())
+
+
+def _offered(config: Config, user: str) -> tuple[str, tuple[Service, ...]]:
+    address = user if "@" in user else f"{user}@{config.auth.default_domain}"
+    parts = split_address(address)
+    if parts is None:
+        raise click.ClickException(f"{user} is no address; without a domain it needs [auth] default_domain")
+    domain = find_domain(config, parts[1])
+    if domain is None:
+        raise click.ClickException(f"{parts[1]} is the name of no [[domain]]")
+    offered = services(config, domain)
+    if not offered:
+        raise click.ClickException(f"{domain.name} has no host that is no wildcard, or no listener serves mail")
+    return address, offered

@@ -1,0 +1,108 @@
+"""`mailserver dns`: the records of a domain, and whether they are published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import attrs
+import click
+
+from mailserver.cli.columns import print_table
+from mailserver.cli.dns_answers import BadResolver, Finding, Resolver, compare
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.config.model import Config, Domain
+from mailserver.config.values import nearest
+from mailserver.discovery.dns_records import Note, Record, records
+from mailserver.discovery.services import find_domain, mail_host
+from mailserver.tls.records import issuer_name, key_digest
+
+_MAX_CERTIFICATE = 1 << 20
+
+
+@click.group("dns")
+def dns() -> None:
+    """DNS records by which clients and mail servers find a domain."""
+
+
+@dns.command("records")
+@click.argument("name", metavar="DOMAIN")
+@config_option
+def print_records(configuration: Path, name: str) -> None:
+    """Print the records that DOMAIN ought to have, in a zone file's form."""
+    config = load_or_fail(configuration)
+    for each in _records(config, _domain(config, name)):
+        click.echo(str(each))
+
+
+@dns.command("check")
+@click.argument("name", metavar="DOMAIN")
+@click.option("--resolver", metavar="HOST:PORT", help="Ask this server, by its address, instead of the system's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@config_option
+def check(configuration: Path, name: str, resolver: str | None, *, as_json: bool) -> None:
+    """Compare the records of DOMAIN with what a resolver gives.
+
+    The status is 1 unless all are there as they ought to be. Of SPF, DMARC and TLSRPT it counts that there is one.
+    """
+    config = load_or_fail(configuration)
+    domain = _domain(config, name)
+    host = mail_host(config, domain)
+    if host is None:
+        raise click.ClickException(f"{domain.name} has no host that is no wildcard")
+    expected = [each for each in _records(config, domain) if isinstance(each, Record)]
+    try:
+        findings = list(compare(Resolver(resolver), host, expected))
+    except BadResolver as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([attrs.asdict(finding) for finding in findings], indent=2))
+    else:
+        _show(findings)
+    if any(finding.state != "ok" for finding in findings):
+        raise SystemExit(1)
+
+
+def _show(findings: list[Finding]) -> None:
+    print_table(
+        ("STATE", "NAME", "TYPE", "EXPECTED", "FOUND"),
+        [
+            (finding.state, finding.name, finding.kind, ", ".join(finding.expected), ", ".join(finding.found))
+            for finding in findings
+        ],
+    )
+
+
+def _domain(config: Config, name: str) -> Domain:
+    domain = find_domain(config, name)
+    if domain is None:
+        near = nearest(name, [each.name for each in config.domains])
+        hint = f"; did you mean {near}?" if near else ""
+        raise click.ClickException(f"{name} is the name of no [[domain]]{hint}")
+    return domain
+
+
+def _records(config: Config, domain: Domain) -> list[Record | Note]:
+    """Certificates that cannot be read leave out what follows from them."""
+    host = mail_host(config, domain)
+    keys: dict[str, list[str]] = {}
+    issuers: dict[str, None] = {}
+    for certified in config.certified:
+        if certified.name != domain.name and host not in certified.hosts:
+            continue
+        try:
+            with certified.certificate.open("rb") as file:
+                pem = file.read(_MAX_CERTIFICATE)
+            digest, issuer = key_digest(pem), issuer_name(pem)
+        except (OSError, ValueError) as error:
+            click.echo(f"{certified.certificate}: {error}; its TLSA and CAA records are left out", err=True)
+            continue
+        if host is not None and _covers(certified, host):
+            keys.setdefault(host, []).append(digest)
+        if issuer is not None and certified.name == domain.name:
+            issuers[issuer] = None
+    return records(config, domain, keys, list(issuers))
+
+
+def _covers(certified: Domain, host: str) -> bool:
+    return host in certified.hosts or f"*.{host.partition('.')[2]}" in certified.hosts

@@ -1,0 +1,154 @@
+"""Which of the records of a domain a resolver gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
+
+import dns.exception
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.resolver
+from attrs import frozen
+
+from mailserver.discovery.dns_records import Record
+
+PATIENCE: Final = 5.0
+"""Seconds for one question, its repetitions included."""
+
+State = Literal["ok", "missing", "different", "unanswered"]
+
+
+class BadResolver(Exception):
+    """The resolver cannot be asked at all; the argument is a sentence."""
+
+
+@frozen
+class Finding:
+    """What came of the records of one name and type."""
+
+    name: str
+    kind: str
+    state: State
+    expected: tuple[str, ...]
+    found: tuple[str, ...]
+    """Or why there is no answer."""
+
+
+class Resolver:
+    """Asks one server, or those of the system."""
+
+    def __init__(self, server: str | None) -> None:
+        """`server`: an address, or ADDRESS:PORT, [ADDRESS]:PORT. Raises: BadResolver."""
+        try:
+            self._resolver = dns.resolver.Resolver(configure=server is None)
+            if server is not None:
+                address, port = _address(server)
+                self._resolver.nameservers = [address]
+                self._resolver.port = port
+        except (dns.exception.DNSException, ValueError, OSError) as error:
+            raise BadResolver(f"no resolver at {server or 'the addresses of the system'}: {error}") from error
+        self._resolver.lifetime = PATIENCE
+
+    def ask(self, name: str, kind: str) -> list[str]:
+        """The answers in a zone file's form; none where the name or type does not exist. Raises: DNSException."""
+        try:
+            answer = self._resolver.resolve(name, kind, search=False)
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return []
+        return [rdata.to_text() for rdata in answer]
+
+    def addresses(self, name: str) -> list[str]:
+        """IPv4 and IPv6."""
+        return [address for kind in ("A", "AAAA") for address in self.ask(name, kind)]
+
+
+def compare(resolver: Resolver, host: str, expected: Sequence[Record]) -> Iterator[Finding]:
+    """One finding for each name and type; first whether the host that clients connect to has addresses.
+
+    Raises: BadResolver if there is no answer to that: nobody is to wait for all the others.
+    """
+    try:
+        found = resolver.addresses(f"{host}.")
+    except dns.exception.DNSException as error:
+        raise BadResolver(_words(error)) from error
+    yield Finding(f"{host}.", "A/AAAA", "ok" if found else "missing", (), tuple(found))
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in expected:
+        groups.setdefault((record.name, record.kind), []).append(record)
+    for (name, kind), group in groups.items():
+        data = tuple(record.data for record in group)
+        try:
+            if kind == "CNAME":
+                found = resolver.addresses(name)
+                state = _same_place(found, resolver.addresses(data[0]))
+            else:
+                found = resolver.ask(name, kind)
+                state = judge(group, found)
+        except dns.exception.DNSException as error:
+            yield Finding(name, kind, "unanswered", data, (_words(error),))
+        else:
+            yield Finding(name, kind, state, data, tuple(found))
+
+
+def judge(expected: Sequence[Record], found: Sequence[str]) -> State:
+    """Are the records of one name and type those expected?
+
+    Others beside them do no harm to TLSA (a key to come), CAA and TXT, but mail and clients would go to them for MX and SRV.
+    """
+    kind = expected[0].kind
+    if kind == "TXT":
+        return _judge_texts(expected, found)
+    wanted, there = {_canonical(kind, record.data) for record in expected}, {_canonical(kind, each) for each in found}
+    if not there:
+        # That a service is not there need not be said.
+        return "ok" if all(record.data.endswith(" .") for record in expected) else "missing"
+    fits = wanted <= there if kind in ("TLSA", "CAA") else wanted == there
+    return "ok" if fits else "different"
+
+
+def _judge_texts(expected: Sequence[Record], found: Sequence[str]) -> State:
+    """Of texts with the same first word there must be one alone (RFC 7208 4.5, RFC 7489 6.6.3, RFC 8461 3.1)."""
+    texts = [_joined(each) for each in found]
+    for record in expected:
+        wanted = _joined(record.data)
+        first = wanted.replace(";", " ").split()[0]
+        own = [each for each in texts if each.replace(";", " ").split()[:1] == [first]]
+        if not own:
+            return "missing"
+        if len(own) > 1 or (not record.example and own != [wanted]):
+            return "different"
+    return "ok"
+
+
+def _same_place(alias: Sequence[str], target: Sequence[str]) -> State:
+    """However it is written: an alias, or records of its own."""
+    if not alias:
+        return "missing"
+    return "ok" if set(alias) == set(target) else "different"
+
+
+def _canonical(kind: str, data: str) -> dns.rdata.Rdata:
+    return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(kind), data)
+
+
+def _joined(data: str) -> str:
+    """The strings of a TXT record as one."""
+    strings: tuple[bytes, ...] = _canonical("TXT", data).strings  # type: ignore[attr-defined]
+    return b"".join(strings).decode("utf-8", "replace")
+
+
+def _words(error: dns.exception.DNSException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _address(server: str) -> tuple[str, int]:
+    """Raises: ValueError."""
+    if server.startswith("["):
+        address, _bracket, rest = server[1:].partition("]")
+        return address, int(rest.removeprefix(":") or 53)
+    if server.count(":") == 1:
+        address, _colon, port = server.partition(":")
+        return address, int(port)
+    return server, 53

@@ -1,0 +1,147 @@
+"""The DNS records by which clients and other mail servers find a domain's services, and judge its mail.
+
+MX (RFC 5321 5.1), SRV (RFC 6186, RFC 8314 5.1, MS-OXDISCO 3.1.5.3), MTA-STS and TLSRPT (RFC 8461 3.1, RFC 8460 3), SPF
+(RFC 7208), DMARC (RFC 7489 6.3), CAA (RFC 8659), TLSA (RFC 6698; "3 1 1", as RFC 7671 5.1 advises).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
+
+from attrs import frozen
+
+from mailserver.config.model import Config, Domain
+from mailserver.discovery import mta_sts
+from mailserver.discovery.services import Service, mail_host, services, web_port
+
+TTL: Final = 3600
+_SRV_NAMES: Final = {
+    ("imap", "implicit"): "_imaps",
+    ("imap", "starttls"): "_imap",
+    ("pop3", "implicit"): "_pop3s",
+    ("pop3", "starttls"): "_pop3",
+    ("submission", "implicit"): "_submissions",
+    ("submission", "starttls"): "_submission",
+}
+_MAX_STRING: Final = 255
+
+
+@frozen
+class Record:
+    """One record that ought to be there. Names end in a dot."""
+
+    name: str
+    kind: Literal["MX", "SRV", "CNAME", "TXT", "CAA", "TLSA"]
+    data: str
+    """In a zone file's form (RFC 1035 5.1)."""
+    example: bool = False
+    """The administrator may well want another content; of a TXT record its first word counts."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {TTL} IN {self.kind} {self.data}"
+
+
+@frozen
+class Note:
+    """What cannot be said as a record, for people."""
+
+    words: str
+
+    def __str__(self) -> str:
+        return f"; {self.words}"
+
+
+def records(
+    config: Config, domain: Domain, keys: Mapping[str, Sequence[str]], issuers: Sequence[str]
+) -> list[Record | Note]:
+    """All of a domain.
+
+    `keys`: of a host the SHA-256 of each public key that it is served under, hexadecimal. `issuers`: the authorities that
+    issue certificates, as CAA names them.
+    """
+    host, offered = mail_host(config, domain), services(config, domain)
+    found: list[Record | Note] = []
+    if host is None:
+        return [Note(f"{domain.name} has no host that is no wildcard: no client can be told where to connect")]
+    found.append(Note(f"{host}. must have A and AAAA records with the addresses of this server"))
+    found += _mail_from_elsewhere(config, domain)
+    found += _services(domain, offered)
+    found += _web(config, domain, host)
+    found += [Record(f"{domain.name}.", "CAA", f'0 issue "{issuer}"') for issuer in issuers]
+    if not issuers:
+        found.append(
+            Note('CAA: no known public authority has issued the certificate; add 0 issue "AUTHORITY" for yours')
+        )
+    places = dict.fromkeys((service.host, service.port) for service in offered)
+    for name, port in places:
+        found += [Record(f"_{port}._tcp.{name}.", "TLSA", f"3 1 1 {key}") for key in keys.get(name, ())]
+    if any(keys.get(name) for name, _port in places):
+        found.append(Note("TLSA: of use with DNSSEC alone; publish the next key before it is served"))
+    return found
+
+
+def _mail_from_elsewhere(config: Config, domain: Domain) -> Iterator[Record | Note]:
+    name = f"{domain.name}."
+    for number, mx in enumerate(domain.mx, 1):
+        yield Record(name, "MX", f"{10 * number} {mx}.")
+    if not domain.mx:
+        yield Note("MX: mx of the [[domain]] names no hosts")
+    senders = ["mx"] if domain.mx else []
+    relay = config.submission.relay
+    if relay is not None and not _is_local(relay.host):
+        senders.append(_sender(relay.host))
+    yield Record(name, "TXT", _text(" ".join(["v=spf1", *senders, "~all"])), example=True)
+    yield Record(f"_dmarc.{name}", "TXT", _text(f"v=DMARC1; p=none; rua=mailto:postmaster@{domain.name}"), example=True)
+    policy = mta_sts.policy(domain)
+    if policy is not None:
+        yield Record(f"_mta-sts.{name}", "TXT", _text(f"v=STSv1; id={mta_sts.policy_id(policy)};"))
+        report = f"v=TLSRPTv1; rua=mailto:postmaster@{domain.name}"
+        yield Record(f"_smtp._tls.{name}", "TXT", _text(report), example=True)
+
+
+def _services(domain: Domain, offered: Sequence[Service]) -> Iterator[Record]:
+    """A target of "." says that there is none (RFC 6186 3.4)."""
+    for (kind, tls), label in _SRV_NAMES.items():
+        own = [service for service in offered if (service.kind, service.tls) == (kind, tls)]
+        name = f"{label}._tcp.{domain.name}."
+        if not own:
+            yield Record(name, "SRV", "0 0 0 .")
+        for service in own:
+            priority = 0 if tls == "implicit" else 10
+            yield Record(name, "SRV", f"{priority} 1 {service.port} {service.host}.")
+
+
+def _web(config: Config, domain: Domain, host: str) -> Iterator[Record | Note]:
+    port, name = web_port(config), f"{domain.name}."
+    if port is None:
+        yield Note("autoconfig, autodiscover and mta-sts need a listener of protocol https")
+        return
+    for label in ("autoconfig", "autodiscover", *(["mta-sts"] if domain.mta_sts is not None else [])):
+        if f"{label}.{domain.name}" != host:
+            yield Record(f"{label}.{name}", "CNAME", f"{host}.")
+    yield Record(f"_autodiscover._tcp.{name}", "SRV", f"0 0 {port} autodiscover.{name}")
+    if port != 443:
+        yield Note(f"autoconfig and mta-sts are looked for at port 443; the listener's is {port}")
+
+
+def _text(words: str) -> str:
+    """As strings of a TXT record."""
+    pieces = [words[at : at + _MAX_STRING] for at in range(0, len(words), _MAX_STRING)]
+    return " ".join(f'"{piece}"' for piece in pieces)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _sender(host: str) -> str:
+    """RFC 7208 5.3, 5.6."""
+    try:
+        return f"ip{ipaddress.ip_address(host).version}:{host}"
+    except ValueError:
+        return f"a:{host}"

@@ -1,0 +1,90 @@
+"""Where a domain's users reach their mail: it follows from the listeners and the domain's hosts, and nothing else."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import idna
+from attrs import frozen
+
+from mailserver.config.model import Config, Domain, Listener
+
+Kind = Literal["imap", "pop3", "submission"]
+
+KINDS: Final[tuple[Kind, ...]] = ("imap", "pop3", "submission")
+
+_LOCAL_PART: Final = re.compile(r"[^\s@\x00-\x20\x7f<>()\[\],;:\\\"]{1,64}")
+"""What a local part without quotes may be (RFC 5321 4.1.2, RFC 6531 3.3); dots are not looked at."""
+
+
+@frozen
+class Service:
+    """One way to a service."""
+
+    kind: Kind
+    host: str
+    port: int
+    tls: Literal["implicit", "starttls"]
+
+
+def find_domain(config: Config, name: str) -> Domain | None:
+    """The mail domain of that name; it may be written in other letters than ASCII."""
+    try:
+        name = idna.encode(name, uts46=True).decode("ascii") if not name.isascii() else name.lower()
+    except idna.IDNAError:
+        return None
+    return next((domain for domain in config.domains if domain.name == name), None)
+
+
+def split_address(address: str) -> tuple[str, str] | None:
+    """Local part and domain of an address without quotes; None for what is none."""
+    local, at, domain = address.rpartition("@")
+    if not at or len(address) > 254 or not _LOCAL_PART.fullmatch(local) or not address.isprintable():
+        return None
+    return local, domain
+
+
+def mail_host(config: Config, domain: Domain) -> str | None:
+    """The name under which the domain's users connect: its first that is no wildcard, or the server's own."""
+    plain: list[str] = [host for host in domain.hosts if not host.startswith("*.")]
+    if plain:
+        return plain[0]
+    hostname = config.server.hostname
+    return hostname if f"*.{hostname.partition('.')[2]}" in domain.hosts else None
+
+
+def services(config: Config, domain: Domain) -> tuple[Service, ...]:
+    """By kind, the best first: implicit TLS before STARTTLS (RFC 8314 3). Empty where the domain has no plain host.
+
+    Listeners of loopback alone count where there are no others, as in a demonstration.
+    """
+    host = mail_host(config, domain)
+    if host is None:
+        return ()
+    offered = [listener for listener in config.listeners if _family(listener) in KINDS and listener.socket is None]
+    reachable = [listener for listener in offered if not _is_loopback(listener)] or offered
+    found = {service: None for kind in KINDS for service in _of_kind(kind, host, reachable)}
+    return tuple(found)
+
+
+def web_port(config: Config) -> int | None:
+    """The port of the HTTPS listener, 443 rather than others; None without any."""
+    ports = [listener.tcp_port for listener in config.listeners if listener.protocol == "https"]
+    return 443 if 443 in ports else ports[0] if ports else None
+
+
+def _of_kind(kind: Kind, host: str, listeners: list[Listener]) -> Iterator[Service]:
+    own = [listener for listener in listeners if _family(listener) == kind]
+    for listener in sorted(own, key=lambda listener: not listener.implicit_tls):
+        yield Service(kind, host, listener.tcp_port, "implicit" if listener.implicit_tls else "starttls")
+
+
+def _family(listener: Listener) -> str:
+    return listener.protocol.removesuffix("s") if listener.implicit_tls else listener.protocol
+
+
+def _is_loopback(listener: Listener) -> bool:
+    return all(ipaddress.ip_address(address).is_loopback for address in listener.bind_addresses)

@@ -1,0 +1,66 @@
+"""What a user enters, in the words of each family of mail programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+from urllib.parse import quote
+
+from attrs import frozen
+
+from mailserver.config.model import Config
+from mailserver.discovery.services import Service, web_port
+
+KIND_WORDS: Final = {"imap": "IMAP", "pop3": "POP3", "submission": "SMTP"}
+
+SECURITY_WORDS: Final = (
+    ("Thunderbird, K-9", "SSL/TLS", "STARTTLS"),
+    ("Outlook", "SSL/TLS", "STARTTLS"),
+    ("Apple Mail", "Use SSL/TLS: on", "Use SSL/TLS: on"),
+    ("Gmail app", "SSL/TLS", "STARTTLS"),
+)
+"""Program, and what it calls implicit TLS and STARTTLS. Apple's tells the two by the port."""
+
+
+@frozen
+class Choice:
+    """One program's word for one service."""
+
+    program: str
+    words: str
+
+
+def security(service: Service) -> str:
+    """The word that most programs have."""
+    return "SSL/TLS" if service.tls == "implicit" else "STARTTLS"
+
+
+def choices(service: Service) -> list[Choice]:
+    """What each program calls the security of a service."""
+    return [
+        Choice(program, implicit if service.tls == "implicit" else starttls)
+        for program, implicit, starttls in SECURITY_WORDS
+    ]
+
+
+def muttrc(user: str, offered: Sequence[Service]) -> Iterator[str]:
+    """Lines for mutt: the best way to read and to send."""
+    name = quote(user, safe="")
+    reading = next((each for each in offered if each.kind == "imap"), None)
+    sending = next((each for each in offered if each.kind == "submission"), None)
+    if reading is not None:
+        scheme = "imaps" if reading.tls == "implicit" else "imap"
+        yield f'set folder = "{scheme}://{name}@{reading.host}:{reading.port}/"'
+    if sending is not None:
+        scheme = "smtps" if sending.tls == "implicit" else "smtp"
+        yield f'set smtp_url = "{scheme}://{name}@{sending.host}:{sending.port}/"'
+    yield "set ssl_force_tls = yes"
+
+
+def profile_link(config: Config, host: str, address: str) -> str | None:
+    """Where Apple's profile of an address is; None without an HTTPS listener."""
+    port = web_port(config)
+    if port is None:
+        return None
+    place = host if port == 443 else f"{host}:{port}"
+    return f"https://{place}/profile.mobileconfig?emailaddress={quote(address, safe='@')}"

@@ -1,0 +1,99 @@
+"""What mail clients fetch to set themselves up, and the MTA-STS policy for other mail servers.
+
+Nothing here depends on whether a user exists: an answer is the same for every address of a domain but for the address.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mailserver.config.model import Domain
+from mailserver.discovery import autodiscover as outlook
+from mailserver.discovery import mta_sts
+from mailserver.discovery.autoconfig import autoconfig
+from mailserver.discovery.mobileconfig import mobileconfig
+from mailserver.discovery.services import Service, find_domain, services, split_address
+from mailserver.http.messages import Request, Response, Route, text
+from mailserver.http.services import DISCOVERY_LABELS, HttpServices
+
+_XML: Final = "text/xml; charset=utf-8"
+
+
+def answer_autoconfig(request: Request, services_: HttpServices) -> Response:
+    """By the domain of the address, or without one by the name that was asked."""
+    address = request.query.get("emailaddress", "")
+    if address and split_address(address) is None:
+        return text(400, "emailaddress must be an address")
+    domain, offered = _offered(services_, address.rpartition("@")[2] or _mail_domain(request.host))
+    return Response(200, autoconfig(domain.name, offered), _XML) if domain and offered else _nothing()
+
+
+def answer_autodiscover(request: Request, services_: HttpServices) -> Response:
+    """The settings of the address in the request."""
+    if request.method != "POST":
+        return text(405, "a request is a POST", ("Allow", "POST"))
+    try:
+        asked = outlook.parse_request(request.body)
+    except outlook.BadRequest as bad:
+        return Response(400, outlook.refusal(600, str(bad)), _XML)
+    if split_address(asked.address) is None:
+        return Response(400, outlook.refusal(600, "EMailAddress must be an address"), _XML)
+    if asked.schema != outlook.OUTLOOK:
+        return Response(200, outlook.refusal(601, "only Outlook's response schema 2006a is known"), _XML)
+    domain, offered = _offered(services_, asked.address.rpartition("@")[2])
+    return Response(200, outlook.autodiscover(asked.address, offered), _XML) if domain and offered else _nothing()
+
+
+def answer_profile(request: Request, services_: HttpServices) -> Response:
+    """Signed by the domain's key, so that the device shows whose it is."""
+    address = request.query.get("emailaddress", "")
+    if split_address(address) is None:
+        return text(400, "needs ?emailaddress=, an address")
+    domain, offered = _offered(services_, address.rpartition("@")[2])
+    profile = mobileconfig(address, domain.name, offered) if domain else None
+    if domain is None or profile is None:
+        return _nothing()
+    disposition = f'attachment; filename="{domain.name}.mobileconfig"'
+    return Response(
+        200,
+        services_.sign(offered[0].host, profile),
+        "application/x-apple-aspen-config",
+        (("Content-Disposition", disposition),),
+    )
+
+
+def answer_policy(request: Request, services_: HttpServices) -> Response:
+    """RFC 8461 3.2: at mta-sts.DOMAIN alone."""
+    label, _dot, name = request.host.partition(".")
+    domain = find_domain(services_.config, name) if label == "mta-sts" else None
+    policy = mta_sts.policy(domain) if domain else None
+    return _nothing() if policy is None else Response(200, policy, "text/plain")
+
+
+def _offered(services_: HttpServices, name: str) -> tuple[Domain | None, tuple[Service, ...]]:
+    domain = find_domain(services_.config, name)
+    return domain, services(services_.config, domain) if domain else ()
+
+
+def _mail_domain(host: str) -> str:
+    label, _dot, parent = host.partition(".")
+    return parent if label in DISCOVERY_LABELS else host
+
+
+def _nothing() -> Response:
+    return text(404, "no such domain here")
+
+
+ROUTES: Final = (
+    Route("/.well-known/autoconfig/mail/config-v1.1.xml", answer_autoconfig),
+    Route("/mail/config-v1.1.xml", answer_autoconfig),
+    Route(
+        "/autodiscover/autodiscover.xml",
+        answer_autodiscover,
+        methods=frozenset({"GET", "POST"}),
+        ignores_case=True,
+        tls_only=True,
+    ),
+    Route("/profile.mobileconfig", answer_profile, tls_only=True),
+    Route("/.well-known/mta-sts.txt", answer_policy, tls_only=True),
+)
