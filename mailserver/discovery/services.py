@@ -64,7 +64,7 @@ def services(config: Config, domain: Domain) -> tuple[Service, ...]:
     host = mail_host(config, domain)
     if host is None:
         return ()
-    offered = [listener for listener in config.listeners if _family(listener) in KINDS and listener.socket is None]
+    offered = [listener for listener in config.listeners if listener.family in KINDS and listener.socket is None]
     reachable = [listener for listener in offered if not _is_loopback(listener)] or offered
     found = {service: None for kind in KINDS for service in _of_kind(kind, host, reachable)}
     return tuple(found)
@@ -77,13 +77,9 @@ def web_port(config: Config) -> int | None:
 
 
 def _of_kind(kind: Kind, host: str, listeners: list[Listener]) -> Iterator[Service]:
-    own = [listener for listener in listeners if _family(listener) == kind]
+    own = [listener for listener in listeners if listener.family == kind]
     for listener in sorted(own, key=lambda listener: not listener.implicit_tls):
         yield Service(kind, host, listener.tcp_port, "implicit" if listener.implicit_tls else "starttls")
-
-
-def _family(listener: Listener) -> str:
-    return listener.protocol.removesuffix("s") if listener.implicit_tls else listener.protocol
 
 
 def _is_loopback(listener: Listener) -> bool:
