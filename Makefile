@@ -7,6 +7,7 @@ BIN = $(VENV)/bin
 PORT_BASE ?= 10000
 DIR ?= var/demo
 TESTS ?=
+BENCH ?=
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE =
 
@@ -42,7 +43,9 @@ format: venv
 	$(BIN)/ruff format .
 
 bench: venv
-	$(BIN)/python -m benchmarks
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	  $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt matplotlib
+	$(BIN)/python -m benchmarks $(BENCH)
 
 soak: venv
 	$(BIN)/python -m tests.soak

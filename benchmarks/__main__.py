@@ -1,6 +1,8 @@
 """`make bench`: both servers, every scenario, interleaved; tables, and an exit status that says if one is missing.
 
-python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--large] [--workers N]
+python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--large] [--workers N] [--stock]
+
+Costs of single operations are those of ours in one process; loads are those of as many workers as there are processors.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from attrs import define, field
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks import growth, idle, latency, mixed, relay
+from benchmarks import growth, idle, latency, mixed, relay, restarts
 from benchmarks.mail import copy, fill
-from benchmarks.plot import draw
-from benchmarks.report import Report, Row
+from benchmarks.plot import can_draw, draw
+from benchmarks.report import Report, Row, Section
 from benchmarks.scenarios import SCENARIOS, Accounts, Scenario
 from benchmarks.servers import Ours, Side, Theirs
+from benchmarks.settings import TUNED
+from mailserver.tap import usable_processors
 from tests.dovecot import Dovecot, available
 from tests.server import Server
 
@@ -77,7 +81,7 @@ def run(scenario: Scenario, sides: tuple[Side, Side], accounts: Accounts, rounds
 
 
 def prepare(
-    directory: Path, sink: relay.Sink, *, large: bool = False, workers: int | None = None
+    directory: Path, sink: relay.Sink, *, large: bool = False, workers: int = 0, settings: str = TUNED
 ) -> tuple[Ours, Theirs, Accounts]:
     """Both servers running on the same mail, with the same passwords, kept in clear so that no hash hides the rest."""
     directory.chmod(0o755)
@@ -104,7 +108,7 @@ def prepare(
         certificate=pem,
         key=key,
         protocols="imap pop3 lmtp submission",
-        more=f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {sink.port}\n",
+        more=f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {sink.port}\n{settings}",
     )
     ours, theirs = Ours(server), Theirs(dovecot, server.ca)
     seeds = [(1000, (k1, *accounts.idle)), (10_000, (k10,)), (100_000, (k100,))]
@@ -132,6 +136,7 @@ class Run:
     sink: relay.Sink
     console: Console
     only: str
+    workers: int
     report: Report = field(factory=Report)
 
     def attempt(self, name: str, work: Callable[[], None]) -> None:
@@ -161,46 +166,75 @@ class Run:
             self.attempt(name, lambda figures=figures: [self.add(Row(*one)) for one in figures(ours, theirs, accounts)])
 
     def loads(self, *, large: bool, directory: Path | None) -> None:
-        """Idle connections, growth, and the mixed load, which changes mailboxes and hence comes last."""
+        """Idle connections, growth, restarts, and the mixed loads, which change mailboxes and hence come last."""
         ours, theirs, accounts, sections = self.ours, self.theirs, self.accounts, self.report.sections
+        curves: list[growth.Curve] = []
 
         def idle_connections(count: int) -> None:
-            row, section = idle.measure(ours, theirs, accounts, count)
-            self.add(row)
+            rows, section = idle.measure(ours, theirs, accounts, count)
+            for row in rows:
+                self.add(row)
             sections.append(section)
 
-        def curves() -> None:
+        def of_mailboxes() -> None:
             sizes = {accounts.k1: 1000, accounts.k10: 10_000, accounts.k100: 100_000}
             if large:
                 sizes[accounts.scratch] = LARGE
-            found = growth.of_mailboxes(ours, theirs, accounts, sizes)
-            found += growth.of_connections(ours, theirs, accounts)
-            sections.append(growth.table(found))
-            if directory is not None:
-                (directory / PLOT).write_text(draw(found), encoding="utf-8")
-                self.report.plots.append(PLOT)
+            curves.extend(growth.of_mailboxes(ours, theirs, accounts, sizes))
+
+        def of_connections() -> None:
+            counts = growth.CONNECTIONS + (growth.LARGE_CONNECTIONS if large else ())
+            curves.extend(growth.of_connections(ours, theirs, accounts, counts))
 
         for count in (idle.CONNECTIONS, LARGE_IDLE) if large else (idle.CONNECTIONS,):
             self.attempt(f"idle connections, {count}", partial(idle_connections, count))
-        self.attempt("growth", curves)
-        self.attempt("mixed load", lambda: sections.append(mixed.measure(ours, theirs, accounts)))
+        self.attempt("growth with mailboxes", of_mailboxes)
+        self.attempt("growth with connections", of_connections)
+        workers = usable_processors()
+        self.attempt("growth with workers", lambda: curves.extend(growth.of_workers(ours, theirs, accounts, workers)))
+        if curves:
+            sections.append(growth.table(curves))
+            if directory is not None and can_draw():
+                self.report.plots += [each.name for each in draw(curves, directory / PLOT)]
+        words = f"ours with {workers} workers"
+        for name, load in (
+            ("restarts under load", restarts.measure),
+            ("mixed load, paced", partial(mixed.measure, thinking=mixed.THINKING)),
+            ("mixed load, saturated", mixed.measure),
+        ):
+            self.attempt(
+                name, lambda load=load: self._with_workers(workers, lambda: load(ours, theirs, accounts, words))
+            )
+
+    def _with_workers(self, workers: int, load: Callable[[], Section]) -> None:
+        self.ours.use_workers(workers)
+        try:
+            self.report.sections.append(load())
+        finally:
+            self.ours.use_workers(self.workers)
 
 
 PLOT = "growth.svg"
+"""And .png."""
 
 
 @click.command()
-@click.option("--only", default="", help="Scenarios whose name contains this; also 'idle', 'growth', 'mixed load'.")
+@click.option(
+    "--only", default="", help="What has this in its name: a scenario, 'idle', 'growth', 'restarts', 'mixed load'."
+)
 @click.option("--rounds", type=int, default=None, help="Rounds of each scenario.")
 @click.option(
     "--markdown",
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
-    help=f"Write the tables to this file, and {PLOT} beside it.",
+    help=f"Write the tables to this file, and {PLOT} and its .png beside it.",
 )
-@click.option("--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and {LARGE_IDLE:,} connections.")
-@click.option("--workers", type=int, default=None, help="Worker processes of ours; all in one process if not given.")
-def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, workers: int | None) -> None:
+@click.option(
+    "--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and up to 10,000 connections: an hour."
+)
+@click.option("--workers", type=int, default=0, help="Worker processes of ours for single operations.")
+@click.option("--stock", is_flag=True, help="Dovecot with its default processes: a new one for each session.")
+def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, workers: int, stock: bool) -> None:
     """Run the scenarios and print the tables."""
     console = Console(width=max(110, Console().width))
     if not available():
@@ -214,8 +248,10 @@ def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, w
     with tempfile.TemporaryDirectory(prefix="mailserver-bench-") as name:
         sink = relay.Sink()
         sink.start()
-        ours, theirs, accounts = prepare(Path(name), sink, large=large, workers=workers)
-        bench = Run(ours, theirs, accounts, sink, console, only.lower())
+        ours, theirs, accounts = prepare(
+            Path(name), sink, large=large, workers=workers, settings="" if stock else TUNED
+        )
+        bench = Run(ours, theirs, accounts, sink, console, only.lower(), workers)
         try:
             bench.loads(large=large, directory=markdown.absolute().parent if markdown else None)
             bench.scenarios(rounds)

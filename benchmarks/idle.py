@@ -8,22 +8,25 @@ from __future__ import annotations
 import select
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from benchmarks.client import Imap, Lines
 from benchmarks.mail import message
 from benchmarks.report import Row, Section
 from benchmarks.scenarios import Accounts
-from benchmarks.servers import Side
+from benchmarks.servers import Side, Theirs
+from benchmarks.settings import HIBERNATING
 
 CONNECTIONS = 1000
-MOST = 100 * 1024
-"""Octets that ours may take for each."""
+MOST, MOST_HIBERNATED = 1 / 20, 1 / 2
+"""Share of Dovecot's memory that ours may take: of a process, and of a connection that has left its process."""
 QUIET = 30.0
 """Seconds for which nothing happens."""
 PATIENCE = 120.0
 """Seconds after which news are given up."""
+SPARE = 20
+"""Processes that may be there for sessions to come."""
 
 
 @contextmanager
@@ -85,7 +88,9 @@ def _news(side: Side, accounts: Accounts, clients: list[Imap]) -> tuple[float, f
     return half, time.monotonic() - start
 
 
-def _each(side: Side, accounts: Accounts, count: int) -> tuple[float, float, float, float]:
+def _each(
+    side: Side, accounts: Accounts, count: int, settle: Callable[[], None] = lambda: None
+) -> tuple[float, float, float, float]:
     """KiB each, seconds of CPU while nothing happens, seconds until half and all know of new mail."""
     for user in accounts.idle:
         accounts.imap(side, user, tls=True).close()  # what is kept for an account is no connection's
@@ -93,6 +98,7 @@ def _each(side: Side, accounts: Accounts, count: int) -> tuple[float, float, flo
     before = side.memory()
     with connected(side, accounts, count) as clients:
         time.sleep(2)
+        settle()
         memory = (side.memory() - before) / count / 1024
         cpu = side.cpu()
         time.sleep(QUIET)
@@ -101,17 +107,36 @@ def _each(side: Side, accounts: Accounts, count: int) -> tuple[float, float, flo
     return memory, cpu, half, whole
 
 
-def measure(ours: Side, theirs: Side, accounts: Accounts, count: int = CONNECTIONS) -> tuple[Row, Section]:
-    """Memory as a row, whose target is absolute and told as the ratio that it means here; all as a table."""
+def _hibernated(theirs: Theirs, accounts: Accounts, count: int) -> tuple[float, float, float, float]:
+    """The same where connections leave their processes."""
+    with theirs.with_settings(HIBERNATING):
+        return _each(theirs, accounts, count, lambda: _wait_for_hibernation(theirs))
+
+
+def _wait_for_hibernation(theirs: Theirs) -> None:
+    start = time.monotonic()
+    while (left := theirs.sessions_in_processes()) > SPARE:
+        assert time.monotonic() - start < PATIENCE, f"{left} connections do not leave their processes"
+        time.sleep(0.5)
+
+
+def measure(ours: Side, theirs: Theirs, accounts: Accounts, count: int = CONNECTIONS) -> tuple[list[Row], Section]:
+    """Memory as two rows, all as a table."""
     mine, other = (_each(side, accounts, count) for side in (ours, theirs))
-    row = Row("idle TLS connection, memory", mine[0], other[0], "KiB", MOST / 1024 / other[0], 1.0)
+    asleep = _hibernated(theirs, accounts, count)
+    rows = [
+        Row(f"{count:,} idle TLS connections, memory of each", mine[0], other[0], "KiB", MOST, 1.0),
+        Row(f"{count:,} idle, Dovecot's hibernated", mine[0], asleep[0], "KiB", MOST_HIBERNATED, 1.0),
+    ]
     names = (
         "memory of each, KiB", f"CPU in {QUIET:.0f} s, ms", "until half know of new mail, ms", "until all know, ms",
     )  # fmt: skip
     factors = (1, 1000, 1000, 1000)
     lines = [
-        [name, f"{a * factor:,.1f}", f"{b * factor:,.1f}"]
-        for name, factor, a, b in zip(names, factors, mine, other, strict=True)
+        [name, *(f"{each * factor:,.1f}" for each in figures)]
+        for name, factor, *figures in zip(names, factors, mine, other, asleep, strict=True)
     ]
     note = f"A message went to each of {len(accounts.idle)} accounts, whose clients were {count:,} together."
-    return row, Section(f"{count:,} idle TLS connections", ["what", "ours", "Dovecot"], lines, [note])
+    return rows, Section(
+        f"{count:,} idle TLS connections", ["what", "ours", "Dovecot", "Dovecot, hibernated"], lines, [note]
+    )

@@ -2,6 +2,9 @@
 
 Four processes hold the clients, so that these are not what is measured. Each client waits for one answer before it
 goes on. Every user has two clients or so, some with POP3, some sending mail.
+
+Saturated: the next command follows at once, which shows how many a server can do. Paced: each client thinks before a
+command, which shows what one takes where the server has time.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 
+from attrs import frozen
+
 from benchmarks.client import Imap, Lines
 from benchmarks.mail import message
 from benchmarks.report import Section
@@ -27,6 +32,8 @@ CLIENTS = 50
 SECONDS = 12.0
 PROCESSES = 4
 USERS = 25
+THINKING = 0.5
+"""Seconds that a paced client thinks, in the mean."""
 
 Times = dict[str, list[float]]
 
@@ -34,11 +41,15 @@ Times = dict[str, list[float]]
 class _Clock:
     """Seconds of each command, by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, thinking: float, rng: random.Random) -> None:
         self.times: Times = defaultdict(list)
+        self._thinking = thinking
+        self._rng = rng
 
     @contextlib.contextmanager
     def time(self, name: str) -> Iterator[None]:
+        if self._thinking:
+            time.sleep(min(self._rng.expovariate(1 / self._thinking), 4 * self._thinking))
         start = time.perf_counter()
         yield
         self.times[name].append(time.perf_counter() - start)
@@ -129,8 +140,10 @@ def _client(number: int, side: Side, accounts: Accounts, until: float, clock: _C
         session(side, accounts, user, clock, rng)
 
 
-def _process(numbers: Sequence[int], side: Side, accounts: Accounts, seconds: float, answer: Connection) -> None:
-    clocks = [_Clock() for _ in numbers]
+def _process(
+    numbers: Sequence[int], side: Side, accounts: Accounts, seconds: float, thinking: float, answer: Connection
+) -> None:
+    clocks = [_Clock(thinking, random.Random(-number)) for number in numbers]
     problems: list[str] = []
     until = time.monotonic() + seconds
 
@@ -149,15 +162,41 @@ def _process(numbers: Sequence[int], side: Side, accounts: Accounts, seconds: fl
     answer.close()
 
 
-def load(side: Side, accounts: Accounts, seconds: float = SECONDS) -> tuple[Times, float, float]:
-    """Times by command, seconds that passed, server CPU seconds. Raises: AssertionError for a wrong answer."""
+@frozen
+class Load:
+    """What one load found."""
+
+    times: Times
+    """By command, in milliseconds."""
+    passed: float
+    spent: float
+    """Seconds of server CPU."""
+
+    @property
+    def all(self) -> list[float]:
+        """Of every command."""
+        return [time for each in self.times.values() for time in each]
+
+    @property
+    def rate(self) -> float:
+        """Commands a second."""
+        return len(self.all) / self.passed
+
+    @property
+    def cost(self) -> float:
+        """Microseconds of server CPU a command."""
+        return self.spent / len(self.all) * 1e6
+
+
+def load(side: Side, accounts: Accounts, seconds: float = SECONDS, thinking: float = 0.0) -> Load:
+    """Have the clients do their work. Raises: AssertionError for a wrong answer."""
     context = multiprocessing.get_context("fork")
     processes, answers = [], []
     before, start = side.cpu(), time.monotonic()
     for number in range(PROCESSES):
         mine, other = context.Pipe(duplex=False)
         process = context.Process(
-            target=_process, args=(range(number, CLIENTS, PROCESSES), side, accounts, seconds, other)
+            target=_process, args=(range(number, CLIENTS, PROCESSES), side, accounts, seconds, thinking, other)
         )
         process.start()
         other.close()
@@ -170,36 +209,34 @@ def load(side: Side, accounts: Accounts, seconds: float = SECONDS) -> tuple[Time
         failed += problems
         for each in found:
             for name, seconds_of in each.items():
-                times[name] += seconds_of
+                times[name] += [second * 1000 for second in seconds_of]
     for process in processes:
         process.join()
     assert not failed, "; ".join(failed[:3])
-    return times, time.monotonic() - start, side.cpu() - before
+    return Load(times, time.monotonic() - start, side.cpu() - before)
 
 
-def measure(ours: Side, theirs: Side, accounts: Accounts, seconds: float = SECONDS) -> Section:
-    """The table of the mixed load."""
+def measure(ours: Side, theirs: Side, accounts: Accounts, words: str, thinking: float = 0.0) -> Section:
+    """The table of a load; `words` say how ours runs."""
     for side in (ours, theirs):
-        load(side, accounts, min(3.0, seconds))  # both have seen the mailboxes before
-    found = [load(side, accounts, seconds) for side in (ours, theirs)]
+        load(side, accounts, 3.0)  # both have seen the mailboxes before
+    found = [load(side, accounts, thinking=thinking) for side in (ours, theirs)]
     lines = []
-    for name in sorted(found[0][0].keys() | found[1][0].keys()):
+    for name in sorted(found[0].times.keys() | found[1].times.keys()):
         cells = [name]
-        for times, _, _ in found:
-            each = [second * 1000 for second in times.get(name, ())]
-            middle, last = (_percentile(each, 50), _percentile(each, 99)) if each else (0.0, 0.0)
-            cells += [f"{len(each):,}", f"{middle:.1f}", f"{last:.1f}"]
+        for each in (one.times.get(name, [0.0]) for one in found):
+            cells += [f"{len(each):,}", f"{percentile(each, 50):.1f}", f"{percentile(each, 99):.1f}"]
         lines.append(cells)
-    notes = []
-    for side, (times, passed, spent) in zip((ours, theirs), found, strict=True):
-        every = [second * 1000 for each in times.values() for second in each]
-        notes.append(
-            f"{side.name}: {len(every) / passed:,.0f} commands a second, p99 of all {_percentile(every, 99):.1f} ms,"
-            f" {spent / len(every) * 1e6:,.0f} us of server CPU a command."
-        )
+    notes = [
+        f"{side.name}: {one.rate:,.0f} commands a second, p50 of all {percentile(one.all, 50):.1f} ms, p99"
+        f" {percentile(one.all, 99):.1f} ms, {one.cost:,.0f} us of server CPU a command."
+        for side, one in zip((ours, theirs), found, strict=True)
+    ]
+    pace = f"each thinking for {thinking:g} s before a command" if thinking else "each as fast as it can"
     heads = ["command", "ours", "p50 ms", "p99 ms", "Dovecot", "p50 ms", "p99 ms"]
-    return Section(f"Mixed load of {CLIENTS} clients, {seconds:.0f} s", heads, lines, notes)
+    return Section(f"Mixed load of {CLIENTS} clients, {pace}; {words}", heads, lines, notes)
 
 
-def _percentile(times: Sequence[float], percent: int) -> float:
+def percentile(times: Sequence[float], percent: int) -> float:
+    """As `statistics.quantiles` has it; the only one of a single time."""
     return statistics.quantiles(times, n=100, method="inclusive")[percent - 1] if len(times) > 1 else times[0]

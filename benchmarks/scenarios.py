@@ -14,8 +14,8 @@ from benchmarks.client import Imap, Lines, tls_context
 from benchmarks.mail import RARE, message
 from benchmarks.servers import Side
 
-WARM, OTHER = 1.5, 3.0
-"""Most CPU that ours may take, as a multiple of Dovecot's: for warm reads, and for the rest."""
+MOST = 1.0
+"""CPU that ours may take, as a multiple of Dovecot's."""
 
 Work = Callable[[Side, "Accounts"], Iterator[int | None]]
 
@@ -47,7 +47,8 @@ class Scenario:
 
     name: str
     work: Work
-    target: float
+    target: float = MOST
+    """Below MOST where another server is measured to need that share of Dovecot's, or where an index is to save it."""
     rounds: int = 3
 
 
@@ -282,6 +283,21 @@ def noop_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client.close()
 
 
+def fetch_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
+    client = accounts.imap(side, accounts.k10)
+    batch = b"".join(b"p FETCH %d (FLAGS)\r\n" % number for number in range(1, 201))
+    yield None
+    for _ in range(10):
+        client.send(batch)
+        for number in range(1, 201):
+            line = client.line()
+            assert line.startswith(b"* %d FETCH (FLAGS (" % number), line
+            line = client.line()
+            assert line.startswith(b"p OK"), line
+    yield 2000
+    client.close()
+
+
 def lmtp(side: Side, accounts: Accounts) -> Iterator[int | None]:
     client = Lines(side.ports["lmtp"])
     client.reply(b"220")
@@ -327,36 +343,38 @@ def k100(accounts: Accounts) -> str:
 
 
 SCENARIOS = (
-    Scenario("login, plain", login_plain, OTHER),
-    Scenario("TLS handshake, full", handshake_full, OTHER),
-    Scenario("TLS handshake, resumed", handshake_resumed, OTHER),
-    Scenario("SELECT 1k, first", _select_first(k1, 1000), OTHER, 3),
-    Scenario("SELECT 10k, first", _select_first(k10, 10_000), OTHER, 3),
-    Scenario("SELECT 100k, first", _select_first(k100, 100_000), OTHER, 2),
-    Scenario("SELECT 1k, new session", _select_new_session(k1, 1000, 100), WARM),
-    Scenario("SELECT 10k, new session", _select_new_session(k10, 10_000, 100), WARM),
-    Scenario("SELECT 100k, new session", _select_new_session(k100, 100_000, 50), WARM, 3),
-    Scenario("SELECT 1k, same session", _select_same_session(k1, 1000, 400), WARM),
-    Scenario("SELECT 10k, same session", _select_same_session(k10, 10_000, 400), WARM),
-    Scenario("SELECT 100k, same session", _select_same_session(k100, 100_000, 300), WARM, 3),
-    Scenario("FETCH flags of 100k", _fetch(k100, b"FETCH 1:* (UID FLAGS)", 100_000, 2), WARM, 3),
-    Scenario("ENVELOPE of 10k, cold", envelope_cold, OTHER, 2),
-    Scenario("ENVELOPE of 10k, warm", _fetch(k10, b"FETCH 1:* (ENVELOPE)", 10_000, 2), WARM, 3),
-    Scenario("newest 50 of 10k", _fetch(k10, b"FETCH 9951:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODYSTRUCTURE)", 50, 40), WARM),
-    Scenario("bodies of 1k, plain", _fetch(k1, b"FETCH 1:* (BODY.PEEK[])", 1000, 1), WARM),
-    Scenario("bodies of 1k, TLS", _fetch(k1, b"FETCH 1:* (BODY.PEEK[])", 1000, 1, tls=True), WARM),
-    Scenario("SEARCH UNSEEN in 10k", _search(b"SEARCH UNSEEN", 3334, 60), WARM),
-    Scenario("SEARCH SUBJECT in 10k", _search(b'SEARCH SUBJECT "%b"' % RARE.encode(), 10, 5), WARM, 3),
-    Scenario("SEARCH FROM in 10k", _search(b'SEARCH FROM "anna"', None, 5), WARM, 3),
-    Scenario("SEARCH TEXT in 10k, first", search_text, WARM, 2),
-    Scenario("SEARCH TEXT in 10k, again", search_text_again, WARM, 2),
-    Scenario("STORE, one by one", store, OTHER),
-    Scenario("APPEND", append, OTHER),
-    Scenario("COPY of 300", copy, OTHER),
-    Scenario("MOVE of 300", move, OTHER),
-    Scenario("EXPUNGE of 300", expunge, OTHER),
-    Scenario("LMTP delivery", lmtp, OTHER),
-    Scenario("POP3 download of 1k", pop3, WARM, 3),
-    Scenario("NOOP", noop, WARM),
-    Scenario("NOOP, pipelined", noop_pipelined, WARM),
+    Scenario("login, plain", login_plain, 0.7),
+    Scenario("TLS handshake, full", handshake_full),
+    Scenario("TLS handshake, resumed", handshake_resumed, 0.5),
+    Scenario("SELECT 1k, first", _select_first(k1, 1000)),
+    Scenario("SELECT 10k, first", _select_first(k10, 10_000)),
+    Scenario("SELECT 100k, first", _select_first(k100, 100_000), rounds=2),
+    Scenario("SELECT 1k, new session", _select_new_session(k1, 1000, 100)),
+    Scenario("SELECT 10k, new session", _select_new_session(k10, 10_000, 100)),
+    Scenario("SELECT 100k, new session", _select_new_session(k100, 100_000, 50)),
+    Scenario("SELECT 1k, same session", _select_same_session(k1, 1000, 400)),
+    Scenario("SELECT 10k, same session", _select_same_session(k10, 10_000, 400)),
+    Scenario("SELECT 100k, same session", _select_same_session(k100, 100_000, 300)),
+    Scenario("FETCH flags of 100k", _fetch(k100, b"FETCH 1:* (UID FLAGS)", 100_000, 2)),
+    Scenario("FETCH flags one by one, pipelined", fetch_pipelined, 0.1),
+    Scenario("ENVELOPE of 10k, cold", envelope_cold, rounds=2),
+    Scenario("ENVELOPE of 10k, warm", _fetch(k10, b"FETCH 1:* (ENVELOPE)", 10_000, 2), 0.37),
+    Scenario("newest 50 of 10k", _fetch(k10, b"FETCH 9951:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODYSTRUCTURE)", 50, 40)),
+    Scenario("bodies of 1k, plain", _fetch(k1, b"FETCH 1:* (BODY.PEEK[])", 1000, 1)),
+    Scenario("bodies of 1k, TLS", _fetch(k1, b"FETCH 1:* (BODY.PEEK[])", 1000, 1, tls=True), 0.5),
+    Scenario("SEARCH UNSEEN in 10k", _search(b"SEARCH UNSEEN", 3334, 60)),
+    Scenario("SEARCH UNSEEN SINCE in 10k", _search(b"SEARCH UNSEEN SINCE 14-Nov-2023", 3334, 60), 0.2),
+    Scenario("SEARCH SUBJECT in 10k", _search(b'SEARCH SUBJECT "%b"' % RARE.encode(), 10, 5)),
+    Scenario("SEARCH FROM in 10k", _search(b'SEARCH FROM "anna"', None, 5)),
+    Scenario("SEARCH TEXT in 10k, first", search_text, rounds=2),
+    Scenario("SEARCH TEXT in 10k, again", search_text_again, 0.02, 2),
+    Scenario("STORE, one by one", store, 1 / 16),
+    Scenario("APPEND", append),
+    Scenario("COPY of 300", copy),
+    Scenario("MOVE of 300", move),
+    Scenario("EXPUNGE of 300", expunge, 1 / 3.5),
+    Scenario("LMTP delivery", lmtp, 0.7),
+    Scenario("POP3 download of 1k", pop3),
+    Scenario("NOOP", noop),
+    Scenario("NOOP, pipelined", noop_pipelined),
 )  # fmt: skip

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,13 @@ def memory(pid: int) -> int:
     return total
 
 
+def available_memory() -> int:
+    """Octets that the machine can still give."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 class Side:
     """One of the two: its name, its ports, and where an account's Maildir is."""
 
@@ -86,6 +96,10 @@ class Side:
 
     def restart(self) -> None:
         """Stop it and start it again, with all its caches on disk."""
+        raise AssertionError(self.name)
+
+    def reload(self) -> None:
+        """Take up the configuration, as it stands."""
         raise AssertionError(self.name)
 
     def forget(self, user: str) -> None:
@@ -127,6 +141,16 @@ class Ours(Side):
 
     def restart(self) -> None:
         self.server.stop()
+        self._start()
+
+    def reload(self) -> None:
+        self.server.hang_up()
+
+    def use_workers(self, workers: int) -> None:
+        """Start it again with as many worker processes; 0 for one process that does everything."""
+        self.server.stop()
+        text = self.server.config.read_text()
+        self.server.config.write_text(re.sub(r"(?m)^workers = \d+$", f"workers = {workers}", text))
         self._start()
 
     def _start(self) -> None:
@@ -175,3 +199,28 @@ class Theirs(Side):
     def restart(self) -> None:
         self.dovecot.stop()
         self.dovecot.start()
+
+    def reload(self) -> None:
+        self.dovecot.doveadm("reload")
+
+    @contextmanager
+    def with_settings(self, text: str) -> Iterator[None]:
+        """Started again with these settings behind the others; without them afterwards."""
+        before = self.dovecot.config.read_text()
+        self.dovecot.config.write_text(before + text)
+        self.restart()
+        try:
+            yield
+        finally:
+            self.dovecot.config.write_text(before)
+            self.restart()
+
+    def sessions_in_processes(self) -> int:
+        """How many `imap` processes there are."""
+        names = []
+        for pid in _tree(self.pid):
+            try:
+                names.append(Path(f"/proc/{pid}/comm").read_text().strip())
+            except OSError:
+                continue
+        return names.count("imap")

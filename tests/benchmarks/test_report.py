@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
 
 from benchmarks.growth import Curve, table
+from benchmarks.mixed import percentile
 from benchmarks.plot import draw
 from benchmarks.report import Report, Row, Section
 
@@ -44,29 +48,37 @@ def test_markdown_marks_what_is_over_its_target_and_names_what_is_missing() -> N
 
 CURVES = [
     Curve("NOOP & more", "messages", "us", [(1000, 20.0, 40.0), (10_000, 21.0, 45.0), (100_000, 22.0, 400.0)]),
-    Curve("memory", "connections", "MiB", [(10, 0.3, 15.0), (1000, 35.0, 0.0)]),
+    Curve("memory", "connections", "MiB", [(10, 0.3, 15.0), (1000, 35.0, 0.0), (10_000, 350.0, None)]),
+    Curve("mixed load", "workers", "commands/s", [(1, 700.0, 800.0), (2, 1300.0, 800.0)]),
 ]
 
 
-def test_the_picture_has_both_lines_of_every_curve_where_they_belong() -> None:
-    root = ET.fromstring(draw(CURVES))
-    lines = root.findall(f"{SVG}polyline")
-    assert len(lines) == 2 * len(CURVES)
-    ours, theirs = (
-        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()] for line in lines[:2]
-    )
-    assert [point[0] for point in ours] == [point[0] for point in theirs]
-    # Equal factors are equal steps on a logarithmic axis; a higher cost is higher up.
-    assert abs((ours[1][0] - ours[0][0]) - (ours[2][0] - ours[1][0])) < 0.2
-    assert all(mine[1] > other[1] for mine, other in zip(ours, theirs, strict=True))
-    width, height = float(root.attrib["width"]), float(root.attrib["height"])
-    for line in lines:
-        for point in line.attrib["points"].split():
-            x, y = map(float, point.split(","))
-            assert 0 <= x <= width
-            assert 0 <= y <= height
+def test_the_picture_is_drawn_twice_with_every_curve(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    svg, png = draw(CURVES, tmp_path / "growth.svg")
+    assert (svg.name, png.name) == ("growth.svg", "growth.png")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    texts = {"".join(each.itertext()).strip() for each in ET.parse(svg).getroot().iter(f"{SVG}text")}
+    assert {curve.title for curve in CURVES} | {"messages", "connections", "workers", "MiB", "commands/s"} <= texts
+    assert {"1,000", "100,000", "mailserver", "Dovecot"} <= texts
+
+
+def test_the_same_curves_make_the_same_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    first, _ = draw(CURVES, tmp_path / "a.svg")
+    again, _ = draw(CURVES, tmp_path / "b.svg")
+    assert first.read_bytes() == again.read_bytes()
 
 
 def test_the_curves_as_figures() -> None:
-    assert table(CURVES).lines[0] == ["NOOP & more (us)", "1,000 messages", "20.00", "40.00"]
-    assert len(table(CURVES).lines) == 5
+    section = table(CURVES)
+    assert section.lines[0] == ["NOOP & more (us)", "1,000 messages", "20.00", "40.00"]
+    assert section.lines[5] == ["memory (MiB)", "10,000 connections", "350.00", "-"]
+    assert len(section.lines) == 8
+    assert section.notes[0].startswith("-: it would need more than 60%")
+    assert not table(CURVES[:1]).notes
+
+
+def test_a_percentile_is_of_one_time_too() -> None:
+    assert percentile([7.0], 99) == 7.0
+    assert percentile([float(number) for number in range(101)], 50) == 50.0

@@ -1,0 +1,36 @@
+"""How the Dovecot beside us is configured, beyond what its tests need: as somebody who knows it would, on one machine.
+
+By default it starts a new `imap` process for each session, one after another, so that in a load of many short sessions
+clients wait in the login for seconds. Processes that are there before they are needed and serve one session after the
+other, which its documentation allows where all mail is one system user's, take that away.
+"""
+
+from __future__ import annotations
+
+_SERVICE = """\
+service {name} {{
+  process_min_avail = {ready}
+  restart_request_count = 1000
+}}
+"""
+
+TUNED = "".join(
+    _SERVICE.format(name=name, ready=ready)
+    for name, ready in (("imap", 8), ("pop3", 4), ("submission", 4), ("lmtp", 2))
+)
+"""Processes are kept, and used again."""
+
+HIBERNATING = """\
+imap_hibernate_timeout = 2s
+service imap {
+  process_min_avail = 0
+  restart_request_count = 1
+  unix_listener imap-master {
+    user = $SET:default_internal_user
+  }
+}
+service imap-hibernate {
+  client_limit = 20000
+}
+"""
+"""Connections in IDLE leave their process after two seconds, and it ends."""
