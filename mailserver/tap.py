@@ -17,9 +17,10 @@ from mailserver.config import load
 from mailserver.config.model import Config
 from mailserver.config.show import show
 from mailserver.net.identity import give_runtime_dir
-from mailserver.net.log_file import make_log_file
+from mailserver.net.line_log import LineLog
+from mailserver.net.log_file import LogFile, make_log_file
 from mailserver.net.master import MasterService
-from mailserver.net.service import MailService
+from mailserver.net.service import MailService, ServiceProcess
 from mailserver.wiring import Wiring, judge, read_policy
 
 
@@ -59,8 +60,28 @@ def makeService(options: Options) -> IService:
     daemon = twistd is not None and not twistd["nodaemon"]
     log_file = make_log_file(config.server.log_file, twistd) if config.server.log_file is not None else None
     workers = worker_count(config)
+    service: ServiceProcess
     if not workers:
-        return MailService(config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file)
+        service = MailService(
+            config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file
+        )
+    else:
+        service = _master(config, reactor, workers, twistd, daemon=daemon, log_file=log_file)
+    if twistd is not None and not daemon and _logs_to_output(twistd):
+        # Who does not read our output must not hold us up.
+        service.output_log = LineLog("", relayed=False)
+    return service
+
+
+def _master(
+    config: Config,
+    reactor: Any,
+    workers: int,
+    twistd: Mapping[str, Any] | None,
+    *,
+    daemon: bool,
+    log_file: LogFile | None,
+) -> MasterService:
     return MasterService(
         config,
         reactor,

@@ -18,7 +18,7 @@ RANDOM = (
     "tests/store/test_live_machine.py",
     "tests/store/test_two_processes.py",
 )
-EXHAUSTIVE = ("tests/store/test_crash.py", "tests/store/test_powercut.py")
+EXHAUSTIVE = ("tests/store/test_crash.py", "tests/store/test_powercut.py", "tests/workers/test_kill.py")
 
 
 def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bool:
@@ -26,7 +26,13 @@ def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bo
     print(f"seed {seed}: {' '.join(files)}", flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", f"--hypothesis-seed={seed}", "--timeout=3600", *files],
-        env={**os.environ, "MAILSERVER_RUNS": str(runs), "MAILSERVER_STEPS": str(steps), "MAILSERVER_SEED": str(seed)},
+        env={
+            **os.environ,
+            "MAILSERVER_RUNS": str(runs),
+            "MAILSERVER_STEPS": str(steps),
+            "MAILSERVER_SEED": str(seed),
+            "MAILSERVER_RESTARTS": "50",
+        },
         check=False,
     )
     return done.returncode == 0

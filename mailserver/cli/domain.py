@@ -58,7 +58,8 @@ def _make_pair(config: Config, hosts: tuple[str, ...], certificate: Path, key: P
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     owner = None
-    if config.server.user:
+    # With workers the master reads the files, who stays root: the service's user needs no key.
+    if config.server.user and config.server.workers == 0:
         account = pwd.getpwnam(config.server.user)
         owner = (account.pw_uid, account.pw_gid)
     certificate.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -41,12 +41,14 @@ def who(configuration: Path, user: str | None, protocol: str | None, *, as_json:
 def kick(configuration: Path, target: str, reason: str | None) -> None:
     """End the sessions of USER, or one session, with the protocol's farewell. A command that runs is finished.
 
+    Prints each session that goes: its id, user, protocol and address.
+
     The status is 1 if there was no such session.
     """
     answer = ask_or_fail(configuration, "kick", target=target, **({"reason": reason} if reason is not None else {}))
-    kicked = answer.data if isinstance(answer.data, list) else []
-    for session in kicked:
-        click.echo(session)
+    kicked: list[dict[str, Any]] = answer.data if isinstance(answer.data, list) else []
+    for row in kicked:
+        click.echo(f"{row['session']} {row['user'] or '(not logged in)'} {row['protocol']} {_address(row)}")
     finish(answer)
     if not kicked:
         raise click.ClickException(f"no session of that user or with that id: {target}")
@@ -61,13 +63,11 @@ def finish(answer: Answer) -> None:
 
 
 def _cells(row: dict[str, Any], now: float) -> list[str]:
-    peer = row["peer"]
-    address = "local" if peer is None else f"[{peer}]:{row['port']}" if ":" in peer else f"{peer}:{row['port']}"
     return [
         str(row["session"]),
         row["user"] or "",
         row["protocol"],
-        address,
+        _address(row),
         row["tls"] or "",
         duration(now - row["since"]),
         row["mailbox"] or "",
@@ -75,3 +75,10 @@ def _cells(row: dict[str, Any], now: float) -> list[str]:
         octets(row["sent"]),
         str(row["worker"]),
     ]
+
+
+def _address(row: dict[str, Any]) -> str:
+    peer = row["peer"]
+    if peer is None:
+        return "local"
+    return f"[{peer}]:{row['port']}" if ":" in peer else f"{peer}:{row['port']}"

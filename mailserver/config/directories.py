@@ -22,6 +22,14 @@ class Identity:
     uid: int
     gids: frozenset[int]
 
+    @property
+    def name(self) -> str:
+        """Of the user; its number where it has none."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
     def may(self, status: os.stat_result, wanted: int) -> bool:
         """Does the mode of a file grant `wanted` (os.R_OK, os.W_OK, os.X_OK together)?"""
         if self.uid == 0:

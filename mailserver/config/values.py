@@ -38,8 +38,10 @@ _MEANT: Final = {
     "smtp": "submission",
     "esmtp": "submission",
     "smtps": "submissions",
+    "1.0": "1.2",
+    "1.1": "1.2",
 }
-"""Other names of what a choice offers, that are not spelt alike."""
+"""Other names of what a choice offers, that are not spelt alike; and for a TLS version too old the oldest there is."""
 
 
 class Wrong(ValueError):

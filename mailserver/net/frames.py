@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.link import Json
+from mailserver.net.log import LINE_SYSTEM
 
 HEADER = struct.Struct("!IH")
 MAX_PASSED = 200
@@ -176,7 +177,7 @@ class FrameLine:
 
     def logPrefix(self) -> str:
         """A name for the log."""
-        return "line"
+        return LINE_SYSTEM
 
     def doRead(self) -> None:
         """Take what is there."""

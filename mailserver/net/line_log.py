@@ -1,14 +1,18 @@
-"""The log of a worker and of the zygote: standard output, or the configured file."""
+"""The log of a worker and of the zygote: standard output, or the configured file; and of a master in the foreground."""
 
 from __future__ import annotations
 
 import os
+import socket
+import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
-from mailserver.net.log import classic_text, log
+from mailserver.net.log import classic_text, is_chatter, log
 
 _STANDARD_OUTPUT = 1
 
@@ -21,18 +25,23 @@ class LineLog:
     """
 
     def __init__(self, name: str, *, relayed: bool) -> None:
-        """`name` stands in each line; `relayed`: whoever reads standard output has a log that says when."""
+        """`name` stands in each line; `relayed`: whoever reads standard output has a log that says when.
+
+        To be made before a change of user, which may take away the right to open standard output anew.
+        """
         self.name = name
         self._relayed = relayed
-        self._number = _STANDARD_OUTPUT
+        self._number: int | None = None
+        self._write = partial(os.write, _STANDARD_OUTPUT) if relayed else _output(_STANDARD_OUTPUT)
         self._left_out = 0
 
     def open(self, path: Path) -> None:
         """Write to a file from now on, in place of standard output or of the file before. Raises: OSError."""
         opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        if self._number != _STANDARD_OUTPUT:
+        if self._number is not None:
             os.close(self._number)
         self._number = opened
+        self._write = partial(os.write, opened)
         self._relayed = False
 
     def reopen(self, path: Path) -> None:
@@ -44,11 +53,11 @@ class LineLog:
 
     def __call__(self, event: LogEvent) -> None:
         """One event."""
-        if event.get("log_system") == "-" and not event.get("isError"):
-            return  # each socket opened and closed, in each process
+        if is_chatter(event):
+            return
         level = getattr(event.get("log_level"), "name", "-")
         system = event.get("log_system") or f"{event.get('log_namespace', '-')}#{level}"
-        text = classic_text({**event, "log_system": f"{system} {self.name}"})
+        text = classic_text({**event, "log_system": f"{system} {self.name}" if self.name else system})
         if text is None:
             return
         if self._relayed:
@@ -57,7 +66,25 @@ class LineLog:
             text = f"{self._left_out} lines of the log found no room\n{text}"
         line = text.encode("utf-8", "backslashreplace")
         try:
-            written = os.write(self._number, line)
+            written = self._write(line)
         except OSError:
             written = 0
         self._left_out = 0 if written == len(line) else self._left_out + 1
+
+
+def _output(number: int) -> Callable[[bytes], int]:
+    """Writes what there is room for at once; raises OSError where there is none.
+
+    A pipe or terminal is opened anew, as others who have it share what O_NONBLOCK says of the opening they have.
+    """
+    kind = stat.S_IFMT(os.fstat(number).st_mode)
+    if kind == stat.S_IFSOCK:
+        duplicate = socket.socket(fileno=os.dup(number))
+        return lambda line: duplicate.send(line, socket.MSG_DONTWAIT)
+    if kind in {stat.S_IFIFO, stat.S_IFCHR}:
+        try:
+            opened = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return partial(os.write, number)
+        return partial(os.write, opened)
+    return partial(os.write, number)

@@ -9,6 +9,9 @@ from twisted.logger import LogEvent, Logger, formatEventAsClassicLogText, format
 from mailserver.channel import ConnectionInfo
 
 log = Logger(namespace="mailserver")
+LINE_SYSTEM = "line"
+"""What Twisted calls a line between processes in its own words."""
+_CHATTING = frozenset({"-", LINE_SYSTEM})
 
 
 def classic_text(event: LogEvent) -> str | None:
@@ -22,6 +25,11 @@ def classic_text(event: LogEvent) -> str | None:
         system = f"{event.get('log_namespace', '-')}#{level}"
     text = f"{'-' if when is None else _stamp(int(when))} [{system}] {line}"
     return (text.replace("\n", "\n\t") if "\n" in text else text) + "\n"
+
+
+def is_chatter(event: LogEvent) -> bool:
+    """Twisted's own words on each socket that is opened and closed, in each process; what a line brings about, too."""
+    return event.get("log_system") in _CHATTING and not event.get("isError")
 
 
 @lru_cache(maxsize=1)

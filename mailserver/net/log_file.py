@@ -23,7 +23,7 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile as RotatedFile
 from zope.interface import implementer
 
-from mailserver.net.log import classic_text, log
+from mailserver.net.log import classic_text, is_chatter, log
 
 REPEATED = 1000
 """Lines of the start that the file repeats."""
@@ -44,6 +44,8 @@ class LogFile:
 
     def __call__(self, event: LogEvent) -> None:
         """One event."""
+        if is_chatter(event):
+            return
         if self._number is not None:
             self._write(event, self._number)
             return

@@ -40,7 +40,7 @@ from mailserver.net.questions import Questions
 from mailserver.net.service import ServiceProcess
 from mailserver.net.serving import GRACE, Examined
 from mailserver.net.slots import Slots
-from mailserver.net.supervisor import Record, Supervisor
+from mailserver.net.supervisor import BLIND, Record, Supervisor
 from mailserver.net.zygote_process import WorkerProcess, ZygoteProcess
 
 RENEWAL = 7 * 24 * 3600.0
@@ -53,6 +53,14 @@ END_TIME = 2 * GRACE + 8
 EARLY = 10.0
 """Seconds after its start in which a zygote's death is a fault of more than the moment."""
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def whatever_happens(work: Callable[[], None]) -> None:
+    """A LoopingCall ends with the first failure, and supervision would with it."""
+    try:
+        work()
+    except Exception:
+        log.failure("supervision")
 
 
 class MasterService(ServiceProcess):
@@ -87,6 +95,7 @@ class MasterService(ServiceProcess):
         self._zygote: ZygoteProcess | None = None
         self._zygotes: set[ZygoteProcess] = set()
         self._zygote_wait = 0.0
+        self._looked = reactor.seconds()
         self._forks: dict[int, WorkerProcess] = {}
         self._numbers = itertools.count(1)
         self._places = 0
@@ -99,8 +108,8 @@ class MasterService(ServiceProcess):
         self.supervisor.on_failed = self._worker_failed
         self.supervisor.on_empty = self._worker_none
         self.supervisor.status = Questions(self.supervisor).numbers
-        self._checks = LoopingCall(self._check)
-        self._renewals = LoopingCall(self.renew)
+        self._checks = LoopingCall(whatever_happens, self._check)
+        self._renewals = LoopingCall(whatever_happens, self.renew)
         for call in (self._checks, self._renewals):
             call.clock = reactor
 
@@ -263,7 +272,11 @@ class MasterService(ServiceProcess):
         self._reap()
         self.supervisor.check()
         zygote = self._zygote
-        if zygote is not None and self.reactor.seconds() - zygote.heard > zygote.patience and not zygote.killed:
+        now = self.reactor.seconds()
+        looked, self._looked = self._looked, now
+        if zygote is not None and now - looked > BLIND:
+            zygote.heard = max(zygote.heard, now - BLIND)
+        if zygote is not None and now - zygote.heard > zygote.patience and not zygote.killed:
             log.error("{line}", line=f"the process that forks workers ({zygote.pid}) gives no sign of life: killed")
             zygote.kill()
 

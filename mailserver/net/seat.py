@@ -36,6 +36,8 @@ class Seat:
         self._orders: dict[str, Callable[[Any, list[int]], Deferred[Json]]] = {}
         self._asking: list[Deferred[dict[str, Json]]] = []
         self._reactor = reactor
+        self._ahead: list[int] = []
+        """Descriptors of the next order that came ahead of it."""
         self._line = FrameLine(reactor, assignment.line, self._take, lost, longest=MAX_PICKLE)
         for one in (self.poke_receive, *self._sending.values()):
             one.setblocking(False)
@@ -122,7 +124,10 @@ class Seat:
             case ("ask", number, what, body):
                 self._answer(number, what, body)
             case ("order", number, what, body):
-                self._finish(number, what, maybeDeferred(self._orders[what], body, descriptors))
+                ahead, self._ahead = self._ahead, []
+                self._finish(number, what, maybeDeferred(self._orders[what], body, [*ahead, *descriptors]))
+            case "sockets":
+                self._ahead += descriptors
 
     def _answer(self, number: int, what: str, body: Json) -> None:
         answer = self._answers.get(what)

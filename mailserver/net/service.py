@@ -52,6 +52,9 @@ class CannotStart(Exception):
 class ServiceProcess(Service, ABC):
     """Binding, signals, the control socket and the order of reloads, for whatever process twistd has made."""
 
+    output_log: ILogObserver | None = None
+    """Where the log goes without a `log_file`, if not where twistd would write it."""
+
     def __init__(
         self, config: Config, reactor: Any, *, daemon: bool = False, log_file: LogFile | None = None, slots: int = 0
     ) -> None:
@@ -69,8 +72,9 @@ class ServiceProcess(Service, ABC):
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """The application begins its log after this, and asks its component which observer that shall be."""
-        if self.log_file is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_file)
+        observer = self.log_file or self.output_log
+        if observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, observer)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:

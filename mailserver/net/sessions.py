@@ -44,22 +44,23 @@ class Sessions:
         return succeed([_row(connection) for connection in found])
 
     def kick(self, asked: Json) -> Deferred[Json]:
-        """{"target": user or session id, "reason": ASCII} -> the session ids that are told their end.
+        """{"target": user or session id, "reason": ASCII} -> the sessions that are told their end, each as in `who`.
 
         A command that runs is finished; who does not go within CUT_AFTER seconds is cut.
         """
         wanted = cast("dict[str, str]", asked)
         target, reason = wanted["target"], wanted["reason"]
-        kicked = []
+        kicked, rows = [], []
         for port, connection in self._all():
             if target in {connection.user, connection.info.session_id}:
                 connection.log("kicked", reason=reason)
                 kicked.append(connection)
+                rows.append(_row(connection))
                 farewell = FAREWELLS.get(port.listener.family)
                 connection.stop(farewell % reason.encode("ascii") if farewell else b"")
         if kicked:
             self._clock.callLater(CUT_AFTER, _cut, kicked)
-        return succeed([connection.info.session_id for connection in kicked])
+        return succeed(cast("Json", rows))
 
     def _all(self) -> Iterator[tuple[Port, Connection]]:
         for port in self._ports():

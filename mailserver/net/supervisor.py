@@ -29,6 +29,8 @@ STARTING = 60.0
 EARLY = 1.0
 """Seconds of service before which a worker's death is a fault of more than the moment."""
 FIRST_WAIT = 0.25
+BLIND = 3.0
+"""Seconds between two looks after which it is us who stood still."""
 LONGEST_WAIT = 2.0
 """Seconds; meanwhile who is sent to the slot waits."""
 RETIRE_TIME = 3600.0
@@ -106,6 +108,7 @@ class Supervisor:
         self._timers: dict[int, IDelayedCall] = {}
         self._memory_told = dict.fromkeys(range(slots), float("-inf"))
         self._stopping = False
+        self._looked = clock.seconds()
 
     # --- Life
 
@@ -189,6 +192,11 @@ class Supervisor:
     def check(self) -> None:
         """Look for those that are silent or have retired long enough; every second or so."""
         now = self._clock.seconds()
+        looked, self._looked = self._looked, now
+        if now - looked > BLIND:
+            # Who stood still has not read what they said meanwhile.
+            for record in self.records.values():
+                record.heard = max(record.heard, now - BLIND)
         for record in tuple(self.records.values()):
             patience = STARTING if record.state == "starting" else SILENCE
             if now - record.heard > patience and not record.killed:

@@ -8,6 +8,7 @@ what does not end by itself.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import select
@@ -29,6 +30,7 @@ from mailserver.net.link import Json
 from mailserver.net.log import log
 
 BEAT = 2.0
+_PR_SET_PDEATHSIG = 1
 LAST_WAIT = 30.0
 """Seconds that workers have to end by themselves when the master has gone."""
 
@@ -72,6 +74,7 @@ class Zygote:
                         poll.unregister(self.line)
                         open_line = False
                         self._close_sockets()
+                        self._signal_children(signal.SIGCONT)
                         deadline = time.monotonic() + LAST_WAIT
                 else:
                     poll.unregister(number)
@@ -82,8 +85,11 @@ class Zygote:
             if self.retired and not self.children:
                 return
             if not open_line and time.monotonic() > deadline:
-                for pidfd in self.children:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                self._signal_children(signal.SIGKILL)
+
+    def _signal_children(self, number: int) -> None:
+        for pidfd in self.children:
+            signal.pidfd_send_signal(pidfd, number)
 
     def _read(self) -> bool:
         try:
@@ -130,6 +136,7 @@ class Zygote:
         server = beginning.setting.config.server
         allow_files(beginning.setting.config.limits.connections)
         become(server)
+        go_on_when_parent_dies()
         try:
             self.policy = self.make_policy(beginning.setting)
             passed = self._log_file_opened()
@@ -197,6 +204,7 @@ class Zygote:
         assert self.lines is not None
         self.lines.name = str(fork.slot)
         gc.enable()
+        go_on_when_parent_dies()
         self.line.close()
         self.decoder.close()
         for pidfd in self.children:
@@ -252,6 +260,14 @@ class Zygote:
         for opened in self.listening.values():
             opened.close()
         self.listening.clear()
+
+
+def go_on_when_parent_dies() -> None:
+    """A process that stands still (SIGSTOP) then sees the end of its line, as any other, instead of staying for ever.
+
+    prctl(2): a change of user forgets it, so it comes after that; a fork does, too.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 def quiet_signals() -> None:

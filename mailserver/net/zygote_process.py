@@ -17,7 +17,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.assignment import Fork
-from mailserver.net.frames import MAX_JSON, BadFrame, Decoder, FrameLine, read_some, send_blocking, to_pickle
+from mailserver.net.frames import (
+    MAX_JSON,
+    MAX_PASSED,
+    BadFrame,
+    Decoder,
+    FrameLine,
+    read_some,
+    send_blocking,
+    to_pickle,
+)
 from mailserver.net.link import Json
 from mailserver.net.log import log
 from mailserver.net.supervisor import SILENCE
@@ -86,7 +95,10 @@ class WorkerProcess:
         self._line = FrameLine(reactor, line, self._take(heard), self._lost, longest=MAX_JSON)
 
     def send(self, body: object, passed: Sequence[socket.socket] = ()) -> None:
-        """A frame to it."""
+        """A frame to it; sockets that do not fit beside it go ahead."""
+        while len(passed) > MAX_PASSED:
+            self._line.send(to_pickle("sockets"), passed[:MAX_PASSED])
+            passed = passed[MAX_PASSED:]
         self._line.send(to_pickle(body), passed)
 
     def kill(self) -> None:

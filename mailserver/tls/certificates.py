@@ -78,12 +78,17 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
 
     With workers it is the master who reads them, and stays who it is.
     """
+    why = (
+        "who reads it at the start and at each reload"
+        if has_master
+        else "who reads it: with workers = 0 the one process is that user; with workers a master started as root reads it"
+    )
     for name, path in (("certificate", domain.certificate), ("key", domain.key)):
         if has_master and os.geteuid() == 0:
             break
         # What cannot be read here and now `load_pair` has told.
         if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
-            yield Fault(name, "cannot be read by the user that the service runs as")
+            yield Fault(name, f"cannot be read by user {identity.name!r}, {why}")
     try:
         status = os.stat(domain.key)
     except OSError:

@@ -1,5 +1,7 @@
 """`mailserver domain add`, `check`, `show`, `reload` on a demonstration's files."""
 
+import os
+import re
 import ssl
 from pathlib import Path
 
@@ -39,6 +41,17 @@ def test_add_serves_a_domain_at_once(site: Site) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(added.certificate, added.key)
     assert added.key.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+@pytest.mark.parametrize(("workers", "owner"), [(0, "nobody"), (2, "root")])
+def test_a_key_is_owned_by_who_reads_it(site: Site, workers: int, owner: str) -> None:
+    text = re.sub(r"(?m)^user = .*\n", "", site.file.read_text())
+    site.file.write_text(text.replace("[server]\n", f'[server]\nworkers = {workers}\nuser = "nobody"\n'))
+    done = site.run("domain", "add", "example.net")
+    assert done.exit_code == 0, done.output
+    key = site.file.parent / "certs" / "mail.example.net.key"
+    assert (key.owner(), key.stat().st_mode & 0o777) == (owner, 0o600), done.output
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_user_is_kicked_with_the_protocols_farewell(shared: Server, protocol: 
         [session] = [row["session"] for row in who(shared, "--user", anna) if row["port"] == port]
         done = shared.run_cli("kick", anna, "--reason", "moving house", "--config", str(shared.config))
         assert first.rest() == farewell
-        assert done.stdout.split() == [session]
+        assert done.stdout.split() == [session, anna, protocol, f"127.0.0.1:{port}"]
         assert other.ask(b"a NOOP\r\n" if protocol == "imaps" else b"NOOP\r\n").split()[0] in {b"a", b"+OK"}
     shared.wait_for(rf"kicked session=\S+ protocol={protocol} .*reason=", since=since)
 

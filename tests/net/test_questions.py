@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
@@ -157,8 +157,14 @@ def test_a_line_without_an_end_is_refused_and_the_connection_closed() -> None:
 class Connection:
     def __init__(self, user: str) -> None:
         self.user = user
-        self.info = type("Info", (), {"session_id": f"1.{user}", "protocol": "imaps"})
+        self.info = type(
+            "Info",
+            (),
+            {"session_id": f"1.{user}", "protocol": "imaps", "peer": "192.0.2.1", "peer_port": 4000, "tls": None},
+        )
         self.since = 1.0
+        self.mailbox_name = None
+        self.received = self.sent = 0
         self.stopped: list[bytes] = []
         self.cuts = 0
         self.logged: list[str] = []
@@ -181,7 +187,10 @@ def test_who_does_not_go_is_cut() -> None:
     kicked: list[Json] = []
     sessions = Sessions(lambda: [port], clock)
     sessions.kick({"target": "anna", "reason": "why"}).addCallback(kicked.append)
-    assert kicked == [["1.anna"]]
+    [[row]] = cast("Any", kicked)
+    assert [row[key] for key in ("session", "user", "protocol", "peer", "port")] == [
+        "1.anna", "anna", "imaps", "192.0.2.1", 4000,
+    ]  # fmt: skip
     assert (anna.stopped, anna.logged, anna.cuts) == ([b"* BYE why\r\n"], ["kicked"], 0)
     clock.advance(CUT_AFTER)
     assert anna.cuts == 1

@@ -137,6 +137,29 @@ def test_a_worker_that_begins_is_told_all(site: Site, links: Links) -> None:
     assert site.counts[0].open(THERE)
 
 
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_a_burst_passes_a_limit_by_as_much_as_each_worker_may_let_in(workers: int) -> None:
+    links = Links(workers)
+    site = Site(links)
+    try:
+        let_in = sum(counts.open(HERE) for counts in site.counts.values() for _ in range(20))
+        assert let_in == workers * LIMITS.unauthenticated_per_address
+        for counts in site.counts.values():
+            for _ in range(LIMITS.unauthenticated_per_address):
+                counts.logged_in(HERE, ANNA)
+            with pytest.raises(LimitReached):
+                counts.logged_in(HERE, ANNA)
+        site.settle()
+        # From then on all know: nobody more until there are fewer than the limit.
+        site.counts[0].close(HERE, ANNA)
+        site.settle()
+        for counts in site.counts.values():
+            with pytest.raises(LimitReached):
+                counts.logged_in(HERE, ANNA)
+    finally:
+        links.close()
+
+
 class Guard:
     """Workers with their penalties, on one clock."""
 

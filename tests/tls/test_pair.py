@@ -289,8 +289,9 @@ class TestCheck:
         config = site.config()
         alone = attrs.evolve(config, server=attrs.evolve(config.server, workers=0))
         told = [(problem.place, problem.reason) for problem in certificates.check(alone)]
+        why = "who reads it: with workers = 0 the one process is that user; with workers a master started as root reads it"
         assert told == [
-            (place, "cannot be read by the user that the service runs as")
+            (place, f"cannot be read by user {site.user!r}, {why}")
             for place in ("[domain 1] certificate", "[domain 1] key")
         ]
         if os.geteuid() == 0:

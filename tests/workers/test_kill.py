@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import threading
@@ -27,6 +28,9 @@ from tests.workers.processes import (
     zygote,
     zygotes,
 )
+
+RESTARTS = int(os.environ.get("MAILSERVER_RESTARTS", "10"))
+"""Of both workers."""
 
 
 def test_a_killed_worker_is_replaced_at_once_and_sessions_of_others_go_on(server: Server) -> None:
@@ -131,7 +135,7 @@ def test_descriptors_do_not_leak_over_many_restarts(server: Server) -> None:
     restart()
     processes = (master(server), zygote(server))
     before = [descriptors(pid) for pid in processes]
-    for _ in range(10):
+    for _ in range(RESTARTS):
         restart()
     # A worker on its way has a line and a pidfd of its own for a moment.
     eventually(lambda: [descriptors(pid) for pid in processes] == before)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 
 from mailserver.net.assignment import Assignment
-from mailserver.net.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
+from mailserver.net.frames import MAX_JSON, MAX_PASSED, Decoder, read_some, send_blocking, to_pickle
 from mailserver.net.link import Json
 from mailserver.net.seat import Seat
-from mailserver.net.zygote_process import from_json
+from mailserver.net.zygote_process import WorkerProcess, from_json
 
 
 class Reactor:
@@ -64,3 +66,34 @@ def test_an_answer_that_the_master_would_not_take_is_an_error_and_not_the_end() 
         seat.close()
         for one in (ours, receive, send):
             one.close()
+
+
+def test_an_order_has_more_sockets_than_fit_beside_one_frame() -> None:
+    ours, theirs = socket.socketpair()
+    receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    seat = Seat(assignment(theirs, receive), Reactor(), lambda: None)
+    process = WorkerProcess(Reactor(), ours, lambda _body: None, lambda: None)
+    got: list[list[int]] = []
+
+    def obey(_body: object, descriptors: list[int]) -> Deferred[Json]:
+        got.append([os.fstat(number).st_ino for number in descriptors])
+        for number in descriptors:
+            os.close(number)
+        return succeed(None)
+
+    seat.on_order("prepare", obey)
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2 * MAX_PASSED + 50)]
+        try:
+            for number, passed in ((1, sockets), (2, sockets[:1]), (3, [])):
+                process.send(("order", number, "prepare", None), passed)
+            for _ in range(20):
+                process._line.doWrite()
+                seat._line.doRead()
+        finally:
+            seat.close()
+            process._line.close()
+            receive.close()
+            send.close()
+        names = [os.fstat(each.fileno()).st_ino for each in sockets]
+        assert got == [names, names[:1], []]

@@ -137,6 +137,19 @@ def test_a_silent_one_is_killed_once(master: Master) -> None:
     assert not one.killed
 
 
+def test_a_master_that_stood_still_kills_nobody_for_what_it_has_not_read(master: Master) -> None:
+    one, two = master.made
+    master.live(5, one, two)
+    master.clock.advance(10 * SILENCE)
+    master.supervisor.check()
+    assert not one.killed
+    assert not two.killed
+    # Who is really silent has not long to live all the same.
+    master.live(SILENCE, two)
+    assert one.killed
+    assert not two.killed
+
+
 def test_one_that_begins_has_more_time(master: Master) -> None:
     one, two = master.made
     master.live(EARLY + 1, one, two)
