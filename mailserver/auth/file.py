@@ -317,7 +317,8 @@ def _read_table(path: Path) -> _Table:
         if key:
             lines.setdefault(key, line)
     racy = now - status.st_mtime < _SETTLED
-    return _Table(_stamp(status), racy, lines, _typical(list(lines.values())), survey(lines.values()))
+    found = list(lines.values())
+    return _Table(_stamp(status), racy, lines, _typical(found), survey(found))
 
 
 def _normal_or_empty(name: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from mailserver.auth.interfaces import TypicalScram
@@ -72,38 +72,42 @@ def faults(entry: PasswdEntry) -> set[str]:
     return found
 
 
-def survey(lines: Iterable[str]) -> dict[str, TypicalScram]:
+def survey(lines: Collection[str]) -> dict[str, TypicalScram]:
     """What the keys of these lines look like, by hash; without an entry for a hash of which nobody has keys.
 
     Lines are not read whole: there may be 100,000. That keys are in order is seen of the first some hundred.
     """
-    marks = {name: (f"{field}=", _scheme(name)) for name, field in _FIELDS.items()}
-    samples: dict[str, list[str]] = {name: [] for name in HASHES}
-    lacking: set[str] = set()
-    for line in lines:
-        stored = line.partition(":")[2]
-        if stored.startswith("!") or "nologin" in line:
-            continue
-        for name, (field, scheme) in marks.items():
-            if field not in line and not stored.startswith(scheme):
-                lacking.add(name)
-            elif len(samples[name]) < _SAMPLE:
-                samples[name].append(line)
-    found = {name: _typical(name, sample, name not in lacking) for name, sample in samples.items()}
-    return {name: typical for name, typical in found.items() if typical is not None}
+    found = {}
+    for name, field in _FIELDS.items():
+        mark, scheme = f"{field}=", _scheme(name)
+        holders = [line for line in lines if mark in line or scheme in line]
+        everybody = len(holders) == len(lines) or all(
+            mark in line or scheme in line or _is_disabled(line) for line in lines
+        )
+        typical = _typical(name, holders[:_SAMPLE], everybody)
+        if typical is not None:
+            found[name] = typical
+    return found
+
+
+def _is_disabled(line: str) -> bool:
+    return line.partition(":")[2].startswith("!") or "nologin" in line
 
 
 def _typical(hash_name: str, lines: Iterable[str], everybody: bool) -> TypicalScram | None:
     kinds: Counter[tuple[int, int]] = Counter()
     for line in lines:
         try:
-            keys = keys_of(parse_line(line), hash_name)
-        except (BadLine, BadName, BadKeys):
+            entry = parse_line(line)
+            keys = keys_of(entry, hash_name)
+        except (BadLine, BadName):
+            continue  # nobody can log in by it, with a password either
+        except BadKeys:
             keys = None
-        if keys is None:
-            everybody = False
-        else:
+        if keys is not None:
             kinds[keys.rounds, len(keys.salt)] += 1
+        elif not entry.disabled:
+            everybody = False
     if not kinds:
         return None
     rounds, salt_size = kinds.most_common(1)[0][0]

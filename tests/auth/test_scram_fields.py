@@ -88,6 +88,7 @@ def test_survey() -> None:
     assert survey([anna, f"emil:{SSHA}"]) == {"SHA-256": TypicalScram(4096, 16, everybody=False)}
     assert survey([f"emil:{SSHA}"]) == {}
     stale = line("fritz", ARGON2, "SHA-256").replace(ARGON2, SSHA)
+    assert survey([anna, stale.replace(":{", ":!{")]) == {"SHA-256": TypicalScram(4096, 16, everybody=True)}
     assert survey([anna, stale]) == {"SHA-256": TypicalScram(4096, 16, everybody=False)}
 
 

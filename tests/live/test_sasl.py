@@ -142,3 +142,19 @@ def test_keys_decide_what_is_offered(tmp_path: Path) -> None:
         with ImapClient(server) as client:
             said = client.scram(user, "third password", "SCRAM-SHA-256-PLUS", client.binding())
             assert said.startswith(b"a OK")
+
+
+def test_sha_1_by_setting(tmp_path: Path) -> None:
+    with Server(tmp_path / "server") as server:
+        server.replace("[auth]\n", '[auth]\nmechanisms = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]\n')
+        server.hang_up()
+        with ImapClient(server) as client:
+            assert client.mechanisms() == {"PLAIN"}, "nobody has such keys yet"
+        for user in server.accounts:
+            server.run_cli("user", "password", "--config", str(server.config), user, text="new password\n")
+        server.hang_up()
+        user, _old = server.user_of("example.org")
+        for mechanism in ("SCRAM-SHA-1-PLUS", "SCRAM-SHA-1"):
+            with ImapClient(server) as client:
+                assert client.mechanisms() == {"SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"}
+                assert client.scram(user, "new password", mechanism, client.binding()).startswith(b"a OK")
