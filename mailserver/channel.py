@@ -8,10 +8,13 @@ one before the last one is answered, and unread input is held back by flow contr
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from attrs import frozen
+
+from mailserver.children import Timer
 
 
 class Wake(enum.Enum):
@@ -113,6 +116,9 @@ class Channel(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait. Raises: ConnectionLost when the client goes meanwhile."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call it after that time, also while the session waits for something else; what it writes leaves at once."""
 
     def poke(self) -> None:
         """Make a `read(pokes=True)` return; remembered if none is waiting. Safe to repeat."""

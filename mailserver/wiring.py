@@ -48,6 +48,7 @@ from mailserver.smtp.submission import SubmissionServices, SubmissionSession
 from mailserver.store.interfaces import Bounds
 from mailserver.store.live import LiveAccounts, tell_nobody
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.scan_pool import ScanPool
 from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
 from mailserver.tls.client import client_creator
@@ -152,6 +153,7 @@ class Wiring:
             queue=config.auth.hash_queue,
             memory_kib=HASH_MEMORY_KIB // workers,
         )
+        self._scans = ScanPool(ProcessSpawner(reactor), Deferred, reactor.callLater)
         self._pool = StoreThreads(STORE_THREADS)
         self._watcher = Watcher(reactor, reactor, gather=GATHER_TIME if link is not None else 0.0)
         # Workers share their keys for tickets; these change when the workers do.
@@ -170,6 +172,7 @@ class Wiring:
                 bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
             ),
             self._make_runner,
+            scans=self._scans,
             wake=self._upkeep.wake,
             tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
             watch=self._watcher.watch,
@@ -292,6 +295,7 @@ class Wiring:
         if self._pokes is not None:
             self._pokes.stop()
         self._hash_pool.stop()
+        self._scans.stop()
         self._upkeep.stop()
         closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
         ends = await closing.addTimeout(CLOSING_TIME, self._reactor)
@@ -325,6 +329,7 @@ class Wiring:
             "messages_kept": [usage.messages_kept, cache.messages],
             "hashes_running": list(self._hash_pool.running),
             "hashes_waiting": list(self._hash_pool.waiting),
+            "mailboxes_read_apart": self._scans.orders,
             "penalties": [len(self._penalties), MAX_PAIRS],
         }
 

@@ -53,6 +53,18 @@ def _suspend(waiting: object) -> Generator[object, Any, Any]:
     return (yield waiting)
 
 
+class FakeTimer:
+    """A call that is to come."""
+
+    def __init__(self, due: float, call: Callable[[], None], pending: list[FakeTimer]) -> None:
+        self.due = due
+        self.call = call
+        self._pending = pending
+
+    def cancel(self) -> None:
+        self._pending.remove(self)
+
+
 class FakeChannel:
     """`mailserver.channel.Channel` on two byte queues and a fake clock."""
 
@@ -71,6 +83,7 @@ class FakeChannel:
         self.reading: tuple[float, bool] | None = None
         self.sleeping: float | None = None
         self.login_error: Exception | None = None
+        self.timers: list[FakeTimer] = []
 
     @property
     def info(self) -> ConnectionInfo:
@@ -114,6 +127,11 @@ class FakeChannel:
         await _suspend(self)
         if self.ended:
             raise ConnectionLost
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(self.time + seconds, call, self.timers)
+        self.timers.append(timer)
+        return timer
 
     def poke(self) -> None:
         self.poked = True
@@ -204,11 +222,17 @@ class Client:
         self._wake()
 
     def wait(self, seconds: float) -> None:
-        """Let the clock pass: time-outs and sleeps that end within are taken in order."""
+        """Let the clock pass: time-outs, sleeps and timers that end within are taken in order."""
         end = self.channel.time + seconds
         while not self.done:
             channel = self.channel
             due = channel.sleeping if channel.sleeping is not None else channel.reading[0] if channel.reading else None
+            timer = min(channel.timers, key=lambda timer: timer.due, default=None)
+            if timer is not None and timer.due <= end and (due is None or timer.due <= due):
+                channel.time = timer.due
+                channel.timers.remove(timer)
+                timer.call()
+                continue
             if due is None or due > end:
                 break
             channel.time = max(channel.time, due)

@@ -16,64 +16,19 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
-import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from attrs import define, field
 
 from mailserver.auth import schemes
+from mailserver.children import Child, Spawner, Timer, Waiting, module_command, module_environment
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 
 _MAX_ANSWER = 4096
 _log = logging.getLogger(__name__)
-
-
-class Child(Protocol):
-    """A started process, as its pool uses it."""
-
-    def write(self, data: bytes) -> None:
-        """Queue bytes for its standard input; dropped once it is dead."""
-
-    def kill(self) -> None:
-        """End it at once; nothing happens if it is dead. `ChildEvents.ended` is still called."""
-
-
-class ChildEvents(Protocol):
-    """What the spawner tells the pool about one child, on the reactor's thread, never from within `Spawner` itself."""
-
-    def received(self, data: bytes) -> None:
-        """It wrote these bytes to its standard output."""
-
-    def ended(self, reason: str) -> None:
-        """It is dead. Called once."""
-
-
-class Spawner(Protocol):
-    """The way to start a process with pipes at its standard input and output; its standard error is the server's."""
-
-    def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], events: ChildEvents) -> Child:
-        """Start `arguments[0]` by exec. Raises: OSError."""
-
-
-class Waiting(Protocol):
-    """Something that a coroutine awaits until `callback` is called, once. Twisted's Deferred is one."""
-
-    def callback(self, result: Any) -> None:
-        """Let whoever awaits go on with `result`. Harmless after the waiting was cancelled."""
-
-    def __await__(self) -> Generator[Any, Any, Any]: ...
-
-
-class Timer(Protocol):
-    """A call that is to come. What Twisted's callLater returns is one."""
-
-    def cancel(self) -> None:
-        """Do not make the call; only valid before it was made."""
 
 
 @define(eq=False)
@@ -330,9 +285,7 @@ class HashPool:
 
     def _start_worker(self) -> _Worker:
         worker = _Worker(self)
-        # -P: the working directory, which may be anybody's, is not among the modules of who hears passwords.
-        command = (sys.executable, "-P", "-m", "mailserver.auth.hashworker")
-        worker.child = self._spawn(command, _environment(), worker)
+        worker.child = self._spawn(module_command("mailserver.auth.hashworker"), module_environment(), worker)
         self._workers.append(worker)
         return worker
 
@@ -354,13 +307,6 @@ class HashPool:
             worker.timer.cancel()
             worker.timer = None
         return request
-
-
-def _environment() -> dict[str, str]:
-    """The server's own, and a path on which the child finds this very package, wherever it is started from."""
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
 def _json(line: bytes) -> Any:

@@ -76,6 +76,7 @@ _FILLS = (
     ("KEPT MESSAGES", "messages_kept"),
     ("HASHES RUNNING", "hashes_running"),
     ("HASHES WAITING", "hashes_waiting"),
+    ("MAILBOXES READ APART", "mailboxes_read_apart"),
     ("PENALTIES", "penalties"),
 )
 

@@ -1,4 +1,4 @@
-"""Child processes on Twisted's reactor, as `auth.hashing` wants them: bytes in, bytes out, told when they end."""
+"""Child processes on Twisted's reactor, as `children` describes them: bytes in, bytes out, told when they end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from mailserver.auth.hashing import Child, ChildEvents
+from mailserver.children import Child, ChildEvents
 
 
 class _Child(ProcessProtocol):
@@ -39,7 +39,7 @@ class _Child(ProcessProtocol):
 
 
 class ProcessSpawner:
-    """Starts processes with pipes at 0 and 1, and the server's own standard error. An `auth.hashing.Spawner`."""
+    """Starts processes with pipes at 0 and 1, and the server's own standard error. A `children.Spawner`."""
 
     def __init__(self, reactor: IReactorProcess) -> None:
         self._reactor = reactor

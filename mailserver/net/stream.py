@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import types
 from abc import abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, cast
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
@@ -175,6 +175,16 @@ class Stream(Protocol):
             if self._lost or self._ended:
                 raise ConnectionLost
             await self._wait("sleep", deadline)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """Call it after that time; what it writes leaves at once, if the client takes anything."""
+
+        def ring() -> None:
+            call()
+            if not self._choked:
+                self._flush()
+
+        return self._listening.reactor.callLater(seconds, ring)
 
     def poke(self) -> None:
         """Wake a read that listens for pokes."""

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from mailserver.message.summary import Summary
 from mailserver.store.query import Query
@@ -93,6 +93,27 @@ class Row:
     """Octets as sent (CRLF line ends), or types.UNKNOWN_SIZE."""
     date: int
     """INTERNALDATE in seconds since 1970, or types.UNKNOWN_DATE."""
+
+
+class MuchToRead(Exception):
+    """A mailbox has so many files that nobody has seen yet that a process of its own is to read them first.
+
+    Raised inside `Account.bounded` alone, before anything was done.
+    """
+
+    def __init__(self, order: Mapping[str, str | int]) -> None:
+        """`order`: what that process is told to do."""
+        super().__init__(order)
+        self.order = order
+
+
+@define
+class Progress:
+    """How far something that takes long is. Told by whoever does it, read by whoever waits."""
+
+    done: int = 0
+    goal: int = 0
+    """0: not known."""
 
 
 class Mark(Protocol):
@@ -307,6 +328,9 @@ class MaildropLock(Protocol):
 class Searching(Protocol):
     """A search that is under way. Each step is a bounded piece of work: others of the account come in between."""
 
+    looked_at: int
+    """Messages that have been read for it."""
+
     def step(self) -> Sequence[UID] | None:
         """Go on; what matches (rising) once all is known, else None."""
 
@@ -347,6 +371,9 @@ class Mailbox(Protocol):
 
     def changes_since(self, modseq: ModSeq) -> Changes:
         """What happened after `modseq`; proportional to the answer. Raises: MailboxChanged."""
+
+    def status(self) -> Status:
+        """Counts, as of the last refresh. Raises: MailboxChanged."""
 
     def history_floor(self) -> ModSeq:
         """The modseq from which on expunges are known (for QRESYNC, later)."""
@@ -462,6 +489,9 @@ class Account(Protocol):
 
     def keep_up(self, stop: Callable[[], bool]) -> float | None:
         """Do a little of that work, less when `stop` turns true; in how many seconds to come again, None: when used."""
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """Opening a mailbox, and `Mailbox.refresh`, raise MuchToRead meanwhile rather than read very many files."""
 
     def close(self) -> None:
         """Give up descriptors and connections."""

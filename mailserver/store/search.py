@@ -96,6 +96,8 @@ class Search:
         """Needles that an index of texts may know of."""
         for number, leaf in enumerate(self._leaves):
             self._prepare(number, leaf)
+        self.looked_at = 0
+        """Candidates that have been read in the round that runs."""
         self._rounds = self._run() if candidates else iter(())
 
     def step(self) -> Sequence[UID] | None:
@@ -186,6 +188,7 @@ class Search:
             room -= keys * len(data)
             if files <= 0 or room <= 0:
                 files, room = _FILES, _OCTETS
+                self.looked_at = len(seen)
                 yield
         self._take(facts)
         self._miss(uids, seen)

@@ -624,7 +624,7 @@ def test_after_a_change_of_ours_the_directories_are_read_once_and_later(account,
     settle(mailbox)
     read = []
     read_directory = scan.read_directory
-    monkeypatch.setattr(scan, "read_directory", lambda path: read.append(path) or read_directory(path))
+    monkeypatch.setattr(scan, "read_directory", lambda path, most=None: read.append(path) or read_directory(path, most))
     for how in (FlagChange.ADD, FlagChange.REMOVE):
         mailbox.store_flags([uid], how, ["\\Flagged"])
         mailbox.refresh()

@@ -43,9 +43,9 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
         counted.comparisons += 1
         return compare(*arguments)
 
-    def count_directory(path: str) -> Any:
+    def count_directory(path: str, most: int | None = None) -> Any:
         counted.directories += 1
-        return read(path)
+        return read(path, most)
 
     monkeypatch.setattr(AccountLock, "__enter__", count_lock)
     monkeypatch.setattr(mailbox_module, "reconcile", count_comparison)

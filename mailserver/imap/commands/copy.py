@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mailserver.errors import NoSuchMailbox, ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State, TryCreate
+from mailserver.imap.progress import MANY, Telling
 from mailserver.imap.session import Session
 from mailserver.imap.wire.sequence_set import format_set
 from mailserver.store.interfaces import Copied
@@ -15,7 +16,7 @@ async def copy(session: Session, command: Command) -> str | None:
     uids, target = _arguments(session, command)
     if not uids:
         return None
-    copied = await _transfer(session, uids, target, move=False)
+    copied = await _transfer(session, command, uids, target, move=False)
     return f"{_copy_uid(copied)} copied" if copied.source else None
 
 
@@ -26,7 +27,7 @@ async def move(session: Session, command: Command) -> None:
         raise ReadOnly
     if not uids:
         return
-    copied = await _transfer(session, uids, target, move=True)
+    copied = await _transfer(session, command, uids, target, move=True)
     if copied.source:
         session.untagged(f"OK {_copy_uid(copied)} moved".encode("ascii"))
 
@@ -41,10 +42,13 @@ def _arguments(session: Session, command: Command) -> tuple[list[UID], str]:
     return session.uids(command, sequence_set), session.services.namespace.to_store(target)
 
 
-async def _transfer(session: Session, uids: list[UID], target: str, *, move: bool) -> Copied:
+async def _transfer(session: Session, command: Command, uids: list[UID], target: str, *, move: bool) -> Copied:
     assert session.account is not None
     try:
-        return await session.account.copy(session.mailbox.live, uids, target, move=move)
+        with Telling(session, command) as telling:
+            if len(uids) >= MANY:
+                telling.start()
+            return await session.account.copy(session.mailbox.live, uids, target, move=move)
     except NoSuchMailbox as error:
         raise TryCreate(error.sentence) from None
 

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 
 from mailserver.errors import ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State
+from mailserver.imap.progress import MANY, Telling
 from mailserver.imap.session import Session
 from mailserver.imap.updates import deleted_messages
 
@@ -26,7 +27,10 @@ async def expunge(session: Session, command: Command) -> None:
         ranges = sequence_set.ranges(view.uids[view.count - 1] if view.count else 0)
         uids = [uid for low, high in ranges for uid in uids[bisect_left(uids, low) : bisect_right(uids, high)]]
     if uids:
-        gone = await selected.live.change(lambda mailbox: mailbox.expunge(uids))
+        with Telling(session, command) as telling:
+            if len(uids) >= MANY:
+                telling.start()
+            gone = await selected.live.change(lambda mailbox: mailbox.expunge(uids))
         session.channel.log("expunge", user=session.user, messages=len(gone))
 
 

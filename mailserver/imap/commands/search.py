@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import Command, CommandSpec, State
+from mailserver.imap.progress import Telling
 from mailserver.imap.search_columns import SLICE, plan
 from mailserver.imap.search_keys import Reading, at_set, read_codec, read_keys
 from mailserver.imap.wire.reader import Reader
@@ -60,7 +61,8 @@ async def search(session: Session, command: Command) -> str | None:
         word = None
     query = read_keys(reading, word)
     reader.read_end()
-    numbers = await _find(session, query, uids=command.uid)
+    with Telling(session, command) as telling:
+        numbers = await _find(session, query, telling, uids=command.uid)
     if options is None:
         session.write(await _numbers(session, numbers))
     else:
@@ -81,7 +83,7 @@ COMMANDS = (
 )
 
 
-async def _find(session: Session, query: Query, *, uids: bool) -> list[int]:
+async def _find(session: Session, query: Query, telling: Telling, *, uids: bool) -> list[int]:
     """Numbers of the messages that match, rising."""
     view = session.view
     how = plan(view, query)
@@ -93,7 +95,8 @@ async def _find(session: Session, query: Query, *, uids: bool) -> list[int]:
             await session.channel.drain()
         positions, rest = how.narrow(view, low, high)
         if rest and positions:
-            positions = await _ask_store(session, positions, And(tuple(rest)))
+            telling.progress.done, telling.progress.goal = low, view.count
+            positions = await _ask_store(session, positions, And(tuple(rest)), telling)
         if uids:
             found += (
                 view.uids[positions.start : positions.stop]
@@ -105,7 +108,7 @@ async def _find(session: Session, query: Query, *, uids: bool) -> list[int]:
     return found
 
 
-async def _ask_store(session: Session, positions: Sequence[int], query: Query) -> Sequence[int]:
+async def _ask_store(session: Session, positions: Sequence[int], query: Query, telling: Telling) -> Sequence[int]:
     """Those of the positions that match; in hops, so that the account and a client that goes are not forgotten."""
     uids, live = session.view.uids, session.mailbox.live
     if isinstance(positions, range):
@@ -113,7 +116,10 @@ async def _ask_store(session: Session, positions: Sequence[int], query: Query) -
     else:
         candidates = [UID(uids[at]) for at in positions]
     searching, matching = await live.run(partial(_begin, query, candidates))
+    before = telling.progress.done
     while matching is None:
+        telling.start()
+        telling.progress.done = before + searching.looked_at
         await session.channel.drain()
         matching = await live.run(lambda _mailbox: searching.step())
     if len(matching) == len(candidates):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
+from mailserver.imap.progress import Telling
 from mailserver.imap.session import Selected, Session
 from mailserver.imap.updates import deleted_messages, flag_lines
 from mailserver.store.interfaces import Mailbox
@@ -31,7 +32,7 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     account = session.account
     assert account is not None
     name = session.services.namespace.to_store(wire_name)
-    live, read_only, recent_from = await _begin(account, name, examine=examine)
+    live, read_only, recent_from = await _begin(session, command, account, name, examine=examine)
     view = live.open_view(recent_from, session.channel.poke, read_only=read_only)
     selected = Selected(live, view, read_only)
     session.open_mailbox(selected)
@@ -39,7 +40,9 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     return "[READ-ONLY] opened read-only" if read_only else "[READ-WRITE] opened"
 
 
-async def _begin(account: LiveAccount, name: str, *, examine: bool) -> tuple[LiveMailbox, bool, UID]:
+async def _begin(
+    session: Session, command: Command, account: LiveAccount, name: str, *, examine: bool
+) -> tuple[LiveMailbox, bool, UID]:
     """The mailbox; is it read-only, and from which UID on are messages \\Recent in this session?"""
     loaded = account.select_at_once(name)
     if loaded is not None:
@@ -47,10 +50,12 @@ async def _begin(account: LiveAccount, name: str, *, examine: bool) -> tuple[Liv
 
     def claim(mailbox: Mailbox) -> tuple[bool, UID | None, int]:
         if examine or mailbox.read_only:
-            return True, None, account.account.status(name).recent
+            return True, None, mailbox.status().recent
         return False, mailbox.claim_recent(), 0
 
-    live, (read_only, recent_from, count) = await account.select_and(name, claim)
+    with Telling(session, command) as telling:
+        telling.start()
+        live, (read_only, recent_from, count) = await account.select_and(name, claim, telling.progress)
     if recent_from is None:
         uids = live.columns.uids
         recent_from = UID(uids[len(uids) - count]) if 0 < count <= len(uids) else live.columns.uid_next
@@ -93,7 +98,7 @@ async def unselect(session: Session, command: Command) -> None:
 
 
 COMMANDS = (
-    CommandSpec("SELECT", LOGGED_IN, select),
+    CommandSpec("SELECT", LOGGED_IN, select, capabilities=("INPROGRESS",), reference="RFC 3501, RFC 9585"),
     CommandSpec("EXAMINE", LOGGED_IN, examine),
     CommandSpec("CLOSE", State.SELECTED, close),
     CommandSpec("UNSELECT", State.SELECTED, unselect, capabilities=("UNSELECT",), reference="RFC 3691"),

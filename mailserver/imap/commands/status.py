@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
+from mailserver.imap.progress import Telling
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.store.interfaces import Status
@@ -38,7 +39,9 @@ async def status(session: Session, command: Command) -> None:
     assert account is not None
     namespace = session.services.namespace
     name = namespace.to_store(wire_name)
-    facts = await account.status(name)
+    with Telling(session, command) as telling:
+        telling.start()
+        facts = await account.status(name, telling.progress)
     values = " ".join(f"{item} {ITEMS[item](facts, session)}" for item in dict.fromkeys(items))
     session.untagged(b"STATUS %b (%b)" % (writer.mailbox(namespace.to_client(name)), values.encode("ascii")))
 

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mailserver.errors import MailboxChanged, MailError
@@ -17,7 +18,9 @@ from mailserver.store.interfaces import (
     Copied,
     Mailbox,
     Mark,
+    MuchToRead,
     NewMessage,
+    Progress,
     Status,
     Store,
     StoreRunner,
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_READINGS = 2
+"""Times that another process is asked to read a mailbox to which very many files come again and again."""
 MOST_STATUSES = 256
 """Of one account that are kept; clients ask for all their mailboxes in turn."""
 
@@ -111,13 +116,38 @@ class LiveAccount:
         self._enter(live)
         return live
 
-    async def select_and(self, name: str, operation: Callable[[Mailbox], T]) -> tuple[LiveMailbox, T]:
+    async def reading(self, operation: Callable[[bool], T], progress: Progress | None = None) -> T:
+        """A blocking operation that reads a mailbox from disk, in this account's turn; it may be called several times.
+
+        Where very many files are new, a process of its own reads them first (`scan_pool`), between two turns of this
+        account. The argument says whether that has just been done: what was read need not be looked at again.
+        """
+        has_read = False
+        scans = self._accounts.scans
+        for _ in range(_READINGS if scans is not None else 0):
+            try:
+                return await self.run(partial(self._bounded, operation, has_read))
+            except MuchToRead as much:
+                assert scans is not None
+                has_read = await scans.read(much.order, progress)
+                if not has_read:
+                    break
+        return await self.run(lambda: operation(has_read))
+
+    def _bounded(self, operation: Callable[[bool], T], has_read: bool) -> T:
+        with self.account.bounded():
+            return operation(has_read)
+
+    async def select_and(
+        self, name: str, operation: Callable[[Mailbox], T], progress: Progress | None = None
+    ) -> tuple[LiveMailbox, T]:
         """As `select`; `operation` is done with it once, before it is read, in the same turn of the account's thread."""
         done: list[T] = []
 
-        def open_and_read() -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, Mark | None]:
+        def open_and_read(has_read: bool) -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, Mark | None]:
             mailbox = self.account.mailbox(name)
-            mailbox.refresh()
+            if not has_read:
+                mailbox.refresh()
             if not done:
                 done.append(operation(mailbox))
             known = self._mailboxes.get(mailbox.id)
@@ -134,7 +164,7 @@ class LiveAccount:
             if expected is not None:
                 expected.begin_look()
             try:
-                mailbox, known, news, mark = await self.run(open_and_read)
+                mailbox, known, news, mark = await self.reading(open_and_read, progress)
             except BaseException:
                 if expected is not None:
                     expected.end_look(seen=False)
@@ -164,12 +194,19 @@ class LiveAccount:
             self._accounts.take(live)
             self._accounts.watch(live)
 
-    async def status(self, name: str) -> Status:
+    async def status(self, name: str, progress: Progress | None = None) -> Status:
         """The facts of a mailbox, up to date; those told last if the disk proves that they hold. Raises: NoSuchMailbox."""
         known = self._statuses.get(name)
         if known is not None and known[1].unchanged(name):
             return known[0]
-        status = await self.run(lambda: self.account.status(name))
+
+        def open_and_count(has_read: bool) -> Status:
+            mailbox = self.account.mailbox(name)
+            if not has_read:
+                mailbox.refresh()
+            return mailbox.status()
+
+        status = await self.reading(open_and_count, progress)
         self._statuses.pop(name, None)
         if status.mark is not None and status.mark.settled:
             self._statuses[name] = status, status.mark

@@ -13,6 +13,7 @@ from mailserver.store.interfaces import (
 )
 from mailserver.store.live.account import LiveAccount
 from mailserver.store.live.mailbox import LiveMailbox
+from mailserver.store.scan_pool import ScanPool
 from mailserver.types import MailboxId
 
 LEAST_MESSAGES = 1000
@@ -53,16 +54,19 @@ class LiveAccounts:
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
         wake: Callable[[LiveAccount], None] = lambda _account: None,
+        scans: ScanPool | None = None,
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
         max_indexes: int = 256,
     ) -> None:
         """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept.
 
-        The bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
+        `scans`: who reads mailboxes with very many new files; without it they are read where they are asked for. The
+        bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
         """
         self.tell_others = tell_others
         self.wake = wake
+        self.scans = scans
         self._watch = watch
         self._leave = leave
         self.unwatch = unwatch

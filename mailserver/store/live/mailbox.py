@@ -156,17 +156,19 @@ class LiveMailbox:
         self._names = set()
         self._stale = False
 
-        def refresh_and_read() -> Changes:
-            if names is None or names:
+        def refresh_and_read(has_read: bool) -> Changes:
+            if not has_read and (names is None or names):
                 self.mailbox.refresh(names)
             return self._read(since, uid_next, claim=claim)
 
         self._refreshing += 1
         try:
-            changes = await self._turn(refresh_and_read)
-        except BaseException:
+            changes = await self.account.reading(refresh_and_read)
+        except BaseException as error:
             self._stale = True
             self._names = None
+            if isinstance(error, MailboxChanged):
+                self.account.drop(self)
             raise
         finally:
             self._refreshing -= 1

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from mailserver.errors import (
     BadMailboxName,
@@ -329,6 +330,10 @@ class MaildirAccount:
             return NOW
         text_index = self._home.text_index
         return None if text_index is None else text_index.work(stop)
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """Raise MuchToRead meanwhile rather than read a mailbox with very many new files."""
+        return self._home.bounded()
 
     def close(self) -> None:
         """Give up descriptors and connections; the next use opens them again."""

@@ -7,25 +7,85 @@ ordinary (a base twice, names without a time) is left to `reconcile`, which does
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from attrs import frozen
 
 from mailserver.store.index.packed_columns import Arrays
+from mailserver.store.maildir import scan
 from mailserver.store.maildir.filename import flags_mask, letters_of_info
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 _USUAL: Final = re.compile(rb"^([0-9]{10}(?![0-9])[^:\n]*+)((?::[^\n]*+)?+)$", re.MULTILINE)
 """Base and the rest. Where all names begin with as many digits, the order of the texts is that of the seconds."""
+_UNUSUAL_START: Final = re.compile(rb"\n(?!\Z|[0-9]{10}[^0-9])")
 _PART: Final = 2000
 
 
 @frozen
+class Unlisted:
+    """Messages that have no UIDs yet, in the order of delivery: parallel columns."""
+
+    masks: array[int]
+    bases: list[bytes]
+    suffixes: list[bytes]
+    places: bytes
+    """0 in new/, 1 in cur/."""
+
+    def __len__(self) -> int:
+        return len(self.bases)
+
+    @classmethod
+    def of(cls, pending: Sequence[tuple[str, scan.Found]]) -> Unlisted:
+        """The same of (base, where) in that order, whatever their names look like."""
+        masks_of = _Masks()
+        bases = [os.fsencode(base) for base, _found in pending]
+        suffixes = [os.fsencode(found.name[len(base) :]) for base, found in pending]
+        places = bytes([found.place == "cur" for _base, found in pending])
+        return cls(array("I", map(masks_of.__getitem__, suffixes)), bases, suffixes, places)
+
+    def without(self, bases: Collection[bytes]) -> Unlisted:
+        """Those with other bases."""
+        kept = [at for at, base in enumerate(self.bases) if base not in bases]
+        return Unlisted(
+            array("I", [self.masks[at] for at in kept]),
+            [self.bases[at] for at in kept],
+            [self.suffixes[at] for at in kept],
+            bytes([self.places[at] for at in kept]),
+        )
+
+    def part(self, start: int, stop: int) -> Unlisted:
+        """Some of them."""
+        part = slice(start, stop)
+        return Unlisted(self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
+
+    def given(self, first_uid: int) -> FirstLook:
+        """With their UIDs to be."""
+        uids = range(first_uid, first_uid + len(self.bases))
+        return FirstLook(uids, self.masks, self.bases, self.suffixes, self.places)
+
+
+@frozen
+class Postponed:
+    """What a look at a mailbox has left for later: messages that are in no list yet."""
+
+    messages: Unlisted
+    found: int
+    """Files that there were in all."""
+    is_new: bool
+    """Nobody had seen the mailbox before this look."""
+    new: tuple[int, int]
+    """The mtime of new/ before its names were read, and how far it can be trusted; see `records.SETTLED`."""
+    cur: tuple[int, int]
+
+
+@frozen
 class FirstLook:
-    """The messages of a mailbox in the order of delivery: parallel columns."""
+    """Messages in the order of delivery, with their UIDs: parallel columns."""
 
     uids: range
     masks: array[int]
@@ -65,8 +125,8 @@ class _Masks(dict[bytes, int]):
         return mask
 
 
-def first_look(new_names: Sequence[str], cur_names: Sequence[str], first_uid: int) -> FirstLook | None:
-    """The messages with their UIDs to be; None if these names need a closer look."""
+def first_look(new_names: Sequence[str], cur_names: Sequence[str]) -> Unlisted | None:
+    """The messages of a mailbox; None if these names need a closer look."""
     names = [*cur_names, *new_names]
     names.sort()
     in_new = set(new_names)
@@ -78,11 +138,10 @@ def first_look(new_names: Sequence[str], cur_names: Sequence[str], first_uid: in
     places: list[bytes] = []
     for start in range(0, len(names), _PART):
         part = names[start : start + _PART]
-        text = "\n".join(part).encode("utf-8", "surrogateescape")
-        pairs = _USUAL.findall(text)
-        if len(pairs) != len(part) or text.count(b"\n") != len(part) - 1:
+        split = _split("\n".join(part).encode("utf-8", "surrogateescape"), len(part))
+        if split is None:
             return None
-        its_bases, its_suffixes = zip(*pairs, strict=True)
+        its_bases, its_suffixes = split
         known.update(its_bases)
         bases += its_bases
         suffixes += its_suffixes
@@ -90,4 +149,24 @@ def first_look(new_names: Sequence[str], cur_names: Sequence[str], first_uid: in
         places.append(bytes([name not in in_new for name in part]) if in_new else b"\1" * len(part))
     if len(known) != len(names) or not names:
         return None
-    return FirstLook(range(first_uid, first_uid + len(names)), masks, bases, suffixes, b"".join(places))
+    return Unlisted(masks, bases, suffixes, b"".join(places))
+
+
+def _split(text: bytes, count: int) -> tuple[Sequence[bytes], Sequence[bytes]] | None:
+    """Bases, and what follows them, of so many names that stand in lines; None if one of them is not usual."""
+    if text.count(b"\n") != count - 1:
+        return None
+    colons = text.count(b":")
+    if colons in {0, count} and not _UNUSUAL_START.search(b"\n" + text + b"\n"):
+        # Most often all have flags, or none has. This takes a third of the time.
+        if not colons:
+            return text.split(b"\n"), [b""] * count
+        halves = text.replace(b":", b"\n:").split(b"\n")
+        bases, suffixes = halves[::2], halves[1::2]
+        if all(suffix.startswith(b":") for suffix in set(suffixes)):
+            return bases, suffixes
+    pairs = _USUAL.findall(text)
+    if len(pairs) != count:
+        return None
+    parts = tuple(zip(*pairs, strict=True))
+    return parts[0], parts[1]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -27,7 +27,7 @@ from mailserver.message.summary import Summary
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Bounds
+from mailserver.store.interfaces import Bounds, MuchToRead
 from mailserver.store.maildir import ballast, lock
 from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.folders import Layout
@@ -45,6 +45,9 @@ INDEX_NAME: Final = "mailserver-index.sqlite"
 DISK_RETRY: Final = 5.0
 """Seconds between attempts to get from an index in memory back to the one on disk."""
 
+MANY: Final = 20_000
+"""Files that nobody has seen and that are still read where it is asked for."""
+
 _MOST_PATHS: Final = 256
 
 
@@ -60,6 +63,8 @@ class Settings:
     bounds: Bounds = Bounds()
     search_index: bool = True
     """Indexes of the texts of mailboxes that are searched are made."""
+    many: int = MANY
+    """What `Account.bounded` bounds."""
 
 
 class _Locked:
@@ -134,6 +139,8 @@ class Home:
         self.steps = Steps()
         self.untidied: dict[int, int] = {}
         """Messages expunged since a mailbox's uidlist was last looked at for dead lines, by key."""
+        self.most_unseen: int | None = None
+        """Mailboxes with more new files than that are not to be read here; set by `bounded`."""
         self.dotlocks = Dotlocks(root)
         self._lock = lock.AccountLock(root)
         self._locked = _Locked(self)
@@ -250,6 +257,29 @@ class Home:
             return
         if self.read(lambda index: index.messages.counts(state.key))[0] + more > limit:
             raise MailboxFull(f"a mailbox can have {limit} messages")
+
+    @contextlib.contextmanager
+    def bounded(self) -> Iterator[None]:
+        """What would read a mailbox with `Settings.many` files that nobody has seen raises MuchToRead meanwhile."""
+        self.most_unseen = self.settings.many
+        try:
+            yield
+        finally:
+            self.most_unseen = None
+
+    def much_to_read(self, name: str) -> MuchToRead:
+        """The exception that says who can read it: see `scan_process`."""
+        settings = self.settings
+        order: dict[str, str | int] = {
+            "root": self.root,
+            "mailbox": name,
+            "hostname": settings.hostname,
+            "ballast_root": settings.ballast_root,
+            "utf8_names": settings.utf8_names,
+            "mailboxes": settings.bounds.mailboxes,
+            "messages": settings.bounds.messages,
+        }
+        return MuchToRead(order)
 
     def forget(self, mailbox: MailboxId) -> None:
         """It is deleted."""

@@ -46,7 +46,8 @@ WAIT = 10.0
 """Seconds until InUse."""
 STALE_AFTER = 120.0
 """Seconds without a change after which a dotlock of which nothing else is known is removed."""
-_LONGEST_NAP = 0.02
+_LONGEST_NAP = 0.005
+"""Seconds, by half more at times: below `scan_process.PAUSE`, in which a long work lets others in."""
 _START_MARGIN = 1.0
 _STAMP_SIZE = 16
 

@@ -26,13 +26,17 @@ from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
 from mailserver.store.maildir import folders, scan, uidlist
 from mailserver.store.maildir.differences import FEW, differences
 from mailserver.store.maildir.entries import fresh_entries, moved_entry, read_keywords, sort_by_delivery
-from mailserver.store.maildir.first_look import FirstLook, first_look
+from mailserver.store.maildir.first_look import FirstLook, Postponed, Unlisted, first_look
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, ModSeq
 
 _ATTEMPTS = 4
+_USUAL_LINE = 48
+"""Octets of a line of the uidlist; only how much there is to read is judged by it."""
+_KNOWN = 4
+"""A message that is in the index already costs so many times less than a new one, or even less."""
 
 
 class _ListMoved(Exception):
@@ -54,8 +58,17 @@ def level(home: Home, name: str) -> MailboxState:
 def reconcile(home: Home, name: str) -> MailboxState:
     """Take up whatever is on disk; the state as saved. Under the account's lock.
 
-    Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
+    Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable; MuchToRead inside `Home.bounded`.
     """
+    return _reconcile(home, name, most=None)[0]
+
+
+def begin(home: Home, name: str, most: int) -> tuple[MailboxState, Postponed | None]:
+    """As `reconcile`, but where there are more than `most` messages without UIDs these are left for later."""
+    return _reconcile(home, name, most=most)
+
+
+def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState, Postponed | None]:
     for attempt in range(_ATTEMPTS):
         with contextlib.ExitStack() as stack:
             if attempt:
@@ -63,14 +76,17 @@ def reconcile(home: Home, name: str) -> MailboxState:
                 with contextlib.suppress(FileNotFoundError):
                     stack.enter_context(home.dotlocked([home.paths(name).directory], must=True))
             with contextlib.suppress(_ListMoved):
-                return _Reconciliation(home, name).run()
+                attempted = _Reconciliation(home, name, most)
+                return attempted.run(), attempted.postponed
     raise InUse
 
 
 class _Reconciliation:
     """One attempt."""
 
-    def __init__(self, home: Home, name: str) -> None:
+    def __init__(self, home: Home, name: str, most: int | None) -> None:
+        self.most = most
+        self.postponed: Postponed | None = None
         self.home = home
         self.name = name
         self.paths = home.paths(name)
@@ -81,6 +97,7 @@ class _Reconciliation:
         self.new: list[Entry] = []
         self.gone: list[UID] = []
         self.pending: list[tuple[str, scan.Found]] = []
+        self.unlisted: Unlisted | None = None
         self.first: FirstLook | None = None
 
     def run(self) -> MailboxState:
@@ -94,9 +111,10 @@ class _Reconciliation:
             if self.tail:
                 state.uid_next = UID(max(self.tail.values()) + 1)
             modseq = next_modseq(state.modseq)
-            found = self._scan(state)
+            found = self._scan(state, told)
             if not self._look_first(state, found):
                 self._compare(state, found, modseq, told, mended=mended)
+            self._postpone(state, found)
             self._give_uids(state, modseq, mended=mended)
             names_changed = read_keywords(self.paths, state)
             if self.is_new:
@@ -127,6 +145,7 @@ class _Reconciliation:
             or state.boot != self.home.boot
             or (signature != state.uidlist_signature and not self._read_tail(state))
         ):
+            self._check_list(signature)
             self.listed = uidlist.read(self.paths.uidlist)
         if self.listed is None:
             assert state is not None
@@ -144,6 +163,12 @@ class _Reconciliation:
                 0, self.listed.guid, self.name, self.listed.uid_validity, UID(1), modseq, modseq, recent_from=UID(1)
             )
         return state
+
+    def _check_list(self, signature: uidlist.Signature) -> None:
+        """Raises: MuchToRead."""
+        most = self.home.most_unseen
+        if most is not None and signature.size > most * _USUAL_LINE:
+            raise self.home.much_to_read(self.name)
 
     def _read_tail(self, state: MailboxState) -> bool:
         """Read only what was added to the list; False if that does not do."""
@@ -215,22 +240,25 @@ class _Reconciliation:
 
     # --- what is there
 
-    def _scan(self, state: MailboxState) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
+    def _scan(self, state: MailboxState, told: UID) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
         """new/ and, unless it has not moved, cur/; in that order, so that a move from one to the other is seen."""
+        most = self.home.most_unseen
+        if most is not None:
+            most = min(most + told - 1, (_KNOWN + 1) * most)
         try:
-            return self._scan_once(state)
-        except FileNotFoundError:
-            pass
-        try:
+            with contextlib.suppress(FileNotFoundError):
+                return self._scan_once(state, most)
             folders.complete(self.paths.directory)
-            return self._scan_once(state)
+            return self._scan_once(state, most)
+        except scan.TooMany:
+            raise self.home.much_to_read(self.name) from None
         except FileNotFoundError as error:
             if state.key:
                 self._forget(state)
             raise NoSuchMailbox from error
 
-    def _scan_once(self, state: MailboxState) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
-        new = scan.read_directory(self.paths.new)
+    def _scan_once(self, state: MailboxState, most: int | None) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
+        new = scan.read_directory(self.paths.new, most)
         state.new_mtime, state.new_racy = new.mtime_ns, RACY if new.racy else SETTLED
         if (
             self.listed is None
@@ -238,7 +266,7 @@ class _Reconciliation:
             and scan.is_unchanged(self.paths.cur, state.cur_mtime, state.cur_racy)
         ):
             return new, None
-        cur = scan.read_directory(self.paths.cur)
+        cur = scan.read_directory(self.paths.cur, most)
         state.cur_mtime, state.cur_racy = cur.mtime_ns, RACY if cur.racy else SETTLED
         return new, cur
 
@@ -251,8 +279,27 @@ class _Reconciliation:
             return False
         if not new.names and not cur.names:
             return True
-        self.first = first_look(new.names, cur.names, state.uid_next)
-        return self.first is not None
+        self.unlisted = first_look(new.names, cur.names)
+        return self.unlisted is not None
+
+    def _postpone(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> None:
+        """Leave the messages that need UIDs for later, if they are too many; until then the mailbox is not level."""
+        count = len(self.pending) if self.unlisted is None else len(self.unlisted)
+        if self.most is None or count <= self.most:
+            if self.unlisted is not None:
+                self.first = self.unlisted.given(state.uid_next)
+            return
+        sort_by_delivery(self.pending)
+        new, cur = scans
+        self.postponed = Postponed(
+            Unlisted.of(self.pending) if self.unlisted is None else self.unlisted,
+            found=len(new.names) + (0 if cur is None else len(cur.names)),
+            is_new=self.is_new,
+            new=(state.new_mtime, state.new_racy),
+            cur=(state.cur_mtime, state.cur_racy),
+        )
+        self.pending = []
+        state.new_racy = state.cur_racy = RACY
 
     def _compare(
         self,

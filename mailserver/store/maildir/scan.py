@@ -36,6 +36,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from mailserver.store.index.records import RACY, SETTLED
@@ -45,6 +46,12 @@ RACY_NS = 1_000_000_000
 """A directory changed this shortly before it was read may have changed again without a newer mtime."""
 
 _ATTEMPTS = 4
+_LONG_ENTRY = 300
+"""Octets that a directory takes for a file, at the very most; file systems that take less need a count."""
+
+
+class TooMany(Exception):
+    """A directory holds more files than were to be read."""
 
 
 class Found(NamedTuple):
@@ -96,21 +103,31 @@ def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:
     return trust == SETTLED or now - RACY_NS < mtime_ns <= now
 
 
-def scan_directory(path: str) -> list[str]:
+def scan_directory(path: str, most: int | None = None) -> list[str]:
     """Names of the regular files, in no order, those with a leading "." left out.
 
-    Raises: FileNotFoundError, StoreUnavailable.
+    Raises: TooMany where there are more entries than `most`, or have been, FileNotFoundError, StoreUnavailable.
     """
+    with safeio.boundary():
+        if most is not None and os.stat(path).st_size > most * _LONG_ENTRY:
+            raise TooMany
     with safeio.boundary(), os.scandir(path) as entries:
-        return [entry.name for entry in entries if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
+        some = entries if most is None else islice(entries, most + 1)
+        names = [entry.name for entry in some if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
+        if most is not None and (len(names) > most or next(entries, None) is not None):
+            raise TooMany
+        return names
 
 
-def read_directory(path: str) -> DirectoryScan:
-    """The names with what is known about their truth. Raises: FileNotFoundError, StoreUnavailable."""
+def read_directory(path: str, most: int | None = None) -> DirectoryScan:
+    """The names with what is known about their truth.
+
+    Raises: TooMany where there are more than `most`, FileNotFoundError, StoreUnavailable.
+    """
     asked = time.time_ns()
     before = directory_mtime(path)
     for _ in range(_ATTEMPTS):
-        names = scan_directory(path)
+        names = scan_directory(path, most)
         again = time.time_ns()
         after = directory_mtime(path)
         if after == before:

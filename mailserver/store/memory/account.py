@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from mailserver.errors import (
     BadMailboxName,
@@ -223,6 +224,10 @@ class MemoryAccount:
     def has_upkeep(self) -> bool:
         """There is none."""
         return False
+
+    def bounded(self) -> AbstractContextManager[None]:
+        """Nothing is read here."""
+        return nullcontext()
 
     def keep_up(self, stop: Callable[[], bool]) -> float | None:  # noqa: ARG002 - there is none
         """Nothing to do."""

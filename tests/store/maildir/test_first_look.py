@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mailserver.store.maildir import first_look as module
 from mailserver.store.maildir.filename import MaildirName
-from mailserver.store.maildir.first_look import first_look
+from mailserver.store.maildir.first_look import Unlisted, first_look
 from mailserver.store.maildir.scan import classify
 
 BASES = st.builds(
@@ -27,12 +27,18 @@ NAMES = st.sets(
 @example({"1000000002.a", "1000000000.b"}, {"1000000001.a:2,S"})
 @example(set(), set())
 def test_it_gives_up_or_is_right(new, cur):
-    look = first_look(list(new), list(cur), 7)
+    found = first_look(list(new), list(cur))
     messages, duplicates = classify(new, cur)
     plain = all(name[:10].isdigit() and not name[10:11].isdigit() and "\n" not in name for name in (*new, *cur))
     if duplicates or not plain or not messages:
-        assert look is None
+        assert found is None
         return
+    assert found is not None
+    by_base = sorted((base, place) for base, place in messages.items())
+    assert Unlisted.of(by_base) == found or len({len(name) for name in (*new, *cur)}) > 1
+    assert found.part(0, 2).bases + found.part(2, 99).bases == found.bases
+    assert found.without({found.bases[0]}) == found.part(1, len(found))
+    look = found.given(7)
     rows = list(look.rows())
     assert [row[0] for row in rows] == list(range(7, 7 + len(messages)))
     names = [(os.fsdecode(base), os.fsdecode(base + suffix)) for _uid, _mask, base, suffix, _place in rows]
@@ -50,9 +56,9 @@ def test_it_gives_up_or_is_right(new, cur):
 def test_names_beyond_one_part_stay_in_order(monkeypatch):
     monkeypatch.setattr(module, "_PART", 3)
     names = [f"{1_700_000_000 + number}.a{number}:2,{'S' * (number % 2)}" for number in range(10)]
-    look = first_look(names[7:], names[6::-1], 1)
+    look = first_look(names[7:], names[6::-1]).given(1)
     assert [(base + suffix).decode() for _uid, _mask, base, suffix, _place in look.rows()] == names
     assert look.places == b"\1" * 7 + b"\0" * 3
     assert b"".join(look.lines()).count(b"\n") == 10
     # The same base twice, in different parts of the work.
-    assert first_look([*names, "1700000000.a0:2,T"], [], 1) is None
+    assert first_look([*names, "1700000000.a0:2,T"], []) is None
