@@ -45,6 +45,7 @@ FILLS: Final = {
     "messages_kept": ("messages_kept", "Messages of those mailboxes."),
     "hashes_running": ("password_checks_running", "Password hashes being checked."),
     "hashes_waiting": ("password_checks_waiting", "Password checks that wait."),
+    "mailboxes_read_apart": ("mailboxes_read_apart", "Mailboxes with very many new files that are being read."),
     "penalties": ("penalties", "Pairs of user and network that wait for their failed logins."),
     "memory": ("memory_bytes", "Memory of a worker that is in RAM."),
     "descriptors": ("open_descriptors", "Open file descriptors."),
