@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from mailserver.config.model import Config, Domain, Listener, Problem, Tls
 from mailserver.tls.certificates import check, read_terms
+from mailserver.tls.client_certificates import Demand
 from mailserver.tls.contexts import (
     ContextKey,
     ContextMap,
@@ -203,11 +204,19 @@ class TlsPolicy:
         It may where the domain itself would have taken it: other authorities, fields and lists are other people's.
         """
         found = self._map.find(server_name) or self._map.default
-        asked = [each.terms.demand for each in self._map.by_host.values() if not domain or each.domain == domain]
-        if found is None or not asked or not found.terms.demand.authorities:
+        of_domains: dict[str, list[Demand]] = {}
+        for each in self._map.by_host.values():
+            if not domain or each.domain == domain:
+                demands = of_domains.setdefault(each.domain, [])
+                # The sites of a domain ask for no certificate.
+                demands += [each.terms.demand] if each.terms.demand.authorities else []
+        if found is None or not of_domains or not found.terms.demand.authorities:
             return False
         taken = attrs.evolve(found.terms.demand, certificates="none")
-        return all(attrs.evolve(each, certificates="none") == taken for each in asked)
+        return all(
+            demands and all(attrs.evolve(demand, certificates="none") == taken for demand in demands)
+            for demands in of_domains.values()
+        )
 
     def pair_of(self, server_name: str) -> Pair | None:
         """What a name is served under; None for one that no host covers."""

@@ -65,3 +65,21 @@ def test_a_problem_names_the_site(site: Sites) -> None:
     config = site.config()
     site.put(STS, key=b"not PEM")
     assert {problem.place for problem in certificates.check(config)} == {"[domain 1.site 2] key"}
+
+
+def test_a_domain_whose_sites_ask_for_no_certificate_is_spoken_for_all_the_same(site: Sites) -> None:
+    from tests.tls.client_authority import ClientAuthority
+
+    site.put("clients", ClientAuthority("Clients").pem, b"")
+    site.config()
+    path = site.directory / "mailserver.toml"
+    line = 'name = "example.test"\n'
+    asking = f'{line}client_certificates = "required"\nclient_ca = "clients.pem"\n'
+    path.write_text(path.read_text().replace(line, asking))
+    config, problems = load(path)
+    assert config is not None, "\n".join(map(str, problems))
+    policy = TlsPolicy(config, lambda *_words, **_fields: None)
+    assert policy.vouches(MAIL, "example.test")
+    assert policy.vouches(MAIL, "")
+    assert not policy.vouches(CONFIG, "example.test"), "nobody is asked there"
+    assert Client().connect(policy, CONFIG.encode()).names == (CONFIG,)
