@@ -26,6 +26,7 @@ from mailserver.config.directories import check_directories
 from mailserver.config.model import Config
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
+from mailserver.imap.tails import Tails
 from mailserver.message.render import summarise
 from mailserver.net.link import Json, Link
 from mailserver.net.listening import Session
@@ -46,7 +47,7 @@ from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
 from mailserver.store.interfaces import Bounds
-from mailserver.store.live import LiveAccounts, tell_nobody
+from mailserver.store.live import LiveAccounts, Recent, tell_nobody
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.scan_pool import ScanPool
 from mailserver.store.upkeep import Upkeep
@@ -178,6 +179,7 @@ class Wiring:
             watch=self._watcher.watch,
             leave=self._watcher.leave,
             unwatch=self._watcher.unwatch,
+            recent=Recent(call_later=reactor.callLater, seconds=reactor.seconds),
         )
         try:
             self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
@@ -198,6 +200,8 @@ class Wiring:
         self._accounts.max_unused_accounts = config.cache.accounts
         self._accounts.max_unused_messages = config.cache.messages
         self._accounts.max_indexes = config.cache.indexes
+        self._accounts.recent.octets = config.cache.recent
+        self._accounts.recent.files = config.cache.files
         self._authenticator = LoginService(
             [self._backends[words] for words in config.auth.backends],
             self._hash_pool,
@@ -222,6 +226,7 @@ class Wiring:
             mechanisms=mechanisms,
             config=config.imap,
             limits=config.limits,
+            tails=Tails(config.cache.commands),
         )
         self._pop3 = Pop3Services(
             authenticator=self._authenticator,
@@ -327,6 +332,9 @@ class Wiring:
             "messages_in_use": usage.messages_in_use,
             "mailboxes_kept": usage.mailboxes_kept,
             "messages_kept": [usage.messages_kept, cache.messages],
+            "recent_octets": [usage.octets_kept, cache.recent],
+            "files_kept": [usage.files_kept, cache.files],
+            "commands_known": [self._imap.tails.known, cache.commands],
             "hashes_running": list(self._hash_pool.running),
             "hashes_waiting": list(self._hash_pool.waiting),
             "mailboxes_read_apart": self._scans.orders,

@@ -458,6 +458,17 @@ class Cache:
     indexes: Count = key(
         "Accounts, in use or not, whose index stays open: three files and some memory each.", default=256
     )
+    recent: Size = key(
+        "Octets of small messages, and of envelopes and structures, that were just read and stay in memory in each worker, "
+        "to be told again without reading.",
+        default=16 * 1024 * 1024,
+    )
+    files: Count = key(
+        "Files of larger messages that each worker keeps open for a minute after they were read.", default=64
+    )
+    commands: Count = key(
+        "Command texts of IMAP whose meaning each worker remembers, as clients send the same ones again.", default=1024
+    )
 
 
 @frozen

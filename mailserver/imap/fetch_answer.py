@@ -1,11 +1,12 @@
 """Answering FETCH: from memory, from the index, from files (RFC 3501 7.4.2).
 
 An item costs nothing but memory (FLAGS, UID, INTERNALDATE, RFC822.SIZE), or a row of the index (ENVELOPE, BODY,
-BODYSTRUCTURE, the usual header fields), or a file. The three are answered in three ways:
+BODYSTRUCTURE, the usual header fields), or a file. They are answered in four ways:
 
 *   From columns, on the reactor's thread: one format string for hundreds of messages.
 *   From the index and from files in the account's thread, until about CHUNK octets are ready; the client takes them
     before the next hop. So a session holds one chunk, however much is asked for.
+*   What was read a moment ago (`store.live.Recent`) is answered without a hop, where few messages are asked for.
 *   A message with more than that to send is sent in pieces of PIECE octets, each read when the last one has gone.
 
 A message that is gone is left out, and the others are told.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
 from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
-from mailserver.imap.fetch_work import Large, Work
+from mailserver.imap.fetch_work import Known, Large, Work
 from mailserver.imap.section import PIECE, Range, without_nul
 from mailserver.imap.wire import writer
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Selected, Session
 
 _FEW: Final = 64
+_REMEMBERED: Final = 256
+"""Messages of one FETCH that are remembered, and looked for among what is: who fetches a mailbox whole has it then."""
 
 
 class _FlagTexts(dict[int, bytes]):
@@ -52,6 +55,7 @@ class Answer:
         self._selected = selected
         self._plan = plan
         self._seen = seen
+        self._remembers = False
         self.error: MailError | None = None
 
     async def write(self, ranges: Sequence[Range]) -> None:
@@ -59,6 +63,7 @@ class Answer:
         plan, channel = self._plan, self._session.channel
         if plan.needs_summary or plan.needs_file:
             pace = Pace(_FEW)
+            self._remembers = sum(high - low for low, high in ranges) <= _REMEMBERED
             for rows in gather(self._selected, ranges, pace):
                 weight = await self._from_store(rows)
                 if not plan.needs_file:
@@ -107,23 +112,57 @@ class Answer:
         """From the index or from files, about CHUNK octets a hop; how heavy the summaries were."""
         live, channel = self._selected.live, self._session.channel
         self._note(rows)
-        work = Work(self._session.user, self._plan, rows, self._flags(rows), self._seen)
+        known = self._take_known(rows) if self._remembers else None
+        work = Work(
+            (self._session.user, live.id), self._plan, rows, flags=self._flags(rows), seen=self._seen, known=known
+        )
         start = 0
-        while start < len(rows.uids):
-            ready = await live.run(partial(work.run, start))
-            start += ready.done
-            for row in ready.learned:
-                live.columns.learn(row.uid, row.size, row.date)
-            if ready.error is not None and self.error is None:
-                self.error = ready.error
-            channel.write(ready.data)
-            await self._send_large(ready.large)
-            await channel.drain()
+        try:
+            while start < len(rows.uids):
+                ready = work.run_now(start)
+                if ready is None:
+                    ready = await live.run(partial(work.run, start))
+                start += ready.done
+                for row in ready.learned:
+                    live.columns.learn(row.uid, row.size, row.date)
+                if ready.error is not None and self.error is None:
+                    self.error = ready.error
+                channel.write(ready.data)
+                if ready.large is not None:
+                    await self._send_large(ready.large)
+                await channel.drain()
+        finally:
+            if known is not None:
+                self._keep(known)
         return work.weight
 
-    async def _send_large(self, large: Large | None) -> None:
-        if large is None:
-            return
+    def _take_known(self, rows: Rows) -> Known:
+        """What this worker has read of those messages before."""
+        plan, live = self._plan, self._selected.live
+        recent, known = live.account.recent, Known()
+        reads = plan.needs_file or any(item.section for item in plan.items)
+        for uid in rows.uids:
+            if plan.needs_summary and (summary := recent.summary(live, uid)) is not None:
+                known.summaries[uid] = summary
+            if not reads:
+                continue
+            if (text := recent.text(live, uid)) is not None:
+                known.texts[uid] = text
+            elif (file := recent.take_file(live, uid)) is not None:
+                known.files[uid] = file
+        return known
+
+    def _keep(self, known: Known) -> None:
+        live = self._selected.live
+        recent = live.account.recent
+        for uid, summary in known.summaries.items():
+            recent.keep_summary(live, uid, summary)
+        for uid, text in known.texts.items():
+            recent.keep_text(live, uid, text)
+        for uid, file in known.files.items():
+            recent.give_file(live, uid, file)
+
+    async def _send_large(self, large: Large) -> None:
         channel, account = self._session.channel, self._selected.live.account
         try:
             for piece in large.pieces:
@@ -145,4 +184,8 @@ class Answer:
                     at += len(data)
                     await channel.drain()
         finally:
-            await account.run(large.file.close)
+            live = self._selected.live
+            if self._remembers:
+                account.recent.give_file(live, large.uid, large.file)
+            else:
+                await account.run(large.file.close)

@@ -1,16 +1,17 @@
-"""The part of a FETCH that runs in the account's thread: answers made from the index and from files.
+"""The part of a FETCH that may wait: answers made from the index and from files, in the account's thread.
 
-It touches nothing that the reactor's thread changes.
+It touches nothing that the reactor's thread changes. What was read a moment ago is given to it (`Known`); where that is all
+that is needed, it runs on the reactor's thread (`run_now`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
 from typing import Final
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
 from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan, Rows, unmeasured
@@ -18,13 +19,28 @@ from mailserver.imap.section import OpenMessage, Range, ReadMessage, kept_lines,
 from mailserver.imap.wire import writer
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import Mailbox, MessageFile, Row
-from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 SMALL: Final = 64 * 1024
 """Octets of a message that is read whole, with others, whatever is asked of it."""
+_OPEN: Final = 64
+"""Files of one group of messages that stay open."""
 _TYPICAL: Final = 4096
 """Octets of a message whose size is not known."""
 _KEPT_LINES_UNKNOWN: Final = INCOMPLETE.encode("ascii")
+
+
+class NotKnown(Exception):
+    """It cannot be answered from what is known."""
+
+
+@frozen
+class Known:
+    """What was read of those messages before, by UID; the files are this FETCH's alone until it gives them back."""
+
+    texts: dict[int, bytes] = Factory(dict)
+    summaries: dict[int, Summary] = Factory(dict)
+    files: dict[int, MessageFile] = Factory(dict)
 
 
 @frozen
@@ -43,6 +59,7 @@ class Ready:
 class Large:
     """The answer for one message that is sent in pieces."""
 
+    uid: UID
     file: MessageFile
     pieces: Sequence[bytes | Range]
 
@@ -50,8 +67,19 @@ class Large:
 class Work:
     """One group of messages being answered."""
 
-    def __init__(self, owner: str, plan: Plan, rows: Rows, flags: Sequence[bytes], seen: frozenset[int]) -> None:
-        self._owner = owner
+    def __init__(
+        self,
+        message_key: tuple[Hashable, ...],
+        plan: Plan,
+        rows: Rows,
+        *,
+        flags: Sequence[bytes],
+        seen: frozenset[int],
+        known: Known | None,
+    ) -> None:
+        """`message_key` with a UID stands for one message; what is read is added to `known`."""
+        self._message_key = message_key
+        self._known = known
         self._plan = plan
         self._rows = rows
         self._flags = flags
@@ -62,8 +90,18 @@ class Work:
         self.weight = 0
         """Octets of the summaries that were read."""
 
-    def run(self, start: int, mailbox: Mailbox) -> Ready:
-        """Answers from the message at `start` on, until there are enough."""
+    def run_now(self, start: int) -> Ready | None:
+        """As `run`, from what is known alone and without waiting; None if that is not enough."""
+        known = self._known
+        if known is None or sum(map(len, known.texts.values())) > CHUNK:
+            return None
+        try:
+            return self.run(start, None)
+        except NotKnown:
+            return None
+
+    def run(self, start: int, mailbox: Mailbox | None) -> Ready:
+        """Answers from the message at `start` on, until there are enough. Raises: NotKnown where there is no mailbox."""
         learned: list[Row] = []
         if self._summaries is None:
             self._summaries = self._read_summaries(mailbox)
@@ -79,7 +117,7 @@ class Work:
         size = 0
         at = start
         while at < len(self._rows.uids) and size < CHUNK:
-            if self._plan.needs_file and not self._ahead:
+            if self._plan.needs_file and not self._ahead and mailbox is not None and not self._has(self._rows.uids[at]):
                 self._read_ahead(mailbox, at)
             try:
                 found = self._message(mailbox, at)
@@ -99,15 +137,26 @@ class Work:
         uids, sizes = self._rows.uids, self._rows.sizes
         wanted: list[UID] = []
         left = CHUNK
-        while at < len(uids) and left > 0 and (sizes[at] <= SMALL or sizes[at] == UNKNOWN_SIZE):
+        while (
+            at < len(uids)
+            and left > 0
+            and (sizes[at] <= SMALL or sizes[at] == UNKNOWN_SIZE)
+            and not self._has(uids[at])
+        ):
             wanted.append(UID(uids[at]))
             left -= sizes[at] if sizes[at] != UNKNOWN_SIZE else _TYPICAL
             at += 1
         if wanted:
             self._ahead.extend(mailbox.read_whole(wanted, CHUNK))
+            if self._known is not None:
+                self._known.texts.update((uid, data) for uid, data in self._ahead if len(data) <= SMALL)
 
-    def _read_summaries(self, mailbox: Mailbox) -> dict[int, tuple[Row, Summary]]:
+    def _has(self, uid: int) -> bool:
+        return self._known is not None and (uid in self._known.texts or uid in self._known.files)
+
+    def _read_summaries(self, mailbox: Mailbox | None) -> dict[int, tuple[Row, Summary]]:
         rows = self._rows
+        summaries = self._known.summaries if self._known is not None else {}
         if self._plan.needs_summary:
             wanted = [UID(uid) for uid in rows.uids]
         elif self._plan.measured:
@@ -121,9 +170,18 @@ class Work:
             wanted = []
         if not wanted:
             return {}
+        if len(summaries) == len(wanted) and not unmeasured(rows):
+            return {
+                uid: (Row(UID(uid), mask, ModSeq(0), size, date), summaries[uid])
+                for uid, mask, size, date in zip(rows.uids, rows.masks, rows.sizes, rows.dates, strict=True)
+            }
+        if mailbox is None:
+            raise NotKnown
         found: dict[int, tuple[Row, Summary]] = {
             uid: (row, summary) for uid, row, summary in mailbox.summaries(wanted, only_head=self._plan.only_head)
         }
+        if self._known is not None:
+            summaries.update((uid, summary) for uid, (_row, summary) in found.items())
         self.weight = sum([len(summary.body_structure) + len(summary.envelope) for _, summary in found.values()])
         return found
 
@@ -157,11 +215,13 @@ class Work:
                     columns.append([_kept(item, summary) for summary in summaries])
         return plan.line * len(rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
 
-    def _message(self, mailbox: Mailbox, at: int) -> bytes | Large:
+    def _message(self, mailbox: Mailbox | None, at: int) -> bytes | Large:
         """One message's answer. Raises: MessageExpunged, StoreUnavailable."""
         assert self._summaries is not None
         uid = self._rows.uids[at]
         data = self._ahead.popleft()[1] if self._ahead and self._ahead[0][0] == uid else None
+        if data is None and self._known is not None:
+            data = self._known.texts.get(uid)
         known = self._summaries.get(uid)
         if data is not None and self._plan.only_whole and not (self._seen and not self._plan.tells_flags):
             return self._whole(at, data, known)
@@ -170,16 +230,34 @@ class Work:
         incomplete = known is not None and known[1].fields == _KEPT_LINES_UNKNOWN
         if not self._plan.needs_file and not (incomplete and any(item.section for item in self._plan.items)):
             return self._finish(at, [self._simple(item, at, known) for item in self._plan.items])
-        file = mailbox.open_message(UID(uid)) if data is None else ReadMessage(data)
-        kept_open = False
+        file: MessageFile = self._open(mailbox, UID(uid)) if data is None else ReadMessage(data)
         try:
-            message = OpenMessage(file, (self._owner, mailbox.id, uid))
+            message = OpenMessage(_AtOnce(file) if mailbox is None else file, (*self._message_key, uid))
             answer = self._from_file(file, message, at, known, incomplete=incomplete)
-            kept_open = isinstance(answer, Large)
-            return answer
-        finally:
-            if not kept_open:
-                file.close()
+        except NotKnown:
+            self._put_back(uid, file)
+            raise
+        except BaseException:
+            file.close()
+            raise
+        if data is None and not isinstance(answer, Large):
+            self._put_back(uid, file)
+        return answer
+
+    def _put_back(self, uid: int, file: MessageFile) -> None:
+        """It may be kept open; not more than a few."""
+        if self._known is None or len(self._known.files) >= _OPEN:
+            file.close()
+        else:
+            self._known.files[uid] = file
+
+    def _open(self, mailbox: Mailbox | None, uid: UID) -> MessageFile:
+        """Raises: MessageExpunged, StoreUnavailable, NotKnown."""
+        if self._known is not None and (file := self._known.files.pop(uid, None)) is not None:
+            return file
+        if mailbox is None:
+            raise NotKnown
+        return mailbox.open_message(uid)
 
     def _whole(self, at: int, data: bytes, known: tuple[Row, Summary] | None) -> bytes:
         """A small message that has been read, and items from columns."""
@@ -223,7 +301,7 @@ class Work:
             else:
                 texts += (b"%b {%d}\r\n" % (item.label, found[1] - found[0]), found)
         if total(texts) > CHUNK:
-            return Large(file, [b"* %d FETCH (" % self._rows.seqs[at], *texts, self._end(at)])
+            return Large(UID(self._rows.uids[at]), file, [b"* %d FETCH (" % self._rows.seqs[at], *texts, self._end(at)])
         return self._finish(
             at, [text if isinstance(text, bytes) else without_nul(message.read(text)) for text in texts], b""
         )  # fmt: skip
@@ -251,6 +329,31 @@ class Work:
             case b"BODYSTRUCTURE":
                 return b"BODYSTRUCTURE " + summary.body_structure
         return b"%b %b" % (item.label, _kept(item, summary))
+
+
+class _AtOnce:
+    """A file of which only what takes no waiting is read: pieces that are in the page cache."""
+
+    def __init__(self, file: MessageFile) -> None:
+        self.size = file.size
+        self._file = file
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end. Raises: NotKnown."""
+        wanted = self.size - offset if count is None else min(count, self.size - offset)
+        if wanted > CHUNK:
+            raise NotKnown
+        data = self._file.read_now(offset, wanted) if wanted > 0 else b""
+        if data is None or len(data) != max(wanted, 0):
+            raise NotKnown
+        return data
+
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """The same as the file's."""
+        return self._file.read_now(offset, count)
+
+    def close(self) -> None:
+        """The file is closed by who has it."""
 
 
 def _kept(item: Item, summary: Summary) -> bytes:

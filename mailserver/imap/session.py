@@ -25,7 +25,7 @@ from attrs import Factory, field, frozen
 
 from mailserver.auth.interfaces import Authenticator
 from mailserver.channel import Channel
-from mailserver.config.model import Imap, Limits, Mail
+from mailserver.config.model import Cache, Imap, Limits, Mail
 from mailserver.errors import (
     AuthFailed,
     BadSyntax,
@@ -39,6 +39,7 @@ from mailserver.errors import (
 from mailserver.imap import updates
 from mailserver.imap.command import ANY, Command, State, Table, one_word_forms, row_capabilities
 from mailserver.imap.input import Input, TimedOut
+from mailserver.imap.tails import Tails
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
 from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.imap.wire.reader import Reader
@@ -84,6 +85,7 @@ class Services:
     """SASL mechanisms that the configuration allows."""
     config: Imap = Factory(Imap)
     limits: Limits = Factory(Limits)
+    tails: Tails = Factory(lambda: Tails(Cache().commands))
     table: Table = Factory(_command_table)
     one_word_forms: Mapping[bytes, str] = field(
         init=False, default=Factory(lambda self: one_word_forms(self.table), takes_self=True)

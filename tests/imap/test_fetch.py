@@ -407,7 +407,7 @@ def test_large_messages_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert max(sizes) <= PIECE
     assert client.channel.drains - drains >= len(LARGE) // PIECE
-    assert len(closed) == 3
+    assert len(closed) == 2, "the large one stays open for who asks again"
 
 
 def test_a_large_text_needs_only_the_header_read_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -336,6 +336,8 @@ def test_what_is_open_and_kept_is_told(world, memory, account, live):
         messages_in_use=3,
         mailboxes_kept=1,
         messages_kept=LEAST_MESSAGES,
+        octets_kept=0,
+        files_kept=0,
     )
 
 

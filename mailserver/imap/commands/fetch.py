@@ -6,7 +6,6 @@ A message that is gone is left out, the others are told, and the end is NO [EXPU
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Selected, Session
 
 MAX_ITEMS: Final = 1000
-_LONGEST_CACHED: Final = 1024
 
 ITEMS: Final = {
     item.label.decode("ascii"): item
@@ -80,15 +78,13 @@ def _item(reader: Reader, word: str) -> Item:
     return Item(b"BODY" + section.label, Need.SUMMARY if kept else Need.FILE, section, sets_seen=name == "BODY")
 
 
-def _plan(reader: Reader, *, uid: bool) -> Plan:
+def _read_plan(reader: Reader) -> Plan:
+    return Plan(read_items(reader))
+
+
+def _read_uid_plan(reader: Reader) -> Plan:
     items = read_items(reader)
-    reader.read_end()
-    return Plan((_UID, *items) if uid and _UID not in items else items)
-
-
-@lru_cache(maxsize=512)
-def _cached_plan(data: bytes, *, uid: bool) -> Plan:
-    return _plan(Reader([data]), uid=uid)
+    return Plan(items if _UID in items else (_UID, *items))
 
 
 async def fetch(session: Session, command: Command) -> str | None:
@@ -97,13 +93,7 @@ async def fetch(session: Session, command: Command) -> str | None:
     reader.read_sp()
     sequence_set = reader.read_sequence_set()
     reader.read_sp()
-    rest = reader.rest()
-    if rest is None:
-        plan = _plan(reader, uid=command.uid)
-    elif len(rest) > _LONGEST_CACHED:
-        plan = _plan(Reader([rest]), uid=command.uid)
-    else:
-        plan = _cached_plan(rest, uid=command.uid)
+    plan = session.services.tails.read(_read_uid_plan if command.uid else _read_plan, reader)
     ranges = session.positions(command, sequence_set)
     selected = session.mailbox
     seen = await _set_seen(session, selected, ranges) if plan.sets_seen else frozenset[int]()

@@ -9,6 +9,7 @@ from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.progress import Telling
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
+from mailserver.imap.wire.reader import Reader
 from mailserver.store.interfaces import Status
 
 ITEMS: Mapping[str, Callable[[Status, Session], int]] = {
@@ -21,20 +22,25 @@ ITEMS: Mapping[str, Callable[[Status, Session], int]] = {
 }
 
 
+def _read_items(reader: Reader) -> tuple[str, ...]:
+    """The list of what is asked for, each once."""
+    reader.take(b"(")
+    items = [reader.read_word()]
+    while reader.skip(b" "):
+        items.append(reader.read_word())
+    reader.take(b")")
+    if not ITEMS.keys() >= set(items):
+        raise BadSyntax("no such status item")
+    return tuple(dict.fromkeys(items))
+
+
 async def status(session: Session, command: Command) -> None:
     """RFC 3501 6.3.10: the facts of any mailbox, without selecting it."""
     reader = command.reader
     reader.read_sp()
     wire_name = reader.read_mailbox()
     reader.read_sp()
-    reader.take(b"(")
-    items = [reader.read_word()]
-    while reader.skip(b" "):
-        items.append(reader.read_word())
-    reader.take(b")")
-    reader.read_end()
-    if not ITEMS.keys() >= set(items):
-        raise BadSyntax("no such status item")
+    items = session.services.tails.read(_read_items, reader)
     account = session.account
     assert account is not None
     namespace = session.services.namespace
@@ -42,7 +48,7 @@ async def status(session: Session, command: Command) -> None:
     with Telling(session, command) as telling:
         telling.start()
         facts = await account.status(name, telling.progress)
-    values = " ".join(f"{item} {ITEMS[item](facts, session)}" for item in dict.fromkeys(items))
+    values = " ".join(f"{item} {ITEMS[item](facts, session)}" for item in items)
     session.untagged(b"STATUS %b (%b)" % (writer.mailbox(namespace.to_client(name)), values.encode("ascii")))
 
 

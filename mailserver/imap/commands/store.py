@@ -10,6 +10,7 @@ from mailserver.imap import updates
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
+from mailserver.imap.wire.reader import Reader
 from mailserver.store.interfaces import FlagChange
 
 _ITEM = re.compile(r"([+-]?)FLAGS(\.SILENT)?")
@@ -18,33 +19,36 @@ _CHUNK = 1000
 """Messages between two looks at whether the client still takes our answers."""
 
 
+def _read_change(reader: Reader) -> tuple[FlagChange, bool, tuple[str, ...]]:
+    """How, whether silently, and which flags."""
+    item = _ITEM.fullmatch(reader.read_word())
+    if item is None:
+        raise BadSyntax("expected FLAGS, +FLAGS or -FLAGS")
+    reader.read_sp()
+    return _HOW[item[1]], item[2] is not None, tuple(reader.read_flags(bare=True))
+
+
 async def store(session: Session, command: Command) -> None:
     """RFC 3501 6.4.6. All messages change in one operation of the store; each is answered, changed or not."""
     reader = command.reader
     reader.read_sp()
     sequence_set = reader.read_sequence_set()
     reader.read_sp()
-    item = _ITEM.fullmatch(reader.read_word())
-    if item is None:
-        raise BadSyntax("expected FLAGS, +FLAGS or -FLAGS")
-    reader.read_sp()
-    flags = reader.read_flags(bare=True)
-    reader.read_end()
+    how, silent, flags = session.services.tails.read(_read_change, reader)
     selected = session.mailbox
     ranges, uids = session.positions(command, sequence_set), session.uids(command, sequence_set)
     if selected.read_only:
         raise ReadOnly
     if not uids:
         return
-    how = _HOW[item[1]]
     stored = await selected.live.change(lambda mailbox: mailbox.store_flags(uids, how, flags))
     selected.view.silence(uids)
-    if not item[2]:
+    if not silent:
         # A keyword that is new is told before the first message that has it.
         await updates.tell_changes(session, allow_expunge=False, uid=command.uid)
         await _answer(session, ranges, uid=command.uid)
     # RFC 2180 4.2.1: with .SILENT it is a success that the messages which are left have the flags.
-    if stored.gone and not command.uid and not item[2]:
+    if stored.gone and not command.uid and not silent:
         raise MessageExpunged
 
 

@@ -26,6 +26,7 @@ from mailserver.store.interfaces import (
     StoreRunner,
 )
 from mailserver.store.live.mailbox import LiveMailbox
+from mailserver.store.live.recent import Recent
 from mailserver.types import UID, MailboxId
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class LiveAccount:
         """In the account's turn: open the blocking side, once. Raises: NoSpace, StoreUnavailable."""
         if self._account is None:
             self._account = store.account(self.user, self.home)
+
+    @property
+    def recent(self) -> Recent:
+        """What this worker has just read of messages."""
+        return self._accounts.recent
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """A blocking operation, in this account's turn."""
@@ -286,6 +292,7 @@ class LiveAccount:
         live = self._mailboxes.pop(mailbox, None)
         if live is not None:
             self._names = {name: other for name, other in self._names.items() if other is not live}
+            self.recent.forget_mailbox(live)
             self._accounts.take(live)
             if live.users == 0:
                 self._accounts.unwatch(live)

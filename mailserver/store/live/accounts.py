@@ -13,6 +13,7 @@ from mailserver.store.interfaces import (
 )
 from mailserver.store.live.account import LiveAccount
 from mailserver.store.live.mailbox import LiveMailbox
+from mailserver.store.live.recent import Recent
 from mailserver.store.scan_pool import ScanPool
 from mailserver.types import MailboxId
 
@@ -39,6 +40,10 @@ class Usage:
     mailboxes_kept: int
     messages_kept: int
     """In those that none has; a mailbox counts at least LEAST_MESSAGES."""
+    octets_kept: int
+    """Of messages just read, and of what is told of them."""
+    files_kept: int
+    """Message files that stay open."""
 
 
 class LiveAccounts:
@@ -58,6 +63,7 @@ class LiveAccounts:
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
         max_indexes: int = 256,
+        recent: Recent | None = None,
     ) -> None:
         """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept.
 
@@ -65,6 +71,7 @@ class LiveAccounts:
         bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
         """
         self.tell_others = tell_others
+        self.recent = recent if recent is not None else Recent()
         self.wake = wake
         self.scans = scans
         self._watch = watch
@@ -130,6 +137,8 @@ class LiveAccounts:
             messages_in_use=sum(len(live.columns) for live in open_now),
             mailboxes_kept=len(self._unused),
             messages_kept=self._unused_messages,
+            octets_kept=self.recent.octets_kept,
+            files_kept=self.recent.files_kept,
         )
 
     def get(self, user: str) -> LiveAccount | None:

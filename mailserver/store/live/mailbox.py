@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_serial = count(1)
+
 
 class LiveMailbox:
     """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
@@ -30,6 +33,8 @@ class LiveMailbox:
     def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns, mark: Mark | None) -> None:
         """`mark`: what the mailbox looked like when the columns were read."""
         self.account = account
+        self.serial = next(_serial)
+        """Of no other mailbox in this worker."""
         self.mailbox = mailbox
         self.columns = columns
         self.users = 0
@@ -242,7 +247,11 @@ class LiveMailbox:
     def _apply(self, changes: Changes) -> None:
         if changes.upto >= self.columns.modseq:
             self._mark = changes.mark
-        if self.columns.apply(changes):
+        columns = self.columns
+        told = columns.expunged_start + len(columns.expunged)
+        if columns.apply(changes):
+            if gone := columns.expunged[told - columns.expunged_start :]:
+                self.account.recent.forget(self, gone)
             self._forget_told()
             for poke in tuple(self._pokes.values()):
                 poke()

@@ -1,0 +1,170 @@
+"""What a worker has just read of messages, as it is likely to be asked for again: clients come back to the newest messages,
+and read one message in parts. What is here is answered without a hop to a thread.
+
+Rules:
+
+*   Octets of a message never change, so nothing here is ever wrong; messages that are gone are not asked for.
+*   Small messages whole and summaries are bounded in octets; open files in number, and none is kept for longer than
+    KEPT_OPEN after it was last read, as one that was expunged takes room on the disk for as long.
+*   Whoever reads a file has it alone: it is taken out, and put back afterwards.
+*   Files are closed in the account's thread: the last close of one that was expunged is work for the disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final
+
+from mailserver.message.summary import Summary
+from mailserver.store.interfaces import MessageFile
+
+if TYPE_CHECKING:
+    from mailserver.store.live.mailbox import LiveMailbox
+
+KEPT_OPEN: Final = 60.0
+"""Seconds."""
+_EACH: Final = 500
+"""Octets that an entry takes beside its text."""
+
+_Key = tuple[int, int]
+"""Serial number of the mailbox in this worker, UID."""
+
+
+def _never(_delay: float, _call: Callable[[], None]) -> object:
+    return None
+
+
+class Recent:
+    """Of all accounts of one worker; used on the reactor's thread."""
+
+    def __init__(
+        self,
+        *,
+        octets: int = 16 << 20,
+        files: int = 64,
+        call_later: Callable[[float, Callable[[], None]], object] = _never,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Without `call_later` files are closed only when others take their places."""
+        self.octets = octets
+        """The bound of what is in memory. It may be changed at any time, as `files`."""
+        self.files = files
+        """The bound of open files."""
+        self.octets_kept = 0
+        self._call_later = call_later
+        self._seconds = seconds
+        self._texts: OrderedDict[_Key, bytes] = OrderedDict()
+        self._summaries: OrderedDict[_Key, Summary] = OrderedDict()
+        self._files: OrderedDict[_Key, tuple[MessageFile, LiveMailbox, float]] = OrderedDict()
+        self._waking = False
+
+    @property
+    def files_kept(self) -> int:
+        """How many files are open."""
+        return len(self._files)
+
+    # --- In memory
+
+    def text(self, live: LiveMailbox, uid: int) -> bytes | None:
+        """A whole small message, as sent."""
+        key = live.serial, uid
+        text = self._texts.get(key)
+        if text is not None:
+            self._texts.move_to_end(key)
+        return text
+
+    def keep_text(self, live: LiveMailbox, uid: int, text: bytes) -> None:
+        """It was read."""
+        key = live.serial, uid
+        if key not in self._texts and len(text) + _EACH <= self.octets:
+            self._texts[key] = text
+            self.octets_kept += len(text) + _EACH
+            self._trim()
+
+    def summary(self, live: LiveMailbox, uid: int) -> Summary | None:
+        """A whole summary."""
+        key = live.serial, uid
+        summary = self._summaries.get(key)
+        if summary is not None:
+            self._summaries.move_to_end(key)
+        return summary
+
+    def keep_summary(self, live: LiveMailbox, uid: int, summary: Summary) -> None:
+        """It was read; one that tells of the header alone is not kept."""
+        key = live.serial, uid
+        weight = _weight(summary)
+        if summary.body and key not in self._summaries and weight <= self.octets:
+            self._summaries[key] = summary
+            self.octets_kept += weight
+            self._trim()
+
+    def _trim(self) -> None:
+        while self.octets_kept > self.octets:
+            # Texts go first: a summary costs less room, and is asked for more often.
+            if self._texts:
+                _, text = self._texts.popitem(last=False)
+                self.octets_kept -= len(text) + _EACH
+            else:
+                _, summary = self._summaries.popitem(last=False)
+                self.octets_kept -= _weight(summary)
+
+    # --- Open files
+
+    def take_file(self, live: LiveMailbox, uid: int) -> MessageFile | None:
+        """An open file, which is the caller's until it is given back."""
+        kept = self._files.pop((live.serial, uid), None)
+        return None if kept is None else kept[0]
+
+    def give_file(self, live: LiveMailbox, uid: int, file: MessageFile) -> None:
+        """It has been read, and may be kept open; the caller has it no longer."""
+        key = live.serial, uid
+        if key in self._files or live.columns.position(uid) < 0:
+            live.account.run(file.close)
+            return
+        self._files[key] = file, live, self._seconds() + KEPT_OPEN
+        while len(self._files) > self.files:
+            self._close(next(iter(self._files)))
+        if self._files and not self._waking:
+            self._waking = True
+            self._call_later(KEPT_OPEN, self._expire)
+
+    def _expire(self) -> None:
+        self._waking = False
+        now = self._seconds()
+        while self._files:
+            key, (_, _, until) = next(iter(self._files.items()))
+            if until > now:
+                self._waking = True
+                self._call_later(until - now, self._expire)
+                return
+            self._close(key)
+
+    def _close(self, key: _Key) -> None:
+        file, live, _ = self._files.pop(key)
+        live.account.run(file.close)
+
+    # --- Forgetting
+
+    def forget(self, live: LiveMailbox, uids: Collection[int]) -> None:
+        """Those messages have been expunged."""
+        if self._texts or self._summaries or self._files:
+            self._forget({(live.serial, uid) for uid in uids})
+
+    def forget_mailbox(self, live: LiveMailbox) -> None:
+        """It is kept no longer, or is another one by now."""
+        serial = live.serial
+        self._forget({key for kept in (self._texts, self._summaries, self._files) for key in kept if key[0] == serial})
+
+    def _forget(self, keys: Collection[_Key]) -> None:
+        for key in self._texts.keys() & keys:
+            self.octets_kept -= len(self._texts.pop(key)) + _EACH
+        for key in self._summaries.keys() & keys:
+            self.octets_kept -= _weight(self._summaries.pop(key))
+        for key in self._files.keys() & keys:
+            self._close(key)
+
+
+def _weight(summary: Summary) -> int:
+    return sum(map(len, (summary.envelope, summary.body, summary.body_structure, summary.fields))) + 2 * _EACH
