@@ -78,6 +78,7 @@ def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
             )
         names.setdefault(domain.name, domain.place)
         yield from _mta_sts(config, domain)
+        yield from _keys(config, domain)
         yield from _clients(config, domain)
     for certified in config.certified:
         if not certified.hosts:
@@ -99,6 +100,16 @@ def _mta_sts(config: Config, domain: Domain) -> Iterator[Problem]:
     if policy.max_age > MAX_POLICY_AGE:
         reason = f"must be at most {MAX_POLICY_AGE} (RFC 8461 3.2)"
         yield _at(config, f"{place} max_age", str(policy.max_age), reason)
+
+
+def _keys(config: Config, domain: Domain) -> Iterator[Problem]:
+    for name, other in (("second_certificate", "second_key"), ("second_key", "second_certificate")):
+        if getattr(domain, name) is not None and getattr(domain, other) is None:
+            yield _at(config, f"{domain.place} {other}", "", f"is missing; {name} needs it")
+    if domain.key_password_file is not None and domain.key_password_command:
+        yield _at(
+            config, f"{domain.place} key_password_command", "", "a key has a password's file or command, not both"
+        )
 
 
 def _clients(config: Config, domain: Domain) -> Iterator[Problem]:

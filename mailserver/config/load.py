@@ -23,7 +23,7 @@ from attrs import frozen
 from cattrs import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
 
 from mailserver.config import check, values
-from mailserver.config.model import Config, Domain, Listener, Problem, Site, Tls
+from mailserver.config.model import Config, Domain, Listener, Problem, Site
 from mailserver.config.values import TOML_NAMES, BadElements, Wrong
 
 MAX_FILE: Final = 1 << 20
@@ -32,14 +32,14 @@ MAX_FILE: Final = 1 << 20
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _DOMAIN_CANNOT: Final = {
-    "minimum_version": "the version is agreed on before the certificate is chosen by name",
+    "maximum_version": "the version is agreed on before the certificate is chosen by name",
     "unknown_name": "it is about names that belong to no domain",
     "default": "it is about clients that send no name",
+    "preset": "it says what holds before the name is known",
     "groups": "key exchange begins before the certificate is chosen by name",
-    "ciphers": "the suites of TLS 1.3 do not follow the choice by name",
     "ciphersuites": "the suites of TLS 1.3 do not follow the choice by name",
-    "tickets": "tickets belong to the listener, not to the name; they are always on",
-    "session_tickets": "tickets belong to the listener, not to the name; they are always on",
+    "cipher_order": "it does not follow the choice by name",
+    "tickets": "tickets are sealed and opened before the name counts",
 }
 """Keys that cannot follow the choice by server name, and why."""
 
@@ -293,8 +293,8 @@ def _unknown(file: str, document: dict[str, Any], where: Path_) -> Problem:
     value = _lookup(document, where)
     place = _place(where, as_table=isinstance(value, dict))
     if table is Domain and name in _DOMAIN_CANNOT:
-        home = " it belongs to [tls]:" if name in keys_of(Tls) else ""
-        return Problem(file, place, "", f"a domain cannot have this;{home} {_DOMAIN_CANNOT[name]}")
+        home = "[tls] or to a [[listener]]" if name in keys_of(Listener) else "[tls]"
+        return Problem(file, place, "", f"a domain cannot have this; it belongs to {home}: {_DOMAIN_CANNOT[name]}")
     near = values.nearest(name, keys_of(table))
     homes = [home for home, other in _all_tables() if other not in (table, Config) and name in keys_of(other)]
     if homes and not isinstance(value, dict):

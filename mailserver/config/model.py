@@ -46,6 +46,14 @@ Network = NewType("Network", str)
 Workers: TypeAlias = Literal["auto"] | int
 """A number of processes, or as many as there are processors."""
 
+TlsVersion: TypeAlias = Literal["1.2", "1.3"]
+
+Preset: TypeAlias = Literal["modern", "old-devices"]
+"""What [tls] says where it says nothing else; `tls.settings` has the values."""
+
+CipherOrder: TypeAlias = Literal["client", "server"]
+"""Whose order of cipher suites counts."""
+
 ClientCertificates: TypeAlias = Literal["none", "asked", "required"]
 """Whether clients show certificates."""
 
@@ -125,14 +133,37 @@ class Tls:
         "A name that no certificate covers: serve the default, or refuse with alert unrecognized_name.",
         default="default",
     )
-    minimum_version: Literal["1.2", "1.3"] = key("Oldest TLS version accepted.", default="1.2")
-    ciphers: str = key(
-        "TLS 1.2 cipher suites, in OpenSSL's notation; no CBC. Those of TLS 1.3 are fixed.",
-        default="ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
+    preset: Preset = key(
+        "What holds where the keys below are absent: for all clients of the last ten years, or also CBC suites and RSA "
+        "key exchange for devices that have nothing else. docs/tls.md lists the values.",
+        default="modern",
     )
-    groups: str = key(
+    minimum_version: TlsVersion | None = key(
+        "Oldest TLS version accepted; the preset's when absent.", default=None, example="1.3"
+    )
+    maximum_version: TlsVersion | None = key(
+        "Newest TLS version accepted; the preset's when absent.", default=None, example="1.3"
+    )
+    ciphers: str | None = key(
+        "TLS 1.2 cipher suites, in OpenSSL's notation; the preset's when absent.",
+        default=None,
+        example="ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
+    )
+    ciphersuites: str | None = key(
+        "TLS 1.3 cipher suites by their names; the preset's when absent.",
+        default=None,
+        example="TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
+    )
+    groups: str | None = key(
         "Key exchange groups, in OpenSSL's notation; a ? stands before one that an older OpenSSL may lack.",
-        default="?X25519MLKEM768:X25519:P-256:P-384",
+        default=None,
+        example="?X25519MLKEM768:X25519:P-256:P-384",
+    )
+    cipher_order: CipherOrder | None = key(
+        "Whose order of cipher suites counts; the preset's when absent.", default=None, example="server"
+    )
+    tickets: bool | None = key(
+        "Let clients resume sessions by tickets; the preset's when absent.", default=None, example=True
     )
 
 
@@ -178,10 +209,39 @@ class Domain:
     certificate: Path = key(
         "PEM file: the certificate, then its chain.", example="/etc/mailserver/certs/mail.example.org.pem"
     )
-    key: Path = key(
-        "PEM file of the private key, without a passphrase.",
-        example="/etc/mailserver/certs/mail.example.org.key",
+    key: Path = key("PEM file of the private key.", example="/etc/mailserver/certs/mail.example.org.key", hidden=True)
+    second_certificate: Path | None = _key(
+        "A second one with a key of the other type, RSA or ECDSA: each client gets what it can use.",
+        default=None,
+        example="/etc/mailserver/certs/mail.example.org-rsa.pem",
+    )
+    second_key: Path | None = _key(
+        "The key of second_certificate.",
+        default=None,
+        example="/etc/mailserver/certs/mail.example.org-rsa.key",
         hidden=True,
+    )
+    key_password_file: Path | None = _key(
+        "File with the password of both keys on its first line.",
+        default=None,
+        example="/etc/mailserver/certs/password",
+        hidden=True,
+    )
+    key_password_command: tuple[str, ...] = _key(
+        "Program that prints the password of both keys, with its arguments; run without a shell, for at most 10 seconds.",
+        default=(),
+        example=["/usr/bin/pass", "show", "mail/key"],
+        hidden=True,
+    )
+    minimum_version: TlsVersion | None = _key(
+        "Oldest TLS version accepted for these hosts; that of [tls] when absent, and never below it.",
+        default=None,
+        example="1.3",
+    )
+    ciphers: str | None = _key(
+        "TLS 1.2 cipher suites for these hosts; those of [tls] when absent.",
+        default=None,
+        example="ECDHE+AESGCM:!aNULL",
     )
     client_certificates: ClientCertificates = _key(
         "Certificates of clients: not asked for, asked for (one that is not verified counts as none), or required.",
@@ -246,6 +306,24 @@ class Listener:
     require_tls: bool = key("lmtp: nothing but STARTTLS before TLS.", default=False)
     proxy_from: tuple[Network, ...] = key(
         "Networks whose connections begin with a PROXY protocol header.", default=(), example=["192.0.2.0/24"]
+    )
+    minimum_version: TlsVersion | None = key(
+        "Oldest TLS version accepted here; that of [tls] when absent.", default=None, example="1.3"
+    )
+    maximum_version: TlsVersion | None = key(
+        "Newest TLS version accepted here; that of [tls] when absent.", default=None, example="1.2"
+    )
+    ciphersuites: str | None = key(
+        "TLS 1.3 cipher suites here; those of [tls] when absent.", default=None, example="TLS_AES_256_GCM_SHA384"
+    )
+    groups: str | None = key(
+        "Key exchange groups here; those of [tls] when absent.", default=None, example="P-256:P-384"
+    )
+    cipher_order: CipherOrder | None = key(
+        "Whose order of cipher suites counts here; that of [tls] when absent.", default=None, example="server"
+    )
+    tickets: bool | None = key(
+        "Whether clients resume sessions here; as in [tls] when absent.", default=None, example=False
     )
     number: int = position()
 

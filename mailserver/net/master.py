@@ -321,8 +321,8 @@ class MasterService(ServiceProcess):
             return False, [*lines, *faults, "nothing was taken up"]
         lines += await self._commit(asked, setting, new)
         lines += [str(outcome) for outcome in self._policy.commit(prepared)]
-        if prepared.base is not None:
-            # The base context is the zygote's, the same for all its workers.
+        if prepared.bases:
+            # The base contexts are the zygote's, the same for all its workers.
             self.renew()
         return examined.whole, lines
 

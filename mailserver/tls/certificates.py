@@ -9,14 +9,21 @@ import datetime as dt
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+from attrs import frozen
 
 from mailserver.config.directories import Identity, service_identity
 from mailserver.config.model import Config, Domain, Problem, Tls
 from mailserver.config.values import as_toml
 from mailserver.tls.authority import issue, make_ca, make_self_signed
 from mailserver.tls.client_certificates import read_demand
-from mailserver.tls.contexts import Terms, make_context, setting_faults
+from mailserver.tls.contexts import Terms, make_context
+from mailserver.tls.key_password import read_password
 from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults, read_authorities
+from mailserver.tls.settings import PRESETS, cipher_faults, setting_faults, settings_of
+from mailserver.types import Secret
 
 __all__ = ["BadPair", "Fault", "Pair", "check", "issue", "load_pair", "make_ca", "make_self_signed"]
 
@@ -26,11 +33,11 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
     now = now or dt.datetime.now(dt.UTC)
     identity = service_identity(config)
     problems = [
-        Problem(str(config.source), f"[tls] {key}", as_toml(value), reason)
-        for key, value, reason in setting_faults(config.tls)
+        Problem(str(config.source), f"{place} {key}", as_toml(value), reason)
+        for place, key, value, reason in setting_faults(config)
     ]
     for domain in config.certified:
-        problems += [as_problem(config, domain, fault) for fault in domain_faults(domain, now)]
+        problems += [as_problem(config, domain, fault) for fault in domain_faults(domain, now, config.tls)]
         problems += [
             as_problem(config, domain, fault)
             for fault in _rights(domain, identity, has_master=config.server.workers != 0)
@@ -47,28 +54,73 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
     return problems
 
 
-def domain_faults(domain: Domain, now: dt.datetime) -> list[Fault]:
-    """Everything wrong with a domain's pair."""
+def domain_faults(domain: Domain, now: dt.datetime, tls: Tls) -> list[Fault]:
+    """Everything wrong with what a domain names."""
+    reading = read_domain(domain, now, tls)
+    if reading.pair is not None and all(fault.warning for fault in reading.faults):
+        try:
+            # Settings are told apart; here only what OpenSSL says of the pairs counts.
+            make_context(reading.pair, PRESETS["modern"], attrs.evolve(reading.terms, ciphers=None))
+        except BadPair as bad:
+            return [*reading.faults, *bad.faults]
+    return reading.faults
+
+
+@frozen
+class Reading:
+    """What the files of a domain hold."""
+
+    pair: Pair | None
+    """None where it cannot be served."""
+    terms: Terms
+    faults: list[Fault]
+    """Of both pairs and of the terms."""
+
+
+def read_domain(domain: Domain, now: dt.datetime, tls: Tls) -> Reading:
+    """Read and judge all that a domain names, for `tls`. Runs the command for the password, if there is one."""
     faults: list[Fault] = []
-    terms = read_terms(domain, now, faults)
+    password = read_password(domain, faults)
+    if not faults:
+        pair = _read_pair(domain, now, (domain.certificate, domain.key), password, faults)
+        second = None
+        if domain.second_certificate is not None and domain.second_key is not None:
+            found: list[Fault] = []
+            second = _read_pair(domain, now, (domain.second_certificate, domain.second_key), password, found)
+            if pair is not None and second is not None and pair.key_type == second.key_type:
+                other = "RSA" if pair.key_type == "ECDSA" else "ECDSA"
+                found.append(Fault("certificate", f"has a key of the first one's type; a second one is for {other}"))
+            faults += [_of_second(fault) for fault in found]
+    else:
+        pair = second = None
+    if domain.ciphers is not None:
+        faults += [Fault("ciphers", reason) for reason in cipher_faults(domain.ciphers, tls.preset)]
+    demand = read_demand(domain, now, faults)
+    least = domain.minimum_version or settings_of(tls).minimum_version
+    return Reading(pair, Terms(demand, domain.ciphers, least, second), faults)
+
+
+def _read_pair(
+    domain: Domain, now: dt.datetime, files: tuple[Path, Path], password: Secret | None, faults: list[Fault]
+) -> Pair | None:
     try:
-        pair = load_pair(domain.certificate, domain.key)
-        faults += pair_faults(pair, domain.hosts, now)
-        # Settings are told apart; here only what OpenSSL says of the pair counts.
-        make_context(pair, Tls(), terms)
+        pair = load_pair(*files, password)
     except BadPair as bad:
         faults += bad.faults
-    return faults
+        return None
+    faults += pair_faults(pair, domain.hosts, now)
+    return pair
 
 
-def read_terms(domain: Domain, now: dt.datetime, faults: list[Fault]) -> Terms:
-    """On what terms a domain's hosts are served, with what is wrong of that added to `faults`."""
-    return Terms(read_demand(domain, now, faults))
+def _of_second(fault: Fault) -> Fault:
+    if fault.key == "hosts":
+        return attrs.evolve(fault, reason=fault.reason.replace("the certificate", "second_certificate"))
+    return attrs.evolve(fault, key=f"second_{fault.key}")
 
 
 def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
     """A fault in the administrator's words."""
-    value = fault.value or (None if fault.key == "hosts" else getattr(domain, fault.key))
+    value = fault.value or (None if fault.key in ("hosts", "key_password_command") else getattr(domain, fault.key))
     place = f"{domain.place} {fault.key}"
     return Problem(str(config.source), place, as_toml(value), fault.reason, warning=fault.warning)
 
@@ -83,17 +135,27 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
         if has_master
         else "who reads it: with workers = 0 the one process is that user; with workers a master started as root reads it"
     )
-    for name, path in (("certificate", domain.certificate), ("key", domain.key)):
+    names = ("certificate", "key", "second_certificate", "second_key", "key_password_file")
+    files = [(name, path) for name in names if (path := getattr(domain, name)) is not None]
+    for name, path in files:
         if has_master and os.geteuid() == 0:
             break
         # What cannot be read here and now `load_pair` has told.
         if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
             yield Fault(name, f"cannot be read by user {identity.name!r}, {why}")
+    for name, path in files:
+        if not name.endswith("certificate"):
+            yield from _others_rights(name, path, identity)
+
+
+def _others_rights(name: str, path: Path, identity: Identity) -> Iterator[Fault]:
     try:
-        status = os.stat(domain.key)
+        status = os.stat(path)
     except OSError:
         return
     if status.st_mode & stat.S_IRWXO:
-        yield Fault("key", "can be read or changed by every user of this machine", warning=True)
+        reason = "can be read or changed by every user of this machine: chmod 600, and renew what was in it"
+        yield Fault(name, reason, warning=True)
     elif status.st_mode & stat.S_IRWXG and status.st_gid not in identity.gids | {0}:
-        yield Fault("key", "can be read or changed by a group that is not the service's", warning=True)
+        reason = "can be read or changed by a group that is not the service's: chgrp or chmod 600"
+        yield Fault(name, reason, warning=True)

@@ -4,8 +4,9 @@ Problems, each tried:
 
 - A context must not change once used, and the base must not be collected: its callback runs during handshakes, and a
   connection that was given another context holds the base no longer. So the policy keeps every base it ever made.
-- `Connection.set_context` carries the key pair and the TLS 1.2 cipher list. It does not carry the least version, the
-  suites of TLS 1.3, the groups and the tickets: those are the base's, the same for all names.
+- `Connection.set_context` carries the key pairs and the TLS 1.2 cipher list. It does not carry the versions, the suites
+  of TLS 1.3, the groups, the order and the tickets: those are the base's. So there is a base for each set of such
+  settings that a listener has (`settings`).
 - Session tickets are sealed with keys of the base, so a session of one name resumes under another. So a name that
   demands certificates of its clients gives no tickets and takes none (`handshake.demand_certificate`), and what a name
   begins to demand makes a new base, under which the tickets that its clients have by then do not resume.
@@ -20,26 +21,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+import attrs
 from attrs import field, frozen
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 from OpenSSL._util import lib as _lib
 
-from mailserver.config.model import Tls
+from mailserver.config.model import TlsVersion
 from mailserver.tls.client_certificates import Demand, put_demand
 from mailserver.tls.handshake import select_protocol, set_name_callback
 from mailserver.tls.pair import BadPair, Fault, Pair
+from mailserver.tls.settings import Settings, settle
 
 TICKET_LIFE: Final = 7200
 """Seconds for which a session may be resumed."""
 
 _SESSION_CONTEXT: Final = b"mailserver"
 """The same everywhere: OpenSSL refuses to resume where it differs or is missing."""
-
-_VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
-
-_NOT_CBC: Final = re.compile(r"GCM|CHACHA20|CCM")
 
 _NAME: Final = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
@@ -58,6 +57,17 @@ class Terms:
 
     demand: Demand = Demand()
     """What it asks of its clients' certificates."""
+    ciphers: str | None = None
+    """Suites of TLS 1.2; None for those of [tls]."""
+    minimum_version: TlsVersion = "1.2"
+    """Held to after the version is agreed on."""
+    second: Pair | None = None
+    """A certificate with a key of the other type."""
+
+    @property
+    def asked(self) -> tuple[Demand, str | None, TlsVersion]:
+        """What clients must come up to."""
+        return self.demand, self.ciphers, self.minimum_version
 
 
 @frozen
@@ -78,13 +88,13 @@ class Serving:
         return context_key(self.pair, self.terms)
 
 
-ContextKey = tuple[bytes, Terms]
+ContextKey = tuple[bytes, bytes, Demand, str | None]
 """What is served by one context has the same."""
 
 
 def context_key(pair: Pair, terms: Terms) -> ContextKey:
     """Hosts with the same share a context, and a changed configuration's context is the one that there is."""
-    return pair.digest, terms
+    return pair.digest, terms.second.digest if terms.second else b"", terms.demand, terms.ciphers
 
 
 @frozen
@@ -111,55 +121,33 @@ class ContextMap:
         return found
 
 
-def setting_faults(tls: Tls) -> Iterator[tuple[str, str, str]]:
-    """Key, value and what is wrong, of the settings that OpenSSL must know."""
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    try:
-        context.set_cipher_list(tls.ciphers.encode())
-    except SSL.Error:
-        yield "ciphers", tls.ciphers, "OpenSSL knows no such cipher suites"
-    else:
-        suites = SSL.Connection(context, None).get_cipher_list()
-        unwanted = [suite for suite in suites if not _NOT_CBC.search(suite)]
-        unwanted += [suite for suite in suites if re.match(r"ADH|AECDH|PSK|SRP|.*NULL", suite)]
-        static = [suite for suite in suites if not re.match(r"TLS_|ECDHE-|DHE-", suite) and suite not in unwanted]
-        if unwanted:
-            yield "ciphers", tls.ciphers, f"must name authenticated suites without CBC, not {unwanted[0]}"
-        elif static:
-            yield "ciphers", tls.ciphers, f"must name suites with forward secrecy (ECDHE), not {static[0]}"
-        elif tls.minimum_version == "1.2" and all(suite.startswith("TLS_") for suite in suites):
-            yield "ciphers", tls.ciphers, 'names no suite of TLS 1.2; say minimum_version = "1.3" instead'
-    try:
-        set_groups(SSL.Context(SSL.TLS_SERVER_METHOD), tls.groups)
-    except ValueError:
-        yield "groups", tls.groups, "OpenSSL knows no such groups"
-
-
-def set_groups(context: SSL.Context, groups: str) -> None:
-    """The key exchange groups. pyOpenSSL has no public call for them; its binding has. Raises: ValueError."""
-    if not _lib.SSL_CTX_set1_curves_list(context._context, groups.encode()):  # noqa: SLF001 - see above
-        while _lib.ERR_get_error():
-            pass  # What a later call would take for its own error.
-        raise ValueError(f"not groups: {groups!r}")
-
-
-def make_base(tls: Tls, choose: Callable[[SSL.Connection], None]) -> SSL.Context:
+def make_base(settings: Settings, choose: Callable[[SSL.Connection], None]) -> SSL.Context:
     """The context every connection begins with; `choose` gives it another by name, or raises `handshake.Refused`.
 
     Raises: ValueError or SSL.Error for settings that `setting_faults` would name.
     """
-    context = _settled(tls)
+    context = _settled(settings)
     set_name_callback(context, choose)
     return context
 
 
-def make_context(pair: Pair, tls: Tls, terms: Terms = Terms()) -> SSL.Context:
-    """The context of one certificate on some terms.
+def make_context(pair: Pair, settings: Settings, terms: Terms = Terms()) -> SSL.Context:
+    """The context of one certificate, or two of different key types, on some terms.
 
     Raises: BadPair when OpenSSL does not take what was judged good, such as a chain signed with SHA-1.
     """
-    context = _settled(tls)
-    key = serialization.load_pem_private_key(pair.key_pem.reveal(), None)
+    context = _settled(settings if terms.ciphers is None else attrs.evolve(settings, ciphers=terms.ciphers))
+    _put_pair(context, pair, "certificate")
+    if terms.second is not None:
+        _put_pair(context, terms.second, "second_certificate")
+    put_demand(context, terms.demand)
+    return context
+
+
+def _put_pair(context: SSL.Context, pair: Pair, name: str) -> None:
+    """A chain and its key; OpenSSL has a place for one of each key type. Raises: BadPair."""
+    # It was validated when it was judged, which takes long for RSA.
+    key = serialization.load_pem_private_key(pair.key_pem.reveal(), None, unsafe_skip_rsa_key_validation=True)
     assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
     # What was judged is what is loaded: the octets, not the file, which may be another by now.
     descriptor = os.memfd_create("certificate")
@@ -170,20 +158,14 @@ def make_context(pair: Pair, tls: Tls, terms: Terms = Terms()) -> SSL.Context:
         context.use_privatekey(key)
     except SSL.Error as fault:
         reasons = ", ".join(dict.fromkeys(str(entry[-1]) for entry in fault.args[0] if entry[-1])) or "no reason given"
-        raise BadPair([Fault("certificate", f"is refused by OpenSSL: {reasons}")]) from fault
+        raise BadPair([Fault(name, f"is refused by OpenSSL: {reasons}")]) from fault
     finally:
         os.close(descriptor)
-    put_demand(context, terms.demand)
-    return context
 
 
-def _settled(tls: Tls) -> SSL.Context:
+def _settled(settings: Settings) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(_VERSIONS[tls.minimum_version])
-    context.set_cipher_list(tls.ciphers.encode())
-    set_groups(context, tls.groups)
-    # Every suite here is a good one, so the client's order counts: a phone without AES in hardware asks for ChaCha20.
-    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    settle(context, settings)
     # Tickets hold the whole session, so nothing is kept here for clients that may never come back.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(_SESSION_CONTEXT)

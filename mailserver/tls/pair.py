@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from attrs import field, frozen
 from cryptography import x509
@@ -29,7 +29,13 @@ MAX_FILE: Final = 1 << 20
 MAX_DAYS: Final = 825
 """Longest life that phones take, of certificates of private authorities too."""
 
+READINGS: Final = 3
+"""How often two files that do not belong together are read, as long as they change meanwhile."""
+
 SOON: Final = dt.timedelta(days=7)
+
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -59,7 +65,7 @@ class Pair:
     """A certificate, its chain and its key, as read and found to belong together."""
 
     chain_pem: bytes = field(repr=False)
-    """The certificate first, then its chain, as in the file."""
+    """The certificate first, then its chain."""
     key_pem: Secret
     names: tuple[str, ...]
     """DNS names that it covers, lower case."""
@@ -72,6 +78,7 @@ class Pair:
     """SHA-256 of all octets: two pairs with the same are served by one context."""
     faults: tuple[Fault, ...] = ()
     """Warnings that hold at any time; those of dates are in `date_faults`."""
+    key_type: Literal["RSA", "ECDSA"] = "ECDSA"
 
     def date_faults(self, now: dt.datetime) -> list[Fault]:
         """What the clock says against it: warnings, for at the start an old certificate is better than none."""
@@ -88,21 +95,31 @@ class Pair:
         return self.not_before <= now < self.not_after
 
 
-def load_pair(certificate: Path, key: Path) -> Pair:
-    """Read and judge two files. Raises: BadPair with every fault found."""
-    faults: list[Fault] = []
-    chain_pem = read_file(certificate, "certificate", faults)
-    key_pem = read_file(key, "key", faults)
-    chain = _certificates(chain_pem, faults) if chain_pem is not None else []
-    private = _private_key(key_pem, faults) if key_pem is not None else None
+def load_pair(certificate: Path, key: Path, password: Secret | None = None) -> Pair:
+    """Read and judge two files, the key with its password if it has one. Raises: BadPair with every fault found."""
+    for _attempt in range(READINGS):
+        faults: list[Fault] = []
+        chain_pem = read_file(certificate, "certificate", faults)
+        key_pem = read_file(key, "key", faults)
+        chain = _certificates(chain_pem, faults) if chain_pem is not None else []
+        private = _private_key(key_pem, password, faults) if key_pem is not None else None
+        if not chain or private is None or _same_key(chain[0], private):
+            break
+        # A renewal replaces two files or links one after the other: half of it is not the administrator's fault.
+        again: list[Fault] = []
+        if (read_file(certificate, "certificate", again), read_file(key, "key", again)) == (chain_pem, key_pem):
+            break
     if chain:
         faults += _judge(chain)
-        if private is not None and not _same_key(chain[0], private):
-            faults.append(Fault("key", "does not belong to the certificate"))
+        if private is not None:
+            faults += _belonging(chain, private)
     if not chain or private is None or not all(fault.warning for fault in faults):
         raise BadPair([fault for fault in faults if not fault.warning])
-    assert chain_pem is not None
-    assert key_pem is not None
+    # Written anew: what an editor of another system has added, a byte order mark say, OpenSSL does not read.
+    chain_pem = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain)
+    key_pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     digest = hashes.Hash(hashes.SHA256())
     digest.update(chain_pem + b"\0" + key_pem)
     return Pair(
@@ -114,7 +131,19 @@ def load_pair(certificate: Path, key: Path) -> Pair:
         chain[0].fingerprint(hashes.SHA256()).hex(),
         digest.finalize(),
         tuple(faults),
+        "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA",
     )
+
+
+def _belonging(chain: Sequence[x509.Certificate], private: PrivateKey) -> Iterator[Fault]:
+    if _same_key(chain[0], private):
+        return
+    own = next((number for number, each in enumerate(chain, 1) if _same_key(each, private)), None)
+    if own is None:
+        yield Fault("key", "does not belong to the certificate")
+    else:
+        reason = f"has its chain out of order: certificate {own} is the one of the key, and must come first"
+        yield Fault("certificate", reason)
 
 
 def covers(names: Iterable[str], host: str) -> bool:
@@ -166,9 +195,13 @@ def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
 
 
 def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
-    if b"-----BEGIN CERTIFICATE-----" not in octets:
+    if _BEGIN not in octets:
         what = "a private key, not" if b"PRIVATE KEY-----" in octets else "not"
         faults.append(Fault("certificate", f"is {what} a certificate in PEM"))
+        return []
+    if octets.count(_BEGIN) != octets.count(_END):
+        reason = "ends within a certificate: it is being written, or was cut off; put the whole file there by renaming"
+        faults.append(Fault("certificate", reason))
         return []
     try:
         return x509.load_pem_x509_certificates(octets)
@@ -177,18 +210,20 @@ def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
         return []
 
 
-def _private_key(octets: bytes, faults: list[Fault]) -> PrivateKey | None:
+def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) -> PrivateKey | None:
     if b"PRIVATE KEY-----" not in octets:
         what = "a certificate, not" if b"BEGIN CERTIFICATE" in octets else "not"
         faults.append(Fault("key", f"is {what} a private key in PEM"))
         return None
     try:
-        private = serialization.load_pem_private_key(octets, None)
+        private = _decoded(octets, password)
     except TypeError:
-        faults.append(Fault("key", "has a passphrase; there is nobody to type it"))
+        reason = "has a passphrase; there is nobody to type it: say key_password_file or key_password_command"
+        faults.append(Fault("key", reason))
         return None
     except (ValueError, UnsupportedAlgorithm):
-        faults.append(Fault("key", "cannot be decoded"))
+        encrypted = b"ENCRYPTED" in octets and password is not None
+        faults.append(Fault("key", "is not opened by its password" if encrypted else "cannot be decoded"))
         return None
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < 2048:
@@ -200,6 +235,16 @@ def _private_key(octets: bytes, faults: list[Fault]) -> PrivateKey | None:
         return private
     faults.append(Fault("key", "must be RSA or ECDSA; mail clients know nothing else"))
     return None
+
+
+def _decoded(octets: bytes, password: Secret | None) -> object:
+    """Raises: TypeError where a password is needed, ValueError, UnsupportedAlgorithm."""
+    try:
+        return serialization.load_pem_private_key(octets, None)
+    except TypeError:
+        if password is None:
+            raise
+        return serialization.load_pem_private_key(octets, password.reveal())
 
 
 def _same_key(certificate: x509.Certificate, private: PrivateKey) -> bool:

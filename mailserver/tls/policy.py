@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
@@ -20,7 +20,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailserver.config.model import Config, Domain, Listener, Problem, Tls
-from mailserver.tls.certificates import check, read_terms
+from mailserver.tls.certificates import check, read_domain
 from mailserver.tls.client_certificates import Demand
 from mailserver.tls.contexts import (
     ContextKey,
@@ -31,10 +31,18 @@ from mailserver.tls.contexts import (
     make_base,
     make_context,
     parse_server_name,
-    setting_faults,
 )
-from mailserver.tls.handshake import PROTOCOLS, UNRECOGNIZED_NAME, Refused, ServerConnection, demand_certificate
-from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults
+from mailserver.tls.handshake import (
+    PROTOCOL_VERSION,
+    PROTOCOLS,
+    UNRECOGNIZED_NAME,
+    Refused,
+    ServerConnection,
+    demand_certificate,
+    handshake_of,
+)
+from mailserver.tls.pair import BadPair, Fault, Pair
+from mailserver.tls.settings import VERSIONS, Settings, setting_faults, settings_of
 
 REFUSAL_INTERVAL: Final = 60.0
 """Seconds in which refused names make one line of the log."""
@@ -86,6 +94,8 @@ class Material:
     """All that a policy serves, as octets that were judged: made where files can be read, and used elsewhere."""
 
     tls: Tls
+    listeners: tuple[tuple[Listener, Settings], ...]
+    """The settings of those that have others than [tls]."""
     hosts: tuple[Served, ...]
     default: Served | None
 
@@ -96,14 +106,15 @@ class Prepared:
 
     map: ContextMap
     tls: Tls
-    base: SSL.Context | None
-    """A new base, where its settings have changed."""
+    listeners: Mapping[Listener, Settings]
+    bases: Mapping[Settings, SSL.Context]
+    """New ones: for settings that none had, or that must not go on with the old tickets."""
     outcomes: tuple[Outcome, ...]
 
     @property
     def material(self) -> Material:
         """The same for a policy of another process."""
-        return _material(self.map, self.tls)
+        return _material(self.map, self.tls, self.listeners)
 
 
 class CannotServe(Exception):
@@ -137,11 +148,18 @@ class TlsPolicy:
         self._refusals = 0
         self._refusals_told = float("-inf")
         self._tls = material.tls if material else config.tls
+        self._settings = settings_of(self._tls)
         self._map = _assemble(material, {}) if material else self._judge(config)
-        self._bases = [make_base(self._tls, self._choose)]
+        self._listeners = dict(material.listeners) if material else _of_listeners(config, self._tls)
+        self._bases = self._make_bases(_wanted(self._tls, self._listeners))
+        self._kept = list(self._bases.values())
+        """Every base there ever was: see `contexts`."""
+
+    def _make_bases(self, wanted: Iterable[Settings]) -> dict[Settings, SSL.Context]:
+        return {settings: make_base(settings, self._choose) for settings in wanted}
 
     def _judge(self, config: Config) -> ContextMap:
-        if any(setting_faults(config.tls)):
+        if any(setting_faults(config)):
             raise CannotServe(_problems(config, []))
         made, outcomes = build(config, config.tls, ContextMap(MappingProxyType({}), None), {}, self._now())
         if any(outcome.state == "refused" for outcome in outcomes):
@@ -155,15 +173,16 @@ class TlsPolicy:
 
     def creator(self, listener: Listener) -> IOpenSSLServerConnectionCreator:
         """Makes the connections of one listener."""
-        return ListenerTls(self, PROTOCOLS.get(listener.family, ()))
+        return ListenerTls(self, listener, PROTOCOLS.get(listener.family, ()))
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
         """A server's connection of no listener in particular."""
-        return self.connection(())
+        return self.connection(None, ())
 
-    def connection(self, protocols: tuple[bytes, ...]) -> SSL.Connection:
-        """A server's connection that serves some protocols, by their ALPN identifiers."""
-        return ServerConnection(self._bases[-1], protocols)
+    def connection(self, listener: Listener | None, protocols: tuple[bytes, ...]) -> SSL.Connection:
+        """A server's connection of a listener, or with the settings of [tls]; `protocols` are ALPN identifiers."""
+        settings = self._listeners.get(listener) if listener is not None and self._listeners else None
+        return ServerConnection(self._bases[settings or self._settings], protocols)
 
     def _choose(self, connection: SSL.Connection) -> None:
         """OpenSSL's callback, with and without a name. Raises: Refused."""
@@ -175,6 +194,9 @@ class TlsPolicy:
         found = found or self._map.default
         if found is None:
             raise Refused(UNRECOGNIZED_NAME)
+        if connection.get_protocol_version() < VERSIONS[found.terms.minimum_version]:
+            handshake_of(connection).fault = f"{found.host} takes no TLS below {found.terms.minimum_version}"
+            raise Refused(PROTOCOL_VERSION)
         connection.set_context(found.context)
         demand_certificate(connection, found.terms.demand)
 
@@ -234,47 +256,52 @@ class TlsPolicy:
 
     def prepare(self, config: Config) -> Prepared:
         """The first half of `reload`: reads and judges all files. May run in a thread; changes nothing."""
-        current, tls, old = self._map, config.tls, self._tls
-        outcomes: list[Outcome] = []
-        contexts = {serving.key: serving.context for serving in current.all()}
-        base = None
-        if _base_settings(tls) != _base_settings(old):
-            faults = [f"{key} {why}" for key, _value, why in setting_faults(tls)]
-            if faults:
-                outcomes.append(Outcome("[tls]", "refused", "; ".join(faults)))
-                tls = Tls(tls.default, tls.unknown_name, *_base_settings(old))
-            else:
-                base = make_base(tls, self._choose)
-                contexts = {}
+        tls, outcomes = config.tls, []
+        faults = [f"{place} {key} {why}" for place, key, _value, why in setting_faults(config)]
+        if faults:
+            # What [tls] and listeners say is refused together: one may rest on the other.
+            outcomes.append(Outcome("[tls]", "refused", "; ".join(faults)))
+            tls = attrs.evolve(self._tls, default=tls.default, unknown_name=tls.unknown_name)
+            listeners = dict(self._listeners)
+        else:
+            listeners = _of_listeners(config, tls)
+            if settings_of(tls) != settings_of(self._tls) or listeners != self._listeners:
                 outcomes.append(Outcome("[tls]", "taken up"))
-        new, of_hosts = build(config, tls, current, contexts, self._now())
-        return Prepared(new, tls, base or self._base_of_new_demands(new, tls), (*outcomes, *of_hosts))
+        new, of_hosts = build(config, tls, self._map, self._contexts(tls), self._now())
+        return Prepared(new, tls, listeners, self._new_bases(new, tls, listeners), (*outcomes, *of_hosts))
 
     def prepare_material(self, material: Material) -> Prepared:
         """The same of what another process has judged, which tells the outcomes."""
-        base = None
-        contexts = {serving.key: serving.context for serving in self._map.all()}
-        if _base_settings(material.tls) != _base_settings(self._tls):
-            base = make_base(material.tls, self._choose)
-            contexts = {}
-        new = _assemble(material, contexts)
-        return Prepared(new, material.tls, base or self._base_of_new_demands(new, material.tls), ())
+        new, listeners = _assemble(material, self._contexts(material.tls)), dict(material.listeners)
+        return Prepared(new, material.tls, listeners, self._new_bases(new, material.tls, listeners), ())
 
-    def _base_of_new_demands(self, new: ContextMap, tls: Tls) -> SSL.Context | None:
-        """Another base where a name asks for more than it did: sessions begun on the old terms must not be resumed."""
+    def _contexts(self, tls: Tls) -> dict[ContextKey, SSL.Context]:
+        """Those to use again."""
+        if settings_of(tls).ciphers != self._settings.ciphers:
+            return {}
+        return {serving.key: serving.context for serving in self._map.all()}
+
+    def _new_bases(
+        self, new: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]
+    ) -> dict[Settings, SSL.Context]:
+        """For settings that have none; for all of them where a name asks for something else than it did.
+
+        Sessions begun on its old terms must then not be resumed.
+        """
         old = self._map
-        changed = [new.default] if new.default and old.default and new.default.terms != old.default.terms else []
-        changed += [
-            each for host, each in new.by_host.items() if host in old.by_host and each.terms != old.by_host[host].terms
-        ]
-        return make_base(tls, self._choose) if changed else None
+        pairs = [(new.default, old.default), *((each, old.by_host.get(host)) for host, each in new.by_host.items())]
+        others = any(one and other and one.terms.asked != other.terms.asked for one, other in pairs)
+        wanted = _wanted(tls, listeners)
+        return self._make_bases(wanted if others else wanted - set(self._bases))
 
     def commit(self, prepared: Prepared) -> list[Outcome]:
         """The second half: from here on new handshakes see what was prepared."""
-        if prepared.base is not None:
-            # The old base stays: handshakes are under way on it. Its tickets resume no more.
-            self._bases.append(prepared.base)
-        self._map, self._tls = prepared.map, prepared.tls
+        # Old bases stay: handshakes are under way on them. Tickets of those that were replaced resume no more.
+        self._kept += prepared.bases.values()
+        wanted = _wanted(prepared.tls, prepared.listeners)
+        self._bases = {each: prepared.bases.get(each) or self._bases[each] for each in wanted}
+        self._map, self._tls, self._listeners = prepared.map, prepared.tls, dict(prepared.listeners)
+        self._settings = settings_of(self._tls)
         return list(prepared.outcomes)
 
     def rotate_tickets(self) -> None:
@@ -282,12 +309,13 @@ class TlsPolicy:
 
         For a schedule of days: OpenSSL keeps the keys inside a base context, and none is ever given up.
         """
-        self._bases.append(make_base(self._tls, self._choose))
+        self._bases = self._make_bases(_wanted(self._tls, self._listeners))
+        self._kept += self._bases.values()
 
     @property
     def material(self) -> Material:
         """What is served now, for a policy of another process."""
-        return _material(self._map, self._tls)
+        return _material(self._map, self._tls, self._listeners)
 
     # -- for people -------------------------------------------------------------------------------------------------
 
@@ -311,30 +339,44 @@ class ListenerTls:
     """Makes the connections of one listener; Twisted calls it for implicit TLS and STARTTLS."""
 
     policy: TlsPolicy
+    listener: Listener
     protocols: tuple[bytes, ...]
     """ALPN identifiers."""
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
         """A server's connection."""
         # Nobody needs to find the protocol from it: they would hold each other until a search for cycles.
-        return self.policy.connection(self.protocols)
+        return self.policy.connection(self.listener, self.protocols)
 
 
-def _material(served: ContextMap, tls: Tls) -> Material:
+def _of_listeners(config: Config, tls: Tls) -> dict[Listener, Settings]:
+    """The settings of listeners that have others than [tls]."""
+    found = {listener: settings_of(tls, listener) for listener in config.listeners}
+    return {listener: settings for listener, settings in found.items() if settings != settings_of(tls)}
+
+
+def _wanted(tls: Tls, listeners: Mapping[Listener, Settings]) -> set[Settings]:
+    return {settings_of(tls), *listeners.values()}
+
+
+def _material(served: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]) -> Material:
     def plain(serving: Serving) -> Served:
         return Served(serving.host, serving.domain, serving.pair, serving.terms)
 
     default = served.default
-    return Material(tls, tuple(map(plain, served.by_host.values())), plain(default) if default else None)
+    return Material(
+        tls, tuple(listeners.items()), tuple(map(plain, served.by_host.values())), plain(default) if default else None
+    )
 
 
 def _assemble(material: Material, contexts: dict[ContextKey, SSL.Context]) -> ContextMap:
     """The map of material; `contexts` are those to use again. Raises: BadPair."""
+    settings = settings_of(material.tls)
 
     def serving(served: Served) -> Serving:
         key = context_key(served.pair, served.terms)
         if key not in contexts:
-            contexts[key] = make_context(served.pair, material.tls, served.terms)
+            contexts[key] = make_context(served.pair, settings, served.terms)
         return Serving(served.host, served.domain, served.pair, served.terms, contexts[key])
 
     by_host = {served.host: serving(served) for served in material.hosts}
@@ -345,18 +387,19 @@ def build(
     config: Config, tls: Tls, old: ContextMap, contexts: dict[ContextKey, SSL.Context], now: dt.datetime
 ) -> tuple[ContextMap, list[Outcome]]:
     """The map of a configuration, and what became of each host; `contexts` are those to use again."""
+    settings = settings_of(tls)
 
     def context_of(pair: Pair, terms: Terms) -> SSL.Context:
         key = context_key(pair, terms)
         if key not in contexts:
-            contexts[key] = make_context(pair, tls, terms)
+            contexts[key] = make_context(pair, settings, terms)
         return contexts[key]
 
     by_host: dict[str, Serving] = {}
     outcomes = []
     hosts = [host for domain in config.certified for host in domain.hosts]
     for domain in config.certified:
-        pair, terms, faults = _judged(domain, now, context_of)
+        pair, terms, faults = _judged(domain, now, tls, context_of)
         for host in domain.hosts:
             last = old.by_host.get(host)
             why = _objection(host, pair, faults, last, now)
@@ -386,11 +429,6 @@ def default_host(config: Config) -> str:
     return config.tls.default or next((host for domain in config.domains for host in domain.hosts), "")
 
 
-def _base_settings(tls: Tls) -> tuple[Literal["1.2", "1.3"], str, str]:
-    """What belongs to the base context, and so to all names."""
-    return (tls.minimum_version, tls.ciphers, tls.groups)
-
-
 def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
     """Why the start is refused: in the words of the check, or if that finds nothing by now, in those of the build."""
     found = [problem for problem in check(config) if not problem.warning]
@@ -398,17 +436,15 @@ def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
 
 
 def _judged(
-    domain: Domain, now: dt.datetime, context_of: Callable[[Pair, Terms], SSL.Context]
+    domain: Domain, now: dt.datetime, tls: Tls, context_of: Callable[[Pair, Terms], SSL.Context]
 ) -> tuple[Pair | None, Terms, list[Fault]]:
-    faults: list[Fault] = []
-    terms = read_terms(domain, now, faults)
-    try:
-        pair = load_pair(domain.certificate, domain.key)
-        if all(fault.warning for fault in faults):
-            context_of(pair, terms)
-    except BadPair as bad:
-        return None, terms, [*faults, *bad.faults]
-    return pair, terms, [*faults, *pair_faults(pair, domain.hosts, now)]
+    reading = read_domain(domain, now, tls)
+    if reading.pair is not None and all(fault.warning or fault.key == "hosts" for fault in reading.faults):
+        try:
+            context_of(reading.pair, reading.terms)
+        except BadPair as bad:
+            return None, reading.terms, [*reading.faults, *bad.faults]
+    return reading.pair, reading.terms, reading.faults
 
 
 def _objection(host: str, pair: Pair | None, faults: list[Fault], last: Serving | None, now: dt.datetime) -> str:

@@ -103,6 +103,8 @@ class Seen:
     """The client's certificate, if the server verified it."""
     fault: str
     """What the server says of a client's certificate that it did not take."""
+    sent: int
+    """Certificates in the server's chain as sent."""
 
 
 class Client:
@@ -193,6 +195,7 @@ class Client:
             alpn=ours.get_alpn_proto_negotiated(),
             client=verified_certificate(theirs),
             fault=handshake_of(theirs).fault,
+            sent=len(ours.get_peer_cert_chain(as_cryptography=True) or ()),
         )
         # OpenSSL forgets sessions of connections that were not closed.
         ours.shutdown()

@@ -278,7 +278,7 @@ class TestResumption:
         site.renew("example.org")
         site.add("example.net", ["mail.example.net"])
         site.of_domain["example.net"] = site.of_domain["example.test"]
-        assert policy.prepare(site.config()).base is None
+        assert not policy.prepare(site.config()).bases
         policy.reload(site.config())
         assert client.connect(policy, OPEN, session).resumed
 

@@ -87,7 +87,11 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
         (pem(KEY), pem(KEY), ["certificate: is a private key, not a certificate in PEM"]),
         (GOOD, GOOD, ["key: is a certificate, not a private key in PEM"]),
         (b"x", b"y", ["certificate: is not a certificate in PEM", "key: is not a private key in PEM"]),
-        (GOOD, pem(KEY, b"secret"), ["key: has a passphrase; there is nobody to type it"]),
+        (
+            GOOD,
+            pem(KEY, b"secret"),
+            ["key: has a passphrase; there is nobody to type it: say key_password_file or key_password_command"],
+        ),
         (GOOD, pem(ec.generate_private_key(ec.SECP256R1())), ["key: does not belong to the certificate"]),
         (
             GOOD.replace(b"\n", b"\nAAAA", 1),
@@ -253,7 +257,7 @@ class TestCheck:
             ' [domain 2] hosts = "mail.example.org": is not covered by the certificate, which names other.example.org',
             (
                 f' [domain 2] key = "{tmp_path}/example.org.key": warning: can be read or changed by every user of this'
-                " machine"
+                " machine: chmod 600, and renew what was in it"
             ),
             f' [submission.relay] ca_file = "{tmp_path}/missing.pem": cannot be read: No such file or directory',
         ]
@@ -265,9 +269,13 @@ class TestCheck:
         [
             (0o600, False, []),
             (0o640, True, []),
-            (0o640, False, ["can be read or changed by a group that is not the service's"]),
-            (0o620, False, ["can be read or changed by a group that is not the service's"]),
-            (0o644, True, ["can be read or changed by every user of this machine"]),
+            (0o640, False, ["can be read or changed by a group that is not the service's: chgrp or chmod 600"]),
+            (0o620, False, ["can be read or changed by a group that is not the service's: chgrp or chmod 600"]),
+            (
+                0o644,
+                True,
+                ["can be read or changed by every user of this machine: chmod 600, and renew what was in it"],
+            ),
         ],
     )
     def test_who_else_can_read_a_key(self, tmp_path: Path, mode: int, own_group: bool, told: list[str]) -> None:
@@ -300,17 +308,22 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("ciphers", "reason"),
         [
-            ("nonsense", "OpenSSL knows no such cipher suites"),
-            ("AES128-GCM-SHA256", "must name suites with forward secrecy (ECDHE), not AES128-GCM-SHA256"),
-            ("ECDHE-RSA-AES128-SHA", "must name authenticated suites without CBC, not ECDHE-RSA-AES128-SHA"),
-            ("ADH-AES256-GCM-SHA384", "must name authenticated suites without CBC, not ADH-AES256-GCM-SHA384"),
+            ("nonsense", "OpenSSL knows no cipher suites 'nonsense'"),
+            ("ECDHE+AESGCM:ECDHE+NONSENSE:!RC4", "OpenSSL knows no cipher suites 'ECDHE+NONSENSE'"),
+            ("ECDHE+AESGCM:TLS_AES_128_GCM_SHA256", "OpenSSL knows no cipher suites 'TLS_AES_128_GCM_SHA256'"),
+            ("ECDHE+AESGCM:@SECLEVEL=0", "must not change OpenSSL's security level"),
+            ("AES128-GCM-SHA256", "must name suites with forward secrecy (ECDHE), not AES128-GCM-SHA256{old}"),
+            ("ECDHE-RSA-AES128-SHA", "must name authenticated suites without CBC, not ECDHE-RSA-AES128-SHA{old}"),
+            ("ADH-AES256-GCM-SHA384", "must name authenticated suites that are safe, not ADH-AES256-GCM-SHA384"),
         ],
     )
     def test_cipher_suites(self, tmp_path: Path, ciphers: str, reason: str) -> None:
         site = Site(tmp_path).add("example.test", [HOST])
         site.tls = [f'ciphers = "{ciphers}"']
         problems = certificates.check(site.config())
-        assert [(problem.place, problem.reason) for problem in problems] == [("[tls] ciphers", reason)]
+        assert [(problem.place, problem.reason) for problem in problems] == [
+            ("[tls] ciphers", reason.format(old='; or say preset = "old-devices" in [tls]'))
+        ]
 
     def test_a_signature_that_openssl_refuses(self, tmp_path: Path) -> None:
         """A leaf on a chain with a weak key: judged good by its dates and names, refused by OpenSSL's level 2."""

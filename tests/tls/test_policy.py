@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from mailserver.tls import certificates
-from mailserver.tls.contexts import make_context, parse_server_name, set_groups
+from mailserver.tls.contexts import make_context, parse_server_name
 from mailserver.tls.pair import load_pair
 from mailserver.tls.policy import CannotServe, TlsPolicy
+from mailserver.tls.settings import PRESETS, set_groups
 from tests.tls.site import Client, Site
 
 TEST, ORG = ("mail.example.test",), ("*.example.org", "mail.example.org")
@@ -534,7 +535,7 @@ class TestStart:
         config = site.config()
         pair = load_pair(config.domains[0].certificate, config.domains[0].key)
         site.put("example.test", b"not a certificate", b"not a key")
-        context = make_context(pair, config.tls)
+        context = make_context(pair, PRESETS["modern"])
         own = SSL.Connection(context, None).get_certificate(as_cryptography=True)
         assert own is not None
         assert own.fingerprint(hashes.SHA256()).hex() == pair.fingerprint

@@ -1,0 +1,186 @@
+"""The settings that OpenSSL must know: presets, what a listener says otherwise, and what is wrong with them.
+
+What of them a name may decide for itself is said by OpenSSL: when the name is known, the version is agreed on, and the
+suites of TLS 1.3, the groups, the order and the tickets are those of the base context. So these belong to [tls] and to
+[[listener]]; the cipher suites of TLS 1.2 follow the name, and a least version is held to after the choice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from attrs import frozen
+from OpenSSL import SSL
+from OpenSSL._util import lib as _lib
+
+from mailserver.config.model import Config, Listener, Preset, Tls, TlsVersion
+
+VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+_NOT_CBC: Final = re.compile(r"GCM|CHACHA20|CCM")
+_NEVER: Final = re.compile(r"ADH|AECDH|PSK|SRP|.*(?:NULL|RC4|DES|RC2|IDEA|SEED|MD5|EXP)")
+_FORWARD_SECRET: Final = re.compile(r"TLS_|ECDHE-|DHE-")
+_SEPARATORS: Final = re.compile(r"[:, ]+")
+
+
+@frozen
+class Settings:
+    """What one base context is made with."""
+
+    minimum_version: TlsVersion
+    maximum_version: TlsVersion
+    ciphers: str
+    """Of TLS 1.2; a domain may have others."""
+    ciphersuites: str
+    """Of TLS 1.3."""
+    groups: str
+    cipher_order: Literal["client", "server"]
+    tickets: bool
+
+
+_SUITES: Final = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
+_GROUPS: Final = "?X25519MLKEM768:X25519:P-256:P-384"
+
+PRESETS: Final[dict[Preset, Settings]] = {
+    "modern": Settings(
+        minimum_version="1.2",
+        maximum_version="1.3",
+        ciphers="ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
+        ciphersuites=_SUITES,
+        groups=_GROUPS,
+        # Every suite is a good one, so the client's order counts: a phone without AES in hardware asks for ChaCha20.
+        cipher_order="client",
+        tickets=True,
+    ),
+    "old-devices": Settings(
+        minimum_version="1.2",
+        maximum_version="1.3",
+        ciphers="ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:-AESCCM:!aNULL:!eNULL:!PSK:!SRP",
+        ciphersuites=_SUITES,
+        groups=_GROUPS,
+        # The weak ones at the end are for those who have nothing better.
+        cipher_order="server",
+        tickets=True,
+    ),
+}
+
+
+def settings_of(tls: Tls, listener: Listener | None = None) -> Settings:
+    """What [tls] says, or a listener instead of it; the preset where neither says anything."""
+    preset = PRESETS[tls.preset]
+
+    def chosen(name: str) -> object:
+        for table in (listener, tls):
+            value = getattr(table, name, None)
+            if value is not None:
+                return value
+        return getattr(preset, name)
+
+    return Settings(**{name: chosen(name) for name in Settings.__annotations__})  # type: ignore[arg-type]
+
+
+def setting_faults(config: Config) -> Iterator[tuple[str, str, object, str]]:
+    """Table, key, value and what is wrong, of the settings of [tls] and of each listener."""
+    told = set()
+    places: list[tuple[str, Listener | None]] = [("[tls]", None)]
+    places += [(listener.place, listener) for listener in config.listeners]
+    for place, listener in places:
+        settings = settings_of(config.tls, listener)
+        for name, reason in _faults(settings, config.tls.preset):
+            table = listener if listener is not None and getattr(listener, name, None) is not None else None
+            fault = (place if table is not None else "[tls]", name, getattr(settings, name), reason)
+            if fault not in told:
+                told.add(fault)
+                yield fault
+        for domain in config.domains:
+            least = domain.minimum_version
+            if least is not None and listener is not None and least > settings.maximum_version:
+                reason = f"is above maximum_version of {listener.place}: no client could reach {domain.name} there"
+                yield (domain.place, "minimum_version", least, reason)
+    for domain in config.domains:
+        least = domain.minimum_version
+        if least is not None and least < settings_of(config.tls).minimum_version:
+            reason = "is below that of [tls], which a name cannot lower"
+            yield (domain.place, "minimum_version", least, reason)
+
+
+def _faults(settings: Settings, preset: Preset) -> Iterator[tuple[str, str]]:
+    if settings.minimum_version > settings.maximum_version:
+        yield "maximum_version", f'must not be below minimum_version, which is "{settings.minimum_version}"'
+    yield from (("ciphers", reason) for reason in cipher_faults(settings.ciphers, preset, settings.minimum_version))
+    for word in _SEPARATORS.split(settings.ciphersuites):
+        if not _is_suite(word):
+            yield "ciphersuites", f"OpenSSL knows no suite {word!r} of TLS 1.3"
+    try:
+        set_groups(SSL.Context(SSL.TLS_SERVER_METHOD), settings.groups)
+    except ValueError:
+        yield "groups", "OpenSSL knows no such groups"
+
+
+def cipher_faults(ciphers: str, preset: Preset, minimum_version: TlsVersion = "1.2") -> Iterator[str]:
+    """What is wrong with a list of suites of TLS 1.2."""
+    words = _SEPARATORS.split(ciphers)
+    # OpenSSL takes a list of which it knows one word, and says nothing of the others.
+    unknown = [word for word in words if word[:1] not in ("!", "-", "@") and not _suites(word.lstrip("+"))]
+    if unknown:
+        yield f"OpenSSL knows no cipher suites {unknown[0]!r}"
+        return
+    if any(word.startswith("@SECLEVEL") for word in words):
+        yield "must not change OpenSSL's security level"
+        return
+    suites = _suites(ciphers)
+    never = [suite for suite in suites if _NEVER.match(suite)]
+    cbc = [suite for suite in suites if not _NOT_CBC.search(suite)]
+    static = [suite for suite in suites if not _FORWARD_SECRET.match(suite)]
+    old = 'or say preset = "old-devices" in [tls]'
+    if never:
+        yield f"must name authenticated suites that are safe, not {never[0]}"
+    elif cbc and preset != "old-devices":
+        yield f"must name authenticated suites without CBC, not {cbc[0]}; {old}"
+    elif static and preset != "old-devices":
+        yield f"must name suites with forward secrecy (ECDHE), not {static[0]}; {old}"
+    elif minimum_version == "1.2" and not suites:
+        yield 'names no suite of TLS 1.2; say minimum_version = "1.3" instead'
+
+
+def _suites(ciphers: str) -> list[str]:
+    """The suites of TLS 1.2 that a list stands for."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    try:
+        context.set_cipher_list(ciphers.encode())
+    except SSL.Error:
+        return []
+    return [suite for suite in SSL.Connection(context, None).get_cipher_list() if not suite.startswith("TLS_")]
+
+
+def _is_suite(name: str) -> bool:
+    try:
+        SSL.Context(SSL.TLS_SERVER_METHOD).set_tls13_ciphersuites(name.encode())
+    except SSL.Error:
+        return False
+    return name.startswith("TLS_")
+
+
+def set_groups(context: SSL.Context, groups: str) -> None:
+    """The key exchange groups. pyOpenSSL has no public call for them; its binding has. Raises: ValueError."""
+    if not _lib.SSL_CTX_set1_curves_list(context._context, groups.encode()):  # noqa: SLF001 - see above
+        while _lib.ERR_get_error():
+            pass  # What a later call would take for its own error.
+        raise ValueError(f"not groups: {groups!r}")
+
+
+def settle(context: SSL.Context, settings: Settings) -> None:
+    """Put them into a new context."""
+    context.set_min_proto_version(VERSIONS[settings.minimum_version])
+    context.set_max_proto_version(VERSIONS[settings.maximum_version])
+    context.set_cipher_list(settings.ciphers.encode())
+    context.set_tls13_ciphersuites(settings.ciphersuites.encode())
+    set_groups(context, settings.groups)
+    options = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+    if settings.cipher_order == "server":
+        options |= SSL.OP_CIPHER_SERVER_PREFERENCE
+    if not settings.tickets:
+        options |= SSL.OP_NO_TICKET
+    context.set_options(options)
