@@ -47,6 +47,7 @@ class Tally:
             try:
                 client.command(b"NOOP")
             except (AssertionError, OSError):
+                client.raw.close()
                 with self._lock:
                     self.dropped += 1
                 return

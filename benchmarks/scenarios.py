@@ -291,11 +291,13 @@ def fetch_pipelined(side: Side, accounts: Accounts) -> Iterator[int | None]:
     yield None
     for _ in range(10):
         client.send(batch)
-        for number in range(1, 201):
+        done = told = 0
+        while done < 200:
             line = client.line()
-            assert line.startswith(b"* %d FETCH (FLAGS (" % number), line
-            line = client.line()
-            assert line.startswith(b"p OK"), line
+            # A server may answer several before it says that they are done (RFC 3501 5.5).
+            done += line.startswith(b"p OK")
+            told += b" FETCH (FLAGS (" in line
+        assert told == 200, told
     yield 2000
     client.close()
 

@@ -12,7 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
-from mailserver.auth import plugins
+from mailserver.auth import judging
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
 from mailserver.auth.penalties import MAX_PAIRS, Penalties
@@ -110,7 +110,7 @@ def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
     config = reading.config
     if config is None:
         return Examined(None, list(map(str, reading.problems)), None)
-    problems = reading.joined([*plugins.check(config), *uidl.check(config), *check_directories(config)])
+    problems = reading.joined([*judging.check(config), *uidl.check(config), *check_directories(config)])
     lines = list(map(str, problems))
     if not all(problem.warning for problem in problems):
         return Examined(None, lines, None)

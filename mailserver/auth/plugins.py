@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +21,7 @@ from zope.interface.verify import verifyObject
 
 import twisted.plugins
 from mailserver.auth.interfaces import Hasher, IAuthBackend, IAuthBackendMaker
-from mailserver.config.model import Config, Problem
+from mailserver.config.model import Problem
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 
@@ -104,9 +104,9 @@ def known_backends() -> list[IAuthBackendMaker]:
     return sorted(_makers()[0], key=lambda maker: str(maker.name))
 
 
-def check(config: Config) -> list[Problem]:
-    """Everything wrong with the back ends that the configuration names, users files included."""
-    return [problem for entry in config.auth.backends for problem in _check_one(str(config.source), entry)]
+def check_entries(source: str, entries: Iterable[str]) -> list[Problem]:
+    """Everything wrong with the back ends that the file `source` names, users files included. It runs their code."""
+    return [problem for entry in entries for problem in _check_one(source, entry)]
 
 
 def _check_one(source: str, specification: str) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mailserver.auth import plugins
+from mailserver.auth import judging
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.config import load
 from mailserver.config.directories import check_directories
@@ -25,7 +25,7 @@ def find_problems(path: Path) -> tuple[Config | None, list[Problem]]:
     if reading.config is None:
         return None, list(reading.problems)
     config = reading.config
-    more = [*certificates.check(config), *plugins.check(config), *uidl.check(config), *check_directories(config)]
+    more = [*certificates.check(config), *judging.check(config), *uidl.check(config), *check_directories(config)]
     problems = reading.joined(more)
     return (config if all(problem.warning for problem in problems) else None), problems
 

@@ -14,8 +14,9 @@ import pytest
 from mailserver.auth import plugins
 from mailserver.auth.file import FileBackend
 from mailserver.auth.interfaces import IAuthBackendMaker, User
+from mailserver.auth.judging import check
 from mailserver.auth.memory import MemoryBackend
-from mailserver.auth.plugins import AuthBackendMaker, BrokenBackend, UnknownBackend, check, find_backend
+from mailserver.auth.plugins import AuthBackendMaker, BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.strcred import CheckerBackend
 from mailserver.config.model import Auth, Config, Mail, Server
 from mailserver.types import Secret

@@ -16,7 +16,7 @@ from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.live.test_reload import serial, swap_certificate
 from tests.live.test_user import LISTENERS, USER, identity, wrapper
-from tests.server import Server
+from tests.server import ROOT, Server
 from tests.workers.processes import alive, family, kill, master, workers
 
 
@@ -103,3 +103,37 @@ def test_the_log_file_is_the_users_and_reopened_by_all(server: Server) -> None:
                 pass
         eventually(lambda: path.read_text().count("logout session=") == 8)
         assert "] reloaded" in server.hang_up()
+
+
+BACKEND = """
+import os
+
+def check_backend(argument):
+    print("said aloud")
+    if argument == "dies":
+        os._exit(3)
+    raise ValueError(f"judged by {os.geteuid()} {os.getuid()} {0 in os.getgroups()}")
+"""
+
+
+@pytest.mark.parametrize("argument", ["speaks", "dies"])
+def test_somebodys_back_end_is_judged_as_the_services_user(server: Server, argument: str) -> None:
+    site = server.dir / "site"
+    plugins = site / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    maker = 'from mailserver.auth.plugins import AuthBackendMaker\nx = AuthBackendMaker("theirs", "theirs", "x")\n'
+    (plugins / "theirs_plugin.py").write_text(maker)
+    (site / "theirs.py").write_text(BACKEND)
+    server.extra["PYTHONPATH"] = f"{ROOT}:{site}"
+    server.replace("backends = [", f'backends = ["theirs:{argument}", ')
+    done = subprocess.run(
+        [*server.command(), "--check"], cwd=server.dir, env=server.environment(),
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    if argument == "speaks":
+        uid = pwd.getpwnam(USER).pw_uid
+        assert f"judged by {uid} {uid} False" in done.stderr
+    else:
+        words = f"[auth] backends: cannot be judged as user {USER!r}: the process that judges them has ended"
+        assert words in done.stderr
