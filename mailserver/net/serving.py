@@ -70,6 +70,9 @@ class Parts(Protocol):
     def start(self) -> None:
         """Start threads and processes."""
 
+    def hasten(self) -> None:
+        """Give up what takes long and can be done after the next start: sessions that wait for it are to end."""
+
     async def stop(self) -> None:
         """Close accounts, end threads and processes."""
 
@@ -151,6 +154,7 @@ class Serving:
         closing = self.stop_listening()
         for port in self._all():
             port.stop_sessions()
+        self._parts.hasten()
         clock = cast("IReactorTime", self._reactor)
         timers = (clock.callLater(GRACE, self._cut), clock.callLater(2 * GRACE, self._leave_behind))
 

@@ -13,6 +13,7 @@ import pytest
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import FlagChange, NewMessage
 from mailserver.store.maildir.keywords import Keywords
+from mailserver.store.maildir.slices import read_in_slices
 from mailserver.store.maildir.store import MaildirStore
 from tests.store.maildir.dovecot import Dovecot, needs_dovecot
 from tests.store.test_maildir_foreign import read
@@ -183,3 +184,28 @@ def test_at_the_same_time(dovecot):
     bodies = [read(mailbox, uid).rpartition(b"\r\n\r\n")[2] for uid in mine[3]]
     assert bodies.count(b"ours\r\n") == 25
     assert bodies.count(b"theirs\r\n") == saved
+
+
+@pytest.mark.parametrize("slices", range(5))
+def test_dovecot_takes_over_between_the_slices_of_a_first_look(dovecot, slices):
+    """It numbers what has no UID yet, in an order of its own; what was numbered before keeps its UID."""
+    account = open_account(dovecot)
+    box = os.path.join(dovecot.top, "home", "Maildir", ".Big")
+    for part in ("cur", "new", "tmp"):
+        os.makedirs(os.path.join(box, part))
+    for number in range(30):
+        with open(os.path.join(box, "cur", f"{1_600_000_000 + number * 7 % 100}.M{number}P1.host:2,S"), "wb") as file:
+            file.write(TEXT)
+    reading = read_in_slices(account._home, "Big", 10)
+    told = [next(reading) for _ in range(min(slices, 4))]
+    before = {entry.uid: entry.base for entry in account._home.index().messages.entries(1)} if slices > 1 else {}
+    assert len(before) == 10 * max(0, min(slices, 4) - 1)
+    seen = theirs(dovecot, "Big")
+    assert len(seen[3]) == 30
+    reading.close() if slices == 4 else list(reading)
+    assert ours(account, "Big") == theirs(dovecot, "Big")
+    state = account._home.index().mailboxes.by_name("Big")
+    after = {entry.uid: entry.base for entry in account._home.index().messages.entries(state.key)}
+    assert before.items() <= after.items()
+    assert list(after) == list(seen[3])
+    assert told == [(done, 30) for done in range(0, 10 * len(told), 10)]

@@ -178,6 +178,7 @@ def test_stop_waits_for_nothing() -> None:
     bench.child.die()
     assert len(bench.spawn.children) == 1
     assert bench.timers.pending == []
+    bench.pool.stop()
     with pytest.raises(StoreUnavailable):
         bench.ask().outcome()
 
