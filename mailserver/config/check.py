@@ -294,6 +294,12 @@ def _relay(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         yield _at(config, "[submission.relay] tls", '"none"', "only to localhost or an address of loopback")
     if relay.tls == "none" and relay.ca_file is not None:
         yield _at(config, "[submission.relay] ca_file", "", 'has no use with tls = "none"')
+    for name, other in (("certificate", "key"), ("key", "certificate")):
+        if getattr(relay, name) is not None and getattr(relay, other) is None:
+            yield _at(config, f"[submission.relay] {other}", "", f"is missing; {name} needs it")
+    if relay.verification == "none" and relay.ca_file is not None:
+        reason = 'has no use with verification = "none"'
+        yield _at(config, "[submission.relay] ca_file", as_toml(relay.ca_file), reason)
     if relay.user and relay.password_file is None:
         yield _at(config, "[submission.relay] password_file", "", "is missing; user needs it")
     if relay.password_file is not None and not relay.user:

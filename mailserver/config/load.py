@@ -22,7 +22,7 @@ import attrs
 from attrs import frozen
 from cattrs import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
 
-from mailserver.config import check, values
+from mailserver.config import check, dovecot, values
 from mailserver.config.model import Config, Domain, Listener, Problem, Site
 from mailserver.config.values import TOML_NAMES, BadElements, Wrong
 
@@ -295,6 +295,8 @@ def _unknown(file: str, document: dict[str, Any], where: Path_) -> Problem:
     if table is Domain and name in _DOMAIN_CANNOT:
         home = "[tls] or to a [[listener]]" if name in keys_of(Listener) else "[tls]"
         return Problem(file, place, "", f"a domain cannot have this; it belongs to {home}: {_DOMAIN_CANNOT[name]}")
+    if ours := dovecot.instead(name):
+        return Problem(file, place, "", f"is a word of Dovecot's; here: {ours}")
     near = values.nearest(name, keys_of(table))
     homes = [home for home, other in _all_tables() if other not in (table, Config) and name in keys_of(other)]
     if homes and not isinstance(value, dict):

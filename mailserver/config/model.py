@@ -465,14 +465,31 @@ class Relay:
         default=None,
         example="/etc/mailserver/relay-ca.pem",
     )
-    user: str = key("Name to log in with; no login when empty.", default="", example="example.org")
-    password_file: Path | None = key(
+    verification: Literal["required", "none"] = key(
+        "Whether its certificate must be valid for its name; none lets anybody between here and there read the mail and "
+        "the password.",
+        default="required",
+    )
+    minimum_version: TlsVersion = key("Oldest TLS version spoken to it.", default="1.2")
+    certificate: Path | None = key(
+        "PEM file of our own certificate, and its chain, for a hop that asks for one; read by the service's user.",
+        default=None,
+        example="/etc/mailserver/relay.pem",
+    )
+    key: Path | None = key(
+        "PEM file of its key, without a password; read by the service's user.",
+        default=None,
+        example="/etc/mailserver/relay.key",
+        hidden=True,
+    )
+    user: str = _key("Name to log in with; no login when empty.", default="", example="example.org")
+    password_file: Path | None = _key(
         "File with the password on its first line.",
         default=None,
         example="/etc/mailserver/relay-password",
         hidden=True,
     )
-    timeout: Seconds = key("Seconds for each of its answers.", default=300.0)
+    timeout: Seconds = _key("Seconds for each of its answers.", default=300.0)
 
 
 @frozen

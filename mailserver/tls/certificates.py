@@ -18,10 +18,11 @@ from mailserver.config.directories import Identity, service_identity
 from mailserver.config.model import Config, Domain, Problem, Tls
 from mailserver.config.values import as_toml
 from mailserver.tls.authority import issue, make_ca, make_self_signed
+from mailserver.tls.client import client_faults
 from mailserver.tls.client_certificates import read_demand
 from mailserver.tls.contexts import Terms, make_context
 from mailserver.tls.key_password import read_password
-from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults, read_authorities
+from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults
 from mailserver.tls.settings import PRESETS, cipher_faults, setting_faults, settings_of
 from mailserver.types import Secret
 
@@ -43,14 +44,11 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
             for fault in _rights(domain, identity, has_master=config.server.workers != 0)
         ]
     relay = config.submission.relay
-    if relay is not None and relay.ca_file is not None:
-        try:
-            read_authorities(relay.ca_file)
-        except BadPair as bad:
-            place = "[submission.relay] ca_file"
-            problems += [
-                Problem(str(config.source), place, as_toml(relay.ca_file), fault.reason) for fault in bad.faults
-            ]
+    if relay is not None:
+        for fault in client_faults(relay):
+            value = as_toml(getattr(relay, fault.key))
+            place = f"[submission.relay] {fault.key}"
+            problems.append(Problem(str(config.source), place, value, fault.reason, warning=fault.warning))
     return problems
 
 

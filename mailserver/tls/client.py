@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.internet.ssl import Certificate, TLSVersion, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    TLSVersion,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
 
 from mailserver.config.model import Relay
-from mailserver.tls.pair import read_authorities
+from mailserver.tls.pair import BadPair, Fault, load_client_pair, read_authorities
+
+_VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
 
 
 def client_creator(relay: Relay) -> IOpenSSLClientConnectionCreator:
-    """Makes connections that fail unless the hop shows a valid certificate for `relay.host`; TLS 1.2 at least.
+    """Makes connections that fail unless the hop shows a valid certificate for `relay.host`, if that is required.
 
-    Raises: BadPair when `ca_file` cannot be used.
+    Raises: BadPair when a file cannot be used.
     """
+    options: dict[str, Any] = {"raiseMinimumTo": _VERSIONS[relay.minimum_version]}
+    if relay.certificate is not None and relay.key is not None:
+        (first, *chain), key = load_client_pair(relay.certificate, relay.key)
+        options |= {"certificate": first, "privateKey": key, "extraCertChain": chain}
+    if relay.verification == "none":
+        return _Unverified(relay, CertificateOptions(**options).getContext())
     if relay.ca_file is None:
         trust = platformTrust()
     else:
         authorities = read_authorities(relay.ca_file)
         trust = trustRootFromCertificates([Certificate.loadPEM(one.public_bytes(Encoding.PEM)) for one in authorities])
-    return optionsForClientTLS(
-        relay.host, trustRoot=trust, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2}
-    )
+    return optionsForClientTLS(relay.host, trustRoot=trust, extraCertificateOptions=options)
+
+
+def client_faults(relay: Relay) -> list[Fault]:
+    """What is wrong with the files of the next hop; keys are those of [submission.relay]."""
+    faults: list[Fault] = []
+    if relay.ca_file is not None:
+        try:
+            read_authorities(relay.ca_file)
+        except BadPair as bad:
+            faults += [Fault("ca_file", fault.reason) for fault in bad.faults]
+    if relay.certificate is not None and relay.key is not None:
+        try:
+            load_client_pair(relay.certificate, relay.key)
+        except BadPair as bad:
+            faults += bad.faults
+    if relay.verification == "none":
+        reason = (
+            "leaves mail and password to anybody between here and there; ca_file can name an authority of one's own"
+        )
+        faults.append(Fault("verification", reason, warning=True))
+    return faults
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Unverified:
+    """For a hop whose certificate nobody looks at."""
+
+    def __init__(self, relay: Relay, context: SSL.Context) -> None:
+        self._name = None if relay.host.replace(".", "").isdigit() or ":" in relay.host else relay.host
+        self._context = context
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
+        """Twisted's call."""
+        connection = SSL.Connection(self._context, None)
+        if self._name is not None:
+            # RFC 6066 3: no addresses.
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
+        return connection

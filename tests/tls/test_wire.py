@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import attrs
 import pytest
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
@@ -20,9 +21,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Relay
-from mailserver.tls.client import client_creator
+from mailserver.tls.client import client_creator, client_faults
 from mailserver.tls.pair import BadPair
 from mailserver.tls.policy import TlsPolicy
+from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import Site, authority
 
 
@@ -237,3 +239,33 @@ class TestTwisted:
         assert "unrecognized name" in str(client.reason.value)
         assert server.read == b""
         assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("host", ["mail.example.net", "192.0.2.1"])
+    def test_relay_whose_certificate_nobody_looks_at(self, site: Site, host: str) -> None:
+        relay = Relay(host=host, verification="none")
+        client, server = shake(client_creator(relay), TlsPolicy(site.config(), quiet))
+        assert (client.read, server.read) == (b"hello", b"hello")
+        assert any(fault.warning and fault.key == "verification" for fault in client_faults(relay))
+
+    def test_relay_with_a_least_version(self, site: Site) -> None:
+        site.tls = ['maximum_version = "1.2"']
+        ca = site.directory / "ca.pem"
+        for version, read in (("1.2", b"hello"), ("1.3", b"")):
+            relay = Relay(host="mail.example.test", ca_file=ca, minimum_version=version)
+            assert shake(client_creator(relay), TlsPolicy(site.config(), quiet))[0].read == read
+
+    def test_relay_shows_its_certificate(self, site: Site) -> None:
+        clients = ClientAuthority()
+        (site.directory / "clients.pem").write_bytes(clients.pem)
+        site.of_domain["example.test"] = ['client_certificates = "required"', 'client_ca = "clients.pem"']
+        relay = Relay(host="mail.example.test", ca_file=site.directory / "ca.pem")
+        assert shake(client_creator(relay), TlsPolicy(site.config(), quiet))[1].read == b""
+        between = ClientAuthority("Between", parent=clients)
+        for name, octets in zip(("relay.pem", "relay.key"), between.issue(chain=between.pem), strict=True):
+            (site.directory / name).write_bytes(octets)
+        certificate, key = site.directory / "relay.pem", site.directory / "relay.key"
+        relay = attrs.evolve(relay, certificate=certificate, key=key)
+        assert client_faults(relay) == []
+        assert shake(client_creator(relay), TlsPolicy(site.config(), quiet))[1].read == b"hello"
+        key.write_bytes(between.issue()[1])
+        assert [str(fault.reason) for fault in client_faults(relay)] == ["does not belong to the certificate"]

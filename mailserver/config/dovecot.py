@@ -1,0 +1,103 @@
+"""Dovecot's settings of TLS, old names and new ones, and what stands for each here.
+
+An administrator who comes from Dovecot types its words: each is refused with ours. docs/tls-from-dovecot.md is the same
+as a table, and a test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_CERTIFICATE = "certificate of a [[domain]]"
+_KEY = "key of a [[domain]]"
+_CIPHERS = "ciphers of [tls] or a [[domain]]"
+_ORDER = "cipher_order of [tls] or a [[listener]]"
+_LEAST = "minimum_version of [tls], a [[listener]], a [[domain]] or [submission.relay]"
+_ASKED = 'client_certificates = "asked" or "required" of a [[domain]]'
+_CLEARTEXT = "allow_cleartext of a [[listener]]"
+_TLS_KIND = 'protocol of a [[listener]]: "imaps" is implicit TLS, "imap" STARTTLS'
+
+HERE: Final[dict[str, str]] = {
+    # What is offered, and what may be said before it.
+    "ssl": f"{_TLS_KIND}; passwords need TLS as with Dovecot's ssl = required, but for {_CLEARTEXT}",
+    "auth_allow_cleartext": f"{_CLEARTEXT}, on loopback and Unix sockets only",
+    "disable_plaintext_auth": f"{_CLEARTEXT}, turned round, on loopback and Unix sockets only",
+    "login_trusted_networks": f"nothing trusts a network: {_CLEARTEXT} is for loopback, proxy_from for proxies",
+    "haproxy_trusted_networks": "proxy_from of a [[listener]]",
+    "haproxy_timeout": "login_time of [limits]",
+    # Certificates of the server.
+    "ssl_cert": _CERTIFICATE,
+    "ssl_key": _KEY,
+    "ssl_server_cert_file": _CERTIFICATE,
+    "ssl_server_key_file": _KEY,
+    "ssl_alt_cert": "second_certificate of a [[domain]]",
+    "ssl_alt_key": "second_key of a [[domain]]",
+    "ssl_server_alt_cert_file": "second_certificate of a [[domain]]",
+    "ssl_server_alt_key_file": "second_key of a [[domain]]",
+    "ssl_key_password": "key_password_file or key_password_command of a [[domain]]",
+    "ssl_server_key_password": "key_password_file or key_password_command of a [[domain]]",
+    # Certificates of clients.
+    "ssl_ca": "client_ca and client_crl of a [[domain]], two files in any order",
+    "ssl_server_ca_file": "client_ca and client_crl of a [[domain]], two files in any order",
+    "ssl_require_crl": "client_crl of a [[domain]]: with the file lists are required, without it not looked at",
+    "ssl_server_require_crl": "client_crl of a [[domain]]: with the file lists are required, without it not looked at",
+    "ssl_verify_client_cert": _ASKED,
+    "ssl_request_client_cert": _ASKED,
+    "ssl_server_request_client_cert": f"{_ASKED}; any-cert is replaced by an authority of one's own",
+    "auth_ssl_require_client_cert": 'client_certificates = "required" of a [[domain]]',
+    "auth_ssl_username_from_cert": "client_user of a [[domain]], and EXTERNAL among mechanisms of [auth]",
+    "ssl_cert_username_field": "client_user of a [[domain]]",
+    "ssl_server_cert_username_field": "client_user of a [[domain]]",
+    "ssl_peer_certificate_fingerprint_hash": "always SHA-256, in the log's line client-certificate",
+    # Versions, suites, groups.
+    "ssl_min_protocol": _LEAST,
+    "ssl_protocols": _LEAST,
+    "ssl_cipher_list": _CIPHERS,
+    "ssl_cipher_suites": "ciphersuites of [tls] or a [[listener]]",
+    "ssl_curve_list": "groups of [tls] or a [[listener]]",
+    "ssl_prefer_server_ciphers": _ORDER,
+    "ssl_server_prefer_ciphers": _ORDER,
+    "ssl_dh": "nothing: key exchange is by ECDHE, whose groups stand in groups of [tls]",
+    "ssl_server_dh_file": "nothing: key exchange is by ECDHE, whose groups stand in groups of [tls]",
+    "ssl_options": "tickets = false of [tls] or a [[listener]] for no_ticket; compression is always off",
+    "ssl_crypto_device": "nothing: OpenSSL has no engines any more",
+    "verbose_ssl": "nothing: each failed handshake has its line tls-failed in the log, with the reason",
+    # TLS towards others.
+    "ssl_client_ca_file": "ca_file of [submission.relay]",
+    "ssl_client_ca_dir": "ca_file of [submission.relay]; without it the system's authorities",
+    "ssl_client_cert": "certificate of [submission.relay]",
+    "ssl_client_key": "key of [submission.relay]",
+    "ssl_client_cert_file": "certificate of [submission.relay]",
+    "ssl_client_key_file": "key of [submission.relay]",
+    "ssl_client_key_password": "nothing: the key of [submission.relay] has no password, and is read by the service's user",
+    "ssl_client_require_valid_cert": 'verification of [submission.relay], "required" unless said otherwise',
+    "submission_relay_ssl": "tls of [submission.relay]",
+    "submission_relay_ssl_verify": "verification of [submission.relay]",
+    "submission_ssl": "nothing: there is no submission proxy",
+    "doveadm_ssl": "nothing: the administrator's command uses a Unix socket",
+    "imapc_ssl": "nothing: mail is not fetched from other servers",
+    "pop3c_ssl": "nothing: mail is not fetched from other servers",
+    "ldap_starttls": "nothing here: a back end's own argument in backends of [auth]",
+    "mysql_ssl": "nothing here: a back end's own argument in backends of [auth]",
+    "cassandra_ssl": "nothing here: a back end's own argument in backends of [auth]",
+    "inet_listener_ssl": _TLS_KIND,
+    # Blocks.
+    "ssl_server": "[tls], [[domain]] and [[listener]] have its settings directly",
+    "ssl_client": "[submission.relay]",
+    "local_name": "a [[domain]] for each name, with hosts and certificate; their order does not matter",
+    "local": "a [[listener]] with addresses",
+    "remote": "nothing: no setting depends on the client's address, but proxy_from of a [[listener]]",
+    "protocol": "a [[listener]] of that protocol, and the table [imap], [pop3], [submission] or [lmtp]",
+}
+"""Dovecot's name -> ours, or what replaces it."""
+
+
+def instead(name: str) -> str:
+    """What stands here for a setting of Dovecot's; "" for a word that is none."""
+    return HERE.get(name, "")
+
+
+def table() -> str:
+    """The rows of docs/tls-from-dovecot.md, Markdown."""
+    rows = [f"| `{name}` | {words} |" for name, words in HERE.items()]
+    return "\n".join(["| Dovecot | here |", "|---|---|", *rows])

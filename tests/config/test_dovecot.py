@@ -1,0 +1,96 @@
+"""Dovecot's words: each has its row in the documentation, and is refused with ours when it is typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mailserver.config import model
+from mailserver.config.dovecot import HERE, table
+from mailserver.config.load import keys_of, parse
+from tests.config.test_load import SOUND
+
+PAGE = Path(__file__).parents[2] / "docs" / "tls-from-dovecot.md"
+
+ALL = [
+    "ssl",
+    "ssl_server_cert_file",
+    "ssl_server_key_file",
+    "ssl_server_alt_cert_file",
+    "ssl_server_alt_key_file",
+    "ssl_server_key_password",
+    "ssl_server_ca_file",
+    "ssl_server_require_crl",
+    "ssl_server_request_client_cert",
+    "auth_ssl_require_client_cert",
+    "auth_ssl_username_from_cert",
+    "ssl_server_cert_username_field",
+    "ssl_peer_certificate_fingerprint_hash",
+    "ssl_min_protocol",
+    "ssl_cipher_list",
+    "ssl_cipher_suites",
+    "ssl_curve_list",
+    "ssl_server_prefer_ciphers",
+    "ssl_server_dh_file",
+    "ssl_options",
+    "ssl_crypto_device",
+    "ssl_client_ca_file",
+    "ssl_client_ca_dir",
+    "ssl_client_cert_file",
+    "ssl_client_key_file",
+    "ssl_client_key_password",
+    "ssl_client_require_valid_cert",
+    "ssl_server",
+    "ssl_client",
+    "local_name",
+    "local",
+    "remote",
+    "protocol",
+    "inet_listener_ssl",
+    "doveadm_ssl",
+    "imapc_ssl",
+    "pop3c_ssl",
+    "submission_relay_ssl",
+    "submission_relay_ssl_verify",
+    "submission_ssl",
+    "ldap_starttls",
+    "mysql_ssl",
+    "cassandra_ssl",
+    "auth_allow_cleartext",
+    "disable_plaintext_auth",
+    "login_trusted_networks",
+    "haproxy_trusted_networks",
+    "haproxy_timeout",
+    "verbose_ssl",
+    "ssl_cert",
+    "ssl_key",
+]
+"""Every setting and block of TLS in Dovecot 2.4 (data/settings.js), and those of 2.3 that people still type."""
+
+
+def test_the_page_has_them_all() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not set(ALL) - {name for name, _words in rows}
+    assert table() in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_keys_that_it_names_exist() -> None:
+    tables = {"[tls]": model.Tls, "[[domain]]": model.Domain, "[[listener]]": model.Listener}
+    tables |= {"[submission.relay]": model.Relay, "[limits]": model.Limits, "[auth]": model.Auth}
+    known = {name for each in tables.values() for name in keys_of(each)}
+    for words in HERE.values():
+        for key in re.findall(r"\b(\w+)(?: = \S+)? of (?:a )?\[", words):
+            assert key in known, words
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("header", [b"", b"[tls]\n", b"[[domain]]\n"])
+def test_it_is_refused_with_our_word(tmp_path: Path, name: str, header: bytes) -> None:
+    if not header and name == "protocol":
+        pytest.skip("a key of [[listener]], which SOUND ends with")
+    text = name.encode() + b' = "yes"\n'
+    octets = text + SOUND if not header else SOUND + header + text
+    told = [problem for problem in parse(octets, tmp_path / "a.toml").problems if problem.place.endswith(name)]
+    assert [problem.reason for problem in told] == [f"is a word of Dovecot's; here: {HERE[name]}"]
