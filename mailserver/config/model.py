@@ -411,8 +411,9 @@ class Auth:
         ],
         ...,
     ] = key(
-        "SASL mechanisms, each offered where it can succeed. `mailserver user` stores keys for the SCRAM ones here.",
-        default=("EXTERNAL", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"),
+        "SASL mechanisms, each offered where it can succeed. `mailserver user` stores keys for the SCRAM ones here. "
+        "Some clients choose a -PLUS and then cannot do it.",
+        default=("EXTERNAL", "SCRAM-SHA-256", "PLAIN", "LOGIN"),
     )
     scram_for: Literal["all", "some"] = key(
         "Offer SCRAM once all users have keys for it, or once some have: some clients try nothing else then.",

@@ -10,12 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from scramp import ScramClient
 
 from mailserver.auth import schemes
 from mailserver.auth.scram_fields import make_fields, replace_fields
 from tests import dovecot
 from tests.interop.conftest import Interop
+from tests.server import Server
+
+
+@pytest.fixture(scope="module")
+def bound(interop: Interop) -> Iterator[Interop]:
+    """With a server of its own, which offers -PLUS."""
+    plus = '[auth]\nmechanisms = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"]\n'
+    with Server(interop.work / "sasl", edit={"[auth]\n": plus}) as server:
+        yield evolve(interop, server=server)
 
 
 def gsasl(interop: Interop, protocol: str, mechanism: str, user: str, password: str, *more: str) -> str:
@@ -38,15 +48,15 @@ def gsasl(interop: Interop, protocol: str, mechanism: str, user: str, password: 
 
 @pytest.mark.parametrize("protocol", ["imap", "submission"])
 @pytest.mark.parametrize(("mechanism", "more"), [("SCRAM-SHA-256-PLUS", []), ("SCRAM-SHA-256", ["--no-cb"])])
-def test_gsasl(interop: Interop, protocol: str, mechanism: str, more: list[str]) -> None:
-    user, password = interop.server.user_of("example.test")
-    before = len(interop.server.log)
-    said = gsasl(interop, protocol, mechanism, user, password, *more)
+def test_gsasl(bound: Interop, protocol: str, mechanism: str, more: list[str]) -> None:
+    user, password = bound.server.user_of("example.test")
+    before = len(bound.server.log)
+    said = gsasl(bound, protocol, mechanism, user, password, *more)
     assert "authentication finished (server trusted)" in said.lower(), said
-    interop.server.wait_for(rf"login session=.* user={user} method={mechanism}\n", since=before)
-    said = gsasl(interop, protocol, mechanism, user, "wrong", *more)
+    bound.server.wait_for(rf"login session=.* user={user} method={mechanism}\n", since=before)
+    said = gsasl(bound, protocol, mechanism, user, "wrong", *more)
     assert "server trusted" not in said
-    interop.server.wait_for(rf"login-failed session=.* method={mechanism} ", since=before)
+    bound.server.wait_for(rf"login-failed session=.* method={mechanism} ", since=before)
 
 
 @pytest.fixture

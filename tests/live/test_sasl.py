@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from OpenSSL import SSL
 from scramp import ScramClient
 from scramp.core import CbName
 
+from tests.live.conftest import no_bug
 from tests.server import Server
 
 NO_EXTENDED_MASTER_SECRET = 1
@@ -23,6 +25,18 @@ def tls_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     """scramp knows the type and refuses it, as Python's ssl cannot tell the octets."""
     monkeypatch.setattr(CbName, "UNSUPPORTED_TYPES", frozenset())
     monkeypatch.setattr(CbName, "SUPPORTED_TYPES", frozenset({"tls-exporter"}))
+
+
+PLUS = '[auth]\nmechanisms = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]\n'
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that offers -PLUS."""
+    server = Server(tmp_path_factory.mktemp("sasl"), edit={"[auth]\n": PLUS})
+    with server:
+        yield server
+    no_bug(server.log)
 
 
 class ImapClient:
@@ -140,7 +154,8 @@ def test_keys_decide_what_is_offered(tmp_path: Path) -> None:
         server.hang_up()
         assert offered()
         with ImapClient(server) as client:
-            said = client.scram(user, "third password", "SCRAM-SHA-256-PLUS", client.binding())
+            assert client.mechanisms() == {"SCRAM-SHA-256", "PLAIN", "LOGIN"}
+            said = client.scram(user, "third password", "SCRAM-SHA-256", None)
             assert said.startswith(b"a OK")
 
 
