@@ -85,6 +85,8 @@ class Work:
         self._flags = flags
         self._seen = seen
         self._summaries: dict[int, tuple[Row, Summary]] | None = None
+        self._measured: dict[int, Row] = {}
+        """Rows whose sizes or dates the columns do not know."""
         self._ahead: deque[tuple[UID, bytes]] = deque()
         """Small messages that have been read, in their order."""
         self.weight = 0
@@ -110,6 +112,7 @@ class Work:
                 learned = [
                     row for row, _ in self._summaries.values() if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE
                 ]
+                learned += self._measured.values()
             if not (lacking and self._plan.measured) and (block := self._block()) is not None:
                 return Ready(block, len(self._rows.uids), learned, None, None)
         out: list[bytes] = []
@@ -159,16 +162,9 @@ class Work:
         summaries = self._known.summaries if self._known is not None else {}
         if self._plan.needs_summary:
             wanted = [UID(uid) for uid in rows.uids]
-        elif self._plan.measured:
-            # Making its summary is how a message gets its size and date.
-            wanted = [
-                UID(uid)
-                for uid, size, date in zip(rows.uids, rows.sizes, rows.dates, strict=True)
-                if size == UNKNOWN_SIZE or date == UNKNOWN_DATE
-            ]
         else:
-            wanted = []
-        if not wanted:
+            if self._plan.measured and unmeasured(rows):
+                self._measure(mailbox)
             return {}
         if len(summaries) == len(wanted) and not unmeasured(rows):
             return {
@@ -184,6 +180,18 @@ class Work:
             summaries.update((uid, summary) for uid, (_row, summary) in found.items())
         self.weight = sum([len(summary.body_structure) + len(summary.envelope) for _, summary in found.values()])
         return found
+
+    def _measure(self, mailbox: Mailbox | None) -> None:
+        """Raises: NotKnown where there is no mailbox."""
+        rows = self._rows
+        unknown = [
+            UID(uid)
+            for uid, size, date in zip(rows.uids, rows.sizes, rows.dates, strict=True)
+            if size == UNKNOWN_SIZE or date == UNKNOWN_DATE
+        ]
+        if mailbox is None:
+            raise NotKnown
+        self._measured = {row.uid: row for row in mailbox.measure(unknown)}
 
     def _block(self) -> bytes | None:
         """All messages at once; None if one of them needs more than columns and its summary."""
@@ -279,9 +287,18 @@ class Work:
                 return rows.uids[at]
             case b"RFC822.SIZE":
                 size = rows.sizes[at]
-                return _known_row(known).size if size == UNKNOWN_SIZE else size
+                return self._known_row(rows.uids[at], known).size if size == UNKNOWN_SIZE else size
         date = rows.dates[at]
-        return writer.date_time(_known_row(known).date if date == UNKNOWN_DATE else date)
+        return writer.date_time(self._known_row(rows.uids[at], known).date if date == UNKNOWN_DATE else date)
+
+    def _known_row(self, uid: int, known: tuple[Row, Summary] | None) -> Row:
+        """The row that was measured, or came with a summary. Raises: MessageExpunged."""
+        row = self._measured.get(uid)
+        if row is None:
+            if known is None:
+                raise MessageExpunged
+            row = known[0]
+        return row
 
     def _from_file(
         self, file: MessageFile, message: OpenMessage, at: int, known: tuple[Row, Summary] | None, *, incomplete: bool
@@ -364,10 +381,3 @@ def _kept(item: Item, summary: Summary) -> bytes:
         first, count = item.section.partial
         lines = lines[first : first + count]
     return b"{%d}\r\n%b" % (len(lines), without_nul(lines))
-
-
-def _known_row(known: tuple[Row, Summary] | None) -> Row:
-    """The row that came with a summary. Raises: MessageExpunged."""
-    if known is None:
-        raise MessageExpunged
-    return known[0]

@@ -198,9 +198,9 @@ async def _learn_sizes(
     learnt: dict[int, int] = {}
     for start in range(0, len(unknown), _SIZES_AT_ONCE):
         some = unknown[start : start + _SIZES_AT_ONCE]
-        for uid, row, _summary in await live.run(lambda mailbox, some=some: mailbox.summaries(some)):  # type: ignore[misc]
-            learnt[uid] = row.size
-            live.columns.learn(uid, row.size, row.date)
+        for row in await live.run(lambda mailbox, some=some: mailbox.measure(some)):  # type: ignore[misc]
+            learnt[row.uid] = row.size
+            live.columns.learn(row.uid, row.size, row.date)
     kept_uids, kept_sizes = array("I"), array("I")
     for uid, size in zip(uids, sizes, strict=True):
         known = learnt.get(uid) if size == UNKNOWN_SIZE else size

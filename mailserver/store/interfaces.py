@@ -409,6 +409,12 @@ class Mailbox(Protocol):
         bodies need not be read.
         """
 
+    def measure(self, uids: Sequence[UID]) -> Sequence[Row]:
+        """The rows of those messages (rising) with their sizes and dates, found out and kept where they are not known.
+
+        Messages gone or unreadable are left out. Nothing is rendered.
+        """
+
     def open_message(self, uid: UID) -> MessageFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""
 

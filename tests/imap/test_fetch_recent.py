@@ -119,6 +119,7 @@ def test_a_file_that_is_not_in_memory_is_read_by_a_thread(monkeypatch: pytest.Mo
     assert (counts.hops, counts.opened) == (1, 0)
 
 
+@pytest.mark.filterwarnings("ignore:coroutine '_answer' was never awaited:RuntimeWarning")
 def test_expunged_messages_are_forgotten() -> None:
     client = opened(MESSAGE, LARGE)
     ask(client, b"FETCH 1:2 (ENVELOPE BODY.PEEK[])")

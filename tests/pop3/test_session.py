@@ -630,7 +630,7 @@ def test_a_login_that_fails_half_way_gives_everything_back(monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise StoreUnavailable
 
-    monkeypatch.setattr(live.mailbox, "summaries", fail)
+    monkeypatch.setattr(live.mailbox, "measure", fail)
     client = world.connect()
     client.send(b"USER anna@example.test\r\nPASS secret\r\n")
     assert client.take().endswith(b"-ERR [SYS/TEMP] the mail storage is not available, try again later\r\n")

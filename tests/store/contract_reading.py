@@ -28,7 +28,7 @@ from mailserver.store.query import (
     Smaller,
     Text,
 )
-from mailserver.types import UID, ModSeq
+from mailserver.types import UID, UNKNOWN_DATE, ModSeq
 from tests.store.samples import ADD, DATE, DAY, USER, assert_equal, flags, message, picture, put, staged, uids
 
 
@@ -218,6 +218,16 @@ class Reading:
             account.close()
             account = make_store().account(USER)
         account.close()
+
+    def test_sizes_and_dates(self, account, inbox, three):
+        known = {row.uid: row for row in inbox.load().rows}
+        rows = inbox.measure([*three, UID(three[-1] + 100)])
+        assert [row.uid for row in rows] == list(three)
+        assert [row.size for row in rows] == [len(message(word)) for word in ("one", "two", "three")]
+        assert [(row.flags, row.modseq) for row in rows] == [(known[uid].flags, known[uid].modseq) for uid in three]
+        assert all(row.date != UNKNOWN_DATE for row in rows)
+        inbox.expunge([three[0]], only_deleted=False)
+        assert [row.uid for row in inbox.measure(three)] == list(three[1:])
 
     def test_summaries_of_headers_alone(self, account, inbox, three):
         wanted = [summarise(message(word)) for word in ("one", "two", "three")]

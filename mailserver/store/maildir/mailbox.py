@@ -43,6 +43,10 @@ _SEARCHED_AT_ONCE: Final = 1 << 20
 """Octets of messages that SEARCH holds."""
 
 
+def _is_unmeasured(row: Row) -> bool:
+    return row.size == UNKNOWN_SIZE or row.date == UNKNOWN_DATE
+
+
 class MaildirMailbox:
     """Implements `store.interfaces.Mailbox`."""
 
@@ -199,6 +203,17 @@ class MaildirMailbox:
             known[uid] = summary
             gone.discard(uid)
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
+
+    def measure(self, uids: Sequence[UID]) -> Sequence[Row]:
+        """Rows with sizes and dates, read where they are not known; messages gone or unreadable are left out."""
+        state = self._state()
+        wanted = sorted(set(uids))
+        rows = self._read(lambda index: index.messages.rows_of(state.key, wanted))
+        unknown = [row.uid for row in rows if _is_unmeasured(row)]
+        if unknown:
+            facts = {uid: (size, date) for uid, size, date in self._rendering(state).measure(unknown)}
+            rows = [Row(row.uid, row.flags, row.modseq, *facts.get(row.uid, (row.size, row.date))) for row in rows]
+        return [row for row in rows if not _is_unmeasured(row)]
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""

@@ -11,6 +11,7 @@ import os
 from array import array
 from bisect import bisect_right
 
+from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir import safeio
 
 _BLOCK = 64 << 10
@@ -103,11 +104,17 @@ def read_small(path: str, size: int | None, limit: int) -> bytes | None:
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
-    if size is not None and size > limit:
+    if size is None:
+        found = read_dated(path, size, limit)
+        return None if found is None else found[0]
+    if size > limit:
         return None
-    fd, status = safeio.open_with_status(path)
+    # Nothing but a message has just so many octets: its status would cost a call for each.
+    fd = safeio.open_unasked(path)
     try:
-        return _read_small(fd, status.st_size if size is None else size, size, limit)
+        return _read_small(fd, size, size, limit)
+    except IsADirectoryError as error:
+        raise StoreUnavailable from error
     finally:
         os.close(fd)
 

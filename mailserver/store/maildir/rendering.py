@@ -55,8 +55,9 @@ class Rendering:
             self._keep(measured, [(uid, summary) for uid, _size, _date, summary in batch])
             yield from batch
 
-    def measure(self, uids: Sequence[UID]) -> None:
-        """Let the index know sizes and dates of those messages (rising)."""
+    def measure(self, uids: Sequence[UID]) -> list[tuple[UID, int, int]]:
+        """UID, size and date of those messages (rising), which the index knows from now on."""
+        measured: list[tuple[UID, int, int]] = []
         for start in range(0, len(uids), BATCH):
             facts = []
             for uid, path, size in self._files(uids[start : start + BATCH]):
@@ -65,6 +66,8 @@ class Rendering:
                     facts.append((uid, message.size, message.date))
                     message.close()
             self._keep(facts, [])
+            measured += facts
+        return measured
 
     def _keep(self, measured: Sequence[tuple[UID, int, int]], summaries: Sequence[tuple[UID, Summary]]) -> None:
         """Put it into the index, unless that was made anew while the files were read: the key may be another mailbox's."""

@@ -130,17 +130,25 @@ def open_existing(path: str, flags: int = os.O_RDONLY) -> int:
 
 def open_with_status(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
     """The same with the file's status, which had to be asked for anyway."""
-    try:
-        fd = os.open(path, flags | _EXISTING)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise StoreUnavailable from error
-        raise failure(error) from error
+    fd = open_unasked(path, flags)
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise StoreUnavailable
     return fd, status
+
+
+def open_unasked(path: str, flags: int = os.O_RDONLY) -> int:
+    """The same without asking what it is, for who knows how many octets there must be and reads no more.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    try:
+        return os.open(path, flags | _EXISTING)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreUnavailable from error
+        raise failure(error) from error
 
 
 def read_file(path: str) -> bytes:

@@ -128,6 +128,11 @@ class MemoryMailbox:
             for uid in self._present(uids)
         ]
 
+    def measure(self, uids: Sequence[UID]) -> Sequence[Row]:
+        """Their rows; messages gone are left out."""
+        self._check()
+        return [self._messages[uid].row(uid) for uid in self._present(uids)]
+
     def open_message(self, uid: UID) -> MemoryMessage:
         """Open it. Raises: MessageExpunged."""
         self._check()

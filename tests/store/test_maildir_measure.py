@@ -1,0 +1,89 @@
+"""Sizes and dates of mail that another program delivered: files are read, and nothing is rendered."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mailserver.imap.commands.fetch import ITEMS
+from mailserver.imap.fetch_plan import Plan, Rows
+from mailserver.imap.fetch_work import Work
+from mailserver.store.maildir import safeio
+from mailserver.store.maildir.store import MaildirStore
+from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
+
+USER = "anna@example.test"
+BARE = b"Subject: x\n\none\ntwo\n"
+
+
+@pytest.fixture
+def mailbox(tmp_path):
+    store = MaildirStore(
+        tmp_path / "mail", lambda _source: pytest.fail("nothing need be rendered"), hostname="host.example.test"
+    )
+    account = store.account(USER)
+    for number in range(3):
+        name = os.path.join(account.root, "new", f"170000000{number}.a.host")
+        with open(name, "wb") as file:
+            file.write(BARE)
+        os.utime(name, (1_600_000_000 + number, 1_600_000_000 + number))
+    found = account.mailbox("INBOX")
+    found.refresh()
+    return found
+
+
+def test_nothing_is_rendered_for_sizes(mailbox):
+    rows = mailbox.load().rows
+    assert {(row.size, row.date) for row in rows} == {(UNKNOWN_SIZE, UNKNOWN_DATE)}
+    measured = mailbox.measure([row.uid for row in rows])
+    assert [(row.size, row.date) for row in measured] == [(len(BARE) + 4, 1_600_000_000 + at) for at in range(3)]
+    assert mailbox.load().rows == measured
+
+
+def test_a_fetch_of_sizes_alone_renders_nothing(mailbox):
+    rows = mailbox.load().rows
+    uids = [row.uid for row in rows]
+    unknown = Rows([1, 2, 3], uids, [0] * 3, [row.size for row in rows], [row.date for row in rows], gone=False)
+    work = Work(
+        (USER,), Plan((ITEMS["UID"], ITEMS["RFC822.SIZE"])), unknown, flags=[b"()"] * 3, seen=frozenset(), known=None
+    )
+    ready = work.run(0, mailbox)
+    size = len(BARE) + 4
+    assert ready.data == b"".join(
+        b"* %d FETCH (UID %d RFC822.SIZE %d)\r\n" % (number, uid, size) for number, uid in enumerate(uids, 1)
+    )
+    assert [(row.uid, row.size) for row in ready.learned] == [(uid, size) for uid in uids]
+
+
+def test_one_that_is_gone_is_left_out(mailbox):
+    uids = [row.uid for row in mailbox.load().rows]
+    os.unlink(os.path.join(mailbox.watched_paths[1], "1700000001.a.host"))
+    assert [row.uid for row in mailbox.measure(uids)] == [uids[0], uids[2]]
+
+
+def test_files_of_known_size_are_read_without_asking_for_their_status(mailbox, monkeypatch):
+    uids = [row.uid for row in mailbox.load().rows]
+    mailbox.measure(uids)
+    monkeypatch.setattr(safeio, "open_with_status", lambda *_: pytest.fail("the size is known"))
+    text = BARE.replace(b"\n", b"\r\n")
+    assert mailbox.read_whole(uids, 10_000) == [(uid, text) for uid in uids]
+
+
+@pytest.mark.parametrize("other", [b"", BARE + b"x", BARE[:-1]])
+def test_a_file_that_is_not_what_it_was_is_not_believed(mailbox, other):
+    uids = [row.uid for row in mailbox.load().rows]
+    mailbox.measure(uids)
+    with open(os.path.join(mailbox.watched_paths[1], "1700000001.a.host"), "wb") as file:
+        file.write(other)
+    assert [uid for uid, _text in mailbox.read_whole(uids, 10_000)] == uids[:1]
+
+
+def test_what_stands_in_a_message_s_place_is_not_read(mailbox):
+    uids = [row.uid for row in mailbox.load().rows]
+    mailbox.measure(uids)
+    for number, make in enumerate((os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path))):
+        path = os.path.join(mailbox.watched_paths[1], f"170000000{number}.a.host")
+        os.unlink(path)
+        make(path)
+        assert mailbox.read_whole(uids[number:], 10_000) == []
