@@ -28,7 +28,7 @@ from benchmarks.mail import copy, fill
 from benchmarks.plot import can_draw, draw
 from benchmarks.report import Report, Row, Section
 from benchmarks.scenarios import SCENARIOS, Accounts, Scenario
-from benchmarks.servers import Ours, Side, Theirs
+from benchmarks.servers import Ours, Side, Theirs, room_for_inotify
 from benchmarks.settings import TUNED
 from mailserver.tap import usable_processors
 from tests.dovecot import Dovecot, available
@@ -245,7 +245,7 @@ def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, w
     os.umask(0o022)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with tempfile.TemporaryDirectory(prefix="mailserver-bench-") as name:
+    with room_for_inotify(), tempfile.TemporaryDirectory(prefix="mailserver-bench-") as name:
         sink = relay.Sink()
         sink.start()
         ours, theirs, accounts = prepare(

@@ -67,6 +67,24 @@ def available_memory() -> int:
     return int(found[1]) * 1024
 
 
+_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+_ENOUGH = 20_000
+
+
+@contextmanager
+def room_for_inotify() -> Iterator[None]:
+    """An inotify instance for each process of a user, as Dovecot asks its administrators for; as it was afterwards.
+
+    By default there are 128: further sessions look at their mailbox every half minute, and cannot hibernate.
+    """
+    before = _INOTIFY.read_text()
+    _INOTIFY.write_text(str(max(_ENOUGH, int(before))))
+    try:
+        yield
+    finally:
+        _INOTIFY.write_text(before)
+
+
 class Side:
     """One of the two: its name, its ports, and where an account's Maildir is."""
 
