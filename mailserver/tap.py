@@ -16,7 +16,7 @@ from mailserver.cli.inspect import find_problems
 from mailserver.config import load
 from mailserver.config.model import Config
 from mailserver.config.show import show
-from mailserver.net.identity import give_runtime_dir
+from mailserver.net.identity import give_runtime_dir, give_state_dir
 from mailserver.net.line_log import LineLog
 from mailserver.net.log_file import LogFile, make_log_file
 from mailserver.net.master import MasterService
@@ -42,7 +42,10 @@ def makeService(options: Options) -> IService:
             give_runtime_dir(readable.server)
         except OSError as error:
             raise SystemExit(f"cannot make the runtime_dir: {error}") from error
-    config, problems = find_problems(path)
+        if not worker_count(readable):
+            with contextlib.suppress(OSError):  # told as a warning
+                give_state_dir(readable.server)
+    config, problems = find_problems(path, starting=not options["check"])
     for problem in problems:
         print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
     if options["check"]:

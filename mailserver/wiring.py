@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -52,7 +53,10 @@ from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.scan_pool import ScanPool
 from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
+from mailserver.tls.activation import Activation
 from mailserver.tls.client import client_creator
+from mailserver.tls.expiry import threshold
+from mailserver.tls.history import CannotRecord, History
 from mailserver.tls.pair import BadPair
 from mailserver.tls.signature import sign
 
@@ -92,12 +96,20 @@ class Prepared:
     next_hop: Outbound | None
 
 
-def read_policy(config: Config) -> policy.TlsPolicy:
-    """The certificates and keys of a configuration. Raises: SystemExit."""
+def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -> tuple[policy.TlsPolicy, Activation]:
+    """The certificates and keys of a configuration, with their history. Raises: SystemExit."""
+    activation = Activation(History.open(config.server.state_dir, config.tls.history))
+    if activation.history.problem:
+        log.warn("{line}", line=activation.history.problem)
     try:
-        return policy.TlsPolicy(config, log_event)
+        made = policy.TlsPolicy(config, log_event, source=activation, seconds=seconds)
     except (policy.CannotServe, BadPair, OSError) as error:
         raise SystemExit(str(error)) from error
+    try:
+        activation.record(made.served, "found at the start")
+    except CannotRecord as error:
+        log.warn("{line}", line=str(error))
+    return made, activation
 
 
 def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
@@ -142,9 +154,12 @@ class Wiring:
         self.config = config
         self._reactor = reactor
         try:
-            self.tls = tls or policy.TlsPolicy(config, log_event, seconds=reactor.seconds)
+            self.activation: Activation | None = None
+            if tls is None:
+                tls, self.activation = read_policy(config, reactor.seconds)
+            self.tls = tls
             self._next_hop = self._make_next_hop(config)
-        except (policy.CannotServe, BadPair, OSError) as error:
+        except (BadPair, OSError) as error:
             raise SystemExit(str(error)) from error
         self._hash_pool = HashPool(
             ProcessSpawner(reactor),
@@ -323,6 +338,9 @@ class Wiring:
                 "not_after": each.not_after.date().isoformat(),
                 "days_left": (each.not_after - now).days,
                 "fingerprint": each.fingerprint,
+                "issuer": each.issuer,
+                "origin": each.origin,
+                "warning": threshold(each.not_after, now),
                 "default": each.is_default,
             }
             for each in self.tls.describe()
@@ -362,6 +380,10 @@ class Wiring:
             tls = self.tls.prepare_material(tls)
         self._read_users_ahead()
         return Prepared(config, tls, self._make_next_hop(config))
+
+    def take_certificates(self, change: policy.Change) -> None:
+        """Serve what the master has judged and changed."""
+        self.tls.take(change)
 
     def accept(self, prepared: Prepared) -> list[str]:
         """Make new back ends."""

@@ -11,7 +11,7 @@ from mailserver.net.assignment import Assignment, Setting
 from mailserver.net.link import Link
 from mailserver.net.log_sources import log_event
 from mailserver.net.zygote import Zygote, quiet_signals
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.policy import Change, TlsPolicy
 from mailserver.wiring import Wiring
 
 
@@ -25,6 +25,11 @@ def update_policy(policy: TlsPolicy, setting: Setting) -> None:
     policy.commit(policy.prepare_material(setting.material))
 
 
+def change_policy(policy: TlsPolicy, change: Change) -> None:
+    """The same, where few names have changed."""
+    policy.take(change)
+
+
 def make_parts(assignment: Assignment, reactor: Any, link: Link) -> Wiring:
     """A worker's objects."""
     return Wiring(assignment.setting.config, reactor, link, tls=assignment.tls, workers=assignment.slots)
@@ -35,7 +40,7 @@ def main() -> None:
     quiet_signals()
     line = socket.socket(fileno=int(sys.argv[1]))
     line.set_inheritable(False)
-    Zygote(line, make_policy, update_policy, lambda assignment: worker.run(assignment, make_parts)).run()
+    Zygote(line, make_policy, update_policy, change_policy, lambda assignment: worker.run(assignment, make_parts)).run()
 
 
 if __name__ == "__main__":

@@ -61,10 +61,11 @@ class Server:
         edit: dict[str, str] | None = None,
         append: str = "",
         workers: int | None = None,
+        follow: bool = False,
     ) -> None:
         """`edit` replaces text of the demonstration's configuration, `append` stands behind it.
 
-        `workers` other than WORKERS. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
+        `workers` other than WORKERS. `follow` certificates on disk without a reload. In `append`, {dir} is the directory, and {a}, {b}, {c} are ports that the demonstration does not use.
         """
         self.dir = directory
         self.extra: dict[str, str] = {}
@@ -80,7 +81,10 @@ class Server:
         directory.mkdir(parents=True, exist_ok=True)
         self.run_cli("demo", "--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
         workers = WORKERS if workers is None else workers
-        for old, new in {"[server]\n": f"[server]\nworkers = {workers}\n", **(edit or {})}.items():
+        edits = {"[server]\n": f"[server]\nworkers = {workers}\n"}
+        if not follow:
+            edits["[tls]\n"] = "[tls]\nfollow_files = false\n"
+        for old, new in {**edits, **(edit or {})}.items():
             text = self.config.read_text()
             assert old in text, f"{old!r} is not in the configuration"
             self.config.write_text(text.replace(old, new))

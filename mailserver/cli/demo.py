@@ -88,7 +88,7 @@ class Demonstration:
 def make(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
     """Make what is missing. Returns the accounts, name -> password, in the file's order. Raises: OSError."""
     directory = demonstration.directory
-    for each in (directory, directory / "certs", directory / "mail", directory / "run"):
+    for each in (directory, *(directory / name for name in ("certs", "mail", "run", "state"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_certificates(demonstration)
     accounts = _make_accounts(demonstration, extra_users)
@@ -256,6 +256,7 @@ hostname = "mail.{first}"
 # All mail belongs to this system user. A real server has one of its own.
 user = {quoted(user)}
 runtime_dir = {quoted(directory / "run")}
+state_dir = {quoted(directory / "state")}
 
 [mail]
 root = {quoted(directory / "mail")}

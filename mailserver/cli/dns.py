@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import click
 
+from mailserver.cli.cert import listed
 from mailserver.cli.columns import print_table
 from mailserver.cli.dns_answers import BadResolver, Finding, Resolver, compare
 from mailserver.cli.options import config_option, load_or_fail
@@ -91,17 +92,27 @@ def _records(config: Config, domain: Domain) -> list[Record | Note]:
         if certified.name != domain.name and host not in certified.hosts:
             continue
         try:
-            with certified.certificate.open("rb") as file:
-                pem = file.read(_MAX_CERTIFICATE)
+            pem = _certificate(config, certified)
             digest, issuer = key_digest(pem), issuer_name(pem)
         except (OSError, ValueError) as error:
-            click.echo(f"{certified.certificate}: {error}; its TLSA and CAA records are left out", err=True)
+            click.echo(
+                f"{certified.certificate or certified.place}: {error}; its TLSA and CAA records are left out", err=True
+            )
             continue
         if host is not None and _covers(certified, host):
             keys.setdefault(host, []).append(digest)
         if issuer is not None and certified.name == domain.name:
             issuers[issuer] = None
     return records(config, domain, keys, list(issuers))
+
+
+def _certificate(config: Config, certified: Domain) -> bytes:
+    """Of its file, or without one what its first host is served with. Raises: OSError, ValueError, ClickException."""
+    if certified.certificate is None:
+        rows = listed(config).data
+        return "".join(row["certificate"] for row in rows if row["host"] == certified.hosts[0]).encode()
+    with certified.certificate.open("rb") as file:
+        return file.read(_MAX_CERTIFICATE)
 
 
 def _covers(certified: Domain, host: str) -> bool:

@@ -16,16 +16,21 @@ from mailserver.pop3 import uidl
 from mailserver.tls import certificates
 
 
-def find_problems(path: Path) -> tuple[Config | None, list[Problem]]:
+def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
     """Everything wrong with the file and with what it names: certificates, users, directories.
 
-    The configuration is None if the server cannot start with it; warnings come with either. Raises nothing.
+    A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is None if the server cannot start with it; warnings come with either. Raises nothing.
     """
     reading = load.read(path)
     if reading.config is None:
         return None, list(reading.problems)
     config = reading.config
-    more = [*certificates.check(config), *judging.check(config), *uidl.check(config), *check_directories(config)]
+    more = [
+        *certificates.check(config, starting=starting),
+        *judging.check(config),
+        *uidl.check(config),
+        *check_directories(config),
+    ]
     problems = reading.joined(more)
     return (config if all(problem.warning for problem in problems) else None), problems
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mailserver.cli.auth import auth
+from mailserver.cli.cert import cert
 from mailserver.cli.client_settings import client_settings
 from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
@@ -22,5 +23,5 @@ def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 
 
-for _command in (user, domain, auth, check, show, reload, status, who, kick, index, dns, client_settings, demo):
+for _command in (user, domain, cert, auth, check, show, reload, status, who, kick, index, dns, client_settings, demo):
     main.add_command(_command)

@@ -46,12 +46,23 @@ def _show(told: dict[str, Any], now: float) -> None:
     )
     click.echo()
     print_table(
-        ("HOST", "DOMAIN", "CERTIFICATE UNTIL", "DAYS LEFT", ""),
+        ("HOST", "DOMAIN", "CERTIFICATE UNTIL", "DAYS LEFT", "FROM", "ISSUER", ""),
         [
-            (host["host"], host["domain"], host["not_after"], str(host["days_left"]), "default" * host["default"])
+            (
+                host["host"],
+                host["domain"],
+                host["not_after"],
+                str(host["days_left"]) + " (!)" * (host["warning"] is not None),
+                host["origin"],
+                host["issuer"],
+                "default" * host["default"],
+            )
             for host in told["certificates"]
         ],
     )
+    for host in told["certificates"]:
+        if host["origin"] not in _WELL:
+            click.echo(f"warning: {host['host']} is served with a certificate that is {host['origin']}", err=True)
     click.echo()
     print_table(
         ("WORKER", "PID", "STATE", "UP", "SESSIONS", "LOGGED IN", "MEMORY", "FILES"),
@@ -67,6 +78,9 @@ def _show(told: dict[str, Any], now: float) -> None:
         ],
     )
 
+
+_WELL = frozenset({"file", "added", "acme"})
+"""Where certificates come from when all is well."""
 
 _FILLS = (
     ("OPEN ACCOUNTS", "accounts_in_use"),

@@ -87,6 +87,10 @@ def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
             if host in hosts:
                 yield _at(config, f"{certified.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
             hosts.setdefault(host, certified.place)
+        if certified.certificate is None and certified.key is not None:
+            yield _at(config, f"{certified.place} certificate", "", "is missing; key needs it")
+        if certified.key is None and certified.certificate is not None:
+            yield _at(config, f"{certified.place} key", "", "is missing; certificate needs it")
 
 
 def _mta_sts(config: Config, domain: Domain) -> Iterator[Problem]:

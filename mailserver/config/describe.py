@@ -43,8 +43,8 @@ _TABLES: Final = {
     "cache": "What each worker keeps to be faster, least recently used first to go; `mailserver status` shows how full.",
 }
 
-_SET: Final = frozenset({("server", "user")})
-"""Keys that the file sets although they have a default: a service started as root needs them."""
+_SET: Final = frozenset({("server", "user"), ("domain", "certificate"), ("domain", "key")})
+"""Keys that the file sets although they have a default: a service started as root, or most domains, need them."""
 
 _MEANINGS: Final = {
     bool: "true or false",

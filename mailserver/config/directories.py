@@ -76,7 +76,22 @@ def check_directories(config: Config) -> list[Problem]:
         del places[0]
     found = ((place, directory, _fault(directory, identity)) for place, directory in places)
     problems = [Problem(str(config.source), place, as_toml(path), fault) for place, path, fault in found if fault]
+    problems += _check_state_dir(config, identity)
     return [*_check_interpreter(config, identity), *problems, *_check_log_file(config, identity)]
+
+
+def _check_state_dir(config: Config, identity: Identity) -> list[Problem]:
+    """Who reads the keys writes there: with workers the master, who stays who it is. The start goes on without."""
+    server = config.server
+    if server.workers != 0 and os.geteuid() == 0:
+        identity = Identity(0, identity.gids)
+    elif os.geteuid() == 0 and not server.state_dir.exists():
+        return []  # made at the start
+    fault = _fault(server.state_dir, identity)
+    if not fault:
+        return []
+    reason = f"{fault}; certificates are not remembered, and none can be added"
+    return [Problem(str(config.source), "[server] state_dir", as_toml(server.state_dir), reason, warning=True)]
 
 
 def _check_log_file(config: Config, identity: Identity) -> list[Problem]:

@@ -47,7 +47,7 @@ _STAND_INS: Final[dict[str, dict[str, Any]]] = {
     "server": {"hostname": "invalid"},
     "mail": {"root": "/"},
     "auth": {"backends": []},
-    "domain": {"name": "invalid", "hosts": [], "certificate": "/", "key": "/"},
+    "domain": {"name": "invalid", "hosts": []},
 }
 """Required keys, for cross-checks of the rest when they are wrong; never served."""
 

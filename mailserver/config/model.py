@@ -107,6 +107,11 @@ class Server:
     )
     group: str = key("System group; the user's own when empty.", default="")
     runtime_dir: Path = key("Directory of the control socket.", default=Path("/run/mailserver"))
+    state_dir: Path = key(
+        "Directory of what the server must remember: certificates with their keys, and which were served when. Who reads "
+        "the keys owns it: root, or the user with workers = 0.",
+        default=Path("/var/lib/mailserver"),
+    )
     workers: Workers = key(
         "Processes that serve, each with a share of all connections: as many as there are usable processors with auto; "
         "0 has one process do everything.",
@@ -165,6 +170,8 @@ class Tls:
     tickets: bool | None = key(
         "Let clients resume sessions by tickets; the preset's when absent.", default=None, example=True
     )
+    follow_files: bool = key("Serve certificates that change on disk within seconds, without a reload.", default=True)
+    history: Count = key("Activations kept for each host name, to go back to.", default=10)
 
 
 @frozen
@@ -175,11 +182,14 @@ class Site:
         "Host names of the domain with a certificate of their own; *.name covers one label.",
         example=["autoconfig.example.org"],
     )
-    certificate: Path = key(
-        "PEM file: the certificate, then its chain.", example="/etc/mailserver/certs/autoconfig.example.org.pem"
+    certificate: Path | None = key(
+        "PEM file: the certificate, then its chain. Without it and key, what `mailserver cert add` has added is served.",
+        default=None,
+        example="/etc/mailserver/certs/autoconfig.example.org.pem",
     )
-    key: Path = key(
+    key: Path | None = key(
         "PEM file of the private key, without a passphrase.",
+        default=None,
         example="/etc/mailserver/certs/autoconfig.example.org.key",
         hidden=True,
     )
@@ -206,10 +216,17 @@ class Domain:
     hosts: tuple[HostPattern, ...] = key(
         "Host names that clients of this domain connect to; *.name covers one label.", example=["mail.example.org"]
     )
-    certificate: Path = key(
-        "PEM file: the certificate, then its chain.", example="/etc/mailserver/certs/mail.example.org.pem"
+    certificate: Path | None = key(
+        "PEM file: the certificate, then its chain. Without it and key, what `mailserver cert add` has added is served.",
+        default=None,
+        example="/etc/mailserver/certs/mail.example.org.pem",
     )
-    key: Path = key("PEM file of the private key.", example="/etc/mailserver/certs/mail.example.org.key", hidden=True)
+    key: Path | None = key(
+        "PEM file of the private key.",
+        default=None,
+        example="/etc/mailserver/certs/mail.example.org.key",
+        hidden=True,
+    )
     second_certificate: Path | None = _key(
         "A second one with a key of the other type, RSA or ECDSA: each client gets what it can use.",
         default=None,

@@ -7,9 +7,12 @@ answer with "data" as well as lines for a person. What is not understood, or too
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -36,6 +39,7 @@ class Told:
 
 
 Command = Callable[[Arguments], Deferred[Answer] | Deferred[Told]]
+_CREDENTIALS = struct.Struct("3i")
 
 
 class BadRequest(Exception):
@@ -46,10 +50,12 @@ class ControlProtocol(LineOnlyReceiver):
     """One connection of the administrator's command."""
 
     delimiter = b"\n"
-    MAX_LENGTH = 65536
+    MAX_LENGTH = 4 << 20
+    """Octets; a certificate's chain and its key may have a MiB each."""
 
-    def __init__(self, commands: Mapping[str, Command]) -> None:
+    def __init__(self, commands: Mapping[str, Command], guarded: frozenset[str]) -> None:
         self._commands = commands
+        self._guarded = guarded
 
     def lineReceived(self, line: bytes) -> None:
         """One request."""
@@ -60,6 +66,9 @@ class ControlProtocol(LineOnlyReceiver):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._answer((False, [f"unknown request; known: {', '.join(sorted(self._commands))}"]))
             return
+        if name in self._guarded and self._peer not in {0, os.geteuid()}:
+            self._answer((False, [f"{name} changes what the server serves: only root, or its user, may ask for it"]))
+            return
 
         def fail(failure: Failure) -> Answer:
             if failure.check(BadRequest):
@@ -69,6 +78,15 @@ class ControlProtocol(LineOnlyReceiver):
 
         doing: Deferred[Any] = maybeDeferred(command, request)
         doing.addErrback(fail).addCallback(self._answer)
+
+    @property
+    def _peer(self) -> int:
+        """The user number of who asks (SO_PEERCRED)."""
+        opened: socket.socket = cast("Any", self.transport).getHandle()
+        _pid, uid, _gid = _CREDENTIALS.unpack(
+            opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        return int(uid)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002
         """Nothing of it is kept."""
@@ -86,16 +104,17 @@ class ControlProtocol(LineOnlyReceiver):
 
 
 class ControlFactory(ServerFactory):
-    """Serves the given commands."""
+    """Serves the given commands; those guarded only to root and to the user that this process is."""
 
     noisy = False
 
-    def __init__(self, commands: Mapping[str, Command]) -> None:
+    def __init__(self, commands: Mapping[str, Command], guarded: frozenset[str] = frozenset()) -> None:
         self._commands = commands
+        self._guarded = guarded
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:  # noqa: ARG002
         """One for each request connection."""
-        return ControlProtocol(self._commands)
+        return ControlProtocol(self._commands, self._guarded)
 
 
 def socket_path(runtime_dir: Path) -> Path:

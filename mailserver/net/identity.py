@@ -9,6 +9,7 @@ import resource
 
 from mailserver.config.model import Server
 from mailserver.net.log import log
+from mailserver.tls.history import make_directory
 
 SPARE_FILES = 1000
 """Files beside those of the clients: the store's, the index's, the log's."""
@@ -40,6 +41,16 @@ def give_runtime_dir(server: Server) -> None:
         directory.mkdir(mode=0o700, parents=True)
     if made or str(directory) in os.environ.get("RUNTIME_DIRECTORY", "").split(":"):
         os.chown(directory, identity[0].pw_uid, identity[1])
+
+
+def give_state_dir(server: Server) -> None:
+    """As root, make the directory of certificates for the configured user, where that one is to read the keys.
+
+    One that is there stays as it is. Raises: OSError.
+    """
+    identity = identity_to_take(server)
+    if identity is not None:
+        make_directory(server.state_dir, (identity[0].pw_uid, identity[1]))
 
 
 def identity_to_take(server: Server) -> tuple[pwd.struct_passwd, int] | None:

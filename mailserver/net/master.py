@@ -42,6 +42,8 @@ from mailserver.net.serving import GRACE, Examined
 from mailserver.net.slots import Slots
 from mailserver.net.supervisor import BLIND, Record, Supervisor
 from mailserver.net.zygote_process import WorkerProcess, ZygoteProcess
+from mailserver.tls.activation import Activation
+from mailserver.tls.policy import Prepared, TlsPolicy
 
 RENEWAL = 7 * 24 * 3600.0
 """Seconds after which a new zygote makes new keys for TLS session tickets: who has the old ones reads no later session."""
@@ -72,7 +74,7 @@ class MasterService(ServiceProcess):
         reactor: Any,
         *,
         slots: int,
-        make_policy: Callable[[], Any],
+        make_policy: Callable[[], tuple[TlsPolicy, Activation]],
         judge: Callable[[Config, Any], Examined[Any]],
         relayed: bool,
         daemon: bool = False,
@@ -123,7 +125,8 @@ class MasterService(ServiceProcess):
         """Read the keys, start the zygote, have it fork."""
         self._sockets.add(self.bound)
         allow_files(2 * len(self.bound))
-        self._policy = self._make_policy()
+        self._policy, activation = self._make_policy()
+        self.follow_certificates(self._policy, activation, self._serve_certificates)
         self._setting = Setting(self.config, self._policy.material)
         self.supervisor.memory_limit = self.config.limits.worker_memory
         # What a zygote or a worker leaves behind becomes our child, to be waited for.
@@ -325,6 +328,25 @@ class MasterService(ServiceProcess):
             # The base contexts are the zygote's, the same for all its workers.
             self.renew()
         return examined.whole, lines
+
+    def _serve_certificates(self, prepared: Prepared) -> Deferred[list[str]]:
+        """Have all workers, and the zygote for later ones, serve some other certificates."""
+        change = self._policy.change(prepared)
+        self._policy.commit(prepared)
+        self._setting = Setting(self.config, self._policy.material)
+        if self._zygote is not None:
+            self._zygote.send(("certificates", change))
+        # None can be begun between these: whoever comes later is forked from a zygote that has the change.
+        told = tuple(self.supervisor.records.values())
+
+        def taken(said: dict[int, Any]) -> list[str]:
+            lines, behind = answers.outcome(said)
+            for record in self.supervisor.living(told):
+                if record.seat in behind:
+                    self.supervisor.replace(record)
+            return lines
+
+        return self.supervisor.order(told, "certificates", change, PREPARE_TIME).addCallback(taken)
 
     async def _prepare(self, asked: tuple[Record, ...], setting: Setting, new: list[str]) -> list[str]:
         """All workers' faults."""

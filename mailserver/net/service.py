@@ -27,6 +27,7 @@ from twisted.python.components import Componentized
 
 from mailserver.config.model import Config
 from mailserver.net import systemd
+from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.identity import allow_files, become, identity_to_take
 from mailserver.net.link import Hub
@@ -36,10 +37,18 @@ from mailserver.net.log_file import LogFile
 from mailserver.net.questions import Alone, Questions
 from mailserver.net.serving import Examined, Parts, Serving
 from mailserver.net.unix_sockets import bind_unix, serve
+from mailserver.tls.activation import Activation
+from mailserver.tls.policy import Prepared, TlsPolicy
 
 
 class ExaminingParts(Parts, Protocol):
     """Parts that also judge the files of a reload, where no other process does."""
+
+    activation: Activation | None
+
+    @property
+    def tls(self) -> TlsPolicy:
+        """For every listener."""
 
     def examine(self) -> Examined[Any]:
         """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
@@ -67,6 +76,7 @@ class ServiceProcess(Service, ABC):
         self.slots = slots
         self._control: IListeningPort | None = None
         self._reloading = DeferredLock()
+        self._certificates: Certificates | None = None
         self._watchdog: LoopingCall | None = None
         self.ending = False
 
@@ -94,6 +104,8 @@ class ServiceProcess(Service, ABC):
         systemd.notify("STOPPING=1")
         # By default it would end the process in the middle of the commands that may still finish.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if self._certificates is not None:
+            self._certificates.stop()
         return DeferredList([self._close_control(), self.end()])
 
     def reload(self) -> Deferred[Answer]:
@@ -109,15 +121,34 @@ class ServiceProcess(Service, ABC):
                 log.warn("reload: something was not taken up")
             return answer
 
+        async def take_up_all() -> Answer:
+            ok, lines = await self.take_up()
+            if self._certificates is not None:
+                lines = [*lines, *await self._certificates.reloaded()]
+            return ok, lines
+
         def take_up() -> Deferred[Answer]:
             systemd.reloading()
-            return Deferred.fromCoroutine(self.take_up()).addBoth(end)
+            return Deferred.fromCoroutine(take_up_all()).addBoth(end)
 
         def end(result: Answer) -> Answer:
             systemd.notify("READY=1")
             return result
 
         return self._reloading.run(take_up).addCallback(tell)
+
+    def follow_certificates(
+        self, policy: TlsPolicy, activation: Activation, serve: Callable[[Prepared], Deferred[list[str]]]
+    ) -> None:
+        """Keep to the certificates on disk; `serve` has all processes take up some that have changed."""
+        self._certificates = Certificates(
+            self.reactor,
+            policy,
+            activation,
+            config=lambda: self.config,
+            serve=serve,
+            one_at_a_time=self._reloading.run,
+        )
 
     # --- For the kinds of services
 
@@ -140,6 +171,8 @@ class ServiceProcess(Service, ABC):
     def is_ready(self, listeners: int) -> None:
         """From now on the control socket and signals are answered."""
         self._open_control()
+        if self._certificates is not None:
+            self._certificates.start()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._hang_up))
         log.info("{line}", line=f"ready: {listeners} listeners")
         systemd.notify("READY=1")
@@ -199,8 +232,11 @@ class ServiceProcess(Service, ABC):
             log.warn("no control socket at {path}: {error}", path=str(path), error=error)
             return
         commands = {"reload": lambda _arguments: self.reload(), **Questions(self.hub()).commands()}
+        if self._certificates is not None:
+            commands |= self._certificates.commands()
+        factory = ControlFactory(commands, CHANGES)
         with opened:  # the reactor takes a duplicate
-            self._control = serve(opened, ControlFactory(commands), self.reactor)
+            self._control = serve(opened, factory, self.reactor)
 
     def _close_control(self) -> Deferred[Any]:
         control, self._control = self._control, None
@@ -254,6 +290,8 @@ class MailService(ServiceProcess):
         allow_files(self.config.limits.connections)
         self._parts = self._make_parts(self.config)
         self._parts.start()
+        if self._parts.activation is not None:
+            self.follow_certificates(self._parts.tls, self._parts.activation, self._serve_certificates)
         self._serving = Serving(self._parts, self.reactor)
         self._alone = Alone(self._serving.answers)
         self._parts.take_hub(Questions(self._alone).numbers)
@@ -277,6 +315,11 @@ class MailService(ServiceProcess):
         """The one process, that asks itself."""
         assert self._alone is not None
         return self._alone
+
+    def _serve_certificates(self, prepared: Prepared) -> Deferred[list[str]]:
+        assert self._parts is not None
+        self._parts.tls.commit(prepared)
+        return succeed([])
 
     async def take_up(self) -> Answer:
         """Judge in a thread, then take up."""

@@ -36,6 +36,9 @@ class WorkerParts(Parts, Protocol):
     def prepare(self, config: Config, tls: Any) -> Any:
         """What `accept` and `commit` take, of a configuration and a policy's material. In a thread. Raises: OSError."""
 
+    def take_certificates(self, change: Any) -> None:
+        """Serve a `tls.policy.Change`. Raises: BadPair."""
+
 
 MakeParts = Callable[[Assignment, Any, Link], WorkerParts]
 
@@ -96,6 +99,7 @@ class Worker:
             ("prepare", self._prepare),
             ("commit", self._commit),
             ("drop", self._drop),
+            ("certificates", self._take_certificates),
             ("retire", self._retire),
             ("stop", self._obey_stop),
             ("log file", self._reopen_log),
@@ -170,6 +174,12 @@ class Worker:
             lines += self._serving.change(config, opened)
         self._config = config
         return succeed({"lines": list(lines)})
+
+    def _take_certificates(self, change: Any, _descriptors: list[int]) -> Deferred[Json]:
+        """Contexts are made for what has changed, a fraction of a millisecond each."""
+        assert self._parts is not None
+        self._parts.take_certificates(change)
+        return succeed({"lines": []})
 
     def _drop(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
         self._forget()

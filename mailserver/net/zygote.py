@@ -44,6 +44,8 @@ class Zygote:
     """A TLS policy of a setting's material."""
     update_policy: Callable[[Any, Setting], None]
     """Have the policy serve other material, on the same base."""
+    change_policy: Callable[[Any, Any], None]
+    """Have it serve a `tls.policy.Change`."""
     work: Callable[[Assignment], None]
     """What a worker does, from just after the fork to its end."""
     decoder: Decoder = field(factory=lambda: Decoder(MAX_PICKLE))
@@ -117,6 +119,8 @@ class Zygote:
             case Setting():
                 self.update_policy(self.policy, body)
                 self.setting = body
+            case ("certificates", change):
+                self.change_policy(self.policy, change)
             case Fork():
                 self._fork(body, socket.socket(fileno=descriptors[0]))
             case ("close", list(places)):

@@ -40,7 +40,11 @@ class Inotify:
         clock: IReactorTime,
         changed: Callable[[int, Sequence[str] | None], None],
         overflow: Callable[[], None],
+        *,
+        mask: int = MASK,
     ) -> None:
+        """`mask`: the events that are told of all directories."""
+        self._mask = mask
         self._reactor = reactor
         self._clock = clock
         self._changed = changed
@@ -54,7 +58,7 @@ class Inotify:
 
     def add(self, path: str) -> int:
         """Watch a directory; a number that its events carry. Raises: OSError."""
-        watch: int = _libc.inotify_add_watch(self._fd, os.fsencode(path), MASK)
+        watch: int = _libc.inotify_add_watch(self._fd, os.fsencode(path), self._mask)
         if watch < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error), path)

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import attrs
 from attrs import frozen
@@ -28,9 +29,15 @@ from mailserver.types import Secret
 
 __all__ = ["BadPair", "Fault", "Pair", "check", "issue", "load_pair", "make_ca", "make_self_signed"]
 
+_STOOD_IN_FOR: Final = ("certificate", "key", "hosts")
+"""Keys whose faults do not keep a server from starting: something else is served."""
 
-def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
-    """Every problem of all files with certificates and keys, and of the TLS settings. Raises nothing."""
+
+def check(config: Config, *, now: dt.datetime | None = None, starting: bool = False) -> list[Problem]:
+    """Every problem of all files with certificates and keys, and of the TLS settings. Raises nothing.
+
+    `starting`: those of a domain's pair are warnings, as something else stands in for it.
+    """
     now = now or dt.datetime.now(dt.UTC)
     identity = service_identity(config)
     problems = [
@@ -38,11 +45,13 @@ def check(config: Config, *, now: dt.datetime | None = None) -> list[Problem]:
         for place, key, value, reason in setting_faults(config)
     ]
     for domain in config.certified:
-        problems += [as_problem(config, domain, fault) for fault in domain_faults(domain, now, config.tls)]
-        problems += [
-            as_problem(config, domain, fault)
-            for fault in _rights(domain, identity, has_master=config.server.workers != 0)
+        faults = [
+            *domain_faults(domain, now, config.tls),
+            *_rights(domain, identity, has_master=config.server.workers != 0),
         ]
+        if starting:
+            faults = [attrs.evolve(fault, warning=fault.warning or fault.key in _STOOD_IN_FOR) for fault in faults]
+        problems += [as_problem(config, domain, fault) for fault in faults]
     relay = config.submission.relay
     if relay is not None:
         for fault in client_faults(relay):
@@ -76,10 +85,10 @@ class Reading:
 
 
 def read_domain(domain: Domain, now: dt.datetime, tls: Tls) -> Reading:
-    """Read and judge all that a domain names, for `tls`. Runs the command for the password, if there is one."""
+    """Read and judge all that a domain names, for `tls`; it may name no files. Runs the command for the password, if there is one."""
     faults: list[Fault] = []
     password = read_password(domain, faults)
-    if not faults:
+    if not faults and domain.certificate is not None and domain.key is not None:
         pair = _read_pair(domain, now, (domain.certificate, domain.key), password, faults)
         second = None
         if domain.second_certificate is not None and domain.second_key is not None:
@@ -128,6 +137,8 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
 
     With workers it is the master who reads them, and stays who it is.
     """
+    if domain.certificate is None or domain.key is None:
+        return
     why = (
         "who reads it at the start and at each reload"
         if has_master

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 from attrs import field, frozen
@@ -70,6 +70,11 @@ class Terms:
         return self.demand, self.ciphers, self.minimum_version
 
 
+Origin = Literal["file", "added", "acme", "last good", "rolled back", "self-signed"]
+"""How a pair came to be served: from the files of the configuration, by the administrator's command, from an ACME
+authority; instead of files that cannot be served, or that were rolled back; made here as there was no other."""
+
+
 @frozen
 class Serving:
     """What is served to one host name."""
@@ -81,11 +86,17 @@ class Serving:
     pair: Pair
     terms: Terms
     context: SSL.Context = field(repr=False)
+    origin: Origin = "file"
 
     @property
     def key(self) -> ContextKey:
         """What its context was made of."""
         return context_key(self.pair, self.terms)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The one, and the second if there is one."""
+        return (self.pair,) if self.terms.second is None else (self.pair, self.terms.second)
 
 
 ContextKey = tuple[bytes, bytes, Demand, str | None]

@@ -74,6 +74,10 @@ class Pair:
     """UTC."""
     fingerprint: str
     """SHA-256 of the certificate, hexadecimal."""
+    issuer: str
+    """Who signed it, in RFC 4514's words."""
+    builds: bool
+    """Has each certificate of the chain signed the one before it?"""
     digest: bytes = field(repr=False)
     """SHA-256 of all octets: two pairs with the same are served by one context."""
     faults: tuple[Fault, ...] = ()
@@ -109,6 +113,17 @@ def load_pair(certificate: Path, key: Path, password: Secret | None = None) -> P
         again: list[Fault] = []
         if (read_file(certificate, "certificate", again), read_file(key, "key", again)) == (chain_pem, key_pem):
             break
+    return _pair(chain, private, faults)
+
+
+def parse_pair(chain_pem: bytes, key_pem: bytes) -> Pair:
+    """Judge octets that came another way than by files. Raises: BadPair with every fault found."""
+    faults: list[Fault] = []
+    chain = _certificates(chain_pem, faults)
+    return _pair(chain, _private_key(key_pem, None, faults), faults)
+
+
+def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults: list[Fault]) -> Pair:
     if chain:
         faults += _judge(chain)
         if private is not None:
@@ -129,6 +144,8 @@ def load_pair(certificate: Path, key: Path, password: Secret | None = None) -> P
         chain[0].not_valid_before_utc,
         chain[0].not_valid_after_utc,
         chain[0].fingerprint(hashes.SHA256()).hex(),
+        chain[0].issuer.rfc4514_string(),
+        not any(_unsigned(chain)),
         digest.finalize(),
         tuple(faults),
         "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA",
@@ -288,11 +305,17 @@ def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
     days = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days
     if days > MAX_DAYS:
         yield Fault("certificate", f"is valid for {days} days; phones refuse more than {MAX_DAYS}", warning=True)
+    for position in _unsigned(chain):
+        reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}"
+        yield Fault("certificate", reason, warning=True)
+        return
+
+
+def _unsigned(chain: Sequence[x509.Certificate]) -> Iterator[int]:
+    """Positions, from 1, of certificates that the next one did not sign."""
     for position in range(1, len(chain)):
         if not _issued(chain[position - 1], chain[position]):
-            reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}"
-            yield Fault("certificate", reason, warning=True)
-            return
+            yield position
 
 
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
@@ -19,12 +19,13 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from mailserver.config.model import Config, Domain, Listener, Problem, Tls
-from mailserver.tls.certificates import check, read_domain
+from mailserver.config.model import Config, Listener, Problem, Tls
+from mailserver.tls.certificates import check
 from mailserver.tls.client_certificates import Demand
 from mailserver.tls.contexts import (
     ContextKey,
     ContextMap,
+    Origin,
     Serving,
     Terms,
     context_key,
@@ -43,6 +44,7 @@ from mailserver.tls.handshake import (
 )
 from mailserver.tls.pair import BadPair, Fault, Pair
 from mailserver.tls.settings import VERSIONS, Settings, setting_faults, settings_of
+from mailserver.tls.source import Files, Found, Source
 
 REFUSAL_INTERVAL: Final = 60.0
 """Seconds in which refused names make one line of the log."""
@@ -76,6 +78,9 @@ class Certificate:
     domain: str
     fingerprint: str
     not_after: dt.datetime
+    """Of the second one, where that ends sooner."""
+    issuer: str
+    origin: Origin
     is_default: bool
 
 
@@ -87,6 +92,7 @@ class Served:
     domain: str
     pair: Pair
     terms: Terms
+    origin: Origin = "file"
 
 
 @frozen
@@ -96,6 +102,14 @@ class Material:
     tls: Tls
     listeners: tuple[tuple[Listener, Settings], ...]
     """The settings of those that have others than [tls]."""
+    hosts: tuple[Served, ...]
+    default: Served | None
+
+
+@frozen
+class Change:
+    """What is served otherwise than before to some host names, for a policy of another process."""
+
     hosts: tuple[Served, ...]
     default: Served | None
 
@@ -138,10 +152,16 @@ class TlsPolicy:
         log: Log,
         *,
         material: Material | None = None,
+        source: Source | None = None,
         seconds: Callable[[], float] = time.monotonic,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
-        """With `material` no file is read and nothing judged: that was done where it comes from."""
+        """With `material` no file is read and nothing judged: that was done where it comes from.
+
+        `source`: what is there beside the files of the configuration. What it lets stand in is told, and is no reason
+        to refuse the start.
+        """
+        self.source: Source = source or Files()
         self._log = log
         self._seconds = seconds
         self._now = now
@@ -161,8 +181,9 @@ class TlsPolicy:
     def _judge(self, config: Config) -> ContextMap:
         if any(setting_faults(config)):
             raise CannotServe(_problems(config, []))
-        made, outcomes = build(config, config.tls, ContextMap(MappingProxyType({}), None), {}, self._now())
-        if any(outcome.state == "refused" for outcome in outcomes):
+        nothing = ContextMap(MappingProxyType({}), None)
+        made, outcomes = build(config, config.tls, nothing, {}, now=self._now(), source=self.source)
+        if any(outcome.state == "refused" and outcome.name not in made.by_host for outcome in outcomes):
             raise CannotServe(_problems(config, outcomes))
         for outcome in outcomes:
             if outcome.why:
@@ -267,8 +288,47 @@ class TlsPolicy:
             listeners = _of_listeners(config, tls)
             if settings_of(tls) != settings_of(self._tls) or listeners != self._listeners:
                 outcomes.append(Outcome("[tls]", "taken up"))
-        new, of_hosts = build(config, tls, self._map, self._contexts(tls), self._now())
+        new, of_hosts = build(config, tls, self._map, self._contexts(tls), now=self._now(), source=self.source)
         return Prepared(new, tls, listeners, self._new_bases(new, tls, listeners), (*outcomes, *of_hosts))
+
+    def prepare_hosts(self, config: Config, hosts: Collection[str]) -> Prepared:
+        """The same for the domains of some hosts, of the configuration that is served; no other's files are read."""
+        domains = tuple(
+            attrs.evolve(domain, sites=()) for domain in config.certified if any(host in hosts for host in domain.hosts)
+        )
+        of_domains = {host for domain in domains for host in domain.hosts}
+        current = self._map
+        part = {host: serving for host, serving in current.by_host.items() if host in of_domains}
+        new, outcomes = build(
+            attrs.evolve(config, domains=domains),
+            self._tls,
+            ContextMap(MappingProxyType(part), current.default),
+            self._contexts(self._tls),
+            now=self._now(),
+            source=self.source,
+            # Others need another base: a reload's business.
+            keep_terms=True,
+        )
+        by_host = {**current.by_host, **new.by_host}
+        default = by_host.get(default_host(config), current.default)
+        told = tuple(outcome for outcome in outcomes if outcome.name in of_domains)
+        return Prepared(ContextMap(MappingProxyType(by_host), default), self._tls, self._listeners, {}, told)
+
+    def changed_hosts(self, prepared: Prepared) -> list[str]:
+        """Hosts that `prepared` serves otherwise than they are served now."""
+        old = self._map.by_host
+        return [host for host, each in prepared.map.by_host.items() if old.get(host) != each]
+
+    def change(self, prepared: Prepared) -> Change:
+        """The same for another process."""
+        hosts = [prepared.map.by_host[host] for host in self.changed_hosts(prepared)]
+        default = prepared.map.default
+        return Change(tuple(map(_plain, hosts)), _plain(default) if default else None)
+
+    def take(self, change: Change) -> None:
+        """Serve what another process has changed; contexts are made for what is new alone. Raises: BadPair."""
+        new = _assemble(Material(self._tls, (), change.hosts, change.default), self._contexts(self._tls))
+        self._map = ContextMap(MappingProxyType({**self._map.by_host, **new.by_host}), new.default)
 
     def prepare_material(self, material: Material) -> Prepared:
         """The same of what another process has judged, which tells the outcomes."""
@@ -313,8 +373,13 @@ class TlsPolicy:
         self._kept += self._bases.values()
 
     @property
+    def served(self) -> ContextMap:
+        """What is served now."""
+        return self._map
+
+    @property
     def material(self) -> Material:
-        """What is served now, for a policy of another process."""
+        """The same for a policy of another process."""
         return _material(self._map, self._tls, self._listeners)
 
     # -- for people -------------------------------------------------------------------------------------------------
@@ -326,7 +391,9 @@ class TlsPolicy:
                 serving.host,
                 serving.domain,
                 serving.pair.fingerprint,
-                serving.pair.not_after,
+                min(pair.not_after for pair in serving.pairs),
+                serving.pair.issuer,
+                serving.origin,
                 self._map.default is not None and serving.host == self._map.default.host,
             )
             for _host, serving in sorted(self._map.by_host.items())
@@ -359,13 +426,17 @@ def _wanted(tls: Tls, listeners: Mapping[Listener, Settings]) -> set[Settings]:
     return {settings_of(tls), *listeners.values()}
 
 
-def _material(served: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]) -> Material:
-    def plain(serving: Serving) -> Served:
-        return Served(serving.host, serving.domain, serving.pair, serving.terms)
+def _plain(serving: Serving) -> Served:
+    return Served(serving.host, serving.domain, serving.pair, serving.terms, serving.origin)
 
+
+def _material(served: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]) -> Material:
     default = served.default
     return Material(
-        tls, tuple(listeners.items()), tuple(map(plain, served.by_host.values())), plain(default) if default else None
+        tls,
+        tuple(listeners.items()),
+        tuple(map(_plain, served.by_host.values())),
+        _plain(default) if default else None,
     )
 
 
@@ -377,16 +448,26 @@ def _assemble(material: Material, contexts: dict[ContextKey, SSL.Context]) -> Co
         key = context_key(served.pair, served.terms)
         if key not in contexts:
             contexts[key] = make_context(served.pair, settings, served.terms)
-        return Serving(served.host, served.domain, served.pair, served.terms, contexts[key])
+        return Serving(served.host, served.domain, served.pair, served.terms, contexts[key], served.origin)
 
     by_host = {served.host: serving(served) for served in material.hosts}
     return ContextMap(MappingProxyType(by_host), serving(material.default) if material.default else None)
 
 
 def build(
-    config: Config, tls: Tls, old: ContextMap, contexts: dict[ContextKey, SSL.Context], now: dt.datetime
+    config: Config,
+    tls: Tls,
+    old: ContextMap,
+    contexts: dict[ContextKey, SSL.Context],
+    *,
+    now: dt.datetime,
+    source: Source,
+    keep_terms: bool = False,
 ) -> tuple[ContextMap, list[Outcome]]:
-    """The map of a configuration, and what became of each host; `contexts` are those to use again."""
+    """The map of a configuration, and what became of each host; `contexts` are those to use again.
+
+    `keep_terms`: those of hosts that are in `old` stay.
+    """
     settings = settings_of(tls)
 
     def context_of(pair: Pair, terms: Terms) -> SSL.Context:
@@ -399,15 +480,26 @@ def build(
     outcomes = []
     hosts = [host for domain in config.certified for host in domain.hosts]
     for domain in config.certified:
-        pair, terms, faults = _judged(domain, now, tls, context_of)
+        find = source.read(domain, now, tls)
         for host in domain.hosts:
             last = old.by_host.get(host)
+            found = find(host)
+            if keep_terms and last is not None:
+                found = attrs.evolve(found, terms=attrs.evolve(last.terms, second=found.terms.second))
+            pair, faults = _judged(found, context_of)
             why = _objection(host, pair, faults, last, now)
-            if why and last is not None:
+            if pair is not None and not why:
+                context = context_of(pair, found.terms)
+                by_host[host] = Serving(host, domain.name, pair, found.terms, context, found.origin)
+            elif last is not None:
                 # What it asked of its clients stays with its certificate.
-                by_host[host] = attrs.evolve(last, domain=domain.name, context=context_of(last.pair, last.terms))
-            elif not why and pair is not None:
-                by_host[host] = Serving(host, domain.name, pair, terms, context_of(pair, terms))
+                origin: Origin = "last good" if last.origin == "file" else last.origin
+                context = context_of(last.pair, last.terms)
+                by_host[host] = attrs.evolve(last, domain=domain.name, context=context, origin=origin)
+            elif (instead := source.stand_in(domain, host, found)) is not None and instead.pair is not None:
+                context = context_of(instead.pair, instead.terms)
+                by_host[host] = Serving(host, domain.name, instead.pair, instead.terms, context, instead.origin)
+                why += f"; served meanwhile: {instead.origin}"
             if why:
                 outcomes.append(Outcome(host, "refused", why))
             else:
@@ -435,16 +527,15 @@ def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
     return found or [Problem(str(config.source), "", outcome.name, outcome.why) for outcome in outcomes if outcome.why]
 
 
-def _judged(
-    domain: Domain, now: dt.datetime, tls: Tls, context_of: Callable[[Pair, Terms], SSL.Context]
-) -> tuple[Pair | None, Terms, list[Fault]]:
-    reading = read_domain(domain, now, tls)
-    if reading.pair is not None and all(fault.warning or fault.key == "hosts" for fault in reading.faults):
+def _judged(found: Found, context_of: Callable[[Pair, Terms], SSL.Context]) -> tuple[Pair | None, list[Fault]]:
+    """What was found for a host, with everything that is wrong of it."""
+    faults = list(found.faults)
+    if found.pair is not None and all(fault.warning or fault.key == "hosts" for fault in faults):
         try:
-            context_of(reading.pair, reading.terms)
+            context_of(found.pair, found.terms)
         except BadPair as bad:
-            return None, reading.terms, [*reading.faults, *bad.faults]
-    return reading.pair, reading.terms, reading.faults
+            return None, [*faults, *bad.faults]
+    return found.pair, faults
 
 
 def _objection(host: str, pair: Pair | None, faults: list[Fault], last: Serving | None, now: dt.datetime) -> str:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from mailserver.config.model import Listener
-from mailserver.net.control import Arguments, BadRequest, Command, ControlFactory, Told
+from mailserver.net.control import Arguments, BadRequest, Command, ControlFactory, ControlProtocol, Told
 from mailserver.net.link import Json
 from mailserver.net.questions import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
 from mailserver.net.sessions import CUT_AFTER, Sessions
@@ -149,7 +149,7 @@ def test_what_a_command_raises_or_fails_with_is_no_answer_to_the_client() -> Non
 
 
 def test_a_line_without_an_end_is_refused_and_the_connection_closed() -> None:
-    answer, transport = say(b"x" * 100_000)
+    answer, transport = say(b"x" * (ControlProtocol.MAX_LENGTH + 1))
     assert answer["ok"] is False
     assert transport.disconnecting
 

@@ -38,6 +38,8 @@ class Site:
         self.of_domain: dict[str, list[str]] = {}
         """Further lines of a domain's table."""
         self.user = "root"
+        self.managed: set[str] = set()
+        """Domains that name no files."""
 
     def add(self, name: str, hosts: list[str]) -> Site:
         self.domains[name] = hosts
@@ -63,7 +65,8 @@ class Site:
 
     def write(self) -> Path:
         lines = [
-            f'[server]\nhostname = "mail.example.test"\nuser = "{self.user}"',
+            f'[server]\nhostname = "mail.example.test"\nuser = "{self.user}"\nstate_dir = "state"',
+            'runtime_dir = "run"',
             f'[mail]\nroot = "{self.directory}/mail"',
             '[auth]\nbackends = ["file:/etc/mailserver/users"]',
             '[[listener]]\nprotocol = "imaps"',
@@ -72,9 +75,9 @@ class Site:
             self.more,
         ]
         for name, hosts in self.domains.items():
-            lines.append(
-                f'[[domain]]\nname = "{name}"\nhosts = {hosts!r}\ncertificate = "{name}.pem"\nkey = "{name}.key"'
-            )
+            lines.append(f'[[domain]]\nname = "{name}"\nhosts = {hosts!r}')
+            if name not in self.managed:
+                lines.append(f'certificate = "{name}.pem"\nkey = "{name}.key"')
             lines += self.of_domain.get(name, [])
         path = self.directory / "mailserver.toml"
         path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,255 @@
+"""`mailserver cert`: certificates, added, listed, and taken back.
+
+A running server is asked over its control socket. Where none runs the commands work on its state directory, which only
+who reads the keys can open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mailserver.cli.columns import print_table
+from mailserver.cli.control import Answer, NotRunning, ask
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.sessions import finish
+from mailserver.config.model import Config
+from mailserver.tls.activation import Activation
+from mailserver.tls.history import CannotRecord, History
+from mailserver.tls.listing import described, history_of
+from mailserver.tls.pair import MAX_FILE
+from mailserver.tls.policy import CannotServe, TlsPolicy
+from mailserver.tls.transaction import Changed, Refused, Transaction
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+
+
+@click.group("cert")
+def cert() -> None:
+    """Certificates: what is served, what was, and other ones."""
+
+
+@cert.command("add")
+@click.argument("hosts", metavar="[NAME]...", nargs=-1)
+@click.option("--certificate", type=click.File("rb"), required=True, help="PEM: the certificate, then its chain.")
+@click.option("--key", type=click.File("rb"), required=True, help="PEM: its key, without a passphrase.")
+@click.option("--reason", default="added by the administrator", show_default=True, help="For the history.")
+@config_option
+def add(configuration: Path, hosts: tuple[str, ...], certificate: Any, key: Any, reason: str) -> None:
+    """Serve the host names NAME with a certificate; without names, all that it covers.
+
+    For hosts whose [[domain]] has no `certificate` and `key`. It is judged and tried out first; what is wrong is told,
+    and nothing is changed then.
+    """
+    chain_pem, key_pem = _read(certificate), _read(key)
+    _change(
+        configuration,
+        lambda one: one.offer([host.lower() for host in hosts], chain_pem, key_pem, reason=reason, origin="added"),
+        "cert-add",
+        hosts=" ".join(hosts).lower(),
+        chain=chain_pem.decode("ascii", "replace"),
+        key=key_pem.decode("ascii", "replace"),
+        reason=reason,
+    )
+
+
+@cert.command("activate")
+@click.argument("host", metavar="NAME")
+@click.argument("number", metavar="ID|file")
+@config_option
+def activate(configuration: Path, host: str, number: str) -> None:
+    """Serve NAME with what it was served with by an activation of its history, or with its files again."""
+    if number != "file" and not number.isdecimal():
+        raise click.BadParameter("is the number of an activation, as `mailserver cert history` lists them, or `file`")
+    wanted = None if number == "file" else int(number)
+    _change(configuration, lambda one: one.activate(host, wanted), "cert-activate", host=host, id=number)
+
+
+@cert.command("rollback")
+@click.argument("host", metavar="NAME")
+@config_option
+def rollback(configuration: Path, host: str) -> None:
+    """Serve NAME with what it was served with before; once more, and it is one step further.
+
+    Files that the configuration names are passed over from then on, until they change or `cert activate NAME file`.
+    """
+    _change(configuration, lambda one: one.roll_back(host), "cert-rollback", host=host)
+
+
+@cert.command("list")
+@_json_option
+@config_option
+def list_(configuration: Path, *, as_json: bool) -> None:
+    """List the host names with what they are served with."""
+    answer = listed(load_or_fail(configuration))
+    if as_json:
+        click.echo(json.dumps(answer.data, indent=2))
+    else:
+        print_table(
+            ("HOST", "UNTIL", "DAYS LEFT", "FROM", "ISSUER", "SHA-256", "ACTIVATION"),
+            [
+                (
+                    row["host"],
+                    row["not_after"][:10],
+                    str(row["days_left"]),
+                    row["origin"],
+                    row["issuer"],
+                    row["fingerprint"][:16],
+                    _text(row["activation"]),
+                )
+                for row in answer.data
+            ],
+        )
+    finish(answer)
+
+
+@cert.command("show")
+@click.argument("host", metavar="NAME")
+@click.option("--pem", is_flag=True, help="The certificate and its chain alone.")
+@config_option
+def show(configuration: Path, host: str, *, pem: bool) -> None:
+    """Show what NAME is served with."""
+    answer = listed(load_or_fail(configuration))
+    row = next((row for row in answer.data if row["host"] == host), None)
+    if row is None:
+        known = ", ".join(row["host"] for row in answer.data)
+        raise click.ClickException(f"{host} is not served; there are {known or 'no hosts'}")
+    if pem:
+        click.echo(row["certificate"].rstrip())
+    else:
+        warning = "" if row["warning"] is None else ", ends soon" if row["warning"] else ", ended"
+        for name, value in (
+            ("host", row["host"] + " (default)" * row["default"]),
+            ("domain", row["domain"]),
+            ("from", row["origin"]),
+            ("issuer", row["issuer"]),
+            ("until", f"{row['not_after'][:16]} UTC, {row['days_left']} days{warning}"),
+            ("SHA-256", row["fingerprint"]),
+            ("activation", _text(row["activation"])),
+            ("since", _time(row["since"])),
+            ("reason", _text(row["reason"])),
+        ):
+            click.echo(f"{name + ':':12}{value}".rstrip())
+    finish(answer)
+
+
+@cert.command("history")
+@click.argument("host", metavar="[NAME]", default="")
+@_json_option
+@config_option
+def history(configuration: Path, host: str, *, as_json: bool) -> None:
+    """List the activations of NAME, or of all names, the newest first."""
+    config = load_or_fail(configuration)
+    try:
+        answer = _ask(config, "cert-history", host=host)
+    except NotRunning:
+        with _telling(), contextlib.closing(_history(config)) as opened:
+            answer = Answer(True, (), history_of(opened, host))
+    if as_json:
+        click.echo(json.dumps(answer.data, indent=2))
+    else:
+        print_table(
+            ("ID", "HOST", "TIME", "FROM", "SHA-256", "REASON"),
+            [
+                (
+                    str(row["id"]),
+                    row["host"],
+                    _time(row["time"]),
+                    row["origin"],
+                    row["fingerprint"][:16],
+                    row["reason"],
+                )
+                for row in answer.data
+            ],
+        )
+    finish(answer)
+
+
+def _change(configuration: Path, work: Callable[[Transaction], Changed], request: str, **arguments: str) -> None:
+    config = load_or_fail(configuration)
+    try:
+        answer = _ask(config, request, **arguments)
+    except NotRunning:
+        with _telling(), contextlib.closing(_history(config)) as opened:
+            activation, policy = _policy(config, opened)
+            try:
+                changed = work(Transaction(activation, policy, config, dt.datetime.now(dt.UTC)))
+            except Refused as refused:
+                answer = Answer(False, (*refused.lines, "nothing was changed"))
+            else:
+                answer = Answer(
+                    changed.whole, (*changed.lines, "no server is running; it will serve this when started")
+                )
+    for line in answer.lines:
+        click.echo(line, err=not answer.ok)
+    if not answer.ok:
+        raise SystemExit(1)
+
+
+def listed(config: Config) -> Answer:
+    """What each host name is served with, `listing.described`; where no server runs, what one would serve.
+
+    Raises: ClickException.
+    """
+    try:
+        return _ask(config, "cert-list")
+    except NotRunning:
+        with _telling(), contextlib.closing(_history(config)) as opened:
+            activation, policy = _policy(config, opened)
+            return Answer(True, ("no server is running; this is what one would serve",), described(policy, activation))
+
+
+def _ask(config: Config, request: str, **arguments: str) -> Answer:
+    """Raises: NotRunning; ClickException."""
+    try:
+        return ask(config.server.runtime_dir, request, **arguments)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _history(config: Config) -> History:
+    opened = History.open(config.server.state_dir, config.tls.history)
+    if not opened.is_durable:
+        raise click.ClickException(opened.problem)
+    if opened.problem:
+        click.echo(opened.problem, err=True)
+    return opened
+
+
+def _policy(config: Config, opened: History) -> tuple[Activation, TlsPolicy]:
+    """What a server would serve now. Raises: CannotServe."""
+    activation = Activation(opened)
+    return activation, TlsPolicy(config, _say_nothing, source=activation)
+
+
+def _say_nothing(_event: str, /, **_fields: object) -> None:
+    """What the server would log, the answer says."""
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except (CannotRecord, CannotServe) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _read(file: Any) -> bytes:
+    octets: bytes = file.read(MAX_FILE + 1)
+    if len(octets) > MAX_FILE:
+        raise click.ClickException(f"{file.name} must be at most {MAX_FILE} octets")
+    return octets
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _time(seconds: int | None) -> str:
+    return "" if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,226 @@
+"""Certificates of a running server: taken up from disk and from the administrator, tried out, and told when they end.
+
+`tls.activation` judges and records, in a thread; then all processes serve the change, which no connection notices; then
+the listeners are asked for it, as a client would, and what they do not show is taken back.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+
+from mailserver.config.model import Config
+from mailserver.net.certificate_files import CertificateFiles, Hosts
+from mailserver.net.control import Answer, Arguments, BadRequest, Command, Told
+from mailserver.net.log import log
+from mailserver.tls import probe
+from mailserver.tls.activation import Activation
+from mailserver.tls.contexts import Origin
+from mailserver.tls.expiry import Expiry
+from mailserver.tls.files import followed
+from mailserver.tls.history import CannotRecord
+from mailserver.tls.listing import described, history_of
+from mailserver.tls.policy import Prepared, TlsPolicy
+from mailserver.tls.transaction import Changed, Refused, Transaction
+
+EXPIRY_LOOK: Final = 3600.0
+"""Seconds between two looks for certificates that end soon."""
+CHANGES: Final = frozenset({"cert-add", "cert-activate", "cert-rollback"})
+"""Commands for those alone who may read the keys."""
+
+T = TypeVar("T")
+
+
+class Certificates:
+    """Where keys are read: in the master, or in the one process that does everything."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        policy: TlsPolicy,
+        activation: Activation,
+        *,
+        config: Callable[[], Config],
+        serve: Callable[[Prepared], Deferred[list[str]]],
+        one_at_a_time: Callable[..., Deferred[Any]],
+    ) -> None:
+        """`serve` has all processes take up what was prepared; `one_at_a_time(call)` waits for reloads, and they for it."""
+        self._reactor = reactor
+        self._policy = policy
+        self._activation = activation
+        self._config = config
+        self._serve = serve
+        self._one_at_a_time = one_at_a_time
+        self._files = CertificateFiles(reactor, activation.seen, self._take_files)
+        self._expiry = Expiry(activation.history)
+        self._looks = LoopingCall(self._look_for_ends)
+        self._looks.clock = reactor
+
+    def start(self) -> None:
+        """Watch the files and the clock."""
+        self.follow()
+        self._looks.start(EXPIRY_LOOK, now=True)
+
+    def stop(self) -> None:
+        """Watch nothing any more."""
+        self._files.stop()
+        if self._looks.running:
+            self._looks.stop()
+
+    def follow(self) -> None:
+        """The configuration has changed."""
+        config = self._config()
+        if config.tls.follow_files:
+            self._files.follow(followed(config))
+        else:
+            self._files.stop()
+
+    async def reloaded(self) -> list[str]:
+        """Remember what a reload has taken up; what hinders that."""
+        self._activation.history.keep = self._config().tls.history
+        try:
+            await self._in_thread(self._activation.record, self._policy.served, "reload")
+        except CannotRecord as error:
+            return [str(error)]
+        finally:
+            self.follow()
+        return []
+
+    def commands(self) -> dict[str, Command]:
+        """For the control socket, by name."""
+        return {
+            "cert-add": self._add,
+            "cert-activate": self._activate,
+            "cert-rollback": self._roll_back,
+            "cert-list": self._list,
+            "cert-history": self._history,
+        }
+
+    def offer(
+        self, hosts: Sequence[str], chain_pem: bytes, key_pem: bytes, reason: str, origin: Origin = "acme"
+    ) -> Deferred[Answer]:
+        """Serve hosts that have no files of their own with another pair.
+
+        Was it done, and what became of each host, in words. It fails for bugs alone.
+        """
+        return self._change(lambda one: one.offer(hosts, chain_pem, key_pem, reason=reason, origin=origin))
+
+    # --- Commands
+
+    def _add(self, arguments: Arguments) -> Deferred[Answer]:
+        """{"hosts": names with spaces between, or none, "chain": PEM, "key": PEM, "reason": text}."""
+        told = _texts(arguments, "hosts", "chain", "key", "reason")
+        return self.offer(told["hosts"].split(), told["chain"].encode(), told["key"].encode(), told["reason"], "added")
+
+    def _activate(self, arguments: Arguments) -> Deferred[Answer]:
+        """{"host": name, "id": number of an activation, or "file"}."""
+        told = _texts(arguments, "host", "id")
+        number = int(told["id"]) if told["id"].isdecimal() and len(told["id"]) < 18 else None
+        if number is None and told["id"] != "file":
+            raise BadRequest("id is the number of an activation, or file")
+        return self._change(lambda one: one.activate(told["host"], number))
+
+    def _roll_back(self, arguments: Arguments) -> Deferred[Answer]:
+        """{"host": name}."""
+        host = _texts(arguments, "host")["host"]
+        return self._change(lambda one: one.roll_back(host))
+
+    def _list(self, arguments: Arguments) -> Deferred[Told]:
+        _texts(arguments)
+        return self._one_at_a_time(self._told, lambda: described(self._policy, self._activation))
+
+    def _history(self, arguments: Arguments) -> Deferred[Told]:
+        host = _texts(arguments, "host")["host"]
+        return self._one_at_a_time(self._told, lambda: history_of(self._activation.history, host))
+
+    def _told(self, question: Callable[[], Any]) -> Deferred[Told]:
+        async def ask() -> Told:
+            try:
+                return Told(await self._in_thread(question))
+            except CannotRecord as error:
+                return Told([], ok=False, lines=(str(error),))
+
+        return Deferred.fromCoroutine(ask())
+
+    # --- Changes
+
+    async def _take_files(self, hosts: Hosts, tell: bool) -> bool | None:
+        async def take() -> bool | None:
+            try:
+                changed = await self._in_thread(lambda: self._transaction().take_files(hosts))
+            except Refused as refused:
+                if tell:
+                    _log(refused.lines)
+                return None if refused.later else False
+            _log([line for line in changed.lines if tell or ": refused" not in line])
+            ok, lines = await self._put_in_place(changed)
+            _log(lines)
+            return changed.whole and ok
+
+        taken: bool | None = await self._one_at_a_time(lambda: Deferred.fromCoroutine(take()))
+        return taken
+
+    def _change(self, work: Callable[[Transaction], Changed]) -> Deferred[Answer]:
+        async def change() -> Answer:
+            try:
+                changed = await self._in_thread(lambda: work(self._transaction()))
+            except Refused as refused:
+                answer = False, [*refused.lines, "nothing was changed"]
+            else:
+                ok, lines = await self._put_in_place(changed)
+                answer = ok and changed.whole, [*(changed.lines or ["unchanged"]), *lines]
+            _log(answer[1])
+            return answer
+
+        return self._one_at_a_time(lambda: Deferred.fromCoroutine(change()))
+
+    def _transaction(self) -> Transaction:
+        return Transaction(self._activation, self._policy, self._config(), dt.datetime.now(dt.UTC))
+
+    async def _put_in_place(self, changed: Changed) -> Answer:
+        """Serve it, ask the listeners for it, and go back where they do not show it."""
+        if not changed.hosts:
+            return True, []
+        lines = await self._serve(changed.prepared)
+        served = changed.prepared.map.by_host
+        expected = {host: probe.fingerprints(served[host]) for host in changed.hosts}
+        faults = await self._in_thread(probe.listeners, self._config().listeners, expected)
+        if not faults:
+            return True, lines
+        lines += [f"{host}: {fault}" for host, fault in faults.items()]
+        try:
+            back = await self._in_thread(lambda: self._transaction().go_back(faults))
+        except Refused as refused:
+            return False, [*lines, *refused.lines]
+        return False, [*lines, *await self._serve(back.prepared), *(f"went back: {line}" for line in back.lines)]
+
+    # --- The clock
+
+    def _look_for_ends(self) -> Deferred[None]:
+        async def look() -> None:
+            now = dt.datetime.now(dt.UTC)
+            for warning in await self._in_thread(self._expiry.look, self._policy.describe(), now):
+                log.warn("{line}", line=f"certificate: {warning}")
+
+        looking = self._one_at_a_time(lambda: Deferred.fromCoroutine(look()))
+        return looking.addErrback(lambda failure: log.failure("ends of certificates", failure))
+
+    def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
+
+
+def _log(lines: list[str] | tuple[str, ...]) -> None:
+    for line in lines:
+        log.info("{line}", line=f"certificate: {line}")
+
+
+def _texts(arguments: Arguments, *names: str) -> dict[str, str]:
+    """Raises: BadRequest unless these are there, as texts."""
+    if set(arguments) != set(names) or not all(isinstance(value, str) for value in arguments.values()):
+        raise BadRequest(f"takes texts: {', '.join(names) or 'none'}")
+    return dict(arguments)

@@ -1,0 +1,233 @@
+"""One change of what is served, whole or not at all: from the files, from elsewhere, or back to what was.
+
+The new pair is read and judged (key, chain, dates, names, strength), built into a context, tried out in a handshake, and
+recorded; whatever fails leaves all as it was. Who serves it asks the listeners afterwards, and comes back with
+`go_back` for the hosts that do not show it.
+
+Nothing here knows Twisted: it reads files and syncs, so a server calls it in a thread, one at a time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from attrs import frozen
+
+from mailserver.config.model import Config, Domain
+from mailserver.tls import probe
+from mailserver.tls.activation import Activation
+from mailserver.tls.contexts import Origin
+from mailserver.tls.history import CannotRecord, Entry, content
+from mailserver.tls.pair import BadPair, Pair, covers, parse_pair
+from mailserver.tls.policy import Outcome, Prepared, TlsPolicy
+from mailserver.tls.source import read_files
+
+FILES_CHANGED = "the files have changed"
+
+
+class Refused(Exception):
+    """A change that is not made; `lines` say why, one for each host or fault."""
+
+    def __init__(self, lines: Sequence[str], *, later: bool = False) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = list(lines)
+        self.later = later
+        """The same may be taken at another time."""
+
+
+@frozen
+class Changed:
+    """A change that is recorded, to be served now."""
+
+    prepared: Prepared
+    hosts: tuple[str, ...]
+    """Those whose certificate is another than before."""
+    lines: tuple[str, ...]
+    """What became of each host that was to change, in words."""
+    whole: bool
+    """False where something was refused."""
+
+
+@frozen
+class Transaction:
+    """A change, by one of its methods. All raise: Refused."""
+
+    activation: Activation
+    policy: TlsPolicy
+    """What serves now, with `activation` as its source."""
+    config: Config
+    now: dt.datetime
+
+    def take_files(self, hosts: Collection[str]) -> Changed:
+        """Take up the files of some hosts as they are now; what cannot be served is told, and the last good one stays."""
+        return self._change(hosts, lambda: None, FILES_CHANGED)
+
+    def offer(self, hosts: Sequence[str], chain_pem: bytes, key_pem: bytes, *, reason: str, origin: Origin) -> Changed:
+        """Serve hosts that have no files of their own with another pair; all of them, or none.
+
+        Without hosts, all of those that it covers.
+        """
+        if not self.activation.history.is_durable:
+            raise Refused([self.activation.history.problem])
+        try:
+            pair = parse_pair(chain_pem, key_pem)
+        except BadPair as bad:
+            raise Refused([f"{fault.key} {fault.reason}" for fault in bad.faults]) from bad
+        wanted = hosts or [host for host in managed_hosts(self.config) if covers(pair.names, host)]
+        self._judge(wanted, pair)
+
+        def edit() -> None:
+            new = [host for host in dict.fromkeys(wanted) if not self._is_current(host, pair)]
+            if new:
+                self.activation.history.add(pair, new, time=self._time, reason=reason, origin=origin)
+
+        return self._change(wanted, edit, reason)
+
+    def roll_back(self, host: str) -> Changed:
+        """Serve what the host had before; again, and it is one step further.
+
+        Files are passed over from then on, until they change.
+        """
+        domain = self._domain_of(host)
+        entry = self._found(lambda: self.activation.history.before(host))
+        if entry is None:
+            raise Refused([f"{host}: there is no earlier certificate to go back to"])
+        return self._restore(domain, host, entry, f"rolled back to {entry.id}")
+
+    def activate(self, host: str, number: int | None) -> Changed:
+        """Serve a host with a recorded activation; with None, with its files again."""
+        domain = self._domain_of(host)
+        if number is None:
+            if domain.certificate is None:
+                raise Refused([f"{host}: the configuration names no files for it"])
+            return self._change([host], lambda: self.activation.history.unpin(host), "the files again")
+        entry = self._found(lambda: self.activation.history.entry(host, number))
+        if entry is None:
+            raise Refused([f"{host}: has no activation {number}; `mailserver cert history {host}` lists them"])
+        return self._restore(domain, host, entry, f"activated {number} again")
+
+    def go_back(self, faults: Mapping[str, str]) -> Changed:
+        """Serve again what hosts had before, for a fault that the listeners showed of each."""
+        history = self.activation.history
+
+        def edit() -> None:
+            for host, fault in faults.items():
+                entry = history.before(host)
+                if entry is None:
+                    raise Refused([f"{host}: there is no earlier certificate to go back to"])
+                self._pin(self._domain_of(host), host)
+                self._add_again(host, entry, f"went back to {entry.id}: {fault}")
+
+        return self._change(list(faults), edit, FILES_CHANGED)
+
+    # --- Inside
+
+    @property
+    def _time(self) -> int:
+        return int(self.now.timestamp())
+
+    def _judge(self, hosts: Sequence[str], pair: Pair) -> None:
+        """Whether a pair may be added for these hosts. Raises: Refused with every fault."""
+        managed = managed_hosts(self.config)
+        known = {host for domain in self.config.certified for host in domain.hosts}
+        names = ", ".join(pair.names[:5])
+        faults = []
+        for host in hosts:
+            if host not in known:
+                faults.append(f"{host}: is no host of a [[domain]]")
+            elif host not in managed:
+                faults.append(f"{host}: has files in its [[domain]]; renew those, or take them out there first")
+            elif not covers(pair.names, host):
+                faults.append(f"{host}: is not covered by the certificate, which names {names}")
+        if not hosts:
+            faults.append(f"the certificate covers no host of a [[domain]] without files; it names {names}")
+        if not pair.is_current(self.now):
+            faults += [f"certificate {fault.reason}" for fault in pair.date_faults(self.now)]
+        if not pair.builds:
+            faults.append("certificate has its chain out of order: each must be signed by the one behind it")
+        if faults:
+            raise Refused(faults)
+
+    def _restore(self, domain: Domain, host: str, entry: Entry, reason: str) -> Changed:
+        history = self.activation.history
+        try:
+            pair = history.pair(entry.digest)
+        except BadPair as bad:
+            raise Refused([f"{host}: activation {entry.id}: {bad}"]) from bad
+        if not pair.is_current(self.now):
+            raise Refused([f"{host}: activation {entry.id}: {fault.reason}" for fault in pair.date_faults(self.now)])
+
+        def edit() -> None:
+            self._pin(domain, host)
+            self._add_again(host, entry, reason)
+
+        return self._change([host], edit, reason)
+
+    def _pin(self, domain: Domain, host: str) -> None:
+        """Pass over the host's files until they change."""
+        if domain.certificate is None:
+            return
+        found = read_files(domain, self.now, self.config.tls)
+        if found.pair is not None:
+            self.activation.history.pin(host, content(found.pair, found.terms.second))
+
+    def _add_again(self, host: str, entry: Entry, reason: str) -> None:
+        history = self.activation.history
+        second = None if entry.second is None else history.pair(entry.second)
+        history.add(
+            history.pair(entry.digest),
+            [host],
+            second=second,
+            time=self._time,
+            reason=reason,
+            origin=entry.origin,
+            restores=entry.id,
+        )
+
+    def _is_current(self, host: str, pair: Pair) -> bool:
+        entry = self.activation.history.current(host)
+        return entry is not None and entry.content == content(pair, None)
+
+    def _domain_of(self, host: str) -> Domain:
+        for domain in self.config.certified:
+            if host in domain.hosts:
+                return domain
+        raise Refused([f"{host}: is no host of a [[domain]]"])
+
+    @staticmethod
+    def _found(question: Callable[[], Entry | None]) -> Entry | None:
+        try:
+            return question()
+        except CannotRecord as error:
+            raise Refused([str(error)], later=True) from error
+
+    def _change(self, hosts: Collection[str], edit: Callable[[], None], reason: str) -> Changed:
+        try:
+            with self.activation.history.transaction():
+                edit()
+                prepared = self.policy.prepare_hosts(self.config, hosts)
+                changed = self.policy.changed_hosts(prepared)
+                faults = probe.in_memory(prepared.map, prepared.tls, changed)
+                if faults:
+                    raise Refused([f"{host}: {fault}" for host, fault in faults.items()])
+                self.activation.note(prepared.map, changed, reason)
+        except CannotRecord as error:
+            raise Refused([str(error)], later=True) from error
+        lines = tuple(_line(outcome, prepared) for outcome in prepared.outcomes if outcome.state != "unchanged")
+        refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
+        return Changed(prepared, tuple(changed), lines, whole=not refused)
+
+
+def managed_hosts(config: Config) -> list[str]:
+    """Hosts whose domain names no files."""
+    return [host for domain in config.certified if domain.certificate is None for host in domain.hosts]
+
+
+def _line(outcome: Outcome, prepared: Prepared) -> str:
+    serving = prepared.map.by_host.get(outcome.name)
+    if outcome.state != "taken up" or serving is None:
+        return str(outcome)
+    why = f"; {outcome.why}" if outcome.why else ""
+    pair = serving.pair
+    return f"{outcome.name}: taken up, until {pair.not_after:%Y-%m-%d}, SHA-256 {pair.fingerprint[:16]}{why}"
