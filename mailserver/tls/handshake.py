@@ -43,8 +43,23 @@ PROTOCOLS: Final[dict[str, tuple[bytes, ...]]] = {
 """The ALPN identifiers of each family of protocols, the one preferred first."""
 
 
-_FAILURES: Final = {"peer did not return a certificate": NONE_SHOWN}
-"""OpenSSL's reasons in words that say what to do."""
+_OUR_CERTIFICATE: Final = "look at its names, dates and chain, and whether the client knows its authority"
+
+_ADVICE: Final = {
+    "no shared cipher": 'it offers no suite that is served; a device that has no better one needs preset = "old-devices"',
+    "unsupported protocol": "the client speaks TLS below minimum_version, or is set to; below 1.2 nothing is served",
+    "version too low": "the client speaks TLS below minimum_version, or is set to; below 1.2 nothing is served",
+    "wrong version number": "this is no TLS: the client is set to no encryption, or to STARTTLS, on a port of implicit TLS",
+    "http request": "a web browser or a scanner has come to a port of mail",
+    "no suitable signature algorithm": "it can use no key of ours; a second_certificate of the other type may help",
+    "no suitable key share": "it offers none of groups",
+    "no suitable groups": "it offers none of groups",
+    "unknown ca": "the client does not know the authority of our certificate: import it there, or have the chain sent",
+    "certificate unknown": f"the client refuses our certificate: {_OUR_CERTIFICATE}",
+    "bad certificate": f"the client refuses our certificate: {_OUR_CERTIFICATE}",
+    "certificate expired": "the client says that ours has: look at its dates and at the client's clock",
+}
+"""What to do, by words of OpenSSL's reasons."""
 
 
 class Refused(Exception):
@@ -161,4 +176,9 @@ def verified_certificate(connection: SSL.Connection) -> x509.Certificate | None:
 
 def failure_words(connection: SSL.Connection, reason: str) -> str:
     """Why a handshake failed, for the administrator; `reason` is what OpenSSL says."""
-    return handshake_of(connection).fault or _FAILURES.get(reason, reason)
+    if fault := handshake_of(connection).fault:
+        return fault
+    if "peer did not return a certificate" in reason:
+        return NONE_SHOWN
+    advice = next((advice for words, advice in _ADVICE.items() if words in reason), "")
+    return f"{reason}: {advice}" if advice else reason

@@ -125,9 +125,11 @@ def parse_pair(chain_pem: bytes, key_pem: bytes) -> Pair:
 
 def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults: list[Fault]) -> Pair:
     if chain:
-        faults += _judge(chain)
-        if private is not None:
-            faults += _belonging(chain, private)
+        strange = list(_belonging(chain, private)) if private is not None else []
+        # What would be said of an authority that stands first would only mislead.
+        if not any(fault.key == "certificate" for fault in strange):
+            faults += _judge(chain)
+        faults += strange
     if not chain or private is None or not all(fault.warning for fault in faults):
         raise BadPair([fault for fault in faults if not fault.warning])
     # Written anew: what an editor of another system has added, a byte order mark say, OpenSSL does not read.
