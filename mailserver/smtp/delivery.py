@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from mailserver.errors import BadMailboxName, NoSuchMailbox
 from mailserver.smtp.incoming import Incoming
-from mailserver.store.interfaces import Account, Appended, NewMessage, Prepared, Staged
+from mailserver.store.interfaces import Account, Appended, Delivery, NewMessage, Prepared, Staged
 from mailserver.store.live import LiveAccount
 
 T = TypeVar("T")
@@ -39,9 +40,7 @@ class LocalCopy:
         """Deliver: synced and visible. Raises: NoSpace, InUse, StoreUnavailable, ..."""
 
         def deliver(begin: Callable[[], Staged]) -> Awaitable[Appended]:
-            return self._live.deliver(
-                lambda account, seen_by: self._end(begin(), lambda new: account.append(self.folder, [new], seen_by))
-            )
+            return self._live.deliver(lambda _account: self._end(begin(), lambda new: Delivery(self.folder, [new])))
 
         return await self._put(incoming, deliver)
 
@@ -69,24 +68,32 @@ class LocalCopy:
             await self._live.run(prepared.abort)
 
     async def _put(self, incoming: Incoming, keep: Callable[[Callable[[], Staged]], Awaitable[T]]) -> T:
-        text = incoming.in_memory
-        if text is not None:
-            # The common case costs one turn of the account.
+        """All in one turn of the account. However many copies there are, the message's octets were written once, by
+        `Incoming`: what is in a file is copied from there within the kernel, behind what each copy has for itself.
+        """
+        text, in_file = incoming.in_memory, incoming.in_file
+        if in_file is None:
+            assert text is not None
             return await keep(lambda: self._begin(text))
-        staged = await self._live.run(lambda: self._begin(b""))
-        try:
-            async for piece in incoming.pieces():
-                await self._live.run(lambda piece=piece: staged.write(piece))  # type: ignore[misc]
-        except BaseException:
-            await self._live.run(staged.abort)
-            raise
-        return await keep(lambda: staged)
+        start, descriptor, offset, count = in_file
+        # A descriptor of our own: the operation may outlive the session, and with it the file's own one.
+        descriptor = os.dup(descriptor)
 
-    def _begin(self, data: bytes) -> Staged:
-        """In the account's thread, as `_end`."""
+        def begin() -> Staged:
+            try:
+                return self._begin(start, (descriptor, offset, count))
+            finally:
+                os.close(descriptor)
+
+        return await keep(begin)
+
+    def _begin(self, text: bytes, rest: tuple[int, int, int] | None = None) -> Staged:
+        """In the account's thread, as `_end`. `rest`: descriptor, offset and number of the octets behind the text."""
         staged = self._live.account.stage()
         try:
-            staged.write(self._prefix + data)
+            staged.write(self._prefix + text)
+            if rest is not None:
+                staged.copy(*rest)
         except BaseException:
             staged.abort()
             raise

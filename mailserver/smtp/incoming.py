@@ -40,6 +40,15 @@ class Incoming:
         """All of it, if it is in memory."""
         return None if self._file else self._start + self._memory[self._replaced :]
 
+    @property
+    def in_file(self) -> tuple[bytes, int, int, int] | None:
+        """Of a finished message that is not in memory: how it begins, then descriptor, offset and number of the octets
+        that follow; good until `close`.
+        """
+        if self._file is None:
+            return None
+        return self._start, self._file.descriptor, self._replaced, self.size - len(self._start)
+
     async def write(self, data: bytes) -> None:
         """Take up the next part. Never raises a MailError: see `failure`."""
         if self.failure is not None or not data:

@@ -24,6 +24,10 @@ class SpoolFile(Protocol):
     async def read(self, offset: int, count: int) -> bytes:
         """Those bytes, fewer at the end. Raises: StoreUnavailable."""
 
+    @property
+    def descriptor(self) -> int:
+        """Of the file, until it is closed: any thread may read what has been written, by offset."""
+
     async def close(self) -> None:
         """Give it up. Harmless when repeated."""
 
@@ -52,6 +56,10 @@ class _File:
         self._directory = directory
         self._runner = runner
         self._descriptor = -1
+
+    @property
+    def descriptor(self) -> int:
+        return self._descriptor
 
     async def write(self, data: bytes) -> None:
         await self._runner.run(lambda: self._write(data))

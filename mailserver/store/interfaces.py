@@ -274,6 +274,12 @@ class Staged(Protocol):
     def write(self, data: bytes) -> None:
         """Append bytes, exactly as they are to be kept. Raises: NoSpace, StoreUnavailable."""
 
+    def copy(self, descriptor: int, offset: int, count: int) -> None:
+        """Append those octets of an open file, whose line ends are CRLF, without reading them where the system can.
+
+        Raises: NoSpace, StoreUnavailable.
+        """
+
     def abort(self) -> None:
         """Remove the file. Harmless after use and when repeated."""
 
@@ -287,6 +293,14 @@ class NewMessage:
     """System flags and keywords by name; \\Recent is not one of them."""
     date: int | None = None
     """INTERNALDATE in seconds since 1970, within DATES; None is now."""
+
+
+@frozen
+class Delivery:
+    """Staged messages, and the mailbox that gets them: all or none."""
+
+    name: str
+    messages: Sequence[NewMessage]
 
 
 class Prepared(Protocol):
@@ -478,6 +492,14 @@ class Account(Protocol):
 
         Where `seen_by` says that a session will tell its client of them, they may be claimed for it in the same step, as
         `Mailbox.claim_recent` does. Raises: NoSuchMailbox, LimitReached, NoSpace.
+        """
+
+    def deliver(
+        self, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+    ) -> Sequence[Appended | Exception]:
+        """As `append` for each of them, independent of one another, for little more than the price of one.
+
+        What `append` would raise stands in its place among the answers. Nothing stays staged.
         """
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:

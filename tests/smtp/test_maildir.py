@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,42 @@ def test_lmtp_into_a_folder(large: bool, world: World) -> None:
         assert kept.endswith(b"\r\n" + text)
     assert files(world, ANNA, "new") == files(world, ANNA, "tmp") == files(world, BERT, "tmp") == []
     assert list(world.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_large_message_is_written_once_for_all_recipients(
+    refused: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    copied: list[int] = []
+    write, copy = os.write, os.copy_file_range
+
+    def count_write(descriptor: int, data: bytes) -> int:
+        written.append(write(descriptor, data))
+        return written[-1]
+
+    def count_copy(source: int, target: int, count: int, offset_src: int) -> int:
+        if refused:
+            raise OSError(errno.EXDEV, "another file system")
+        copied.append(copy(source, target, min(count, 100_000), offset_src=offset_src))
+        return copied[-1]
+
+    monkeypatch.setattr(os, "write", count_write)
+    monkeypatch.setattr(os, "copy_file_range", count_copy)
+    client = world.lhlo()
+    recipients = [b"anna@example.test", b"bert@example.org", b"anna+x@example.test"]
+    client.ask(begin(*recipients))
+    text = b"Subject: x\r\n\r\n" + b"line\r\n" * 40_000
+    assert client.ask(b"DATA\r\n" + text + b".\r\n").count(b"250 2.0.0") == 3
+    kept = files(world, ANNA, "new") + files(world, BERT, "new")
+    assert len({data.partition(b"\r\n\r\n")[0] for data in kept}) == 3, "each has its own trace fields"
+    assert [data.endswith(b"\r\n" + text) for data in kept] == [True] * 3
+    if refused:
+        assert sum(written) > 4 * len(text)
+    else:
+        assert sum(copied) == 3 * len(text)
+        assert sum(written) < len(text) + 10_000
+    assert files(world, ANNA, "tmp") == files(world, BERT, "tmp") == []
 
 
 @pytest.mark.parametrize("large", [False, True])

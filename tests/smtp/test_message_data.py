@@ -218,7 +218,7 @@ def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, monkeypatch: pytest.
     write = MemoryStaged.write
 
     def fail(self: MemoryStaged, data: bytes) -> None:
-        if self.size > 100_000:
+        if len(data) > 100_000:
             raise NoSpace
         write(self, data)
 

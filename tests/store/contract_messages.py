@@ -17,6 +17,8 @@ from mailserver.store.interfaces import (
     MAX_KEYWORDS,
     SEEN,
     SYSTEM_FLAGS,
+    Appended,
+    Delivery,
 )
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.store.samples import ADD, DATE, REMOVE, REPLACE, USER, content, flags, message, names, put, staged, uids
@@ -77,6 +79,37 @@ class Messages:
             account.append("none", [new])
         [uid] = account.append("INBOX", [new]).uids
         assert content(inbox, uid) == message("kept")
+
+    def test_deliveries_that_meet_are_independent(self, account, inbox):
+        account.create("other")
+        spoilt = staged(account, message("spoilt"))
+        spoilt.staged.abort()
+        wanted = [
+            Delivery("inbox", [staged(account, message("one"))]),
+            Delivery("nowhere", [staged(account, message("two"))]),
+            Delivery("other", [staged(account, message("three"), ["\\Seen", "work"])]),
+            Delivery("INBOX", [spoilt]),
+            Delivery("INBOX", [staged(account, message("four")), staged(account, message("five"))]),
+            Delivery("INBOX", [staged(account, message("six"), ["later"])]),
+            Delivery("../nowhere", [staged(account, message("seven"))]),
+        ]
+        outcomes = account.deliver(wanted)
+        assert isinstance(outcomes.pop(3), Exception)
+        kinds = [type(outcome) for outcome in outcomes]
+        assert kinds == [Appended, NoSuchMailbox, Appended, Appended, Appended, NoSuchMailbox]
+        other = account.mailbox("other")
+        for outcome, mailbox, subjects in (
+            (outcomes[0], inbox, ["one"]),
+            (outcomes[2], other, ["three"]),
+            (outcomes[3], inbox, ["four", "five"]),
+            (outcomes[4], inbox, ["six"]),
+        ):
+            assert (outcome.mailbox, outcome.claimed) == (mailbox.id, False)
+            assert [content(mailbox, uid) for uid in outcome.uids] == [message(subject) for subject in subjects]
+        assert sorted(uids(inbox)) == sorted({uid for at in (0, 3, 4) for uid in outcomes[at].uids})
+        assert flags(other) == {outcomes[2].uids[0]: {"\\Seen", "work"}}
+        assert flags(inbox)[outcomes[4].uids[0]] == {"later"}
+        assert account.deliver([]) == []
 
     def test_an_aborted_message_is_never_seen(self, account, inbox):
         new = staged(account, message())

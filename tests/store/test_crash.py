@@ -16,6 +16,7 @@ from tests.store.workload import STEPS, Violation, expectations
 
 MUST_BE_VISITED = {
     "append one": "delivery.",
+    "deliver several": "delivery.",
     "store": "store.",
     "copy": "copy.",
     "move": "move.",

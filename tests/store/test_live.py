@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from mailserver.errors import LimitReached, MailboxChanged, NoSuchMailbox, StoreUnavailable
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.interfaces import Delivery, FlagChange
 from mailserver.store.live import LEAST_MESSAGES, LiveAccount, LiveAccounts, LiveMailbox, Usage
 from mailserver.store.memory import MemoryAccount, MemoryMailbox, MemoryStore
 from mailserver.types import UID
@@ -850,3 +850,34 @@ def test_what_was_appended_for_a_session_needs_no_second_claim(world, memory, ac
     world.do(account.append("INBOX", [staged(memory, message())]))
     assert len(claims) == 1
     assert live.claimed_end == live.columns.uids[-1] + 1
+
+
+def test_deliveries_that_wait_at_the_same_time_are_done_together(world, memory, account, monkeypatch):
+    groups = []
+    deliver = MemoryAccount.deliver
+
+    def count(self, deliveries, *rest):
+        groups.append([delivery.name for delivery in deliveries])
+        return deliver(self, deliveries, *rest)
+
+    monkeypatch.setattr(MemoryAccount, "deliver", count)
+    tasks = [
+        Task(account.deliver(lambda store, name=name: Delivery(name, [staged(store, message(name))])))
+        for name in ("INBOX", "nowhere", "INBOX")
+    ]
+
+    def spoil(_store):
+        raise StoreUnavailable
+
+    tasks.insert(1, Task(account.deliver(spoil)))
+    world.runners[0].step()
+    assert groups == [["INBOX", "nowhere", "INBOX"]]
+    assert [task.done for task in tasks] == [True, False, False, False], "each is answered in its turn"
+    late = Task(account.append("INBOX", [staged(memory, message("late"))]))
+    world.settle()
+    assert groups[1:] == [["INBOX"]]
+    assert [type(task.error) for task in (*tasks, late)] == [
+        type(None), StoreUnavailable, NoSuchMailbox, type(None), type(None)
+    ]  # fmt: skip
+    uids = [task.value.uids for task in (tasks[0], tasks[3], late) if task.value]
+    assert len({uid for [uid] in uids}) == 3

@@ -8,11 +8,12 @@ from collections import Counter
 import apsw
 import pytest
 
+from mailserver.errors import MailboxFull
 from mailserver.store.index import database
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.interfaces import Appended, Bounds, Delivery, FlagChange
 from mailserver.store.maildir import lock, safeio
 from tests.store.disk import account_root, open_store, scratch
-from tests.store.samples import USER
+from tests.store.samples import USER, content, message, put, staged, uids
 
 MANY = 10_000
 
@@ -110,6 +111,50 @@ def test_copy_move_and_expunge(box, monkeypatch):
     assert (counts["locks"], counts["transactions"]) == (1, 1)
     assert counts["statements"] < MANY // 20
     assert len(there.load().uids) == MANY
+
+
+def test_deliveries_that_meet_share_all_but_their_files(tmp_path, monkeypatch):
+    account = open_store(str(tmp_path)).account(USER)
+    account.create("there")
+    put(account)
+    put(account, "there")
+    names = ["INBOX", "there", "INBOX", "INBOX", "there", "INBOX"]
+    wanted = [Delivery(name, [staged(account, message(str(at)))]) for at, name in enumerate(names)]
+    outcomes = []
+    counts = count(account, lambda: outcomes.extend(account.deliver(wanted)), monkeypatch)
+    assert [outcome.uids for outcome in outcomes] == [[2], [2], [3], [4], [3], [5]]
+    assert (counts["locks"], counts["rename"], counts["link"]) == (1, 6, 2), "a dotlock for each mailbox"
+    assert counts["sync"] == 6 + 2, "each file, and each uidlist once"
+    assert counts["sync_directory"] == 2
+    assert counts["transactions"] == 2
+
+
+def test_what_hinders_one_delivery_of_a_group_does_not_hinder_the_others(tmp_path, monkeypatch):
+    account = open_store(str(tmp_path)).account(USER)
+    wanted = [Delivery("INBOX", [staged(account, message(str(at)))]) for at in range(4)]
+    lost = wanted[1].messages[0].staged.path
+    renamed = safeio.rename
+
+    def rename(old, new):
+        if old == lost:
+            raise FileNotFoundError(old)  # somebody swept tmp/
+        renamed(old, new)
+
+    monkeypatch.setattr(safeio, "rename", rename)
+    outcomes = account.deliver(wanted)
+    assert [isinstance(outcome, Appended) for outcome in outcomes] == [True, False, True, True]
+    mailbox = account.mailbox("INBOX")
+    kept = {content(mailbox, uid) for uid in uids(mailbox)}
+    assert kept == {message("0"), message("2"), message("3")}
+    assert {uid for at in (0, 2, 3) for uid in outcomes[at].uids} == set(uids(mailbox))
+    assert os.listdir(os.path.join(account.root, "tmp")) == []
+
+
+def test_a_full_mailbox_takes_what_has_room(tmp_path):
+    account = open_store(str(tmp_path), Bounds(messages=3)).account(USER)
+    put(account)
+    outcomes = account.deliver([Delivery("INBOX", [staged(account, message(str(at)))]) for at in range(4)])
+    assert [type(outcome) for outcome in outcomes] == [Appended, Appended, MailboxFull, MailboxFull]
 
 
 def test_checkpoints_come_when_nobody_waits(tmp_path, monkeypatch):

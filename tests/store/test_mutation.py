@@ -183,6 +183,8 @@ MUTANTS = (
     Mutant("append: its directory is not synced", ("append one",), drop("sync_directory", below("new/", "cur/"))),
     Mutant("append: the group has no intent", ("append a group",), no_intent),
     Mutant("append: uidlist lines are not synced", ("append after the move", "expunge"), inside("append", "sync")),
+    Mutant("deliver: no message is synced", ("deliver several",), drop("sync", below("tmp/"))),
+    Mutant("deliver: the directory is not synced", ("deliver several",), drop("sync_directory", below("new/", "cur/"))),
     Mutant("store: the directory is not synced", ("store",), drop("sync_directory", below("cur/", "new/"))),
     Mutant("store: keywords are written last", ("store a keyword",), keywords_last),
     Mutant("store: keywords are renamed before they are synced", ("store a keyword",), renamed_before_synced),

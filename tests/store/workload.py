@@ -7,14 +7,16 @@ message (STORE and EXPUNGE of many are no transactions in IMAP).
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 from attrs import field, frozen
 
+from mailserver.errors import NoSuchMailbox
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import Account, FlagChange, Mailbox, NewMessage
+from mailserver.store.interfaces import Account, Appended, Delivery, FlagChange, Mailbox, NewMessage
 from mailserver.store.memory import MemoryStore
 from mailserver.types import UID
 from tests.store.samples import content, flags
@@ -70,6 +72,18 @@ def stage(account: Account, subject: str, *names: str) -> NewMessage:
     return NewMessage(staged, frozenset(names), 1_000_000_000)
 
 
+def stage_copy(account: Account, subject: str) -> NewMessage:
+    """As `stage`, but its end comes from a file."""
+    staged = account.stage()
+    data = source(subject)
+    staged.write(data[:100])
+    with tempfile.TemporaryFile() as file:
+        file.write(b"before" + data[100:])
+        file.flush()
+        staged.copy(file.fileno(), 6, len(data) - 100)
+    return NewMessage(staged, frozenset(), 1_000_000_000)
+
+
 def find(account: Account, name: str, *subjects: str) -> tuple[Mailbox, list[UID]]:
     mailbox = account.mailbox(name)
     wanted = {source(subject) for subject in subjects}
@@ -100,6 +114,17 @@ def observe(account: Account) -> Picture:
 
 def _append(name: str, *subjects: str, names: Collection[str] = ()) -> Callable[[Account, dict[str, Any]], None]:
     return lambda account, _held: _used(account.append(name, [stage(account, word, *names) for word in subjects]))
+
+
+def _deliver(*wanted: tuple[str, str]) -> Callable[[Account, dict[str, Any]], None]:
+    """Deliveries that meet, to (mailbox, subject), their ends copied; those to "nowhere" fail."""
+
+    def run(account: Account, _held: dict[str, Any]) -> None:
+        outcomes = account.deliver([Delivery(name, [stage_copy(account, subject)]) for name, subject in wanted])
+        for (name, _subject), outcome in zip(wanted, outcomes, strict=True):
+            assert isinstance(outcome, NoSuchMailbox if name == "nowhere" else Appended), outcome
+
+    return run
 
 
 def _used(_result: object) -> None:
@@ -146,6 +171,7 @@ STEPS: tuple[Step, ...] = (
     Step("append one", "whole", _append("INBOX", "one")),
     Step("append with flags", "whole", _append("INBOX", "flagged", names=["\\Flagged", "work"])),
     Step("append a group", "whole", _append("INBOX", "g1", "g2", "g3")),
+    Step("deliver several", "each", _deliver(("INBOX", "d1"), ("nowhere", "d2"), ("INBOX", "d3"))),
     Step("create", "names", lambda account, _held: _used(account.create("a/b"))),
     Step("store", "each", _store("INBOX", ["one", "g1", "g2"], FlagChange.ADD, ["\\Seen"])),
     Step("store a keyword", "each", _store("INBOX", ["g2", "g3"], FlagChange.REPLACE, ["$New", "work"])),

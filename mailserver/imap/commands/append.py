@@ -12,15 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
-from mailserver.store.interfaces import DATES, Account, Appended, NewMessage, Staged
+from mailserver.store.interfaces import DATES, Account, Appended, Delivery, NewMessage, Staged
 from mailserver.store.live import LiveAccount
-from mailserver.types import MailboxId
 
 PIECE = 256 * 1024
 """Octets gathered before they are written in one hop to the account's thread; no more of a message is held in memory."""
 
-Keep = Callable[[Staged, Callable[[MailboxId], bool]], Appended]
-"""Appends a staged message; as `Account.append` the second argument."""
+Deliver = Callable[[Staged], Delivery]
+"""Where a staged message goes."""
 
 _BEFORE_MAILBOX = re.compile(rb"[^ ]+ append *", re.IGNORECASE)
 
@@ -59,23 +58,23 @@ async def append(session: Session, command: Command) -> str:
     assert account is not None
     target = session.services.namespace.to_store(name)
 
-    def keep(staged: Staged, seen_by: Callable[[MailboxId], bool]) -> Appended:
-        try:
-            return account.account.append(target, [NewMessage(staged, frozenset(flags), date)], seen_by)
-        except NoSuchMailbox as error:
-            raise TryCreate(error.sentence) from None
-        finally:
-            staged.abort()
+    def deliver(staged: Staged) -> Delivery:
+        return Delivery(target, [NewMessage(staged, frozenset(flags), date)])
 
-    if announced.size > PIECE:
-        appended = await _append_large(session, account, target, keep)
-    else:
-        appended = await _append_small(session, account, target, keep, check=not announced.non_sync)
+    try:
+        if announced.size > PIECE:
+            appended = await _append_large(session, account, target, deliver)
+        else:
+            appended = await _append_small(session, account, target, deliver, check=not announced.non_sync)
+    except NoSuchMailbox as error:
+        raise TryCreate(error.sentence) from None
     session.channel.log("append", user=session.user, size=announced.size)
     return f"[APPENDUID {appended.uid_validity} {appended.uids[0]}] appended"
 
 
-async def _append_small(session: Session, account: LiveAccount, target: str, keep: Keep, *, check: bool) -> Appended:
+async def _append_small(
+    session: Session, account: LiveAccount, target: str, deliver: Deliver, *, check: bool
+) -> Appended:  # fmt: skip
     if check:
         await account.run(lambda: _check(account, target))
     gathered: list[bytes] = []
@@ -85,19 +84,19 @@ async def _append_small(session: Session, account: LiveAccount, target: str, kee
 
     await _receive(session, gather)
 
-    def stage_and_keep(store: Account, seen_by: Callable[[MailboxId], bool]) -> Appended:
+    def stage(store: Account) -> Delivery:
         staged = store.stage()
         try:
             staged.write(b"".join(gathered))
         except BaseException:
             staged.abort()
             raise
-        return keep(staged, seen_by)
+        return deliver(staged)
 
-    return await account.deliver(stage_and_keep)
+    return await account.deliver(stage)
 
 
-async def _append_large(session: Session, account: LiveAccount, target: str, keep: Keep) -> Appended:
+async def _append_large(session: Session, account: LiveAccount, target: str, deliver: Deliver) -> Appended:
     def begin() -> Staged:
         _check(account, target)
         return account.account.stage()
@@ -113,15 +112,12 @@ async def _append_large(session: Session, account: LiveAccount, target: str, kee
     except BaseException:
         await account.run(staged.abort)
         raise
-    return await account.deliver(lambda _account, seen_by: keep(staged, seen_by))
+    return await account.deliver(lambda _account: deliver(staged))
 
 
 def _check(account: LiveAccount, target: str) -> None:
-    """In the account's thread. Raises: TryCreate if there is no such mailbox."""
-    try:
-        account.account.mailbox(target)
-    except NoSuchMailbox as error:
-        raise TryCreate(error.sentence) from None
+    """In the account's thread. Raises: NoSuchMailbox."""
+    account.account.mailbox(target)
 
 
 async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[None]]) -> None:

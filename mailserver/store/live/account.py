@@ -16,6 +16,7 @@ from mailserver.store.interfaces import (
     Appended,
     Changes,
     Copied,
+    Delivery,
     Mailbox,
     Mark,
     MuchToRead,
@@ -25,6 +26,7 @@ from mailserver.store.interfaces import (
     Store,
     StoreRunner,
 )
+from mailserver.store.live.deliveries import Deliveries, Stage
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.recent import Recent
 from mailserver.types import UID, MailboxId
@@ -55,6 +57,7 @@ class LiveAccount:
         self._mailboxes: dict[MailboxId, LiveMailbox] = {}
         self._names: dict[str, LiveMailbox] = {}
         """Under which names they were last selected; who asks makes sure that it is still so."""
+        self._deliveries = Deliveries()
         self._statuses: OrderedDict[str, tuple[Status, Mark]] = OrderedDict()
 
     @property
@@ -232,15 +235,18 @@ class LiveAccount:
 
     async def append(self, name: str, messages: list[NewMessage]) -> Appended:
         """Append staged messages and tell whoever has the mailbox open."""
-        return await self.deliver(lambda account, seen_by: account.append(name, messages, seen_by))
+        return await self.deliver(lambda _account: Delivery(name, messages))
 
-    async def deliver(self, operation: Callable[[Account, Callable[[MailboxId], bool]], Appended]) -> Appended:
-        """An operation that appends to some mailbox (the second argument is for `Account.append`) and, in the same turn
-        of the account's thread, the reading of what it changed for the sessions that have it open.
+    async def deliver(self, stage: Stage) -> Appended:
+        """Append what `stage` brings and, in the same turn of the account's thread, read what is new for the sessions that
+        have the mailbox open. Deliveries that wait for their turn at the same time are done together.
+
+        Raises: as `Account.append`, and what `stage` raises.
         """
+        waiting = self._deliveries.add(stage)
 
-        def append_and_read() -> tuple[Appended, LiveMailbox | None, Changes | None]:
-            appended = operation(self.account, self._is_seen)
+        def deliver_and_read() -> tuple[Appended, LiveMailbox | None, Changes | None]:
+            appended = self._deliveries.finish(waiting, self.account, self._is_seen)
             live = self._mailboxes.get(appended.mailbox)
             if live is None:
                 return appended, None, None
@@ -250,12 +256,13 @@ class LiveAccount:
                 # The messages are there; whoever has the mailbox open reads it later.
                 return appended, live, None
 
-        appended, live, changes = await self.run(append_and_read)
+        appended, live, changes = await self.run(deliver_and_read)
         if live is None or changes is None:
             self.poked(appended.mailbox, ())
         else:
             live.take_up(changes)
         self.tell_others(appended.mailbox)
+        self.look_after()
         return appended
 
     def _is_seen(self, mailbox: MailboxId) -> bool:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+from attrs import evolve
+
 from mailserver.errors import (
     BadMailboxName,
     Cannot,
@@ -20,7 +22,16 @@ from mailserver.errors import (
 )
 from mailserver.store.index.database import HISTORY
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Appended, MailboxInfo, MaildropLock, NewMessage, Prepared, Staged, Status
+from mailserver.store.interfaces import (
+    Appended,
+    Delivery,
+    MailboxInfo,
+    MaildropLock,
+    NewMessage,
+    Prepared,
+    Staged,
+    Status,
+)
 from mailserver.store.maildir import (
     ballast,
     delivery,
@@ -304,6 +315,19 @@ class MaildirAccount:
         appended = delivery.append(self._home, name, messages, seen_by)
         ballast.ensure(self._home.settings.ballast_root)
         return appended
+
+    def deliver(
+        self, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+    ) -> list[Appended | Exception]:
+        """As `append` for each of them, together."""
+        try:
+            named = [evolve(each, name=canonical(each.name)) for each in deliveries]
+            return delivery.deliver(self._home, named, seen_by)
+        finally:
+            for each in deliveries:
+                for new in each.messages:
+                    new.staged.abort()
+            ballast.ensure(self._home.settings.ballast_root)
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
         """Sync them with an intent record. Raises: as `append`."""

@@ -22,13 +22,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from attrs import define
+from attrs import define, evolve
 
-from mailserver.errors import MailError, NoSpace
+from mailserver.errors import BadMailboxName, MailError, NoSpace, NoSuchMailbox
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import Appended, NewMessage
+from mailserver.store.interfaces import Appended, Delivery, NewMessage
 from mailserver.store.maildir import folders, intent, recovery, safeio, uidlist
 from mailserver.store.maildir.filename import flag_letters
 from mailserver.store.maildir.home import Home
@@ -96,6 +96,96 @@ def append(
         if pending is not None:
             intent.clear(home.root, pending)
     return appended
+
+
+Outcomes = dict[int, Appended | Exception]
+"""What became of deliveries, by their place among those asked for."""
+
+
+def deliver(
+    home: Home, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool]
+) -> list[Appended | Exception]:  # fmt: skip
+    """As `append` for each, whatever becomes of the others; those of one message each are published together.
+
+    Such a group has one lock, and for each mailbox one append to the uidlist, one sync of each directory and one
+    transaction. It needs no intent: each message is whole by itself, and none has been acknowledged before all are synced.
+    """
+    outcomes: Outcomes = {}
+    groups: dict[str, list[tuple[int, _Arrival]]] = {}
+    for at, delivery in enumerate(deliveries):
+        try:
+            # Before anything is written; whether it still is there is seen under the locks.
+            _check_exists(home, delivery.name)
+            if len(deliveries) == 1 or len(delivery.messages) != 1:
+                outcomes[at] = append(home, delivery.name, delivery.messages, seen_by)
+            else:
+                [arrival] = _sync(home, delivery.messages)
+                groups.setdefault(delivery.name, []).append((at, arrival))
+        except Exception as error:
+            outcomes[at] = error
+    if groups:
+        try:
+            with home.locked():
+                for name, members in groups.items():
+                    _deliver_into(home, name, members, seen_by, outcomes)
+        except Exception as error:
+            for at in range(len(deliveries)):
+                outcomes.setdefault(at, error)
+    return [outcomes[at] for at in range(len(deliveries))]
+
+
+def _check_exists(home: Home, name: str) -> None:
+    """Raises: NoSuchMailbox, also for what can be no mailbox's name."""
+    try:
+        exists = home.layout.exists(name)
+    except BadMailboxName as error:
+        raise NoSuchMailbox from error
+    if not exists:
+        raise NoSuchMailbox
+
+
+def _deliver_into(
+    home: Home,
+    name: str,
+    members: Sequence[tuple[int, _Arrival]],
+    seen_by: Callable[[MailboxId], bool],
+    outcomes: Outcomes,
+) -> None:
+    """Steps 2 to 6 for several messages of one mailbox that have nothing to do with each other."""
+    try:
+        with home.dotlocked([_existing(home, name).directory]):
+            state = level(home, name)
+            claimed = state.recent_from >= state.uid_next and seen_by(state.guid)
+            ready: list[tuple[int, _Arrival]] = []
+            for at, arrival in members:
+                try:
+                    home.check_messages(state, len(ready) + 1)
+                    _name_files(home, state, [arrival], claimed=claimed)
+                except MailError as error:
+                    outcomes[at] = error
+                else:
+                    ready.append((at, arrival))
+            try:
+                together = _publish(home, state, [arrival for _, arrival in ready], claimed=claimed)
+            except (MailError, OSError):
+                # What hinders one need not hinder the others.
+                for at, arrival in ready:
+                    outcomes[at] = _publish_alone(home, name, arrival, claimed=claimed)
+            else:
+                for (at, _), uid in zip(ready, together.uids, strict=True):
+                    outcomes[at] = evolve(together, uids=[uid])
+    except Exception as error:
+        for at, _ in members:
+            outcomes.setdefault(at, error)
+
+
+def _publish_alone(home: Home, name: str, arrival: _Arrival, *, claimed: bool) -> Appended | Exception:
+    try:
+        state = level(home, name)
+        _name_files(home, state, [arrival], claimed=claimed)
+        return _publish(home, state, [arrival], claimed=claimed)
+    except Exception as error:
+        return error
 
 
 class PreparedMessages:

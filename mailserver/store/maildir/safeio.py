@@ -46,6 +46,7 @@ DIRECTORY_MODE = 0o700
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ANSWERS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _LINK_REFUSED = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+_COPY_REFUSED = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
 _COPY_CHUNK = 1 << 20
 _EXISTING = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _temporary = itertools.count()
@@ -177,6 +178,34 @@ def write(fd: int, data: bytes) -> None:
     finally:
         if recorder is not None and done:
             recorder.record(Change("write", _path_of(fd), offset=start, data=data[:done]))
+
+
+def copy_part(source: int, offset: int, count: int, target: int) -> None:
+    """Add those octets of another open file at the descriptor's position, within the kernel where it can. Not synced.
+
+    Raises: NoSpace, StoreUnavailable (also where the source ends before).
+    """
+    end = offset + count
+    while offset < end:
+        start = os.lseek(target, 0, os.SEEK_CUR) if recorder is not None else 0
+        try:
+            done = _copy_some(source, offset, end - offset, target)
+        except OSError as error:
+            raise failure(error) from error
+        if not done:
+            raise StoreUnavailable("the file that is copied is too short")
+        if recorder is not None:
+            recorder.record(Change("write", _path_of(target), offset=start, data=os.pread(source, done, offset)))
+        offset += done
+
+
+def _copy_some(source: int, offset: int, count: int, target: int) -> int:
+    try:
+        return os.copy_file_range(source, target, count, offset_src=offset)
+    except OSError as error:
+        if error.errno not in _COPY_REFUSED:
+            raise
+    return os.write(target, os.pread(source, min(count, _COPY_CHUNK), offset))
 
 
 def sync(fd: int) -> None:

@@ -63,6 +63,14 @@ class StagedFile:
         if self._buffered >= _BUFFER:
             self._flush()
 
+    def copy(self, descriptor: int, offset: int, count: int) -> None:
+        """Append those octets of an open file, whose line ends are CRLF. Raises: NoSpace, StoreUnavailable."""
+        self._flush()
+        safeio.copy_part(descriptor, offset, count, self._fd)
+        safeio.point("staged.after-copy")
+        self.size += count
+        self._last = b"\n"
+
     def sync(self, date: int | None = None) -> None:
         """Make what was written safe on disk, its mtime set to `date` (seconds since 1970). The name in tmp/ is not.
 

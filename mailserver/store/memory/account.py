@@ -17,7 +17,7 @@ from mailserver.errors import (
     NoSuchMailbox,
 )
 from mailserver.message.summary import Summary
-from mailserver.store.interfaces import Appended, Bounds, MailboxInfo, NewMessage, Status
+from mailserver.store.interfaces import Appended, Bounds, Delivery, MailboxInfo, NewMessage, Status
 from mailserver.store.memory.mailbox import MemoryMailbox
 from mailserver.store.memory.messages import MemoryStaged, content
 from mailserver.types import MailboxId, UIDValidity
@@ -203,6 +203,20 @@ class MemoryAccount:
         if claimed:
             mailbox.claim_recent()
         return Appended(mailbox.id, mailbox.uid_validity, uids, claimed)
+
+    def deliver(
+        self, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+    ) -> list[Appended | Exception]:
+        """One after the other."""
+        outcomes: list[Appended | Exception] = []
+        for delivery in deliveries:
+            try:
+                outcomes.append(self.append(delivery.name, delivery.messages, seen_by))
+            except Exception as error:
+                outcomes.append(error)
+            for new in delivery.messages:
+                new.staged.abort()
+        return outcomes
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> MemoryPrepared:
         """Take them to be published later. Raises: NoSuchMailbox."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, frozen
@@ -25,6 +26,10 @@ class MemoryStaged:
             raise ValueError("this staged message has been used or aborted")
         self.data += data
         self.size += len(data)
+
+    def copy(self, descriptor: int, offset: int, count: int) -> None:
+        """Append those octets of an open file."""
+        self.write(os.pread(descriptor, count, offset))
 
     def abort(self) -> None:
         """Forget it. Harmless after use and when repeated."""

@@ -1,0 +1,68 @@
+"""Deliveries of several sessions into one account that meet: they are done together, and each is answered after it.
+
+Each delivery asks for a turn of the account's thread of its own. Whichever turn comes first does what all have brought
+by then; a later one finds its own done, and only says so. So nobody waits for company, and the busier an account is, the
+more its deliveries share: the locks, the uidlist's append, the syncs of directories, the transaction.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from attrs import define
+
+from mailserver.store.interfaces import Account, Appended, Delivery
+from mailserver.types import MailboxId
+
+MOST: Final = 100
+"""Deliveries that are done together."""
+
+Stage = Callable[[Account], Delivery]
+"""Brings the messages, in the account's thread; it gives up what it staged when it fails."""
+
+
+@define(eq=False)
+class Waiting:
+    """One delivery, and what has become of it."""
+
+    stage: Stage
+    outcome: Appended | Exception | None = None
+
+
+class Deliveries:
+    """Those of one account."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Waiting] = deque()
+
+    def add(self, stage: Stage) -> Waiting:
+        """On the reactor's thread; `finish` is to be called in a turn of the account that is asked for after this."""
+        waiting = Waiting(stage)
+        self._waiting.append(waiting)
+        return waiting
+
+    def finish(self, waiting: Waiting, account: Account, seen_by: Callable[[MailboxId], bool]) -> Appended:
+        """In the account's thread: what has become of it. Raises: as `Account.append`, and what `stage` raises."""
+        if waiting.outcome is None:
+            self._do_all(account, seen_by)
+        assert waiting.outcome is not None
+        if isinstance(waiting.outcome, Exception):
+            raise waiting.outcome
+        return waiting.outcome
+
+    def _do_all(self, account: Account, seen_by: Callable[[MailboxId], bool]) -> None:
+        staged: list[tuple[Waiting, Delivery]] = []
+        for _ in range(min(MOST, len(self._waiting))):
+            each = self._waiting.popleft()
+            try:
+                staged.append((each, each.stage(account)))
+            except Exception as error:
+                each.outcome = error
+        try:
+            outcomes = account.deliver([delivery for _, delivery in staged], seen_by)
+        except Exception as error:
+            outcomes = [error] * len(staged)
+        for (each, _), outcome in zip(staged, outcomes, strict=True):
+            each.outcome = outcome
