@@ -30,6 +30,8 @@ pytestmark = pytest.mark.interop
 
 PATIENCE = 20.0
 """Seconds after which something that should come at once is taken for lost."""
+LATENCY = 0.1
+"""Seconds: inotify's names are read every 20 ms, and before that a FETCH meets files that the other server has removed."""
 PASSWORD = "secret"
 USERS = [
     f"{name}@example.test"
@@ -288,6 +290,7 @@ def test_random_turns_of_open_sessions(both: Both, seed: int) -> None:
     last: Facts = {}
     for turn in range(40):
         client = dice.choice(sessions)
+        time.sleep(LATENCY)
         client.do("NOOP")
         uids = sorted(client.messages())
         some = ",".join(map(str, dice.sample(uids, min(len(uids), 2))))
@@ -306,6 +309,7 @@ def test_random_turns_of_open_sessions(both: Both, seed: int) -> None:
         else:
             client.do("UID", "COPY", some.split(",")[0], "INBOX")
         if turn % 4 == 3:
+            time.sleep(LATENCY)
             for each in sessions:
                 each.do("NOOP")
             now = both.same(user)
