@@ -89,29 +89,29 @@ def _records(config: Config, domain: Domain) -> list[Record | Note]:
     keys: dict[str, list[str]] = {}
     issuers: dict[str, None] = {}
     for certified in config.certified:
-        if certified.name != domain.name and host not in certified.hosts:
+        serves = host is not None and _covers(certified, host)
+        if certified.name != domain.name and not serves:
             continue
-        try:
-            pem = _certificate(config, certified)
-            digest, issuer = key_digest(pem), issuer_name(pem)
-        except (OSError, ValueError) as error:
-            click.echo(
-                f"{certified.certificate or certified.place}: {error}; its TLSA and CAA records are left out", err=True
-            )
-            continue
-        if host is not None and _covers(certified, host):
-            keys.setdefault(host, []).append(digest)
-        if issuer is not None and certified.name == domain.name:
-            issuers[issuer] = None
+        for path in (certified.certificate, *filter(None, (certified.second_certificate,))):
+            try:
+                pem = _certificate(config, certified, path)
+                digest, issuer = key_digest(pem), issuer_name(pem)
+            except (OSError, ValueError) as error:
+                click.echo(f"{path or certified.place}: {error}; its TLSA and CAA records are left out", err=True)
+                continue
+            if host is not None and serves:
+                keys.setdefault(host, []).append(digest)
+            if issuer is not None and certified.name == domain.name:
+                issuers[issuer] = None
     return records(config, domain, keys, list(issuers))
 
 
-def _certificate(config: Config, certified: Domain) -> bytes:
-    """Of its file, or without one what its first host is served with. Raises: OSError, ValueError, ClickException."""
-    if certified.certificate is None:
+def _certificate(config: Config, certified: Domain, path: Path | None) -> bytes:
+    """Of a file, or without one what its first host is served with. Raises: OSError, ValueError, ClickException."""
+    if path is None:
         rows = listed(config).data
         return "".join(row["certificate"] for row in rows if row["host"] == certified.hosts[0]).encode()
-    with certified.certificate.open("rb") as file:
+    with path.open("rb") as file:
         return file.read(_MAX_CERTIFICATE)
 
 

@@ -68,7 +68,7 @@ def _something_served(config: Config, partial: frozenset[str]) -> Iterator[Probl
         yield _at(config, "[domain]", "", f"at least one [[domain]] is needed{why}")
 
 
-def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
+def _domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     names: dict[str, str] = {}
     hosts: dict[str, str] = {}
     for domain in config.domains:
@@ -77,7 +77,7 @@ def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
                 config, f"{domain.place} name", as_toml(domain.name), f"is already the name of {names[domain.name]}"
             )
         names.setdefault(domain.name, domain.place)
-        yield from _mta_sts(config, domain)
+        yield from _mta_sts(config, domain, partial)
         yield from _keys(config, domain)
         yield from _clients(config, domain)
     for certified in config.certified:
@@ -93,7 +93,7 @@ def _domains(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
             yield _at(config, f"{certified.place} key", "", "is missing; certificate needs it")
 
 
-def _mta_sts(config: Config, domain: Domain) -> Iterator[Problem]:
+def _mta_sts(config: Config, domain: Domain, partial: frozenset[str]) -> Iterator[Problem]:
     if len(set(domain.mx)) < len(domain.mx):
         yield _at(config, f"{domain.place} mx", as_toml(domain.mx), "names a host twice")
     policy, place = domain.mta_sts, f"{domain.place[:-1]}.mta_sts]"
@@ -104,6 +104,22 @@ def _mta_sts(config: Config, domain: Domain) -> Iterator[Problem]:
     if policy.max_age > MAX_POLICY_AGE:
         reason = f"must be at most {MAX_POLICY_AGE} (RFC 8461 3.2)"
         yield _at(config, f"{place} max_age", str(policy.max_age), reason)
+    if policy.mode != "none":
+        yield from _policy_host(config, domain, place, partial)
+
+
+def _policy_host(config: Config, domain: Domain, place: str, partial: frozenset[str]) -> Iterator[Problem]:
+    """RFC 8461 3.3: who fetches the policy takes it over HTTPS alone, under a certificate of its host."""
+    host = f"mta-sts.{domain.name}"
+    if "listener" not in partial and not any(listener.protocol == "https" for listener in config.listeners):
+        yield _at(config, place, "", "no [[listener]] of protocol https serves it", warning=True)
+    if "domain" not in partial and not any(
+        each in (host, f"*.{domain.name}") for certified in config.certified for each in certified.hosts
+    ):
+        reason = (
+            f"{host} is no host of the [[domain]] or of a [[domain.site]]: who fetches it finds no good certificate"
+        )
+        yield _at(config, place, "", reason, warning=True)
 
 
 def _keys(config: Config, domain: Domain) -> Iterator[Problem]:

@@ -164,6 +164,23 @@ def test_what_is_entered_wrongly(demonstration: Path, words: list[str], said: st
     assert said in done.output
 
 
+def test_both_keys_of_a_domain_are_told(tmp_path: Path, demonstration: Path) -> None:
+    second = demonstration.parent / "certs" / "mail.example.org.pem"
+    line = 'name = "example.test"\n'
+    keys = f'{line}second_certificate = "{second}"\nsecond_key = "{second.with_suffix(".key")}"\n'
+    (tmp_path / "mailserver.toml").write_text(demonstration.read_text().replace(line, keys))
+    lines = [line for line in records(tmp_path / "mailserver.toml") if line.startswith("_21993._tcp.mail")]
+    digests = [
+        hashlib.sha256(
+            x509.load_pem_x509_certificate((second.parent / f"mail.{domain}.pem").read_bytes())
+            .public_key()
+            .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        ).hexdigest()
+        for domain in ("example.test", "example.org")
+    ]
+    assert [line.rpartition(" ")[2] for line in lines] == digests
+
+
 def test_a_domain_without_services_says_so(tmp_path: Path, demonstration: Path) -> None:
     """RFC 6186 3.4: a target of "." for what is not there; its absence is as good."""
     text = demonstration.read_text().replace('protocol = "pop3s"', 'protocol = "lmtp"')

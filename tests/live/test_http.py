@@ -11,6 +11,17 @@ import pytest
 
 from tests.server import Server
 
+EXTRA = """
+[[listener]]
+protocol = "http"
+socket = "{dir}/http.socket"
+
+[[listener]]
+protocol = "https"
+port = {a}
+addresses = ["127.0.0.1"]
+proxy_from = ["127.0.0.1"]
+"""
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -80,3 +91,28 @@ def test_one_address_has_its_share_of_connections(tmp_path_factory: pytest.TempP
         began = time.monotonic()
     # They are told nothing, and hold nobody up.
     assert time.monotonic() - began < 20
+
+
+def test_a_unix_socket_a_proxy_and_a_reload(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with Server(tmp_path_factory.mktemp("places"), append=EXTRA) as server:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.settimeout(30)
+            opened.connect(str(server.dir / "http.socket"))
+            opened.sendall(GET)
+            assert opened.recv(65536).startswith(b"HTTP/1.1 200 ")
+        for client, status in (("127.0.0.1", b"200"), ("192.0.2.7", b"403")):
+            with socket.create_connection(("127.0.0.1", server.spare_ports[0]), timeout=30) as plain:
+                plain.sendall(f"PROXY TCP4 {client} 127.0.0.1 4000 443\r\n".encode())
+                context = ssl.create_default_context(cafile=str(server.ca))
+                with context.wrap_socket(plain, server_hostname="mail.example.test") as secured:
+                    secured.sendall(GET)
+                    assert secured.recv(65536).startswith(b"HTTP/1.1 " + status)
+        # A connection that is open goes on.
+        with socket.create_connection(("127.0.0.1", server.port("http")), timeout=30) as kept:
+            kept.sendall(GET)
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200 ")
+            server.config.write_text(server.config.read_text() + "\n[http]\nmetrics_from = []\n")
+            server.run_cli("reload", "--config", str(server.config))
+            assert ask(server, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")).startswith(b"HTTP/1.1 403 ")
+            kept.sendall(GET)
+            assert kept.recv(65536).startswith(b"HTTP/1.1 ")
