@@ -70,8 +70,11 @@ GC_THRESHOLDS = (20_000, 20, 20)
 CLOSING_TIME = 5.0
 """Seconds that operations of the store may take to end when the service stops."""
 LAST_WAIT = 1.0
-SWITCH_INTERVAL = 0.0005
-"""Seconds that a store thread may keep Python's lock while a client waits; the default is ten times as long."""
+SWITCH_INTERVAL = 0.0001
+"""Seconds that a thread keeps Python's lock while another one waits; the default is fifty times as long.
+
+A thread of the store gives the lock up at each call of the system, and waits for it again as long as the reactor is busy.
+"""
 
 
 def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
