@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -63,6 +63,26 @@ class Unlisted:
         part = slice(start, stop)
         return Unlisted(self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
+    def told(self, uids: Mapping[str, UID]) -> tuple[FirstLook, list[tuple[str, scan.Found]]]:
+        """Those that a list gives UIDs, by base, in the order of these; and (base, where) of the others."""
+        names = b"\n".join(self.bases).decode("utf-8", "surrogateescape").split("\n")
+        numbers = list(map(uids.get, names))
+        others = [
+            (names[at], scan.Found("cur" if self.places[at] else "new", names[at] + os.fsdecode(self.suffixes[at])))
+            for at, number in enumerate(numbers)
+            if number is None
+        ]
+        known = sorted((number, at) for at, number in enumerate(numbers) if number is not None)
+        order = [at for _number, at in known]
+        look = FirstLook(
+            [number for number, _at in known],
+            array("I", map(self.masks.__getitem__, order)),
+            list(map(self.bases.__getitem__, order)),
+            list(map(self.suffixes.__getitem__, order)),
+            bytes(map(self.places.__getitem__, order)),
+        )
+        return look, others
+
     def given(self, first_uid: int) -> FirstLook:
         """With their UIDs to be."""
         uids = range(first_uid, first_uid + len(self.bases))
@@ -85,9 +105,9 @@ class Postponed:
 
 @frozen
 class FirstLook:
-    """Messages in the order of delivery, with their UIDs: parallel columns."""
+    """Messages with their UIDs, which rise: parallel columns."""
 
-    uids: range
+    uids: Sequence[int]
     masks: array[int]
     bases: list[bytes]
     suffixes: list[bytes]
@@ -113,7 +133,8 @@ class FirstLook:
     @property
     def first_recent(self) -> UID:
         """The UID after the last message that some session has seen already: those have left new/."""
-        return UID(self.uids.start + self.places.rfind(1) + 1)
+        last = self.places.rfind(1)
+        return UID(self.uids[last] + 1 if last >= 0 else self.uids[0] if self.uids else 1)
 
 
 class _Masks(dict[bytes, int]):

@@ -99,6 +99,7 @@ class _Reconciliation:
         self.pending: list[tuple[str, scan.Found]] = []
         self.unlisted: Unlisted | None = None
         self.first: FirstLook | None = None
+        self.told: FirstLook | None = None
 
     def run(self) -> MailboxState:
         with contextlib.ExitStack() as stack:
@@ -123,6 +124,7 @@ class _Reconciliation:
                 names_changed
                 or self.new
                 or self.first
+                or self.told
                 or self.gone
                 or any(entry.modseq == modseq for entry in self.changed)
             ):
@@ -271,16 +273,22 @@ class _Reconciliation:
         return new, cur
 
     def _look_first(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> bool:
-        """Whether this is a mailbox of which nobody has listed a message yet, with names that let it be done fast."""
+        """Whether this is a mailbox that the index has never seen, with names that let it be done fast."""
         new, cur = scans
-        if not self.is_new or cur is None or self.listed is None or self.listed.entries or self.listed.damaged:
+        if not self.is_new or cur is None or self.listed is None or self.listed.damaged:
             return False
         if state.uid_next + len(new.names) + len(cur.names) > uidlist.HIGHEST_UID:
             return False
         if not new.names and not cur.names:
             return True
-        self.unlisted = first_look(new.names, cur.names)
-        return self.unlisted is not None
+        found = first_look(new.names, cur.names)
+        if found is None:
+            return False
+        if self.listed.entries:
+            self.told, self.pending = found.told(self.listed.entries)
+        else:
+            self.unlisted = found
+        return True
 
     def _postpone(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> None:
         """Leave the messages that need UIDs for later, if they are too many; until then the mailbox is not level."""
@@ -388,7 +396,7 @@ class _Reconciliation:
         except StoreUnavailable:
             if os.access(self.paths.directory, os.W_OK):
                 raise
-        state.uid_next = UID(first.uids.stop)
+        state.uid_next = UID(first.uids[-1] + 1)
 
     def _count_alive(self, state: MailboxState) -> int:
         key = state.key
@@ -424,12 +432,14 @@ class _Reconciliation:
         if self.first is not None:
             return self.first.first_recent
         seen = max((entry.uid for entry in self.new if entry.place), default=0)
+        if self.told is not None and 1 in self.told.places:
+            seen = max(seen, self.told.first_recent - 1)
         return UID(min(seen + 1, state.uid_next))
 
     # --- the index
 
     def _save(self, state: MailboxState, modseq: ModSeq) -> None:
-        first = self.first
+        first = self.first or self.told
         self.gone.sort()
         self.new.sort()
 
@@ -440,7 +450,8 @@ class _Reconciliation:
             index.messages.add(state.key, self.new)
             if first is not None:
                 index.messages.add_first(state.key, modseq, first.rows())
-                index.packed_columns.put(state.key, modseq, first.columns(modseq))
+                if not self.new:
+                    index.packed_columns.put(state.key, modseq, first.columns(modseq))
 
         count = len(self.gone) + len(self.changed) + len(self.new)
         self.home.update(save, count + (len(first.uids) if first is not None else 0))

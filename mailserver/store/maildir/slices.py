@@ -197,7 +197,7 @@ class _Slices:
     def _save(self, state: MailboxState, first: FirstLook) -> None:
         was_claimed = state.recent_from == state.uid_next
         self._at += len(first.uids)
-        state.uid_next = UID(first.uids.stop)
+        state.uid_next = UID(state.uid_next + len(first.uids))
         modseq = state.modseq
         if first.uids:
             modseq = state.modseq = next_modseq(state.modseq)

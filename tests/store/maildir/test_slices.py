@@ -62,7 +62,7 @@ class Box:
         """UID -> base, as Dovecot reads the uidlist; it must rise."""
         with open(os.path.join(self.root, "dovecot-uidlist"), "rb") as stream:
             lines = stream.read().decode().splitlines()[1:]
-        pairs = [(int(line.partition(" ")[0]), line.partition(":")[2]) for line in lines]
+        pairs = [(int(line.partition(" ")[0]), line.split(":")[1]) for line in lines]
         assert [uid for uid, _base in pairs] == sorted({uid for uid, _base in pairs})
         return dict(pairs)
 
@@ -423,3 +423,32 @@ def test_a_mailbox_with_odd_names_is_no_exception(box):
     for _ in read_in_slices(box.home(), "INBOX", 2):
         pass
     assert list(box.finish().values()) == ["x", "99.b", "1600000000.c", "1600000001.a", "10000000000.d"]
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("at_once", [None, 3])
+def test_a_mailbox_that_dovecot_has_listed_keeps_its_uids(box, monkeypatch, odd, at_once):
+    """Not in the order of the names, with lines of messages that are gone; what is not listed comes behind."""
+    box.fill()
+    box.fill(6, 100, "new")
+    names = sorted(box.on_disk())
+    listed = {uid: base for uid, base in enumerate(reversed(names[:-8]), 50) if uid % 5}
+    lines = "".join(f"{uid} :{base}:2,\n" for uid, base in listed.items())
+    with open(os.path.join(box.root, "dovecot-uidlist"), "w") as stream:
+        stream.write("3 V1700000000 N90 G3085f01b7f11094c501100008c4a11c1\n49 :1500000000.gone\n" + lines)
+    if odd:
+        # The way of names that are out of the ordinary, which must lead to the same.
+        monkeypatch.setattr("mailserver.store.maildir.reconcile.first_look", lambda _new, _cur: None)
+    if at_once is None:
+        account = box.account()
+        account.status("INBOX")
+        account.close()
+    else:
+        for _ in read_in_slices(box.home(), "INBOX", at_once):
+            pass
+    monkeypatch.undo()
+    rest = [name for name in names if name not in listed.values()]
+    account = box.account()
+    assert account.status("INBOX").recent == 6
+    account.close()
+    assert box.finish() == {**listed, **dict(enumerate(rest, 90))}
