@@ -86,6 +86,19 @@ def test_store(box, monkeypatch):
     assert again["rename"] == again["sync_directory"] == 0
 
 
+def test_a_flag_of_one_message_writes_three_pages_of_the_index(box):
+    """The message's, the mailbox's, and one of the index by modseq, at whose end it is already."""
+    account, mailbox = box
+    last = mailbox.load().uids[-1]
+    mailbox.store_flags([last], FlagChange.ADD, ["\\Deleted"])
+    pages = []
+    for flag in ("\\Answered", "\\Draft", "\\Seen"):
+        account._home.checkpoint()
+        mailbox.store_flags([last], FlagChange.ADD, [flag])
+        pages.append(account._home.index()._wal_pages)
+    assert pages == [3, 3, 3]
+
+
 def test_copy_move_and_expunge(box, monkeypatch):
     account, mailbox = box
     uids = list(mailbox.load().uids)

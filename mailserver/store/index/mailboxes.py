@@ -24,11 +24,13 @@ _BY_NAME = f"SELECT {_COLUMNS} FROM mailboxes WHERE name = ?"
 _BY_GUID = f"SELECT {_COLUMNS} FROM mailboxes WHERE guid = ?"
 _ALL = f"SELECT {_COLUMNS} FROM mailboxes"
 _INSERT = f"INSERT INTO mailboxes ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
-_UPDATE = (
-    "UPDATE mailboxes SET name = ?3, uid_validity = ?4, uid_next = ?5, modseq = ?6, floor = max(floor, ?7),"
+_KEEP_NAME = (
+    "UPDATE mailboxes SET uid_validity = ?4, uid_next = ?5, modseq = ?6, floor = max(floor, ?7),"
     " recent_from = ?8, keywords = ?9, keywords_signature = ?10, uidlist_signature = ?11, new_mtime = ?12,"
-    " new_racy = ?13, cur_mtime = ?14, cur_racy = ?15, boot = ?16 WHERE key = ?1 AND guid = ?2"
+    " new_racy = ?13, cur_mtime = ?14, cur_racy = ?15, boot = ?16 WHERE key = ?1 AND guid = ?2 AND name = ?3"
 )
+"""A name that is set, be it the same, has its page in the index of names written anew."""
+_CHANGE_NAME = "UPDATE mailboxes SET name = ?3 WHERE key = ?1 AND guid = ?2"
 
 
 _MOST_KNOWN = 64
@@ -77,7 +79,11 @@ class Mailboxes:
         """
         state.floor = max(state.floor, self._floors.get(state.key, state.floor))
         if state.key:
-            self._connection.execute(_UPDATE, (state.key, *_values(state)))
+            values = (state.key, *_values(state))
+            self._connection.execute(_KEEP_NAME, values)
+            if not self._connection.changes():
+                self._connection.execute(_CHANGE_NAME, values[:3])
+                self._connection.execute(_KEEP_NAME, values)
             if self._connection.changes():
                 if self._known.get(state.guid) is not self._known.get(state.name):
                     # It has got another name.
