@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -143,6 +145,11 @@ class TestRenegotiation:
 @pytest.mark.interop
 class TestGnuTls:
     """Another library than ours on both sides."""
+
+    @pytest.fixture(autouse=True)
+    def program(self) -> None:
+        if shutil.which("gnutls-cli") is None and not os.environ.get("CI"):
+            pytest.skip("gnutls-cli is not installed")
 
     def told(self, port: int, site: Site, *arguments: str, name: str = NAME.decode()) -> str:
         command = ["gnutls-cli", f"--x509cafile={site.directory / 'ca.pem'}", f"--port={port}", *arguments]
