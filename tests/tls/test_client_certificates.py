@@ -164,7 +164,8 @@ class TestRevocation:
         assert problem.warning
         assert "client_crl" in problem.place
         assert "too old" in problem.reason
-        words = refused(TlsPolicy(site.config(), quiet), Client(certificate=clients.issue()))[1]
+        alert, words = refused(TlsPolicy(site.config(), quiet), Client(certificate=clients.issue()))
+        assert "certificate expired" in alert
         assert "list of CN=Clients is too old: put a new one" in words
 
     def test_a_list_in_der(self, site: Site, clients: ClientAuthority) -> None:
@@ -187,7 +188,8 @@ class TestRevocation:
         between = ClientAuthority("Between", parent=clients)
         (site.directory / "clients.pem").write_bytes(clients.pem)
         policy = TlsPolicy(with_list(site, clients.crl()).config(), quiet)
-        words = refused(policy, Client(certificate=between.issue(chain=between.pem)))[1]
+        alert, words = refused(policy, Client(certificate=between.issue(chain=between.pem)))
+        assert "unknown ca" in alert
         assert "no revocation list of CN=Between" in words
 
     def test_a_list_of_another_key_is_no_list(self, site: Site) -> None:

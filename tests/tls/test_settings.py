@@ -76,6 +76,19 @@ class TestPreset:
         assert settings_of(tls, listener(tickets=False)) == attrs.evolve(PRESETS["modern"], tickets=False)
 
 
+def test_the_page_has_the_presets_values() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text(encoding="utf-8")
+    modern, old = PRESETS["modern"], PRESETS["old-devices"]
+    assert f"| `ciphers` | `{modern.ciphers}` |" in page
+    assert old.ciphers.startswith(modern.ciphers.removesuffix(":!aNULL"))
+    assert f"| `groups` | `{modern.groups}` | the same |" in page
+    assert modern.groups == old.groups
+    assert modern.ciphersuites == old.ciphersuites
+    for one in (modern, old):
+        assert f"`{one.cipher_order}`: " in page
+        assert (one.minimum_version, one.maximum_version, one.tickets) == ("1.2", "1.3", True)
+
+
 class TestListener:
     def test_versions(self, site: Site) -> None:
         old, new = listener(maximum_version="1.2"), listener(minimum_version="1.3")
