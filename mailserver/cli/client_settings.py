@@ -10,7 +10,7 @@ import segno
 
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import config_option, load_or_fail
-from mailserver.config.model import Config
+from mailserver.config.model import Config, Domain
 from mailserver.discovery.services import Service, find_domain, services, split_address
 from mailserver.discovery.wording import KIND_WORDS, choices, muttrc, profile_link, security
 
@@ -22,7 +22,7 @@ from mailserver.discovery.wording import KIND_WORDS, choices, muttrc, profile_li
 def client_settings(configuration: Path, user: str, *, qr: bool) -> None:
     """Print what USER enters into a mail program. Whether there is such a user is not looked up."""
     config = load_or_fail(configuration)
-    address, offered = _offered(config, user)
+    address, domain, offered = _offered(config, user)
     click.echo(f"Name of the user: {address}")
     click.echo("Password: the user's own, sent as normal password, over TLS alone\n")
     print_table(
@@ -40,7 +40,7 @@ def client_settings(configuration: Path, user: str, *, qr: bool) -> None:
     click.echo("\nmutt:\n")
     for line in muttrc(address, offered):
         click.echo(f"    {line}")
-    link = profile_link(config, offered[0].host, address)
+    link = profile_link(config, domain, address)
     if link is None:
         click.echo("\nThere is no profile for Apple's Mail: no listener of protocol https serves it.")
         return
@@ -51,7 +51,7 @@ def client_settings(configuration: Path, user: str, *, qr: bool) -> None:
         click.echo(drawn.getvalue())
 
 
-def _offered(config: Config, user: str) -> tuple[str, tuple[Service, ...]]:
+def _offered(config: Config, user: str) -> tuple[str, Domain, tuple[Service, ...]]:
     address = user if "@" in user else f"{user}@{config.auth.default_domain}"
     parts = split_address(address)
     if parts is None:
@@ -62,4 +62,4 @@ def _offered(config: Config, user: str) -> tuple[str, tuple[Service, ...]]:
     offered = services(config, domain)
     if not offered:
         raise click.ClickException(f"{domain.name} has no host that is no wildcard, or no listener serves mail")
-    return address, offered
+    return address, domain, offered

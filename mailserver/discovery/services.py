@@ -70,6 +70,14 @@ def services(config: Config, domain: Domain) -> tuple[Service, ...]:
     return tuple(found)
 
 
+def web_host(config: Config, domain: Domain) -> str | None:
+    """Where a browser finds the domain's pages: at the mail host, unless that demands a certificate of each client."""
+    sites: list[str] = [host for site in domain.sites for host in site.hosts if not host.startswith("*.")]
+    if domain.client_certificates == "required" and sites:
+        return sites[0]
+    return mail_host(config, domain)
+
+
 def web_port(config: Config) -> int | None:
     """The port of the HTTPS listener, 443 rather than others; None without any."""
     ports = [listener.tcp_port for listener in config.listeners if listener.protocol == "https"]

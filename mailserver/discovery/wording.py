@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from attrs import frozen
 
-from mailserver.config.model import Config
-from mailserver.discovery.services import Service, web_port
+from mailserver.config.model import Config, Domain
+from mailserver.discovery.services import Service, web_host, web_port
 
 KIND_WORDS: Final = {"imap": "IMAP", "pop3": "POP3", "submission": "SMTP"}
 
@@ -57,10 +57,10 @@ def muttrc(user: str, offered: Sequence[Service]) -> Iterator[str]:
     yield "set ssl_force_tls = yes"
 
 
-def profile_link(config: Config, host: str, address: str) -> str | None:
+def profile_link(config: Config, domain: Domain, address: str) -> str | None:
     """Where Apple's profile of an address is; None without an HTTPS listener."""
-    port = web_port(config)
-    if port is None:
+    port, host = web_port(config), web_host(config, domain)
+    if port is None or host is None:
         return None
     place = host if port == 443 else f"{host}:{port}"
     return f"https://{place}/profile.mobileconfig?emailaddress={quote(address, safe='@')}"

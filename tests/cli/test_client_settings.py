@@ -56,6 +56,14 @@ def test_without_https_there_is_no_link(tmp_path: Path, demonstration: Path) -> 
     assert "█" not in done.output
 
 
+def test_where_clients_must_show_certificates_the_link_leads_to_a_site(tmp_path: Path, demonstration: Path) -> None:
+    line = 'name = "example.org"\n'
+    asking = f'{line}client_certificates = "required"\nclient_ca = "{demonstration.parent / "ca.pem"}"\n'
+    (tmp_path / "mailserver.toml").write_text(demonstration.read_text().replace(line, asking))
+    done = settings(tmp_path / "mailserver.toml", "anna@example.org", "--no-qr")
+    assert "https://autoconfig.example.org:21443/profile.mobileconfig?emailaddress=anna@example.org" in done.output
+
+
 def test_a_name_without_a_domain_has_the_default_one(demonstration: Path) -> None:
     assert "anna@example.test" in settings(demonstration, "anna", "--no-qr").output
     assert "█" not in settings(demonstration, "anna", "--no-qr").output
