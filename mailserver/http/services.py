@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mailserver.config.model import Config
 from mailserver.http.messages import Status
@@ -24,6 +24,16 @@ class HttpServices:
     """The numbers of all workers. Raises: MailError where nobody tells them in time."""
     sign: Callable[[str, bytes], bytes]
     """Octets signed under the certificate of a host; as they are where that cannot be."""
+    _names: frozenset[str] = field(init=False, repr=False)
+    """All under which this server may be asked, those of wildcards as they are written."""
+
+    @_names.default
+    def _all_names(self) -> frozenset[str]:
+        config = self.config
+        domains = [domain.name for domain in config.domains]
+        own = [f"{label}.{domain}" for label in DISCOVERY_LABELS for domain in domains]
+        hosts = [host for certified in config.certified for host in certified.hosts]
+        return frozenset(("localhost", config.server.hostname, *domains, *own, *hosts))
 
     def may_watch(self, peer: IPv4Address | IPv6Address | None) -> bool:
         """May that client see metrics and health? Programs behind a Unix socket may."""
@@ -35,15 +45,7 @@ class HttpServices:
 
     def is_host(self, name: str) -> bool:
         """May this server be asked under that name? Else a page of another site asks it in its reader's name."""
-        if not name or name in ("localhost", self.config.server.hostname) or _is_address(name):
-            return True
-        label, _dot, parent = name.partition(".")
-        return any(
-            name == domain.name
-            or (label in DISCOVERY_LABELS and parent == domain.name)
-            or any(host in (name, f"*.{parent}") for host in domain.hosts)
-            for domain in self.config.certified
-        )
+        return not name or not self._names.isdisjoint((name, f"*.{name.partition('.')[2]}")) or _is_address(name)
 
 
 def _is_address(name: str) -> bool:
