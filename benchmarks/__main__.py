@@ -146,7 +146,7 @@ class Run:
         try:
             work()
         except (AssertionError, OSError) as error:
-            self.console.print(f"[red]{name}: {type(error).__name__}: {escape(str(error)[:500])}[/]")
+            self.console.print(f"[red]{name}: {type(error).__name__}: {escape(str(error)[-600:])}[/]")
             self.report.missing.append(name)
 
     def add(self, row: Row) -> None:
@@ -165,7 +165,7 @@ class Run:
             name = "submission with relay" if isinstance(figures, partial) else "latency while 100k are opened"
             self.attempt(name, lambda figures=figures: [self.add(Row(*one)) for one in figures(ours, theirs, accounts)])
 
-    def loads(self, *, large: bool, directory: Path | None) -> None:
+    def loads(self, *, large: bool, plot: Path | None) -> None:
         """Idle connections, growth, restarts, and the mixed loads, which change mailboxes and hence come last."""
         ours, theirs, accounts, sections = self.ours, self.theirs, self.accounts, self.report.sections
         curves: list[growth.Curve] = []
@@ -194,8 +194,8 @@ class Run:
         self.attempt("growth with workers", lambda: curves.extend(growth.of_workers(ours, theirs, accounts, workers)))
         if curves:
             sections.append(growth.table(curves))
-            if directory is not None and can_draw():
-                self.report.plots += [each.name for each in draw(curves, directory / PLOT)]
+            if plot is not None and can_draw():
+                self.report.plots += [each.name for each in draw(curves, plot)]
         words = f"ours with {workers} workers"
         for name, load in (
             ("restarts under load", restarts.measure),
@@ -214,8 +214,9 @@ class Run:
             self.ours.use_workers(self.workers)
 
 
-PLOT = "growth.svg"
-"""And .png."""
+def _plot(markdown: Path) -> Path:
+    """Beside the page, as .svg and .png."""
+    return markdown.absolute().with_name(f"{markdown.stem}-growth.svg")
 
 
 @click.command()
@@ -227,7 +228,7 @@ PLOT = "growth.svg"
     "--markdown",
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
-    help=f"Write the tables to this file, and {PLOT} and its .png beside it.",
+    help="Write the tables to this file, and beside it the curves, as NAME-growth.svg and .png.",
 )
 @click.option(
     "--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and up to 10,000 connections: an hour."
@@ -253,7 +254,7 @@ def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, w
         )
         bench = Run(ours, theirs, accounts, sink, console, only.lower(), workers)
         try:
-            bench.loads(large=large, directory=markdown.absolute().parent if markdown else None)
+            bench.loads(large=large, plot=_plot(markdown) if markdown else None)
             bench.scenarios(rounds)
         finally:
             ours.server.stop()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from benchmarks.client import Lines
 from benchmarks.mail import message
-from benchmarks.scenarios import Accounts
+from benchmarks.scenarios import MOST, Accounts
 from benchmarks.servers import Side
 
 COUNT = 100
@@ -90,4 +90,4 @@ def measure(
         for at, side in enumerate((ours, theirs)):
             figures[at].append(_each(side, accounts, sink))
     mine, other = (sorted(each)[1] for each in figures)
-    yield ("submission with relay", mine, other, "us", 3.0, max(figures[0]) / max(min(figures[0]), 1e-9))
+    yield ("submission with relay", mine, other, "us", MOST, max(figures[0]) / max(min(figures[0]), 1e-9))

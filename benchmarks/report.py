@@ -68,7 +68,7 @@ class Report:
                 f"{row.ours:,.1f} {row.unit}",
                 f"{row.theirs:,.1f} {row.unit}",
                 f"[{'red' if over else 'green'}]{row.ratio:.2f}{' over' if over else ''}[/]",
-                f"{row.target:g}",
+                f"{row.target:.2g}",
                 f"{row.spread:.1f}",
             )
         console.print(table)
@@ -92,7 +92,7 @@ class Report:
                 f"{row.ours:,.1f} {row.unit}",
                 f"{row.theirs:,.1f} {row.unit}",
                 f"**{row.ratio:.2f}**" if row.ratio > row.target else f"{row.ratio:.2f}",
-                f"{row.target:g}",
+                f"{row.target:.2g}",
                 f"{row.spread:.1f}",
             ]
             for row in self.rows
