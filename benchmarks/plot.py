@@ -63,7 +63,7 @@ def _draw_panel(panel: Any, curve: Curve) -> None:
     panel.set_yscale("log")
     for axis, steps in ((panel.xaxis, (1.0,)), (panel.yaxis, (1.0, 2.0, 5.0))):
         axis.set_major_locator(ticker.LogLocator(subs=steps))
-        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _at: f"{value:,g}"))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _at: f"{value:,.10g}"))
         axis.set_minor_formatter(ticker.NullFormatter())
     costs = [max(float(cost), SMALLEST) for _at, *both in curve.points for cost in both if cost is not None]
     # At least a decade, or noise would look like growth.
