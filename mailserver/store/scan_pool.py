@@ -24,7 +24,7 @@ from mailserver.children import Child, Spawner, Timer, Waiting, module_command, 
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.interfaces import Progress
 
-IDLE: Final = 60.0
+IDLE: Final = 300.0
 """Seconds that a child without an order stays."""
 _MAX_LINE: Final = 4096
 _ERRORS: Final[Mapping[str, type[MailError]]] = {
