@@ -167,3 +167,31 @@ def test_sessions_of_tls_resume_at_any_worker_and_after_a_reload(server: Server,
         kill(pid)
     eventually(lambda: len(workers(server)) == 2)
     assert all(connect(session)[1] for _ in range(12)), "a worker made after the reload has other keys"
+
+
+def test_a_listener_has_settings_of_its_own_at_all_workers(server: Server) -> None:
+    """A changed one makes new workers, as all must have one base context for it; sessions resume at each of them."""
+    port = server.spare_ports[0]
+    listener = f'\n[[listener]]\nprotocol = "imaps"\nport = {port}\naddresses = ["127.0.0.1"]\n'
+    server.config.write_text(server.config.read_text() + listener + 'maximum_version = "1.2"\n')
+    (before,) = zygotes(server)
+    server.hang_up()
+    eventually(lambda: not alive(before) and len(workers(server)) == 2, 40)
+    context = ssl.create_default_context(cafile=str(server.ca))
+
+    def connect(session: ssl.SSLSession | None) -> tuple[str | None, ssl.SSLSession | None, bool]:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="mail.example.test", session=session) as secured,
+        ):
+            assert secured.recv(100).startswith(b"* OK")
+            return secured.version(), secured.session, bool(secured.session_reused)
+
+    version, session, _reused = connect(None)
+    assert version == "TLSv1.2"
+    assert all(connect(session)[2] for _ in range(12))
+    swap_certificate(server)
+    server.hang_up()
+    assert all(connect(session)[2] for _ in range(12)), "a reload of certificates alone leaves the base as it is"
+    with Client(server, "imaps") as client:
+        assert client.socket.version() == "TLSv1.3"
