@@ -189,7 +189,8 @@ class Certificates:
         lines = await self._serve(changed.prepared)
         served = changed.prepared.map.by_host
         expected = {host: probe.fingerprints(served[host]) for host in changed.hosts}
-        faults = await self._in_thread(probe.listeners, self._config().listeners, expected)
+        demanding = {host for host in expected if served[host].terms.demand.certificates == "required"}
+        faults = await self._in_thread(probe.listeners, self._config().listeners, expected, demanding)
         if not faults:
             return True, lines
         lines += [f"{host}: {fault}" for host, fault in faults.items()]

@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 from OpenSSL import SSL
@@ -94,8 +94,13 @@ def _reason(fault: SSL.Error) -> str:
     return ", ".join(dict.fromkeys(str(entry[-1]) for entry in entries if entry[-1])) or "no reason given"
 
 
-def listeners(served: Iterable[Listener], hosts: Mapping[str, frozenset[str]]) -> dict[str, str]:
+def listeners(
+    served: Iterable[Listener], hosts: Mapping[str, frozenset[str]], demanding: Container[str] = ()
+) -> dict[str, str]:
     """Shake hands with the own listeners for each host, of which one of these fingerprints is expected.
+
+    Of those that are `demanding`, who require a client's certificate, TLS 1.2 shows nothing to one that has none
+    (RFC 5246 7.4.6): a handshake that fails says nothing against them.
 
     What is wrong, by host. Blocks, for PATIENCE a step at most; who cannot be asked in time is not waited for again.
     """
@@ -110,6 +115,8 @@ def listeners(served: Iterable[Listener], hosts: Mapping[str, frozenset[str]]) -
                 try:
                     seen = _ask(listener, _reachable(address), server_name(host))
                 except ssl.SSLError as fault:
+                    if host in demanding and "HANDSHAKE_FAILURE" in (fault.reason or ""):
+                        continue
                     faults[host] = f"a handshake with {listener.protocol} at {address} fails: {fault.reason}"
                 except OSError:
                     break  # the next address

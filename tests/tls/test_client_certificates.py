@@ -11,11 +11,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
-from mailserver.tls import certificates
+from mailserver.config.model import Listener
+from mailserver.tls import certificates, probe
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.client_authority import DAY, ClientAuthority
 from tests.tls.site import Client, Site
+from tests.tls.test_wire import serving
 
 OPEN, CLOSED = b"mail.example.org", b"mail.example.test"
 VERSIONS = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["1.2", "1.3"])
@@ -334,3 +336,15 @@ def test_no_user_or_two_are_none(clients: ClientAuthority, certificate: dict[str
 def test_control_characters_make_no_user(clients: ClientAuthority, name: str) -> None:
     certificate = x509.load_pem_x509_certificate(clients.issue(subject=((NameOID.COMMON_NAME, name),))[0])
     assert user_of(certificate, "commonName") == ""
+
+
+@VERSIONS
+def test_the_probe_of_our_own_listeners_has_no_certificate(site: Site, version: int) -> None:
+    """A renewal must not be taken back for that."""
+    site.tls = [f'maximum_version = "{"1.2" if version == SSL.TLS1_2_VERSION else "1.3"}"']
+    policy = TlsPolicy(site.config(), quiet)
+    expected = {each.host: probe.fingerprints(each) for each in policy._map.by_host.values()}
+    assert len(expected) == 2
+    with serving(policy) as port:
+        own = [Listener("imaps", port=port, addresses=("127.0.0.1",))]
+        assert probe.listeners(own, expected, {CLOSED.decode()}) == {}
