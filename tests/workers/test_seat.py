@@ -8,11 +8,13 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
 
+from mailserver.errors import MailError
 from mailserver.net.assignment import Assignment
 from mailserver.net.frames import MAX_JSON, MAX_PASSED, Decoder, read_some, send_blocking, to_pickle
 from mailserver.net.link import Json
-from mailserver.net.seat import Seat
+from mailserver.net.seat import STATUS_PATIENCE, Seat
 from mailserver.net.zygote_process import WorkerProcess, from_json
 
 
@@ -21,6 +23,15 @@ class Reactor:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_arguments: None
+
+
+class Turned(Clock):
+    """A clock that tests turn; else as above."""
+
+    def addReader(self, _reader: Any) -> None:
+        """Nobody reads by itself."""
+
+    removeReader = addWriter = removeWriter = addReader  # noqa: N815
 
 
 def assignment(line: socket.socket, receive: socket.socket) -> Assignment:
@@ -97,3 +108,36 @@ def test_an_order_has_more_sockets_than_fit_beside_one_frame() -> None:
             send.close()
         names = [os.fstat(each.fileno()).st_ino for each in sockets]
         assert got == [names, names[:1], []]
+
+
+def test_who_asks_for_the_status_while_it_is_asked_for_gets_the_same_answer() -> None:
+    ours, theirs = socket.socketpair()
+    receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    clock = Turned()
+    seat = Seat(assignment(theirs, receive), clock, lambda: None)
+    told: list[Any] = []
+    try:
+        for _ in range(2):
+            seat.ask_status().addBoth(told.append)
+        ours.settimeout(10)
+        decoder = Decoder(MAX_JSON)
+        decoder.receive(*read_some(ours))
+        frame = decoder.next_frame()
+        assert frame is not None
+        assert from_json(frame[0]) == {"ask": "status"}
+        assert decoder.next_frame() is None, "once"
+        send_blocking(ours, to_pickle(("status", {"workers": []})))
+        seat._line.doRead()
+        assert told == [{"workers": []}, {"workers": []}]
+
+        seat.ask_status().addBoth(told.append)
+        clock.advance(STATUS_PATIENCE)
+        assert isinstance(told[2].value, MailError)
+        # What comes too late is nobody's, and the next question is asked anew.
+        send_blocking(ours, to_pickle(("status", {"late": True})))
+        seat._line.doRead()
+        assert len(told) == 3
+    finally:
+        seat.close()
+        for one in (ours, receive, send):
+            one.close()

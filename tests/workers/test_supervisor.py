@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from mailserver.net.supervisor import EARLY, LONGEST_WAIT, MEMORY_TIME, RETIRE_TIME, SILENCE, STARTING, Supervisor
@@ -301,3 +302,36 @@ def test_all_are_killed_though_each_end_is_told_at_once(master: Master) -> None:
         process.kill = lambda process=process: master.end(process)  # type: ignore[method-assign,misc]
     master.supervisor.kill_all()
     assert master.empty == 1
+
+
+def test_a_worker_is_told_the_status_of_all_one_question_at_a_time() -> None:
+    master = Master()
+    asked: list[Deferred[Any]] = []
+
+    def status() -> Deferred[Any]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    master.supervisor.status = status
+    first = master.made[0]
+    for _ in range(3):
+        master.supervisor.heard(first.seat, {"ask": "status"})
+    assert len(asked) == 1
+    asked[0].callback({"workers": []})
+    assert first.of("status") == [("status", {"workers": []})]
+    master.supervisor.heard(first.seat, {"ask": "status"})
+    assert len(asked) == 2
+    master.end(first)
+    asked[1].callback({"workers": []})
+
+
+def test_what_an_ended_worker_has_counted_stays_and_its_replacement_is_counted() -> None:
+    master = Master()
+    first = master.made[0]
+    beat = {"beat": 0, "memory": 0, "tally": [["login", "imaps", "none", 3]]}
+    master.supervisor.heard(first.seat, beat)
+    assert master.supervisor.restarts == 0
+    master.clock.advance(EARLY + 1)
+    master.end(first)
+    assert master.supervisor.restarts == 1
+    assert master.supervisor.totals.rows() == [["login", "imaps", "none", 3]]
