@@ -141,13 +141,13 @@ class CertificateFiles:
 
     async def _try(self, paths: Paths, changing: _Changing) -> None:
         changing.attempts += 1
+        # Should it fail in a way that nobody expects.
+        changing.due = self._reactor.seconds() + RETRY
         taken = await self._take(self._hosts[paths], changing.attempts == 2)
         if taken is True or (taken is False and changing.attempts > 1):
             self._changing.pop(paths, None)
         elif changing.attempts == 1:
             changing.due = changing.since + PATIENCE
-        else:
-            changing.due = self._reactor.seconds() + RETRY
 
     def _watch(self, places: set[str]) -> None:
         if self._inotify is None:

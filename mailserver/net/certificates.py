@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
@@ -30,6 +30,8 @@ from mailserver.tls.transaction import Changed, Refused, Transaction
 
 EXPIRY_LOOK: Final = 3600.0
 """Seconds between two looks for certificates that end soon."""
+CONFIRMATION: Final = 2.0
+"""Seconds after which listeners that do not show a certificate are asked once more."""
 CHANGES: Final = frozenset({"cert-add", "cert-activate", "cert-rollback"})
 """Commands for those alone who may read the keys."""
 
@@ -80,8 +82,11 @@ class Certificates:
         else:
             self._files.stop()
 
-    async def reloaded(self) -> list[str]:
+    async def reloaded(self, *, whole: bool) -> list[str]:
         """Remember what a reload has taken up; what hinders that."""
+        if not whole:
+            # It may have read files and then taken up nothing: they count as changed.
+            self._activation.seen.clear()
         self._activation.history.keep = self._config().tls.history
         try:
             await self._in_thread(self._activation.record, self._policy.served, "reload")
@@ -191,6 +196,11 @@ class Certificates:
         expected = {host: probe.fingerprints(served[host]) for host in changed.hosts}
         demanding = {host for host in expected if served[host].terms.demand.certificates == "required"}
         faults = await self._in_thread(probe.listeners, self._config().listeners, expected, demanding)
+        if faults:
+            # A worker that was late is replaced by now.
+            await deferLater(self._reactor, CONFIRMATION)
+            again = {host: expected[host] for host in faults}
+            faults = await self._in_thread(probe.listeners, self._config().listeners, again, demanding)
         if not faults:
             return True, lines
         lines += [f"{host}: {fault}" for host, fault in faults.items()]

@@ -124,7 +124,7 @@ class ServiceProcess(Service, ABC):
         async def take_up_all() -> Answer:
             ok, lines = await self.take_up()
             if self._certificates is not None:
-                lines = [*lines, *await self._certificates.reloaded()]
+                lines = [*lines, *await self._certificates.reloaded(whole=ok)]
             return ok, lines
 
         def take_up() -> Deferred[Answer]:

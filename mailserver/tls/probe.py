@@ -114,6 +114,8 @@ def listeners(
                     continue
                 try:
                     seen = _ask(listener, _reachable(address), server_name(host))
+                except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                    break  # closed, as one connection too many is
                 except ssl.SSLError as fault:
                     if host in demanding and "HANDSHAKE_FAILURE" in (fault.reason or ""):
                         continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from typing import Any, cast
 
 import pytest
@@ -195,3 +197,46 @@ def test_who_does_not_go_is_cut() -> None:
     clock.advance(CUT_AFTER)
     assert anna.cuts == 1
     assert (ben.stopped, ben.cuts) == ([], 0)
+
+
+class Peer(StringTransport):
+    """A connection whose other end is this process's user."""
+
+    def getHandle(self) -> socket.socket:
+        self.pair = socket.socketpair(socket.AF_UNIX)
+        return self.pair[0]
+
+
+@pytest.mark.parametrize(("uid", "obeyed"), [(os.geteuid(), True), (os.geteuid() + 4711, os.geteuid() == 0)])
+def test_a_guarded_command_is_for_root_and_the_own_user(
+    monkeypatch: pytest.MonkeyPatch, uid: int, obeyed: bool
+) -> None:
+    monkeypatch.setattr("mailserver.net.control.os.geteuid", lambda: uid)
+    done: list[Arguments] = []
+
+    def change(arguments: Arguments) -> Deferred[Any]:
+        done.append(arguments)
+        return succeed((True, []))
+
+    protocol = ControlFactory({"change": change, "look": change}, frozenset({"change"})).buildProtocol(None)
+    transport = Peer()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b'{"do": "change"}\n')
+    assert bool(done) == obeyed
+    assert json.loads(transport.value())["ok"] == obeyed
+    for end in transport.pair:
+        end.close()
+    transport.clear()
+    protocol.dataReceived(b'{"do": "look"}\n')
+    assert json.loads(transport.value())["ok"]
+
+
+def test_a_guarded_command_of_another_user_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ControlProtocol, "_peer", 4711)
+    protocol = ControlFactory({"change": lambda _a: pytest.fail("done")}, frozenset({"change"})).buildProtocol(None)
+    transport = StringTransport()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(b'{"do": "change"}\n')
+    answer = json.loads(transport.value())
+    assert not answer["ok"]
+    assert "only root, or its user" in answer["lines"][0]

@@ -1,0 +1,111 @@
+"""`mailserver cert` on the state directory, where no server runs, and what it asks of one that does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mailserver.cli import cert as module
+from mailserver.cli.control import Answer
+from mailserver.cli.root import main
+from mailserver.tls import certificates
+from tests.tls.site import Site, authority
+
+TEST, ORG = "mail.example.test", "mail.example.org"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    site = Site(tmp_path).add("example.test", [TEST]).add("example.org", [ORG])
+    site.managed.add("example.org")
+    site.write()
+    return site
+
+
+def run(site: Site, *words: str) -> Result:
+    return CliRunner().invoke(main, ["cert", *words, "--config", str(site.directory / "mailserver.toml")])
+
+
+def given(site: Site, *hosts: str) -> tuple[str, ...]:
+    certificate, key = certificates.issue(authority(), hosts or [ORG])
+    for name, octets in (("new.pem", certificate), ("new.key", key)):
+        (site.directory / name).write_bytes(octets)
+    return "--certificate", str(site.directory / "new.pem"), "--key", str(site.directory / "new.key")
+
+
+def listed(site: Site) -> dict[str, dict[str, object]]:
+    return {row["host"]: row for row in json.loads(run(site, "list", "--json").stdout)}
+
+
+def test_added_shown_and_taken_back(site: Site) -> None:
+    assert listed(site)[ORG]["origin"] == "self-signed"
+    done = run(site, "add", ORG.upper(), *given(site), "--reason", "the first")
+    assert done.exit_code == 0, done.output
+    first = listed(site)[ORG]
+    assert (first["origin"], first["reason"]) == ("added", "the first")
+    assert run(site, "add", *given(site)).exit_code == 0
+    assert listed(site)[ORG]["fingerprint"] != first["fingerprint"]
+    done = run(site, "rollback", ORG)
+    assert done.exit_code == 0, done.output
+    assert listed(site)[ORG]["fingerprint"] == first["fingerprint"]
+    rows = json.loads(run(site, "history", ORG, "--json").stdout)
+    assert [row["restores"] for row in rows] == [first["activation"], None, None]
+    assert run(site, "activate", ORG, str(rows[1]["id"])).exit_code == 0
+    assert listed(site)[ORG]["fingerprint"] == rows[1]["fingerprint"]
+    assert "the first" in run(site, "history").output
+
+
+def test_show(site: Site) -> None:
+    run(site, "add", *given(site))
+    output = run(site, "show", ORG).stdout
+    assert "CN=Authority of the tests" in output
+    assert "added by the administrator" in output
+    assert run(site, "show", ORG, "--pem").stdout.strip() == (site.directory / "new.pem").read_text().strip()
+    missing = run(site, "show", "nobody.example.test")
+    assert missing.exit_code == 1
+    assert f"there are {ORG}, {TEST}" in missing.output
+
+
+def test_what_is_refused_is_told_with_status_1_and_changes_nothing(site: Site) -> None:
+    for words, said in (
+        (("add", TEST, *given(site, TEST)), "has files in its [[domain]]"),
+        (("add", ORG, *given(site, "other.example.org")), "is not covered by the certificate"),
+        (("rollback", ORG), "no earlier certificate"),
+        (("activate", ORG, "99"), "has no activation 99"),
+        (("activate", ORG, "file"), "names no files"),
+    ):
+        done = run(site, *words)
+        assert done.exit_code == 1
+        assert said in done.output
+        assert "nothing was changed" in done.output
+    assert run(site, "activate", ORG, "nonsense").exit_code == 2
+    assert listed(site)[ORG]["origin"] == "self-signed"
+
+
+def test_without_a_state_directory_it_says_why(site: Site) -> None:
+    (site.directory / "state").write_text("")
+    done = run(site, "list")
+    assert done.exit_code == 1
+    assert "cannot be used" in done.output
+
+
+def test_a_running_server_gets_the_octets_and_no_path(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def ask(_runtime_dir: Path, request: str, **arguments: str) -> Answer:
+        asked.append((request, arguments))
+        return Answer(False, ("no",))
+
+    monkeypatch.setattr(module, "ask", ask)
+    options = given(site)
+    done = run(site, "add", ORG, *options)
+    assert done.exit_code == 1
+    ((request, arguments),) = asked
+    assert request == "cert-add"
+    assert arguments["hosts"] == ORG
+    assert arguments["chain"] == (site.directory / "new.pem").read_text()
+    assert arguments["key"] == (site.directory / "new.key").read_text()
+    assert not (site.directory / "state").exists()
