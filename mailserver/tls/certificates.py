@@ -16,7 +16,7 @@ import attrs
 from attrs import frozen
 
 from mailserver.config.directories import Identity, service_identity
-from mailserver.config.model import Config, Domain, Problem, Tls
+from mailserver.config.model import Config, Domain, Problem, Relay, Tls
 from mailserver.config.values import as_toml
 from mailserver.tls.authority import issue, make_ca, make_self_signed
 from mailserver.tls.client import client_faults
@@ -54,7 +54,7 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
         problems += [as_problem(config, domain, fault) for fault in faults]
     relay = config.submission.relay
     if relay is not None:
-        for fault in client_faults(relay):
+        for fault in (*client_faults(relay), *_relay_rights(relay, identity)):
             value = as_toml(getattr(relay, fault.key))
             place = f"[submission.relay] {fault.key}"
             problems.append(Problem(str(config.source), place, value, fault.reason, warning=fault.warning))
@@ -155,6 +155,15 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
     for name, path in files:
         if not name.endswith("certificate"):
             yield from _others_rights(name, path, identity)
+
+
+def _relay_rights(relay: Relay, identity: Identity) -> Iterator[Fault]:
+    """It is the service's user who shows the certificate to the next hop."""
+    if relay.key is None:
+        return
+    if os.access(relay.key, os.R_OK, effective_ids=True) and not identity.may_open(relay.key):
+        yield Fault("key", f"cannot be read by user {identity.name!r}, who shows the certificate to the next hop")
+    yield from _others_rights("key", relay.key, identity)
 
 
 def _others_rights(name: str, path: Path, identity: Identity) -> Iterator[Fault]:

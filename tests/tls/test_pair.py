@@ -289,6 +289,17 @@ class TestCheck:
         assert [fault.reason for fault in faults] == told
         assert all(fault.warning for fault in faults)
 
+    def test_who_else_can_read_the_relay_key(self, tmp_path: Path) -> None:
+        site = Site(tmp_path).add("example.test", [HOST])
+        site.put("relay", *certificates.issue(authority(), ["relay.example.test"]))
+        site.more = '[submission.relay]\nhost = "smtp.example.net"\ncertificate = "relay.pem"\nkey = "relay.key"'
+        assert certificates.check(site.config()) == []
+        site.key("relay").chmod(0o644)
+        (problem,) = certificates.check(site.config())
+        assert problem.place == "[submission.relay] key"
+        assert problem.warning
+        assert "every user of this machine: chmod 600" in problem.reason
+
     def test_files_that_the_service_cannot_read_again(self, tmp_path: Path) -> None:
         """The service sheds root after binding; a key that only root can read would fail at the first reload."""
         site = Site(tmp_path).add("example.test", [HOST])
