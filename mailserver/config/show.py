@@ -57,6 +57,9 @@ def _table(values: Any) -> Table:
 def _plain(name: str, value: Any) -> Any:
     if name == "backends":
         return [_backend(backend) for backend in value]
+    if name == "key_password_command":
+        # Some programs take a secret among their arguments.
+        return [*value[:1], *("(hidden)" for _argument in value[1:])]
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

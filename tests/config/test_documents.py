@@ -84,6 +84,12 @@ class TestShow:
         assert "hunter2" not in shown
         assert tomllib.loads(shown)["auth"]["backends"] == ["file:/etc/mailserver/users", "strcred:(hidden)"]
 
+    def test_no_arguments_of_the_command_for_a_password(self, config: model.Config) -> None:
+        domain = attrs.evolve(config.domains[0], key_password_command=("/usr/bin/open", "--token", "hunter2"))
+        shown = show(attrs.evolve(config, domains=(domain,)))
+        assert "hunter2" not in shown
+        assert tomllib.loads(shown)["domain"][0]["key_password_command"] == ["/usr/bin/open", "(hidden)", "(hidden)"]
+
     def test_everything_is_there(self, config: model.Config) -> None:
         document = tomllib.loads(show(config))
         for name, attribute in keys_of(model.Config).items():
