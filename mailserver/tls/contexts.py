@@ -65,9 +65,12 @@ class Terms:
     """A certificate with a key of the other type."""
 
     @property
-    def asked(self) -> tuple[Demand, str | None, TlsVersion]:
-        """What clients must come up to."""
-        return self.demand, self.ciphers, self.minimum_version
+    def resumable(self) -> tuple[bool, str | None, TlsVersion]:
+        """On what the sessions rest that tickets bring back: where certificates are asked for there are no tickets.
+
+        So another authority or revocation list there changes nothing of it.
+        """
+        return self.demand.certificates == "none", self.ciphers, self.minimum_version
 
 
 Origin = Literal["file", "added", "acme", "last good", "rolled back", "self-signed"]

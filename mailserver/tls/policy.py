@@ -350,7 +350,7 @@ class TlsPolicy:
         """
         old = self._map
         pairs = [(new.default, old.default), *((each, old.by_host.get(host)) for host, each in new.by_host.items())]
-        others = any(one and other and one.terms.asked != other.terms.asked for one, other in pairs)
+        others = any(one and other and one.terms.resumable != other.terms.resumable for one, other in pairs)
         wanted = _wanted(tls, listeners)
         return self._make_bases(wanted if others else wanted - set(self._bases))
 

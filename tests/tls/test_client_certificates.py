@@ -156,7 +156,9 @@ class TestRevocation:
         assert Client(certificate=one).connect(policy, CLOSED).client is not None
         clients.revoke(one[0])
         (site.directory / "clients.crl").write_bytes(clients.crl())
-        policy.reload(site.config())
+        prepared = policy.prepare(site.config())
+        assert not prepared.bases, "other names' tickets, and the workers, go on"
+        policy.commit(prepared)
         assert "revoked by" in refused(policy, Client(certificate=one))[1]
 
     def test_a_list_that_is_too_old_refuses_all(self, site: Site, clients: ClientAuthority) -> None:
