@@ -62,6 +62,8 @@ class CertificateFiles:
         self._hosts: dict[Paths, Hosts] = {}
         self._changing: dict[Paths, _Changing] = {}
         self._watched: dict[str, int] = {}
+        self._moved = True
+        """May the paths lead through other directories than those that are watched?"""
         self._looking = False
         self._again: Any = None
         self._inotify: Inotify | None = None
@@ -71,6 +73,7 @@ class CertificateFiles:
     def follow(self, files: Mapping[Hosts, Paths]) -> None:
         """Watch these, of the domains of the configuration, from now on."""
         self._hosts = {paths: hosts for hosts, paths in files.items()}
+        self._moved = True
         self._changing = {paths: each for paths, each in self._changing.items() if paths in self._hosts}
         if not self._looks.running:
             try:
@@ -99,6 +102,7 @@ class CertificateFiles:
         self._watched.clear()
 
     def _changed(self, watch: int, names: Sequence[str] | None) -> None:
+        self._moved = True
         if names is None:
             # The directory has gone: the next look finds what the paths lead through by then.
             self._watched = {path: number for path, number in self._watched.items() if number != watch}
@@ -125,10 +129,13 @@ class CertificateFiles:
 
     async def _look_once(self) -> None:
         files = list(self._hosts)
-        found, places = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), _examine, files)
+        moved, self._moved = self._moved, False
+        pool = self._reactor.getThreadPool()
+        found, places = await deferToThreadPool(self._reactor, pool, _examine, files, moved)
         if not self._looks.running:
             return
-        self._watch(places)
+        if places is not None:
+            self._watch(places)
         now = self._reactor.seconds()
         for paths, content in found.items():
             known = self._changing.get(paths)
@@ -136,6 +143,7 @@ class CertificateFiles:
                 continue
             if known is None or known.signature != content:
                 self._changing[paths] = _Changing(content, now, now + SETTLE)
+                self._moved = True
             elif now >= known.due and paths in self._hosts:
                 await self._try(paths, known)
 
@@ -161,10 +169,7 @@ class CertificateFiles:
                 continue  # the looks see what changes there
 
 
-def _examine(files: list[Paths]) -> tuple[dict[Paths, Signature], set[str]]:
-    """In a thread: what the files are like, and the directories to watch."""
-    places: set[str] = set()
-    for paths in files:
-        for path in paths:
-            places |= directories(path)
+def _examine(files: list[Paths], moved: bool) -> tuple[dict[Paths, Signature], set[str] | None]:
+    """In a thread: what the files are like, and the directories to watch if these may be others."""
+    places = set().union(*(directories(path) for paths in files for path in paths)) if moved else None
     return {paths: signature(paths) for paths in files}, places

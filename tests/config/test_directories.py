@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from mailserver.config.directories import Identity, check_directories, service_identity
@@ -110,6 +111,16 @@ def test_a_runtime_dir_that_the_start_makes_or_is_given_is_no_problem(
     assert "[server] runtime_dir" in places()
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"/run/other:{tmp_path / 'run'}")
     assert "[server] runtime_dir" not in places()
+
+
+def test_a_state_dir_that_cannot_be_is_a_warning(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    config = attrs.evolve(config, server=attrs.evolve(config.server, state_dir=tmp_path / "state"))
+    assert "[server] state_dir" not in [problem.place for problem in check_directories(config)]
+    (tmp_path / "state").write_text("")
+    (problem,) = [problem for problem in check_directories(config) if problem.place == "[server] state_dir"]
+    assert problem.warning
+    assert problem.reason == "must be a directory; certificates are not remembered, and none can be added"
 
 
 @pytest.fixture

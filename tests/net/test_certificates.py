@@ -1,0 +1,178 @@
+"""Changes of certificates in a running server: recorded, served, asked for at the listeners, and taken back."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+
+from mailserver.net import certificate_files
+from mailserver.net import certificates as module
+from mailserver.net.certificates import CONFIRMATION, EXPIRY_LOOK, Certificates
+from mailserver.net.control import BadRequest, Told
+from mailserver.tls import certificates
+from mailserver.tls.policy import Prepared
+from tests.net.test_certificate_files import Reactor
+from tests.tls.site import Client, Site, authority
+from tests.tls.test_transaction import Server
+
+TEST, ORG = "mail.example.test", "mail.example.org"
+
+
+class World:
+    """All of it in one thread; `faults` is what the listeners show, one look after the other."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.tls = Server(site)
+        self.reactor = Reactor()
+        self.served: list[tuple[str, ...]] = []
+        self.faults: list[dict[str, str]] = []
+        self.asked: list[set[str]] = []
+        self.certificates = Certificates(
+            self.reactor,
+            self.tls.policy,
+            self.tls.activation,
+            config=lambda: self.tls.config,
+            serve=self._serve,
+            one_at_a_time=DeferredLock().run,
+        )
+
+    def _serve(self, prepared: Prepared) -> Deferred[list[str]]:
+        self.served.append(tuple(self.tls.policy.changed_hosts(prepared)))
+        self.tls.policy.commit(prepared)
+        return succeed([])
+
+    def probe(self, _listeners: object, hosts: dict[str, object], _demanding: object) -> dict[str, str]:
+        self.asked.append(set(hosts))
+        return self.faults.pop(0) if self.faults else {}
+
+    def seen(self, host: str) -> str:
+        return Client().connect(self.tls.policy, host.encode()).fingerprint
+
+    def do(self, name: str, **arguments: str) -> Any:
+        results: list[Any] = []
+        self.certificates.commands()[name](arguments).addBoth(results.append)
+        for _ in range(100):
+            self.reactor.advance(0.1)
+        (result,) = results
+        return result
+
+    def add(self, *hosts: str) -> Any:
+        certificate, key = certificates.issue(authority(), [ORG])
+        return self.do("cert-add", hosts=" ".join(hosts), chain=certificate.decode(), key=key.decode(), reason="r")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    def at_once(_reactor: object, _pool: object, call: Any, *given: Any) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        done.addCallback(lambda _none: call(*given))
+        done.callback(None)
+        return done
+
+    for each in (module, certificate_files):
+        monkeypatch.setattr(each, "deferToThreadPool", at_once)
+    site = Site(tmp_path).add("example.test", [TEST]).add("example.org", [ORG])
+    site.managed.add("example.org")
+    made = World(site)
+    monkeypatch.setattr(module.probe, "listeners", made.probe)
+    return made
+
+
+def test_an_added_one_is_served_and_asked_for(world: World) -> None:
+    ok, lines = world.add()
+    assert ok
+    assert lines[0].startswith(f"{ORG}: taken up, until ")
+    assert world.served == [(ORG,)]
+    assert world.asked == [{ORG}]
+
+
+def test_what_is_refused_is_not_served(world: World) -> None:
+    ok, lines = world.add(TEST)
+    assert not ok
+    assert lines[-1] == "nothing was changed"
+    assert world.served == world.asked == []
+
+
+def test_what_the_listeners_do_not_show_twice_is_taken_back(world: World) -> None:
+    world.add()
+    before = world.seen(ORG)
+    world.faults = [{ORG: "imaps at 127.0.0.1 shows another certificate"}] * 2
+    ok, lines = world.add()
+    assert not ok
+    assert f"{ORG}: imaps at 127.0.0.1 shows another certificate" in lines
+    assert lines[-1].startswith(f"went back: {ORG}: taken up")
+    assert world.seen(ORG) == before
+    assert world.served == [(ORG,)] * 3
+    entry = world.tls.history.current(ORG)
+    assert entry is not None
+    assert entry.restores is not None
+
+
+def test_what_they_show_a_moment_later_stays(world: World) -> None:
+    world.add()
+    before = world.seen(ORG)
+    world.faults = [{ORG: "imaps at 127.0.0.1 shows another certificate"}]
+    began = world.reactor.seconds()
+    ok, _lines = world.add()
+    assert ok
+    assert world.seen(ORG) != before
+    assert world.asked == [{ORG}] * 3
+    assert world.reactor.seconds() - began >= CONFIRMATION
+
+
+def test_commands_take_what_they_say(world: World) -> None:
+    for name, arguments in (
+        ("cert-add", {"hosts": ORG}),
+        ("cert-rollback", {}),
+        ("cert-rollback", {"host": 3}),
+        ("cert-activate", {"host": ORG, "id": "x"}),
+        ("cert-list", {"host": ORG}),
+    ):
+        with pytest.raises(BadRequest):
+            world.certificates.commands()[name](arguments)
+
+
+def test_lists(world: World) -> None:
+    world.add()
+    listed, history = world.do("cert-list"), world.do("cert-history", host=ORG)
+    assert isinstance(listed, Told)
+    assert [(row["host"], row["origin"]) for row in listed.data] == [(ORG, "added"), (TEST, "file")]
+    assert (history.data[0]["origin"], history.data[0]["reason"]) == ("added", "r")
+    assert listed.data[0]["activation"] == history.data[0]["id"]
+
+
+def test_files_are_followed_and_ends_are_told_each_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(module.log, "warn", lambda _format, line: told.append(line))
+    before = world.seen(TEST)
+    world.certificates.start()
+    world.site.renew("example.test", days=6, now=dt.datetime.now(dt.UTC))
+    for _ in range(100):
+        world.reactor.advance(0.1)
+    assert world.seen(TEST) != before
+    assert told == []
+    for _ in range(3):
+        world.reactor.advance(EXPIRY_LOOK)
+    assert len(told) == 1
+    assert told[0].startswith(f"certificate: {TEST}: the certificate ends in 5 days")
+    world.certificates.stop()
+    assert not world.reactor.getDelayedCalls()
+
+
+def test_a_reload_that_takes_nothing_up_leaves_no_change_unseen(world: World) -> None:
+    world.certificates.start()
+    before = world.seen(TEST)
+    world.site.renew("example.test")
+    world.tls.policy.prepare(world.tls.config)
+    Deferred.fromCoroutine(world.certificates.reloaded(whole=False))
+    for _ in range(100):
+        world.reactor.advance(0.1)
+    assert world.seen(TEST) != before
+    world.certificates.stop()
