@@ -175,6 +175,12 @@ def _listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         if listener.require_tls and listener.protocol != "lmtp":
             reason = "is for lmtp; everywhere else passwords need TLS anyway"
             yield _at(config, f"{place} require_tls", "true", reason)
+        if listener.sniff_delay and not listener.starttls:
+            reason = f"is for listeners with STARTTLS; {listener.protocol} has no greeting to hold back"
+            yield _at(config, f"{place} sniff_delay", f"{listener.sniff_delay:g}", reason)
+        if listener.early_tls != "serve" and not listener.sniff_delay:
+            reason = "has no use without sniff_delay, such as 0.1"
+            yield _at(config, f"{place} early_tls", as_toml(listener.early_tls), reason)
 
 
 def _cleartext(config: Config, listener: Listener) -> Iterator[Problem]:

@@ -54,6 +54,7 @@ _MEANINGS: Final = {
     model.Count: "whole number, at least 1",
     model.Size: "octets, at least 1",
     model.Seconds: "seconds, above 0",
+    model.Hold: "seconds, 0 to 5",
     model.HostName: "host name",
     model.HostPattern: "host name or *.name",
     model.OptionalHostName: "host name or empty",

@@ -25,6 +25,9 @@ Size = NewType("Size", int)
 Seconds = NewType("Seconds", float)
 """A time, above 0 and finite; whole or decimal."""
 
+Hold = NewType("Hold", float)
+"""A time from 0 to 5 seconds."""
+
 HostName = NewType("HostName", str)
 """A host name or mail domain of letters, digits and hyphens (RFC 1123 2.1); kept in lower case."""
 
@@ -50,6 +53,9 @@ TlsVersion: TypeAlias = Literal["1.2", "1.3"]
 
 Preset: TypeAlias = Literal["modern", "old-devices"]
 """What [tls] says where it says nothing else; `tls.settings` has the values."""
+
+EarlyTls: TypeAlias = Literal["serve", "refuse"]
+"""What becomes of a ClientHello at a port of STARTTLS that comes before the greeting."""
 
 CipherOrder: TypeAlias = Literal["client", "server"]
 """Whose order of cipher suites counts."""
@@ -321,6 +327,17 @@ class Listener:
     socket: Path | None = key("Unix socket instead of a port.", default=None, example="/run/mailserver/lmtp")
     allow_cleartext: bool = key("Accept passwords without TLS here; only on loopback and Unix sockets.", default=False)
     require_tls: bool = key("lmtp: nothing but STARTTLS before TLS.", default=False)
+    sniff_delay: Hold = key(
+        "Seconds, at most 5, for which the greeting of a port with STARTTLS is held back, so that clients set to SSL/TLS "
+        "are noticed in time; 0.1 is enough for most. docs/tls.md tells more.",
+        default=0.0,
+        example=0.1,
+    )
+    early_tls: EarlyTls = key(
+        "What such a client gets in that time: the same as at a port of implicit TLS, or a TLS alert.",
+        default="serve",
+        example="refuse",
+    )
     proxy_from: tuple[Network, ...] = key(
         "Networks whose connections begin with a PROXY protocol header.", default=(), example=["192.0.2.0/24"]
     )

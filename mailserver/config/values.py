@@ -29,6 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONGEST_VALUE: Final = 60
 
 MOST_WORKERS: Final = 256
+LONGEST_HOLD: Final = 5.0
 
 TOML_NAMES = {"domains": "domain", "listeners": "listener", "sites": "site"}
 """Attributes of Config and Domain whose tables have another name in the file."""
@@ -155,6 +156,17 @@ def seconds(value: Any, _type: Any = None) -> float:
     return float(value)
 
 
+def hold(value: Any, _type: Any = None) -> float:
+    """A short time, or none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Wrong(f"must be a number of seconds, not {kind(value)}")
+    if not 0 <= value <= LONGEST_HOLD:
+        raise Wrong(
+            f"must be from 0 to {LONGEST_HOLD:g} seconds: every client waits so long", "0.1" if value > 10 else ""
+        )
+    return float(value)
+
+
 def host_name(value: Any, _type: Any = None) -> str:
     """RFC 1123 2.1: labels of letters, digits and inner hyphens, 253 octets in all."""
     name = text(value)
@@ -260,6 +272,7 @@ def make_converter(directory: Path) -> Converter:
         (model.Count, at_least_one),
         (model.Size, at_least_one),
         (model.Seconds, seconds),
+        (model.Hold, hold),
         (model.HostName, host_name),
         (model.HostPattern, host_pattern),
         (model.OptionalHostName, optional_host_name),

@@ -22,6 +22,8 @@ COUNTERS: Final = {
     "connection-refused": ("connections_refused", "Connections refused by a limit, but for those the log left out."),
     "handshake": ("tls_handshakes", "TLS handshakes that were completed."),
     "tls-failed": ("tls_failures", "TLS handshakes that failed."),
+    "cleartext-at-tls-port": ("cleartext_at_tls_port", "Clients that did not begin TLS at a port of implicit TLS."),
+    "tls-at-starttls-port": ("tls_at_starttls_port", "Clients that began TLS at a port of STARTTLS and were refused."),
     "login": ("logins", "Logins."),
     "login-failed": ("login_failures", "Logins that were refused."),
     "delivery": ("deliveries", "Messages delivered, one for each recipient."),

@@ -1,6 +1,6 @@
 """One connection: a Twisted protocol below, a `mailserver.channel.Channel` above, and the task that runs its session.
 
-`net.stream` has the bytes and the waits; here is its life. Problems, and what is done about them:
+`net.stream` has the bytes and the waits, `net.sniff` what the first ones decide; here is its life. Problems, and what is done about them:
 
 *   Bytes behind STARTTLS: whatever arrived before the handshake and was not read ends the connection.
 *   A client that never logs in: its handshake and all its reads together end at `login_time`, however they drip.
@@ -37,7 +37,8 @@ from mailserver.errors import ConnectionLost
 from mailserver.net.driver import Task
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import event_line, log
-from mailserver.net.stream import WITHIN_COMMAND, Stream
+from mailserver.net.sniff import Sniffer
+from mailserver.net.stream import WITHIN_COMMAND
 from mailserver.net.tls import channel_binding
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.contexts import parse_server_name
@@ -52,7 +53,7 @@ _serial = count(1)
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
-class Connection(Stream):
+class Connection(Sniffer):
     """The protocol instance of one connection; see the module's text."""
 
     info: ConnectionInfo
@@ -73,7 +74,7 @@ class Connection(Stream):
     # --- What Twisted calls
 
     def connectionMade(self) -> None:
-        """Accepted. With implicit TLS the session starts after the handshake."""
+        """Accepted. What the client sends first may decide how it goes on."""
         listening = self._listening
         transport = self.transport
         assert transport is not None
@@ -102,10 +103,7 @@ class Connection(Stream):
         if peer is not None:
             cast("Any", transport).setTcpNoDelay(True)
             cast("Any", transport).setTcpKeepAlive(True)
-        if listening.implicit_tls:
-            self._set_deadline(self._handshake_deadline())
-        else:
-            self._start()
+        self._await_first()
 
     def handshakeCompleted(self) -> None:
         """TLS is up: remember what was agreed on, and go on."""
@@ -123,14 +121,17 @@ class Connection(Stream):
     def readConnectionLost(self) -> None:
         """The client has sent all it will send; it still reads."""
         self._ended = True
-        if self._wait_for is not None and self._wait_for not in WITHIN_COMMAND:
+        if self._turned_away:
+            cast("Any", self.transport).loseConnection()
+        elif self._wait_for is not None and self._wait_for not in WITHIN_COMMAND:
             self._resume(None)
         elif self._task is None and not self._finished:
             self._abort()
 
     def writeConnectionLost(self) -> None:
-        """The client reads no more."""
-        self._abort()
+        """The client reads no more, or was told why it is turned away."""
+        if not self._turned_away:
+            self._abort()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """The end. A session in the middle of a store operation learns of it when that is done."""
@@ -288,6 +289,9 @@ class Connection(Stream):
         return deadline if self._login_by is None else min(deadline, self._login_by)
 
     def _overdue(self) -> None:
+        if self._sniffing and self._task is None:
+            self._not_in_time()
+            return
         if not self._finished:
             self.log("tls-failed", reason="no handshake in time")
         self._abort()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -22,6 +22,7 @@ from mailserver.net.limits import ConnectionCounts
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import log
 from mailserver.net.proxy import TrustingFactory
+from mailserver.net.sniff import signpost
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
 from mailserver.net.transport import send_at_once
@@ -159,15 +160,17 @@ class Port:
         make_session: Callable[[Channel], Session],
         *,
         tally: Tally,
+        listeners: Callable[[], Iterable[Listener]],
         shared: bool = False,
     ) -> None:
-        """`shared`: other processes have the socket, too."""
+        """`listeners()`: all that the configuration of now has. `shared`: other processes have the socket, too."""
         self.connections: set[Connection] = set()
         self.place = bound.place
         self.on_empty: Callable[[], None] = lambda: None
         self._reactor = reactor
         self._counts = counts
         self._tally = tally
+        self._listeners = listeners
         self._tls = tls
         self.listener = bound.listener
         factory = self._make_factory(bound.listener, make_session)
@@ -208,12 +211,13 @@ class Port:
             tls_required=listener.require_tls,
             logs_in=family != "lmtp",
             local=self.place,
+            sniff_delay=listener.sniff_delay,
+            early_tls=listener.early_tls,
+            signpost=lambda: signpost(listener, self._listeners()),
             open_connections=self.connections,
             stopped=self._empty,
         )
         factory: Factory = ConnectionFactory(listening)
-        if listener.implicit_tls:
-            factory = cast("Factory", TlsFactory(tls, clock, factory))
         if listener.proxy_from:
             factory = TrustingFactory(factory, listener.proxy_from, clock)
         return factory

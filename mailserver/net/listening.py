@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from mailserver.channel import Channel
+from mailserver.config.model import EarlyTls
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
@@ -52,6 +53,12 @@ class Listening:
     Those of HTTP count as some that never do.
     """
     local: str
+    sniff_delay: float
+    """Seconds for which the greeting is held back where TLS is started by a command."""
+    early_tls: EarlyTls
+    """What becomes of a ClientHello before that greeting."""
+    signpost: Callable[[], bytes]
+    """What a client is told that does not begin TLS where it is implicit."""
     open_connections: set[Connection]
     stopped: Callable[[], None]
     """Called when the last connection has ended."""

@@ -110,7 +110,16 @@ class Serving:
     def listen(self, bound: Bound) -> str:
         """Serve a socket; the line for the log. Raises: OSError."""
         maker = self._session_maker(bound.listener)
-        port = Port(bound, self._reactor, self.counts, self._parts.tls, maker, tally=self.tally, shared=self._shared)
+        port = Port(
+            bound,
+            self._reactor,
+            self.counts,
+            self._parts.tls,
+            maker,
+            tally=self.tally,
+            listeners=lambda: self._parts.config.listeners,
+            shared=self._shared,
+        )
         self._ports.append(port)
         return port.ready_line
 

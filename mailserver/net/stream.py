@@ -63,6 +63,8 @@ class Stream(Protocol):
         self._closing = False
         self._stopping = False
         self._poked = False
+        self._sniffing = False
+        """Are the client's first octets still to be looked at?"""
         self._farewell = listening.farewell
         self.received = 0
         """Octets of the client, and to it: inside TLS, not on the wire."""
@@ -75,7 +77,7 @@ class Stream(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of the client."""
-        if self._finished:
+        if self._finished or (self._sniffing and not self._take_first(data)):
             return
         self._input.append(data)
         self._unread += len(data)
@@ -204,8 +206,12 @@ class Stream(Protocol):
     # --- Inside
 
     @abstractmethod
+    def _take_first(self, data: bytes) -> bool:
+        """The client's first octets. Are they for the session?"""
+
+    @abstractmethod
     def _overdue(self) -> None:
-        """A deadline has passed, and nobody waits here: the handshake's, or the closing's."""
+        """A deadline has passed, and nobody waits here: for the first octets, the handshake, or the closing."""
 
     async def _wait(self, what: str, deadline: float | None) -> None:
         self._wait_for = what
@@ -217,6 +223,10 @@ class Stream(Protocol):
         self._deadline = None
         assert self._task is not None
         self._task.resume(value)
+
+    def _wake_reader(self) -> None:
+        if self._wait_for in _READING:
+            self._resume(None)
 
     def _take_turn(self) -> None:
         if self._wait_for == "turn":

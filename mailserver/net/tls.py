@@ -21,7 +21,6 @@ from OpenSSL import SSL
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 from twisted.internet.interfaces import IHalfCloseableProtocol, IOpenSSLServerConnectionCreator, IProtocol, IReactorTime
-from twisted.internet.protocol import Factory
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -57,8 +56,6 @@ class TlsTransport(TLSMemoryBIOProtocol):
         self.connected = 1
         self.transport = transport
         factory.registerProtocol(self)
-        if self._connectWrapped:
-            self.wrappedProtocol.makeConnection(self)
 
     def hold(self) -> None:
         """What is written from now on leaves with the close_notify of `loseConnection`, which must follow."""
@@ -191,19 +188,16 @@ def _forget(data: bytes) -> None:
 
 
 class TlsFactory(TLSMemoryBIOFactory):
-    """Puts a listener's TLS under its connections: at once (as a factory), or when asked (`wrap`)."""
+    """Puts a listener's TLS under its connections when asked."""
 
     protocol = TlsTransport
     noisy = False
 
-    def __init__(
-        self, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime, factory: Factory | None = None
-    ) -> None:
-        """`factory` makes the protocols inside implicit TLS."""
-        super().__init__(creator, isClient=False, wrappedFactory=cast("Any", factory), clock=clock)
+    def __init__(self, creator: IOpenSSLServerConnectionCreator, clock: IReactorTime) -> None:
+        super().__init__(creator, isClient=False, wrappedFactory=cast("Any", None), clock=clock)
 
     def wrap(self, protocol: IProtocol, transport: Any) -> TlsTransport:
-        """STARTTLS: from now on all of the transport's bytes are TLS. The protocol's own transport is what returns."""
+        """From now on all of the transport's bytes are TLS. The protocol's own transport is what returns."""
         layer = TlsTransport(cast("Any", self), protocol, False)  # False: it is connected already
         transport.protocol = layer
         layer.makeConnection(transport)

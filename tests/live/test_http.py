@@ -57,8 +57,8 @@ def test_no_mail_command_is_answered(shared: Server, protocol: str, octets: byte
     assert got.count(b"HTTP/1.1") == 1
 
 
-def test_a_request_in_clear_text_at_the_tls_port_is_none(shared: Server) -> None:
-    assert b"HTTP" not in ask(shared, GET, "https")
+def test_a_request_in_clear_text_at_the_tls_port_is_told_where_it_is(shared: Server) -> None:
+    assert ask(shared, GET, "https").startswith(b"HTTP/1.1 400 ")
 
 
 def test_many_requests_on_many_connections(shared: Server) -> None:

@@ -260,8 +260,8 @@ def test_a_stranger_to_tls_harms_nobody(shared: Server) -> None:
     with Client(shared, "imaps", tls=False) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: mail.example.test\r\n\r\n")
         answer = client.rest()
-    assert answer == b"" or answer[0] == 21
-    assert len(new_lines(shared, before, "tls-failed")) == 1
+    assert answer == b""
+    assert len(new_lines(shared, before, "http-request")) == 1
     with smtplib.SMTP_SSL(
         "localhost", shared.port("submissions"), context=ssl.create_default_context(cafile=str(shared.ca))
     ) as smtp:

@@ -85,6 +85,9 @@ class World:
             tls_required=False,
             logs_in=logs_in,
             local="127.0.0.1:143",
+            sniff_delay=0.0,
+            early_tls="serve",
+            signpost=lambda: b"",
             open_connections=set(),
             stopped=stopped,
         )
