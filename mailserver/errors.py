@@ -89,7 +89,10 @@ class PrivacyRequired(MailError):
 
     imap_code = "PRIVACYREQUIRED"
     smtp_reply = (530, "5.7.0")
-    text = "start TLS first: passwords are not accepted in clear text here"
+    text = (
+        "this connection is not encrypted, so no password is accepted: set the connection security of your mail program "
+        "to SSL/TLS or STARTTLS"
+    )
 
 
 class AuthFailed(MailError):

@@ -13,7 +13,8 @@ from typing import ClassVar
 from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.channel import Channel, ConnectionInfo
 from mailserver.errors import AuthFailed, BadSyntax, MailError
-from mailserver.sasl.mechanism import Challenge, Done, Failed, Mechanism, NeedKeys
+from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
+from mailserver.sasl.plain import Plain
 from mailserver.sasl.registry import Situation
 
 LOGGED_NAME = 255
@@ -50,6 +51,30 @@ def situation(channel: Channel, authenticator: Authenticator) -> Situation:
 def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
     """What the login service is told of a connection."""
     return LoginContext(protocol, info.peer, info.tls.server_name if info.tls else None, info.session_id)
+
+
+def exposed_by(method: str, initial: bytes) -> Credentials | None:
+    """What an initial response, as it was sent, gives away without TLS; LOGIN's is the name alone."""
+    if method != "PLAIN":
+        return None
+    try:
+        step = Plain().step(_decode(initial))
+    except NotBase64:
+        return None
+    return step.claim if isinstance(step, Done) and isinstance(step.claim, Credentials) else None
+
+
+def tell_exposed(
+    channel: Channel, authenticator: Authenticator, protocol: str, credentials: Credentials, method: str
+) -> None:
+    """A password came before TLS and is refused: it may be checked later, out of the client's sight."""
+    channel.log("cleartext-login", user=credentials.name[:LOGGED_NAME], method=method)
+    authenticator.exposed(
+        credentials,
+        method,
+        login_context(protocol, channel.info),
+        lambda user: channel.log("password-exposed", user=user, method=method),
+    )
 
 
 class Exchange:

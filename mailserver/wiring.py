@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
 from mailserver.auth import judging
+from mailserver.auth.exposure import ExposureWatch, Mark
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
 from mailserver.auth.penalties import MAX_PAIRS, Penalties
@@ -37,7 +38,7 @@ from mailserver.net.outbound import Outbound
 from mailserver.net.pokes import Pokes
 from mailserver.net.processes import ProcessSpawner
 from mailserver.net.serving import Examined
-from mailserver.net.shared import SharedPenalties
+from mailserver.net.shared import SharedExposures, SharedPenalties
 from mailserver.net.threads import AccountRunner, StoreThreads
 from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.pop3 import uidl
@@ -206,6 +207,11 @@ class Wiring:
         self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
         if link is not None:
             SharedPenalties(link, self._penalties)
+        self._exposures = ExposureWatch(
+            self._penalties, reactor.seconds, reactor.callLater, _spawn, lambda: self._hash_pool.waiting[0] > 0
+        )
+        if link is not None:
+            SharedExposures(link, self._exposures)
         self._salt_secret = salt_secret() or (link.penalty_key if link is not None else None)
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._settle()
@@ -234,6 +240,7 @@ class Wiring:
             clock=self._reactor.seconds,
             secret=self._salt_secret,
             scram_for_some=config.auth.scram_for == "some",
+            exposures=self._exposures,
         )
         mechanisms = Mechanisms(config.auth.mechanisms)
         self._imap = ImapServices(
@@ -292,6 +299,10 @@ class Wiring:
     def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
         """Whom HTTP sessions ask for the numbers of all workers."""
         self._ask_status = ask_status
+
+    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+        """Whom to tell whose password has come in clear text, where no master is told."""
+        self._exposures.on_exposed = take
 
     def start(self) -> None:
         """Threads, hash processes, the watcher."""

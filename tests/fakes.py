@@ -272,6 +272,8 @@ class FakeAuthenticator:
         self.error: Exception | None = None
         self.contexts: list[LoginContext] = []
         self.can = Abilities(frozenset(), certificates=False)
+        self.exposures: list[tuple[str, bytes, str, str]] = []
+        """Name, password, method and protocol of each that came in clear text."""
 
     def abilities(self) -> Abilities:
         return self.can
@@ -299,6 +301,12 @@ class FakeAuthenticator:
         if claim.authorization and claim.authorization.lower() != name:
             raise AuthorizationFailed
         return User(name)
+
+    def exposed(
+        self, credentials: Credentials, method: str, context: LoginContext, tell: Callable[[str], None]
+    ) -> None:
+        del tell
+        self.exposures.append((credentials.name, credentials.password.reveal(), method, context.protocol))
 
     async def find(self, address: str) -> User | None:
         if self.error:

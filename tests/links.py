@@ -33,7 +33,11 @@ class FakeLink:
         self.joined: list[Callable[[int], None]] = []
         self.gone: list[Callable[[int], None]] = []
         self.answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
+        self.exposed: list[Json] = []
         self._links = links
+
+    def report_exposed(self, mark: Json) -> None:
+        self.exposed.append(json.loads(json.dumps(mark)))
 
     @property
     def poke_send(self) -> dict[int, socket.socket]:

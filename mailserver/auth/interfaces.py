@@ -7,14 +7,14 @@ them too. Nothing here imports Twisted; `auth.plugins` finds the makers.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
-from mailserver.sasl.mechanism import Claim
+from mailserver.sasl.mechanism import Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
 
@@ -171,6 +171,14 @@ class Authenticator(Protocol):
         """Verify, with the delays that repeated failures earn.
 
         Raises: AuthFailed (unknown or wrong, alike), AuthorizationFailed, AuthUnavailable, LimitReached.
+        """
+
+    def exposed(
+        self, credentials: Credentials, method: str, context: LoginContext, tell: Callable[[str], None]
+    ) -> None:
+        """A password came in clear text and has been refused; `method` is how. It is forgotten, or checked later.
+
+        `tell(user)` is called then if it is right. Nothing of that shows to the client, and nothing is raised.
         """
 
     async def find(self, address: str) -> User | None:

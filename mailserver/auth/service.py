@@ -28,6 +28,7 @@ import attrs
 
 from mailserver.auth import schemes
 from mailserver.auth.attacks import Pair
+from mailserver.auth.exposure import Exposed, ExposureWatch
 from mailserver.auth.interfaces import (
     Abilities,
     Hasher,
@@ -49,6 +50,9 @@ from mailserver.types import Secret, client_of
 
 LEAST_FAILURE: Final = 0.25
 """Seconds that every failure takes at least, whatever the configuration says: longer than most hashes."""
+
+EXPOSED_SHARE: Final = "exposed"
+"""Whose turn it is in the pool when a password that came in clear text is checked."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -90,12 +94,13 @@ class LoginService:
         clock: Callable[[], float],
         secret: bytes | None = None,
         scram_for_some: bool = False,
+        exposures: ExposureWatch | None = None,
     ) -> None:
         """`backends` provide IAuthBackend and are asked in this order; `clock` is monotonic seconds.
 
         `secret`, up to 64 octets, is what the salts of unknown users are made of: the same in all processes, and, as a
         real salt stays, after a start; one of its own when None. `scram_for_some`: offer SCRAM though some users have
-        no keys.
+        no keys. `exposures`: who checks passwords that came in clear text; nobody when None.
         """
         self._backends: list[IAuthBackend] = [IAuthBackend(each) for each in backends]
         self._listing = [each for each in self._backends if not IPasswordsOnly.providedBy(each)]
@@ -107,6 +112,7 @@ class LoginService:
         self._clock = clock
         self._secret = secret or secrets.token_bytes(32)
         self._scram_for_some = scram_for_some
+        self._exposures = exposures
 
     def abilities(self) -> Abilities:
         """What can succeed besides passwords."""
@@ -156,6 +162,31 @@ class LoginService:
         if not _is_self(claim.authorization, {user.name, *candidates}):
             raise AuthorizationFailed
         return self._with_own_address(user)
+
+    def exposed(
+        self, credentials: Credentials, method: str, context: LoginContext, tell: Callable[[str], None]
+    ) -> None:
+        """See Authenticator."""
+        password = credentials.password
+        if self._exposures is None or not password.reveal():
+            return
+        try:
+            name = normalise(credentials.name)
+        except BadName:
+            return
+        candidates = self._names.candidates(name, context.server_name)
+        pair = (candidates[-1], network_of(context.peer))
+        self._exposures.notice(
+            Exposed(
+                pair,
+                password,
+                method,
+                context,
+                # Not in the client's share: it must not wait for this when it logs in.
+                verify=lambda: self._verified(candidates, password, EXPOSED_SHARE),
+                tell=tell,
+            )
+        )
 
     async def find(self, address: str) -> User | None:
         """The user that an address belongs to, for delivery; SNI plays no part. Raises: AuthUnavailable."""

@@ -11,6 +11,7 @@ from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
 from mailserver.cli.dns import dns
 from mailserver.cli.domain import domain
+from mailserver.cli.exposures import exposures
 from mailserver.cli.index import index
 from mailserver.cli.inspect import check, show
 from mailserver.cli.sessions import kick, who
@@ -23,5 +24,21 @@ def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 
 
-for _command in (user, domain, cert, auth, check, show, reload, status, who, kick, index, dns, client_settings, demo):
+for _command in (
+    exposures,
+    user,
+    domain,
+    cert,
+    auth,
+    check,
+    show,
+    reload,
+    status,
+    who,
+    kick,
+    index,
+    dns,
+    client_settings,
+    demo,
+):
     main.add_command(_command)

@@ -24,6 +24,8 @@ COUNTERS: Final = {
     "tls-failed": ("tls_failures", "TLS handshakes that failed."),
     "cleartext-at-tls-port": ("cleartext_at_tls_port", "Clients that did not begin TLS at a port of implicit TLS."),
     "tls-at-starttls-port": ("tls_at_starttls_port", "Clients that began TLS at a port of STARTTLS and were refused."),
+    "cleartext-login": ("cleartext_logins", "Passwords that came in clear text and were refused, right or not."),
+    "password-exposed": ("passwords_exposed", "Those that were checked and right."),
     "login": ("logins", "Logins."),
     "login-failed": ("login_failures", "Logins that were refused."),
     "delivery": ("deliveries", "Messages delivered, one for each recipient."),
@@ -84,6 +86,8 @@ def _counters(status: Status) -> Iterator[Metric]:
     restarts = CounterMetricFamily("mailserver_worker_restarts", "Workers that ended and were replaced.")
     restarts.add_metric((), status["restarts"])
     yield restarts
+    marked = "Users whose password has come in clear text, until `mailserver exposures clear`."
+    yield GaugeMetricFamily("mailserver_exposed_users", marked, value=status["exposures"])
 
 
 def _sessions(status: Status) -> Iterator[Metric]:

@@ -68,6 +68,11 @@ class CommandSpec:
     """Given the text and literals before an announced literal: is that one not read but left to `run`?"""
     precondition: Callable[[Session], None] | None = None
     """Raises the MailError that refuses the command before any of its literals is asked for."""
+    exposed: Callable[[Session, Reader], None] | None = None
+    """Called with what the client has sent of the command unasked, when its precondition has refused it.
+
+    It may raise BadSyntax.
+    """
     allowed: int = field(init=False, repr=False)
     """`states` as a number: enum's own operators take longer than a whole NOOP may."""
     completed: bytes = field(init=False, repr=False)

@@ -28,6 +28,8 @@ SWALLOW_BEFORE_LOGIN = 64 * 1024
 SWALLOW_AFTER_LOGIN = 1024 * 1024
 PROGRESS = 16 * 1024
 """Octets of a message, taken or discarded, that must come within each transfer time-out."""
+LITERAL_UNASKED = 1024
+"""Octets of a name or password in a refused login that are looked at."""
 LITERAL_MINUS = 4096
 """Largest non-synchronizing literal under LITERAL- (RFC 7888 5)."""
 
@@ -138,6 +140,25 @@ class Input:
             parts += (b"".join(pieces), event.data)
             # Thousands of tiny literals fit into one line: others have their turn between them.
             await self._channel.drain()
+        return parts
+
+    async def read_unasked(self, event: Line | LiteralAnnounced) -> list[bytes]:
+        """The rest of a refused command, as far as it comes without being asked for, and as little as a login is.
+
+        Raises: BadSyntax where it is more, or does not; TimedOut. What is left is discarded at the command's end.
+        """
+        parts = [event.data]
+        if isinstance(event, LiteralAnnounced):
+            self._begin_transfer()
+        while isinstance(event, LiteralAnnounced):
+            if not event.non_sync or event.literal8 or event.size > LITERAL_UNASKED or len(parts) > 4:
+                raise BadSyntax
+            self._framer.accept_literal()
+            pieces = []
+            while isinstance(piece := await self._event_in_command(), LiteralData):
+                pieces.append(piece.data)
+            event = await self._line_in_command()
+            parts += (b"".join(pieces), event.data)
         return parts
 
     # --- Streamed literals

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import Factory, field, frozen
@@ -33,11 +34,12 @@ from mailserver.errors import (
     InUse,
     MailboxChanged,
     MailError,
+    PrivacyRequired,
     UnknownCommand,
     WrongState,
 )
 from mailserver.imap import updates
-from mailserver.imap.command import ANY, Command, State, Table, one_word_forms, row_capabilities
+from mailserver.imap.command import ANY, Command, CommandSpec, State, Table, one_word_forms, row_capabilities
 from mailserver.imap.input import Input, TimedOut
 from mailserver.imap.tails import Tails
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
@@ -65,6 +67,8 @@ ERRORS_BEFORE_LOGIN = 5
 ERRORS_AFTER_LOGIN = 10
 FAILED_LOGINS = 5
 """In one connection, whatever comes between them."""
+CLEARTEXT_LOGINS = 20
+"""As many before TLS: right or wrong, they get the same answer."""
 
 
 def _command_table() -> Table:
@@ -131,6 +135,7 @@ class Session:
         self.input = Input(channel, services.config, services.limits)
         self._errors = 0
         self._failed_logins = 0
+        self._cleartext_logins = 0
         self._first = True
         self._afterwards: Callable[[], Awaitable[None]] | None = None
 
@@ -276,7 +281,7 @@ class Session:
                 self._http()
                 return
             await self._command(event)
-        if self._errors or self._failed_logins:
+        if self._errors or self._failed_logins or self._cleartext_logins:
             self._end_for_errors()
         self.input.end_command()
         await self.channel.drain()
@@ -290,7 +295,7 @@ class Session:
         if self._errors >= (ERRORS_AFTER_LOGIN if self.account else ERRORS_BEFORE_LOGIN):
             self.channel.log("too-many-errors", user=self.user)
             self.bye("too many errors")
-        elif self._failed_logins >= FAILED_LOGINS:
+        elif self._failed_logins >= FAILED_LOGINS or self._cleartext_logins >= CLEARTEXT_LOGINS:
             self.channel.log("too-many-errors", user=self.user)
             self.bye("too many failed logins")
 
@@ -326,7 +331,12 @@ class Session:
             if not self._state_bit() & spec.allowed:
                 raise WrongState(_wrong_state(self.state))
             if spec.precondition is not None:
-                spec.precondition(self)
+                try:
+                    spec.precondition(self)
+                except PrivacyRequired as error:
+                    self._answer_error(tag, error)
+                    await self._look_at_refused(spec, event, start)
+                    return
             parts = [event.data] if isinstance(event, Line) else await self.input.read_parts(spec, event)
             text = await spec.run(self, Command(tag.decode("ascii"), spec.name, uid, Reader(parts, start)))
             selected = self.selected
@@ -344,6 +354,13 @@ class Session:
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)
             self._answer_error(tag, error)
 
+    async def _look_at_refused(self, spec: CommandSpec, event: Line | LiteralAnnounced, start: int) -> None:
+        """What the client has sent in clear text is known to others now; it has had its answer."""
+        if spec.exposed is None:
+            return
+        with suppress(MailError):
+            spec.exposed(self, Reader(await self.input.read_unasked(event), start))
+
     async def _closing_sync(self, *, allow_expunge: bool, uid: bool) -> None:
         try:
             await updates.tell(self, allow_expunge=allow_expunge, uid=uid)
@@ -356,6 +373,7 @@ class Session:
         if isinstance(error, MailboxChanged):
             self.bye(f"[{error.imap_code}] {error.sentence}")
         failed_login = isinstance(error, AuthFailed)
+        self._cleartext_logins += isinstance(error, PrivacyRequired)
         self._failed_logins += failed_login
         if error.imap_status == "BAD" or failed_login:
             self._errors += 1

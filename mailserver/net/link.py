@@ -61,6 +61,9 @@ class Link(Protocol):
     def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
         """Answer the master's question of that name. A failure is logged, and told to the master as one."""
 
+    def report_exposed(self, mark: Json) -> None:
+        """Tell the master whose password has come in clear text (`auth.exposure.Mark`)."""
+
     def ask_status(self) -> Deferred[dict[str, Json]]:
         """What `mailserver status` would be told of all workers, this one among them. Fails: MailError, in time."""
 
@@ -84,3 +87,7 @@ class Hub(Protocol):
     @property
     def restarts(self) -> int:
         """Workers that have ended unasked and were replaced."""
+
+    @property
+    def exposures(self) -> Callable[[], int]:
+        """How many users are marked, as their password has come in clear text."""

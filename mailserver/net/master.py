@@ -128,6 +128,9 @@ class MasterService(ServiceProcess):
         self._policy, activation = self._make_policy()
         self.follow_certificates(self._policy, activation, self._serve_certificates)
         self._setting = Setting(self.config, self._policy.material)
+        self.exposures.load()
+        self.supervisor.on_exposed = self.exposures.take
+        self.supervisor.exposures = self.exposures.__len__
         self.supervisor.memory_limit = self.config.limits.worker_memory
         # What a zygote or a worker leaves behind becomes our child, to be waited for.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -46,6 +46,7 @@ class Alone:
         self._since = time.time()
         self.totals = Totals()
         self.restarts = 0
+        self.exposures: Callable[[], int] = lambda: 0
 
     def ask(self, what: str, body: Json, seconds: float = PATIENCE) -> Deferred[dict[int, Json]]:  # noqa: ARG002
         """The answer of seat 0."""
@@ -132,6 +133,7 @@ class Questions:
                     "certificates": certificates,
                     "workers": cast("Json", workers),
                     "restarts": self._hub.restarts,
+                    "exposures": self._hub.exposures(),
                     "tally": self._hub.totals.rows(),
                 },
                 ok=not (silent := self._silent(answers, dict)),

@@ -68,6 +68,10 @@ class Seat:
         """Answer the master."""
         self._answers[what] = answer
 
+    def report_exposed(self, mark: Json) -> None:
+        """To the master's record."""
+        self.report({"exposed": mark})
+
     def ask_status(self) -> Deferred[dict[str, Json]]:
         """The master asks all workers; whoever asks while it does gets the same answer."""
         if not self._asking:

@@ -25,10 +25,12 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
+from mailserver.auth.exposure import Mark
 from mailserver.config.model import Config
 from mailserver.net import systemd
 from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
+from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, become, identity_to_take
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, bind
@@ -49,6 +51,9 @@ class ExaminingParts(Parts, Protocol):
     @property
     def tls(self) -> TlsPolicy:
         """For every listener."""
+
+    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+        """Whom to tell whose password has come in clear text; before anybody is served."""
 
     def examine(self) -> Examined[Any]:
         """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
@@ -78,6 +83,7 @@ class ServiceProcess(Service, ABC):
         self._reloading = DeferredLock()
         self._certificates: Certificates | None = None
         self._watchdog: LoopingCall | None = None
+        self.exposures = Exposures(reactor, config.server.state_dir)
         self.ending = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -106,7 +112,7 @@ class ServiceProcess(Service, ABC):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if self._certificates is not None:
             self._certificates.stop()
-        return DeferredList([self._close_control(), self.end()])
+        return DeferredList([self._close_control(), self.end().addBoth(lambda _ended: self.exposures.stop())])
 
     def reload(self) -> Deferred[Answer]:
         """Take up a changed configuration: certificates, settings, listeners. Sessions go on. One at a time."""
@@ -231,7 +237,11 @@ class ServiceProcess(Service, ABC):
         except OSError as error:
             log.warn("no control socket at {path}: {error}", path=str(path), error=error)
             return
-        commands = {"reload": lambda _arguments: self.reload(), **Questions(self.hub()).commands()}
+        commands = {
+            "reload": lambda _arguments: self.reload(),
+            **Questions(self.hub()).commands(),
+            **self.exposures.commands(),
+        }
         if self._certificates is not None:
             commands |= self._certificates.commands()
         factory = ControlFactory(commands, CHANGES)
@@ -294,6 +304,9 @@ class MailService(ServiceProcess):
             self.follow_certificates(self._parts.tls, self._parts.activation, self._serve_certificates)
         self._serving = Serving(self._parts, self.reactor)
         self._alone = Alone(self._serving.answers)
+        self._alone.exposures = self.exposures.__len__
+        self.exposures.load()
+        self._parts.take_exposures(self.exposures.take)
         self._parts.take_hub(Questions(self._alone).numbers)
         for bound in self.bound:
             try:

@@ -11,6 +11,8 @@ from typing import cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from mailserver.auth.attacks import Pair
+from mailserver.auth.exposure import ExposureWatch, Mark
 from mailserver.auth.penalties import News, Penalties
 from mailserver.net.limits import ConnectionCounts, Counted
 from mailserver.net.link import Json, Link
@@ -88,3 +90,24 @@ class SharedPenalties:
     def _take(self, _seat: int, body: Json) -> None:
         for news in cast("list[News]", body):
             self._penalties.take(news)
+
+
+class SharedExposures:
+    """Has a password that came in clear text checked by one worker, and the master told of a right one: ["exposures", pair]."""
+
+    def __init__(self, link: Link, watch: ExposureWatch) -> None:
+        self._link = link
+        self._watch = watch
+        link.on("exposures", self._take)
+        watch.on_notice = self._tell
+        watch.on_exposed = self._report
+
+    def _tell(self, pair: Pair) -> None:
+        self._link.tell("exposures", list(pair))
+
+    def _take(self, _seat: int, body: Json) -> None:
+        name, network = cast("list[str]", body)
+        self._watch.take((name, network))
+
+    def _report(self, mark: Mark) -> None:
+        self._link.report_exposed(cast("Json", mark))

@@ -94,6 +94,9 @@ class Supervisor:
         self.on_failed: Callable[[str], None] = lambda _why: None
         """Called with what a worker says that cannot start."""
         self.on_empty: Callable[[], None] = lambda: None
+        self.on_exposed: Callable[[Json], None] = lambda _mark: None
+        """Called with what a worker tells of a password that came in clear text; it may be nonsense."""
+        self.exposures: Callable[[], int] = lambda: 0
         self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)
         """What a worker is told that asks for the status of all."""
         self.totals = Totals()
@@ -220,6 +223,8 @@ class Supervisor:
                 record.sessions, record.memory = sessions, memory
                 self.totals.take(seat, tally)
                 self._look_at_memory(record)
+            case {"exposed": mark}:
+                self.on_exposed(mark)
             case {"ask": "status"}:
                 self._tell_status(record)
             case {"tell": str(kind), "body": told}:

@@ -14,7 +14,7 @@ from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import Cancelled, Exchange, login_context, situation
+from mailserver.sasl_exchange import Cancelled, Exchange, exposed_by, login_context, situation, tell_exposed
 from mailserver.types import Secret
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
-
-
-def _require_privacy(session: Session) -> None:
-    if not session.channel.info.password_allowed:
-        raise PrivacyRequired
 
 
 async def capa(session: Session, argument: bytes) -> None:
@@ -73,14 +68,21 @@ async def stls(session: Session, argument: bytes) -> None:
 
 async def user(session: Session, argument: bytes) -> None:
     """USER (RFC 1939 7). Every name gets the same answer."""
-    _require_privacy(session)
+    if not session.channel.info.password_allowed:
+        # Who sends PASS all the same, as pipelined commands may, has given the password away.
+        session.user_name = argument.decode("utf-8", "replace")
+        raise PrivacyRequired
     session.user_name = _read_name(argument)
     session.ok("send the password")
 
 
 async def pass_(session: Session, argument: bytes) -> None:
     """PASS (RFC 1939 7). The password is all that follows the first space."""
-    _require_privacy(session)
+    if not session.channel.info.password_allowed:
+        name, session.user_name = session.user_name, None
+        if name:
+            _tell_exposed(session, Credentials(name, Secret(argument)), "USER")
+        raise PrivacyRequired
     if session.user_name is None:
         raise WrongState("USER must come first")
     await session.login(Credentials(session.user_name, Secret(argument)), "USER")
@@ -96,10 +98,18 @@ def _read_name(argument: bytes) -> str:
     return name
 
 
+def _tell_exposed(session: Session, credentials: Credentials, method: str) -> None:
+    tell_exposed(session.channel, session.services.authenticator, "pop3", credentials, method)
+
+
 async def auth(session: Session, argument: bytes) -> None:
     """AUTH (RFC 5034): a SASL exchange, with or without an initial response."""
-    _require_privacy(session)
     name, space, initial = argument.partition(b" ")
+    if not session.channel.info.password_allowed:
+        credentials = exposed_by(name.decode("ascii", "replace").upper(), initial)
+        if credentials is not None:
+            _tell_exposed(session, credentials, "PLAIN")
+        raise PrivacyRequired
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
         raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
     method = name.decode("ascii").upper()

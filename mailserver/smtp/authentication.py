@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
+from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
-from mailserver.sasl_exchange import Cancelled, Exchange, NotBase64, login_context, situation
+from mailserver.sasl_exchange import (
+    Cancelled,
+    Exchange,
+    NotBase64,
+    exposed_by,
+    login_context,
+    situation,
+    tell_exposed,
+)
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.wire import reply, reply_to
 
@@ -35,8 +43,13 @@ class ExchangeTooLong(BadSyntax):
 
 
 async def auth(session: SubmissionSession, argument: bytes) -> None:
-    """AUTH: once, after EHLO. It never comes within a transaction: that needs a login first."""
+    """AUTH: once, after EHLO and TLS. It never comes within a transaction: that needs a login first."""
     name, space, initial = argument.partition(b" ")
+    if not session.channel.info.password_allowed:
+        credentials = exposed_by(name.decode("ascii", "replace").upper(), initial)
+        if credentials is not None:
+            tell_exposed(session.channel, session.services.authenticator, "submission", credentials, "PLAIN")
+        raise PrivacyRequired
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
         raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
     if not session.extended:
@@ -81,4 +94,4 @@ def _refuse(session: SubmissionSession, error: MailError) -> None:
         session.cut(reply(421, "4.7.0", "too many failed logins, closing the connection"), "too-many-errors")
 
 
-COMMANDS = (CommandSpec(b"AUTH", auth, "RFC 4954 4"),)
+COMMANDS = (CommandSpec(b"AUTH", auth, "RFC 4954 4", before_tls=True),)

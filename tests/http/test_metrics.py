@@ -39,6 +39,7 @@ def test_the_numbers_of_all_workers() -> None:
         "workers": [worker(0), worker(1), {"seat": 2, "state": "retiring", "answers": False}],
         "tally": [["login", "imaps", "TLSv1.3", 7], ["login", "imaps", "TLSv1.2", 1], ["timeout", "imaps", "none", 3]],
         "restarts": 4,
+        "exposures": 2,
     }
     found = read(status)
     assert found["mailserver_logins_total", (("protocol", "imaps"), ("tls", "TLSv1.3"))] == 7
@@ -50,6 +51,7 @@ def test_the_numbers_of_all_workers() -> None:
     assert found["mailserver_workers", (("state", "retiring"),)] == 1
     assert found["mailserver_workers_silent", ()] == 1
     assert found["mailserver_worker_restarts_total", ()] == 4
+    assert found["mailserver_exposed_users", ()] == 2
     assert found["mailserver_certificate_days_left", (("host", "mail.example.test"),)] == 29
     assert found["mailserver_accounts_kept", (("worker", "1"),)] == 5
     assert found["mailserver_accounts_kept_limit", (("worker", "1"),)] == 64
@@ -63,5 +65,6 @@ def test_a_host_name_cannot_break_the_page() -> None:
         "workers": [worker(0)],
         "tally": [],
         "restarts": 0,
+        "exposures": 2,
     }
     assert read(status)["mailserver_certificate_days_left", (("host", 'a"\n\\'),)] == 1

@@ -39,6 +39,7 @@ STATUS: dict[str, Any] = {
     "workers": [],
     "tally": [],
     "restarts": 0,
+    "exposures": 2,
 }
 
 

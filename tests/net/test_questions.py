@@ -28,6 +28,7 @@ class Master:
         self.asked: list[tuple[str, Json, float]] = []
         self.totals = Totals()
         self.restarts = 3
+        self.exposures = lambda: 7
 
     def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
         self.asked.append((what, body, seconds))
@@ -88,6 +89,7 @@ def test_status_adds_up_what_workers_have_in_common() -> None:
     assert told.data["listeners"] == [{"place": "192.0.2.1:993", "protocol": "imaps", "connections": 5}]
     assert told.data["tally"] == [["login", "imaps", "TLSv1.3", 5]]
     assert told.data["restarts"] == 3
+    assert told.data["exposures"] == 7
     assert told.data["certificates"] == [{"host": "mail.example.test"}]
     base = {"since": 5, "state": "serving"}
     assert told.data["workers"] == [

@@ -8,11 +8,12 @@ from ipaddress import ip_address
 import pytest
 from twisted.internet.task import Clock
 
+from mailserver.auth.exposure import ExposureWatch
 from mailserver.auth.penalties import Penalties
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
 from mailserver.net.limits import ConnectionCounts
-from mailserver.net.shared import COUNTS_EVERY, PAIRS_AT_ONCE, SharedCounts, SharedPenalties
+from mailserver.net.shared import COUNTS_EVERY, PAIRS_AT_ONCE, SharedCounts, SharedExposures, SharedPenalties
 from mailserver.types import Secret
 from tests.links import FakeLink, Links
 
@@ -240,3 +241,23 @@ def test_what_is_no_news_of_penalties_is_refused(news: list[str]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - two texts
         table.take(news)
     assert len(table) == 0
+
+
+def test_a_password_in_clear_text_is_checked_by_one_worker_and_told_to_the_master(links: Links) -> None:
+    clock = Clock()
+    watches = []
+    for seat in links.living:
+        watch = ExposureWatch(
+            Penalties(clock.seconds), clock.seconds, clock.callLater, lambda _coroutine: None, lambda: False
+        )
+        SharedExposures(links[seat], watch)
+        watches.append(watch)
+    assert watches[0].take(PAIR)
+    watches[0].on_notice(PAIR)
+    links.deliver()
+    assert not watches[1].take(PAIR)
+    assert watches[1].take((ANNA, "198.51.100.0/24"))
+    mark = {"user": ANNA, "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
+    watches[1].on_exposed(mark)
+    assert links[1].exposed == [mark]
+    assert links[0].exposed == []

@@ -231,12 +231,12 @@ def test_capabilities_and_passwords_before_tls() -> None:
         C: AUTH PLAIN
         C: AUTH PLAIN AGFubmFAZXhhbXBsZS50ZXN0AHNlY3JldA==
         C: AUTH NONSENSE
-        S: -ERR start TLS first: passwords are not accepted in clear text here
-        S: -ERR start TLS first: passwords are not accepted in clear text here
-        S: -ERR start TLS first: passwords are not accepted in clear text here
-        S: -ERR start TLS first: passwords are not accepted in clear text here
-        S: -ERR start TLS first: passwords are not accepted in clear text here
-        S: -ERR start TLS first: passwords are not accepted in clear text here
+        S: -ERR this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
+        S: -ERR this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
+        S: -ERR this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
+        S: -ERR this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
+        S: -ERR this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
+        S: -ERR this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
         C: STLS
         S: +OK begin TLS
         C: CAPA

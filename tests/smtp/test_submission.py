@@ -201,9 +201,9 @@ BEFORE_TLS = """
     C! b"NO\\0OP\\r\\n"
     C: NOOP
     C: STARTTLS now
-    S: 530 5.7.0 start TLS first: nothing else is done in clear text here
-    S: 530 5.7.0 start TLS first: nothing else is done in clear text here
-    S: 530 5.7.0 start TLS first: nothing else is done in clear text here
+    S: 530 5.7.0 this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
+    S: 530 5.7.0 this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
+    S: 530 5.7.0 this connection is not encrypted, so no password is accepted: set the connection security of your mail program to SSL/TLS or STARTTLS
     S: 530 5.7.0 start TLS first: nothing else is done in clear text here
     S: 530 5.7.0 start TLS first: nothing else is done in clear text here
     S: 530 5.7.0 start TLS first: nothing else is done in clear text here

@@ -1,7 +1,7 @@
 """STARTTLS, LOGIN and AUTHENTICATE (RFC 3501 6.2, RFC 4959): the way from a connection to a user.
 
 Without TLS no password is accepted, nor asked for by a continuation or a literal: the rows' precondition refuses the
-command first, alike for right, wrong and unknown names.
+command first, alike for right, wrong and unknown names. What has been sent all the same is looked at behind that.
 """
 
 from __future__ import annotations
@@ -10,8 +10,17 @@ from mailserver.auth.interfaces import User
 from mailserver.errors import AuthFailed, BadSyntax, Cannot, MailError, PrivacyRequired
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
+from mailserver.imap.wire.reader import Reader
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import LOGGED_NAME, Cancelled, Exchange, login_context, situation
+from mailserver.sasl_exchange import (
+    LOGGED_NAME,
+    Cancelled,
+    Exchange,
+    exposed_by,
+    login_context,
+    situation,
+    tell_exposed,
+)
 from mailserver.types import Secret
 
 
@@ -45,16 +54,7 @@ async def starttls(session: Session, command: Command) -> str:
 
 async def login(session: Session, command: Command) -> str:
     """RFC 3501 6.2.3."""
-    reader = command.reader
-    reader.read_sp()
-    name = reader.read_astring()
-    reader.read_sp()
-    password = reader.read_astring()
-    reader.read_end()
-    try:
-        credentials = Credentials(name.decode("utf-8"), Secret(password))
-    except UnicodeDecodeError:
-        raise AuthFailed from None
+    credentials = _read_login(command.reader)
     services = session.services
     try:
         user = await services.authenticator.login(credentials, login_context("imap", session.channel.info))
@@ -64,17 +64,52 @@ async def login(session: Session, command: Command) -> str:
     return await _enter(session, user, "LOGIN")
 
 
-async def authenticate(session: Session, command: Command) -> str:
-    """RFC 3501 6.2.2, with an initial response (RFC 4959)."""
-    reader = command.reader
+def _read_login(reader: Reader) -> Credentials:
+    """Raises: BadSyntax; AuthFailed for a name that nobody can have."""
+    reader.read_sp()
+    name = reader.read_astring()
+    reader.read_sp()
+    password = reader.read_astring()
+    reader.read_end()
+    try:
+        return Credentials(name.decode("utf-8"), Secret(password))
+    except UnicodeDecodeError:
+        raise AuthFailed from None
+
+
+def login_exposed(session: Session, reader: Reader) -> None:
+    """A LOGIN came before TLS."""
+    _tell_exposed(session, _read_login(reader), "LOGIN")
+
+
+def authenticate_exposed(session: Session, reader: Reader) -> None:
+    """An AUTHENTICATE came before TLS."""
+    name, initial = _read_authenticate(reader)
+    credentials = exposed_by(name, initial) if initial else None
+    if credentials is not None:
+        _tell_exposed(session, credentials, name)
+
+
+def _tell_exposed(session: Session, credentials: Credentials, method: str) -> None:
+    tell_exposed(session.channel, session.services.authenticator, "imap", credentials, method)
+
+
+def _read_authenticate(reader: Reader) -> tuple[str, bytes | None]:
+    """The mechanism, and the initial response as it was sent. Raises: BadSyntax."""
     reader.read_sp()
     name = reader.read_word()
-    initial = None
-    if not reader.at_end:
-        reader.read_sp()
-        initial = reader.rest()
-        if not initial:
-            raise BadSyntax("expected an initial response")
+    if reader.at_end:
+        return name, None
+    reader.read_sp()
+    initial = reader.rest()
+    if not initial:
+        raise BadSyntax("expected an initial response")
+    return name, initial
+
+
+async def authenticate(session: Session, command: Command) -> str:
+    """RFC 3501 6.2.2, with an initial response (RFC 4959)."""
+    name, initial = _read_authenticate(command.reader)
     services = session.services
     mechanism = services.mechanisms.start(name, situation(session.channel, services.authenticator))
     if mechanism is None:
@@ -116,7 +151,7 @@ def _log_failure(session: Session, name: str, method: str, error: MailError) -> 
 
 COMMANDS = (
     CommandSpec("STARTTLS", State.NOT_AUTHENTICATED, starttls, precondition=tls_offered),
-    CommandSpec("LOGIN", State.NOT_AUTHENTICATED, login, precondition=password_allowed),
+    CommandSpec("LOGIN", State.NOT_AUTHENTICATED, login, precondition=password_allowed, exposed=login_exposed),
     CommandSpec(
         "AUTHENTICATE",
         State.NOT_AUTHENTICATED,
@@ -124,6 +159,7 @@ COMMANDS = (
         capabilities=("SASL-IR",),
         reference="RFC 3501, RFC 4959",
         precondition=password_allowed,
+        exposed=authenticate_exposed,
         max_literal=0,
     ),
 )

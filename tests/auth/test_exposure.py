@@ -1,0 +1,291 @@
+"""Passwords that came before TLS: what is checked, when, how often, and what nobody can tell from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Coroutine
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailserver.auth.exposure import EVERY, GAP, MAX_PAIRS, MAX_WAITING, ExposureWatch, Mark
+from mailserver.auth.exposure_record import FILE, MAX_USERS, Damaged, ExposureRecord
+from mailserver.auth.interfaces import LoginContext
+from mailserver.auth.penalties import Penalties
+from mailserver.auth.service import EXPOSED_SHARE, LoginService, Names
+from mailserver.sasl.mechanism import Credentials
+from mailserver.types import Secret
+from tests.auth.test_service import DUMMY, CountingHasher, Hashed
+from tests.auth.waiting import Task, Timers
+
+ANNA = "anna@example.test"
+MARK = {"user": ANNA, "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
+
+
+class Site:
+    """One process that is told of passwords."""
+
+    def __init__(self) -> None:
+        self.timers = Timers()
+        self.hasher = CountingHasher(self.timers)
+        self.penalties = Penalties(self.timers.clock)
+        self.busy = False
+        self.tasks: list[Task] = []
+        self.watch = ExposureWatch(
+            self.penalties, self.timers.clock, self.timers.call_later, self.spawn, lambda: self.busy
+        )
+        self.marks: list[Mark] = []
+        self.told: list[str] = []
+        self.watch.on_exposed = self.marks.append
+        self.service = LoginService(
+            [Hashed({ANNA: "{PLAIN}secret", "off@example.test": None})],
+            self.hasher,
+            Names(frozenset({"example.test"}), "example.test", lambda _name: None),
+            self.penalties,
+            sleep=self.timers.sleep,
+            clock=self.timers.clock,
+            exposures=self.watch,
+        )
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(Task(coroutine))
+
+    def expose(self, name: str = ANNA, password: str = "secret", peer: str = "192.0.2.1") -> None:
+        context = LoginContext("imap", ip_address(peer), None, "s1")
+        self.service.exposed(Credentials(name, Secret(password.encode())), "LOGIN", context, self.told.append)
+
+    def settle(self, seconds: float = 10) -> None:
+        self.timers.advance(seconds)
+        for task in self.tasks:
+            task.outcome()
+
+    def login(self, password: str, peer: str = "192.0.2.1") -> Task:
+        context = LoginContext("imap", ip_address(peer), None, "s2")
+        return Task(self.service.login(Credentials(ANNA, Secret(password.encode())), context))
+
+    def seconds_of_login(self, password: str) -> float:
+        """How long the answer to a login takes."""
+        began = self.timers.now
+        task = self.login(password)
+        while not task.done:
+            self.timers.advance(0.25)
+        return self.timers.now - began
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_a_right_one_is_told_and_marked_after_a_while(site: Site) -> None:
+    site.expose()
+    site.timers.advance(GAP - 0.1)
+    assert site.hasher.checks == [], "nothing begins within the call, nor in the client's time"
+    site.settle()
+    assert site.told == [ANNA]
+    assert site.marks == [MARK]
+    assert site.hasher.shares == [EXPOSED_SHARE]
+
+
+@pytest.mark.parametrize("name", ["ANNA@Example.Test", "anna"])
+def test_names_mean_what_they_mean_at_a_login(site: Site, name: str) -> None:
+    site.expose(name)
+    site.settle()
+    assert site.told == [ANNA]
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "checked"),
+    [
+        (ANNA, "wrong", "{PLAIN}secret"),
+        ("nobody@example.test", "secret", DUMMY),
+        ("off@example.test", "secret", DUMMY),
+    ],
+)
+def test_all_others_leave_no_trace_and_cost_one_check(site: Site, name: str, password: str, checked: str) -> None:
+    site.expose(name, password)
+    site.settle()
+    assert site.hasher.checks == [checked]
+    assert site.told == []
+    assert site.marks == []
+
+
+@pytest.mark.parametrize(("name", "password"), [("", "x"), ("a\0b", "x"), ("a@b@c", "x"), (ANNA, "")])
+def test_what_nobody_can_have_is_not_checked(site: Site, name: str, password: str) -> None:
+    site.expose(name, password)
+    site.settle()
+    assert site.told == []
+
+
+def test_a_pair_of_user_and_network_is_checked_once_a_minute(site: Site) -> None:
+    for _ in range(5):
+        site.expose("anna", "wrong")
+        site.expose(ANNA, peer="192.0.2.200")
+    site.settle(EVERY - 1)
+    assert len(site.hasher.checks) == 1
+    site.expose(peer="198.51.100.1")
+    site.settle(0.9)
+    assert len(site.hasher.checks) == 1
+    site.settle(1)
+    assert len(site.hasher.checks) == 2, "another network has its own minute"
+    site.expose()
+    site.settle()
+    assert len(site.hasher.checks) == 3
+    assert len(site.marks) == 2
+
+
+def test_checks_go_one_by_one_with_pauses(site: Site) -> None:
+    site.hasher.cost = 5
+    for number in range(3):
+        site.expose(f"user{number}@example.test")
+    running = []
+    for _ in range(40):
+        site.timers.advance(0.5)
+        running.append(sum(not task.done for task in site.tasks))
+    assert max(running) == 1
+    assert len(site.hasher.checks) == 3
+
+
+def test_what_is_too_much_is_forgotten(site: Site) -> None:
+    for number in range(3 * MAX_WAITING):
+        site.expose(f"user{number}@example.test")
+    site.settle(100)
+    assert len(site.hasher.checks) == MAX_WAITING
+
+
+def test_the_memory_of_pairs_is_bounded_and_does_not_forget_early(site: Site) -> None:
+    for number in range(MAX_PAIRS):
+        assert site.watch.take((f"user{number}", "net"))
+    assert not site.watch.take(("one more", "net"))
+    assert not site.watch.take(("user0", "net"))
+    site.timers.advance(EVERY)
+    assert site.watch.take(("one more", "net"))
+
+
+def test_logins_that_wait_for_the_pool_go_first(site: Site) -> None:
+    site.busy = True
+    site.expose()
+    site.settle(20)
+    assert site.hasher.checks == []
+    site.busy = False
+    site.settle(2)
+    assert site.told == [ANNA]
+
+
+def test_a_full_queue_leaves_no_trace_and_the_next_one_is_checked(site: Site) -> None:
+    site.hasher.full = True
+    site.expose()
+    site.settle()
+    assert site.marks == []
+    site.hasher.full = False
+    site.settle(EVERY)
+    site.expose()
+    site.settle()
+    assert site.marks == [MARK]
+
+
+def test_a_pair_that_has_to_wait_for_failed_logins_is_not_checked(site: Site) -> None:
+    for number in range(5):
+        site.penalties.failed((ANNA, "192.0.2.0/24"), Secret(b"wrong%d" % number))
+    site.expose()
+    site.expose(peer="198.51.100.1")
+    site.settle(3 * GAP)
+    assert site.hasher.checks == ["{PLAIN}secret"]
+    assert [mark["peer"] for mark in site.marks] == ["198.51.100.1"], "others are"
+
+
+@pytest.mark.parametrize("before", ["right", "wrong", "full"])
+def test_the_next_login_takes_as_long_whatever_was_found(before: str) -> None:
+    """Else a stranger could try passwords in clear text and read the answer off that."""
+    takes = []
+    for password in ("tried", "secret"):
+        site = Site()
+        site.hasher.full = before == "full"
+        site.expose(password={"right": "secret", "wrong": "wrong", "full": "secret"}[before])
+        site.settle(GAP)
+        site.hasher.full = False
+        takes.append(site.seconds_of_login(password))
+    reference = []
+    for password in ("tried", "secret"):
+        site = Site()
+        site.expose(password="another")
+        site.settle(GAP)
+        reference.append(site.seconds_of_login(password))
+    assert takes == reference
+
+
+def test_unknown_users_cost_the_same_delay() -> None:
+    delays = []
+    for name in (ANNA, "nobody@example.test"):
+        site = Site()
+        site.expose(name, "wrong")
+        site.settle(GAP)
+        delays.append(site.penalties.turn((name, "192.0.2.0/24")))
+    assert delays[0] == delays[1] > 0
+
+
+# --- The record
+
+
+def test_the_record_is_kept_and_holds_no_password(tmp_path: Path) -> None:
+    record = ExposureRecord(tmp_path / "state")
+    record.load()
+    assert record.add(MARK, 100)
+    assert record.add({**MARK, "user": "bert@example.org", "peer": ""}, 110)
+    assert record.add({**MARK, "method": "PLAIN"}, 120)
+    record.save(record.text())
+    assert (tmp_path / "state" / FILE).stat().st_mode & 0o777 == 0o600
+    again = ExposureRecord(tmp_path / "state")
+    again.load()
+    assert again.rows() == record.rows()
+    assert [(row["user"], row["first"], row["last"], row["count"], row["method"]) for row in again.rows()] == [
+        (ANNA, 100, 120, 2, "PLAIN"),
+        ("bert@example.org", 110, 110, 1, "LOGIN"),
+    ]
+
+
+def test_marks_are_cleared_one_by_one_or_all(tmp_path: Path) -> None:
+    record = ExposureRecord(tmp_path)
+    for user in "abc":
+        record.add({**MARK, "user": user}, 1)
+    assert record.clear("b") == ["b"]
+    assert record.clear("b") == []
+    assert sorted(record.clear("")) == ["a", "c"]
+    assert len(record) == 0
+
+
+def test_the_record_is_bounded(tmp_path: Path) -> None:
+    record = ExposureRecord(tmp_path)
+    for number in range(MAX_USERS + 1):
+        record.add({**MARK, "user": f"user{number}"}, number)
+    assert len(record) == MAX_USERS
+    assert record.clear("user0") == []
+    assert record.clear(f"user{MAX_USERS}") != []
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [None, [], {}, {**MARK, "more": "x"}, {**MARK, "user": 5}, {**MARK, "user": ""}, {**MARK, "method": "x" * 21}],
+)
+def test_nonsense_is_not_taken(tmp_path: Path, mark: object) -> None:
+    record = ExposureRecord(tmp_path)
+    assert not record.add(mark, 1)
+    assert len(record) == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"exposures": [{}]}', b"\xff", json.dumps({"exposures": [MARK]}).encode()]
+)
+def test_a_damaged_record_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    record = ExposureRecord(tmp_path)
+    with pytest.raises(Damaged, match="set aside"):
+        record.load()
+    assert len(record) == 0
+    assert (tmp_path / FILE).with_suffix(".damaged").read_bytes() == content
+    record.add(MARK, 1)
+    record.save(record.text())
+    record.load()
+    assert len(record) == 1
