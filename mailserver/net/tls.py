@@ -64,9 +64,23 @@ class TlsTransport(TLSMemoryBIOProtocol):
     def loseConnection(self) -> None:
         """As in the parent; what was held leaves at the latest now."""
         super().loseConnection()
+        self._let_go()
+
+    def _let_go(self) -> None:
         held, self._held = self._held, None
         if held:
             self._hand_on(b"".join(held))
+
+    def _shutdownTLS(self) -> None:
+        """As in the parent; what was held leaves before the transport is ended, which takes nothing after that."""
+        try:
+            both = cast("Any", self._tlsConnection).shutdown()
+        except SSL.Error:
+            both = False  # in the middle of a handshake
+        self._flushSendBIO()
+        self._let_go()
+        if both:
+            cast("Any", self.transport).loseConnection()
 
     def readConnectionLost(self) -> None:
         """The socket brings no more. Without close_notify that is no end of TLS, but a connection that broke."""

@@ -47,7 +47,8 @@ class DirectServer(_Direct, tcp.Server):
         cast("Any", self.reactor).callLater(0, self._end)
 
     def _end(self) -> None:
-        if self.connected:
+        # What was written since then is the reactor's to send, which ends the connection behind it.
+        if self.connected and not self._tempDataBuffer and len(self.dataBuffer) <= self.offset:
             self.connectionLost(Failure(ConnectionDone()))
 
 

@@ -240,6 +240,27 @@ def test_an_answer_in_the_same_turn_as_the_end() -> None:
     assert world.transport.disconnecting
 
 
+@pytest.mark.parametrize("size", [0, 50_000])
+def test_a_held_answer_leaves_before_the_transport_is_ended(size: int) -> None:
+    """Where both sides have said close_notify the transport ends at once, with what a full socket has not taken by then."""
+    world = half_closed()
+    assert world.exchange() == b""
+    world.layer.hold()
+    world.layer.write(b"x" * size)
+    ended_with: list[bool] = []
+    lose = world.transport.loseConnection
+
+    def counted() -> None:
+        ended_with.append(bool(world.transport.value()))
+        lose()
+
+    world.transport.loseConnection = counted
+    world.layer.loseConnection()
+    assert ended_with == [True]
+    assert world.exchange() == b"x" * size
+    assert world.client.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+
+
 def test_the_end_of_both_sides_ends_the_transport() -> None:
     world = World(Answering())
     world.wrap()

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from twisted.internet import tcp
 from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
 
 from mailserver.net.transport import DirectClient, DirectServer, send_at_once, send_client_at_once
 
@@ -164,3 +165,20 @@ def test_what_waits_is_sent_before_the_end(world: World) -> None:
     world.transport.loseConnection()
     assert world.reactor.writers == {world.transport}
     assert world.reactor.later == []
+
+
+def test_what_is_written_behind_the_end_and_waits_is_sent(world: World) -> None:
+    """As with Twisted's own transports."""
+    protocol = world.transport.protocol = Ending()
+    world.transport.loseConnection()
+    world.transport.write(bytes(10_000_000))
+    for end in world.reactor.later:
+        end()
+    assert (protocol.ends, world.reactor.writers) == (0, {world.transport})
+    received = 0
+    while (result := world.transport.doWrite()) is None:
+        received += len(world.client.recv(1 << 20))
+    world.transport.connectionLost(Failure(result))
+    while data := world.client.recv(1 << 20):
+        received += len(data)
+    assert received == 10_000_000
