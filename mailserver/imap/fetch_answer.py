@@ -20,7 +20,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from mailserver.errors import ConnectionLost, MailError, MessageExpunged
+from mailserver.errors import ConnectionLost, MailError, MessageExpunged, StoreUnavailable
 from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
 from mailserver.imap.fetch_work import Known, Large, Work
 from mailserver.imap.section import PIECE, Range, without_nul
@@ -174,7 +174,10 @@ class Answer:
                     count = min(PIECE, end - at)
                     data = large.file.read_now(at, count)
                     if data is None:
-                        data = await account.run(partial(large.file.read, at, count))
+                        try:
+                            data = await account.run(partial(large.file.read, at, count))
+                        except StoreUnavailable:
+                            data = b""
                     if not data:
                         # The literal's size has been told: only the end of the connection can take that back.
                         channel.log("message-truncated", user=self._session.user)

@@ -155,13 +155,14 @@ class Maildrop:
         size = self._sizes[number - 1] = file.size
         try:
             yield piece
-            while piece and at < size:
+            while at < size:
                 piece = file.read_now(at, PIECE) or b""
                 if not piece:
                     piece = await self._live.run(lambda _mailbox, at=at: file.read(at, PIECE))  # type: ignore[misc]
+                if not piece:
+                    raise StoreUnavailable("the message is shorter than it was")
                 at += len(piece)
-                if piece:
-                    yield piece
+                yield piece
         finally:
             file.close()
 

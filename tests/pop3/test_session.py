@@ -638,8 +638,8 @@ def test_a_login_that_fails_half_way_gives_everything_back(monkeypatch: pytest.M
     assert live.account.users == 1
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable(), RuntimeError("boom")])
-def test_a_message_that_breaks_off_is_never_whole(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [None, StoreUnavailable(), RuntimeError("boom")])
+def test_a_message_that_breaks_off_is_never_whole(error: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     world.deliver(b"A: b\r\n\r\n" + b"x" * 200_000)
     client = world.log_in()
@@ -648,6 +648,8 @@ def test_a_message_that_breaks_off_is_never_whole(error: Exception, monkeypatch:
 
     def fail(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
         if offset:
+            if error is None:
+                return b""  # cut by another program
             raise error
         return read(self, offset, count)
 
