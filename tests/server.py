@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import re
@@ -147,14 +148,28 @@ class Server:
         return [*self.wrapper, twistd, *(options or ("-n", "--pidfile=")), "mailserver", "--config", str(self.config)]
 
     def start(self) -> Self:
-        """Until every listener is ready."""
-        before = len(self.log)
-        with self.output_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command(), cwd=self.dir, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
-            )
-        self.wait_for(r"ready: \d+ listeners", since=before)
-        return self
+        """Until every listener is ready; at other ports where somebody has taken one of ours meanwhile."""
+        for _ in range(4):
+            before, said = len(self.log), len(self.output)
+            with self.output_path.open("ab") as log:
+                self.process = subprocess.Popen(
+                    self.command(), cwd=self.dir, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
+                )
+            try:
+                self.wait_for(r"ready: \d+ listeners", since=before)
+            except AssertionError:
+                if self.process.poll() is None or os.strerror(errno.EADDRINUSE) not in self.output[said:]:
+                    raise
+                self._move()
+            else:
+                return self
+        raise AssertionError(f"no ports stay free:\n{self.output[-4000:]}")
+
+    def _move(self) -> None:
+        before, self.base = self.base, free_port_base()
+        moved = {str(before + offset): str(self.base + offset) for offset in (*OFFSETS.values(), *SPARE)}
+        text = self.config.read_text()
+        self.config.write_text(re.sub(r"\b(" + "|".join(moved) + r")\b", lambda found: moved[found[0]], text))
 
     def hang_up(self) -> str:
         """SIGHUP; what the log says of it."""
@@ -169,6 +184,10 @@ class Server:
         text = self.config.read_text()
         assert old in text, f"{old!r} is not in the configuration"
         self.config.write_text(text.replace(old, new))
+
+    @property
+    def output(self) -> str:
+        return self.output_path.read_text(errors="replace") if self.output_path.exists() else ""
 
     @property
     def log(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mailserver.net.control import ControlProtocol
 from tests.live.client import Client, eventually, logged_in
 from tests.server import Server
 
@@ -160,7 +161,11 @@ def talk(server: Server, line: bytes) -> bytes:
         (b'{"do": "who", "color": "x"}\n', "no such argument: color"),
         (b'{"do": "status", "user": "x"}\n', "no such argument: user"),
         (b'{"do": "kick"}\n', "kick takes a target"),
-        (b'{"do": "' + b"x" * 70000 + b'"}\n', "a request may have 65536 octets"),
+        pytest.param(
+            b'{"do": "' + b"x" * ControlProtocol.MAX_LENGTH + b'"}\n',
+            f"a request may have {ControlProtocol.MAX_LENGTH} octets",
+            id="too long",
+        ),
         (b"[" * 60000 + b"\n", "unknown request"),
     ],
 )

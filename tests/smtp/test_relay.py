@@ -42,7 +42,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(PIECES).map(b"".join), st.lists(st.integers(0, 1000)))
 def test_replies_do_not_depend_on_chunks(data: bytes, points: list[int]) -> None:
     edges = sorted({0, len(data), *(point % (len(data) + 1) for point in points)})
