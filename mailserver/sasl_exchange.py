@@ -50,7 +50,9 @@ def situation(channel: Channel, authenticator: Authenticator) -> Situation:
 
 def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
     """What the login service is told of a connection."""
-    return LoginContext(protocol, info.peer, info.tls.server_name if info.tls else None, info.session_id)
+    tls = info.tls
+    certified = tls is not None and tls.client is not None
+    return LoginContext(protocol, info.peer, tls.server_name if tls else None, info.session_id, certified)
 
 
 def exposed_by(method: str, initial: bytes) -> Credentials | None:

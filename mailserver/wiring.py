@@ -234,6 +234,7 @@ class Wiring:
                 config.auth.default_domain,
                 self._domain_of,
                 self.tls.vouches,
+                self.tls.demands,
             ),
             self._penalties,
             sleep=self._sleep,

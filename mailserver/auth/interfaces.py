@@ -41,6 +41,8 @@ class LoginContext:
     server_name: str | None
     """SNI name of the connection, for names without a domain."""
     session_id: str
+    certified: bool = False
+    """The client has shown a certificate, on this connection, that was verified."""
 
 
 class IAuthBackend(Interface):

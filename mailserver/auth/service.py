@@ -7,7 +7,7 @@ differ: some hold hashes, some only answer yes or no, some cannot list users.
 The rules. The name is resolved first, without hashing. Then exactly one hash is checked: the user's, or for an
 unknown user a dummy of the scheme and cost that most have. A failure is answered at a time counted from the attempt's
 start, which hides what the checks took; how long grows for the pair of user and network. An identity to act for
-(authzid) is looked at only after the password is right. A back end that cannot answer makes the login unavailable,
+(authzid) is looked at only after the password is right, and so is what the user's domain demands of the connection. A back end that cannot answer makes the login unavailable,
 never wrong.
 
 SCRAM asks for a user's salt before anything is proved: who is unknown, or has no keys, gets a salt that is made of the
@@ -69,6 +69,8 @@ class Names:
     """The mail domain that a server name (SNI) belongs to."""
     vouches: Callable[[str | None, str], bool] = lambda _server_name, _domain: False
     """May a client's certificate taken under a server name speak for users of a mail domain; of any, when empty?"""
+    demands: Callable[[str], bool] = lambda _domain: False
+    """Must the clients of a mail domain's users show a certificate; of any, when empty?"""
 
     def candidates(self, name: str, server_name: str | None) -> list[str]:
         """What a normalised name may mean, in the order tried: as it is; then in the domain of the SNI name asked
@@ -156,6 +158,13 @@ class LoginService:
                 user, reason = await self._proved(candidates, claim)
             case Certified():
                 user, reason = await self._certified(candidates, context.server_name)
+        if user is not None and self._lacks_certificate(user, context):
+            # Said as late as this, it tells nobody whose password it is.
+            reason = (
+                f"the password is right, and {user.name} is of a domain that requires a client certificate: the client has"
+                " shown none, or not under a host name of that domain"
+            )
+            user = None
         if user is None:
             await self._fail(pair, evidence, started, reason)
         self._penalties.succeeded(pair)
@@ -266,8 +275,7 @@ class LoginService:
         user, backend = found
         if not ITrustsCertificates.providedBy(backend):
             return None, f"the back end of {user.name} lets nobody in by a certificate"
-        domain = user.name.partition("@")[2] or self._names.default_domain
-        if not self._names.vouches(server_name, domain):
+        if not self._names.vouches(server_name, self._domain_of(user)):
             # Who signs for one domain must not let anybody into another.
             return None, (
                 f"the certificate is in order for {server_name or 'the default host'}, and {user.name} is of a domain"
@@ -276,6 +284,16 @@ class LoginService:
         if not await _answer(cast("ITrustsCertificates", backend).may_log_in(user)):
             return None, f"the certificate is in order; its user {user.name} is disabled"
         return user, ""
+
+    def _lacks_certificate(self, user: User, context: LoginContext) -> bool:
+        """A host name that asks for none must be no way around a demand of the user's domain."""
+        domain = self._domain_of(user)
+        if not self._names.demands(domain):
+            return False
+        return not (context.certified and self._names.vouches(context.server_name, domain))
+
+    def _domain_of(self, user: User) -> str:
+        return user.name.partition("@")[2] or self._names.default_domain
 
     def _typical_scram(self, hash_name: str) -> list[TypicalScram | None]:
         """Of each back end that lists users."""

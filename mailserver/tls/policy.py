@@ -241,6 +241,18 @@ class TlsPolicy:
         found = self._map.find(server_name)
         return found.domain if found else None
 
+    def demands(self, domain: str) -> bool:
+        """Must the clients of a mail domain's users show a certificate; those of any domain, when it is empty?
+
+        The host name that a client asks for is its own choice, so that name's terms alone are no answer.
+        """
+        of_domains: dict[str, bool] = {}
+        for each in self._map.by_host.values():
+            if not domain or each.domain == domain:
+                required = each.terms.demand.certificates == "required"
+                of_domains[each.domain] = of_domains.get(each.domain, False) or required
+        return bool(of_domains) and all(of_domains.values())
+
     def vouches(self, server_name: str | None, domain: str) -> bool:
         """May a client's certificate taken under that server name speak for users of a mail domain (any, when empty)?
 

@@ -150,7 +150,7 @@ def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, m
         wiring, "Watcher", lambda *_arguments, **_settings: SimpleNamespace(watch=None, leave=None, unwatch=None)
     )
     monkeypatch.setattr(wiring, "LoopingCall", lambda _call: SimpleNamespace())
-    monkeypatch.setattr(wiring.policy, "TlsPolicy", lambda *_a, **_n: SimpleNamespace(rotate_tickets=None))
+    monkeypatch.setattr(wiring, "read_policy", lambda *_a: (SimpleNamespace(rotate_tickets=None), None))
     broken = attrs.evolve(config("memory:anna"), mail=Mail(root=tmp_path))
     with pytest.raises(SystemExit, match=r"mailserver\.toml \[auth\] backends: "):
         wiring.Wiring(broken, Clock())

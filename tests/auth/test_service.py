@@ -103,7 +103,13 @@ class CountingHasher:
 
 
 class Site:
-    def __init__(self, *backends: Any, default_domain: str = "example.test", scram_for_some: bool = False) -> None:
+    def __init__(
+        self,
+        *backends: Any,
+        default_domain: str = "example.test",
+        scram_for_some: bool = False,
+        demands: str | None = None,
+    ) -> None:
         self.timers = Timers()
         self.hasher = CountingHasher(self.timers)
         self.penalties = Penalties(self.timers.clock)
@@ -116,6 +122,7 @@ class Site:
                 default_domain,
                 lambda name: hosts.get(name or ""),
                 lambda name, domain: hosts.get(name or "mail.example.test") == domain,
+                lambda domain: domain == demands,
             ),
             self.penalties,
             sleep=self.timers.sleep,
@@ -131,8 +138,9 @@ class Site:
         authorization: str = "",
         server_name: str | None = None,
         peer: str | None = "192.0.2.1",
+        certified: bool = False,
     ) -> Task:
-        context = LoginContext("imap", ip_address(peer) if peer else None, server_name, "s1")
+        context = LoginContext("imap", ip_address(peer) if peer else None, server_name, "s1", certified)
         return Task(self.service.login(Credentials(name, Secret(password.encode()), authorization), context))
 
     def failure(self, task: Task) -> tuple[str, str, float]:
@@ -244,6 +252,35 @@ def test_names_that_nobody_can_have_are_failures(site: Site, name: str) -> None:
 def test_an_empty_password_is_never_right(site: Site) -> None:
     site.service._backends[0].entries["empty@example.test"] = "{PLAIN}"
     assert site.failure(site.login("empty@example.test", ""))[0] == "AuthFailed"
+
+
+@pytest.mark.parametrize(
+    ("name", "server_name", "certified", "lets_in"),
+    [
+        ("anna@example.org", "mail.example.org", True, True),
+        ("anna@example.org", "mail.example.org", False, False),
+        ("anna@example.org", "mail.example.test", False, False),
+        ("anna@example.org", "mail.example.test", True, False),
+        ("anna@example.org", None, False, False),
+        ("anna@example.org", "nobody.invalid", False, False),
+        ("anna", "mail.example.org", True, True),
+        ("anna@example.test", "mail.example.org", False, True),
+    ],
+)
+def test_a_domain_that_requires_certificates_lets_nobody_in_by_another_name_without(
+    name: str, server_name: str | None, certified: bool, lets_in: bool
+) -> None:
+    passwords = {"anna@example.test": "{PLAIN}secret", "anna@example.org": "{PLAIN}secret"}
+    site = Site(Hashed(passwords), demands="example.org")
+    if lets_in:
+        user = site.login(name, "secret", server_name=server_name, certified=certified).outcome()
+        assert user.name.partition("@")[0] == "anna"
+    else:
+        right = site.failure(site.login(name, "secret", server_name=server_name, certified=certified))
+        other = Site(Hashed(passwords), demands="example.org")
+        wrong = other.failure(other.login(name, "wrong", server_name=server_name, certified=certified))
+        assert right == (wrong[0], right[1], wrong[2]), "whose password it is does not show in the time either"
+        assert right[0] == "AuthFailed"
 
 
 def test_acting_for_another_is_refused_only_after_the_right_password(site: Site) -> None:

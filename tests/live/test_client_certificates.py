@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,3 +98,21 @@ def test_where_it_is_only_asked_for_an_expired_one_is_none(
         client.greeting()
         server.wait_for(r"client-certificate-refused session=\S+ .*reason=\"it has expired", since=before, seconds=15)
         assert client.log_in(*server.user_of("example.org"))
+
+
+def test_no_other_name_is_a_way_around_what_is_required(
+    server: Server, clients: ClientAuthority, tmp_path: Path
+) -> None:
+    user, password = server.user_of("example.test")
+    for protocol in ("imaps", "pop3s", "submissions"):
+        before = len(server.log)
+        with connect(server, protocol, "mail.example.org", None, tmp_path) as client:
+            client.greeting()
+            assert re.match(rb"a NO \[AUTH|-ERR \[AUTH\]|535", client.try_login(user, password)), protocol
+        server.wait_for(
+            rf"login-failed session=.*{user} is of a domain that requires a client certificate", since=before
+        )
+    # A certificate that its own domain would have taken is as good here.
+    with connect(server, "imaps", "mail.example.org", clients.issue(), tmp_path) as client:
+        client.greeting()
+        client.log_in(user, password)

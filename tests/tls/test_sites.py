@@ -81,5 +81,6 @@ def test_a_domain_whose_sites_ask_for_no_certificate_is_spoken_for_all_the_same(
     policy = TlsPolicy(config, lambda *_words, **_fields: None)
     assert policy.vouches(MAIL, "example.test")
     assert policy.vouches(MAIL, "")
+    assert policy.demands("example.test")
     assert not policy.vouches(CONFIG, "example.test"), "nobody is asked there"
     assert Client().connect(policy, CONFIG.encode()).names == (CONFIG,)

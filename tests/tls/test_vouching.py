@@ -50,3 +50,13 @@ def test_an_authority_speaks_for_the_domains_that_name_it(tmp_path: Path) -> Non
 def test_names_without_a_domain_where_all_trust_the_same(tmp_path: Path) -> None:
     same = [ASKED, 'client_ca = "a.pem"']
     assert policy_of(tmp_path, one=same, two=same).vouches("mail.two.test", "")
+
+
+def test_whose_users_must_show_a_certificate(tmp_path: Path) -> None:
+    required = ['client_certificates = "required"', 'client_ca = "a.pem"']
+    policy = policy_of(tmp_path, one=required, two=[ASKED, 'client_ca = "a.pem"'], three=[])
+    assert policy.demands("one.test")
+    assert not any(policy.demands(domain) for domain in ("two.test", "three.test", "elsewhere.test"))
+    assert not policy.demands(""), "a user without a domain is of all"
+    (tmp_path / "alone").mkdir()
+    assert policy_of(tmp_path / "alone", one=required).demands("")
