@@ -52,6 +52,9 @@ class _Reader:
             self._parser.Parse(octets, True)
         except expat.ExpatError as error:
             raise BadRequest(f"no XML: {expat.errors.messages.get(error.code, 'not well-formed')}") from None
+        except (LookupError, ValueError):
+            # What is named is looked for among Python's codecs, which say in their own ways that they are none of text.
+            raise BadRequest("no XML: an encoding that is not taken") from None
 
     @staticmethod
     def _doctype(*_words: object) -> NoReturn:

@@ -122,6 +122,9 @@ class HttpSession:
         if deadline is None:
             deadline = self._channel.now() + REQUEST_TIME
         self._method = event.method.decode("ascii")
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _value in event.headers}:
+            # RFC 9112 6.1: whoever stands in between may have read another end of it.
+            raise Refused(text(400, "a body has a length or a coding, not both"))
         host, target = _targets(event)
         self._path, query = _split(target)
         if not self._services.is_host(host):

@@ -190,6 +190,10 @@ ENTITIES = """<?xml version="1.0"?>
         REQUEST.format(address="a" * 5000 + "@example.test", schema=OUTLOOK),
         "<Autodiscover/>",
         b"\xff\xfe\x00",
+        *(
+            f'<?xml version="1.0" encoding="{name}"?><Autodiscover/>'
+            for name in ("hex", "rot13", "utf-7", "idna", "nobody")
+        ),
     ],
 )
 def test_bad_requests_of_autodiscover_are_refused(body: str | bytes) -> None:

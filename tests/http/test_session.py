@@ -78,6 +78,11 @@ def test_the_requests_of_one_connection_are_counted() -> None:
         (b"GET /health HTTP/1.1\r\nHost: mail.example.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: mail.example.test\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"POST /health HTTP/1.1\r\nHost: mail.example.test\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+        (
+            b"POST /health HTTP/1.1\r\nHost: mail.example.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\n" + GOOD,
+            400,
+        ),
     ],
 )
 @pytest.mark.parametrize("how", ["whole", "bytewise"])
