@@ -49,7 +49,7 @@ _ADVICE: Final = {
     "no shared cipher": 'it offers no suite that is served; a device that has no better one needs preset = "old-devices"',
     "unsupported protocol": "the client speaks TLS below minimum_version, or is set to; below 1.2 nothing is served",
     "version too low": "the client speaks TLS below minimum_version, or is set to; below 1.2 nothing is served",
-    "wrong version number": "this is no TLS: the client is set to no encryption, or to STARTTLS, on a port of implicit TLS",
+    "wrong version number": "this is no TLS: the client has gone on in clear text where the handshake was due",
     "http request": "a web browser or a scanner has come to a port of mail",
     "no suitable signature algorithm": "it can use no key of ours; a second_certificate of the other type may help",
     "no suitable key share": "it offers none of groups",
