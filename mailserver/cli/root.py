@@ -14,8 +14,10 @@ from mailserver.cli.domain import domain
 from mailserver.cli.exposures import exposures
 from mailserver.cli.index import index
 from mailserver.cli.inspect import check, show
+from mailserver.cli.selftest import selftest
 from mailserver.cli.sessions import kick, who
 from mailserver.cli.status import status
+from mailserver.cli.tls import tls
 from mailserver.cli.user import user
 
 
@@ -39,6 +41,8 @@ for _command in (
     index,
     dns,
     client_settings,
+    tls,
+    selftest,
     demo,
 ):
     main.add_command(_command)

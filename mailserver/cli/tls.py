@@ -1,0 +1,151 @@
+"""`mailserver tls`: what the own listeners show to clients."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import click
+import dns.exception
+
+from mailserver.cli.cert import listed
+from mailserver.cli.columns import print_table
+from mailserver.cli.dns_answers import BadResolver, Resolver
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.config.model import Config
+from mailserver.probe.chain import BadAuthorities, Trust
+from mailserver.probe.elsewhere import in_autoconfig, in_dns
+from mailserver.probe.examine import Examination, Report, Row
+from mailserver.probe.expectation import Certificates, key_files
+from mailserver.probe.finding import Finding, gathered
+
+
+@click.group("tls")
+def tls() -> None:
+    """What clients see of TLS, and whom a change would shut out."""
+
+
+@tls.command("probe")
+@click.option("--ca", multiple=True, type=click.Path(dir_okay=False, path_type=Path), help="PEM: trust these, too.")
+@click.option("--name", "hosts", multiple=True, metavar="HOST", help="Ask for this configured host alone.")
+@click.option("--dns/--no-dns", "with_dns", default=True, show_default=True, help="Compare with DNS.")
+@click.option("--resolver", metavar="HOST:PORT", help="Ask this server, by its address, instead of the system's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@config_option
+def probe(
+    configuration: Path,
+    ca: tuple[Path, ...],
+    hosts: tuple[str, ...],
+    resolver: str | None,
+    *,
+    with_dns: bool,
+    as_json: bool,
+) -> None:
+    """Connect to every own listener as clients do, and judge what it shows.
+
+    Each listener is asked for every configured name, for one that nobody has and for none, by implicit TLS or STARTTLS,
+    with TLS 1.0 to 1.3. The status is 1 if something is wrong; warnings do not count.
+    """
+    config = load_or_fail(configuration)
+    _check_hosts(config, hosts)
+    try:
+        trust = Trust.load(ca)
+        dns_server = Resolver(resolver) if with_dns else None
+    except (BadAuthorities, BadResolver) as error:
+        raise click.ClickException(str(error)) from error
+    certificates = Certificates(_managed(config))
+    report = Examination(config, trust, certificates, dt.datetime.now(dt.UTC)).run(hosts)
+    findings = gathered([*report.findings, *key_files(config), *in_autoconfig(config), *_dns(config, dns_server)])
+    if as_json:
+        click.echo(json.dumps(_as_json(report, findings), indent=2))
+    else:
+        _show(report.rows, findings)
+    if not all(finding.warning for finding in findings):
+        raise SystemExit(1)
+
+
+def _check_hosts(config: Config, hosts: tuple[str, ...]) -> None:
+    known = [host for domain in config.certified for host in domain.hosts]
+    for host in hosts:
+        if host not in known:
+            raise click.BadParameter(f"{host} is no host of the configuration; there are {', '.join(known)}")
+
+
+def _managed(config: Config) -> Callable[[str], str | None]:
+    """What hosts without files of their own are served with, asked for once, and only if there are some."""
+    known: dict[str, str] | None = None
+
+    def certificate(host: str) -> str | None:
+        nonlocal known
+        if known is None:
+            known = {row["host"]: row["certificate"] for row in listed(config).data}
+        return known.get(host)
+
+    return certificate
+
+
+def _dns(config: Config, resolver: Resolver | None) -> Iterator[Finding]:
+    if resolver is None:
+        return
+    try:
+        yield from in_dns(config, resolver)
+    except dns.exception.DNSException as error:
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        yield Finding("dns-unanswered", "DNS", f"the resolver does not answer ({words}); --no-dns leaves it out")
+
+
+def _as_json(report: Report, findings: dict[Finding, list[str]]) -> dict[str, object]:
+    return {
+        "rows": [attrs.asdict(row) for row in report.rows],
+        "findings": [
+            {
+                "code": finding.code,
+                "subject": finding.subject,
+                "words": finding.words,
+                "warning": finding.warning,
+                "places": seen,
+            }
+            for finding, seen in findings.items()
+        ],
+    }
+
+
+def _show(rows: list[Row], findings: dict[Finding, list[str]]) -> None:
+    """What is alike at several listeners is one line."""
+    alike: dict[Row, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(attrs.evolve(row, place="", tls="", alpn=""), []).append(row)
+    every = len({row.place for row in rows})
+    print_table(
+        ("ASKED FOR", "", "VERSIONS", "CERTIFICATE", "ISSUER", "KEY", "DAYS", "CHAIN", "ALPN", "LISTENERS"),
+        [
+            (
+                row.name,
+                row.kind,
+                " ".join(row.versions),
+                row.subject,
+                row.issuer,
+                row.key,
+                "" if row.days is None else str(row.days),
+                str(row.chain),
+                " ".join(dict.fromkeys(each.alpn for each in same)),
+                f"all {every}" if len(same) == every else ", ".join(each.place for each in same),
+            )
+            for row, same in alike.items()
+        ],
+    )
+    click.echo()
+    if not findings:
+        click.echo("nothing is wrong")
+    for finding, seen in findings.items():
+        where = f" ({_some(seen)})" if seen and seen != [finding.subject] else ""
+        warning = "warning: " if finding.warning else ""
+        click.echo(f"{finding.code}: {finding.subject}: {warning}{finding.words}{where}")
+
+
+def _some(places: list[str]) -> str:
+    shown = ", ".join(places[:2])
+    return f"{shown} and {len(places) - 2} more" if len(places) > 2 else shown

@@ -1,0 +1,152 @@
+"""What clients are told of the server by DNS (RFC 6186, RFC 8314) and by autoconfig: does it lead to a listener?"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Iterator
+from typing import Final, Protocol
+from xml.etree import ElementTree as ET
+
+from mailserver.config.model import Config, Domain
+from mailserver.probe.finding import Finding
+from mailserver.probe.place import PATIENCE, NotReached, Place, places
+
+MOST: Final = 65536
+_SRV: Final = {
+    "_imaps": "imaps",
+    "_imap": "imap",
+    "_pop3s": "pop3s",
+    "_pop3": "pop3",
+    "_submissions": "submissions",
+    "_submission": "submission",
+}
+"""Label and the protocol of the listener."""
+_WEB: Final = ("autoconfig", "autodiscover", "mta-sts")
+
+
+class Resolver(Protocol):
+    """Who answers questions of DNS."""
+
+    def ask(self, name: str, kind: str) -> list[str]:
+        """The answers in a zone file's form; none where there are none."""
+
+    def addresses(self, name: str) -> list[str]:
+        """IPv4 and IPv6."""
+
+
+def in_dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
+    """Hosts without addresses, and records that lead to no listener. Raises what the resolver does."""
+    for domain in config.domains:
+        for host in domain.hosts:
+            if not host.startswith("*.") and not resolver.addresses(f"{host}."):
+                yield Finding("not-in-dns", host, "it has no A or AAAA record: no client finds it")
+        for label, protocol in _SRV.items():
+            for answer in resolver.ask(f"{label}._tcp.{domain.name}.", "SRV"):
+                yield from _srv(config, f"{label}._tcp.{domain.name}", protocol, answer)
+        hosts = {host for each in domain.certified for host in each.hosts}
+        for label in _WEB:
+            name = f"{label}.{domain.name}"
+            if not resolver.addresses(f"{name}."):
+                continue
+            if not any(listener.protocol == "https" for listener in config.listeners):
+                yield Finding(
+                    "dns-without-listener", name, "it has addresses, but there is no listener of protocol https"
+                )
+            elif name not in hosts and f"*.{domain.name}" not in hosts:
+                yield Finding("dns-without-listener", name, "it has addresses, but is no host of the domain")
+
+
+def _srv(config: Config, name: str, protocol: str, answer: str) -> Iterator[Finding]:
+    fields = answer.split()
+    if len(fields) != 4 or fields[3] == ".":
+        return
+    port, target = fields[2], fields[3].rstrip(".").lower()
+    ports = {str(each.tcp_port) for each in config.listeners if each.protocol == protocol and each.socket is None}
+    if port not in ports:
+        there = ", ".join(sorted(ports)) or "none"
+        yield Finding(
+            "dns-without-listener", name, f"leads to port {port}, where no {protocol} listens; ports of it: {there}"
+        )
+    elif not _is_host(config, target):
+        yield Finding("dns-without-listener", name, f"leads to {target}, which is no host of the configuration")
+
+
+def _is_host(config: Config, name: str) -> bool:
+    hosts = {host for domain in config.certified for host in domain.hosts}
+    return name in hosts or f"*.{name.partition('.')[2]}" in hosts
+
+
+def in_autoconfig(config: Config) -> Iterator[Finding]:
+    """What the own autoconfig tells clients, asked for at the own listener of HTTPS, or of HTTP without one."""
+    all_places = places(config)
+    web = [
+        place for place in all_places if place.listener.protocol in ("https", "http") and place.listener.socket is None
+    ]
+    web.sort(key=lambda place: place.listener.protocol == "http")
+    if not web:
+        return
+    for domain in config.domains:
+        try:
+            document = _fetch(web[0], domain)
+        except (OSError, http.client.HTTPException) as error:
+            yield Finding("autoconfig-missing", domain.name, f"autoconfig cannot be fetched from {web[0]}: {error}")
+            continue
+        yield from judge_document(config, domain, document, all_places)
+
+
+def _fetch(place: Place, domain: Domain) -> bytes:
+    """Raises: OSError, HTTPException."""
+    # The listener may have any certificate for this name: that is told elsewhere.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection: http.client.HTTPConnection
+    if place.listener.implicit_tls:
+        connection = http.client.HTTPSConnection(
+            place.address, place.listener.tcp_port, timeout=PATIENCE, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(place.address, place.listener.tcp_port, timeout=PATIENCE)
+    try:
+        path = f"/.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=probe@{domain.name}"
+        connection.request("GET", path, headers={"Host": f"autoconfig.{domain.name}"})
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            raise http.client.HTTPException(f"status {answer.status}")
+        return answer.read(MOST)
+    finally:
+        connection.close()
+
+
+def judge_document(config: Config, domain: Domain, document: bytes, found: list[Place]) -> Iterator[Finding]:
+    """Does each server of the document lead to a listener that is open, by its way to TLS?"""
+    try:
+        root = ET.fromstring(document)  # noqa: S314 - bounded, and of our own server; expat bounds entities
+    except ET.ParseError as error:
+        yield Finding("autoconfig-wrong", domain.name, f"autoconfig is no XML: {error}")
+        return
+    for server in (each for each in root.iter() if each.tag in ("incomingServer", "outgoingServer")):
+        host, port, security = (server.findtext(tag, "") for tag in ("hostname", "port", "socketType"))
+        kind = {"smtp": "submission"}.get(server.get("type", ""), server.get("type", ""))
+        what = f"{kind} at {host}:{port} ({security})"
+        own = [place for place in found if place.listener.socket is None and str(place.listener.tcp_port) == port]
+        if not _is_host(config, host):
+            yield Finding("autoconfig-wrong", domain.name, f"autoconfig tells of {what}: that is no host of ours")
+        elif not own or not any(_is_open(place) for place in own):
+            yield Finding("autoconfig-closed-port", domain.name, f"autoconfig tells of {what}: that port is closed")
+        elif not any(_fits(place, kind, security) for place in own):
+            yield Finding("autoconfig-wrong", domain.name, f"autoconfig tells of {what}: the port serves otherwise")
+
+
+def _is_open(place: Place) -> bool:
+    try:
+        with place.connected():
+            return True
+    except NotReached:
+        return False
+
+
+def _fits(place: Place, kind: str, security: str) -> bool:
+    listener = place.listener
+    return listener.family == kind and security == ("SSL" if listener.implicit_tls else "STARTTLS")

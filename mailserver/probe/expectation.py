@@ -1,0 +1,144 @@
+"""What the configuration promises: for each listener and name a certificate, versions, a protocol by ALPN."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from attrs import frozen
+from cryptography import x509
+
+from mailserver.config.model import Config, Domain, Listener
+from mailserver.probe.chain import fingerprint
+from mailserver.probe.finding import Finding
+from mailserver.probe.handshake import VERSIONS
+
+Kind = Literal["exact", "wildcard", "unknown", "none"]
+
+ALPN: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "imap": (b"imap",),
+    "pop3": (b"pop3",),
+    "submission": (b"submission", b"smtp"),
+    "lmtp": (b"lmtp",),
+    "http": (b"http/1.1",),
+}
+"""By the family of the protocol; imap, pop3 and http/1.1 are registered (RFC 7301 6)."""
+
+FOREIGN: Final = (b"h3", b"xmpp-client")
+UNKNOWN_NAME: Final = "no-such-name.invalid"
+MAX_FILE: Final = 1 << 20
+OLDEST: Final = "1.2"
+"""Where nothing is said: TLS 1.0 and 1.1 are gone (RFC 8996)."""
+
+
+@frozen
+class Name:
+    """A server name to ask for."""
+
+    kind: Kind
+    sent: str | None
+    """None: no name is sent."""
+    host: str
+    """As the configuration has it; empty for unknown and none."""
+    domain: Domain
+    """Whose certificate is expected."""
+    refused: bool = False
+    """The handshake is to end with alert unrecognized_name."""
+
+    def __str__(self) -> str:
+        return self.sent or "(no name)"
+
+
+def names(config: Config) -> list[Name]:
+    """Every configured host, then one that nobody has, and none."""
+    found = [
+        Name("wildcard", host.replace("*", "probe", 1), host, domain)
+        if host.startswith("*.")
+        else Name("exact", host, host, domain)
+        for domain in config.certified
+        for host in domain.hosts
+    ]
+    default = default_domain(config)
+    if default is not None:
+        refused = config.tls.unknown_name == "refuse"
+        found += [Name("unknown", UNKNOWN_NAME, "", default, refused), Name("none", None, "", default)]
+    return found
+
+
+def default_domain(config: Config) -> Domain | None:
+    """Whose certificate is served to clients that send no name."""
+    wanted = config.tls.default
+    if not wanted:
+        return config.certified[0] if config.certified else None
+    parent = f"*.{wanted.partition('.')[2]}"
+    for host in (wanted, parent):
+        for domain in config.certified:
+            if host in domain.hosts:
+                return domain
+    return None
+
+
+def versions(config: Config, listener: Listener, domain: Domain) -> set[str]:
+    """Those that are to be accepted."""
+    least = max(listener.minimum_version or config.tls.minimum_version or OLDEST, domain.minimum_version or OLDEST)
+    most = listener.maximum_version or config.tls.maximum_version or max(VERSIONS)
+    return {version for version in VERSIONS if least <= version <= most}
+
+
+class Certificates:
+    """Fingerprints of what is configured, read from its files once each."""
+
+    def __init__(self, managed: Callable[[str], str | None]) -> None:
+        """`managed(host)`: the PEM of a host whose domain names no files."""
+        self._managed = managed
+        self._known: dict[tuple[int, int], frozenset[str] | None] = {}
+        self.findings: list[Finding] = []
+
+    def expected(self, domain: Domain) -> frozenset[str] | None:
+        """Of the certificates that a client may be shown; None where that is not known."""
+        at = (domain.number, domain.site)
+        if at not in self._known:
+            self._known[at] = self._read(domain)
+        return self._known[at]
+
+    def _read(self, domain: Domain) -> frozenset[str] | None:
+        found: set[str] = set()
+        paths = [path for path in (domain.certificate, domain.second_certificate) if path is not None]
+        if not paths:
+            pem = self._managed(domain.hosts[0])
+            return None if pem is None else _of_pem(pem.encode())
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    found |= _of_pem(file.read(MAX_FILE))
+            except (OSError, ValueError) as error:
+                words = getattr(error, "strerror", None) or "it holds no certificate"
+                self.findings.append(
+                    Finding("file-unreadable", str(path), f"cannot be compared: {words}", warning=True)
+                )
+                return None
+        return frozenset(found)
+
+
+def _of_pem(octets: bytes) -> frozenset[str]:
+    """Of the first certificate. Raises: ValueError."""
+    return frozenset([fingerprint(x509.load_pem_x509_certificates(octets)[0])])
+
+
+def key_files(config: Config) -> Iterator[Finding]:
+    """Keys that others of this machine can read."""
+    for domain in config.certified:
+        for path in (domain.key, domain.second_key):
+            if path is not None and (mode := _mode(path)) is not None and mode & stat.S_IRWXO:
+                yield Finding(
+                    "key-readable", str(path), "the key can be read or changed by every user: chmod 600, and a new key"
+                )
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return None

@@ -1,0 +1,120 @@
+"""A TLS client that tells what it is shown, whatever that is: nothing is verified on the way."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import time
+from typing import Final
+
+from attrs import frozen
+from cryptography import x509
+from OpenSSL import SSL
+
+from mailserver.probe.place import PATIENCE, NotReached, Place, start_tls
+
+VERSIONS: Final = {
+    "1.0": SSL.TLS1_VERSION,
+    "1.1": SSL.TLS1_1_VERSION,
+    "1.2": SSL.TLS1_2_VERSION,
+    "1.3": SSL.TLS1_3_VERSION,
+}
+"""Oldest first."""
+
+_OLD: Final = frozenset({"1.0", "1.1"})
+
+
+@frozen
+class Shown:
+    """What came of one handshake."""
+
+    chain: tuple[x509.Certificate, ...] = ()
+    """As sent, the server's own first."""
+    cipher: str = ""
+    alpn: str = ""
+    fault: str = ""
+    """Why it failed; empty if it did not."""
+
+
+@functools.cache
+def _context(version: str | None, alpn: tuple[bytes, ...]) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    if version is not None:
+        context.set_min_proto_version(VERSIONS[version])
+        context.set_max_proto_version(VERSIONS[version])
+    if version in _OLD:
+        # A server that still speaks it must not be missed because the client's library thinks better of it.
+        context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    if alpn:
+        context.set_alpn_protos(list(alpn))
+    return context
+
+
+def ask(place: Place, name: str | None, version: str | None = None, alpn: tuple[bytes, ...] = ()) -> Shown:
+    """Connect, start TLS, shake hands. Raises: NotReached, NotOffered."""
+    with place.connected() as plain:
+        if not place.listener.implicit_tls:
+            start_tls(plain, place.listener.family)
+        return shake_hands(plain, name, version, alpn)[1]
+
+
+def shake_hands(
+    plain: socket.socket, name: str | None, version: str | None = None, alpn: tuple[bytes, ...] = ()
+) -> tuple[SSL.Connection, Shown]:
+    """The handshake on a connection. Raises: NotReached."""
+    connection = SSL.Connection(_context(version, alpn), None)
+    connection.set_connect_state()
+    if name is not None:
+        connection.set_tlsext_host_name(name.encode("ascii"))
+    end = time.monotonic() + PATIENCE
+    fault = ""
+    while True:
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            if fault := exchange(plain, connection, end):
+                break
+        except SSL.Error as error:
+            fault = reason(error)
+            flush(plain, connection)
+            break
+        else:
+            flush(plain, connection)
+            break
+    try:
+        chain = tuple(connection.get_peer_cert_chain(as_cryptography=True) or ())
+    except ValueError as error:
+        return connection, Shown(fault=f"its certificate cannot be read: {error}")
+    alpn_name = connection.get_alpn_proto_negotiated().decode("ascii", "replace") if not fault else ""
+    return connection, Shown(chain, connection.get_cipher_name() or "", alpn_name, fault)
+
+
+def exchange(plain: socket.socket, connection: SSL.Connection, end: float) -> str:
+    """Send what is to be sent, and read once; what hinders that. Raises: NotReached if the time is over."""
+    try:
+        flush(plain, connection)
+        plain.settimeout(max(0.01, end - time.monotonic()))
+        piece = plain.recv(65536)
+    except TimeoutError as error:
+        raise NotReached("no answer in the handshake") from error
+    except OSError as error:
+        return f"the connection ends: {error.strerror or error}"
+    if not piece:
+        return "the connection ends"
+    connection.bio_write(piece)
+    return ""
+
+
+def flush(plain: socket.socket, connection: SSL.Connection) -> None:
+    """Send what is to be sent; that the other side has gone shows when it is read from."""
+    try:
+        while True:
+            plain.sendall(connection.bio_read(65536))
+    except (SSL.WantReadError, SSL.ZeroReturnError, OSError):
+        return
+
+
+def reason(error: SSL.Error) -> str:
+    """OpenSSL's own words; an alert of the server's is among them by its name."""
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(dict.fromkeys(str(entry[-1]) for entry in entries if entry[-1])) or type(error).__name__

@@ -1,0 +1,217 @@
+"""Where the own listeners can be reached from here, and the dialogue before TLS.
+
+The words of the protocols stand here once more, apart from the server's own: RFC 3501 6.2.1, RFC 2595 4 (POP3),
+RFC 3207 (SMTP and LMTP).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import frozen
+
+from mailserver.config.model import Config, Listener
+
+PATIENCE: Final = 5.0
+"""Seconds that a listener may take for each answer."""
+MOST: Final = 65536
+"""Octets of one answer."""
+
+
+class NotReached(Exception):
+    """There is no connection; the argument says why."""
+
+
+class NotOffered(Exception):
+    """The listener does not start TLS; the argument says what it said instead."""
+
+
+@frozen
+class Place:
+    """One address of a listener."""
+
+    listener: Listener
+    address: str
+    """An IP address that can be reached from here, or the path of a socket."""
+
+    def __str__(self) -> str:
+        return f"{self.listener.protocol} {self.where}"
+
+    @property
+    def where(self) -> str:
+        """Address and port, or the path."""
+        if self.listener.socket is not None:
+            return self.address
+        port = self.listener.tcp_port
+        return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[socket.socket]:
+        """A connection, its PROXY header sent where one is expected. Raises: NotReached."""
+        listener = self.listener
+        try:
+            if listener.socket is not None:
+                opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                opened.settimeout(PATIENCE)
+                opened.connect(self.address)
+            else:
+                opened = socket.create_connection((self.address, listener.tcp_port), PATIENCE)
+        except OSError as error:
+            raise NotReached(error.strerror or str(error)) from error
+        with opened:
+            if listener.socket is None and listener.proxy_from:
+                own = ipaddress.ip_address(opened.getsockname()[0])
+                if any(own in ipaddress.ip_network(network) for network in listener.proxy_from):
+                    opened.sendall(b"PROXY UNKNOWN\r\n")
+            yield opened
+
+
+def places(config: Config) -> list[Place]:
+    """All, in the order of the configuration; a wildcard address is asked at the loopback address."""
+    return [
+        Place(listener, address)
+        for listener in config.listeners
+        for address in (
+            [str(listener.socket)] if listener.socket is not None else map(_reachable, listener.bind_addresses)
+        )
+    ]
+
+
+def _reachable(address: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
+
+
+@frozen
+class Words:
+    """How a protocol comes to STARTTLS."""
+
+    greeting: bytes
+    """How the line begins that ends the greeting; so with the others."""
+    ask: bytes
+    """The command that lists what is offered."""
+    asked: bytes
+    offer: bytes
+    """What stands in that list where STARTTLS is offered."""
+    start: bytes
+    started: bytes
+    harmless: bytes
+    """A command that can always be answered, and how the answer shows."""
+    answered: bytes
+    passwords: tuple[bytes, ...]
+    """Words in the list that invite a password."""
+    closed: bytes = b""
+    """A word in the list that forbids LOGIN."""
+
+
+WORDS: Final = {
+    "imap": Words(
+        b"* OK",
+        b"p1 CAPABILITY\r\n",
+        b"p1 OK",
+        b"STARTTLS",
+        b"p2 STARTTLS\r\n",
+        b"p2 OK",
+        b"p3 NOOP\r\n",
+        b"p3 ",
+        (b"AUTH=PLAIN", b"AUTH=LOGIN"),
+        b"LOGINDISABLED",
+    ),
+    "pop3": Words(
+        b"+OK",
+        b"CAPA\r\n",
+        b".",
+        b"STLS",
+        b"STLS\r\n",
+        b"+OK",
+        b"CAPA\r\n",
+        b"+OK",
+        (b"USER", b"PLAIN", b"LOGIN"),
+    ),
+    "submission": Words(
+        b"220 ",
+        b"EHLO probe.invalid\r\n",
+        b"250 ",
+        b"STARTTLS",
+        b"STARTTLS\r\n",
+        b"220 ",
+        b"NOOP\r\n",
+        b"250 ",
+        (b"PLAIN", b"LOGIN"),
+    ),
+    "lmtp": Words(
+        b"220 ",
+        b"LHLO probe.invalid\r\n",
+        b"250 ",
+        b"STARTTLS",
+        b"STARTTLS\r\n",
+        b"220 ",
+        b"NOOP\r\n",
+        b"250 ",
+        (),
+    ),
+}
+"""By the family of the protocol."""
+
+
+def expect(connection: socket.socket, wanted: bytes) -> bytes:
+    """Read up to the whole line that begins so: all that came. Raises: NotOffered, NotReached."""
+    received = b""
+    try:
+        while not any(line.startswith(wanted) for line in received.split(b"\r\n")[:-1]):
+            piece = connection.recv(4096)
+            received += piece
+            last = received.split(b"\r\n")[-2:-1]
+            if not piece or len(received) > MOST or (last and _is_refusal(last[0])):
+                raise NotOffered(shown(received))
+    except OSError as error:
+        raise NotReached(f"no answer: {error.strerror or error}") from error
+    return received
+
+
+def _is_refusal(line: bytes) -> bool:
+    return line.startswith((b"-ERR", b"4", b"5", b"* BYE", b"p1 NO", b"p1 BAD", b"p2 NO", b"p2 BAD"))
+
+
+def shown(received: bytes) -> str:
+    """The last line of what came, for people."""
+    lines = received.split(b"\r\n")
+    line = next((line for line in reversed(lines) if line), b"")
+    return ascii(line.decode("utf-8", "replace"))[1:-1][:200] or "nothing"
+
+
+def begin(connection: socket.socket, family: str) -> bytes:
+    """The dialogue up to the list of what is offered, which is returned. Raises: NotOffered, NotReached."""
+    words = WORDS[family]
+    try:
+        expect(connection, words.greeting)
+        connection.sendall(words.ask)
+        return expect(connection, words.asked)
+    except OSError as error:
+        raise NotReached(error.strerror or str(error)) from error
+
+
+def start_tls(connection: socket.socket, family: str) -> bytes:
+    """The whole dialogue, until the handshake may begin; the list of what is offered. Raises: NotOffered, NotReached."""
+    words = WORDS[family]
+    offered = begin(connection, family)
+    if words.offer not in offered.upper().replace(b"-", b" ").replace(b"\r\n", b" ").split(b" "):
+        raise NotOffered(f"{words.offer.decode()} is not in the list of what is offered")
+    try:
+        connection.sendall(words.start)
+        expect(connection, words.started)
+    except OSError as error:
+        raise NotReached(error.strerror or str(error)) from error
+    return offered
+
+
+def invites_password(offered: bytes, family: str) -> bool:
+    """Does the list, given without TLS, invite a password?"""
+    words = WORDS[family]
+    listed = offered.upper().replace(b"\r\n", b" ").split(b" ")
+    if words.closed:
+        return words.closed not in listed or any(word in listed for word in words.passwords)
+    return any(word in listed for word in words.passwords)

@@ -1,0 +1,290 @@
+"""Each fault that `mailserver tls probe` must find is planted alone, and found alone."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from mailserver.cli import dns_answers, main
+from mailserver.probe import chain, place
+from mailserver.probe.elsewhere import in_autoconfig, in_dns, judge_document
+from mailserver.probe.expectation import key_files
+from mailserver.probe.finding import Finding, gathered
+from tests.cli.nameserver import NameServer
+from tests.probe.planted import DAY, HOST, NOW, Behaviour, Leaf, Planted, intermediate, root, weak_rsa
+
+Plant = Callable[[Planted], None]
+
+
+def leaf(**how: object) -> Plant:
+    def plant(planted: Planted) -> None:
+        planted.leaf = Leaf(**how)  # type: ignore[arg-type]
+
+    return plant
+
+
+def behaviour(**how: object) -> Plant:
+    def plant(planted: Planted) -> None:
+        planted.behaviour = Behaviour(**how)  # type: ignore[arg-type]
+
+    return plant
+
+
+def other_certificate(planted: Planted) -> None:
+    planted.shown = Leaf()
+
+
+def listener_down(planted: Planted) -> None:
+    planted.down = True
+
+
+def unknown_name_served(planted: Planted) -> None:
+    planted.of_tls = 'unknown_name = "refuse"'
+
+
+FAULTS: dict[str, tuple[str, Plant]] = {
+    "expired": ("expired", leaf(start=NOW - 90 * DAY, days=80)),
+    "ends soon": ("ends-soon", leaf(days=5)),
+    "not yet valid": ("not-yet-valid", leaf(start=NOW + 2 * DAY)),
+    "life over 825 days": ("lives-too-long", leaf(days=900)),
+    "wrong name": ("wrong-name", leaf(names=("other.example.test",))),
+    "no subject alternative name": ("no-alternative-name", leaf(names=())),
+    "wrong extended key usage": ("wrong-purpose", leaf(usage=ExtendedKeyUsageOID.CLIENT_AUTH)),
+    "weak RSA key": ("weak-key", leaf(key=weak_rsa())),
+    "SHA-1": ("weak-signature", leaf(sha1=True)),
+    "missing intermediate": ("missing-intermediate", leaf(chain=())),
+    "chain in wrong order": ("wrong-order", leaf(chain=(root().pem, intermediate().pem))),
+    "self-signed": ("self-signed", leaf(issuer=None, chain=())),
+    "another certificate than configured": ("other-certificate", other_certificate),
+    "listener down": ("listener-down", listener_down),
+    "STARTTLS not in the list": ("starttls-not-offered", behaviour(capabilities=b"IMAP4rev1 LOGINDISABLED")),
+    "STARTTLS refused": ("starttls-not-offered", behaviour(refuses_starttls=True)),
+    "plaintext behind STARTTLS executed": ("cleartext-behind-starttls", behaviour(starttls="executes")),
+    "plaintext behind STARTTLS answered": ("cleartext-behind-starttls", behaviour(starttls="answers")),
+    "plaintext behind STARTTLS swallowed": ("cleartext-behind-starttls", behaviour(starttls="swallows")),
+    "password invited before TLS": ("password-in-clear", behaviour(capabilities=b"IMAP4rev1 STARTTLS AUTH=PLAIN")),
+    "TLS 1.1 accepted": ("old-version", behaviour(least=ssl.TLSVersion.TLSv1_1)),
+    "no TLS 1.3": ("no-tls-1.3", behaviour(most=ssl.TLSVersion.TLSv1_2)),
+    "no TLS 1.2": ("version-refused", behaviour(least=ssl.TLSVersion.TLSv1_3)),
+    "ALPN not answered": ("wrong-alpn", behaviour(alpn=None)),
+    "unknown name served": ("unknown-name-served", unknown_name_served),
+    "unknown name refused": ("unknown-name-refused", behaviour(unknown="refuse")),
+}
+
+
+def codes(findings: list[Finding]) -> set[str]:
+    return {finding.code for finding in findings}
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailserver.probe.injection.SILENCE", 0.1)
+
+
+def test_where_nothing_is_planted_nothing_is_found(tmp_path: Path) -> None:
+    report = Planted(tmp_path).report()
+    assert report.findings == []
+    assert [(row.tls, row.kind, row.versions, row.chain, row.alpn) for row in report.rows] == [
+        (tls, kind, ("1.2", "1.3"), 2, "imap")
+        for tls in ("implicit", "STARTTLS")
+        for kind in ("exact", "unknown", "none")
+    ]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault(fault: str, tmp_path: Path) -> None:
+    code, plant = FAULTS[fault]
+    planted = Planted(tmp_path)
+    plant(planted)
+    report = planted.report()
+    expected = {code, "unknown-name-policy"} if code == "other-certificate" else {code}
+    assert codes(report.findings) == expected, report.findings
+    assert all(finding.words and finding.warning == (code == "ends-soon") for finding in report.findings)
+
+
+def test_a_name_that_requires_certificates_is_right_to_refuse_the_probe(tmp_path: Path) -> None:
+    assert Planted(tmp_path, required=True).report().findings == []
+    planted = Planted(tmp_path, required=True, leaf=Leaf(days=900))
+    assert codes(planted.report().findings) == {"lives-too-long"}
+
+
+def test_a_key_that_clients_do_not_know(tmp_path: Path) -> None:
+    (tmp_path / "root.pem").write_bytes(root().pem)
+    shown = Leaf(key=ed25519.Ed25519PrivateKey.generate())
+    found = chain.judge(
+        chain.x509.load_pem_x509_certificates(shown.pem), HOST, chain.Trust.load([tmp_path / "root.pem"]), NOW
+    )
+    assert codes(list(found)) == {"weak-key"}
+
+
+def test_a_root_that_nobody_knows(tmp_path: Path) -> None:
+    found = chain.judge(
+        chain.x509.load_pem_x509_certificates(Leaf(chain=(intermediate().pem, root().pem)).pem),
+        HOST,
+        chain.Trust.load([]),
+        NOW,
+    )
+    assert codes(list(found)) == {"unknown-authority"}
+
+
+def test_key_readable_by_all(tmp_path: Path) -> None:
+    planted = Planted(tmp_path, key_mode=0o644)
+    assert [finding.code for finding in key_files(planted.config(1, 2))] == ["key-readable"]
+    planted.key_mode = 0o640
+    assert list(key_files(planted.config(1, 2))) == []
+
+
+class Names:
+    """A resolver that knows these."""
+
+    def __init__(self, addresses: dict[str, str], services: dict[str, str]) -> None:
+        self._addresses = addresses
+        self._services = services
+
+    def ask(self, name: str, _kind: str) -> list[str]:
+        return [self._services[name]] if name in self._services else []
+
+    def addresses(self, name: str) -> list[str]:
+        return [self._addresses[name]] if name in self._addresses else []
+
+
+MAIL = {"mail.example.test.": "192.0.2.1"}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "services", "expected"),
+    [
+        (MAIL, {"_imaps._tcp.example.test.": "0 1 9993 mail.example.test."}, set()),
+        (MAIL, {"_pop3s._tcp.example.test.": "0 0 0 ."}, set()),
+        ({}, {}, {"not-in-dns"}),
+        (MAIL, {"_imaps._tcp.example.test.": "0 1 993 mail.example.test."}, {"dns-without-listener"}),
+        (MAIL, {"_pop3s._tcp.example.test.": "0 1 995 mail.example.test."}, {"dns-without-listener"}),
+        (MAIL, {"_imaps._tcp.example.test.": "0 1 9993 old.example.test."}, {"dns-without-listener"}),
+        (MAIL | {"autoconfig.example.test.": "192.0.2.1"}, {}, {"dns-without-listener"}),
+    ],
+)
+def test_dns(tmp_path: Path, addresses: dict[str, str], services: dict[str, str], expected: set[str]) -> None:
+    config = Planted(tmp_path).config(9993, 9143)
+    assert codes(list(in_dns(config, Names(addresses, services)))) == expected
+
+
+def document(host: str, port: int, security: str) -> bytes:
+    return (
+        '<clientConfig version="1.1"><emailProvider id="example.test"><incomingServer type="imap">'
+        f"<hostname>{host}</hostname><port>{port}</port><socketType>{security}</socketType>"
+        "</incomingServer></emailProvider></clientConfig>"
+    ).encode()
+
+
+def test_autoconfig(tmp_path: Path) -> None:
+    with Planted(tmp_path).serving() as config:
+        found = place.places(config)
+        implicit, starttls = (each.listener.tcp_port for each in found)
+
+        def judged(octets: bytes) -> set[str]:
+            return codes(list(judge_document(config, config.domains[0], octets, found)))
+
+        assert judged(document(HOST, implicit, "SSL")) == set()
+        assert judged(document(HOST, starttls, "STARTTLS")) == set()
+        assert judged(document(HOST, implicit, "STARTTLS")) == {"autoconfig-wrong"}
+        assert judged(document("old.example.test", implicit, "SSL")) == {"autoconfig-wrong"}
+        assert judged(document(HOST, 9, "SSL")) == {"autoconfig-closed-port"}
+        assert judged(b"<clientConfig>") == {"autoconfig-wrong"}
+    # Nothing listens there any more.
+    assert judged(document(HOST, implicit, "SSL")) == {"autoconfig-closed-port"}
+
+
+def test_autoconfig_that_cannot_be_fetched(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    web = f'[[listener]]\nprotocol = "http"\nport = {port}\naddresses = ["127.0.0.1"]\n'
+    assert codes(list(in_autoconfig(Planted(tmp_path, more=web).config(9993, 9143)))) == {"autoconfig-missing"}
+
+
+def test_a_certificate_that_cannot_be_compared_is_a_warning(tmp_path: Path) -> None:
+    planted = Planted(tmp_path)
+    with planted.serving() as config:
+        (tmp_path / "chain.pem").unlink()
+        command = ["tls", "probe", "--no-dns", "--ca", str(tmp_path / "root.pem"), "--config", str(config.source)]
+        done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert "file-unreadable" in done.output
+
+
+def test_the_same_fault_of_several_places_is_one() -> None:
+    finding = Finding("expired", HOST, "words")
+    found = gathered(
+        [
+            Finding("ends-soon", HOST, "words", warning=True, place="c"),
+            evolve(finding, place="a"),
+            evolve(finding, place="b"),
+        ]
+    )
+    assert [(each.code, seen) for each, seen in found.items()] == [("expired", ["a", "b"]), ("ends-soon", ["c"])]
+
+
+def test_command(tmp_path: Path) -> None:
+    planted = Planted(tmp_path)
+    with planted.serving() as config:
+        command = ["tls", "probe", "--no-dns", "--config", str(config.source)]
+        good = CliRunner().invoke(main, [*command, "--ca", str(tmp_path / "root.pem")])
+        bad = CliRunner().invoke(main, [*command, "--json"])
+        nobody = CliRunner().invoke(main, [*command, "--name", "nobody.example.test"])
+    assert good.exit_code == 0, good.output
+    assert "nothing is wrong" in good.output
+    assert bad.exit_code == 1, bad.output
+    told = json.loads(bad.output)
+    assert {finding["code"] for finding in told["findings"]} == {"missing-intermediate"}
+    assert len(told["rows"]) == 6
+    assert nobody.exit_code == 2
+
+
+def test_dns_is_asked_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_answers, "PATIENCE", 1.0)
+    planted = Planted(tmp_path)
+    with (
+        planted.serving() as config,
+        NameServer("example.test", ["_imaps._tcp.example.test. 60 IN SRV 0 1 993 mail.example.test."]) as server,
+    ):
+        command = ["tls", "probe", "--json", "--ca", str(tmp_path / "root.pem"), "--config", str(config.source)]
+        asked = CliRunner().invoke(main, [*command, "--resolver", server.address])
+        silent = CliRunner().invoke(main, [*command, "--resolver", "127.0.0.1:9"])
+    told = {finding["code"] for finding in json.loads(asked.output)["findings"]}
+    assert told == {"not-in-dns", "dns-without-listener"}
+    assert {finding["code"] for finding in json.loads(silent.output)["findings"]} == {"dns-unanswered"}
+    assert asked.exit_code == silent.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("starttls", "status", "states"),
+    [
+        ("refuses", 0, {"refused"}),
+        ("executes", 1, {"executed"}),
+        ("answers", 1, {"executed"}),
+        ("swallows", 1, {"swallowed"}),
+    ],
+)
+def test_selftest(tmp_path: Path, starttls: str, status: int, states: set[str]) -> None:
+    with Planted(tmp_path, behaviour=Behaviour(starttls=starttls)).serving() as config:
+        done = CliRunner().invoke(main, ["selftest", "starttls", "--json", "--config", str(config.source)])
+    told = json.loads(done.output)
+    assert {verdict["state"] for verdict in told} == states
+    assert {verdict["way"] for verdict in told} == {"with the command", "before the handshake"}
+    assert done.exit_code == status
+
+
+def test_selftest_of_a_listener_that_is_not_there_is_no_success(tmp_path: Path) -> None:
+    with Planted(tmp_path).serving() as config:
+        pass
+    done = CliRunner().invoke(main, ["selftest", "starttls", "--config", str(config.source)])
+    assert done.exit_code == 1
+    assert "not tried" in done.output
