@@ -276,7 +276,7 @@ class Domain:
         example="/etc/mailserver/clients-ca.pem",
     )
     client_crl: Path | None = _key(
-        "File of revocation lists, one of each authority, PEM or one in DER; read again at a reload.",
+        "File of revocation lists, one of each authority, PEM or one in DER; a new one counts within seconds.",
         default=None,
         example="/etc/mailserver/clients.crl",
     )

@@ -189,9 +189,11 @@ class Certificates:
 
     async def _put_in_place(self, changed: Changed) -> Answer:
         """Serve it, ask the listeners for it, and go back where they do not show it."""
-        if not changed.hosts:
+        if not self._policy.changed_hosts(changed.prepared):
             return True, []
         lines = await self._serve(changed.prepared)
+        if not changed.hosts:
+            return True, lines
         served = changed.prepared.map.by_host
         expected = {host: probe.fingerprints(served[host]) for host in changed.hosts}
         demanding = {host for host in expected if served[host].terms.demand.certificates == "required"}

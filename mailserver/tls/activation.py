@@ -42,14 +42,16 @@ class Activation:
         paths = files.paths_of(domain)
         before = files.signature(paths)
         found = read_files(domain, now, tls)
-        if domain.certificate is None:
-            return lambda host: self._recorded(host, found) or self._self_signed(domain, host, found)
-        self.seen[paths] = before
+        named = domain.certificate is not None
+        if paths:
+            self.seen[paths] = before
         if files.signature(paths) != before:
             # Another look will come: what was seen is not what is there.
-            fault = Fault("certificate", "changed while it was read")
+            fault = Fault("certificate" if named else "client_ca", "changed while it was read")
             found = attrs.evolve(found, pair=None, faults=[*found.faults, fault])
-        return lambda host: self._of_files(host, found)
+        if named:
+            return lambda host: self._of_files(host, found)
+        return lambda host: self._recorded(host, found) or self._self_signed(domain, host, found)
 
     def stand_in(self, domain: Domain, host: str, found: Found) -> Found | None:
         """The last activation, or the first pair of the files without a second one that is bad, or a self-signed one.

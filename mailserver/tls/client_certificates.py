@@ -37,11 +37,11 @@ _CLOCK: Final = "look at its dates and at the clock of this machine"
 
 _WORDS: Final = {
     2: "its chain ends at no authority of client_ca: put the authority there, or have the client send the chain",
-    3: "client_crl holds no revocation list of {issuer}: add it and reload",
+    3: "client_crl holds no revocation list of {issuer}: add it",
     9: f"it is not valid yet: {_CLOCK}",
     10: "it has expired: give the user a new one",
     11: f"the revocation list of {{issuer}} is not valid yet: {_CLOCK}",
-    12: "the revocation list of {issuer} is too old: put a new one into client_crl and reload",
+    12: "the revocation list of {issuer} is too old: put a new one into client_crl",
     18: "it is signed by itself, by no authority of client_ca",
     19: "its chain ends at an authority that is not in client_ca",
     20: "it is signed by {issuer}, who is not in client_ca, by no authority whose certificate is known",

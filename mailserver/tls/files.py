@@ -31,20 +31,23 @@ def _part(path: Path) -> tuple[int, ...]:
 
 
 def paths_of(domain: Domain) -> tuple[Path, ...]:
-    """The files of its certificates and keys."""
+    """The files of its certificates and keys, and of its clients' authorities and revocation lists."""
     found = (
         domain.certificate,
         domain.key,
         domain.second_certificate,
         domain.second_key,
         domain.key_password_file,
+        domain.client_ca,
+        domain.client_crl,
     )
     return tuple(path for path in found if path is not None)
 
 
 def followed(config: Config) -> dict[tuple[str, ...], tuple[Path, ...]]:
     """The hosts of each domain that has files -> these."""
-    return {domain.hosts: paths_of(domain) for domain in config.certified if domain.certificate is not None}
+    found = {domain.hosts: paths_of(domain) for domain in config.certified}
+    return {hosts: paths for hosts, paths in found.items() if paths}
 
 
 def directories(path: Path) -> set[str]:

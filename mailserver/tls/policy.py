@@ -318,8 +318,7 @@ class TlsPolicy:
             self._contexts(self._tls),
             now=self._now(),
             source=self.source,
-            # Others need another base: a reload's business.
-            keep_terms=True,
+            keep_bases=True,
         )
         by_host = {**current.by_host, **new.by_host}
         default = by_host.get(default_host(config), current.default)
@@ -474,11 +473,11 @@ def build(
     *,
     now: dt.datetime,
     source: Source,
-    keep_terms: bool = False,
+    keep_bases: bool = False,
 ) -> tuple[ContextMap, list[Outcome]]:
     """The map of a configuration, and what became of each host; `contexts` are those to use again.
 
-    `keep_terms`: those of hosts that are in `old` stay.
+    `keep_bases`: hosts that are in `old` take up no terms that would need another base.
     """
     settings = settings_of(tls)
 
@@ -496,8 +495,12 @@ def build(
         for host in domain.hosts:
             last = old.by_host.get(host)
             found = find(host)
-            if keep_terms and last is not None:
-                found = attrs.evolve(found, terms=attrs.evolve(last.terms, second=found.terms.second))
+            if keep_bases and last is not None and found.terms.resumable != last.terms.resumable:
+                waits = Fault(
+                    "client_certificates", "other terms than before wait for `mailserver reload`", warning=True
+                )
+                terms = attrs.evolve(last.terms, second=found.terms.second)
+                found = attrs.evolve(found, terms=terms, faults=[*found.faults, waits])
             pair, faults = _judged(found, context_of)
             why = _objection(host, pair, faults, last, now)
             if pair is not None and not why:

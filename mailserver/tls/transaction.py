@@ -17,7 +17,7 @@ from attrs import frozen
 from mailserver.config.model import Config, Domain
 from mailserver.tls import probe
 from mailserver.tls.activation import Activation
-from mailserver.tls.contexts import Origin
+from mailserver.tls.contexts import ContextMap, Origin
 from mailserver.tls.history import CannotRecord, Entry, content
 from mailserver.tls.pair import BadPair, Pair, covers, parse_pair
 from mailserver.tls.policy import Outcome, Prepared, TlsPolicy
@@ -214,9 +214,13 @@ class Transaction:
                 self.activation.note(prepared.map, changed, reason)
         except CannotRecord as error:
             raise Refused([str(error)], later=True) from error
-        lines = tuple(_line(outcome, prepared) for outcome in prepared.outcomes if outcome.state != "unchanged")
+        served = self.policy.served
+        renewed = tuple(host for host in changed if _pairs(prepared.map, host) != _pairs(served, host))
+        lines = tuple(
+            _line(outcome, prepared, renewed) for outcome in prepared.outcomes if outcome.state != "unchanged"
+        )
         refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
-        return Changed(prepared, tuple(changed), lines, whole=not refused)
+        return Changed(prepared, renewed, lines, whole=not refused)
 
 
 def managed_hosts(config: Config) -> list[str]:
@@ -224,10 +228,17 @@ def managed_hosts(config: Config) -> list[str]:
     return [host for domain in config.certified if domain.certificate is None for host in domain.hosts]
 
 
-def _line(outcome: Outcome, prepared: Prepared) -> str:
+def _pairs(served: ContextMap, host: str) -> bytes | None:
+    serving = served.by_host.get(host)
+    return None if serving is None else content(serving.pair, serving.terms.second)
+
+
+def _line(outcome: Outcome, prepared: Prepared, renewed: Collection[str]) -> str:
     serving = prepared.map.by_host.get(outcome.name)
     if outcome.state != "taken up" or serving is None:
         return str(outcome)
     why = f"; {outcome.why}" if outcome.why else ""
+    if outcome.name not in renewed:
+        return f"{outcome.name}: client_ca and client_crl taken up{why}"
     pair = serving.pair
     return f"{outcome.name}: taken up, until {pair.not_after:%Y-%m-%d}, SHA-256 {pair.fingerprint[:16]}{why}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 
 from mailserver.net import certificate_files
@@ -16,6 +17,7 @@ from mailserver.net.control import BadRequest, Told
 from mailserver.tls import certificates
 from mailserver.tls.policy import Prepared
 from tests.net.test_certificate_files import Reactor
+from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import Client, Site, authority
 from tests.tls.test_transaction import Server
 
@@ -32,7 +34,10 @@ class World:
         self.served: list[tuple[str, ...]] = []
         self.faults: list[dict[str, str]] = []
         self.asked: list[set[str]] = []
-        self.certificates = Certificates(
+        self.certificates = self.make()
+
+    def make(self) -> Certificates:
+        return Certificates(
             self.reactor,
             self.tls.policy,
             self.tls.activation,
@@ -40,6 +45,10 @@ class World:
             serve=self._serve,
             one_at_a_time=DeferredLock().run,
         )
+
+    def pass_time(self) -> None:
+        for _ in range(100):
+            self.reactor.advance(0.1)
 
     def _serve(self, prepared: Prepared) -> Deferred[list[str]]:
         self.served.append(tuple(self.tls.policy.changed_hosts(prepared)))
@@ -176,3 +185,64 @@ def test_a_reload_that_takes_nothing_up_leaves_no_change_unseen(world: World) ->
         world.reactor.advance(0.1)
     assert world.seen(TEST) != before
     world.certificates.stop()
+
+
+@pytest.fixture
+def clients(world: World) -> ClientAuthority:
+    """Of both domains, of which one names no files with a certificate."""
+    clients = ClientAuthority()
+    (world.site.directory / "clients.pem").write_bytes(clients.pem)
+    (world.site.directory / "clients.crl").write_bytes(clients.crl())
+    for domain in ("example.test", "example.org"):
+        world.site.of_domain[domain] = [
+            'client_certificates = "required"',
+            'client_ca = "clients.pem"',
+            'client_crl = "clients.crl"',
+        ]
+    world.tls.restart()
+    world.certificates = world.make()
+    world.certificates.start()
+    return clients
+
+
+def test_a_revocation_counts_without_a_reload(world: World, clients: ClientAuthority) -> None:
+    world.add()
+    world.served.clear()
+    world.asked.clear()
+    shown = clients.issue()
+    client = Client(certificate=shown)
+    before = [world.tls.history.of_host(host) for host in (TEST, ORG)]
+    for host in (TEST, ORG):
+        client.connect(world.tls.policy, host.encode())
+    (world.site.directory / "clients.crl").write_bytes(b"half")
+    world.pass_time()
+    for host in (TEST, ORG):
+        client.connect(world.tls.policy, host.encode())
+    assert [world.tls.origin(host) for host in (TEST, ORG)] == ["last good", "added"]
+    world.served.clear()
+    clients.revoke(shown[0])
+    (world.site.directory / "clients.crl").write_bytes(clients.crl())
+    world.pass_time()
+    for host in (TEST, ORG):
+        with pytest.raises(SSL.Error, match="certificate revoked"):
+            client.connect(world.tls.policy, host.encode())
+    assert sorted(world.served) == [(ORG,), (TEST,)]
+    # No certificate is another one: there is nothing to ask the listeners for, or to go back from.
+    assert world.asked == []
+    assert before == [world.tls.history.of_host(host) for host in (TEST, ORG)]
+    world.certificates.stop()
+
+
+def test_what_needs_another_base_waits_for_a_reload(world: World, clients: ClientAuthority) -> None:
+    world.certificates.stop()
+    world.site.of_domain["example.test"] = []
+    world.tls.restart()
+    (world.site.directory / "clients.pem").write_bytes(b"bad")
+    world.site.of_domain["example.test"] = ['client_certificates = "required"', 'client_ca = "clients.pem"']
+    world.tls.config = world.site.config()
+    world.tls.policy.reload(world.tls.config)
+    (world.site.directory / "clients.pem").write_bytes(clients.pem)
+    world.site.renew("example.test")
+    changed = world.tls.take(TEST)
+    assert changed.lines[0].endswith("; other terms than before wait for `mailserver reload`")
+    assert Client().connect(world.tls.policy, TEST.encode()).client is None
