@@ -64,7 +64,9 @@ def _show(told: dict[str, Any], now: float) -> None:
         if host["origin"] not in _WELL:
             click.echo(f"warning: {host['host']} is served with a certificate that is {host['origin']}", err=True)
     if told["exposures"]:
-        click.echo(f"warning: {told['exposures']} users have exposed passwords: `mailserver exposures`", err=True)
+        click.echo(
+            f"warning: users with exposed passwords: {told['exposures']}, see `mailserver exposures list`", err=True
+        )
     click.echo()
     print_table(
         ("WORKER", "PID", "STATE", "UP", "SESSIONS", "LOGGED IN", "MEMORY", "FILES"),

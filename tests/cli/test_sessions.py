@@ -93,3 +93,4 @@ def test_a_worker_that_does_not_answer_is_told_and_makes_the_status_1(
     done, _ = run(tmp_path, monkeypatch, Answer(ok=False, lines=("x",), data=data), "status")
     assert done.exit_code == 1
     assert "does not answer" in done.stdout
+    assert "exposed passwords: 2" in done.stderr

@@ -1,4 +1,4 @@
-"""Right passwords that came in clear text: marked, told, kept over a restart, cleared. By two workers and a master."""
+"""Right passwords that came in clear text: marked, told, kept over a restart, cleared."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.live.conftest import no_bug
 from tests.server import Server
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("exposures"), workers=2)
+@pytest.fixture(scope="module", params=[0, 2], ids=["alone", "workers"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("exposures"), workers=request.param)
     with server:
         yield server
     no_bug(server.log)
@@ -52,7 +52,7 @@ def test_only_right_ones_are_marked_and_stay_so(server: Server) -> None:
     assert server.log.count("password-exposed") == 1
     refused(server, user, password)
     shown = server.run_cli("status", "--config", str(server.config))
-    assert "1 users have exposed passwords" in shown.stderr
+    assert "users with exposed passwords: 1" in shown.stderr
     server.stop()
     server.start()
     assert [each["user"] for each in listed(server)] == [user]
