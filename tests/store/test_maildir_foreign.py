@@ -322,6 +322,26 @@ def test_what_is_no_regular_file_is_no_message(account, make):
     assert len(uids(mailbox)) == 1
 
 
+@pytest.mark.parametrize("place", ["new", "cur"])
+@pytest.mark.parametrize("seen", ["scan", "names"])
+def test_a_name_that_no_list_can_hold_is_no_message(account, place, seen, caplog):
+    mailbox = account.mailbox("INBOX")
+    deliver(account, "1700000001.M1P1.before")
+    settle(mailbox)
+    known = uids(mailbox)
+    names = ["1700000002.M1P1.a\n9 :b", "1700000003.M1P1.a\n"]
+    for name in names:
+        deliver(account, name, place=place)
+    deliver(account, "1700000004.M1P1.c:2,S\n", place="cur")
+    mailbox.refresh(None if seen == "scan" else [*names, "1700000004.M1P1.c:2,S\n"])
+    assert uids(mailbox) == [*known, known[-1] + 1]
+    listed = [line.partition(" :")[2] for line in uidlist(account).splitlines()[1:]]
+    assert listed == ["1700000001.M1P1.before", "1700000004.M1P1.c"]
+    assert not uidlist_module.read(os.path.join(account.root, "dovecot-uidlist")).damaged
+    if seen == "scan":
+        assert "line feed" in caplog.text
+
+
 def test_a_message_that_became_a_fifo_does_not_hang_a_reader(account):
     bad, good = append(account), append(account)
     mailbox = account.mailbox("INBOX")

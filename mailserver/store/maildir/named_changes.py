@@ -112,7 +112,7 @@ def _lists_unchanged(home: Home, state: MailboxState, paths: MailboxPaths) -> bo
 def _by_base(names: Collection[str]) -> dict[str, list[str]]:
     bases: dict[str, list[str]] = {}
     for name in names:
-        if name and name[0] != ".":
+        if name and name[0] != "." and scan.can_be_listed(name):
             bases.setdefault(base_of(name), []).append(name)
     return bases
 

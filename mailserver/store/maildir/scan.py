@@ -24,6 +24,8 @@ Rules:
     rest. A message that is missing from a scan that is not stable may be there: nobody calls it expunged.
 *   A time is recorded with what it was read at; within RACY_NS of each other they prove nothing (`racy`).
 *   Only regular files count, by the entry's type, without opening or following. Names that begin with "." are not mail.
+    Nor are those with a line feed before the first ":": no uidlist can hold them, and the line that they would break is
+    one for which Dovecot drops the list.
 *   Where a base is found twice, one in cur/ counts before one in new/, and of two in cur/ the one with more flags; the
     other is reported, and left alone.
 
@@ -33,6 +35,8 @@ Rejected: a stat for each file (100,000 of them cost more than all else of a fir
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import time
 from collections.abc import Iterable
@@ -41,6 +45,9 @@ from typing import NamedTuple
 
 from mailserver.store.index.records import RACY, SETTLED
 from mailserver.store.maildir import safeio
+from mailserver.store.maildir.filename import base_of
+
+_log = logging.getLogger(__name__)
 
 RACY_NS = 1_000_000_000
 """A directory changed this shortly before it was read may have changed again without a newer mtime."""
@@ -104,7 +111,7 @@ def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:
 
 
 def scan_directory(path: str, most: int | None = None) -> list[str]:
-    """Names of the regular files, in no order, those with a leading "." left out.
+    """Names of the regular files, in no order, without those that are no mail's.
 
     Raises: TooMany where there are more entries than `most`, or have been, FileNotFoundError, StoreUnavailable.
     """
@@ -116,7 +123,21 @@ def scan_directory(path: str, most: int | None = None) -> list[str]:
         names = [entry.name for entry in some if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
         if most is not None and (len(names) > most or next(entries, None) is not None):
             raise TooMany
-        return names
+    if "\n" in "".join(names):
+        found, names = len(names), list(filter(can_be_listed, names))
+        if len(names) < found:
+            _tell(path)
+    return names
+
+
+def can_be_listed(name: str) -> bool:
+    """Can a file of that name have a line in a uidlist?"""
+    return "\n" not in base_of(name)
+
+
+@functools.lru_cache(maxsize=256)
+def _tell(path: str) -> None:
+    _log.warning("%r holds files with a line feed in their names: no client sees them until they are renamed", path)
 
 
 def read_directory(path: str, most: int | None = None) -> DirectoryScan:
