@@ -78,7 +78,6 @@ def _domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
             )
         names.setdefault(domain.name, domain.place)
         yield from _mta_sts(config, domain, partial)
-        yield from _keys(config, domain)
         yield from _clients(config, domain)
     for certified in config.certified:
         if not certified.hosts:
@@ -91,6 +90,7 @@ def _domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
             yield _at(config, f"{certified.place} certificate", "", "is missing; key needs it")
         if certified.key is None and certified.certificate is not None:
             yield _at(config, f"{certified.place} key", "", "is missing; certificate needs it")
+        yield from _keys(config, certified)
 
 
 def _mta_sts(config: Config, domain: Domain, partial: frozenset[str]) -> Iterator[Problem]:
@@ -126,6 +126,10 @@ def _keys(config: Config, domain: Domain) -> Iterator[Problem]:
     for name, other in (("second_certificate", "second_key"), ("second_key", "second_certificate")):
         if getattr(domain, name) is not None and getattr(domain, other) is None:
             yield _at(config, f"{domain.place} {other}", "", f"is missing; {name} needs it")
+    if domain.certificate is None and domain.key is None:
+        for name in ("second_certificate", "key_password_file", "key_password_command"):
+            if getattr(domain, name):
+                yield _at(config, f"{domain.place} {name}", "", "has no use without certificate and key")
     if domain.key_password_file is not None and domain.key_password_command:
         yield _at(
             config, f"{domain.place} key_password_command", "", "a key has a password's file or command, not both"
@@ -323,6 +327,8 @@ def _relay(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     for name, other in (("certificate", "key"), ("key", "certificate")):
         if getattr(relay, name) is not None and getattr(relay, other) is None:
             yield _at(config, f"[submission.relay] {other}", "", f"is missing; {name} needs it")
+    if relay.key_password_file is not None and relay.key is None:
+        yield _at(config, "[submission.relay] key_password_file", "", "has no use without certificate and key")
     if relay.verification == "none" and relay.ca_file is not None:
         reason = 'has no use with verification = "none"'
         yield _at(config, "[submission.relay] ca_file", as_toml(relay.ca_file), reason)

@@ -69,7 +69,7 @@ HERE: Final[dict[str, str]] = {
     "ssl_client_key": "key of [submission.relay]",
     "ssl_client_cert_file": "certificate of [submission.relay]",
     "ssl_client_key_file": "key of [submission.relay]",
-    "ssl_client_key_password": "nothing: the key of [submission.relay] has no password, and is read by the service's user",
+    "ssl_client_key_password": "key_password_file of [submission.relay]",
     "ssl_client_require_valid_cert": 'verification of [submission.relay], "required" unless said otherwise',
     "submission_relay_ssl": "tls of [submission.relay]",
     "submission_relay_ssl_verify": "verification of [submission.relay]",

@@ -194,9 +194,32 @@ class Site:
         example="/etc/mailserver/certs/autoconfig.example.org.pem",
     )
     key: Path | None = key(
-        "PEM file of the private key, without a passphrase.",
+        "PEM file of the private key.",
         default=None,
         example="/etc/mailserver/certs/autoconfig.example.org.key",
+        hidden=True,
+    )
+    second_certificate: Path | None = _key(
+        "A second one with a key of the other type, RSA or ECDSA.",
+        default=None,
+        example="/etc/mailserver/certs/autoconfig.example.org-rsa.pem",
+    )
+    second_key: Path | None = _key(
+        "The key of second_certificate.",
+        default=None,
+        example="/etc/mailserver/certs/autoconfig.example.org-rsa.key",
+        hidden=True,
+    )
+    key_password_file: Path | None = _key(
+        "File with the password of both keys on its first line.",
+        default=None,
+        example="/etc/mailserver/certs/password",
+        hidden=True,
+    )
+    key_password_command: tuple[str, ...] = _key(
+        "Program that prints the password of both keys, as for a domain's.",
+        default=(),
+        example=["/usr/bin/pass", "show", "mail/key"],
         hidden=True,
     )
     number: int = position()
@@ -305,12 +328,12 @@ class Domain:
 
     @property
     def certified(self) -> tuple[Domain, ...]:
-        """Itself, and for each site one of the same name with the site's hosts and certificate."""
-        sites = (
-            Domain(self.name, site.hosts, site.certificate, site.key, number=self.number, site=site.number)
-            for site in self.sites
-        )
-        return (self, *sites)
+        """Itself, and for each site one of the same name with all that the site says."""
+        return (self, *(self._of_site(site) for site in self.sites))
+
+    def _of_site(self, site: Site) -> Domain:
+        said = {each.name: getattr(site, each.name) for each in attrs.fields(Site) if each.name != "number"}
+        return Domain(self.name, number=self.number, site=site.number, **said)
 
 
 @frozen
@@ -512,9 +535,15 @@ class Relay:
         example="/etc/mailserver/relay.pem",
     )
     key: Path | None = key(
-        "PEM file of its key, without a password; read by the service's user.",
+        "PEM file of its key; read by the service's user.",
         default=None,
         example="/etc/mailserver/relay.key",
+        hidden=True,
+    )
+    key_password_file: Path | None = _key(
+        "File with the key's password on its first line; read by the service's user.",
+        default=None,
+        example="/etc/mailserver/relay-key-password",
         hidden=True,
     )
     user: str = _key("Name to log in with; no login when empty.", default="", example="example.org")

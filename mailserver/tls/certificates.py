@@ -159,11 +159,13 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
 
 def _relay_rights(relay: Relay, identity: Identity) -> Iterator[Fault]:
     """It is the service's user who shows the certificate to the next hop."""
-    if relay.key is None:
-        return
-    if os.access(relay.key, os.R_OK, effective_ids=True) and not identity.may_open(relay.key):
-        yield Fault("key", f"cannot be read by user {identity.name!r}, who shows the certificate to the next hop")
-    yield from _others_rights("key", relay.key, identity)
+    for name in ("key", "key_password_file"):
+        path = getattr(relay, name)
+        if path is None:
+            continue
+        if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
+            yield Fault(name, f"cannot be read by user {identity.name!r}, who shows the certificate to the next hop")
+        yield from _others_rights(name, path, identity)
 
 
 def _others_rights(name: str, path: Path, identity: Identity) -> Iterator[Fault]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -19,7 +21,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailserver.config.model import Relay
-from mailserver.tls.pair import BadPair, Fault, load_client_pair, read_authorities
+from mailserver.tls.key_password import read_password_file
+from mailserver.tls.pair import BadPair, Fault, PrivateKey, load_client_pair, read_authorities
 
 _VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
 
@@ -30,8 +33,8 @@ def client_creator(relay: Relay) -> IOpenSSLClientConnectionCreator:
     Raises: BadPair when a file cannot be used.
     """
     options: dict[str, Any] = {"raiseMinimumTo": _VERSIONS[relay.minimum_version]}
-    if relay.certificate is not None and relay.key is not None:
-        (first, *chain), key = load_client_pair(relay.certificate, relay.key)
+    if (own := _own_pair(relay)) is not None:
+        (first, *chain), key = own
         options |= {"certificate": first, "privateKey": key, "extraCertChain": chain}
     if relay.verification == "none":
         return _Unverified(relay, CertificateOptions(**options).getContext())
@@ -51,17 +54,35 @@ def client_faults(relay: Relay) -> list[Fault]:
             read_authorities(relay.ca_file)
         except BadPair as bad:
             faults += [Fault("ca_file", fault.reason) for fault in bad.faults]
-    if relay.certificate is not None and relay.key is not None:
-        try:
-            load_client_pair(relay.certificate, relay.key)
-        except BadPair as bad:
-            faults += bad.faults
+    try:
+        _own_pair(relay)
+    except BadPair as bad:
+        faults += bad.faults
     if relay.verification == "none":
         reason = (
             "leaves mail and password to anybody between here and there; ca_file can name an authority of one's own"
         )
         faults.append(Fault("verification", reason, warning=True))
     return faults
+
+
+def _own_pair(relay: Relay) -> tuple[list[x509.Certificate], PrivateKey] | None:
+    """What we show to the hop, if anything. Raises: BadPair."""
+    if relay.certificate is None or relay.key is None:
+        return None
+    password = None
+    if relay.key_password_file is not None:
+        faults: list[Fault] = []
+        password = read_password_file(relay.key_password_file, faults)
+        if password is None:
+            raise BadPair(faults)
+    try:
+        return load_client_pair(relay.certificate, relay.key, password)
+    except BadPair as bad:
+        # A command that gives the password is for the keys of domains.
+        raise BadPair(
+            [attrs.evolve(each, reason=each.reason.replace(" or key_password_command", "")) for each in bad.faults]
+        ) from bad
 
 
 @implementer(IOpenSSLClientConnectionCreator)

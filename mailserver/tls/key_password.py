@@ -7,6 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Final
 
 from mailserver.config.model import Domain
@@ -26,12 +27,17 @@ MAX_OUTPUT: Final = 4096
 def read_password(domain: Domain, faults: list[Fault]) -> Secret | None:
     """The password of a domain's keys; None without one. What is wrong is added to `faults`, never what was read."""
     if domain.key_password_file is not None:
-        octets = read_file(domain.key_password_file, "key_password_file", faults)
-        return None if octets is None else _first_line(octets, "key_password_file", faults)
+        return read_password_file(domain.key_password_file, faults)
     if domain.key_password_command:
         octets = _run(domain.key_password_command, faults)
         return None if octets is None else _first_line(octets, "key_password_command", faults)
     return None
+
+
+def read_password_file(path: Path, faults: list[Fault]) -> Secret | None:
+    """The password in a file; None where it is not right, with what is wrong added to `faults`."""
+    octets = read_file(path, "key_password_file", faults)
+    return None if octets is None else _first_line(octets, "key_password_file", faults)
 
 
 def _first_line(octets: bytes, key: str, faults: list[Fault]) -> Secret | None:

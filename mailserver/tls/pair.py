@@ -189,12 +189,14 @@ def read_authorities(path: Path) -> list[x509.Certificate]:
     return found
 
 
-def load_client_pair(certificate: Path, key: Path) -> tuple[list[x509.Certificate], PrivateKey]:
+def load_client_pair(
+    certificate: Path, key: Path, password: Secret | None = None
+) -> tuple[list[x509.Certificate], PrivateKey]:
     """A certificate with its chain, and its key, that we show as a client. Raises: BadPair."""
     faults: list[Fault] = []
     octets, key_pem = read_file(certificate, "certificate", faults), read_file(key, "key", faults)
     chain = _certificates(octets, faults) if octets is not None else []
-    private = _private_key(key_pem, None, faults) if key_pem is not None else None
+    private = _private_key(key_pem, password, faults) if key_pem is not None else None
     if chain and private is not None:
         faults += _belonging(chain, private)
     if faults or private is None:

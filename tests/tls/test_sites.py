@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL
 
 from mailserver.config.load import load
 from mailserver.config.model import Config
 from mailserver.tls import certificates
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.site import Client, Site, authority
+from tests.tls.test_pair import rsa_pair
 
 MAIL, CONFIG, STS = "mail.example.test", "autoconfig.example.test", "mta-sts.example.test"
 
@@ -84,3 +87,27 @@ def test_a_domain_whose_sites_ask_for_no_certificate_is_spoken_for_all_the_same(
     assert policy.demands("example.test")
     assert not policy.vouches(CONFIG, "example.test"), "nobody is asked there"
     assert Client().connect(policy, CONFIG.encode()).names == (CONFIG,)
+
+
+def test_a_site_may_have_a_second_pair_and_a_key_with_a_password(site: Sites) -> None:
+    site.config()
+    certificate, key = rsa_pair([CONFIG], 2048)
+    encryption = serialization.BestAvailableEncryption(b"hunter2")
+    locked = serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+    site.put("rsa", certificate, locked)
+    site.put("password", key=b"hunter2\n")
+    path = site.directory / "mailserver.toml"
+    line = f'key = "{CONFIG}.key"\n'
+    more = 'second_certificate = "rsa.pem"\nsecond_key = "rsa.key"\nkey_password_file = "password.key"\n'
+    path.write_text(path.read_text().replace(line, line + more))
+    config, problems = load(path)
+    assert config is not None, "\n".join(map(str, problems))
+    assert certificates.check(config) == []
+    policy = TlsPolicy(config, lambda *_words, **_fields: None)
+    shown = {
+        Client(SSL.TLS1_2_VERSION, suites).connect(policy, CONFIG.encode()).fingerprint
+        for suites in (b"ECDHE-RSA-AES128-GCM-SHA256", b"ECDHE-ECDSA-AES128-GCM-SHA256")
+    }
+    assert len(shown) == 2

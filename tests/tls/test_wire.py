@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
@@ -267,5 +268,18 @@ class TestTwisted:
         relay = attrs.evolve(relay, certificate=certificate, key=key)
         assert client_faults(relay) == []
         assert shake(client_creator(relay), TlsPolicy(site.config(), quiet))[1].read == b"hello"
+        password = site.directory / "relay-password"
+        password.write_bytes(b"hunter2\n")
+        encryption = serialization.BestAvailableEncryption(b"hunter2")
+        plain = serialization.load_pem_private_key(key.read_bytes(), None)
+        key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+        (fault,) = client_faults(relay)
+        assert fault.reason.endswith("say key_password_file")
+        relay = attrs.evolve(relay, key_password_file=password)
+        assert client_faults(relay) == []
+        assert shake(client_creator(relay), TlsPolicy(site.config(), quiet))[1].read == b"hello"
+        for words, place in ((b"\n", "key_password_file"), (b"other\n", "key")):
+            password.write_bytes(words)
+            assert [fault.key for fault in client_faults(relay)] == [place]
         key.write_bytes(between.issue()[1])
         assert [str(fault.reason) for fault in client_faults(relay)] == ["does not belong to the certificate"]
