@@ -6,9 +6,10 @@ Counts are since the server's start: those of workers that have ended are among 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from attrs import frozen
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -17,27 +18,69 @@ from prometheus_client.registry import Collector
 from mailserver.http.messages import Request, Response, Route, Status
 from mailserver.http.services import HttpServices
 
+_MAIL: Final = ("imap", "pop3", "submission", "lmtp")
+_USERS: Final = ("imap", "pop3", "submission")
+_ALL: Final = (*_MAIL, "http")
+_TLS: Final = ("implicit", "STARTTLS")
+
+
+@frozen
+class Count:
+    """One kind of event."""
+
+    name: str
+    words: str
+    families: tuple[str, ...] = _ALL
+    """Protocols, without their TLS kind, in which it happens."""
+    before_tls: bool = False
+    """It happens before TLS is there, which is then counted as "none"."""
+    kinds: tuple[str, ...] = ("implicit", "STARTTLS", "none")
+    """How the listener begins TLS."""
+
+
 COUNTERS: Final = {
-    "connection": ("connections", "Connections that were accepted."),
-    "connection-refused": ("connections_refused", "Connections refused by a limit, but for those the log left out."),
-    "handshake": ("tls_handshakes", "TLS handshakes that were completed."),
-    "tls-failed": ("tls_failures", "TLS handshakes that failed."),
-    "cleartext-at-tls-port": ("cleartext_at_tls_port", "Clients that did not begin TLS at a port of implicit TLS."),
-    "tls-at-starttls-port": ("tls_at_starttls_port", "Clients that began TLS at a port of STARTTLS and were refused."),
-    "cleartext-login": ("cleartext_logins", "Passwords that came in clear text and were refused, right or not."),
-    "password-exposed": ("passwords_exposed", "Those that were checked and right."),
-    "login": ("logins", "Logins."),
-    "login-failed": ("login_failures", "Logins that were refused."),
-    "delivery": ("deliveries", "Messages delivered, one for each recipient."),
-    "delivery-failed": ("delivery_failures", "Deliveries refused."),
-    "submission": ("submissions", "Messages taken from users."),
-    "submission-refused": ("submission_refusals", "Messages of users that were refused."),
-    "relay-failed": ("relay_failures", "Messages that the next hop did not take."),
-    "request": ("http_requests", "HTTP requests that were answered."),
-    "http-request": ("http_at_mail_port", "HTTP requests at the port of a mail protocol."),
-    "bug": ("bugs", "Commands that failed in an unforeseen way."),
+    "connection": Count("connections", "Connections that were accepted.", before_tls=True),
+    "connection-refused": Count(
+        "connections_refused", "Connections refused by a limit, but for those the log left out.", before_tls=True
+    ),
+    "handshake": Count("tls_handshakes", "TLS handshakes that were completed.", kinds=_TLS),
+    "tls-failed": Count("tls_failures", "TLS handshakes that failed.", before_tls=True, kinds=_TLS),
+    "cleartext-at-tls-port": Count(
+        "cleartext_at_tls_port",
+        "Clients that did not begin TLS at a port of implicit TLS.",
+        before_tls=True,
+        kinds=("implicit",),
+    ),
+    "tls-at-starttls-port": Count(
+        "tls_at_starttls_port",
+        "Clients that began TLS at a port of STARTTLS and were refused.",
+        before_tls=True,
+        kinds=("STARTTLS",),
+    ),
+    "cleartext-login": Count(
+        "cleartext_logins",
+        "Passwords that came in clear text and were refused, right or not.",
+        _USERS,
+        before_tls=True,
+        kinds=("STARTTLS",),
+    ),
+    "password-exposed": Count(
+        "passwords_exposed", "Those that were checked and right.", _USERS, before_tls=True, kinds=("STARTTLS",)
+    ),
+    "login": Count("logins", "Logins.", _USERS),
+    "login-failed": Count("login_failures", "Logins that were refused.", _USERS),
+    "delivery": Count("deliveries", "Messages delivered, one for each recipient.", ("lmtp",)),
+    "delivery-failed": Count("delivery_failures", "Deliveries refused.", ("lmtp",)),
+    "submission": Count("submissions", "Messages taken from users.", ("submission",)),
+    "submission-refused": Count("submission_refusals", "Messages of users that were refused.", ("submission",)),
+    "relay-failed": Count("relay_failures", "Messages that the next hop did not take.", ("submission",)),
+    "request": Count("http_requests", "HTTP requests that were answered.", ("http",)),
+    "http-request": Count("http_at_mail_port", "HTTP requests at the port of a mail protocol.", _MAIL, before_tls=True),
+    "bug": Count("bugs", "Commands that failed in an unforeseen way."),
 }
 """Event of the log, and the number kept of it: by protocol and TLS version."""
+
+VERSIONS: Final = ("TLSv1.2", "TLSv1.3")
 
 FILLS: Final = {
     "accounts_in_use": ("accounts_open", "Accounts with a session."),
@@ -75,11 +118,13 @@ class Numbers(Collector):
 
 
 def _counters(status: Status) -> Iterator[Metric]:
+    counted = dict.fromkeys(_at_first(status["listeners"]), 0)
+    counted |= {(event, protocol, tls): number for event, protocol, tls, number in status["tally"]}
     families = {
-        event: CounterMetricFamily(f"mailserver_{name}", words, labels=("protocol", "tls"))
-        for event, (name, words) in COUNTERS.items()
+        event: CounterMetricFamily(f"mailserver_{count.name}", count.words, labels=("protocol", "tls"))
+        for event, count in COUNTERS.items()
     }
-    for event, protocol, tls, number in status["tally"]:
+    for (event, protocol, tls), number in sorted(counted.items()):
         if event in families:
             families[event].add_metric((protocol, tls), number)
     yield from families.values()
@@ -88,6 +133,20 @@ def _counters(status: Status) -> Iterator[Metric]:
     yield restarts
     marked = "Users whose password has come in clear text, until `mailserver exposures clear`."
     yield GaugeMetricFamily("mailserver_exposed_users", marked, value=status["exposures"])
+
+
+def _at_first(listeners: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """What can be counted at these listeners: a number that begins at 1 has no rate at first."""
+    for listener in listeners:
+        protocol, tls = listener["protocol"], listener["tls"]
+        family = protocol.removesuffix("s") if tls == "implicit" else protocol
+        secured = VERSIONS if tls != "none" else ()
+        plain = ("none",) if tls == "none" or listener["cleartext"] or family == "lmtp" else ()
+        for event, count in COUNTERS.items():
+            if family in count.families and tls in count.kinds:
+                states = ("none",) if count.before_tls else secured if event == "handshake" else (*secured, *plain)
+                for state in states:
+                    yield event, protocol, state
 
 
 def _sessions(status: Status) -> Iterator[Metric]:

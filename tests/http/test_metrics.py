@@ -34,7 +34,10 @@ def read(status: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], ...]]
 
 def test_the_numbers_of_all_workers() -> None:
     status = {
-        "listeners": [{"protocol": "imaps"}, {"protocol": "pop3s"}],
+        "listeners": [
+            {"protocol": "imaps", "tls": "implicit", "cleartext": False},
+            {"protocol": "pop3s", "tls": "implicit", "cleartext": False},
+        ],
         "certificates": [{"host": "mail.example.test", "days_left": 29}],
         "workers": [worker(0), worker(1), {"seat": 2, "state": "retiring", "answers": False}],
         "tally": [["login", "imaps", "TLSv1.3", 7], ["login", "imaps", "TLSv1.2", 1], ["timeout", "imaps", "none", 3]],
@@ -68,3 +71,43 @@ def test_a_host_name_cannot_break_the_page() -> None:
         "exposures": 2,
     }
     assert read(status)["mailserver_certificate_days_left", (("host", 'a"\n\\'),)] == 1
+
+
+def test_numbers_begin_at_0_and_where_they_can_grow() -> None:
+    """A counter that appears with 1 had no rate before, and an alarm on it does not ring."""
+    listeners = [
+        {"protocol": "imap", "tls": "STARTTLS", "cleartext": False},
+        {"protocol": "submission", "tls": "STARTTLS", "cleartext": True},
+        {"protocol": "lmtp", "tls": "STARTTLS", "cleartext": False},
+        {"protocol": "http", "tls": "none", "cleartext": False},
+    ]
+    status = {
+        "listeners": listeners,
+        "certificates": [],
+        "workers": [],
+        "tally": [["bug", "imap", "TLSv1.3", 1]],
+        "restarts": 0,
+        "exposures": 0,
+    }
+    found = {
+        (name.removeprefix("mailserver_").removesuffix("_total"), *(value for _label, value in labels)): number
+        for (name, labels), number in read(status).items()
+        if name.endswith("_total") and labels
+    }
+    assert found.pop(("bugs", "imap", "TLSv1.3")) == 1
+    assert set(found.values()) == {0}
+    of = {name: {place[1:] for place in found if place[0] == name} for name in {place[0] for place in found}}
+    every = {listener["protocol"] for listener in listeners}
+    both = {"TLSv1.2", "TLSv1.3"}
+    assert of["connections"] == {(protocol, "none") for protocol in every}
+    assert of["tls_handshakes"] == {(protocol, tls) for protocol in every - {"http"} for tls in both}
+    assert of["login_failures"] == {
+        ("submission", "none"),
+        *((one, tls) for one in ("imap", "submission") for tls in both),
+    }
+    assert "cleartext_at_tls_port" not in of
+    assert of["tls_failures"] == of["tls_at_starttls_port"] == {(protocol, "none") for protocol in every - {"http"}}
+    assert of["passwords_exposed"] == {("imap", "none"), ("submission", "none")}
+    assert of["deliveries"] == {("lmtp", tls) for tls in (*both, "none")}
+    assert of["http_requests"] == {("http", "none")}
+    assert of["http_at_mail_port"] == {(protocol, "none") for protocol in every - {"http"}}
