@@ -207,8 +207,10 @@ class FrameLine:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # The read that follows finds the end.
+                # Frames are lost: the other side must not go on without them. The read that follows finds the end.
                 self._give_up()
+                with contextlib.suppress(OSError):
+                    self._line.shutdown(socket.SHUT_RDWR)
                 break
             if given:
                 _close(passed)

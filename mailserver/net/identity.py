@@ -65,12 +65,16 @@ def identity_to_take(server: Server) -> tuple[pwd.struct_passwd, int] | None:
     return (user, group) if user.pw_uid != 0 else None
 
 
-def allow_files(connections: int) -> None:
-    """Raise the limit of open files as far as it may be, and say so if the connections allowed do not fit."""
+def allow_files(connections: int, sockets: int = 0) -> None:
+    """Raise the limit of open files as far as it may be, and say so if what is to be open does not fit.
+
+    `sockets`: that listen.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_FILES
+    wanted = connections + sockets + SPARE_FILES
     if hard != resource.RLIM_INFINITY and wanted > hard:
-        log.warn("{line}", line=f"{connections} connections do not fit under the limit of {hard} open files")
+        many = f"{connections} connections" if connections else f"{sockets} listening sockets"
+        log.warn("{line}", line=f"{many} do not fit under the limit of {hard} open files")
         wanted = hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

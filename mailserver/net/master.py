@@ -30,7 +30,6 @@ from mailserver.config.model import Config
 from mailserver.net import answers
 from mailserver.net.assignment import Beginning, Fork, Seats, Setting
 from mailserver.net.control import Answer
-from mailserver.net.identity import allow_files
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, places, ready_line
 from mailserver.net.log import log
@@ -124,7 +123,6 @@ class MasterService(ServiceProcess):
     def begin(self) -> None:
         """Read the keys, start the zygote, have it fork."""
         self._sockets.add(self.bound)
-        allow_files(2 * len(self.bound))
         self._policy, activation = self._make_policy()
         self.follow_certificates(self._policy, activation, self._serve_certificates)
         self._setting = Setting(self.config, self._policy.material)

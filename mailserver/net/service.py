@@ -33,7 +33,7 @@ from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, soc
 from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, become, identity_to_take
 from mailserver.net.link import Hub
-from mailserver.net.listeners import Bound, bind
+from mailserver.net.listeners import Bound, bind, places
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
 from mailserver.net.questions import Alone, Questions
@@ -191,6 +191,7 @@ class ServiceProcess(Service, ABC):
     def bind_new(self, config: Config, known: set[str], opened: list[Bound]) -> list[str]:
         """Bind what is not `known`, into `opened`; what cannot be bound, in words."""
         faults = []
+        self._allow_sockets(config)
         for listener in config.listeners:
             try:
                 opened.extend(bind(listener, known=known, slots=self.slots, owner=self._owner))
@@ -216,8 +217,14 @@ class ServiceProcess(Service, ABC):
             # twistd's first process hears of an Exception, and waits for ever after a SystemExit.
             raise CannotStart(str(error)) from error
 
+    def _allow_sockets(self, config: Config) -> None:
+        """Let this process open those that listen, each twice, as what serves one may have a duplicate."""
+        count = sum(len(places(listener)) for listener in config.listeners)
+        allow_files(0 if self.slots else config.limits.connections, 2 * count * max(1, self.slots))
+
     def _bind_all(self) -> None:
         faults = []
+        self._allow_sockets(self.config)
         for listener in self.config.listeners:
             try:
                 self.bound.extend(bind(listener, slots=self.slots, owner=self._owner))
@@ -297,7 +304,6 @@ class MailService(ServiceProcess):
             reopen = self.log_file.reopen
             self.log_file.open()
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
-        allow_files(self.config.limits.connections)
         self._parts = self._make_parts(self.config)
         self._parts.start()
         if self._parts.activation is not None:

@@ -178,6 +178,20 @@ def test_a_line_that_is_not_read_holds_what_waits_and_loses_nothing(pair: tuple[
     assert not reactor.writers
 
 
+def test_a_frame_that_cannot_be_sent_is_the_end_of_the_line(pair: tuple[socket.socket, socket.socket]) -> None:
+    """What waited behind it is lost, so that nobody must go on as if it had come."""
+    one, other = pair
+    reactor, ends = Reactor(), []
+    line = FrameLine(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10)
+    closed = socket.socket()
+    closed.close()
+    line.send(b"with what is closed", (closed,))
+    line.send(b"lost")
+    line.doRead()
+    assert ends == [1]
+    assert other.recv(100) == b""
+
+
 def test_the_end_is_told_once(pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = pair
     reactor, ends = Reactor(), []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +96,28 @@ def refused(server: Server, port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_many_new_places_need_no_higher_limit_of_open_files(tmp_path: Path) -> None:
+    """550 of them for two workers are more sockets than the master has been allowed for those of its start."""
+    server = Server(tmp_path, workers=2)
+    server.wrapper = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"]
+    addresses = [f"127.0.{1 + number // 200}.{1 + number % 200}" for number in range(550)]
+    port = server.spare_ports[0]
+    with server:
+        listener = f'\n[[listener]]\nprotocol = "imap"\nport = {port}\naddresses = {json.dumps(addresses)}\n'
+        server.config.write_text(server.config.read_text() + listener)
+        said = server.hang_up()
+        assert said.count(f":{port} (STARTTLS)") == len(addresses)
+        for pid in workers(server):
+            kill(pid)
+        eventually(lambda: len(workers(server)) == 2)
+        for address in (addresses[0], addresses[-1]):
+            with socket.create_connection((address, port), 20) as client:
+                assert client.recv(100).startswith(b"* OK")
+    # All of them at the start.
+    with server:
+        assert len(workers(server)) == 2
 
 
 def test_what_one_worker_cannot_take_up_nobody_does(server: Server) -> None:
