@@ -250,6 +250,8 @@ class MasterService(ServiceProcess):
             self._start_zygote().begin_later(self._first_frames())
         except SystemExit as error:
             log.error("{line}", line=str(error))
+            if before is None:
+                self._renew_later(early=True)
             return
         if before is not None:
             before.retire()
@@ -264,7 +266,9 @@ class MasterService(ServiceProcess):
         if self._all_ended is not None:
             return
         log.error("{line}", line=f"the process that forks workers ({zygote.pid}) has ended; it is replaced")
-        early = self.reactor.seconds() - zygote.started < EARLY
+        self._renew_later(early=self.reactor.seconds() - zygote.started < EARLY)
+
+    def _renew_later(self, *, early: bool) -> None:
         self._zygote_wait = min(30.0, max(1.0, 2 * self._zygote_wait)) if early else 0.0
         self.reactor.callLater(self._zygote_wait, self._renew_if_running)
 
