@@ -128,6 +128,26 @@ def test_a_group_that_fails_leaves_nothing(account, monkeypatch, point):
     assert len(uids(mailbox)) == 2
 
 
+def test_one_message_that_cannot_be_taken_back_keeps_no_other(account, monkeypatch):
+    """Directories without room: those that were told failed would be delivered twice."""
+    rename = safeio.rename
+    back = []
+
+    def full(old, new):
+        if os.path.basename(os.path.dirname(new)) == "tmp":
+            back.append(old)
+            if len(back) == 1:
+                raise NoSpace
+        rename(old, new)
+
+    monkeypatch.setattr(safeio, "hook", at("delivery.after-directory-sync"))
+    monkeypatch.setattr(safeio, "rename", full)
+    with pytest.raises(NoSpace):
+        account.append("INBOX", [staged(account) for _ in range(3)])
+    assert len(back) == 3
+    assert len(files(account)) == 1
+
+
 @pytest.mark.parametrize("method", ["copy", "move"])
 def test_a_transfer_that_fails_half_way_is_taken_back(account, monkeypatch, method):
     account.create("there")

@@ -26,9 +26,13 @@ class Mailbox:
         self.serial = serial
         self.messages = messages
         self.account = self.columns = self
+        self.kept = True
 
     def position(self, uid: int) -> int:
         return uid - 1 if uid <= self.messages else -1
+
+    def keeps(self, _live: object) -> bool:
+        return self.kept
 
     def run(self, operation: Any) -> None:
         operation()
@@ -143,3 +147,12 @@ def test_files_of_expunged_messages_are_closed(clock: Clock) -> None:
     live.messages = 0  # expunged while it was read
     recent.give_file(live, 1, late)
     assert (late.closed, recent.files_kept) == (1, 0)
+
+
+def test_files_of_a_mailbox_that_is_forgotten_meanwhile_are_closed(clock: Clock) -> None:
+    """Its account may be closed by the time it would come to that."""
+    recent, live = made(clock), Mailbox()
+    file = File()
+    live.kept = False
+    recent.give_file(live, 1, file)
+    assert (file.closed, recent.files_kept) == (1, 0)

@@ -228,7 +228,7 @@ class LiveAccount:
         live.users -= 1
         if live.users == 0:
             self._accounts.leave(live)
-            if self._mailboxes.get(live.id) is live:
+            if self.keeps(live):
                 self._accounts.keep(live)
             else:
                 self._accounts.unwatch(live)
@@ -304,9 +304,13 @@ class LiveAccount:
             if live.users == 0:
                 self._accounts.unwatch(live)
 
+    def keeps(self, live: LiveMailbox) -> bool:
+        """Is it still the one of its id? Sessions may go on in one that is forgotten."""
+        return self._mailboxes.get(live.id) is live
+
     def drop(self, live: LiveMailbox) -> None:
         """As `forget`, unless another one has its place by now."""
-        if self._mailboxes.get(live.id) is live:
+        if self.keeps(live):
             self.forget(live.id)
 
     def forget_all(self) -> None:

@@ -120,7 +120,7 @@ class Recent:
     def give_file(self, live: LiveMailbox, uid: int, file: MessageFile) -> None:
         """It has been read, and may be kept open; the caller has it no longer."""
         key = live.serial, uid
-        if key in self._files or live.columns.position(uid) < 0:
+        if key in self._files or live.columns.position(uid) < 0 or not live.account.keeps(live):
             live.account.run(file.close)
             return
         self._files[key] = file, live, self._seconds() + KEPT_OPEN

@@ -365,7 +365,7 @@ def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *
         safeio.point("delivery.after-directory-sync")
     except BaseException:
         for source, target in done:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, MailError):
                 safeio.rename(target, source)
         raise
 
