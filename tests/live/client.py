@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import socket
 import ssl
 import time
+from pathlib import Path
 from typing import Self
 
-from tests.server import Server
+from tests.server import WORKERS, Server
 
 TIMEOUT = 30.0
 STARTTLS = {
@@ -163,11 +165,21 @@ def logged_in(server: Server, protocol: str, domain: str = "example.test", **mor
 
 
 def memory(pid: int) -> int:
-    """Octets of a process that are its own and in memory."""
+    """Octets of a process, and of those below it, that are their own and in memory."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         found = re.search(r"Private_Dirty:\s+(\d+) kB", file.read())
     assert found is not None
-    return int(found[1]) * 1024
+    below = 0
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            below += memory(int(child))
+    return int(found[1]) * 1024 + below
+
+
+def counted() -> None:
+    """What one worker counts, the others know 50 ms later: wait for that, and for a slow machine."""
+    if WORKERS:
+        time.sleep(0.5)
 
 
 def eventually(condition: object, seconds: float = 20) -> None:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.live.client import counted
 from tests.server import Server
 
 EXTRA = """
@@ -85,6 +86,7 @@ def test_one_address_has_its_share_of_connections(tmp_path_factory: pytest.TempP
             opened = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
             opened.sendall(GET)
             assert opened.recv(65536).startswith(b"HTTP/1.1 200 ")
+        counted()
         refused = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
         assert refused.recv(65536).startswith(b"HTTP/1.1 503 ")
         assert refused.recv(65536) == b""

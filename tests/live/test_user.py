@@ -37,7 +37,7 @@ def server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="mailserver-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS)
+        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS, workers=0)
         subprocess.run(["chown", "-R", f"{USER}:", name], check=True)
         shutil.rmtree(directory / "run")
         (directory / "run").mkdir(mode=0o700)  # root's, as systemd makes it

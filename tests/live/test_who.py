@@ -32,8 +32,9 @@ def test_who_lists_sessions_with_what_they_do(shared: Server) -> None:
         imap.send(b"a SELECT INBOX\r\n")
         imap.until(rb"a OK")
         rows = who(shared)
-        assert [row["protocol"] for row in rows] == ["imaps", "pop3s", "submission", "imaps"]
-        first, second, third, fourth = rows
+        # Those of one second stand in the order of the workers.
+        assert sorted(row["protocol"] for row in rows) == ["imaps", "imaps", "pop3s", "submission"]
+        first, fourth, second, third = sorted(rows, key=lambda row: (row["protocol"], row["user"] != anna))
         assert (first["user"], first["mailbox"], first["peer"], first["name"]) == (
             anna,
             "INBOX",
@@ -45,13 +46,13 @@ def test_who_lists_sessions_with_what_they_do(shared: Server) -> None:
         assert first["sent"] > 100 > 20 < first["received"]
         assert second["mailbox"] == "INBOX"
         assert (third["user"], third["tls"], third["mailbox"]) == (None, None, None)
-        assert [row["session"] for row in who(shared, "--user", anna)] == [first["session"], second["session"]]
-        assert [row["session"] for row in who(shared, "--protocol", "imap")] == [first["session"], fourth["session"]]
+        assert {row["session"] for row in who(shared, "--user", anna)} == {first["session"], second["session"]}
+        assert {row["session"] for row in who(shared, "--protocol", "imap")} == {first["session"], fourth["session"]}
         assert who(shared, "--protocol", "lmtp") == []
         table = shared.run_cli("who", "--config", str(shared.config)).stdout.splitlines()
         assert table[0].split()[:3] == ["SESSION", "USER", "PROTOCOL"]
         assert len(table) == 5
-        assert table[1].split()[1] == anna
+        assert sum(line.split()[1] == anna for line in table) == 2
     eventually(lambda: not who(shared))
 
 
@@ -59,7 +60,7 @@ def test_a_session_whose_mailbox_is_deleted_is_listed_all_the_same(shared: Serve
     with logged_in(shared, "imaps") as has, logged_in(shared, "imaps") as deletes:
         has.send(b"a CREATE gone\r\nb SELECT gone\r\n")
         has.until(rb"b OK")
-        assert [row["mailbox"] for row in who(shared)] == ["gone", None]
+        assert {row["mailbox"] for row in who(shared)} == {"gone", None}
         deletes.send(b"c DELETE gone\r\n")
         deletes.until(rb"c OK")
         assert len(who(shared)) == 2
