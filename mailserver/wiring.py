@@ -445,12 +445,20 @@ class Wiring:
         pair = self.tls.pair_of(host)
         return octets if pair is None else sign(pair, octets)
 
+    def _fingerprint(self, host: str) -> str:
+        pair = self.tls.pair_of(host)
+        return "" if pair is None else pair.fingerprint
+
     def _make_http(self, config: Config) -> Callable[[Channel], Session]:
         # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
-        from mailserver.http.services import HttpServices  # noqa: PLC0415
+        from mailserver.http.services import HttpServices, Trust  # noqa: PLC0415
         from mailserver.http.session import HttpSession  # noqa: PLC0415
 
-        services = HttpServices(config, self._all_numbers, self._sign)
+        def trust() -> Trust | None:
+            found = self.tls.private_ca
+            return None if found is None else Trust(found.name, found.der, f"{found.not_after:%Y-%m-%d}")
+
+        services = HttpServices(config, self._all_numbers, self._sign, trust, self._fingerprint)
         return lambda channel: HttpSession(channel, services)
 
     def _make_runner(self) -> AccountRunner:

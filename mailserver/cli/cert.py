@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,16 @@ def add(configuration: Path, hosts: tuple[str, ...], certificate: Any, key: Any,
     For hosts whose [[domain]] has no `certificate` and `key`. It is judged and tried out first; what is wrong is told,
     and nothing is changed then.
     """
-    chain_pem, key_pem = _read(certificate), _read(key)
+    offer(configuration, [host.lower() for host in hosts], _read(certificate), _read(key), reason=reason)
+
+
+def offer(configuration: Path, hosts: Sequence[str], chain_pem: bytes, key_pem: bytes, *, reason: str) -> None:
+    """Serve hosts with a pair, as `cert add` does. Raises: SystemExit, ClickException."""
     _change(
         configuration,
-        lambda one: one.offer([host.lower() for host in hosts], chain_pem, key_pem, reason=reason, origin="added"),
+        lambda one: one.offer(hosts, chain_pem, key_pem, reason=reason, origin="added"),
         "cert-add",
-        hosts=" ".join(hosts).lower(),
+        hosts=" ".join(hosts),
         chain=chain_pem.decode("ascii", "replace"),
         key=key_pem.decode("ascii", "replace"),
         reason=reason,

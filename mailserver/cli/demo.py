@@ -6,6 +6,7 @@ the next. The configuration is written last; a run that was cut off is taken up 
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pwd
 import secrets
@@ -24,12 +25,13 @@ from attrs import frozen
 
 from mailserver.auth import schemes
 from mailserver.auth.scram_fields import make_fields, replace_fields
-from mailserver.cli.replace import replace_file, sync_directory
 from mailserver.cli.samples import now, sample_messages
 from mailserver.message.render import summarise
+from mailserver.replace import replace_file, sync_directory
 from mailserver.sasl.scram_keys import LEAST_ROUNDS
 from mailserver.store.maildir.store import MaildirStore
-from mailserver.tls import certificates
+from mailserver.tls import certificates, private_ca
+from mailserver.tls.authority import AUTHORITY_DAYS
 
 OFFSETS: Mapping[str, int] = {
     "imap": 143,
@@ -66,8 +68,13 @@ class Demonstration:
 
     @property
     def authority(self) -> Path:
-        """Certificate of the private CA; its key stands beside it as ca.key."""
+        """Certificate of the private CA, a copy for mail programs."""
         return self.directory / "ca.pem"
+
+    @property
+    def private_ca(self) -> Path:
+        """Where `mailserver ca` has that CA, with its key."""
+        return self.directory / "state" / "ca"
 
     @property
     def accounts(self) -> Path:
@@ -121,12 +128,12 @@ def _named_users() -> Iterator[str]:
 
 
 def _make_certificates(demonstration: Demonstration) -> None:
-    authority, authority_key = demonstration.authority, demonstration.authority.with_suffix(".key")
-    if not (authority.exists() and authority_key.exists()):
-        ca_certificate, ca_key = certificates.make_ca("Demonstration of a mail server")
-        replace_file(authority_key, ca_key)
-        replace_file(authority, ca_certificate, mode=0o644)
-    pair = (authority.read_bytes(), authority_key.read_bytes())
+    place = demonstration.private_ca
+    if not (place / private_ca.CERTIFICATE).exists():
+        _make_authority(demonstration)
+    pair = ((place / private_ca.CERTIFICATE).read_bytes(), (place / private_ca.KEY).read_bytes())
+    if not demonstration.authority.exists():
+        replace_file(demonstration.authority, pair[0], mode=0o644)
     names = {f"mail.{domain}": hosts_of(domain) for domain in USERS}
     names |= {site: [site] for domain in USERS for site in sites_of(domain)}
     for host, covered in names.items():
@@ -135,6 +142,25 @@ def _make_certificates(demonstration: Demonstration) -> None:
             certificate_pem, key_pem = certificates.issue(pair, covered)
             replace_file(key, key_pem)
             replace_file(certificate, certificate_pem, mode=0o644)
+
+
+def _make_authority(demonstration: Demonstration) -> None:
+    place, old_key = demonstration.private_ca, demonstration.authority.with_suffix(".key")
+    if demonstration.authority.exists() and old_key.exists():
+        # Where an earlier demonstration has it; clients trust that one.
+        place.mkdir(mode=0o755)
+        replace_file(place / private_ca.KEY, old_key.read_bytes())
+        replace_file(place / private_ca.CERTIFICATE, demonstration.authority.read_bytes(), mode=0o644)
+        old_key.unlink()
+    private_ca.create(
+        place,
+        "Demonstration of a mail server",
+        key_type="p256",
+        days=AUTHORITY_DAYS,
+        only=(),
+        passphrase=None,
+        now=dt.datetime.now(dt.UTC),
+    )
 
 
 def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
@@ -270,6 +296,8 @@ default_domain = "{first}"
 [tls]
 # Served to clients that ask for no name, or for one that no domain has.
 default = "mail.{first}"
+# The HTTP listeners offer it at /ca, with the steps to import it.
+private_ca = {quoted(demonstration.private_ca / private_ca.CERTIFICATE)}
 """
     ]
     for domain in USERS:
@@ -354,6 +382,7 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
         ),
         "",
         f"What Thunderbird asks for: https://autoconfig.{first}:{ports['https']}/mail/config-v1.1.xml",
+        f"How mail programs come to trust the authority: http://127.0.0.1:{ports['http']}/ca",
         f"Numbers for Prometheus: http://127.0.0.1:{ports['metrics']}/metrics (and /health)",
         "",
         "And the administrator's side (`who`, `user list`, `show` instead of `status`, too):",

@@ -9,9 +9,9 @@ import click
 
 from mailserver.cli.control import NotRunning, ask
 from mailserver.cli.options import config_option, load_or_fail
-from mailserver.cli.replace import replace_file
 from mailserver.config import edit, values
 from mailserver.config.model import Config
+from mailserver.replace import replace_file
 from mailserver.tls import certificates
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from mailserver.cli.auth import auth
+from mailserver.cli.ca import ca
 from mailserver.cli.cert import cert
+from mailserver.cli.cert_create import create, request
 from mailserver.cli.client_settings import client_settings
 from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
@@ -31,6 +33,7 @@ for _command in (
     user,
     domain,
     cert,
+    ca,
     auth,
     check,
     show,
@@ -46,3 +49,5 @@ for _command in (
     demo,
 ):
     main.add_command(_command)
+for _command in (create, request):
+    cert.add_command(_command)

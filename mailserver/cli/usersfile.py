@@ -13,7 +13,7 @@ from attrs import frozen
 
 from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
 from mailserver.auth.scram_fields import replace_fields
-from mailserver.cli.replace import only_one, replace_file
+from mailserver.replace import only_one, replace_file
 
 _NO_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
 

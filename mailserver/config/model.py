@@ -178,6 +178,11 @@ class Tls:
     )
     follow_files: bool = key("Serve certificates that change on disk within seconds, without a reload.", default=True)
     history: Count = key("Activations kept for each host name, to go back to.", default=10)
+    private_ca: Path | None = key(
+        "Certificate of one's own authority (PEM), which HTTP listeners offer to people at /ca, with the steps to import it.",
+        default=None,
+        example="/var/lib/mailserver/ca/ca.pem",
+    )
 
 
 @frozen

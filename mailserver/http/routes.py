@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from mailserver.http import client_setup, health, metrics
+from mailserver.http import client_setup, health, metrics, private_ca
 from mailserver.http.messages import Route
 
-ROUTES: Final[tuple[Route, ...]] = (*client_setup.ROUTES, *health.ROUTES, *metrics.ROUTES)
+ROUTES: Final[tuple[Route, ...]] = (
+    *client_setup.ROUTES,
+    *private_ca.ROUTES,
+    *health.ROUTES,
+    *metrics.ROUTES,
+)
 
 
 def find_route(routes: Iterable[Route], path: str) -> Route | None:

@@ -16,6 +16,17 @@ DISCOVERY_LABELS: Final = ("autoconfig", "autodiscover", "mta-sts")
 
 
 @frozen
+class Trust:
+    """An authority whose certificate people are to import."""
+
+    name: str
+    der: bytes
+    """Its certificate."""
+    until: str
+    """The day it ends, YYYY-MM-DD."""
+
+
+@frozen
 class HttpServices:
     """For all sessions of a process."""
 
@@ -24,6 +35,10 @@ class HttpServices:
     """The numbers of all workers. Raises: MailError where nobody tells them in time."""
     sign: Callable[[str, bytes], bytes]
     """Octets signed under the certificate of a host; as they are where that cannot be."""
+    trust: Callable[[], Trust | None]
+    """One's own authority, that `[tls] private_ca` names."""
+    fingerprint: Callable[[str], str]
+    """SHA-256 of the certificate that a host is served under, hexadecimal; "" where there is none."""
     _names: frozenset[str] = field(init=False, repr=False)
     """All under which this server may be asked, those of wildcards as they are written."""
 

@@ -1,112 +1,213 @@
-"""Making certificates: self-signed ones for a new domain, and a small private authority that signs others.
+"""Making certificates: self-signed ones for a new domain, and those that a private authority signs.
 
-What phones, Windows and Apple's systems take: P-256, names as subject alternative names, extended key usage
-serverAuth, at most 825 days. Nothing is written to disk here.
+What phones, Windows and Apple's systems take: P-256 or RSA from 2048 bits, names as subject alternative names, extended
+key usage, at most 825 days (Apple's support page 103769; 398 days are for public authorities). Nothing is written to
+disk here.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal, TypeAlias
 
+from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 DAYS: Final = 397
-"""Life of a certificate for a server; phones refuse more than 825 days, public authorities give at most 398."""
+"""Life of a certificate when nothing else is said."""
+
+MOST_DAYS: Final = 825
+"""What Apple's systems take of a private authority."""
 
 AUTHORITY_DAYS: Final = 3650
 
 PemPair = tuple[bytes, bytes]
 """A certificate and its key, both PEM; the key without a passphrase (PKCS #8)."""
 
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+Purpose: TypeAlias = Literal["server", "client"]
+
+_PURPOSES: Final[Mapping[Purpose, ObjectIdentifier]] = {
+    "server": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+
+_RSA_EXPONENT: Final = 65537
+
+_KEYS: Final[Mapping[str, Callable[[], PrivateKey]]] = {
+    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "rsa2048": lambda: rsa.generate_private_key(_RSA_EXPONENT, 2048),
+    "rsa3072": lambda: rsa.generate_private_key(_RSA_EXPONENT, 3072),
+    "rsa4096": lambda: rsa.generate_private_key(_RSA_EXPONENT, 4096),
+}
+
+KEY_TYPES: Final = tuple(_KEYS)
+"""Kinds of keys that can be made."""
+
 _MAX_COMMON_NAME: Final = 64
 """RFC 5280 appendix A, ub-common-name."""
 
 
+@frozen
+class Authority:
+    """A certificate that may sign others, and its key."""
+
+    certificate: x509.Certificate
+    key: PrivateKey
+
+
+def make_key(kind: str = "p256") -> PrivateKey:
+    """A new key of one of KEY_TYPES."""
+    return _KEYS[kind]()
+
+
 def make_self_signed(hosts: Sequence[str], *, days: int = DAYS, now: dt.datetime | None = None) -> PemPair:
     """A certificate that vouches for itself, for host names, wildcards and IP addresses. Raises: ValueError."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _subject(hosts)
-    builder = _server(hosts, key.public_key(), name, days, now)
-    return _pem(builder.sign(key, hashes.SHA256())), _key_pem(key)
+    key = make_key()
+    subject = _subject(hosts)
+    builder = _leaf(subject, subject, key.public_key(), _alternatives(hosts), purpose="server", days=days, now=now)
+    return certificate_pem(builder.sign(key, hashes.SHA256())), key_pem(key)
 
 
 def make_ca(name: str, *, now: dt.datetime | None = None) -> PemPair:
     """A private authority whose certificate clients are told to trust; it signs servers, not other authorities."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_MAX_COMMON_NAME])])
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    builder = (
-        _dated(subject, subject, key.public_key(), AUTHORITY_DAYS, now)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-    return _pem(builder.sign(key, hashes.SHA256())), _key_pem(key)
+    authority = make_authority(name, make_key(), now=now)
+    return certificate_pem(authority.certificate), key_pem(authority.key)
 
 
 def issue(authority: PemPair, hosts: Sequence[str], *, days: int = DAYS, now: dt.datetime | None = None) -> PemPair:
     """A certificate for a server, signed by an authority of `make_ca`. Raises: ValueError."""
-    issuer = x509.load_pem_x509_certificate(authority[0])
     issuer_key = serialization.load_pem_private_key(authority[1], None)
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise ValueError("the authority's key is not of the kind that make_ca makes")  # noqa: TRY004 - a file's content
-    key = ec.generate_private_key(ec.SECP256R1())
-    builder = _server(hosts, key.public_key(), issuer.subject, days, now).add_extension(
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+    if not isinstance(issuer_key, PrivateKey):
+        raise ValueError("the authority's key is of no kind that make_ca makes")  # noqa: TRY004 - a file's content
+    issuer = Authority(x509.load_pem_x509_certificate(authority[0]), issuer_key)
+    key = make_key()
+    certificate = sign(issuer, key.public_key(), _subject(hosts), _alternatives(hosts), "server", days=days, now=now)
+    return certificate_pem(certificate), key_pem(key)
+
+
+def make_authority(
+    name: str,
+    key: PrivateKey,
+    *,
+    days: int = AUTHORITY_DAYS,
+    only: Sequence[str] = (),
+    now: dt.datetime | None = None,
+) -> Authority:
+    """A private authority; with `only` for hosts and mail addresses of these domains alone (RFC 5280 4.2.1.10)."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_MAX_COMMON_NAME])])
+    builder = (
+        _dated(subject, subject, key.public_key(), days, now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    return _pem(builder.sign(issuer_key, hashes.SHA256())), _key_pem(key)
+    if only:
+        builder = builder.add_extension(_constraints(only), critical=True)
+    return Authority(builder.sign(key, hashes.SHA256()), key)
 
 
-def _server(
-    hosts: Sequence[str],
-    public_key: ec.EllipticCurvePublicKey,
+def sign(
+    authority: Authority,
+    public_key: PublicKey,
+    subject: x509.Name,
+    alternatives: Sequence[x509.GeneralName],
+    purpose: Purpose,
+    *,
+    days: int = DAYS,
+    now: dt.datetime | None = None,
+) -> x509.Certificate:
+    """A certificate of another's key."""
+    issuer = authority.certificate
+    builder = _leaf(subject, issuer.subject, public_key, alternatives, purpose=purpose, days=days, now=now)
+    return builder.add_extension(_above(authority), critical=False).sign(authority.key, hashes.SHA256())
+
+
+def make_list(
+    authority: Authority,
+    revoked: Iterable[tuple[int, dt.datetime, str]],
+    *,
+    number: int,
+    days: int,
+    now: dt.datetime,
+) -> x509.CertificateRevocationList:
+    """A revocation list (RFC 5280 5) of serial numbers, times and reasons; `number` grows with each."""
+    begin = now.replace(microsecond=0) - dt.timedelta(hours=1)
+    builder = x509.CertificateRevocationListBuilder(
+        authority.certificate.subject, begin, begin + dt.timedelta(days=days)
+    )
+    for serial, time, reason in revoked:
+        entry = x509.RevokedCertificateBuilder(serial, time.replace(microsecond=0))
+        # RFC 5280 5.3.1: "unspecified" is said by leaving it out.
+        if reason != x509.ReasonFlags.unspecified.value:
+            entry = entry.add_extension(x509.CRLReason(x509.ReasonFlags(reason)), critical=False)
+        builder = builder.add_revoked_certificate(entry.build())
+    return (
+        builder.add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(_above(authority), critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+
+
+def common_name(name: str) -> x509.Name:
+    """A subject for people to read: programs look at the alternative names. Empty where the name is too long."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if len(name) <= _MAX_COMMON_NAME else [])
+
+
+def certificate_pem(certificate: x509.Certificate) -> bytes:
+    """PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def key_pem(key: PrivateKey, passphrase: bytes | None = None) -> bytes:
+    """PEM, PKCS #8; encrypted under a passphrase, if there is one."""
+    cipher = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
+
+
+def _above(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    """RFC 5280 4.2.1.1: the subject key identifier of the authority, whoever has made that."""
+    try:
+        own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+
+
+def _leaf(
+    subject: x509.Name,
     issuer: x509.Name,
+    public_key: PublicKey,
+    alternatives: Sequence[x509.GeneralName],
+    *,
+    purpose: Purpose,
     days: int,
     now: dt.datetime | None,
 ) -> x509.CertificateBuilder:
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    # An RSA key deciphers in the key exchange that devices with nothing else have (RFC 5246 7.4.2).
+    deciphers = purpose == "server" and isinstance(public_key, rsa.RSAPublicKey)
+    usage = _usage("digital_signature", *(["key_encipherment"] if deciphers else []))
     return (
-        _dated(_subject(hosts), issuer, public_key, days, now)
-        .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
+        _dated(subject, issuer, public_key, days, now)
+        # RFC 5280 4.2.1.6: critical where there is no subject.
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=not list(subject))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([_PURPOSES[purpose]]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
 
 def _dated(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
-    days: int,
-    now: dt.datetime | None,
+    subject: x509.Name, issuer: x509.Name, public_key: PublicKey, days: int, now: dt.datetime | None
 ) -> x509.CertificateBuilder:
     start = (now or dt.datetime.now(dt.UTC)).replace(microsecond=0)
     # Valid an hour ago: clocks of clients go wrong by that much.
@@ -122,11 +223,38 @@ def _dated(
     )
 
 
+def _usage(*bits: str) -> x509.KeyUsage:
+    names = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(**{name: name in bits for name in names})
+
+
+def _constraints(only: Sequence[str]) -> x509.NameConstraints:
+    permitted: list[x509.GeneralName] = []
+    for domain in only:
+        # A name of the DNS covers what is below it; of mail addresses `.name` does that, `name` is the host itself.
+        permitted += [x509.DNSName(domain), x509.RFC822Name(domain), x509.RFC822Name(f".{domain}")]
+    addresses = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+    return x509.NameConstraints(permitted, [x509.IPAddress(each) for each in addresses])
+
+
 def _subject(hosts: Sequence[str]) -> x509.Name:
     if not hosts:
         raise ValueError("a certificate needs at least one name")
-    # Clients read the alternative names; this one is for people.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:_MAX_COMMON_NAME])])
+
+
+def _alternatives(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    return [_general_name(host) for host in hosts]
 
 
 def _general_name(host: str) -> x509.GeneralName:
@@ -134,13 +262,3 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host.lower())
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )

@@ -23,6 +23,7 @@ from mailserver.tls.client import client_faults
 from mailserver.tls.client_certificates import read_demand
 from mailserver.tls.contexts import Terms, make_context
 from mailserver.tls.key_password import read_password
+from mailserver.tls.offered import read_offered
 from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults
 from mailserver.tls.settings import PRESETS, cipher_faults, setting_faults, settings_of
 from mailserver.types import Secret
@@ -43,6 +44,13 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
     problems = [
         Problem(str(config.source), f"{place} {key}", as_toml(value), reason)
         for place, key, value, reason in setting_faults(config)
+    ]
+    offered: list[Fault] = []
+    read_offered(config.tls, offered)
+    problems += [
+        # It is for people who look for it: mail is served all the same.
+        Problem(str(config.source), "[tls] private_ca", as_toml(config.tls.private_ca), fault.reason, warning=starting)
+        for fault in offered
     ]
     for domain in config.certified:
         faults = [

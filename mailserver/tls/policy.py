@@ -42,6 +42,7 @@ from mailserver.tls.handshake import (
     demand_certificate,
     handshake_of,
 )
+from mailserver.tls.offered import Offered, read_offered
 from mailserver.tls.pair import BadPair, Fault, Pair
 from mailserver.tls.settings import VERSIONS, Settings, setting_faults, settings_of
 from mailserver.tls.source import Files, Found, Source
@@ -104,6 +105,7 @@ class Material:
     """The settings of those that have others than [tls]."""
     hosts: tuple[Served, ...]
     default: Served | None
+    private_ca: Offered | None = None
 
 
 @frozen
@@ -124,11 +126,12 @@ class Prepared:
     bases: Mapping[Settings, SSL.Context]
     """New ones: for settings that none had, or that must not go on with the old tickets."""
     outcomes: tuple[Outcome, ...]
+    private_ca: Offered | None
 
     @property
     def material(self) -> Material:
         """The same for a policy of another process."""
-        return _material(self.map, self.tls, self.listeners)
+        return _material(self.map, self.tls, self.listeners, self.private_ca)
 
 
 class CannotServe(Exception):
@@ -170,6 +173,8 @@ class TlsPolicy:
         self._tls = material.tls if material else config.tls
         self._settings = settings_of(self._tls)
         self._map = _assemble(material, {}) if material else self._judge(config)
+        self.private_ca = material.private_ca if material else read_offered(config.tls, [])
+        """The authority that people are to import."""
         self._listeners = dict(material.listeners) if material else _of_listeners(config, self._tls)
         self._bases = self._make_bases(_wanted(self._tls, self._listeners))
         self._kept = list(self._bases.values())
@@ -300,8 +305,14 @@ class TlsPolicy:
             listeners = _of_listeners(config, tls)
             if settings_of(tls) != settings_of(self._tls) or listeners != self._listeners:
                 outcomes.append(Outcome("[tls]", "taken up"))
+        of_ca: list[Fault] = []
+        private_ca = read_offered(config.tls, of_ca)
+        if of_ca:
+            outcomes.append(Outcome("[tls] private_ca", "refused", of_ca[0].reason))
+            private_ca = self.private_ca
         new, of_hosts = build(config, tls, self._map, self._contexts(tls), now=self._now(), source=self.source)
-        return Prepared(new, tls, listeners, self._new_bases(new, tls, listeners), (*outcomes, *of_hosts))
+        bases = self._new_bases(new, tls, listeners)
+        return Prepared(new, tls, listeners, bases, (*outcomes, *of_hosts), private_ca)
 
     def prepare_hosts(self, config: Config, hosts: Collection[str]) -> Prepared:
         """The same for the domains of some hosts, of the configuration that is served; no other's files are read."""
@@ -323,7 +334,8 @@ class TlsPolicy:
         by_host = {**current.by_host, **new.by_host}
         default = by_host.get(default_host(config), current.default)
         told = tuple(outcome for outcome in outcomes if outcome.name in of_domains)
-        return Prepared(ContextMap(MappingProxyType(by_host), default), self._tls, self._listeners, {}, told)
+        new = ContextMap(MappingProxyType(by_host), default)
+        return Prepared(new, self._tls, self._listeners, {}, told, self.private_ca)
 
     def changed_hosts(self, prepared: Prepared) -> list[str]:
         """Hosts that `prepared` serves otherwise than they are served now."""
@@ -344,7 +356,8 @@ class TlsPolicy:
     def prepare_material(self, material: Material) -> Prepared:
         """The same of what another process has judged, which tells the outcomes."""
         new, listeners = _assemble(material, self._contexts(material.tls)), dict(material.listeners)
-        return Prepared(new, material.tls, listeners, self._new_bases(new, material.tls, listeners), ())
+        bases = self._new_bases(new, material.tls, listeners)
+        return Prepared(new, material.tls, listeners, bases, (), material.private_ca)
 
     def _contexts(self, tls: Tls) -> dict[ContextKey, SSL.Context]:
         """Those to use again."""
@@ -373,6 +386,7 @@ class TlsPolicy:
         self._bases = {each: prepared.bases.get(each) or self._bases[each] for each in wanted}
         self._map, self._tls, self._listeners = prepared.map, prepared.tls, dict(prepared.listeners)
         self._settings = settings_of(self._tls)
+        self.private_ca = prepared.private_ca
         return list(prepared.outcomes)
 
     def rotate_tickets(self) -> None:
@@ -391,7 +405,7 @@ class TlsPolicy:
     @property
     def material(self) -> Material:
         """The same for a policy of another process."""
-        return _material(self._map, self._tls, self._listeners)
+        return _material(self._map, self._tls, self._listeners, self.private_ca)
 
     # -- for people -------------------------------------------------------------------------------------------------
 
@@ -441,13 +455,16 @@ def _plain(serving: Serving) -> Served:
     return Served(serving.host, serving.domain, serving.pair, serving.terms, serving.origin)
 
 
-def _material(served: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]) -> Material:
+def _material(
+    served: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings], private_ca: Offered | None
+) -> Material:
     default = served.default
     return Material(
         tls,
         tuple(listeners.items()),
         tuple(map(_plain, served.by_host.values())),
         _plain(default) if default else None,
+        private_ca,
     )
 
 

@@ -51,10 +51,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_everything_is_in_its_place(made: tuple[Path, str]) -> None:
     directory, _ = made
-    for name in ("mailserver.toml", "ca.pem", "ca.key", "accounts.txt", "users", "mail", "certs/mail.example.test.pem",
+    for name in ("mailserver.toml", "ca.pem", "state/ca/ca.key", "accounts.txt", "users", "mail", "certs/mail.example.test.pem",
                  "certs/mail.example.test.key", "certs/mail.example.org.pem", "certs/mail.example.org.key"):  # fmt: skip
         assert (directory / name).exists(), name
-    for secret in ("ca.key", "accounts.txt", "users", "certs/mail.example.org.key"):
+    for secret in ("state/ca/ca.key", "accounts.txt", "users", "certs/mail.example.org.key"):
         assert (directory / secret).stat().st_mode & 0o077 == 0, secret
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from attrs import frozen
 
 from mailserver.config.load import parse
 from mailserver.config.model import Config
-from mailserver.http.services import HttpServices
+from mailserver.http.services import HttpServices, Trust
 from mailserver.http.session import HttpSession
 from tests.fakes import Client, info
 
@@ -72,6 +73,7 @@ class World:
         status: Any = STATUS,
         allow_bugs: bool = False,
         sign: Callable[[str, bytes], bytes] = lambda host, octets: host.encode() + b":" + octets,
+        trust: Trust | None = None,
     ) -> None:
         """`status`: an exception is raised instead."""
         from ipaddress import ip_address
@@ -81,7 +83,13 @@ class World:
                 raise status
             return status
 
-        made = HttpServices(config or config_of(), ask_status, sign)
+        made = HttpServices(
+            config or config_of(),
+            ask_status,
+            sign,
+            lambda: trust,
+            lambda host: hashlib.sha256(host.encode()).hexdigest(),
+        )
         facts = info("https" if tls else "http", tls=tls, peer=ip_address(peer))
         facts = attrs.evolve(facts, starttls_offered=False)
         self.client = Client(lambda channel: HttpSession(channel, made), facts, allow_bugs=allow_bugs)

@@ -47,7 +47,7 @@ def serial(server: Server, name: str = "mail.example.test", protocol: str = "ima
 
 def swap_certificate(server: Server, name: str = "mail.example.test") -> None:
     """A new certificate and key of the demonstration's authority, as a renewal leaves them."""
-    authority = (server.ca.read_bytes(), (server.dir / "ca.key").read_bytes())
+    authority = (server.ca.read_bytes(), (server.dir / "state/ca/ca.key").read_bytes())
     hosts = [name, "localhost"] if name == "mail.example.test" else [name]
     certificate, key = issue(authority, hosts)
     (server.dir / f"certs/{name}.pem").write_bytes(certificate)

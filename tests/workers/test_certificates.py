@@ -30,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def pair(server: Server, *hosts: str) -> tuple[bytes, bytes]:
-    return issue((server.ca.read_bytes(), (server.dir / "ca.key").read_bytes()), hosts or [ORG])
+    return issue((server.ca.read_bytes(), (server.dir / "state/ca/ca.key").read_bytes()), hosts or [ORG])
 
 
 class Renewals:

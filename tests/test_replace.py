@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.cli import replace
-from mailserver.cli.replace import only_one, replace_file
+from mailserver import replace
+from mailserver.replace import only_one, replace_file
 
 
 def test_a_new_file_is_private(tmp_path: Path) -> None:

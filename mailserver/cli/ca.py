@@ -1,0 +1,351 @@
+"""`mailserver ca`: an authority of one's own, whose certificate mail programs are told to trust."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mailserver.cli.ca_options import (
+    DIRECTORY,
+    dir_option,
+    make_state_directory,
+    now,
+    opened,
+    passphrase_of,
+    passphrase_option,
+    read,
+    telling,
+    unlocked,
+    write,
+)
+from mailserver.cli.cert import listed
+from mailserver.cli.columns import print_table
+from mailserver.cli.control import NotRunning, ask
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.config.model import Config
+from mailserver.discovery import ca_guide
+from mailserver.discovery.services import web_host, web_port
+from mailserver.tls import ca_requests, private_ca
+from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
+from mailserver.tls.ca_names import domain_of
+from mailserver.tls.ca_records import Record
+from mailserver.tls.offered import describe
+from mailserver.tls.pair import MAX_FILE
+from mailserver.tls.private_ca import LIST, LIST_DAYS, REASONS, PrivateCa
+
+_MOST_AUTHORITY_DAYS = 9131
+"""25 years."""
+
+_MOST_NAME = 64
+"""Letters (RFC 5280 appendix A, ub-common-name)."""
+
+_reload_option = click.option("--reload", "reloads", is_flag=True, help="Have a running server take the new list up.")
+
+
+@click.group("ca")
+def ca() -> None:
+    """An authority of one's own: for servers, and for certificates that users log in with."""
+
+
+@ca.command("init")
+@click.option("--name", help="Its name, as key stores show it; `Authority of` and the host name when absent.")
+@click.option("--key-type", type=click.Choice(KEY_TYPES), default="p256", show_default=True)
+@click.option("--days", type=click.IntRange(1, _MOST_AUTHORITY_DAYS), default=AUTHORITY_DAYS, show_default=True)
+@click.option(
+    "--only", multiple=True, metavar="DOMAIN", help="Sign for this domain and what is below it alone. Repeatable."
+)
+@click.option("--passphrase", "asks", is_flag=True, help="Encrypt its key under a passphrase, which is asked for.")
+@passphrase_option
+@dir_option
+@config_option
+def init(
+    configuration: Path,
+    directory: Path | None,
+    *,
+    name: str | None,
+    key_type: str,
+    days: int,
+    only: tuple[str, ...],
+    asks: bool,
+    passphrase_file: Path | None,
+) -> None:
+    """Make an authority. One that was made elsewhere, as `ca.pem` and `ca.key` in DIR, is taken over."""
+    with telling():
+        if directory is None:
+            config = load_or_fail(configuration)
+            make_state_directory(config)
+            directory = config.server.state_dir / DIRECTORY
+            name = name or f"Authority of {config.server.hostname}"
+        if not name:
+            raise click.UsageError("with --dir it needs a --name")
+        if len(name) > _MOST_NAME or not name.isprintable():
+            raise click.BadParameter(f"must be at most {_MOST_NAME} printable letters", param_hint="--name")
+        passphrase = passphrase_of(passphrase_file, confirm=True) if asks or passphrase_file else None
+        domains = [domain_of(each) for each in only]
+        is_new = private_ca.create(
+            directory, name, key_type=key_type, days=days, only=domains, passphrase=passphrase, now=now()
+        )
+        click.echo(f"{'made' if is_new else 'took over'} the authority in {directory}")
+        if not is_new:
+            click.echo("what it has issued and revoked before is not known here", err=True)
+        _describe(private_ca.open_ca(directory))
+
+
+@ca.command("show")
+@click.option("--pem", is_flag=True, help="The certificate alone.")
+@dir_option
+@config_option
+def show(configuration: Path, directory: Path | None, *, pem: bool) -> None:
+    """Show the authority: name, fingerprints, until when."""
+    with telling():
+        one = opened(directory, configuration)
+        if pem:
+            click.echo(certificate_pem(one.certificate).decode().rstrip())
+        else:
+            _describe(one)
+
+
+@ca.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@dir_option
+@config_option
+def list_(configuration: Path, directory: Path | None, *, as_json: bool) -> None:
+    """List what it has issued, the newest first."""
+    with telling():
+        records = opened(directory, configuration).records()
+        try:
+            found = records.all()
+        finally:
+            records.close()
+    rows = [_row(record) for record in found]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    print_table(
+        ("SERIAL", "FOR", "NAMES", "UNTIL", "STATE", "REASON"),
+        [
+            (
+                str(row["serial"]),
+                str(row["purpose"]),
+                ", ".join(record.names),
+                str(row["until"])[:10],
+                str(row["state"]),
+                record.reason or "",
+            )
+            for record, row in zip(found, rows, strict=True)
+        ],
+    )
+
+
+@ca.command("sign")
+@click.argument("request", type=click.File("rb"))
+@click.option("--client", is_flag=True, help="It may be a user's, whose address it names.")
+@click.option("--days", type=click.IntRange(1, MOST_DAYS), default=DAYS, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File; standard output when absent.")
+@passphrase_option
+@dir_option
+@config_option
+def sign(
+    configuration: Path,
+    directory: Path | None,
+    *,
+    request: Any,
+    client: bool,
+    days: int,
+    out: Path | None,
+    passphrase_file: Path | None,
+) -> None:
+    """Sign the request (PKCS #10) of somebody who keeps the key. Of its extensions the names alone are taken."""
+    with telling():
+        try:
+            asked = ca_requests.parse_request(read(request, MAX_FILE))
+        except ca_requests.BadRequest as bad:
+            raise click.ClickException(f"{request.name} {bad}") from bad
+        if asked.purpose == "client" and not client:
+            raise click.ClickException(
+                f"it asks for a certificate with which {asked.names[0]} can log in: if that is who sent it, say --client"
+            )
+        one = opened(directory, configuration)
+        signer = unlocked(one, passphrase_file)
+        made = one.sign(signer, asked.public_key, asked.names, asked.purpose, days=days, now=now())
+        pem = certificate_pem(made)
+        click.echo(f"signed for {', '.join(asked.names)}, until {made.not_valid_after_utc:%Y-%m-%d}", err=True)
+        if out is None:
+            click.echo(pem.decode().rstrip())
+        else:
+            write(out, pem, 0o644)
+
+
+@ca.command("revoke")
+@click.argument("which", metavar="SERIAL|NAME")
+@click.option("--reason", type=click.Choice(REASONS), default="unspecified", show_default=True)
+@click.option("--all", "everything", is_flag=True, help="All certificates of that name.")
+@_reload_option
+@passphrase_option
+@dir_option
+@config_option
+def revoke(
+    configuration: Path,
+    directory: Path | None,
+    *,
+    which: str,
+    reason: str,
+    everything: bool,
+    reloads: bool,
+    passphrase_file: Path | None,
+) -> None:
+    """Revoke a certificate, and write a new list."""
+    with telling():
+        one = opened(directory, configuration)
+        found = _chosen(one, which, everything=everything)
+        one.revoke(unlocked(one, passphrase_file), found, reason, now())
+        for record in found:
+            click.echo(f"revoked {record.serial} of {', '.join(record.names)}")
+        _told(one, configuration, reloads=reloads)
+
+
+@ca.command("crl")
+@click.option("--days", type=click.IntRange(1, AUTHORITY_DAYS), default=LIST_DAYS, show_default=True)
+@_reload_option
+@passphrase_option
+@dir_option
+@config_option
+def crl(
+    configuration: Path,
+    directory: Path | None,
+    *,
+    days: int,
+    reloads: bool,
+    passphrase_file: Path | None,
+) -> None:
+    """Write a new list of what is revoked (RFC 5280 5), before the old one ends."""
+    with telling():
+        one = opened(directory, configuration)
+        made = one.renew_list(unlocked(one, passphrase_file), days, now())
+        click.echo(f"{len(made)} revoked; the list ends on {made.next_update_utc:%Y-%m-%d}")
+        _told(one, configuration, reloads=reloads)
+
+
+@ca.command("export")
+@click.argument("form", type=click.Choice(("pem", "der", "mobileconfig")))
+@click.option("--out", type=click.File("wb"), default="-", help="File; standard output when absent.")
+@dir_option
+@config_option
+def export(configuration: Path, directory: Path | None, form: str, out: Any) -> None:
+    """Write its certificate for people to import; the profile for Apple's systems is unsigned here."""
+    with telling():
+        one = opened(directory, configuration)
+        facts = _facts(one, _config_if_there(configuration))
+        der = one.certificate.public_bytes(Encoding.DER)
+        out.write({"pem": ca_guide.pem(der), "der": der, "mobileconfig": ca_guide.profile(facts)}[form])
+
+
+@ca.command("guide")
+@click.argument("client", required=False, type=click.Choice([guide.client for guide in ca_guide.GUIDES]))
+@dir_option
+@config_option
+def guide(configuration: Path, directory: Path | None, client: str | None) -> None:
+    """Print how it is imported into CLIENT, or into each of them."""
+    with telling():
+        one = opened(directory, configuration)
+        chosen = [each for each in ca_guide.GUIDES if client in (None, each.client)]
+        for line in ca_guide.lines(_facts(one, _config_if_there(configuration)), chosen):
+            click.echo(line)
+
+
+def _describe(one: PrivateCa) -> None:
+    facts = _facts(one, None)
+    for name, value in (
+        ("name", facts.name),
+        ("until", facts.until),
+        ("SHA-256", facts.sha256),
+        ("SHA-1", facts.sha1),
+        ("signs for", ", ".join(one.only) or "any name"),
+        ("certificate", one.directory / private_ca.CERTIFICATE),
+        ("list", one.directory / LIST),
+    ):
+        click.echo(f"{name + ':':13}{value}")
+
+
+def _facts(one: PrivateCa, config: Config | None) -> ca_guide.Facts:
+    offered = describe(one.certificate)
+    until = f"{offered.not_after:%Y-%m-%d}"
+    if config is None:
+        return ca_guide.Facts(offered.name, offered.der, until, {}, "")
+    hosts = {row["host"]: row["fingerprint"] for row in listed(config).data if not row["host"].startswith("*.")}
+    own = {host for domain in config.domains for host in domain.hosts}
+    return ca_guide.Facts(
+        offered.name, offered.der, until, {host: value for host, value in hosts.items() if host in own}, _page(config)
+    )
+
+
+def _page(config: Config) -> str:
+    """Where the HTTP listener has the files; "" where it has none."""
+    port = web_port(config)
+    host = next(filter(None, (web_host(config, domain) for domain in config.domains)), None)
+    if config.tls.private_ca is None or port is None or host is None:
+        return ""
+    return f"https://{host}{'' if port == 443 else f':{port}'}/ca"
+
+
+def _config_if_there(configuration: Path) -> Config | None:
+    """An authority may be on a machine without a server."""
+    return load_or_fail(configuration) if configuration.exists() else None
+
+
+def _chosen(one: PrivateCa, which: str, *, everything: bool) -> list[Record]:
+    records = one.records()
+    try:
+        found = records.find(which)
+    finally:
+        records.close()
+    if not found:
+        raise click.ClickException(f"{which}: nothing was issued under that name or number; see `mailserver ca list`")
+    good = [record for record in found if record.state(now()) == "valid"]
+    if not good:
+        raise click.ClickException(f"{which}: is {found[0].state(now())} already")
+    if len(good) > 1 and not everything:
+        serials = ", ".join(record.serial for record in good)
+        raise click.ClickException(f"{which}: has {len(good)} certificates, {serials}: name one, or say --all")
+    return good
+
+
+def _told(one: PrivateCa, configuration: Path, *, reloads: bool) -> None:
+    """What is to be done with the new list."""
+    click.echo(f"wrote {one.directory / LIST}")
+    if not reloads:
+        click.echo("a server that has it as client_crl takes it up with `mailserver reload`")
+        return
+    try:
+        answer = ask(load_or_fail(configuration).server.runtime_dir, "reload")
+    except NotRunning:
+        click.echo("no server is running; it will take it up when started")
+        return
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"the list is written, but the server could not be told: {error}") from error
+    for line in answer.lines:
+        click.echo(line)
+    if not answer.ok:
+        sys.exit(1)
+
+
+def _row(record: Record) -> dict[str, object]:
+    def stamp(seconds: int) -> str:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()
+
+    return {
+        "serial": record.serial,
+        "purpose": record.purpose,
+        "names": list(record.names),
+        "issued": stamp(record.time),
+        "until": stamp(record.until),
+        "state": record.state(now()),
+        "revoked": None if record.revoked is None else stamp(record.revoked),
+        "reason": record.reason,
+    }

@@ -1,0 +1,149 @@
+"""`mailserver cert create` and `cert request`: new keys with certificates of one's own authority, or for another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mailserver.cli.ca_options import (
+    dir_option,
+    now,
+    opened,
+    passphrase_of,
+    passphrase_option,
+    refuse_existing,
+    telling,
+    unlocked,
+    write,
+)
+from mailserver.cli.cert import offer
+from mailserver.cli.options import config_option
+from mailserver.tls import ca_requests
+from mailserver.tls.authority import DAYS, KEY_TYPES, MOST_DAYS, certificate_pem, key_pem, make_key
+from mailserver.tls.ca_names import address_of, hosts_of
+from mailserver.tls.pkcs12 import make_pkcs12
+
+_OF_FILE = "Password of the file"
+
+_key_type_option = click.option("--key-type", type=click.Choice(KEY_TYPES), default="p256", show_default=True)
+_out_option = click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the new files, which are called after the first name; this one when absent.",
+)
+_replace_option = click.option("--replace", "replaces", is_flag=True, help="Take the place of files that are there.")
+
+
+@click.command("create")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_key_type_option
+@click.option("--days", type=click.IntRange(1, MOST_DAYS), default=DAYS, show_default=True)
+@_out_option
+@_replace_option
+@click.option("--activate", is_flag=True, help="Serve it at once, as `cert add` does; files only with --out.")
+@click.option(
+    "--form",
+    type=click.Choice(("old", "new", "pem")),
+    default="old",
+    show_default=True,
+    help="For a user: PKCS #12 that every key store reads, PKCS #12 with AES-256, or two files in PEM.",
+)
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="For a user: file whose first line is the password of the PKCS #12; without it, it is asked for.",
+)
+@passphrase_option
+@dir_option
+@config_option
+def create(
+    configuration: Path,
+    directory: Path | None,
+    *,
+    names: tuple[str, ...],
+    key_type: str,
+    days: int,
+    out: Path | None,
+    replaces: bool,
+    activate: bool,
+    form: str,
+    password_file: Path | None,
+    passphrase_file: Path | None,
+) -> None:
+    """Make a key and a certificate for the host names NAME, or for a user, whose NAME is an address.
+
+    It is signed by the authority that `mailserver ca init` made. A wildcard is `*.` and a domain.
+    """
+    with telling():
+        one = opened(directory, configuration)
+        if any("@" in name for name in names):
+            if len(names) > 1:
+                raise click.UsageError("a user's certificate names one address and nothing else")
+            if activate:
+                raise click.UsageError("--activate is for servers")
+            address = address_of(names[0])
+            user_files = _user_files((out or Path()) / address.replace("/", "_"), form)
+            if not replaces:
+                refuse_existing(*user_files)
+            signer = unlocked(one, passphrase_file)
+            # Before anything is signed: what is recorded should be somewhere.
+            password = None if form == "pem" else passphrase_of(password_file, confirm=True, what=_OF_FILE)
+            key = make_key(key_type)
+            certificate = one.sign(signer, key.public_key(), [address], "client", days=days, now=now())
+            click.echo(f"made a certificate for {address}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
+            if password is None:
+                _write_pair(user_files, certificate_pem(certificate), key_pem(key))
+            else:
+                packed = make_pkcs12(address, key, certificate, one.certificate, password, new=form == "new")
+                write(user_files[0], packed, 0o600)
+            return
+        hosts = hosts_of(names)
+        files = None if activate and out is None else _pair_files((out or Path()) / hosts[0].replace("*", "_"))
+        if files is not None and not replaces:
+            refuse_existing(*files)
+        key = make_key(key_type)
+        signer = unlocked(one, passphrase_file)
+        certificate = one.sign(signer, key.public_key(), hosts, "server", days=days, now=now())
+        click.echo(f"made a certificate for {', '.join(hosts)}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
+        chain, private = certificate_pem(certificate), key_pem(key)
+        if files is not None:
+            _write_pair(files, chain, private)
+    if activate:
+        offer(configuration, hosts, chain, private, reason=f"made by {one.name}")
+
+
+@click.command("request")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_key_type_option
+@_out_option
+@_replace_option
+def request(names: tuple[str, ...], key_type: str, *, out: Path | None, replaces: bool) -> None:
+    """Make a key, and a request (PKCS #10) to have it signed by another authority for the host names NAME.
+
+    What comes back is served by `mailserver cert add`, with the key from here.
+    """
+    with telling():
+        hosts = hosts_of(names)
+        where = (out or Path()) / hosts[0].replace("*", "_")
+        certificate, key_file = _pair_files(where)
+        file = certificate.with_name(f"{where.name}.csr")
+        if not replaces:
+            refuse_existing(key_file, file)
+        key = make_key(key_type)
+        write(key_file, key_pem(key), 0o600)
+        write(file, ca_requests.make_request(key, hosts), 0o644)
+
+
+def _user_files(where: Path, form: str) -> tuple[Path, ...]:
+    return _pair_files(where) if form == "pem" else (where.with_name(f"{where.name}.p12"),)
+
+
+def _pair_files(where: Path) -> tuple[Path, Path]:
+    return where.with_name(f"{where.name}.pem"), where.with_name(f"{where.name}.key")
+
+
+def _write_pair(files: tuple[Path, ...], chain: bytes, private: bytes) -> None:
+    certificate, key = files
+    write(key, private, 0o600)
+    write(certificate, chain, 0o644)

@@ -1,0 +1,240 @@
+"""How a private authority is imported into mail programs, with its own names and fingerprints."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import plistlib
+import textwrap
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+from attrs import frozen
+
+_NAMESPACE: Final = uuid.UUID("0d2c1f1e-6c0b-5c39-9a55-2d4b8a7f6e10")
+"""So that a profile fetched again takes the place of the old one."""
+
+
+@frozen
+class Facts:
+    """What a guide names."""
+
+    name: str
+    """The authority's, as key stores show it."""
+    der: bytes
+    """Its certificate."""
+    until: str
+    """The day it ends, YYYY-MM-DD."""
+    hosts: Mapping[str, str]
+    """Host name of a mail server -> SHA-256 of its certificate, hexadecimal; "" where that is not known."""
+    page: str
+    """URL of the page with the files; "" without one."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the certificate, as key stores show it."""
+        return with_colons(hashlib.sha256(self.der).hexdigest())
+
+    @property
+    def sha1(self) -> str:
+        """The same of SHA-1, which Windows calls the thumbprint."""
+        return with_colons(hashlib.sha1(self.der, usedforsecurity=False).hexdigest())
+
+
+@frozen
+class Guide:
+    """The steps for one program or system."""
+
+    client: str
+    """What the command calls it."""
+    title: str
+    steps: tuple[str, ...]
+    """`{name}`, `{host}` and `{crt}`, `{der}`, `{profile}` (where the files are) stand for what is one's own."""
+
+
+GUIDES: Final = (
+    Guide(
+        "windows",
+        "Windows",
+        (
+            "Save {crt} and open it; choose Install Certificate.",
+            "Choose Local Machine (or Current User, for yourself alone) and then Place all certificates in the following store.",
+            "Browse to Trusted Root Certification Authorities, and finish. Windows asks once more and shows the thumbprint.",
+            "For many machines: certutil -addstore Root ca.crt as administrator, or a group policy (Public Key Policies).",
+        ),
+    ),
+    Guide(
+        "outlook",
+        "Outlook (Windows)",
+        (
+            "Outlook asks Windows: do what is said for Windows, then close Outlook and start it again.",
+            "Outlook for Mac asks the keychain: do what is said for macOS.",
+            "Outlook for iOS and Android fetches mail through Microsoft's servers, which cannot be given an authority.",
+        ),
+    ),
+    Guide(
+        "macos",
+        "macOS",
+        (
+            "Open {profile}, then System Settings, Privacy & Security (or General, Device Management), Profiles, and install it.",
+            "Or open {der} with Keychain Access, into the keychain System; open {name} there, and set Trust to Always Trust.",
+            "In a terminal: sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain ca.crt",
+        ),
+    ),
+    Guide(
+        "apple-mail",
+        "Apple Mail",
+        (
+            "On a Mac do what is said for macOS, on iPhone and iPad what is said for iOS; then quit Mail and open it again.",
+            "If Mail says that it cannot verify the identity of {host}, Show Certificate must name {name}.",
+        ),
+    ),
+    Guide(
+        "ios",
+        "iOS and iPadOS",
+        (
+            "Open {profile} in Safari and allow the download; other browsers do not install profiles.",
+            "Settings shows Profile Downloaded (or General, VPN & Device Management): install it.",
+            "Settings, General, About, Certificate Trust Settings: switch on {name}. Without this step it is not trusted.",
+        ),
+    ),
+    Guide(
+        "android",
+        "Android",
+        (
+            "Save {crt} on the device.",
+            "Settings, Security, Encryption & credentials, Install a certificate, CA certificate; Android warns: install anyway.",
+            "Apps decide for themselves whether they heed it: many mail apps trust the system's authorities alone.",
+        ),
+    ),
+    Guide(
+        "k-9",
+        "K-9 Mail and Thunderbird for Android",
+        (
+            "They do not heed an authority that a user has installed. At the first connection they show the certificate of {host}.",
+            "Compare its SHA-256 fingerprint with the one below, and accept it. They ask again when it is renewed.",
+        ),
+    ),
+    Guide(
+        "thunderbird",
+        "Thunderbird",
+        (
+            "Save {crt}. Thunderbird has its own store: Settings, Privacy & Security, Certificates, Manage Certificates.",
+            "Authorities, Import: choose the file, tick Trust this CA to identify websites (mail servers are meant too).",
+            "Or set security.enterprise_roots.enabled in the Config Editor: then it asks Windows, macOS or Android.",
+        ),
+    ),
+    Guide(
+        "mutt",
+        "mutt and NeoMutt",
+        (
+            "Save {crt} as ~/.mutt/ca.crt.",
+            'In muttrc: set certificate_file = "~/.mutt/ca.crt" and set ssl_force_tls = yes.',
+            'So that nothing else is trusted: set ssl_ca_certificates_file = "~/.mutt/ca.crt" too.',
+        ),
+    ),
+    Guide(
+        "linux",
+        "Programs that ask Debian's or Fedora's store (Evolution, KMail, Geary, curl)",
+        (
+            "Debian: copy {crt} to /usr/local/share/ca-certificates/ca.crt and run update-ca-certificates.",
+            "Fedora: copy it to /etc/pki/ca-trust/source/anchors/ and run update-ca-trust.",
+        ),
+    ),
+)
+
+
+def lines(facts: Facts, guides: Sequence[Guide] = GUIDES) -> Iterator[str]:
+    """The guides as text."""
+    yield f"Authority: {facts.name}, until {facts.until}"
+    yield f"SHA-256:   {facts.sha256}"
+    yield f"SHA-1:     {facts.sha1}"
+    yield "Compare them in each program with these, which you must have from the administrator and not from the page."
+    for guide in guides:
+        yield ""
+        yield guide.title
+        for number, step in enumerate(guide.steps, 1):
+            yield f"  {number}. {_filled(step, facts)}"
+    if any(facts.hosts.values()):
+        yield ""
+        yield "Certificates of the mail servers now (SHA-256):"
+        yield from (f"  {host}  {with_colons(shown)}" for host, shown in facts.hosts.items() if shown)
+
+
+def page(facts: Facts) -> bytes:
+    """The guides as an HTML page, with links to the files beside it."""
+
+    def text(words: str) -> str:
+        return escape(words)
+
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{text(facts.name)}</title></head><body>",
+        f"<h1>{text(facts.name)}</h1>",
+        "<p>This authority signs the certificates of these mail servers: ",
+        f"{text(', '.join(facts.hosts))}. It is valid until {text(facts.until)}.</p>",
+        f"<p>SHA-256: <code>{facts.sha256}</code><br>SHA-1: <code>{facts.sha1}</code></p>",
+        "<p>Whoever sends you this page could send you another authority. Compare the fingerprint with the one that you ",
+        "have from your administrator by another way, before you trust it.</p>",
+        '<ul><li><a href="/ca.crt">ca.crt</a> (PEM)</li><li><a href="/ca.der">ca.der</a> (DER)</li>',
+        '<li><a href="/ca.mobileconfig">ca.mobileconfig</a> (profile for iOS, iPadOS and macOS)</li></ul>',
+    ]
+    for guide in GUIDES:
+        steps = "".join(f"<li>{text(_filled(step, facts))}</li>" for step in guide.steps)
+        parts.append(f'<h2 id="{guide.client}">{text(guide.title)}</h2><ol>{steps}</ol>')
+    shown = [
+        f"<li>{text(host)}: <code>{with_colons(value)}</code></li>" for host, value in facts.hosts.items() if value
+    ]
+    if shown:
+        parts.append(f"<h2>Certificates of the mail servers (SHA-256)</h2><ul>{''.join(shown)}</ul>")
+    parts.append("</body></html>\n")
+    return "\n".join(parts).encode()
+
+
+def profile(facts: Facts) -> bytes:
+    """A profile for Apple's systems with the authority (com.apple.security.root)."""
+    identity = hashlib.sha256(facts.der).hexdigest()[:16]
+    root: dict[str, Any] = {
+        "PayloadType": "com.apple.security.root",
+        "PayloadVersion": 1,
+        "PayloadIdentifier": f"authority.{identity}.root",
+        "PayloadUUID": _identity("root", identity),
+        "PayloadDisplayName": facts.name,
+        "PayloadCertificateFileName": "ca.der",
+        "PayloadContent": facts.der,
+    }
+    return plistlib.dumps(
+        {
+            "PayloadType": "Configuration",
+            "PayloadVersion": 1,
+            "PayloadIdentifier": f"authority.{identity}",
+            "PayloadUUID": _identity("profile", identity),
+            "PayloadDisplayName": facts.name,
+            "PayloadDescription": f"Has this device trust {', '.join(facts.hosts)}. SHA-256: {facts.sha256}",
+            "PayloadContent": [root],
+        }
+    )
+
+
+def pem(der: bytes) -> bytes:
+    """RFC 7468."""
+    rows = textwrap.wrap(base64.b64encode(der).decode("ascii"), 64)
+    return "\n".join(("-----BEGIN CERTIFICATE-----", *rows, "-----END CERTIFICATE-----", "")).encode("ascii")
+
+
+def with_colons(digits: str) -> str:
+    """ab12 -> AB:12."""
+    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()
+
+
+def _filled(step: str, facts: Facts) -> str:
+    files = {"crt": "ca.crt", "der": "ca.der", "profile": "ca.mobileconfig"}
+    places = {word: f"{facts.page}.{file.partition('.')[2]}" if facts.page else file for word, file in files.items()}
+    return step.format(name=facts.name, host=next(iter(facts.hosts), "the mail server"), **places)
+
+
+def _identity(what: str, identity: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{what}:{identity}")).upper()

@@ -1,0 +1,81 @@
+"""The certificate of one's own authority, for people to import, with the steps for each mail program.
+
+It is public. Who gets it by cleartext HTTP, or by HTTPS before the authority is trusted, must compare the fingerprint:
+the page says so.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mailserver.config.model import Config
+from mailserver.discovery import ca_guide
+from mailserver.discovery.ca_guide import Facts
+from mailserver.http.messages import Request, Response, Route, text
+from mailserver.http.services import HttpServices
+
+_CERTIFICATE: Final = "application/x-x509-ca-cert"
+
+
+def answer_page(request: Request, services: HttpServices) -> Response:
+    """The guides, with the names and fingerprints of the site that was asked."""
+    facts = _facts(request, services)
+    return _nothing() if facts is None else Response(200, ca_guide.page(facts), "text/html; charset=utf-8")
+
+
+def answer_pem(request: Request, services: HttpServices) -> Response:
+    """PEM."""
+    facts = _facts(request, services)
+    return _nothing() if facts is None else _file(ca_guide.pem(facts.der), "ca.crt", _CERTIFICATE)
+
+
+def answer_der(request: Request, services: HttpServices) -> Response:
+    """DER."""
+    facts = _facts(request, services)
+    return _nothing() if facts is None else _file(facts.der, "ca.der", _CERTIFICATE)
+
+
+def answer_profile(request: Request, services: HttpServices) -> Response:
+    """For Apple's systems, signed by the key of the host that was asked."""
+    facts = _facts(request, services)
+    if facts is None:
+        return _nothing()
+    host = request.host or services.config.server.hostname
+    signed = services.sign(host, ca_guide.profile(facts))
+    return _file(signed, "ca.mobileconfig", "application/x-apple-aspen-config")
+
+
+def _facts(request: Request, services: HttpServices) -> Facts | None:
+    """None where there is no authority to offer."""
+    trust = services.trust()
+    if trust is None:
+        return None
+    hosts = _hosts(request.host, services.config)
+    return Facts(trust.name, trust.der, trust.until, {host: services.fingerprint(host) for host in hosts}, "")
+
+
+def _hosts(asked: str, config: Config) -> list[str]:
+    """Of the domain that was asked for: the others are not everybody's business."""
+    asked_or_parent = (asked, f"*.{asked.partition('.')[2]}")
+    for domain in config.domains:
+        names = {domain.name, *domain.hosts, *(host for site in domain.sites for host in site.hosts)}
+        plain: list[str] = [host for host in domain.hosts if not host.startswith("*.")]
+        if plain and not names.isdisjoint(asked_or_parent):
+            return plain
+    return [config.server.hostname]
+
+
+def _file(octets: bytes, name: str, content_type: str) -> Response:
+    return Response(200, octets, content_type, (("Content-Disposition", f'attachment; filename="{name}"'),))
+
+
+def _nothing() -> Response:
+    return text(404, "no authority is offered here: [tls] private_ca names none")
+
+
+ROUTES: Final = (
+    Route("/ca", answer_page),
+    Route("/ca.crt", answer_pem),
+    Route("/ca.der", answer_der),
+    Route("/ca.mobileconfig", answer_profile),
+)
