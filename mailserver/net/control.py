@@ -1,7 +1,10 @@
-"""The control socket: one JSON object a line, one JSON object back. Only the service's user can open it.
+"""The control socket: a connection has one JSON object, a line, and one back. Only the service's user can open it.
 
 `{"do": "reload"}` -> `{"ok": true, "lines": [...]}`. A command may take arguments, which stand beside "do", and may
 answer with "data" as well as lines for a person. What is not understood, or too long, is refused, and does nothing.
+
+Whoever has taken over a worker is the service's user, and the process behind this may be root: so how many ask at once,
+what they ask, and how long a request and its answer may be on their way, have bounds as for any client.
 """
 
 from __future__ import annotations
@@ -12,13 +15,14 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
 from mailserver.net.link import Json
@@ -38,6 +42,11 @@ class Told:
     lines: tuple[str, ...] = ()
 
 
+MOST: Final = 16
+"""Connections at once; one whose request is not whole yet makes room."""
+REQUEST_TIME: Final = 30.0
+"""Seconds until a request must be there, and then until its answer must have been read."""
+
 Command = Callable[[Arguments], Deferred[Answer] | Deferred[Told]]
 _CREDENTIALS = struct.Struct("3i")
 
@@ -46,23 +55,52 @@ class BadRequest(Exception):
     """A command does not take such arguments; the text says what it takes."""
 
 
-class ControlProtocol(LineOnlyReceiver):
+class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
     """One connection of the administrator's command."""
 
     delimiter = b"\n"
     MAX_LENGTH = 4 << 20
     """Octets; a certificate's chain and its key may have a MiB each."""
 
-    def __init__(self, commands: Mapping[str, Command], guarded: frozenset[str]) -> None:
-        self._commands = commands
-        self._guarded = guarded
+    def __init__(self, factory: ControlFactory) -> None:
+        self._commands = factory.commands
+        self._guarded = factory.guarded
+        self._open = factory.open
+        self._asked = False
+        self._clock = factory.clock
+
+    def connectionMade(self) -> None:
+        """Ask, and soon."""
+        self._open[self] = None
+        self.setTimeout(REQUEST_TIME)
+        if len(self._open) > MOST:
+            next((each for each in self._open if not each._asked), self).timeoutConnection()  # noqa: SLF001
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        """It has gone."""
+        self.setTimeout(None)
+        self._open.pop(self, None)
+
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+        """What the mixin waits by."""
+        return self._clock.callLater(period, func)
+
+    def timeoutConnection(self) -> None:
+        """It has taken too long, or others need the place."""
+        cast("Any", self.transport).abortConnection()
 
     def lineReceived(self, line: bytes) -> None:
         """One request."""
+        if self._asked:
+            return
+        self._asked = True
+        self.setTimeout(None)
         try:
             request = json.loads(line)
             name = request.pop("do")
             command = self._commands[name]
+            # Half of a surrogate pair is no text: it can be neither stored nor logged.
+            json.dumps(request, ensure_ascii=False).encode()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._answer((False, [f"unknown request; known: {', '.join(sorted(self._commands))}"]))
             return
@@ -90,9 +128,9 @@ class ControlProtocol(LineOnlyReceiver):
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002
         """Nothing of it is kept."""
-        self._answer((False, [f"a request may have {self.MAX_LENGTH} octets"]))
-        if self.transport is not None:
-            self.transport.loseConnection()
+        if not self._asked:
+            self._asked = True
+            self._answer((False, [f"a request may have {self.MAX_LENGTH} octets"]))
 
     def _answer(self, answer: Answer | Told) -> None:
         if isinstance(answer, Told):
@@ -101,6 +139,8 @@ class ControlProtocol(LineOnlyReceiver):
             body = {"ok": answer[0], "lines": answer[1]}
         if self.connected:
             self.sendLine(json.dumps(body).encode())
+            self.setTimeout(REQUEST_TIME)
+            cast("Any", self.transport).loseConnection()
 
 
 class ControlFactory(ServerFactory):
@@ -108,13 +148,18 @@ class ControlFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, commands: Mapping[str, Command], guarded: frozenset[str] = frozenset()) -> None:
-        self._commands = commands
-        self._guarded = guarded
+    def __init__(
+        self, commands: Mapping[str, Command], guarded: frozenset[str] = frozenset(), *, clock: IReactorTime
+    ) -> None:
+        self.commands = commands
+        self.guarded = guarded
+        self.clock = clock
+        self.open: dict[ControlProtocol, None] = {}
+        """All connections, the oldest first."""
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:  # noqa: ARG002
         """One for each request connection."""
-        return ControlProtocol(self._commands, self._guarded)
+        return ControlProtocol(self)
 
 
 def socket_path(runtime_dir: Path) -> Path:

@@ -251,7 +251,7 @@ class ServiceProcess(Service, ABC):
         }
         if self._certificates is not None:
             commands |= self._certificates.commands()
-        factory = ControlFactory(commands, CHANGES)
+        factory = ControlFactory(commands, CHANGES, clock=self.reactor)
         with opened:  # the reactor takes a duplicate
             self._control = serve(opened, factory, self.reactor)
 

@@ -9,11 +9,22 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from mailserver.config.model import Listener
-from mailserver.net.control import Arguments, BadRequest, Command, ControlFactory, ControlProtocol, Told
+from mailserver.net.control import (
+    MOST,
+    REQUEST_TIME,
+    Arguments,
+    BadRequest,
+    Command,
+    ControlFactory,
+    ControlProtocol,
+    Told,
+)
 from mailserver.net.link import Json
 from mailserver.net.questions import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
 from mailserver.net.sessions import CUT_AFTER, Sessions
@@ -123,7 +134,7 @@ def test_reasons_that_no_farewell_can_say(reason: str) -> None:
 
 
 def say(line: bytes, **commands: Command) -> tuple[dict[str, Any], StringTransport]:
-    protocol = ControlFactory(commands).buildProtocol(None)
+    protocol = ControlFactory(commands, clock=Clock()).buildProtocol(None)
     transport = StringTransport()
     protocol.makeConnection(transport)
     protocol.dataReceived(line)
@@ -156,6 +167,68 @@ def test_a_line_without_an_end_is_refused_and_the_connection_closed() -> None:
     answer, transport = say(b"x" * (ControlProtocol.MAX_LENGTH + 1))
     assert answer["ok"] is False
     assert transport.disconnecting
+
+
+class Aborted(StringTransport):
+    """Tells its protocol when it is cut, as a real one does."""
+
+    protocol: Any = None
+
+    def abortConnection(self) -> None:
+        super().abortConnection()
+        self.protocol.connectionLost(Failure(ConnectionAborted()))
+
+
+def opened(factory: ControlFactory) -> Aborted:
+    transport = Aborted()
+    transport.protocol = factory.buildProtocol(None)
+    transport.protocol.makeConnection(transport)
+    return transport
+
+
+def test_a_connection_has_one_request_whatever_comes_behind_it() -> None:
+    done: list[Arguments] = []
+    transport = opened(ControlFactory({"it": lambda a: done.append(a) or Deferred()}, clock=Clock()))
+    transport.protocol.dataReceived(b'{"do": "it"}\n' * 1000 + b"\n" * 10000)
+    transport.protocol.dataReceived(b"x" * (ControlProtocol.MAX_LENGTH + 1))
+    assert len(done) == 1
+    assert not transport.value()
+
+
+def test_a_request_that_does_not_come_and_an_answer_that_is_not_read_have_their_time() -> None:
+    clock = Clock()
+    factory = ControlFactory({"it": lambda _a: succeed((True, [])), "long": lambda _a: Deferred()}, clock=clock)
+    silent, unread, working = opened(factory), opened(factory), opened(factory)
+    unread.protocol.dataReceived(b'{"do": "it"}\n')
+    assert unread.disconnecting
+    working.protocol.dataReceived(b'{"do": "long"}\n')
+    clock.advance(REQUEST_TIME - 1)
+    assert not any(each.disconnected for each in (silent, unread, working))
+    clock.advance(1)
+    assert (silent.disconnected, unread.disconnected, working.disconnected) == (True, True, False)
+    clock.advance(3600)
+    assert not working.disconnected, "what is being done takes as long as it takes"
+
+
+def test_who_says_nothing_makes_room_for_who_asks() -> None:
+    factory = ControlFactory({"long": lambda _a: Deferred()}, clock=Clock())
+    first = opened(factory)
+    first.protocol.dataReceived(b'{"do": "long"}\n')
+    silent = [opened(factory) for _ in range(MOST)]
+    assert [each.disconnected for each in (first, *silent)] == [False, True, *[False] * (MOST - 1)]
+    for each in silent[1:]:
+        each.protocol.dataReceived(b'{"do": "long"}\n')
+    assert opened(factory).disconnected, "all others are at work"
+
+
+def test_what_is_no_text_is_refused() -> None:
+    for line in (
+        rb'{"do": "it", "host": "\ud800"}',
+        rb'{"do": "it", "\udfff": "x"}',
+        rb'{"do": "it", "a": ["\ud800"]}',
+    ):
+        answer, _ = say(line + b"\n", it=lambda _a: pytest.fail("done"))
+        assert "unknown request" in answer["lines"][0]
 
 
 class Connection:
@@ -220,7 +293,8 @@ def test_a_guarded_command_is_for_root_and_the_own_user(
         done.append(arguments)
         return succeed((True, []))
 
-    protocol = ControlFactory({"change": change, "look": change}, frozenset({"change"})).buildProtocol(None)
+    factory = ControlFactory({"change": change, "look": change}, frozenset({"change"}), clock=Clock())
+    protocol = factory.buildProtocol(None)
     transport = Peer()
     protocol.makeConnection(transport)
     protocol.dataReceived(b'{"do": "change"}\n')
@@ -228,14 +302,18 @@ def test_a_guarded_command_is_for_root_and_the_own_user(
     assert json.loads(transport.value())["ok"] == obeyed
     for end in transport.pair:
         end.close()
-    transport.clear()
+    other = StringTransport()
+    protocol = factory.buildProtocol(None)
+    protocol.makeConnection(other)
     protocol.dataReceived(b'{"do": "look"}\n')
-    assert json.loads(transport.value())["ok"]
+    assert json.loads(other.value())["ok"]
 
 
 def test_a_guarded_command_of_another_user_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ControlProtocol, "_peer", 4711)
-    protocol = ControlFactory({"change": lambda _a: pytest.fail("done")}, frozenset({"change"})).buildProtocol(None)
+    protocol = ControlFactory(
+        {"change": lambda _a: pytest.fail("done")}, frozenset({"change"}), clock=Clock()
+    ).buildProtocol(None)
     transport = StringTransport()
     protocol.makeConnection(transport)
     protocol.dataReceived(b'{"do": "change"}\n')
