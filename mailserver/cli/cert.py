@@ -39,26 +39,52 @@ def cert() -> None:
 @click.argument("hosts", metavar="[NAME]...", nargs=-1)
 @click.option("--certificate", type=click.File("rb"), required=True, help="PEM: the certificate, then its chain.")
 @click.option("--key", type=click.File("rb"), required=True, help="PEM: its key, without a passphrase.")
+@click.option("--second-certificate", type=click.File("rb"), help="The same of a key of the other type, RSA or ECDSA.")
+@click.option("--second-key", type=click.File("rb"), help="PEM: its key.")
 @click.option("--reason", default="added by the administrator", show_default=True, help="For the history.")
 @config_option
-def add(configuration: Path, hosts: tuple[str, ...], certificate: Any, key: Any, reason: str) -> None:
+def add(
+    configuration: Path,
+    hosts: tuple[str, ...],
+    *,
+    certificate: Any,
+    key: Any,
+    second_certificate: Any,
+    second_key: Any,
+    reason: str,
+) -> None:
     """Serve the host names NAME with a certificate; without names, all that it covers.
 
     For hosts whose [[domain]] has no `certificate` and `key`. It is judged and tried out first; what is wrong is told,
     and nothing is changed then.
     """
-    offer(configuration, [host.lower() for host in hosts], _read(certificate), _read(key), reason=reason)
+    if (second_certificate is None) != (second_key is None):
+        raise click.UsageError("--second-certificate and --second-key belong together")
+    second = None if second_key is None else (_read(second_certificate), _read(second_key))
+    wanted = [host.lower() for host in hosts]
+    offer(configuration, wanted, _read(certificate), _read(key), second=second, reason=reason)
 
 
-def offer(configuration: Path, hosts: Sequence[str], chain_pem: bytes, key_pem: bytes, *, reason: str) -> None:
-    """Serve hosts with a pair, as `cert add` does. Raises: SystemExit, ClickException."""
+def offer(
+    configuration: Path,
+    hosts: Sequence[str],
+    chain_pem: bytes,
+    key_pem: bytes,
+    *,
+    second: tuple[bytes, bytes] | None = None,
+    reason: str,
+) -> None:
+    """Serve hosts with a pair, and one beside it, as `cert add` does. Raises: SystemExit, ClickException."""
+    second_chain, second_pem = second or (b"", b"")
     _change(
         configuration,
-        lambda one: one.offer(hosts, chain_pem, key_pem, reason=reason, origin="added"),
+        lambda one: one.offer(hosts, chain_pem, key_pem, second=second, reason=reason, origin="added"),
         "cert-add",
         hosts=" ".join(hosts),
         chain=chain_pem.decode("ascii", "replace"),
         key=key_pem.decode("ascii", "replace"),
+        second_chain=second_chain.decode("ascii", "replace"),
+        second_key=second_pem.decode("ascii", "replace"),
         reason=reason,
     )
 

@@ -118,9 +118,18 @@ class Certificates:
     # --- Commands
 
     def _add(self, arguments: Arguments) -> Deferred[Answer]:
-        """{"hosts": names with spaces between, or none, "chain": PEM, "key": PEM, "reason": text}."""
-        told = _texts(arguments, "hosts", "chain", "key", "reason")
-        return self.offer(told["hosts"].split(), told["chain"].encode(), told["key"].encode(), told["reason"], "added")
+        """{"hosts": names with spaces between, or none, "chain": PEM, "key": PEM, "reason": text}.
+
+        "second_chain" and "second_key" too: of a pair beside it, or both "".
+        """
+        told = _texts(arguments, "hosts", "chain", "key", "second_chain", "second_key", "reason")
+        hosts, chain, key = told["hosts"].split(), told["chain"].encode(), told["key"].encode()
+        second = (told["second_chain"].encode(), told["second_key"].encode())
+        return self._change(
+            lambda one: one.offer(
+                hosts, chain, key, second=second if any(second) else None, reason=told["reason"], origin="added"
+            )
+        )
 
     def _activate(self, arguments: Arguments) -> Deferred[Answer]:
         """{"host": name, "id": number of an activation, or "file"}."""

@@ -63,24 +63,32 @@ class Transaction:
         """Take up the files of some hosts as they are now; what cannot be served is told, and the last good one stays."""
         return self._change(hosts, lambda: None, FILES_CHANGED)
 
-    def offer(self, hosts: Sequence[str], chain_pem: bytes, key_pem: bytes, *, reason: str, origin: Origin) -> Changed:
+    def offer(
+        self,
+        hosts: Sequence[str],
+        chain_pem: bytes,
+        key_pem: bytes,
+        *,
+        second: tuple[bytes, bytes] | None = None,
+        reason: str,
+        origin: Origin,
+    ) -> Changed:
         """Serve hosts that have no files of their own with another pair; all of them, or none.
 
-        Without hosts, all of those that it covers.
+        Without hosts, all of those that it covers. `second`: chain and key of a pair beside it, of the other key type.
         """
         if not self.activation.history.is_durable:
             raise Refused([self.activation.history.problem])
-        try:
-            pair = parse_pair(chain_pem, key_pem)
-        except BadPair as bad:
-            raise Refused([f"{fault.key} {fault.reason}" for fault in bad.faults]) from bad
+        pair = _parse("", chain_pem, key_pem)
+        beside = None if second is None else _parse("second_", *second)
         wanted = hosts or [host for host in managed_hosts(self.config) if covers(pair.names, host)]
-        self._judge(wanted, pair)
+        self._judge(wanted, pair, beside)
 
         def edit() -> None:
-            new = [host for host in dict.fromkeys(wanted) if not self._is_current(host, pair)]
+            what = content(pair, beside)
+            new = [host for host in dict.fromkeys(wanted) if not self._is_current(host, what)]
             if new:
-                self.activation.history.add(pair, new, time=self._time, reason=reason, origin=origin)
+                self.activation.history.add(pair, new, second=beside, time=self._time, reason=reason, origin=origin)
 
         return self._change(wanted, edit, reason)
 
@@ -127,8 +135,8 @@ class Transaction:
     def _time(self) -> int:
         return int(self.now.timestamp())
 
-    def _judge(self, hosts: Sequence[str], pair: Pair) -> None:
-        """Whether a pair may be added for these hosts. Raises: Refused with every fault."""
+    def _judge(self, hosts: Sequence[str], pair: Pair, second: Pair | None) -> None:
+        """Whether a pair, and one beside it, may be added for these hosts. Raises: Refused with every fault."""
         managed = managed_hosts(self.config)
         known = {host for domain in self.config.certified for host in domain.hosts}
         names = ", ".join(pair.names[:5])
@@ -138,25 +146,33 @@ class Transaction:
                 faults.append(f"{host}: is no host of a [[domain]]")
             elif host not in managed:
                 faults.append(f"{host}: has files in its [[domain]]; renew those, or take them out there first")
-            elif not covers(pair.names, host):
-                faults.append(f"{host}: is not covered by the certificate, which names {names}")
+            else:
+                faults += [
+                    f"{host}: is not covered by {word}, which names {', '.join(each.names[:5])}"
+                    for word, each in (("the certificate", pair), ("second_certificate", second))
+                    if each is not None and not covers(each.names, host)
+                ]
         if not hosts:
             faults.append(f"the certificate covers no host of a [[domain]] without files; it names {names}")
-        if not pair.is_current(self.now):
-            faults += [f"certificate {fault.reason}" for fault in pair.date_faults(self.now)]
-        if not pair.builds:
-            faults.append("certificate has its chain out of order: each must be signed by the one behind it")
+        for word, each in (("certificate", pair), ("second_certificate", second)):
+            if each is not None and not each.is_current(self.now):
+                faults += [f"{word} {fault.reason}" for fault in each.date_faults(self.now)]
+            if each is not None and not each.builds:
+                faults.append(f"{word} has its chain out of order: each must be signed by the one behind it")
+        if second is not None and second.key_type == pair.key_type:
+            faults.append(f"second_certificate has a key of the first one's type, {pair.key_type}")
         if faults:
             raise Refused(faults)
 
     def _restore(self, domain: Domain, host: str, entry: Entry, reason: str) -> Changed:
         history = self.activation.history
         try:
-            pair = history.pair(entry.digest)
+            pairs = [history.pair(digest) for digest in (entry.digest, entry.second) if digest is not None]
         except BadPair as bad:
             raise Refused([f"{host}: activation {entry.id}: {bad}"]) from bad
-        if not pair.is_current(self.now):
-            raise Refused([f"{host}: activation {entry.id}: {fault.reason}" for fault in pair.date_faults(self.now)])
+        old = [fault.reason for pair in pairs if not pair.is_current(self.now) for fault in pair.date_faults(self.now)]
+        if old:
+            raise Refused([f"{host}: activation {entry.id}: {reason}" for reason in old])
 
         def edit() -> None:
             self._pin(domain, host)
@@ -185,9 +201,9 @@ class Transaction:
             restores=entry.id,
         )
 
-    def _is_current(self, host: str, pair: Pair) -> bool:
+    def _is_current(self, host: str, what: bytes) -> bool:
         entry = self.activation.history.current(host)
-        return entry is not None and entry.content == content(pair, None)
+        return entry is not None and entry.content == what
 
     def _domain_of(self, host: str) -> Domain:
         for domain in self.config.certified:
@@ -221,6 +237,14 @@ class Transaction:
         )
         refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
         return Changed(prepared, renewed, lines, whole=not refused)
+
+
+def _parse(word: str, chain_pem: bytes, key_pem: bytes) -> Pair:
+    """Raises: Refused."""
+    try:
+        return parse_pair(chain_pem, key_pem)
+    except BadPair as bad:
+        raise Refused([f"{word}{fault.key} {fault.reason}" for fault in bad.faults]) from bad
 
 
 def managed_hosts(config: Config) -> list[str]:

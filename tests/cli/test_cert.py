@@ -108,4 +108,10 @@ def test_a_running_server_gets_the_octets_and_no_path(site: Site, monkeypatch: p
     assert arguments["hosts"] == ORG
     assert arguments["chain"] == (site.directory / "new.pem").read_text()
     assert arguments["key"] == (site.directory / "new.key").read_text()
+    assert arguments["second_chain"] == arguments["second_key"] == ""
+    second = ("--second-certificate", options[1], "--second-key", options[3])
+    run(site, "add", ORG, *options, *second)
+    assert asked[1][1]["second_chain"] == arguments["chain"]
+    assert asked[1][1]["second_key"] == arguments["key"]
+    assert run(site, "add", ORG, *options, *second[:2]).exit_code == 2
     assert not (site.directory / "state").exists()

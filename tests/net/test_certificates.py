@@ -72,7 +72,15 @@ class World:
 
     def add(self, *hosts: str) -> Any:
         certificate, key = certificates.issue(authority(), [ORG])
-        return self.do("cert-add", hosts=" ".join(hosts), chain=certificate.decode(), key=key.decode(), reason="r")
+        return self.do(
+            "cert-add",
+            hosts=" ".join(hosts),
+            chain=certificate.decode(),
+            key=key.decode(),
+            second_chain="",
+            second_key="",
+            reason="r",
+        )
 
 
 @pytest.fixture

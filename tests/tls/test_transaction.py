@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from OpenSSL import SSL
 
 from mailserver.config.model import Config
 from mailserver.tls import certificates
@@ -47,8 +48,8 @@ class Server:
         self.history.close()
         self.start()
 
-    def change(self, work: Callable[[Transaction], Changed], now: dt.datetime = NOW) -> Changed:
-        changed = work(Transaction(self.activation, self.policy, self.config, now))
+    def change(self, work: Callable[[Transaction], Changed], now: dt.datetime | None = None) -> Changed:
+        changed = work(Transaction(self.activation, self.policy, self.config, now or dt.datetime.now(dt.UTC)))
         self.policy.commit(changed.prepared)
         return changed
 
@@ -58,14 +59,14 @@ class Server:
     def add(self, pair: tuple[bytes, bytes], *hosts: str) -> Changed:
         return self.change(lambda one: one.offer(hosts, *pair, reason="a test", origin="added"))
 
-    def refused(self, work: Callable[[Transaction], Changed], now: dt.datetime = NOW) -> list[str]:
+    def refused(self, work: Callable[[Transaction], Changed], now: dt.datetime | None = None) -> list[str]:
         before = self.policy.describe(), self.history.of_host(TEST), self.history.of_host(ORG)
         with pytest.raises(Refused) as caught:
             self.change(work, now)
         assert before == (self.policy.describe(), self.history.of_host(TEST), self.history.of_host(ORG))
         return caught.value.lines
 
-    def refused_offer(self, pair: tuple[bytes, bytes], *hosts: str, now: dt.datetime = NOW) -> list[str]:
+    def refused_offer(self, pair: tuple[bytes, bytes], *hosts: str, now: dt.datetime | None = None) -> list[str]:
         return self.refused(lambda one: one.offer(hosts, *pair, reason="", origin="added"), now)
 
     def origin(self, host: str) -> str:
@@ -373,6 +374,37 @@ class TestOffer:
     def test_a_chain_of_an_authority_builds(self, server: Server) -> None:
         certificate, key = issue()
         assert server.add((certificate + authority()[0], key)).whole
+
+    def test_a_second_one_is_served_beside_it_and_comes_back(self, server: Server) -> None:
+        first, second = issue(), rsa_pair([ORG, OTHER], 2048)
+        shown = {"ECDSA": fingerprint(first), "RSA": fingerprint(second)}
+
+        def seen() -> dict[str, str]:
+            return {
+                kind: Client(SSL.TLS1_2_VERSION, f"ECDHE-{kind}-AES128-GCM-SHA256".encode())
+                .connect(server.policy, ORG.encode())
+                .fingerprint
+                for kind in ("ECDSA", "RSA")
+            }
+
+        def add(second: tuple[bytes, bytes]) -> Callable[[Transaction], Changed]:
+            return lambda one: one.offer([], *first, second=second, reason="both", origin="added")
+
+        assert set(server.change(add(second)).hosts) == {ORG, OTHER}
+        assert seen() == shown
+        assert server.change(add(second)).hosts == ()
+        server.restart()
+        assert seen() == shown
+        server.add(issue())
+        server.change(lambda one: one.roll_back(ORG))
+        assert seen() == shown
+        for bad, said in (
+            (issue(), "second_certificate has a key of the first one's type, ECDSA"),
+            (rsa_pair([ORG], 2048), f"{OTHER}: is not covered by second_certificate, which names {ORG}"),
+            ((b"", b""), "second_certificate is not a certificate in PEM"),
+            ((second[0], rsa_pair([ORG], 2048)[1]), "second_key does not belong to the certificate"),
+        ):
+            assert server.refused(add(bad))[0] == said
 
     def test_keys_of_other_kinds_are_refused(self, server: Server) -> None:
         key = ec.generate_private_key(ec.SECP521R1())
