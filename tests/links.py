@@ -34,7 +34,11 @@ class FakeLink:
         self.gone: list[Callable[[int], None]] = []
         self.answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
         self.exposed: list[Json] = []
+        self.seen: list[Json] = []
         self._links = links
+
+    def report_seen(self, rows: Json) -> None:
+        self.seen.append(json.loads(json.dumps(rows)))
 
     def report_exposed(self, mark: Json) -> None:
         self.exposed.append(json.loads(json.dumps(mark)))

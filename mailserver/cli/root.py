@@ -9,6 +9,7 @@ from mailserver.cli.ca import ca
 from mailserver.cli.cert import cert
 from mailserver.cli.cert_create import create, request
 from mailserver.cli.client_settings import client_settings
+from mailserver.cli.clients import clients
 from mailserver.cli.control import reload
 from mailserver.cli.demo import demo
 from mailserver.cli.dns import dns
@@ -30,6 +31,7 @@ def main() -> None:
 
 for _command in (
     exposures,
+    clients,
     user,
     domain,
     cert,

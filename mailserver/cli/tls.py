@@ -12,6 +12,7 @@ import click
 import dns.exception
 
 from mailserver.cli.cert import listed
+from mailserver.cli.clients import impact
 from mailserver.cli.columns import print_table
 from mailserver.cli.dns_answers import BadResolver, Resolver
 from mailserver.cli.options import config_option, load_or_fail
@@ -26,6 +27,9 @@ from mailserver.probe.finding import Finding, gathered
 @click.group("tls")
 def tls() -> None:
     """What clients see of TLS, and whom a change would shut out."""
+
+
+tls.add_command(impact)
 
 
 @tls.command("probe")

@@ -40,6 +40,7 @@ _TABLES: Final = {
     "lmtp": "Delivery from a mail transfer agent (RFC 2033).",
     "http": "Listeners of protocol http and https: pages that set up clients, metrics, health.",
     "limits": "Bounds that keep one client from using up what all need.",
+    "ledger": "What is known of the clients of each account. No addresses, passwords or mail; docs/tls.md says what.",
     "cache": "What each worker keeps to be faster, least recently used first to go; `mailserver status` shows how full.",
 }
 

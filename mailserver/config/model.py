@@ -636,6 +636,19 @@ class Cache:
 
 
 @frozen
+class Ledger:
+    """[ledger]"""
+
+    enabled: bool = key(
+        "Keep which clients each account uses and how they connect, for `mailserver clients` and `mailserver tls impact`.",
+        default=True,
+    )
+    keep_days: Count = key("Days after which a client that was not seen again is forgotten.", default=Count(180))
+    entries_per_account: Count = key("Entries of one account; the oldest go.", default=Count(50))
+    entries: Count = key("Entries in all; the oldest go.", default=Count(100_000))
+
+
+@frozen
 class Config:
     """The whole file."""
 
@@ -654,6 +667,7 @@ class Config:
     http: Http = Factory(Http)
     limits: Limits = Factory(Limits)
     cache: Cache = Factory(Cache)
+    ledger: Ledger = Factory(Ledger)
     source: Path = Path()
     """The file it came from."""
 

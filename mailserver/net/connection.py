@@ -37,6 +37,7 @@ from mailserver.errors import ConnectionLost
 from mailserver.net.driver import Task
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import event_line, log
+from mailserver.net.sightings import Sighting, program_of
 from mailserver.net.sniff import Sniffer
 from mailserver.net.stream import WITHIN_COMMAND
 from mailserver.net.tls import channel_binding
@@ -48,6 +49,9 @@ HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
 STOPPING_TIME = 2.0
 """CLOSING_TIME while the service stops: most clients close at once when they hear the farewell."""
+
+_SEEN = frozenset({"login", "client"})
+"""Events from which the ledger learns."""
 
 _serial = count(1)
 
@@ -70,6 +74,9 @@ class Connection(Sniffer):
         self._logout_told = False
         self._user: str | None = None
         self._session: Session | None = None
+        self._sighting: Sighting | None = None
+        self._program = ""
+        """What the client has said that it is."""
 
     # --- What Twisted calls
 
@@ -190,6 +197,8 @@ class Connection(Sniffer):
     def log(self, event: str, **fields: object) -> None:
         """One line at level info."""
         self._logout_told = self._logout_told or event == "logout"
+        if event in _SEEN:
+            self._note(event, fields)
         self._listening.tally.count(event, self.info)
         log.info("{line}", line=event_line(event, self.info, self._user, fields))
 
@@ -306,6 +315,18 @@ class Connection(Sniffer):
     def _handshake_fault(self, reason: str) -> str:
         handle = getattr(self.transport, "getHandle", lambda: None)()
         return failure_words(handle, reason) if isinstance(handle, SSL.Connection) else reason
+
+    def _note(self, event: str, fields: dict[str, object]) -> None:
+        """For the ledger."""
+        sightings = self._listening.sightings
+        if sightings is None:
+            return
+        if event == "client":
+            self._program = program_of(str(fields.get("id", "")))
+            sightings.identified(self._sighting, self._program)
+        else:
+            user, mechanism = str(fields.get("user")), str(fields.get("method"))
+            self._sighting = sightings.login(self.info, user, mechanism, self._program)
 
     def _forget(self) -> None:
         if self._counted:

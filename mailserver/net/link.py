@@ -61,6 +61,9 @@ class Link(Protocol):
     def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
         """Answer the master's question of that name. A failure is logged, and told to the master as one."""
 
+    def report_seen(self, rows: Json) -> None:
+        """Tell the master what clients were seen (`ledger.entry.as_row` of each)."""
+
     def report_exposed(self, mark: Json) -> None:
         """Tell the master whose password has come in clear text (`auth.exposure.Mark`)."""
 

@@ -22,6 +22,7 @@ from mailserver.net.limits import ConnectionCounts
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import log
 from mailserver.net.proxy import TrustingFactory
+from mailserver.net.sightings import Sightings
 from mailserver.net.sniff import signpost
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
@@ -160,6 +161,7 @@ class Port:
         make_session: Callable[[Channel], Session],
         *,
         tally: Tally,
+        sightings: Sightings,
         listeners: Callable[[], Iterable[Listener]],
         shared: bool = False,
     ) -> None:
@@ -170,6 +172,7 @@ class Port:
         self._reactor = reactor
         self._counts = counts
         self._tally = tally
+        self._sightings = sightings
         self._listeners = listeners
         self._tls = tls
         self.listener = bound.listener
@@ -216,6 +219,7 @@ class Port:
             signpost=lambda: signpost(listener, self._listeners()),
             open_connections=self.connections,
             stopped=self._empty,
+            sightings=self._sightings,
         )
         factory: Factory = ConnectionFactory(listening)
         if listener.proxy_from:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from mailserver.channel import Channel
 from mailserver.config.model import EarlyTls
 from mailserver.net.limits import ConnectionCounts
+from mailserver.net.sightings import Sightings
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
 
@@ -62,3 +63,5 @@ class Listening:
     open_connections: set[Connection]
     stopped: Callable[[], None]
     """Called when the last connection has ended."""
+    sightings: Sightings | None = None
+    """Who is told of logins; nobody when None."""

@@ -128,6 +128,7 @@ class MasterService(ServiceProcess):
         self._setting = Setting(self.config, self._policy.material)
         self.exposures.load()
         self.supervisor.on_exposed = self.exposures.take
+        self.supervisor.on_seen = self.ledger.take
         self.supervisor.exposures = self.exposures.__len__
         self.supervisor.memory_limit = self.config.limits.worker_memory
         # What a zygote or a worker leaves behind becomes our child, to be waited for.

@@ -68,6 +68,10 @@ class Seat:
         """Answer the master."""
         self._answers[what] = answer
 
+    def report_seen(self, rows: Json) -> None:
+        """To the master's ledger."""
+        self.report({"seen": rows})
+
     def report_exposed(self, mark: Json) -> None:
         """To the master's record."""
         self.report({"exposed": mark})

@@ -32,6 +32,7 @@ from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, become, identity_to_take
+from mailserver.net.ledger import LedgerWriter
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, bind, places
 from mailserver.net.log import log
@@ -84,6 +85,7 @@ class ServiceProcess(Service, ABC):
         self._certificates: Certificates | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
+        self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
         self.ending = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -112,7 +114,9 @@ class ServiceProcess(Service, ABC):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if self._certificates is not None:
             self._certificates.stop()
-        return DeferredList([self._close_control(), self.end().addBoth(lambda _ended: self.exposures.stop())])
+        ending = self.end()
+        ending.addBoth(lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop()]))
+        return DeferredList([self._close_control(), ending])
 
     def reload(self) -> Deferred[Answer]:
         """Take up a changed configuration: certificates, settings, listeners. Sessions go on. One at a time."""
@@ -308,7 +312,7 @@ class MailService(ServiceProcess):
         self._parts.start()
         if self._parts.activation is not None:
             self.follow_certificates(self._parts.tls, self._parts.activation, self._serve_certificates)
-        self._serving = Serving(self._parts, self.reactor)
+        self._serving = Serving(self._parts, self.reactor, seen=self.ledger.add)
         self._alone = Alone(self._serving.answers)
         self._alone.exposures = self.exposures.__len__
         self.exposures.load()

@@ -8,6 +8,7 @@ as long again. Listeners are compared place by place: a changed one keeps its op
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from attrs import frozen
@@ -16,6 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailserver.channel import Channel
 from mailserver.config.model import Config, Listener
+from mailserver.ledger.entry import Entry
+from mailserver.net.ledger import tell_master
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.link import Json, Link
 from mailserver.net.listeners import Bound, Port, TlsMaker, places
@@ -23,6 +26,7 @@ from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.questions import answers
 from mailserver.net.shared import SharedCounts
+from mailserver.net.sightings import Sightings
 from mailserver.net.tally import Tally
 
 GRACE = 10.0
@@ -80,10 +84,24 @@ class Parts(Protocol):
 class Serving:
     """The open listeners of this process and their sessions."""
 
-    def __init__(self, parts: Parts, reactor: Any, *, shared: bool = False, link: Link | None = None) -> None:
-        """`shared`: other processes have the same sockets. `link`: to other workers, who share limits and are asked too."""
+    def __init__(
+        self,
+        parts: Parts,
+        reactor: Any,
+        *,
+        shared: bool = False,
+        link: Link | None = None,
+        seen: Callable[[Sequence[Entry]], None] | None = None,
+    ) -> None:
+        """`shared`: other processes have the same sockets. `link`: to other workers, who share limits and are asked too.
+
+        `seen` is told of clients where there is no link to a master.
+        """
         self.counts = ConnectionCounts(parts.config.limits)
         self.tally = Tally()
+        if link is not None:
+            seen = partial(tell_master, link)
+        self.sightings = Sightings(reactor, seen or _nobody, enabled=lambda: parts.config.ledger.enabled)
         self._parts = parts
         self._reactor = reactor
         self._shared = shared
@@ -117,6 +135,7 @@ class Serving:
             self._parts.tls,
             maker,
             tally=self.tally,
+            sightings=self.sightings,
             listeners=lambda: self._parts.config.listeners,
             shared=self._shared,
         )
@@ -192,3 +211,7 @@ class Serving:
 
     def _all(self) -> list[Port]:
         return [*self._ports, *self._retired]
+
+
+def _nobody(_entries: Sequence[Entry]) -> None:
+    """Where nobody keeps a ledger."""

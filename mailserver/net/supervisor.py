@@ -96,6 +96,8 @@ class Supervisor:
         self.on_empty: Callable[[], None] = lambda: None
         self.on_exposed: Callable[[Json], None] = lambda _mark: None
         """Called with what a worker tells of a password that came in clear text; it may be nonsense."""
+        self.on_seen: Callable[[Json], None] = lambda _rows: None
+        """Called with what a worker tells of clients; it may be nonsense."""
         self.exposures: Callable[[], int] = lambda: 0
         self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)
         """What a worker is told that asks for the status of all."""
@@ -223,6 +225,8 @@ class Supervisor:
                 record.sessions, record.memory = sessions, memory
                 self.totals.take(seat, tally)
                 self._look_at_memory(record)
+            case {"seen": rows}:
+                self.on_seen(rows)
             case {"exposed": mark}:
                 self.on_exposed(mark)
             case {"ask": "status"}:

@@ -1,0 +1,169 @@
+"""`mailserver clients` and `mailserver tls impact`: what is known of the clients of each account."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from mailserver.cli.columns import print_table
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.config.model import Config
+from mailserver.ledger.database import DAY, CannotKeep, Damage, Ledger
+from mailserver.ledger.entry import Seen
+from mailserver.ledger.impact import (
+    Affected,
+    Change,
+    affected,
+    close_port,
+    drop_mechanism,
+    drop_name,
+    minimum_version,
+)
+
+_HEAD = (
+    "USER",
+    "PROGRAM",
+    "PROTOCOL",
+    "PORT",
+    "TLS",
+    "VERSION",
+    "CIPHER",
+    "ALPN",
+    "NAME",
+    "MECHANISM",
+    "FIRST",
+    "LAST",
+)
+
+
+@click.command("clients")
+@click.argument("user", required=False)
+@click.option("--forget", is_flag=True, help="Remove what is known of USER, or of all.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@config_option
+def clients(configuration: Path, user: str | None, *, forget: bool, as_json: bool) -> None:
+    """List the clients of USER or of all: how each has connected and logged in, first and last.
+
+    Read from the state directory, by who owns it; the newest come some seconds late.
+    """
+    config = load_or_fail(configuration)
+    if forget:
+        try:
+            number = Ledger(config.server.state_dir).forget(user)
+        except (CannotKeep, *Damage) as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"{number} entries are forgotten")
+        return
+    found = _seen(config, user)
+    if as_json:
+        click.echo(json.dumps([_as_json(each) for each in found], indent=2))
+    else:
+        print_table(_HEAD, [_cells(each) for each in found])
+
+
+@click.command("impact")
+@click.option("--min-version", type=click.Choice(["1.2", "1.3"]), help="Oldest TLS version accepted.")
+@click.option("--close", "port", type=click.IntRange(1, 65535), metavar="PORT", help="No listener at this port.")
+@click.option("--drop-name", "name", metavar="NAME", help="A host name served no more.")
+@click.option("--drop-mechanism", "mechanism", metavar="MECHANISM", help="A SASL mechanism offered no more.")
+@click.option("--days", type=click.IntRange(1), default=30, show_default=True, help="Clients seen within so many days.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@config_option
+def impact(
+    configuration: Path,
+    min_version: str | None,
+    port: int | None,
+    name: str | None,
+    mechanism: str | None,
+    *,
+    days: int,
+    as_json: bool,
+) -> None:
+    """Show who would be shut out by a change, before it is made.
+
+    Judged by what their clients have done. `may go on` says that the same client was last seen in a way that still works.
+    The status is 1 if somebody would be shut out.
+    """
+    changes = _changes(min_version, port, name, mechanism)
+    if not changes:
+        raise click.UsageError("say what is to change: --min-version, --close, --drop-name or --drop-mechanism")
+    config = load_or_fail(configuration)
+    since = time.time() - days * DAY
+    recent = [each for each in _seen(config, None) if each.last >= since]
+    if not recent and not as_json:
+        click.echo(
+            f"nothing is known: no client was seen in {days} days{'' if config.ledger.enabled else ', as [ledger] is off'}"
+        )
+    found = affected(recent, lambda entry: any(change(entry) for change in changes))
+    if as_json:
+        click.echo(json.dumps([_affected_as_json(each) for each in found], indent=2))
+    elif recent:
+        _show(found, recent, days)
+    if any(each.breaks for each in found):
+        raise SystemExit(1)
+
+
+def _changes(version: str | None, port: int | None, name: str | None, mechanism: str | None) -> list[Change]:
+    changes: list[Change] = []
+    if version is not None:
+        changes.append(minimum_version(version))
+    if port is not None:
+        changes.append(close_port(port))
+    if name is not None:
+        changes.append(drop_name(name))
+    if mechanism is not None:
+        changes.append(drop_mechanism(mechanism))
+    return changes
+
+
+def _seen(config: Config, user: str | None) -> list[Seen]:
+    try:
+        return Ledger(config.server.state_dir).seen(user)
+    except (CannotKeep, *Damage) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _show(found: list[Affected], recent: list[Seen], days: int) -> None:
+    print_table(
+        ("RESULT", *_HEAD),
+        [("shut out" if each.breaks else "may go on", *_cells(each.seen)) for each in found],
+    )
+    accounts = {each.entry.account for each in recent}
+    out = {each.seen.entry.account for each in found if each.breaks}
+    click.echo()
+    click.echo(f"{len(out)} of {len(accounts)} users seen in {days} days have a client that would be shut out")
+
+
+def _cells(seen: Seen) -> tuple[str, ...]:
+    entry = seen.entry
+    return (
+        entry.account,
+        entry.program,
+        entry.protocol,
+        str(entry.port or ""),
+        entry.tls,
+        entry.version,
+        entry.cipher,
+        entry.alpn,
+        entry.server_name,
+        entry.mechanism,
+        _date(seen.first),
+        _date(seen.last),
+    )
+
+
+def _date(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
+def _as_json(seen: Seen) -> dict[str, Any]:
+    return {**attrs.asdict(seen.entry), "first": seen.first, "last": seen.last}
+
+
+def _affected_as_json(each: Affected) -> dict[str, Any]:
+    return {**_as_json(each.seen), "breaks": each.breaks, "other_way": each.other_way}

@@ -1,0 +1,52 @@
+"""Logins of real connections come to be known, from workers and from one process."""
+
+from __future__ import annotations
+
+import imaplib
+import json
+import poplib
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server import Server
+
+
+def known(server: Server, *arguments: str) -> list[dict[str, Any]]:
+    return list(json.loads(server.run_cli("clients", "--json", *arguments, "--config", str(server.config)).stdout))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_who_has_logged_in_and_how(tmp_path: Path, workers: int) -> None:
+    with Server(tmp_path / "server", workers=workers) as server:
+        user, password = server.user_of("example.test")
+        context = ssl.create_default_context(cafile=str(server.ca))
+        imap = imaplib.IMAP4_SSL("localhost", server.port("imaps"), ssl_context=context)
+        imap.login(user, password)
+        imap.xatom("ID", '("name" "Test program" "version" "1.5" "os" "secret")')
+        pop3 = poplib.POP3("localhost", server.port("pop3"))
+        pop3.stls(context)
+        pop3.user(user)
+        pop3.pass_(password)
+        end = time.monotonic() + 60
+        while len(known(server)) < 2 and time.monotonic() < end:
+            time.sleep(0.5)
+        found = known(server, user)
+        status = server.run_cli(
+            "tls", "impact", "--close", str(server.port("pop3")), "--config", str(server.config), check=False
+        )
+        pop3.close()
+        imap.shutdown()
+    by_protocol = {each["protocol"]: each for each in found}
+    assert by_protocol.keys() == {"imaps", "pop3"}
+    ours = by_protocol["imaps"]
+    assert (ours["program"], ours["port"], ours["tls"]) == ("Test program 1.5", server.port("imaps"), "implicit")
+    assert (ours["version"], ours["server_name"], ours["mechanism"]) == ("TLSv1.3", "localhost", "LOGIN")
+    assert (by_protocol["pop3"]["tls"], by_protocol["pop3"]["mechanism"]) == ("STARTTLS", "USER")
+    assert "secret" not in json.dumps(found)
+    assert status.returncode == 1
+    assert f"shut out  {user}" in status.stdout
+    assert "1 of 1 users" in status.stdout
