@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged, StoreUnavailable
 from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
-from mailserver.imap.fetch_work import Known, Large, Work
+from mailserver.imap.fetch_work import Known, Large, Ready, Work
 from mailserver.imap.section import PIECE, Range, without_nul
 from mailserver.imap.wire import writer
 
@@ -112,42 +112,51 @@ class Answer:
         """From the index or from files, about CHUNK octets a hop; how heavy the summaries were."""
         live, channel = self._selected.live, self._session.channel
         self._note(rows)
-        known = self._take_known(rows) if self._remembers else None
-        work = Work(
-            (self._session.user, live.id), self._plan, rows, flags=self._flags(rows), seen=self._seen, known=known
-        )
+        work = Work((self._session.user, live.id), self._plan, rows, flags=self._flags(rows), seen=self._seen)
         start = 0
-        try:
-            while start < len(rows.uids):
-                ready = work.run_now(start)
-                if ready is None:
-                    ready = await live.run(partial(work.run, start))
-                start += ready.done
-                for row in ready.learned:
-                    live.columns.learn(row.uid, row.size, row.date)
-                if ready.error is not None and self.error is None:
-                    self.error = ready.error
-                channel.write(ready.data)
-                if ready.large is not None:
-                    await self._send_large(ready.large)
-                await channel.drain()
-        finally:
-            if known is not None:
-                self._keep(known)
+        while start < len(rows.uids):
+            ready = await self._ask(work, rows, start)
+            start += ready.done
+            for row in ready.learned:
+                live.columns.learn(row.uid, row.size, row.date)
+            if ready.error is not None and self.error is None:
+                self.error = ready.error
+            channel.write(ready.data)
+            if ready.large is not None:
+                await self._send_large(ready.large)
+            await channel.drain()
         return work.weight
 
-    def _take_known(self, rows: Rows) -> Known:
-        """What this worker has read of those messages before."""
+    async def _ask(self, work: Work, rows: Rows, start: int) -> Ready:
+        """One hop, or none. What was taken for it is given back before the client is waited for."""
+        known = work.known = self._take_known(rows, start) if self._remembers else None
+        try:
+            ready = work.run_now(start)
+            if ready is None:
+                ready = await self._selected.live.run(partial(work.run, start))
+        finally:
+            work.known = None
+            if known is not None:
+                self._keep(known)
+        return ready
+
+    def _take_known(self, rows: Rows, start: int) -> Known:
+        """What this worker has read before of the messages from there on, with about CHUNK octets of texts."""
         plan, live = self._plan, self._selected.live
         recent, known = live.account.recent, Known()
-        reads = plan.needs_file or any(item.section for item in plan.items)
-        for uid in rows.uids:
-            if plan.needs_summary and (summary := recent.summary(live, uid)) is not None:
-                known.summaries[uid] = summary
-            if not reads:
-                continue
+        if plan.needs_summary and not start:
+            for uid in rows.uids:
+                if (summary := recent.summary(live, uid)) is not None:
+                    known.summaries[uid] = summary
+        if not plan.needs_file and not any(item.section for item in plan.items):
+            return known
+        left = CHUNK
+        for uid in rows.uids[start:]:
+            if left <= 0:
+                break
             if (text := recent.text(live, uid)) is not None:
                 known.texts[uid] = text
+                left -= len(text)
             elif (file := recent.take_file(live, uid)) is not None:
                 known.files[uid] = file
         return known

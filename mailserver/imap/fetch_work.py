@@ -75,11 +75,11 @@ class Work:
         *,
         flags: Sequence[bytes],
         seen: frozenset[int],
-        known: Known | None,
     ) -> None:
-        """`message_key` with a UID stands for one message; what is read is added to `known`."""
+        """`message_key` with a UID stands for one message."""
+        self.known: Known | None = None
+        """To be set before each `run`, which adds what it reads."""
         self._message_key = message_key
-        self._known = known
         self._plan = plan
         self._rows = rows
         self._flags = flags
@@ -94,8 +94,7 @@ class Work:
 
     def run_now(self, start: int) -> Ready | None:
         """As `run`, from what is known alone and without waiting; None if that is not enough."""
-        known = self._known
-        if known is None or sum(map(len, known.texts.values())) > CHUNK:
+        if self.known is None:
             return None
         try:
             return self.run(start, None)
@@ -103,7 +102,10 @@ class Work:
             return None
 
     def run(self, start: int, mailbox: Mailbox | None) -> Ready:
-        """Answers from the message at `start` on, until there are enough. Raises: NotKnown where there is no mailbox."""
+        """Answers from the message at `start` on, until there are enough.
+
+        Without a mailbox as far as they are known. Raises: NotKnown where not even the first is.
+        """
         learned: list[Row] = []
         if self._summaries is None:
             self._summaries = self._read_summaries(mailbox)
@@ -128,6 +130,10 @@ class Work:
                 error = error or problem
                 at += 1
                 continue
+            except NotKnown:
+                if at == start:
+                    raise
+                break
             at += 1
             if isinstance(found, Large):
                 return Ready(b"".join(out), at - start, learned, error, found)
@@ -151,15 +157,15 @@ class Work:
             at += 1
         if wanted:
             self._ahead.extend(mailbox.read_whole(wanted, CHUNK))
-            if self._known is not None:
-                self._known.texts.update((uid, data) for uid, data in self._ahead if len(data) <= SMALL)
+            if self.known is not None:
+                self.known.texts.update((uid, data) for uid, data in self._ahead if len(data) <= SMALL)
 
     def _has(self, uid: int) -> bool:
-        return self._known is not None and (uid in self._known.texts or uid in self._known.files)
+        return self.known is not None and (uid in self.known.texts or uid in self.known.files)
 
     def _read_summaries(self, mailbox: Mailbox | None) -> dict[int, tuple[Row, Summary]]:
         rows = self._rows
-        summaries = self._known.summaries if self._known is not None else {}
+        summaries = self.known.summaries if self.known is not None else {}
         if self._plan.needs_summary:
             wanted = [UID(uid) for uid in rows.uids]
         else:
@@ -176,7 +182,7 @@ class Work:
         found: dict[int, tuple[Row, Summary]] = {
             uid: (row, summary) for uid, row, summary in mailbox.summaries(wanted, only_head=self._plan.only_head)
         }
-        if self._known is not None:
+        if self.known is not None:
             summaries.update((uid, summary) for uid, (_row, summary) in found.items())
         self.weight = sum([len(summary.body_structure) + len(summary.envelope) for _, summary in found.values()])
         return found
@@ -228,8 +234,8 @@ class Work:
         assert self._summaries is not None
         uid = self._rows.uids[at]
         data = self._ahead.popleft()[1] if self._ahead and self._ahead[0][0] == uid else None
-        if data is None and self._known is not None:
-            data = self._known.texts.get(uid)
+        if data is None and self.known is not None:
+            data = self.known.texts.get(uid)
         known = self._summaries.get(uid)
         if data is not None and self._plan.only_whole and not (self._seen and not self._plan.tells_flags):
             return self._whole(at, data, known)
@@ -254,14 +260,14 @@ class Work:
 
     def _put_back(self, uid: int, file: MessageFile) -> None:
         """It may be kept open; not more than a few."""
-        if self._known is None or len(self._known.files) >= _OPEN:
+        if self.known is None or len(self.known.files) >= _OPEN:
             file.close()
         else:
-            self._known.files[uid] = file
+            self.known.files[uid] = file
 
     def _open(self, mailbox: Mailbox | None, uid: UID) -> MessageFile:
         """Raises: MessageExpunged, StoreUnavailable, NotKnown."""
-        if self._known is not None and (file := self._known.files.pop(uid, None)) is not None:
+        if self.known is not None and (file := self.known.files.pop(uid, None)) is not None:
             return file
         if mailbox is None:
             raise NotKnown

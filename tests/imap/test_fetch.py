@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mailserver.errors import MessageExpunged, NoSpace, StoreUnavailable
 from mailserver.imap.fetch_plan import CHUNK
+from mailserver.imap.fetch_work import Known
 from mailserver.imap.section import PIECE
 from mailserver.store.interfaces import NewMessage
 from mailserver.store.live import LiveMailbox
@@ -427,6 +429,30 @@ def test_a_large_text_needs_only_the_header_read_before(monkeypatch: pytest.Monk
     assert section(client, b"[TEXT]<100.50>") == LARGE[118:168]
     assert section(client, b"[]<1000000.10>") == LARGE[1000000:1000010]
     assert sum(sizes) <= 2 * PIECE
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    ("size", "command"), [(60_000, b"FETCH 1:64 BODY.PEEK[]"), (70_000, b"FETCH 1:64 BODY.PEEK[1]<0.10>")]
+)
+def test_who_does_not_read_holds_neither_texts_nor_files(
+    monkeypatch: pytest.MonkeyPatch, size: int, command: bytes, *, again: bool
+) -> None:
+    """What is kept for all sessions is bounded together, and what one needs of it is not kept for it while it waits."""
+    client = opened(*[b"Subject: x\r\n\r\n" + b"y" * size] * 64)
+    if again:
+        ask(client, command)
+    held: list[int] = []
+    drain = type(client.channel).drain
+
+    async def measured(channel: Any) -> None:
+        known = [each for each in gc.get_objects() if isinstance(each, Known)]
+        held.append(sum(len(each.texts) + len(each.files) for each in known))
+        await drain(channel)
+
+    monkeypatch.setattr(type(client.channel), "drain", measured)
+    ask(client, command)
+    assert set(held) == {0}
 
 
 def test_many_messages_come_in_bounded_chunks() -> None:

@@ -45,9 +45,7 @@ def test_a_fetch_of_sizes_alone_renders_nothing(mailbox):
     rows = mailbox.load().rows
     uids = [row.uid for row in rows]
     unknown = Rows([1, 2, 3], uids, [0] * 3, [row.size for row in rows], [row.date for row in rows], gone=False)
-    work = Work(
-        (USER,), Plan((ITEMS["UID"], ITEMS["RFC822.SIZE"])), unknown, flags=[b"()"] * 3, seen=frozenset(), known=None
-    )
+    work = Work((USER,), Plan((ITEMS["UID"], ITEMS["RFC822.SIZE"])), unknown, flags=[b"()"] * 3, seen=frozenset())
     ready = work.run(0, mailbox)
     size = len(BARE) + 4
     assert ready.data == b"".join(
