@@ -11,7 +11,7 @@ _STEPS = ("", "k", "M", "G", "T")
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print the rows under their head. What clients chose is among it: control characters are shown escaped."""
-    lines = [list(head), *([_plain(cell) for cell in row] for row in rows)]
+    lines = [list(head), *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -36,5 +36,6 @@ def duration(seconds: float) -> str:
     return "".join(parts[:2])
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
+    """A cell, or a line, without characters that a terminal would obey."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cell) or "-"

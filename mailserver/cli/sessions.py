@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mailserver.cli.columns import duration, octets, print_table
+from mailserver.cli.columns import duration, octets, plain, print_table
 from mailserver.cli.control import Answer, ask_or_fail
 from mailserver.cli.options import config_option
 
@@ -48,7 +48,7 @@ def kick(configuration: Path, target: str, reason: str | None) -> None:
     answer = ask_or_fail(configuration, "kick", target=target, **({"reason": reason} if reason is not None else {}))
     kicked: list[dict[str, Any]] = answer.data if isinstance(answer.data, list) else []
     for row in kicked:
-        click.echo(f"{row['session']} {row['user'] or '(not logged in)'} {row['protocol']} {_address(row)}")
+        click.echo(plain(f"{row['session']} {row['user'] or '(not logged in)'} {row['protocol']} {_address(row)}"))
     finish(answer)
     if not kicked:
         raise click.ClickException(f"no session of that user or with that id: {target}")
@@ -57,7 +57,7 @@ def kick(configuration: Path, target: str, reason: str | None) -> None:
 def finish(answer: Answer) -> None:
     """Tell what was not as it should be, and exit with 1 then."""
     for line in answer.lines:
-        click.echo(line, err=True)
+        click.echo(plain(line), err=True)
     if not answer.ok:
         raise SystemExit(1)
 

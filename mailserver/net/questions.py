@@ -21,6 +21,7 @@ from mailserver.net.log import log
 from mailserver.net.sessions import Sessions
 from mailserver.net.status import Status
 from mailserver.net.tally import Tally, Totals
+from mailserver.net.told import are_sessions, is_status
 
 PATIENCE = 2.0
 """Seconds for which a process is waited for."""
@@ -82,11 +83,11 @@ class Questions:
             rows = [
                 {**row, "worker": seat}
                 for seat, answer in sorted(answers.items())
-                if isinstance(answer, list)
-                for row in cast("list[dict[str, Json]]", answer)
+                if are_sessions(answer)
+                for row in answer
             ]
             rows.sort(key=lambda row: cast("int", row["since"]))
-            silent = self._silent(answers, list)
+            silent = self._silent(answers, are_sessions)
             return Told(cast("Json", rows), ok=not silent, lines=silent)
 
         return self._hub.ask("who", asked, PATIENCE).addCallback(merge)
@@ -101,9 +102,9 @@ class Questions:
             raise BadRequest(f"a reason has 1 to {LONGEST_REASON} printable ASCII characters and begins with no [")
 
         def merge(answers: dict[int, Json]) -> Told:
-            kicked = [each for answer in answers.values() if isinstance(answer, list) for each in answer]
-            silent = self._silent(answers, list)
-            return Told(kicked, ok=not silent, lines=silent)
+            kicked = [each for answer in answers.values() if are_sessions(answer) for each in answer]
+            silent = self._silent(answers, are_sessions)
+            return Told(cast("Json", kicked), ok=not silent, lines=silent)
 
         return self._hub.ask("kick", {"target": target, "reason": reason}, PATIENCE).addCallback(merge)
 
@@ -118,14 +119,18 @@ class Questions:
             known = {cast("int", worker["seat"]): worker for worker in self._hub.workers()}
             for seat in sorted(known.keys() | answers.keys()):
                 answer = answers.get(seat)
-                told = dict(answer) if isinstance(answer, dict) and "error" not in answer else {}
+                told: dict[str, Any] = dict(answer) if is_status(answer) else {}
                 for listener in cast("list[dict[str, Any]]", told.pop("listeners", [])):
                     before = listeners.get(listener["place"], {"connections": 0})
                     connections = before["connections"] + listener["connections"]
                     listeners[listener["place"]] = {**listener, "connections": connections}
                 certificates = told.pop("certificates", None) or certificates
                 self._hub.totals.take(seat, told.pop("tally", None))
-                workers.append({**known.get(seat, {"seat": seat}), **told, "answers": bool(told)})
+                known_of_it: dict[str, Json] = known.get(seat, {"seat": seat})
+                own: dict[str, Json] = {
+                    key: known_of_it[key] for key in ("seat", "slot", "state") if key in known_of_it
+                }
+                workers.append({**known_of_it, **told, **own, "answers": bool(told)})
             return Told(
                 {
                     "pid": os.getpid(),
@@ -136,7 +141,7 @@ class Questions:
                     "exposures": self._hub.exposures(),
                     "tally": self._hub.totals.rows(),
                 },
-                ok=not (silent := self._silent(answers, dict)),
+                ok=not (silent := self._silent(answers, is_status)),
                 lines=silent,
             )
 
@@ -146,7 +151,7 @@ class Questions:
         """`status`, for a process that asks: the data alone."""
         return self.status({}).addCallback(lambda told: told.data)
 
-    def _silent(self, answers: Mapping[int, Json], kind: type) -> tuple[str, ...]:
+    def _silent(self, answers: Mapping[int, Json], is_good: Callable[[Json], bool]) -> tuple[str, ...]:
         """One line for each that did not answer, or not with what is expected."""
         pids = {worker["seat"]: worker["pid"] for worker in self._hub.workers()}
         lines = []
@@ -154,9 +159,9 @@ class Questions:
             who = f"worker {seat} (pid {pids.get(seat, 'unknown')})"
             if answer is None:
                 lines.append(f"{who} does not answer")
-            elif isinstance(answer, dict) and "error" in answer:
+            elif isinstance(answer, dict) and isinstance(answer.get("error"), str):
                 lines.append(f"{who}: {answer['error']}")
-            elif not isinstance(answer, kind):
+            elif not is_good(answer):
                 lines.append(f"{who} answers nonsense")
         return tuple(lines)
 

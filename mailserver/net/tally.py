@@ -7,13 +7,16 @@ stays counted when it has ended, so that no number ever goes back.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mailserver.channel import ConnectionInfo
 from mailserver.net.link import Json
+from mailserver.net.told import MAX_NUMBER
 
-MAX_ROWS = 5000
-"""Of one worker; more is nonsense."""
+MAX_ROWS: Final = 5000
+"""Of one worker, and of all that have ended; more is nonsense."""
+MAX_WORD: Final = 64
+"""Characters of an event's, a protocol's or a version's name."""
 
 Key: TypeAlias = tuple[str, str, str]
 """Event, protocol, TLS version or "none"."""
@@ -48,7 +51,9 @@ class Totals:
         counted: Counter[Key] = Counter()
         for row in rows:
             match row:
-                case [str(event), str(protocol), str(tls), int(number)]:
+                case [str(event), str(protocol), str(tls), int(number)] if (
+                    0 <= number < MAX_NUMBER and max(map(len, (event, protocol, tls))) <= MAX_WORD
+                ):
                     counted[event, protocol, tls] = number
                 case _:
                     return
@@ -56,7 +61,10 @@ class Totals:
 
     def end(self, seat: int) -> None:
         """It has ended: what it told last stays."""
-        self._ended.update(self._living.pop(seat, {}))
+        for key, number in self._living.pop(seat, {}).items():
+            # One that was taken over may die again and again, each time with other words.
+            if key in self._ended or len(self._ended) < MAX_ROWS:
+                self._ended[key] += number
 
     def rows(self) -> list[Json]:
         """As those of a `Tally`."""

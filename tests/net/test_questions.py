@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -29,6 +30,27 @@ from mailserver.net.link import Json
 from mailserver.net.questions import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
 from mailserver.net.sessions import CUT_AFTER, Sessions
 from mailserver.net.tally import Totals
+
+
+def session(since: int, user: str) -> dict[str, Json]:
+    """A row of `who`."""
+    return {"session": f"1.{user}", "user": user, "protocol": "imaps", "peer": None, "port": 0, "tls": None,
+            "since": since, "mailbox": None, "received": 0, "sent": 0}  # fmt: skip
+
+
+def status(connections: int = 0, certificates: Sequence[Json] = (), **others: Json) -> dict[str, Json]:
+    """What a worker tells of itself."""
+    place: Json = {"place": "192.0.2.1:993", "protocol": "imaps", "tls": "implicit", "cleartext": False,
+                   "connections": connections}  # fmt: skip
+    return {
+        "pid": 100, "since": 5, "memory": 7, "descriptors": 1, "descriptors_most": 2, "listeners": [place],
+        "sessions": {"all": 0, "logged_in": 0, "by_tls": []}, "certificates": list(certificates),
+        "tally": [["login", "imaps", "TLSv1.3", connections]], **others,
+    }  # fmt: skip
+
+
+CERTIFICATE: Json = {"host": "mail.example.test", "domain": "example.test", "not_after": "2026-12-01", "days_left": 5,
+                     "issuer": "CN=x", "origin": "file", "warning": None, "default": True}  # fmt: skip
 
 
 class Master:
@@ -59,14 +81,10 @@ def ask(hub: Any, name: str, **arguments: Any) -> Told:
 
 
 def test_the_sessions_of_all_workers_by_their_age() -> None:
-    master = Master({0: [{"since": 3, "user": "a"}], 1: [{"since": 2, "user": "b"}, {"since": 4, "user": "c"}]})
+    master = Master({0: [session(3, "a")], 1: [session(2, "b"), session(4, "c")]})
     told = ask(master, "who", user="x")
     assert told == Told(
-        [
-            {"since": 2, "user": "b", "worker": 1},
-            {"since": 3, "user": "a", "worker": 0},
-            {"since": 4, "user": "c", "worker": 1},
-        ]
+        [{**session(2, "b"), "worker": 1}, {**session(3, "a"), "worker": 0}, {**session(4, "c"), "worker": 1}]
     )
     assert master.asked == [("who", {"user": "x", "protocol": None}, PATIENCE)]
 
@@ -83,39 +101,72 @@ def test_a_worker_that_does_not_answer_is_shown_as_such(answer: Json, line: str)
     for name, good, arguments in (
         ("who", [], {}),
         ("kick", [], {"target": "anna"}),
-        ("status", {"pid": 100, "listeners": [], "certificates": []}, {}),
+        ("status", status(), {}),
     ):
         told = ask(Master({0: good, 1: answer}), name, **arguments)
         assert (told.ok, told.lines) == (False, (line,))
 
 
 def test_status_adds_up_what_workers_have_in_common() -> None:
-    def worker(connections: int, certificates: list[Json]) -> Json:
-        place = {"place": "192.0.2.1:993", "protocol": "imaps", "connections": connections}
-        tally: Json = [["login", "imaps", "TLSv1.3", connections]]
-        return {"listeners": [place], "certificates": certificates, "memory": 7, "tally": tally}
-
-    told = ask(Master({0: worker(2, []), 1: None, 2: worker(3, [{"host": "mail.example.test"}])}), "status")
+    told = ask(Master({0: status(2), 1: None, 2: status(3, [CERTIFICATE], accounts_kept=[1, 2])}), "status")
     assert isinstance(told.data, dict)
-    assert told.data["listeners"] == [{"place": "192.0.2.1:993", "protocol": "imaps", "connections": 5}]
+    [listener] = cast("list[dict[str, Json]]", told.data["listeners"])
+    assert (listener["place"], listener["protocol"], listener["connections"]) == ("192.0.2.1:993", "imaps", 5)
     assert told.data["tally"] == [["login", "imaps", "TLSv1.3", 5]]
     assert told.data["restarts"] == 3
     assert told.data["exposures"] == 7
-    assert told.data["certificates"] == [{"host": "mail.example.test"}]
-    base = {"since": 5, "state": "serving"}
-    assert told.data["workers"] == [
-        {"seat": 0, "pid": 100, **base, "memory": 7, "answers": True},
-        {"seat": 1, "pid": 101, **base, "answers": False},
-        {"seat": 2, "pid": 102, **base, "memory": 7, "answers": True},
+    assert told.data["certificates"] == [CERTIFICATE]
+    workers = cast("list[dict[str, Json]]", told.data["workers"])
+    assert [(each["seat"], each["state"], each["answers"]) for each in workers] == [
+        (0, "serving", True),
+        (1, "serving", False),
+        (2, "serving", True),
     ]
+    assert [each.get("accounts_kept") for each in workers] == [None, None, [1, 2]]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        [],
+        {},
+        status(memory="much"),
+        status(memory=10**4000),
+        status(sessions={}),
+        status(sessions={"all": 1, "logged_in": 1, "by_tls": [["imaps", "none", "x"]]}),
+        status(listeners=[{"place": "192.0.2.1:993"}]),
+        status(listeners={"place": 1}),
+        status(certificates=[{"host": "mail.example.test"}]),
+        status(accounts_kept=["x", 2]),
+        status(penalties={"a": 1}),
+        status(anything=[[]]),
+        {"error": ["x"]},
+    ],
+)
+def test_a_worker_that_lies_spoils_nothing_of_the_others(lie: Json) -> None:
+    told = ask(Master({0: status(2, [CERTIFICATE]), 1: lie}), "status")
+    assert told.lines == ("worker 1 (pid 101) answers nonsense",)
+    assert isinstance(told.data, dict)
+    assert told.data["certificates"] == [CERTIFICATE]
+    assert told.data["tally"] == [["login", "imaps", "TLSv1.3", 2]]
+    told = ask(Master({0: [session(1, "a")], 1: [{**session(2, "b"), "since": None}]}), "who")
+    assert (told.data, told.lines) == ([{**session(1, "a"), "worker": 0}], ("worker 1 (pid 101) answers nonsense",))
+
+
+def test_a_worker_that_says_it_is_another_is_shown_as_itself() -> None:
+    told = ask(Master({1: status(seat=0, state=7, answers=0)}), "status")
+    [worker] = cast("dict[str, Any]", told.data)["workers"]
+    assert (worker["seat"], worker["state"], worker["answers"]) == (1, "serving", True)
 
 
 def test_one_process_asks_itself_and_its_faults_are_told() -> None:
     def broken(_body: Json) -> Deferred[Json]:
         raise ValueError("a bug")
 
-    hub = Alone({"who": lambda body: succeed([{"since": 1, "asked": body}]), "kick": broken})
-    assert ask(hub, "who").data == [{"since": 1, "asked": {"user": None, "protocol": None}, "worker": 0}]
+    asked: list[Json] = []
+    hub = Alone({"who": lambda body: asked.append(body) or succeed([session(1, "a")]), "kick": broken})
+    assert ask(hub, "who").data == [{**session(1, "a"), "worker": 0}]
+    assert asked == [{"user": None, "protocol": None}]
     told = ask(hub, "kick", target="anna")
     assert not told.ok
     assert "internal error" in told.lines[0]
