@@ -76,8 +76,8 @@ class ExposureRecord:
             return False
         if not all(isinstance(mark[key], str) and len(mark[key]) <= longest for key, longest in _LONGEST.items()):
             return False
-        if not mark["user"]:
-            return False
+        if not mark["user"] or not all(value.isprintable() for value in mark.values()):
+            return False  # it is shown to the administrator
         before = self._by_user.pop(mark["user"], None)
         if before is None:
             self._by_user[mark["user"]] = Exposure(first=now, last=now, count=1, **mark)

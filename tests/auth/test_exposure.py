@@ -267,7 +267,16 @@ def test_the_record_is_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "mark",
-    [None, [], {}, {**MARK, "more": "x"}, {**MARK, "user": 5}, {**MARK, "user": ""}, {**MARK, "method": "x" * 21}],
+    [
+        None,
+        [],
+        {},
+        {**MARK, "more": "x"},
+        {**MARK, "user": 5},
+        {**MARK, "user": ""},
+        {**MARK, "user": "a\x1b[2J"},
+        {**MARK, "method": "x" * 21},
+    ],
 )
 def test_nonsense_is_not_taken(tmp_path: Path, mark: object) -> None:
     record = ExposureRecord(tmp_path)
