@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ssl
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from mailserver.config.model import Config, Domain
 from mailserver.probe.finding import Finding
-from mailserver.probe.place import PATIENCE, NotReached, Place, places
+from mailserver.probe.place import NotReached, Place, places
 
 MOST: Final = 65536
 _SRV: Final = {
@@ -89,34 +90,41 @@ def in_autoconfig(config: Config) -> Iterator[Finding]:
     for domain in config.domains:
         try:
             document = _fetch(web[0], domain)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, NotReached) as error:
             yield Finding("autoconfig-missing", domain.name, f"autoconfig cannot be fetched from {web[0]}: {error}")
             continue
         yield from judge_document(config, domain, document, all_places)
 
 
 def _fetch(place: Place, domain: Domain) -> bytes:
-    """Raises: OSError, HTTPException."""
+    """Raises: OSError, HTTPException, NotReached."""
     # The listener may have any certificate for this name: that is told elsewhere.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    connection: http.client.HTTPConnection
-    if place.listener.implicit_tls:
-        connection = http.client.HTTPSConnection(
-            place.address, place.listener.tcp_port, timeout=PATIENCE, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(place.address, place.listener.tcp_port, timeout=PATIENCE)
-    try:
-        path = f"/.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=probe@{domain.name}"
-        connection.request("GET", path, headers={"Host": f"autoconfig.{domain.name}"})
-        answer = connection.getresponse()
+    host = _web_host(domain)
+    request = (
+        f"GET /.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=probe@{domain.name} HTTP/1.1\r\n"
+        f"Host: {host}\r\nConnection: close\r\n\r\n"
+    )
+    with contextlib.ExitStack() as opened:
+        connection = opened.enter_context(place.connected())
+        if place.listener.implicit_tls:
+            connection = opened.enter_context(context.wrap_socket(connection, server_hostname=host))
+        connection.sendall(request.encode("ascii"))
+        answer = opened.enter_context(http.client.HTTPResponse(connection))
+        answer.begin()
         if answer.status != http.client.OK:
             raise http.client.HTTPException(f"status {answer.status}")
         return answer.read(MOST)
-    finally:
-        connection.close()
+
+
+def _web_host(domain: Domain) -> str:
+    """A name of the domain, one made for this if there is one: the mail host may demand certificates."""
+    hosts = [host for each in domain.certified for host in each.hosts if not host.startswith("*.")]
+    sites = [host for site in domain.sites for host in site.hosts if not host.startswith("*.")]
+    own = f"autoconfig.{domain.name}"
+    return own if own in hosts else next(iter((*sites, *hosts)), own)
 
 
 def judge_document(config: Config, domain: Domain, document: bytes, found: list[Place]) -> Iterator[Finding]:

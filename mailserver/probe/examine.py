@@ -17,6 +17,8 @@ from mailserver.probe.injection import try_all
 from mailserver.probe.place import NotOffered, NotReached, Place, begin, invites_password
 from mailserver.probe.place import places as all_places
 
+KEY_TYPES: Final = {"RSA": b"aRSA", "ECDSA": b"aECDSA"}
+"""Suites of TLS 1.2 that only such a key can serve, in OpenSSL's notation."""
 UNRECOGNIZED: Final = "unrecognized name"
 NO_CERTIFICATE: Final = ("certificate required", "handshake failure")
 """How OpenSSL words the alerts that a client without a certificate may get."""
@@ -95,6 +97,13 @@ class Examination:
         findings = [*self._versions(place, name, seen)]
         best = next((seen[version] for version in reversed(VERSIONS) if seen[version].chain), None)
         if best is not None:
+            if name.domain.second_certificate is not None and "1.2" in accepted:
+                for key_type, ciphers in KEY_TYPES.items():
+                    shown = ask(place, name.sent, "1.2", own, ciphers=ciphers)
+                    if shown.fault:
+                        words = f"clients that can only use {key_type} get no certificate, though two are configured"
+                        findings.append(Finding("second-certificate", str(name), f"{words}: {shown.fault}"))
+                    seen[f"1.2 {key_type}"] = shown
             findings += self._shown_certificates(name, seen)
             findings += _protocol(place, [seen[version] for version in accepted])
         certificate = best.chain[0] if best is not None else None

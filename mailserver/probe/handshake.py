@@ -37,7 +37,7 @@ class Shown:
 
 
 @functools.cache
-def _context(version: str | None, alpn: tuple[bytes, ...]) -> SSL.Context:
+def _context(version: str | None, alpn: tuple[bytes, ...], ciphers: bytes | None) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     if version is not None:
         context.set_min_proto_version(VERSIONS[version])
@@ -45,24 +45,38 @@ def _context(version: str | None, alpn: tuple[bytes, ...]) -> SSL.Context:
     if version in _OLD:
         # A server that still speaks it must not be missed because the client's library thinks better of it.
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    if ciphers is not None:
+        context.set_cipher_list(ciphers)
     if alpn:
         context.set_alpn_protos(list(alpn))
     return context
 
 
-def ask(place: Place, name: str | None, version: str | None = None, alpn: tuple[bytes, ...] = ()) -> Shown:
-    """Connect, start TLS, shake hands. Raises: NotReached, NotOffered."""
+def ask(
+    place: Place,
+    name: str | None,
+    version: str | None = None,
+    alpn: tuple[bytes, ...] = (),
+    *,
+    ciphers: bytes | None = None,
+) -> Shown:
+    """Connect, start TLS, shake hands. `ciphers`: of TLS 1.2. Raises: NotReached, NotOffered."""
     with place.connected() as plain:
         if not place.listener.implicit_tls:
             start_tls(plain, place.listener.family)
-        return shake_hands(plain, name, version, alpn)[1]
+        return shake_hands(plain, name, version, alpn, ciphers=ciphers)[1]
 
 
 def shake_hands(
-    plain: socket.socket, name: str | None, version: str | None = None, alpn: tuple[bytes, ...] = ()
+    plain: socket.socket,
+    name: str | None,
+    version: str | None = None,
+    alpn: tuple[bytes, ...] = (),
+    *,
+    ciphers: bytes | None = None,
 ) -> tuple[SSL.Connection, Shown]:
     """The handshake on a connection. Raises: NotReached."""
-    connection = SSL.Connection(_context(version, alpn), None)
+    connection = SSL.Connection(_context(version, alpn, ciphers), None)
     connection.set_connect_state()
     if name is not None:
         connection.set_tlsext_host_name(name.encode("ascii"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -160,8 +161,10 @@ WORDS: Final = {
 def expect(connection: socket.socket, wanted: bytes) -> bytes:
     """Read up to the whole line that begins so: all that came. Raises: NotOffered, NotReached."""
     received = b""
+    end = time.monotonic() + PATIENCE
     try:
         while not any(line.startswith(wanted) for line in received.split(b"\r\n")[:-1]):
+            connection.settimeout(max(0.01, end - time.monotonic()))
             piece = connection.recv(4096)
             received += piece
             last = received.split(b"\r\n")[-2:-1]

@@ -142,7 +142,9 @@ class Behaviour:
 class Listener:
     """A small IMAP server: implicit TLS, or STARTTLS."""
 
-    def __init__(self, directory: Path, leaf: Leaf, behaviour: Behaviour, *, implicit: bool) -> None:
+    def __init__(
+        self, directory: Path, leaf: Leaf, behaviour: Behaviour, *, implicit: bool, second: Leaf | None = None
+    ) -> None:
         self._behaviour = behaviour
         self._implicit = implicit
         pair = directory / f"shown-{implicit}.pem"
@@ -153,6 +155,9 @@ class Listener:
         if old or weak:
             self._context.set_ciphers("ALL:@SECLEVEL=0")
         self._context.load_cert_chain(pair)
+        if second is not None:
+            pair.write_bytes(second.pem + second.key_pem)
+            self._context.load_cert_chain(pair)
         self._context.minimum_version = behaviour.least
         self._context.maximum_version = behaviour.most
         self._context.sni_callback = self._choose  # type: ignore[assignment]
@@ -260,6 +265,10 @@ class Planted:
     directory: Path
     leaf: Leaf = field(factory=Leaf)
     """What is configured."""
+    host: str = HOST
+    second: Leaf | None = None
+    """A second certificate, of RSA."""
+    hides_second: bool = False
     shown: Leaf | None = None
     """What is shown, if it is another."""
     behaviour: Behaviour = field(factory=Behaviour)
@@ -281,8 +290,8 @@ class Planted:
         path.write_text(
             '[server]\nhostname = "mail.example.test"\nuser = "root"\nstate_dir = "state"\nruntime_dir = "run"\n'
             f'[mail]\nroot = "mail"\n[auth]\nbackends = ["file:users"]\n[tls]\n{self.of_tls}\n'
-            f'[[domain]]\nname = "example.test"\nhosts = ["{HOST}"]\ncertificate = "chain.pem"\nkey = "key.pem"\n'
-            f"{self._demand}"
+            f'[[domain]]\nname = "example.test"\nhosts = ["{self.host}"]\ncertificate = "chain.pem"\nkey = "key.pem"\n'
+            f"{self._more_keys}"
             f'[[listener]]\nprotocol = "imaps"\nport = {implicit}\naddresses = ["127.0.0.1"]\n'
             f'[[listener]]\nprotocol = "imap"\nport = {starttls}\naddresses = ["127.0.0.1"]\n{self.more}'
         )
@@ -291,15 +300,22 @@ class Planted:
         return config
 
     @property
-    def _demand(self) -> str:
-        return 'client_certificates = "required"\nclient_ca = "root.pem"\n' if self.required else ""
+    def _more_keys(self) -> str:
+        """Of the domain."""
+        lines = 'client_certificates = "required"\nclient_ca = "root.pem"\n' if self.required else ""
+        if self.second is not None:
+            (self.directory / "second.pem").write_bytes(self.second.pem)
+            (self.directory / "second.key").write_bytes(self.second.key_pem)
+            lines += 'second_certificate = "second.pem"\nsecond_key = "second.key"\n'
+        return lines
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[Config]:
         shown = self.shown or self.leaf
+        second = None if self.hides_second else self.second
         with (
-            Listener(self.directory, shown, self.behaviour, implicit=True) as first,
-            Listener(self.directory, shown, self.behaviour, implicit=False) as second,
+            Listener(self.directory, shown, self.behaviour, implicit=True, second=second) as first,
+            Listener(self.directory, shown, self.behaviour, implicit=False, second=second) as second,
         ):
             config = self.config(first.port, second.port)
             if self.required:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mailserver.cli import dns_answers, main
@@ -115,6 +116,49 @@ def test_a_name_that_requires_certificates_is_right_to_refuse_the_probe(tmp_path
     assert Planted(tmp_path, required=True).report().findings == []
     planted = Planted(tmp_path, required=True, leaf=Leaf(days=900))
     assert codes(planted.report().findings) == {"lives-too-long"}
+
+
+def test_both_certificates_of_a_domain_are_looked_at(tmp_path: Path) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    assert Planted(tmp_path, second=Leaf(key=key)).report().findings == []
+    late = Planted(tmp_path, second=Leaf(key=key, start=NOW - 90 * DAY, days=80))
+    assert codes(late.report().findings) == {"expired"}
+    hidden = Planted(tmp_path, second=Leaf(key=key), hides_second=True)
+    assert codes(hidden.report().findings) == {"second-certificate"}
+
+
+def test_a_wildcard_is_asked_for_by_a_name_under_it(tmp_path: Path) -> None:
+    planted = Planted(tmp_path, host="*.example.test", leaf=Leaf(names=("*.example.test",)))
+    report = planted.report()
+    assert report.findings == []
+    assert ("wildcard", "probe.example.test") in {(row.kind, row.name) for row in report.rows}
+    planted = Planted(tmp_path, host="*.example.test")
+    assert codes(planted.report().findings) == {"wrong-name"}
+
+
+def test_a_proxy_is_named_where_one_is_expected(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        web = (
+            f'[[listener]]\nprotocol = "http"\nport = {port}\naddresses = ["127.0.0.1"]\nproxy_from = ["127.0.0.0/8"]\n'
+        )
+        config = Planted(tmp_path, more=web).config(9993, 9143)
+
+        def answer() -> None:
+            connection, _address = server.accept()
+            with connection:
+                while b"\r\n\r\n" not in b"".join(heard):
+                    heard.append(connection.recv(4096))
+                body = document(HOST, 9, "SSL")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        found = codes(list(in_autoconfig(config)))
+        thread.join(20)
+    assert found == {"autoconfig-closed-port"}
+    assert b"".join(heard).startswith(b"PROXY UNKNOWN\r\nGET /.well-known/autoconfig/mail/config-v1.1.xml?")
 
 
 def test_a_key_that_clients_do_not_know(tmp_path: Path) -> None:
