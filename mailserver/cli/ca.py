@@ -320,7 +320,7 @@ def _told(one: PrivateCa, configuration: Path, *, reloads: bool) -> None:
     """What is to be done with the new list."""
     click.echo(f"wrote {one.directory / LIST}")
     if not reloads:
-        click.echo("a server that has it as client_crl takes it up with `mailserver reload`")
+        click.echo("a server that has it as client_crl takes it up within seconds; --reload has it done at once")
         return
     try:
         answer = ask(load_or_fail(configuration).server.runtime_dir, "reload")

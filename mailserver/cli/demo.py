@@ -25,13 +25,14 @@ from attrs import frozen
 
 from mailserver.auth import schemes
 from mailserver.auth.scram_fields import make_fields, replace_fields
+from mailserver.cli.ca_options import telling
 from mailserver.cli.samples import now, sample_messages
 from mailserver.message.render import summarise
 from mailserver.replace import replace_file, sync_directory
 from mailserver.sasl.scram_keys import LEAST_ROUNDS
 from mailserver.store.maildir.store import MaildirStore
-from mailserver.tls import certificates, private_ca
-from mailserver.tls.authority import AUTHORITY_DAYS
+from mailserver.tls import private_ca
+from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, certificate_pem, key_pem, make_key
 
 OFFSETS: Mapping[str, int] = {
     "imap": 143,
@@ -93,7 +94,7 @@ class Demonstration:
 
 
 def make(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
-    """Make what is missing. Returns the accounts, name -> password, in the file's order. Raises: OSError."""
+    """Make what is missing. Returns the accounts, name -> password, in the file's order. Raises: OSError, CaFault."""
     directory = demonstration.directory
     for each in (directory, *(directory / name for name in ("certs", "mail", "run", "state"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,17 +132,19 @@ def _make_certificates(demonstration: Demonstration) -> None:
     place = demonstration.private_ca
     if not (place / private_ca.CERTIFICATE).exists():
         _make_authority(demonstration)
-    pair = ((place / private_ca.CERTIFICATE).read_bytes(), (place / private_ca.KEY).read_bytes())
+    authority = private_ca.open_ca(place)
+    signer = authority.unlock(None)
     if not demonstration.authority.exists():
-        replace_file(demonstration.authority, pair[0], mode=0o644)
+        replace_file(demonstration.authority, certificate_pem(authority.certificate), mode=0o644)
     names = {f"mail.{domain}": hosts_of(domain) for domain in USERS}
     names |= {site: [site] for domain in USERS for site in sites_of(domain)}
     for host, covered in names.items():
         certificate, key = demonstration.certificate(host)
         if not (certificate.exists() and key.exists()):
-            certificate_pem, key_pem = certificates.issue(pair, covered)
-            replace_file(key, key_pem)
-            replace_file(certificate, certificate_pem, mode=0o644)
+            private, present = make_key(), dt.datetime.now(dt.UTC)
+            made = authority.sign(signer, private.public_key(), covered, "server", days=DAYS, now=present)
+            replace_file(key, key_pem(private))
+            replace_file(certificate, certificate_pem(made), mode=0o644)
 
 
 def _make_authority(demonstration: Demonstration) -> None:
@@ -407,4 +410,6 @@ def _administration(demonstration: Demonstration) -> str:
 def demo(directory: Path, port_base: int, extra_users: int) -> None:
     """Make a demonstration: CA, two domains, users, mail, configuration. What is there is kept."""
     demonstration = Demonstration(directory.resolve(), port_base)
-    click.echo(describe(demonstration, make(demonstration, extra_users)))
+    with telling():
+        accounts = make(demonstration, extra_users)
+    click.echo(describe(demonstration, accounts))

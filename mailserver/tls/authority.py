@@ -73,7 +73,7 @@ def make_self_signed(hosts: Sequence[str], *, days: int = DAYS, now: dt.datetime
     """A certificate that vouches for itself, for host names, wildcards and IP addresses. Raises: ValueError."""
     key = make_key()
     subject = _subject(hosts)
-    builder = _leaf(subject, subject, key.public_key(), _alternatives(hosts), purpose="server", days=days, now=now)
+    builder = _leaf(subject, subject, key.public_key(), alternatives(hosts), purpose="server", days=days, now=now)
     return certificate_pem(builder.sign(key, hashes.SHA256())), key_pem(key)
 
 
@@ -90,7 +90,7 @@ def issue(authority: PemPair, hosts: Sequence[str], *, days: int = DAYS, now: dt
         raise ValueError("the authority's key is of no kind that make_ca makes")  # noqa: TRY004 - a file's content
     issuer = Authority(x509.load_pem_x509_certificate(authority[0]), issuer_key)
     key = make_key()
-    certificate = sign(issuer, key.public_key(), _subject(hosts), _alternatives(hosts), "server", days=days, now=now)
+    certificate = sign(issuer, key.public_key(), _subject(hosts), alternatives(hosts), "server", days=days, now=now)
     return certificate_pem(certificate), key_pem(key)
 
 
@@ -119,7 +119,7 @@ def sign(
     authority: Authority,
     public_key: PublicKey,
     subject: x509.Name,
-    alternatives: Sequence[x509.GeneralName],
+    names: Sequence[x509.GeneralName],
     purpose: Purpose,
     *,
     days: int = DAYS,
@@ -127,7 +127,7 @@ def sign(
 ) -> x509.Certificate:
     """A certificate of another's key."""
     issuer = authority.certificate
-    builder = _leaf(subject, issuer.subject, public_key, alternatives, purpose=purpose, days=days, now=now)
+    builder = _leaf(subject, issuer.subject, public_key, names, purpose=purpose, days=days, now=now)
     return builder.add_extension(_above(authority), critical=False).sign(authority.key, hashes.SHA256())
 
 
@@ -155,6 +155,11 @@ def make_list(
         .add_extension(_above(authority), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
+
+
+def alternatives(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """Subject alternative names of host names, wildcards and IP addresses."""
+    return [_general_name(host) for host in hosts]
 
 
 def common_name(name: str) -> x509.Name:
@@ -186,7 +191,7 @@ def _leaf(
     subject: x509.Name,
     issuer: x509.Name,
     public_key: PublicKey,
-    alternatives: Sequence[x509.GeneralName],
+    names: Sequence[x509.GeneralName],
     *,
     purpose: Purpose,
     days: int,
@@ -198,7 +203,7 @@ def _leaf(
     return (
         _dated(subject, issuer, public_key, days, now)
         # RFC 5280 4.2.1.6: critical where there is no subject.
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=not list(subject))
+        .add_extension(x509.SubjectAlternativeName(names), critical=not list(subject))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage([_PURPOSES[purpose]]), critical=False)
@@ -251,10 +256,6 @@ def _subject(hosts: Sequence[str]) -> x509.Name:
     if not hosts:
         raise ValueError("a certificate needs at least one name")
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:_MAX_COMMON_NAME])])
-
-
-def _alternatives(hosts: Sequence[str]) -> list[x509.GeneralName]:
-    return [_general_name(host) for host in hosts]
 
 
 def _general_name(host: str) -> x509.GeneralName:

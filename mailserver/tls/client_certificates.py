@@ -33,6 +33,9 @@ _SUBJECT_FIELDS: Final = {
     "userId": NameOID.USER_ID,
 }
 
+_LATE: Final = 0.1
+"""The part of a revocation list's life in which a new one should be there."""
+
 _CLOCK: Final = "look at its dates and at the clock of this machine"
 
 _WORDS: Final = {
@@ -175,9 +178,15 @@ def _list_faults(
         if not own:
             yield Fault("client_crl", f"holds no list of {name}, whose certificates would all be refused")
             continue
-        newest = max((each.next_update_utc for each in own if each.next_update_utc is not None), default=None)
-        if newest is not None and newest <= now:
+        lives = [(each.next_update_utc, each.last_update_utc) for each in own if each.next_update_utc is not None]
+        if not lives:
+            continue
+        newest, begun = max(lives)
+        if newest <= now:
             reason = f"is too old: the list of {name} was due to be renewed on {newest:%Y-%m-%d}; its users are refused"
+            yield Fault("client_crl", reason, warning=True)
+        elif newest - now < (newest - begun) * _LATE:
+            reason = f"ends on {newest:%Y-%m-%d}: put a new list of {name} there before, or its users are refused then"
             yield Fault("client_crl", reason, warning=True)
 
 

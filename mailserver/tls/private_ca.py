@@ -158,7 +158,7 @@ class PrivateCa:
         days: int,
         now: dt.datetime,
     ) -> x509.Certificate:
-        """A certificate, recorded: for host names, or for the one address of a user.
+        """A certificate, recorded: for host names and IP addresses, or for the one mail address of a user.
 
         It ends with the authority's own where that is sooner. Raises: CaFault.
         """
@@ -167,12 +167,12 @@ class PrivateCa:
         left = (self.certificate.not_valid_after_utc - now).days
         if left < 1:
             raise CaFault(f"the authority's own certificate ended on {self.certificate.not_valid_after_utc:%Y-%m-%d}")
-        kind = x509.DNSName if purpose == "server" else x509.RFC822Name
+        others: list[x509.GeneralName] = [x509.RFC822Name(name) for name in names]
         certificate = making.sign(
             signer,
             public_key,
             making.common_name(names[0]),
-            [kind(name) for name in names],
+            making.alternatives(names) if purpose == "server" else others,
             purpose,
             days=min(days, left),
             now=now,

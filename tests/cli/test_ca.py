@@ -296,6 +296,8 @@ def test_the_guide_knows_the_page_and_the_hosts(tmp_path: Path) -> None:
     assert "switch on Demonstration of a mail server" in done.output
     shown = CliRunner().invoke(main, ["ca", "show", "--pem", *config])
     assert shown.output.encode() == (tmp_path / "ca.pem").read_bytes()
+    listed = json.loads(CliRunner().invoke(main, ["ca", "list", "--json", *config]).stdout)
+    assert ["mail.example.test", "localhost", "127.0.0.1", "::1"] in [row["names"] for row in listed]
     # A demonstration from before the authority was in the state directory keeps it.
     key = (tmp_path / "state/ca/ca.key").read_bytes()
     (tmp_path / "ca.key").write_bytes(key)

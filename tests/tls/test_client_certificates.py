@@ -172,6 +172,15 @@ class TestRevocation:
         assert "certificate expired" in alert
         assert "list of CN=Clients is too old: put a new one" in words
 
+    def test_a_list_that_ends_soon_is_told_in_time(self, site: Site, clients: ClientAuthority) -> None:
+        with_list(site, clients.crl(begin=-300 * DAY, end=30 * DAY))
+        (problem,) = certificates.check(site.config())
+        assert problem.warning
+        assert problem.reason.startswith("ends on ")
+        with_list(site, clients.crl(begin=-300 * DAY, end=40 * DAY))
+        site.of_domain["example.test"].pop()
+        assert certificates.check(site.config()) == []
+
     def test_a_list_in_der(self, site: Site, clients: ClientAuthority) -> None:
         der = x509.load_pem_x509_crl(clients.crl()).public_bytes(serialization.Encoding.DER)
         policy = TlsPolicy(with_list(site, der).config(), quiet)
