@@ -110,6 +110,8 @@ def _check_log_file(config: Config, identity: Identity) -> list[Problem]:
     else:
         if stat.S_ISDIR(status.st_mode):
             fault = "must be a file, not a directory"
+        elif stat.S_ISFIFO(status.st_mode):
+            fault = "must be a file: who does not read a pipe would hold up everybody; without it the log goes to standard output"
         elif not identity.may(status, os.W_OK) or not all(_may(identity, parent) for parent in path.parents):
             fault = f"cannot be written by user {_name(identity.uid)}"
     return [Problem(str(config.source), "[server] log_file", as_toml(path), fault)] if fault else []

@@ -183,6 +183,11 @@ def test_the_log_file_needs_its_directory(tmp_path: Path) -> None:
     assert log_file_problems(config) == [
         'DIR/a.toml [server] log_file = "DIR/log/mail.log": must be a file, not a directory'
     ]
+    (tmp_path / "log" / "mail.log").rmdir()
+    os.mkfifo(tmp_path / "log" / "mail.log")
+    (told,) = log_file_problems(config)
+    assert "must be a file" in told
+    assert "a pipe" in told
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
