@@ -34,6 +34,8 @@ class LineLog:
         self._number: int | None = None
         self._write = partial(os.write, _STANDARD_OUTPUT) if relayed else _output(_STANDARD_OUTPUT)
         self._left_out = 0
+        self._cut = False
+        """The last line has no end."""
 
     def open(self, path: Path) -> None:
         """Write to a file from now on, in place of standard output or of the file before. Raises: OSError."""
@@ -63,13 +65,15 @@ class LineLog:
         if self._relayed:
             text = text.partition(" ")[2]
         if self._left_out:
-            text = f"{self._left_out} lines of the log found no room\n{text}"
+            end = "\n" if self._cut else ""
+            text = f"{end}{self._left_out} lines of the log found no room\n{text}"
         line = text.encode("utf-8", "backslashreplace")
         try:
             written = self._write(line)
         except OSError:
             written = 0
         self._left_out = 0 if written == len(line) else self._left_out + 1
+        self._cut = 0 < written < len(line) or (self._cut and not written)
 
 
 def _output(number: int) -> Callable[[bytes], int]:

@@ -59,6 +59,22 @@ def test_what_nobody_reads_is_left_out_and_counted(output: Ends) -> None:
     assert told == [f"{5000 - heard} lines of the log found no room"]
 
 
+def test_a_line_that_was_cut_ends_before_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, read = _pipe()
+    monkeypatch.setattr(line_log, "_STANDARD_OUTPUT", writing)
+    lines = LineLog("1", relayed=False)
+    say(lines, "x" * 200_000)  # a traceback, say
+    cut = read()
+    assert 0 < len(cut) < 200_000
+    say(lines, "after")
+    told = read().decode()
+    assert told.startswith("\n")
+    assert [line.partition("] ")[2] for line in told.splitlines()] == ["", "", "after"]
+    say(lines, "as ever")
+    assert read().decode().count("\n") == 1
+    os.close(writing)
+
+
 def test_chatter_is_left_out_and_a_name_stands_behind_the_level(output: Ends) -> None:
     _writing, read = output
     lines = LineLog("3", relayed=False)
