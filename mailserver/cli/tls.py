@@ -13,7 +13,7 @@ import dns.exception
 
 from mailserver.cli.cert import listed
 from mailserver.cli.clients import impact
-from mailserver.cli.columns import print_table
+from mailserver.cli.columns import plain, print_table
 from mailserver.cli.dns_answers import BadResolver, Resolver
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.config.model import Config
@@ -147,7 +147,7 @@ def _show(rows: list[Row], findings: dict[Finding, list[str]]) -> None:
     for finding, seen in findings.items():
         where = f" ({_some(seen)})" if seen and seen != [finding.subject] else ""
         warning = "warning: " if finding.warning else ""
-        click.echo(f"{finding.code}: {finding.subject}: {warning}{finding.words}{where}")
+        click.echo(plain(f"{finding.code}: {finding.subject}: {warning}{finding.words}{where}"))
 
 
 def _some(places: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import ssl
 from collections.abc import Iterator
 from typing import Final, Protocol
@@ -23,6 +24,7 @@ _SRV: Final = {
     "_submission": "submission",
 }
 """Label and the protocol of the listener."""
+_MAIL: Final = frozenset({"imap", "pop3", "submission"})
 _WEB: Final = ("autoconfig", "autodiscover", "mta-sts")
 
 
@@ -38,10 +40,17 @@ class Resolver(Protocol):
 
 def in_dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
     """Hosts without addresses, and records that lead to no listener. Raises what the resolver does."""
+    bound = _bound_addresses(config)
     for domain in config.domains:
         for host in domain.hosts:
-            if not host.startswith("*.") and not resolver.addresses(f"{host}."):
+            if host.startswith("*."):
+                continue
+            addresses = resolver.addresses(f"{host}.")
+            if not addresses:
                 yield Finding("not-in-dns", host, "it has no A or AAAA record: no client finds it")
+            for address in addresses:
+                if bound and address not in bound:
+                    yield Finding("dns-without-listener", host, f"leads to {address}, where no listener is bound")
         for label, protocol in _SRV.items():
             for answer in resolver.ask(f"{label}._tcp.{domain.name}.", "SRV"):
                 yield from _srv(config, f"{label}._tcp.{domain.name}", protocol, answer)
@@ -56,6 +65,19 @@ def in_dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
                 )
             elif name not in hosts and f"*.{domain.name}" not in hosts:
                 yield Finding("dns-without-listener", name, "it has addresses, but is no host of the domain")
+
+
+def _bound_addresses(config: Config) -> set[str]:
+    """Those that clients connect to; none where that is not known: a wildcard is bound, or loopback behind another."""
+    bound: set[str] = set()
+    for listener in config.listeners:
+        if listener.family in _MAIL and listener.socket is None:
+            for address in map(ipaddress.ip_address, listener.bind_addresses):
+                if address.is_unspecified:
+                    return set()
+                if not address.is_loopback:
+                    bound.add(str(address))
+    return bound
 
 
 def _srv(config: Config, name: str, protocol: str, answer: str) -> Iterator[Finding]:

@@ -12,11 +12,25 @@ from typing import Any
 
 import pytest
 
+from mailserver.net.ledger import GATHER
+from mailserver.net.sightings import REST
 from tests.server import Server
 
 
 def known(server: Server, *arguments: str) -> list[dict[str, Any]]:
     return list(json.loads(server.run_cli("clients", "--json", *arguments, "--config", str(server.config)).stdout))
+
+
+def switched_off(server: Server, context: ssl.SSLContext) -> None:
+    """Nothing more is kept, what is there stays."""
+    before = known(server)
+    server.config.write_text(server.config.read_text() + "\n[ledger]\nenabled = false\n")
+    server.hang_up()
+    user, password = server.user_of("example.org")
+    with imaplib.IMAP4_SSL("localhost", server.port("imaps"), ssl_context=context) as imap:
+        imap.login(user, password)
+    time.sleep(REST + GATHER + 1)
+    assert known(server) == before
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -35,6 +49,8 @@ def test_who_has_logged_in_and_how(tmp_path: Path, workers: int) -> None:
         while len(known(server)) < 2 and time.monotonic() < end:
             time.sleep(0.5)
         found = known(server, user)
+        if workers:
+            switched_off(server, context)
         status = server.run_cli(
             "tls", "impact", "--close", str(server.port("pop3")), "--config", str(server.config), check=False
         )

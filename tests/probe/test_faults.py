@@ -221,6 +221,19 @@ def test_dns(tmp_path: Path, addresses: dict[str, str], services: dict[str, str]
     assert codes(list(in_dns(config, Names(addresses, services)))) == expected
 
 
+@pytest.mark.parametrize(
+    ("bound", "expected"),
+    [
+        ('["192.0.2.1"]', set()),
+        ('["192.0.2.7"]', {"dns-without-listener"}),
+        ('["192.0.2.7", "::"]', set()),
+    ],
+)
+def test_dns_leads_to_another_address(tmp_path: Path, bound: str, expected: set[str]) -> None:
+    more = f'[[listener]]\nprotocol = "pop3s"\naddresses = {bound}\n'
+    assert codes(list(in_dns(Planted(tmp_path, more=more).config(9993, 9143), Names(MAIL, {})))) == expected
+
+
 def document(host: str, port: int, security: str) -> bytes:
     return (
         '<clientConfig version="1.1"><emailProvider id="example.test"><incomingServer type="imap">'
