@@ -5,5 +5,5 @@ import configparser
 setup = configparser.ConfigParser()
 setup.read("setup.cfg")
 extras = setup["options.extras_require"]
-lines = [setup["options"]["install_requires"], extras["test"], extras["check"]]
+lines = [setup["options"]["install_requires"], extras["acme"], extras["test"], extras["check"]]
 print(*(line.replace(" ", "") for block in lines for line in block.split("\n") if line.strip()))

@@ -54,6 +54,7 @@ from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.scan_pool import ScanPool
 from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
+from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
 from mailserver.tls.client import client_creator
 from mailserver.tls.expiry import threshold
@@ -137,6 +138,10 @@ def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
             return Examined(None, [*lines, f"{source} [submission.relay]: {error}"], None)
     config, waiting = at_start.keep(running, config)
     lines += waiting
+    try:
+        config = with_account(config)
+    except CannotRecord as error:
+        lines.append(f"acme: {error}")
     prepared = tls.prepare(config)
     refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
     return Examined(config, lines, Judged(config, prepared), whole=not refused)

@@ -1,4 +1,4 @@
-"""The administrator's command: `mailserver user`, `domain`, `auth`, `check`, `show`, `reload`, `status`, `who`, `kick`, `dns`, `client-settings`, `demo`."""
+"""The administrator's command: `mailserver user`, `domain`, `cert`, `acme`, `auth`, `check`, `show`, `reload`, `status`, `who`, `kick`, `dns`, `client-settings`, `demo`."""
 
 from mailserver.cli.root import main
 

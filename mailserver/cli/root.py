@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from mailserver.cli.acme import acme
 from mailserver.cli.auth import auth
 from mailserver.cli.ca import ca
 from mailserver.cli.cert import cert
@@ -36,6 +37,7 @@ for _command in (
     domain,
     cert,
     ca,
+    acme,
     auth,
     check,
     show,

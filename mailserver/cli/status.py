@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mailserver.cli.acme import print_renewals
 from mailserver.cli.columns import duration, octets, print_table
 from mailserver.cli.control import ask_or_fail
 from mailserver.cli.options import config_option
@@ -63,6 +64,9 @@ def _show(told: dict[str, Any], now: float) -> None:
     for host in told["certificates"]:
         if host["origin"] not in _WELL:
             click.echo(f"warning: {host['host']} is served with a certificate that is {host['origin']}", err=True)
+    if told["acme"]:
+        click.echo()
+        print_renewals(told["acme"], now)
     if told["exposures"]:
         click.echo(
             f"warning: users with exposed passwords: {told['exposures']}, see `mailserver exposures list`", err=True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import importlib.util
 import ipaddress
 import os
 import pwd
@@ -16,13 +17,15 @@ import string
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from mailserver.config.model import Config, Domain, Listener, Problem
+from mailserver.config.model import AcmeDns, Config, Domain, Listener, Problem
 from mailserver.config.values import as_toml, nearest
 
 _SPECIAL_USES: Final = ("All", "Archive", "Drafts", "Flagged", "Junk", "Sent", "Trash")
 _LOCATION_FIELDS: Final = ("root", "user", "local", "domain", "home")
 _UIDL_FIELD: Final = re.compile(r"%(?:%|0?[0-9]{0,2}X?[uv])")
 _BACKEND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+_CONTACT: Final = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]+")
 
 MAX_POLICY_AGE: Final = 31_557_600
 """Seconds of a year (RFC 8461 3.2)."""
@@ -86,6 +89,7 @@ def _domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
             if host in hosts:
                 yield _at(config, f"{certified.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
             hosts.setdefault(host, certified.place)
+        yield from _acme_domain(config, certified)
         if certified.certificate is None and certified.key is not None:
             yield _at(config, f"{certified.place} certificate", "", "is missing; key needs it")
         if certified.key is None and certified.certificate is not None:
@@ -144,6 +148,64 @@ def _clients(config: Config, domain: Domain) -> Iterator[Problem]:
         if asked == "none" and getattr(domain, name) is not None:
             reason = 'has no use unless client_certificates is "asked" or "required"'
             yield _at(config, f"{domain.place} {name}", as_toml(getattr(domain, name)), reason)
+
+
+def _acme_domain(config: Config, domain: Domain) -> Iterator[Problem]:
+    place = f"{domain.place} acme"
+    if not domain.acme:
+        return
+    if domain.certificate is not None or domain.key is not None:
+        yield _at(config, place, "true", "has no use beside certificate and key: take those out")
+    if config.acme is None:
+        yield _at(config, place, "true", 'needs a table [acme]; the least is terms_of_service = "agreed"')
+    elif config.acme.dns is None:
+        for host in domain.hosts:
+            if host.startswith("*."):
+                reason = f"{host} can only be proved by DNS: needs a table [acme.dns], or hosts without wildcards"
+                yield _at(config, place, "true", reason)
+
+
+def _acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
+    acme = config.acme
+    if acme is None:
+        return
+    if importlib.util.find_spec("acme") is None:
+        yield _at(config, "[acme]", "", "needs more packages: pip install 'mailserver[acme]'")
+    if not acme.directory.startswith("https://"):
+        yield _at(config, "[acme] directory", as_toml(acme.directory), "must begin with https:// (RFC 8555 6.1)")
+    for contact in acme.contact:
+        if not _CONTACT.fullmatch(contact):
+            reason = "must be a URL, such as mailto:postmaster@example.org"
+            yield _at(config, "[acme] contact", as_toml(contact), reason, f"mailto:{contact}" if "@" in contact else "")
+    plain = any(listener.protocol == "http" for listener in config.listeners) or "listener" in partial
+    if (
+        acme.challenge == "http-01"
+        and acme.webroot is None
+        and not plain
+        and any(each.acme for each in config.certified)
+    ):
+        reason = "needs a [[listener]] of protocol http, or a webroot"
+        yield _at(config, "[acme] challenge", as_toml(acme.challenge), reason)
+    if acme.challenge == "dns-01" and acme.dns is None:
+        yield _at(config, "[acme] challenge", as_toml(acme.challenge), "needs a table [acme.dns]")
+    if acme.challenge == "dns-01" and acme.webroot is not None:
+        yield _at(config, "[acme] webroot", as_toml(acme.webroot), 'has no use with challenge = "dns-01"')
+    if bool(acme.eab_key_id) != (acme.eab_key_file is not None):
+        missing, other = ("eab_key_file", "eab_key_id") if acme.eab_key_id else ("eab_key_id", "eab_key_file")
+        yield _at(config, f"[acme] {missing}", "", f"is missing; {other} needs it")
+    if acme.dns is not None:
+        yield from _acme_dns(config, acme.dns)
+
+
+def _acme_dns(config: Config, dns: AcmeDns) -> Iterator[Problem]:
+    # What stands there may hold a secret: it is not shown.
+    if bool(dns.hook) == (dns.server is not None):
+        yield _at(config, "[acme.dns] hook", "", "either a hook or a server is needed")
+    if dns.hook and not dns.hook[0].startswith("/"):
+        yield _at(config, "[acme.dns] hook", "", "must begin with the program's whole path")
+    if bool(dns.key_name) != (dns.key_file is not None):
+        missing, other = ("key_file", "key_name") if dns.key_name else ("key_name", "key_file")
+        yield _at(config, f"[acme.dns] {missing}", "", f"is missing; {other} needs it")
 
 
 def _tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
@@ -374,4 +436,5 @@ CHECKS: Final[tuple[Callable[[Config, frozenset[str]], Iterator[Problem]], ...]]
     _pop3,
     _relay,
     _lmtp,
+    _acme,
 )

@@ -16,7 +16,7 @@ from attrs import Attribute
 
 from mailserver.config import model
 from mailserver.config.load import keys_of
-from mailserver.config.model import PORTS, Config, Domain, Listener, MtaSts, Relay, Site
+from mailserver.config.model import PORTS, Acme, AcmeDns, Config, Domain, Listener, MtaSts, Relay, Site
 
 _INTRODUCTION: Final = """\
 Configuration of mailserver, in TOML. Keys behind # have the value shown when they are left out.
@@ -39,6 +39,9 @@ _TABLES: Final = {
     "submission.relay": "The next hop for mail to other domains; without this table such mail is refused.",
     "lmtp": "Delivery from a mail transfer agent (RFC 2033).",
     "http": "Listeners of protocol http and https: pages that set up clients, metrics, health.",
+    "acme": "Certificates from an authority that speaks ACME (RFC 8555), Let's Encrypt say; for domains and sites with `acme = true`. "
+    "Needs the extra mailserver[acme].",
+    "acme.dns": "Proofs by DNS (dns-01).",
     "limits": "Bounds that keep one client from using up what all need.",
     "ledger": "What is known of the clients of each account. No addresses, passwords or mail; docs/tls.md says what.",
     "cache": "What each worker keeps to be faster, least recently used first to go; `mailserver status` shows how full.",
@@ -128,7 +131,7 @@ def _header(name: str, table: type) -> str:
 
 def _table_lines(name: str, table: type) -> Iterator[str]:
     # A table that may be absent as a whole is shown behind #, its required keys with their examples.
-    absent = "# " if table in (Relay, Site, MtaSts) else ""
+    absent = "# " if table in (Relay, Site, MtaSts, Acme, AcmeDns) else ""
     yield f"{absent}{_header(name, table)}"
     hints = get_type_hints(table)
     for key, attribute in keys_of(table).items():

@@ -47,6 +47,7 @@ _STAND_INS: Final[dict[str, dict[str, Any]]] = {
     "server": {"hostname": "invalid"},
     "mail": {"root": "/"},
     "auth": {"backends": []},
+    "acme": {"terms_of_service": "agreed"},
     "domain": {"name": "invalid", "hosts": []},
 }
 """Required keys, for cross-checks of the rest when they are wrong; never served."""

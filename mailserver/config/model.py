@@ -227,7 +227,94 @@ class Site:
         example=["/usr/bin/pass", "show", "mail/key"],
         hidden=True,
     )
+    acme: bool = _key(
+        "Get these hosts' certificates from the authority of [acme], one for each host, and renew them.", default=False
+    )
     number: int = position()
+
+
+@frozen
+class AcmeDns:
+    """[acme.dns]"""
+
+    hook: tuple[str, ...] = key(
+        "Program that changes the zone, with its arguments; run without a shell as the service's user, with three more: "
+        "add or remove, the record's name, its text.",
+        default=(),
+        example=["/usr/local/bin/acme-dns"],
+        hidden=True,
+    )
+    server: Address | None = key(
+        "Name server that takes dynamic updates (RFC 2136), instead of a hook.", default=None, example="192.0.2.53"
+    )
+    port: Port = key("Its port.", default=Port(53))
+    zone: str = key(
+        "Zone that is changed; the one that the name server has for the name when empty.",
+        default="",
+        example="example.org",
+    )
+    key_name: str = key(
+        "Name of the key that signs updates (TSIG, RFC 8945).", default="", example="mailserver.example.org"
+    )
+    key_algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"] = key(
+        "What it signs with.", default="hmac-sha256"
+    )
+    key_file: Path | None = key(
+        "File with that key, in base64, on its first line; read by who reads the keys of certificates.",
+        default=None,
+        example="/etc/mailserver/tsig",
+        hidden=True,
+    )
+    wait: Seconds = key(
+        "Seconds between the change and the authority's look, until all name servers of the zone have it.", default=10.0
+    )
+
+
+@frozen
+class Acme:
+    """[acme]"""
+
+    terms_of_service: Literal["agreed"] = key(
+        'That you have read the authority\'s terms, which it publishes, and agree: write "agreed".', example="agreed"
+    )
+    directory: str = key(
+        "Address of the authority's directory.",
+        default="https://acme-v02.api.letsencrypt.org/directory",
+        example="https://acme-staging-v02.api.letsencrypt.org/directory",
+    )
+    contact: tuple[str, ...] = key(
+        "Where the authority may write to.", default=(), example=["mailto:postmaster@example.org"]
+    )
+    challenge: Literal["http-01", "dns-01"] = key(
+        "How a host is proved to be ours: by a page on port 80, or by a TXT record, as wildcards always are.",
+        default="http-01",
+    )
+    webroot: Path | None = key(
+        "Directory of another web server on port 80, where the service's user may write; without it our own listener of "
+        "protocol http answers.",
+        default=None,
+        example="/var/www/html",
+    )
+    key_type: Literal["ecdsa", "rsa"] = key("Keys of the certificates: P-256, or RSA of 2048 bits.", default="ecdsa")
+    ca_file: Path | None = key(
+        "Authorities that may have signed the certificate of the directory itself; the public ones when absent.",
+        default=None,
+        example="/etc/mailserver/acme-ca.pem",
+    )
+    eab_key_id: str = key(
+        "Key identifier of an account at the authority, if it demands one (RFC 8555 7.3.4).",
+        default="",
+        example="kid-1",
+    )
+    eab_key_file: Path | None = key(
+        "File with that account's MAC key, in base64url, on its first line; read by who reads the keys of certificates.",
+        default=None,
+        example="/etc/mailserver/acme-eab",
+        hidden=True,
+    )
+    dns: AcmeDns | None = key("How TXT records are made; needed for dns-01.", default=None)
+    thumbprint: str = attrs.field(default="", kw_only=True, eq=False, metadata={"no_key": True})
+    """Of the account's key (RFC 7638), set by who reads it: what a page on port 80 answers with. It is no key."""
 
 
 @frozen
@@ -312,6 +399,9 @@ class Domain:
         "Field of a client's certificate that holds the user name: the subject alternative name rfc822Name, or an "
         "attribute of the subject.",
         default="rfc822Name",
+    )
+    acme: bool = _key(
+        "Get these hosts' certificates from the authority of [acme], one for each host, and renew them.", default=False
     )
     mx: tuple[HostName, ...] = _key(
         "Hosts that take the domain's mail from elsewhere, the preferred first: what `mailserver dns` prints and the "
@@ -665,6 +755,7 @@ class Config:
     submission: Submission = Factory(Submission)
     lmtp: Lmtp = Factory(Lmtp)
     http: Http = Factory(Http)
+    acme: Acme | None = None
     limits: Limits = Factory(Limits)
     cache: Cache = Factory(Cache)
     ledger: Ledger = Factory(Ledger)
@@ -675,6 +766,13 @@ class Config:
     def certified(self) -> tuple[Domain, ...]:
         """All that have a certificate: the domains, each with its sites behind it."""
         return tuple(each for domain in self.domains for each in domain.certified)
+
+    @property
+    def acme_hosts(self) -> tuple[str, ...]:
+        """Hosts whose certificates come from the authority of [acme]."""
+        if self.acme is None:
+            return ()
+        return tuple(host for each in self.certified if each.acme for host in each.hosts)
 
 
 @frozen

@@ -22,6 +22,8 @@ def show(config: Config) -> str:
     document.add(tomlkit.comment(f"effective configuration of {config.source}"))
     for name, attribute in keys_of(Config).items():
         value = getattr(config, attribute.name)
+        if value is None:
+            continue
         if isinstance(value, tuple):
             tables = AoT([])
             for element in value:
@@ -57,7 +59,7 @@ def _table(values: Any) -> Table:
 def _plain(name: str, value: Any) -> Any:
     if name == "backends":
         return [_backend(backend) for backend in value]
-    if name == "key_password_command":
+    if name in ("key_password_command", "hook"):
         # Some programs take a secret among their arguments.
         return [*value[:1], *("(hidden)" for _argument in value[1:])]
     if isinstance(value, Path):

@@ -314,7 +314,7 @@ def _choice(wanted: Any) -> Callable[[Any, Any], Any]:
 
     def structure(value: Any, _type: Any) -> str:
         if not isinstance(value, str) or value not in words:
-            listed = " or ".join((", ".join(map(repr, words[:-1])), repr(words[-1])))
+            listed = " or ".join(filter(None, (", ".join(map(repr, words[:-1])), repr(words[-1]))))
             meant = _MEANT.get(str(value).casefold(), "")
             raise Wrong(f"must be {listed}", meant if meant in words else nearest(str(value), words))
         return value

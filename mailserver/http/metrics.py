@@ -199,6 +199,11 @@ def _certificates(status: Status) -> Iterator[Metric]:
     for certificate in status["certificates"]:
         family.add_metric((certificate["host"],), certificate["days_left"])
     yield family
+    words = "Attempts in a row that have brought no certificate from the ACME authority."
+    failures = GaugeMetricFamily("mailserver_acme_failures", words, labels=("host",))
+    for row in status["acme"]:
+        failures.add_metric((row["host"],), row["failures"])
+    yield failures
 
 
 def _answering(status: Status) -> list[Mapping[str, Any]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from mailserver.http import client_setup, health, metrics, private_ca
+from mailserver.http import acme, client_setup, health, metrics, private_ca
 from mailserver.http.messages import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
+    *acme.ROUTES,
     *client_setup.ROUTES,
     *private_ca.ROUTES,
     *health.ROUTES,

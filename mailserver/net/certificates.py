@@ -32,7 +32,7 @@ EXPIRY_LOOK: Final = 3600.0
 """Seconds between two looks for certificates that end soon."""
 CONFIRMATION: Final = 2.0
 """Seconds after which listeners that do not show a certificate are asked once more."""
-CHANGES: Final = frozenset({"cert-add", "cert-activate", "cert-rollback"})
+CHANGES: Final = frozenset({"cert-add", "cert-activate", "cert-rollback", "acme-renew"})
 """Commands for those alone who may read the keys."""
 
 T = TypeVar("T")

@@ -94,3 +94,7 @@ class Hub(Protocol):
     @property
     def exposures(self) -> Callable[[], int]:
         """How many users are marked, as their password has come in clear text."""
+
+    @property
+    def renewals(self) -> Callable[[], list[Json]]:
+        """A row for each host whose certificate an ACME authority gives."""

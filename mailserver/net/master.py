@@ -123,6 +123,7 @@ class MasterService(ServiceProcess):
     def begin(self) -> None:
         """Read the keys, start the zygote, have it fork."""
         self._sockets.add(self.bound)
+        self.find_account()
         self._policy, activation = self._make_policy()
         self.follow_certificates(self._policy, activation, self._serve_certificates)
         self._setting = Setting(self.config, self._policy.material)
@@ -130,6 +131,7 @@ class MasterService(ServiceProcess):
         self.supervisor.on_exposed = self.exposures.take
         self.supervisor.on_seen = self.ledger.take
         self.supervisor.exposures = self.exposures.__len__
+        self.supervisor.renewals = self.renewals
         self.supervisor.memory_limit = self.config.limits.worker_memory
         # What a zygote or a worker leaves behind becomes our child, to be waited for.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -48,6 +48,7 @@ class Alone:
         self.totals = Totals()
         self.restarts = 0
         self.exposures: Callable[[], int] = lambda: 0
+        self.renewals: Callable[[], list[Json]] = list
 
     def ask(self, what: str, body: Json, seconds: float = PATIENCE) -> Deferred[dict[int, Json]]:  # noqa: ARG002
         """The answer of seat 0."""
@@ -139,6 +140,7 @@ class Questions:
                     "workers": cast("Json", workers),
                     "restarts": self._hub.restarts,
                     "exposures": self._hub.exposures(),
+                    "acme": self._hub.renewals(),
                     "tally": self._hub.totals.rows(),
                 },
                 ok=not (silent := self._silent(answers, is_status)),

@@ -28,19 +28,23 @@ from twisted.python.components import Componentized
 from mailserver.auth.exposure import Mark
 from mailserver.config.model import Config
 from mailserver.net import systemd
+from mailserver.net.acme import AcmeCertificates
 from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, become, identity_to_take
 from mailserver.net.ledger import LedgerWriter
-from mailserver.net.link import Hub
+from mailserver.net.link import Hub, Json
 from mailserver.net.listeners import Bound, bind, places
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
 from mailserver.net.questions import Alone, Questions
 from mailserver.net.serving import Examined, Parts, Serving
 from mailserver.net.unix_sockets import bind_unix, serve
+from mailserver.tls.acme_plan import Held
+from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
+from mailserver.tls.history import CannotRecord
 from mailserver.tls.policy import Prepared, TlsPolicy
 
 
@@ -83,6 +87,7 @@ class ServiceProcess(Service, ABC):
         self._control: IListeningPort | None = None
         self._reloading = DeferredLock()
         self._certificates: Certificates | None = None
+        self._acme: AcmeCertificates | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
         self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
@@ -114,6 +119,8 @@ class ServiceProcess(Service, ABC):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if self._certificates is not None:
             self._certificates.stop()
+        if self._acme is not None:
+            self._acme.stop()
         ending = self.end()
         ending.addBoth(lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop()]))
         return DeferredList([self._close_control(), ending])
@@ -135,6 +142,8 @@ class ServiceProcess(Service, ABC):
             ok, lines = await self.take_up()
             if self._certificates is not None:
                 lines = [*lines, *await self._certificates.reloaded(whole=ok)]
+            if self._acme is not None:
+                self._acme.follow()
             return ok, lines
 
         def take_up() -> Deferred[Answer]:
@@ -159,6 +168,20 @@ class ServiceProcess(Service, ABC):
             serve=serve,
             one_at_a_time=self._reloading.run,
         )
+        self._acme = AcmeCertificates(
+            self.reactor, config=lambda: self.config, held=lambda: held(policy), offer=self._certificates.offer
+        )
+
+    def renewals(self) -> list[Json]:
+        """A row for each host whose certificate an ACME authority gives."""
+        return [] if self._acme is None else self._acme.renewals()
+
+    def find_account(self) -> None:
+        """Before anything is served: who answers an ACME authority must know the account."""
+        try:
+            self.config = with_account(self.config)
+        except CannotRecord as error:
+            log.warn("{line}", line=f"acme: {error}")
 
     # --- For the kinds of services
 
@@ -183,6 +206,8 @@ class ServiceProcess(Service, ABC):
         self._open_control()
         if self._certificates is not None:
             self._certificates.start()
+        if self._acme is not None:
+            self._acme.follow()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._hang_up))
         log.info("{line}", line=f"ready: {listeners} listeners")
         systemd.notify("READY=1")
@@ -255,6 +280,8 @@ class ServiceProcess(Service, ABC):
         }
         if self._certificates is not None:
             commands |= self._certificates.commands()
+        if self._acme is not None:
+            commands |= self._acme.commands()
         factory = ControlFactory(commands, CHANGES, clock=self.reactor)
         with opened:  # the reactor takes a duplicate
             self._control = serve(opened, factory, self.reactor)
@@ -283,6 +310,19 @@ class ServiceProcess(Service, ABC):
             self.reactor.stop()
 
 
+def held(policy: TlsPolicy) -> list[Held]:
+    """What is served for each host, as the plan for renewals sees it."""
+    return [
+        Held(
+            host,
+            int(each.pair.not_before.timestamp()),
+            int(each.pair.not_after.timestamp()),
+            each.origin == "self-signed",
+        )
+        for host, each in policy.served.by_host.items()
+    ]
+
+
 class MailService(ServiceProcess):
     """All in one process: listeners around the parts."""
 
@@ -308,6 +348,7 @@ class MailService(ServiceProcess):
             reopen = self.log_file.reopen
             self.log_file.open()
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
+        self.find_account()
         self._parts = self._make_parts(self.config)
         self._parts.start()
         if self._parts.activation is not None:
@@ -315,6 +356,7 @@ class MailService(ServiceProcess):
         self._serving = Serving(self._parts, self.reactor, seen=self.ledger.add)
         self._alone = Alone(self._serving.answers)
         self._alone.exposures = self.exposures.__len__
+        self._alone.renewals = self.renewals
         self.exposures.load()
         self._parts.take_exposures(self.exposures.take)
         self._parts.take_hub(Questions(self._alone).numbers)

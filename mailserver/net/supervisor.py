@@ -99,6 +99,7 @@ class Supervisor:
         self.on_seen: Callable[[Json], None] = lambda _rows: None
         """Called with what a worker tells of clients; it may be nonsense."""
         self.exposures: Callable[[], int] = lambda: 0
+        self.renewals: Callable[[], list[Json]] = list
         self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)
         """What a worker is told that asks for the status of all."""
         self.totals = Totals()

@@ -18,6 +18,7 @@ from attrs import frozen
 from mailserver.config.directories import Identity, service_identity
 from mailserver.config.model import Config, Domain, Problem, Relay, Tls
 from mailserver.config.values import as_toml
+from mailserver.tls.acme_files import acme_problems
 from mailserver.tls.authority import issue, make_ca, make_self_signed
 from mailserver.tls.client import client_faults
 from mailserver.tls.client_certificates import read_demand
@@ -60,6 +61,7 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
         if starting:
             faults = [attrs.evolve(fault, warning=fault.warning or fault.key in _STOOD_IN_FOR) for fault in faults]
         problems += [as_problem(config, domain, fault) for fault in faults]
+    problems += acme_problems(config, identity)
     relay = config.submission.relay
     if relay is not None:
         for fault in (*client_faults(relay), *_relay_rights(relay, identity)):

@@ -104,7 +104,7 @@ class History:
                     os.replace(path, aside)
                     path.with_name(f"{FILE}-journal").unlink(missing_ok=True)
             except (apsw.Error, OSError) as error:
-                problem = _why(path, error)
+                problem = why_not(path, error)
                 break
         problem = f"{problem}; certificates are remembered until the server stops, and none can be added"
         return cls(_prepare(apsw.Connection(IN_MEMORY)), path, problem, keep)
@@ -132,7 +132,7 @@ class History:
                     self._connection.execute("ROLLBACK")
                 raise
         except apsw.Error as error:
-            raise CannotRecord(_why(self.path, error)) from error
+            raise CannotRecord(why_not(self.path, error)) from error
 
     # --- Changes, inside a transaction
 
@@ -239,7 +239,7 @@ class History:
         try:
             return list(self._connection.execute(query, cast("Any", values)))
         except apsw.Error as error:
-            raise CannotRecord(_why(self.path, error)) from error
+            raise CannotRecord(why_not(self.path, error)) from error
 
     def _trim(self) -> None:
         """No more than `keep` for each host, no pair that no activation has."""
@@ -300,7 +300,8 @@ def _prepare(connection: apsw.Connection) -> apsw.Connection:
     return connection
 
 
-def _why(path: Path, error: Exception) -> str:
+def why_not(path: Path, error: Exception) -> str:
+    """What keeps a file of SQLite from being used, in words."""
     match error:
         case apsw.FullError():
             reason = "no space is left on the disk"

@@ -43,6 +43,7 @@ def test_the_numbers_of_all_workers() -> None:
         "tally": [["login", "imaps", "TLSv1.3", 7], ["login", "imaps", "TLSv1.2", 1], ["timeout", "imaps", "none", 3]],
         "restarts": 4,
         "exposures": 2,
+        "acme": [],
     }
     found = read(status)
     assert found["mailserver_logins_total", (("protocol", "imaps"), ("tls", "TLSv1.3"))] == 7
@@ -69,8 +70,11 @@ def test_a_host_name_cannot_break_the_page() -> None:
         "tally": [],
         "restarts": 0,
         "exposures": 2,
+        "acme": [{"host": 'a"\n\\', "failures": 3}],
     }
-    assert read(status)["mailserver_certificate_days_left", (("host", 'a"\n\\'),)] == 1
+    found = read(status)
+    assert found["mailserver_certificate_days_left", (("host", 'a"\n\\'),)] == 1
+    assert found["mailserver_acme_failures", (("host", 'a"\n\\'),)] == 3
 
 
 def test_numbers_begin_at_0_and_where_they_can_grow() -> None:
@@ -88,6 +92,7 @@ def test_numbers_begin_at_0_and_where_they_can_grow() -> None:
         "tally": [["bug", "imap", "TLSv1.3", 1]],
         "restarts": 0,
         "exposures": 0,
+        "acme": [],
     }
     found = {
         (name.removeprefix("mailserver_").removesuffix("_total"), *(value for _label, value in labels)): number

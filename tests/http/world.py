@@ -41,6 +41,7 @@ STATUS: dict[str, Any] = {
     "tally": [],
     "restarts": 0,
     "exposures": 2,
+    "acme": [],
 }
 
 

@@ -62,6 +62,7 @@ class Master:
         self.totals = Totals()
         self.restarts = 3
         self.exposures = lambda: 7
+        self.renewals = lambda: [{"host": "mail.example.test", "failures": 1}]
 
     def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
         self.asked.append((what, body, seconds))
@@ -115,6 +116,7 @@ def test_status_adds_up_what_workers_have_in_common() -> None:
     assert told.data["tally"] == [["login", "imaps", "TLSv1.3", 5]]
     assert told.data["restarts"] == 3
     assert told.data["exposures"] == 7
+    assert told.data["acme"] == [{"host": "mail.example.test", "failures": 1}]
     assert told.data["certificates"] == [CERTIFICATE]
     workers = cast("list[dict[str, Json]]", told.data["workers"])
     assert [(each["seat"], each["state"], each["answers"]) for each in workers] == [

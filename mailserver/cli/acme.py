@@ -1,0 +1,108 @@
+"""`mailserver acme`: certificates that a running server gets from an ACME authority."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from mailserver.cli.columns import duration, print_table
+from mailserver.cli.control import NotRunning, ask, ask_or_fail
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.sessions import finish
+
+PATIENCE: Final = 600.0
+"""Seconds for which `renew` waits."""
+LOOK: Final = 1.0
+
+
+@click.group("acme")
+def acme() -> None:
+    """Certificates from an ACME authority, such as Let's Encrypt."""
+
+
+@acme.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@config_option
+def status(configuration: Path, *, as_json: bool) -> None:
+    """Show the next renewal of each host, and what hindered the last one.
+
+    The status is 1 where the last attempt of a host has failed.
+    """
+    answer = ask_or_fail(configuration, "acme-status")
+    if as_json:
+        click.echo(json.dumps(answer.data, indent=2))
+    else:
+        print_renewals(answer.data, time.time())
+    finish(answer)
+    if any(row["failures"] for row in answer.data):
+        raise SystemExit(1)
+
+
+@acme.command("renew")
+@click.argument("host", metavar="[NAME]", default="")
+@click.option("--no-wait", is_flag=True, help="Do not wait for what comes of it.")
+@config_option
+def renew(configuration: Path, host: str, *, no_wait: bool) -> None:
+    """Ask for a new certificate of NAME, or of all hosts, now."""
+    host = host.lower()
+    began = int(time.time())
+    answer = ask_or_fail(configuration, "acme-renew", host=host)
+    for line in answer.lines:
+        click.echo(line, err=not answer.ok)
+    if not answer.ok:
+        raise SystemExit(1)
+    if not no_wait:
+        _wait(configuration, host, began)
+
+
+def print_renewals(rows: list[dict[str, Any]], now: float) -> None:
+    """A table of them; the errors stand below it."""
+    print_table(
+        ("HOST", "CERTIFICATE UNTIL", "NEXT RENEWAL", "FAILURES"),
+        [
+            (
+                row["host"],
+                "self-signed" if row["self_signed"] else _time(row["not_after"]),
+                "under way" if row["running"] else _next(row["next"], now),
+                str(row["failures"] or ""),
+            )
+            for row in rows
+        ],
+    )
+    for row in rows:
+        if row["error"]:
+            click.echo(f"{row['host']}: failed on {_time(row['tried'])}: {row['error']}", err=True)
+
+
+def _wait(configuration: Path, host: str, began: int) -> None:
+    config = load_or_fail(configuration)
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            told = ask(config.server.runtime_dir, "acme-status").data
+        except (NotRunning, OSError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+        rows = [row for row in told if host in ("", row["host"])]
+        if all(row["tried"] >= began and not row["running"] for row in rows):
+            break
+        if time.monotonic() > end:
+            raise click.ClickException("still under way; `mailserver acme status` tells what becomes of it")
+        time.sleep(LOOK)
+    for row in rows:
+        failed = f"no certificate: {row['error']}"
+        click.echo(f"{row['host']}: {failed if row['failures'] else 'until ' + _time(row['not_after'])}")
+    if any(row["failures"] for row in rows):
+        raise SystemExit(1)
+
+
+def _next(when: int, now: float) -> str:
+    return "now" if when <= now else f"{_time(when)} (in {duration(when - now)})"
+
+
+def _time(seconds: int) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M")

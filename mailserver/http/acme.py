@@ -1,0 +1,30 @@
+"""Proofs for an ACME authority that hosts are ours (RFC 8555 8.3).
+
+The answer is the token that was asked for and the thumbprint of the account's key, so any worker can give it without
+knowing of an order. It is of no use to others: only orders signed by that key can be proved with it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mailserver.http.messages import Request, Response, Route, text
+from mailserver.http.services import HttpServices
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,256}")
+"""RFC 8555 8.3: base64url."""
+
+
+def answer(request: Request, services: HttpServices) -> Response:
+    """The key authorization (RFC 8555 8.1)."""
+    acme = services.config.acme
+    token = request.path.rpartition("/")[2]
+    if acme is None or not acme.thumbprint or request.host not in services.config.acme_hosts:
+        return text(404, "nothing here")
+    if not _TOKEN.fullmatch(token):
+        return text(404, "no token")
+    return Response(200, f"{token}.{acme.thumbprint}".encode("ascii"), "application/octet-stream")
+
+
+ROUTES: Final = (Route("/.well-known/acme-challenge/{}", answer),)

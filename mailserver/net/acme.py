@@ -1,0 +1,219 @@
+"""Certificates of an ACME authority in a running server: who asks for them, when, and what becomes of them.
+
+One process leads, the one where keys are read. Each order runs in a thread, which waits for a child process; what comes
+back goes the way of every certificate, `Certificates.offer`. At most AT_ONCE orders run, so that one that hangs holds up
+no other, and few processes are there at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+
+from mailserver.config.model import Config
+from mailserver.net.control import Answer, Arguments, BadRequest, Command, Told
+from mailserver.net.link import Json
+from mailserver.net.log import log
+from mailserver.tls import acme_state
+from mailserver.tls.acme_order import NotObtained, Obtained, Order
+from mailserver.tls.acme_plan import Attempts, Due, Held, due, plan
+from mailserver.tls.history import CannotRecord
+
+AT_ONCE: Final = 3
+LOOK: Final = 3600.0
+"""Seconds between two looks at what is due, at most: certificates come from elsewhere too."""
+REASON: Final = "from the ACME authority"
+
+T = TypeVar("T")
+
+
+class Ordering(Protocol):
+    """`acme_order.Order`."""
+
+    def obtain(self) -> Obtained:
+        """Blocks. Raises: NotObtained."""
+
+    def stop(self) -> None:
+        """Have it end soon."""
+
+
+class AcmeCertificates:
+    """Of all hosts that the configuration gives to the authority."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        config: Callable[[], Config],
+        held: Callable[[], Iterable[Held]],
+        offer: Callable[[list[str], bytes, bytes, str], Awaitable[Answer]],
+        make_order: Callable[[Config, str], Ordering] = Order,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`held`: what is served now; `offer(hosts, chain, key, reason)`: serve something else."""
+        self._reactor = reactor
+        self._config = config
+        self._held = held
+        self._offer = offer
+        self._make_order = make_order
+        self._wall = wall
+        self._attempts: dict[str, Attempts] | None = None
+        self._hurried: set[str] = set()
+        self._orders: dict[str, Ordering] = {}
+        self._next: Any = None
+        self._stopped = False
+
+    def follow(self) -> None:
+        """The configuration is new: at the start, and after a reload."""
+        if not self._config().acme_hosts:
+            return
+
+        async def begin() -> None:
+            if self._attempts is None:
+                directory = self._config().server.state_dir
+                try:
+                    self._attempts = await self._in_thread(acme_state.all_attempts, directory)
+                except CannotRecord as error:
+                    log.error("{line}", line=f"acme: nothing can be asked for: {error}")
+                    return
+            self._look()
+
+        self._spawn(begin())
+
+    def stop(self) -> None:
+        """Ask for nothing more, and end what is under way."""
+        self._stopped = True
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        for order in self._orders.values():
+            order.stop()
+
+    def commands(self) -> dict[str, Command]:
+        """For the control socket, by name."""
+        return {"acme-status": self._status, "acme-renew": self._renew}
+
+    def renewals(self) -> list[Json]:
+        """A row for each host; times are Unix times."""
+        now = int(self._wall())
+        rows: list[Json] = []
+        for held in self._wanted():
+            attempts = self._of(held.host)
+            rows.append(
+                {
+                    "host": held.host,
+                    "not_after": held.not_after,
+                    "self_signed": held.self_signed,
+                    "running": held.host in self._orders,
+                    "next": max(now, self._due(held, now).time),
+                    "tried": attempts.tried,
+                    "failures": attempts.failures,
+                    "error": attempts.error,
+                }
+            )
+        return rows
+
+    # --- Commands
+
+    def _status(self, arguments: Arguments) -> Deferred[Told]:
+        if arguments:
+            raise BadRequest("takes nothing")
+        return succeed(Told(self.renewals()))
+
+    def _renew(self, arguments: Arguments) -> Deferred[Answer]:
+        """{"host": name, or "" for all}."""
+        host = arguments.get("host")
+        if set(arguments) != {"host"} or not isinstance(host, str):
+            raise BadRequest("takes a text: host")
+        hosts = [held.host for held in self._wanted()]
+        if host and host not in hosts:
+            known = ", ".join(hosts) or "none"
+            return succeed((False, [f"{host}: is no host of a [[domain]] with acme = true; there are {known}"]))
+        if not hosts:
+            return succeed((False, ["no [[domain]] has acme = true"]))
+        if self._attempts is None:
+            return succeed((False, ["nothing can be asked for: the state directory cannot be used, see the log"]))
+        asked = [host] if host else hosts
+        self._hurried |= set(asked)
+        self._look()
+        return succeed((True, [f"{each}: is asked for" for each in asked]))
+
+    # --- The plan
+
+    def _wanted(self) -> list[Held]:
+        hosts = set(self._config().acme_hosts)
+        return [held for held in self._held() if held.host in hosts]
+
+    def _of(self, host: str) -> Attempts:
+        return (self._attempts or {}).get(host, Attempts(host))
+
+    def _due(self, held: Held, now: int) -> Due:
+        return Due(now, 0, held.host) if held.host in self._hurried else due(held, self._of(held.host), now)
+
+    def _look(self) -> None:
+        """Begin what is due, and come back when the next is."""
+        if self._stopped or self._attempts is None:
+            return
+        now = int(self._wall())
+        planned = self._planned(now)
+        while planned and planned[0].time <= now and len(self._orders) < AT_ONCE:
+            host = planned[0].host
+            self._hurried.discard(host)
+            self._orders[host] = self._make_order(self._config(), host)
+            self._spawn(self._obtain(host, self._orders[host]))
+            planned = self._planned(now)
+        later = min((each.time - now for each in planned if each.time > now), default=LOOK)
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = self._reactor.callLater(min(LOOK, later), self._look)
+
+    def _planned(self, now: int) -> list[Due]:
+        """Of all for which no order runs; what the administrator wants comes first."""
+        waiting = [held for held in self._wanted() if held.host not in self._orders]
+        hurried = [Due(now, 0, held.host) for held in waiting if held.host in self._hurried]
+        return hurried + plan((held for held in waiting if held.host not in self._hurried), self._attempts or {}, now)
+
+    async def _obtain(self, host: str, order: Ordering) -> None:
+        try:
+            log.info("{line}", line=f"acme: {host}: asking for a certificate")
+            attempts = await self._attempt(host, order)
+        finally:
+            del self._orders[host]
+        if self._stopped or self._attempts is None:
+            return
+        self._attempts[host] = attempts
+        try:
+            await self._in_thread(acme_state.save, self._config().server.state_dir, attempts)
+        except CannotRecord as error:
+            log.warn("{line}", line=f"acme: {host}: {error}")
+        self._look()
+
+    async def _attempt(self, host: str, order: Ordering) -> Attempts:
+        """What came of it."""
+        before = self._of(host)
+        try:
+            found = await self._in_thread(order.obtain)
+            ok, lines = await self._offer([host], found.chain_pem, found.key_pem.reveal(), REASON)
+            error, retry_after = "; ".join(lines), 0
+        except NotObtained as refused:
+            ok, error, retry_after = False, str(refused), refused.retry_after
+        except Exception as bug:
+            log.failure("acme: {host}", host=host)
+            ok, error, retry_after = False, f"internal error: {type(bug).__name__}", 0
+        now = int(self._wall())
+        if ok:
+            return before.succeeded(now)
+        attempts = before.failed(error, now, retry_after)
+        if not self._stopped:
+            wait = attempts.until - now
+            log.error("{line}", line=f"acme: {host}: no certificate, tried again in {wait} seconds: {attempts.error}")
+        return attempts
+
+    def _spawn(self, work: Any) -> None:
+        Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("acme", failure))
+
+    def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)

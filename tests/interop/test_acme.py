@@ -1,0 +1,188 @@
+"""Certificates from Pebble, a real ACME authority whose validations are switched on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import pwd
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from mailserver.tls import certificates
+from tests.interop.pebble import EAB_ID, EAB_KEY, KEY, KEY_NAME, Pebble, UpdatedZone
+from tests.live.conftest import no_bug
+from tests.live.test_user import USER, wrapper
+from tests.server import Server
+
+MAIL, FAILING, WILD = "mail.acme.test", "fails.acme.test", "*.wild.acme.test"
+
+
+def served(server: Server, host: str) -> x509.Certificate:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", server.port("imaps")), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname=host) as secured,
+    ):
+        octets = secured.getpeercert(binary_form=True)
+    assert octets is not None
+    return x509.load_der_x509_certificate(octets)
+
+
+def by_pebble(server: Server, host: str) -> bool:
+    return "Pebble" in served(server, host).issuer.rfc4514_string()
+
+
+def command(server: Server, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return server.run_cli(*words, "--config", str(server.config), check=check)
+
+
+def status(server: Server) -> dict[str, Any]:
+    rows = json.loads(command(server, "acme", "status", "--json", check=False).stdout)
+    return {row["host"]: row for row in rows}
+
+
+def until(condition: Callable[[], bool], server: Server, pebble: Pebble, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, server.log[-3000:] + pebble.log[-3000:]
+        time.sleep(0.3)
+
+
+def domain(hosts: list[str], more: str = "") -> str:
+    return f'\n[[domain]]\nname = "acme.test"\nhosts = {json.dumps(hosts)}\nacme = true\n{more}'
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Pebble]]:
+    """Two workers of another user below a master that is root, where this is root."""
+    with tempfile.TemporaryDirectory(prefix="mailserver-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        as_root = os.getuid() == 0
+        edit = {'user = "root"': f'user = "{USER}"'} if as_root else {}
+        server = Server(directory / "server", edit=edit, workers=2)
+        with Pebble(directory / "pebble", server.port("http"), environment={"PEBBLE_WFE_NONCEREJECT": "20"}) as pebble:
+            pebble.tell_names("add-a", host=FAILING, addresses=["127.0.0.77"])  # nothing listens there
+            more = f'[acme.dns]\nhook = ["{pebble.hook()}"]\nwait = 0.1\n'
+            server.config.write_text(server.config.read_text() + domain([FAILING, MAIL, WILD]) + pebble.table(more))
+            if as_root:
+                subprocess.run(["chown", "-R", f"{USER}:", str(server.dir)], check=True)
+                subprocess.run(["chown", "-R", "0:0", str(server.dir / "certs")], check=True)
+                shutil.rmtree(server.dir / "state", ignore_errors=True)
+                (server.dir / "run").mkdir(exist_ok=True)
+                server.wrapper = wrapper(directory)
+            with server:
+                yield server, pebble
+            no_bug(server.log)
+
+
+def test_hosts_get_certificates_and_one_that_fails_delays_none(running: tuple[Server, Pebble]) -> None:
+    server, pebble = running
+    until(lambda: by_pebble(server, MAIL) and by_pebble(server, "a.wild.acme.test"), server, pebble)
+    until(lambda: status(server)[FAILING]["failures"] == 1, server, pebble)
+    rows = status(server)
+    assert [rows[host]["failures"] for host in (MAIL, WILD)] == [0, 0]
+    life = 90 * 86400
+    for host in (MAIL, WILD):
+        assert abs(rows[host]["next"] - (rows[host]["not_after"] - life / 3)) < 5
+    assert "could not verify" in rows[FAILING]["error"]
+    assert 200 < rows[FAILING]["next"] - time.time() <= 300
+    assert rows[FAILING]["self_signed"]
+    told = command(server, "status")
+    assert f"{FAILING}: failed on " in told.stderr
+    assert any(line.split()[0] == MAIL and "acme" in line.split() for line in told.stdout.splitlines() if line)
+
+
+def test_the_record_is_made_and_removed_by_the_services_user(running: tuple[Server, Pebble]) -> None:
+    server, pebble = running
+    until(lambda: by_pebble(server, "a.wild.acme.test"), server, pebble)
+    user = USER if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    record = "_acme-challenge.wild.acme.test"
+    assert pebble.hook_log[:2] == [f"{user} add {record}", f"{user} remove {record}"]
+
+
+def test_the_state_is_its_owners_alone(running: tuple[Server, Pebble]) -> None:
+    server, _pebble = running
+    state = server.dir / "state"
+    assert (state / "acme.sqlite").stat().st_mode & 0o777 == 0o600
+    assert (state / "acme.sqlite").stat().st_uid == state.stat().st_uid == os.getuid()
+
+
+def test_a_renewal_at_command_is_served_and_drops_no_connection(running: tuple[Server, Pebble]) -> None:
+    server, pebble = running
+    until(lambda: by_pebble(server, MAIL), server, pebble)
+    before = served(server, MAIL).serial_number
+    with socket.create_connection(("127.0.0.1", server.port("imap")), timeout=30) as open_one:
+        assert open_one.recv(4096).startswith(b"* OK")
+        done = command(server, "acme", "renew", MAIL)
+        assert f"{MAIL}: until " in done.stdout
+        assert served(server, MAIL).serial_number != before
+        open_one.sendall(b"a NOOP\r\n")
+        assert b"a OK" in open_one.recv(4096)
+    rows = command(server, "cert", "history", MAIL).stdout.splitlines()
+    assert sum("acme" in row.split() for row in rows) == 2
+    assert "is no host of" in command(server, "acme", "renew", "mail.example.test", check=False).stderr
+
+
+def test_an_authority_that_is_down_leaves_all_as_it_is(running: tuple[Server, Pebble]) -> None:
+    server, pebble = running
+    until(lambda: by_pebble(server, MAIL), server, pebble)
+    before = served(server, MAIL).serial_number
+    pebble.end()
+    try:
+        done = command(server, "acme", "renew", MAIL, check=False)
+    finally:
+        pebble.begin()
+    assert done.returncode == 1
+    assert "the directory cannot be reached" in done.stdout
+    assert served(server, MAIL).serial_number == before
+    # It has forgotten all accounts meanwhile: one is made anew with the same key.
+    assert command(server, "acme", "renew", MAIL).returncode == 0
+    assert served(server, MAIL).serial_number != before
+    assert status(server)[MAIL]["failures"] == 0
+
+
+def test_records_by_dynamic_update_for_a_bound_account_and_a_renewal_in_time(tmp_path: Path) -> None:
+    """One process; a certificate that is two thirds through its life is renewed without a word."""
+    server = Server(tmp_path / "server", workers=0)
+    with Pebble(tmp_path / "pebble", 1, eab=True) as pebble, UpdatedZone(pebble) as zone:
+        (tmp_path / "tsig").write_text(f"{KEY}\n")
+        (tmp_path / "eab").write_text(f"{EAB_KEY}\n")
+        table = pebble.table(
+            f'challenge = "dns-01"\nkey_type = "rsa"\neab_key_id = "{EAB_ID}"\neab_key_file = "{tmp_path}/eab"\n'
+            f'[acme.dns]\nserver = "127.0.0.1"\nport = {zone.port}\nwait = 0.1\n'
+            f'key_name = "{KEY_NAME}"\nkey_file = "{tmp_path}/tsig"\n'
+        )
+        site = '[[domain.site]]\nhosts = ["autoconfig.acme.test"]\nacme = true\n'
+        server.config.write_text(server.config.read_text() + domain([MAIL], site) + table)
+        old = certificates.issue(
+            certificates.make_ca("Old"), [MAIL], days=90, now=dt.datetime.now(dt.UTC) - dt.timedelta(days=61)
+        )
+        for name, octets in zip(("old.pem", "old.key"), old, strict=True):
+            (tmp_path / name).write_bytes(octets)
+        pair = ["--certificate", str(tmp_path / "old.pem"), "--key", str(tmp_path / "old.key")]
+        command(server, "cert", "add", MAIL, *pair)
+        with server:
+            hosts = (MAIL, "autoconfig.acme.test")
+            until(lambda: all(by_pebble(server, host) for host in hosts), server, pebble)
+            assert served(server, MAIL).public_key().key_size == 2048
+            until(lambda: all(("remove", f"_acme-challenge.{host}.") in zone.changes for host in hosts), server, pebble)
+            # A key that the name server does not know is refused, and told.
+            (tmp_path / "tsig").write_text("d3Jvbmcga2V5IG9mIHRoZSB0ZXN0cw==\n")
+            done = command(server, "acme", "renew", MAIL, check=False)
+            assert done.returncode == 1
+            assert "name server 127.0.0.1 does not take the update: The peer didn't like the signature" in done.stdout
+            assert zone.refused == 2  # to add it, and to take it away
+        no_bug(server.log)

@@ -1,0 +1,66 @@
+"""When certificates are asked for: at two thirds of their life, later after failures, each host by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailserver.tls.acme_plan import AFTER_SUCCESS, LONGEST_ASKED, LONGEST_WAIT, Attempts, Held, due, plan
+
+DAY = 86400
+NOW = 1_800_000_000
+HOST = "mail.example.test"
+
+
+def held(days_old: float = 0, life: float = 90, host: str = HOST, *, self_signed: bool = False) -> Held:
+    begin = NOW - int(days_old * DAY)
+    return Held(host, begin, begin + int(life * DAY), self_signed)
+
+
+@pytest.mark.parametrize(("life", "at"), [(90, 60), (45, 30), (6, 4)])
+def test_two_thirds_of_a_life(life: float, at: float) -> None:
+    assert due(held(life=life), Attempts(HOST), NOW).time == NOW + at * DAY
+
+
+def test_a_self_signed_one_is_replaced_at_once() -> None:
+    assert due(held(self_signed=True), Attempts(HOST), NOW).time <= NOW
+
+
+def test_waits_double_up_to_half_a_day() -> None:
+    attempts, waits = Attempts(HOST), []
+    for _ in range(12):
+        attempts = attempts.failed("no", NOW)
+        waits.append(attempts.until - NOW)
+    assert waits == [300 * 2**n for n in range(8)] + [LONGEST_WAIT] * 4
+    assert due(held(self_signed=True), attempts, NOW).time == NOW + LONGEST_WAIT
+    for _ in range(5000):
+        attempts = attempts.failed("no", NOW)
+    assert attempts.until - NOW == LONGEST_WAIT
+
+
+def test_the_authority_may_have_us_wait_longer_but_not_for_ever() -> None:
+    assert Attempts(HOST).failed("slow down", NOW, 3600).until == NOW + 3600
+    assert Attempts(HOST).failed("slow down", NOW, 10).until == NOW + 300
+    assert Attempts(HOST).failed("slow down", NOW, 10**12).until == NOW + LONGEST_ASKED
+
+
+def test_a_success_ends_the_waits_and_an_old_certificate_asks_no_more_than_once_an_hour() -> None:
+    attempts = Attempts(HOST).failed("no", NOW).succeeded(NOW)
+    assert (attempts.failures, attempts.error) == (0, "")
+    assert due(held(), attempts, NOW).time == NOW + 60 * DAY
+    assert due(held(days_old=80), attempts, NOW).time == NOW + AFTER_SUCCESS
+
+
+def test_a_clock_that_jumps_back_does_not_hold_up_for_long() -> None:
+    attempts = Attempts(HOST).failed("no", NOW + 400 * DAY)
+    assert due(held(self_signed=True), attempts, NOW).time == NOW + LONGEST_WAIT
+
+
+def test_what_has_failed_least_comes_first() -> None:
+    failing = Attempts("a").failed("no", NOW - 10 * DAY)
+    hosts = [held(host="a", self_signed=True), held(70, host="b"), held(10, host="c"), held(80, host="d")]
+    assert [each.host for each in plan(hosts, {"a": failing}, NOW)] == ["d", "b", "a", "c"]
+
+
+def test_nothing_of_a_stranger_moves_the_terminal() -> None:
+    assert Attempts(HOST).failed("\x1b[2Jno\n" + "x" * 10_000, NOW).error.startswith(" [2Jno xxx")
+    assert len(Attempts(HOST).failed("x" * 10_000, NOW).error) == 500

@@ -1,0 +1,83 @@
+"""The account's key and the attempts outlive the server, are their owner's alone, and a damaged file is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import josepy
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from mailserver.tls import acme_state
+from mailserver.tls.acme_order import make_request
+from mailserver.tls.acme_plan import Attempts
+from mailserver.tls.history import CannotRecord
+from tests.tls.site import Site
+
+
+def test_one_key_for_each_authority(tmp_path: Path) -> None:
+    first = acme_state.account_key(tmp_path, "https://one.test/dir")
+    assert acme_state.account_key(tmp_path, "https://one.test/dir") == first
+    assert acme_state.account_key(tmp_path, "https://two.test/dir") != first
+    assert (tmp_path / acme_state.FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_thumbprint_is_that_of_another_implementation(tmp_path: Path) -> None:
+    key = acme_state.account_key(tmp_path, "https://one.test/dir")
+    other = josepy.JWK.load(key.reveal())
+    assert acme_state.thumbprint(key) == josepy.b64encode(other.thumbprint()).decode()
+
+
+def test_attempts_are_remembered(tmp_path: Path) -> None:
+    acme_state.save(tmp_path, Attempts("a").failed("why", 5))
+    acme_state.save(tmp_path, Attempts("b").failed("no", 6))
+    acme_state.save(tmp_path, Attempts("b").succeeded(7))
+    assert acme_state.all_attempts(tmp_path) == {"a": Attempts("a").failed("why", 5), "b": Attempts("b").succeeded(7)}
+
+
+def test_two_that_want_a_key_at_once_get_the_same(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from mailserver.tls.acme_state import *; "
+        "print(thumbprint(account_key(pathlib.Path(sys.argv[1]), 'https://one.test/dir')))"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert len({process.communicate(timeout=60)[0] for process in running}) == 1
+
+
+def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / acme_state.FILE).write_bytes(b"no database" * 1000)
+    with pytest.raises(CannotRecord, match="cannot be used"):
+        acme_state.all_attempts(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotRecord, match="cannot be used"):
+        acme_state.account_key(tmp_path / "file", "https://one.test/dir")
+
+
+def test_a_configuration_gets_the_thumbprint_only_where_a_host_wants_it(tmp_path: Path) -> None:
+    site = Site(tmp_path).add("example.test", ["mail.example.test"])
+    site.more = '[acme]\nterms_of_service = "agreed"\nwebroot = "/var/www"\n'
+    assert acme_state.with_account(site.config()) == site.config()
+    assert not (tmp_path / "state").exists()
+    site.managed.add("example.test")
+    site.of_domain["example.test"] = ["acme = true"]
+    config = acme_state.with_account(site.config())
+    assert config.acme is not None
+    key = acme_state.account_key(tmp_path / "state", config.acme.directory)
+    assert config.acme.thumbprint == acme_state.thumbprint(key)
+
+
+@pytest.mark.parametrize("key_type", ["ecdsa", "rsa"])
+def test_a_request_names_the_host_and_is_signed_by_the_new_key(key_type: str) -> None:
+    key, octets = make_request("*.example.test", key_type)
+    request = x509.load_pem_x509_csr(octets)
+    assert request.is_signature_valid
+    names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["*.example.test"]
+    private = serialization.load_pem_private_key(key.reveal(), None)
+    assert private.public_key() == request.public_key()
