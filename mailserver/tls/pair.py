@@ -218,10 +218,14 @@ def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
         return None
     with open(descriptor, "rb") as file:
         try:
-            octets = file.read(MAX_FILE + 1)
+            octets: bytes | None = file.read(MAX_FILE + 1)
         except OSError as fault:
             faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
             return None
+    if octets is None:
+        # Some of /proc call themselves regular and have to be waited for.
+        faults.append(Fault(key, "must be a regular file"))
+        return None
     if len(octets) > MAX_FILE:
         faults.append(Fault(key, f"must be at most {MAX_FILE} octets"))
         return None

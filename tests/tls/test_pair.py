@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mailserver.config.directories import Identity
 from mailserver.tls import certificates
-from mailserver.tls.pair import BadPair, covers, load_pair, pair_faults
+from mailserver.tls.pair import BadPair, Fault, covers, load_pair, pair_faults, read_file
 from tests.tls.site import Site, authority
 
 HOST = "mail.example.test"
@@ -357,3 +357,16 @@ class TestCheck:
         reasons = [problem.reason for problem in certificates.check(site.config()) if not problem.warning]
         assert len(reasons) == 1
         assert reasons[0].startswith("is refused by OpenSSL: ")
+
+
+def test_a_file_that_says_it_is_one_and_has_to_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As /proc/kmsg is.
+    os.mkfifo(tmp_path / "file")
+    writer = os.open(tmp_path / "file", os.O_RDWR)
+    monkeypatch.setattr("mailserver.tls.pair.stat.S_ISREG", lambda _mode: True)
+    faults: list[Fault] = []
+    try:
+        assert read_file(tmp_path / "file", "certificate", faults) is None
+    finally:
+        os.close(writer)
+    assert [fault.reason for fault in faults] == ["must be a regular file"]
