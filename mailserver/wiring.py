@@ -59,6 +59,7 @@ from mailserver.tls.activation import Activation
 from mailserver.tls.client import client_creator
 from mailserver.tls.expiry import threshold
 from mailserver.tls.history import CannotRecord, History
+from mailserver.tls.material import Change, Material
 from mailserver.tls.pair import BadPair
 from mailserver.tls.signature import sign
 
@@ -394,14 +395,14 @@ class Wiring:
             return Examined(None, [*judged.lines, f"{self.config.source} [submission.relay]: {error}"], None)
         return Examined(judged.config, judged.lines, prepared, whole=judged.whole)
 
-    def prepare(self, config: Config, tls: policy.Prepared | policy.Material) -> Prepared:
+    def prepare(self, config: Config, tls: policy.Prepared | Material) -> Prepared:
         """What this process needs for a configuration that was judged; in a thread. Raises: BadPair, OSError."""
-        if isinstance(tls, policy.Material):
+        if isinstance(tls, Material):
             tls = self.tls.prepare_material(tls)
         self._read_users_ahead()
         return Prepared(config, tls, self._make_next_hop(config))
 
-    def take_certificates(self, change: policy.Change) -> None:
+    def take_certificates(self, change: Change) -> None:
         """Serve what the master has judged and changed."""
         self.tls.take(change)
 

@@ -11,7 +11,8 @@ from mailserver.net.assignment import Assignment, Setting
 from mailserver.net.link import Link
 from mailserver.net.log_sources import log_event
 from mailserver.net.zygote import Zygote, quiet_signals
-from mailserver.tls.policy import Change, TlsPolicy
+from mailserver.tls.material import Change
+from mailserver.tls.policy import TlsPolicy
 from mailserver.wiring import Wiring
 
 

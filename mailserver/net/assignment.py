@@ -17,7 +17,7 @@ class Setting:
 
     config: Config
     material: Any = field(repr=False)
-    """`tls.policy.Material`."""
+    """`tls.material.Material`."""
 
 
 @frozen

@@ -37,7 +37,7 @@ class WorkerParts(Parts, Protocol):
         """What `accept` and `commit` take, of a configuration and a policy's material. In a thread. Raises: OSError."""
 
     def take_certificates(self, change: Any) -> None:
-        """Serve a `tls.policy.Change`. Raises: BadPair."""
+        """Serve a `tls.material.Change`. Raises: BadPair."""
 
 
 MakeParts = Callable[[Assignment, Any, Link], WorkerParts]

@@ -45,7 +45,7 @@ class Zygote:
     update_policy: Callable[[Any, Setting], None]
     """Have the policy serve other material, on the same base."""
     change_policy: Callable[[Any, Any], None]
-    """Have it serve a `tls.policy.Change`."""
+    """Have it serve a `tls.material.Change`."""
     work: Callable[[Assignment], None]
     """What a worker does, from just after the fork to its end."""
     decoder: Decoder = field(factory=lambda: Decoder(MAX_PICKLE))

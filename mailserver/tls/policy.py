@@ -1,7 +1,6 @@
-"""Which certificate is served under which name, now: built before use, replaced whole at a reload.
+"""Which certificate is served under which name, now: built before use (`assembly`), replaced whole at a reload.
 
-`TlsPolicy` makes the OpenSSL connections of all listeners, implicit TLS and STARTTLS alike. What of a changed
-configuration cannot be served is refused for that host name alone, and its last good certificate stays.
+`TlsPolicy` makes the OpenSSL connections of all listeners, implicit TLS and STARTTLS alike.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import attrs
 from attrs import frozen
@@ -20,19 +19,10 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailserver.config.model import Config, Listener, Problem, Tls
+from mailserver.tls.assembly import Outcome, build, default_host
 from mailserver.tls.certificates import check
 from mailserver.tls.client_certificates import Demand
-from mailserver.tls.contexts import (
-    ContextKey,
-    ContextMap,
-    Origin,
-    Serving,
-    Terms,
-    context_key,
-    make_base,
-    make_context,
-    parse_server_name,
-)
+from mailserver.tls.contexts import ContextKey, ContextMap, Origin, make_base, parse_server_name
 from mailserver.tls.handshake import (
     PROTOCOL_VERSION,
     PROTOCOLS,
@@ -42,10 +32,11 @@ from mailserver.tls.handshake import (
     demand_certificate,
     handshake_of,
 )
+from mailserver.tls.material import Change, Material, assemble, material_of, plain
 from mailserver.tls.offered import Offered, read_offered
-from mailserver.tls.pair import BadPair, Fault, Pair
-from mailserver.tls.settings import VERSIONS, Settings, setting_faults, settings_of
-from mailserver.tls.source import Files, Found, Source
+from mailserver.tls.pair import Fault, Pair
+from mailserver.tls.settings import VERSIONS, Settings, setting_faults, settings_of, settings_of_listeners
+from mailserver.tls.source import Files, Source
 
 REFUSAL_INTERVAL: Final = 60.0
 """Seconds in which refused names make one line of the log."""
@@ -56,19 +47,6 @@ class Log(Protocol):
 
     def __call__(self, event: str, /, **fields: object) -> None:
         """Write a line."""
-
-
-@frozen
-class Outcome:
-    """What became of one host name, or of the settings of [tls], at a reload."""
-
-    name: str
-    state: Literal["taken up", "unchanged", "removed", "refused"]
-    why: str = ""
-    """For "refused" what is wrong; else warnings, if any."""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.state}{': ' if self.why else ''}{self.why}"
 
 
 @frozen
@@ -86,37 +64,6 @@ class Certificate:
 
 
 @frozen
-class Served:
-    """What one host name is served under."""
-
-    host: str
-    domain: str
-    pair: Pair
-    terms: Terms
-    origin: Origin = "file"
-
-
-@frozen
-class Material:
-    """All that a policy serves, as octets that were judged: made where files can be read, and used elsewhere."""
-
-    tls: Tls
-    listeners: tuple[tuple[Listener, Settings], ...]
-    """The settings of those that have others than [tls]."""
-    hosts: tuple[Served, ...]
-    default: Served | None
-    private_ca: Offered | None = None
-
-
-@frozen
-class Change:
-    """What is served otherwise than before to some host names, for a policy of another process."""
-
-    hosts: tuple[Served, ...]
-    default: Served | None
-
-
-@frozen
 class Prepared:
     """A changed configuration, ready to be served."""
 
@@ -131,7 +78,7 @@ class Prepared:
     @property
     def material(self) -> Material:
         """The same for a policy of another process."""
-        return _material(self.map, self.tls, self.listeners, self.private_ca)
+        return material_of(self.map, self.tls, self.listeners, self.private_ca)
 
 
 class CannotServe(Exception):
@@ -172,10 +119,10 @@ class TlsPolicy:
         self._refusals_told = float("-inf")
         self._tls = material.tls if material else config.tls
         self._settings = settings_of(self._tls)
-        self._map = _assemble(material, {}) if material else self._judge(config)
+        self._map = assemble(material, {}) if material else self._judge(config)
         self.private_ca = material.private_ca if material else read_offered(config.tls, [])
         """The authority that people are to import."""
-        self._listeners = dict(material.listeners) if material else _of_listeners(config, self._tls)
+        self._listeners = dict(material.listeners) if material else settings_of_listeners(config, self._tls)
         self._bases = self._make_bases(_wanted(self._tls, self._listeners))
         self._kept = list(self._bases.values())
         """Every base there ever was: see `contexts`."""
@@ -302,7 +249,7 @@ class TlsPolicy:
             tls = attrs.evolve(self._tls, default=tls.default, unknown_name=tls.unknown_name)
             listeners = dict(self._listeners)
         else:
-            listeners = _of_listeners(config, tls)
+            listeners = settings_of_listeners(config, tls)
             if settings_of(tls) != settings_of(self._tls) or listeners != self._listeners:
                 outcomes.append(Outcome("[tls]", "taken up"))
         of_ca: list[Fault] = []
@@ -346,16 +293,16 @@ class TlsPolicy:
         """The same for another process."""
         hosts = [prepared.map.by_host[host] for host in self.changed_hosts(prepared)]
         default = prepared.map.default
-        return Change(tuple(map(_plain, hosts)), _plain(default) if default else None)
+        return Change(tuple(map(plain, hosts)), plain(default) if default else None)
 
     def take(self, change: Change) -> None:
         """Serve what another process has changed; contexts are made for what is new alone. Raises: BadPair."""
-        new = _assemble(Material(self._tls, (), change.hosts, change.default), self._contexts(self._tls))
+        new = assemble(Material(self._tls, (), change.hosts, change.default), self._contexts(self._tls))
         self._map = ContextMap(MappingProxyType({**self._map.by_host, **new.by_host}), new.default)
 
     def prepare_material(self, material: Material) -> Prepared:
         """The same of what another process has judged, which tells the outcomes."""
-        new, listeners = _assemble(material, self._contexts(material.tls)), dict(material.listeners)
+        new, listeners = assemble(material, self._contexts(material.tls)), dict(material.listeners)
         bases = self._new_bases(new, material.tls, listeners)
         return Prepared(new, material.tls, listeners, bases, (), material.private_ca)
 
@@ -405,7 +352,7 @@ class TlsPolicy:
     @property
     def material(self) -> Material:
         """The same for a policy of another process."""
-        return _material(self._map, self._tls, self._listeners, self.private_ca)
+        return material_of(self._map, self._tls, self._listeners, self.private_ca)
 
     # -- for people -------------------------------------------------------------------------------------------------
 
@@ -441,139 +388,11 @@ class ListenerTls:
         return self.policy.connection(self.listener, self.protocols)
 
 
-def _of_listeners(config: Config, tls: Tls) -> dict[Listener, Settings]:
-    """The settings of listeners that have others than [tls]."""
-    found = {listener: settings_of(tls, listener) for listener in config.listeners}
-    return {listener: settings for listener, settings in found.items() if settings != settings_of(tls)}
-
-
 def _wanted(tls: Tls, listeners: Mapping[Listener, Settings]) -> set[Settings]:
     return {settings_of(tls), *listeners.values()}
-
-
-def _plain(serving: Serving) -> Served:
-    return Served(serving.host, serving.domain, serving.pair, serving.terms, serving.origin)
-
-
-def _material(
-    served: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings], private_ca: Offered | None
-) -> Material:
-    default = served.default
-    return Material(
-        tls,
-        tuple(listeners.items()),
-        tuple(map(_plain, served.by_host.values())),
-        _plain(default) if default else None,
-        private_ca,
-    )
-
-
-def _assemble(material: Material, contexts: dict[ContextKey, SSL.Context]) -> ContextMap:
-    """The map of material; `contexts` are those to use again. Raises: BadPair."""
-    settings = settings_of(material.tls)
-
-    def serving(served: Served) -> Serving:
-        key = context_key(served.pair, served.terms)
-        if key not in contexts:
-            contexts[key] = make_context(served.pair, settings, served.terms)
-        return Serving(served.host, served.domain, served.pair, served.terms, contexts[key], served.origin)
-
-    by_host = {served.host: serving(served) for served in material.hosts}
-    return ContextMap(MappingProxyType(by_host), serving(material.default) if material.default else None)
-
-
-def build(
-    config: Config,
-    tls: Tls,
-    old: ContextMap,
-    contexts: dict[ContextKey, SSL.Context],
-    *,
-    now: dt.datetime,
-    source: Source,
-    keep_bases: bool = False,
-) -> tuple[ContextMap, list[Outcome]]:
-    """The map of a configuration, and what became of each host; `contexts` are those to use again.
-
-    `keep_bases`: hosts that are in `old` take up no terms that would need another base.
-    """
-    settings = settings_of(tls)
-
-    def context_of(pair: Pair, terms: Terms) -> SSL.Context:
-        key = context_key(pair, terms)
-        if key not in contexts:
-            contexts[key] = make_context(pair, settings, terms)
-        return contexts[key]
-
-    by_host: dict[str, Serving] = {}
-    outcomes = []
-    hosts = [host for domain in config.certified for host in domain.hosts]
-    for domain in config.certified:
-        find = source.read(domain, now, tls)
-        for host in domain.hosts:
-            last = old.by_host.get(host)
-            found = find(host)
-            if keep_bases and last is not None and found.terms.resumable != last.terms.resumable:
-                waits = Fault(
-                    "client_certificates", "other terms than before wait for `mailserver reload`", warning=True
-                )
-                terms = attrs.evolve(last.terms, second=found.terms.second)
-                found = attrs.evolve(found, terms=terms, faults=[*found.faults, waits])
-            pair, faults = _judged(found, context_of)
-            why = _objection(host, pair, faults, last, now)
-            if pair is not None and not why:
-                context = context_of(pair, found.terms)
-                by_host[host] = Serving(host, domain.name, pair, found.terms, context, found.origin)
-            elif last is not None:
-                # What it asked of its clients stays with its certificate.
-                origin: Origin = "last good" if last.origin == "file" else last.origin
-                context = context_of(last.pair, last.terms)
-                by_host[host] = attrs.evolve(last, domain=domain.name, context=context, origin=origin)
-            elif (instead := source.stand_in(domain, host, found)) is not None and instead.pair is not None:
-                context = context_of(instead.pair, instead.terms)
-                by_host[host] = Serving(host, domain.name, instead.pair, instead.terms, context, instead.origin)
-                why += f"; served meanwhile: {instead.origin}"
-            if why:
-                outcomes.append(Outcome(host, "refused", why))
-            else:
-                same = last is not None and by_host[host].key == last.key
-                warnings = "; ".join(fault.reason for fault in faults if fault.warning)
-                outcomes.append(Outcome(host, "unchanged" if same else "taken up", warnings))
-    outcomes += [Outcome(host, "removed") for host in old.by_host if host not in hosts]
-    wanted = default_host(config)
-    default = by_host.get(wanted)
-    if default is None and old.default is not None:
-        # Clients without a name must not be turned away for a bad new file.
-        default = attrs.evolve(old.default, context=context_of(old.default.pair, old.default.terms))
-        outcomes.append(Outcome("[tls] default", "refused", f"{wanted or 'no host'} cannot be served; the last stays"))
-    return ContextMap(MappingProxyType(by_host), default), outcomes
-
-
-def default_host(config: Config) -> str:
-    """The host whose certificate is served without a name: the configured one, else the first of all."""
-    return config.tls.default or next((host for domain in config.domains for host in domain.hosts), "")
 
 
 def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
     """Why the start is refused: in the words of the check, or if that finds nothing by now, in those of the build."""
     found = [problem for problem in check(config) if not problem.warning]
     return found or [Problem(str(config.source), "", outcome.name, outcome.why) for outcome in outcomes if outcome.why]
-
-
-def _judged(found: Found, context_of: Callable[[Pair, Terms], SSL.Context]) -> tuple[Pair | None, list[Fault]]:
-    """What was found for a host, with everything that is wrong of it."""
-    faults = list(found.faults)
-    if found.pair is not None and all(fault.warning or fault.key == "hosts" for fault in faults):
-        try:
-            context_of(found.pair, found.terms)
-        except BadPair as bad:
-            return None, [*faults, *bad.faults]
-    return found.pair, faults
-
-
-def _objection(host: str, pair: Pair | None, faults: list[Fault], last: Serving | None, now: dt.datetime) -> str:
-    """Why a host cannot be served under a new pair, or "". Faults of other hosts of the domain do not count."""
-    against = [f"{fault.key} {fault.reason}" for fault in faults if not fault.warning and fault.value in ("", host)]
-    if pair is not None and not pair.is_current(now) and last is not None and last.pair.is_current(now):
-        # Better the one that clients still take.
-        against += [fault.reason for fault in pair.date_faults(now)]
-    return "; ".join(against)

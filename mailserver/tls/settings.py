@@ -81,6 +81,12 @@ def settings_of(tls: Tls, listener: Listener | None = None) -> Settings:
     return Settings(**{name: chosen(name) for name in Settings.__annotations__})  # type: ignore[arg-type]
 
 
+def settings_of_listeners(config: Config, tls: Tls) -> dict[Listener, Settings]:
+    """The settings of listeners that have others than [tls]."""
+    found = {listener: settings_of(tls, listener) for listener in config.listeners}
+    return {listener: settings for listener, settings in found.items() if settings != settings_of(tls)}
+
+
 def setting_faults(config: Config) -> Iterator[tuple[str, str, object, str]]:
     """Table, key, value and what is wrong, of the settings of [tls] and of each listener."""
     told = set()

@@ -34,7 +34,7 @@ class Found:
 
 
 class Source(Protocol):
-    """For `policy.build`. All calls may read files."""
+    """For `assembly.build`. All calls may read files."""
 
     def read(self, domain: Domain, now: dt.datetime, tls: Tls) -> Callable[[str], Found]:
         """What is to be served for each host of a domain. Raises nothing."""

@@ -17,10 +17,11 @@ from attrs import frozen
 from mailserver.config.model import Config, Domain
 from mailserver.tls import probe
 from mailserver.tls.activation import Activation
+from mailserver.tls.assembly import Outcome
 from mailserver.tls.contexts import ContextMap, Origin
 from mailserver.tls.history import CannotRecord, Entry, content
 from mailserver.tls.pair import BadPair, Pair, covers, parse_pair
-from mailserver.tls.policy import Outcome, Prepared, TlsPolicy
+from mailserver.tls.policy import Prepared, TlsPolicy
 from mailserver.tls.source import read_files
 
 FILES_CHANGED = "the files have changed"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.tls import pair, policy
+from mailserver.tls import assembly, material, pair
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.site import Client, Site
 
@@ -26,8 +26,9 @@ def test_a_thousand_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         site.add(f"d{number}.example.test", [f"mail.d{number}.example.test"])
     config = site.config()
     made, read = [], []
-    make_context, read_file = policy.make_context, pair.read_file
-    monkeypatch.setattr(policy, "make_context", lambda *given: made.append(given) or make_context(*given))
+    make_context, read_file = assembly.make_context, pair.read_file
+    for module in (assembly, material):
+        monkeypatch.setattr(module, "make_context", lambda *given: made.append(given) or make_context(*given))
     monkeypatch.setattr(pair, "read_file", lambda path, *more: read.append(path) or read_file(path, *more))
     begun = time.monotonic()
     tls = TlsPolicy(config, quiet)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
 from mailserver.config.model import Config
-from mailserver.tls import certificates
+from mailserver.tls import assembly, certificates
 from mailserver.tls import policy as policy_module
 from mailserver.tls.activation import Activation
 from mailserver.tls.history import History
@@ -221,8 +221,8 @@ class TestFiles:
         self, site: Site, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made: list[object] = []
-        make = policy_module.make_context
-        monkeypatch.setattr(policy_module, "make_context", lambda *given: made.append(given) or make(*given))
+        make = assembly.make_context
+        monkeypatch.setattr(assembly, "make_context", lambda *given: made.append(given) or make(*given))
         before = server.seen(TEST)
         site.renew("example.test")
         changed = server.take()
