@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import os
 import pwd
-import shutil
 import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ import pytest
 from cryptography import x509
 
 from mailserver.tls import certificates
+from mailserver.tls.acme_order import NotObtained, Order
+from mailserver.tls.pair import parse_pair
 from tests.interop.pebble import EAB_ID, EAB_KEY, KEY, KEY_NAME, Pebble, UpdatedZone
 from tests.live.conftest import no_bug
 from tests.live.test_user import USER, wrapper
 from tests.server import Server
+from tests.tls.site import Site
 
 MAIL, FAILING, WILD = "mail.acme.test", "fails.acme.test", "*.wild.acme.test"
 
@@ -79,8 +84,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
             server.config.write_text(server.config.read_text() + domain([FAILING, MAIL, WILD]) + pebble.table(more))
             if as_root:
                 subprocess.run(["chown", "-R", f"{USER}:", str(server.dir)], check=True)
-                subprocess.run(["chown", "-R", "0:0", str(server.dir / "certs")], check=True)
-                shutil.rmtree(server.dir / "state", ignore_errors=True)
+                subprocess.run(["chown", "-R", "0:0", str(server.dir / "certs"), str(server.dir / "state")], check=True)
                 (server.dir / "run").mkdir(exist_ok=True)
                 server.wrapper = wrapper(directory)
             with server:
@@ -152,6 +156,48 @@ def test_an_authority_that_is_down_leaves_all_as_it_is(running: tuple[Server, Pe
     assert command(server, "acme", "renew", MAIL).returncode == 0
     assert served(server, MAIL).serial_number != before
     assert status(server)[MAIL]["failures"] == 0
+
+
+def test_a_reload_gives_all_workers_another_account_and_more_hosts(running: tuple[Server, Pebble]) -> None:
+    server, pebble = running
+    until(lambda: by_pebble(server, MAIL), server, pebble)
+    # Another address is another authority, as far as the server knows.
+    server.replace(pebble.directory_url, f"{pebble.directory_url}?another")
+    late = '\n[[domain]]\nname = "late.test"\nhosts = ["late.acme.test"]\nacme = true\n'
+    server.config.write_text(server.config.read_text() + late)
+    command(server, "reload")
+    until(lambda: by_pebble(server, "late.acme.test"), server, pebble)
+
+
+def test_a_page_below_a_web_root(tmp_path: Path) -> None:
+    """Of another web server; and without it the authority's word of what it has found."""
+    site = Site(tmp_path).add("acme.test", [MAIL])
+    site.managed.add("acme.test")
+    site.of_domain["acme.test"] = ["acme = true"]
+    root = tmp_path / "pages"
+    root.mkdir()
+    pages = functools.partial(SimpleHTTPRequestHandler, directory=str(root))
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), pages) as web,
+        Pebble(tmp_path / "pebble", web.server_address[1]) as pebble,
+    ):
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        try:
+            site.more = pebble.table(f'webroot = "{root}"\n')
+            found = Order(site.config(), MAIL).obtain()
+            assert parse_pair(found.chain_pem, found.key_pem.reveal()).names == (MAIL,)
+            assert list(root.rglob("*")) == [root / ".well-known", root / ".well-known/acme-challenge"]
+            site.more = pebble.table(f'webroot = "{tmp_path / "elsewhere"}"\n')
+            (tmp_path / "elsewhere").mkdir()
+            with pytest.raises(NotObtained, match=f"could not verify {MAIL}: .*404"):
+                Order(site.config(), MAIL).obtain()
+            site.more = pebble.table().replace(str(pebble.ca_file), str(site.directory / "other.pem"))
+            (tmp_path / "other.pem").write_bytes(certificates.make_ca("Another")[0])
+            site.more += f'webroot = "{root}"\n'
+            with pytest.raises(NotObtained, match="certificate is not trusted"):
+                Order(site.config(), MAIL).obtain()
+        finally:
+            web.shutdown()
 
 
 def test_records_by_dynamic_update_for_a_bound_account_and_a_renewal_in_time(tmp_path: Path) -> None:
