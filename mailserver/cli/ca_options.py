@@ -86,6 +86,9 @@ def telling() -> Iterator[None]:
         yield
     except (CaFault, BadName) as fault:
         raise click.ClickException(str(fault)) from fault
+    except BrokenPipeError:
+        # Who reads the output has enough of it: click's to end.
+        raise
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror}") from error
 
