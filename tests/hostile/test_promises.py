@@ -100,7 +100,7 @@ def test_everything_is_forgotten(server: Server, protocol: str) -> None:
 def test_credentials_before_tls(server: Server) -> None:
     """Right, wrong, unknown, malformed: the same words, without a challenge."""
     pairs = [(USER, server.accounts[USER]), (USER, "wrong"), ("nobody@example.test", "wrong"), ("", "")]
-    answers: dict[str, set[bytes]] = {"imap": set(), "pop3": set(), "submission": set()}
+    answers: dict[str, set[bytes]] = {"imap": set(), "pop3": set(), "submission": set(), "submission, no login": set()}
     for user, password in pairs:
         with Client(server, "imap") as client:
             answers["imap"].add(client.command(f'LOGIN "{user}" "{password}"'.encode())[-1])
@@ -120,6 +120,8 @@ def test_credentials_before_tls(server: Server) -> None:
                 client.ask(b"AUTH PLAIN"),
                 client.ask(b"AUTH LOGIN"),
                 client.ask(b"AUTH PLAIN " + plain(user, password)),
+            }
+            answers["submission, no login"] |= {
                 client.ask(b"MAIL FROM:<%b>" % USER.encode()),
                 client.ask(b"XYZZY"),
             }
