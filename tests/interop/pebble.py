@@ -125,10 +125,10 @@ class Pebble:
             pass
 
     def hook(self) -> Path:
-        """A program that makes TXT records."""
+        """A program that makes TXT records. It notes who it is, and who may look into the process that runs it."""
         path = self._directory / "hook"
         path.write_text(
-            f'#!/bin/sh\nset -e\necho "$(id -un) $1 $2" >>{self._directory}/hook.log\n'
+            f'#!/bin/sh\nset -e\necho "$(id -un) $(stat -c %u /proc/$PPID/maps) $1 $2" >>{self._directory}/hook.log\n'
             "case $1 in add) what=set-txt ;; remove) what=clear-txt ;; esac\n"
             f'exec curl -sSf {self._names_url}/$what -d "{{\\"host\\": \\"$2.\\", \\"value\\": \\"$3\\"}}"\n'
         )
