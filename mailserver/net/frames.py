@@ -31,6 +31,8 @@ MAX_PASSED = 200
 MAX_JSON = 32 << 20
 """Octets of a frame that the master takes."""
 MAX_PICKLE = 1 << 30
+MAX_WAITING = 64 << 20
+"""Octets that the master keeps for a worker that does not read: others may make it keep them."""
 _PIECE = 1 << 16
 
 
@@ -129,14 +131,21 @@ class FrameLine:
         lost: Callable[[], None],
         *,
         longest: int,
+        most_waiting: int | None = None,
     ) -> None:
-        """`take(body, descriptors)` for each frame, `lost()` once when the other side has gone or cannot be read."""
+        """`take(body, descriptors)` for each frame, `lost()` once when the other side has gone or cannot be read.
+
+        `most_waiting`: octets behind a frame that the other side does not take, after which the line is given up.
+        """
         self._reactor = reactor
         self._line = line
         self._take = take
         self._lost = lost
         self._decoder = Decoder(longest)
         self._pending: deque[tuple[memoryview, Sequence[socket.socket], bool]] = deque()
+        self._most_waiting = most_waiting
+        self._queued = 0
+        """Octets of the frames that wait."""
         self._open = True
         line.setblocking(False)
         reactor.addReader(self)
@@ -152,6 +161,11 @@ class FrameLine:
             _close(passed if given else ())
             return
         data = HEADER.pack(len(body), len(passed)) + body
+        if self._pending and self._most_waiting is not None and self._queued + len(data) > self._most_waiting:
+            _close(passed if given else ())
+            self._break_off()
+            return
+        self._queued += len(data)
         self._pending.append((memoryview(data), passed, given))
         if len(self._pending) == 1:
             self.doWrite()
@@ -207,13 +221,11 @@ class FrameLine:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # Frames are lost: the other side must not go on without them. The read that follows finds the end.
-                self._give_up()
-                with contextlib.suppress(OSError):
-                    self._line.shutdown(socket.SHUT_RDWR)
+                self._break_off()
                 break
             if given:
                 _close(passed)
+            self._queued -= sent
             if sent == len(data):
                 self._pending.popleft()
             else:
@@ -224,10 +236,17 @@ class FrameLine:
         """The reactor gives the descriptor up."""
         self._end()
 
+    def _break_off(self) -> None:
+        """Frames are lost: the other side must not go on without them. The read that follows finds the end."""
+        self._give_up()
+        with contextlib.suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+
     def _give_up(self) -> None:
         for _data, passed, given in self._pending:
             _close(passed if given else ())
         self._pending.clear()
+        self._queued = 0
 
     def _end(self) -> None:
         if self._open:

@@ -20,6 +20,7 @@ from mailserver.net.assignment import Fork
 from mailserver.net.frames import (
     MAX_JSON,
     MAX_PASSED,
+    MAX_WAITING,
     BadFrame,
     Decoder,
     FrameLine,
@@ -92,7 +93,7 @@ class WorkerProcess:
         self._reactor = reactor
         self._ended = ended
         self._end: ProcessEnd | None = None
-        self._line = FrameLine(reactor, line, self._take(heard), self._lost, longest=MAX_JSON)
+        self._line = FrameLine(reactor, line, self._take(heard), self._lost, longest=MAX_JSON, most_waiting=MAX_WAITING)
 
     def send(self, body: object, passed: Sequence[socket.socket] = ()) -> None:
         """A frame to it; sockets that do not fit beside it go ahead."""

@@ -178,6 +178,41 @@ def test_a_line_that_is_not_read_holds_what_waits_and_loses_nothing(pair: tuple[
     assert not reactor.writers
 
 
+def test_who_does_not_read_is_given_up_before_much_waits(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    reactor, ends = Reactor(), []
+    line = FrameLine(
+        reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10, most_waiting=10_000_000
+    )  # fmt: skip
+    line.send(bytes(20_000_000))
+    assert line.waiting == 1, "one is sent however long it is"
+    while line.waiting:
+        other.recv(1 << 20)
+        line.doWrite()
+    for _ in range(100):
+        line.send(bytes(1_000_000))
+    assert line.waiting == 0
+    line.doRead()
+    assert ends == [1]
+
+
+def test_who_reads_is_sent_more_than_may_wait(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    reactor, got, ends = Reactor(), [], []
+    line = FrameLine(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10, most_waiting=1_000_000)
+    reader = FrameLine(reactor, other, lambda body, _passed: got.append(body), lambda: None, longest=1 << 20)
+    for _ in range(100):
+        line.send(bytes(100_000))
+        for _ in range(4):
+            line.doWrite()
+            reader.doRead()
+    for _ in range(1000):
+        line.doWrite()
+        reader.doRead()
+    assert len(got) == 100
+    assert not ends
+
+
 def test_a_frame_that_cannot_be_sent_is_the_end_of_the_line(pair: tuple[socket.socket, socket.socket]) -> None:
     """What waited behind it is lost, so that nobody must go on as if it had come."""
     one, other = pair
