@@ -20,7 +20,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from time import time
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote_to_bytes
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 import h11
 
@@ -192,7 +192,8 @@ class HttpSession:
         if port is None or not request.host or request.method not in ("GET", "HEAD"):
             return text(404, "nothing here without TLS")
         place = request.host if port == 443 else f"{request.host}:{port}"
-        return text(302, "over TLS", ("Location", f"https://{place}{quote(request.path)}"))
+        target = quote(request.path) + ("?" + urlencode(request.query) if request.query else "")
+        return text(302, "over TLS", ("Location", f"https://{place}{target}"))
 
     def _write(self, response: Response, *, last: bool) -> None:
         """Raises: ConnectionLost where h11 has no answer to give any more."""

@@ -213,6 +213,12 @@ def test_an_address_cannot_break_the_answer() -> None:
     assert answered.status == 400
 
 
+def test_a_profile_without_tls_leads_to_the_same_one() -> None:
+    path = "/profile.mobileconfig?emailaddress=anna%2Bx%26y%40example.test"
+    answered = get(path, host="mail.example.test", tls=False)
+    assert (answered.status, answered.fields["location"]) == (302, f"https://mail.example.test{path}")
+
+
 def test_autodiscover_without_tls_leads_to_it() -> None:
     answered = get("/autodiscover/autodiscover.xml", host="autodiscover.example.test", tls=False)
     assert answered.status == 302
