@@ -14,9 +14,10 @@ import attrs
 import tomlkit
 from attrs import Attribute
 
-from mailserver.config import model
+from mailserver.config import kinds
+from mailserver.config.kinds import PORTS
 from mailserver.config.load import keys_of
-from mailserver.config.model import PORTS, Acme, AcmeDns, Config, Domain, Listener, MtaSts, Relay, Site
+from mailserver.config.model import Acme, AcmeDns, Config, Domain, Listener, MtaSts, Relay, Site
 
 _INTRODUCTION: Final = """\
 Configuration of mailserver, in TOML. Keys behind # have the value shown when they are left out.
@@ -54,17 +55,17 @@ _MEANINGS: Final = {
     bool: "true or false",
     str: "text",
     Path: "path",
-    model.Port: "port, 1 to 65535",
-    model.Count: "whole number, at least 1",
-    model.Size: "octets, at least 1",
-    model.Seconds: "seconds, above 0",
-    model.Hold: "seconds, 0 to 5",
-    model.HostName: "host name",
-    model.HostPattern: "host name or *.name",
-    model.OptionalHostName: "host name or empty",
-    model.NextHop: "host name or IP address",
-    model.Address: "IP address",
-    model.Network: "IP network",
+    kinds.Port: "port, 1 to 65535",
+    kinds.Count: "whole number, at least 1",
+    kinds.Size: "octets, at least 1",
+    kinds.Seconds: "seconds, above 0",
+    kinds.Hold: "seconds, 0 to 5",
+    kinds.HostName: "host name",
+    kinds.HostPattern: "host name or *.name",
+    kinds.OptionalHostName: "host name or empty",
+    kinds.NextHop: "host name or IP address",
+    kinds.Address: "IP address",
+    kinds.Network: "IP network",
 }
 
 
@@ -172,7 +173,7 @@ def _doc_cell(attribute: Attribute[Any]) -> str:
 
 def _meaning(hint: Any) -> str:
     origin, parts = get_origin(hint), get_args(hint)
-    if hint == model.Workers:
+    if hint == kinds.Workers:
         return '`"auto"`, or a whole number from 0'
     if origin is Literal:
         return ", ".join(f"`{_toml(word)}`" for word in parts)

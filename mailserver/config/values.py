@@ -21,7 +21,7 @@ import idna
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from mailserver.config import model
+from mailserver.config import kinds, model
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -268,18 +268,18 @@ def make_converter(directory: Path) -> Converter:
         (bool, boolean),
         (int, integer),
         (Path, path),
-        (model.Port, port),
-        (model.Count, at_least_one),
-        (model.Size, at_least_one),
-        (model.Seconds, seconds),
-        (model.Hold, hold),
-        (model.HostName, host_name),
-        (model.HostPattern, host_pattern),
-        (model.OptionalHostName, optional_host_name),
-        (model.NextHop, next_hop),
-        (model.Address, address),
-        (model.Network, network),
-        (model.Workers, workers),
+        (kinds.Port, port),
+        (kinds.Count, at_least_one),
+        (kinds.Size, at_least_one),
+        (kinds.Seconds, seconds),
+        (kinds.Hold, hold),
+        (kinds.HostName, host_name),
+        (kinds.HostPattern, host_pattern),
+        (kinds.OptionalHostName, optional_host_name),
+        (kinds.NextHop, next_hop),
+        (kinds.Address, address),
+        (kinds.Network, network),
+        (kinds.Workers, workers),
     ]
     for wanted, hook in hooks:
         converter.register_structure_hook(wanted, hook)

@@ -9,7 +9,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from mailserver.channel import Channel
-from mailserver.config.model import EarlyTls
+from mailserver.config.kinds import EarlyTls
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.sightings import Sightings
 from mailserver.net.tally import Tally

@@ -21,7 +21,8 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
-from mailserver.config.model import ClientCertificates, ClientUser, Domain
+from mailserver.config.kinds import ClientCertificates, ClientUser
+from mailserver.config.model import Domain
 from mailserver.tls.pair import BadPair, Fault, read_authorities, read_file
 
 _BEGIN_CRL: Final = b"-----BEGIN X509 CRL-----"

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 from OpenSSL._util import lib as _lib
 
-from mailserver.config.model import TlsVersion
+from mailserver.config.kinds import TlsVersion
 from mailserver.tls.client_certificates import Demand, put_demand
 from mailserver.tls.handshake import select_protocol, set_name_callback
 from mailserver.tls.pair import BadPair, Fault, Pair

@@ -15,7 +15,8 @@ from attrs import frozen
 from OpenSSL import SSL
 from OpenSSL._util import lib as _lib
 
-from mailserver.config.model import Config, Listener, Preset, Tls, TlsVersion
+from mailserver.config.kinds import Preset, TlsVersion
+from mailserver.config.model import Config, Listener, Tls
 
 VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 

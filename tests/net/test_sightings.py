@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from mailserver.channel import TLSInfo
-from mailserver.config.model import Count, Ledger
+from mailserver.config.kinds import Count
+from mailserver.config.model import Ledger
 from mailserver.ledger.database import Ledger as Database
 from mailserver.ledger.entry import Entry, as_row
 from mailserver.net import ledger as writing

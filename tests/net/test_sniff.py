@@ -15,7 +15,8 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from mailserver.channel import Channel
-from mailserver.config.model import EarlyTls, Limits, Listener, Port
+from mailserver.config.kinds import EarlyTls, Port
+from mailserver.config.model import Limits, Listener
 from mailserver.errors import ConnectionLost
 from mailserver.net.connection import Connection
 from mailserver.net.limits import ConnectionCounts

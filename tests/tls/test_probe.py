@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.config.model import Address, Listener, Network, Port
+from mailserver.config.kinds import Address, Network, Port
+from mailserver.config.model import Listener
 from mailserver.tls import certificates, probe
 from mailserver.tls.pair import parse_pair
 from tests.tls.site import authority
