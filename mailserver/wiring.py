@@ -56,6 +56,7 @@ from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
 from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
+from mailserver.tls.assembly import in_words
 from mailserver.tls.client import client_creator
 from mailserver.tls.expiry import threshold
 from mailserver.tls.history import CannotRecord, History
@@ -423,7 +424,7 @@ class Wiring:
     def commit(self, prepared: Prepared) -> list[str]:
         """From now on new sessions, and the next thing that open ones ask, see the new configuration."""
         self.config = prepared.config
-        lines = [str(outcome) for outcome in self.tls.commit(prepared.tls)]
+        lines = in_words(self.tls.commit(prepared.tls))
         self._next_hop = prepared.next_hop
         for backend in self._backends.values():
             if IReloadable.providedBy(backend):

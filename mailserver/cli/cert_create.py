@@ -18,11 +18,12 @@ from mailserver.cli.ca_options import (
     write,
 )
 from mailserver.cli.cert import offer
-from mailserver.cli.options import config_option
+from mailserver.cli.options import config_option, load_or_fail
 from mailserver.tls import ca_requests
 from mailserver.tls.authority import DAYS, KEY_TYPES, MOST_DAYS, certificate_pem, key_pem, make_key
 from mailserver.tls.ca_names import address_of, hosts_of
 from mailserver.tls.pkcs12 import make_pkcs12
+from mailserver.tls.transaction import not_addable
 
 _OF_FILE = "Password of the file"
 
@@ -99,6 +100,11 @@ def create(
                 write(user_files[0], packed, 0o600)
             return
         hosts = hosts_of(names)
+        if activate:
+            # Before anything is signed: what is recorded should be served.
+            config = load_or_fail(configuration)
+            if faults := [fault for host in hosts if (fault := not_addable(config, host))]:
+                raise click.ClickException("\n".join(faults))
         files = None if activate and out is None else _pair_files((out or Path()) / hosts[0].replace("*", "_"))
         if files is not None and not replaces:
             refuse_existing(*files)

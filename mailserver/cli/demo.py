@@ -54,6 +54,9 @@ USERS: Mapping[str, Sequence[str]] = {
 }
 """Domain -> the users it has. The same local part in both shows that they are apart."""
 
+CHANGED = "(changed since)"
+"""Printed in the place of a password that is no longer the one of accounts.txt."""
+
 
 @frozen
 class Demonstration:
@@ -180,6 +183,19 @@ def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, 
         text = "".join(f"{name}:{password}\n" for name, password in accounts.items())
         replace_file(demonstration.accounts, text.encode("utf-8"))
     return accounts
+
+
+def _changed(demonstration: Demonstration, accounts: Mapping[str, str]) -> Iterator[str]:
+    """Names of those printed whose password is another one now, by `mailserver user password` say."""
+    for line in demonstration.users.read_text("utf-8").splitlines():
+        name, _, fields = line.partition(":")
+        if name in set(_named_users()):
+            try:
+                same = schemes.verify(fields.partition(":")[0], accounts[name].encode("utf-8"))
+            except schemes.BadHash:
+                same = False
+            if not same:
+                yield name
 
 
 def _password() -> str:
@@ -412,4 +428,4 @@ def demo(directory: Path, port_base: int, extra_users: int) -> None:
     demonstration = Demonstration(directory.resolve(), port_base)
     with telling():
         accounts = make(demonstration, extra_users)
-    click.echo(describe(demonstration, accounts))
+    click.echo(describe(demonstration, accounts | dict.fromkeys(_changed(demonstration, accounts), CHANGED)))

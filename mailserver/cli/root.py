@@ -25,7 +25,7 @@ from mailserver.cli.tls import tls
 from mailserver.cli.user import user
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 

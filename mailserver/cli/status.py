@@ -47,7 +47,7 @@ def _show(told: dict[str, Any], now: float) -> None:
     )
     click.echo()
     print_table(
-        ("HOST", "DOMAIN", "CERTIFICATE UNTIL", "DAYS LEFT", "FROM", "ISSUER", ""),
+        ("HOST", "DOMAIN", "CERTIFICATE UNTIL", "DAYS LEFT", "FROM", "ISSUER", "DEFAULT"),
         [
             (
                 host["host"],
@@ -56,7 +56,7 @@ def _show(told: dict[str, Any], now: float) -> None:
                 str(host["days_left"]) + " (!)" * (host["warning"] is not None),
                 host["origin"],
                 host["issuer"],
-                "default" * host["default"],
+                "yes" * host["default"],
             )
             for host in told["certificates"]
         ],

@@ -51,12 +51,13 @@ def probe(
     """Connect to every own listener as clients do, and judge what it shows.
 
     Each listener is asked for every configured name, for one that nobody has and for none, by implicit TLS or STARTTLS,
-    with TLS 1.0 to 1.3. The status is 1 if something is wrong; warnings do not count.
+    with TLS 1.0 to 1.3. The status is 1 if something is wrong; warnings do not count. Trusted are the system's
+    authorities, that of `[tls] private_ca`, and those of --ca.
     """
     config = load_or_fail(configuration)
     _check_hosts(config, hosts)
     try:
-        trust = Trust.load(ca)
+        trust = Trust.load([*ca, *([config.tls.private_ca] if config.tls.private_ca else [])])
         dns_server = Resolver(resolver) if with_dns else None
     except (BadAuthorities, BadResolver) as error:
         raise click.ClickException(str(error)) from error

@@ -126,6 +126,8 @@ def ask_password(*, generate: bool, confirm: bool = True) -> str:
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm))
     # Octets and not text: what cannot be decoded is refused with a sentence instead of a traceback.
     line = sys.stdin.buffer.readline(schemes.MAX_PASSWORD + 3)
+    if not line.rstrip(b"\r\n"):
+        raise click.ClickException("no password came: without a terminal it is the first line of standard input")
     try:
         return line.rstrip(b"\r\n").decode("utf-8")
     except UnicodeDecodeError as error:

@@ -160,7 +160,8 @@ def lines(facts: Facts, guides: Sequence[Guide] = GUIDES) -> Iterator[str]:
     if any(facts.hosts.values()):
         yield ""
         yield "Certificates of the mail servers now (SHA-256):"
-        yield from (f"  {host}  {with_colons(shown)}" for host, shown in facts.hosts.items() if shown)
+        wide = max(len(host) for host, shown in facts.hosts.items() if shown)
+        yield from (f"  {host:{wide}}  {with_colons(shown)}" for host, shown in facts.hosts.items() if shown)
 
 
 def page(facts: Facts) -> bytes:

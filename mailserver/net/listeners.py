@@ -53,6 +53,15 @@ class TlsMaker(Protocol):
         """Makes the TLS connections of a listener."""
 
 
+_ADVICE = {
+    errno.EADDRINUSE: "another program has it, or this server runs already: `ss -ltnp` says who;"
+    " `port` of a [[listener]] chooses another, `make run PORT_BASE=20000` those of the demonstration",
+    errno.EACCES: "ports below 1024 are root's: start it as root, with [server] user, or set another `port`;"
+    " a Unix socket needs a directory that this user can write",
+    errno.EADDRNOTAVAIL: "`addresses` of a [[listener]] are those of this machine: `ip address` lists them",
+}
+
+
 @frozen
 class Bound:
     """An open socket and what it serves, before anybody listens on it."""
@@ -147,6 +156,12 @@ def _bind_unix(path: Path, owner: tuple[int, int] | None) -> socket.socket:
         return bind_unix(path, 0o666, owner)
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from error
+
+
+def advice(errors: Iterable[OSError]) -> list[str]:
+    """What to do where places could not be bound, a line for each kind of reason."""
+    numbers = {error.errno for error in errors}
+    return [words for number, words in _ADVICE.items() if number in numbers]
 
 
 class Port:

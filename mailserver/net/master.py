@@ -42,6 +42,7 @@ from mailserver.net.slots import Slots
 from mailserver.net.supervisor import BLIND, Record, Supervisor
 from mailserver.net.zygote_process import WorkerProcess, ZygoteProcess
 from mailserver.tls.activation import Activation
+from mailserver.tls.assembly import in_words
 from mailserver.tls.policy import Prepared, TlsPolicy
 
 RENEWAL = 7 * 24 * 3600.0
@@ -331,7 +332,7 @@ class MasterService(ServiceProcess):
                 self._unlink(bound)
             return False, [*lines, *faults, "nothing was taken up"]
         lines += await self._commit(asked, setting, new)
-        lines += [str(outcome) for outcome in self._policy.commit(prepared)]
+        lines += in_words(self._policy.commit(prepared))
         if prepared.bases:
             # The base contexts are the zygote's, the same for all its workers.
             self.renew()

@@ -35,7 +35,7 @@ from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, become, identity_to_take
 from mailserver.net.ledger import LedgerWriter
 from mailserver.net.link import Hub, Json
-from mailserver.net.listeners import Bound, bind, places
+from mailserver.net.listeners import Bound, advice, bind, places
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
 from mailserver.net.questions import Alone, Questions
@@ -252,17 +252,17 @@ class ServiceProcess(Service, ABC):
         allow_files(0 if self.slots else config.limits.connections, 2 * count * max(1, self.slots))
 
     def _bind_all(self) -> None:
-        faults = []
+        errors: list[OSError] = []
         self._allow_sockets(self.config)
         for listener in self.config.listeners:
             try:
                 self.bound.extend(bind(listener, slots=self.slots, owner=self._owner))
             except OSError as error:
-                faults.append(str(error.strerror))
-        if faults:
+                errors.append(error)
+        if errors:
             for bound in self.bound:
                 bound.socket.close()
-            raise SystemExit("\n".join(faults))
+            raise SystemExit("\n".join([*(str(error.strerror) for error in errors), *advice(errors)]))
 
     def _open_control(self) -> None:
         directory: Path = self.config.server.runtime_dir

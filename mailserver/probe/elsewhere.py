@@ -43,7 +43,7 @@ def in_dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
     bound = _bound_addresses(config)
     for domain in config.domains:
         for host in domain.hosts:
-            if host.startswith("*."):
+            if host.startswith("*.") or host == "localhost":  # which no resolver asks DNS for (RFC 6761 6.3)
                 continue
             addresses = resolver.addresses(f"{host}.")
             if not addresses:

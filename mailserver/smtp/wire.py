@@ -71,7 +71,7 @@ class LineEnds:
         ended = self._after_cr and data == b"\n"
         self._after_cr = data.endswith(b"\r")
         if returns - self._after_cr != pairs or feeds != pairs:
-            raise BadMessage("the message has a CR or LF that is not part of a CRLF")
+            raise BadMessage("the message has a CR or LF that is not part of a CRLF: each line must end with CRLF")
         if b"\0" in data:
             raise BadMessage("the message has a NUL")
         self.complete = ended or data.endswith(b"\r\n")

@@ -6,7 +6,7 @@ What cannot be served is refused for that name alone: its last good certificate 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -32,6 +32,13 @@ class Outcome:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.state}{': ' if self.why else ''}{self.why}"
+
+
+def in_words(outcomes: Sequence[Outcome]) -> list[str]:
+    """A line for each that has changed or has a warning, and one for how many have not."""
+    quiet = sum(outcome.state == "unchanged" and not outcome.why for outcome in outcomes)
+    lines = [str(outcome) for outcome in outcomes if outcome.state != "unchanged" or outcome.why]
+    return [*lines, f"certificates unchanged: {quiet}"] if quiet else lines
 
 
 def build(

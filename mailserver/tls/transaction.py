@@ -138,15 +138,11 @@ class Transaction:
 
     def _judge(self, hosts: Sequence[str], pair: Pair, second: Pair | None) -> None:
         """Whether a pair, and one beside it, may be added for these hosts. Raises: Refused with every fault."""
-        managed = managed_hosts(self.config)
-        known = {host for domain in self.config.certified for host in domain.hosts}
         names = ", ".join(pair.names[:5])
         faults = []
         for host in hosts:
-            if host not in known:
-                faults.append(f"{host}: is no host of a [[domain]]")
-            elif host not in managed:
-                faults.append(f"{host}: has files in its [[domain]]; renew those, or take them out there first")
+            if fault := not_addable(self.config, host):
+                faults.append(fault)
             else:
                 faults += [
                     f"{host}: is not covered by {word}, which names {', '.join(each.names[:5])}"
@@ -246,6 +242,19 @@ def _parse(word: str, chain_pem: bytes, key_pem: bytes) -> Pair:
         return parse_pair(chain_pem, key_pem)
     except BadPair as bad:
         raise Refused([f"{word}{fault.key} {fault.reason}" for fault in bad.faults]) from bad
+
+
+def not_addable(config: Config, host: str) -> str | None:
+    """Why no certificate at all can be added for a host, in words."""
+    domain = next((each for each in config.certified if host in each.hosts), None)
+    if domain is None:
+        return f"{host}: is no host of a [[domain]]"
+    if domain.certificate is None:
+        return None
+    return (
+        f"{host}: has files in its [[domain]]: renew {domain.certificate} and its key,"
+        " or take `certificate` and `key` out of the table first"
+    )
 
 
 def managed_hosts(config: Config) -> list[str]:

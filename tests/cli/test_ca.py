@@ -122,6 +122,7 @@ def test_activate_tells_why_not(place: Place) -> None:
     """The domain has files of its own; other.example.net is no host."""
     assert "has files" in place.refused("cert", "create", "mail.example.test", "--activate")
     assert "no host" in place.refused("cert", "create", "other.example.net", "--activate")
+    assert place.issued() == [], "one that nobody has"
 
 
 @pytest.mark.parametrize(("form", "words"), [("old", ()), ("new", ("--form", "new"))])

@@ -142,6 +142,18 @@ def test_a_second_run_touches_nothing(made: tuple[Path, str]) -> None:
     cur.rename(read)
 
 
+def test_a_password_that_was_changed_is_not_printed_as_if_it_were_right(tmp_path: Path) -> None:
+    first = make(tmp_path)
+    accounts = dict(line.split(":") for line in (tmp_path / "accounts.txt").read_text().splitlines())
+    command = ["user", "password", "anna@example.test", "--config", str(tmp_path / "mailserver.toml")]
+    assert CliRunner().invoke(main, command, input="another one\n").exit_code == 0
+    again = make(tmp_path)
+    assert accounts["anna@example.test"] in first
+    assert accounts["anna@example.test"] not in again
+    assert "anna@example.test  (changed since)" in again
+    assert f"ben@example.test  {accounts['ben@example.test']}" in again
+
+
 def test_what_was_cut_off_is_taken_up(tmp_path: Path) -> None:
     make(tmp_path)
     before = snapshot(tmp_path)

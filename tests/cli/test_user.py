@@ -284,3 +284,11 @@ def test_the_list_tells_who_has_keys(site: Site) -> None:
     site.path.write_text(text.replace(old, SSHA), "latin-1")
     listed = dict(line.split("\t")[:2] for line in site.run("list").output.splitlines())
     assert listed["anna@example.test"] == "SSHA + SCRAM-SHA-256 of another password"
+
+
+def test_without_a_password_it_says_where_one_comes_from(site: Site) -> None:
+    before = site.path.read_bytes()
+    done = site.run("add", "dora@example.test", stdin="")
+    assert done.exit_code == 1
+    assert "first line of standard input" in done.output
+    assert site.path.read_bytes() == before

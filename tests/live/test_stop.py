@@ -132,6 +132,7 @@ def test_it_starts_again_at_once(tmp_path: Path) -> None:
         )
         assert second.returncode != 0
         assert "cannot listen on" in second.stderr + second.stdout
+        assert "`ss -ltnp` says who" in second.stderr + second.stdout
         assert server.run_cli("reload", "--config", str(server.config)).returncode == 0, "the other took its socket"
     assert not (server.dir / "lmtp").exists()
 

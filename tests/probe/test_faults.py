@@ -234,6 +234,11 @@ def test_dns_leads_to_another_address(tmp_path: Path, bound: str, expected: set[
     assert codes(list(in_dns(Planted(tmp_path, more=more).config(9993, 9143), Names(MAIL, {})))) == expected
 
 
+def test_localhost_is_not_looked_for_in_dns(tmp_path: Path) -> None:
+    config = Planted(tmp_path, host="localhost").config(9993, 9143)
+    assert list(in_dns(config, Names({}, {}))) == []
+
+
 def document(host: str, port: int, security: str) -> bytes:
     return (
         '<clientConfig version="1.1"><emailProvider id="example.test"><incomingServer type="imap">'
@@ -295,9 +300,13 @@ def test_command(tmp_path: Path) -> None:
         command = ["tls", "probe", "--no-dns", "--config", str(config.source)]
         good = CliRunner().invoke(main, [*command, "--ca", str(tmp_path / "root.pem")])
         bad = CliRunner().invoke(main, [*command, "--json"])
+        text = config.source.read_text()
+        config.source.write_text(text.replace("[tls]\n", '[tls]\nprivate_ca = "root.pem"\n'))
+        own = CliRunner().invoke(main, command)
         nobody = CliRunner().invoke(main, [*command, "--name", "nobody.example.test"])
     assert good.exit_code == 0, good.output
     assert "nothing is wrong" in good.output
+    assert own.exit_code == 0, own.output
     assert bad.exit_code == 1, bad.output
     told = json.loads(bad.output)
     assert {finding["code"] for finding in told["findings"]} == {"missing-intermediate"}
