@@ -12,7 +12,7 @@ import click
 
 from mailserver.cli.columns import duration, print_table
 from mailserver.cli.control import NotRunning, ask, ask_or_fail
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.sessions import finish
 
 PATIENCE: Final = 600.0
@@ -20,7 +20,7 @@ PATIENCE: Final = 600.0
 LOOK: Final = 1.0
 
 
-@click.group("acme")
+@click.group("acme", cls=Sentences)
 def acme() -> None:
     """Certificates from an ACME authority, such as Let's Encrypt."""
 

@@ -11,11 +11,12 @@ from twisted.internet import defer, task
 from mailserver.auth.conformance import DirectHasher, examine
 from mailserver.auth.passwd import BadName, normalise
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend, known_backends
+from mailserver.cli.options import Sentences
 from mailserver.cli.user import ask_password
 from mailserver.types import Secret
 
 
-@click.group("auth")
+@click.group("auth", cls=Sentences)
 def auth() -> None:
     """Look at the back ends of logins."""
 

@@ -27,7 +27,7 @@ from mailserver.cli.ca_options import (
 from mailserver.cli.cert import listed
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import NotRunning, ask
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config.model import Config
 from mailserver.discovery import ca_guide
 from mailserver.discovery.services import web_host, web_port
@@ -48,7 +48,7 @@ _MOST_NAME = 64
 _reload_option = click.option("--reload", "reloads", is_flag=True, help="Have a running server take the new list up.")
 
 
-@click.group("ca")
+@click.group("ca", cls=Sentences)
 def ca() -> None:
     """An authority of one's own: for servers, and for certificates that users log in with."""
 

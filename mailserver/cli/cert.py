@@ -17,7 +17,7 @@ import click
 
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import Answer, NotRunning, ask
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.sessions import finish
 from mailserver.config.model import Config
 from mailserver.tls.activation import Activation
@@ -30,7 +30,7 @@ from mailserver.tls.transaction import Changed, Refused, Transaction
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 
 
-@click.group("cert")
+@click.group("cert", cls=Sentences)
 def cert() -> None:
     """Certificates: what is served, what was, and other ones."""
 

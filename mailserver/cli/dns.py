@@ -11,7 +11,7 @@ import click
 from mailserver.cli.cert import listed
 from mailserver.cli.columns import print_table
 from mailserver.cli.dns_answers import BadResolver, Finding, Resolver, compare
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config.model import Config, Domain
 from mailserver.config.values import nearest
 from mailserver.discovery.dns_records import Note, Record, records
@@ -21,7 +21,7 @@ from mailserver.tls.records import issuer_name, key_digest
 _MAX_CERTIFICATE = 1 << 20
 
 
-@click.group("dns")
+@click.group("dns", cls=Sentences)
 def dns() -> None:
     """DNS records by which clients and mail servers find a domain."""
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from mailserver.cli.control import NotRunning, ask
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config import edit, values
 from mailserver.config.model import Config
 from mailserver.replace import replace_file
 from mailserver.tls import certificates
 
 
-@click.group("domain")
+@click.group("domain", cls=Sentences)
 def domain() -> None:
     """Add domains."""
 

@@ -11,13 +11,13 @@ import click
 
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import ask_or_fail
-from mailserver.cli.options import config_option
+from mailserver.cli.options import Sentences, config_option
 from mailserver.cli.sessions import finish
 
 _HEAD = ("USER", "FIRST", "LAST", "TIMES", "PROTOCOL", "METHOD", "ADDRESS")
 
 
-@click.group("exposures")
+@click.group("exposures", cls=Sentences)
 def exposures() -> None:
     """Users who must change their password, as it has come over the network in clear text."""
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailserver.auth.passwd import BadName, normalise
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.usersfile import UsersFile
 from mailserver.config.model import Config
 from mailserver.errors import NoSuchUser
@@ -20,7 +20,7 @@ from mailserver.store.maildir.index_report import Report, report
 from mailserver.store.maildir.store import MaildirStore
 
 
-@click.group("index")
+@click.group("index", cls=Sentences)
 def index() -> None:
     """Look at the indexes of an account. They are made, kept up and mended by the server."""
 

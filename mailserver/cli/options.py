@@ -27,3 +27,14 @@ def load_or_fail(path: Path) -> Config:
     if config is None:
         raise click.ClickException("\n".join(["the configuration cannot be used:", *(str(each) for each in problems)]))
     return config
+
+
+class Sentences(click.Group):
+    """A group whose help has the first sentence of each command whole, where click would end it with dots."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)

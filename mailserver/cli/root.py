@@ -18,6 +18,7 @@ from mailserver.cli.domain import domain
 from mailserver.cli.exposures import exposures
 from mailserver.cli.index import index
 from mailserver.cli.inspect import check, show
+from mailserver.cli.options import Sentences
 from mailserver.cli.selftest import selftest
 from mailserver.cli.sessions import kick, who
 from mailserver.cli.status import status
@@ -25,7 +26,7 @@ from mailserver.cli.tls import tls
 from mailserver.cli.user import user
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 

@@ -9,12 +9,12 @@ import attrs
 import click
 
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.probe.injection import try_all
 from mailserver.probe.place import places
 
 
-@click.group("selftest")
+@click.group("selftest", cls=Sentences)
 def selftest() -> None:
     """Attack the running server, harmlessly."""
 

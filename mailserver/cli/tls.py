@@ -15,7 +15,7 @@ from mailserver.cli.cert import listed
 from mailserver.cli.clients import impact
 from mailserver.cli.columns import plain, print_table
 from mailserver.cli.dns_answers import BadResolver, Resolver
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config.model import Config
 from mailserver.probe.chain import BadAuthorities, Trust
 from mailserver.probe.elsewhere import in_autoconfig, in_dns
@@ -24,7 +24,7 @@ from mailserver.probe.expectation import Certificates, key_files
 from mailserver.probe.finding import Finding, gathered
 
 
-@click.group("tls")
+@click.group("tls", cls=Sentences)
 def tls() -> None:
     """What clients see of TLS, and whom a change would shut out."""
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from mailserver.auth import schemes
 from mailserver.auth.passwd import BadName, PasswdEntry, normalise
 from mailserver.auth.scram_fields import StaleKeys, keys_of, make_fields
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
 from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, BadKeys
@@ -148,7 +148,7 @@ def _store(password: str, scheme: str, scram_hashes: Iterable[str]) -> tuple[str
         return stored, {}
 
 
-@click.group("user")
+@click.group("user", cls=Sentences)
 def user() -> None:
     """Add, list, disable, enable and delete accounts."""
 
