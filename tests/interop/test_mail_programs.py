@@ -212,6 +212,7 @@ def test_getmail(interop: Interop, domain: str, address: str, retriever: str) ->
     home = home_of(interop, "getmail", retriever, domain, address)
     user, password = interop.server.user_of(domain)
 
+    # The sleep: getmail hangs, or raises, where a child ends before os.fork() has told the parent its number.
     def configure(ca: Path) -> None:
         number = interop.server.port("imaps" if "IMAP" in retriever else "pop3s")
         (home / "getmailrc").write_text(
@@ -226,7 +227,7 @@ ca_certs = {ca}
 [destination]
 type = MDA_external
 path = /bin/sh
-arguments = ("-c", "cat >> {home}/got")
+arguments = ("-c", "cat >> {home}/got; sleep 0.1")
 allow_root_commands = true
 
 [options]
