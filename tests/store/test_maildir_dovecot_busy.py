@@ -15,10 +15,10 @@ def test_deliveries_without_a_pause_do_not_starve_us(tmp_path, monkeypatch):
     scan = reconcile._Reconciliation._scan
     delivered = 0
 
-    def scan_while_others_deliver(self, state):
+    def scan_while_others_deliver(self, *given):
         """Each time we have looked at the directories, one more message comes, unless we have the lock."""
         nonlocal delivered
-        found = scan(self, state)
+        found = scan(self, *given)
         if not os.path.exists(list_path + ".lock"):
             delivered += 1
             assert delivered < 50

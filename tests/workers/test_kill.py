@@ -49,7 +49,7 @@ def test_a_killed_worker_is_replaced_at_once_and_sessions_of_others_go_on(server
     assert not any("Refused" in fault for fault in load.faults)
     assert works(sessions[other])
     assert sessions[victim].rest() == b""
-    assert not zombies(master(server))
+    eventually(lambda: not zombies(master(server)))
     assert not zombies(zygote(server))
 
 
