@@ -88,7 +88,7 @@ def prepare(
     server = Server(directory / "ours", users=USERS, workers=workers)
     text = server.config.read_text()
     text = re.sub(r'(protocol = "(?:imap|pop3|submission)"\n)', r"\1allow_cleartext = true\n", text)
-    text += "\n[limits]\nsessions_per_user = 10000\nunauthenticated_per_address = 10000\n"
+    text += "\n[limits]\nconnections = 10100\nsessions_per_user = 10000\nunauthenticated_per_address = 10000\n"
     text += f'\n[submission.relay]\nhost = "127.0.0.1"\nport = {sink.port}\ntls = "none"\n'
     server.config.write_text(text)
     (server.dir / "users").write_text(
