@@ -37,10 +37,13 @@ def connected(side: Side, accounts: Accounts, count: int) -> Iterator[list[Imap]
     clients: list[Imap] = []
     try:
         for number in range(count):
-            client = accounts.imap(side, accounts.idle[number % len(accounts.idle)], tls=True)
-            clients.append(client)
-            client.send(b"i IDLE\r\n")
-            assert client.line().startswith(b"+"), "no continuation for IDLE"
+            try:
+                client = accounts.imap(side, accounts.idle[number % len(accounts.idle)], tls=True)
+                clients.append(client)
+                client.send(b"i IDLE\r\n")
+                assert client.line().startswith(b"+"), "no continuation for IDLE"
+            except (AssertionError, OSError) as error:
+                raise AssertionError(f"{side.name}, connection {number + 1:,} of {count:,}: {error}") from error
         yield clients
     finally:
         for client in clients:
