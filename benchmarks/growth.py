@@ -184,5 +184,7 @@ def table(curves: Sequence[Curve]) -> Section:
     ]
     notes = []
     if any(other is None for curve in curves for _at, _mine, other in curve.points):
-        notes.append(f"-: it would need more than {MEMORY_SHARE:.0%} of this machine's memory, or its server takes no more.")
+        notes.append(
+            f"-: it would need more than {MEMORY_SHARE:.0%} of this machine's memory, or its server takes no more."
+        )
     return Section("Growth", ["what", "of", "ours", "Dovecot"], lines, notes)
