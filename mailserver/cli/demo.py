@@ -27,6 +27,7 @@ from mailserver.auth import schemes
 from mailserver.auth.scram_fields import make_fields, replace_fields
 from mailserver.cli.ca_options import telling
 from mailserver.cli.samples import now, sample_messages
+from mailserver.config.kinds import PORTS
 from mailserver.message.render import summarise
 from mailserver.replace import replace_file, sync_directory
 from mailserver.sasl.scram_keys import LEAST_ROUNDS
@@ -34,18 +35,7 @@ from mailserver.store.maildir.store import MaildirStore
 from mailserver.tls import private_ca
 from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, certificate_pem, key_pem, make_key
 
-OFFSETS: Mapping[str, int] = {
-    "imap": 143,
-    "imaps": 993,
-    "pop3": 110,
-    "pop3s": 995,
-    "submission": 587,
-    "submissions": 465,
-    "lmtp": 24,
-    "http": 80,
-    "https": 443,
-    "metrics": 90,
-}
+OFFSETS: Mapping[str, int] = {**PORTS, "metrics": 90}
 """Listener -> distance of its port from the base. "metrics" is a second one of protocol http."""
 
 USERS: Mapping[str, Sequence[str]] = {
