@@ -88,7 +88,7 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `mailserver/config/model.py` by `python -m mailserver.config.describe`; change it there.",
+        "Made from `mailserver/config/model/` by `python -m mailserver.config.describe`; change it there.",
         "",
         "One TOML file. Unknown keys are refused, and every problem is reported at once: `--check` prints one line for",
         "each, with the table, the key, the value, what would be right, and the word probably meant. `--show` prints the",

@@ -75,7 +75,7 @@ def check_directories(config: Config) -> list[Problem]:
     if os.geteuid() == 0 and _is_made_at_start(config.server.runtime_dir):
         del places[0]
     found = ((place, directory, _fault(directory, identity)) for place, directory in places)
-    problems = [Problem(str(config.source), place, as_toml(path), fault) for place, path, fault in found if fault]
+    problems = [config.problem(place, as_toml(path), fault) for place, path, fault in found if fault]
     problems += _check_state_dir(config, identity)
     return [*_check_interpreter(config, identity), *problems, *_check_log_file(config, identity)]
 
@@ -91,7 +91,7 @@ def _check_state_dir(config: Config, identity: Identity) -> list[Problem]:
     if not fault:
         return []
     reason = f"{fault}; certificates are not remembered, and none can be added"
-    return [Problem(str(config.source), "[server] state_dir", as_toml(server.state_dir), reason, warning=True)]
+    return [config.problem("[server] state_dir", as_toml(server.state_dir), reason, warning=True)]
 
 
 def _check_log_file(config: Config, identity: Identity) -> list[Problem]:
@@ -114,7 +114,7 @@ def _check_log_file(config: Config, identity: Identity) -> list[Problem]:
             fault = "must be a file: who does not read a pipe would hold up everybody; without it the log goes to standard output"
         elif not identity.may(status, os.W_OK) or not all(_may(identity, parent) for parent in path.parents):
             fault = f"cannot be written by user {_name(identity.uid)}"
-    return [Problem(str(config.source), "[server] log_file", as_toml(path), fault)] if fault else []
+    return [config.problem("[server] log_file", as_toml(path), fault)] if fault else []
 
 
 def _check_interpreter(config: Config, identity: Identity) -> list[Problem]:
@@ -125,7 +125,7 @@ def _check_interpreter(config: Config, identity: Identity) -> list[Problem]:
     if closed is None:
         return []
     reason = f"cannot run the Python of this server, {sys.executable}: it may not {closed}"
-    return [Problem(str(config.source), "[server] user", as_toml(config.server.user), reason)]
+    return [config.problem("[server] user", as_toml(config.server.user), reason)]
 
 
 def _closed_to(identity: Identity, program: Path) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Final, Literal
@@ -65,7 +64,7 @@ def services(config: Config, domain: Domain) -> tuple[Service, ...]:
     if host is None:
         return ()
     offered = [listener for listener in config.listeners if listener.family in KINDS and listener.socket is None]
-    reachable = [listener for listener in offered if not _is_loopback(listener)] or offered
+    reachable = [listener for listener in offered if not listener.is_loopback] or offered
     found = {service: None for kind in KINDS for service in _of_kind(kind, host, reachable)}
     return tuple(found)
 
@@ -88,7 +87,3 @@ def _of_kind(kind: Kind, host: str, listeners: list[Listener]) -> Iterator[Servi
     own = [listener for listener in listeners if listener.family == kind]
     for listener in sorted(own, key=lambda listener: not listener.implicit_tls):
         yield Service(kind, host, listener.tcp_port, "implicit" if listener.implicit_tls else "starttls")
-
-
-def _is_loopback(listener: Listener) -> bool:
-    return all(ipaddress.ip_address(address).is_loopback for address in listener.bind_addresses)

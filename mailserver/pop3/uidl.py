@@ -52,7 +52,7 @@ def check(config: Config) -> list[Problem]:
     try:
         parse_uidl_format(words)
     except ValueError as error:
-        return [Problem(str(config.source), "[pop3] uidl_format", f'"{words}"', str(error))]
+        return [config.problem("[pop3] uidl_format", f'"{words}"', str(error))]
     return []
 
 

@@ -23,7 +23,7 @@ def acme_problems(config: Config, identity: Identity) -> Iterator[Problem]:
         return
     for table, fault in (*_of_keys(acme), *_of_service(acme, identity)):
         value = as_toml(Path(fault.value)) if fault.value else ""
-        yield Problem(str(config.source), f"{table} {fault.key}", value, fault.reason, warning=fault.warning)
+        yield config.problem(f"{table} {fault.key}", value, fault.reason, warning=fault.warning)
 
 
 def first_line(path: Path, key: str, faults: list[Fault]) -> str | None:

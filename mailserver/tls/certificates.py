@@ -43,14 +43,13 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
     now = now or dt.datetime.now(dt.UTC)
     identity = service_identity(config)
     problems = [
-        Problem(str(config.source), f"{place} {key}", as_toml(value), reason)
-        for place, key, value, reason in setting_faults(config)
+        config.problem(f"{place} {key}", as_toml(value), reason) for place, key, value, reason in setting_faults(config)
     ]
     offered: list[Fault] = []
     read_offered(config.tls, offered)
     problems += [
         # It is for people who look for it: mail is served all the same.
-        Problem(str(config.source), "[tls] private_ca", as_toml(config.tls.private_ca), fault.reason, warning=starting)
+        config.problem("[tls] private_ca", as_toml(config.tls.private_ca), fault.reason, warning=starting)
         for fault in offered
     ]
     for domain in config.certified:
@@ -67,7 +66,7 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
         for fault in (*client_faults(relay), *_relay_rights(relay, identity)):
             value = as_toml(getattr(relay, fault.key))
             place = f"[submission.relay] {fault.key}"
-            problems.append(Problem(str(config.source), place, value, fault.reason, warning=fault.warning))
+            problems.append(config.problem(place, value, fault.reason, warning=fault.warning))
     return problems
 
 
@@ -139,7 +138,7 @@ def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
     """A fault in the administrator's words."""
     value = fault.value or (None if fault.key in ("hosts", "key_password_command") else getattr(domain, fault.key))
     place = f"{domain.place} {fault.key}"
-    return Problem(str(config.source), place, as_toml(value), fault.reason, warning=fault.warning)
+    return config.problem(place, as_toml(value), fault.reason, warning=fault.warning)
 
 
 def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> Iterator[Fault]:

@@ -395,4 +395,4 @@ def _wanted(tls: Tls, listeners: Mapping[Listener, Settings]) -> set[Settings]:
 def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
     """Why the start is refused: in the words of the check, or if that finds nothing by now, in those of the build."""
     found = [problem for problem in check(config) if not problem.warning]
-    return found or [Problem(str(config.source), "", outcome.name, outcome.why) for outcome in outcomes if outcome.why]
+    return found or [config.problem("", outcome.name, outcome.why) for outcome in outcomes if outcome.why]

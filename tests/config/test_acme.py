@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.config import check
+from mailserver.config import check_names
 from mailserver.config.load import parse
 from tests.config.test_load import SOUND
 
@@ -18,7 +18,7 @@ ACME = SOUND + b'\n[acme]\nterms_of_service = "agreed"\n'
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     told = parse(ACME, Path("/etc/mailserver/a.toml")).problems
     assert not [problem for problem in told if "acme" in problem.place]
-    monkeypatch.setattr(check.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(check_names.importlib.util, "find_spec", lambda _name: None)
     told = parse(ACME, Path("/etc/mailserver/a.toml")).problems
     assert [str(problem) for problem in told if "acme" in problem.place] == [
         "/etc/mailserver/a.toml [acme]: needs more packages: pip install 'mailserver[acme]'"

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from mailserver.config import describe, model
+from mailserver.config import describe, kinds, model
 from mailserver.config.load import keys_of, load, parse, read
 from mailserver.config.show import show
 from tests.config.test_load import SOUND
@@ -31,7 +31,7 @@ def test_shipped_file_lacks_only_what_is_missing_on_the_machine() -> None:
     assert {problem.place for problem in reading.problems} <= {"[server] user"}
     assert reading.config is not None
     # The ports of HTTP are often another server's: those are behind #.
-    assert {listener.protocol for listener in reading.config.listeners} == set(model.PORTS) - {"http", "https"}
+    assert {listener.protocol for listener in reading.config.listeners} == set(kinds.PORTS) - {"http", "https"}
 
 
 def test_every_key_uncommented_is_its_default(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""What listeners must be, each by itself and beside the others."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+
+from mailserver.config.model import Config, Listener, Problem
+from mailserver.config.values import as_toml
+
+
+def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
+    """What each says by itself."""
+    for listener in config.listeners:
+        place = listener.place
+        if listener.socket is not None:
+            if listener.port is not None:
+                yield config.problem(f"{place} port", str(listener.port), "a listener has a port or a socket, not both")
+            if listener.addresses:
+                yield config.problem(f"{place} addresses", "", "a Unix socket has no addresses")
+            if listener.implicit_tls:
+                plain = listener.protocol[:-1]
+                yield config.problem(
+                    f"{place} protocol",
+                    as_toml(listener.protocol),
+                    "TLS from the first byte makes no sense on a Unix socket",
+                    plain,
+                )
+        if len(set(listener.addresses)) < len(listener.addresses):
+            yield config.problem(f"{place} addresses", "", "names an address twice")
+        if listener.allow_cleartext:
+            yield from _cleartext(config, listener)
+        if listener.require_tls and listener.protocol != "lmtp":
+            reason = "is for lmtp; everywhere else passwords need TLS anyway"
+            yield config.problem(f"{place} require_tls", "true", reason)
+        if listener.sniff_delay and not listener.starttls:
+            reason = f"is for listeners with STARTTLS; {listener.protocol} has no greeting to hold back"
+            yield config.problem(f"{place} sniff_delay", f"{listener.sniff_delay:g}", reason)
+        if listener.early_tls != "serve" and not listener.sniff_delay:
+            reason = "has no use without sniff_delay, such as 0.1"
+            yield config.problem(f"{place} early_tls", as_toml(listener.early_tls), reason)
+
+
+def _cleartext(config: Config, listener: Listener) -> Iterator[Problem]:
+    place = f"{listener.place} allow_cleartext"
+    if listener.implicit_tls:
+        yield config.problem(place, "true", f"{listener.protocol} has TLS from the first byte")
+    elif listener.protocol in ("lmtp", "http"):
+        yield config.problem(place, "true", f"{listener.protocol} carries no passwords")
+    elif not listener.is_loopback:
+        yield config.problem(
+            place, "true", 'only with addresses of loopback, such as ["127.0.0.1", "::1"], or a Unix socket'
+        )
+
+
+def bound_twice(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
+    """Two that want the same port or socket."""
+    bound: dict[tuple[int, int], dict[str, Listener]] = {}
+    sockets: dict[str, Listener] = {}
+    for listener in config.listeners:
+        if listener.socket is not None:
+            path = os.path.normpath(listener.socket)
+            if path in sockets:
+                reason = f"is already the socket of {sockets[path].place}"
+                yield config.problem(f"{listener.place} socket", as_toml(listener.socket), reason)
+            sockets.setdefault(path, listener)
+            continue
+        port = listener.tcp_port
+        clash: tuple[str, Listener] | None = None
+        for address in dict.fromkeys(listener.bind_addresses):
+            family = ipaddress.ip_address(address).version
+            others = bound.setdefault((family, port), {})
+            # All addresses of a family include each of them; sockets for :: take no IPv4.
+            every = "0.0.0.0" if family == 4 else "::"  # noqa: S104 - compared, not bound
+            same = next((other for other in others if address == other or every in (address, other)), None)
+            if same is not None and clash is None:
+                clash = (same, others[same])
+            others.setdefault(address, listener)
+        if clash is not None:
+            reason = f"port {port} is already bound by {clash[1].place} on {clash[0]}"
+            key, value = ("port", str(port)) if listener.port is not None else ("protocol", as_toml(listener.protocol))
+            yield config.problem(f"{listener.place} {key}", value, reason)

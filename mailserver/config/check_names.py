@@ -1,0 +1,167 @@
+"""What domains, their sites and their certificates must be together."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from mailserver.config.model import AcmeDns, Config, Domain, Problem
+from mailserver.config.values import as_toml, nearest
+
+_CONTACT: Final = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]+")
+
+MAX_POLICY_AGE: Final = 31_557_600
+"""Seconds of a year (RFC 8461 3.2)."""
+
+
+def domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
+    """The domains, their sites, and what each says of certificates."""
+    names: dict[str, str] = {}
+    hosts: dict[str, str] = {}
+    for domain in config.domains:
+        if domain.name in names:
+            yield config.problem(
+                f"{domain.place} name", as_toml(domain.name), f"is already the name of {names[domain.name]}"
+            )
+        names.setdefault(domain.name, domain.place)
+        yield from _mta_sts(config, domain, partial)
+        yield from _clients(config, domain)
+    for certified in config.certified:
+        if not certified.hosts:
+            yield config.problem(f"{certified.place} hosts", "[]", "needs at least one host name")
+        for host in certified.hosts:
+            if host in hosts:
+                yield config.problem(f"{certified.place} hosts", as_toml(host), f"is already a host of {hosts[host]}")
+            hosts.setdefault(host, certified.place)
+        yield from _acme_domain(config, certified)
+        if certified.certificate is None and certified.key is not None:
+            yield config.problem(f"{certified.place} certificate", "", "is missing; key needs it")
+        if certified.key is None and certified.certificate is not None:
+            yield config.problem(f"{certified.place} key", "", "is missing; certificate needs it")
+        yield from _keys(config, certified)
+
+
+def _mta_sts(config: Config, domain: Domain, partial: frozenset[str]) -> Iterator[Problem]:
+    if len(set(domain.mx)) < len(domain.mx):
+        yield config.problem(f"{domain.place} mx", as_toml(domain.mx), "names a host twice")
+    policy, place = domain.mta_sts, f"{domain.place[:-1]}.mta_sts]"
+    if policy is None:
+        return
+    if policy.mode != "none" and not domain.mx:
+        yield config.problem(f"{place} mode", as_toml(policy.mode), "needs the hosts of mx in the [[domain]]")
+    if policy.max_age > MAX_POLICY_AGE:
+        reason = f"must be at most {MAX_POLICY_AGE} (RFC 8461 3.2)"
+        yield config.problem(f"{place} max_age", str(policy.max_age), reason)
+    if policy.mode != "none":
+        yield from _policy_host(config, domain, place, partial)
+
+
+def _policy_host(config: Config, domain: Domain, place: str, partial: frozenset[str]) -> Iterator[Problem]:
+    """RFC 8461 3.3: who fetches the policy takes it over HTTPS alone, under a certificate of its host."""
+    host = f"mta-sts.{domain.name}"
+    if "listener" not in partial and not any(listener.protocol == "https" for listener in config.listeners):
+        yield config.problem(place, "", "no [[listener]] of protocol https serves it", warning=True)
+    if "domain" not in partial and not any(
+        each in (host, f"*.{domain.name}") for certified in config.certified for each in certified.hosts
+    ):
+        reason = (
+            f"{host} is no host of the [[domain]] or of a [[domain.site]]: who fetches it finds no good certificate"
+        )
+        yield config.problem(place, "", reason, warning=True)
+
+
+def _keys(config: Config, domain: Domain) -> Iterator[Problem]:
+    for name, other in (("second_certificate", "second_key"), ("second_key", "second_certificate")):
+        if getattr(domain, name) is not None and getattr(domain, other) is None:
+            yield config.problem(f"{domain.place} {other}", "", f"is missing; {name} needs it")
+    if domain.certificate is None and domain.key is None:
+        for name in ("second_certificate", "key_password_file", "key_password_command"):
+            if getattr(domain, name):
+                yield config.problem(f"{domain.place} {name}", "", "has no use without certificate and key")
+    if domain.key_password_file is not None and domain.key_password_command:
+        yield config.problem(
+            f"{domain.place} key_password_command", "", "a key has a password's file or command, not both"
+        )
+
+
+def _clients(config: Config, domain: Domain) -> Iterator[Problem]:
+    asked = domain.client_certificates
+    if asked != "none" and domain.client_ca is None:
+        yield config.problem(f"{domain.place} client_ca", "", f'is missing; client_certificates = "{asked}" needs it')
+    for name in ("client_ca", "client_crl"):
+        if asked == "none" and getattr(domain, name) is not None:
+            reason = 'has no use unless client_certificates is "asked" or "required"'
+            yield config.problem(f"{domain.place} {name}", as_toml(getattr(domain, name)), reason)
+
+
+def _acme_domain(config: Config, domain: Domain) -> Iterator[Problem]:
+    place = f"{domain.place} acme"
+    if not domain.acme:
+        return
+    if domain.certificate is not None or domain.key is not None:
+        yield config.problem(place, "true", "has no use beside certificate and key: take those out")
+    if config.acme is None:
+        yield config.problem(place, "true", 'needs a table [acme]; the least is terms_of_service = "agreed"')
+    elif config.acme.dns is None:
+        for host in domain.hosts:
+            if host.startswith("*."):
+                reason = f"{host} can only be proved by DNS: needs a table [acme.dns], or hosts without wildcards"
+                yield config.problem(place, "true", reason)
+
+
+def acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
+    """The authority, and how hosts are proved to it."""
+    acme = config.acme
+    if acme is None:
+        return
+    if importlib.util.find_spec("acme") is None:
+        yield config.problem("[acme]", "", "needs more packages: pip install 'mailserver[acme]'")
+    if not acme.directory.startswith("https://"):
+        yield config.problem("[acme] directory", as_toml(acme.directory), "must begin with https:// (RFC 8555 6.1)")
+    for contact in acme.contact:
+        if not _CONTACT.fullmatch(contact):
+            reason = "must be a URL, such as mailto:postmaster@example.org"
+            yield config.problem(
+                "[acme] contact", as_toml(contact), reason, f"mailto:{contact}" if "@" in contact else ""
+            )
+    plain = any(listener.protocol == "http" for listener in config.listeners) or "listener" in partial
+    if (
+        acme.challenge == "http-01"
+        and acme.webroot is None
+        and not plain
+        and any(each.acme for each in config.certified)
+    ):
+        reason = "needs a [[listener]] of protocol http, or a webroot"
+        yield config.problem("[acme] challenge", as_toml(acme.challenge), reason)
+    if acme.challenge == "dns-01" and acme.dns is None:
+        yield config.problem("[acme] challenge", as_toml(acme.challenge), "needs a table [acme.dns]")
+    if acme.challenge == "dns-01" and acme.webroot is not None:
+        yield config.problem("[acme] webroot", as_toml(acme.webroot), 'has no use with challenge = "dns-01"')
+    if bool(acme.eab_key_id) != (acme.eab_key_file is not None):
+        missing, other = ("eab_key_file", "eab_key_id") if acme.eab_key_id else ("eab_key_id", "eab_key_file")
+        yield config.problem(f"[acme] {missing}", "", f"is missing; {other} needs it")
+    if acme.dns is not None:
+        yield from _acme_dns(config, acme.dns)
+
+
+def _acme_dns(config: Config, dns: AcmeDns) -> Iterator[Problem]:
+    # What stands there may hold a secret: it is not shown.
+    if bool(dns.hook) == (dns.server is not None):
+        yield config.problem("[acme.dns] hook", "", "either a hook or a server is needed")
+    if dns.hook and not dns.hook[0].startswith("/"):
+        yield config.problem("[acme.dns] hook", "", "must begin with the program's whole path")
+    if bool(dns.key_name) != (dns.key_file is not None):
+        missing, other = ("key_file", "key_name") if dns.key_name else ("key_name", "key_file")
+        yield config.problem(f"[acme.dns] {missing}", "", f"is missing; {other} needs it")
+
+
+def tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
+    """The certificate for clients without a name."""
+    hosts: list[str] = [host for domain in config.certified for host in domain.hosts]
+    if config.tls.default and config.tls.default not in hosts and "domain" not in partial:
+        near = nearest(config.tls.default, hosts)
+        yield config.problem(
+            "[tls] default", as_toml(config.tls.default), "must be one of the hosts of a [[domain]]", near
+        )

@@ -1,0 +1,20 @@
+"""How a key is declared: with what is said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+
+def setting(doc: str, *, default: Any = attrs.NOTHING, example: Any = None, hidden: bool = False) -> Any:
+    """One key: what it means, its default (none: it must be given), an example in TOML's words.
+
+    `hidden`: people paste secrets here by mistake, so a wrong value is never shown.
+    """
+    return attrs.field(default=default, metadata={"doc": doc, "example": example, "hidden": hidden})
+
+
+def position() -> Any:
+    """Where a table stands among those of its kind, from 1; the loader sets it, it is no key."""
+    return attrs.field(default=0, kw_only=True, eq=False, metadata={"no_key": True})

@@ -1,0 +1,112 @@
+"""Ports and sockets."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from attrs import frozen
+
+from mailserver.config.kinds import (
+    IMPLICIT_TLS,
+    PORTS,
+    Address,
+    CipherOrder,
+    EarlyTls,
+    Hold,
+    Network,
+    Port,
+    TlsVersion,
+)
+from mailserver.config.model.keys import position, setting
+
+
+@frozen
+class Listener:
+    """[[listener]]"""
+
+    protocol: Literal["imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp", "http", "https"] = setting(
+        "What is served; a final s is implicit TLS (RFC 8314), without it STARTTLS, and for http none.", example="imaps"
+    )
+    port: Port | None = setting("TCP port; the protocol's own when absent.", default=None, example=993)
+    addresses: tuple[Address, ...] = setting(
+        "IP addresses to bind; all, or loopback for lmtp, when empty.", default=(), example=["192.0.2.1", "2001:db8::1"]
+    )
+    socket: Path | None = setting("Unix socket instead of a port.", default=None, example="/run/mailserver/lmtp")
+    allow_cleartext: bool = setting(
+        "Accept passwords without TLS here; only on loopback and Unix sockets.", default=False
+    )
+    require_tls: bool = setting("lmtp: nothing but STARTTLS before TLS.", default=False)
+    sniff_delay: Hold = setting(
+        "Seconds, at most 5, for which the greeting of a port with STARTTLS is held back, so that clients set to SSL/TLS "
+        "are noticed in time; 0.1 is enough for most. docs/tls.md tells more.",
+        default=0.0,
+        example=0.1,
+    )
+    early_tls: EarlyTls = setting(
+        "What such a client gets in that time: the same as at a port of implicit TLS, or a TLS alert.",
+        default="serve",
+        example="refuse",
+    )
+    proxy_from: tuple[Network, ...] = setting(
+        "Networks whose connections begin with a PROXY protocol header.", default=(), example=["192.0.2.0/24"]
+    )
+    minimum_version: TlsVersion | None = setting(
+        "Oldest TLS version accepted here; that of [tls] when absent.", default=None, example="1.3"
+    )
+    maximum_version: TlsVersion | None = setting(
+        "Newest TLS version accepted here; that of [tls] when absent.", default=None, example="1.2"
+    )
+    ciphersuites: str | None = setting(
+        "TLS 1.3 cipher suites here; those of [tls] when absent.", default=None, example="TLS_AES_256_GCM_SHA384"
+    )
+    groups: str | None = setting(
+        "Key exchange groups here; those of [tls] when absent.", default=None, example="P-256:P-384"
+    )
+    cipher_order: CipherOrder | None = setting(
+        "Whose order of cipher suites counts here; that of [tls] when absent.", default=None, example="server"
+    )
+    tickets: bool | None = setting(
+        "Whether clients resume sessions here; as in [tls] when absent.", default=None, example=False
+    )
+    number: int = position()
+
+    @property
+    def place(self) -> str:
+        """The table in a Problem: "[listener 2]"."""
+        return f"[listener {self.number}]"
+
+    @property
+    def tcp_port(self) -> int:
+        """The port bound, where `socket` is None."""
+        return self.port if self.port is not None else PORTS[self.protocol]
+
+    @property
+    def bind_addresses(self) -> tuple[str, ...]:
+        """The addresses bound; none where `socket` is given."""
+        if self.socket is not None:
+            return ()
+        if self.addresses:
+            return self.addresses
+        return ("127.0.0.1", "::1") if self.protocol == "lmtp" else ("0.0.0.0", "::")  # noqa: S104 - the default
+
+    @property
+    def implicit_tls(self) -> bool:
+        """Does a connection begin with the TLS handshake?"""
+        return self.protocol in IMPLICIT_TLS
+
+    @property
+    def starttls(self) -> bool:
+        """Can a connection that begins in clear text be secured?"""
+        return not self.implicit_tls and self.protocol != "http"
+
+    @property
+    def family(self) -> str:
+        """The protocol without its TLS kind: "imap" of "imaps"."""
+        return self.protocol.removesuffix("s") if self.implicit_tls else self.protocol
+
+    @property
+    def is_loopback(self) -> bool:
+        """Can only programs of this machine reach it?"""
+        return all(ipaddress.ip_address(address).is_loopback for address in self.bind_addresses)

@@ -1,0 +1,76 @@
+"""Where mail is kept, and who may log in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from attrs import Factory, frozen
+
+from mailserver.config.kinds import Count, OptionalHostName, Seconds, Size
+from mailserver.config.model.keys import setting
+
+
+@frozen
+class Mail:
+    """[mail]"""
+
+    root: Path = setting("Directory of all mail.", example="/var/mail/domains")
+    location: str = setting(
+        "Maildir of an account: a template of {root}, {user}, {local}, {domain}, {home}.",
+        default="{root}/{domain}/{local}/Maildir",
+    )
+    separator: Literal["/", "."] = setting("Hierarchy separator that IMAP clients see: / or .", default="/")
+    prefix: str = setting("Namespace prefix that IMAP clients see, such as INBOX.", default="")
+    utf8_names: bool = setting("Folder names on disk are UTF-8 instead of modified UTF-7.", default=False)
+    special_use: dict[str, str] = setting(
+        "Folder names of a new account by special use (RFC 6154).",
+        default=Factory(
+            lambda: {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
+        ),
+    )
+    search_index: bool = setting(
+        "Index the text of mailboxes in which somebody has searched for text, so that searches open few messages.",
+        default=True,
+    )
+    max_message_size: Size = setting("Largest message accepted, octets; at least 65536.", default=64 * 1024 * 1024)
+
+
+@frozen
+class Auth:
+    """[auth]"""
+
+    backends: tuple[str, ...] = setting(
+        "Back ends in the order they are asked, NAME:ARGUMENT.", example=["file:/etc/mailserver/users"], hidden=True
+    )
+    default_domain: OptionalHostName = setting(
+        "Domain of names without one, after the name as it is and the SNI name's domain.",
+        default="",
+        example="example.org",
+    )
+    mechanisms: tuple[
+        Literal[
+            "EXTERNAL",
+            "SCRAM-SHA-256-PLUS",
+            "SCRAM-SHA-256",
+            "SCRAM-SHA-1-PLUS",
+            "SCRAM-SHA-1",
+            "PLAIN",
+            "LOGIN",
+        ],
+        ...,
+    ] = setting(
+        "SASL mechanisms, each offered where it can succeed. `mailserver user` stores keys for the SCRAM ones here. "
+        "Some clients choose a -PLUS and then cannot do it.",
+        default=("EXTERNAL", "SCRAM-SHA-256", "PLAIN", "LOGIN"),
+    )
+    scram_for: Literal["all", "some"] = setting(
+        "Offer SCRAM once all users have keys for it, or once some have: some clients try nothing else then.",
+        default="all",
+    )
+    hash_processes: Count = setting("Processes that check password hashes.", default=2)
+    hash_queue: Count = setting("Password checks that may wait; more are told to try again.", default=64)
+    failure_delay: Seconds = setting(
+        "Seconds that the first failure of a user from a network costs; each doubles.", default=1.0
+    )
+    failure_delay_max: Seconds = setting("Longest delay, seconds.", default=15.0)

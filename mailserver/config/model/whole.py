@@ -1,0 +1,57 @@
+"""All tables of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import Factory, frozen
+
+from mailserver.config.model.acme import Acme
+from mailserver.config.model.domain import Domain
+from mailserver.config.model.listener import Listener
+from mailserver.config.model.mail import Auth, Mail
+from mailserver.config.model.problem import Problem
+from mailserver.config.model.protocols import Http, Imap, Lmtp, Pop3, Submission
+from mailserver.config.model.service import Cache, Ledger, Limits, Server
+from mailserver.config.model.tls import Tls
+
+
+@frozen
+class Config:
+    """The whole file."""
+
+    server: Server
+    mail: Mail
+    auth: Auth
+    domains: tuple[Domain, ...]
+    """[[domain]]"""
+    listeners: tuple[Listener, ...]
+    """[[listener]]"""
+    tls: Tls = Factory(Tls)
+    imap: Imap = Factory(Imap)
+    pop3: Pop3 = Factory(Pop3)
+    submission: Submission = Factory(Submission)
+    lmtp: Lmtp = Factory(Lmtp)
+    http: Http = Factory(Http)
+    acme: Acme | None = None
+    limits: Limits = Factory(Limits)
+    cache: Cache = Factory(Cache)
+    ledger: Ledger = Factory(Ledger)
+    source: Path = Path()
+    """The file it came from."""
+
+    @property
+    def certified(self) -> tuple[Domain, ...]:
+        """All that have a certificate: the domains, each with its sites behind it."""
+        return tuple(each for domain in self.domains for each in domain.certified)
+
+    @property
+    def acme_hosts(self) -> tuple[str, ...]:
+        """Hosts whose certificates come from the authority of [acme]."""
+        if self.acme is None:
+            return ()
+        return tuple(host for each in self.certified if each.acme for host in each.hosts)
+
+    def problem(self, place: str, value: str, reason: str, near: str = "", *, warning: bool = False) -> Problem:
+        """One of this file."""
+        return Problem(str(self.source), place, value, reason, near, warning)
