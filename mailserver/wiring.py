@@ -105,7 +105,7 @@ class Prepared:
 
 def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -> tuple[policy.TlsPolicy, Activation]:
     """The certificates and keys of a configuration, with their history. Raises: SystemExit."""
-    activation = Activation(History.open(config.server.state_dir, config.tls.history))
+    activation = Activation(History.open(config.server.state_dir, config.tls.history, config.tls.history_days))
     if activation.history.problem:
         log.warn("{line}", line=activation.history.problem)
     try:

@@ -244,7 +244,7 @@ def _ask(config: Config, request: str, **arguments: str) -> Answer:
 
 
 def _history(config: Config) -> History:
-    opened = History.open(config.server.state_dir, config.tls.history)
+    opened = History.open(config.server.state_dir, config.tls.history, config.tls.history_days)
     if not opened.is_durable:
         raise click.ClickException(opened.problem)
     if opened.problem:

@@ -87,7 +87,8 @@ class Certificates:
         if not whole:
             # It may have read files and then taken up nothing: they count as changed.
             self._activation.seen.clear()
-        self._activation.history.keep = self._config().tls.history
+        tls, history = self._config().tls, self._activation.history
+        history.keep, history.keep_days = tls.history, tls.history_days
         try:
             await self._in_thread(self._activation.record, self._policy.served, "reload")
         except CannotRecord as error:

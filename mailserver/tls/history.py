@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time as clock
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -30,6 +31,8 @@ IN_MEMORY: Final = ":memory:"
 BUSY_TIME: Final = 5000
 """Milliseconds that another process may hold the file."""
 _VERSION: Final = 1
+MOST: Final = 1000
+"""Activations of a host, however young: an authority, or a program that writes files, may be out of order."""
 _MOST_READ: Final = 4096
 """Pairs that stay parsed."""
 
@@ -80,23 +83,25 @@ class Entry:
 class History:
     """The open file. One thread at a time."""
 
-    def __init__(self, connection: apsw.Connection, path: Path, problem: str, keep: int) -> None:
+    def __init__(self, connection: apsw.Connection, path: Path, problem: str, keep: int, keep_days: int) -> None:
         self.problem = problem
         """Why it is not durable, or what was set aside; "" if all is well."""
         self.path = path
         self.keep = keep
-        """Activations for each host."""
+        """Activations for each host, however old."""
+        self.keep_days = keep_days
+        """Those that are younger are kept too, up to MOST."""
         self._connection = connection
         self._read: dict[bytes, Pair] = {}
 
     @classmethod
-    def open(cls, directory: Path, keep: int) -> History:
+    def open(cls, directory: Path, keep: int, keep_days: int = 0) -> History:
         """The history in a directory, made if it is not there; in memory where that cannot be. Raises nothing."""
         path = directory / FILE
         problem = ""
         for _attempt in range(2):
             try:
-                return cls(_connect(path), path, problem, keep)
+                return cls(_connect(path), path, problem, keep, keep_days)
             except (apsw.CorruptError, apsw.NotADBError) as error:
                 aside = path.with_suffix(".damaged")
                 problem = f"{path} is damaged ({error}): it was set aside as {aside}, and begun anew"
@@ -107,7 +112,7 @@ class History:
                 problem = why_not(path, error)
                 break
         problem = f"{problem}; certificates are remembered until the server stops, and none can be added"
-        return cls(_prepare(apsw.Connection(IN_MEMORY)), path, problem, keep)
+        return cls(_prepare(apsw.Connection(IN_MEMORY)), path, problem, keep, keep_days)
 
     @property
     def is_durable(self) -> bool:
@@ -242,11 +247,12 @@ class History:
             raise CannotRecord(why_not(self.path, error)) from error
 
     def _trim(self) -> None:
-        """No more than `keep` for each host, no pair that no activation has."""
+        """No more for each host than is to be kept, no pair that no activation has."""
         self._connection.execute(
-            "DELETE FROM served WHERE (host, id) IN (SELECT host, id FROM (SELECT host, id, "
-            "row_number() OVER (PARTITION BY host ORDER BY id DESC) AS place FROM served) WHERE place > ?)",
-            (self.keep,),
+            "DELETE FROM served WHERE (host, id) IN (SELECT host, id FROM (SELECT host, id, time, "
+            "row_number() OVER (PARTITION BY host ORDER BY id DESC) AS place FROM served JOIN activation USING (id)) "
+            "WHERE place > ? AND (time < ? OR place > ?))",
+            (self.keep, clock.time() - self.keep_days * 86400, max(self.keep, MOST)),
         )
         for statement in (
             "DELETE FROM activation WHERE id NOT IN (SELECT id FROM served)",

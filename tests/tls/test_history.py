@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import apsw
@@ -76,6 +77,33 @@ def test_each_host_keeps_its_last_activations_and_no_key_stays_without_one(tmp_p
     octets = (tmp_path / FILE).read_bytes()
     assert pairs[5].key_pem.reveal() in octets
     assert pairs[0].key_pem.reveal() not in octets
+
+
+def test_young_activations_are_kept_beside_the_last_ones_up_to_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = 86400
+    now = int(time.time())
+    history = History.open(tmp_path, 2, 30)
+    pair = new_pair()
+    add(history, pair, "other.example.test", time=now - 400 * day)
+    numbers = [add(history, pair, time=now - age * day) for age in (60, 40, 29, 20, 10, 0)]
+    assert [entry.id for entry in history.of_host(HOST)] == numbers[:1:-1]
+    assert len(history.of_host("other.example.test")) == 1, "the last one stays, however old"
+    monkeypatch.setattr("mailserver.tls.history.MOST", 3)
+    numbers.append(add(history, pair, time=now))
+    assert [entry.id for entry in history.of_host(HOST)] == numbers[:-4:-1]
+
+
+def test_a_clock_that_jumped_ahead_leaves_as_many_as_are_to_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History.open(tmp_path, 2, 30)
+    pair = new_pair()
+    numbers = [add(history, pair, time=int(time.time())) for _ in range(4)]
+    monkeypatch.setattr("mailserver.tls.history.clock.time", lambda: 4_000_000_000)
+    numbers.append(add(history, pair, time=4_000_000_000))
+    assert [entry.id for entry in history.of_host(HOST)] == numbers[:-3:-1]
 
 
 def test_going_back_again_is_one_step_further(tmp_path: Path) -> None:

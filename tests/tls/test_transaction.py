@@ -37,7 +37,7 @@ class Server:
 
     def start(self) -> None:
         self.config: Config = self.site.config()
-        self.history = History.open(self.config.server.state_dir, self.config.tls.history)
+        self.history = History.open(self.config.server.state_dir, self.config.tls.history, self.config.tls.history_days)
         self.activation = Activation(self.history)
         self.policy = TlsPolicy(self.config, self._log, source=self.activation)
         self.activation.record(self.policy.served, "found at the start")

@@ -61,6 +61,9 @@ class Tls:
         "Serve certificates that change on disk within seconds, without a reload.", default=True
     )
     history: Count = setting("Activations kept for each host name, to go back to.", default=10)
+    history_days: Count = setting(
+        "Days for which older ones are kept as well, up to 1000 of a host name.", default=Count(90)
+    )
     private_ca: Path | None = setting(
         "Certificate of one's own authority (PEM), which HTTP listeners offer to people at /ca, with the steps to import it.",
         default=None,
