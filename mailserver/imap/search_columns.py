@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
@@ -24,6 +23,8 @@ SLICE: Final = 10_000
 _DAY: Final = 86400
 _NO_SIZES: Final = (UNKNOWN_SIZE, LARGEST_SIZE)
 """Not read yet, and too large for the column."""
+_EVER: Final = 1 << 63
+"""No date is this or more."""
 
 Fact = Larger | Smaller | Received
 
@@ -49,19 +50,27 @@ class Plan:
             for start in range(low, high, SLICE):
                 yield start, min(start + SLICE, high)
 
-    def narrow(self, view: View, low: int, high: int) -> tuple[Sequence[int], Sequence[Query]]:
-        """Which of the positions from `low` to `high` memory lets through, and what the store is still to be asked."""
-        positions = _with_flags(view, low, high, self.care, self.wanted) if self.care else range(low, high)
-        if not view.level:
-            return positions, [*self.facts, *self.rest]
-        unknown: list[Query] = []
+    def flagged(self, view: View, low: int, high: int) -> Sequence[int]:
+        """Which of the positions from `low` to `high` have the wanted flags."""
+        return _with_flags(view, low, high, self.care, self.wanted) if self.care else range(low, high)
+
+    def judge(self, view: View, positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """Which of these positions memory lets through, and which it cannot judge, as it lacks a size or date; rising."""
+        unknown: set[int] = set()
         for fact in self.facts:
             column, untold, first, end = _bounds(view, fact)
-            if any(value in column[low:high] for value in untold):
-                unknown.append(fact)
+            positions, values = _values(view, column, positions)
+            if any(value in values for value in untold):
+                lacking = {at for at, value in zip(positions, values, strict=True) if value in untold}
+                unknown |= lacking
             else:
-                positions = [at for at in positions if first <= column[at] < end]
-        return positions, [*unknown, *self.rest]
+                lacking = set()
+            positions = [
+                at for at, value in zip(positions, values, strict=True) if first <= value < end or at in lacking
+            ]
+        if not unknown:
+            return positions, ()
+        return [at for at in positions if at not in unknown], [at for at in positions if at in unknown]
 
 
 def plan(view: View, query: Query) -> Plan | None:
@@ -110,20 +119,31 @@ def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequ
     ]
 
 
-def _bounds(view: View, fact: Fact) -> tuple[Sequence[int], tuple[int, ...], float, float]:
+def _values(view: View, column: Sequence[int], positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """Those of the positions whose messages are there, and what the column says of each."""
+    if view.level:
+        if isinstance(positions, range):
+            return positions, column[positions.start : positions.stop]
+        return positions, [column[at] for at in positions]
+    find, uids = view.columns.position, view.uids
+    there = [(at, column[place]) for at in positions if (place := find(uids[at])) >= 0]
+    return [at for at, _value in there], [value for _at, value in there]
+
+
+def _bounds(view: View, fact: Fact) -> tuple[Sequence[int], tuple[int, ...], int, int]:
     """The column that tells it, values there that tell nothing, and what must not be below, and below what."""
     columns = view.columns
     match fact:
         case Larger(size):
-            return columns.sizes, _NO_SIZES, size + 1, inf
+            return columns.sizes, _NO_SIZES, size + 1, _EVER
         case Smaller(size):
             return columns.sizes, _NO_SIZES, 0, size
         case Received(first, end):
             return (
                 columns.dates,
                 (UNKNOWN_DATE,),
-                -inf if first is None else first * _DAY,
-                inf if end is None else end * _DAY,
+                -_EVER if first is None else first * _DAY,
+                _EVER if end is None else end * _DAY,
             )
 
 

@@ -6,13 +6,17 @@ import re
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
+from mailserver.imap.session import Services
 from mailserver.message.encodings import CHARSETS
+from mailserver.store.interfaces import LARGEST_SIZE
 from mailserver.store.memory import MemoryMailbox, MemorySource
-from mailserver.store.query import And, Larger, Received
+from mailserver.store.memory.messages import KeptMessage
+from mailserver.store.query import Header, Received
 from mailserver.store.search import Search
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf
@@ -395,20 +399,110 @@ def test_sizes_and_dates_are_known_without_the_store(monkeypatch: pytest.MonkeyP
     assert found(client, b"SINCE 4-Feb-1994") == []
 
 
-def test_what_the_columns_do_not_know_the_store_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = selected(services(), messages=3)
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The UIDs of each reading of sizes and dates."""
+    asked: list[list[int]] = []
+    measure = MemoryMailbox.measure
+
+    def recorded(self: MemoryMailbox, uids: Any) -> Any:
+        asked.append(list(uids))
+        return measure(self, uids)
+
+    monkeypatch.setattr(MemoryMailbox, "measure", recorded)
+    return asked
+
+
+def unaskable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryMailbox, "searching", lambda *_: pytest.fail("the store is asked"))
+
+
+def dated(service: Services) -> Client:
+    """A client with four messages of 1 to 4 February 1994."""
+    client = logged_in(service)
+    for number in range(1, 5):
+        append(client, b"", b"%02d-Feb-1994 12:00:00 +0000" % number, MESSAGE)
+    client.ask(b"s SELECT INBOX\r\n")
+    return client
+
+
+def test_only_messages_without_a_date_are_read_and_once_for_all_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = services()
+    client = dated(service)
+    other = selected(service)
+    unaskable(monkeypatch)
+    asked = measured(monkeypatch)
+    columns = client.session.mailbox.live.columns
+    columns.dates[1] = columns.dates[3] = UNKNOWN_DATE
+    assert found(client, b"1:3 BEFORE 3-Feb-1994") == [1, 2]
+    assert asked == [[2]], "what another key rules out is not read"
+    assert found(client, b"SINCE 2-Feb-1994") == [2, 3, 4]
+    assert asked == [[2], [4]]
+    assert found(other, b"ON 4-Feb-1994") == [4]
+    assert found(other, b"BEFORE 4-Feb-1994 SINCE 2-Feb-1994") == [2, 3]
+    assert asked == [[2], [4]]
+
+
+def test_a_key_that_is_known_spares_reading_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dated(services())
+    asked = measured(monkeypatch)
+    columns = client.session.mailbox.live.columns
+    columns.sizes[0] = columns.sizes[1] = columns.sizes[3] = UNKNOWN_SIZE
+    assert found(client, b"LARGER 1 SINCE 2-Feb-1994 BEFORE 4-Feb-1994") == [2, 3]
+    assert asked == [[2]]
+
+
+def test_many_dates_are_read_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dated(services())
+    asked = measured(monkeypatch)
+    columns = client.session.mailbox.live.columns
+    for at in range(4):
+        columns.dates[at] = UNKNOWN_DATE
+    monkeypatch.setattr("mailserver.imap.commands.search._MEASURED", 3)
+    drains = client.channel.drains
+    assert found(client, b"SINCE 2-Feb-1994") == [2, 3, 4]
+    assert asked == [[1, 2, 3], [4]]
+    assert client.channel.drains > drains, "others have their turn in between"
+
+
+def test_what_cannot_be_read_is_left_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dated(services())
+    columns = client.session.mailbox.live.columns
+    columns.dates[0] = columns.dates[2] = UNKNOWN_DATE
+    monkeypatch.setattr(MemoryMailbox, "measure", lambda *_: [])
     asked: list[Any] = []
     searching = MemoryMailbox.searching
 
     def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
-        asked.append(query)
+        asked.append((query, list(candidates)))
         return searching(self, query, candidates)
 
     monkeypatch.setattr(MemoryMailbox, "searching", recorded)
-    columns = client.session.mailbox.live.columns
-    columns.sizes[1] = UNKNOWN_SIZE
-    assert found(client, b"LARGER 1 SINCE 1-Jan-1990") == [1, 2, 3]
-    assert asked == [And((Larger(1),))]
-    columns.dates[0] = UNKNOWN_DATE
-    assert found(client, b"LARGER 1 SINCE 1-Jan-1990 1") == [1]
-    assert [type(part) for part in asked[1].parts] == [Received]
+    assert found(client, b"SINCE 2-Feb-1994 SUBJECT one") == [2, 3, 4]
+    assert [candidates for _query, candidates in asked] == [[2, 4], [1, 3]]
+    assert [[type(part) for part in query.parts] for query, _candidates in asked] == [[Header], [Received, Header]]
+
+
+def test_a_size_beyond_the_column_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = dated(services())
+    row = KeptMessage.row
+
+    def large(self: Any, uid: Any) -> Any:
+        return evolve(row(self, uid), size=5 << 30) if uid == 2 else row(self, uid)
+
+    monkeypatch.setattr(KeptMessage, "row", large)
+    client.session.mailbox.live.columns.sizes[1] = LARGEST_SIZE
+    assert found(client, b"LARGER 4294967295") == [2]
+    assert found(client, b"SMALLER 4294967295") == [1, 3, 4]
+
+
+def test_messages_that_another_session_expunged_are_judged_by_their_own_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = services()
+    client = dated(service)
+    other = selected(service)
+    other.ask(b"c STORE 2 +FLAGS (\\Deleted)\r\n")
+    other.ask(b"e EXPUNGE\r\n")
+    client.ask(b"f FETCH 1 UID\r\n")
+    unaskable(monkeypatch)
+    client.session.mailbox.live.columns.dates[1] = UNKNOWN_DATE
+    assert found(client, b"SINCE 3-Feb-1994") == [3, 4]
+    assert found(client, b"BEFORE 4-Feb-1994") == [1, 3]

@@ -25,6 +25,8 @@ from mailserver.types import UID
 if TYPE_CHECKING:
     from mailserver.imap.session import Session
 
+_MEASURED: Final = 1000
+"""Messages whose files are read in one turn of the account's thread."""
 RETURN_OPTIONS: Final = ("MIN", "MAX", "ALL", "COUNT")
 
 
@@ -87,25 +89,46 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
     """Numbers of the messages that match, rising."""
     view = session.view
     how = plan(view, query)
-    found: list[int] = []
+    numbers: list[int] = []
     if how is None:
-        return found
+        return numbers
     for number, (low, high) in enumerate(how.slices()):
         if number:
             await session.channel.drain()
-        positions, rest = how.narrow(view, low, high)
-        if rest and positions:
-            telling.progress.done, telling.progress.goal = low, view.count
-            positions = await _ask_store(session, positions, And(tuple(rest)), telling)
+        telling.progress.done, telling.progress.goal = low, view.count
+        positions, unknown = how.judge(view, how.flagged(view, low, high))
+        if unknown:
+            await _measure(session, unknown, telling)
+            known, unknown = how.judge(view, unknown)
+            positions = sorted([*positions, *known])
+        if how.rest and positions:
+            positions = await _ask_store(session, positions, And(tuple(how.rest)), telling)
+        if unknown:
+            # Gone, not readable, or larger than the columns can say.
+            found = await _ask_store(session, unknown, And((*how.facts, *how.rest)), telling)
+            positions = sorted([*positions, *found])
         if uids:
-            found += (
+            numbers += (
                 view.uids[positions.start : positions.stop]
                 if isinstance(positions, range)
                 else [view.uids[at] for at in positions]
             )
         else:
-            found += [at + 1 for at in positions]
-    return found
+            numbers += [at + 1 for at in positions]
+    return numbers
+
+
+async def _measure(session: Session, positions: Sequence[int], telling: Telling) -> None:
+    """Read sizes and dates that the columns of this worker lack, for all sessions that share them."""
+    uids, live = session.view.uids, session.mailbox.live
+    for start in range(0, len(positions), _MEASURED):
+        if start:
+            telling.start()
+            telling.progress.done += _MEASURED
+            await session.channel.drain()
+        part = [UID(uids[at]) for at in positions[start : start + _MEASURED]]
+        for row in await live.run(lambda mailbox, part=part: mailbox.measure(part)):  # type: ignore[misc]
+            live.columns.learn(row.uid, row.size, row.date)
 
 
 async def _ask_store(session: Session, positions: Sequence[int], query: Query, telling: Telling) -> Sequence[int]:
