@@ -38,7 +38,11 @@ def cert() -> None:
 @cert.command("add")
 @click.argument("hosts", metavar="[NAME]...", nargs=-1)
 @click.option("--certificate", type=click.File("rb"), required=True, help="PEM: the certificate, then its chain.")
-@click.option("--key", type=click.File("rb"), required=True, help="PEM: its key, without a passphrase.")
+@click.option(
+    "--key",
+    type=click.File("rb"),
+    help="PEM: its key, without a passphrase; without it, the keys are those served now.",
+)
 @click.option("--second-certificate", type=click.File("rb"), help="The same of a key of the other type, RSA or ECDSA.")
 @click.option("--second-key", type=click.File("rb"), help="PEM: its key.")
 @click.option("--reason", default="added by the administrator", show_default=True, help="For the history.")
@@ -58,9 +62,10 @@ def add(
     For hosts whose [[domain]] has no `certificate` and `key`. It is judged and tried out first; what is wrong is told,
     and nothing is changed then.
     """
-    if (second_certificate is None) != (second_key is None):
+    # Both keys are given, or the certificates are for those served now.
+    if (second_key is None) != (second_certificate is None or key is None):
         raise click.UsageError("--second-certificate and --second-key belong together")
-    second = None if second_key is None else (_read(second_certificate), _read(second_key))
+    second = None if second_certificate is None else (_read(second_certificate), _read(second_key))
     wanted = [host.lower() for host in hosts]
     offer(configuration, wanted, _read(certificate), _read(key), second=second, reason=reason)
 
@@ -271,6 +276,9 @@ def _telling() -> Iterator[None]:
 
 
 def _read(file: Any) -> bytes:
+    """Empty where none is given. Raises: ClickException."""
+    if file is None:
+        return b""
     octets: bytes = file.read(MAX_FILE + 1)
     if len(octets) > MAX_FILE:
         raise click.ClickException(f"{file.name} must be at most {MAX_FILE} octets")

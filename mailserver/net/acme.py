@@ -22,6 +22,7 @@ from mailserver.tls import acme_state
 from mailserver.tls.acme_order import NotObtained, Obtained, Order
 from mailserver.tls.acme_plan import Attempts, Due, Held, due, plan
 from mailserver.tls.history import CannotRecord
+from mailserver.tls.policy import TlsPolicy
 
 AT_ONCE: Final = 3
 LOOK: Final = 3600.0
@@ -217,3 +218,16 @@ class AcmeCertificates:
 
     def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
+
+
+def held(policy: TlsPolicy) -> list[Held]:
+    """What is served for each host, as the plan for renewals sees it."""
+    return [
+        Held(
+            host,
+            int(each.pair.not_before.timestamp()),
+            int(each.pair.not_after.timestamp()),
+            each.origin == "self-signed",
+        )
+        for host, each in policy.served.by_host.items()
+    ]

@@ -116,6 +116,15 @@ class Certificates:
         """
         return self._change(lambda one: one.offer(hosts, chain_pem, key_pem, reason=reason, origin=origin))
 
+    def renew(self, hosts: Sequence[str], chains: Sequence[bytes], reason: str) -> Deferred[Answer]:
+        """The same with other certificates of the one or two keys that they have."""
+        second = (chains[1], b"") if len(chains) > 1 else None
+        return self._change(lambda one: one.offer(hosts, chains[0], b"", second=second, reason=reason, origin="added"))
+
+    def take_files(self, hosts: Sequence[str]) -> Deferred[Answer]:
+        """Take up the files of hosts, which were just written."""
+        return self._change(lambda one: one.take_files(hosts))
+
     # --- Commands
 
     def _add(self, arguments: Arguments) -> Deferred[Answer]:

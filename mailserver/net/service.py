@@ -28,7 +28,7 @@ from twisted.python.components import Componentized
 from mailserver.auth.exposure import Mark
 from mailserver.config.model import Config
 from mailserver.net import systemd
-from mailserver.net.acme import AcmeCertificates
+from mailserver.net.acme import AcmeCertificates, held
 from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.exposures import Exposures
@@ -38,10 +38,10 @@ from mailserver.net.link import Hub, Json
 from mailserver.net.listeners import Bound, advice, bind, places
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
+from mailserver.net.private_ca import PrivateCertificates, served
 from mailserver.net.questions import Alone, Questions
 from mailserver.net.serving import Examined, Parts, Serving
 from mailserver.net.unix_sockets import bind_unix, serve
-from mailserver.tls.acme_plan import Held
 from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
 from mailserver.tls.history import CannotRecord
@@ -88,6 +88,7 @@ class ServiceProcess(Service, ABC):
         self._reloading = DeferredLock()
         self._certificates: Certificates | None = None
         self._acme: AcmeCertificates | None = None
+        self._private_ca: PrivateCertificates | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
         self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
@@ -119,8 +120,9 @@ class ServiceProcess(Service, ABC):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if self._certificates is not None:
             self._certificates.stop()
-        if self._acme is not None:
-            self._acme.stop()
+        for renewing in (self._acme, self._private_ca):
+            if renewing is not None:
+                renewing.stop()
         ending = self.end()
         ending.addBoth(lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop()]))
         return DeferredList([self._close_control(), ending])
@@ -142,8 +144,7 @@ class ServiceProcess(Service, ABC):
             ok, lines = await self.take_up()
             if self._certificates is not None:
                 lines = [*lines, *await self._certificates.reloaded(whole=ok)]
-            if self._acme is not None:
-                self._acme.follow()
+            self._follow_renewals()
             return ok, lines
 
         def take_up() -> Deferred[Answer]:
@@ -170,6 +171,9 @@ class ServiceProcess(Service, ABC):
         )
         self._acme = AcmeCertificates(
             self.reactor, config=lambda: self.config, held=lambda: held(policy), offer=self._certificates.offer
+        )
+        self._private_ca = PrivateCertificates(
+            self.reactor, config=lambda: self.config, served=lambda: served(policy), serving=self._certificates
         )
 
     def renewals(self) -> list[Json]:
@@ -206,8 +210,7 @@ class ServiceProcess(Service, ABC):
         self._open_control()
         if self._certificates is not None:
             self._certificates.start()
-        if self._acme is not None:
-            self._acme.follow()
+        self._follow_renewals()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._hang_up))
         log.info("{line}", line=f"ready: {listeners} listeners")
         systemd.notify("READY=1")
@@ -229,6 +232,11 @@ class ServiceProcess(Service, ABC):
         return faults
 
     # --- Inside
+
+    def _follow_renewals(self) -> None:
+        for renewing in (self._acme, self._private_ca):
+            if renewing is not None:
+                renewing.follow()
 
     @property
     def _owner(self) -> tuple[int, int] | None:
@@ -308,19 +316,6 @@ class ServiceProcess(Service, ABC):
             self.ending = True
             log.info("{line}", line="stopping")
             self.reactor.stop()
-
-
-def held(policy: TlsPolicy) -> list[Held]:
-    """What is served for each host, as the plan for renewals sees it."""
-    return [
-        Held(
-            host,
-            int(each.pair.not_before.timestamp()),
-            int(each.pair.not_after.timestamp()),
-            each.origin == "self-signed",
-        )
-        for host, each in policy.served.by_host.items()
-    ]
 
 
 class MailService(ServiceProcess):

@@ -20,6 +20,7 @@ from mailserver.config.model import Config, Domain, Problem, Relay, Tls
 from mailserver.config.values import as_toml
 from mailserver.tls.acme_files import acme_problems
 from mailserver.tls.authority import issue, make_ca, make_self_signed
+from mailserver.tls.ca_renewal import ends_soon
 from mailserver.tls.client import client_faults
 from mailserver.tls.client_certificates import read_demand
 from mailserver.tls.contexts import Terms, make_context
@@ -46,10 +47,14 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
         config.problem(f"{place} {key}", as_toml(value), reason) for place, key, value, reason in setting_faults(config)
     ]
     offered: list[Fault] = []
-    read_offered(config.tls, offered)
+    authority = read_offered(config.tls, offered)
+    if authority is not None and (words := ends_soon(authority.not_after, now)):
+        offered.append(Fault("private_ca", words, warning=True))
     problems += [
         # It is for people who look for it: mail is served all the same.
-        config.problem("[tls] private_ca", as_toml(config.tls.private_ca), fault.reason, warning=starting)
+        config.problem(
+            "[tls] private_ca", as_toml(config.tls.private_ca), fault.reason, warning=starting or fault.warning
+        )
         for fault in offered
     ]
     for domain in config.certified:

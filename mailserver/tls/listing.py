@@ -19,6 +19,7 @@ def described(policy: TlsPolicy, activation: Activation) -> list[Row]:
     rows: list[Row] = []
     for each in policy.describe():
         entry = activation.history.current(each.host)
+        second = policy.served.by_host[each.host].terms.second
         rows.append(
             {
                 "host": each.host,
@@ -34,6 +35,7 @@ def described(policy: TlsPolicy, activation: Activation) -> list[Row]:
                 "since": entry.time if entry is not None and entry.fingerprint == each.fingerprint else None,
                 "reason": entry.reason if entry is not None and entry.fingerprint == each.fingerprint else None,
                 "certificate": policy.served.by_host[each.host].pair.chain_pem.decode("ascii", "replace"),
+                "second_certificate": None if second is None else second.chain_pem.decode("ascii", "replace"),
             }
         )
     return rows

@@ -123,6 +123,15 @@ def parse_pair(chain_pem: bytes, key_pem: bytes) -> Pair:
     return _pair(chain, _private_key(key_pem, None, faults), faults)
 
 
+def has_same_key(one_pem: bytes, other_pem: bytes) -> bool:
+    """Are two certificates, each the first of a chain, for one key? What cannot be read is for none. Raises nothing."""
+    try:
+        one, other = (x509.load_pem_x509_certificate(each).public_key() for each in (one_pem, other_pem))
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return one == other
+
+
 def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults: list[Fault]) -> Pair:
     if chain:
         strange = list(_belonging(chain, private)) if private is not None else []

@@ -20,7 +20,7 @@ from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import Outcome
 from mailserver.tls.contexts import ContextMap, Origin
 from mailserver.tls.history import CannotRecord, Entry, content
-from mailserver.tls.pair import BadPair, Pair, covers, parse_pair
+from mailserver.tls.pair import BadPair, Pair, covers, has_same_key, parse_pair
 from mailserver.tls.policy import Prepared, TlsPolicy
 from mailserver.tls.source import read_files
 
@@ -77,11 +77,12 @@ class Transaction:
         """Serve hosts that have no files of their own with another pair; all of them, or none.
 
         Without hosts, all of those that it covers. `second`: chain and key of a pair beside it, of the other key type.
+        Where a key is empty the certificate is for one that such hosts are served with now.
         """
         if not self.activation.history.is_durable:
             raise Refused([self.activation.history.problem])
-        pair = _parse("", chain_pem, key_pem)
-        beside = None if second is None else _parse("second_", *second)
+        pair = _parse("", chain_pem, key_pem or self._key_served(chain_pem))
+        beside = None if second is None else _parse("second_", second[0], second[1] or self._key_served(second[0]))
         wanted = hosts or [host for host in managed_hosts(self.config) if covers(pair.names, host)]
         self._judge(wanted, pair, beside)
 
@@ -135,6 +136,15 @@ class Transaction:
     @property
     def _time(self) -> int:
         return int(self.now.timestamp())
+
+    def _key_served(self, chain_pem: bytes) -> bytes:
+        """The key of a certificate, among those that are served without files. Raises: Refused."""
+        served = self.policy.served.by_host
+        pairs = [pair for host in managed_hosts(self.config) if host in served for pair in served[host].pairs]
+        key = next((pair.key_pem.reveal() for pair in pairs if has_same_key(pair.chain_pem, chain_pem)), None)
+        if key is None and chain_pem:
+            raise Refused(["key must be given: no host without files is served with the one of this certificate"])
+        return key or b""
 
     def _judge(self, hosts: Sequence[str], pair: Pair, second: Pair | None) -> None:
         """Whether a pair, and one beside it, may be added for these hosts. Raises: Refused with every fault."""

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
 from mailserver.config.model import Config
 from mailserver.tls import assembly, certificates
+from mailserver.tls import authority as making
 from mailserver.tls import policy as policy_module
 from mailserver.tls.activation import Activation
 from mailserver.tls.history import History
@@ -356,7 +358,7 @@ class TestOffer:
         )
         for pair, said in (
             ((certificate[: len(certificate) // 2], key), "ends within a certificate"),
-            ((certificate, b""), "key is not a private key in PEM"),
+            ((certificate, b"no key"), "key is not a private key in PEM"),
             ((b"", key), "certificate is not a certificate in PEM"),
             ((key, certificate), "certificate is a private key"),
             ((certificate, issue()[1]), "key does not belong to the certificate"),
@@ -485,3 +487,32 @@ class TestBack:
         assert entry is not None
         assert "imaps at 127.0.0.1 shows another certificate" in entry.reason
         assert server.take().hosts == ()
+
+
+def test_another_certificate_of_a_key_that_is_served(server: Server) -> None:
+    """A renewal brings no key."""
+    first, other = issue(ORG, days=30), issue(ORG)
+    server.add(first, ORG)
+    assert server.refused_offer((other[0], b""), ORG) == [
+        "key must be given: no host without files is served with the one of this certificate"
+    ]
+    assert server.refused_offer((b"nonsense", b""), ORG)
+    again = signed_again(first[1])
+    server.add((again, b""), ORG)
+    served = server.policy.served.by_host[ORG].pair
+    assert (served.chain_pem, served.key_pem.reveal()) == (again, first[1])
+    # Of two, the one.
+    of_rsa = rsa_pair([ORG], 2048)
+    server.change(lambda one: one.offer([ORG], again, b"", second=of_rsa, reason="", origin="added"))
+    server.change(lambda one: one.offer([ORG], first[0], b"", second=(of_rsa[0], b""), reason="", origin="added"))
+    assert [pair.chain_pem for pair in server.policy.served.by_host[ORG].pairs] == [first[0], of_rsa[0]]
+
+
+def signed_again(key_pem: bytes) -> bytes:
+    """By the authority of the tests."""
+    key, signer = (serialization.load_pem_private_key(each, None) for each in (key_pem, authority()[1]))
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    ours = making.Authority(x509.load_pem_x509_certificate(authority()[0]), signer)
+    made = making.sign(ours, key.public_key(), making.common_name(ORG), making.alternatives([ORG]), "server")
+    return making.certificate_pem(made)

@@ -65,7 +65,8 @@ class Tls:
         "Days for which older ones are kept as well, up to 1000 of a host name.", default=Count(90)
     )
     private_ca: Path | None = setting(
-        "Certificate of one's own authority (PEM), which HTTP listeners offer to people at /ca, with the steps to import it.",
+        "Certificate of one's own authority (PEM), which HTTP listeners offer to people at /ca, with the steps to import it. "
+        "Where its key lies beside it, what it has signed is renewed.",
         default=None,
         example="/var/lib/mailserver/ca/ca.pem",
     )

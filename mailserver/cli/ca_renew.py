@@ -1,0 +1,79 @@
+"""`mailserver ca renew`: by hand what a running server does where the authority's key has no passphrase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mailserver.cli.ca_options import dir_option, now, opened, passphrase_option, telling, unlocked
+from mailserver.cli.cert import listed, offer
+from mailserver.cli.options import config_option, load_or_fail
+from mailserver.tls import ca_renewal
+from mailserver.tls.ca_renewal import Renewable, Served
+from mailserver.tls.private_ca import LIST, PrivateCa
+
+
+@click.command("renew")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Only say what is due.")
+@passphrase_option
+@dir_option
+@config_option
+def renew(
+    configuration: Path, directory: Path | None, *, names: tuple[str, ...], dry_run: bool, passphrase_file: Path | None
+) -> None:
+    """Renew the certificates of this server that are due, and the revocation list; with host names NAME these alone.
+
+    Names, life and key stay as they are. A server does it by itself where [tls] private_ca names the authority's
+    certificate and its key lies beside it, without a passphrase.
+    """
+    with telling():
+        one = opened(directory, configuration)
+        config, present = load_or_fail(configuration), now()
+        answer = listed(config)
+        served = {row["host"]: Served(row["origin"], _chains(row)) for row in answer.data}
+        found = ca_renewal.renewables(config, served)
+        if names:
+            due = _named(one, found, names)
+        else:
+            due = [each for each in found if any(ca_renewal.is_due(one, chain, present) for chain in each.chains)]
+        with_list = not names and ca_renewal.list_is_due(one, present)
+        what = [*(", ".join(each.hosts) for each in due), *([LIST] if with_list else [])]
+        if words := ca_renewal.ends_soon(one.certificate.not_valid_after_utc, present):
+            click.echo(words, err=True)
+        if dry_run or not what:
+            click.echo("\n".join(what) if what else "nothing is due")
+            return
+        signer = unlocked(one, passphrase_file)
+        for each in due:
+            renewed = ca_renewal.renew(one, signer, each, present, all_of_it=bool(names))
+            if each.files:
+                for path in ca_renewal.write(each, renewed):
+                    click.echo(f"renewed {path} of {', '.join(each.hosts)}")
+            else:
+                first, *rest = renewed.chains
+                second = (rest[0], b"") if rest else None
+                offer(configuration, each.hosts, first, b"", second=second, reason=f"renewed by {one.name}")
+        if with_list:
+            made = ca_renewal.renew_list(one, signer, present)
+            click.echo(f"renewed {one.directory / LIST}, until {made.next_update_utc:%Y-%m-%d}")
+        if any(each.files for each in due) and not config.tls.follow_files:
+            click.echo("the server takes the files up at `mailserver reload`")
+
+
+def _named(one: PrivateCa, found: Sequence[Renewable], names: Sequence[str]) -> list[Renewable]:
+    """Raises: ClickException."""
+    wanted = [name.lower() for name in names]
+    ours = [each for each in found if ca_renewal.has_signed(one, each.first)]
+    known = {host for each in ours for host in each.hosts}
+    if strange := [name for name in wanted if name not in known]:
+        raise click.ClickException(
+            f"{', '.join(strange)}: is served with no certificate of this authority; there are {', '.join(sorted(known)) or 'none'}"
+        )
+    return [each for each in ours if not set(each.hosts).isdisjoint(wanted)]
+
+
+def _chains(row: dict[str, str]) -> tuple[bytes, ...]:
+    return tuple(row[name].encode() for name in ("certificate", "second_certificate") if row[name] is not None)

@@ -1,0 +1,225 @@
+"""Renewing what one's own authority has signed for this server: what is due, and what comes in its place.
+
+A certificate is renewed when two thirds of its life are over, with the same names, for as long again, and for the same key.
+So what DNS says of the key (TLSA) stays true, of two files one changes, and no key leaves its place. The revocation list is
+signed anew at the same part of its life. What is not renewed: a certificate that was revoked or that the administrator has
+rolled back to, and one that the authority's own end would cut as short.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+from attrs import frozen
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from mailserver.config.model import Config
+from mailserver.replace import replace_file
+from mailserver.tls.authority import MOST_DAYS, Authority, certificate_pem
+from mailserver.tls.ca_records import CaFault
+from mailserver.tls.pair import Fault, read_file
+from mailserver.tls.private_ca import CERTIFICATE, KEY, LIST, LIST_DAYS, PrivateCa
+
+ENDS_SOON: Final = dt.timedelta(days=90)
+"""What is left of an authority when people need another one, and time to import it."""
+
+_LEAST_GAIN: Final = dt.timedelta(days=2)
+"""Lives are whole days: near the authority's end a new certificate ends at most so much later, or not at all."""
+_AFTER: Final = 2 / 3
+"""The part of a life that is over when the next begins."""
+
+
+@frozen
+class Served:
+    """What a host name is served under."""
+
+    origin: str
+    """`contexts.Origin`."""
+    chains: tuple[bytes, ...]
+    """PEM: the certificate, and the one of the other key type if there is one; each with its chain."""
+
+
+@frozen
+class Renewable:
+    """Certificates that are served together."""
+
+    hosts: tuple[str, ...]
+    chains: tuple[bytes, ...]
+    files: tuple[Path, ...]
+    """That hold the chains; none for what `cert add` or `cert create --activate` has added."""
+
+    @property
+    def first(self) -> x509.Certificate:
+        """Of the first chain."""
+        return _leaf(self.chains[0])
+
+
+def authority_of(config: Config) -> Path | None:
+    """The directory of the authority that `[tls] private_ca` names, where it has its key there."""
+    path = config.tls.private_ca
+    if path is None or path.name != CERTIFICATE or not (path.parent / KEY).exists():
+        return None
+    return path.parent
+
+
+def renewables(config: Config, served: Mapping[str, Served]) -> list[Renewable]:
+    """All that could be renewed, by whoever has signed it: what is served as it was meant."""
+    found: dict[tuple[tuple[bytes, ...], tuple[Path, ...]], list[str]] = {}
+    for domain in config.certified:
+        files = tuple(path for path in (domain.certificate, domain.second_certificate) if path is not None)
+        wanted = "file" if files else "added"
+        for host in domain.hosts:
+            each = served.get(host)
+            if each is not None and each.origin == wanted and len(files) in (0, len(each.chains)):
+                found.setdefault((each.chains, files), []).append(host)
+    return [Renewable(tuple(hosts), chains, files) for (chains, files), hosts in found.items()]
+
+
+def is_due(one: PrivateCa, chain: bytes, now: dt.datetime) -> bool:
+    """Is it time to renew a certificate, which this authority has signed?"""
+    certificate = _leaf(chain)
+    if not has_signed(one, certificate):
+        return False
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begin:
+        # It was signed while the clock was wrong.
+        return True
+    life = end - begin
+    gained = min(now + life, one.certificate.not_valid_after_utc) - end
+    return now >= begin + life * _AFTER and gained >= min(_LEAST_GAIN, life * (1 - _AFTER))
+
+
+def has_signed(one: PrivateCa, certificate: x509.Certificate) -> bool:
+    """Has the authority, with the key that it has now?"""
+    try:
+        certificate.verify_directly_issued_by(one.certificate)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def renew(
+    one: PrivateCa, signer: Authority, what: Renewable, now: dt.datetime, *, all_of_it: bool = False
+) -> Renewable:
+    """With new certificates in place of those that are due, recorded and nowhere else yet. Raises: CaFault.
+
+    `all_of_it`: in place of all that the authority has signed.
+    """
+    chains = tuple(
+        _renewed(one, signer, chain, now)
+        if is_due(one, chain, now) or (all_of_it and has_signed(one, _leaf(chain)))
+        else chain
+        for chain in what.chains
+    )
+    return attrs.evolve(what, chains=chains)
+
+
+def write(what: Renewable, renewed: Renewable) -> list[Path]:
+    """Put renewed certificates into their files; those written. Raises: CaFault where a file holds more, OSError."""
+    written = []
+    for file, old, new in zip(what.files, what.chains, renewed.chains, strict=True):
+        if old == new:
+            continue
+        faults: list[Fault] = []
+        held = read_file(file, "certificate", faults)
+        if held is None or b"PRIVATE KEY" in held:
+            why = faults[0].reason if faults else "holds a key beside the certificate"
+            raise CaFault(f"{file} {why}: it is not renewed here")
+        if not _begins_with(held, _leaf(old)):
+            raise CaFault(f"{file} holds another certificate than the one served: it is left as it is")
+        replace_file(file, new, mode=0o644)
+        written.append(file)
+    return written
+
+
+def list_is_due(one: PrivateCa, now: dt.datetime) -> bool:
+    """Is it time to sign the revocation list anew? Also where it is gone, or begins in the future."""
+    current = _list_of(one)
+    if current is None or current.next_update_utc is None:
+        return True
+    begin, end = current.last_update_utc, current.next_update_utc
+    return not begin <= now < begin + (end - begin) * _AFTER
+
+
+def renew_list(one: PrivateCa, signer: Authority, now: dt.datetime) -> x509.CertificateRevocationList:
+    """Sign it anew, for as long as before. Raises: CaFault, OSError."""
+    current = _list_of(one)
+    days = LIST_DAYS
+    if current is not None and current.next_update_utc is not None:
+        days = max(1, (current.next_update_utc - current.last_update_utc).days)
+    return one.renew_list(signer, days, now)
+
+
+def ends_soon(not_after: dt.datetime, now: dt.datetime) -> str:
+    """What is to be said of an authority's own end; "" if that is far."""
+    left = not_after - now
+    if left > ENDS_SOON:
+        return ""
+    when = f"{not_after:%Y-%m-%d}"
+    if left <= dt.timedelta(0):
+        return f"the authority ended on {when}: nobody takes what it has signed; make another with `mailserver ca init`"
+    return (
+        f"the authority ends in {left.days} days, on {when}: make another with `mailserver ca init --dir`, "
+        "and have people import it before"
+    )
+
+
+def _renewed(one: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime) -> bytes:
+    old, *above = x509.load_pem_x509_certificates(chain)
+    records = one.records()
+    try:
+        found = records.find(f"{old.serial_number:x}")
+    finally:
+        records.close()
+    names, serial = _names(old), f"{old.serial_number:x}"
+    if any(record.serial == serial and record.revoked is not None for record in found):
+        raise CaFault(f"the certificate of {names[0]} is revoked: `mailserver cert create` makes one with another key")
+    key = old.public_key()
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise CaFault(f"the certificate of {names[0]} has a key that is neither RSA nor ECDSA")
+    days = max(1, min(MOST_DAYS, (old.not_valid_after_utc - old.not_valid_before_utc).days))
+    made = one.sign(signer, key, names, "server", days=days, now=now)
+    return b"".join(map(certificate_pem, (made, *above)))
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    """Raises: CaFault."""
+    try:
+        alternatives: Iterable[x509.GeneralName] = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+    except (x509.ExtensionNotFound, ValueError) as error:
+        raise CaFault("a certificate without names is not renewed") from error
+    names = [str(each.value) for each in alternatives if isinstance(each, x509.DNSName | x509.IPAddress)]
+    if not names or len(names) < len(list(alternatives)):
+        raise CaFault("a certificate with names that are neither host names nor addresses is not renewed")
+    return names
+
+
+def _begins_with(held: bytes, certificate: x509.Certificate) -> bool:
+    try:
+        return _leaf(held) == certificate
+    except ValueError:
+        return False
+
+
+def _leaf(chain: bytes) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(chain)
+
+
+def _list_of(one: PrivateCa) -> x509.CertificateRevocationList | None:
+    """As it is on disk, if it is the authority's."""
+    octets = read_file(one.directory / LIST, LIST, [])
+    try:
+        found = x509.load_pem_x509_crl(octets or b"")
+    except ValueError:
+        return None
+    key = one.certificate.public_key()
+    assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
+    return found if found.is_signature_valid(key) else None

@@ -1,0 +1,93 @@
+"""`mailserver ca renew`: what is due, by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from mailserver.cli import ca, cert_create
+from tests.cli.test_ca import HOST, Place
+
+ADDED = "mail.example.org"
+
+
+@pytest.fixture
+def days_ago(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """What is made from then on was made so many days ago."""
+
+    def go_back(days: int) -> None:
+        for module in (ca, cert_create):
+            monkeypatch.setattr(module, "now", lambda: dt.datetime.now(dt.UTC) - dt.timedelta(days=days))
+
+    return go_back
+
+
+@pytest.fixture
+def place(tmp_path: Path, request: pytest.FixtureRequest, days_ago: Callable[[int], None]) -> Place:
+    """All of it made as many days ago as the test's parameter says."""
+    days_ago(getattr(request, "param", 0))
+    made = Place(tmp_path)
+    made.site.add("example.org", [ADDED]).managed.add("example.org")
+    made.site.write()
+    made.ok("ca", "init")
+    host = HOST.decode()
+    made.create(host, "--days", "90")
+    for old, new in zip(
+        made.pair(host), (made.site.certificate("example.test"), made.site.key("example.test")), strict=True
+    ):
+        new.write_bytes(old)
+    made.ok("cert", "create", ADDED, "--days", "90", "--activate")
+    return made
+
+
+def test_nothing_is_due(place: Place) -> None:
+    before = place.issued()
+    assert place.ok("ca", "renew") == "nothing is due\n"
+    assert place.issued() == before
+
+
+@pytest.mark.parametrize("place", [61], indirect=True)
+def test_what_is_due_is_told_and_then_done(place: Place) -> None:
+    before = x509.load_pem_x509_certificate(place.site.certificate("example.test").read_bytes())
+    assert place.ok("ca", "renew", "--dry-run").splitlines() == [HOST.decode(), ADDED]
+    assert len(place.issued()) == 2
+    said = place.ok("ca", "renew")
+    assert f"renewed {place.site.certificate('example.test')} of {HOST.decode()}" in said
+    assert f"{ADDED}: taken up, until " in said
+    after = x509.load_pem_x509_certificate(place.site.certificate("example.test").read_bytes())
+    assert after.public_key() == before.public_key()
+    assert after.not_valid_after_utc - before.not_valid_after_utc >= dt.timedelta(days=60)
+    served = x509.load_pem_x509_certificate(place.ok("cert", "show", ADDED, "--pem").encode())
+    assert served.not_valid_after_utc - before.not_valid_after_utc >= dt.timedelta(days=60)
+    assert place.ok("ca", "renew") == "nothing is due\n"
+
+
+def test_one_that_is_named_is_renewed_at_any_time(place: Place) -> None:
+    said = place.ok("ca", "renew", ADDED.upper())
+    assert f"{ADDED}: taken up" in said
+    assert len(place.issued()) == 3
+    said = place.refused("ca", "renew", "other.example.net")
+    assert "is served with no certificate of this authority; there are mail.example.org, mail.example.test" in said
+
+
+def test_the_list(place: Place, days_ago: Callable[[int], None]) -> None:
+    days_ago(5)
+    place.ok("ca", "crl", "--days", "6")
+    assert place.ok("ca", "renew", "--dry-run") == "ca.crl\n"
+    assert f"renewed {place.ca / 'ca.crl'}, until " in place.ok("ca", "renew")
+
+
+@pytest.mark.parametrize("place", [61], indirect=True)
+def test_a_key_with_a_passphrase(place: Place, tmp_path: Path) -> None:
+    other = str(tmp_path / "locked")
+    secret = tmp_path / "secret"
+    secret.write_text("open\n")
+    words = ("--dir", other, "--passphrase-file", str(secret))
+    place.ok("ca", "init", "--name", "Locked", *words)
+    place.ok("cert", "create", ADDED, "--days", "90", "--activate", *words)
+    assert f"{ADDED}: taken up" in place.ok("ca", "renew", *words)
+    assert "not opened by that passphrase" in place.refused("ca", "renew", ADDED, "--dir", other, text="wrong\n")
