@@ -51,6 +51,9 @@ class TLSInfo:
     """The application protocol agreed on (RFC 7301); None where the client offered none."""
     client: ClientCertificate | None = None
     """Whose certificate the client has shown; None without one, and for one that was not verified."""
+    host: str | None = None
+    """The host of the configuration that was served, `*.name` of a wildcard: the one asked for, or the listener's own
+    default; None for the default of all."""
 
 
 @frozen

@@ -52,7 +52,7 @@ def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
     """What the login service is told of a connection."""
     tls = info.tls
     certified = tls is not None and tls.client is not None
-    return LoginContext(protocol, info.peer, tls.server_name if tls else None, info.session_id, certified)
+    return LoginContext(protocol, info.peer, tls.host if tls else None, info.session_id, certified)
 
 
 def exposed_by(method: str, initial: bytes) -> Credentials | None:

@@ -239,7 +239,7 @@ class Wiring:
             Names(
                 frozenset(domain.name.lower() for domain in config.domains),
                 config.auth.default_domain,
-                self._domain_of,
+                self.tls.domain_of,
                 self.tls.vouches,
                 self.tls.demands,
             ),
@@ -470,9 +470,6 @@ class Wiring:
 
     def _make_runner(self) -> AccountRunner:
         return AccountRunner(self._reactor, self._pool)
-
-    def _domain_of(self, server_name: str | None) -> str | None:
-        return self.tls.domain_of(server_name)
 
     def _sleep(self, seconds: float) -> Deferred[None]:
         waiting: Deferred[None] = Deferred()

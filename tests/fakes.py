@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 BINDING = bytes(range(32))
 """What stands for the octets of tls-exporter of any connection with TLS."""
-PROTOCOL_TLS = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "mail.example.test")
+PROTOCOL_TLS = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "mail.example.test", host="mail.example.test")
 
 
 def info(

@@ -38,8 +38,8 @@ class LoginContext:
     protocol: str
     """"imap", "pop3" or "submission"."""
     peer: IPv4Address | IPv6Address | None
-    server_name: str | None
-    """SNI name of the connection, for names without a domain."""
+    host: str | None
+    """The host of the configuration that the connection was served (`TLSInfo.host`), for names without a domain."""
     session_id: str
     certified: bool = False
     """The client has shown a certificate, on this connection, that was verified."""

@@ -66,19 +66,19 @@ class Names:
     default_domain: str
     """Empty: none."""
     domain_of: Callable[[str | None], str | None]
-    """The mail domain that a server name (SNI) belongs to."""
-    vouches: Callable[[str | None, str], bool] = lambda _server_name, _domain: False
-    """May a client's certificate taken under a server name speak for users of a mail domain; of any, when empty?"""
+    """The mail domain that a host of the configuration belongs to."""
+    vouches: Callable[[str | None, str], bool] = lambda _host, _domain: False
+    """May a client's certificate taken for a host speak for users of a mail domain; of any, when empty?"""
     demands: Callable[[str], bool] = lambda _domain: False
     """Must the clients of a mail domain's users show a certificate; of any, when empty?"""
 
-    def candidates(self, name: str, server_name: str | None) -> list[str]:
-        """What a normalised name may mean, in the order tried: as it is; then in the domain of the SNI name asked
-        for, or in the default domain where that tells none.
+    def candidates(self, name: str, host: str | None) -> list[str]:
+        """What a normalised name may mean, in the order tried: as it is; then in the domain of the host that was
+        served, or in the default domain where that tells none.
         """
         if "@" in name:
             return [name]
-        domain = self.domain_of(server_name) or self.default_domain
+        domain = self.domain_of(host) or self.default_domain
         return [name, f"{name}@{domain}"] if domain else [name]
 
 
@@ -125,7 +125,7 @@ class LoginService:
     async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
         """The user's keys, or such as nothing fits. Raises: AuthUnavailable."""
         try:
-            candidates = self._names.candidates(normalise(name), context.server_name)
+            candidates = self._names.candidates(normalise(name), context.host)
         except BadName:
             candidates = [name]
         found = await self._find(candidates)
@@ -141,7 +141,7 @@ class LoginService:
         except BadName:
             # No account can have it: nothing is learnt from the missing hash check.
             await self._fail(("", network_of(context.peer)), evidence, started)
-        candidates = self._names.candidates(name, context.server_name)
+        candidates = self._names.candidates(name, context.host)
         # The completed name: the same account is slowed however its name is written.
         pair = (candidates[-1], network_of(context.peer))
         turn = self._penalties.turn(pair)
@@ -157,7 +157,7 @@ class LoginService:
             case ScramProof():
                 user, reason = await self._proved(candidates, claim)
             case Certified():
-                user, reason = await self._certified(candidates, context.server_name)
+                user, reason = await self._certified(candidates, context.host)
         if user is not None and self._lacks_certificate(user, context):
             # Said as late as this, it tells nobody whose password it is.
             reason = (
@@ -183,7 +183,7 @@ class LoginService:
             name = normalise(credentials.name)
         except BadName:
             return
-        candidates = self._names.candidates(name, context.server_name)
+        candidates = self._names.candidates(name, context.host)
         pair = (candidates[-1], network_of(context.peer))
         self._exposures.notice(
             Exposed(
@@ -267,7 +267,7 @@ class LoginService:
             )
         return (user, "") if proof.fits and proof.keys == keys else (None, "")
 
-    async def _certified(self, candidates: Sequence[str], server_name: str | None) -> tuple[User | None, str]:
+    async def _certified(self, candidates: Sequence[str], host: str | None) -> tuple[User | None, str]:
         """The user that a certificate names; else what to log."""
         found = await self._find(candidates)
         if found is None:
@@ -275,10 +275,10 @@ class LoginService:
         user, backend = found
         if not ITrustsCertificates.providedBy(backend):
             return None, f"the back end of {user.name} lets nobody in by a certificate"
-        if not self._names.vouches(server_name, self._domain_of(user)):
+        if not self._names.vouches(host, self._domain_of(user)):
             # Who signs for one domain must not let anybody into another.
             return None, (
-                f"the certificate is in order for {server_name or 'the default host'}, and {user.name} is of a domain"
+                f"the certificate is in order for {host or 'the default host'}, and {user.name} is of a domain"
                 " with another client_ca, client_crl or client_user"
             )
         if not await _answer(cast("ITrustsCertificates", backend).may_log_in(user)):
@@ -290,7 +290,7 @@ class LoginService:
         domain = self._domain_of(user)
         if not self._names.demands(domain):
             return False
-        return not (context.certified and self._names.vouches(context.server_name, domain))
+        return not (context.certified and self._names.vouches(context.host, domain))
 
     def _domain_of(self, user: User) -> str:
         return user.name.partition("@")[2] or self._names.default_domain

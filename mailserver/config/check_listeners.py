@@ -34,6 +34,9 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         if listener.require_tls and listener.protocol != "lmtp":
             reason = "is for lmtp; everywhere else passwords need TLS anyway"
             yield config.problem(f"{place} require_tls", "true", reason)
+        if listener.default is not None and listener.protocol == "http":
+            reason = "is for listeners with TLS; http has none"
+            yield config.problem(f"{place} default", as_toml(listener.default), reason)
         if listener.sniff_delay and not listener.starttls:
             reason = f"is for listeners with STARTTLS; {listener.protocol} has no greeting to hold back"
             yield config.problem(f"{place} sniff_delay", f"{listener.sniff_delay:g}", reason)

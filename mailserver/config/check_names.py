@@ -158,10 +158,11 @@ def _acme_dns(config: Config, dns: AcmeDns) -> Iterator[Problem]:
 
 
 def tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
-    """The certificate for clients without a name."""
+    """The certificates for clients without a name."""
+    if "domain" in partial:
+        return
     hosts: list[str] = [host for domain in config.certified for host in domain.hosts]
-    if config.tls.default and config.tls.default not in hosts and "domain" not in partial:
-        near = nearest(config.tls.default, hosts)
-        yield config.problem(
-            "[tls] default", as_toml(config.tls.default), "must be one of the hosts of a [[domain]]", near
-        )
+    for place, default in [("[tls]", config.tls.default), *((each.place, each.default) for each in config.listeners)]:
+        if default and default not in hosts:
+            near = nearest(default, hosts)
+            yield config.problem(f"{place} default", as_toml(default), "must be one of the hosts of a [[domain]]", near)

@@ -85,7 +85,7 @@ HERE: Final[dict[str, str]] = {
     "ssl_server": "[tls], [[domain]] and [[listener]] have its settings directly",
     "ssl_client": "[submission.relay]",
     "local_name": "a [[domain]] for each name, with hosts and certificate; their order does not matter",
-    "local": "a [[listener]] with addresses",
+    "local": "a [[listener]] with addresses; its default names the host whose certificate is served without SNI",
     "remote": "nothing: no setting depends on the client's address, but proxy_from of a [[listener]]",
     "protocol": "a [[listener]] of that protocol, and the table [imap], [pop3], [submission] or [lmtp]",
 }

@@ -369,6 +369,7 @@ def _tls_info(connection: SSL.Connection) -> TLSInfo:
         server_name=parse_server_name(connection.get_servername()),
         alpn=connection.get_alpn_proto_negotiated().decode("ascii") or None,
         client=_client(connection),
+        host=handshake_of(connection).host,
     )
 
 

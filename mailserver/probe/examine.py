@@ -63,7 +63,6 @@ class Examination:
 
     def run(self, hosts: Sequence[str] = ()) -> Report:
         """Ask all. Only for these `hosts`, the name that nobody has, and none, if some are given."""
-        wanted = [name for name in names(self._config) if not hosts or not name.host or name.host in hosts]
         rows: list[Row] = []
         findings: list[Finding] = []
         reached: list[Place] = []
@@ -73,7 +72,9 @@ class Examination:
                 continue
             try:
                 findings += _before_tls(place)
-                for name in wanted:
+                for name in names(self._config, place.listener):
+                    if hosts and name.host and name.host not in hosts:
+                        continue
                     row, found = self._look(place, name)
                     rows.append(row)
                     findings += (evolve(each, place=str(place)) for each in found)

@@ -51,8 +51,8 @@ class Name:
         return self.sent or "(no name)"
 
 
-def names(config: Config) -> list[Name]:
-    """Every configured host, then one that nobody has, and none."""
+def names(config: Config, listener: Listener) -> list[Name]:
+    """Every configured host, then one that nobody has, and none, as a listener is to serve them."""
     found = [
         Name("wildcard", host.replace("*", "probe", 1), host, domain)
         if host.startswith("*.")
@@ -60,16 +60,16 @@ def names(config: Config) -> list[Name]:
         for domain in config.certified
         for host in domain.hosts
     ]
-    default = default_domain(config)
+    default = default_domain(config, listener)
     if default is not None:
         refused = config.tls.unknown_name == "refuse"
         found += [Name("unknown", UNKNOWN_NAME, "", default, refused), Name("none", None, "", default)]
     return found
 
 
-def default_domain(config: Config) -> Domain | None:
+def default_domain(config: Config, listener: Listener) -> Domain | None:
     """Whose certificate is served to clients that send no name."""
-    wanted = config.tls.default
+    wanted = listener.default or config.tls.default
     if not wanted:
         return config.certified[0] if config.certified else None
     parent = f"*.{wanted.partition('.')[2]}"

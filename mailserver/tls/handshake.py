@@ -84,6 +84,10 @@ class Handshake:
 
     protocols: tuple[bytes, ...] = ()
     """ALPN identifiers that are served; none: the extension is not looked at."""
+    default: str | None = None
+    """The host that the listener serves to clients without a name; None for that of [tls]."""
+    host: str | None = None
+    """The host that was served: the one asked for, or the listener's default; None for that of [tls]."""
     demand: Demand = field(factory=Demand)
     """What the name that was asked for demands of the client."""
     fault: str = ""
@@ -93,10 +97,10 @@ class Handshake:
 class ServerConnection(SSL.Connection):
     """The server's side of one connection, over memory."""
 
-    def __init__(self, context: SSL.Context, protocols: tuple[bytes, ...]) -> None:
-        """`protocols`: ALPN identifiers."""
+    def __init__(self, context: SSL.Context, protocols: tuple[bytes, ...], default: str | None = None) -> None:
+        """`protocols`: ALPN identifiers. `default`: the listener's own."""
         super().__init__(context, None)
-        self.handshake = Handshake(protocols)
+        self.handshake = Handshake(protocols, default)
 
 
 def handshake_of(connection: SSL.Connection) -> Handshake:

@@ -155,20 +155,23 @@ class TlsPolicy:
     def connection(self, listener: Listener | None, protocols: tuple[bytes, ...]) -> SSL.Connection:
         """A server's connection of a listener, or with the settings of [tls]; `protocols` are ALPN identifiers."""
         settings = self._listeners.get(listener) if listener is not None and self._listeners else None
-        return ServerConnection(self._bases[settings or self._settings], protocols)
+        default = listener.default if listener is not None else None
+        return ServerConnection(self._bases[settings or self._settings], protocols, default)
 
     def _choose(self, connection: SSL.Connection) -> None:
         """OpenSSL's callback, with and without a name. Raises: Refused."""
-        raw = connection.get_servername()
-        found = self._map.find(parse_server_name(raw)) if raw else self._map.default
+        raw, handshake = connection.get_servername(), handshake_of(connection)
+        found = self._map.find(parse_server_name(raw)) if raw else None
         if found is None and raw and self._tls.unknown_name == "refuse":
             self._refused(raw)
             raise Refused(UNRECOGNIZED_NAME)
+        found = found or self._map.find(handshake.default)
+        handshake.host = found.host if found is not None else None
         found = found or self._map.default
         if found is None:
             raise Refused(UNRECOGNIZED_NAME)
         if connection.get_protocol_version() < VERSIONS[found.terms.minimum_version]:
-            handshake_of(connection).fault = f"{found.host} takes no TLS below {found.terms.minimum_version}"
+            handshake.fault = f"{found.host} takes no TLS below {found.terms.minimum_version}"
             raise Refused(PROTOCOL_VERSION)
         connection.set_context(found.context)
         demand_certificate(connection, found.terms.demand)
@@ -188,9 +191,9 @@ class TlsPolicy:
         """The name that a client asked for, lower case; None without one. Any name it sent, ours or not."""
         return parse_server_name(connection.get_servername())
 
-    def domain_of(self, server_name: str | None) -> str | None:
-        """The mail domain to which a server name belongs, for logins without a domain."""
-        found = self._map.find(server_name)
+    def domain_of(self, host: str | None) -> str | None:
+        """The mail domain of the host that a connection was served (`Handshake.host`), for logins without a domain."""
+        found = self._map.find(host)
         return found.domain if found else None
 
     def demands(self, domain: str) -> bool:
@@ -205,12 +208,12 @@ class TlsPolicy:
                 of_domains[each.domain] = of_domains.get(each.domain, False) or required
         return bool(of_domains) and all(of_domains.values())
 
-    def vouches(self, server_name: str | None, domain: str) -> bool:
-        """May a client's certificate taken under that server name speak for users of a mail domain (any, when empty)?
+    def vouches(self, host: str | None, domain: str) -> bool:
+        """May a client's certificate taken for that host (`Handshake.host`) speak for users of a mail domain (any, when empty)?
 
         It may where the domain itself would have taken it: other authorities, fields and lists are other people's.
         """
-        found = self._map.find(server_name) or self._map.default
+        found = self._map.default if host is None else self._map.find(host)
         of_domains: dict[str, list[Demand]] = {}
         for each in self._map.by_host.values():
             if not domain or each.domain == domain:

@@ -136,11 +136,11 @@ class Site:
         password: str,
         *,
         authorization: str = "",
-        server_name: str | None = None,
+        host: str | None = None,
         peer: str | None = "192.0.2.1",
         certified: bool = False,
     ) -> Task:
-        context = LoginContext("imap", ip_address(peer) if peer else None, server_name, "s1", certified)
+        context = LoginContext("imap", ip_address(peer) if peer else None, host, "s1", certified)
         return Task(self.service.login(Credentials(name, Secret(password.encode()), authorization), context))
 
     def failure(self, task: Task) -> tuple[str, str, float]:
@@ -221,7 +221,7 @@ def test_a_failure_takes_a_moment_even_when_delays_are_switched_off(site: Site) 
 
 
 @pytest.mark.parametrize(
-    ("name", "password", "server_name", "user"),
+    ("name", "password", "host", "user"),
     [
         ("bare", "bare", "mail.example.org", "bare"),  # as it is comes first
         ("anna", "other", "mail.example.org", "anna@example.org"),  # then the SNI name's domain
@@ -231,14 +231,14 @@ def test_a_failure_takes_a_moment_even_when_delays_are_switched_off(site: Site) 
         ("anna@example.test", "secret", "mail.example.org", "anna@example.test"),  # a full name needs no SNI
     ],
 )
-def test_names_without_a_domain(site: Site, name: str, password: str, server_name: str | None, user: str) -> None:
-    assert site.login(name, password, server_name=server_name).outcome().name == user
+def test_names_without_a_domain(site: Site, name: str, password: str, host: str | None, user: str) -> None:
+    assert site.login(name, password, host=host).outcome().name == user
     assert len(site.hasher.checks) == 1
 
 
 def test_the_default_domain_stands_back_where_sni_tells_one(site: Site) -> None:
     # anna of the default domain has this password, but the client asked for the other domain.
-    assert site.failure(site.login("anna", "secret", server_name="mail.example.org"))[0] == "AuthFailed"
+    assert site.failure(site.login("anna", "secret", host="mail.example.org"))[0] == "AuthFailed"
     assert site.hasher.checks == ["{PLAIN}other"]
 
 
@@ -255,7 +255,7 @@ def test_an_empty_password_is_never_right(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "server_name", "certified", "lets_in"),
+    ("name", "host", "certified", "lets_in"),
     [
         ("anna@example.org", "mail.example.org", True, True),
         ("anna@example.org", "mail.example.org", False, False),
@@ -268,17 +268,17 @@ def test_an_empty_password_is_never_right(site: Site) -> None:
     ],
 )
 def test_a_domain_that_requires_certificates_lets_nobody_in_by_another_name_without(
-    name: str, server_name: str | None, certified: bool, lets_in: bool
+    name: str, host: str | None, certified: bool, lets_in: bool
 ) -> None:
     passwords = {"anna@example.test": "{PLAIN}secret", "anna@example.org": "{PLAIN}secret"}
     site = Site(Hashed(passwords), demands="example.org")
     if lets_in:
-        user = site.login(name, "secret", server_name=server_name, certified=certified).outcome()
+        user = site.login(name, "secret", host=host, certified=certified).outcome()
         assert user.name.partition("@")[0] == "anna"
     else:
-        right = site.failure(site.login(name, "secret", server_name=server_name, certified=certified))
+        right = site.failure(site.login(name, "secret", host=host, certified=certified))
         other = Site(Hashed(passwords), demands="example.org")
-        wrong = other.failure(other.login(name, "wrong", server_name=server_name, certified=certified))
+        wrong = other.failure(other.login(name, "wrong", host=host, certified=certified))
         assert right == (wrong[0], right[1], wrong[2]), "whose password it is does not show in the time either"
         assert right[0] == "AuthFailed"
 
@@ -331,7 +331,7 @@ def test_the_first_back_end_that_knows_a_user_decides() -> None:
 def test_a_checker_alone_lets_in_under_the_name_as_given() -> None:
     checker = Checker({"anna": b"secret"})
     site = Site(checker)
-    assert site.login("Anna", "secret", server_name="mail.example.org").outcome().name == "anna"
+    assert site.login("Anna", "secret", host="mail.example.org").outcome().name == "anna"
     assert checker.asked == ["anna"]
     assert site.failure(site.login("anna", "wrong"))[0] == "AuthFailed"
     assert Task(site.service.find("anna@example.test")).outcome() is None

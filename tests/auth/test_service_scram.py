@@ -182,7 +182,7 @@ def test_certificates(site: Site, backend: Keyed) -> None:
     task = log_in(site, Certified("anna", "ben@example.test"))
     with pytest.raises(AuthorizationFailed):
         task.outcome()
-    elsewhere = evolve(CONTEXT, server_name="mail.example.org")
+    elsewhere = evolve(CONTEXT, host="mail.example.org")
     task = Task(site.service.login(Certified("anna@example.test"), elsewhere))
     while not task.done:
         site.timers.advance(0.1)

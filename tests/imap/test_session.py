@@ -113,7 +113,7 @@ def test_login_context_and_log() -> None:
     authenticator = FakeAuthenticator()
     client = connect(services(authenticator=authenticator))
     client.send(b"a LOGIN anna@example.test wrong\r\na LOGIN anna@example.test secret\r\n")
-    assert authenticator.contexts[0].server_name == "mail.example.test"
+    assert authenticator.contexts[0].host == "mail.example.test"
     assert authenticator.contexts[0].protocol == "imap"
     assert [event for event, _fields in client.channel.logged] == ["login-failed", "login"]
     assert "secret" not in repr(client.channel.logged)

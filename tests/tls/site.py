@@ -100,6 +100,8 @@ class Seen:
     group: str | None
     session: SSL.Session
     server_name: str | None
+    host: str | None
+    """What the server says that it has served."""
     fingerprint: str
     alpn: bytes
     client: x509.Certificate | None
@@ -194,6 +196,7 @@ class Client:
             group=ours.get_group_name(),
             session=ours.get_session(),
             server_name=parse_server_name(theirs.get_servername()),
+            host=handshake_of(theirs).host,
             fingerprint=certificate.fingerprint(certificate.signature_hash_algorithm).hex(),
             alpn=ours.get_alpn_proto_negotiated(),
             client=verified_certificate(theirs),

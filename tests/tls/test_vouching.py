@@ -44,6 +44,7 @@ def test_an_authority_speaks_for_the_domains_that_name_it(tmp_path: Path) -> Non
     assert not policy.vouches("mail.one.test", "elsewhere.test")
     assert policy.vouches(None, "one.test"), "the default host's"
     assert not policy.vouches(None, "three.test")
+    assert not policy.vouches("mail.gone.test", "one.test"), "taken out since the handshake"
     assert not policy.vouches("mail.one.test", ""), "a user without a domain is of all"
 
 

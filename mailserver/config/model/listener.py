@@ -15,6 +15,7 @@ from mailserver.config.kinds import (
     CipherOrder,
     EarlyTls,
     Hold,
+    HostName,
     Network,
     Port,
     TlsVersion,
@@ -51,6 +52,12 @@ class Listener:
     )
     proxy_from: tuple[Network, ...] = setting(
         "Networks whose connections begin with a PROXY protocol header.", default=(), example=["192.0.2.0/24"]
+    )
+    default: HostName | None = setting(
+        "Host name whose certificate is served here to clients that send no name, and of whose domain their names without "
+        "one are; that of [tls] when absent.",
+        default=None,
+        example="mail.example.org",
     )
     minimum_version: TlsVersion | None = setting(
         "Oldest TLS version accepted here; that of [tls] when absent.", default=None, example="1.3"

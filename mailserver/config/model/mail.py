@@ -44,7 +44,7 @@ class Auth:
         "Back ends in the order they are asked, NAME:ARGUMENT.", example=["file:/etc/mailserver/users"], hidden=True
     )
     default_domain: OptionalHostName = setting(
-        "Domain of names without one, after the name as it is and the SNI name's domain.",
+        "Domain of names without one, after the name as it is and the domain of the SNI name or the listener's default.",
         default="",
         example="example.org",
     )
