@@ -7,14 +7,15 @@ command may await is what `channel` and the store's runner offer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
-from mailserver.auth.interfaces import User
+from mailserver.auth.interfaces import Authenticator, User
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired
 from mailserver.lines import LineReader, Refused, is_http
+from mailserver.sasl_exchange import RefusedExchange
 
 MAX_ERRORS = 20
 """Malformed, unknown or misplaced commands that a connection may send; by SMTP, between two messages."""
@@ -52,6 +53,8 @@ class LineSession(ABC):
 
     protocol: ClassVar[str]
     """As the log names it."""
+    table: ClassVar[Mapping[bytes, CommandRow]]
+    """The commands by their words."""
 
     def __init__(self, channel: Channel, limits: Limits, longest_line: int) -> None:
         """`longest_line` is in octets, its CRLF included."""
@@ -61,6 +64,7 @@ class LineSession(ABC):
         self.user: User | None = None
         self.ended = False
         self.login_deadline = channel.now() + limits.login_time
+        self._refused_exchange: RefusedExchange | None = None
         self._errors = 0
         self._unpaced = 0
 
@@ -120,6 +124,13 @@ class LineSession(ABC):
         """Read no further command."""
         self.ended = True
 
+    def overhear(self, authenticator: Authenticator, mechanism: bytes, initial: bytes) -> None:
+        """An AUTH came before TLS and is refused. The client may go on with it, by lines that are no commands."""
+        exchange = RefusedExchange(self.channel, authenticator, mechanism.decode("ascii", "replace"))
+        if initial:
+            exchange.take(initial)
+        self._refused_exchange = exchange
+
     def log(self, event: str) -> None:
         """A line in the log, with whoever is logged in."""
         self.channel.log(event, user=self.user.name if self.user else None)
@@ -153,6 +164,7 @@ class LineSession(ABC):
             self.channel.log("http-request")
             self.end()
             return
+        exchange, self._refused_exchange = self._refused_exchange, None
         try:
             await self.find_command(line, word).run(self, b"" if isinstance(line, Refused) else line[len(word) + 1 :])
         except ConnectionLost:
@@ -161,6 +173,9 @@ class LineSession(ABC):
             self.refuse(error)
             if isinstance(error, BadSyntax | PrivacyRequired):
                 self._count_error()
+            if exchange is not None and word not in self.table and not isinstance(line, Refused):
+                exchange.take(line)
+                self._refused_exchange = exchange
         except Exception:
             self.channel.bug(f"{self.protocol} {word.decode('ascii', 'replace')}")
             self.answer_bug()

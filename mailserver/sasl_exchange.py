@@ -13,6 +13,7 @@ from typing import ClassVar
 from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.channel import Channel, ConnectionInfo
 from mailserver.errors import AuthFailed, BadSyntax, MailError
+from mailserver.sasl.login import Login
 from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
 from mailserver.sasl.plain import Plain
 from mailserver.sasl.registry import Situation
@@ -55,17 +56,6 @@ def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
     return LoginContext(protocol, info.peer, tls.host if tls else None, info.session_id, certified)
 
 
-def exposed_by(method: str, initial: bytes) -> Credentials | None:
-    """What an initial response, as it was sent, gives away without TLS; LOGIN's is the name alone."""
-    if method != "PLAIN":
-        return None
-    try:
-        step = Plain().step(_decode(initial))
-    except NotBase64:
-        return None
-    return step.claim if isinstance(step, Done) and isinstance(step.claim, Credentials) else None
-
-
 def tell_exposed(
     channel: Channel, authenticator: Authenticator, protocol: str, credentials: Credentials, method: str
 ) -> None:
@@ -77,6 +67,37 @@ def tell_exposed(
         login_context(protocol, channel.info),
         lambda user: channel.log("password-exposed", user=user, method=method),
     )
+
+
+class RefusedExchange:
+    """An exchange that was refused before TLS: a client that waits for no challenge gives its password away all the same."""
+
+    def __init__(self, channel: Channel, authenticator: Authenticator, mechanism: str) -> None:
+        self._channel = channel
+        self._authenticator = authenticator
+        self._method = mechanism.upper()
+        made = _TELLING.get(self._method)
+        self._mechanism: Mechanism | None = made() if made is not None else None
+
+    def take(self, line: bytes) -> None:
+        """The client's next line, as it was sent; the initial response, if there is one, is the first."""
+        mechanism, self._mechanism = self._mechanism, None
+        if mechanism is None:
+            return
+        try:
+            step = mechanism.step(_decode(line))
+        except NotBase64:
+            return
+        match step:
+            case Challenge():
+                self._mechanism = mechanism
+            case Done(Credentials() as credentials):
+                protocol = self._channel.info.protocol
+                tell_exposed(self._channel, self._authenticator, protocol, credentials, self._method)
+
+
+_TELLING: dict[str, Callable[[], Mechanism]] = {"PLAIN": Plain, "LOGIN": Login}
+"""Mechanisms whose client sends the password as it is."""
 
 
 class Exchange:

@@ -50,6 +50,25 @@ def literals(name: str, password: str) -> bytes:
     return f"a LOGIN {{{len(name)}+}}\r\n{name} {{{len(password)}+}}\r\n{password}\r\n".encode()
 
 
+def encoded(text: str) -> bytes:
+    return base64.b64encode(text.encode())
+
+
+def plain_later(command: bytes) -> Callable[[str, str], bytes]:
+    """AUTH PLAIN, and the answer to the challenge that was refused."""
+    return lambda *both: command + b" PLAIN\r\n" + plain(*both) + b"\r\n"
+
+
+def login_later(command: bytes) -> Callable[[str, str], bytes]:
+    """AUTH LOGIN, and both answers."""
+    return lambda *both: b"\r\n".join([command + b" LOGIN", *map(encoded, both), b""])
+
+
+def login_begun(command: bytes) -> Callable[[str, str], bytes]:
+    """AUTH LOGIN with the name, and the password behind it."""
+    return lambda *both: b"%b LOGIN %b\r\n%b\r\n" % (command, *map(encoded, both))
+
+
 WAYS: dict[str, tuple[str, str, Callable[[str, str], bytes], int]] = {
     "login": ("imap", "LOGIN", quoted, 1),
     "literals": ("imap", "LOGIN", literals, 1),
@@ -59,6 +78,13 @@ WAYS: dict[str, tuple[str, str, Callable[[str, str], bytes], int]] = {
     "smtp-auth": ("submission", "PLAIN", lambda *both: b"AUTH PLAIN %b\r\n" % plain(*both), 1),
 }
 """Protocol, method in the log, what is sent, answers."""
+AUTH = {"imap": b"a AUTHENTICATE", "pop3": b"AUTH", "submission": b"AUTH"}
+BLINDLY: dict[str, tuple[str, Callable[[bytes], Callable[[str, str], bytes]]]] = {
+    "plain": ("PLAIN", plain_later),
+    "login": ("LOGIN", login_later),
+    "login-begun": ("LOGIN", login_begun),
+}
+"""Method in the log, and what is sent by a client that waits for no challenge."""
 NOTHING = {
     "imap": [
         b"a LOGIN anna {6}\r\n",
@@ -126,6 +152,54 @@ def test_a_password_before_tls_is_refused_and_told(world: World, way: str, cut: 
         assert world.authenticator.exposures.pop() == (name, password.encode(), method, protocol)
         assert world.authenticator.exposures == []
     assert world.authenticator.contexts == []
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7])
+@pytest.mark.parametrize("way", list(BLINDLY))
+@pytest.mark.parametrize("protocol", list(AUTH))
+def test_a_client_that_waits_for_no_challenge_is_refused_and_told(
+    world: World, protocol: str, way: str, cut: int
+) -> None:
+    method, make = BLINDLY[way]
+    for name, password in ((ANNA, "secret"), (ANNA, "wrong"), ("nobody@example.net", "secret")):
+        client = world.connect(protocol)
+        client.take()
+        data = make(AUTH[protocol])(name, password)
+        for at in range(0, len(data), cut or len(data)):
+            client.send(data[at : at + (cut or len(data))])
+        behind = data.partition(b"\r\n")[2]
+        stranger = world.connect(protocol)
+        stranger.take()
+        stranger.send(behind)
+        assert client.take() == REFUSAL[protocol] + stranger.take(), "as lines that are no commands always are"
+        assert client.channel.logged[-1] == ("cleartext-login", {"user": name, "method": method})
+        assert world.authenticator.exposures.pop() == (name, password.encode(), method, protocol)
+        client.send(behind)
+        assert world.authenticator.exposures == [], "the exchange is over"
+    assert world.authenticator.contexts == []
+
+
+@pytest.mark.parametrize("protocol", list(AUTH))
+@pytest.mark.parametrize(
+    "between", [b"*", b"!!!!", b"", b"/w==", b"AAAA", b"x" * 3000, encoded("x" * 2100)], ids=lambda data: str(data[:5])
+)
+def test_what_breaks_the_exchange_ends_it(world: World, protocol: str, between: bytes) -> None:
+    client = world.connect(protocol)
+    client.send(b"\r\n".join([AUTH[protocol] + b" LOGIN", between, encoded(ANNA), encoded("secret"), b""]))
+    assert world.authenticator.exposures == []
+    assert not client.done
+
+
+@pytest.mark.parametrize(
+    ("protocol", "command"),
+    [("pop3", each) for each in (b"QUIT", b"RSET", b"STAT", b"CAPA")]
+    + [("submission", each) for each in (b"QUIT", b"RSET", b"MAIL", b"DATA")],
+)
+def test_a_command_is_no_password(world: World, protocol: str, command: bytes) -> None:
+    """Four letters are base64, too, and what a client says that has understood its refusal."""
+    client = world.connect(protocol)
+    client.send(b"AUTH LOGIN " + encoded(ANNA) + b"\r\n" + command + b"\r\n" + encoded("secret") + b"\r\n")
+    assert world.authenticator.exposures == []
 
 
 @pytest.mark.parametrize(

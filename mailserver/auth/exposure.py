@@ -95,12 +95,24 @@ class ExposureWatch:
     def take(self, pair: Pair) -> bool:
         """The pair's turn, here or in another process. Was it free?"""
         now = self._clock()
-        while self._last and next(iter(self._last.values())) <= now - EVERY:
-            self._last.popitem(last=False)
+        self._forget(now)
         if pair in self._last or len(self._last) >= MAX_PAIRS:
             return False
         self._last[pair] = now
         return True
+
+    def leave(self, pair: Pair) -> None:
+        """Another process checks that pair: what waits here for its check is forgotten."""
+        self._waiting = deque(each for each in self._waiting if each.pair != pair)
+
+    def taken(self) -> list[Pair]:
+        """Pairs that had their turn within EVERY."""
+        self._forget(self._clock())
+        return list(self._last)
+
+    def _forget(self, now: float) -> None:
+        while self._last and next(iter(self._last.values())) <= now - EVERY:
+            self._last.popitem(last=False)
 
     def _go_on(self) -> None:
         if not self._waiting:

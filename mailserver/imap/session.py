@@ -47,6 +47,7 @@ from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import SequenceSet
 from mailserver.sasl.registry import Mechanisms
+from mailserver.sasl_exchange import RefusedExchange
 from mailserver.store.view import View
 from mailserver.types import UID
 
@@ -132,6 +133,8 @@ class Session:
         self.logged_out = False
         self.identified = False
         """Has the client's ID been logged?"""
+        self.refused_exchange: RefusedExchange | None = None
+        """Which the client may go on with all the same, by lines that are no commands."""
         self.input = Input(channel, services.config, services.limits)
         self._errors = 0
         self._failed_logins = 0
@@ -221,6 +224,7 @@ class Session:
     def forget(self) -> None:
         """TLS has started: nothing from before counts (RFC 3501 6.2.1)."""
         self.input.forget()
+        self.refused_exchange = None
         self._errors = 0
         self._first = True
 
@@ -310,6 +314,8 @@ class Session:
             head = _HEAD.match(line)
             if head is None:
                 self._answer_error(_tag(line), BadSyntax("expected a tag, a space and a command"))
+                if self.refused_exchange is not None:
+                    self.refused_exchange.take(line)
                 return
             tag = head[1]
             form = head[2].decode("ascii").upper()

@@ -7,7 +7,8 @@ ended told is taken back. Losing any of it is harmless to mail.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from typing import TypeVar, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -17,6 +18,7 @@ from mailserver.auth.penalties import News, Penalties
 from mailserver.net.limits import ConnectionCounts, Counted
 from mailserver.net.link import Json, Link
 
+Told = TypeVar("Told")
 COUNTS_EVERY = 0.05
 """Seconds for which changes of counts are gathered."""
 COUNTS_AT_ONCE = 5000
@@ -80,12 +82,9 @@ class SharedPenalties:
         self._link.tell("penalties", cast("Json", [news]))
 
     def _tell_all(self, seat: int) -> None:
-        """One of the workers tells the new one: the others know the same."""
-        if self._link.slot != min({self._link.slot, *self._link.poke_send} - {seat}):
-            return
-        pairs = self._penalties.all()
-        for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            self._link.tell("penalties", cast("Json", pairs[start : start + PAIRS_AT_ONCE]))
+        if _speaks(self._link, seat):
+            for news in _parts(self._penalties.all()):
+                self._link.tell("penalties", cast("Json", news))
 
     def _take(self, _seat: int, body: Json) -> None:
         for news in cast("list[News]", body):
@@ -93,21 +92,47 @@ class SharedPenalties:
 
 
 class SharedExposures:
-    """Has a password that came in clear text checked by one worker, and the master told of a right one: ["exposures", pair]."""
+    """Has a password that came in clear text checked by one worker, and the master told of a right one.
+
+    ["exposure", pair]; of two workers that take a pair in the same moment the one of the lower seat checks it. To a
+    worker that begins, those of the last minute: ["exposures", [pair, ...]].
+    """
 
     def __init__(self, link: Link, watch: ExposureWatch) -> None:
         self._link = link
         self._watch = watch
-        link.on("exposures", self._take)
+        link.on("exposure", self._take)
+        link.on("exposures", self._take_all)
+        link.on_joined(self._tell_all)
         watch.on_notice = self._tell
         watch.on_exposed = self._report
 
     def _tell(self, pair: Pair) -> None:
-        self._link.tell("exposures", list(pair))
+        self._link.tell("exposure", list(pair))
 
-    def _take(self, _seat: int, body: Json) -> None:
+    def _tell_all(self, seat: int) -> None:
+        if _speaks(self._link, seat):
+            for pairs in _parts(self._watch.taken()):
+                self._link.tell("exposures", [list(pair) for pair in pairs])
+
+    def _take(self, seat: int, body: Json) -> None:
         name, network = cast("list[str]", body)
-        self._watch.take((name, network))
+        if not self._watch.take((name, network)) and seat < self._link.slot:
+            self._watch.leave((name, network))
+
+    def _take_all(self, _seat: int, body: Json) -> None:
+        for name, network in cast("list[list[str]]", body):
+            self._watch.take((name, network))
 
     def _report(self, mark: Mark) -> None:
         self._link.report_exposed(cast("Json", mark))
+
+
+def _speaks(link: Link, joined: int) -> bool:
+    """Does this worker tell the new one? The others know the same."""
+    return link.slot == min({link.slot, *link.poke_send} - {joined})
+
+
+def _parts(told: list[Told]) -> Iterator[list[Told]]:
+    for start in range(0, len(told), PAIRS_AT_ONCE):
+        yield told[start : start + PAIRS_AT_ONCE]

@@ -14,7 +14,7 @@ from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import Cancelled, Exchange, exposed_by, login_context, situation, tell_exposed
+from mailserver.sasl_exchange import Cancelled, Exchange, login_context, situation, tell_exposed
 from mailserver.types import Secret
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ async def pass_(session: Session, argument: bytes) -> None:
     if not session.channel.info.password_allowed:
         name, session.user_name = session.user_name, None
         if name:
-            _tell_exposed(session, Credentials(name, Secret(argument)), "USER")
+            channel, authenticator = session.channel, session.services.authenticator
+            tell_exposed(channel, authenticator, "pop3", Credentials(name, Secret(argument)), "USER")
         raise PrivacyRequired
     if session.user_name is None:
         raise WrongState("USER must come first")
@@ -98,17 +99,11 @@ def _read_name(argument: bytes) -> str:
     return name
 
 
-def _tell_exposed(session: Session, credentials: Credentials, method: str) -> None:
-    tell_exposed(session.channel, session.services.authenticator, "pop3", credentials, method)
-
-
 async def auth(session: Session, argument: bytes) -> None:
     """AUTH (RFC 5034): a SASL exchange, with or without an initial response."""
     name, space, initial = argument.partition(b" ")
     if not session.channel.info.password_allowed:
-        credentials = exposed_by(name.decode("ascii", "replace").upper(), initial)
-        if credentials is not None:
-            _tell_exposed(session, credentials, "PLAIN")
+        session.overhear(session.services.authenticator, name, initial)
         raise PrivacyRequired
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
         raise BadSyntax("AUTH needs a mechanism, and at most an initial response")

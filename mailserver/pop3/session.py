@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import ClassVar, NoReturn
 
 from attrs import field, frozen
 
@@ -49,6 +50,7 @@ class Session(LineSession):
     """What commands see: the channel, the state, the maildrop."""
 
     protocol = "POP3"
+    table: ClassVar[Mapping[bytes, CommandSpec]] = COMMANDS
 
     def __init__(self, channel: Channel, services: Services) -> None:
         super().__init__(channel, services.limits, MAX_LINE)
@@ -120,7 +122,7 @@ class Session(LineSession):
         """See LineSession."""
         if isinstance(line, Refused):
             raise BadSyntax(line.value)
-        spec = COMMANDS.get(word)
+        spec = self.table.get(word)
         if spec is None:
             raise UnknownCommand
         if self.state not in spec.states:

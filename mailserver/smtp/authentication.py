@@ -11,10 +11,8 @@ from mailserver.sasl_exchange import (
     Cancelled,
     Exchange,
     NotBase64,
-    exposed_by,
     login_context,
     situation,
-    tell_exposed,
 )
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.wire import reply, reply_to
@@ -46,9 +44,7 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
     """AUTH: once, after EHLO and TLS. It never comes within a transaction: that needs a login first."""
     name, space, initial = argument.partition(b" ")
     if not session.channel.info.password_allowed:
-        credentials = exposed_by(name.decode("ascii", "replace").upper(), initial)
-        if credentials is not None:
-            tell_exposed(session.channel, session.services.authenticator, "submission", credentials, "PLAIN")
+        session.overhear(session.services.authenticator, name, initial)
         raise PrivacyRequired
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
         raise BadSyntax("AUTH needs a mechanism, and at most an initial response")

@@ -70,9 +70,10 @@ def test_tls_at_once_refused(server: Server) -> None:
     server.wait_for("tls-at-starttls-port", since=before, seconds=20)
 
 
-def test_tls_behind_the_greeting(server: Server) -> None:
+@pytest.mark.parametrize("family", ["imap", "pop3", "submission"])
+def test_tls_behind_the_greeting(server: Server, family: str) -> None:
     before = len(server.log)
-    with Client(server, "imap") as client:
+    with Client(server, family) as client:
         client.greeting()
         client.send(b"\x16\x03\x01\x02\x00\x01\x00")
         assert client.rest() == b""
@@ -108,9 +109,11 @@ def test_silence_at_a_port_of_implicit_tls_behind_a_proxy_too(server: Server) ->
     with (
         Client(server, "submissions", tls=False) as one,
         Client(server, "imaps", port=server.spare_ports[2], tls=False, before=PROXY) as two,
+        Client(server, "pop3s", tls=False, before=b"\x16") as begun,
     ):
         assert one.rest().startswith(SAID["submissions"])
         assert two.rest().startswith(SAID["imaps"])
+        assert begun.rest() == b"", "a ClientHello may have begun"
     line = server.wait_for(r"cleartext-at-tls-port .*peer=192\.0\.2\.77 .*sends nothing", since=before, seconds=20)
     assert line is not None
 

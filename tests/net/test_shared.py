@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.auth.exposure import ExposureWatch
+from mailserver.auth.exposure import EVERY, GAP, Exposed, ExposureWatch
+from mailserver.auth.interfaces import LoginContext
 from mailserver.auth.penalties import Penalties
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
@@ -243,21 +245,98 @@ def test_what_is_no_news_of_penalties_is_refused(news: list[str]) -> None:
     assert len(table) == 0
 
 
-def test_a_password_in_clear_text_is_checked_by_one_worker_and_told_to_the_master(links: Links) -> None:
-    clock = Clock()
-    watches = []
-    for seat in links.living:
-        watch = ExposureWatch(
-            Penalties(clock.seconds), clock.seconds, clock.callLater, lambda _coroutine: None, lambda: False
-        )
-        SharedExposures(links[seat], watch)
-        watches.append(watch)
-    assert watches[0].take(PAIR)
-    watches[0].on_notice(PAIR)
+class Watches:
+    """Workers that are told of passwords which came in clear text."""
+
+    def __init__(self, links: Links) -> None:
+        self.links = links
+        self.clock = Clock()
+        self.checked: list[int] = []
+        """The seat of who checked, once a check."""
+        self.of: dict[int, ExposureWatch] = {}
+        for seat in links.living:
+            self.add(links[seat])
+
+    def add(self, link: FakeLink) -> ExposureWatch:
+        clock = self.clock
+        watch = ExposureWatch(Penalties(clock.seconds), clock.seconds, clock.callLater, _run, lambda: False)
+        SharedExposures(link, watch)
+        self.of[link.slot] = watch
+        return watch
+
+    def expose(self, seat: int, pair: tuple[str, str] = PAIR) -> None:
+        async def verify() -> None:
+            self.checked.append(seat)
+
+        context = LoginContext("imap", HERE, None, "s1")
+        self.of[seat].notice(Exposed(pair, Secret(b"secret"), "LOGIN", context, verify, lambda _name: None))
+
+    def settle(self) -> None:
+        self.links.deliver()
+        self.clock.pump([GAP] * 5)
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+
+
+def test_a_password_in_clear_text_is_checked_by_one_worker(links: Links) -> None:
+    watches = Watches(links)
+    watches.expose(0)
     links.deliver()
-    assert not watches[1].take(PAIR)
-    assert watches[1].take((ANNA, "198.51.100.0/24"))
+    watches.expose(1)
+    watches.settle()
+    assert watches.checked == [0]
+    watches.expose(1, (ANNA, "198.51.100.0/24"))
+    watches.settle()
+    assert watches.checked == [0, 1], "another network has its own minute"
+    watches.clock.advance(EVERY)
+    watches.expose(1)
+    watches.settle()
+    assert watches.checked == [0, 1, 1]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_of_workers_that_take_a_pair_in_the_same_moment_one_checks_it(order: tuple[int, ...]) -> None:
+    links = Links(3)
+    watches = Watches(links)
+    try:
+        for seat in order:
+            watches.expose(seat)
+        watches.expose(2, (BEN, PAIR[1]))
+        watches.settle()
+        assert sorted(watches.checked) == [0, 2], "and what is another's stays"
+    finally:
+        links.close()
+
+
+def test_a_worker_that_begins_knows_what_the_last_minute_has_seen(links: Links) -> None:
+    watches = Watches(links)
+    watches.expose(0, (BEN, PAIR[1]))
+    watches.settle()
+    watches.clock.advance(EVERY)
+    for number in range(PAIRS_AT_ONCE):
+        assert watches.of[0].take((f"user{number}", PAIR[1]))
+    watches.expose(1)
+    links.deliver()
+    watches.add(links.join())
+    told = [len(links[seat].told) for seat in (0, 1)]
+    links.greet(links[2])
+    assert [len(links[seat].told) - before for seat, before in zip((0, 1), told, strict=True)] == [2, 0]
+    links.deliver()
+    for pair in (PAIR, ("user0", PAIR[1])):
+        watches.expose(2, pair)
+    watches.settle()
+    assert watches.checked == [0, 1], "whose check it was has made it"
+    watches.expose(2, (BEN, PAIR[1]))
+    watches.settle()
+    assert watches.checked == [0, 1, 2], "that was longer ago"
+
+
+def test_the_master_is_told_of_a_right_one(links: Links) -> None:
+    watches = Watches(links)
     mark = {"user": ANNA, "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
-    watches[1].on_exposed(mark)
+    watches.of[1].on_exposed(mark)
     assert links[1].exposed == [mark]
     assert links[0].exposed == []

@@ -16,7 +16,7 @@ from mailserver.sasl_exchange import (
     LOGGED_NAME,
     Cancelled,
     Exchange,
-    exposed_by,
+    RefusedExchange,
     login_context,
     situation,
     tell_exposed,
@@ -79,19 +79,15 @@ def _read_login(reader: Reader) -> Credentials:
 
 def login_exposed(session: Session, reader: Reader) -> None:
     """A LOGIN came before TLS."""
-    _tell_exposed(session, _read_login(reader), "LOGIN")
+    tell_exposed(session.channel, session.services.authenticator, "imap", _read_login(reader), "LOGIN")
 
 
 def authenticate_exposed(session: Session, reader: Reader) -> None:
     """An AUTHENTICATE came before TLS."""
     name, initial = _read_authenticate(reader)
-    credentials = exposed_by(name, initial) if initial else None
-    if credentials is not None:
-        _tell_exposed(session, credentials, name)
-
-
-def _tell_exposed(session: Session, credentials: Credentials, method: str) -> None:
-    tell_exposed(session.channel, session.services.authenticator, "imap", credentials, method)
+    exchange = session.refused_exchange = RefusedExchange(session.channel, session.services.authenticator, name)
+    if initial is not None:
+        exchange.take(initial)
 
 
 def _read_authenticate(reader: Reader) -> tuple[str, bytes | None]:
