@@ -10,6 +10,7 @@ from typing import Any
 import click
 from attrs import frozen
 
+from mailserver.cli.columns import plain
 from mailserver.cli.options import config_option, load_or_fail
 
 SOCKET_NAME = "control"
@@ -54,7 +55,7 @@ def ask(runtime_dir: Path, request: str, **arguments: str) -> Answer:
                 raise ValueError("the server's answer is not one line")
     match json.loads(received):
         case {"ok": bool(ok), "lines": list(lines), **more}:
-            return Answer(ok, tuple(str(line) for line in lines), more.get("data"))
+            return Answer(ok, tuple(plain(str(line)) for line in lines), more.get("data"))
     raise ValueError("the server's answer has no `ok` and `lines`")
 
 

@@ -150,6 +150,7 @@ class HttpSession:
                 body += event.data
                 if len(body) > MAX_BODY:
                     raise Refused(text(413, f"at most {MAX_BODY} octets are taken"))
+                await self._channel.drain()  # ten thousand chunks may have come at once: others have their turn
             else:
                 return bytes(body)
 

@@ -40,7 +40,7 @@ from mailserver.net.log import event_line, log
 from mailserver.net.sightings import Sighting, program_of
 from mailserver.net.sniff import Sniffer
 from mailserver.net.stream import WITHIN_COMMAND
-from mailserver.net.tls import channel_binding
+from mailserver.net.tls import KeepsBusy, channel_binding
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.contexts import parse_server_name
 from mailserver.tls.handshake import failure_words, handshake_of, verified_certificate
@@ -144,6 +144,8 @@ class Connection(Sniffer):
         """The end. A session in the middle of a store operation learns of it when that is done."""
         if isinstance(reason.value, SSL.Error) and self.info.tls is None:
             self.log("tls-failed", reason=self._handshake_fault(_words(reason.value)))
+        elif isinstance(reason.value, KeepsBusy):
+            self.log("connection-cut", reason=str(reason.value))
         self._lost = self._ended = True
         self._set_deadline(None)
         self._input.clear()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 import contextlib
 import json
-import os
 import pickle
 import socket
 import struct
@@ -24,6 +23,7 @@ from zope.interface import implementer
 
 from mailserver.net.link import Json
 from mailserver.net.log import LINE_SYSTEM
+from mailserver.net.passed import close_line, close_passed
 
 HEADER = struct.Struct("!IH")
 MAX_PASSED = 200
@@ -89,8 +89,8 @@ class Decoder:
 
     def close(self) -> None:
         """Close what no frame took."""
-        while self._passed:
-            os.close(self._passed.popleft())
+        close_passed(self._passed)
+        self._passed.clear()
 
 
 def _rights(passed: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
@@ -106,8 +106,7 @@ def read_some(line: socket.socket) -> tuple[bytes, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             passed.frombytes(content[: len(content) - len(content) % passed.itemsize])
     if flags & socket.MSG_CTRUNC:
-        for number in passed:
-            os.close(number)
+        close_passed(passed)
         raise BadFrame("too many descriptors")
     return data, list(passed)
 
@@ -181,7 +180,7 @@ class FrameLine:
         self._reactor.removeWriter(self)
         self._give_up()
         self._decoder.close()
-        self._line.close()
+        close_line(self._line)
 
     # --- What the reactor calls
 

@@ -27,7 +27,7 @@ from mailserver.net.sniff import signpost
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
 from mailserver.net.transport import send_at_once
-from mailserver.net.unix_sockets import BACKLOG, bind_unix, serve
+from mailserver.net.unix_sockets import BACKLOG, UnixServer, bind_unix, serve
 
 FAREWELLS = {
     "imap": b"* BYE the server is shutting down\r\n",
@@ -198,7 +198,9 @@ class Port:
                 self._port: Any = serve(bound.socket, factory, reactor)
             else:
                 self._port = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
-        if family != socket.AF_UNIX:
+        if family == socket.AF_UNIX:
+            self._port.transport = UnixServer
+        else:
             send_at_once(self._port)
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.error import ProcessDone
@@ -50,3 +51,26 @@ class ProcessSpawner:
         descriptors: Any = {0: "w", 1: "r", 2: 2}
         self._reactor.spawnProcess(child, arguments[0], list(arguments), env=dict(environment), childFDs=descriptors)
         return child
+
+
+def is_child(pidfd: int, pid: int, parents: Collection[int]) -> bool:
+    """Is that the pidfd of that process, and does it have one of those parents, or has it ended and been waited for?
+
+    For who may be root and is handed a pidfd by one who is not: a signal sent to any process that it names would be root's.
+    """
+    try:
+        of = _field(Path(f"/proc/self/fdinfo/{pidfd}"), "Pid")
+        return of == -1 or (of == pid and _field(Path(f"/proc/{pid}/status"), "PPid") in parents)
+    except FileNotFoundError:
+        return True  # it has ended since
+    except (OSError, ValueError):
+        return False
+
+
+def _field(path: Path, name: str) -> int:
+    """Raises: OSError, ValueError."""
+    for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+        key, _colon, value = line.partition(":")
+        if key == name:
+            return int(value)
+    raise ValueError(f"{path} has no {name}")

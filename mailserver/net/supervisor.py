@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from mailserver.net.link import Json
 from mailserver.net.log import log
 from mailserver.net.tally import Totals
+from mailserver.net.told import are_numbers
 
 SILENCE = 10.0
 """Seconds without a sign of life."""
@@ -218,11 +219,11 @@ class Supervisor:
     def heard(self, seat: int, body: Json) -> None:
         """One frame of a worker; nonsense is its end."""
         record = self.records.get(seat)
-        if record is None:
+        if record is None or record.killed:
             return
         record.heard = self._clock.seconds()
         match body:
-            case {"beat": int(sessions), "memory": int(memory), "tally": tally}:
+            case {"beat": int(sessions), "memory": int(memory), "tally": tally} if are_numbers(sessions, memory):
                 record.sessions, record.memory = sessions, memory
                 self.totals.take(seat, tally)
                 self._look_at_memory(record)
@@ -240,13 +241,14 @@ class Supervisor:
                 self._settle(record, number, {"error": error})
             case {"answer": int(number), "body": answer}:
                 self._settle(record, number, answer)
-            case {"ready": True}:
+            case {"ready": True} if record.state == "starting":
                 self._is_ready(record)
             case {"failed": str(why)}:
                 log.error("{line}", line=f"worker {record.slot} cannot start: {why}")
                 self.on_failed(why)
             case _:
                 log.error("{line}", line=f"worker {record.slot} says nonsense: killed")
+                record.killed = True
                 record.process.kill()
 
     # --- Questions and orders

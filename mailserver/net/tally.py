@@ -51,8 +51,8 @@ class Totals:
         counted: Counter[Key] = Counter()
         for row in rows:
             match row:
-                case [str(event), str(protocol), str(tls), int(number)] if (
-                    0 <= number < MAX_NUMBER and max(map(len, (event, protocol, tls))) <= MAX_WORD
+                case [str(event), str(protocol), str(tls), int(number)] if 0 <= number < MAX_NUMBER and all(
+                    map(_is_word, (event, protocol, tls))
                 ):
                     counted[event, protocol, tls] = number
                 case _:
@@ -69,6 +69,10 @@ class Totals:
     def rows(self) -> list[Json]:
         """As those of a `Tally`."""
         return _rows(sum(self._living.values(), self._ended.copy()))
+
+
+def _is_word(word: str) -> bool:
+    return len(word) <= MAX_WORD and word.isascii()
 
 
 def _rows(counted: Counter[Key]) -> list[Json]:

@@ -9,6 +9,9 @@ pyOpenSSL's `send`, `recv` and `bio_read` take a buffer and often an exception e
 much as what OpenSSL does for a short command. Those of the bindings below them are called here with one buffer for all
 connections, as what is read is copied out at once; what goes wrong is left to pyOpenSSL to tell, and so is the handshake.
 
+OpenSSL answers a client's KeyUpdate (RFC 8446 4.6.3) and its wish to renegotiate (RFC 5246 7.2.2) by itself, however many
+come and whether or not the client reads, and asks nobody here: so how much it may say is bounded.
+
 A client that sends its last commands and then close_notify still reads (RFC 8446 6.1), and gets its answers, as one does
 that closes its side of a TCP connection. Twisted's layer closes both directions.
 """
@@ -32,10 +35,16 @@ _SEALED: Final = PIECE + 4096
 """A record with what is around it, and what is left of a handshake."""
 _ROOM: Final = 8 * _SEALED
 """Octets that are given to the transport at once, at most."""
+MOST_UNASKED: Final = 65536
+"""Octets that OpenSSL says by itself behind the handshake, on one connection: its tickets, and 2,000 answers to KeyUpdate."""
 _buffer: Final = _ffi.new("char[]", _ROOM)
 
 # What a connection of pyOpenSSL consists of has no public names.
 # ruff: noqa: SLF001
+
+
+class KeepsBusy(Exception):
+    """The reason of `connectionLost` where a client makes the TLS layer answer without end."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -43,6 +52,8 @@ class TlsTransport(TLSMemoryBIOProtocol):
     """The TLS layer between a TCP transport and a `Connection`."""
 
     _client_is_done = False
+    _unasked = 0
+    """Octets that OpenSSL has said by itself, behind the handshake."""
     _held: list[bytes] | None = None
 
     def makeConnection(self, transport: Any) -> None:
@@ -131,6 +142,10 @@ class TlsTransport(TLSMemoryBIOProtocol):
         connection = cast("Any", self._tlsConnection)
         while (count := _lib.BIO_read(connection._from_ssl, _buffer, _ROOM)) > 0:
             self._hand_on(_ffi.buffer(_buffer, count)[:])
+            if self._handshakeDone:
+                self._unasked += count
+        if self._unasked > MOST_UNASKED and not self._aborted:
+            self.failVerification(Failure(KeepsBusy("the client has the TLS layer answer without end")))
 
     def _end_of_input(self) -> bool:
         """Tell the protocol above, once; False where there is none that ends the connection by itself."""

@@ -60,6 +60,20 @@ def is_status(answer: Json) -> TypeGuard[dict[str, Any]]:
     return all(_fits(value, int) or _fits(value, (int, int)) for value in others)
 
 
+def _is_text(value: str) -> bool:
+    """Can it be written? JSON may tell half of a surrogate pair, which is no character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def are_numbers(*numbers: int) -> bool:
+    """Are they no larger than what can be counted?"""
+    return all(abs(number) < MAX_NUMBER for number in numbers)
+
+
 def _fits(value: Any, form: Any) -> bool:
     """A form is a type, a dictionary of the keys there must be, a list of what all are like, or a tuple of each one's."""
     if isinstance(form, dict):
@@ -70,4 +84,6 @@ def _fits(value: Any, form: Any) -> bool:
         return (
             isinstance(value, list) and len(value) == len(form) and all(map(_fits, value, form))  # a JSON array
         )
-    return isinstance(value, form) and not (isinstance(value, int) and abs(value) >= MAX_NUMBER)
+    if isinstance(value, str):
+        return isinstance(value, form) and _is_text(value)
+    return isinstance(value, form) and not (isinstance(value, int) and not are_numbers(value))

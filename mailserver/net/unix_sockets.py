@@ -7,6 +7,7 @@ without following links, and found to be a socket that has this one name.
 
 from __future__ import annotations
 
+import array
 import errno
 import os
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import unix
+
+from mailserver.net.passed import close_line, close_passed
 
 BACKLOG = 1024
 
@@ -53,10 +56,24 @@ def remove_stale(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
 
 
+class UnixServer(unix.Server):
+    """The server's side of a connection. A client that passes descriptors is cut: nobody here wants any."""
+
+    def _ancillaryLevelSOLSOCKETTypeSCMRIGHTS(self, data: bytes) -> None:
+        passed = array.array("i")
+        passed.frombytes(data[: len(data) - len(data) % passed.itemsize])
+        close_passed(passed)
+        self.abortConnection()
+
+    def _closeSocket(self, orderly: bool) -> None:  # noqa: ARG002 - a Unix socket has no other way
+        close_line(self.socket)
+
+
 class UnixPort(unix.Port):
     """Serves a bound socket, whose file, and the socket itself where other processes serve it too, is not this one's to end."""
 
     _shouldShutdown = False
+    transport = UnixServer
 
     def __init__(self, path: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(path, *arguments, **named)

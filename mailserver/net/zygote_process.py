@@ -30,6 +30,8 @@ from mailserver.net.frames import (
 )
 from mailserver.net.link import Json
 from mailserver.net.log import log
+from mailserver.net.passed import close_passed
+from mailserver.net.processes import is_child
 from mailserver.net.supervisor import SILENCE
 
 START_TIME = 60.0
@@ -117,9 +119,9 @@ class WorkerProcess:
     @staticmethod
     def _take(heard: Callable[[Json], None]) -> Callable[[bytes, list[int]], None]:
         def take(frame: bytes, descriptors: list[int]) -> None:
-            for number in descriptors:
-                os.close(number)
-            heard(from_json(frame))
+            close_passed(descriptors)
+            # A worker has nothing to pass.
+            heard(None if descriptors else from_json(frame))
 
         return take
 
@@ -230,7 +232,7 @@ class ZygoteProcess:
         self.heard = self._reactor.seconds()
         self.patience = SILENCE
         match from_json(frame), descriptors:
-            case {"forked": int(number), "pid": int(pid)}, [pidfd]:
+            case {"forked": int(number), "pid": int(pid)}, [pidfd] if is_child(pidfd, pid, {self.pid, os.getpid()}):
                 self._forked(number, pid, pidfd)
             case {"not forked": int(number), "why": why}, []:
                 log.error("{line}", line=f"no worker can be made: {why}")
@@ -245,8 +247,7 @@ class ZygoteProcess:
                     raise SystemExit(why)
                 log.error("{line}", line=f"the process that forks workers cannot begin: {why}")
             case _:
-                for descriptor in descriptors:
-                    os.close(descriptor)
+                close_passed(descriptors)
 
 
 def _in_words(status: int) -> str:

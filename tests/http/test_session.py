@@ -133,6 +133,14 @@ def test_chunks_are_counted() -> None:
     assert [answered.status for answered in world.answers()] == [413]
 
 
+def test_others_have_their_turn_between_many_small_chunks() -> None:
+    world = World()
+    head = b"POST /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    world.client.send(head + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n")
+    assert [answered.status for answered in world.answers()] == [405]
+    assert world.client.channel.drains >= 5000
+
+
 def test_who_waits_to_be_asked_for_the_body_is_asked_and_stays_in_step() -> None:
     world = World(status=WELL)
     world.client.send(b"POST /health HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")

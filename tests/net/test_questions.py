@@ -139,6 +139,7 @@ def test_status_adds_up_what_workers_have_in_common() -> None:
         status(listeners=[{"place": "192.0.2.1:993"}]),
         status(listeners={"place": 1}),
         status(certificates=[{"host": "mail.example.test"}]),
+        status(certificates=[{**cast("dict[str, Json]", CERTIFICATE), "issuer": "\ud800"}]),
         status(accounts_kept=["x", 2]),
         status(penalties={"a": 1}),
         status(anything=[[]]),

@@ -43,6 +43,7 @@ def test_what_an_ended_worker_has_counted_stays() -> None:
         [["a", "b", "c", -1]],
         [["a", "b", "c", 10**4000]],
         [["a", "b", "c" * 65, 1]],
+        [["a", "b", "\ud800", 1]],
     ],
 )
 def test_nonsense_is_not_taken(nonsense: Any) -> None:

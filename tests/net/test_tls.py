@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _ssl
 import contextlib
+import ctypes
+import socket
 from typing import Any
 
 import pytest
@@ -18,7 +21,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.tls import PIECE, TlsFactory
+from mailserver.net.tls import MOST_UNASKED, PIECE, KeepsBusy, TlsFactory
 
 CONTEXT = SSL.Context(SSL.TLS_SERVER_METHOD)
 trustme.CA().issue_cert("localhost").configure_cert(CONTEXT)
@@ -288,3 +291,63 @@ def test_a_protocol_that_knows_no_half_is_closed() -> None:
     world.client.shutdown()
     world.exchange()
     assert world.transport.disconnecting
+
+
+class KeyUpdater:
+    """A client that asks for new keys: neither `ssl` nor pyOpenSSL has the call, but the library below `ssl` does."""
+
+    def __init__(self, layer: Any, transport: Any) -> None:
+        self.layer, self.transport = layer, transport
+        self.library = ctypes.CDLL(_ssl.__file__)
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+            getattr(self.library, name).restype = ctypes.c_void_p
+        context = self.library.SSL_CTX_new(ctypes.c_void_p(self.library.TLS_client_method()))
+        self.ssl = ctypes.c_void_p(self.library.SSL_new(ctypes.c_void_p(context)))
+        self.near, far = socket.socketpair()
+        far.setblocking(False)
+        self.near.setblocking(False)
+        self.far = far
+        self.library.SSL_set_fd(self.ssl, far.fileno())
+        self.library.SSL_set_connect_state(self.ssl)
+        while self.library.SSL_do_handshake(self.ssl) != 1:
+            self.carry()
+            if transport.value():
+                self.near.sendall(transport.value())
+                transport.clear()
+        self.carry()
+
+    def carry(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while data := self.near.recv(65536):
+                self.layer.dataReceived(data)
+
+    def update(self, times: int) -> None:
+        """Ask for new keys, to be answered with new keys, so many times (RFC 8446 4.6.3)."""
+        for _each in range(times):
+            if self.transport.disconnected:
+                return
+            self.library.SSL_key_update(self.ssl, 1)
+            self.library.SSL_do_handshake(self.ssl)
+            self.carry()
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+@pytest.mark.skipif(not hasattr(_ssl, "__file__"), reason="this Python has its TLS library built in")
+def test_a_client_that_asks_for_new_keys_without_end_is_cut() -> None:
+    world = World(Answering())
+    reasons: list[Any] = []
+    world.inner.connectionLost = lambda reason: reasons.append(reason.value)
+    layer = world.wrap()
+    client = KeyUpdater(layer, world.transport)
+    client.update(100)
+    assert len(world.transport.value()) > 1000  # each is answered
+    assert not world.transport.disconnected
+    client.update(5000)
+    assert len(world.transport.value()) < MOST_UNASKED + 10_000
+    assert world.transport.disconnected
+    layer.connectionLost(Failure(ConnectionLost()))
+    assert [type(reason) for reason in reasons] == [KeepsBusy]
+    client.close()

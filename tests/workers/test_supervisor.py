@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from mailserver.net.supervisor import EARLY, LONGEST_WAIT, MEMORY_TIME, RETIRE_TIME, SILENCE, STARTING, Supervisor
 
@@ -231,11 +232,32 @@ def test_memory_replaces_a_worker_but_not_again_and_again(master: Master) -> Non
 
 def test_nonsense_is_the_end_of_who_says_it(master: Master) -> None:
     one, two = master.made
-    for body in (None, [], {"beat": "x"}, {"answer": 1}, {"tell": 1}):
-        one.killed = False
+    huge = {"beat": 0, "memory": 1 << 70, "tally": []}
+    for body in (None, [], {"beat": "x"}, {"answer": 1}, {"tell": 1}, huge, {"ready": True}):
+        one.killed = master.supervisor.records[0].killed = False
         master.supervisor.heard(0, body)
         assert one.killed, body
     assert not two.killed
+
+
+def test_who_was_killed_for_nonsense_is_not_heard_any_more(master: Master) -> None:
+    one, two = master.made
+    with capturedLogs() as logged:
+        for _ in range(100):
+            master.supervisor.heard(one.seat, None)
+    assert len(logged) == 1
+    master.supervisor.heard(one.seat, {"tell": "counts", "body": []})
+    assert two.of("told") == []
+
+
+def test_one_that_retires_does_not_serve_again_because_it_says_so(master: Master) -> None:
+    one, _two = master.made
+    master.supervisor.replace(master.supervisor.records[one.seat])
+    master.ready(master.made[-1])
+    assert master.states()[one.seat] == "retiring"
+    master.ready(one)
+    assert master.states()[one.seat] == "retiring"
+    assert one.killed
 
 
 def test_questions_are_merged_and_who_does_not_answer_is_not_waited_for(master: Master) -> None:
