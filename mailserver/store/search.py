@@ -31,7 +31,6 @@ from mailserver.store.query import (
     InUIDs,
     Larger,
     Not,
-    Or,
     Query,
     Received,
     Sent,
@@ -39,6 +38,7 @@ from mailserver.store.query import (
     Text,
 )
 from mailserver.store.search_source import SearchSource, Where
+from mailserver.store.search_tree import Leaf, compile_tree
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 DAY: Final = 86400
@@ -46,7 +46,7 @@ _MOST_NEEDLES: Final = 20
 _RENDERED: Final = 1000
 """Messages that one step makes summaries of at most."""
 _INDEXED: Final = 8
-"""Questions to the text index in one step."""
+"""Questions to an index in one step."""
 _FILES: Final = 200
 _OCTETS: Final = 2 << 20
 """Messages, and octets of them, that one step looks into for one key; at least one message."""
@@ -56,9 +56,6 @@ _FEW: Final = 64
 
 Known = tuple[int, int]
 """Bit rows: candidates known to match, candidates known not to."""
-
-
-Leaf = All | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
 
 
 def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> Sequence[UID]:
@@ -80,17 +77,20 @@ class Search:
         self._count = len(candidates)
         self._all = (1 << self._count) - 1
         self._source = source
-        self._program, self._leaves = _compile(query)
+        self._program, self._leaves = compile_tree(query)
         self._known: list[Known] = [(0, 0)] * len(self._leaves)
         self._result: Known = (0, 0)
         self._gone = 0
         self._row_tests: list[tuple[int, Callable[[Row], bool | None]]] = []
         self._summary_tests: list[tuple[int, Callable[[str, int | None], bool | None]]] = []
         self._needles: dict[str, None] = {}
-        """What to look for in summaries, if that is all that is asked of them."""
+        """What to look for in summaries."""
         self._absent: set[int] = set()
         """Keys that do not match where no needle is in the summary."""
-        self._needles_only = True
+        self._sent: dict[int, Sent] = {}
+        """Keys that only the Date field decides."""
+        self._unsent: set[UID] = set()
+        """Messages whose Date field is not kept."""
         self._file_tests: list[tuple[int, Callable[[MessageText], bool]]] = []
         self._indexed: list[tuple[int, str, Where]] = []
         """Needles that an index of texts may know of."""
@@ -112,6 +112,9 @@ class Search:
         open_ = self._undecided()
         if open_ and self._row_tests:
             yield from self._learn_rows(open_)
+            open_ = self._undecided()
+        if open_ and self._sent:
+            yield from self._learn_sent(open_)
             open_ = self._undecided()
         if open_ and self._indexed:
             yield from self._learn_index(open_)
@@ -147,6 +150,18 @@ class Search:
             self._source.measure(part)
             self._test_rows(part, self._source.rows(part))
 
+    def _learn_sent(self, uids: Sequence[UID]) -> Iterator[None]:
+        """Days of the Date field: from the index, one question for each key."""
+        asked = self._bits(uids)
+        for count, (number, key) in enumerate(self._sent.items(), 1):
+            found = self._source.sent_within(uids, key.first, key.end)
+            self._unsent.update(found.open)
+            hits = self._bits(found.hits)
+            yes, no = self._known[number]
+            self._known[number] = yes | hits, no | asked & ~(hits | self._bits(found.open))
+            if count % _INDEXED == 0:
+                yield
+
     def _learn_index(self, uids: Sequence[UID]) -> Iterator[None]:
         """What the text index says: which messages plainly do not have a needle."""
         asked = self._bits(uids)
@@ -160,9 +175,10 @@ class Search:
                 yield
 
     def _learn_summaries(self, uids: Sequence[UID]) -> Iterator[None]:
-        """Header text and the Date field: from the index, in bulk."""
-        if self._needles_only and len(self._needles) <= _MOST_NEEDLES:
-            uids = self._learn_needles(uids)
+        """Header text, and the Date field where it is not kept: from the index, in bulk."""
+        if 0 < len(self._needles) <= _MOST_NEEDLES:
+            open_ = self._unsent.union(self._learn_needles(uids))
+            uids = [uid for uid in uids if uid in open_]
         for count, part in enumerate(_parts(uids, _RENDERED)):
             if count:
                 yield
@@ -209,9 +225,10 @@ class Search:
     def _learn_needles(self, uids: Sequence[UID]) -> Sequence[UID]:
         """Have the source look for the needles, and judge only where they are; those it did not look at."""
         found = self._source.texts_with(uids, tuple(self._needles))
-        facts = _Facts(self._summary_tests)
+        tests = [(number, test) for number, test in self._summary_tests if number not in self._sent]
+        facts = _Facts(tests)
         for uid, text in found.hits:
-            facts.add(uid, [test(text, None) for _, test in self._summary_tests])
+            facts.add(uid, [test(text, None) for _, test in tests])
         self._take(facts)
         looked_at = self._bits(uids) & ~self._bits(found.open) & ~self._bits([uid for uid, _ in found.hits])
         for number in self._absent:
@@ -275,7 +292,7 @@ class Search:
             case Larger() | Smaller() | Received() | ChangedSince():
                 self._row_tests.append((number, _row_test(leaf)))
             case Sent(first, end):
-                self._needles_only = False
+                self._sent[number] = leaf
                 self._summary_tests.append((number, lambda _text, sent: sent is not None and _within(sent, first, end)))
             case Header(name, text):
                 self._prepare_header(number, name.lower(), fold(text))
@@ -338,31 +355,6 @@ class _Facts:
     def told(self) -> Iterable[tuple[int, list[int], list[int]]]:
         """(number of the key, UIDs that match, UIDs that do not)."""
         return zip(self._numbers, self._yes, self._no, strict=True)
-
-
-def _compile(query: Query) -> tuple[list[int | type], list[Leaf]]:
-    """The tree as steps of a stack machine: a leaf's number, or And, Or, Not. Without recursion; equal leaves are one."""
-    program: list[int | type] = []
-    numbers: dict[Leaf, int] = {}
-    todo: list[Query | type] = [query]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, type):
-            program.append(node)
-        elif isinstance(node, Not):
-            todo += (Not, node.part)
-        elif isinstance(node, And | Or) and node.parts:
-            # Joined two by two, so that the stack stays low for a wide node.
-            first, *others = node.parts
-            for part in reversed(others):
-                todo += (type(node), part)
-            todo.append(first)
-        elif isinstance(node, Or):
-            todo += (Not, All())
-        else:
-            leaf = All() if isinstance(node, And) else node
-            program.append(numbers.setdefault(leaf, len(numbers)))
-    return program, list(numbers)
 
 
 def _row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row], bool | None]:

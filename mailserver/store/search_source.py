@@ -22,6 +22,16 @@ class TextsWith:
     """Those that were not looked at."""
 
 
+@frozen
+class SentWithin:
+    """What `SearchSource.sent_within` found; the Date fields of all other messages are of other days, or of none."""
+
+    hits: Sequence[UID] = ()
+    """Those of these days."""
+    open: Sequence[UID] = ()
+    """Those that were not looked at."""
+
+
 class Where(enum.Enum):
     """In which texts of a message a needle is looked for (see `message.text.MessageText`)."""
 
@@ -61,6 +71,9 @@ class SearchSource(Protocol):
 
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
         """Find needles in Summary.search where it is kept. A source that cannot do that fast leaves all to `summaries`."""
+
+    def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
+        """Judge Summary.sent as `query.Sent` says, where it is kept. A source may leave all to `summaries`."""
 
     def sources(self, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
         """The messages as sent, in the order given; those gone are left out. Lazy: not all are held at once."""

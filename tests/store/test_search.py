@@ -30,7 +30,7 @@ from mailserver.store.query import (
     Text,
 )
 from mailserver.store.search import evaluate
-from mailserver.store.search_source import Indexed, TextsWith, Where
+from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 DAY = 86400
@@ -61,7 +61,9 @@ class Source:
         gone: Iterable[int] = (),
         kept: bool = True,
         indexed: Iterable[int] | None = None,
+        undated: Iterable[int] = (),
     ) -> None:
+        self.undated = set(undated)
         self.in_index = None if indexed is None else set(indexed)
         self.kept = kept
         self.asked_rows: list[int] = []
@@ -106,6 +108,16 @@ class Source:
         there = {uid for uid, _text in texts}
         hits = [row for row in texts if row[1] == INCOMPLETE or any(needle in row[1] for needle in needles)]
         return TextsWith(hits, [uid for uid in uids if uid not in there])
+
+    def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
+        if not self.kept:
+            return SentWithin(open=uids)
+        known = {uid: summarise(MESSAGES[uid][0]).sent for uid in uids if uid not in self.gone | self.undated}
+        hits = [
+            uid for uid, sent in known.items()
+            if sent is not None and (first is None or first <= sent) and (end is None or sent < end)
+        ]  # fmt: skip
+        return SentWithin(hits, [uid for uid in uids if uid not in known])
 
     def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
         """As an index of letters would tell, which finds too much."""
@@ -217,6 +229,17 @@ def test_kept_fields_and_dates_need_no_file() -> None:
     source = Source()
     search(Or((Header("Subject", "one"), Not(Sent(1, 2)), Header("references", ""))), source)
     assert source.asked_files == []
+
+
+def test_days_that_are_kept_need_no_summary() -> None:
+    day = summarise(MESSAGES[1][0]).sent
+    assert day is not None
+    source = Source(undated=[9])
+    assert search(Sent(day, None), source) == [1]
+    assert source.asked_summaries == [9]
+    source = Source(undated=[9])
+    assert search(And((Sent(None, day + 1), Header("subject", "two"))), source) == [9]
+    assert set(source.asked_summaries) == {1, 9}, "the day rules the others out"
 
 
 def test_flags_and_ranges_need_no_summary() -> None:
@@ -333,8 +356,10 @@ def naive(query: Query, uid: int) -> bool:
 
 
 @settings(max_examples=200, deadline=None)
-@given(TREES, st.booleans(), st.booleans(), st.booleans())
-def test_any_tree_means_what_it_says(query: Query, unmeasured: bool, incomplete: bool, kept: bool) -> None:
-    source = Source(unmeasured=unmeasured, incomplete=incomplete, kept=kept)
+@given(TREES, st.booleans(), st.booleans(), st.booleans(), st.sets(st.sampled_from(UIDS)))
+def test_any_tree_means_what_it_says(
+    query: Query, unmeasured: bool, incomplete: bool, kept: bool, undated: set[UID]
+) -> None:
+    source = Source(unmeasured=unmeasured, incomplete=incomplete, kept=kept, undated=undated)
     assert search(query, source) == [uid for uid in UIDS if naive(query, uid)]
     assert len(source.asked_files) == len(set(source.asked_files))

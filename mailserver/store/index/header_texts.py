@@ -8,6 +8,7 @@ take long. Whatever it finds is judged by who asked.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -21,6 +22,8 @@ from mailserver.types import UID
 _LOW: Final = 0xFFFFFFFF
 _FILTERED: Final = 24
 """Characters of a needle that the database looks for."""
+_EVER: Final = 1 << 62
+"""No day is this or more."""
 _WILD: Final = re.compile(r"[*?\[]")
 
 
@@ -44,19 +47,51 @@ class HeaderTexts:
         if not uids:
             return [], []
         low, high = uids[0], uids[-1]
-        if high - low >= 4 * len(uids) + 64:
+        if _is_sparse(uids):
             return self._among(key, uids, needles)
         span = (key << 32 | low, key << 32 | high)
         tests = " OR ".join(["text = ?", *["text GLOB ?"] * len(needles)])
         query = f"SELECT id & {_LOW}, text FROM header_texts WHERE id BETWEEN ? AND ? AND ({tests})"
         hits: list[Any] = self._connection.execute(query, (*span, INCOMPLETE, *map(_pattern, needles))).fetchall()
         count: Any = self._connection.execute("SELECT count(*) FROM header_texts WHERE id BETWEEN ? AND ?", span).get
-        if count == high - low + 1 == len(uids):
-            return hits, []
-        there = self._connection.execute(f"SELECT id & {_LOW} FROM header_texts WHERE id BETWEEN ? AND ?", span)
-        missing = set(uids).difference([uid for (uid,) in there.fetchall()])
+        missing = [] if count == high - low + 1 else self._missing(span, uids)
+        if len(uids) == high - low + 1:
+            return hits, missing
         wanted = set(uids)
-        return [row for row in hits if row[0] in wanted], sorted(missing)
+        return [row for row in hits if row[0] in wanted], missing
+
+    def sent_within(
+        self, key: int, uids: Sequence[UID], first: int | None, end: int | None
+    ) -> tuple[list[UID], list[UID]]:
+        """Which of the messages (rising) were sent on days from `first` to before `end`, and which have no row here."""
+        if not uids:
+            return [], []
+        first = -_EVER if first is None else first
+        end = _EVER if end is None else end
+        low, high = uids[0], uids[-1]
+        if _is_sparse(uids):
+            days: dict[int, int | None] = dict(
+                select(self._connection, f"id & {_LOW}, sent", "header_texts", key, uids)
+            )
+            hits = [uid for uid in uids if (day := days.get(uid)) is not None and first <= day < end]
+            return hits, [uid for uid in uids if uid not in days]
+        span = (key << 32 | low, key << 32 | high)
+        query = (
+            f"SELECT count(*), group_concat(id & {_LOW}) FILTER (WHERE sent >= ? AND sent < ?)"
+            " FROM header_texts WHERE id BETWEEN ? AND ?"
+        )
+        row: Any = self._connection.execute(query, (first, end, *span)).fetchone()
+        count, text = row
+        missing = [] if count == high - low + 1 else self._missing(span, uids)
+        within = _numbers(text)
+        return [uid for uid in uids if uid in within], missing
+
+    def _missing(self, span: tuple[int, int], uids: Sequence[UID]) -> list[UID]:
+        """Those of the messages, which lie within those ids, that have no row."""
+        query = f"SELECT group_concat(id & {_LOW}) FROM header_texts WHERE id BETWEEN ? AND ?"
+        text: Any = self._connection.execute(query, span).get
+        there = _numbers(text)
+        return [uid for uid in uids if uid not in there]
 
     def _among(self, key: int, uids: Sequence[UID], needles: Sequence[str]) -> tuple[list[tuple[UID, str]], list[UID]]:
         texts = [(uid, text) for uid, text, _sent in self.get(key, uids)]
@@ -86,6 +121,16 @@ class HeaderTexts:
             "INSERT OR REPLACE INTO header_texts SELECT id + ?3, text, sent FROM header_texts WHERE id BETWEEN ?1 AND ?2",
             moves,
         )
+
+
+def _numbers(text: str | None) -> set[int]:
+    """Of a group_concat: one text for all takes half the time of a row for each."""
+    return set(json.loads(f"[{text or ''}]"))
+
+
+def _is_sparse(uids: Sequence[int]) -> bool:
+    """So few of what lies between the first and the last that they are better asked for one by one."""
+    return uids[-1] - uids[0] >= 4 * len(uids) + 64
 
 
 def _pattern(needle: str) -> str:

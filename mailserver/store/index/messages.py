@@ -117,6 +117,15 @@ class Messages:
 
     def present(self, key: int, uids: Sequence[int]) -> list[UID]:
         """Those of the messages (rising) that are there, rising."""
+        if len(uids) > _BATCH:
+            # Where no UID between them is missing, a count says it for a fifth of the cost.
+            low, high = uids[0], uids[-1]
+            query = "SELECT count(*) FROM messages WHERE id BETWEEN ? AND ?"
+            if (
+                high - low < 4 * len(uids)
+                and self._number(query, (key << 32 | low, key << 32 | high)) == high - low + 1
+            ):
+                return [UID(uid) for uid in uids]
         return [row[0] for row in self._select(f"id & {_LOW}", "messages", key, uids)]
 
     def unsized(self, key: int) -> list[UID]:

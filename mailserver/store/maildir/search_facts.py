@@ -14,7 +14,7 @@ from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import PlainFile
 from mailserver.store.maildir.own_change import known_mask
 from mailserver.store.maildir.rendering import Rendering
-from mailserver.store.search_source import Indexed, TextsWith, Where
+from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
 from mailserver.types import UID
 
 
@@ -63,6 +63,12 @@ class Facts:
         key = self._state().key
         wanted = sorted(uids)
         return TextsWith(*self._home.read(lambda index: index.header_texts.with_needles(key, wanted, needles)))
+
+    def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
+        """Days of the Date field, where they are kept."""
+        key = self._state().key
+        wanted = sorted(uids)
+        return SentWithin(*self._home.read(lambda index: index.header_texts.sent_within(key, wanted, first, end)))
 
     def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         """The messages as sent."""

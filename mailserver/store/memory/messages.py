@@ -9,7 +9,7 @@ from attrs import define, frozen
 
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Row, Staged
-from mailserver.store.search_source import TextsWith, Where
+from mailserver.store.search_source import SentWithin, TextsWith, Where
 from mailserver.types import UID, ModSeq
 
 
@@ -105,6 +105,10 @@ class MemorySource:
     def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:  # noqa: ARG002 - nothing is kept
         """None is known before it is read."""
         return TextsWith(open=uids)
+
+    def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:  # noqa: ARG002 - as above
+        """None is known before it is read."""
+        return SentWithin(open=uids)
 
     def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> None:  # noqa: ARG002 - there is none
         """None: there is no index."""

@@ -287,6 +287,24 @@ def test_texts_with_a_needle_are_found(path, uids, needle):
     assert all(text == texts[uid] for uid, text in hits)
 
 
+@pytest.mark.parametrize("uids", [range(1, 7), [1, 3, 6], [2, 9], [1, 4000]])
+@pytest.mark.parametrize("days", [(None, None), (10, None), (None, 10), (10, 20), (10, 11), (-5, 1), (20, 10)])
+def test_days_of_the_date_field_are_found(path, uids, days):
+    first, end = days
+    sent = {1: 10, 2: None, 3: 0, 4: 19, 6: 20, 4000: -3}
+    index = open_index(path)
+    key = add(index, [1])
+    with index.transaction():
+        index.header_texts.put(key, [(uid, Summary(b"", b"", b"", b"", "x", day)) for uid, day in sent.items()])
+        index.header_texts.put(key + 1, [(5, Summary(b"", b"", b"", b"", "x", 10))])
+    hits, missing = index.header_texts.sent_within(key, list(uids), first, end)
+    assert missing == [uid for uid in uids if uid not in sent]
+    assert hits == [
+        uid for uid in uids
+        if (day := sent.get(uid)) is not None and (first is None or first <= day) and (end is None or day < end)
+    ]  # fmt: skip
+
+
 def test_a_text_that_the_database_would_end_early_is_not_kept(path):
     index = open_index(path)
     key = add(index, [1])

@@ -1,0 +1,49 @@
+"""A query as steps of a stack machine: trees may be deep, and equal keys in them are looked for once."""
+
+from __future__ import annotations
+
+from mailserver.store.query import (
+    All,
+    And,
+    Body,
+    ChangedSince,
+    HasFlag,
+    Header,
+    InUIDs,
+    Larger,
+    Not,
+    Or,
+    Query,
+    Received,
+    Sent,
+    Smaller,
+    Text,
+)
+
+Leaf = All | InUIDs | HasFlag | Larger | Smaller | Received | Sent | Header | Body | Text | ChangedSince
+"""A key that has no parts."""
+
+
+def compile_tree(query: Query) -> tuple[list[int | type], list[Leaf]]:
+    """The tree as steps of a stack machine: a leaf's number, or And, Or, Not. Without recursion; equal leaves are one."""
+    program: list[int | type] = []
+    numbers: dict[Leaf, int] = {}
+    todo: list[Query | type] = [query]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, type):
+            program.append(node)
+        elif isinstance(node, Not):
+            todo += (Not, node.part)
+        elif isinstance(node, And | Or) and node.parts:
+            # Joined two by two, so that the stack stays low for a wide node.
+            first, *others = node.parts
+            for part in reversed(others):
+                todo += (type(node), part)
+            todo.append(first)
+        elif isinstance(node, Or):
+            todo += (Not, All())
+        else:
+            leaf = All() if isinstance(node, And) else node
+            program.append(numbers.setdefault(leaf, len(numbers)))
+    return program, list(numbers)
