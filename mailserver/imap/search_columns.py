@@ -44,6 +44,11 @@ class Plan:
     rest: Sequence[Query]
     """What only the store knows."""
 
+    @property
+    def only_dates(self) -> bool:
+        """No size is asked for."""
+        return all(isinstance(fact, Received) for fact in self.facts)
+
     def slices(self) -> Iterator[tuple[int, int]]:
         """The ranges in parts of SLICE positions at most."""
         for low, high in self.ranges:

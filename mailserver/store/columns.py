@@ -20,7 +20,7 @@ from itertools import compress
 from operator import lt
 
 from mailserver.store.interfaces import DELETED, SEEN, Changes, Run, Snapshot, cap_size
-from mailserver.types import UID, ModSeq, UIDValidity
+from mailserver.types import UID, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 LOG_LIMIT = 4096
 """A log longer than this and than the mailbox loses its older part; a view behind that rereads all flags."""
@@ -138,10 +138,11 @@ class Columns:
         self.before_own = self.changed_end
 
     def learn(self, uid: int, size: int, date: int) -> None:
-        """Fill in what was unknown until the file was read; not a change that anyone is told of."""
+        """Fill in what was unknown until the file was looked at; not a change that anyone is told of."""
         at = self.position(uid)
         if at >= 0:
-            self.sizes[at] = cap_size(size)
+            if size != UNKNOWN_SIZE:
+                self.sizes[at] = cap_size(size)
             self.dates[at] = date
 
     def _apply_rows(self, changes: Changes) -> bool:

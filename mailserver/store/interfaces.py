@@ -423,10 +423,11 @@ class Mailbox(Protocol):
         bodies need not be read.
         """
 
-    def measure(self, uids: Sequence[UID]) -> Sequence[Row]:
+    def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:
         """The rows of those messages (rising) with their sizes and dates, found out and kept where they are not known.
 
-        Messages gone or unreadable are left out. Nothing is rendered.
+        Messages gone or unreadable are left out. Nothing is rendered. With `only_dates` no message is read, and sizes
+        may stay unknown.
         """
 
     def open_message(self, uid: UID) -> MessageFile:

@@ -83,6 +83,8 @@ class Search:
         self._gone = 0
         self._row_tests: list[tuple[int, Callable[[Row], bool | None]]] = []
         self._summary_tests: list[tuple[int, Callable[[str, int | None], bool | None]]] = []
+        self._only_dates = True
+        """No size is asked for."""
         self._needles: dict[str, None] = {}
         """What to look for in summaries."""
         self._absent: set[int] = set()
@@ -147,7 +149,7 @@ class Search:
         found = self._test_rows(uids, self._source.rows(uids))
         for part in _parts(found, _RENDERED):
             yield
-            self._source.measure(part)
+            self._source.measure(part, only_dates=self._only_dates)
             self._test_rows(part, self._source.rows(part))
 
     def _learn_sent(self, uids: Sequence[UID]) -> Iterator[None]:
@@ -291,6 +293,7 @@ class Search:
                     self._known[number] = (0, self._all)
             case Larger() | Smaller() | Received() | ChangedSince():
                 self._row_tests.append((number, _row_test(leaf)))
+                self._only_dates &= not isinstance(leaf, Larger | Smaller)
             case Sent(first, end):
                 self._sent[number] = leaf
                 self._summary_tests.append((number, lambda _text, sent: sent is not None and _within(sent, first, end)))

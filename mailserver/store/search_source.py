@@ -57,8 +57,8 @@ class SearchSource(Protocol):
     def rows(self, uids: Sequence[UID]) -> Iterable[Row]:
         """What the index knows of these, in any order; messages gone are left out."""
 
-    def measure(self, uids: Sequence[UID]) -> None:
-        """Find out sizes and dates of these that `rows` did not know: it knows them then."""
+    def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
+        """Find out sizes and dates of these that `rows` did not know, or dates alone: it knows them then."""
 
     def flag_mask(self, name: str) -> int:
         """The bit of a system flag or keyword (any case); 0 if the mailbox has no such keyword."""

@@ -404,9 +404,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     asked: list[list[int]] = []
     measure = MemoryMailbox.measure
 
-    def recorded(self: MemoryMailbox, uids: Any) -> Any:
+    def recorded(self: MemoryMailbox, uids: Any, *, only_dates: bool) -> Any:
         asked.append(list(uids))
-        return measure(self, uids)
+        rows = measure(self, uids)
+        return [evolve(row, size=UNKNOWN_SIZE) for row in rows] if only_dates else rows
 
     monkeypatch.setattr(MemoryMailbox, "measure", recorded)
     return asked
@@ -437,6 +438,7 @@ def test_only_messages_without_a_date_are_read_and_once_for_all_sessions(monkeyp
     assert asked == [[2]], "what another key rules out is not read"
     assert found(client, b"SINCE 2-Feb-1994") == [2, 3, 4]
     assert asked == [[2], [4]]
+    assert UNKNOWN_SIZE not in columns.sizes, "no size is forgotten where dates alone are looked at"
     assert found(other, b"ON 4-Feb-1994") == [4]
     assert found(other, b"BEFORE 4-Feb-1994 SINCE 2-Feb-1994") == [2, 3]
     assert asked == [[2], [4]]
@@ -468,7 +470,7 @@ def test_what_cannot_be_read_is_left_to_the_store(monkeypatch: pytest.MonkeyPatc
     client = dated(services())
     columns = client.session.mailbox.live.columns
     columns.dates[0] = columns.dates[2] = UNKNOWN_DATE
-    monkeypatch.setattr(MemoryMailbox, "measure", lambda *_: [])
+    monkeypatch.setattr(MemoryMailbox, "measure", lambda *_, only_dates: [])
     asked: list[Any] = []
     searching = MemoryMailbox.searching
 

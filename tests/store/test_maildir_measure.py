@@ -85,3 +85,33 @@ def test_what_stands_in_a_message_s_place_is_not_read(mailbox):
         os.unlink(path)
         make(path)
         assert mailbox.read_whole(uids[number:], 10_000) == []
+
+
+def test_dates_are_told_without_opening_a_file(mailbox, monkeypatch):
+    uids = [row.uid for row in mailbox.load().rows]
+    mailbox.measure(uids[:1])
+    os.utime(os.path.join(mailbox.watched_paths[1], "1700000002.a.host"), (-5, -5))
+    monkeypatch.setattr(safeio, "open_unasked", lambda *_: pytest.fail("a date needs no reading"))
+    rows = mailbox.measure(uids, only_dates=True)
+    size = len(BARE) + 4
+    expected = [(size, 1_600_000_000), (UNKNOWN_SIZE, 1_600_000_001), (UNKNOWN_SIZE, -5)]
+    assert [(row.size, row.date) for row in rows] == expected
+    assert [(row.size, row.date) for row in mailbox.load().rows] == expected
+    monkeypatch.undo()
+    assert [row.size for row in mailbox.measure(uids)] == [size] * 3, "sizes can still be found out"
+
+
+def test_a_date_of_what_is_gone_or_no_file_is_not_told(mailbox):
+    uids = [row.uid for row in mailbox.load().rows]
+    new = mailbox.watched_paths[1]
+    os.unlink(os.path.join(new, "1700000001.a.host"))
+    os.rename(os.path.join(new, "1700000002.a.host"), os.path.join(new, "other"))
+    os.symlink("other", os.path.join(new, "1700000002.a.host"))
+    assert [row.uid for row in mailbox.measure(uids, only_dates=True)] == uids[:1]
+
+
+def test_a_date_is_found_where_another_program_put_the_file(mailbox):
+    uids = [row.uid for row in mailbox.load().rows]
+    cur, new = mailbox.watched_paths
+    os.rename(os.path.join(new, "1700000001.a.host"), os.path.join(cur, "1700000001.a.host:2,S"))
+    assert [row.date for row in mailbox.measure(uids, only_dates=True)] == [1_600_000_000 + at for at in range(3)]

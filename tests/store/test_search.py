@@ -69,6 +69,7 @@ class Source:
         self.asked_rows: list[int] = []
         self.asked_summaries: list[int] = []
         self.asked_measures: list[int] = []
+        self.asked_sizes = False
         self.asked_files: list[int] = []
         self.measured = not unmeasured
         self.incomplete = incomplete
@@ -84,8 +85,9 @@ class Source:
             return Row(uid, flags, ModSeq(100 + uid), UNKNOWN_SIZE, UNKNOWN_DATE)
         return Row(uid, flags, ModSeq(100 + uid), len(data), date)
 
-    def measure(self, uids: Sequence[UID]) -> None:
+    def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
         self.asked_measures += uids
+        self.asked_sizes |= not only_dates
         self.measured = True
 
     def flag_mask(self, name: str) -> int:
@@ -240,6 +242,14 @@ def test_days_that_are_kept_need_no_summary() -> None:
     source = Source(undated=[9])
     assert search(And((Sent(None, day + 1), Header("subject", "two"))), source) == [9]
     assert set(source.asked_summaries) == {1, 9}, "the day rules the others out"
+
+
+def test_sizes_are_read_only_where_one_is_asked_for() -> None:
+    dates, both = Source(unmeasured=True), Source(unmeasured=True)
+    assert search(Not(Received(1, None)), dates) == [1, 2]
+    assert not dates.asked_sizes
+    assert search(Or((Received(3, None), Larger(10_000))), both) == [9]
+    assert both.asked_sizes
 
 
 def test_flags_and_ranges_need_no_summary() -> None:

@@ -18,7 +18,7 @@ from mailserver.imap.search_columns import SLICE, plan
 from mailserver.imap.search_keys import Reading, at_set, read_codec, read_keys
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
-from mailserver.store.interfaces import Mailbox, Searching
+from mailserver.store.interfaces import Mailbox, Row, Searching
 from mailserver.store.query import And, Query
 from mailserver.types import UID
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Session
 
 _MEASURED: Final = 1000
-"""Messages whose files are read in one turn of the account's thread."""
+"""Messages whose files are looked at in one turn of the account's thread."""
 RETURN_OPTIONS: Final = ("MIN", "MAX", "ALL", "COUNT")
 
 
@@ -98,7 +98,7 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
         telling.progress.done, telling.progress.goal = low, view.count
         positions, unknown = how.judge(view, how.flagged(view, low, high))
         if unknown:
-            await _measure(session, unknown, telling)
+            await _measure(session, unknown, telling, only_dates=how.only_dates)
             known, unknown = how.judge(view, unknown)
             positions = sorted([*positions, *known])
         if how.rest and positions:
@@ -118,8 +118,8 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
     return numbers
 
 
-async def _measure(session: Session, positions: Sequence[int], telling: Telling) -> None:
-    """Read sizes and dates that the columns of this worker lack, for all sessions that share them."""
+async def _measure(session: Session, positions: Sequence[int], telling: Telling, *, only_dates: bool) -> None:
+    """Have sizes and dates looked at that the columns of this worker lack, for all sessions that share them."""
     uids, live = session.view.uids, session.mailbox.live
     for start in range(0, len(positions), _MEASURED):
         if start:
@@ -127,8 +127,12 @@ async def _measure(session: Session, positions: Sequence[int], telling: Telling)
             telling.progress.done += _MEASURED
             await session.channel.drain()
         part = [UID(uids[at]) for at in positions[start : start + _MEASURED]]
-        for row in await live.run(lambda mailbox, part=part: mailbox.measure(part)):  # type: ignore[misc]
+        for row in await live.run(partial(_look, part, only_dates)):
             live.columns.learn(row.uid, row.size, row.date)
+
+
+def _look(uids: Sequence[UID], only_dates: bool, mailbox: Mailbox) -> Sequence[Row]:
+    return mailbox.measure(uids, only_dates=only_dates)
 
 
 async def _ask_store(session: Session, positions: Sequence[int], query: Query, telling: Telling) -> Sequence[int]:

@@ -43,8 +43,8 @@ _SEARCHED_AT_ONCE: Final = 1 << 20
 """Octets of messages that SEARCH holds."""
 
 
-def _is_unmeasured(row: Row) -> bool:
-    return row.size == UNKNOWN_SIZE or row.date == UNKNOWN_DATE
+def _is_unmeasured(row: Row, *, only_dates: bool = False) -> bool:
+    return row.date == UNKNOWN_DATE or (row.size == UNKNOWN_SIZE and not only_dates)
 
 
 class MaildirMailbox:
@@ -204,16 +204,17 @@ class MaildirMailbox:
             gone.discard(uid)
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
 
-    def measure(self, uids: Sequence[UID]) -> Sequence[Row]:
+    def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:
         """Rows with sizes and dates, read where they are not known; messages gone or unreadable are left out."""
         state = self._state()
         wanted = sorted(set(uids))
         rows = self._read(lambda index: index.messages.rows_of(state.key, wanted))
-        unknown = [row.uid for row in rows if _is_unmeasured(row)]
+        unknown = [row.uid for row in rows if _is_unmeasured(row, only_dates=only_dates)]
         if unknown:
-            facts = {uid: (size, date) for uid, size, date in self._rendering(state).measure(unknown)}
+            read = self._rendering(state)
+            facts = {uid: (size, date) for uid, size, date in (read.dates if only_dates else read.measure)(unknown)}
             rows = [Row(row.uid, row.flags, row.modseq, *facts.get(row.uid, (row.size, row.date))) for row in rows]
-        return [row for row in rows if not _is_unmeasured(row)]
+        return [row for row in rows if not _is_unmeasured(row, only_dates=only_dates)]
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""

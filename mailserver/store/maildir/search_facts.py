@@ -39,9 +39,10 @@ class Facts:
         key = self._state().key
         return self._home.read(lambda index: index.messages.rows_of(key, sorted(uids)))
 
-    def measure(self, uids: Sequence[UID]) -> None:
-        """Let the index know their sizes and dates."""
-        self._rendering().measure(sorted(uids))
+    def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
+        """Let the index know their sizes and dates, or their dates alone."""
+        rendering = self._rendering()
+        (rendering.dates if only_dates else rendering.measure)(sorted(uids))
 
     def flag_mask(self, name: str) -> int:
         """The bit of a flag."""

@@ -88,7 +88,7 @@ class MemorySource:
         """Their facts; messages gone are left out."""
         return [self.messages[uid].row(uid) for uid in uids if uid in self.messages]
 
-    def measure(self, uids: Sequence[UID]) -> None:
+    def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
         """Sizes and dates are always known."""
 
     def flag_mask(self, name: str) -> int:
