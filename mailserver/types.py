@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NewType
 
@@ -27,6 +28,7 @@ UNKNOWN_DATE: Final = -(2**63)
 """In a date column: not yet read from the file."""
 
 
+@lru_cache(maxsize=1024)
 def client_of(address: IPv4Address | IPv6Address | None) -> str:
     """What counts as one client: an IPv4 address, or the /64 of an IPv6 address; "local" for a Unix socket."""
     if address is None:

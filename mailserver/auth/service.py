@@ -106,6 +106,8 @@ class LoginService:
         """
         self._backends: list[IAuthBackend] = [IAuthBackend(each) for each in backends]
         self._listing = [each for each in self._backends if not IPasswordsOnly.providedBy(each)]
+        self._with_scram = [cast("IScramKeys", each) if IScramKeys.providedBy(each) else None for each in self._listing]
+        self._trusts_certificates = any(map(ITrustsCertificates.providedBy, self._listing))
         self._passwords_only = [each for each in self._backends if IPasswordsOnly.providedBy(each)]
         self._hasher = hasher
         self._names = names
@@ -118,9 +120,7 @@ class LoginService:
 
     def abilities(self) -> Abilities:
         """What can succeed besides passwords."""
-        return Abilities(
-            frozenset(filter(self._offers_scram, HASHES)), any(map(ITrustsCertificates.providedBy, self._listing))
-        )
+        return Abilities(frozenset(filter(self._offers_scram, HASHES)), self._trusts_certificates)
 
     async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
         """The user's keys, or such as nothing fits. Raises: AuthUnavailable."""
@@ -297,10 +297,7 @@ class LoginService:
 
     def _typical_scram(self, hash_name: str) -> list[TypicalScram | None]:
         """Of each back end that lists users."""
-        return [
-            cast("IScramKeys", each).typical_scram(hash_name) if IScramKeys.providedBy(each) else None
-            for each in self._listing
-        ]
+        return [each.typical_scram(hash_name) if each is not None else None for each in self._with_scram]
 
     def _offers_scram(self, hash_name: str) -> bool:
         try:

@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import count
 from os import getpid
 from time import time
 from typing import Any, cast
 
-from attrs import evolve
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -55,6 +55,9 @@ _SEEN = frozenset({"login", "client"})
 
 _serial = count(1)
 
+_agreed = lru_cache(maxsize=256)(TLSInfo)
+"""Most connections have the same."""
+
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
 class Connection(Sniffer):
@@ -87,17 +90,7 @@ class Connection(Sniffer):
         assert transport is not None
         self.since = time()
         peer, port = _address(self._address if self._address is not None else transport.getPeer())
-        self.info = ConnectionInfo(
-            session_id=f"{getpid():x}.{next(_serial):x}",
-            protocol=listening.protocol,
-            peer=peer,
-            peer_port=port,
-            local=listening.local,
-            tls=None,
-            cleartext_allowed=listening.cleartext_allowed,
-            starttls_offered=listening.tls is not None and not listening.implicit_tls,
-            tls_required=listening.tls_required,
-        )
+        self.info = self._facts(f"{getpid():x}.{next(_serial):x}", peer, port, None)
         if listening.logs_in:
             self._share = peer
             self._login_by = self.now() + listening.counts.limits.login_time
@@ -107,16 +100,14 @@ class Connection(Sniffer):
         self._counted = True
         listening.tally.count("connection", self.info)
         listening.open_connections.add(self)
-        if peer is not None:
-            cast("Any", transport).setTcpNoDelay(True)
-            cast("Any", transport).setTcpKeepAlive(True)
         self._await_first()
 
     def handshakeCompleted(self) -> None:
         """TLS is up: remember what was agreed on, and go on."""
         connection = cast("Any", self.transport).getHandle()
         tls = _tls_info(connection)
-        self.info = evolve(self.info, tls=tls, starttls_offered=False)
+        facts = self.info
+        self.info = self._facts(facts.session_id, facts.peer, facts.peer_port, tls)
         self._tell_certificate(tls.client, handshake_of(connection).fault)
         self._listening.tally.count("handshake", self.info)
         self._set_deadline(None)
@@ -246,6 +237,22 @@ class Connection(Sniffer):
 
     # --- Inside
 
+    def _facts(
+        self, session_id: str, peer: IPv4Address | IPv6Address | None, port: int, tls: TLSInfo | None
+    ) -> ConnectionInfo:
+        listening = self._listening
+        return ConnectionInfo(
+            session_id=session_id,
+            protocol=listening.protocol,
+            peer=peer,
+            peer_port=port,
+            local=listening.local,
+            tls=tls,
+            cleartext_allowed=listening.cleartext_allowed,
+            starttls_offered=tls is None and listening.tls is not None and not listening.implicit_tls,
+            tls_required=listening.tls_required,
+        )
+
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
         self._session = self._listening.make_session(cast("Channel", self))
@@ -354,8 +361,13 @@ class ConnectionFactory(Factory):
 
 def _address(address: object) -> tuple[IPv4Address | IPv6Address | None, int]:
     if isinstance(address, TCP4Address | TCP6Address):
-        return ip_address(address.host.partition("%")[0]), address.port
+        return _parsed(address.host), address.port
     return None, 0
+
+
+@lru_cache(maxsize=1024)
+def _parsed(host: str) -> IPv4Address | IPv6Address:
+    return ip_address(host.partition("%")[0])
 
 
 def _words(error: SSL.Error) -> str:
@@ -365,7 +377,7 @@ def _words(error: SSL.Error) -> str:
 
 
 def _tls_info(connection: SSL.Connection) -> TLSInfo:
-    return TLSInfo(
+    return _agreed(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         server_name=parse_server_name(connection.get_servername()),

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from mailserver.channel import Channel
 from mailserver.config.model import Config, Listener
 from mailserver.ledger.entry import Entry
+from mailserver.net.dispatch import dispatch_directly
 from mailserver.net.ledger import tell_master
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.link import Json, Link
@@ -97,6 +98,7 @@ class Serving:
 
         `seen` is told of clients where there is no link to a master.
         """
+        dispatch_directly(reactor)
         self.counts = ConnectionCounts(parts.config.limits)
         self.tally = Tally()
         if link is not None:

@@ -7,7 +7,7 @@ connection lives, and idle connections are many.
 
 pyOpenSSL's `send`, `recv` and `bio_read` take a buffer and often an exception each, which together cost three times as
 much as what OpenSSL does for a short command. Those of the bindings below them are called here with one buffer for all
-connections, as what is read is copied out at once; what goes wrong is left to pyOpenSSL to tell, and so is the handshake.
+connections, as what is read is copied out at once, and the handshake is begun so; what goes wrong is left to pyOpenSSL to tell.
 
 OpenSSL answers a client's KeyUpdate (RFC 8446 4.6.3) and its wish to renegotiate (RFC 5246 7.2.2) by itself, however many
 come and whether or not the client reads, and asks nobody here: so how much it may say is bounded.
@@ -23,7 +23,14 @@ from typing import Any, Final, cast
 from OpenSSL import SSL
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
-from twisted.internet.interfaces import IHalfCloseableProtocol, IOpenSSLServerConnectionCreator, IProtocol, IReactorTime
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IReactorTime,
+)
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
@@ -113,6 +120,30 @@ class TlsTransport(TLSMemoryBIOProtocol):
         if self._appSendBuffer:
             self._unbufferPendingWrites()
         self._flushReceiveBIO()
+
+    def _checkHandshakeStatus(self) -> None:
+        """As in the parent, which has pyOpenSSL raise an exception for each flight of the client that is not the last."""
+        if self._aborted:
+            return
+        ssl = cast("Any", self._tlsConnection)._ssl
+        result = _lib.SSL_do_handshake(ssl)
+        if result <= 0 and _lib.SSL_get_error(ssl, result) == _lib.SSL_ERROR_WANT_READ:
+            self._flushSendBIO()
+            return
+        try:
+            cast("Any", self._tlsConnection)._raise_ssl_error(ssl, result)
+        except SSL.Error:
+            self._tlsShutdownFinished(Failure())
+            return
+        self._handshakeDone = True
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """As in the parent; where nobody would hear it, OpenSSL is not asked what else the client has sent."""
+        if self.disconnecting or self._client_is_done:
+            self._lostTLSConnection = True
+        super().connectionLost(reason)
 
     def _flushReceiveBIO(self) -> None:
         """As in the parent, but for close_notify where we have not said ours yet."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final, Literal
 
 import attrs
@@ -43,6 +44,7 @@ _SESSION_CONTEXT: Final = b"mailserver"
 _NAME: Final = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
 
+@lru_cache(maxsize=1024)
 def parse_server_name(raw: bytes | None) -> str | None:
     """A server name as the client sent it, in lower case without a final dot; None if it is none. Never raises."""
     if raw is None:

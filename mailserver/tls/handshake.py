@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
@@ -88,7 +88,7 @@ class Handshake:
     """The host that the listener serves to clients without a name; None for that of [tls]."""
     host: str | None = None
     """The host that was served: the one asked for, or the listener's default; None for that of [tls]."""
-    demand: Demand = field(factory=Demand)
+    demand: Demand = Demand()
     """What the name that was asked for demands of the client."""
     fault: str = ""
     """Why it was refused, or the client's certificate was not taken, for the administrator."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 from twisted.internet import tcp
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from mailserver.net.transport import DirectClient, DirectServer, send_at_once, send_client_at_once
@@ -114,10 +115,88 @@ def test_a_lost_connection_is_left_to_the_reactor(world: World) -> None:
     assert world.transport.doWrite() is not None
 
 
-def test_a_port_makes_such_connections() -> None:
-    port = tcp.Port(0, cast("Any", None), reactor=cast("Any", Reactor()))
+class Greeting(Protocol):
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"hello")
+
+
+class Greeters(Factory):
+    def __init__(self) -> None:
+        self.addresses: list[Any] = []
+        self.protocols: list[Protocol] = []
+        self.fails = False
+
+    def buildProtocol(self, addr: Any) -> Protocol | None:
+        if self.fails:
+            raise ValueError("nobody can be greeted")
+        self.addresses.append(addr)
+        self.protocols.append(Greeting())
+        return self.protocols[-1]
+
+
+def listening(host: str = "127.0.0.1") -> Any:
+    port = tcp.Port(0, Greeters(), interface=host, reactor=cast("Any", Reactor()))
+    port.startListening()
     send_at_once(port)
-    assert port.transport is DirectServer
+    return port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_makes_such_connections(host: str) -> None:
+    port = listening(host)
+    with port.socket, socket.create_connection(port.socket.getsockname()[:2], 30) as client:
+        port.doRead()
+        assert client.recv(100) == b"hello"
+        assert [address.host for address in port.factory.addresses] == [host]
+        assert port.sessionno == 1
+        port.doRead()  # nobody else
+        assert port.sessionno == 1
+
+
+def test_they_do_not_wait_to_send_small_pieces_and_look_whether_a_silent_client_is_there() -> None:
+    port = listening()
+    with port.socket, socket.create_connection(port.socket.getsockname(), 30):
+        port.doRead()
+    made = port.factory.protocols[0].transport
+    assert type(made) is DirectServer
+    assert made.getTcpNoDelay()
+    assert made.getTcpKeepAlive()
+    made.socket.close()
+
+
+def test_a_client_that_cannot_be_served_is_closed_and_the_next_one_served() -> None:
+    port = listening()
+    with port.socket, socket.create_connection(port.socket.getsockname(), 30) as first:
+        port.factory.fails = True
+        port.doRead()
+        assert first.recv(100) == b""
+        port.factory.fails = False
+        with socket.create_connection(port.socket.getsockname(), 30) as second:
+            port.doRead()
+            assert second.recv(100) == b"hello"
+
+
+def test_without_descriptors_nobody_is_taken_and_the_port_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = listening()
+
+    class Full:
+        def __init__(self, opened: socket.socket) -> None:
+            self.opened = opened
+
+        def _accept(self) -> object:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        def accept(self) -> object:
+            return self._accept()
+
+    with port.socket as opened, socket.create_connection(opened.getsockname(), 30) as client:
+        monkeypatch.setattr(port, "socket", Full(opened))
+        port.doRead()
+        assert port.factory.protocols == []
+        monkeypatch.setattr(port, "socket", opened)
+        port.doRead()
+        assert client.recv(100) == b"hello"
 
 
 def test_a_connection_that_was_dialled_sends_at_once_too(world: World) -> None:

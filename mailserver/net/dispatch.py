@@ -1,0 +1,53 @@
+"""The reactor's turn, without a context of its own for each event.
+
+Twisted calls whoever has something to read or write within a context that names him in the lines that are logged meanwhile:
+nine calls and two copied dictionaries, a tenth of what a short command costs. The lines of this server say by themselves
+whose they are.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from typing import Any, Final, cast
+
+from twisted.internet.epollreactor import EPollReactor
+from twisted.python.log import callWithLogger
+
+from mailserver.net.log import log
+
+_GONE: Final = EPOLLHUP | EPOLLERR
+
+# What an epoll reactor consists of has no public names.
+# ruff: noqa: SLF001
+
+
+def dispatch_directly(reactor: Any) -> None:
+    """Let a reactor that waits by epoll do so from its next turn on; another kind stays as it is."""
+    if type(reactor) is EPollReactor:
+        cast("Any", reactor).doIteration = partial(_turn, reactor)
+
+
+def _turn(reactor: Any, timeout: float | None) -> None:
+    """As `EPollReactor.doPoll`."""
+    selectables = reactor._selectables
+    for number, event in reactor._poller.poll(-1 if timeout is None else timeout, len(selectables)):
+        selectable = selectables.get(number)
+        if selectable is None:
+            continue  # another's event has ended it
+        if (event & _GONE and not event & EPOLLIN) or selectable.fileno() == -1:
+            callWithLogger(selectable, reactor._doReadOrWrite, selectable, number, event)
+            continue
+        try:
+            reading = bool(event & EPOLLIN)
+            why = selectable.doRead() if reading else None
+            if not why and event & EPOLLOUT:
+                why, reading = selectable.doWrite(), False
+        except BaseException as error:
+            log.failure("a connection is ended for a fault")
+            why = error
+        if why:
+            try:
+                reactor._disconnectSelectable(selectable, why, reading)
+            except BaseException:
+                log.failure("the end of a connection fails")

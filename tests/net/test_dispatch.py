@@ -1,0 +1,153 @@
+"""The turn without a log context, in a reactor of the tests' own that waits by epoll."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from mailserver.net.dispatch import dispatch_directly
+
+
+class End:
+    """One end of a pair of sockets, of which the reactor tells."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.mine, self.other = socket.socketpair()
+        self.told: list[str] = []
+        self.answer: object = None
+        self.fails = ""
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self.mine.fileno()
+
+    def logPrefix(self) -> str:
+        return "an end"
+
+    def doRead(self) -> object:
+        self.told.append("read")
+        self.mine.recv(100)
+        if self.fails == "read":
+            raise ValueError("reading fails")
+        return self.answer
+
+    def doWrite(self) -> object:
+        self.told.append("write")
+        return self.answer
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.told.append(type(reason.value).__name__)
+        if self.fails == "lost":
+            raise ValueError("the end fails")
+
+
+@pytest.fixture
+def reactor() -> Iterator[Any]:
+    made = EPollReactor()
+    dispatch_directly(made)
+    yield made
+    made.removeAll()
+
+
+@pytest.fixture
+def errors() -> Iterator[list[LogEvent]]:
+    seen: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_failure") is not None:
+            seen.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
+
+
+def turn(reactor: Any) -> None:
+    reactor.doIteration(0)
+
+
+def test_it_reads_and_writes(reactor: Any) -> None:
+    end = End(reactor)
+    turn(reactor)
+    assert end.told == []
+    end.other.send(b"x")
+    turn(reactor)
+    assert end.told == ["read"]
+    reactor.addWriter(end)
+    turn(reactor)
+    assert end.told == ["read", "write"]
+    end.other.send(b"x")
+    turn(reactor)
+    assert end.told == ["read", "write", "read", "write"]
+
+
+def test_what_says_that_it_has_ended_is_told_so_and_watched_no_more(reactor: Any) -> None:
+    end = End(reactor)
+    end.answer = CONNECTION_DONE
+    reactor.addWriter(end)
+    end.other.send(b"x")
+    turn(reactor)
+    turn(reactor)
+    assert end.told == ["read", "ConnectionDone"]  # it is not asked to write behind that
+    assert end not in reactor.getReaders() + reactor.getWriters()
+
+
+def test_whose_reading_fails_is_logged_and_ended_and_the_others_go_on(reactor: Any, errors: list[LogEvent]) -> None:
+    bad, good = End(reactor), End(reactor)
+    bad.fails = "read"
+    for end in (bad, good):
+        end.other.send(b"x")
+    turn(reactor)
+    assert bad.told == ["read", "ValueError"]
+    assert good.told == ["read"]
+    assert [str(event["log_failure"].value) for event in errors] == ["reading fails"]
+    assert bad not in reactor.getReaders()
+
+
+def test_whose_end_fails_is_logged_and_the_others_go_on(reactor: Any, errors: list[LogEvent]) -> None:
+    bad, good = End(reactor), End(reactor)
+    bad.fails, bad.answer = "lost", CONNECTION_DONE
+    for end in (bad, good):
+        end.other.send(b"x")
+    turn(reactor)
+    assert bad.told == ["read", "ConnectionDone"]
+    assert good.told == ["read"]
+    assert [str(event["log_failure"].value) for event in errors] == ["the end fails"]
+
+
+def test_a_peer_that_has_gone_is_told_as_by_twisted(reactor: Any) -> None:
+    end = End(reactor)
+    end.mine.shutdown(socket.SHUT_RDWR)
+    end.other.close()
+    reactor.removeReader(end)
+    reactor.addWriter(end)
+    turn(reactor)
+    assert end.told == ["ConnectionLost"]
+
+
+def test_one_that_another_has_closed_meanwhile_is_left_alone(reactor: Any) -> None:
+    ends = [End(reactor), End(reactor)]
+    for end, other in zip(ends, reversed(ends), strict=True):
+        end.other.send(b"x")
+
+        def close(other: End = other) -> None:
+            reactor.removeReader(other)
+
+        end.doRead = close  # type: ignore[method-assign]
+    turn(reactor)
+    assert len(reactor.getReaders()) == 1 + len([reader for reader in reactor.getReaders() if reader not in ends])
+
+
+def test_a_reactor_of_another_kind_stays_as_it_is() -> None:
+    clock = Clock()
+    dispatch_directly(clock)
+    assert not hasattr(clock, "doIteration")
