@@ -463,7 +463,7 @@ class Wiring:
 
         def trust() -> Trust | None:
             found = self.tls.private_ca
-            return None if found is None else Trust(found.name, found.der, f"{found.not_after:%Y-%m-%d}")
+            return None if found is None else Trust(found.name, found.der, f"{found.not_after:%Y-%m-%d}", found.crl)
 
         services = HttpServices(config, self._all_numbers, self._sign, trust, self._fingerprint)
         return lambda channel: HttpSession(channel, services)

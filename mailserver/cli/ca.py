@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailserver.cli.ca_options import (
     DIRECTORY,
+    crl_url_of,
+    crl_url_option,
     dir_option,
     make_state_directory,
     now,
@@ -35,9 +37,9 @@ from mailserver.tls import ca_requests, private_ca
 from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
 from mailserver.tls.ca_names import domain_of
 from mailserver.tls.ca_records import Record
-from mailserver.tls.offered import describe
+from mailserver.tls.offered import LIST, describe
 from mailserver.tls.pair import MAX_FILE
-from mailserver.tls.private_ca import LIST, LIST_DAYS, REASONS, PrivateCa
+from mailserver.tls.private_ca import LIST_DAYS, REASONS, PrivateCa
 
 _MOST_AUTHORITY_DAYS = 9131
 """25 years."""
@@ -148,6 +150,7 @@ def list_(configuration: Path, directory: Path | None, *, as_json: bool) -> None
 @click.option("--client", is_flag=True, help="It may be a user's, whose address it names.")
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=DAYS, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File; standard output when absent.")
+@crl_url_option
 @passphrase_option
 @dir_option
 @config_option
@@ -159,6 +162,7 @@ def sign(
     client: bool,
     days: int,
     out: Path | None,
+    crl_url: str | None,
     passphrase_file: Path | None,
 ) -> None:
     """Sign the request (PKCS #10) of somebody who keeps the key. Of its extensions the names alone are taken."""
@@ -172,8 +176,9 @@ def sign(
                 f"it asks for a certificate with which {asked.names[0]} can log in: if that is who sent it, say --client"
             )
         one = opened(directory, configuration)
+        crl_url = crl_url_of(crl_url, one, configuration)
         signer = unlocked(one, passphrase_file)
-        made = one.sign(signer, asked.public_key, asked.names, asked.purpose, days=days, now=now())
+        made = one.sign(signer, asked.public_key, asked.names, asked.purpose, days=days, now=now(), crl_url=crl_url)
         pem = certificate_pem(made)
         click.echo(f"signed for {', '.join(asked.names)}, until {made.not_valid_after_utc:%Y-%m-%d}", err=True)
         if out is None:

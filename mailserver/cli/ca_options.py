@@ -14,13 +14,14 @@ import click
 
 from mailserver.cli.options import load_or_fail
 from mailserver.config.model import Config
+from mailserver.config.values import Wrong, http_url
 from mailserver.replace import replace_file
 from mailserver.tls.authority import Authority
 from mailserver.tls.ca_names import BadName
 from mailserver.tls.ca_records import CaFault
 from mailserver.tls.history import make_directory
 from mailserver.tls.key_password import MAX_PASSWORD
-from mailserver.tls.private_ca import PrivateCa, open_ca
+from mailserver.tls.private_ca import CERTIFICATE, PrivateCa, open_ca
 from mailserver.types import Secret
 
 DIRECTORY = "ca"
@@ -38,6 +39,26 @@ passphrase_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File whose first line opens the authority's key; without it a passphrase is asked for where there is one.",
 )
+
+crl_url_option = click.option(
+    "--crl-url",
+    help="URL of the revocation list, written into the certificate; [tls] private_ca_crl_url of the configuration when "
+    "absent.",
+)
+
+
+def crl_url_of(said: str | None, one: PrivateCa, configuration: Path) -> str:
+    """What was said, or what the configuration says of this authority. Raises: ClickException."""
+    if said is not None:
+        try:
+            return http_url(said)
+        except Wrong as wrong:
+            raise click.BadParameter(wrong.reason, param_hint="--crl-url") from wrong
+    config = load_or_fail(configuration) if configuration.exists() else None
+    if config is None or config.tls.private_ca is None:
+        return ""
+    is_its = config.tls.private_ca.resolve() == (one.directory / CERTIFICATE).resolve()
+    return config.tls.private_ca_crl_url if is_its else ""
 
 
 def directory_of(directory: Path | None, configuration: Path) -> Path:

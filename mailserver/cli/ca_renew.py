@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from mailserver.cli.ca_options import dir_option, now, opened, passphrase_option, telling, unlocked
+from mailserver.cli.ca_options import crl_url_of, dir_option, now, opened, passphrase_option, telling, unlocked
 from mailserver.cli.cert import listed, offer
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.tls import ca_renewal
 from mailserver.tls.ca_renewal import Renewable, Served
-from mailserver.tls.private_ca import LIST, PrivateCa
+from mailserver.tls.offered import LIST
+from mailserver.tls.private_ca import PrivateCa
 
 
 @click.command("renew")
@@ -46,9 +47,9 @@ def renew(
         if dry_run or not what:
             click.echo("\n".join(what) if what else "nothing is due")
             return
-        signer = unlocked(one, passphrase_file)
+        signer, crl_url = unlocked(one, passphrase_file), crl_url_of(None, one, configuration)
         for each in due:
-            renewed = ca_renewal.renew(one, signer, each, present, all_of_it=bool(names))
+            renewed = ca_renewal.renew(one, signer, each, present, crl_url=crl_url, all_of_it=bool(names))
             if each.files:
                 for path in ca_renewal.write(each, renewed):
                     click.echo(f"renewed {path} of {', '.join(each.hosts)}")

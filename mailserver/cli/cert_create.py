@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from mailserver.cli.ca_options import (
+    crl_url_of,
+    crl_url_option,
     dir_option,
     now,
     opened,
@@ -55,6 +57,7 @@ _replace_option = click.option("--replace", "replaces", is_flag=True, help="Take
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="For a user: file whose first line is the password of the PKCS #12; without it, it is asked for.",
 )
+@crl_url_option
 @passphrase_option
 @dir_option
 @config_option
@@ -70,6 +73,7 @@ def create(
     activate: bool,
     form: str,
     password_file: Path | None,
+    crl_url: str | None,
     passphrase_file: Path | None,
 ) -> None:
     """Make a key and a certificate for the host names NAME, or for a user, whose NAME is an address.
@@ -78,6 +82,7 @@ def create(
     """
     with telling():
         one = opened(directory, configuration)
+        crl_url = crl_url_of(crl_url, one, configuration)
         if any("@" in name for name in names):
             if len(names) > 1:
                 raise click.UsageError("a user's certificate names one address and nothing else")
@@ -91,7 +96,7 @@ def create(
             # Before anything is signed: what is recorded should be somewhere.
             password = None if form == "pem" else passphrase_of(password_file, confirm=True, what=_OF_FILE)
             key = make_key(key_type)
-            certificate = one.sign(signer, key.public_key(), [address], "client", days=days, now=now())
+            certificate = one.sign(signer, key.public_key(), [address], "client", days=days, now=now(), crl_url=crl_url)
             click.echo(f"made a certificate for {address}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
             if password is None:
                 _write_pair(user_files, certificate_pem(certificate), key_pem(key))
@@ -110,7 +115,7 @@ def create(
             refuse_existing(*files)
         key = make_key(key_type)
         signer = unlocked(one, passphrase_file)
-        certificate = one.sign(signer, key.public_key(), hosts, "server", days=days, now=now())
+        certificate = one.sign(signer, key.public_key(), hosts, "server", days=days, now=now(), crl_url=crl_url)
         click.echo(f"made a certificate for {', '.join(hosts)}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
         chain, private = certificate_pem(certificate), key_pem(key)
         if files is not None:

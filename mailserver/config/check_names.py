@@ -158,7 +158,9 @@ def _acme_dns(config: Config, dns: AcmeDns) -> Iterator[Problem]:
 
 
 def tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
-    """The certificates for clients without a name."""
+    """The certificates for clients without a name, and the own authority."""
+    if config.tls.private_ca_crl_url and config.tls.private_ca is None:
+        yield config.problem("[tls] private_ca", "", "is missing; private_ca_crl_url needs it")
     if "domain" in partial:
         return
     hosts: list[str] = [host for domain in config.certified for host in domain.hosts]

@@ -64,6 +64,7 @@ _MEANINGS: Final = {
     kinds.HostPattern: "host name or *.name",
     kinds.OptionalHostName: "host name or empty",
     kinds.NextHop: "host name or IP address",
+    kinds.HttpUrl: "http URL or empty",
     kinds.Address: "IP address",
     kinds.Network: "IP network",
 }

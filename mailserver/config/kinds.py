@@ -31,6 +31,9 @@ OptionalHostName = NewType("OptionalHostName", str)
 NextHop = NewType("NextHop", str)
 """A HostName, or an IP address."""
 
+HttpUrl = NewType("HttpUrl", str)
+"""An http URL, or empty."""
+
 Address = NewType("Address", str)
 """IPv4 or IPv6 address, in its shortest form."""
 

@@ -25,6 +25,7 @@ from mailserver.config import kinds, model
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HTTP_URL = re.compile(r"http://[A-Za-z0-9.:\[\]-]{1,259}(?:/[!-~]{0,700})?")
 
 _LONGEST_VALUE: Final = 60
 
@@ -207,6 +208,14 @@ def next_hop(value: Any, _type: Any = None) -> str:
     return value if isinstance(value, str) and _is_address(value) else host_name(value)
 
 
+def http_url(value: Any, _type: Any = None) -> str:
+    """An http URL, or empty."""
+    words = text(value)
+    if words and not _HTTP_URL.fullmatch(words):
+        raise Wrong("must begin with http:// and a host, in ASCII and without spaces")
+    return words
+
+
 def address(value: Any, _type: Any = None) -> str:
     """An IP address, in its shortest form, so that two ways to write one are seen as one."""
     words = text(value)
@@ -277,6 +286,7 @@ def make_converter(directory: Path) -> Converter:
         (kinds.HostPattern, host_pattern),
         (kinds.OptionalHostName, optional_host_name),
         (kinds.NextHop, next_hop),
+        (kinds.HttpUrl, http_url),
         (kinds.Address, address),
         (kinds.Network, network),
         (kinds.Workers, workers),

@@ -31,6 +31,8 @@ class Facts:
     """Host name of a mail server -> SHA-256 of its certificate, hexadecimal; "" where that is not known."""
     page: str
     """URL of the page with the files; "" without one."""
+    has_list: bool = False
+    """Is the revocation list beside the files of the page?"""
 
     @property
     def sha256(self) -> str:
@@ -181,7 +183,8 @@ def page(facts: Facts) -> bytes:
         "<p>Whoever sends you this page could send you another authority. Compare the fingerprint with the one that you ",
         "have from your administrator by another way, before you trust it.</p>",
         '<ul><li><a href="/ca.crt">ca.crt</a> (PEM)</li><li><a href="/ca.der">ca.der</a> (DER)</li>',
-        '<li><a href="/ca.mobileconfig">ca.mobileconfig</a> (profile for iOS, iPadOS and macOS)</li></ul>',
+        '<li><a href="/ca.mobileconfig">ca.mobileconfig</a> (profile for iOS, iPadOS and macOS)</li>',
+        '<li><a href="/ca.crl">ca.crl</a> (what it has revoked)</li></ul>' if facts.has_list else "</ul>",
     ]
     for guide in GUIDES:
         steps = "".join(f"<li>{text(_filled(step, facts))}</li>" for step in guide.steps)

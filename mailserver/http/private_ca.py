@@ -45,13 +45,22 @@ def answer_profile(request: Request, services: HttpServices) -> Response:
     return _file(signed, "ca.mobileconfig", "application/x-apple-aspen-config")
 
 
+def answer_list(_request: Request, services: HttpServices) -> Response:
+    """What it has revoked (RFC 5280 5), DER as RFC 2585 4.2 has it."""
+    trust = services.trust()
+    if trust is None or not trust.crl:
+        return text(404, "no revocation list is offered here")
+    return _file(trust.crl, "ca.crl", "application/pkix-crl")
+
+
 def _facts(request: Request, services: HttpServices) -> Facts | None:
     """None where there is no authority to offer."""
     trust = services.trust()
     if trust is None:
         return None
     hosts = _hosts(request.host, services.config)
-    return Facts(trust.name, trust.der, trust.until, {host: services.fingerprint(host) for host in hosts}, "")
+    fingerprints = {host: services.fingerprint(host) for host in hosts}
+    return Facts(trust.name, trust.der, trust.until, fingerprints, "", bool(trust.crl))
 
 
 def _hosts(asked: str, config: Config) -> list[str]:
@@ -78,4 +87,5 @@ ROUTES: Final = (
     Route("/ca.crt", answer_pem),
     Route("/ca.der", answer_der),
     Route("/ca.mobileconfig", answer_profile),
+    Route("/ca.crl", answer_list),
 )

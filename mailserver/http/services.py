@@ -24,6 +24,8 @@ class Trust:
     """Its certificate."""
     until: str
     """The day it ends, YYYY-MM-DD."""
+    crl: bytes = b""
+    """Its revocation list, DER; empty without one."""
 
 
 @frozen

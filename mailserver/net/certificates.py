@@ -208,7 +208,7 @@ class Certificates:
 
     async def _put_in_place(self, changed: Changed) -> Answer:
         """Serve it, ask the listeners for it, and go back where they do not show it."""
-        if not self._policy.changed_hosts(changed.prepared):
+        if not self._policy.changed_hosts(changed.prepared) and changed.prepared.private_ca == self._policy.private_ca:
             return True, []
         lines = await self._serve(changed.prepared)
         if not changed.hosts:

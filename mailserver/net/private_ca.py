@@ -23,8 +23,9 @@ from mailserver.tls import ca_renewal
 from mailserver.tls.acme_plan import Attempts
 from mailserver.tls.ca_records import CaFault
 from mailserver.tls.ca_renewal import Renewable, Served
+from mailserver.tls.offered import LIST
 from mailserver.tls.policy import TlsPolicy
-from mailserver.tls.private_ca import LIST, PrivateCa, open_ca
+from mailserver.tls.private_ca import PrivateCa, open_ca
 
 LOOK: Final = 3600.0
 """Seconds between two looks at what is due."""
@@ -139,7 +140,8 @@ class PrivateCertificates:
         return await self._serving.renew(what.hosts, renewed.chains, f"renewed by {one.name}")
 
     def _sign(self, one: PrivateCa, what: Renewable) -> Renewable:
-        return ca_renewal.renew(one, one.unlock(None), what, self._now())
+        crl_url = self._config().tls.private_ca_crl_url
+        return ca_renewal.renew(one, one.unlock(None), what, self._now(), crl_url=crl_url)
 
     def _sign_list(self, one: PrivateCa) -> None:
         ca_renewal.renew_list(one, one.unlock(None), self._now())

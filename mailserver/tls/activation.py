@@ -35,6 +35,10 @@ class Activation:
         self._now = now
         self._made: dict[tuple[str, ...], Pair] = {}
 
+    def see(self, paths: tuple[Path, ...]) -> None:
+        """Files that are about to be read."""
+        self.seen[paths] = files.signature(paths)
+
     # --- As a Source
 
     def read(self, domain: Domain, now: dt.datetime, tls: Tls) -> Callable[[str], Found]:

@@ -124,10 +124,14 @@ def sign(
     *,
     days: int = DAYS,
     now: dt.datetime | None = None,
+    crl_url: str = "",
 ) -> x509.Certificate:
-    """A certificate of another's key."""
+    """A certificate of another's key, which says where the revocation list is if there is a URL of it."""
     issuer = authority.certificate
     builder = _leaf(subject, issuer.subject, public_key, names, purpose=purpose, days=days, now=now)
+    if crl_url:
+        point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl_url)], None, None, None)
+        builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
     return builder.add_extension(_above(authority), critical=False).sign(authority.key, hashes.SHA256())
 
 

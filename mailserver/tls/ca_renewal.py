@@ -23,8 +23,9 @@ from mailserver.config.model import Config
 from mailserver.replace import replace_file
 from mailserver.tls.authority import MOST_DAYS, Authority, certificate_pem
 from mailserver.tls.ca_records import CaFault
+from mailserver.tls.offered import LIST
 from mailserver.tls.pair import Fault, read_file
-from mailserver.tls.private_ca import CERTIFICATE, KEY, LIST, LIST_DAYS, PrivateCa
+from mailserver.tls.private_ca import CERTIFICATE, KEY, LIST_DAYS, PrivateCa
 
 ENDS_SOON: Final = dt.timedelta(days=90)
 """What is left of an authority when people need another one, and time to import it."""
@@ -105,14 +106,20 @@ def has_signed(one: PrivateCa, certificate: x509.Certificate) -> bool:
 
 
 def renew(
-    one: PrivateCa, signer: Authority, what: Renewable, now: dt.datetime, *, all_of_it: bool = False
+    one: PrivateCa,
+    signer: Authority,
+    what: Renewable,
+    now: dt.datetime,
+    *,
+    crl_url: str = "",
+    all_of_it: bool = False,
 ) -> Renewable:
     """With new certificates in place of those that are due, recorded and nowhere else yet. Raises: CaFault.
 
-    `all_of_it`: in place of all that the authority has signed.
+    `crl_url`: of the revocation list, for the new ones. `all_of_it`: in place of all that the authority has signed.
     """
     chains = tuple(
-        _renewed(one, signer, chain, now)
+        _renewed(one, signer, chain, now, crl_url)
         if is_due(one, chain, now) or (all_of_it and has_signed(one, _leaf(chain)))
         else chain
         for chain in what.chains
@@ -170,7 +177,7 @@ def ends_soon(not_after: dt.datetime, now: dt.datetime) -> str:
     )
 
 
-def _renewed(one: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime) -> bytes:
+def _renewed(one: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime, crl_url: str) -> bytes:
     old, *above = x509.load_pem_x509_certificates(chain)
     records = one.records()
     try:
@@ -184,7 +191,7 @@ def _renewed(one: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime) 
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         raise CaFault(f"the certificate of {names[0]} has a key that is neither RSA nor ECDSA")
     days = max(1, min(MOST_DAYS, (old.not_valid_after_utc - old.not_valid_before_utc).days))
-    made = one.sign(signer, key, names, "server", days=days, now=now)
+    made = one.sign(signer, key, names, "server", days=days, now=now, crl_url=crl_url)
     return b"".join(map(certificate_pem, (made, *above)))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mailserver.config.model import Config, Domain
+from mailserver.tls import offered
 
 Signature: TypeAlias = tuple[tuple[int, ...], ...]
 """What tells one content of some files from another; a file that is not there has an empty part."""
@@ -45,8 +46,9 @@ def paths_of(domain: Domain) -> tuple[Path, ...]:
 
 
 def followed(config: Config) -> dict[tuple[str, ...], tuple[Path, ...]]:
-    """The hosts of each domain that has files -> these."""
+    """The hosts of each domain that has files -> these; no hosts -> those of the own authority."""
     found = {domain.hosts: paths_of(domain) for domain in config.certified}
+    found[()] = offered.paths_of(config.tls)
     return {hosts: paths for hosts, paths in found.items() if paths}
 
 

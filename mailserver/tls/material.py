@@ -48,6 +48,7 @@ class Change:
 
     hosts: tuple[Served, ...]
     default: Served | None
+    private_ca: Offered | None
 
 
 def plain(serving: Serving) -> Served:

@@ -1,15 +1,22 @@
-"""The certificate of one's own authority that `[tls] private_ca` names: read where files can be, offered elsewhere."""
+"""The certificate of one's own authority that `[tls] private_ca` names, and its list: read where files can be, offered elsewhere."""
 
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
+from typing import Final
 
+import attrs
 from attrs import field, frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailserver.config.model import Tls
-from mailserver.tls.pair import BadPair, Fault, read_authorities
+from mailserver.tls.pair import BadPair, Fault, read_authorities, read_file
+
+LIST: Final = "ca.crl"
+"""The revocation list of an authority, beside its certificate."""
 
 
 @frozen
@@ -20,6 +27,8 @@ class Offered:
     """Its common name, else the whole subject."""
     der: bytes = field(repr=False)
     not_after: dt.datetime
+    crl: bytes = field(default=b"", repr=False)
+    """Its revocation list, DER, that lies beside it; empty without one."""
 
 
 def read_offered(tls: Tls, faults: list[Fault]) -> Offered | None:
@@ -41,7 +50,23 @@ def read_offered(tls: Tls, faults: list[Fault]) -> Offered | None:
     if not is_authority:
         faults.append(Fault("private_ca", "holds no authority: name the certificate that signed those of the hosts"))
         return None
-    return describe(found[0])
+    return attrs.evolve(describe(found[0]), crl=_list_of(found[0], tls.private_ca.with_name(LIST)))
+
+
+def paths_of(tls: Tls) -> tuple[Path, ...]:
+    """The files that `read_offered` reads."""
+    return () if tls.private_ca is None else (tls.private_ca.with_name(LIST), tls.private_ca)
+
+
+def _list_of(authority: x509.Certificate, path: Path) -> bytes:
+    """Empty where there is none of this authority: its certificate is offered all the same."""
+    octets, key = read_file(path, LIST, []), authority.public_key()
+    try:
+        found = x509.load_pem_x509_crl(octets or b"")
+    except ValueError:
+        return b""
+    is_its = isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) and found.is_signature_valid(key)
+    return found.public_bytes(Encoding.DER) if is_its else b""
 
 
 def describe(certificate: x509.Certificate) -> Offered:

@@ -285,7 +285,8 @@ class TlsPolicy:
         default = by_host.get(default_host(config), current.default)
         told = tuple(outcome for outcome in outcomes if outcome.name in of_domains)
         new = ContextMap(MappingProxyType(by_host), default)
-        return Prepared(new, self._tls, self._listeners, {}, told, self.private_ca)
+        private_ca = read_offered(config.tls, []) or self.private_ca
+        return Prepared(new, self._tls, self._listeners, {}, told, private_ca)
 
     def changed_hosts(self, prepared: Prepared) -> list[str]:
         """Hosts that `prepared` serves otherwise than they are served now."""
@@ -296,12 +297,13 @@ class TlsPolicy:
         """The same for another process."""
         hosts = [prepared.map.by_host[host] for host in self.changed_hosts(prepared)]
         default = prepared.map.default
-        return Change(tuple(map(plain, hosts)), plain(default) if default else None)
+        return Change(tuple(map(plain, hosts)), plain(default) if default else None, prepared.private_ca)
 
     def take(self, change: Change) -> None:
         """Serve what another process has changed; contexts are made for what is new alone. Raises: BadPair."""
         new = assemble(Material(self._tls, (), change.hosts, change.default), self._contexts(self._tls))
         self._map = ContextMap(MappingProxyType({**self._map.by_host, **new.by_host}), new.default)
+        self.private_ca = change.private_ca
 
     def prepare_material(self, material: Material) -> Prepared:
         """The same of what another process has judged, which tells the outcomes."""

@@ -23,12 +23,12 @@ from mailserver.tls.authority import Authority, PrivateKey, PublicKey, Purpose
 from mailserver.tls.ca_names import outside
 from mailserver.tls.ca_records import FILE as RECORDS
 from mailserver.tls.ca_records import CaFault, Record, Records
+from mailserver.tls.offered import LIST
 from mailserver.tls.pair import Fault, read_file
 from mailserver.types import Secret
 
 CERTIFICATE: Final = "ca.pem"
 KEY: Final = "ca.key"
-LIST: Final = "ca.crl"
 
 LIST_DAYS: Final = 365
 """Life of a revocation list: with one that is too old, a server takes no client's certificate."""
@@ -157,6 +157,7 @@ class PrivateCa:
         *,
         days: int,
         now: dt.datetime,
+        crl_url: str = "",
     ) -> x509.Certificate:
         """A certificate, recorded: for host names and IP addresses, or for the one mail address of a user.
 
@@ -176,6 +177,7 @@ class PrivateCa:
             purpose,
             days=min(days, left),
             now=now,
+            crl_url=crl_url,
         )
         records = self.records()
         try:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from attrs import frozen
 
 from mailserver.config.model import Config, Domain
-from mailserver.tls import probe
+from mailserver.tls import offered, probe
 from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import Outcome
 from mailserver.tls.contexts import ContextMap, Origin
@@ -61,7 +61,12 @@ class Transaction:
     now: dt.datetime
 
     def take_files(self, hosts: Collection[str]) -> Changed:
-        """Take up the files of some hosts as they are now; what cannot be served is told, and the last good one stays."""
+        """Take up the files of some hosts as they are now; what cannot be served is told, and the last good one stays.
+
+        Without hosts, what is offered of the own authority alone.
+        """
+        if not hosts:
+            self.activation.see(offered.paths_of(self.config.tls))
         return self._change(hosts, lambda: None, FILES_CHANGED)
 
     def offer(

@@ -309,3 +309,36 @@ def test_the_guide_knows_the_page_and_the_hosts(tmp_path: Path) -> None:
     assert (tmp_path / "state/ca/ca.key").read_bytes() == key
     assert not (tmp_path / "ca.key").exists()
     assert CliRunner().invoke(main, ["ca", "show", "--pem", *config]).output == shown.output
+
+
+def test_where_the_list_is_goes_into_what_is_signed(place: Place, tmp_path: Path) -> None:
+    url = "http://mail.example.test/ca.crl"
+
+    def points(name: str) -> list[str]:
+        certificate = x509.load_pem_x509_certificate(place.pair(name)[0])
+        try:
+            found = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints)
+        except x509.ExtensionNotFound:
+            return []
+        return [name.value for point in found.value for name in point.full_name or ()]
+
+    place.create("none.example.test")
+    assert points("none.example.test") == []
+    place.site.tls = ['private_ca = "state/ca/ca.pem"', f'private_ca_crl_url = "{url}"']
+    place.site.write()
+    place.create("server.example.test")
+    place.create("anna@example.test", "--form", "pem")
+    assert points("server.example.test") == points("anna@example.test") == [url]
+    place.create("other.example.test", "--crl-url", "http://192.0.2.1:8080/list")
+    assert points("other.example.test") == ["http://192.0.2.1:8080/list"]
+    for bad in ("https://a.example/", "http://", "http://a b/", "ldap://a/", "http://a/\n"):
+        assert "must " in place.refused("cert", "create", "x.example.test", "--crl-url", bad)
+    CliRunner().invoke(main, ["cert", "request", "asked.example.test", "--out", str(place.out)])
+    place.ok(
+        "ca", "sign", str(place.out / "asked.example.test.csr"), "--out", str(place.out / "asked.example.test.pem")
+    )
+    assert points("asked.example.test") == [url]
+    # Of another authority the configuration says nothing.
+    place.ok("ca", "init", "--dir", str(tmp_path / "second"), "--name", "Second")
+    place.create("second.example.test", "--dir", str(tmp_path / "second"))
+    assert points("second.example.test") == []

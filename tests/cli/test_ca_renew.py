@@ -74,6 +74,15 @@ def test_one_that_is_named_is_renewed_at_any_time(place: Place) -> None:
     assert "is served with no certificate of this authority; there are mail.example.org, mail.example.test" in said
 
 
+def test_the_lists_url_comes_with_a_renewal(place: Place) -> None:
+    place.site.tls = ['private_ca = "state/ca/ca.pem"', 'private_ca_crl_url = "http://mail.example.test/ca.crl"']
+    place.site.write()
+    place.ok("ca", "renew", ADDED)
+    served = x509.load_pem_x509_certificate(place.ok("cert", "show", ADDED, "--pem").encode())
+    [point] = served.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    assert point.full_name == [x509.UniformResourceIdentifier("http://mail.example.test/ca.crl")]
+
+
 def test_the_list(place: Place, days_ago: Callable[[int], None]) -> None:
     days_ago(5)
     place.ok("ca", "crl", "--days", "6")

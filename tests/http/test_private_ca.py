@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import plistlib
 import ssl
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import attrs
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailserver.discovery import ca_guide
 from mailserver.http.services import Trust
+from mailserver.tls import authority as making
 from mailserver.tls import certificates
 from mailserver.tls.offered import describe
 from mailserver.tls.pair import parse_pair
@@ -92,6 +96,19 @@ def test_files(world: World, tmp_path: Path) -> None:
         assert answered.fields["content-disposition"] == f'attachment; filename="{name}"'
     context = ssl.create_default_context(cadata=pem.body.decode())
     assert len(context.get_ca_certs()) > 0
+
+
+def test_the_list_is_der_where_there_is_one(world: World) -> None:
+    assert world.get("/ca.crl").status == 404
+    signer = serialization.load_pem_private_key(KEY, None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    made = making.make_list(making.Authority(AUTHORITY, signer), [], number=1, days=9, now=dt.datetime.now(dt.UTC))
+    der = made.public_bytes(serialization.Encoding.DER)
+    world = World(trust=attrs.evolve(trust(), crl=der))
+    answered = world.get("/ca.crl")
+    assert (answered.status, answered.fields["content-type"]) == (200, "application/pkix-crl")
+    assert answered.body == der
+    assert "/ca.crl" in Words(world.get("/ca").body.decode()).links
 
 
 def test_a_profile_that_is_signed(tmp_path: Path) -> None:

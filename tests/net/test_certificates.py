@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 
@@ -15,13 +16,22 @@ from mailserver.net import certificates as module
 from mailserver.net.certificates import CONFIRMATION, EXPIRY_LOOK, Certificates
 from mailserver.net.control import BadRequest, Told
 from mailserver.tls import certificates
-from mailserver.tls.policy import Prepared
+from mailserver.tls.assembly import Outcome
+from mailserver.tls.material import Change
+from mailserver.tls.policy import Prepared, TlsPolicy
 from tests.net.test_certificate_files import Reactor
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import Client, Site, authority
+from tests.tls.test_private_ca import issue as issue_of
+from tests.tls.test_private_ca import make as make_ca
+from tests.tls.test_private_ca import revoke
 from tests.tls.test_transaction import Server
 
 TEST, ORG = "mail.example.test", "mail.example.org"
+
+
+def quiet(_event: str, /, **_fields: object) -> None:
+    pass
 
 
 class World:
@@ -181,6 +191,45 @@ def test_files_are_followed_and_ends_are_told_each_once(
     assert told[0].startswith(f"certificate: {TEST}: the certificate ends in 5 days")
     world.certificates.stop()
     assert not world.reactor.getDelayedCalls()
+
+
+def test_the_list_of_the_own_authority_is_followed(world: World, tmp_path: Path) -> None:
+    """A command has revoked something: /ca.crl of all processes has it."""
+    one = make_ca(tmp_path / "ca")
+    world.site.tls = ['private_ca = "ca/ca.pem"']
+    world.tls.restart()
+    world.certificates = world.make()
+    worker = TlsPolicy(world.tls.config, quiet, material=world.tls.policy.material)
+    before = world.tls.policy.private_ca
+    assert before is not None
+    world.certificates.start()
+    world.pass_time()
+    assert world.served == []
+    issue_of(one, "anna@example.test")
+    revoke(one, "anna@example.test")
+    change: list[Change] = []
+    commit = world.tls.policy.commit
+
+    def keep(prepared: Prepared) -> list[Outcome]:
+        change.append(world.tls.policy.change(prepared))
+        return commit(prepared)
+
+    world.tls.policy.commit = keep  # type: ignore[method-assign]
+    world.pass_time()
+    assert world.served == [()], "of no host anything has changed"
+    [told] = change
+    worker.take(told)
+    for policy in (world.tls.policy, worker):
+        assert policy.private_ca is not None
+        assert policy.private_ca.der == before.der
+        assert len(x509.load_der_x509_crl(policy.private_ca.crl)) == 1
+    assert len(x509.load_der_x509_crl(before.crl)) == 0
+    # Half written it is none, and the certificate is still offered.
+    (tmp_path / "ca" / "ca.crl").write_bytes(b"-----BEGIN X509 CRL-----")
+    world.pass_time()
+    assert world.tls.policy.private_ca is not None
+    assert world.tls.policy.private_ca.crl == b""
+    world.certificates.stop()
 
 
 def test_a_reload_that_takes_nothing_up_leaves_no_change_unseen(world: World) -> None:

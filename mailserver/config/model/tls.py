@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from mailserver.config.kinds import CipherOrder, Count, OptionalHostName, Preset, TlsVersion
+from mailserver.config.kinds import CipherOrder, Count, HttpUrl, OptionalHostName, Preset, TlsVersion
 from mailserver.config.model.keys import setting
 
 
@@ -69,4 +69,10 @@ class Tls:
         "Where its key lies beside it, what it has signed is renewed.",
         default=None,
         example="/var/lib/mailserver/ca/ca.pem",
+    )
+    private_ca_crl_url: HttpUrl = setting(
+        "URL of its revocation list, written into what it signs from then on (cRLDistributionPoints, RFC 5280 4.2.1.13); "
+        "HTTP listeners have the list at /ca.crl.",
+        default=HttpUrl(""),
+        example="http://mail.example.org/ca.crl",
     )
