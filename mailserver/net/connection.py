@@ -19,7 +19,6 @@ from os import getpid
 from time import time
 from typing import Any, cast
 
-from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address as TCP4Address
 from twisted.internet.address import IPv6Address as TCP6Address
@@ -40,13 +39,13 @@ from mailserver.net.log import event_line, log
 from mailserver.net.sightings import Sighting, program_of
 from mailserver.net.sniff import Sniffer
 from mailserver.net.stream import WITHIN_COMMAND
-from mailserver.net.tls import KeepsBusy, channel_binding
-from mailserver.tls.client_certificates import user_of
-from mailserver.tls.contexts import parse_server_name
-from mailserver.tls.handshake import failure_words, handshake_of, verified_certificate
+from mailserver.net.tls import KeepsBusy, channel_binding, tls_info
+from mailserver.tls.handshake import failure_words, handshake_of, openssl_words
 
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 30.0
+LEAST_TIME = 2.0
+"""Seconds that a client has in any case to log in, where others need the place."""
 STOPPING_TIME = 2.0
 """CLOSING_TIME while the service stops: most clients close at once when they hear the farewell."""
 
@@ -54,9 +53,6 @@ _SEEN = frozenset({"login", "client"})
 """Events from which the ledger learns."""
 
 _serial = count(1)
-
-_agreed = lru_cache(maxsize=256)(TLSInfo)
-"""Most connections have the same."""
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
@@ -74,6 +70,7 @@ class Connection(Sniffer):
         self._share: IPv4Address | IPv6Address | None = None
         """Whose share of the limits it takes."""
         self._counted = False
+        self._began = 0.0
         self._logout_told = False
         self._user: str | None = None
         self._session: Session | None = None
@@ -94,7 +91,8 @@ class Connection(Sniffer):
         if listening.logs_in:
             self._share = peer
             self._login_by = self.now() + listening.counts.limits.login_time
-        if not listening.counts.open(self._share):
+        self._began = self.now()
+        if not listening.counts.open(self._share, self if listening.logs_in else None):
             self._refuse()
             return
         self._counted = True
@@ -105,7 +103,7 @@ class Connection(Sniffer):
     def handshakeCompleted(self) -> None:
         """TLS is up: remember what was agreed on, and go on."""
         connection = cast("Any", self.transport).getHandle()
-        tls = _tls_info(connection)
+        tls = tls_info(connection)
         facts = self.info
         self.info = self._facts(facts.session_id, facts.peer, facts.peer_port, tls)
         self._tell_certificate(tls.client, handshake_of(connection).fault)
@@ -134,7 +132,7 @@ class Connection(Sniffer):
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """The end. A session in the middle of a store operation learns of it when that is done."""
         if isinstance(reason.value, SSL.Error) and self.info.tls is None:
-            self.log("tls-failed", reason=self._handshake_fault(_words(reason.value)))
+            self.log("tls-failed", reason=self._handshake_fault(openssl_words(reason.value)))
         elif isinstance(reason.value, KeepsBusy):
             self.log("connection-cut", reason=str(reason.value))
         self._lost = self._ended = True
@@ -179,7 +177,9 @@ class Connection(Sniffer):
 
     def logged_in(self, user: str) -> None:
         """Count the session for its user."""
-        self._listening.counts.logged_in(self._share, user)
+        if not self._counted:
+            raise ConnectionLost  # it has given way meanwhile
+        self._listening.counts.logged_in(self._share, user, self)
         self._user = user
         self._login_by = None
 
@@ -234,6 +234,16 @@ class Connection(Sniffer):
     def cut(self) -> None:
         """End it at once."""
         self._abort()
+
+    def give_way(self) -> bool:
+        """See `limits.Early`."""
+        if self.now() - self._began < LEAST_TIME:
+            return False
+        if (unsaid := self._listening.counts.tell_refusal(self._share, self.now())) is not None:
+            self.log("connection-cut", reason="another needs its place, and it has not logged in", unsaid=unsaid)
+        self._forget()
+        self._abort()
+        return True
 
     # --- Inside
 
@@ -340,7 +350,7 @@ class Connection(Sniffer):
     def _forget(self) -> None:
         if self._counted:
             self._counted = False
-            self._listening.counts.close(self._share, self._user)
+            self._listening.counts.close(self._share, self._user, self)
             self._listening.open_connections.discard(self)
             if not self._listening.open_connections:
                 self._listening.stopped()
@@ -368,31 +378,3 @@ def _address(address: object) -> tuple[IPv4Address | IPv6Address | None, int]:
 @lru_cache(maxsize=1024)
 def _parsed(host: str) -> IPv4Address | IPv6Address:
     return ip_address(host.partition("%")[0])
-
-
-def _words(error: SSL.Error) -> str:
-    """What OpenSSL says, without its places in its own source."""
-    reasons = [str(entry[-1]) for entry in (error.args[0] if error.args else ()) if isinstance(entry, tuple)]
-    return "; ".join(reasons) or type(error).__name__
-
-
-def _tls_info(connection: SSL.Connection) -> TLSInfo:
-    return _agreed(
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
-        server_name=parse_server_name(connection.get_servername()),
-        alpn=connection.get_alpn_proto_negotiated().decode("ascii") or None,
-        client=_client(connection),
-        host=handshake_of(connection).host,
-    )
-
-
-def _client(connection: SSL.Connection) -> ClientCertificate | None:
-    shown = verified_certificate(connection)
-    if shown is None:
-        return None
-    return ClientCertificate(
-        user=user_of(shown, handshake_of(connection).demand.user),
-        subject=shown.subject.rfc4514_string(),
-        fingerprint=shown.fingerprint(hashes.SHA256()).hex(),
-    )

@@ -1,6 +1,7 @@
 """How many connections there may be: in all, of one address before login, of one user from one address.
 
-One address, user or listener that misbehaves exhausts its own share, not that of others.
+One address, user or listener that misbehaves exhausts its own share, not that of others. Who has a great many addresses
+could have all connections there may be without ever logging in: then the one that has been there for longest makes room.
 
 The numbers are those of all workers. They are looked up at once, in a table of this process: what its own connections
 are it knows, what those of other workers are they tell it (`net.shared`). So a limit may be passed while that takes, 50
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from attrs import Factory, define
 
@@ -31,6 +32,13 @@ Address = IPv4Address | IPv6Address | None
 Counted: TypeAlias = tuple[str, ...]
 """What a number is of: () all connections, (network,) those not logged in, (network, user) those of a user."""
 ALL: Counted = ()
+
+
+class Early(Protocol):
+    """A connection that has not logged in."""
+
+    def give_way(self) -> bool:
+        """Another needs its place: it ends and is counted no more. False where it has only just come."""
 
 
 @define
@@ -51,6 +59,8 @@ class ConnectionCounts:
         self._own: Counter[Counted] = Counter()
         self._others: Counter[Counted] = Counter()
         self._told: dict[int, dict[Counted, int]] = {}
+        self._early: dict[Early | None, None] = {}
+        """Those of this process, the oldest first."""
         self._refusals = _Refusals()
 
     @property
@@ -79,19 +89,26 @@ class ConnectionCounts:
         for counted, number in self._told.pop(seat, {}).items():
             self._add(self._others, counted, -number)
 
-    def open(self, address: Address) -> bool:
+    def open(self, address: Address, early: Early | None = None) -> bool:
         """Count a new connection; False if it must be refused (it is then not counted).
 
-        Without an address (a Unix socket, a protocol without login) only the number of all counts.
+        Without an address (a Unix socket, a protocol without login) only the number of all counts. `early`: the
+        connection, where it makes room for others until it has logged in.
         """
         network = (client_of(address),)
-        if self._number(ALL) >= self.limits.connections:
-            return False
         if address is not None and self._number(network) >= self.limits.unauthenticated_per_address:
+            return False
+        if self._number(ALL) >= self.limits.connections and not self._make_room():
             return False
         self._change(ALL, 1)
         self._change(network, 1)
+        if early is not None:
+            self._early[early] = None
         return True
+
+    def _make_room(self) -> bool:
+        oldest = next(iter(self._early), None)
+        return oldest is not None and oldest.give_way()
 
     def tell_refusal(self, address: Address, now: float) -> int | None:
         """Should the log say that this connection is refused? Then how many it did not mention since the last time."""
@@ -107,7 +124,7 @@ class ConnectionCounts:
         refusals.told[network] = now
         return refusals.unsaid.pop(network, 0)
 
-    def logged_in(self, address: Address, user: str) -> None:
+    def logged_in(self, address: Address, user: str, early: Early | None = None) -> None:
         """The connection has logged in. Raises: LimitReached."""
         network = client_of(address)
         if self._number((network, user)) >= self.limits.sessions_per_user:
@@ -115,9 +132,11 @@ class ConnectionCounts:
             raise LimitReached(msg)
         self._change((network, user), 1)
         self._change((network,), -1)
+        self._early.pop(early, None)
 
-    def close(self, address: Address, user: str | None) -> None:
+    def close(self, address: Address, user: str | None, early: Early | None = None) -> None:
         """The connection has ended."""
+        self._early.pop(early, None)
         network = client_of(address)
         self._change(ALL, -1)
         self._change((network,) if user is None else (network, user), -1)

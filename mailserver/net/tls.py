@@ -18,8 +18,10 @@ that closes its side of a TCP connection. Twisted's layer closes both directions
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final, cast
 
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
@@ -36,6 +38,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailserver.channel import ClientCertificate, TLSInfo
+from mailserver.tls.client_certificates import user_of
+from mailserver.tls.contexts import parse_server_name
+from mailserver.tls.handshake import handshake_of, verified_certificate
+
 PIECE = 16384
 """Octets of a whole record (RFC 8446 5.1)."""
 _SEALED: Final = PIECE + 4096
@@ -45,6 +52,9 @@ _ROOM: Final = 8 * _SEALED
 MOST_UNASKED: Final = 65536
 """Octets that OpenSSL says by itself behind the handshake, on one connection: its tickets, and 2,000 answers to KeyUpdate."""
 _buffer: Final = _ffi.new("char[]", _ROOM)
+
+_agreed = lru_cache(maxsize=256)(TLSInfo)
+"""Most connections have the same."""
 
 # What a connection of pyOpenSSL consists of has no public names.
 # ruff: noqa: SLF001
@@ -225,6 +235,29 @@ class TlsTransport(TLSMemoryBIOProtocol):
             self._held.append(sealed)
         else:
             cast("Any", self.transport).write(sealed)
+
+
+def tls_info(connection: SSL.Connection) -> TLSInfo:
+    """What both sides have agreed on, after the handshake."""
+    return _agreed(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        server_name=parse_server_name(connection.get_servername()),
+        alpn=connection.get_alpn_proto_negotiated().decode("ascii") or None,
+        client=_client(connection),
+        host=handshake_of(connection).host,
+    )
+
+
+def _client(connection: SSL.Connection) -> ClientCertificate | None:
+    shown = verified_certificate(connection)
+    if shown is None:
+        return None
+    return ClientCertificate(
+        user=user_of(shown, handshake_of(connection).demand.user),
+        subject=shown.subject.rfc4514_string(),
+        fingerprint=shown.fingerprint(hashes.SHA256()).hex(),
+    )
 
 
 def channel_binding(connection: SSL.Connection) -> bytes | None:

@@ -178,6 +178,12 @@ def verified_certificate(connection: SSL.Connection) -> x509.Certificate | None:
     return connection.get_peer_certificate(as_cryptography=True)
 
 
+def openssl_words(error: SSL.Error) -> str:
+    """What OpenSSL says, without its places in its own source."""
+    reasons = [str(entry[-1]) for entry in (error.args[0] if error.args else ()) if isinstance(entry, tuple)]
+    return "; ".join(reasons) or type(error).__name__
+
+
 def failure_words(connection: SSL.Connection, reason: str) -> str:
     """Why a handshake failed, for the administrator; `reason` is what OpenSSL says."""
     if fault := handshake_of(connection).fault:

@@ -13,11 +13,12 @@ from twisted.python.failure import Failure
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection import Connection, _tls_info
+from mailserver.net.connection import LEAST_TIME, Connection
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.listening import Listening
 from mailserver.net.stream import JOINED, READ_AHEAD, TURN
 from mailserver.net.tally import Tally
+from mailserver.net.tls import tls_info
 
 
 class Transport(StringTransport):
@@ -490,6 +491,44 @@ def test_a_protocol_without_login_has_no_login_time_and_no_share_of_an_address()
     assert not World(echo, counts=counts).transport.aborted, "others are not counted with them"
 
 
+def test_whoever_has_waited_longest_for_a_login_makes_room() -> None:
+    counts = ConnectionCounts(Limits(connections=3))
+    known, oldest, other = (World(echo, counts=counts) for _ in range(3))
+    known.connection.logged_in("anna@example.test")
+    assert World(echo, counts=counts).transport.aborted, "all have only just come"
+    for world in (known, oldest, other):
+        world.clock.advance(LEAST_TIME)
+    assert not World(echo, counts=counts, logs_in=False).transport.aborted
+    assert [world.transport.aborted for world in (known, oldest, other)] == [False, True, False]
+    assert counts.total == 3
+    oldest.lose()
+    assert counts.total == 3
+    World(echo, counts=counts)
+    assert [world.transport.aborted for world in (known, other)] == [False, True]
+    assert World(echo, counts=counts).transport.aborted, "nobody else may be asked to go"
+    assert counts.total == 3
+
+
+def test_nobody_makes_room_for_an_address_that_has_its_share() -> None:
+    counts = ConnectionCounts(Limits(connections=2, unauthenticated_per_address=2))
+    worlds = [World(echo, counts=counts) for _ in range(2)]
+    for world in worlds:
+        world.clock.advance(LEAST_TIME)
+    assert World(echo, counts=counts).transport.aborted
+    assert not any(world.transport.aborted for world in worlds)
+
+
+def test_a_login_that_ends_after_its_connection_has_made_room_counts_for_nothing() -> None:
+    counts = ConnectionCounts(Limits(connections=1))
+    world = World(echo, counts=counts)
+    world.clock.advance(LEAST_TIME)
+    World(echo, counts=counts)
+    with pytest.raises(ConnectionLost):
+        world.connection.logged_in("anna@example.test")
+    world.lose()
+    assert sorted(counts.all_own()) == [((), 1), (("192.168.1.1",), 1)]
+
+
 def test_a_connection_too_many_hears_so() -> None:
     counts = ConnectionCounts(Limits(unauthenticated_per_address=1))
     World(echo, counts=counts)
@@ -613,4 +652,4 @@ def test_the_server_name_is_the_one_the_certificate_was_chosen_by(sent: bytes | 
         def get_alpn_proto_negotiated(self) -> bytes:
             return b""
 
-    assert _tls_info(Handshaken()).server_name == name  # type: ignore[arg-type]
+    assert tls_info(Handshaken()).server_name == name  # type: ignore[arg-type]
