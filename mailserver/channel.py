@@ -71,16 +71,23 @@ class ConnectionInfo:
     """Where it arrived, for the log: "127.0.0.1:993" or a path."""
     tls: TLSInfo | None
     cleartext_allowed: bool
-    """The listener says in words that passwords may come without TLS."""
+    """The listener says in words that passwords may come without TLS, from this client at least."""
     starttls_offered: bool
     """The listener can start TLS and has not."""
     tls_required: bool = False
     """LMTP `require_tls`: nothing but STARTTLS before TLS."""
+    proofs_allowed: bool = False
+    """The listener says in words that mechanisms which send no password may come without TLS."""
 
     @property
     def password_allowed(self) -> bool:
         """May a password be accepted on this connection now?"""
         return self.tls is not None or self.cleartext_allowed
+
+    @property
+    def login_allowed(self) -> bool:
+        """May a client log in on this connection now, by whatever mechanism?"""
+        return self.password_allowed or self.proofs_allowed
 
 
 class Channel(Protocol):

@@ -13,10 +13,8 @@ from typing import ClassVar
 from mailserver.auth.interfaces import Authenticator, LoginContext, User
 from mailserver.channel import Channel, ConnectionInfo
 from mailserver.errors import AuthFailed, BadSyntax, MailError
-from mailserver.sasl.login import Login
 from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
-from mailserver.sasl.plain import Plain
-from mailserver.sasl.registry import Situation
+from mailserver.sasl.registry import MECHANISMS, Situation, sends_password
 
 LOGGED_NAME = 255
 """Characters of a name that the log keeps: anybody can send one."""
@@ -46,6 +44,7 @@ def situation(channel: Channel, authenticator: Authenticator) -> Situation:
         certified=tls.client.user if tls is not None and tls.client is not None else "",
         scram_hashes=abilities.scram_hashes,
         trusts_certificates=abilities.certificates,
+        passwords=channel.info.password_allowed,
     )
 
 
@@ -54,6 +53,11 @@ def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
     tls = info.tls
     certified = tls is not None and tls.client is not None
     return LoginContext(protocol, info.peer, tls.host if tls else None, info.session_id, certified)
+
+
+def may_begin(info: ConnectionInfo, mechanism: str) -> bool:
+    """May a client begin that mechanism on the connection as it is? The name is upper case, and may be anything."""
+    return info.password_allowed or (info.proofs_allowed and not sends_password(mechanism))
 
 
 def tell_exposed(
@@ -76,8 +80,8 @@ class RefusedExchange:
         self._channel = channel
         self._authenticator = authenticator
         self._method = mechanism.upper()
-        made = _TELLING.get(self._method)
-        self._mechanism: Mechanism | None = made() if made is not None else None
+        telling = sends_password(self._method)
+        self._mechanism: Mechanism | None = MECHANISMS[self._method].make(Situation(), False) if telling else None
 
     def take(self, line: bytes) -> None:
         """The client's next line, as it was sent; the initial response, if there is one, is the first."""
@@ -94,10 +98,6 @@ class RefusedExchange:
             case Done(Credentials() as credentials):
                 protocol = self._channel.info.protocol
                 tell_exposed(self._channel, self._authenticator, protocol, credentials, self._method)
-
-
-_TELLING: dict[str, Callable[[], Mechanism]] = {"PLAIN": Plain, "LOGIN": Login}
-"""Mechanisms whose client sends the password as it is."""
 
 
 class Exchange:

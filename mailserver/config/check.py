@@ -52,7 +52,7 @@ def _something_served(config: Config, partial: frozenset[str]) -> Iterator[Probl
     if not config.listeners and "listener" not in partial:
         yield config.problem("[listener]", "", "at least one [[listener]] is needed")
     if not config.domains and "domain" not in partial:
-        secured = next((listener for listener in config.listeners if not listener.allow_cleartext), None)
+        secured = next((listener for listener in config.listeners if listener.cleartext != "always"), None)
         why = f": {secured.place} {secured.protocol} needs a certificate for TLS" if secured else ""
         yield config.problem("[domain]", "", f"at least one [[domain]] is needed{why}")
 

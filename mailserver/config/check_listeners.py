@@ -29,32 +29,67 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
                 )
         if len(set(listener.addresses)) < len(listener.addresses):
             yield config.problem(f"{place} addresses", "", "names an address twice")
+        yield from _ssl(config, listener)
         if listener.allow_cleartext:
             yield from _cleartext(config, listener)
         if listener.require_tls and listener.protocol != "lmtp":
             reason = "is for lmtp; everywhere else passwords need TLS anyway"
             yield config.problem(f"{place} require_tls", "true", reason)
-        if listener.default is not None and listener.protocol == "http":
-            reason = "is for listeners with TLS; http has none"
+        if listener.default is not None and not listener.implicit_tls and not listener.starttls:
+            reason = f"is for listeners with TLS; this one of {listener.protocol} has none"
             yield config.problem(f"{place} default", as_toml(listener.default), reason)
         if listener.sniff_delay and not listener.starttls:
-            reason = f"is for listeners with STARTTLS; {listener.protocol} has no greeting to hold back"
+            reason = f"is for listeners with STARTTLS, which this one of {listener.protocol} has not"
             yield config.problem(f"{place} sniff_delay", f"{listener.sniff_delay:g}", reason)
         if listener.early_tls != "serve" and not listener.sniff_delay:
             reason = "has no use without sniff_delay, such as 0.1"
             yield config.problem(f"{place} early_tls", as_toml(listener.early_tls), reason)
 
 
+def _ssl(config: Config, listener: Listener) -> Iterator[Problem]:
+    """Dovecot's words: each for itself, and against ours."""
+    place, ssl = f"{listener.place} ssl", listener.ssl
+    clear = f"{listener.place} auth_allow_cleartext"
+    if ssl is not None and listener.family == "http":
+        yield config.problem(place, as_toml(ssl), f"is for listeners where users log in; {listener.protocol} is none")
+    elif ssl == "no" and listener.implicit_tls:
+        reason = f"{listener.protocol} has TLS from the first byte: take this listener out"
+        yield config.problem(place, as_toml(ssl), reason)
+    elif ssl == "required" and listener.protocol == "lmtp":
+        yield config.problem(place, as_toml(ssl), "is about logins; lmtp has none: say require_tls = true")
+    if ssl == "no" and listener.require_tls:
+        yield config.problem(f"{listener.place} require_tls", "true", 'has no use with ssl = "no"')
+    if ssl is not None and listener.allow_cleartext:
+        reason = "stands for itself, without ssl; beside ssl it is auth_allow_cleartext"
+        yield config.problem(f"{listener.place} allow_cleartext", "true", reason, "auth_allow_cleartext")
+    if not listener.auth_allow_cleartext:
+        return
+    if (why := _no_passwords(listener)) is not None:
+        yield config.problem(clear, "true", why)
+    elif ssl is None:
+        reason = 'needs ssl = "yes" or "no" beside it; on loopback there is allow_cleartext'
+        yield config.problem(clear, "true", reason)
+    elif ssl == "required":
+        yield config.problem(clear, "true", 'has no effect with ssl = "required"')
+    elif not listener.is_loopback:
+        reason = "everybody on the way can read these passwords: have the clients use TLS, and take this out"
+        yield config.problem(clear, "true", reason, warning=True)
+
+
 def _cleartext(config: Config, listener: Listener) -> Iterator[Problem]:
     place = f"{listener.place} allow_cleartext"
-    if listener.implicit_tls:
-        yield config.problem(place, "true", f"{listener.protocol} has TLS from the first byte")
-    elif listener.protocol in ("lmtp", "http"):
-        yield config.problem(place, "true", f"{listener.protocol} carries no passwords")
+    if (reason := _no_passwords(listener)) is not None:
+        yield config.problem(place, "true", reason)
     elif not listener.is_loopback:
-        yield config.problem(
-            place, "true", 'only with addresses of loopback, such as ["127.0.0.1", "::1"], or a Unix socket'
-        )
+        reason = 'only with addresses of loopback, such as ["127.0.0.1", "::1"], or a Unix socket'
+        yield config.problem(place, "true", reason)
+
+
+def _no_passwords(listener: Listener) -> str | None:
+    """Why there are none in clear text at a listener."""
+    if listener.implicit_tls:
+        return f"{listener.protocol} has TLS from the first byte"
+    return f"{listener.protocol} carries no passwords" if listener.protocol in ("lmtp", "http") else None
 
 
 def bound_twice(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:

@@ -14,15 +14,15 @@ _CIPHERS = "ciphers of [tls] or a [[domain]]"
 _ORDER = "cipher_order of [tls] or a [[listener]]"
 _LEAST = "minimum_version of [tls], a [[listener]], a [[domain]] or [submission.relay]"
 _ASKED = 'client_certificates = "asked" or "required" of a [[domain]]'
-_CLEARTEXT = "allow_cleartext of a [[listener]]"
+_CLEARTEXT = "auth_allow_cleartext of a [[listener]]"
 _TLS_KIND = 'protocol of a [[listener]]: "imaps" is implicit TLS, "imap" STARTTLS'
 
 HERE: Final[dict[str, str]] = {
     # What is offered, and what may be said before it.
-    "ssl": f"{_TLS_KIND}; passwords need TLS as with Dovecot's ssl = required, but for {_CLEARTEXT}",
-    "auth_allow_cleartext": f"{_CLEARTEXT}, on loopback and Unix sockets only",
-    "disable_plaintext_auth": f"{_CLEARTEXT}, turned round, on loopback and Unix sockets only",
-    "login_trusted_networks": f"nothing trusts a network: {_CLEARTEXT} is for loopback, proxy_from for proxies",
+    "ssl": f"ssl of a [[listener]], with Dovecot's meaning; {_TLS_KIND}",
+    "auth_allow_cleartext": f"{_CLEARTEXT}, beside ssl",
+    "disable_plaintext_auth": f"{_CLEARTEXT}, turned round, beside ssl",
+    "login_trusted_networks": f"nothing trusts a network: {_CLEARTEXT} at an address in it, proxy_from for proxies",
     "haproxy_trusted_networks": "proxy_from of a [[listener]]",
     "haproxy_timeout": "login_time of [limits]",
     # Certificates of the server.

@@ -48,6 +48,12 @@ TlsVersion: TypeAlias = Literal["1.2", "1.3"]
 Preset: TypeAlias = Literal["modern", "old-devices"]
 """What [tls] says where it says nothing else; `tls.settings` has the values."""
 
+Ssl: TypeAlias = Literal["no", "yes", "required"]
+"""Dovecot's ssl: whether TLS can be started, and what of a login may come without it."""
+
+Cleartext: TypeAlias = Literal["never", "same host", "always"]
+"""From whom passwords are taken without TLS; from the same host is from the address that is connected to."""
+
 EarlyTls: TypeAlias = Literal["serve", "refuse"]
 """What becomes of a ClientHello at a port of STARTTLS that comes before the greeting."""
 

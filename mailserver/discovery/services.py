@@ -84,6 +84,6 @@ def web_port(config: Config) -> int | None:
 
 
 def _of_kind(kind: Kind, host: str, listeners: list[Listener]) -> Iterator[Service]:
-    own = [listener for listener in listeners if listener.family == kind]
+    own = [each for each in listeners if each.family == kind and (each.implicit_tls or each.starttls)]
     for listener in sorted(own, key=lambda listener: not listener.implicit_tls):
         yield Service(kind, host, listener.tcp_port, "implicit" if listener.implicit_tls else "starttls")

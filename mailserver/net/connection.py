@@ -247,6 +247,14 @@ class Connection(Sniffer):
 
     # --- Inside
 
+    def _may_send_passwords(self, peer: IPv4Address | IPv6Address | None) -> bool:
+        """Without TLS. The same host is, as with Dovecot, the address that is connected to; and a Unix socket."""
+        cleartext = self._listening.cleartext
+        if cleartext != "same host":
+            return cleartext == "always"
+        own, _port = _address(cast("Any", self.transport).getHost())
+        return peer == own
+
     def _facts(
         self, session_id: str, peer: IPv4Address | IPv6Address | None, port: int, tls: TLSInfo | None
     ) -> ConnectionInfo:
@@ -258,9 +266,10 @@ class Connection(Sniffer):
             peer_port=port,
             local=listening.local,
             tls=tls,
-            cleartext_allowed=listening.cleartext_allowed,
+            cleartext_allowed=self._may_send_passwords(peer),
             starttls_offered=tls is None and listening.tls is not None and not listening.implicit_tls,
             tls_required=listening.tls_required,
+            proofs_allowed=listening.proofs_in_clear,
         )
 
     def _start(self) -> None:

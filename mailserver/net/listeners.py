@@ -74,8 +74,9 @@ class Bound:
 def ready_line(listener: Listener, place: str) -> str:
     """What the log says of a place that is served."""
     kind = "implicit TLS" if listener.implicit_tls else "STARTTLS" if listener.starttls else "no TLS"
-    if listener.allow_cleartext:
-        kind += ", passwords in clear text allowed"
+    if listener.cleartext != "never":
+        where = " from its own address" if listener.cleartext == "same host" else ""
+        kind += f", passwords in clear text allowed{where}"
     return f"serving {listener.protocol} on {place} ({kind})"
 
 
@@ -227,7 +228,8 @@ class Port:
             tally=self._tally,
             tls=TlsFactory(tls, clock) if listener.implicit_tls or listener.starttls else None,
             implicit_tls=listener.implicit_tls,
-            cleartext_allowed=listener.allow_cleartext,
+            cleartext=listener.cleartext,
+            proofs_in_clear=listener.proofs_in_clear,
             tls_required=listener.require_tls,
             logs_in=family != "lmtp",
             local=self.place,

@@ -9,7 +9,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from mailserver.channel import Channel
-from mailserver.config.kinds import EarlyTls
+from mailserver.config.kinds import Cleartext, EarlyTls
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.sightings import Sightings
 from mailserver.net.tally import Tally
@@ -46,7 +46,10 @@ class Listening:
     tls: TlsFactory | None
     """For STARTTLS, or for implicit TLS; None where TLS is not offered."""
     implicit_tls: bool
-    cleartext_allowed: bool
+    cleartext: Cleartext
+    """From whom passwords are taken without TLS."""
+    proofs_in_clear: bool
+    """Are mechanisms taken without TLS that send no password?"""
     tls_required: bool
     logs_in: bool
     """Do its clients log in? Else (LMTP) they have no login time, and only the limit of all connections is theirs.

@@ -55,7 +55,7 @@ def _listener(port: Port) -> dict[str, Json]:
         "place": port.place,
         "protocol": listener.protocol,
         "tls": "implicit" if listener.implicit_tls else "STARTTLS" if listener.starttls else "none",
-        "cleartext": listener.allow_cleartext,
+        "cleartext": listener.cleartext != "never" or listener.proofs_in_clear,
         "connections": len(port.connections),
     }
 

@@ -14,7 +14,7 @@ from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import Cancelled, Exchange, login_context, situation, tell_exposed
+from mailserver.sasl_exchange import Cancelled, Exchange, login_context, may_begin, situation, tell_exposed
 from mailserver.types import Secret
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ async def capa(session: Session, argument: bytes) -> None:
     info = session.channel.info
     capabilities = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER"]
     if info.password_allowed:
+        capabilities.append("USER")
+    if info.login_allowed:
         services = session.services
         offered = services.mechanisms.offered(situation(session.channel, services.authenticator))
-        capabilities += ["USER", " ".join(["SASL", *offered])]
+        capabilities += [" ".join(["SASL", *offered])] if offered else []
     if info.starttls_offered and info.tls is None and session.state is State.AUTHORIZATION:
         capabilities.append("STLS")
     if session.state is State.TRANSACTION:
@@ -102,12 +104,12 @@ def _read_name(argument: bytes) -> str:
 async def auth(session: Session, argument: bytes) -> None:
     """AUTH (RFC 5034): a SASL exchange, with or without an initial response."""
     name, space, initial = argument.partition(b" ")
-    if not session.channel.info.password_allowed:
+    method = name.decode("ascii", "replace").upper()
+    if not may_begin(session.channel.info, method):
         session.overhear(session.services.authenticator, name, initial)
         raise PrivacyRequired
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
         raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
-    method = name.decode("ascii").upper()
     channel, services = session.channel, session.services
     mechanism = services.mechanisms.start(method, situation(channel, services.authenticator))
     if mechanism is None:

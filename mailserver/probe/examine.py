@@ -190,7 +190,7 @@ def _is_there(place: Place) -> Iterator[Finding]:
 def _before_tls(place: Place) -> Iterator[Finding]:
     """Is a password invited without TLS? Raises: NotReached, NotOffered."""
     listener = place.listener
-    if listener.implicit_tls or listener.allow_cleartext:
+    if listener.implicit_tls or listener.cleartext != "never":
         return
     with place.connected() as plain:
         offered = begin(plain, listener.family)

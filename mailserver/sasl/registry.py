@@ -30,6 +30,8 @@ class Situation:
     """Hashes for which the back ends have keys."""
     trusts_certificates: bool = False
     """Does a back end let users in by their certificate?"""
+    passwords: bool = True
+    """May a password be sent as it is?"""
 
 
 @frozen
@@ -39,6 +41,8 @@ class Row:
     can_succeed: Callable[[Situation], bool]
     make: Callable[[Situation, bool], Mechanism]
     """One exchange; the second argument: was a -PLUS mechanism offered beside it?"""
+    sends_password: bool = False
+    """Does the client send its password as it is?"""
 
 
 def _scram(hash_name: str) -> Row:
@@ -64,11 +68,16 @@ MECHANISMS: Final[Mapping[str, Row]] = MappingProxyType(
         "SCRAM-SHA-256": _scram("SHA-256"),
         "SCRAM-SHA-1-PLUS": _scram_plus("SHA-1"),
         "SCRAM-SHA-1": _scram("SHA-1"),
-        "PLAIN": Row(lambda _now: True, lambda _now, _plus: Plain()),
-        "LOGIN": Row(lambda _now: True, lambda _now, _plus: Login()),
+        "PLAIN": Row(lambda now: now.passwords, lambda _now, _plus: Plain(), sends_password=True),
+        "LOGIN": Row(lambda now: now.passwords, lambda _now, _plus: Login(), sends_password=True),
     }
 )
 """By name, upper case, as RFC 4422 3.1 writes it."""
+
+
+def sends_password(name: str) -> bool:
+    """Would a client that begins this mechanism send its password as it is? No for one that is not known."""
+    return name in MECHANISMS and MECHANISMS[name].sends_password
 
 
 class Mechanisms:

@@ -12,6 +12,7 @@ from mailserver.sasl_exchange import (
     Exchange,
     NotBase64,
     login_context,
+    may_begin,
     situation,
 )
 from mailserver.smtp.spec import CommandSpec
@@ -43,7 +44,8 @@ class ExchangeTooLong(BadSyntax):
 async def auth(session: SubmissionSession, argument: bytes) -> None:
     """AUTH: once, after EHLO and TLS. It never comes within a transaction: that needs a login first."""
     name, space, initial = argument.partition(b" ")
-    if not session.channel.info.password_allowed:
+    method = name.decode("ascii", "replace").upper()
+    if not may_begin(session.channel.info, method):
         session.overhear(session.services.authenticator, name, initial)
         raise PrivacyRequired
     if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
@@ -52,7 +54,6 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
         raise WrongState("say EHLO first")
     if session.user is not None:
         raise WrongState("you are logged in")
-    method = name.decode("ascii").upper()
     channel, authenticator = session.channel, session.services.authenticator
     mechanism = session.services.mechanisms.start(method, situation(channel, authenticator))
     if mechanism is None:

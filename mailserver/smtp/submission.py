@@ -108,7 +108,7 @@ class SubmissionSession(Session):
     @property
     def must_start_tls(self) -> bool:
         """See Session."""
-        return not self.channel.info.password_allowed
+        return not self.channel.info.login_allowed
 
     @property
     def must_log_in(self) -> bool:
@@ -116,11 +116,12 @@ class SubmissionSession(Session):
         return self.user is None
 
     def keywords(self) -> list[str]:
-        """See Session; AUTH where a password may come, and until one was taken (RFC 4954 4)."""
+        """See Session; AUTH where a mechanism may come, and until one was taken (RFC 4954 4)."""
         offered = super().keywords()
-        if self.channel.info.password_allowed and self.user is None:
+        if self.channel.info.login_allowed and self.user is None:
             now = situation(self.channel, self.services.authenticator)
-            offered.append(" ".join(["AUTH", *self.services.mechanisms.offered(now)]))
+            mechanisms = self.services.mechanisms.offered(now)
+            offered += [" ".join(["AUTH", *mechanisms])] if mechanisms else []
         return offered
 
     def require_login(self) -> None:

@@ -106,7 +106,7 @@ def listeners(
     """
     faults: dict[str, str] = {}
     for listener in served:
-        if not listener.implicit_tls and listener.protocol not in _STARTTLS:
+        if not listener.implicit_tls and not listener.starttls:
             continue
         for address in listener.bind_addresses:
             for host, expected in hosts.items():

@@ -56,6 +56,10 @@ port = 1143
 addresses = ["127.0.0.1"]
 allow_cleartext = true
 [[listener]]
+protocol = "imap"
+port = 2143
+ssl = "no"
+[[listener]]
 protocol = "submission"
 [[listener]]
 protocol = "lmtp"

@@ -65,6 +65,11 @@ def test_offered_where_it_can_succeed() -> None:
     assert mechanisms.offered(evolve(ALL, certified="")) == list(MECHANISMS)[1:]
     assert mechanisms.offered(evolve(ALL, trusts_certificates=False)) == list(MECHANISMS)[1:]
     assert mechanisms.offered(evolve(ALL, scram_hashes=frozenset())) == ["EXTERNAL", *passwords]
+    # In clear text, where only what sends no password may come.
+    assert mechanisms.offered(evolve(ALL, passwords=False, binding=None, certified="")) == [
+        "SCRAM-SHA-256",
+        "SCRAM-SHA-1",
+    ]
     sha256 = evolve(ALL, scram_hashes=frozenset({"SHA-256"}), certified="")
     assert mechanisms.offered(sha256) == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", *passwords]
     assert mechanisms.offered(evolve(sha256, binding=None)) == ["SCRAM-SHA-256", *passwords]

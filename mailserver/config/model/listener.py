@@ -13,11 +13,13 @@ from mailserver.config.kinds import (
     PORTS,
     Address,
     CipherOrder,
+    Cleartext,
     EarlyTls,
     Hold,
     HostName,
     Network,
     Port,
+    Ssl,
     TlsVersion,
 )
 from mailserver.config.model.keys import position, setting
@@ -37,6 +39,16 @@ class Listener:
     socket: Path | None = setting("Unix socket instead of a port.", default=None, example="/run/mailserver/lmtp")
     allow_cleartext: bool = setting(
         "Accept passwords without TLS here; only on loopback and Unix sockets.", default=False
+    )
+    ssl: Ssl | None = setting(
+        "What of a login may come without TLS, as Dovecot means its ssl: with required nothing, with yes and no mechanisms "
+        "that send no password; passwords only from the address that is connected to, as with 127.0.0.1. With no there is no "
+        "STARTTLS. When absent nothing comes without TLS, but for allow_cleartext.",
+        default=None,
+        example="required",
+    )
+    auth_allow_cleartext: bool = setting(
+        "As Dovecot's: accept passwords without TLS here, from anywhere; beside ssl, yes or no.", default=False
     )
     require_tls: bool = setting("lmtp: nothing but STARTTLS before TLS.", default=False)
     sniff_delay: Hold = setting(
@@ -106,7 +118,24 @@ class Listener:
     @property
     def starttls(self) -> bool:
         """Can a connection that begins in clear text be secured?"""
-        return not self.implicit_tls and self.protocol != "http"
+        return not self.implicit_tls and self.protocol != "http" and self.ssl != "no"
+
+    @property
+    def cleartext(self) -> Cleartext:
+        """From whom passwords are taken without TLS."""
+        if self.implicit_tls:
+            return "never"
+        if self.ssl is None:
+            return "always" if self.allow_cleartext else "never"
+        if self.auth_allow_cleartext:
+            return "always"
+        # A proxy's address says nothing of the client's.
+        return "never" if self.proxy_from else "same host"
+
+    @property
+    def proofs_in_clear(self) -> bool:
+        """Are mechanisms taken without TLS that send no password?"""
+        return not self.implicit_tls and self.ssl in ("yes", "no")
 
     @property
     def family(self) -> str:

@@ -18,6 +18,7 @@ from mailserver.sasl_exchange import (
     Exchange,
     RefusedExchange,
     login_context,
+    may_begin,
     situation,
     tell_exposed,
 )
@@ -27,6 +28,12 @@ from mailserver.types import Secret
 def password_allowed(session: Session) -> None:
     """Raises: PrivacyRequired before TLS."""
     if not session.channel.info.password_allowed:
+        raise PrivacyRequired
+
+
+def login_allowed(session: Session) -> None:
+    """Raises: PrivacyRequired where no mechanism may come without TLS."""
+    if not session.channel.info.login_allowed:
         raise PrivacyRequired
 
 
@@ -84,7 +91,11 @@ def login_exposed(session: Session, reader: Reader) -> None:
 
 def authenticate_exposed(session: Session, reader: Reader) -> None:
     """An AUTHENTICATE came before TLS."""
-    name, initial = _read_authenticate(reader)
+    _overhear(session, *_read_authenticate(reader))
+
+
+def _overhear(session: Session, name: str, initial: bytes | None) -> None:
+    """An exchange is refused. The client may go on with it, by lines that are no commands."""
     exchange = session.refused_exchange = RefusedExchange(session.channel, session.services.authenticator, name)
     if initial is not None:
         exchange.take(initial)
@@ -107,6 +118,9 @@ async def authenticate(session: Session, command: Command) -> str:
     """RFC 3501 6.2.2, with an initial response (RFC 4959)."""
     name, initial = _read_authenticate(command.reader)
     services = session.services
+    if not may_begin(session.channel.info, name):
+        _overhear(session, name, initial)
+        raise PrivacyRequired
     mechanism = services.mechanisms.start(name, situation(session.channel, services.authenticator))
     if mechanism is None:
         raise Cannot("that mechanism is not offered")
@@ -154,7 +168,7 @@ COMMANDS = (
         authenticate,
         capabilities=("SASL-IR",),
         reference="RFC 3501, RFC 4959",
-        precondition=password_allowed,
+        precondition=login_allowed,
         exposed=authenticate_exposed,
         max_literal=0,
     ),

@@ -9,7 +9,7 @@ from mailserver.sasl_exchange import situation
 
 
 def tokens(session: Session) -> list[str]:
-    """What CAPABILITY lists now: fewer tokens before login, mechanisms only where a password may be sent."""
+    """What CAPABILITY lists now: fewer tokens before login, mechanisms only where they may be used."""
     services = session.services
     found = ["IMAP4rev1", "LITERAL+" if services.config.literal == "plus" else "LITERAL-"]
     logged_in = session.account is not None
@@ -17,11 +17,11 @@ def tokens(session: Session) -> list[str]:
         facts = session.channel.info
         if facts.starttls_offered:
             found.append("STARTTLS")
-        if facts.password_allowed:
+        if not facts.password_allowed:
+            found.append("LOGINDISABLED")
+        if facts.login_allowed:
             offered = services.mechanisms.offered(situation(session.channel, services.authenticator))
             found += [f"AUTH={name}" for name in offered]
-        else:
-            found.append("LOGINDISABLED")
     found += services.row_capabilities if logged_in else services.row_capabilities_before_login
     return found
 
