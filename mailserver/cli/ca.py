@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from mailserver.cli.ca_export import facts_of
 from mailserver.cli.ca_options import (
     DIRECTORY,
     crl_url_of,
@@ -26,18 +26,14 @@ from mailserver.cli.ca_options import (
     unlocked,
     write,
 )
-from mailserver.cli.cert import listed
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import NotRunning, ask
 from mailserver.cli.options import Sentences, config_option, load_or_fail
-from mailserver.config.model import Config
-from mailserver.discovery import ca_guide
-from mailserver.discovery.services import web_host, web_port
 from mailserver.tls import ca_requests, private_ca
 from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
 from mailserver.tls.ca_names import domain_of
 from mailserver.tls.ca_records import Record
-from mailserver.tls.offered import LIST, describe
+from mailserver.tls.offered import LIST
 from mailserver.tls.pair import MAX_FILE
 from mailserver.tls.private_ca import LIST_DAYS, REASONS, PrivateCa
 
@@ -237,35 +233,8 @@ def crl(
         _told(one, configuration, reloads=reloads)
 
 
-@ca.command("export")
-@click.argument("form", type=click.Choice(("pem", "der", "mobileconfig")))
-@click.option("--out", type=click.File("wb"), default="-", help="File; standard output when absent.")
-@dir_option
-@config_option
-def export(configuration: Path, directory: Path | None, form: str, out: Any) -> None:
-    """Write its certificate for people to import; the profile for Apple's systems is unsigned here."""
-    with telling():
-        one = opened(directory, configuration)
-        facts = _facts(one, _config_if_there(configuration))
-        der = one.certificate.public_bytes(Encoding.DER)
-        out.write({"pem": ca_guide.pem(der), "der": der, "mobileconfig": ca_guide.profile(facts)}[form])
-
-
-@ca.command("guide")
-@click.argument("client", required=False, type=click.Choice([guide.client for guide in ca_guide.GUIDES]))
-@dir_option
-@config_option
-def guide(configuration: Path, directory: Path | None, client: str | None) -> None:
-    """Print how it is imported into CLIENT, or into each of them."""
-    with telling():
-        one = opened(directory, configuration)
-        chosen = [each for each in ca_guide.GUIDES if client in (None, each.client)]
-        for line in ca_guide.lines(_facts(one, _config_if_there(configuration)), chosen):
-            click.echo(line)
-
-
 def _describe(one: PrivateCa) -> None:
-    facts = _facts(one, None)
+    facts = facts_of(one, None)
     for name, value in (
         ("name", facts.name),
         ("until", facts.until),
@@ -276,32 +245,6 @@ def _describe(one: PrivateCa) -> None:
         ("list", one.directory / LIST),
     ):
         click.echo(f"{name + ':':13}{value}")
-
-
-def _facts(one: PrivateCa, config: Config | None) -> ca_guide.Facts:
-    offered = describe(one.certificate)
-    until = f"{offered.not_after:%Y-%m-%d}"
-    if config is None:
-        return ca_guide.Facts(offered.name, offered.der, until, {}, "")
-    hosts = {row["host"]: row["fingerprint"] for row in listed(config).data if not row["host"].startswith("*.")}
-    own = {host for domain in config.domains for host in domain.hosts}
-    return ca_guide.Facts(
-        offered.name, offered.der, until, {host: value for host, value in hosts.items() if host in own}, _page(config)
-    )
-
-
-def _page(config: Config) -> str:
-    """Where the HTTP listener has the files; "" where it has none."""
-    port = web_port(config)
-    host = next(filter(None, (web_host(config, domain) for domain in config.domains)), None)
-    if config.tls.private_ca is None or port is None or host is None:
-        return ""
-    return f"https://{host}{'' if port == 443 else f':{port}'}/ca"
-
-
-def _config_if_there(configuration: Path) -> Config | None:
-    """An authority may be on a machine without a server."""
-    return load_or_fail(configuration) if configuration.exists() else None
 
 
 def _chosen(one: PrivateCa, which: str, *, everything: bool) -> list[Record]:

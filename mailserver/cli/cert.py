@@ -25,6 +25,7 @@ from mailserver.tls.history import CannotRecord, History
 from mailserver.tls.listing import described, history_of
 from mailserver.tls.pair import MAX_FILE
 from mailserver.tls.policy import CannotServe, TlsPolicy
+from mailserver.tls.signature import sign
 from mailserver.tls.transaction import Changed, Refused, Transaction
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
@@ -238,6 +239,18 @@ def listed(config: Config) -> Answer:
         with _telling(), contextlib.closing(_history(config)) as opened:
             activation, policy = _policy(config, opened)
             return Answer(True, ("no server is running; this is what one would serve",), described(policy, activation))
+
+
+def signed(config: Config, host: str, octets: bytes) -> bytes:
+    """Octets signed under the certificate of a host (CMS), with its key. Raises: ClickException."""
+    with _telling(), contextlib.closing(_history(config)) as opened:
+        _activation, policy = _policy(config, opened)
+        serving = policy.served.by_host.get(host)
+    if serving is None or serving.origin == "self-signed":
+        raise click.ClickException(
+            f"there is no certificate of {host or 'a host'} to sign with; --unsigned does without"
+        )
+    return sign(serving.pair, octets)
 
 
 def _ask(config: Config, request: str, **arguments: str) -> Answer:

@@ -7,6 +7,7 @@ import click
 from mailserver.cli.acme import acme
 from mailserver.cli.auth import auth
 from mailserver.cli.ca import ca
+from mailserver.cli.ca_export import export, guide
 from mailserver.cli.ca_renew import renew
 from mailserver.cli.cert import cert
 from mailserver.cli.cert_create import create, request
@@ -57,4 +58,5 @@ for _command in (
     main.add_command(_command)
 for _command in (create, request):
     cert.add_command(_command)
-ca.add_command(renew)
+for _command in (export, guide, renew):
+    ca.add_command(_command)

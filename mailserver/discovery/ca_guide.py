@@ -33,6 +33,8 @@ class Facts:
     """URL of the page with the files; "" without one."""
     has_list: bool = False
     """Is the revocation list beside the files of the page?"""
+    has_users: bool = False
+    """Are there users with certificates of their own?"""
 
     @property
     def sha256(self) -> str:
@@ -54,7 +56,11 @@ class Guide:
     title: str
     steps: tuple[str, ...]
     """`{name}`, `{host}` and `{crt}`, `{der}`, `{profile}` (where the files are) stand for what is one's own."""
+    own: tuple[str, ...] = ()
+    """The steps for a user's own certificate, a file of PKCS #12."""
 
+
+OWN: Final = "A certificate of your own, with which you log in"
 
 GUIDES: Final = (
     Guide(
@@ -66,6 +72,10 @@ GUIDES: Final = (
             "Browse to Trusted Root Certification Authorities, and finish. Windows asks once more and shows the thumbprint.",
             "For many machines: certutil -addstore Root ca.crt as administrator, or a group policy (Public Key Policies).",
         ),
+        (
+            "Open the .p12 file: the wizard imports it for Current User, asks for its password, and puts it into Personal.",
+            "Windows before 10 (1709) opens the old form alone, which `mailserver cert create` makes when nothing else is said.",
+        ),
     ),
     Guide(
         "outlook",
@@ -74,6 +84,12 @@ GUIDES: Final = (
             "Outlook asks Windows: do what is said for Windows, then close Outlook and start it again.",
             "Outlook for Mac asks the keychain: do what is said for macOS.",
             "Outlook for iOS and Android fetches mail through Microsoft's servers, which cannot be given an authority.",
+        ),
+        (
+            (
+                "Outlook shows no certificate of its user to IMAP, POP3 or SMTP servers: log in with a password, under a host name "
+                "that does not require a certificate."
+            ),
         ),
     ),
     Guide(
@@ -84,6 +100,7 @@ GUIDES: Final = (
             "Or open {der} with Keychain Access, into the keychain System; open {name} there, and set Trust to Always Trust.",
             "In a terminal: sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain ca.crt",
         ),
+        ("Open the .p12 file (the old form): Keychain Access asks for its password; choose the keychain login.",),
     ),
     Guide(
         "apple-mail",
@@ -91,6 +108,13 @@ GUIDES: Final = (
         (
             "On a Mac do what is said for macOS, on iPhone and iPad what is said for iOS; then quit Mail and open it again.",
             "If Mail says that it cannot verify the identity of {host}, Show Certificate must name {name}.",
+        ),
+        (
+            (
+                "On a Mac, once it is in the keychain: Settings, Accounts, Server Settings: as TLS Certificate choose it for the "
+                "incoming and the outgoing server, and as Authentication External (TLS Client Certificate)."
+            ),
+            "Mail on iPhone and iPad shows no certificate of its user to IMAP and SMTP servers.",
         ),
     ),
     Guide(
@@ -101,6 +125,10 @@ GUIDES: Final = (
             "Settings shows Profile Downloaded (or General, VPN & Device Management): install it.",
             "Settings, General, About, Certificate Trust Settings: switch on {name}. Without this step it is not trusted.",
         ),
+        (
+            "Open the .p12 file (the old form), and install it in Settings, Profile Downloaded; it asks for the file's password.",
+            "Safari shows it to web servers. Mail uses it for S/MIME alone, not to log in.",
+        ),
     ),
     Guide(
         "android",
@@ -110,6 +138,13 @@ GUIDES: Final = (
             "Settings, Security, Encryption & credentials, Install a certificate, CA certificate; Android warns: install anyway.",
             "Apps decide for themselves whether they heed it: many mail apps trust the system's authorities alone.",
         ),
+        (
+            (
+                "Settings, Security, Encryption & credentials, Install a certificate, VPN & app user certificate: choose the .p12 "
+                "file (the old form), and give its password and a name."
+            ),
+            "Mail apps that can use it ask for that name.",
+        ),
     ),
     Guide(
         "k-9",
@@ -117,6 +152,12 @@ GUIDES: Final = (
         (
             "They do not heed an authority that a user has installed. At the first connection they show the certificate of {host}.",
             "Compare its SHA-256 fingerprint with the one below, and accept it. They ask again when it is renewed.",
+        ),
+        (
+            (
+                "Install it as is said for Android. In the account's incoming and outgoing server settings choose it as Client "
+                "certificate, and Client certificate as Authentication."
+            ),
         ),
     ),
     Guide(
@@ -127,6 +168,10 @@ GUIDES: Final = (
             "Authorities, Import: choose the file, tick Trust this CA to identify websites (mail servers are meant too).",
             "Or set security.enterprise_roots.enabled in the Config Editor: then it asks Windows, macOS or Android.",
         ),
+        (
+            "Settings, Privacy & Security, Certificates, Manage Certificates, Your Certificates, Import: the .p12 file, of any form.",
+            "Account Settings, Server Settings and Outgoing Server: as Authentication method choose TLS Certificate.",
+        ),
     ),
     Guide(
         "mutt",
@@ -136,6 +181,10 @@ GUIDES: Final = (
             'In muttrc: set certificate_file = "~/.mutt/ca.crt" and set ssl_force_tls = yes.',
             'So that nothing else is trusted: set ssl_ca_certificates_file = "~/.mutt/ca.crt" too.',
         ),
+        (
+            "openssl pkcs12 -in FILE.p12 -nodes -out ~/.mutt/own.pem, and chmod 600 ~/.mutt/own.pem",
+            'In muttrc: set ssl_client_cert = "~/.mutt/own.pem" and set imap_authenticators = "external".',
+        ),
     ),
     Guide(
         "linux",
@@ -143,6 +192,10 @@ GUIDES: Final = (
         (
             "Debian: copy {crt} to /usr/local/share/ca-certificates/ca.crt and run update-ca-certificates.",
             "Fedora: copy it to /etc/pki/ca-trust/source/anchors/ and run update-ca-trust.",
+        ),
+        (
+            "Evolution, Geary and KMail have no place for it. curl: --cert-type P12 --cert FILE.p12:PASSWORD --login-options AUTH=EXTERNAL",
+            "Programs that want PEM (mbsync, msmtp): openssl pkcs12 -in FILE.p12 -nodes -out own.pem, and chmod 600 it.",
         ),
     ),
 )
@@ -159,6 +212,9 @@ def lines(facts: Facts, guides: Sequence[Guide] = GUIDES) -> Iterator[str]:
         yield guide.title
         for number, step in enumerate(guide.steps, 1):
             yield f"  {number}. {_filled(step, facts)}"
+        if facts.has_users and guide.own:
+            yield f"  {OWN}:"
+            yield from (f"  {number}. {_filled(step, facts)}" for number, step in enumerate(guide.own, 1))
     if any(facts.hosts.values()):
         yield ""
         yield "Certificates of the mail servers now (SHA-256):"
@@ -189,6 +245,9 @@ def page(facts: Facts) -> bytes:
     for guide in GUIDES:
         steps = "".join(f"<li>{text(_filled(step, facts))}</li>" for step in guide.steps)
         parts.append(f'<h2 id="{guide.client}">{text(guide.title)}</h2><ol>{steps}</ol>')
+        if facts.has_users and guide.own:
+            steps = "".join(f"<li>{text(_filled(step, facts))}</li>" for step in guide.own)
+            parts.append(f"<h3>{OWN}</h3><ol>{steps}</ol>")
     shown = [
         f"<li>{text(host)}: <code>{with_colons(value)}</code></li>" for host, value in facts.hosts.items() if value
     ]

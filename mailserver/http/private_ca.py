@@ -60,7 +60,12 @@ def _facts(request: Request, services: HttpServices) -> Facts | None:
         return None
     hosts = _hosts(request.host, services.config)
     fingerprints = {host: services.fingerprint(host) for host in hosts}
-    return Facts(trust.name, trust.der, trust.until, fingerprints, "", bool(trust.crl))
+    has_users = any(
+        domain.client_certificates != "none"
+        for domain in services.config.domains
+        if not set(hosts).isdisjoint(domain.hosts)
+    )
+    return Facts(trust.name, trust.der, trust.until, fingerprints, "", bool(trust.crl), has_users)
 
 
 def _hosts(asked: str, config: Config) -> list[str]:

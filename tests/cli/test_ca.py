@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import plistlib
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -342,3 +344,37 @@ def test_where_the_list_is_goes_into_what_is_signed(place: Place, tmp_path: Path
     place.ok("ca", "init", "--dir", str(tmp_path / "second"), "--name", "Second")
     place.create("second.example.test", "--dir", str(tmp_path / "second"))
     assert points("second.example.test") == []
+
+
+def test_an_exported_profile_is_signed_as_the_page_is(place: Place, tmp_path: Path) -> None:
+    words = ["openssl", "cms", "-verify", "-inform", "DER", "-in", "p", "-CAfile", "state/ca/ca.pem", "-purpose", "any"]
+    host = HOST.decode()
+    place.create(host)
+    for old, new in zip(
+        place.pair(host), (place.site.certificate("example.test"), place.site.key("example.test")), strict=True
+    ):
+        new.write_bytes(old)
+    place.ok("ca", "export", "mobileconfig", "--out", str(tmp_path / "p"))
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    profile = plistlib.loads(done.stdout)
+    [root] = profile["PayloadContent"]
+    assert x509.load_der_x509_certificate(root["PayloadContent"]) == x509.load_pem_x509_certificate(
+        (place.ca / "ca.pem").read_bytes()
+    )
+    assert host in profile["PayloadDescription"]
+    place.ok("ca", "export", "mobileconfig", "--unsigned", "--out", str(tmp_path / "p"))
+    assert plistlib.loads((tmp_path / "p").read_bytes()) == profile
+    # What is self-signed proves nothing to anybody.
+    place.site.key("example.test").unlink()
+    (tmp_path / "state" / "certificates.sqlite").unlink()
+    assert "no certificate of mail.example.test to sign with" in place.refused("ca", "export", "mobileconfig")
+
+
+def test_the_guide_for_users_certificates(place: Place) -> None:
+    own = "A certificate of your own"
+    assert own not in place.ok("ca", "guide")
+    assert own in place.ok("ca", "guide", "--users")
+    assert "Authentication method choose TLS Certificate" in place.ok("ca", "guide", "thunderbird", "--users")
+    place.site.of_domain["example.test"] = ['client_certificates = "asked"', 'client_ca = "state/ca/ca.pem"']
+    place.site.write()
+    assert own in place.ok("ca", "guide")

@@ -98,6 +98,14 @@ def test_files(world: World, tmp_path: Path) -> None:
     assert len(context.get_ca_certs()) > 0
 
 
+def test_users_certificates_are_told_of_where_they_are_asked_for() -> None:
+    own = "Manage Certificates, Your Certificates, Import"
+    assert own not in Words(World(trust=trust()).get("/ca").body.decode()).text
+    asks = b'client_certificates = "asked"\nclient_ca = "ca.pem"\n[[listener]]'
+    world = World(trust=trust(), config=config_of(FILE.replace(b"[[listener]]", asks)))
+    assert own in Words(world.get("/ca").body.decode()).text
+
+
 def test_the_list_is_der_where_there_is_one(world: World) -> None:
     assert world.get("/ca.crl").status == 404
     signer = serialization.load_pem_private_key(KEY, None)
@@ -147,3 +155,8 @@ def test_every_client_has_a_guide_of_its_own() -> None:
     assert "https://mail/ca.mobileconfig" in text
     assert ":".join(["AB"] * 32) in text
     assert "{" not in text
+    assert ca_guide.OWN not in text
+    # How a user's PKCS #12 gets into each of them, or that it has no use there.
+    with_users = list(ca_guide.lines(attrs.evolve(facts, has_users=True)))
+    assert "{" not in "".join(with_users)
+    assert with_users.count(f"  {ca_guide.OWN}:") == len(ca_guide.GUIDES)
