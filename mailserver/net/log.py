@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from twisted.logger import LogEvent, Logger, formatEventAsClassicLogText, formatTime
@@ -12,6 +13,14 @@ log = Logger(namespace="mailserver")
 LINE_SYSTEM = "line"
 """What Twisted calls a line between processes in its own words."""
 _CHATTING = frozenset({"-", LINE_SYSTEM})
+
+
+def whatever_happens(work: Callable[[], None]) -> None:
+    """For a LoopingCall on which others rest: it would end with the first failure."""
+    try:
+        work()
+    except Exception:
+        log.failure("what is done again and again")
 
 
 def classic_text(event: LogEvent) -> str | None:

@@ -32,7 +32,7 @@ from mailserver.net.assignment import Beginning, Fork, Seats, Setting
 from mailserver.net.control import Answer
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, places, ready_line
-from mailserver.net.log import log
+from mailserver.net.log import log, whatever_happens
 from mailserver.net.log_file import LogFile
 from mailserver.net.log_relay import LogRelay
 from mailserver.net.questions import Questions
@@ -55,14 +55,6 @@ END_TIME = 2 * GRACE + 8
 EARLY = 10.0
 """Seconds after its start in which a zygote's death is a fault of more than the moment."""
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-def whatever_happens(work: Callable[[], None]) -> None:
-    """A LoopingCall ends with the first failure, and supervision would with it."""
-    try:
-        work()
-    except Exception:
-        log.failure("supervision")
 
 
 class MasterService(ServiceProcess):

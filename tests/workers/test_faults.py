@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import threading
@@ -15,11 +16,24 @@ import pytest
 from twisted.internet.task import Clock, LoopingCall
 from twisted.logger import LogEvent, globalLogPublisher
 
-from mailserver.net.master import whatever_happens
+from mailserver.net.log import whatever_happens
+from mailserver.net.supervisor import SILENCE
 from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.server import ROOT, Server
-from tests.workers.processes import Load, alive, family, held, held_in_each, kill, master, workers, works, zygote
+from tests.workers.processes import (
+    Load,
+    alive,
+    descriptors,
+    family,
+    held,
+    held_in_each,
+    kill,
+    master,
+    workers,
+    works,
+    zygote,
+)
 
 BODY = b"x" * 76 + b"\r\n"
 
@@ -75,6 +89,20 @@ def test_supervision_goes_on_after_a_fault_of_its_own() -> None:
         call.stop()
     assert len(runs) == 3
     assert sum(failure is not None and failure.check(ZeroDivisionError) is not None for failure in told) == 3
+
+
+@pytest.mark.slow
+def test_workers_without_a_descriptor_left_live_on(server: Server) -> None:
+    sessions = held_in_each(server, 2)
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in sessions}
+    for pid in sessions:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid), before[pid][1]))
+    time.sleep(SILENCE + 3)
+    assert set(workers(server)) == set(sessions)
+    for pid, limit in before.items():
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    assert all(works(client) for client in sessions.values())
+    assert "no sign of life" not in server.log
 
 
 def test_a_worker_that_has_grown_is_replaced_and_its_sessions_go_on(tmp_path: Path) -> None:
