@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config.model import Config
 from mailserver.probe.chain import BadAuthorities, Trust
 from mailserver.probe.elsewhere import in_autoconfig, in_dns
-from mailserver.probe.examine import Examination, Report, Row
+from mailserver.probe.examine import FULLY, Examination, Report, Row
 from mailserver.probe.expectation import Certificates, key_files
 from mailserver.probe.finding import Finding, gathered
 
@@ -38,6 +39,7 @@ tls.add_command(impact)
 @click.option("--dns/--no-dns", "with_dns", default=True, show_default=True, help="Compare with DNS.")
 @click.option("--resolver", metavar="HOST:PORT", help="Ask this server, by its address, instead of the system's.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@click.option("--fully", is_flag=True, help=f"Every version with every name, where there are more than {FULLY}, too.")
 @config_option
 def probe(
     configuration: Path,
@@ -47,11 +49,13 @@ def probe(
     *,
     with_dns: bool,
     as_json: bool,
+    fully: bool,
 ) -> None:
     """Connect to every own listener as clients do, and judge what it shows.
 
     Each listener is asked for every configured name, for one that nobody has and for none, by implicit TLS or STARTTLS,
-    with TLS 1.0 to 1.3. The status is 1 if something is wrong; warnings do not count. Trusted are the system's
+    with TLS 1.0 to 1.3. Of more than 100 names, those that are configured alike are asked for with the newest version
+    alone, but for one of them. The status is 1 if something is wrong; warnings do not count. Trusted are the system's
     authorities, that of `[tls] private_ca`, and those of --ca.
     """
     config = load_or_fail(configuration)
@@ -62,8 +66,17 @@ def probe(
     except (BadAuthorities, BadResolver) as error:
         raise click.ClickException(str(error)) from error
     certificates = Certificates(_managed(config))
-    report = Examination(config, trust, certificates, dt.datetime.now(dt.UTC)).run(hosts)
-    findings = gathered([*report.findings, *key_files(config), *in_autoconfig(config), *_dns(config, dns_server)])
+    examination = Examination(config, trust, certificates, dt.datetime.now(dt.UTC))
+    with click.progressbar(length=1, label="asking", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, of: int) -> None:
+            bar.length = of
+            bar.update(done - bar.pos)
+
+        report = examination.run(hosts, fully=fully, progress=progress)
+    findings = gathered(
+        [*report.findings, *key_files(config), *in_autoconfig(config, hosts), *_dns(config, dns_server, hosts)]
+    )
     if as_json:
         click.echo(json.dumps(_as_json(report, findings), indent=2))
     else:
@@ -92,11 +105,11 @@ def _managed(config: Config) -> Callable[[str], str | None]:
     return certificate
 
 
-def _dns(config: Config, resolver: Resolver | None) -> Iterator[Finding]:
+def _dns(config: Config, resolver: Resolver | None, hosts: tuple[str, ...]) -> Iterator[Finding]:
     if resolver is None:
         return
     try:
-        yield from in_dns(config, resolver)
+        yield from in_dns(config, resolver, hosts)
     except dns.exception.DNSException as error:
         words = " ".join(str(error).split())[:200] or type(error).__name__
         yield Finding("dns-unanswered", "DNS", f"the resolver does not answer ({words}); --no-dns leaves it out")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import ipaddress
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 from xml.etree import ElementTree as ET
 
 from mailserver.config.model import Config, Domain
 from mailserver.probe.finding import Finding
-from mailserver.probe.place import NotReached, Place, places
+from mailserver.probe.place import NotReached, Place, at_once, places
 
 MOST: Final = 65536
 _SRV: Final = {
@@ -38,10 +40,11 @@ class Resolver(Protocol):
         """IPv4 and IPv6."""
 
 
-def in_dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
+def in_dns(config: Config, resolver: Resolver, hosts: Sequence[str] = ()) -> Iterator[Finding]:
     """Hosts without addresses, and records that lead to no listener. Raises what the resolver does."""
     bound = _bound_addresses(config)
-    for domain in config.domains:
+    names = host_names(config)
+    for domain in _domains(config, hosts):
         for host in domain.hosts:
             if host.startswith("*.") or host == "localhost":  # which no resolver asks DNS for (RFC 6761 6.3)
                 continue
@@ -53,8 +56,8 @@ def in_dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
                     yield Finding("dns-without-listener", host, f"leads to {address}, where no listener is bound")
         for label, protocol in _SRV.items():
             for answer in resolver.ask(f"{label}._tcp.{domain.name}.", "SRV"):
-                yield from _srv(config, f"{label}._tcp.{domain.name}", protocol, answer)
-        hosts = {host for each in domain.certified for host in each.hosts}
+                yield from _srv(config, names, f"{label}._tcp.{domain.name}", protocol, answer)
+        own = {host for each in domain.certified for host in each.hosts}
         for label in _WEB:
             name = f"{label}.{domain.name}"
             if not resolver.addresses(f"{name}."):
@@ -63,7 +66,7 @@ def in_dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
                 yield Finding(
                     "dns-without-listener", name, "it has addresses, but there is no listener of protocol https"
                 )
-            elif name not in hosts and f"*.{domain.name}" not in hosts:
+            elif name not in own and f"*.{domain.name}" not in own:
                 yield Finding("dns-without-listener", name, "it has addresses, but is no host of the domain")
 
 
@@ -80,7 +83,7 @@ def _bound_addresses(config: Config) -> set[str]:
     return bound
 
 
-def _srv(config: Config, name: str, protocol: str, answer: str) -> Iterator[Finding]:
+def _srv(config: Config, names: frozenset[str], name: str, protocol: str, answer: str) -> Iterator[Finding]:
     fields = answer.split()
     if len(fields) != 4 or fields[3] == ".":
         return
@@ -91,16 +94,20 @@ def _srv(config: Config, name: str, protocol: str, answer: str) -> Iterator[Find
         yield Finding(
             "dns-without-listener", name, f"leads to port {port}, where no {protocol} listens; ports of it: {there}"
         )
-    elif not _is_host(config, target):
+    elif not _is_host(names, target):
         yield Finding("dns-without-listener", name, f"leads to {target}, which is no host of the configuration")
 
 
-def _is_host(config: Config, name: str) -> bool:
-    hosts = {host for domain in config.certified for host in domain.hosts}
-    return name in hosts or f"*.{name.partition('.')[2]}" in hosts
+def host_names(config: Config) -> frozenset[str]:
+    """All that are served."""
+    return frozenset(host for domain in config.certified for host in domain.hosts)
 
 
-def in_autoconfig(config: Config) -> Iterator[Finding]:
+def _is_host(names: frozenset[str], name: str) -> bool:
+    return name in names or f"*.{name.partition('.')[2]}" in names
+
+
+def in_autoconfig(config: Config, hosts: Sequence[str] = ()) -> Iterator[Finding]:
     """What the own autoconfig tells clients, asked for at the own listener of HTTPS, or of HTTP without one."""
     all_places = places(config)
     web = [
@@ -109,21 +116,43 @@ def in_autoconfig(config: Config) -> Iterator[Finding]:
     web.sort(key=lambda place: place.listener.protocol == "http")
     if not web:
         return
-    for domain in config.domains:
-        try:
-            document = _fetch(web[0], domain)
-        except (OSError, http.client.HTTPException, NotReached) as error:
-            yield Finding("autoconfig-missing", domain.name, f"autoconfig cannot be fetched from {web[0]}: {error}")
-            continue
-        yield from judge_document(config, domain, document, all_places)
-
-
-def _fetch(place: Place, domain: Domain) -> bytes:
-    """Raises: OSError, HTTPException, NotReached."""
-    # The listener may have any certificate for this name: that is told elsewhere.
-    context = ssl.create_default_context()
+    names = host_names(config)
+    is_open = functools.cache(reachable)
+    # The listener may have any certificate for these names: that is told elsewhere.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    domains = _domains(config, hosts)
+    with ThreadPoolExecutor(at_once(config)) as pool:
+        for domain, document in zip(
+            domains, pool.map(lambda each: _fetch(context, web[0], each), domains), strict=True
+        ):
+            if isinstance(document, str):
+                words = f"autoconfig cannot be fetched from {web[0]}: {document}"
+                yield Finding("autoconfig-missing", domain.name, words)
+            else:
+                yield from judge_document(names, domain, document, all_places, is_open)
+
+
+def _domains(config: Config, hosts: Sequence[str]) -> list[Domain]:
+    """Those that have one of these `hosts`; all where none are given."""
+    return [
+        domain
+        for domain in config.domains
+        if not hosts or any(host in hosts for each in domain.certified for host in each.hosts)
+    ]
+
+
+def _fetch(context: ssl.SSLContext, place: Place, domain: Domain) -> bytes | str:
+    """The document, or why there is none."""
+    try:
+        return _ask(context, place, domain)
+    except (OSError, http.client.HTTPException, NotReached) as error:
+        return str(error)
+
+
+def _ask(context: ssl.SSLContext, place: Place, domain: Domain) -> bytes:
+    """Raises: OSError, HTTPException, NotReached."""
     host = _web_host(domain)
     request = (
         f"GET /.well-known/autoconfig/mail/config-v1.1.xml?emailaddress=probe@{domain.name} HTTP/1.1\r\n"
@@ -149,7 +178,9 @@ def _web_host(domain: Domain) -> str:
     return own if own in hosts else next(iter((*sites, *hosts)), own)
 
 
-def judge_document(config: Config, domain: Domain, document: bytes, found: list[Place]) -> Iterator[Finding]:
+def judge_document(
+    names: frozenset[str], domain: Domain, document: bytes, found: list[Place], is_open: Callable[[Place], bool]
+) -> Iterator[Finding]:
     """Does each server of the document lead to a listener that is open, by its way to TLS?"""
     try:
         root = ET.fromstring(document)  # noqa: S314 - bounded, and of our own server; expat bounds entities
@@ -161,15 +192,16 @@ def judge_document(config: Config, domain: Domain, document: bytes, found: list[
         kind = {"smtp": "submission"}.get(server.get("type", ""), server.get("type", ""))
         what = f"{kind} at {host}:{port} ({security})"
         own = [place for place in found if place.listener.socket is None and str(place.listener.tcp_port) == port]
-        if not _is_host(config, host):
+        if not _is_host(names, host):
             yield Finding("autoconfig-wrong", domain.name, f"autoconfig tells of {what}: that is no host of ours")
-        elif not own or not any(_is_open(place) for place in own):
+        elif not own or not any(is_open(place) for place in own):
             yield Finding("autoconfig-closed-port", domain.name, f"autoconfig tells of {what}: that port is closed")
         elif not any(_fits(place, kind, security) for place in own):
             yield Finding("autoconfig-wrong", domain.name, f"autoconfig tells of {what}: the port serves otherwise")
 
 
-def _is_open(place: Place) -> bool:
+def reachable(place: Place) -> bool:
+    """Does anything answer there?"""
     try:
         with place.connected():
             return True

@@ -1,24 +1,32 @@
-"""The whole look: every listener, each with every name and version, and what is to be found wrong."""
+"""The whole look: every listener, each with every name and version, and what is to be found wrong.
+
+Which versions are accepted follows from listener and settings, not from the name. So of very many names those that are
+configured alike are asked for once each, and one of them with every version.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from attrs import evolve, frozen
+from cryptography.x509 import Certificate
 
 from mailserver.config.model import Config
 from mailserver.probe.chain import Trust, common_name, days_left, fingerprint, judge, key_words
-from mailserver.probe.expectation import ALPN, FOREIGN, Certificates, Name, names, versions
+from mailserver.probe.expectation import ALPN, FOREIGN, Certificates, Name, names, settings, versions
 from mailserver.probe.finding import Finding
 from mailserver.probe.handshake import VERSIONS, Shown, ask
 from mailserver.probe.injection import try_all
-from mailserver.probe.place import NotOffered, NotReached, Place, begin, invites_password
+from mailserver.probe.place import NotOffered, NotReached, Place, at_once, begin, invites_password
 from mailserver.probe.place import places as all_places
 
 KEY_TYPES: Final = {"RSA": b"aRSA", "ECDSA": b"aECDSA"}
 """Suites of TLS 1.2 that only such a key can serve, in OpenSSL's notation."""
+FULLY: Final = 100
+"""Names; where there are more, not each is asked for with every version."""
 UNRECOGNIZED: Final = "unrecognized name"
 NO_CERTIFICATE: Final = ("certificate required", "handshake failure")
 """How OpenSSL words the alerts that a client without a certificate may get."""
@@ -52,6 +60,15 @@ class Report:
     findings: list[Finding]
 
 
+@frozen
+class Look:
+    """One name that is to be asked for at one place."""
+
+    place: Place
+    name: Name
+    versions: tuple[str, ...]
+
+
 class Examination:
     """One look at all that a configuration serves."""
 
@@ -60,43 +77,106 @@ class Examination:
         self._trust = trust
         self._certificates = certificates
         self._now = now
+        self._lost: dict[Place, Finding] = {}
+        self._judged: dict[tuple[tuple[Certificate, ...], str], list[Finding]] = {}
 
-    def run(self, hosts: Sequence[str] = ()) -> Report:
-        """Ask all. Only for these `hosts`, the name that nobody has, and none, if some are given."""
-        rows: list[Row] = []
+    def run(
+        self,
+        hosts: Sequence[str] = (),
+        *,
+        fully: bool = False,
+        progress: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> Report:
+        """Ask all. Only for these `hosts`, the name that nobody has, and none, if some are given.
+
+        `fully`: with every version, however many names there are. `progress(done, all)` is called behind each name.
+        """
         findings: list[Finding] = []
-        reached: list[Place] = []
-        for place in all_places(self._config):
-            if not place.listener.implicit_tls and not place.listener.starttls:
-                findings += _is_there(place)
-                continue
-            try:
-                findings += _before_tls(place)
-                for name in names(self._config, place.listener):
-                    if hosts and name.host and name.host not in hosts:
-                        continue
-                    row, found = self._look(place, name)
-                    rows.append(row)
-                    findings += (evolve(each, place=str(place)) for each in found)
-                findings += _foreign_protocol(place)
-                reached.append(place)
-            except NotReached as error:
-                findings.append(_at(place, "listener-down", f"it cannot be reached: {error}"))
-            except NotOffered as error:
-                findings.append(_at(place, "starttls-not-offered", f"it does not start TLS: {error}"))
-        for verdict in try_all(reached):
+        rows: list[Row] = []
+        for domain in self._config.certified:
+            # So that the threads only read what is known.
+            self._certificates.expected(domain)
+        with ThreadPoolExecutor(at_once(self._config)) as pool:
+            places = all_places(self._config)
+            for found in pool.map(self._begin, places):
+                findings += found
+            looks = [look for place in self._reached(places) for look in self._looks(place, hosts, fully=fully)]
+            for done, seen in enumerate(pool.map(self._try, looks), 1):
+                if seen is not None:
+                    rows.append(seen[0])
+                    findings += seen[1]
+                progress(done, len(looks))
+            for found in pool.map(self._end, self._reached(places)):
+                findings += found
+        return Report(rows, [*findings, *self._lost.values(), *self._certificates.findings])
+
+    def _reached(self, places: Iterable[Place]) -> list[Place]:
+        return [place for place in places if place.has_tls and place not in self._lost]
+
+    def _looks(self, place: Place, hosts: Sequence[str], *, fully: bool) -> Iterator[Look]:
+        """All names of a place, with the versions to ask for."""
+        wanted = [
+            name for name in names(self._config, place.listener) if not hosts or not name.host or name.host in hosts
+        ]
+        known: set[tuple[object, ...]] = set()
+        for name in wanted:
+            kind = (name.kind, *settings(name.domain))
+            if fully or len(wanted) <= FULLY or name.domain.second_certificate is not None or kind not in known:
+                known.add(kind)
+                yield Look(place, name, tuple(VERSIONS))
+            else:
+                yield Look(place, name, (max(versions(self._config, place.listener, name.domain)),))
+
+    def _begin(self, place: Place) -> list[Finding]:
+        """What is said before TLS."""
+        try:
+            return list(_before_tls(place) if place.has_tls else _is_there(place))
+        except (NotReached, NotOffered) as error:
+            self._lose(place, error)
+            return []
+
+    def _try(self, look: Look) -> tuple[Row, list[Finding]] | None:
+        if look.place in self._lost:
+            return None
+        try:
+            row, found = self._look(look)
+        except (NotReached, NotOffered) as error:
+            self._lose(look.place, error)
+            return None
+        return row, [evolve(each, place=str(look.place)) for each in found]
+
+    def _end(self, place: Place) -> list[Finding]:
+        """What must be refused."""
+        try:
+            findings = list(_foreign_protocol(place))
+        except (NotReached, NotOffered) as error:
+            self._lose(place, error)
+            return []
+        for verdict in try_all([place]):
             if verdict.state in ("executed", "swallowed"):
                 words = f"cleartext sent {verdict.way} is {verdict.state}: {verdict.words}"
                 findings.append(Finding("cleartext-behind-starttls", verdict.place, words, place=verdict.place))
-        return Report(rows, [*findings, *self._certificates.findings])
+        return findings
 
-    def _look(self, place: Place, name: Name) -> tuple[Row, list[Finding]]:
-        """Every version of one name. Raises: NotReached, NotOffered."""
+    def _lose(self, place: Place, error: NotReached | NotOffered) -> None:
+        """The place is not asked any more, and has one finding for that."""
+        if isinstance(error, NotReached):
+            found = _at(place, "listener-down", f"it cannot be reached: {error}")
+        else:
+            found = _at(place, "starttls-not-offered", f"it does not start TLS: {error}")
+        self._lost.setdefault(place, found)
+
+    def _look(self, look: Look) -> tuple[Row, list[Finding]]:
+        """Raises: NotReached, NotOffered."""
+        place, name = look.place, look.name
         own = ALPN[place.listener.family]
-        seen = {version: ask(place, name.sent, version, own) for version in VERSIONS}
+        seen = {version: ask(place, name.sent, version, own) for version in look.versions}
+        if all(shown.fault for shown in seen.values()):
+            # What hinders the newest may not hinder the others.
+            seen = {version: seen.get(version) or ask(place, name.sent, version, own) for version in VERSIONS}
         accepted = [version for version, shown in seen.items() if not shown.fault]
         findings = [*self._versions(place, name, seen)]
-        best = next((seen[version] for version in reversed(VERSIONS) if seen[version].chain), None)
+        best = next((shown for shown in reversed(seen.values()) if shown.chain), None)
         if best is not None:
             if name.domain.second_certificate is not None and "1.2" in accepted:
                 for key_type, ciphers in KEY_TYPES.items():
@@ -127,7 +207,7 @@ class Examination:
 
     def _versions(self, place: Place, name: Name, seen: dict[str, Shown]) -> Iterator[Finding]:
         """Is that accepted which ought to be, and nothing else?"""
-        due = versions(self._config, place.listener, name.domain)
+        due = versions(self._config, place.listener, name.domain) & seen.keys()
         subject = str(name)
         refused = {version: shown.fault for version, shown in seen.items() if shown.fault}
         if name.refused:
@@ -163,7 +243,10 @@ class Examination:
             if name.refused:
                 continue
             if host is not None:
-                yield from judge(chain, host, self._trust, self._now)
+                # The same at every listener, mostly.
+                if (chain, host) not in self._judged:
+                    self._judged[chain, host] = list(judge(chain, host, self._trust, self._now))
+                yield from self._judged[chain, host]
             if expected is not None and fingerprint(chain[0]) not in expected:
                 words = f"it shows the certificate of {common_name(chain[0].subject)}, not the one configured"
                 if name.kind in ("unknown", "none"):

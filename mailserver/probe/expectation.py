@@ -87,6 +87,18 @@ def versions(config: Config, listener: Listener, domain: Domain) -> set[str]:
     return {version for version in VERSIONS if least <= version <= most}
 
 
+def settings(domain: Domain) -> tuple[object, ...]:
+    """What a domain has of its own that handshakes follow; where it is equal, they differ by the certificate alone."""
+    return (
+        domain.minimum_version,
+        domain.ciphers,
+        domain.client_certificates,
+        domain.client_ca,
+        domain.client_crl,
+        domain.client_user,
+    )
+
+
 class Certificates:
     """Fingerprints of what is configured, read from its files once each."""
 

@@ -19,6 +19,8 @@ from mailserver.config.model import Config, Listener
 
 PATIENCE: Final = 5.0
 """Seconds that a listener may take for each answer."""
+AT_ONCE: Final = 8
+"""Connections that are open at a time, where a listener takes twice as many of one address."""
 MOST: Final = 65536
 """Octets of one answer."""
 
@@ -50,6 +52,11 @@ class Place:
         port = self.listener.tcp_port
         return f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
 
+    @property
+    def has_tls(self) -> bool:
+        """In either mode."""
+        return self.listener.implicit_tls or self.listener.starttls
+
     @contextlib.contextmanager
     def connected(self) -> Iterator[socket.socket]:
         """A connection, its PROXY header sent where one is expected. Raises: NotReached."""
@@ -80,6 +87,11 @@ def places(config: Config) -> list[Place]:
             [str(listener.socket)] if listener.socket is not None else map(_reachable, listener.bind_addresses)
         )
     ]
+
+
+def at_once(config: Config) -> int:
+    """How many connections may be open at a time."""
+    return max(1, min(AT_ONCE, config.limits.unauthenticated_per_address // 2))
 
 
 def _reachable(address: str) -> str:

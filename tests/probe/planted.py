@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import json
 import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -266,6 +267,8 @@ class Planted:
     leaf: Leaf = field(factory=Leaf)
     """What is configured."""
     host: str = HOST
+    others: tuple[str, ...] = ()
+    """Further hosts of the domain."""
     second: Leaf | None = None
     """A second certificate, of RSA."""
     hides_second: bool = False
@@ -290,7 +293,7 @@ class Planted:
         path.write_text(
             '[server]\nhostname = "mail.example.test"\nuser = "root"\nstate_dir = "state"\nruntime_dir = "run"\n'
             f'[mail]\nroot = "mail"\n[auth]\nbackends = ["file:users"]\n[tls]\n{self.of_tls}\n'
-            f'[[domain]]\nname = "example.test"\nhosts = ["{self.host}"]\ncertificate = "chain.pem"\nkey = "key.pem"\n'
+            f'[[domain]]\nname = "example.test"\nhosts = {json.dumps([self.host, *self.others])}\ncertificate = "chain.pem"\nkey = "key.pem"\n'
             f"{self._more_keys}"
             f'[[listener]]\nprotocol = "imaps"\nport = {implicit}\naddresses = ["127.0.0.1"]\n'
             f'[[listener]]\nprotocol = "imap"\nport = {starttls}\naddresses = ["127.0.0.1"]\n{self.more}'
@@ -325,9 +328,10 @@ class Planted:
                 first.__exit__()
             yield config
 
-    def report(self) -> Report:
+    def report(self, *hosts: str, fully: bool = False, progress: Callable[[int, int], None] | None = None) -> Report:
         with self.serving() as config:
-            return Examination(config, self.trust(), Certificates(lambda _host: None), NOW).run()
+            examination = Examination(config, self.trust(), Certificates(lambda _host: None), NOW)
+            return examination.run(hosts, fully=fully, progress=progress or (lambda _done, _all: None))
 
     def trust(self) -> Trust:
         return Trust.load([self.directory / "root.pem"])

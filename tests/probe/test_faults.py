@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mailserver.cli import dns_answers, main
-from mailserver.probe import chain, place
-from mailserver.probe.elsewhere import in_autoconfig, in_dns, judge_document
+from mailserver.probe import chain, examine, place
+from mailserver.probe.elsewhere import host_names, in_autoconfig, in_dns, judge_document, reachable
 from mailserver.probe.expectation import key_files
 from mailserver.probe.finding import Finding, gathered
 from tests.cli.nameserver import NameServer
@@ -134,6 +134,38 @@ def test_a_wildcard_is_asked_for_by_a_name_under_it(tmp_path: Path) -> None:
     assert ("wildcard", "probe.example.test") in {(row.kind, row.name) for row in report.rows}
     planted = Planted(tmp_path, host="*.example.test")
     assert codes(planted.report().findings) == {"wrong-name"}
+
+
+OTHERS = ("a.example.test", "b.example.test")
+
+
+def test_of_many_names_one_of_those_that_are_alike_is_asked_for_with_every_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine, "FULLY", 4)
+    planted = Planted(tmp_path, others=OTHERS, leaf=Leaf(names=(HOST, "a.example.test")))
+    for fully in (False, True):
+        report = planted.report(fully=fully)
+        newest_alone = {row.name for row in report.rows if row.versions == ("1.3",)}
+        assert newest_alone == (set() if fully else set(OTHERS))
+        assert all(row.versions == ("1.2", "1.3") for row in report.rows if row.name not in newest_alone)
+        assert [(finding.code, finding.subject) for finding in gathered(report.findings)] == [
+            ("wrong-name", "b.example.test")
+        ], "each certificate is judged all the same"
+    planted.behaviour = Behaviour(most=ssl.TLSVersion.TLSv1_2)
+    assert codes(planted.report().findings) == {"wrong-name", "no-tls-1.3"}, "what fails is looked at closely"
+
+
+def test_who_waits_is_told_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    Planted(tmp_path, others=OTHERS).report("a.example.test", progress=lambda done, of: told.append((done, of)))
+    assert told == [(done, 6) for done in range(1, 7)], "one host, a name that nobody has, none, at two listeners"
+
+
+@pytest.mark.parametrize(("limit", "connections"), [(40, 8), (9, 4), (1, 1)])
+def test_as_many_connections_at_a_time_as_a_listener_takes(tmp_path: Path, limit: int, connections: int) -> None:
+    limits = f"[limits]\nunauthenticated_per_address = {limit}\n"
+    assert place.at_once(Planted(tmp_path, more=limits).config(9993, 9143)) == connections
 
 
 def test_a_proxy_is_named_where_one_is_expected(tmp_path: Path) -> None:
@@ -253,7 +285,7 @@ def test_autoconfig(tmp_path: Path) -> None:
         implicit, starttls = (each.listener.tcp_port for each in found)
 
         def judged(octets: bytes) -> set[str]:
-            return codes(list(judge_document(config, config.domains[0], octets, found)))
+            return codes(list(judge_document(host_names(config), config.domains[0], octets, found, reachable)))
 
         assert judged(document(HOST, implicit, "SSL")) == set()
         assert judged(document(HOST, starttls, "STARTTLS")) == set()
