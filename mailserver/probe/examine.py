@@ -121,11 +121,10 @@ class Examination:
         known: set[tuple[object, ...]] = set()
         for name in wanted:
             kind = (name.kind, *settings(name.domain))
-            if fully or len(wanted) <= FULLY or name.domain.second_certificate is not None or kind not in known:
-                known.add(kind)
-                yield Look(place, name, tuple(VERSIONS))
-            else:
-                yield Look(place, name, (max(versions(self._config, place.listener, name.domain)),))
+            due = versions(self._config, place.listener, name.domain)
+            alike = len(wanted) > FULLY and name.domain.second_certificate is None and kind in known
+            known.add(kind)
+            yield Look(place, name, (max(due),) if alike and due and not fully else tuple(VERSIONS))
 
     def _begin(self, place: Place) -> list[Finding]:
         """What is said before TLS."""
@@ -232,7 +231,7 @@ class Examination:
                     code = "no-tls-1.3" if version == "1.3" else "version-refused"
                     yield Finding(code, subject, f"TLS {version} ought to be accepted: {refused[version]}")
         for version in sorted(seen.keys() - due - refused.keys()):
-            code = "old-version" if version < min(due) else "version-not-allowed"
+            code = "old-version" if due and version < min(due) else "version-not-allowed"
             yield Finding(code, subject, f"TLS {version} is accepted, which the configuration does not allow")
 
     def _shown_certificates(self, name: Name, seen: dict[str, Shown]) -> Iterator[Finding]:

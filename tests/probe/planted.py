@@ -279,6 +279,7 @@ class Planted:
     more: str = ""
     """Further lines of the configuration."""
     of_tls: str = ""
+    of_domain: str = ""
     required: bool = False
     """Clients must show certificates."""
     down: bool = False
@@ -305,7 +306,8 @@ class Planted:
     @property
     def _more_keys(self) -> str:
         """Of the domain."""
-        lines = 'client_certificates = "required"\nclient_ca = "root.pem"\n' if self.required else ""
+        lines = self.of_domain + "\n"
+        lines += 'client_certificates = "required"\nclient_ca = "root.pem"\n' if self.required else ""
         if self.second is not None:
             (self.directory / "second.pem").write_bytes(self.second.pem)
             (self.directory / "second.key").write_bytes(self.second.key_pem)

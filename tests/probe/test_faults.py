@@ -118,6 +118,11 @@ def test_a_name_that_requires_certificates_is_right_to_refuse_the_probe(tmp_path
     assert codes(planted.report().findings) == {"lives-too-long"}
 
 
+def test_a_domain_that_no_version_is_left_for(tmp_path: Path) -> None:
+    planted = Planted(tmp_path, of_tls='maximum_version = "1.2"', of_domain='minimum_version = "1.3"')
+    assert codes(planted.report().findings) == {"version-not-allowed"}
+
+
 def test_both_certificates_of_a_domain_are_looked_at(tmp_path: Path) -> None:
     key = rsa.generate_private_key(65537, 2048)
     assert Planted(tmp_path, second=Leaf(key=key)).report().findings == []
