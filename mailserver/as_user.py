@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,10 @@ class UserProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def ask(self, octets: bytes, *, seconds: float, longest: int) -> bytes:
+    def ask(self, octets: bytes, *, seconds: float, longest: int, each: Callable[[bytes], None] | None = None) -> bytes:
         """What it writes, at most one octet more than `longest`; b"" where it ends or is late without a word.
 
-        Blocks. Raises: OSError.
+        `each` gets every line as it comes; what it raises ends the process. Blocks. Raises: OSError.
         """
         package = str(Path(__file__).resolve().parents[1])
         paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -76,8 +77,12 @@ class UserProcess:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.write(octets)
                     process.stdin.close()
-                answer: bytes = process.stdout.read(longest + 1)
-                return answer
+                answer = bytearray()
+                while line := process.stdout.readline(longest + 1 - len(answer)):
+                    answer += line
+                    if each is not None and line.endswith(b"\n"):
+                        each(line)
+                return bytes(answer)
             finally:
                 self._kill()
                 timer.cancel()

@@ -11,9 +11,10 @@ from typing import Any, Final
 import click
 
 from mailserver.cli.columns import duration, print_table
-from mailserver.cli.control import NotRunning, ask, ask_or_fail
+from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.sessions import finish
+from mailserver.tls.acme_account import REASONS
 
 PATIENCE: Final = 600.0
 """Seconds for which `renew` waits."""
@@ -51,13 +52,50 @@ def renew(configuration: Path, host: str, *, no_wait: bool) -> None:
     """Ask for a new certificate of NAME, or of all hosts, now."""
     host = host.lower()
     began = int(time.time())
-    answer = ask_or_fail(configuration, "acme-renew", host=host)
-    for line in answer.lines:
-        click.echo(line, err=not answer.ok)
-    if not answer.ok:
-        raise SystemExit(1)
+    _tell(ask_or_fail(configuration, "acme-renew", host=host))
     if not no_wait:
         _wait(configuration, host, began)
+
+
+@acme.command("account")
+@click.option("--update", "what", flag_value="update", help="Give it the contacts of the configuration first.")
+@click.option("--deactivate", "what", flag_value="deactivate", help="End it, for good; the next order makes another.")
+@config_option
+def account(configuration: Path, what: str | None) -> None:
+    """Show the account at the authority: its address, its state, its contacts."""
+    answer = ask_or_fail(configuration, "acme-account", what=what or "show")
+    for name, value in answer.data.items():
+        click.echo(f"{name + ':':12}{value}".rstrip())
+    _tell(answer)
+
+
+@acme.command("rollover")
+@config_option
+def rollover(configuration: Path) -> None:
+    """Give the account at the authority a new key, should the old one be known to others.
+
+    The keys of certificates are others: each certificate that is asked for has a new one.
+    """
+    _tell(ask_or_fail(configuration, "acme-rollover"))
+
+
+@acme.command("revoke")
+@click.argument("host", metavar="NAME")
+@click.option("--activation", metavar="ID", default="", help="Of an activation of its history, not what is served.")
+@click.option(
+    "--reason",
+    type=click.Choice(REASONS),
+    default="unspecified",
+    show_default=True,
+    help="What the authority is told (RFC 5280 5.3.1).",
+)
+@config_option
+def revoke(configuration: Path, host: str, activation: str, reason: str) -> None:
+    """Have the authority revoke the certificate of NAME, and ask for another.
+
+    It is served until the other has come.
+    """
+    _tell(ask_or_fail(configuration, "acme-revoke", host=host.lower(), id=activation, reason=reason))
 
 
 def print_renewals(rows: list[dict[str, Any]], now: float) -> None:
@@ -77,6 +115,15 @@ def print_renewals(rows: list[dict[str, Any]], now: float) -> None:
     for row in rows:
         if row["error"]:
             click.echo(f"{row['host']}: failed on {_time(row['tried'])}: {row['error']}", err=True)
+        if row["explanation"]:
+            click.echo(f"{row['host']}: the authority says of its renewal: {row['explanation']}", err=True)
+
+
+def _tell(answer: Answer) -> None:
+    for line in answer.lines:
+        click.echo(line, err=not answer.ok)
+    if not answer.ok:
+        raise SystemExit(1)
 
 
 def _wait(configuration: Path, host: str, began: int) -> None:

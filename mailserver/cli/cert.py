@@ -199,7 +199,7 @@ def history(configuration: Path, host: str, *, as_json: bool) -> None:
                     _time(row["time"]),
                     row["origin"],
                     row["fingerprint"][:16],
-                    row["reason"],
+                    row["reason"] + " (revoked)" * row["revoked"],
                 )
                 for row in answer.data
             ],

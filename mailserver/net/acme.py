@@ -7,8 +7,9 @@ no other, and few processes are there at once.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,11 +19,13 @@ from mailserver.config.model import Config
 from mailserver.net.control import Answer, Arguments, BadRequest, Command, Told
 from mailserver.net.link import Json
 from mailserver.net.log import log
-from mailserver.tls import acme_state
-from mailserver.tls.acme_order import NotObtained, Obtained, Order
-from mailserver.tls.acme_plan import Attempts, Due, Held, due, plan
+from mailserver.tls import acme_renewal, acme_state
+from mailserver.tls.acme_child import NotObtained
+from mailserver.tls.acme_order import Obtained, Order
+from mailserver.tls.acme_plan import Attempts, Due, Held, Window, asks, due, plan
 from mailserver.tls.history import CannotRecord
 from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.transaction import Refused
 
 AT_ONCE: Final = 3
 LOOK: Final = 3600.0
@@ -38,6 +41,9 @@ class Ordering(Protocol):
     def obtain(self) -> Obtained:
         """Blocks. Raises: NotObtained."""
 
+    def close(self) -> None:
+        """What it has obtained was judged."""
+
     def stop(self) -> None:
         """Have it end soon."""
 
@@ -52,7 +58,8 @@ class AcmeCertificates:
         config: Callable[[], Config],
         held: Callable[[], Iterable[Held]],
         offer: Callable[[list[str], bytes, bytes, str], Awaitable[Answer]],
-        make_order: Callable[[Config, str], Ordering] = Order,
+        make_order: Callable[[Config, Held], Ordering] = Order,
+        ask_windows: Callable[[Config, list[Held], dict[str, Window], int], list[Window]] = acme_renewal.windows,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`held`: what is served now; `offer(hosts, chain, key, reason)`: serve something else."""
@@ -60,9 +67,16 @@ class AcmeCertificates:
         self._config = config
         self._held = held
         self._offer = offer
+        self.first: Callable[[], Awaitable[None]] | None = None
+        """What is to be done before anything is asked for: bringing to its end what an earlier process has left."""
         self._make_order = make_order
+        self._ask_windows = ask_windows
         self._wall = wall
         self._attempts: dict[str, Attempts] | None = None
+        self._windows: dict[str, Window] = {}
+        self._beginning = False
+        self._asking = False
+        self._held_up = False
         self._hurried: set[str] = set()
         self._orders: dict[str, Ordering] = {}
         self._next: Any = None
@@ -74,16 +88,27 @@ class AcmeCertificates:
             return
 
         async def begin() -> None:
-            if self._attempts is None:
-                directory = self._config().server.state_dir
+            if self._attempts is None and not self._beginning:
+                self._beginning = True
                 try:
-                    self._attempts = await self._in_thread(acme_state.all_attempts, directory)
-                except CannotRecord as error:
-                    log.error("{line}", line=f"acme: nothing can be asked for: {error}")
-                    return
+                    await self._begin()
+                finally:
+                    self._beginning = False
             self._look()
 
         self._spawn(begin())
+
+    async def _begin(self) -> None:
+        directory = self._config().server.state_dir
+        try:
+            attempts = await self._in_thread(acme_state.all_attempts, directory)
+            self._windows = await self._in_thread(acme_state.all_windows, directory)
+        except CannotRecord as error:
+            log.error("{line}", line=f"acme: nothing can be asked for: {error}")
+            return
+        if self.first is not None:
+            await self.first()
+        self._attempts = attempts
 
     def stop(self) -> None:
         """Ask for nothing more, and end what is under way."""
@@ -92,6 +117,16 @@ class AcmeCertificates:
             self._next.cancel()
         for order in self._orders.values():
             order.stop()
+
+    @contextlib.contextmanager
+    def held_up(self) -> Iterator[bool]:
+        """Begin no order meanwhile; True if none runs."""
+        before, self._held_up = self._held_up, True
+        try:
+            yield not before and not self._orders
+        finally:
+            self._held_up = before
+            self._look()
 
     def commands(self) -> dict[str, Command]:
         """For the control socket, by name."""
@@ -113,6 +148,7 @@ class AcmeCertificates:
                     "tried": attempts.tried,
                     "failures": attempts.failures,
                     "error": attempts.error,
+                    "explanation": self._explanation(held),
                 }
             )
         return rows
@@ -138,9 +174,13 @@ class AcmeCertificates:
         if self._attempts is None:
             return succeed((False, ["nothing can be asked for: the state directory cannot be used, see the log"]))
         asked = [host] if host else hosts
-        self._hurried |= set(asked)
-        self._look()
+        self.hurry(asked)
         return succeed((True, [f"{each}: is asked for" for each in asked]))
+
+    def hurry(self, hosts: Iterable[str]) -> None:
+        """Ask for these now, whatever the plan says."""
+        self._hurried |= set(hosts)
+        self._look()
 
     # --- The plan
 
@@ -152,21 +192,33 @@ class AcmeCertificates:
         return (self._attempts or {}).get(host, Attempts(host))
 
     def _due(self, held: Held, now: int) -> Due:
-        return Due(now, 0, held.host) if held.host in self._hurried else due(held, self._of(held.host), now)
+        if held.host in self._hurried:
+            return Due(now, 0, held.host)
+        return due(held, self._of(held.host), now, self._windows.get(held.host))
+
+    def _explanation(self, held: Held) -> str:
+        window = self._windows.get(held.host)
+        return window.explanation if window is not None and window.fingerprint == held.fingerprint else ""
 
     def _look(self) -> None:
         """Begin what is due, and come back when the next is."""
-        if self._stopped or self._attempts is None:
+        if self._stopped or self._attempts is None or self._held_up:
             return
         now = int(self._wall())
         planned = self._planned(now)
         while planned and planned[0].time <= now and len(self._orders) < AT_ONCE:
             host = planned[0].host
             self._hurried.discard(host)
-            self._orders[host] = self._make_order(self._config(), host)
+            held = next(each for each in self._wanted() if each.host == host)
+            self._orders[host] = self._make_order(self._config(), held)
             self._spawn(self._obtain(host, self._orders[host]))
             planned = self._planned(now)
-        later = min((each.time - now for each in planned if each.time > now), default=LOOK)
+        wanted = self._wanted()
+        if any(asks(held, self._windows.get(held.host), now) for held in wanted) and not self._asking:
+            self._asking = True
+            self._spawn(self._learn_windows(now))
+        times = [each.time for each in planned] + [each.again for each in self._windows.values()]
+        later = min((when - now for when in times if when > now), default=LOOK)
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = self._reactor.callLater(min(LOOK, later), self._look)
@@ -175,7 +227,30 @@ class AcmeCertificates:
         """Of all for which no order runs; what the administrator wants comes first."""
         waiting = [held for held in self._wanted() if held.host not in self._orders]
         hurried = [Due(now, 0, held.host) for held in waiting if held.host in self._hurried]
-        return hurried + plan((held for held in waiting if held.host not in self._hurried), self._attempts or {}, now)
+        others = [held for held in waiting if held.host not in self._hurried]
+        return hurried + plan(others, self._attempts or {}, now, self._windows)
+
+    async def _learn_windows(self, now: int) -> None:
+        """When the authority would have certificates renewed (RFC 9773)."""
+        wanted = self._wanted()
+        asked = [held for held in wanted if asks(held, self._windows.get(held.host), now)][: acme_renewal.MOST]
+        config = self._config()
+        try:
+            found = await self._in_thread(self._ask_windows, config, asked, self._windows, now)
+            for window in found:
+                before = self._windows.get(window.host)
+                if window.explanation and (before is None or window.explanation != before.explanation):
+                    why = f"the authority says of its renewal: {window.explanation}"
+                    log.info("{line}", line=f"acme: {window.host}: {why}")
+            hosts = {held.host for held in wanted}
+            self._windows = {host: each for host, each in self._windows.items() if host in hosts}
+            self._windows |= {window.host: window for window in found}
+            await self._in_thread(acme_state.save_windows, config.server.state_dir, found)
+        except CannotRecord as error:
+            log.warn("{line}", line=f"acme: {error}")
+        finally:
+            self._asking = False
+        self._look()
 
     async def _obtain(self, host: str, order: Ordering) -> None:
         try:
@@ -198,9 +273,13 @@ class AcmeCertificates:
         try:
             found = await self._in_thread(order.obtain)
             ok, lines = await self._offer([host], found.chain_pem, found.key_pem.reveal(), REASON)
+            await self._in_thread(order.close)
             error, retry_after = "; ".join(lines), 0
         except NotObtained as refused:
             ok, error, retry_after = False, str(refused), refused.retry_after
+        except Refused as refused:
+            # The disk is full, say: the order stays, and its certificate is taken once there is room.
+            ok, error, retry_after = False, "; ".join(refused.lines), 0
         except Exception as bug:
             log.failure("acme: {host}", host=host)
             ok, error, retry_after = False, f"internal error: {type(bug).__name__}", 0
@@ -228,6 +307,8 @@ def held(policy: TlsPolicy) -> list[Held]:
             int(each.pair.not_before.timestamp()),
             int(each.pair.not_after.timestamp()),
             each.origin == "self-signed",
+            each.pair.fingerprint,
+            each.pair.chain_pem if each.origin == "acme" else b"",
         )
         for host, each in policy.served.by_host.items()
     ]

@@ -25,6 +25,7 @@ from mailserver.tls.expiry import Expiry
 from mailserver.tls.files import followed
 from mailserver.tls.history import CannotRecord
 from mailserver.tls.listing import described, history_of
+from mailserver.tls.pair import Pair
 from mailserver.tls.policy import Prepared, TlsPolicy
 from mailserver.tls.transaction import Changed, Refused, Transaction
 
@@ -32,7 +33,9 @@ EXPIRY_LOOK: Final = 3600.0
 """Seconds between two looks for certificates that end soon."""
 CONFIRMATION: Final = 2.0
 """Seconds after which listeners that do not show a certificate are asked once more."""
-CHANGES: Final = frozenset({"cert-add", "cert-activate", "cert-rollback", "acme-renew"})
+CHANGES: Final = frozenset(
+    {"cert-add", "cert-activate", "cert-rollback", "acme-renew", "acme-account", "acme-rollover", "acme-revoke"}
+)
 """Commands for those alone who may read the keys."""
 
 T = TypeVar("T")
@@ -112,9 +115,31 @@ class Certificates:
     ) -> Deferred[Answer]:
         """Serve hosts that have no files of their own with another pair.
 
-        Was it done, and what became of each host, in words. It fails for bugs alone.
+        Was it done, and what became of each host, in words. Fails: Refused where the same may be taken later.
         """
-        return self._change(lambda one: one.offer(hosts, chain_pem, key_pem, reason=reason, origin=origin))
+        return self._change(lambda one: one.offer(hosts, chain_pem, key_pem, reason=reason, origin=origin), later=True)
+
+    def recorded(self, host: str, number: int | None) -> Deferred[tuple[Pair, bool]]:
+        """The pair of an activation of a host, or of what is served, and is it that? Fails: Refused, CannotRecord."""
+        history = self._activation.history
+
+        def find() -> tuple[Pair, bool]:
+            entry = history.current(host) if number is None else history.entry(host, number)
+            if entry is None:
+                raise Refused([f"{host}: has no such activation; `mailserver cert history` lists them"])
+            serving = self._policy.served.by_host.get(host)
+            return history.pair(entry.digest), serving is not None and serving.pair.digest == entry.digest
+
+        return self._one_at_a_time(self._in_thread, find)
+
+    def revoked(self, fingerprint: str) -> Deferred[None]:
+        """An authority has revoked this one: nobody goes back to it. Fails: CannotRecord."""
+
+        def note() -> None:
+            with self._activation.history.transaction():
+                self._activation.history.revoke(fingerprint)
+
+        return self._one_at_a_time(self._in_thread, note)
 
     def renew(self, hosts: Sequence[str], chains: Sequence[bytes], reason: str) -> Deferred[Answer]:
         """The same with other certificates of the one or two keys that they have."""
@@ -189,11 +214,15 @@ class Certificates:
         taken: bool | None = await self._one_at_a_time(lambda: Deferred.fromCoroutine(take()))
         return taken
 
-    def _change(self, work: Callable[[Transaction], Changed]) -> Deferred[Answer]:
+    def _change(self, work: Callable[[Transaction], Changed], *, later: bool = False) -> Deferred[Answer]:
+        """`later`: fail with a Refused of that kind."""
+
         async def change() -> Answer:
             try:
                 changed = await self._in_thread(lambda: work(self._transaction()))
             except Refused as refused:
+                if later and refused.later:
+                    raise
                 answer = False, [*refused.lines, "nothing was changed"]
             else:
                 ok, lines = await self._put_in_place(changed)

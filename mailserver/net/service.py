@@ -29,6 +29,7 @@ from mailserver.auth.exposure import Mark
 from mailserver.config.model import Config
 from mailserver.net import systemd
 from mailserver.net.acme import AcmeCertificates, held
+from mailserver.net.acme_account import AcmeAccount
 from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.exposures import Exposures
@@ -89,6 +90,7 @@ class ServiceProcess(Service, ABC):
         self._certificates: Certificates | None = None
         self._acme: AcmeCertificates | None = None
         self._private_ca: PrivateCertificates | None = None
+        self._account: AcmeAccount | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
         self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
@@ -174,6 +176,13 @@ class ServiceProcess(Service, ABC):
         )
         self._private_ca = PrivateCertificates(
             self.reactor, config=lambda: self.config, served=lambda: served(policy), serving=self._certificates
+        )
+        self._account = AcmeAccount(
+            self.reactor,
+            config=lambda: self.config,
+            orders=self._acme,
+            certificates=self._certificates,
+            reload=self.reload,
         )
 
     def renewals(self) -> list[Json]:
@@ -290,6 +299,8 @@ class ServiceProcess(Service, ABC):
             commands |= self._certificates.commands()
         if self._acme is not None:
             commands |= self._acme.commands()
+        if self._account is not None:
+            commands |= self._account.commands()
         factory = ControlFactory(commands, CHANGES, clock=self.reactor)
         with opened:  # the reactor takes a duplicate
             self._control = serve(opened, factory, self.reactor)

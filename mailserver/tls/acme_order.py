@@ -1,39 +1,34 @@
 """Where keys are read: one certificate of an ACME authority, asked for by a child process without those rights.
 
 The key is made here, and only a request that it signed leaves; what comes back is judged by `transaction`, like any pair.
+An order is remembered with its key as soon as the authority has it, until its certificate has been judged: a process that
+ends meanwhile leaves it to the next one.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import contextlib
+import time
 from typing import Any, Final
 
+import attrs
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from mailserver.as_user import UserProcess, other_user
 from mailserver.config.model import Acme, AcmeDns, Config
-from mailserver.tls.acme_files import first_line
-from mailserver.tls.acme_state import account_key
+from mailserver.tls import acme_state
+from mailserver.tls.acme_child import Child, NotObtained, read_key
+from mailserver.tls.acme_plan import Held
+from mailserver.tls.acme_renewal import identifier
+from mailserver.tls.acme_state import Begun
 from mailserver.tls.history import CannotRecord
-from mailserver.tls.pair import Fault
 from mailserver.types import Secret
 
-PATIENCE: Final = 480.0
-"""Seconds until the child process is ended."""
-LONGEST: Final = 1 << 20
-"""Octets of its answer."""
-
-
-class NotObtained(Exception):
-    """There is no certificate; the text says why. `retry_after`: seconds that the authority would have us wait."""
-
-    def __init__(self, reason: str, retry_after: int = 0) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
+KEPT: Final = 7 * 86400
+"""Seconds for which an order is gone on with: authorities give up pending ones after a week."""
+_LONGEST_ADDRESS: Final = 2000
 
 
 @frozen
@@ -47,50 +42,67 @@ class Obtained:
 class Order:
     """Of one host."""
 
-    def __init__(self, config: Config, host: str) -> None:
-        """`config` has an [acme]."""
+    def __init__(self, config: Config, held: Held) -> None:
+        """For the host of what is held. `config` has an [acme]."""
         assert config.acme is not None
-        self._config = config
+        self._directory = config.server.state_dir
         self._acme: Acme = config.acme
-        self._host = host
-        self._child: UserProcess | None = None
-        self._stopped = False
+        self._held = held
+        self._child = Child(config)
 
     def obtain(self) -> Obtained:
         """Blocks for minutes. Raises: NotObtained."""
-        key, csr = make_request(self._host, self._acme.key_type)
         try:
-            job = self._job(csr)
-            child = self._child = UserProcess("mailserver.tls.acme_client", other_user(self._config.server))
-            if self._stopped:
-                child.stop()
-            answer = child.ask(json.dumps(job).encode(), seconds=PATIENCE, longest=LONGEST)
-        except (OSError, KeyError, CannotRecord) as error:
+            begun = self._begun() or self._new()
+            answer = self._child.ask("obtain", self._job(begun), order=lambda address: self._save(begun, address))
+            match answer:
+                case {"chain": str(chain)} if chain.isascii():
+                    return Obtained(chain.encode(), begun.key_pem)
+            self.close()
+        except NotObtained as refused:
+            if refused.decided:
+                self.close()
+            raise
+        except CannotRecord as error:
             raise NotObtained(str(error)) from error
-        return Obtained(_chain_of(answer), key)
+        raise NotObtained("the authority's certificate is no PEM")
+
+    def close(self) -> None:
+        """Its certificate was judged, or there will be none. Raises nothing: what is left is gone on with, and ends."""
+        with contextlib.suppress(CannotRecord):
+            acme_state.drop_order(self._directory, self._held.host)
 
     def stop(self) -> None:
         """End it, from another thread."""
-        self._stopped = True
-        if self._child is not None:
-            self._child.stop()
+        self._child.stop()
 
-    def _job(self, csr: bytes) -> dict[str, Any]:
-        """Raises: NotObtained, CannotRecord."""
-        acme = self._acme
-        wildcard = self._host.startswith("*.")
-        eab = None
-        if acme.eab_key_file is not None:
-            eab = [acme.eab_key_id, _first_line(acme.eab_key_file, "eab_key_file")]
+    def _begun(self) -> Begun | None:
+        """What an earlier attempt has left. Raises: CannotRecord."""
+        begun = acme_state.begun(self._directory, self._held.host)
+        wanted = (self._acme.directory, self._acme.key_type)
+        if begun is None or (begun.directory, begun.key_type) != wanted or abs(time.time() - begun.begun) > KEPT:
+            return None
+        return begun
+
+    def _new(self) -> Begun:
+        key, request = make_request(self._held.host, self._acme.key_type)
+        return Begun(self._held.host, self._acme.directory, self._acme.key_type, "", key, request, int(time.time()))
+
+    def _save(self, begun: Begun, address: str) -> None:
+        """Raises: CannotRecord."""
+        if address != begun.address and len(address) <= _LONGEST_ADDRESS:
+            acme_state.save_order(self._directory, attrs.evolve(begun, address=address, begun=int(time.time())))
+
+    def _job(self, begun: Begun) -> dict[str, Any]:
+        """Raises: NotObtained."""
+        acme, host = self._acme, self._held.host
         return {
-            "directory": acme.directory,
-            "account": account_key(self._config.server.state_dir, acme.directory).reveal().decode(),
-            "contact": acme.contact,
-            "csr": csr.decode(),
-            "challenge": "dns-01" if wildcard else acme.challenge,
+            "host": host,
+            "order": begun.address,
+            "csr": begun.request_pem.decode(),
+            "replaces": identifier(self._held.of_authority),
+            "challenge": "dns-01" if host.startswith("*.") else acme.challenge,
             "webroot": None if acme.webroot is None else str(acme.webroot),
-            "ca_file": None if acme.ca_file is None else str(acme.ca_file),
-            "eab": eab,
             "dns": None if acme.dns is None else _of_dns(acme.dns),
         }
 
@@ -108,19 +120,6 @@ def make_request(host: str, key_type: str) -> tuple[Secret, bytes]:
     return Secret(octets), request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def _chain_of(answer: bytes) -> bytes:
-    """Raises: NotObtained."""
-    try:
-        match json.loads(answer):
-            case {"chain": str(chain)}:
-                return chain.encode("ascii")
-            case {"error": str(error), "retry_after": int(retry_after)}:
-                raise NotObtained(error, retry_after)
-    except (ValueError, RecursionError):
-        pass
-    raise NotObtained("the process that asks the authority was ended, or its log has more")
-
-
 def _of_dns(dns: AcmeDns) -> dict[str, Any]:
     return {
         "hook": dns.hook,
@@ -129,15 +128,8 @@ def _of_dns(dns: AcmeDns) -> dict[str, Any]:
         "zone": dns.zone,
         "key_name": dns.key_name,
         "key_algorithm": dns.key_algorithm,
-        "key": "" if dns.key_file is None else _first_line(dns.key_file, "key_file"),
+        "key": "" if dns.key_file is None else read_key(dns.key_file, "key_file"),
         "wait": dns.wait,
+        "resolver": dns.resolver,
+        "resolver_port": dns.resolver_port,
     }
-
-
-def _first_line(path: Path, key: str) -> str:
-    """Raises: NotObtained."""
-    faults: list[Fault] = []
-    line = first_line(path, key, faults)
-    if line is None:
-        raise NotObtained(f"{key} {faults[0].reason}")
-    return line

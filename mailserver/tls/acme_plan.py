@@ -1,6 +1,7 @@
 """When to ask an ACME authority for which certificate: no clock, no network, no file.
 
-A certificate is renewed when two thirds of its life are over. What fails is tried again after five minutes, and after
+A certificate is renewed at a moment in the window that the authority suggests (RFC 9773); where it suggests none, when two
+thirds of its life are over. What fails is tried again after five minutes, and after
 twice as long each time, up to half a day; or as late as the authority says. Each host has its own count, so that one
 that fails delays nobody; of those that are due, the ones that have failed least come first.
 """
@@ -18,6 +19,18 @@ AFTER_SUCCESS: Final = 3600
 LONGEST_ASKED: Final = 8 * 24 * 3600
 """Seconds that the authority may have us wait; limits of public ones are of a week."""
 LONGEST_ERROR: Final = 500
+SOONEST_RENEWAL: Final = 24 * 3600
+"""Seconds between a certificate and the next, if that is less than a tenth of its life."""
+SOONEST_AGAIN: Final = 60
+LATEST_AGAIN: Final = 24 * 3600
+"""Seconds between two looks at a window, as far as the authority may say it (RFC 9773 4.3.2)."""
+FAILED_AGAIN: Final = 6 * 3600
+"""Seconds until it is asked again where it has not said when (RFC 9773 4.3.3)."""
+
+
+def printable(words: str) -> str:
+    """Words that are a stranger's in part: nothing of that may move a terminal's cursor, nor be without end."""
+    return "".join(character if character.isprintable() else " " for character in words[:LONGEST_ERROR])
 
 
 @frozen
@@ -37,9 +50,7 @@ class Attempts:
         failures = self.failures + 1
         wait = min(LONGEST_WAIT, FIRST_WAIT << min(failures - 1, 16))
         wait = max(wait, min(LONGEST_ASKED, retry_after))
-        # Part of it is a stranger's: nothing of that may move a terminal's cursor.
-        words = "".join(character if character.isprintable() else " " for character in error[:LONGEST_ERROR])
-        return Attempts(self.host, failures, now, now + wait, words)
+        return Attempts(self.host, failures, now, now + wait, printable(error))
 
     def succeeded(self, now: int) -> Attempts:
         """Nothing is left of the failures. An authority whose certificates are old at once is not asked at once again."""
@@ -54,6 +65,46 @@ class Held:
     not_before: int
     not_after: int
     self_signed: bool
+    fingerprint: str = ""
+    of_authority: bytes = b""
+    """Its chain, PEM, where it came from the authority."""
+
+
+@frozen
+class Window:
+    """When the authority would have a certificate renewed (RFC 9773 4.2). Times are Unix times."""
+
+    host: str
+    fingerprint: str
+    """Of the certificate."""
+    chosen: int
+    """A moment in the window; 0 where there is none."""
+    start: int
+    end: int
+    again: int
+    """When to ask again."""
+    explanation: str = ""
+    """Address of a page that says why; "" where there is none."""
+
+
+def chosen(start: int, end: int, before: Window | None, place: float) -> int:
+    """A moment in a window; the one of before where the window is the same. `place`: by chance, from 0 to 1."""
+    if before is not None and (before.start, before.end) == (start, end):
+        return before.chosen
+    return start + int((end - start) * place)
+
+
+def ask_again(now: int, retry_after: int) -> int:
+    """When to ask again for a window, by the authority's Retry-After in seconds, 0 for none (RFC 9773 4.3)."""
+    return now + (min(max(retry_after, SOONEST_AGAIN), LATEST_AGAIN) if retry_after else FAILED_AGAIN)
+
+
+def asks(held: Held, window: Window | None, now: int) -> bool:
+    """Is the authority to be asked for a certificate's window? Not once it has ended (RFC 9773 4.3)."""
+    if not held.of_authority or held.not_after <= now:
+        return False
+    # A clock that has jumped back must not silence it.
+    return window is None or window.fingerprint != held.fingerprint or not now < window.again <= now + LATEST_AGAIN
 
 
 @frozen
@@ -65,9 +116,9 @@ class Due:
     host: str
 
 
-def due(held: Held, attempts: Attempts, now: int) -> Due:
+def due(held: Held, attempts: Attempts, now: int, window: Window | None = None) -> Due:
     """Of one host."""
-    renewal = 0 if held.self_signed else held.not_before + (held.not_after - held.not_before) * 2 // 3
+    renewal = 0 if held.self_signed else _renewal(held, window)
     until = attempts.until
     if attempts.tried > now:
         # The clock has jumped back: what was decided by it does not count.
@@ -75,7 +126,19 @@ def due(held: Held, attempts: Attempts, now: int) -> Due:
     return Due(max(renewal, until), attempts.failures, held.host)
 
 
-def plan(hosts: Iterable[Held], attempts: Mapping[str, Attempts], now: int) -> list[Due]:
+def _renewal(held: Held, window: Window | None) -> int:
+    life = held.not_after - held.not_before
+    if window is None or not window.chosen or window.fingerprint != held.fingerprint:
+        return held.not_before + life * 2 // 3
+    # Whatever it suggests: time is left for attempts that fail, and none is replaced as soon as it has come.
+    soonest, latest = held.not_before + min(SOONEST_RENEWAL, life // 10), held.not_before + life * 9 // 10
+    return max(soonest, min(window.chosen, latest))
+
+
+def plan(
+    hosts: Iterable[Held], attempts: Mapping[str, Attempts], now: int, windows: Mapping[str, Window] | None = None
+) -> list[Due]:
     """All, what is due first in front: those that have failed least, then those that have waited longest."""
-    found = [due(held, attempts.get(held.host, Attempts(held.host)), now) for held in hosts]
+    known = windows or {}
+    found = [due(held, attempts.get(held.host, Attempts(held.host)), now, known.get(held.host)) for held in hosts]
     return sorted(found, key=lambda each: (each.time > now, each.failures if each.time <= now else 0, each.time))

@@ -26,6 +26,8 @@ import dns.tsig
 import dns.update
 from attrs import frozen
 
+from mailserver.tls.acme_alias import CannotFollow, target
+
 HOOK_TIME: Final = 60.0
 """Seconds that the administrator's program may take."""
 DNS_TIME: Final = 15.0
@@ -55,8 +57,11 @@ def make_proof(job: Mapping[str, Any], host: str, token: str, validation: str) -
         if not _TOKEN.fullmatch(token):
             raise CannotProve("the authority's token is none (RFC 8555 8.3)")
         return Page(Path(job["webroot"]), token, validation) if job["webroot"] else Nothing()
-    record = f"_acme-challenge.{host}"
     of_dns = job["dns"]
+    try:
+        record = target(f"_acme-challenge.{host}", of_dns["resolver"], of_dns["resolver_port"])
+    except CannotFollow as error:
+        raise CannotProve(str(error)) from error
     if of_dns["hook"]:
         return ByHook(tuple(of_dns["hook"]), record, validation, of_dns["wait"])
     return ByUpdate(of_dns, record, validation)
@@ -151,6 +156,8 @@ class ByUpdate:
             self._zone = dns.name.from_text(settings["zone"]) if settings["zone"] else None
         except (dns.exception.DNSException, ValueError) as error:
             raise CannotProve(f"[acme.dns] key or zone: {error}") from error
+        if self._zone is not None and not self._record.is_subdomain(self._zone):
+            raise CannotProve(f"{self._record} is not in the zone of [acme.dns], {self._zone}")
 
     def put(self) -> None:
         """Raises: CannotProve."""

@@ -48,6 +48,8 @@ CREATE TABLE pinned (host TEXT PRIMARY KEY, digest BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE warned (
     host TEXT, fingerprint TEXT, days INTEGER, time INTEGER NOT NULL, PRIMARY KEY (host, fingerprint, days)) WITHOUT ROWID;
 """
+_LATER_TABLES: Final = "CREATE TABLE IF NOT EXISTS revoked (fingerprint TEXT PRIMARY KEY) WITHOUT ROWID"
+"""Beside those that version 1 began with; a server that does not know them does without."""
 
 _COLUMNS: Final = "id, time, reason, origin, restores, fingerprint, digest, second"
 
@@ -179,7 +181,15 @@ class History:
         row = (host, fingerprint, days, time)
         self._connection.execute("INSERT OR REPLACE INTO warned VALUES (?, ?, ?, ?)", row)
 
+    def revoke(self, fingerprint: str) -> None:
+        """An authority has revoked the certificate."""
+        self._connection.execute("INSERT OR IGNORE INTO revoked VALUES (?)", (fingerprint,))
+
     # --- Questions. Raise: CannotRecord
+
+    def is_revoked(self, fingerprint: str) -> bool:
+        """Has an authority revoked it, as far as is known here?"""
+        return bool(self._rows("SELECT 1 FROM revoked WHERE fingerprint = ?", fingerprint))
 
     def current(self, host: str) -> Entry | None:
         """The last activation of a host."""
@@ -192,7 +202,7 @@ class History:
             return None
         found = self._entries(
             "host = ? AND id < ? AND (digest != ? OR second IS NOT ?) AND restores IS NULL AND origin != 'self-signed' "
-            "ORDER BY id DESC LIMIT 1",
+            "AND fingerprint NOT IN (SELECT fingerprint FROM revoked) ORDER BY id DESC LIMIT 1",
             host,
             last.restores or last.id,
             last.digest,
@@ -261,6 +271,7 @@ class History:
                 "UNION SELECT second FROM activation WHERE second IS NOT NULL)"
             ),
             "DELETE FROM warned WHERE fingerprint NOT IN (SELECT fingerprint FROM activation)",
+            "DELETE FROM revoked WHERE fingerprint NOT IN (SELECT fingerprint FROM activation)",
         ):
             self._connection.execute(statement)
 
@@ -299,6 +310,7 @@ def _prepare(connection: apsw.Connection) -> apsw.Connection:
             connection.execute(f"{_TABLES} PRAGMA user_version = {_VERSION}")
         elif version != _VERSION:
             raise OSError(errno.EINVAL, f"it is of another version of mailserver ({version})")  # noqa: TRY301
+        connection.execute(_LATER_TABLES)
         connection.execute("COMMIT")
     except BaseException:
         connection.close()

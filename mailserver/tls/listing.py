@@ -46,10 +46,10 @@ def history_of(history: History, host: str) -> list[Row]:
     hosts = [host] if host else history.hosts()
     found = [(each, entry) for each in hosts for entry in history.of_host(each)]
     found.sort(key=lambda pair: (-pair[1].id, pair[0]))
-    return [_row(each, entry) for each, entry in found]
+    return [_row(each, entry, revoked=history.is_revoked(entry.fingerprint)) for each, entry in found]
 
 
-def _row(host: str, entry: Entry) -> Row:
+def _row(host: str, entry: Entry, *, revoked: bool) -> Row:
     return {
         "id": entry.id,
         "host": host,
@@ -58,4 +58,5 @@ def _row(host: str, entry: Entry) -> Row:
         "origin": entry.origin,
         "fingerprint": entry.fingerprint,
         "restores": entry.restores,
+        "revoked": revoked,
     }

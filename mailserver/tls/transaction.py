@@ -183,6 +183,8 @@ class Transaction:
         except BadPair as bad:
             raise Refused([f"{host}: activation {entry.id}: {bad}"]) from bad
         old = [fault.reason for pair in pairs if not pair.is_current(self.now) for fault in pair.date_faults(self.now)]
+        if history.is_revoked(entry.fingerprint):
+            old.append("certificate was revoked by its authority")
         if old:
             raise Refused([f"{host}: activation {entry.id}: {reason}" for reason in old])
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -25,6 +26,7 @@ import dns.rcode
 import dns.rrset
 import dns.tsigkeyring
 import pytest
+from cryptography import x509
 
 from mailserver.tls import certificates
 
@@ -98,6 +100,11 @@ class Pebble:
             f'contact = ["mailto:postmaster@acme.test"]\n{more}'
         )
 
+    @property
+    def resolver(self) -> str:
+        """Of [acme.dns]: the name server that the authority asks."""
+        return f'resolver = "127.0.0.1"\nresolver_port = {self._dns}\n'
+
     def __enter__(self) -> Self:
         self._run("names", self._names, self._dns)
         self.begin()
@@ -117,6 +124,14 @@ class Pebble:
     @property
     def log(self) -> str:
         return (self._directory / "authority.log").read_text(errors="replace")
+
+    def revocation(self, certificate: x509.Certificate) -> dict[str, Any]:
+        """What it knows of a certificate, from its management."""
+        address = f"https://127.0.0.1:{self._management}/cert-status-by-serial/{certificate.serial_number:x}"
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        with urllib.request.urlopen(address, context=context, timeout=30) as answer:
+            told: dict[str, Any] = json.load(answer)
+        return told
 
     def tell_names(self, what: str, **body: object) -> None:
         """To the name server's management."""

@@ -13,8 +13,10 @@ from mailserver.net import acme as module
 from mailserver.net.acme import AT_ONCE, LOOK, AcmeCertificates
 from mailserver.net.control import BadRequest
 from mailserver.tls import acme_state
-from mailserver.tls.acme_order import NotObtained, Obtained
-from mailserver.tls.acme_plan import Held
+from mailserver.tls.acme_child import NotObtained
+from mailserver.tls.acme_order import Obtained
+from mailserver.tls.acme_plan import AFTER_SUCCESS, FAILED_AGAIN, Held, Window
+from mailserver.tls.transaction import Refused
 from mailserver.types import Secret
 from tests.net.test_certificate_files import Reactor
 from tests.tls.site import Site
@@ -29,6 +31,7 @@ class FakeOrder:
     def __init__(self, world: World, host: str) -> None:
         self.world, self.host = world, host
         self.stopped = False
+        self.closed = False
         self.done: Deferred[Any] = Deferred()
 
     def obtain(self) -> Any:
@@ -38,6 +41,9 @@ class FakeOrder:
         if isinstance(outcome, Exception):
             raise outcome
         return Obtained(b"chain of " + self.host.encode(), Secret(b"key"))
+
+    def close(self) -> None:
+        self.closed = True
 
     def stop(self) -> None:
         self.stopped = True
@@ -50,8 +56,11 @@ class World:
         self.config = config
         self.outcomes: dict[str, Any] = {}
         self.answers: dict[str, tuple[bool, list[str]]] = {}
+        self.refusals: dict[str, Refused] = {}
         self.orders: list[FakeOrder] = []
         self.offered: list[tuple[str, float]] = []
+        self.windows: dict[str, tuple[int, int, int]] = {}
+        self.asked_about: list[list[str]] = []
         self.held = {host: Held(host, NOW, NOW + DAY, self_signed=True) for host in [*config.acme_hosts, "other"]}
         self.reactor = Reactor()
         self.begin()
@@ -63,21 +72,31 @@ class World:
             held=self.held.values,
             offer=self._offer,
             make_order=self._make_order,
+            ask_windows=self._ask_windows,
             wall=lambda: NOW + self.reactor.seconds(),
         )
 
-    def _make_order(self, _config: Config, host: str) -> FakeOrder:
-        self.orders.append(FakeOrder(self, host))
+    def _make_order(self, _config: Config, held: Held) -> FakeOrder:
+        self.orders.append(FakeOrder(self, held.host))
         return self.orders[-1]
+
+    def _ask_windows(self, _config: Config, asked: list[Held], _before: object, now: int) -> list[Window]:
+        self.asked_about.append([held.host for held in asked])
+        return [
+            Window(held.host, held.fingerprint, *self.windows.get(held.host, (0, 0, 0)), now + FAILED_AGAIN)
+            for held in asked
+        ]
 
     async def _offer(self, hosts: list[str], chain: bytes, key: bytes, _reason: str) -> tuple[bool, list[str]]:
         (host,) = hosts
         assert (chain, key) == (b"chain of " + host.encode(), b"key")
         self.offered.append((host, self.reactor.seconds()))
+        if host in self.refusals:
+            raise self.refusals[host]
         answer = self.answers.get(host, (True, ["taken up"]))
         if answer[0]:
             now = NOW + int(self.reactor.seconds())
-            self.held[host] = Held(host, now, now + 90 * DAY, self_signed=False)
+            self.held[host] = Held(host, now, now + 90 * DAY, False, f"of {now}", b"chain")
         return answer
 
     @property
@@ -104,7 +123,7 @@ def done(deferred: Deferred[Any]) -> Any:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(_reactor: object, _pool: object, call: Any, *given: Any) -> Deferred[Any]:
         doing: Deferred[Any] = Deferred()
         doing.addCallback(lambda _none: call(*given))
@@ -112,11 +131,19 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         return doing
 
     monkeypatch.setattr(module, "deferToThreadPool", at_once)
-    site = Site(tmp_path).add("example.test", [f"h{n}.example.test" for n in range(5)])
+
+
+@pytest.fixture
+def world(tmp_path: Path, threads_at_once: None) -> World:
+    return World(site_of(tmp_path, [f"h{n}.example.test" for n in range(5)]).config())
+
+
+def site_of(directory: Path, hosts: list[str]) -> Site:
+    site = Site(directory).add("example.test", hosts)
     site.managed.add("example.test")
     site.of_domain["example.test"] = ["acme = true"]
     site.more = '[acme]\nterms_of_service = "agreed"\nwebroot = "/var/www"\n'
-    return World(site.config())
+    return site
 
 
 def test_each_host_gets_its_own_and_is_renewed_at_two_thirds(world: World) -> None:
@@ -167,6 +194,100 @@ def test_the_authority_may_say_when_to_come_again(world: World) -> None:
     world.outcomes["h0.example.test"] = NotObtained("rateLimited", 3 * 3600)
     world.acme.follow()
     assert world.rows()["h0.example.test"]["next"] == NOW + 3 * 3600
+
+
+def test_the_authority_is_asked_when_to_renew_each_certificate_that_it_gave(world: World) -> None:
+    first, second = "h0.example.test", "h1.example.test"
+    world.windows[first] = (NOW + 10 * DAY, NOW + 9 * DAY, NOW + 11 * DAY)
+    world.acme.follow()
+    assert sorted(host for hosts in world.asked_about for host in hosts) == sorted(world.config.acme_hosts)
+    assert world.rows()[first]["next"] == NOW + 10 * DAY
+    assert world.rows()[second]["next"] == NOW + 60 * DAY
+    world.asked_about.clear()
+    world.advance(FAILED_AGAIN - LOOK)
+    assert not world.asked_about
+    world.windows[second] = (NOW - 50, NOW - 60, NOW - 40)  # revoked by the authority, say
+    world.advance(DAY)
+    assert any(second in hosts for hosts in world.asked_about)
+    assert world.asked.count(second) == 2
+    del world.windows[second]
+    world.advance(9 * DAY)
+    assert world.asked.count(first) == 2
+
+
+def test_windows_outlive_the_process(world: World) -> None:
+    world.windows["h0.example.test"] = (NOW + 10 * DAY, NOW + 9 * DAY, NOW + 11 * DAY)
+    world.acme.follow()
+    world.acme.stop()
+    world.asked_about.clear()
+    world.begin()
+    world.acme.follow()
+    assert not world.asked_about
+    assert world.rows()["h0.example.test"]["next"] == NOW + 10 * DAY
+
+
+def test_an_order_is_closed_once_its_certificate_was_judged_and_stays_where_it_could_not_be(world: World) -> None:
+    good, bad, later = (f"h{n}.example.test" for n in range(3))
+    world.answers[bad] = (False, ["it is of another key"])
+    world.refusals[later] = Refused(["no space is left on the disk"], later=True)
+    world.acme.follow()
+    closed = {order.host: order.closed for order in world.orders}
+    assert (closed[good], closed[bad], closed[later]) == (True, True, False)
+    assert world.rows()[later]["error"] == "no space is left on the disk"
+
+
+def test_nothing_begins_while_the_account_changes(world: World) -> None:
+    world.outcomes["h0.example.test"] = None
+    world.acme.follow()
+    with world.acme.held_up() as quiet:
+        assert not quiet
+    world.orders[0].done.errback(NotObtained("late"))
+    before = len(world.orders)
+    with world.acme.held_up() as quiet:
+        assert quiet
+        world.renew("h1.example.test")
+        world.advance(DAY)
+        assert len(world.orders) == before
+        with world.acme.held_up() as again:
+            assert not again
+        assert len(world.orders) == before
+    assert len(world.orders) > before
+
+
+def test_two_hundred_that_fail_delay_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_a_moment(reactor: Reactor, _pool: object, call: Any, *given: Any) -> Deferred[Any]:
+        doing: Deferred[Any] = Deferred()
+        reactor.callLater(0, doing.callback, None)
+        return doing.addCallback(lambda _none: call(*given))
+
+    monkeypatch.setattr(module, "deferToThreadPool", in_a_moment)
+    monkeypatch.setattr(acme_state, "save", lambda _directory, _attempts: None)  # each is synced
+    hosts = [f"h{n}.example.test" for n in range(201)]
+    world = World(site_of(tmp_path, hosts).config())
+    world.outcomes = {host: NotObtained("the authority could not verify it") for host in hosts[:200]}
+    world.acme.follow()
+    for _ in range(1000):
+        world.reactor.advance(0)
+    assert world.offered == [(hosts[200], 0)]
+    assert set(world.asked) == set(hosts)
+    # All are due again at once, and a certificate that has never failed comes before them.
+    world.held[hosts[200]] = Held(hosts[200], NOW - 80 * DAY, NOW + 10 * DAY, self_signed=False)
+    world.reactor.advance(AFTER_SUCCESS)
+    assert hosts[200] in world.asked[201 : 201 + AT_ONCE]
+
+
+def test_what_an_earlier_process_has_left_comes_first(world: World) -> None:
+    done_first: Deferred[None] = Deferred()
+
+    async def first() -> None:
+        await done_first
+
+    world.acme.first = first
+    world.acme.follow()
+    world.acme.follow()  # as by the reload that it ends with
+    assert world.orders == []
+    done_first.callback(None)
+    assert len(world.orders) == 5
 
 
 def test_a_restart_knows_what_has_failed(world: World) -> None:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.tls.acme_plan import AFTER_SUCCESS, LONGEST_ASKED, LONGEST_WAIT, Attempts, Held, due, plan
+from mailserver.tls.acme_plan import (
+    AFTER_SUCCESS,
+    LATEST_AGAIN,
+    LONGEST_ASKED,
+    LONGEST_WAIT,
+    Attempts,
+    Held,
+    Window,
+    asks,
+    due,
+    plan,
+)
 
 DAY = 86400
 NOW = 1_800_000_000
@@ -64,3 +75,45 @@ def test_what_has_failed_least_comes_first() -> None:
 def test_nothing_of_a_stranger_moves_the_terminal() -> None:
     assert Attempts(HOST).failed("\x1b[2Jno\n" + "x" * 10_000, NOW).error.startswith(" [2Jno xxx")
     assert len(Attempts(HOST).failed("x" * 10_000, NOW).error) == 500
+
+
+def given(days_old: float = 0, of: str = "first", life: float = 90) -> Held:
+    begin = NOW - int(days_old * DAY)
+    return Held(HOST, begin, begin + int(life * DAY), self_signed=False, fingerprint=of, of_authority=b"chain")
+
+
+def test_the_authoritys_window_counts_for_the_certificate_that_it_is_of() -> None:
+    window = Window(HOST, "first", NOW + 20 * DAY, NOW + 19 * DAY, NOW + 21 * DAY, NOW + 3600)
+    assert due(given(), Attempts(HOST), NOW, window).time == NOW + 20 * DAY
+    assert due(given(of="second"), Attempts(HOST), NOW, window).time == NOW + 60 * DAY
+    nothing_said = Window(HOST, "first", 0, 0, 0, NOW + 3600)
+    assert due(given(), Attempts(HOST), NOW, nothing_said).time == NOW + 60 * DAY
+    assert [each.time for each in plan([given()], {}, NOW, {HOST: window})] == [NOW + 20 * DAY]
+
+
+def test_a_window_that_has_passed_is_now_but_after_failures_not_before_their_wait() -> None:
+    window = Window(HOST, "first", NOW - DAY, NOW - 2 * DAY, NOW - 3600, NOW + 3600)
+    assert due(given(days_old=2), Attempts(HOST), NOW, window).time <= NOW
+    assert due(given(days_old=2), Attempts(HOST).failed("no", NOW), NOW, window).time == NOW + 300
+
+
+def test_an_authority_that_would_have_each_renewed_at_once_gets_one_order_a_day() -> None:
+    window = Window(HOST, "first", NOW - DAY, NOW - 2 * DAY, NOW - 3600, NOW + 3600)
+    assert due(given(), Attempts(HOST).succeeded(NOW), NOW, window).time == NOW + DAY
+    assert due(given(life=1), Attempts(HOST).succeeded(NOW), NOW, window).time == NOW + DAY // 10
+
+
+def test_no_window_lets_a_certificate_end() -> None:
+    late = Window(HOST, "first", NOW + 5000 * DAY, NOW + 4000 * DAY, NOW + 6000 * DAY, NOW + 3600)
+    assert due(given(), Attempts(HOST), NOW, late).time == NOW + 81 * DAY
+
+
+def test_who_is_asked_about() -> None:
+    window = Window(HOST, "first", 1, 1, 2, NOW + 3600)
+    assert asks(given(), None, NOW)
+    assert not asks(given(), window, NOW)
+    assert asks(given(), window, NOW + 3600)
+    assert asks(given(of="second"), window, NOW)
+    assert not asks(held(), None, NOW), "one from elsewhere"
+    assert not asks(given(days_old=91), None, NOW), "one that has ended (RFC 9773 4.3)"
+    assert asks(given(), Window(HOST, "first", 1, 1, 2, NOW + LATEST_AGAIN + 1), NOW), "the clock has jumped back"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import josepy
 import pytest
 from cryptography import x509
@@ -13,8 +14,10 @@ from cryptography.hazmat.primitives import serialization
 
 from mailserver.tls import acme_state
 from mailserver.tls.acme_order import make_request
-from mailserver.tls.acme_plan import Attempts
+from mailserver.tls.acme_plan import Attempts, Window
+from mailserver.tls.acme_state import Begun
 from mailserver.tls.history import CannotRecord
+from mailserver.types import Secret
 from tests.tls.site import Site
 
 
@@ -36,6 +39,50 @@ def test_attempts_are_remembered(tmp_path: Path) -> None:
     acme_state.save(tmp_path, Attempts("b").failed("no", 6))
     acme_state.save(tmp_path, Attempts("b").succeeded(7))
     assert acme_state.all_attempts(tmp_path) == {"a": Attempts("a").failed("why", 5), "b": Attempts("b").succeeded(7)}
+
+
+def test_windows_and_orders_are_remembered_with_their_keys(tmp_path: Path) -> None:
+    window = Window("a", "first", 5, 4, 6, 7, "https://ca.test/why")
+    acme_state.save_windows(tmp_path, [window, Window("b", "second", 0, 0, 0, 7)])
+    acme_state.save_windows(tmp_path, [Window("b", "second", 1, 1, 2, 8)])
+    assert acme_state.all_windows(tmp_path) == {"a": window, "b": Window("b", "second", 1, 1, 2, 8)}
+    order = Begun("a", "https://one.test/dir", "ecdsa", "https://one.test/order/1", Secret(b"a key"), b"a request", 5)
+    acme_state.save_order(tmp_path, order)
+    assert acme_state.begun(tmp_path, "a") == order
+    acme_state.drop_order(tmp_path, "a")
+    assert acme_state.begun(tmp_path, "a") is None
+    assert b"a key" not in (tmp_path / acme_state.FILE).read_bytes()
+
+
+def test_a_change_of_keys_keeps_both_until_it_is_ended(tmp_path: Path) -> None:
+    place = (tmp_path, "https://one.test/dir")
+    old = acme_state.account_key(*place)
+    assert not acme_state.is_changing(*place)
+    new = acme_state.next_account_key(*place)
+    assert acme_state.next_account_key(*place) == new != old
+    assert acme_state.is_changing(*place)
+    assert acme_state.account_key(*place) == old
+    acme_state.take_next_key(*place)
+    assert acme_state.account_key(*place) == new
+    assert not acme_state.is_changing(*place)
+    octets = (tmp_path / acme_state.FILE).read_bytes()
+    assert new.reveal() in octets
+    assert old.reveal() not in octets, "it may be known to others"
+    dropped = acme_state.next_account_key(*place)
+    acme_state.drop_next_key(*place)
+    assert acme_state.next_account_key(*place) != dropped
+    acme_state.forget_account(*place)
+    assert acme_state.account_key(*place) != new
+    assert not acme_state.is_changing(*place)
+
+
+def test_a_file_of_before_gets_what_it_lacks(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / acme_state.FILE))
+    connection.execute("CREATE TABLE account (directory TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID")
+    connection.execute("INSERT INTO account VALUES ('https://one.test/dir', x'6b')")
+    connection.close()
+    assert acme_state.all_windows(tmp_path) == {}
+    assert acme_state.account_key(tmp_path, "https://one.test/dir") == Secret(b"k")
 
 
 def test_two_that_want_a_key_at_once_get_the_same(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ class AcmeDns:
         example="/etc/mailserver/tsig",
         hidden=True,
     )
+    resolver: Address | None = setting(
+        "Resolver that is asked whether the record's name is an alias (CNAME), whose target is changed then; the system's "
+        "when absent.",
+        default=None,
+        example="192.0.2.1",
+    )
+    resolver_port: Port = setting("Its port.", default=Port(53))
     wait: Seconds = setting(
         "Seconds between the change and the authority's look, until all name servers of the zone have it.", default=10.0
     )

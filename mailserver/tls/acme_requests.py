@@ -1,0 +1,96 @@
+"""What else is asked of an ACME authority: when to renew, and about the account and certificates that are to end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from acme import errors, jws, messages
+from cryptography import x509
+from josepy.jwa import ES256
+
+from mailserver.tls.acme_network import Authority, NoAccount, key_of, seconds_of, told
+
+MOST: Final = 100
+"""Certificates that one process asks about."""
+
+
+def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+    """`{"windows": rows}` (RFC 9773 4), a row for each of `certificates`, [] where the authority has no such thing.
+
+    A row has "certificate", and "start", "end" (Unix times), "retry_after" (seconds) and "explanation", or "error".
+    """
+    address = authority.address_of("renewalInfo")
+    if address is None:
+        return {"windows": []}
+    return {"windows": [_window(authority, f"{address}/{each}", each) for each in job["certificates"][:MOST]]}
+
+
+def _window(authority: Authority, address: str, certificate: str) -> dict[str, Any]:
+    try:
+        response = authority.network.get(address)
+        told_of = response.json()
+        start, end = (_unix_time(told_of["suggestedWindow"][edge]) for edge in ("start", "end"))
+        if end <= start:
+            raise errors.ClientError("its window ends before it begins")  # noqa: TRY301 - as no answer (RFC 9773 4.2)
+    except Exception as error:
+        return {"certificate": certificate, "error": told(error)}
+    return {
+        "certificate": certificate,
+        "start": start,
+        "end": end,
+        "retry_after": seconds_of(response.headers.get("Retry-After", "")),
+        "explanation": str(told_of.get("explanationURL", "")),
+    }
+
+
+def _unix_time(text: str) -> int:
+    """Of a time in RFC 3339's form."""
+    return int(dt.datetime.fromisoformat(text).timestamp())
+
+
+def account(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+    """`{"address": of the account, "status", "contact"}` (RFC 8555 7.1.2); with `update`, given the contacts of the job."""
+    address = authority.log_in()
+    update = messages.UpdateRegistration(contact=tuple(job["contact"])) if job["update"] else None
+    body = messages.Registration.from_json(authority.post(address, update).json())
+    return {"address": address, "status": str(body.status), "contact": list(body.contact)}
+
+
+def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
+    """End the account (RFC 8555 7.3.6); {}. One that is not there has ended."""
+    try:
+        address = authority.log_in()
+    except NoAccount:
+        return {}
+    authority.post(address, messages.UpdateRegistration(status=messages.STATUS_DEACTIVATED))
+    return {}
+
+
+def roll_over(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+    """Give the account the key `next` (RFC 8555 7.3.5); {}. Done once more it finds that it is done."""
+    old, new = authority.key, key_of(job["next"])
+    authority.use(new, None)
+    try:
+        authority.log_in()
+    except NoAccount:
+        authority.use(old, None)
+    else:
+        return {}
+    address = authority.log_in()
+    where = authority.address_of("keyChange")
+    if where is None:
+        raise errors.ClientError("it has no keyChange in its directory")
+    wanted = json.dumps({"account": address, "oldKey": old.public_key().to_json()}).encode()
+    authority.post(where, jws.JWS.sign(wanted, new, ES256, None, where))
+    return {}
+
+
+def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+    """Revoke `certificate`, PEM, for `reason`, a number of RFC 5280 5.3.1 (RFC 8555 7.6); {}."""
+    authority.log_in()
+    certificate = x509.load_pem_x509_certificates(job["certificate"].encode())[0]
+    authority.client.revoke(certificate, job["reason"])
+    return {}
