@@ -91,7 +91,7 @@ def init(
         )
         click.echo(f"{'made' if is_new else 'took over'} the authority in {directory}")
         if not is_new:
-            click.echo("what it has issued and revoked before is not known here", err=True)
+            click.echo("what it has issued before is not known here; what its list has stays revoked", err=True)
         _describe(private_ca.open_ca(directory))
 
 
@@ -205,6 +205,11 @@ def revoke(
     with telling():
         one = opened(directory, configuration)
         found = _chosen(one, which, everything=everything)
+        if not found:
+            one.renew_list(unlocked(one, passphrase_file), one.list_days, now())
+            click.echo(f"{which}: is revoked already; it was not on the list")
+            _told(one, configuration, reloads=reloads)
+            return
         one.revoke(unlocked(one, passphrase_file), found, reason, now())
         for record in found:
             click.echo(f"revoked {record.serial} of {', '.join(record.names)}")
@@ -248,6 +253,7 @@ def _describe(one: PrivateCa) -> None:
 
 
 def _chosen(one: PrivateCa, which: str, *, everything: bool) -> list[Record]:
+    """What is to be revoked; nothing where that was done and not listed. Raises: ClickException."""
     records = one.records()
     try:
         found = records.find(which)
@@ -256,6 +262,8 @@ def _chosen(one: PrivateCa, which: str, *, everything: bool) -> list[Record]:
     if not found:
         raise click.ClickException(f"{which}: nothing was issued under that name or number; see `mailserver ca list`")
     good = [record for record in found if record.state(now()) == "valid"]
+    if not good and not {record.serial for record in found}.isdisjoint(record.serial for record in one.unlisted()):
+        return []
     if not good:
         raise click.ClickException(f"{which}: is {found[0].state(now())} already")
     if len(good) > 1 and not everything:

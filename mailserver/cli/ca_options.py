@@ -82,6 +82,8 @@ def opened(directory: Path | None, configuration: Path) -> PrivateCa:
 
 def unlocked(one: PrivateCa, passphrase_file: Path | None) -> Authority:
     """With its key. Raises: CaFault, ClickException."""
+    if one.exposure:
+        click.echo(f"warning: {one.exposure}", err=True)
     return one.unlock(passphrase_of(passphrase_file, confirm=False) if one.is_locked else None)
 
 

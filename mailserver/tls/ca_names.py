@@ -12,9 +12,17 @@ from mailserver.config.values import Wrong, host_name, host_pattern
 MOST_NAMES: Final = 100
 """Of one certificate."""
 
+_MOST_SHOWN: Final = 80
+
 
 class BadName(Exception):
     """A name that no certificate is made for; the text says why."""
+
+    def __init__(self, reason: str, name: str = "") -> None:
+        # It may be a stranger's: it must not move a terminal's cursor, or fill it.
+        shown = name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}..."
+        shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in shown)
+        super().__init__(f"{shown}: {reason}" if name else reason)
 
 
 def hosts_of(names: Sequence[str]) -> list[str]:
@@ -36,9 +44,9 @@ def address_of(address: str) -> str:
     """A mail address for an rfc822Name (RFC 5280 4.2.1.6), its domain in the same form. Raises: BadName."""
     local, at, domain = address.rpartition("@")
     if not at or not local:
-        raise BadName(f"{address}: a user is written as an address, user@domain")
+        raise BadName("a user is written as an address, user@domain", address)
     if not local.isascii() or not local.isprintable() or " " in local or len(local) > 64:
-        raise BadName(f"{address}: what stands before the @ must be at most 64 letters and signs of ASCII")
+        raise BadName("what stands before the @ must be at most 64 letters and signs of ASCII", address)
     return f"{local}@{domain_of(domain)}"
 
 
@@ -56,7 +64,7 @@ def _judged(name: str, *, allow_wildcard: bool) -> str:
             bare = star + idna.encode(bare.removeprefix("*."), uts46=True).decode("ascii")
         return host_pattern(bare) if allow_wildcard else host_name(bare)
     except idna.IDNAError as error:
-        raise BadName(f"{name}: is no internationalised host name: {error}") from error
+        raise BadName("is no internationalised host name", name) from error
     except Wrong as wrong:
         why = ": mail programs are given a name, and compare that" if "IP address" in wrong.reason else ""
-        raise BadName(f"{name}: {wrong.reason}{why}") from wrong
+        raise BadName(f"{wrong.reason}{why}", name) from wrong

@@ -134,12 +134,18 @@ class Records:
                 "UPDATE issued SET revoked = ?, reason = ? WHERE serial = ? AND revoked IS NULL", rows
             )
 
-    def next_list(self, now: dt.datetime) -> tuple[int, list[Record]]:
-        """The number of a new revocation list (RFC 5280 5.2.3), and what it holds."""
+    def revoked(self) -> list[Record]:
+        """What a list holds."""
+        return self._read("WHERE revoked IS NOT NULL ORDER BY revoked, serial")
+
+    def next_list(self, now: dt.datetime, least: int) -> tuple[int, list[Record]]:
+        """The number of a new revocation list (RFC 5280 5.2.3), `least` or more, and what it holds."""
         with _telling(self.path), self._transaction():
-            self._connection.execute("INSERT INTO list (time) VALUES (?)", (int(now.timestamp()),))
-            number = self._connection.last_insert_rowid()
-            return number, self._read("WHERE revoked IS NOT NULL ORDER BY revoked, serial")
+            self._connection.execute(
+                "INSERT INTO list (number, time) SELECT max(?, 1 + coalesce(max(number), 0)), ? FROM list",
+                (least, int(now.timestamp())),
+            )
+            return self._connection.last_insert_rowid(), self.revoked()
 
     def _read(self, condition: str, *values: object) -> list[Record]:
         query = f"SELECT {_COLUMNS} FROM issued {condition}"  # noqa: S608 - ours

@@ -9,6 +9,7 @@ rolled back to, and one that the authority's own end would cut as short.
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -23,9 +24,9 @@ from mailserver.config.model import Config
 from mailserver.replace import replace_file
 from mailserver.tls.authority import MOST_DAYS, Authority, certificate_pem
 from mailserver.tls.ca_records import CaFault
-from mailserver.tls.offered import LIST
+from mailserver.tls.offered import Offered
 from mailserver.tls.pair import Fault, read_file
-from mailserver.tls.private_ca import CERTIFICATE, KEY, LIST_DAYS, PrivateCa
+from mailserver.tls.private_ca import CERTIFICATE, KEY, PrivateCa, open_ca
 
 ENDS_SOON: Final = dt.timedelta(days=90)
 """What is left of an authority when people need another one, and time to import it."""
@@ -64,7 +65,7 @@ class Renewable:
 def authority_of(config: Config) -> Path | None:
     """The directory of the authority that `[tls] private_ca` names, where it has its key there."""
     path = config.tls.private_ca
-    if path is None or path.name != CERTIFICATE or not (path.parent / KEY).exists():
+    if path is None or path.name != CERTIFICATE or not os.path.exists(path.parent / KEY):
         return None
     return path.parent
 
@@ -146,21 +147,32 @@ def write(what: Renewable, renewed: Renewable) -> list[Path]:
 
 
 def list_is_due(one: PrivateCa, now: dt.datetime) -> bool:
-    """Is it time to sign the revocation list anew? Also where it is gone, or begins in the future."""
-    current = _list_of(one)
+    """Is it time to sign the revocation list anew? Also where it is gone, begins in the future or lacks something.
+
+    Raises: CaFault.
+    """
+    current = one.current_list
     if current is None or current.next_update_utc is None:
         return True
     begin, end = current.last_update_utc, current.next_update_utc
-    return not begin <= now < begin + (end - begin) * _AFTER
+    return not begin <= now < begin + (end - begin) * _AFTER or bool(one.unlisted())
 
 
 def renew_list(one: PrivateCa, signer: Authority, now: dt.datetime) -> x509.CertificateRevocationList:
     """Sign it anew, for as long as before. Raises: CaFault, OSError."""
-    current = _list_of(one)
-    days = LIST_DAYS
-    if current is not None and current.next_update_utc is not None:
-        days = max(1, (current.next_update_utc - current.last_update_utc).days)
-    return one.renew_list(signer, days, now)
+    return one.renew_list(signer, one.list_days, now)
+
+
+def warnings(config: Config, authority: Offered, now: dt.datetime) -> list[str]:
+    """What is to be said of the authority of a configuration, whose certificate is sound."""
+    said = [ends_soon(authority.not_after, now)]
+    directory = authority_of(config)
+    if directory is not None:
+        try:
+            said.append(open_ca(directory).exposure)
+        except CaFault as fault:
+            said.append(str(fault))
+    return [words for words in said if words]
 
 
 def ends_soon(not_after: dt.datetime, now: dt.datetime) -> str:
@@ -218,15 +230,3 @@ def _begins_with(held: bytes, certificate: x509.Certificate) -> bool:
 
 def _leaf(chain: bytes) -> x509.Certificate:
     return x509.load_pem_x509_certificate(chain)
-
-
-def _list_of(one: PrivateCa) -> x509.CertificateRevocationList | None:
-    """As it is on disk, if it is the authority's."""
-    octets = read_file(one.directory / LIST, LIST, [])
-    try:
-        found = x509.load_pem_x509_crl(octets or b"")
-    except ValueError:
-        return None
-    key = one.certificate.public_key()
-    assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
-    return found if found.is_signature_valid(key) else None

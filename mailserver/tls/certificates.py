@@ -20,7 +20,7 @@ from mailserver.config.model import Config, Domain, Problem, Relay, Tls
 from mailserver.config.values import as_toml
 from mailserver.tls.acme_files import acme_problems
 from mailserver.tls.authority import issue, make_ca, make_self_signed
-from mailserver.tls.ca_renewal import ends_soon
+from mailserver.tls.ca_renewal import warnings
 from mailserver.tls.client import client_faults
 from mailserver.tls.client_certificates import read_demand
 from mailserver.tls.contexts import Terms, make_context
@@ -48,8 +48,8 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
     ]
     offered: list[Fault] = []
     authority = read_offered(config.tls, offered)
-    if authority is not None and (words := ends_soon(authority.not_after, now)):
-        offered.append(Fault("private_ca", words, warning=True))
+    if authority is not None:
+        offered += [Fault("private_ca", words, warning=True) for words in warnings(config, authority, now)]
     problems += [
         # It is for people who look for it: mail is served all the same.
         config.problem(

@@ -2,10 +2,14 @@
 
 Each file is replaced whole. The key comes before the certificate, so a directory with `ca.pem` has all that it needs; the
 record comes last, and without it nothing is signed. Several commands may work on it at once.
+
+A revocation is recorded, then listed. What the list on disk has and the record has not, it keeps: a record that was begun
+anew, or put back from an old backup, takes no revocation back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +81,7 @@ def create(
         signer = one.unlock(passphrase)
         records = Records.create(directory)
         try:
-            _write_list(directory, signer, records, LIST_DAYS, now)
+            _write_list(one, signer, records, LIST_DAYS, now)
         finally:
             records.close()
     return is_new
@@ -124,6 +128,17 @@ class PrivateCa:
     def is_locked(self) -> bool:
         """Does its key need a passphrase? Raises: CaFault."""
         return b"ENCRYPTED" in _read(self.directory / KEY)
+
+    @property
+    def exposure(self) -> str:
+        """What is to be said of the rights of its key; "" if all is well."""
+        path = self.directory / KEY
+        with contextlib.suppress(OSError):
+            if path.stat().st_mode & 0o006:
+                return (
+                    f"{path} can be read or changed by every user of this machine, who could sign anything: chmod 600"
+                )
+        return ""
 
     def unlock(self, passphrase: Secret | None) -> Authority:
         """With its key. Raises: CaFault."""
@@ -192,7 +207,7 @@ class PrivateCa:
         try:
             with only_one(self.directory / CERTIFICATE):
                 records.revoke([record.serial for record in found], reason, now)
-                _write_list(self.directory, signer, records, LIST_DAYS, now)
+                _write_list(self, signer, records, self.list_days, now)
         finally:
             records.close()
 
@@ -201,9 +216,41 @@ class PrivateCa:
         records = self.records()
         try:
             with only_one(self.directory / CERTIFICATE):
-                return _write_list(self.directory, signer, records, days, now)
+                return _write_list(self, signer, records, days, now)
         finally:
             records.close()
+
+    @property
+    def current_list(self) -> x509.CertificateRevocationList | None:
+        """As it is on disk, if it is this authority's."""
+        octets, key = read_file(self.directory / LIST, LIST, []), self.certificate.public_key()
+        try:
+            found = x509.load_pem_x509_crl(octets or b"")
+        except ValueError:
+            return None
+        return found if isinstance(key, PublicKey) and found.is_signature_valid(key) else None
+
+    @property
+    def list_days(self) -> int:
+        """How long it was made for."""
+        found = self.current_list
+        if found is None or found.next_update_utc is None:
+            return LIST_DAYS
+        return max(1, (found.next_update_utc - found.last_update_utc).days)
+
+    def unlisted(self) -> list[Record]:
+        """What was revoked, and is not on the list as a command was ended in between. Raises: CaFault."""
+        found = self.current_list
+        records = self.records()
+        try:
+            revoked = records.revoked()
+        finally:
+            records.close()
+        return [
+            record
+            for record in revoked
+            if found is None or found.get_revoked_certificate_by_serial_number(int(record.serial, 16)) is None
+        ]
 
 
 def open_ca(directory: Path) -> PrivateCa:
@@ -214,16 +261,37 @@ def open_ca(directory: Path) -> PrivateCa:
 
 
 def _write_list(
-    directory: Path, signer: Authority, records: Records, days: int, now: dt.datetime
+    one: PrivateCa, signer: Authority, records: Records, days: int, now: dt.datetime
 ) -> x509.CertificateRevocationList:
-    number, revoked = records.next_list(now)
-    entries = [
-        (int(record.serial, 16), dt.datetime.fromtimestamp(record.revoked or 0, dt.UTC), record.reason or "unspecified")
+    before = one.current_list
+    number, revoked = records.next_list(now, 0 if before is None else _number(before) + 1)
+    entries = {
+        int(record.serial, 16): (
+            dt.datetime.fromtimestamp(record.revoked or 0, dt.UTC),
+            record.reason or "unspecified",
+        )
         for record in revoked
-    ]
-    made = making.make_list(signer, entries, number=number, days=days, now=now)
-    replace_file(directory / LIST, made.public_bytes(Encoding.PEM), mode=0o644)
+    }
+    for each in before or ():
+        entries.setdefault(each.serial_number, (each.revocation_date_utc, _reason(each)))
+    listed = [(serial, time, reason) for serial, (time, reason) in entries.items()]
+    made = making.make_list(signer, listed, number=number, days=days, now=now)
+    replace_file(one.directory / LIST, made.public_bytes(Encoding.PEM), mode=0o644)
     return made
+
+
+def _number(of: x509.CertificateRevocationList) -> int:
+    try:
+        return of.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except (x509.ExtensionNotFound, ValueError):
+        return 0
+
+
+def _reason(of: x509.RevokedCertificate) -> str:
+    try:
+        return of.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
+    except (x509.ExtensionNotFound, ValueError):
+        return "unspecified"
 
 
 def _read(path: Path) -> bytes:

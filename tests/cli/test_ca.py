@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import plistlib
 import subprocess
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from OpenSSL import SSL
 
 from mailserver.cli import main
-from mailserver.tls import certificates
+from mailserver.tls import certificates, private_ca
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.site import Client, Site
@@ -378,3 +379,23 @@ def test_the_guide_for_users_certificates(place: Place) -> None:
     place.site.of_domain["example.test"] = ['client_certificates = "asked"', 'client_ca = "state/ca/ca.pem"']
     place.site.write()
     assert own in place.ok("ca", "guide")
+
+
+def test_a_revocation_that_was_not_listed_is_made_good(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.create("anna@example.test", "--form", "pem")
+
+    def fail(*_given: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "ca.crl")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(private_ca, "replace_file", fail)
+        assert "ca.crl: No space left on device" in place.refused("ca", "revoke", "anna@example.test")
+    assert "it was not on the list" in place.ok("ca", "revoke", "anna@example.test")
+    assert len(x509.load_pem_x509_crl((place.ca / "ca.crl").read_bytes())) == 1
+    assert "is revoked already" in place.refused("ca", "revoke", "anna@example.test")
+
+
+def test_a_key_that_everybody_reads_is_told(place: Place) -> None:
+    assert "warning" not in place.ok("ca", "crl")
+    (place.ca / "ca.key").chmod(0o644)
+    assert "ca.key can be read or changed by every user" in place.ok("ca", "crl")

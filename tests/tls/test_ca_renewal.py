@@ -140,6 +140,10 @@ def test_what_is_said_of_its_end(tmp_path: Path) -> None:
         return said
 
     assert told(NOW) == []
+    (tmp_path / "ca" / "ca.key").chmod(0o604)
+    [exposed] = [str(each) for each in certificates.check(config, now=NOW) if "private_ca" in each.place]
+    assert "every user of this machine, who could sign anything: chmod 600" in exposed
+    (tmp_path / "ca" / "ca.key").chmod(0o600)
     assert "the authority ends in 89 days, on 2026-09-09: make another" in told(NOW + 10 * DAY)[0]
     assert "the authority ended on 2026-09-09" in told(NOW + 100 * DAY)[0]
 

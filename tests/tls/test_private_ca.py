@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from mailserver.tls import authority as making
-from mailserver.tls import ca_names, private_ca
+from mailserver.tls import ca_names, ca_renewal, private_ca
 from mailserver.tls.ca_names import BadName
 from mailserver.tls.ca_records import CaFault, Record
 from mailserver.tls.private_ca import PrivateCa, open_ca
@@ -128,6 +128,56 @@ class TestRevocation:
         first = number(one)
         one.renew_list(one.unlock(None), 30, NOW)
         assert number(one) > first
+        assert the_list(one).next_update_utc == NOW + dt.timedelta(days=30, hours=-1)
+
+    def test_a_record_begun_anew_takes_nothing_back(self, tmp_path: Path) -> None:
+        one = make(tmp_path)
+        serials = {issue(one, name).serial_number for name in ("anna@example.org", "ben@example.org")}
+        revoke(one, "anna@example.org", "keyCompromise")
+        revoke(one, "ben@example.org")
+        before = number(one)
+        (tmp_path / "ca.sqlite").unlink()
+        one = make(tmp_path)
+        assert {entry.serial_number for entry in the_list(one)} == serials
+        reasons = {len(list(entry.extensions)) for entry in the_list(one)}
+        assert reasons == {0, 1}, "with the reasons that were given"
+        assert number(one) > before
+
+    def test_nor_does_an_old_backup(self, tmp_path: Path) -> None:
+        one = make(tmp_path)
+        issue(one, "anna@example.org")
+        old = (tmp_path / "ca.sqlite").read_bytes()
+        for _time in range(3):
+            one.renew_list(one.unlock(None), 30, NOW)
+        revoke(one, "anna@example.org")
+        before = number(one)
+        (tmp_path / "ca.sqlite").write_bytes(old)
+        one.renew_list(one.unlock(None), 30, NOW)
+        assert (len(the_list(one)), number(one)) == (1, before + 1)
+
+    def test_a_command_that_was_killed_before_it_wrote_the_list(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = make(tmp_path)
+        issue(one, "anna@example.org")
+
+        def die(*_given: object, **_more: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(private_ca, "replace_file", die)
+            with pytest.raises(KeyboardInterrupt):
+                revoke(one, "anna@example.org")
+        assert (len(the_list(one)), [record.names for record in one.unlisted()]) == (0, [("anna@example.org",)])
+        assert ca_renewal.list_is_due(one, NOW), "a server mends it"
+        one.renew_list(one.unlock(None), one.list_days, NOW)
+        assert (len(the_list(one)), one.unlisted()) == (1, [])
+
+    def test_the_life_of_the_list_stays_as_it_was_chosen(self, tmp_path: Path) -> None:
+        one = make(tmp_path)
+        issue(one, "anna@example.org")
+        one.renew_list(one.unlock(None), 30, NOW)
+        revoke(one, "anna@example.org")
         assert the_list(one).next_update_utc == NOW + dt.timedelta(days=30, hours=-1)
 
 
@@ -286,6 +336,18 @@ def test_no_more_than_a_hundred_names() -> None:
 def test_users_that_are_refused(address: str) -> None:
     with pytest.raises(BadName):
         ca_names.address_of(address)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x1b]0;gotcha\x07.example.org", "\x00.example.org", "\u202egro.example", "a" * 60000]
+)
+def test_what_is_said_of_a_strangers_name_is_short_and_plain(name: str) -> None:
+    for judge in (lambda: ca_names.hosts_of([name]), lambda: ca_names.address_of(f"{name}@{name}")):
+        with pytest.raises(BadName) as caught:
+            judge()
+        said = str(caught.value)
+        assert said.isprintable()
+        assert len(said) < 400
 
 
 def test_an_address_keeps_its_local_part() -> None:
