@@ -75,6 +75,24 @@ def count(account, operation, monkeypatch):
     return counts
 
 
+def test_a_first_look(tmp_path, monkeypatch):
+    account = open_store(tmp_path).account(USER)
+    for number in range(100):
+        with open(os.path.join(account.root, "cur", f"17000000{number:02}.a.host:2,"), "wb") as file:
+            file.write(b"Subject: x\n\nx\n")
+    lists = os.path.join(account.root, "dovecot-uidlist")
+    os.unlink(lists)
+    account.close()
+    os.unlink(os.path.join(account.root, "mailserver-index.sqlite"))
+    account = open_store(tmp_path).account(USER)
+    counts = count(account, lambda: account.mailbox("INBOX").refresh(), monkeypatch)
+    assert counts["sync"] == 1, "the uidlist, once"
+    assert counts["sync_directory"] == 2, "the counter of UIDVALIDITY before the list that has its value"
+    with open(lists, "rb") as file:
+        assert file.read().count(b"\n") == 101
+    account.close()
+
+
 def test_store(box, monkeypatch):
     account, mailbox = box
     uids = list(mailbox.load().uids)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
 
 from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
@@ -28,6 +27,7 @@ from mailserver.store.maildir.differences import FEW, differences
 from mailserver.store.maildir.entries import fresh_entries, moved_entry, read_keywords, sort_by_delivery
 from mailserver.store.maildir.first_look import FirstLook, Postponed, Unlisted, first_look
 from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.list_mending import mend
 from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, ModSeq
@@ -91,6 +91,8 @@ class _Reconciliation:
         self.name = name
         self.paths = home.paths(name)
         self.listed: uidlist.UidList | None = None
+        self.is_written = True
+        """The list is a file: that of a new mailbox is made with the lines of the messages that are there, at once."""
         self.tail: dict[str, UID] = {}
         self.is_new = False
         self.changed: list[Entry] = []
@@ -199,15 +201,11 @@ class _Reconciliation:
         self._exclude_dovecot(None)
         if state is None:
             validity = self.home.with_room(lambda: next_uid_validity(self.home.root))
-            self.listed = self.home.with_room(lambda: uidlist.create(self.paths.uidlist, validity))
+            self.listed = uidlist.unwritten(self.paths.uidlist, validity)
+            self.is_written = False
             return
-        key = state.key
-        entries = self.home.read(lambda index: index.messages.entries(key))
-        empty = uidlist.UidList(
-            self.paths.uidlist, state.uid_validity, state.uid_next, state.guid, {}, uidlist.Signature(0, 0, 0, 0)
-        )
-        lines = [(entry.uid, entry.base) for entry in entries]
-        self.listed = self.home.with_room(lambda: uidlist.rewrite(empty, add=lines))
+        lost = uidlist.unwritten(self.paths.uidlist, state.uid_validity, state.guid, state.uid_next)
+        self.listed = mend(self.home, lost, state)
 
     def _complete_header(self, listed: uidlist.UidList, state: MailboxState | None) -> None:
         if "G" in listed.header_missing and state is not None:
@@ -346,11 +344,13 @@ class _Reconciliation:
 
     def _give_uids(self, state: MailboxState, modseq: ModSeq, *, mended: bool) -> None:
         listed = self.listed
-        if listed is not None:
-            state.uidlist_signature = listed.signature
         if self.first is not None:
             self._list_first(state, self.first)
             return
+        if not self.is_written:
+            self._create_list(b"")
+        if listed is not None:
+            state.uidlist_signature = listed.signature
         if not self.pending and not mended and (listed is None or not listed.damaged):
             return
         sort_by_delivery(self.pending)
@@ -362,7 +362,8 @@ class _Reconciliation:
         try:
             self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
             if mended:
-                state.uidlist_signature = self._mend(state, given)
+                assert listed is not None
+                state.uidlist_signature = mend(self.home, listed, state, self.gone, [*self.new, *given]).signature
             elif listed is not None and listed.damaged:
                 self.home.with_room(lambda: uidlist.rewrite(listed, add=lines))
             elif listed is not None and listed.worth_rewriting(self._count_alive(state)):
@@ -384,19 +385,33 @@ class _Reconciliation:
             state.uid_next = UID(lines[-1][0] + 1)
 
     def _list_first(self, state: MailboxState, first: FirstLook) -> None:
-        assert self.listed is not None
+        listed = self.listed
+        assert listed is not None
+        lines = b"".join(first.lines())
         try:
-            self._exclude_dovecot(self.listed.signature)
-            lines = b"".join(first.lines())
-            state.uidlist_signature = self.home.with_room(lambda: uidlist.append_lines(self.paths.uidlist, lines))
+            if self.is_written:
+                self._exclude_dovecot(listed.signature)
+                listed.signature = self.home.with_room(lambda: uidlist.append_lines(listed.path, lines))
+            else:
+                self._create_list(lines)
         except NoSpace:
             state.new_racy = state.cur_racy = RACY
             self.first = None
-            return
+            if not self.is_written:
+                self._create_list(b"")
         except StoreUnavailable:
-            if os.access(self.paths.directory, os.W_OK):
+            if not self.is_written or os.access(self.paths.directory, os.W_OK):
                 raise
-        state.uid_next = UID(first.uids[-1] + 1)
+        state.uidlist_signature = listed.signature
+        if self.first is not None:
+            state.uid_next = UID(first.uids[-1] + 1)
+
+    def _create_list(self, lines: bytes) -> None:
+        listed = self.listed
+        assert listed is not None
+        self._exclude_dovecot(None)
+        listed.signature = self.home.with_room(lambda: uidlist.create_with(listed, lines))
+        self.is_written = True
 
     def _count_alive(self, state: MailboxState) -> int:
         key = state.key
@@ -407,18 +422,6 @@ class _Reconciliation:
         gone = set(self.gone)
         known = self.home.index().messages.entries(state.key) if state.key else []
         return {entry.base for entry in known if entry.uid not in gone} | {entry.base for entry in self.new}
-
-    def _mend(self, state: MailboxState, given: Sequence[Entry]) -> uidlist.Signature:
-        """Write the list anew from the index."""
-        assert self.listed is not None
-        gone = set(self.gone)
-        lines = [(entry.uid, entry.base) for entry in self.home.index().messages.entries(state.key)]
-        lines = [line for line in lines if line[0] not in gone] + [
-            (entry.uid, entry.base) for entry in (*self.new, *given)
-        ]
-        self.listed.uid_next = state.uid_next
-        listed = self.listed
-        return self.home.with_room(lambda: uidlist.rewrite(listed, keep=(), add=sorted(lines))).signature
 
     def _exclude_dovecot(self, expected: tuple[int, ...] | None) -> None:
         """Take Dovecot's lock if it is not held; the list must still be what was read."""

@@ -6,6 +6,7 @@ is deleted and made again must get another value (RFC 3501 2.3.1.1), or a client
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -44,7 +45,7 @@ def next_uid_validity(root: str) -> UIDValidity:
             names = [name for name in os.listdir(root) if re.fullmatch(re.escape(prefix) + "[0-9a-f]{8}", name)]
         values += [int(name[len(prefix) :], 16) for name in names]
     value = new_uid_validity(max(values, default=0))
-    safeio.replace(path, b"%08x" % value)
+    _write(path, b"%08x" % value)
     target = f"{path}.{value:08x}"
     if names:
         safeio.rename(os.path.join(root, max(names)), target)
@@ -52,3 +53,17 @@ def next_uid_validity(root: str) -> UIDValidity:
         os.close(safeio.open_new(target, 0o444))
     safeio.sync_directory(root)
     return value
+
+
+def _write(path: str, text: bytes) -> None:
+    """Replace the file without a sync: after a power cut that spoilt it the other one's name, which is synced, counts."""
+    temporary = path + ".tmp"
+    with contextlib.suppress(FileNotFoundError):
+        # Left by a dead process.
+        safeio.unlink(temporary)
+    fd = safeio.open_new(temporary)
+    try:
+        safeio.write(fd, text)
+    finally:
+        os.close(fd)
+    safeio.rename(temporary, path)

@@ -118,9 +118,23 @@ def new_guid() -> MailboxId:
 
 def create(path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, uid_next: int = 1) -> UidList:
     """Write a list without messages, durably. Raises: NoSpace, StoreUnavailable, FileNotFoundError (no directory)."""
-    guid = guid or new_guid()
-    safeio.replace(path, _header(uid_validity, uid_next, guid))
-    return UidList(path, uid_validity, UID(uid_next), guid, {}, _known_signature(path))
+    listed = unwritten(path, uid_validity, guid, uid_next)
+    listed.signature = create_with(listed, b"")
+    return listed
+
+
+def unwritten(path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, uid_next: int = 1) -> UidList:
+    """A list without messages that is to be written."""
+    return UidList(path, uid_validity, UID(uid_next), guid or new_guid(), {}, Signature(0, 0, 0, 0))
+
+
+def create_with(listed: UidList, lines: bytes) -> Signature:
+    """Write an unwritten list with these lines, durably, all or none; the file's state.
+
+    Raises: NoSpace, StoreUnavailable, FileNotFoundError (no directory).
+    """
+    safeio.replace(listed.path, _header(listed.uid_validity, listed.uid_next, listed.guid) + lines)
+    return _known_signature(listed.path)
 
 
 def read(path: str) -> UidList:

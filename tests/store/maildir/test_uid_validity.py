@@ -35,3 +35,13 @@ def test_a_counter_behind_its_file_is_not_believed(tmp_path):
     (tmp_path / "dovecot-uidvalidity").write_bytes(b"00000005")
     (tmp_path / "dovecot-uidvalidity.f0000000").touch()
     assert next_uid_validity(str(tmp_path)) > 0xF0000000
+
+
+@pytest.mark.parametrize("text", [b"", b"0000", b"\0\0\0\0\0\0\0\0"])
+def test_a_counter_that_a_power_cut_spoilt_is_told_by_the_name_of_its_file(tmp_path, text):
+    (tmp_path / "dovecot-uidvalidity").write_bytes(text)
+    (tmp_path / "dovecot-uidvalidity.f0000000").touch()
+    (tmp_path / "dovecot-uidvalidity.tmp").write_bytes(b"f")
+    assert next_uid_validity(str(tmp_path)) == 0xF0000001
+    assert (tmp_path / "dovecot-uidvalidity").read_bytes() == b"f0000001"
+    assert not (tmp_path / "dovecot-uidvalidity.tmp").exists()
