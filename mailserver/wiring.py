@@ -205,6 +205,8 @@ class Wiring:
             watch=self._watcher.watch,
             leave=self._watcher.leave,
             unwatch=self._watcher.unwatch,
+            pause=self._watcher.pause,
+            resume=self._watcher.resume,
             recent=Recent(call_later=reactor.callLater, seconds=reactor.seconds),
         )
         try:

@@ -55,6 +55,10 @@ class Watcher:
         self._parts: list[dict[LiveMailbox, None]] = [{} for _ in range(LOOK_PARTS)]
         """Who is looked at together."""
         self._part_of: dict[LiveMailbox, int] = {}
+        self._paused: dict[LiveMailbox, int] = {}
+        """How many changes of its own keep each from being watched."""
+        self._ended: set[int] = set()
+        """Watches of paused mailboxes that the kernel has not yet said to be gone."""
         self._looked_at = 0
         self._look = LoopingCall.withCount(self._look_at_parts)
         self._look.clock = clock
@@ -96,7 +100,11 @@ class Watcher:
         if live not in self._part_of:
             part = self._part_of[live] = self._smallest_part()
             self._parts[part][live] = None
-        if (self._left.pop(live, None) is not None and numbers) or self._inotify is None:
+        if (self._left.pop(live, None) is None or not numbers) and live not in self._paused:
+            self._begin(live, numbers)
+
+    def _begin(self, live: LiveMailbox, numbers: list[int]) -> None:
+        if self._inotify is None:
             return
         for path in live.mailbox.watched_paths:
             try:
@@ -113,6 +121,32 @@ class Watcher:
             live.poked()
         if not live.settled:
             self._settle_later(live)
+
+    def pause(self, live: LiveMailbox) -> None:
+        """So much is about to be changed in it from here that the events would cost more than a look: until `resume`.
+
+        What others change meanwhile is found then, or by the comparison two seconds later.
+        """
+        count = self._paused.get(live, 0)
+        self._paused[live] = count + 1
+        numbers = self._mailboxes.get(live)
+        if count or not numbers or self._inotify is None:
+            return
+        for number in numbers:
+            self._inotify.remove(number)
+        # What has been told of already is still to be read.
+        self._ended.update(numbers)
+        numbers.clear()
+
+    def resume(self, live: LiveMailbox) -> None:
+        """The change is over."""
+        self._paused[live] -= 1
+        if self._paused[live]:
+            return
+        del self._paused[live]
+        numbers = self._mailboxes.get(live)
+        if numbers is not None:
+            self._begin(live, numbers)
 
     def leave(self, live: LiveMailbox) -> None:
         """No session has it open any more; one may come back soon."""
@@ -144,11 +178,18 @@ class Watcher:
                 del self._watches[number]
                 if self._inotify is not None:
                     self._inotify.remove(number)
+        for number in self._ended:
+            if self._watches.get(number) is live:
+                del self._watches[number]
         call = self._settling.pop(live, None)
         if call is not None:
             call.cancel()
 
     def _changed(self, watch: int, names: Sequence[str] | None) -> None:
+        if names is None and watch in self._ended:
+            self._ended.remove(watch)
+            self._watches.pop(watch, None)
+            return
         live = self._watches.get(watch)
         if live is None:
             return
@@ -191,5 +232,9 @@ class Watcher:
                 live.poked()
 
     def _poke_all(self) -> None:
+        # What says that a watch is gone may be among what was lost.
+        for number in self._ended:
+            self._watches.pop(number, None)
+        self._ended.clear()
         for live in tuple(self._mailboxes):
             live.poked()

@@ -111,7 +111,7 @@ class Maildrop:
                     mailbox.store_flags(read, FlagChange.ADD, ("\\Seen",))
 
         if deleted or read:
-            await self._live.change(carry_out)
+            await self._live.change(carry_out, len(deleted) + len(read))
         return len(deleted)
 
     def _unseen(self, numbers: set[int]) -> list[UID]:

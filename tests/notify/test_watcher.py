@@ -181,6 +181,57 @@ def test_what_follows_wakes_nobody_and_is_read_together(world: Any) -> None:
     assert first.pokes[2:] == [["5.host"]]
 
 
+def test_while_much_is_changed_from_here_nothing_is_told_and_afterwards_it_is_looked_for(world: Any) -> None:
+    reactor, clock, watcher, first, _second, path = world
+    first.unchanged = True
+    watcher.watch(first)
+    (path / "a/new/1.host").write_bytes(b"x")
+    watcher.pause(first)
+    (path / "a/new/2.host").write_bytes(b"x")
+    first.unchanged, first.settled = False, False
+    watcher.resume(first)
+    assert first.pokes == [None], "somebody else may have come in between"
+    (path / "a/new/3.host").write_bytes(b"x")
+    reactor.turn()
+    assert sorted(first.pokes[1:]) == [["1.host"], ["3.host"]], "what came before is told, and what comes now"
+    first.pokes.clear()
+    clock.advance(SETTLE_TIME)
+    assert first.pokes == [None]
+
+
+def test_a_pause_ends_with_the_last_change_that_made_it(world: Any) -> None:
+    reactor, clock, watcher, first, _second, path = world
+    first.unchanged = True
+    watcher.watch(first)
+    watcher.pause(first)
+    watcher.pause(first)
+    watcher.resume(first)
+    (path / "a/new/1.host").write_bytes(b"x")
+    watcher.leave(first)
+    watcher.watch(first)
+    (path / "a/new/2.host").write_bytes(b"x")
+    reactor.turn()
+    assert first.pokes == []
+    watcher.resume(first)
+    (path / "a/new/3.host").write_bytes(b"x")
+    clock.advance(PAUSE)
+    assert first.pokes == [["3.host"]]
+
+
+def test_a_mailbox_that_is_kept_no_longer_is_not_watched_after_a_pause(world: Any) -> None:
+    reactor, clock, watcher, first, _second, path = world
+    first.unchanged = True
+    watcher.watch(first)
+    (path / "a/new/1.host").write_bytes(b"x")
+    watcher.pause(first)
+    watcher.unwatch(first)
+    watcher.resume(first)
+    (path / "a/new/2.host").write_bytes(b"x")
+    reactor.turn()
+    clock.advance(SETTLE_TIME)
+    assert first.pokes == []
+
+
 def test_nothing_is_told_once_unwatched(world: Any) -> None:
     reactor, clock, watcher, first, _second, path = world
     watcher.watch(first)

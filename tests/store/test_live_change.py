@@ -6,6 +6,7 @@ import pytest
 
 from mailserver.errors import InUse, MailboxChanged, StoreUnavailable
 from mailserver.store.interfaces import SEEN, FlagChange
+from mailserver.store.live.mailbox import MANY
 from mailserver.store.memory import MemoryMailbox
 from tests.store.samples import message, staged
 from tests.store.test_live import USER, World, pokes
@@ -47,3 +48,26 @@ def test_what_is_done_is_answered_as_done_though_it_cannot_be_read(monkeypatch, 
     view.silence([1])
     world.do(live.refresh())
     assert live.columns.flags[0] == SEEN
+
+
+def test_a_change_of_many_messages_is_not_watched(monkeypatch):
+    world = World()
+    memory = world.store.account(USER)
+    memory.append("INBOX", [staged(memory, message(str(n))) for n in range(MANY)])
+    account = world.account()
+    live = world.do(account.select("INBOX"))
+    told = []
+    monkeypatch.setattr(world.accounts, "pause", lambda mailbox: told.append(("pause", mailbox)))
+    monkeypatch.setattr(world.accounts, "resume", lambda mailbox: told.append(("resume", mailbox)))
+    world.do(live.change(lambda mailbox: mailbox.expunge([1], only_deleted=False), MANY - 1))
+    assert told == []
+    world.do(live.change(lambda mailbox: told.append("change") or mailbox.load(), MANY))
+    assert told == [("pause", live), "change", ("resume", live)]
+    told.clear()
+
+    def fail(_mailbox):
+        raise InUse
+
+    with pytest.raises(InUse):
+        world.do(live.change(fail, MANY))
+    assert told == [("pause", live), ("resume", live)]

@@ -30,7 +30,7 @@ async def expunge(session: Session, command: Command) -> None:
         with Telling(session, command) as telling:
             if len(uids) >= MANY:
                 telling.start()
-            gone = await selected.live.change(lambda mailbox: mailbox.expunge(uids))
+            gone = await selected.live.change(lambda mailbox: mailbox.expunge(uids), len(uids))
         session.channel.log("expunge", user=session.user, messages=len(gone))
 
 

@@ -85,7 +85,7 @@ async def close(session: Session, command: Command) -> None:
         if not selected.read_only:
             uids = await deleted_messages(selected)
             if uids:
-                gone = await selected.live.change(lambda mailbox: mailbox.expunge(uids))
+                gone = await selected.live.change(lambda mailbox: mailbox.expunge(uids), len(uids))
                 session.channel.log("expunge", user=session.user, messages=len(gone))
     finally:
         session.close_mailbox()

@@ -41,7 +41,7 @@ async def store(session: Session, command: Command) -> None:
         raise ReadOnly
     if not uids:
         return
-    stored = await selected.live.change(lambda mailbox: mailbox.store_flags(uids, how, flags))
+    stored = await selected.live.change(lambda mailbox: mailbox.store_flags(uids, how, flags), len(uids))
     selected.view.silence(uids)
     if not silent:
         # A keyword that is new is told before the first message that has it.

@@ -273,7 +273,7 @@ class LiveAccount:
     async def copy(self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False) -> Copied:
         """Copy or move messages and tell whoever has the target open."""
         if move:
-            copied = await live.change(lambda mailbox: mailbox.move(uids, target))
+            copied = await live.change(lambda mailbox: mailbox.move(uids, target), len(uids))
         else:
             copied = await live.run(lambda mailbox: mailbox.copy(uids, target))
         self.poke(copied.mailbox, ())
@@ -289,6 +289,14 @@ class LiveAccount:
         live = self._mailboxes.get(mailbox)
         if live is not None:
             live.poked(names)
+
+    def pause(self, live: LiveMailbox) -> None:
+        """Much is about to change in it: whoever watches need not look."""
+        self._accounts.pause(live)
+
+    def resume(self, live: LiveMailbox) -> None:
+        """That is over."""
+        self._accounts.resume(live)
 
     def tell_others(self, mailbox: MailboxId) -> None:
         """Tell the other workers."""

@@ -58,6 +58,8 @@ class LiveAccounts:
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
+        pause: Callable[[LiveMailbox], None] = lambda _live: None,
+        resume: Callable[[LiveMailbox], None] = lambda _live: None,
         wake: Callable[[LiveAccount], None] = lambda _account: None,
         scans: ScanPool | None = None,
         max_unused_accounts: int = 64,
@@ -66,6 +68,8 @@ class LiveAccounts:
         recent: Recent | None = None,
     ) -> None:
         """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept.
+
+        `pause`: a change of many messages begins in it; `resume`: it is over.
 
         `scans`: who reads mailboxes with very many new files; without it they are read where they are asked for. The
         bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
@@ -77,6 +81,8 @@ class LiveAccounts:
         self._watch = watch
         self._leave = leave
         self.unwatch = unwatch
+        self.pause = pause
+        self.resume = resume
         self._open: dict[MailboxId, list[LiveMailbox]] = {}
         self._store = store
         self._make_runner = make_runner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.store.columns import Columns
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mailserver.store.live.account import LiveAccount
 
 T = TypeVar("T")
+
+MANY: Final = 50
+"""Messages whose change is not watched."""
 
 _serial = count(1)
 
@@ -101,11 +104,20 @@ class LiveMailbox:
         """A reading operation, in the account's thread."""
         return await self._turn(lambda: operation(self.mailbox))
 
-    async def change(self, operation: Callable[[Mailbox], T]) -> T:
-        """A changing operation; what it changed is in the columns when this returns.
+    async def change(self, operation: Callable[[Mailbox], T], messages: int = 1) -> T:
+        """A changing operation on about that many messages; what it changed is in the columns when this returns.
 
         What others did before it is applied apart, so that `View.silence` can tell the two.
         """
+        if messages < MANY:
+            return await self._change(operation)
+        self.account.pause(self)
+        try:
+            return await self._change(operation)
+        finally:
+            self.account.resume(self)
+
+    async def _change(self, operation: Callable[[Mailbox], T]) -> T:
         since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
 
         def change_and_read() -> tuple[Changes, T, Changes | None]:
