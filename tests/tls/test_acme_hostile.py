@@ -1,0 +1,257 @@
+"""An ACME authority that is not honest, or broken: it gets nothing done that is not of our host, and no time without end."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailserver.tls import acme_client, acme_issuance, acme_state
+from mailserver.tls.acme_child import NotObtained
+from mailserver.tls.acme_network import LONGEST, NONCES
+from mailserver.tls.acme_order import make_request
+from mailserver.tls.pair import parse_pair
+from tests.tls.acme_ca import Answer, Authority, answer, problem
+
+HOST = "mail.example.test"
+
+
+class World:
+    """One job of a child process, in this process."""
+
+    def __init__(self, directory: Path, authority: Authority) -> None:
+        self.authority = authority
+        self.root = directory / "pages"
+        self.root.mkdir()
+        self.key, csr = make_request(HOST, "ecdsa")
+        self.told: list[dict[str, Any]] = []
+        self.job: dict[str, Any] = {
+            "do": "obtain",
+            "directory": f"{authority.url}/dir",
+            "account": acme_state.account_key(directory, "here").reveal().decode(),
+            "contact": [],
+            "ca_file": str(authority.ca_file),
+            "eab": None,
+            "host": HOST,
+            "order": "",
+            "csr": csr.decode(),
+            "replaces": "",
+            "challenge": "http-01",
+            "webroot": str(self.root),
+            "dns": None,
+        }
+
+    def do(self, **more: Any) -> dict[str, Any]:
+        return acme_client.do({**self.job, **more}, self.told.append)
+
+    def error(self, **more: Any) -> str:
+        return str(self.do(**more)["error"])
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    sleep = time.sleep
+    monkeypatch.setattr("acme.client.time.sleep", lambda _seconds: sleep(0.01))
+    with Authority(tmp_path).running() as authority:
+        yield World(tmp_path, authority)
+
+
+def changed(**fields: Any) -> Any:
+    """An honest answer with other fields in its body."""
+
+    def change(honest: Answer) -> Answer:
+        status, headers, octets = honest
+        return status, headers, json.dumps({**json.loads(octets), **fields}).encode()
+
+    return change
+
+
+def test_an_honest_one_is_understood(world: World) -> None:
+    chain = world.do()["chain"].encode()
+    assert parse_pair(chain, world.key.reveal()).names == (HOST,)
+    assert world.told == [{"order": f"{world.authority.url}/order"}]
+    assert not list(world.root.rglob("t*")), "the proof is taken away"
+
+
+def test_the_certificate_that_is_replaced_is_named_where_the_authority_wants_to_know(world: World) -> None:
+    assert "chain" in world.do(replaces="aa.bb")
+    world.authority.windows = True
+    assert "chain" in world.do(replaces="aa.bb")
+    orders = [body for path, body in world.authority.asked if path == "/newOrder"]
+    assert [order.get("replaces") for order in orders] == [None, "aa.bb"]
+
+
+@pytest.mark.parametrize(
+    "refusal", [problem("alreadyReplaced", "again", 409), problem("malformed", "of another"), (409, {}, b"")]
+)
+def test_one_that_will_not_replace_a_certificate_gives_another_all_the_same(world: World, refusal: Answer) -> None:
+    world.authority.windows = True
+    refusals = [refusal]
+    world.authority.odd["/newOrder"] = lambda honest: refusals.pop() if refusals else honest
+    assert "chain" in world.do(replaces="aa.bb")
+
+
+@pytest.mark.parametrize(
+    ("status", "skipped"),
+    [("pending", []), ("ready", ["/authz"]), ("valid", ["/authz", "/finalize"])],
+)
+def test_an_order_is_gone_on_with_at_whatever_step_it_is(world: World, status: str, skipped: list[str]) -> None:
+    first = world.do()
+    world.authority.status = status
+    world.authority.asked.clear()
+    again = world.do(order=f"{world.authority.url}/order")
+    assert "chain" in again
+    assert (again == first) == (status == "valid")
+    assert "/newOrder" not in world.authority.paths()
+    assert not set(skipped) & set(world.authority.paths())
+
+
+@pytest.mark.parametrize(
+    "gone", [problem("malformed", "no such order", 404), answer({"status": "invalid"}), (404, {}, b"")]
+)
+def test_an_order_that_the_authority_has_given_up_is_placed_anew(world: World, gone: Answer) -> None:
+    answers = [gone]
+    world.authority.odd["/order"] = lambda honest: answers.pop() if answers else honest
+    assert "chain" in world.do(order=f"{world.authority.url}/order")
+    assert world.authority.paths().count("/newOrder") == 1
+
+
+# --- What it says of names
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"identifiers": [{"type": "dns", "value": "bank.example.test"}]},
+        {"identifiers": [{"type": "dns", "value": HOST}, {"type": "dns", "value": "bank.example.test"}]},
+        {"identifiers": []},
+        {"authorizations": []},
+    ],
+)
+def test_an_order_for_other_names_is_not_gone_on_with(world: World, odd: dict[str, Any]) -> None:
+    world.authority.odd["/newOrder"] = changed(**odd)
+    assert "its order is not of mail.example.test alone" in world.error()
+    assert "/authz" not in world.authority.paths()
+    assert world.told == []
+
+
+def test_so_many_authorizations_are_not_looked_at(world: World) -> None:
+    many = [f"{world.authority.url}/authz"] * 10000
+    world.authority.odd["/newOrder"] = changed(authorizations=many)
+    assert "not of mail.example.test alone" in world.error()
+    assert "/authz" not in world.authority.paths()
+
+
+@pytest.mark.parametrize("name", ["bank.example.test", "x.$(reboot)", f"{HOST}\n", "../../etc", "*.example.test"])
+def test_nothing_is_proved_of_other_names(world: World, name: str) -> None:
+    world.authority.odd["/authz"] = changed(identifier={"type": "dns", "value": name})
+    assert "its authorization is not of mail.example.test" in world.error()
+    assert "/chall" not in world.authority.paths()
+    assert not list(world.root.iterdir())
+
+
+@pytest.mark.parametrize(
+    "token", ["../../../../tmp/page", "/etc/cron.d/x" + "y" * 20, "t" * 5000, "", "a b" * 10, "\0" * 20]
+)
+def test_a_token_is_no_path(world: World, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    challenge = {"type": "http-01", "url": f"{world.authority.url}/chall", "status": "pending", "token": token}
+    world.authority.odd["/authz"] = changed(challenges=[challenge])
+    written: list[Path] = []
+    write = Path.write_text
+    monkeypatch.setattr(
+        Path, "write_text", lambda path, *given, **more: (written.append(path), write(path, *given, **more))
+    )
+    done = world.do()
+    # What is left of it when it is read as base64url may be one.
+    assert "error" in done or [path.parent for path in written] == [world.root / ".well-known/acme-challenge"]
+    assert all(path.resolve() == path for path in written)
+    assert not [path for path in world.root.rglob("*") if path.is_file()]
+
+
+# --- Without end
+
+
+def test_a_body_without_end_is_not_read_on(world: World) -> None:
+    world.authority.odd["/newOrder"] = lambda _honest: (201, {}, b" " * (20 << 20))
+    assert f"has more than {LONGEST} octets" in world.error()
+
+
+def test_one_that_grows_when_it_is_unpacked_is_not_either(world: World) -> None:
+    packed = gzip.compress(b" " * (50 << 20))
+    assert len(packed) < LONGEST
+    world.authority.odd["/dir"] = lambda _honest: (200, {"Content-Encoding": "gzip"}, packed)
+    assert f"has more than {LONGEST} octets" in world.error()
+
+
+@pytest.mark.parametrize(
+    "where", ["{url}/dir", "http://127.0.0.1/dir", "https://elsewhere.example/dir", "file:///etc/passwd"]
+)
+@pytest.mark.parametrize("path", ["/dir", "/newOrder"])
+def test_nobody_is_sent_elsewhere(world: World, where: str, path: str) -> None:
+    place = where.format(url=world.authority.url)
+    world.authority.odd[path] = lambda _honest: (302, {"Location": place}, b"")
+    assert "sends us elsewhere" in world.error()
+    assert world.authority.paths().count(path) == 1
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1/order", "file:///etc/passwd", "ftp://x/", ""])
+def test_nothing_but_https_is_spoken(world: World, address: str) -> None:
+    world.authority.odd["/dir"] = changed(newOrder=address)
+    assert "that is not https" in world.error()
+
+
+def test_nonces_that_are_always_wrong_end_it(world: World) -> None:
+    world.authority.odd["/newAccount"] = lambda _honest: problem("badNonce", "another", 400)
+    assert "badNonce" in world.error()
+    assert world.authority.paths().count("/newAccount") == NONCES
+    assert not world.do()["decided"]
+
+
+@pytest.mark.parametrize("path", ["/order", "/authz"])
+def test_a_decision_that_never_comes_is_not_waited_for(
+    world: World, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acme_issuance, "ORDER_TIME", 1)
+    status = "processing" if path == "/order" else "pending"
+    world.authority.odd[path] = changed(status=status)
+    refused = world.do()
+    assert refused["error"] == "the authority did not decide in time"
+    assert not refused["decided"], "it may decide yet"
+
+
+def test_a_wait_without_end_is_told_as_it_is_and_cut_by_the_plan(world: World) -> None:
+    world.authority.odd["/newOrder"] = lambda _honest: problem("rateLimited", "slow", 429, **{"Retry-After": "9" * 30})
+    assert world.do()["retry_after"] == int("9" * 30)
+
+
+# --- Nonsense
+
+
+@pytest.mark.parametrize("path", ["/dir", "/newAccount", "/newOrder", "/authz", "/chall", "/finalize", "/order"])
+@pytest.mark.parametrize(
+    "octets", [b"", b"[]", b"5", b"null", b'"x"', b"{}", b"\xff\xfe", b'{"status": 5}', b"[" * 100000]
+)
+def test_what_is_no_answer_ends_in_one_sentence(
+    world: World, path: str, octets: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acme_issuance, "ORDER_TIME", 0.1)
+    world.authority.odd[path] = lambda honest: (honest[0], honest[1], octets)
+    done = world.do()
+    assert "chain" in done or done["error"]
+
+
+def test_what_a_stranger_says_moves_no_cursor(world: World) -> None:
+    world.authority.odd["/newOrder"] = lambda _honest: problem(
+        "unauthorized", "\x1b[2J\x07no\r\nacme: all is well\u202e" * 100
+    )
+    words = world.error()
+    assert "\n" not in words
+    # The rest is done where the child's words come in: see NotObtained.
+    shown = str(NotObtained(words))
+    assert shown.isprintable()
+    assert len(shown) <= 500
