@@ -54,6 +54,13 @@ OF_MAILBOX = (
 
 def _of_mailbox(side: Side, accounts: Accounts, user: str, size: int) -> tuple[float, ...]:
     """As OF_MAILBOX."""
+    try:
+        return _costs(side, accounts, user, size)
+    except AssertionError as error:
+        raise AssertionError(f"{side.name}, {size:,} messages: {error}") from error
+
+
+def _costs(side: Side, accounts: Accounts, user: str, size: int) -> tuple[float, ...]:
     side.forget(user)
     client = accounts.imap(side, user, select=False)
     before = side.cpu()

@@ -30,6 +30,7 @@ class Accounts:
     k100: str
     scratch: str
     lmtp: str
+    large: str
     idle: tuple[str, ...]
 
     def imap(self, side: Side, user: str, *, tls: bool = False, select: bool = True) -> Imap:

@@ -14,7 +14,16 @@ service {name} {{
 }}
 """
 
-TUNED = "".join(
+_MANY = """\
+default_vsz_limit = unlimited
+service stats {
+  client_limit = 20000
+}
+"""
+"""Room for ten thousand connections and a million messages: by default a process may have 256 MiB, which is full
+at 2,270 connections of a login process."""
+
+TUNED = _MANY + "".join(
     _SERVICE.format(name=name, ready=ready)
     for name, ready in (("imap", 8), ("pop3", 4), ("submission", 4), ("lmtp", 2))
 )
