@@ -15,7 +15,7 @@ from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config.model import Config, Domain
 from mailserver.config.values import nearest
 from mailserver.discovery.dns_records import Note, Record, records
-from mailserver.discovery.services import find_domain, mail_host
+from mailserver.discovery.services import find_domain, mail_host, public_addresses
 from mailserver.tls.records import issuer_name, key_digest
 
 _MAX_CERTIFICATE = 1 << 20
@@ -53,7 +53,7 @@ def check(configuration: Path, name: str, resolver: str | None, *, as_json: bool
         raise click.ClickException(f"{domain.name} has no host that is no wildcard")
     expected = [each for each in _records(config, domain) if isinstance(each, Record)]
     try:
-        findings = list(compare(Resolver(resolver), host, expected))
+        findings = list(compare(Resolver(resolver), host, public_addresses(config), expected))
     except BadResolver as error:
         raise click.ClickException(str(error)) from error
     if as_json:

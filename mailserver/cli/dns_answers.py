@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
@@ -16,6 +17,9 @@ from mailserver.discovery.dns_records import Record
 
 PATIENCE: Final = 5.0
 """Seconds for one question, its repetitions included."""
+
+ANY_ADDRESS: Final = "any address"
+"""What is expected where the configuration does not say which ones the Internet sees."""
 
 State = Literal["ok", "missing", "different", "unanswered"]
 
@@ -64,16 +68,23 @@ class Resolver:
         return [address for kind in ("A", "AAAA") for address in self.ask(name, kind)]
 
 
-def compare(resolver: Resolver, host: str, expected: Sequence[Record]) -> Iterator[Finding]:
+def compare(resolver: Resolver, host: str, addresses: Sequence[str], expected: Sequence[Record]) -> Iterator[Finding]:
     """One finding for each name and type; first whether the host that clients connect to has addresses.
 
-    Raises: BadResolver if there is no answer to that: nobody is to wait for all the others.
+    `addresses`: those that may be there, in their shortest form; none where that is not known. Raises: BadResolver if there is no answer to that: nobody is to wait for all the others.
     """
     try:
         found = resolver.addresses(f"{host}.")
     except dns.exception.DNSException as error:
         raise BadResolver(_words(error)) from error
-    yield Finding(f"{host}.", "A/AAAA", "ok" if found else "missing", (), tuple(found))
+    state: State = "missing"
+    if found:
+        state = (
+            "ok"
+            if not addresses or {str(ipaddress.ip_address(each)) for each in found} <= set(addresses)
+            else "different"
+        )
+    yield Finding(f"{host}.", "A/AAAA", state, tuple(addresses) or (ANY_ADDRESS,), tuple(found))
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in expected:
         groups.setdefault((record.name, record.kind), []).append(record)

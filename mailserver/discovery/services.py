@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Final, Literal
@@ -17,6 +18,11 @@ KINDS: Final[tuple[Kind, ...]] = ("imap", "pop3", "submission")
 
 _LOCAL_PART: Final = re.compile(r"[^\s@\x00-\x20\x7f<>()\[\],;:\\\"]{1,64}")
 """What a local part without quotes may be (RFC 5321 4.1.2, RFC 6531 3.3); dots are not looked at."""
+
+_INSIDE: Final = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
+"""Addresses of private networks (RFC 1918, RFC 6598, RFC 4193)."""
 
 
 @frozen
@@ -36,6 +42,16 @@ def find_domain(config: Config, name: str) -> Domain | None:
     except idna.IDNAError:
         return None
     return next((domain for domain in config.domains if domain.name == name), None)
+
+
+def domain_of_host(config: Config, host: str) -> Domain | None:
+    """The domain that a host name belongs to: its own, a host of it, or one of a site; wildcards count."""
+    wanted = {host, f"*.{host.partition('.')[2]}"}
+    for domain in config.domains:
+        names = {domain.name, *domain.hosts, *(each for site in domain.sites for each in site.hosts)}
+        if not wanted.isdisjoint(names):
+            return domain
+    return None
 
 
 def split_address(address: str) -> tuple[str, str] | None:
@@ -67,6 +83,20 @@ def services(config: Config, domain: Domain) -> tuple[Service, ...]:
     reachable = [listener for listener in offered if not listener.is_loopback] or offered
     found = {service: None for kind in KINDS for service in _of_kind(kind, host, reachable)}
     return tuple(found)
+
+
+def public_addresses(config: Config) -> tuple[str, ...]:
+    """Where the mail listeners can be reached on the Internet; empty where they do not say it.
+
+    They do not where one has all addresses of the machine, or a private one, which something else translates.
+    """
+    mail = [each for each in config.listeners if each.family in KINDS and each.socket is None and not each.is_loopback]
+    found = dict.fromkeys(ipaddress.ip_address(address) for each in mail for address in each.bind_addresses)
+    told = all(
+        not (each.is_unspecified or each.is_loopback or each.is_link_local or any(each in inside for inside in _INSIDE))
+        for each in found
+    )
+    return tuple(map(str, found)) if told else ()
 
 
 def web_host(config: Config, domain: Domain) -> str | None:

@@ -31,6 +31,8 @@ class Request:
     """None on a Unix socket."""
     secure: bool
     """It came over TLS."""
+    forwarded: bool = False
+    """A proxy says that it passes on somebody else's (RFC 7239 4, RFC 9110 7.6.3): `peer` is the proxy then."""
 
 
 @frozen

@@ -11,6 +11,7 @@ from typing import Final
 from mailserver.config.model import Config
 from mailserver.discovery import ca_guide
 from mailserver.discovery.ca_guide import Facts
+from mailserver.discovery.services import domain_of_host
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import HttpServices
 
@@ -70,13 +71,9 @@ def _facts(request: Request, services: HttpServices) -> Facts | None:
 
 def _hosts(asked: str, config: Config) -> list[str]:
     """Of the domain that was asked for: the others are not everybody's business."""
-    asked_or_parent = (asked, f"*.{asked.partition('.')[2]}")
-    for domain in config.domains:
-        names = {domain.name, *domain.hosts, *(host for site in domain.sites for host in site.hosts)}
-        plain: list[str] = [host for host in domain.hosts if not host.startswith("*.")]
-        if plain and not names.isdisjoint(asked_or_parent):
-            return plain
-    return [config.server.hostname]
+    domain = domain_of_host(config, asked)
+    plain: list[str] = [host for host in domain.hosts if not host.startswith("*.")] if domain else []
+    return plain or [config.server.hostname]
 
 
 def _file(octets: bytes, name: str, content_type: str) -> Response:

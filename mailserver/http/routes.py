@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from mailserver.http import acme, client_setup, health, metrics, private_ca
+from mailserver.http import acme, client_setup, health, landing, metrics, private_ca
 from mailserver.http.messages import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
     *acme.ROUTES,
+    *landing.ROUTES,
     *client_setup.ROUTES,
     *private_ca.ROUTES,
     *health.ROUTES,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 from attrs import field, frozen
 
 from mailserver.config.model import Config
-from mailserver.http.messages import Status
+from mailserver.http.messages import Request, Status
 
 DISCOVERY_LABELS: Final = ("autoconfig", "autodiscover", "mta-sts")
 """What clients and mail servers put before a mail domain."""
@@ -52,10 +52,11 @@ class HttpServices:
         hosts = [host for certified in config.certified for host in certified.hosts]
         return frozenset(("localhost", config.server.hostname, *domains, *own, *hosts))
 
-    def may_watch(self, peer: IPv4Address | IPv6Address | None) -> bool:
-        """May that client see metrics and health? Programs behind a Unix socket may."""
-        if peer is None:
-            return True
+    def may_watch(self, request: Request) -> bool:
+        """May its client see metrics and health? Programs behind a Unix socket may; who comes by a proxy is not known."""
+        peer = request.peer
+        if request.forwarded or peer is None:
+            return not request.forwarded
         if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
         return any(peer in ip_network(network) for network in self.config.http.metrics_from)

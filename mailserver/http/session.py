@@ -54,6 +54,12 @@ _FIELDS: Final = (
 """Of every answer that says nothing else."""
 
 
+_FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
+"""Fields that proxies add."""
+_NOT_HERE: Final = "not for this address: [http] metrics_from of the configuration says for which"
+_BY_PROXY: Final = "not by way of an HTTP proxy, whose clients are not known here: it can send a PROXY header"
+
+
 class Refused(Exception):
     """A request is not answered by its path's row; `response` goes out, then the end."""
 
@@ -132,7 +138,8 @@ class HttpSession:
         announced = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
         body = await self._read_body(announced, deadline)
         info = self._channel.info
-        return Request(self._method, host, self._path, query, body, info.peer, info.tls is not None)
+        forwarded = any(name in _FORWARDED for name, _value in event.headers)
+        return Request(self._method, host, self._path, query, body, info.peer, info.tls is not None, forwarded)
 
     async def _read_body(self, announced: int, deadline: float) -> bytes:
         if announced > MAX_BODY:
@@ -172,8 +179,8 @@ class HttpSession:
         if method not in route.methods:
             allowed = sorted(route.methods | ({"HEAD"} if "GET" in route.methods else set()))
             return text(405, _phrase(405), ("Allow", ", ".join(allowed)))
-        if route.watched and not self._services.may_watch(request.peer):
-            return text(403, "not for this address: [http] metrics_from of the configuration says for which")
+        if route.watched and not self._services.may_watch(request):
+            return text(403, _BY_PROXY if request.forwarded else _NOT_HERE)
         if route.tls_only and not request.secure:
             return self._elsewhere(request)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,27 @@ def test_a_domain_without_services_says_so(tmp_path: Path, demonstration: Path) 
     present = [line for line in lines if "_pop3s._tcp" not in line] + ["mail.example.test. 60 IN A 192.0.2.1"]
     with NameServer("example.test", present) as server:
         assert check(tmp_path / "mailserver.toml", server)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("addresses", "state", "expected"),
+    [
+        ('["127.0.0.1", "::1"]', "ok", ["any address"]),
+        ('["0.0.0.0", "::"]', "ok", ["any address"]),
+        ('["10.0.0.5", "fd00::5"]', "ok", ["any address"]),
+        ('["192.0.2.4"]', "different", ["192.0.2.4"]),
+        ('["192.0.2.8", "2001:db8:0:0::8", "192.0.2.4"]', "ok", ["192.0.2.8", "2001:db8::8", "192.0.2.4"]),
+    ],
+)
+def test_addresses_are_compared_with_those_listened_on(
+    demonstration: Path, tmp_path: Path, addresses: str, state: str, expected: list[str]
+) -> None:
+    """Where they are public ones; of others it is not known how the Internet sees them."""
+    config = tmp_path / "mailserver.toml"
+    text = demonstration.read_text()
+    config.write_text(re.sub(r"(?m)^addresses = .*$", f"addresses = {addresses}", text))
+    lines = ["mail.example.test. 60 IN A 192.0.2.8", "mail.example.test. 60 IN AAAA 2001:db8::8"]
+    with NameServer("example.test", lines) as server:
+        finding = check(config, server)[1]["mail.example.test.", "A/AAAA"]
+    assert (finding["state"], finding["expected"]) == (state, expected)
+    assert finding["found"] == ["192.0.2.8", "2001:db8::8"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.http.world import World
@@ -116,3 +117,15 @@ def test_numbers_begin_at_0_and_where_they_can_grow() -> None:
     assert of["deliveries"] == {("lmtp", tls) for tls in (*both, "none")}
     assert of["http_requests"] == {("http", "none")}
     assert of["http_at_mail_port"] == {(protocol, "none") for protocol in every - {"http"}}
+
+
+@pytest.mark.parametrize(
+    "field", ["X-Forwarded-For: 127.0.0.1", "Forwarded: for=192.0.2.1", "Via: 1.1 proxy", "x-real-ip: ::1"]
+)
+@pytest.mark.parametrize("path", ["/metrics", "/health"])
+def test_not_by_way_of_a_proxy_on_this_machine(path: str, field: str) -> None:
+    asked = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n".encode()
+    answered = World().ask(asked)
+    assert answered.status == 403
+    assert b"PROXY header" in answered.body
+    assert World().get(path).status == (200 if path == "/metrics" else 503)

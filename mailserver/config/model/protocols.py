@@ -108,7 +108,8 @@ class Http:
     """[http]"""
 
     metrics_from: tuple[Network, ...] = setting(
-        "Networks that may read /metrics and /health.",
+        "Networks that may read /metrics and /health. Behind an HTTP proxy on this machine all clients come from loopback: "
+        "have it send a PROXY header (proxy_from), or leave loopback out.",
         default=(Network("127.0.0.0/8"), Network("::1/128")),
         example=["127.0.0.0/8", "::1/128", "192.0.2.0/24"],
     )
