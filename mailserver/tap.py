@@ -12,16 +12,15 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
-from mailserver.cli.inspect import find_problems
 from mailserver.config import load
 from mailserver.config.model import Config
-from mailserver.config.show import show
+from mailserver.judging import judge, read_policy
 from mailserver.net.identity import give_runtime_dir, give_state_dir
 from mailserver.net.line_log import LineLog
 from mailserver.net.log_file import LogFile, make_log_file
 from mailserver.net.master import MasterService
 from mailserver.net.service import MailService, ServiceProcess
-from mailserver.wiring import Wiring, judge, read_policy
+from mailserver.problems import find_problems
 
 
 class Options(usage.Options):
@@ -55,6 +54,8 @@ def makeService(options: Options) -> IService:
     if config is None:
         raise SystemExit(1)
     if options["show"]:
+        from mailserver.config.show import show  # noqa: PLC0415 - a start needs no writer of TOML
+
         sys.stdout.write(show(config))
         raise SystemExit(0)
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd by now
@@ -65,6 +66,8 @@ def makeService(options: Options) -> IService:
     workers = worker_count(config)
     service: ServiceProcess
     if not workers:
+        from mailserver.wiring import Wiring  # noqa: PLC0415 - a master needs none of what serves
+
         service = MailService(
             config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file
         )

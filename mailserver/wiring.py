@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import sys
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -13,7 +12,6 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
-from mailserver.auth import judging
 from mailserver.auth.exposure import ExposureWatch, Mark
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
@@ -23,17 +21,16 @@ from mailserver.auth.salt_secret import salt_secret
 from mailserver.auth.schemes import MAX_MEMORY_KIB
 from mailserver.auth.service import LoginService, Names
 from mailserver.channel import Channel
-from mailserver.config import at_start, load
-from mailserver.config.directories import check_directories
 from mailserver.config.model import Config
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.imap.tails import Tails
+from mailserver.judging import judge, read_policy
 from mailserver.message.render import summarise
 from mailserver.net.link import Json, Link
 from mailserver.net.listening import Session
 from mailserver.net.log import log
-from mailserver.net.log_sources import forward_logging, log_event
+from mailserver.net.log_sources import forward_logging
 from mailserver.net.outbound import Outbound
 from mailserver.net.pokes import Pokes
 from mailserver.net.processes import ProcessSpawner
@@ -41,7 +38,6 @@ from mailserver.net.serving import Examined
 from mailserver.net.shared import SharedExposures, SharedPenalties
 from mailserver.net.threads import AccountRunner, StoreThreads
 from mailserver.notify.watcher import GATHER_TIME, Watcher
-from mailserver.pop3 import uidl
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
 from mailserver.sasl.registry import Mechanisms
@@ -54,12 +50,10 @@ from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.scan_pool import ScanPool
 from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
-from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import in_words
 from mailserver.tls.client import client_creator
 from mailserver.tls.expiry import threshold
-from mailserver.tls.history import CannotRecord, History
 from mailserver.tls.material import Change, Material
 from mailserver.tls.pair import BadPair
 from mailserver.tls.signature import sign
@@ -87,66 +81,12 @@ def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 @frozen
-class Judged:
-    """A changed configuration that can be taken up, with the certificates that were read for it."""
-
-    config: Config
-    tls: policy.Prepared
-
-
-@frozen
 class Prepared:
     """A changed configuration with all that one process makes of it."""
 
     config: Config
     tls: policy.Prepared
     next_hop: Outbound | None
-
-
-def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -> tuple[policy.TlsPolicy, Activation]:
-    """The certificates and keys of a configuration, with their history. Raises: SystemExit."""
-    activation = Activation(History.open(config.server.state_dir, config.tls.history, config.tls.history_days))
-    if activation.history.problem:
-        log.warn("{line}", line=activation.history.problem)
-    try:
-        made = policy.TlsPolicy(config, log_event, source=activation, seconds=seconds)
-    except (policy.CannotServe, BadPair, OSError) as error:
-        raise SystemExit(str(error)) from error
-    try:
-        activation.record(made.served, "found at the start")
-    except CannotRecord as error:
-        log.warn("{line}", line=str(error))
-    return made, activation
-
-
-def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
-    """Read and judge the changed file and all that it names; in a thread.
-
-    What is taken up at the start alone stays as it is in the running configuration. A pair that cannot be served is no reason to refuse the rest: the last good one of its name stays.
-    """
-    source = running.source
-    reading = load.read(source)
-    config = reading.config
-    if config is None:
-        return Examined(None, list(map(str, reading.problems)), None)
-    problems = reading.joined([*judging.check(config), *uidl.check(config), *check_directories(config)])
-    lines = list(map(str, problems))
-    if not all(problem.warning for problem in problems):
-        return Examined(None, lines, None)
-    if config.submission.relay is not None:
-        try:
-            client_creator(config.submission.relay)
-        except (BadPair, OSError) as error:
-            return Examined(None, [*lines, f"{source} [submission.relay]: {error}"], None)
-    config, waiting = at_start.keep(running, config)
-    lines += waiting
-    try:
-        config = with_account(config)
-    except CannotRecord as error:
-        lines.append(f"acme: {error}")
-    prepared = tls.prepare(config)
-    refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
-    return Examined(config, lines, Judged(config, prepared), whole=not refused)
 
 
 class Wiring:

@@ -1,4 +1,7 @@
-"""`python -m mailserver.zygote N`: the process that forks workers; the master started it and has the other end of N."""
+"""`python -m mailserver.zygote N`: the process that forks workers; the master started it and has the other end of N.
+
+What every worker needs is loaded here: once, and in memory that they share.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import socket
 import sys
 from typing import Any
 
+import mailserver.auth.file  # the back end of most
+import mailserver.imap.commands  # noqa: F401
 from mailserver.net import worker
 from mailserver.net.assignment import Assignment, Setting
 from mailserver.net.link import Link
@@ -18,6 +23,9 @@ from mailserver.wiring import Wiring
 
 def make_policy(setting: Setting) -> TlsPolicy:
     """The base context, and those of the certificates."""
+    if any(listener.family == "http" for listener in setting.config.listeners):
+        import mailserver.http.services  # noqa: PLC0415 - where there is none it costs nothing
+        import mailserver.http.session  # noqa: F401, PLC0415
     return TlsPolicy(setting.config, log_event, material=setting.material)
 
 

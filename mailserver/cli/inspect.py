@@ -6,33 +6,9 @@ from pathlib import Path
 
 import click
 
-from mailserver.auth import judging
 from mailserver.cli.options import config_option, load_or_fail
-from mailserver.config import load
-from mailserver.config.directories import check_directories
-from mailserver.config.model import Config, Problem
 from mailserver.config.show import show as written
-from mailserver.pop3 import uidl
-from mailserver.tls import certificates
-
-
-def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
-    """Everything wrong with the file and with what it names: certificates, users, directories.
-
-    A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is None if the server cannot start with it; warnings come with either. Raises nothing.
-    """
-    reading = load.read(path)
-    if reading.config is None:
-        return None, list(reading.problems)
-    config = reading.config
-    more = [
-        *certificates.check(config, starting=starting),
-        *judging.check(config),
-        *uidl.check(config),
-        *check_directories(config),
-    ]
-    problems = reading.joined(more)
-    return (config if all(problem.warning for problem in problems) else None), problems
+from mailserver.problems import find_problems
 
 
 @click.command("check")

@@ -7,21 +7,19 @@
 *   Shutting down: a session between two commands gets its protocol's farewell at once, one inside a command when it
     next reads; what hangs is cut after a grace time.
 *   The end: a connection counts until its transport is gone, not only until its session is, so that clients which do
-    not close cannot pile up. What they still send is dropped, and after CLOSING_TIME they are cut.
+    not close cannot pile up. What they still send is dropped, and after CLOSING_TIME they are cut; at the service's
+    end as soon as they have acknowledged all that was said.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from os import getpid
 from time import time
 from typing import Any, cast
 
 from OpenSSL import SSL
-from twisted.internet.address import IPv4Address as TCP4Address
-from twisted.internet.address import IPv6Address as TCP6Address
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
@@ -31,7 +29,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.channel import Channel, ClientCertificate, ConnectionInfo, TLSInfo
+from mailserver.channel import Channel, ClientCertificate, ConnectionInfo
 from mailserver.errors import ConnectionLost
 from mailserver.net.driver import Task
 from mailserver.net.listening import Listening, Session
@@ -40,6 +38,7 @@ from mailserver.net.sightings import Sighting, program_of
 from mailserver.net.sniff import Sniffer
 from mailserver.net.stream import WITHIN_COMMAND
 from mailserver.net.tls import KeepsBusy, channel_binding, tls_info
+from mailserver.net.transport import address_of
 from mailserver.tls.handshake import failure_words, handshake_of, openssl_words
 
 HANDSHAKE_TIME = 30.0
@@ -47,7 +46,9 @@ CLOSING_TIME = 30.0
 LEAST_TIME = 2.0
 """Seconds that a client has in any case to log in, where others need the place."""
 STOPPING_TIME = 2.0
-"""CLOSING_TIME while the service stops: most clients close at once when they hear the farewell."""
+"""CLOSING_TIME while the service stops, for a client that does not even take the farewell."""
+LOOK = 0.02
+"""Seconds between two looks, meanwhile, whether a client has heard all."""
 
 _SEEN = frozenset({"login", "client"})
 """Events from which the ledger learns."""
@@ -75,6 +76,8 @@ class Connection(Sniffer):
         self._user: str | None = None
         self._session: Session | None = None
         self._sighting: Sighting | None = None
+        self._cut_at = 0.0
+        """When one that has ended while the service stops is cut, if the client has not heard all."""
         self._program = ""
         """What the client has said that it is."""
 
@@ -86,8 +89,10 @@ class Connection(Sniffer):
         transport = self.transport
         assert transport is not None
         self.since = time()
-        peer, port = _address(self._address if self._address is not None else transport.getPeer())
-        self.info = self._facts(f"{getpid():x}.{next(_serial):x}", peer, port, None)
+        peer, port = address_of(self._address if self._address is not None else transport.getPeer())
+        session_id = f"{getpid():x}.{next(_serial):x}"
+        allowed = self._may_send_passwords(peer)
+        self.info = listening.facts(session_id, (peer, port), None, cleartext_allowed=allowed)
         if listening.logs_in:
             self._share = peer
             self._login_by = self.now() + listening.counts.limits.login_time
@@ -104,8 +109,10 @@ class Connection(Sniffer):
         """TLS is up: remember what was agreed on, and go on."""
         connection = cast("Any", self.transport).getHandle()
         tls = tls_info(connection)
-        facts = self.info
-        self.info = self._facts(facts.session_id, facts.peer, facts.peer_port, tls)
+        before = self.info
+        peer = (before.peer, before.peer_port)
+        allowed = self._may_send_passwords(before.peer)
+        self.info = self._listening.facts(before.session_id, peer, tls, cleartext_allowed=allowed)
         self._tell_certificate(tls.client, handshake_of(connection).fault)
         self._listening.tally.count("handshake", self.info)
         self._set_deadline(None)
@@ -223,7 +230,7 @@ class Connection(Sniffer):
         if farewell is not None:
             self._farewell = farewell
         if self._finished:
-            self._set_deadline(self.now() + STOPPING_TIME)
+            self._hasten()
         elif self._task is None or self._wait_for == "handshake":
             self._abort()
         elif self._wait_for is not None and self._wait_for not in WITHIN_COMMAND:
@@ -252,25 +259,8 @@ class Connection(Sniffer):
         cleartext = self._listening.cleartext
         if cleartext != "same host":
             return cleartext == "always"
-        own, _port = _address(cast("Any", self.transport).getHost())
+        own, _port = address_of(cast("Any", self.transport).getHost())
         return peer == own
-
-    def _facts(
-        self, session_id: str, peer: IPv4Address | IPv6Address | None, port: int, tls: TLSInfo | None
-    ) -> ConnectionInfo:
-        listening = self._listening
-        return ConnectionInfo(
-            session_id=session_id,
-            protocol=listening.protocol,
-            peer=peer,
-            peer_port=port,
-            local=listening.local,
-            tls=tls,
-            cleartext_allowed=self._may_send_passwords(peer),
-            starttls_offered=tls is None and listening.tls is not None and not listening.implicit_tls,
-            tls_required=listening.tls_required,
-            proofs_allowed=listening.proofs_in_clear,
-        )
 
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
@@ -307,8 +297,18 @@ class Connection(Sniffer):
             self._reading_paused = False
             transport.resumeProducing()
         transport.loseConnection()
-        if not self._lost:
-            self._set_deadline(self.now() + (STOPPING_TIME if self._stopping else CLOSING_TIME))
+        if self._lost:
+            return
+        if self._stopping:
+            self._hasten()
+        else:
+            self._set_deadline(self.now() + CLOSING_TIME)
+
+    def _hasten(self) -> None:
+        """It has ended, and so does the service: from now on the client's close is not waited for when it has heard all."""
+        now = self.now()
+        self._cut_at = now + STOPPING_TIME
+        self._set_deadline(now + LOOK)
 
     def _refuse(self) -> None:
         listening = self._listening
@@ -331,6 +331,10 @@ class Connection(Sniffer):
             return
         if not self._finished:
             self.log("tls-failed", reason="no handshake in time")
+        elif self._stopping and self.now() < self._cut_at:
+            if self.info.tls is None or not cast("Any", self.transport).end_if_delivered():
+                self._set_deadline(min(self.now() + LOOK, self._cut_at))
+            return
         self._abort()
 
     def _tell_certificate(self, client: ClientCertificate | None, fault: str) -> None:
@@ -376,14 +380,3 @@ class ConnectionFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         """One for each client, who is at `addr`."""
         return Connection(self.listening, addr)
-
-
-def _address(address: object) -> tuple[IPv4Address | IPv6Address | None, int]:
-    if isinstance(address, TCP4Address | TCP6Address):
-        return _parsed(address.host), address.port
-    return None, 0
-
-
-@lru_cache(maxsize=1024)
-def _parsed(host: str) -> IPv4Address | IPv6Address:
-    return ip_address(host.partition("%")[0])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from mailserver.channel import Channel
+from mailserver.channel import Channel, ConnectionInfo, TLSInfo
 from mailserver.config.kinds import Cleartext, EarlyTls
-from mailserver.net.limits import ConnectionCounts
+from mailserver.net.limits import Address, ConnectionCounts
 from mailserver.net.sightings import Sightings
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
@@ -68,3 +68,21 @@ class Listening:
     """Called when the last connection has ended."""
     sightings: Sightings | None = None
     """Who is told of logins; nobody when None."""
+
+    def facts(
+        self, session_id: str, peer: tuple[Address, int], tls: TLSInfo | None, *, cleartext_allowed: bool
+    ) -> ConnectionInfo:
+        """Those of one connection, before TLS or with it; `peer` is its client's address and port."""
+        address, port = peer
+        return ConnectionInfo(
+            session_id=session_id,
+            protocol=self.protocol,
+            peer=address,
+            peer_port=port,
+            local=self.local,
+            tls=tls,
+            cleartext_allowed=cleartext_allowed,
+            starttls_offered=tls is None and self.tls is not None and not self.implicit_tls,
+            tls_required=self.tls_required,
+            proofs_allowed=self.proofs_in_clear,
+        )

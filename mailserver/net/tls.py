@@ -94,6 +94,19 @@ class TlsTransport(TLSMemoryBIOProtocol):
         super().loseConnection()
         self._let_go()
 
+    def end_if_delivered(self) -> bool:
+        """After `loseConnection`: close TCP if the client's machine has all that was sent, close_notify included.
+
+        The client's own need not be waited for then (RFC 8446 6.1). Where some is on its way, TCP would take it back if the
+        client happened to send something (RFC 9293 3.6.1).
+        """
+        tcp = cast("Any", self.transport)
+        said = self._tlsConnection is not None and self._tlsConnection.get_shutdown() & SSL.SENT_SHUTDOWN
+        if not said or self._appSendBuffer or not getattr(tcp, "delivered", False):
+            return False
+        tcp.loseConnection()
+        return True
+
     def _let_go(self) -> None:
         held, self._held = self._held, None
         if held:

@@ -9,9 +9,13 @@ Twisted's port asks for another client behind each, and gives each transport two
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from contextlib import suppress
+from fcntl import ioctl
+from functools import lru_cache
 from socket import AF_INET, IPPROTO_TCP, SO_KEEPALIVE, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY, TCP_QUICKACK, socket
+from termios import TIOCOUTQ
 from typing import Any, cast
 
 from twisted.internet import tcp
@@ -56,6 +60,13 @@ class DirectServer(_Direct, tcp.Server):
         self.hostname = client[0]
         self.startReading()
         self.connected = 1
+
+    @property
+    def delivered(self) -> bool:
+        """Has the client's machine acknowledged all that was written?"""
+        if self._tempDataBuffer or len(self.dataBuffer) > self.offset or not self.connected:
+            return False
+        return not any(ioctl(self.socket, TIOCOUTQ, bytes(4)))
 
     def loseConnection(self) -> None:
         """As the parent; where nothing waits to be sent, without asking the reactor when the socket takes more."""
@@ -135,3 +146,15 @@ def send_client_at_once(transport: Any) -> Callable[[], None]:
         return lambda: None
     transport.__class__ = DirectClient
     return cast("DirectClient", transport).acknowledge_at_once
+
+
+def address_of(address: object) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address | None, int]:
+    """A client's address and port, of one of Twisted's; None and 0 of a Unix socket's."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return _parsed(address.host), address.port
+    return None, 0
+
+
+@lru_cache(maxsize=1024)
+def _parsed(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(host.partition("%")[0])

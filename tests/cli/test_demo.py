@@ -18,9 +18,9 @@ from mailserver.auth import schemes
 from mailserver.auth.file import check as check_users
 from mailserver.auth.passwd import parse_line
 from mailserver.cli import main
-from mailserver.cli.inspect import find_problems
 from mailserver.cli.samples import now, sample_messages
 from mailserver.config.model import Config
+from mailserver.problems import find_problems
 
 
 def make(directory: Path, *words: str) -> str:

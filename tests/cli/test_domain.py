@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from mailserver.cli import control, domain, main
 from mailserver.cli.control import Answer
-from mailserver.cli.inspect import find_problems
+from mailserver.problems import find_problems
 
 
 class Site:

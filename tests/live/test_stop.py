@@ -75,6 +75,17 @@ def test_a_command_in_flight_finishes(tmp_path: Path) -> None:
     no_bug(server.log)
 
 
+def test_clients_that_do_not_close_hear_it_when_they_wake_up(tmp_path: Path) -> None:
+    server = Server(tmp_path).start()
+    clients = [logged_in(server, "imaps") for _ in range(3)]
+    assert server.stop() == 0
+    clients[0].send(b"a NOOP\r\n")
+    for client in clients:
+        with client:
+            assert client.rest().startswith(b"* BYE")
+    no_bug(server.log)
+
+
 @pytest.mark.slow
 def test_a_client_that_pipelines_without_end_does_not_hold_it_up(tmp_path: Path) -> None:
     server = Server(tmp_path).start()

@@ -31,12 +31,6 @@ class Transport(StringTransport):
     def abortConnection(self) -> None:
         self.aborted = True
 
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        pass
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        pass
-
 
 class World:
     """One connection whose session is a function of the test."""

@@ -36,6 +36,7 @@ class Transport(StringTransport):
     protocol: Any = None
     aborted = False
     write_closed = False
+    delivered = False
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -43,12 +44,6 @@ class Transport(StringTransport):
     def loseWriteConnection(self) -> None:
         self.write_closed = True
         self.protocol.writeConnectionLost()
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        pass
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        pass
 
 
 class Echo:

@@ -13,7 +13,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
@@ -44,6 +44,9 @@ class Inner(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.said += data
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.lost = reason
 
 
 class World:
@@ -351,3 +354,46 @@ def test_a_client_that_asks_for_new_keys_without_end_is_cut() -> None:
     layer.connectionLost(Failure(ConnectionLost()))
     assert [type(reason) for reason in reasons] == [KeepsBusy]
     client.close()
+
+
+@pytest.mark.parametrize("has_all", [True, False])
+def test_tcp_ends_before_the_client_closes_where_it_has_all_and_close_notify(has_all: bool) -> None:
+    world = World()
+    layer = world.wrap()
+    world.exchange()
+    world.transport.delivered = has_all
+    layer.write(b"* BYE\r\n")
+    assert not layer.end_if_delivered()  # its close_notify has not been said
+    layer.loseConnection()
+    assert not world.transport.disconnecting
+    assert layer.end_if_delivered() == has_all
+    assert world.transport.disconnecting == has_all
+
+
+def test_tcp_does_not_end_over_what_waits_to_be_sealed() -> None:
+    world = World()
+    layer = world.wrap()
+    world.transport.delivered = True
+    layer.write(b"before the handshake")
+    layer.loseConnection()
+    assert not layer.end_if_delivered()
+
+
+def test_where_a_transport_cannot_tell_the_client_closes_first() -> None:
+    world = World()
+    layer = world.wrap()
+    world.exchange()
+    layer.loseConnection()
+    assert not layer.end_if_delivered()
+
+
+def test_nothing_is_read_of_a_client_that_is_gone_and_was_answered() -> None:
+    world = World()
+    layer = world.wrap()
+    world.exchange()
+    layer.loseConnection()
+    world.client.send(b"a NOOP\r\n")
+    layer._tlsConnection.bio_write(world.client.bio_read(65536))
+    layer.connectionLost(Failure(ConnectionDone()))
+    assert world.inner.said == b""
+    assert world.inner.lost.check(ConnectionDone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Iterator
@@ -215,6 +216,21 @@ def test_a_connection_that_was_dialled_sends_at_once_too(world: World) -> None:
 def test_other_transports_stay_what_they_are(world: World) -> None:
     send_client_at_once(world.transport)()
     assert type(world.transport) is DirectServer
+
+
+def test_what_was_written_is_delivered_when_the_client_has_acknowledged_it(world: World) -> None:
+    assert world.transport.delivered
+    world.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    world.transport.write(b"x" * 8_000_000)  # more than both machines take
+    assert not world.transport.delivered
+    while world.reactor.writers:
+        read(world.client, 65536)
+        world.transport.doWrite()
+    world.client.settimeout(1)
+    with contextlib.suppress(TimeoutError):
+        while world.client.recv(1 << 20):
+            pass
+    assert world.transport.delivered
 
 
 class Ending(Protocol):

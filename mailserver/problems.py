@@ -1,0 +1,31 @@
+"""All that is wrong with a configuration, found by everyone who owns a part of what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mailserver.auth import judging
+from mailserver.config import load
+from mailserver.config.directories import check_directories
+from mailserver.config.model import Config, Problem
+from mailserver.pop3 import uidl
+from mailserver.tls import certificates
+
+
+def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
+    """Everything wrong with the file and with what it names: certificates, users, directories.
+
+    A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is None if the server cannot start with it; warnings come with either. Raises nothing.
+    """
+    reading = load.read(path)
+    if reading.config is None:
+        return None, list(reading.problems)
+    config = reading.config
+    more = [
+        *certificates.check(config, starting=starting),
+        *judging.check(config),
+        *uidl.check(config),
+        *check_directories(config),
+    ]
+    problems = reading.joined(more)
+    return (config if all(problem.warning for problem in problems) else None), problems
