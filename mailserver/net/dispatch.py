@@ -11,7 +11,6 @@ from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Any, Final, cast
 
-from twisted.internet.epollreactor import EPollReactor
 from twisted.python.log import callWithLogger
 
 from mailserver.net.log import log
@@ -24,6 +23,8 @@ _GONE: Final = EPOLLHUP | EPOLLERR
 
 def dispatch_directly(reactor: Any) -> None:
     """Let a reactor that waits by epoll do so from its next turn on; another kind stays as it is."""
+    from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - the zygote knows of no reactor
+
     if type(reactor) is EPollReactor:
         cast("Any", reactor).doIteration = partial(_turn, reactor)
 
