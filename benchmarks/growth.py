@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from attrs import frozen
@@ -127,6 +128,7 @@ def of_mailboxes(ours: Side, theirs: Side, accounts: Accounts, sizes: dict[str, 
 def _of_connections(side: Side, accounts: Accounts, count: int, alone: float) -> tuple[float, float]:
     """NOOP beside so many idle TLS connections, and the memory of all of them in MiB."""
     with connected(side, accounts, count):
+        time.sleep(2)  # what the logins have begun
         memory = (side.memory() - alone) / 2**20
         client = accounts.imap(side, accounts.k1)
         noop = _spent(side, 1000, lambda: client.command(b"NOOP"))

@@ -23,6 +23,8 @@ from benchmarks.settings import HIBERNATING
 CONNECTIONS = 1000
 MOST, MOST_HIBERNATED = 1 / 20, 1 / 2
 """Share of Dovecot's memory that ours may take: of a process, and of a connection that has left its process."""
+SETTLING = 10.0
+"""Seconds until what the logins have begun is done: indexes that are written back, processes that go to rest."""
 QUIET = 30.0
 """Seconds for which nothing happens."""
 PATIENCE = 120.0
@@ -105,7 +107,7 @@ def _each(
     time.sleep(2)
     before = side.memory()
     with connected(side, accounts, count) as clients:
-        time.sleep(2)
+        time.sleep(SETTLING)
         settle()
         memory = (side.memory() - before) / count / 1024
         cpu = side.cpu()
