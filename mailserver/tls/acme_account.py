@@ -10,7 +10,7 @@ from typing import Any, Final
 from mailserver.config.model import Config
 from mailserver.tls import acme_state
 from mailserver.tls.acme_child import Child, NotObtained
-from mailserver.tls.acme_plan import printable
+from mailserver.tls.strangers import printable
 
 PATIENCE: Final = 50.0
 """Seconds until the child process is ended."""

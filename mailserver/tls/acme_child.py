@@ -10,10 +10,10 @@ from typing import Any, Final
 from mailserver.as_user import UserProcess, other_user
 from mailserver.config.model import Acme, Config
 from mailserver.tls.acme_files import first_line
-from mailserver.tls.acme_plan import printable
 from mailserver.tls.acme_state import account_key
 from mailserver.tls.history import CannotRecord
 from mailserver.tls.pair import Fault
+from mailserver.tls.strangers import printable
 
 PATIENCE: Final = 480.0
 """Seconds until the child process is ended."""

@@ -11,7 +11,10 @@ import ctypes
 import json
 import os
 import resource
+import select
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final
 
@@ -57,6 +60,21 @@ def _is_decided(error: Exception) -> bool:
     return isinstance(error, errors.ValidationError | errors.IssuanceError | NoAccount)
 
 
+def end_with(listener: int) -> None:
+    """End this process, and what it has started, once nobody reads `listener` any more: who asked was killed.
+
+    The order is another process's then, whose proof this one must not take away.
+    """
+
+    def wait() -> None:
+        waiting = select.poll()
+        waiting.register(listener, 0)
+        waiting.poll()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main() -> None:
     """Do the job; whatever the libraries print goes to standard error."""
     # Others of the same user could otherwise read the account's key out of this process.
@@ -65,6 +83,7 @@ def main() -> None:
     answers: BinaryIO
     with open(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
+        end_with(answers.fileno())
 
         def tell(row: dict[str, Any]) -> None:
             answers.write(json.dumps(row).encode() + b"\n")

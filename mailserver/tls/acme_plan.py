@@ -13,12 +13,13 @@ from typing import Final
 
 from attrs import frozen
 
+from mailserver.tls.strangers import printable
+
 FIRST_WAIT: Final = 300
 LONGEST_WAIT: Final = 12 * 3600
 AFTER_SUCCESS: Final = 3600
 LONGEST_ASKED: Final = 8 * 24 * 3600
 """Seconds that the authority may have us wait; limits of public ones are of a week."""
-LONGEST_ERROR: Final = 500
 SOONEST_RENEWAL: Final = 24 * 3600
 """Seconds between a certificate and the next, if that is less than a tenth of its life."""
 SOONEST_AGAIN: Final = 60
@@ -26,11 +27,6 @@ LATEST_AGAIN: Final = 24 * 3600
 """Seconds between two looks at a window, as far as the authority may say it (RFC 9773 4.3.2)."""
 FAILED_AGAIN: Final = 6 * 3600
 """Seconds until it is asked again where it has not said when (RFC 9773 4.3.3)."""
-
-
-def printable(words: str) -> str:
-    """Words that are a stranger's in part: nothing of that may move a terminal's cursor, nor be without end."""
-    return "".join(character if character.isprintable() else " " for character in words[:LONGEST_ERROR])
 
 
 @frozen

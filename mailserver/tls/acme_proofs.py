@@ -135,7 +135,9 @@ class ByHook:
 
     def _run(self, what: str) -> int:
         command = [*self.program, what, self.record, self.content]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, timeout=HOOK_TIME, check=False).returncode
+        # Programs show there what they send and get, which may be a secret; what goes wrong they say on the other.
+        quiet = subprocess.DEVNULL
+        return subprocess.run(command, stdin=quiet, stdout=quiet, timeout=HOOK_TIME, check=False).returncode
 
 
 class ByUpdate:

@@ -12,7 +12,8 @@ from cryptography import x509
 
 from mailserver.config.model import Config
 from mailserver.tls.acme_child import Child, NotObtained
-from mailserver.tls.acme_plan import FAILED_AGAIN, Held, Window, ask_again, chosen, printable
+from mailserver.tls.acme_plan import FAILED_AGAIN, Held, Window, ask_again, chosen
+from mailserver.tls.strangers import printable
 
 MOST: Final = 100
 """Certificates that are asked about at once."""

@@ -21,10 +21,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from mailserver.tls.strangers import printable
 from mailserver.types import Secret
 
 MAX_FILE: Final = 1 << 20
 """Octets of a PEM file that are read at most."""
+
+LONGEST_NAME: Final = 253
+"""Characters of a host name (RFC 1035 2.3.4)."""
 
 MAX_DAYS: Final = 825
 """Longest life that phones take, of certificates of private authorities too."""
@@ -155,7 +159,7 @@ def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults:
         chain[0].not_valid_before_utc,
         chain[0].not_valid_after_utc,
         chain[0].fingerprint(hashes.SHA256()).hex(),
-        chain[0].issuer.rfc4514_string(),
+        printable(chain[0].issuer.rfc4514_string()),
         not any(_unsigned(chain)),
         digest.finalize(),
         tuple(faults),
@@ -348,4 +352,9 @@ def _dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         return ()
-    return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
+    # What is no host's name is of no use, and would be shown in a log or on a terminal.
+    return tuple(
+        name.lower()
+        for name in names.get_values_for_type(x509.DNSName)
+        if name.isprintable() and len(name) <= LONGEST_NAME
+    )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +122,35 @@ def test_an_order_that_the_authority_has_given_up_is_placed_anew(world: World, g
     world.authority.odd["/order"] = lambda honest: answers.pop() if answers else honest
     assert "chain" in world.do(order=f"{world.authority.url}/order")
     assert world.authority.paths().count("/newOrder") == 1
+
+
+def test_a_child_whose_parent_was_killed_ends_with_its_program(world: World, tmp_path: Path) -> None:
+    program = tmp_path / "hook"
+    program.write_text(f"#!/bin/sh\n[ $1 = add ] && touch {tmp_path}/begun && sleep 60\ntouch {tmp_path}/removed\n")
+    program.chmod(0o755)
+    dns = {"hook": [str(program)], "wait": 0.01, "resolver": "127.0.0.1", "resolver_port": 1}
+    challenge = {"type": "dns-01", "url": f"{world.authority.url}/chall", "status": "pending", "token": "t" * 43}
+    world.authority.odd["/authz"] = changed(challenges=[challenge])
+    code = (
+        "from mailserver.tls import acme_client, acme_proofs\n"
+        "acme_proofs.target = lambda record, _resolver, _port: record\n"
+        "acme_client.main()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(json.dumps({**world.job, "challenge": "dns-01", "dns": dns}).encode())
+        child.stdin.close()
+        assert b"order" in child.stdout.readline()
+        end = time.monotonic() + 30
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        child.stdout.close()  # as by the end of the one who reads it
+        assert child.wait(30) == -signal.SIGKILL
+    assert not (tmp_path / "removed").exists()
 
 
 # --- What it says of names

@@ -78,6 +78,11 @@ def test_a_hook_is_told_what_to_do_without_a_shell(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == f"first|add|{record}|a;b $(c)|first|remove|{record}|a;b $(c)|"
 
 
+def test_what_a_hook_says_is_not_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    make_proof(hook(tmp_path, "echo a secret; echo what is wrong >&2"), "example.test", "", "x").put()
+    assert capfd.readouterr() == ("", "what is wrong\n")
+
+
 def test_a_hook_that_fails_or_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(CannotProve, match="has failed with status 3"):
         make_proof(hook(tmp_path, "exit 3"), "example.test", "", "x").put()

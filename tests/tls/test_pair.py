@@ -16,19 +16,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mailserver.config.directories import Identity
 from mailserver.tls import certificates
-from mailserver.tls.pair import BadPair, Fault, covers, load_pair, pair_faults, read_file
+from mailserver.tls.pair import BadPair, Fault, covers, load_pair, pair_faults, parse_pair, read_file
 from tests.tls.site import Site, authority
 
 HOST = "mail.example.test"
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 
 
-def signed(key, *, names=(HOST,), usage=ExtendedKeyUsageOID.SERVER_AUTH, days=90, start=NOW) -> bytes:
+def signed(key, *, names=(HOST,), usage=ExtendedKeyUsageOID.SERVER_AUTH, days=90, start=NOW, issuer=HOST) -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
         .public_key(key.public_key())
         .serial_number(7)
         .not_valid_before(start)
@@ -370,3 +370,11 @@ def test_a_file_that_says_it_is_one_and_has_to_be_waited_for(tmp_path: Path, mon
     finally:
         os.close(writer)
     assert [fault.reason for fault in faults] == ["must be a regular file"]
+
+
+def test_what_a_strange_authority_writes_into_it_is_not_shown_as_it_is() -> None:
+    chain = signed(KEY, names=(HOST, "\x1b[2Jmail.example.org", "a\nb", "x" * 300), issuer="\x1b[2J\x07" + "y" * 40)
+    pair = parse_pair(chain, pem(KEY))
+    assert pair.names == (HOST,)
+    assert pair.issuer.isprintable()
+    assert "y" * 40 in pair.issuer
