@@ -98,12 +98,12 @@ class PrivateCertificates:
         now = self._now()
         try:
             found = ca_renewal.renewables(self._config(), self._served())
-            one, due = await self._in_thread(_read, directory, found, now)
-        except (CaFault, OSError) as fault:
+            one, due, words = await self._in_thread(_read, directory, found, now)
+        except CaFault as fault:
             self._warn(str(fault))
             return
-        if words := ca_renewal.ends_soon(one.certificate.not_valid_after_utc, now):
-            self._warn(words)
+        for line in filter(None, words):
+            self._warn(line)
         for what in due:
             await self._renew(one, what)
 
@@ -122,8 +122,10 @@ class PrivateCertificates:
                 await self._in_thread(self._sign_list, one)
             else:
                 ok, lines = await self._certify(one, what)
-        except (CaFault, OSError) as fault:
+        except CaFault as fault:
             ok, lines = False, [str(fault)]
+        except OSError as error:
+            ok, lines = False, [f"{error.filename or 'a file'}: {error.strerror}"]
         if ok:
             self._attempts.pop(name, None)
             log.info("{line}", line=f"private CA: {name}: renewed")
@@ -164,10 +166,13 @@ def served(policy: TlsPolicy) -> dict[str, Served]:
     return {host: Served(each.origin, tuple(pair.chain_pem for pair in each.pairs)) for host, each in by_host.items()}
 
 
-def _read(directory: Path, found: Sequence[Renewable], now: dt.datetime) -> tuple[PrivateCa, list[Renewable | None]]:
-    """In a thread: the authority, and what is due; None is its revocation list."""
+def _read(
+    directory: Path, found: Sequence[Renewable], now: dt.datetime
+) -> tuple[PrivateCa, list[Renewable | None], tuple[str, ...]]:
+    """In a thread: the authority; what is due, None being its revocation list; what is to be told. Raises: CaFault."""
     one = open_ca(directory)
     due: list[Renewable | None] = [
         each for each in found if any(ca_renewal.is_due(one, chain, now) for chain in each.chains)
     ]
-    return one, [*due, *([None] if ca_renewal.list_is_due(one, now) else [])]
+    words = (ca_renewal.ends_soon(one.certificate.not_valid_after_utc, now), ca_renewal.users_ending(one, now))
+    return one, [*due, *([None] if ca_renewal.list_is_due(one, now) else [])], words

@@ -31,6 +31,9 @@ from mailserver.tls.private_ca import CERTIFICATE, KEY, PrivateCa, open_ca
 ENDS_SOON: Final = dt.timedelta(days=90)
 """What is left of an authority when people need another one, and time to import it."""
 
+USERS_SOON: Final = dt.timedelta(days=30)
+
+_MOST_TOLD: Final = 20
 _LEAST_GAIN: Final = dt.timedelta(days=2)
 """Lives are whole days: near the authority's end a new certificate ends at most so much later, or not at all."""
 _AFTER: Final = 2 / 3
@@ -161,6 +164,27 @@ def list_is_due(one: PrivateCa, now: dt.datetime) -> bool:
 def renew_list(one: PrivateCa, signer: Authority, now: dt.datetime) -> x509.CertificateRevocationList:
     """Sign it anew, for as long as before. Raises: CaFault, OSError."""
     return one.renew_list(signer, one.list_days, now)
+
+
+def users_ending(one: PrivateCa, now: dt.datetime) -> str:
+    """What is to be said of users whose last certificate ends soon; "" if there are none. Raises: CaFault.
+
+    Nobody else can renew these: the keys are the users'.
+    """
+    records = one.records()
+    try:
+        last: dict[str, int] = {}
+        for record in records.all():
+            if record.purpose == "client" and record.state(now) == "valid":
+                last[record.names[0]] = max(record.until, last.get(record.names[0], 0))
+    finally:
+        records.close()
+    soon = sorted((until, name) for name, until in last.items() if until - now.timestamp() < USERS_SOON.total_seconds())
+    if not soon:
+        return ""
+    told = [f"{name} on {dt.datetime.fromtimestamp(until, dt.UTC):%Y-%m-%d}" for until, name in soon[:_MOST_TOLD]]
+    more = f" and {len(soon) - _MOST_TOLD} more" if len(soon) > _MOST_TOLD else ""
+    return f"users' certificates end soon, and there are no newer ones: {', '.join(told)}{more}"
 
 
 def warnings(config: Config, authority: Offered, now: dt.datetime) -> list[str]:

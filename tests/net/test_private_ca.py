@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred
 from mailserver.net import private_ca as module
 from mailserver.net.private_ca import LOOK, PrivateCertificates
 from mailserver.tls import authority as making
+from mailserver.tls import ca_renewal
 from mailserver.tls.ca_renewal import Served
 from mailserver.types import Secret
 from tests.net.test_certificate_files import Reactor
@@ -197,3 +199,18 @@ def test_an_authority_that_ends_is_told_once_a_day(tmp_path: Path, lines: list[s
     world.pass_hours(2 * DAYS - 1)
     ends = [line for line in lines if "the authority ends in" in line]
     assert len(ends) in (2, 3)
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    before = world.file.read_bytes()
+
+    def fail(path: Path, *_given: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(ca_renewal, "replace_file", fail)
+    world.skew = dt.timedelta(days=61)
+    world.renewing.follow()
+    assert lines[0] == (f"private CA: {FILE_HOST}: cannot be renewed: {world.file}: No space left on device")
+    assert world.file.read_bytes() == before
+    assert [call[1] for call in world.calls] == [ADDED_HOST], "one that fails keeps no other"

@@ -16,7 +16,7 @@ from mailserver.tls.ca_renewal import Renewable, Served
 from mailserver.tls.pair import parse_pair
 from mailserver.tls.private_ca import PrivateCa
 from tests.tls.site import Site
-from tests.tls.test_private_ca import NOW, make, number, records, revoke, the_list
+from tests.tls.test_private_ca import NOW, issue, make, number, records, revoke, the_list
 
 HOST = "mail.example.test"
 DAY = dt.timedelta(days=1)
@@ -230,3 +230,23 @@ def test_where_the_authority_has_no_key(tmp_path: Path) -> None:
     assert ca_renewal.authority_of(site.config()) == one.directory
     (tmp_path / "ca" / "ca.key").unlink()
     assert ca_renewal.authority_of(site.config()) is None
+
+
+def test_users_whose_last_certificate_ends_soon(tmp_path: Path) -> None:
+    one = make(tmp_path)
+    for name, days in (
+        ("anna@example.org", 40),
+        ("ben@example.org", 40),
+        ("ben@example.org", 397),
+        ("carla@example.org", 40),
+    ):
+        issue(one, name, days=days)
+    issue(one, HOST, days=40)
+    revoke(one, "carla@example.org")
+    assert ca_renewal.users_ending(one, NOW) == ""
+    said = ca_renewal.users_ending(one, NOW + 20 * DAY)
+    assert said.endswith(": anna@example.org on 2026-07-11")
+    for number_ in range(30):
+        issue(one, f"u{number_}@example.org", days=40)
+    assert ca_renewal.users_ending(one, NOW + 20 * DAY).endswith(" and 11 more")
+    assert ca_renewal.users_ending(one, NOW + 41 * DAY) == "", "that has been told long enough"
