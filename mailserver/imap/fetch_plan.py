@@ -66,6 +66,8 @@ class Plan:
     needs_summary: bool = field(init=False)
     only_head: bool = field(init=False)
     """Of the summaries, only what headers tell is needed, and neither sizes nor dates."""
+    only_envelopes: bool = field(init=False)
+    """Envelopes are all that is needed of the summaries, and no file is."""
     needs_file: bool = field(init=False)
     sets_seen: bool = field(init=False)
     measured: bool = field(init=False)
@@ -98,6 +100,10 @@ class Plan:
     @only_head.default
     def _only_head(self) -> bool:
         return all(item.label in (b"FLAGS", b"UID", b"ENVELOPE") or item.section is not None for item in self.items)
+
+    @only_envelopes.default
+    def _only_envelopes(self) -> bool:
+        return self.needs_summary and all(item.need is Need.COLUMN or item.label == b"ENVELOPE" for item in self.items)
 
     @needs_file.default
     def _needs_file(self) -> bool:

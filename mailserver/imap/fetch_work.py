@@ -15,7 +15,7 @@ from attrs import Factory, frozen
 
 from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
 from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan, Rows, unmeasured
-from mailserver.imap.section import OpenMessage, Range, ReadMessage, kept_lines, total, without_nul
+from mailserver.imap.section import AtOnce, NotKnown, OpenMessage, Range, ReadMessage, kept_lines, total, without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import Mailbox, MessageFile, Row
@@ -28,10 +28,6 @@ _OPEN: Final = 64
 _TYPICAL: Final = 4096
 """Octets of a message whose size is not known."""
 _KEPT_LINES_UNKNOWN: Final = INCOMPLETE.encode("ascii")
-
-
-class NotKnown(Exception):
-    """It cannot be answered from what is known."""
 
 
 @frozen
@@ -108,6 +104,8 @@ class Work:
         """
         learned: list[Row] = []
         if self._summaries is None:
+            if self._plan.only_envelopes and (block := self._envelopes(mailbox)) is not None:
+                return Ready(block, len(self._rows.uids), learned, None, None)
             self._summaries = self._read_summaries(mailbox)
             lacking = unmeasured(self._rows)
             if lacking:
@@ -199,6 +197,32 @@ class Work:
             raise NotKnown
         self._measured = {row.uid: row for row in mailbox.measure(unknown)}
 
+    def _envelopes(self, mailbox: Mailbox | None) -> bytes | None:
+        """All messages at once, from the index; None if one of them is not there, or small answers are remembered."""
+        plan, rows = self._plan, self._rows
+        if mailbox is None or self.known is not None or (plan.measured and unmeasured(rows)):
+            return None
+        uids = [UID(uid) for uid in rows.uids]
+        kept = mailbox.envelopes(uids)
+        if len(kept) != len(rows.uids):
+            return None
+        self.weight = sum(map(len, kept.values()))
+        envelopes = [kept[uid] for uid in uids]
+        columns: list[Sequence[object]] = [rows.seqs]
+        columns += [self._column(item) if item.need is Need.COLUMN else envelopes for item in plan.items]
+        return plan.line * len(rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
+
+    def _column(self, item: Item) -> Sequence[object]:
+        """What `Plan.line` takes for an item from columns, of all messages."""
+        match item.label:
+            case b"FLAGS":
+                return self._flags
+            case b"UID":
+                return self._rows.uids
+            case b"RFC822.SIZE":
+                return self._rows.sizes
+        return [writer.date_time(date) for date in self._rows.dates]
+
     def _block(self) -> bytes | None:
         """All messages at once; None if one of them needs more than columns and its summary."""
         plan, rows, found = self._plan, self._rows, self._summaries
@@ -209,14 +233,8 @@ class Work:
         columns: list[Sequence[object]] = [rows.seqs]
         for item in plan.items:
             match item.label:
-                case b"FLAGS":
-                    columns.append(self._flags)
-                case b"UID":
-                    columns.append(rows.uids)
-                case b"RFC822.SIZE":
-                    columns.append(rows.sizes)
-                case b"INTERNALDATE":
-                    columns.append([writer.date_time(date) for date in rows.dates])
+                case _ if item.need is Need.COLUMN:
+                    columns.append(self._column(item))
                 case b"ENVELOPE":
                     columns.append([summary.envelope for summary in summaries])
                 case b"BODY":
@@ -246,7 +264,7 @@ class Work:
             return self._finish(at, [self._simple(item, at, known) for item in self._plan.items])
         file: MessageFile = self._open(mailbox, UID(uid)) if data is None else ReadMessage(data)
         try:
-            message = OpenMessage(_AtOnce(file) if mailbox is None else file, (*self._message_key, uid))
+            message = OpenMessage(AtOnce(file, CHUNK) if mailbox is None else file, (*self._message_key, uid))
             answer = self._from_file(file, message, at, known, incomplete=incomplete)
         except NotKnown:
             self._put_back(uid, file)
@@ -352,31 +370,6 @@ class Work:
             case b"BODYSTRUCTURE":
                 return b"BODYSTRUCTURE " + summary.body_structure
         return b"%b %b" % (item.label, _kept(item, summary))
-
-
-class _AtOnce:
-    """A file of which only what takes no waiting is read: pieces that are in the page cache."""
-
-    def __init__(self, file: MessageFile) -> None:
-        self.size = file.size
-        self._file = file
-
-    def read(self, offset: int = 0, count: int | None = None) -> bytes:
-        """Those octets, fewer at the end. Raises: NotKnown."""
-        wanted = self.size - offset if count is None else min(count, self.size - offset)
-        if wanted > CHUNK:
-            raise NotKnown
-        data = self._file.read_now(offset, wanted) if wanted > 0 else b""
-        if data is None or len(data) != max(wanted, 0):
-            raise NotKnown
-        return data
-
-    def read_now(self, offset: int, count: int) -> bytes | None:
-        """The same as the file's."""
-        return self._file.read_now(offset, count)
-
-    def close(self) -> None:
-        """The file is closed by who has it."""
 
 
 def _kept(item: Item, summary: Summary) -> bytes:

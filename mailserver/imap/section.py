@@ -126,6 +126,37 @@ class ReadMessage:
         """There is nothing to give back."""
 
 
+class NotKnown(Exception):
+    """It cannot be answered from what is known."""
+
+
+class AtOnce:
+    """A file of which only what takes no waiting is read: pieces that are in the page cache."""
+
+    def __init__(self, file: MessageFile, limit: int) -> None:
+        """`limit`: octets that are read by one call at most."""
+        self.size = file.size
+        self._file = file
+        self._limit = limit
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end. Raises: NotKnown."""
+        wanted = self.size - offset if count is None else min(count, self.size - offset)
+        if wanted > self._limit:
+            raise NotKnown
+        data = self._file.read_now(offset, wanted) if wanted > 0 else b""
+        if data is None or len(data) != max(wanted, 0):
+            raise NotKnown
+        return data
+
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """The same as the file's."""
+        return self._file.read_now(offset, count)
+
+    def close(self) -> None:
+        """The file is closed by who has it."""
+
+
 class OpenMessage:
     """A message file, of which only as much is read as sections need.
 

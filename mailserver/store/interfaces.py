@@ -423,11 +423,13 @@ class Mailbox(Protocol):
         bodies need not be read.
         """
 
+    def envelopes(self, uids: Sequence[UID]) -> Mapping[UID, bytes]:
+        """Summary.envelope of those of the messages (rising) that are there and have it kept. Nothing is rendered."""
+
     def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:
         """The rows of those messages (rising) with their sizes and dates, found out and kept where they are not known.
 
-        Messages gone or unreadable are left out. Nothing is rendered. With `only_dates` no message is read, and sizes
-        may stay unknown.
+        Those gone or unreadable are left out. With `only_dates` no message is read, and sizes may stay unknown.
         """
 
     def open_message(self, uid: UID) -> MessageFile:

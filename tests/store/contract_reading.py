@@ -240,6 +240,19 @@ class Reading:
         assert [summary[:4] for _uid, _row, summary in answers] == [whole[:4] for whole in wanted]
         assert [row.size for _uid, row, _summary in answers] == [len(message(word)) for word in ("one", "two", "three")]
 
+    def test_envelopes_that_are_kept(self, account, inbox, three):
+        wanted = {
+            uid: summarise(message(word)).envelope for uid, word in zip(three, ("one", "two", "three"), strict=True)
+        }
+        inbox.summaries(three, only_head=True)
+        assert inbox.envelopes(three) == wanted
+        assert inbox.envelopes([three[2], three[0], UID(three[2] + 9)]) == {
+            uid: wanted[uid] for uid in (three[0], three[2])
+        }
+        assert inbox.envelopes([]) == {}
+        inbox.expunge([three[1]], only_deleted=False)
+        assert inbox.envelopes(three) == {uid: wanted[uid] for uid in (three[0], three[2])}
+
     @pytest.mark.parametrize(
         ("query", "wanted"),
         [

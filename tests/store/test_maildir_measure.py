@@ -9,6 +9,7 @@ import pytest
 from mailserver.imap.commands.fetch import ITEMS
 from mailserver.imap.fetch_plan import Plan, Rows
 from mailserver.imap.fetch_work import Work
+from mailserver.message.render import summarise
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
@@ -52,6 +53,35 @@ def test_a_fetch_of_sizes_alone_renders_nothing(mailbox):
         b"* %d FETCH (UID %d RFC822.SIZE %d)\r\n" % (number, uid, size) for number, uid in enumerate(uids, 1)
     )
     assert [(row.uid, row.size) for row in ready.learned] == [(uid, size) for uid in uids]
+
+
+@pytest.mark.parametrize(
+    "names", [("ENVELOPE",), ("UID", "FLAGS", "ENVELOPE"), ("ENVELOPE", "RFC822.SIZE", "INTERNALDATE")]
+)
+def test_kept_envelopes_are_told_as_rendered_ones(tmp_path, names, monkeypatch):
+    store = MaildirStore(tmp_path / "mail", summarise, hostname="host.example.test")
+    account = store.account(USER)
+    for number in range(4):
+        with open(os.path.join(account.root, "new", f"170000000{number}.a.host"), "wb") as file:
+            file.write(b"Subject: %d %%d\n\nx\n" % number)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+
+    def answer(wanted=range(4)):
+        rows = mailbox.load().rows
+        uids, sizes, dates = ([getattr(rows[at], name) for at in wanted] for name in ("uid", "size", "date"))
+        told = Rows([at + 1 for at in wanted], uids, [0] * len(uids), sizes, dates, gone=False)
+        work = Work(
+            (USER,), Plan(tuple(ITEMS[name] for name in names)), told, flags=[b"()"] * len(uids), seen=frozenset()
+        )
+        return work.run(0, mailbox)
+
+    assert b"0 %d" in answer([0]).data, "it is rendered"
+    rendered = answer()
+    assert rendered.data.count(b" FETCH (") == rendered.done == 4
+    monkeypatch.setattr(type(mailbox), "summaries", lambda *_, **__: pytest.fail("envelopes are kept"))
+    assert answer().data == rendered.data
+    assert answer([0, 3]).data == b"".join(rendered.data.splitlines(keepends=True)[at] for at in (0, 3))
 
 
 def test_one_that_is_gone_is_left_out(mailbox):

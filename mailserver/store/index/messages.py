@@ -264,14 +264,24 @@ class Messages:
 def select(connection: apsw.Connection, columns: str, table: str, key: int, uids: Sequence[int]) -> Iterator[Any]:
     """Those rows of the table, by rising UID: one range where the UIDs are dense, else lists of some hundred."""
     if not uids:
-        return
+        return iter(())
     first = key << 32
     low, high = uids[0], uids[-1]
+    if high - low + 1 == len(uids):
+        query = f"SELECT {columns} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"
+        return connection.execute(query, (first + low, first + high))
+    return _select_some(connection, columns, table, first, uids)
+
+
+def _select_some(
+    connection: apsw.Connection, columns: str, table: str, first: int, uids: Sequence[int]
+) -> Iterator[Any]:
+    low, high = uids[0], uids[-1]
     if high - low < 2 * len(uids) + 16:
-        wanted = None if high - low + 1 == len(uids) else set(uids)
+        wanted = set(uids)
         query = f"SELECT {columns}, id & {_LOW} FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id"
         for row in connection.execute(query, (first + low, first + high)):
-            if wanted is None or row[-1] in wanted:
+            if row[-1] in wanted:
                 yield row[:-1]
         return
     for start in range(0, len(uids), _BATCH):

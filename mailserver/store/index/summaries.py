@@ -9,6 +9,7 @@ import apsw
 from mailserver.message.summary import Summary
 from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.messages import select, shifted_spans
+from mailserver.types import UID
 
 _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields"
 
@@ -24,6 +25,10 @@ class Summaries:
         """Those that are there, of messages with rising UIDs; without what `HeaderTexts` keeps of them."""
         rows = select(self._connection, _COLUMNS, "summaries", key, uids)
         return {row[0]: Summary(*row[1:]) for row in rows}
+
+    def envelopes(self, key: int, uids: Sequence[int]) -> dict[UID, bytes]:
+        """Those that are there, of messages with rising UIDs."""
+        return dict(select(self._connection, "id & 0xFFFFFFFF, envelope", "summaries", key, uids))
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Keep them, the texts for SEARCH in `HeaderTexts`."""

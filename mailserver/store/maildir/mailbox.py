@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
@@ -29,22 +29,18 @@ from mailserver.store.maildir.named_changes import no_news, take_up
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recent import claim
 from mailserver.store.maildir.reconcile import level, reconcile
-from mailserver.store.maildir.rendering import Rendering
+from mailserver.store.maildir.rendering import Rendering, is_unmeasured
 from mailserver.store.maildir.search_facts import Facts
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.query import Query
 from mailserver.store.search import Search, evaluate
-from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq
+from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
 
 _READ_AHEAD: Final = 256
 _SEARCHED_AT_ONCE: Final = 1 << 20
 """Octets of messages that SEARCH holds."""
-
-
-def _is_unmeasured(row: Row, *, only_dates: bool = False) -> bool:
-    return row.date == UNKNOWN_DATE or (row.size == UNKNOWN_SIZE and not only_dates)
 
 
 class MaildirMailbox:
@@ -191,9 +187,7 @@ class MaildirMailbox:
             missing = [uid for uid in rows if uid not in known]
         else:
             missing = [
-                uid
-                for uid, row in rows.items()
-                if uid not in known or not known[uid].body or row.size == UNKNOWN_SIZE or row.date == UNKNOWN_DATE
+                uid for uid, row in rows.items() if uid not in known or not known[uid].body or is_unmeasured(row)
             ]
         gone = set(missing)
         for uid, size, date, summary in self._rendering(state).summaries(missing, only_head=only_head):
@@ -204,17 +198,22 @@ class MaildirMailbox:
             gone.discard(uid)
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
 
+    def envelopes(self, uids: Sequence[UID]) -> Mapping[UID, bytes]:
+        """The ENVELOPE values that are kept."""
+        key = self._state().key
+        return self._read(lambda index: index.summaries.envelopes(key, sorted(uids)))
+
     def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:
         """Rows with sizes and dates, read where they are not known; messages gone or unreadable are left out."""
         state = self._state()
         wanted = sorted(set(uids))
         rows = self._read(lambda index: index.messages.rows_of(state.key, wanted))
-        unknown = [row.uid for row in rows if _is_unmeasured(row, only_dates=only_dates)]
+        unknown = [row.uid for row in rows if is_unmeasured(row, only_dates=only_dates)]
         if unknown:
             read = self._rendering(state)
             facts = {uid: (size, date) for uid, size, date in (read.dates if only_dates else read.measure)(unknown)}
             rows = [Row(row.uid, row.flags, row.modseq, *facts.get(row.uid, (row.size, row.date))) for row in rows]
-        return [row for row in rows if not _is_unmeasured(row, only_dates=only_dates)]
+        return [row for row in rows if not is_unmeasured(row, only_dates=only_dates)]
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""

@@ -18,6 +18,7 @@ from mailserver.message.render import summarise_header
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
+from mailserver.store.interfaces import Row
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import PlainFile, open_file, read_dated, to_crlf
@@ -151,6 +152,11 @@ class Rendering:
                 return None
         except StoreUnavailable:
             return None
+
+
+def is_unmeasured(row: Row, *, only_dates: bool = False) -> bool:
+    """Is there something that `measure`, or `dates`, has to find out?"""
+    return row.date == UNKNOWN_DATE or (row.size == UNKNOWN_SIZE and not only_dates)
 
 
 def read_header(path: str) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,11 @@ class MemoryMailbox:
             (uid, self._messages[uid].row(uid), self._account.summarise(self._messages[uid].data))
             for uid in self._present(uids)
         ]
+
+    def envelopes(self, uids: Sequence[UID]) -> Mapping[UID, bytes]:
+        """Made anew each time."""
+        self._check()
+        return {uid: self._account.summarise(self._messages[uid].data).envelope for uid in self._present(uids)}
 
     def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:  # noqa: ARG002 - all is known
         """Their rows; messages gone are left out."""
