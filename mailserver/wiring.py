@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import LoopingCall
 
 from mailserver.auth.exposure import ExposureWatch, Mark
@@ -58,6 +58,8 @@ from mailserver.tls.material import Change, Material
 from mailserver.tls.pair import BadPair
 from mailserver.tls.signature import sign
 
+T = TypeVar("T")
+
 STORE_THREADS = 8
 TICKET_ROTATION = 7 * 24 * 3600.0
 """Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
@@ -78,6 +80,11 @@ A thread of the store gives the lock up at each call of the system, and waits fo
 def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run it to its end; what it raises is a bug, and logged whole."""
     Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("work in the background", failure))
+
+
+def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
+    """Run them at the same time; what they return, in their order."""
+    return gatherResults([Deferred.fromCoroutine(each) for each in works])
 
 
 @frozen
@@ -233,6 +240,7 @@ class Wiring:
             mail=config.mail,
             limits=config.limits,
             spool=self._spool,
+            together=together,
         )
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:

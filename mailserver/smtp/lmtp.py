@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from attrs import frozen
 
@@ -23,12 +23,24 @@ from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply, reply_to
 
+AT_ONCE: Final = 16
+"""Recipients of one message that get it at the same time: each may hold a descriptor."""
+
+Deliver = Coroutine[Any, Any, Reply]
+
+
+async def one_by_one(deliveries: Sequence[Deliver]) -> list[Reply]:
+    """The replies, one delivery after the other."""
+    return [await each for each in deliveries]
+
 
 @frozen(kw_only=True)
 class LmtpServices(Services):
     """What LMTP sessions share."""
 
     config: Lmtp
+    together: Callable[[Sequence[Deliver]], Awaitable[list[Reply]]] = one_by_one
+    """Runs deliveries that do not raise at the same time; the replies, in their order."""
 
 
 async def lhlo(session: LmtpSession, argument: bytes) -> None:
@@ -96,7 +108,13 @@ class LmtpTransaction(Transaction):
         """See Transaction: one reply for each recipient, in the order of RCPT (RFC 2033 4.2)."""
         await check_trace(incoming)
         name = self._session.new_message_name()
-        return [await self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
+        replies: list[Reply] = []
+        for start in range(0, len(self._recipients), AT_ONCE):
+            some = self._recipients[start : start + AT_ONCE]
+            replies += await self._session.services.together(
+                [self._deliver_one(*recipient, incoming, name) for recipient in some]
+            )
+        return replies
 
     def refuse(self, error: MailError) -> Sequence[Reply]:
         """See Transaction."""

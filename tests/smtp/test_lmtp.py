@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred
 
 from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable
 from mailserver.line_session import MAX_ERRORS
+from mailserver.smtp.lmtp import AT_ONCE, Deliver
+from mailserver.smtp.wire import Reply
+from mailserver.wiring import together
 from tests.pop3.dialogs import HOW, play
 from tests.smtp.world import LMTP_GREETING, World, begin, lmtp_trace
 
@@ -223,6 +229,41 @@ def test_a_bug_in_one_delivery_keeps_the_replies_in_step(tmp_path: Path, monkeyp
     answer = client.ask(b"DATA\r\n\r\n.\r\n")
     assert answer.endswith(b"451 4.3.0 internal error\r\n250 2.0.0 <bert@example.org> delivered\r\n")
     assert len(client.channel.bugs) == 1
+
+
+def test_recipients_get_it_at_the_same_time_and_are_answered_in_order(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    counts: list[int] = []
+
+    async def backwards(deliveries: Sequence[Deliver]) -> list[Reply]:
+        counts.append(len(deliveries))
+        return [await each for each in reversed(deliveries)][::-1]
+
+    world.lmtp = evolve(world.lmtp, together=backwards)
+    client = world.lhlo()
+    recipients = [b"anna+%d@example.test" % number for number in range(AT_ONCE + 2)]
+    client.ask(begin(*recipients))
+    answer = client.ask(b"DATA\r\na: b\r\n\r\n.\r\n")
+    assert counts == [AT_ONCE, 2], "no more at once than may each hold a descriptor"
+    expected = [b"250 2.0.0 <%b> delivered" % recipient for recipient in recipients]
+    assert answer.split(b"\r\n")[1:-1] == expected
+    assert b"anna+%d@" % (AT_ONCE - 1) in world.kept()[0]
+
+
+def test_works_run_side_by_side_and_what_they_return_keeps_their_order() -> None:
+    gates = [Deferred[str](), Deferred[str]()]
+    begun: list[int] = []
+
+    async def work(number: int) -> str:
+        begun.append(number)
+        return await gates[number]
+
+    done = together([work(0), work(1)])
+    assert begun == [0, 1]
+    gates[1].callback("second")
+    assert not done.called
+    gates[0].callback("first")
+    assert done.result == ["first", "second"]
 
 
 def test_tls_where_it_is_demanded(tmp_path: Path) -> None:
