@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from mailserver.errors import MailError, StoreUnavailable
-from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
+from mailserver.store.interfaces import FLAGGED, SEEN, Delivery, FlagChange, NewMessage
 from mailserver.store.maildir import uidlist
 from mailserver.store.maildir.dotlocks import Dotlocks
 from tests.store.test_maildir_foreign import TEXT, append, open_account, uids
@@ -73,6 +73,62 @@ def test_a_mailbox_that_goes_below_the_running_server_is_refused(account):
     stage = account.stage()
     with pytest.raises(StoreUnavailable):
         stage.write(b"x" * 1_000_000)
+
+
+def fifo(path):
+    shutil.rmtree(path)
+    os.mkfifo(path)
+
+
+def a_file(path):
+    shutil.rmtree(path)
+    with open(path, "wb"):
+        pass
+
+
+def a_link(path):
+    os.rename(path, path + ".elsewhere")
+    os.symlink(path + ".elsewhere", path)
+
+
+@pytest.mark.parametrize("instead", [shutil.rmtree, fifo, a_file, a_link])
+@pytest.mark.parametrize("part", ["cur", "new", "tmp"])
+def test_an_inbox_that_is_not_on_the_disk_is_never_said_not_to_exist(account, part, instead):
+    """An MTA would return its mail, and a client forget what it has."""
+    append(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    instead(os.path.join(account.root, part))
+
+    def deliver():
+        stage = account.stage()
+        try:
+            stage.write(TEXT)
+            [outcome] = account.deliver([Delivery("INBOX", [NewMessage(stage)])])
+        finally:
+            stage.abort()
+        if isinstance(outcome, Exception):
+            raise outcome
+
+    refused = []
+    for act in (deliver, mailbox.refresh, lambda: account.mailbox("INBOX").refresh(), lambda: append(account)):
+        try:
+            act()
+        except StoreUnavailable:
+            refused.append(act)
+    if instead is shutil.rmtree and part in {"new", "tmp"}:
+        assert refused == []
+    elif instead is not a_link:
+        assert refused != []
+
+
+def test_an_account_that_is_not_on_the_disk_is_never_said_to_have_no_inbox(account):
+    shutil.rmtree(account.root)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            account.mailbox("INBOX")
+        with pytest.raises(StoreUnavailable):
+            append(account)
 
 
 def test_a_renamed_mailbox_is_found_by_the_first_lines_of_the_lists(account, monkeypatch):

@@ -275,8 +275,7 @@ class MaildirAccount:
         """Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable."""
         name = canonical(name)
         home = self._home
-        if not self._exists(name):
-            raise NoSuchMailbox
+        self._check(name)
         state = home.read(lambda index: index.mailboxes.by_name(name))
         signature = uidlist.signature(home.paths(name).uidlist)
         if (
@@ -310,8 +309,7 @@ class MaildirAccount:
     ) -> Appended:
         """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
         name = canonical(name)
-        if not self._exists(name):
-            raise NoSuchMailbox
+        self._check(name)
         appended = delivery.append(self._home, name, messages, seen_by)
         ballast.ensure(self._home.settings.ballast_root)
         return appended
@@ -332,8 +330,7 @@ class MaildirAccount:
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
         """Sync them with an intent record. Raises: as `append`."""
         name = canonical(name)
-        if not self._exists(name):
-            raise NoSuchMailbox
+        self._check(name)
         return delivery.prepare(self._home, name, messages)
 
     def lock_maildrop(self) -> MaildropLock:
@@ -392,6 +389,10 @@ class MaildirAccount:
 
     def _contents(self, state: MailboxState, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
         return MaildirMailbox(self._home, state).all_contents(uids)
+
+    def _check(self, name: str) -> None:
+        if not self._exists(name):
+            raise folders.missing(name)
 
     def _exists(self, name: str) -> bool:
         try:

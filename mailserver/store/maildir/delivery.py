@@ -141,7 +141,7 @@ def _check_exists(home: Home, name: str) -> None:
     except BadMailboxName as error:
         raise NoSuchMailbox from error
     if not exists:
-        raise NoSuchMailbox
+        raise folders.missing(name)
 
 
 def _deliver_into(

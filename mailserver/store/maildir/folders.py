@@ -19,7 +19,7 @@ import secrets
 import stat
 import unicodedata
 
-from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
+from mailserver.errors import BadMailboxName, MailboxExists, MailError, NoSuchMailbox, StoreUnavailable
 from mailserver.store.maildir import dotlocks, intent, names, safeio, uidlist
 from mailserver.types import MailboxId, UIDValidity
 
@@ -172,6 +172,8 @@ class Layout:
 
     def _install(self, unfinished: str, path: str) -> None:
         try:
+            if os.path.lexists(path) and not _is_directory(path):
+                raise FileExistsError
             safeio.rename_tree(unfinished, path)
         except OSError as error:
             # A directory that is no mailbox stands in the way: nobody can see it, and it is not ours to empty.
@@ -210,6 +212,17 @@ def is_mailbox(path: str) -> bool:
     return _is_directory(path) and _is_directory(os.path.join(path, "cur"))
 
 
+def missing(name: str) -> MailError:
+    """What to raise where a mailbox is not there.
+
+    Every account has an INBOX (RFC 3501 5.1): where its directory is gone, or holds something else, as when a file system
+    is not mounted, that is no reason for an MTA to return mail.
+    """
+    if name == INBOX:
+        return StoreUnavailable("the account's INBOX is not on the disk: its cur must be a real directory")
+    return NoSuchMailbox()
+
+
 def complete(path: str) -> None:
     """Make those of cur/, new/ and tmp/ that are missing, durably (programs that copy drop empty ones).
 
@@ -219,8 +232,11 @@ def complete(path: str) -> None:
     for part in _PARTS:
         directory = os.path.join(path, part)
         if not _is_directory(directory):
-            with contextlib.suppress(FileExistsError):
+            try:
                 safeio.mkdir(directory)
+            except FileExistsError as error:
+                if not _is_directory(directory):
+                    raise StoreUnavailable(f"the mailbox has a {part} that is no directory") from error
             made = True
     if made:
         safeio.sync_directory(path)

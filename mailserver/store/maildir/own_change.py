@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from mailserver.errors import NoSuchMailbox
 from mailserver.store.index.records import OWN, MailboxState
 from mailserver.store.maildir import folders, keywords, scan, uidlist
 from mailserver.store.maildir.home import Home
@@ -41,7 +40,7 @@ class OwnChange:
                 folders.complete(paths.directory)
                 self._look()
             except FileNotFoundError as error:
-                raise NoSuchMailbox from error
+                raise folders.missing(state.name) from error
 
     def _look(self) -> None:
         paths, state = self._paths, self._state

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from mailserver.errors import InUse, NoSpace, NoSuchMailbox, StoreUnavailable
+from mailserver.errors import InUse, NoSpace, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
 from mailserver.store.maildir import folders, scan, uidlist
@@ -197,7 +197,7 @@ class _Reconciliation:
         if not folders.is_mailbox(self.paths.directory):
             if state is not None:
                 self._forget(state)
-            raise NoSuchMailbox
+            raise folders.missing(self.name)
         self._exclude_dovecot(None)
         if state is None:
             validity = self.home.with_room(lambda: next_uid_validity(self.home.root))
@@ -255,7 +255,7 @@ class _Reconciliation:
         except FileNotFoundError as error:
             if state.key:
                 self._forget(state)
-            raise NoSuchMailbox from error
+            raise folders.missing(self.name) from error
 
     def _scan_once(self, state: MailboxState, most: int | None) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
         new = scan.read_directory(self.paths.new, most)

@@ -15,7 +15,7 @@ Rules:
 *   `append` writes whole lines in one write(2) and syncs; a short write is cut off again and refused.
 *   `rename`, `link`, `unlink`, `mkdir`, `rmdir`, `open_new` do not sync: who changes many names in a directory calls
     `sync_directory` once. `replace`, `append`, `rename_tree` are durable when they return.
-*   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, ENOTDIR, EISDIR, ELOOP pass as the OSError they are:
+*   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, EISDIR, ELOOP pass as the OSError they are:
     they are answers ("somebody else was here"), and the caller knows what they mean. All else is StoreUnavailable.
 
 For tests: `hook` is called at each `point(name)`, where it may end the process; `recorder` is told of each change in
@@ -44,7 +44,7 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_ANSWERS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+_ANSWERS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ELOOP})
 _LINK_REFUSED = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _COPY_REFUSED = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
 _COPY_CHUNK = 1 << 20

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 
 from attrs import define
 
-from mailserver.errors import MessageExpunged, NoSuchMailbox
+from mailserver.errors import MessageExpunged
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied
-from mailserver.store.maildir import intent, recovery, safeio, uidlist
+from mailserver.store.maildir import folders, intent, recovery, safeio, uidlist
 from mailserver.store.maildir.filename import MaildirName, flag_letters, new_base, other_letters
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.own_change import OwnChange, flag_names, make_keywords
@@ -50,7 +50,7 @@ def transfer(home: Home, state: MailboxState, uids: Sequence[UID], target: str, 
     Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace, StoreUnavailable.
     """
     if not home.layout.exists(target):
-        raise NoSuchMailbox
+        raise folders.missing(target)
     # Before the target's lock: it may take the source's, and locks are not taken against the order of paths.
     state, found = present_entries(home, state, uids)
     with home.dotlocked([home.paths(target).directory]):
