@@ -21,7 +21,9 @@ $(VENV)/.done: setup.cfg pyproject.toml constraints.txt
 	  { echo "$(PYTHON) is not Python 3.11 to 3.13: set PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+	@test ! -L $(VENV) || { echo "$(VENV) is a link, and what it leads to may be somebody else's: remove it, or set VENV=..."; exit 1; }
+	@echo "Setting up $(VENV): packages are fetched, which takes a minute or two."
+	@$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $$($(PYTHON) .ci/requirements.py)
 	@touch $@
 

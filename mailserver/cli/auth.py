@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,8 +12,10 @@ from twisted.internet import defer, task
 from mailserver.auth.conformance import DirectHasher, examine
 from mailserver.auth.passwd import BadName, normalise
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend, known_backends
-from mailserver.cli.options import Sentences
+from mailserver.cli.columns import print_table
+from mailserver.cli.options import Sentences, config_option
 from mailserver.cli.user import ask_password
+from mailserver.config import load
 from mailserver.types import Secret
 
 
@@ -22,10 +25,20 @@ def auth() -> None:
 
 
 @auth.command("list")
-def list_backends() -> None:
-    """List the back ends that the configuration may name, and what their arguments are."""
-    for maker in known_backends():
-        click.echo(f"{maker.name}:  {maker.usage}")
+@config_option
+def list_backends(configuration: Path) -> None:
+    """List the back ends that the configuration may name, what their arguments are, and whether it does."""
+    # One that cannot be used names none: this is where its reader looks for the right word.
+    config, _problems = load.load(configuration)
+    named = {each.partition(":")[0] for each in config.auth.backends} if config is not None else set()
+    print_table(
+        ("BACKEND", "ARGUMENT", "CONFIGURED"),
+        [
+            # Not its argument, which may hold a password.
+            (maker.name, maker.usage, "yes" if maker.name in named else "")
+            for maker in known_backends()
+        ],
+    )
 
 
 @auth.command("conformance")

@@ -1,345 +1,21 @@
-"""`mailserver demo`: a real deployment in small, made in one directory.
-
-Everything is made once and kept: a piece that is there is not touched, so the mail of the last run is still there in
-the next. The configuration is written last; a run that was cut off is taken up where it ended.
-"""
+"""`mailserver demo`: makes a demonstration, and says how to use it."""
 
 from __future__ import annotations
 
-import datetime as dt
-import os
-import pwd
-import secrets
 import shlex
-import shutil
-import socket
-import string
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
 import tomlkit
-from attrs import frozen
 
 from mailserver.auth import schemes
-from mailserver.auth.scram_fields import make_fields, replace_fields
 from mailserver.cli.ca_options import telling
-from mailserver.cli.samples import now, sample_messages
-from mailserver.config.kinds import PORTS
-from mailserver.message.render import summarise
-from mailserver.replace import replace_file, sync_directory
-from mailserver.sasl.scram_keys import LEAST_ROUNDS
-from mailserver.store.maildir.store import MaildirStore
-from mailserver.tls import private_ca
-from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, certificate_pem, key_pem, make_key
-
-OFFSETS: Mapping[str, int] = {**PORTS, "metrics": 90}
-"""Listener -> distance of its port from the base. "metrics" is a second one of protocol http."""
-
-USERS: Mapping[str, Sequence[str]] = {
-    "example.test": ("anna", "ben", "carla"),
-    "example.org": ("anna", "david", "emma"),
-}
-"""Domain -> the users it has. The same local part in both shows that they are apart."""
+from mailserver.cli.demo_making import OFFSETS, USERS, Demonstration, make, named_users, sites_of
 
 CHANGED = "(changed since)"
 """Printed in the place of a password that is no longer the one of accounts.txt."""
-
-
-@frozen
-class Demonstration:
-    """Where everything of it is."""
-
-    directory: Path
-    port_base: int
-
-    @property
-    def configuration(self) -> Path:
-        """mailserver.toml."""
-        return self.directory / "mailserver.toml"
-
-    @property
-    def authority(self) -> Path:
-        """Certificate of the private CA, a copy for mail programs."""
-        return self.directory / "ca.pem"
-
-    @property
-    def private_ca(self) -> Path:
-        """Where `mailserver ca` has that CA, with its key."""
-        return self.directory / "state" / "ca"
-
-    @property
-    def accounts(self) -> Path:
-        """accounts.txt: `user:password` a line."""
-        return self.directory / "accounts.txt"
-
-    @property
-    def users(self) -> Path:
-        """The users file."""
-        return self.directory / "users"
-
-    def certificate(self, host: str) -> tuple[Path, Path]:
-        """Certificate and key of a host."""
-        stem = self.directory / "certs" / host
-        return stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
-
-
-def make(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
-    """Make what is missing. Returns the accounts, name -> password, in the file's order. Raises: OSError, CaFault."""
-    directory = demonstration.directory
-    for each in (directory, *(directory / name for name in ("certs", "mail", "run", "state"))):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _make_certificates(demonstration)
-    accounts = _make_accounts(demonstration, extra_users)
-    _make_users(demonstration, accounts)
-    for name in _named_users():
-        _make_maildir(directory / "mail", name)
-    if demonstration.configuration.exists():
-        _move_ports(demonstration)
-    else:
-        text = _configuration_text(demonstration, with_ipv6=_has_ipv6())
-        replace_file(demonstration.configuration, text.encode("utf-8"), mode=0o644)
-    return accounts
-
-
-def hosts_of(domain: str) -> list[str]:
-    """Names of a domain's certificate. The first domain's is the default and serves localhost too."""
-    first = next(iter(USERS))
-    return [f"mail.{domain}", *(["localhost", "127.0.0.1", "::1"] if domain == first else [])]
-
-
-def sites_of(domain: str) -> list[str]:
-    """Names of web pages of a domain, each with a certificate of its own."""
-    return [f"{label}.{domain}" for label in ("autoconfig", "autodiscover", "mta-sts")]
-
-
-def _named_users() -> Iterator[str]:
-    for domain, local_parts in USERS.items():
-        for local in local_parts:
-            yield f"{local}@{domain}"
-
-
-def _make_certificates(demonstration: Demonstration) -> None:
-    place = demonstration.private_ca
-    if not (place / private_ca.CERTIFICATE).exists():
-        _make_authority(demonstration)
-    authority = private_ca.open_ca(place)
-    signer = authority.unlock(None)
-    if not demonstration.authority.exists():
-        replace_file(demonstration.authority, certificate_pem(authority.certificate), mode=0o644)
-    names = {f"mail.{domain}": hosts_of(domain) for domain in USERS}
-    names |= {site: [site] for domain in USERS for site in sites_of(domain)}
-    for host, covered in names.items():
-        certificate, key = demonstration.certificate(host)
-        if not (certificate.exists() and key.exists()):
-            private, present = make_key(), dt.datetime.now(dt.UTC)
-            made = authority.sign(signer, private.public_key(), covered, "server", days=DAYS, now=present)
-            replace_file(key, key_pem(private))
-            replace_file(certificate, certificate_pem(made), mode=0o644)
-
-
-def _make_authority(demonstration: Demonstration) -> None:
-    place, old_key = demonstration.private_ca, demonstration.authority.with_suffix(".key")
-    if demonstration.authority.exists() and old_key.exists():
-        # Where an earlier demonstration has it; clients trust that one.
-        place.mkdir(mode=0o755)
-        replace_file(place / private_ca.KEY, old_key.read_bytes())
-        replace_file(place / private_ca.CERTIFICATE, demonstration.authority.read_bytes(), mode=0o644)
-        old_key.unlink()
-    private_ca.create(
-        place,
-        "Demonstration of a mail server",
-        key_type="p256",
-        days=AUTHORITY_DAYS,
-        only=(),
-        passphrase=None,
-        now=dt.datetime.now(dt.UTC),
-    )
-
-
-def _make_accounts(demonstration: Demonstration, extra_users: int) -> dict[str, str]:
-    """Names and passwords, in clear: this is what a demonstration prints."""
-    accounts: dict[str, str] = {}
-    if demonstration.accounts.exists():
-        for line in demonstration.accounts.read_text("utf-8").splitlines():
-            name, _, password = line.partition(":")
-            accounts[name] = password
-    wanted = [*_named_users(), *(f"u{number:03}@{next(iter(USERS))}" for number in range(extra_users))]
-    missing = [name for name in wanted if name not in accounts]
-    if missing:
-        accounts |= {name: _password() for name in missing}
-        text = "".join(f"{name}:{password}\n" for name, password in accounts.items())
-        replace_file(demonstration.accounts, text.encode("utf-8"))
-    return accounts
-
-
-def _changed(demonstration: Demonstration, accounts: Mapping[str, str]) -> Iterator[str]:
-    """Names of those printed whose password is another one now, by `mailserver user password` say."""
-    for line in demonstration.users.read_text("utf-8").splitlines():
-        name, _, fields = line.partition(":")
-        if name in set(_named_users()):
-            try:
-                same = schemes.verify(fields.partition(":")[0], accounts[name].encode("utf-8"))
-            except schemes.BadHash:
-                same = False
-            if not same:
-                yield name
-
-
-def _password() -> str:
-    """Letters and digits alone (95 bits): it is copied by double click and needs no quoting."""
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(16))
-
-
-def _make_users(demonstration: Demonstration, accounts: Mapping[str, str]) -> None:
-    text = demonstration.users.read_text("utf-8") if demonstration.users.exists() else ""
-    there = {line.partition(":")[0] for line in text.splitlines()}
-    missing = [name for name in accounts if name not in there]
-    if not missing:
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = pool.map(lambda name: _make_user(name, accounts[name].encode("utf-8")), missing)
-        lines = list(made)
-    replace_file(demonstration.users, (text + "".join(lines)).encode("utf-8"))
-
-
-def _make_user(name: str, password: bytes) -> str:
-    """A line of the users file that costs little, as the demonstration's passwords cannot be guessed."""
-    stored = schemes.make(password, cost=schemes.LIGHT)
-    extra = replace_fields("", make_fields(stored, password, ("SHA-256",), rounds=LEAST_ROUNDS))
-    return f"{name}:{stored}::::::{extra}\n"
-
-
-def _make_maildir(root: Path, name: str) -> None:
-    """An INBOX with the sample messages in new/, there whole or not at all."""
-    local, _, domain = name.partition("@")
-    place = root / domain / local
-    if place.exists():
-        return
-    making = root / domain / f"{local}.making"
-    shutil.rmtree(making, ignore_errors=True)
-    maildir = making / "Maildir"
-    # As the server makes a new account, with its special-use folders.
-    store = MaildirStore(root, summarise, location="{root}/{domain}/{local}.making/Maildir")
-    store.account(name).close()
-    present = now()
-    for number, sample in enumerate(sample_messages(name, domain, present), 1):
-        came = int((present - sample.age).timestamp())
-        file = maildir / "new" / f"{came}.M{number:06}P{os.getpid()}Q{number}.demonstration"
-        file.write_bytes(sample.data)
-        # The file's time is the internal date.
-        os.utime(file, (came, came))
-    os.rename(making, place)
-    sync_directory(place.parent)
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-def _caller() -> str:
-    """The caller's own name; empty where the number has none, as in containers."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return ""
-
-
-def _protocol(name: str) -> str:
-    """Of a listener of OFFSETS."""
-    return "http" if name == "metrics" else name
-
-
-def _move_ports(demonstration: Demonstration) -> None:
-    """Another base than last time: move the ports of the listeners, keep all else of the file."""
-    text = demonstration.configuration.read_text("utf-8")
-    document = tomlkit.parse(text)
-    offsets: dict[str, list[int]] = {}
-    for name, offset in OFFSETS.items():
-        offsets.setdefault(_protocol(name), []).append(offset)
-    for listener in document.get("listener", ()):
-        of_protocol = offsets.get(str(listener.get("protocol")))
-        if of_protocol and "port" in listener:
-            listener["port"] = demonstration.port_base + of_protocol.pop(0)
-    changed = tomlkit.dumps(document)
-    if changed != text:
-        replace_file(demonstration.configuration, changed.encode("utf-8"))
-
-
-def _configuration_text(demonstration: Demonstration, *, with_ipv6: bool) -> str:
-    def quoted(value: object) -> str:
-        return tomlkit.item(str(value)).as_string()
-
-    directory = demonstration.directory
-    first = next(iter(USERS))
-    user = _caller()
-    addresses = '["127.0.0.1", "::1"]' if with_ipv6 else '["127.0.0.1"]'
-    parts = [
-        f"""# A demonstration: two domains, each under its own certificate, on one machine.
-# Made once by `mailserver demo`. What you change here stays, but for the listeners' ports: another --port-base
-# (PORT_BASE of make) moves the port of every listener in this file.
-
-[server]
-hostname = "mail.{first}"
-# All mail belongs to this system user. A real server has one of its own.
-user = {quoted(user)}
-runtime_dir = {quoted(directory / "run")}
-state_dir = {quoted(directory / "state")}
-
-[mail]
-root = {quoted(directory / "mail")}
-
-[auth]
-# Dovecot's passwd-file format; `mailserver user` edits it, and it is reread when it changes.
-backends = [{quoted(f"file:{demonstration.users}")}]
-# A name without a domain belongs to the domain of the host name asked for, else to this one.
-default_domain = "{first}"
-
-[tls]
-# Served to clients that ask for no name, or for one that no domain has.
-default = "mail.{first}"
-# The HTTP listeners offer it at /ca, with the steps to import it.
-private_ca = {quoted(demonstration.private_ca / private_ca.CERTIFICATE)}
-"""
-    ]
-    for domain in USERS:
-        certificate, key = demonstration.certificate(f"mail.{domain}")
-        hosts = ", ".join(quoted(host) for host in hosts_of(domain) if host[0].isalpha())
-        parts.append(f"""
-[[domain]]
-name = "{domain}"
-hosts = [{hosts}]
-certificate = {quoted(certificate)}
-key = {quoted(key)}
-mx = ["mail.{domain}"]
-""")
-        for site in sites_of(domain):
-            certificate, key = demonstration.certificate(site)
-            parts.append(f"""
-[[domain.site]]
-hosts = ["{site}"]
-certificate = {quoted(certificate)}
-key = {quoted(key)}
-""")
-        parts.append("""
-[domain.mta_sts]
-mode = "testing"
-""")
-    for name, offset in OFFSETS.items():
-        parts.append(f"""
-[[listener]]
-protocol = "{_protocol(name)}"
-port = {demonstration.port_base + offset}
-addresses = {addresses}
-""")
-    return "".join(parts)
 
 
 def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
@@ -353,18 +29,14 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
         f"127.0.0.1 {' '.join(host for domain in USERS for host in (f'mail.{domain}', *sites_of(domain)))}",
     ]
     for domain, local_parts in USERS.items():
-        host = f"mail.{domain}"
-        lines += [
-            "",
-            f"{domain}",
-            f"  IMAP        host {host}  port {ports['imaps']}  SSL/TLS   or port {ports['imap']}  STARTTLS",
-            f"  POP3        host {host}  port {ports['pop3s']}  SSL/TLS   or port {ports['pop3']}  STARTTLS",
-            f"  Submission  host {host}  port {ports['submissions']}  SSL/TLS   or port {ports['submission']}  STARTTLS",
-            "  Password    sent as normal password, over TLS only",
-            f"  Profile     https://{host}:{ports['https']}/profile.mobileconfig?emailaddress={local_parts[0]}@{domain}",
-        ]
-        lines += [f"  User        {name}  {accounts[name]}" for name in (f"{each}@{domain}" for each in local_parts)]
-    named = list(_named_users())
+        users = [f"{each}@{domain}" for each in local_parts]
+        lines += _settings(domain, f"mail.{domain}", ports, users[:1])
+        lines += [f"  User        {name}  {accounts[name]}" for name in users]
+    for domain, host in _later_domains(demonstration):
+        users = [name for name in _users(demonstration) if name.endswith(f"@{domain}")]
+        lines += _settings(domain, host, ports, users[:1])
+        lines += [f"  User        {name}" for name in users] or [f"  User        none yet: user add NAME@{domain}"]
+    named = list(named_users())
     if len(accounts) > len(named):
         lines += ["", f"{len(accounts) - len(named)} more accounts are in {demonstration.accounts}"]
     first, second = list(USERS)[:2]
@@ -402,11 +74,51 @@ def describe(demonstration: Demonstration, accounts: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def _settings(domain: str, host: str, ports: Mapping[str, int], user: Iterable[str]) -> list[str]:
+    """What to enter into a mail program. `user`: whom the profile is for, if there is one."""
+    return [
+        "",
+        domain,
+        f"  IMAP        host {host}  port {ports['imaps']}  SSL/TLS   or port {ports['imap']}  STARTTLS",
+        f"  POP3        host {host}  port {ports['pop3s']}  SSL/TLS   or port {ports['pop3']}  STARTTLS",
+        f"  Submission  host {host}  port {ports['submissions']}  SSL/TLS   or port {ports['submission']}  STARTTLS",
+        "  Password    sent as normal password, over TLS only",
+        *(f"  Profile     https://{host}:{ports['https']}/profile.mobileconfig?emailaddress={name}" for name in user),
+    ]
+
+
+def _later_domains(demonstration: Demonstration) -> Iterator[tuple[str, str]]:
+    """Those that `mailserver domain add`, or somebody's editor, has added, each with its first host."""
+    document = tomlkit.parse(demonstration.configuration.read_text("utf-8")).unwrap()
+    for domain in document.get("domain", []):
+        name, hosts = domain.get("name"), domain.get("hosts")
+        if name and hosts and name not in USERS:
+            yield name, hosts[0]
+
+
+def _users(demonstration: Demonstration) -> list[str]:
+    """All names of the users file."""
+    return [line.partition(":")[0] for line in demonstration.users.read_text("utf-8").splitlines()]
+
+
 def _administration(demonstration: Demonstration) -> str:
     """A command that works from any directory, where the package is not installed, too."""
     sources = Path(__file__).resolve().parents[2]
     words = ["env", f"PYTHONPATH={sources}", sys.executable, "-m", "mailserver.cli", "status"]
     return shlex.join([*words, "--config", str(demonstration.configuration)])
+
+
+def _changed(demonstration: Demonstration, accounts: Mapping[str, str]) -> Iterator[str]:
+    """Names of those printed whose password is another one now, by `mailserver user password` say."""
+    for line in demonstration.users.read_text("utf-8").splitlines():
+        name, _, fields = line.partition(":")
+        if name in set(named_users()):
+            try:
+                same = schemes.verify(fields.partition(":")[0], accounts[name].encode("utf-8"))
+            except schemes.BadHash:
+                same = False
+            if not same:
+                yield name
 
 
 @click.command("demo")

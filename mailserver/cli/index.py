@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mailserver.auth.passwd import BadName, normalise
+from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.usersfile import UsersFile
 from mailserver.config.model import Config
@@ -48,11 +46,14 @@ def _print(found: Report, *, switched_off: bool) -> None:
     click.echo(f"index       {_mebibytes(found.index)}")
     off = "  ([mail] search_index = false)" if switched_off else ""
     click.echo(f"text index  {_mebibytes(found.text_index)}{off}")
-    table = Table("mailbox", "messages", "text indexed")
-    for mailbox in found.mailboxes:
-        known = "" if mailbox.indexed is None else str(mailbox.indexed)
-        table.add_row(Text(mailbox.name), str(mailbox.messages), known)
-    Console().print(table)
+    click.echo()
+    print_table(
+        ("MAILBOX", "MESSAGES", "TEXT INDEXED"),
+        [
+            (mailbox.name, str(mailbox.messages), "" if mailbox.indexed is None else str(mailbox.indexed))
+            for mailbox in found.mailboxes
+        ],
+    )
 
 
 def _home(config: Config, user: str) -> str | None:

@@ -77,13 +77,10 @@ def _show(told: dict[str, Any], now: float) -> None:
         [_worker(worker, now) for worker in told["workers"]],
     )
     click.echo()
+    answering = [worker for worker in told["workers"] if worker["answers"]]
     print_table(
-        ("WORKER", *(head for head, _name in _FILLS)),
-        [
-            (str(worker["seat"]), *(_fill(worker.get(name)) for _head, name in _FILLS))
-            for worker in told["workers"]
-            if worker["answers"]
-        ],
+        ("OF WORKER", *(str(worker["seat"]) for worker in answering)),
+        [(head, *(_fill(worker.get(name)) for worker in answering)) for head, name in _FILLS],
     )
 
 
@@ -91,18 +88,18 @@ _WELL = frozenset({"file", "added", "acme"})
 """Where certificates come from when all is well."""
 
 _FILLS = (
-    ("OPEN ACCOUNTS", "accounts_in_use"),
-    ("KEPT ACCOUNTS", "accounts_kept"),
-    ("OPEN INDEXES", "indexes"),
-    ("OPEN MESSAGES", "messages_in_use"),
-    ("KEPT MESSAGES", "messages_kept"),
-    ("RECENT OCTETS", "recent_octets"),
-    ("KEPT FILES", "files_kept"),
-    ("COMMANDS", "commands_known"),
-    ("HASHES RUNNING", "hashes_running"),
-    ("HASHES WAITING", "hashes_waiting"),
-    ("MAILBOXES READ APART", "mailboxes_read_apart"),
-    ("PENALTIES", "penalties"),
+    ("open accounts", "accounts_in_use"),
+    ("kept accounts", "accounts_kept"),
+    ("open indexes", "indexes"),
+    ("open messages", "messages_in_use"),
+    ("kept messages", "messages_kept"),
+    ("recent octets", "recent_octets"),
+    ("kept files", "files_kept"),
+    ("commands", "commands_known"),
+    ("hashes running", "hashes_running"),
+    ("hashes waiting", "hashes_waiting"),
+    ("mailboxes read apart", "mailboxes_read_apart"),
+    ("penalties", "penalties"),
 )
 
 

@@ -12,13 +12,11 @@ from typing import Any
 
 import click
 from attrs import frozen
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mailserver.auth import schemes
 from mailserver.auth.passwd import BadName, PasswdEntry, normalise
 from mailserver.auth.scram_fields import StaleKeys, keys_of, make_fields
+from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
 from mailserver.sasl.saslprep import Unpreparable
@@ -186,15 +184,11 @@ def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool,
 @_on_accounts
 def list_users(accounts: _Accounts) -> None:
     """List the accounts: name, how the password is stored, whether it may log in."""
-    rows = [(entry.name, _scheme_of(entry), "disabled" if entry.disabled else "") for entry in accounts.file.entries()]
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row).rstrip("\t"))
-        return
-    table = Table("user", "password", "state")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    rows = [
+        (entry.name, _scheme_of(entry), "disabled" if entry.disabled else "enabled")
+        for entry in accounts.file.entries()
+    ]
+    print_table(("USER", "PASSWORD", "STATE"), rows)
 
 
 @user.command("disable")

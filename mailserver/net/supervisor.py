@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from mailserver.net.link import Json
 from mailserver.net.log import log
 from mailserver.net.tally import Totals
-from mailserver.net.told import are_numbers
+from mailserver.net.told import are_numbers, one_line
 
 SILENCE = 10.0
 """Seconds without a sign of life."""
@@ -244,8 +244,8 @@ class Supervisor:
             case {"ready": True} if record.state == "starting":
                 self._is_ready(record)
             case {"failed": str(why)}:
-                log.error("{line}", line=f"worker {record.slot} cannot start: {why}")
-                self.on_failed(why)
+                log.error("{line}", line=f"worker {record.slot} cannot start: {one_line(why)}")
+                self.on_failed(one_line(why))
             case _:
                 log.error("{line}", line=f"worker {record.slot} says nonsense: killed")
                 record.killed = True

@@ -9,6 +9,8 @@ from mailserver.net.link import Json
 
 MAX_NUMBER: Final = 1 << 63
 """Larger ones are nonsense: nobody counts so far, and some readers cannot take them."""
+MAX_TEXT: Final = 2000
+"""Characters of words that are for people."""
 
 _SESSION: Final = {
     "session": str,
@@ -67,6 +69,12 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def one_line(text: str) -> str:
+    """Another process's words for the log or a terminal, which they must neither break nor move, nor fill."""
+    joined = "; ".join(text[:MAX_TEXT].splitlines())
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in joined)
 
 
 def are_numbers(*numbers: int) -> bool:

@@ -33,6 +33,7 @@ from mailserver.net.log import log
 from mailserver.net.passed import close_passed
 from mailserver.net.processes import is_child
 from mailserver.net.supervisor import SILENCE
+from mailserver.net.told import one_line
 
 START_TIME = 60.0
 ENDING_TIME = 5.0
@@ -234,8 +235,8 @@ class ZygoteProcess:
         match from_json(frame), descriptors:
             case {"forked": int(number), "pid": int(pid)}, [pidfd] if is_child(pidfd, pid, {self.pid, os.getpid()}):
                 self._forked(number, pid, pidfd)
-            case {"not forked": int(number), "why": why}, []:
-                log.error("{line}", line=f"no worker can be made: {why}")
+            case {"not forked": int(number), "why": str(why)}, []:
+                log.error("{line}", line=f"no worker can be made: {one_line(why)}")
                 self._not_forked(number)
             case {"ended": int(pid), "status": int(status)}, []:
                 if status:
@@ -244,8 +245,8 @@ class ZygoteProcess:
                 self._log_file(number)
             case {"failed": str(why)}, []:
                 if self._line is None:
-                    raise SystemExit(why)
-                log.error("{line}", line=f"the process that forks workers cannot begin: {why}")
+                    raise SystemExit(one_line(why))
+                log.error("{line}", line=f"the process that forks workers cannot begin: {one_line(why)}")
             case _:
                 close_passed(descriptors)
 

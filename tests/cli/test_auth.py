@@ -16,9 +16,24 @@ def run(*words: str, password: str = "secret") -> subprocess.CompletedProcess[st
     )
 
 
-def test_list_names_ours() -> None:
-    lines = run("list").stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["file", "memory", "strcred"]
+def test_list_names_ours_and_what_the_configuration_names(tmp_path: Path) -> None:
+    lines = run("list", "--config", str(tmp_path / "none")).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["BACKEND", "file", "memory", "strcred"]
+    assert [line.split()[-1] for line in lines[1:]] == ["-"] * 3
+    config = tmp_path / "mailserver.toml"
+    config.write_text(
+        '[server]\nhostname = "mail.example.test"\nuser = "root"\n[mail]\nroot = "mail"\n'
+        '[auth]\nbackends = ["memory:anna=secret", "file:users"]\n'
+        '[[domain]]\nname = "example.test"\nhosts = ["mail.example.test"]\n'
+        '[[listener]]\nprotocol = "imap"\naddresses = ["127.0.0.1"]\n'
+    )
+    told = run("list", "--config", str(config)).stdout
+    assert {line.split()[0]: line.split()[-1] for line in told.splitlines()[1:]} == {
+        "file": "yes",
+        "memory": "yes",
+        "strcred": "-",
+    }
+    assert "secret" not in told
 
 
 def test_conformance_of_ours(tmp_path: Path) -> None:

@@ -142,6 +142,19 @@ def test_a_second_run_touches_nothing(made: tuple[Path, str]) -> None:
     cur.rename(read)
 
 
+def test_a_domain_that_was_added_later_is_printed_too(tmp_path: Path) -> None:
+    make(tmp_path)
+    command = ["--config", str(tmp_path / "mailserver.toml")]
+    assert CliRunner().invoke(main, ["domain", "add", *command, "example.net"]).exit_code == 0
+    printed = make(tmp_path)
+    assert re.search(r"\nexample\.net\n  IMAP +host mail\.example\.net  port 21993 ", printed)
+    assert "user add NAME@example.net" in printed
+    added = CliRunner().invoke(main, ["user", "add", *command, "nina@example.net"], input="secret\n")
+    assert added.exit_code == 0, added.output
+    printed = make(tmp_path)
+    assert "emailaddress=nina@example.net\n  User        nina@example.net\n" in printed
+
+
 def test_a_password_that_was_changed_is_not_printed_as_if_it_were_right(tmp_path: Path) -> None:
     first = make(tmp_path)
     accounts = dict(line.split(":") for line in (tmp_path / "accounts.txt").read_text().splitlines())

@@ -240,6 +240,17 @@ def test_nonsense_is_the_end_of_who_says_it(master: Master) -> None:
     assert not two.killed
 
 
+def test_why_a_worker_cannot_start_is_told_in_one_line(master: Master) -> None:
+    failed: list[str] = []
+    master.supervisor.on_failed = failed.append
+    with capturedLogs() as logged:
+        master.supervisor.heard(0, {"failed": "no \x1b[2Jroom\nready: \ud800" + "x" * 100_000})
+    [line] = [event["line"] for event in logged]
+    assert line == f"worker 0 cannot start: {failed[0]}"
+    assert failed[0].startswith("no \\x1b[2Jroom; ready: \\ud800xxx")
+    assert len(failed[0]) < 3000
+
+
 def test_who_was_killed_for_nonsense_is_not_heard_any_more(master: Master) -> None:
     one, two = master.made
     with capturedLogs() as logged:
