@@ -175,7 +175,7 @@ def sign(
         crl_url = crl_url_of(crl_url, one, configuration)
         signer = unlocked(one, passphrase_file)
         made = one.sign(signer, asked.public_key, asked.names, asked.purpose, days=days, now=now(), crl_url=crl_url)
-        pem = certificate_pem(made)
+        pem = one.chain(made)
         click.echo(f"signed for {', '.join(asked.names)}, until {made.not_valid_after_utc:%Y-%m-%d}", err=True)
         if out is None:
             click.echo(pem.decode().rstrip())

@@ -22,7 +22,7 @@ from mailserver.cli.ca_options import (
 from mailserver.cli.cert import offer
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.tls import ca_requests
-from mailserver.tls.authority import DAYS, KEY_TYPES, MOST_DAYS, certificate_pem, key_pem, make_key
+from mailserver.tls.authority import DAYS, KEY_TYPES, MOST_DAYS, key_pem, make_key
 from mailserver.tls.ca_names import address_of, hosts_of
 from mailserver.tls.pkcs12 import make_pkcs12
 from mailserver.tls.transaction import not_addable
@@ -99,7 +99,7 @@ def create(
             certificate = one.sign(signer, key.public_key(), [address], "client", days=days, now=now(), crl_url=crl_url)
             click.echo(f"made a certificate for {address}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
             if password is None:
-                _write_pair(user_files, certificate_pem(certificate), key_pem(key))
+                _write_pair(user_files, one.chain(certificate), key_pem(key))
             else:
                 packed = make_pkcs12(address, key, certificate, one.certificate, password, new=form == "new")
                 write(user_files[0], packed, 0o600)
@@ -117,7 +117,7 @@ def create(
         signer = unlocked(one, passphrase_file)
         certificate = one.sign(signer, key.public_key(), hosts, "server", days=days, now=now(), crl_url=crl_url)
         click.echo(f"made a certificate for {', '.join(hosts)}, until {certificate.not_valid_after_utc:%Y-%m-%d}")
-        chain, private = certificate_pem(certificate), key_pem(key)
+        chain, private = one.chain(certificate), key_pem(key)
         if files is not None:
             _write_pair(files, chain, private)
     if activate:

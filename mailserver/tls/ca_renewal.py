@@ -89,15 +89,12 @@ def renewables(config: Config, served: Mapping[str, Served]) -> list[Renewable]:
 def is_due(one: PrivateCa, chain: bytes, now: dt.datetime) -> bool:
     """Is it time to renew a certificate, which this authority has signed?"""
     certificate = _leaf(chain)
-    if not has_signed(one, certificate):
-        return False
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if now < begin:
-        # It was signed while the clock was wrong.
-        return True
     life = end - begin
     gained = min(now + life, one.certificate.not_valid_after_utc) - end
-    return now >= begin + life * _AFTER and gained >= min(_LEAST_GAIN, life * (1 - _AFTER))
+    is_old = now >= begin + life * _AFTER and gained >= min(_LEAST_GAIN, life * (1 - _AFTER))
+    # One that begins in the future was signed while the clock was wrong.
+    return (is_old or now < begin) and has_signed(one, certificate)
 
 
 def has_signed(one: PrivateCa, certificate: x509.Certificate) -> bool:

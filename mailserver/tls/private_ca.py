@@ -19,6 +19,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailserver.replace import only_one, replace_file
@@ -36,6 +37,8 @@ KEY: Final = "ca.key"
 
 LIST_DAYS: Final = 365
 """Life of a revocation list: with one that is too old, a server takes no client's certificate."""
+
+LEAST_BITS: Final = 2048
 
 REASONS: Final = (
     "unspecified",
@@ -154,10 +157,20 @@ class PrivateCa:
             raise CaFault(f"{path} {why}") from error
         if not isinstance(key, PrivateKey):
             raise CaFault(f"{path} must hold a key of RSA or ECDSA")
+        if isinstance(key, rsa.RSAPrivateKey) and key.key_size < LEAST_BITS:
+            raise CaFault(f"{path} has an RSA key of {key.key_size} bits; clients take no signature below {LEAST_BITS}")
         form = (Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         if key.public_key().public_bytes(*form) != self.certificate.public_key().public_bytes(*form):
             raise CaFault(f"{path} does not belong to {CERTIFICATE}: put both back from one backup")
         return Authority(self.certificate, key)
+
+    def chain(self, certificate: x509.Certificate) -> bytes:
+        """What is served with a certificate, PEM: behind it the authority, where another one has signed that.
+
+        RFC 8446 4.4.2: what clients trust need not be sent.
+        """
+        is_root = self.certificate.issuer == self.certificate.subject
+        return b"".join(map(making.certificate_pem, (certificate,) if is_root else (certificate, self.certificate)))
 
     def records(self) -> Records:
         """What it issued. Raises: CaFault."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mailserver.tls import authority as making
 from mailserver.tls import ca_names, ca_renewal, private_ca
@@ -358,3 +359,36 @@ def test_an_address_keeps_its_local_part() -> None:
 def test_signatures_are_of_sha_2(tmp_path: Path) -> None:
     one = make(tmp_path)
     assert isinstance(the_list(one).signature_hash_algorithm, hashes.SHA256)
+
+
+def test_one_that_another_has_signed_is_sent_along(tmp_path: Path) -> None:
+    root = making.make_authority("Root", making.make_key(), now=NOW)
+    key, name = making.make_key(), x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "Office")])
+    office = (
+        x509.CertificateBuilder(root.certificate.subject, name, key.public_key(), 7)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + dt.timedelta(days=900))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(root.key, hashes.SHA256())
+    )
+    (tmp_path / "ca.pem").write_bytes(making.certificate_pem(office))
+    (tmp_path / "ca.key").write_bytes(making.key_pem(key))
+    one = make(tmp_path)
+    made = issue(one, "mail.example.org")
+    assert x509.load_pem_x509_certificates(one.chain(made)) == [made, office]
+    assert x509.load_pem_x509_certificates(make(tmp_path / "other").chain(made)) == [made]
+
+
+def test_a_key_that_nobody_takes(tmp_path: Path) -> None:
+    weak = rsa.generate_private_key(65537, 1024)
+    one = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "Weak")])
+    made = (
+        x509.CertificateBuilder(one, one, weak.public_key(), 7, NOW, NOW + dt.timedelta(days=900))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(weak, hashes.SHA256())
+    )
+    (tmp_path / "ca.pem").write_bytes(making.certificate_pem(made))
+    (tmp_path / "ca.key").write_bytes(making.key_pem(weak))
+    with pytest.raises(CaFault, match="1024 bits"):
+        make(tmp_path)
+    assert not (tmp_path / "ca.sqlite").exists()
