@@ -229,6 +229,7 @@ class Wiring:
             spool=self._spool,
             detail_separator=config.lmtp.detail_separator,
             next_hop=self._next_hop,
+            together=together,
         )
         if any(listener.family == "http" for listener in config.listeners):
             self._http = self._make_http(config)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from attrs import frozen
 
@@ -19,19 +19,10 @@ from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec
+from mailserver.smtp.together import run_all
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply, reply_to
-
-AT_ONCE: Final = 16
-"""Recipients of one message that get it at the same time: each may hold a descriptor."""
-
-Deliver = Coroutine[Any, Any, Reply]
-
-
-async def one_by_one(deliveries: Sequence[Deliver]) -> list[Reply]:
-    """The replies, one delivery after the other."""
-    return [await each for each in deliveries]
 
 
 @frozen(kw_only=True)
@@ -39,8 +30,6 @@ class LmtpServices(Services):
     """What LMTP sessions share."""
 
     config: Lmtp
-    together: Callable[[Sequence[Deliver]], Awaitable[list[Reply]]] = one_by_one
-    """Runs deliveries that do not raise at the same time; the replies, in their order."""
 
 
 async def lhlo(session: LmtpSession, argument: bytes) -> None:
@@ -108,13 +97,8 @@ class LmtpTransaction(Transaction):
         """See Transaction: one reply for each recipient, in the order of RCPT (RFC 2033 4.2)."""
         await check_trace(incoming)
         name = self._session.new_message_name()
-        replies: list[Reply] = []
-        for start in range(0, len(self._recipients), AT_ONCE):
-            some = self._recipients[start : start + AT_ONCE]
-            replies += await self._session.services.together(
-                [self._deliver_one(*recipient, incoming, name) for recipient in some]
-            )
-        return replies
+        works = [self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
+        return await run_all(self._session.services.together, works)
 
     def refuse(self, error: MailError) -> Sequence[Reply]:
         """See Transaction."""

@@ -22,6 +22,7 @@ from mailserver.lines import Refused
 from mailserver.smtp.address import Command
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.spool import Spool
+from mailserver.smtp.together import Together, one_by_one
 from mailserver.smtp.transaction import Transaction
 from mailserver.smtp.wire import MAX_LINE, Reply, reply, reply_to
 from mailserver.store.live import LiveAccounts
@@ -52,6 +53,8 @@ class Services:
     spool: Spool
     clock: Callable[[], float] = field(default=time.time)
     """Seconds since 1970, for Received and Date."""
+    together: Together = one_by_one
+    """How the recipients of one message are served."""
 
 
 class Session(LineSession):

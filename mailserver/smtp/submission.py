@@ -29,6 +29,7 @@ from mailserver.smtp.received import format_date, new_message_id, protocol_name,
 from mailserver.smtp.sender import check_header, owns
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec
+from mailserver.smtp.together import run_all
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply
@@ -212,9 +213,11 @@ class SubmissionTransaction(Transaction):
         else:
             if hop is not None and (refusal := await hop.send(prefix, incoming)) is not None:
                 return [refusal]
-            for copy in await self._copies(prefix):
-                self._prepared.append(copy)
-                await copy.prepare(incoming)
+            self._prepared = await self._copies(prefix)
+            together = self._session.services.together
+            for failure in await run_all(together, [_prepare(copy, incoming) for copy in self._prepared]):
+                if failure is not None:
+                    raise failure
             if hop is not None:
                 answer = await hop.finish()
                 if answer.code // 100 != 2:
@@ -231,14 +234,16 @@ class SubmissionTransaction(Transaction):
         if not self._accepted:
             return
         copies, self._prepared = self._prepared, []
-        for copy in copies:
-            try:
-                await copy.publish()
-            except MailError as error:
-                # It is accepted and its intent is on disk: the next holder of the lock publishes it.
-                self._session.channel.log("publish-delayed", reason=error.sentence)
-            except Exception:
-                self._session.channel.bug("publishing an accepted message")
+        await run_all(self._session.services.together, [self._publish(copy) for copy in copies])
+
+    async def _publish(self, copy: LocalCopy) -> None:
+        try:
+            await copy.publish()
+        except MailError as error:
+            # It is accepted and its intent is on disk: the next holder of the lock publishes it.
+            self._session.channel.log("publish-delayed", reason=error.sentence)
+        except Exception:
+            self._session.channel.bug("publishing an accepted message")
 
     async def close(self) -> None:
         """See Transaction."""
@@ -299,3 +304,12 @@ class SubmissionTransaction(Transaction):
             relay=services.next_hop.name if hop is not None and hop.accepted and services.next_hop else None,
             **more,
         )
+
+
+async def _prepare(copy: LocalCopy, incoming: Incoming) -> Exception | None:
+    """What hinders it: the others are not left alone for it."""
+    try:
+        await copy.prepare(incoming)
+    except Exception as error:
+        return error
+    return None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -9,8 +10,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable
 from mailserver.line_session import MAX_ERRORS
-from mailserver.smtp.lmtp import AT_ONCE, Deliver
-from mailserver.smtp.wire import Reply
+from mailserver.smtp.together import AT_ONCE
 from mailserver.wiring import together
 from tests.pop3.dialogs import HOW, play
 from tests.smtp.world import LMTP_GREETING, World, begin, lmtp_trace
@@ -235,7 +235,7 @@ def test_recipients_get_it_at_the_same_time_and_are_answered_in_order(tmp_path: 
     world = World(tmp_path)
     counts: list[int] = []
 
-    async def backwards(deliveries: Sequence[Deliver]) -> list[Reply]:
+    async def backwards(deliveries: Sequence[Any]) -> list[Any]:
         counts.append(len(deliveries))
         return [await each for each in reversed(deliveries)][::-1]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import evolve
 
 from mailserver.auth.interfaces import User
-from mailserver.errors import NoSpace
+from mailserver.errors import MailboxFull, NoSpace
 from tests.smtp.world import DATE, HEADER, MESSAGE, World, submission_trace
 
 
@@ -169,6 +172,36 @@ def test_local_copies_are_all_or_none(tmp_path: Path, monkeypatch: pytest.Monkey
     assert world.submit(message, b"anna@example.test", b"bert@example.org", b"BERT@example.org").startswith(b"250")
     assert world.kept() == [submission_trace(b"anna@example.test", alone=False) + message]
     assert world.kept("bert@example.org") == [submission_trace(b"bert@example.org", alone=False) + message]
+    assert world.left_behind() == []
+
+
+def test_local_copies_are_made_at_the_same_time_and_the_first_failure_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    counts: list[int] = []
+
+    async def backwards(works: Sequence[Any]) -> list[Any]:
+        counts.append(len(works))
+        return [await each for each in reversed(works)][::-1]
+
+    world.submission = evolve(world.submission, together=backwards)
+    assert world.submit(MESSAGE, b"anna@example.test", b"bert@example.org").startswith(b"250")
+    assert counts == [2, 2], "prepared, then published"
+    assert len(world.kept()) == len(world.kept("bert@example.org")) == 1
+
+    def fail_with(error: type[Exception]) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            raise error
+
+        return fail
+
+    monkeypatch.setattr(world.store.account("anna@example.test"), "prepare", fail_with(NoSpace))
+    monkeypatch.setattr(world.store.account("bert@example.org"), "prepare", fail_with(MailboxFull))
+    recipients = (b"anna@example.test", b"bert@example.org", b"bert+x@example.org")
+    assert world.submit(MESSAGE, *recipients).startswith(b"452 4.3.1")
+    assert counts[2:] == [3]
+    assert len(world.kept()) == len(world.kept("bert@example.org")) == 1
     assert world.left_behind() == []
 
 
