@@ -64,6 +64,9 @@ def _show(told: dict[str, Any], now: float) -> None:
     for host in told["certificates"]:
         if host["origin"] not in _WELL:
             click.echo(f"warning: {host['host']} is served with a certificate that is {host['origin']}", err=True)
+        if host["warning"] is not None:
+            ends = f"ends in {host['days_left']} days" if host["warning"] else "has ended; clients refuse it"
+            click.echo(f"warning: {host['host']}: the certificate {ends}", err=True)
     if told["acme"]:
         click.echo()
         print_renewals(told["acme"], now)

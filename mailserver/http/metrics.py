@@ -196,9 +196,14 @@ def _certificates(status: Status) -> Iterator[Metric]:
     family = GaugeMetricFamily(
         "mailserver_certificate_days_left", "Whole days until the certificate of a host name ends.", labels=("host",)
     )
+    words = "The least of 30, 14, 7, 1 and 0 days that a certificate has no more than; absent where it has more."
+    warnings = GaugeMetricFamily("mailserver_certificate_warning_days", words, labels=("host",))
     for certificate in status["certificates"]:
         family.add_metric((certificate["host"],), certificate["days_left"])
+        if certificate["warning"] is not None:
+            warnings.add_metric((certificate["host"],), certificate["warning"])
     yield family
+    yield warnings
     words = "Attempts in a row that have brought no certificate from the ACME authority."
     failures = GaugeMetricFamily("mailserver_acme_failures", words, labels=("host",))
     for row in status["acme"]:

@@ -87,7 +87,7 @@ def test_a_worker_that_does_not_answer_is_told_and_makes_the_status_1(
     assert "1.2" in done.stdout
     data = {
         "listeners": [],
-        "certificates": [],
+        "certificates": [certificate("soon", 7, 6), certificate("over", 0, -2), certificate("well", None, 60)],
         "exposures": 2,
         "acme": [],
         "workers": [{"seat": 1, "pid": 7, "since": 1, "state": "serving", "answers": False}],
@@ -96,3 +96,13 @@ def test_a_worker_that_does_not_answer_is_told_and_makes_the_status_1(
     assert done.exit_code == 1
     assert "does not answer" in done.stdout
     assert "exposed passwords: 2" in done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "certificate" in line]
+    assert warnings == [
+        "warning: soon: the certificate ends in 6 days",
+        "warning: over: the certificate has ended; clients refuse it",
+    ]
+
+
+def certificate(host: str, warning: int | None, days_left: int) -> dict[str, Any]:
+    fields = {"domain": "example.test", "not_after": "2026-01-01", "origin": "file", "issuer": "CN=x", "default": False}
+    return {"host": host, "warning": warning, "days_left": days_left, **fields}

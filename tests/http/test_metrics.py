@@ -39,7 +39,7 @@ def test_the_numbers_of_all_workers() -> None:
             {"protocol": "imaps", "tls": "implicit", "cleartext": False},
             {"protocol": "pop3s", "tls": "implicit", "cleartext": False},
         ],
-        "certificates": [{"host": "mail.example.test", "days_left": 29}],
+        "certificates": [{"host": "mail.example.test", "days_left": 29, "warning": None}],
         "workers": [worker(0), worker(1), {"seat": 2, "state": "retiring", "answers": False}],
         "tally": [["login", "imaps", "TLSv1.3", 7], ["login", "imaps", "TLSv1.2", 1], ["timeout", "imaps", "none", 3]],
         "restarts": 4,
@@ -58,6 +58,7 @@ def test_the_numbers_of_all_workers() -> None:
     assert found["mailserver_worker_restarts_total", ()] == 4
     assert found["mailserver_exposed_users", ()] == 2
     assert found["mailserver_certificate_days_left", (("host", "mail.example.test"),)] == 29
+    assert ("mailserver_certificate_warning_days", (("host", "mail.example.test"),)) not in found
     assert found["mailserver_accounts_kept", (("worker", "1"),)] == 5
     assert found["mailserver_accounts_kept_limit", (("worker", "1"),)] == 64
     assert found["mailserver_memory_bytes", (("worker", "0"),)] == 1000
@@ -66,7 +67,7 @@ def test_the_numbers_of_all_workers() -> None:
 def test_a_host_name_cannot_break_the_page() -> None:
     status = {
         "listeners": [],
-        "certificates": [{"host": 'a"\n\\', "days_left": 1}],
+        "certificates": [{"host": 'a"\n\\', "days_left": 1, "warning": 7}],
         "workers": [worker(0)],
         "tally": [],
         "restarts": 0,
@@ -75,6 +76,7 @@ def test_a_host_name_cannot_break_the_page() -> None:
     }
     found = read(status)
     assert found["mailserver_certificate_days_left", (("host", 'a"\n\\'),)] == 1
+    assert found["mailserver_certificate_warning_days", (("host", 'a"\n\\'),)] == 7
     assert found["mailserver_acme_failures", (("host", 'a"\n\\'),)] == 3
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pwd
+import signal
 import socket
 import ssl
 import subprocess
@@ -334,3 +335,29 @@ def test_an_alias_leads_to_another_zone(running: tuple[Server, Pebble]) -> None:
         "add proofs.dynamic.test",
         "remove proofs.dynamic.test",
     ]
+
+
+def test_an_order_that_a_killed_server_has_begun_is_ended_by_the_next(tmp_path: Path) -> None:
+    """Killed while it proves the host: one order, and one certificate."""
+    server = Server(tmp_path / "server", workers=0)
+    with Pebble(tmp_path / "pebble", 1) as pebble:
+        begun = tmp_path / "begun"
+        hook = pebble.hook()
+        slow = tmp_path / "slow"
+        slow.write_text(
+            f"#!/bin/sh\n[ $1 = remove ] || [ -e {begun} ] || {{ touch {begun}; sleep 60; }}\nexec {hook} $@\n"
+        )
+        slow.chmod(0o755)
+        more = f'challenge = "dns-01"\n[acme.dns]\nhook = ["{slow}"]\nwait = 0.1\n{pebble.resolver}'
+        server.config.write_text(server.config.read_text() + domain([MAIL]) + pebble.table(more))
+        server.start()
+        until(begun.exists, server, pebble)
+        assert acme_state.begun(server.dir / "state", MAIL) is not None
+        server.stop(signal.SIGKILL)
+        with server:
+            until(lambda: by_pebble(server, MAIL), server, pebble)
+            until(lambda: acme_state.begun(server.dir / "state", MAIL) is None, server, pebble)
+            assert pebble.log.count("POST /order-plz") == 1
+            assert pebble.log.count("Issued certificate serial") == 1
+            assert len(command(server, "cert", "history", MAIL).stdout.splitlines()) == 3  # with the self-signed one
+        no_bug(server.log)
