@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 import pytest
 
-from mailserver.tls import certificates
+from mailserver.tls import acme_state, certificates
 from mailserver.tls.history import FILE
 from mailserver.tls.transaction import Changed, Refused, Transaction
 from tests.tls.site import Site, authority
@@ -189,3 +189,106 @@ def test_a_disk_that_is_full_at_any_step_leaves_what_was_and_takes_the_same_late
         assert refusals > 2
     finally:
         layer.unregister()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    site = Site(tmp_path).add("example.test", [TEST]).add("example.org", [ORG])
+    site.managed |= {"example.test", "example.org"}
+    return Server(site)
+
+
+def test_commands_at_once_are_one_after_the_other(server: Server) -> None:
+    """As `mailserver cert add` does it where no server runs, in four processes."""
+    server.history.close()
+    children = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            status = 3
+            try:
+                again = Server(server.site)
+                for _ in range(3):
+                    assert again.add(new_pair(), ORG, TEST).whole
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    server.start()
+    assert server.history.problem == ""
+    added = [entry for entry in server.history.of_host(TEST) if entry.origin == "added"]
+    assert [entry.id for entry in added] == [
+        entry.id for entry in server.history.of_host(ORG) if entry.origin == "added"
+    ]
+    assert len(added) == 12
+    assert server.seen(ORG) == server.seen(TEST)
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a copy", "an empty directory"])
+def test_a_state_directory_that_is_moved_away_is_told_and_served_on(server: Server, instead: str) -> None:
+    server.add(new_pair(), ORG, TEST)
+    state = server.config.server.state_dir
+    before, old = server.seen(TEST), state.with_name("moved")
+    state.rename(old)
+    if instead == "a copy":
+        shutil.copytree(old, state)
+    elif instead == "an empty directory":
+        state.mkdir()
+    with pytest.raises(Refused) as refused:
+        server.add(new_pair(), ORG, TEST)
+    assert "cannot be used" in str(refused.value)
+    assert server.seen(TEST) == server.seen(ORG) == before
+    if instead != "nothing":
+        shutil.rmtree(state)
+    old.rename(state)
+    assert server.add(new_pair(), ORG, TEST).whole
+    server.restart()
+    assert server.seen(TEST) == server.seen(ORG) != before
+
+
+def test_a_link_to_the_state_directory_is_as_good(server: Server) -> None:
+    state = server.config.server.state_dir
+    server.history.close()
+    state.rename(state.with_name("elsewhere"))
+    state.symlink_to("elsewhere")
+    server.start()
+    assert server.add(new_pair(), ORG, TEST).whole
+    server.restart()
+    assert server.history.problem == ""
+    assert server.origin(TEST) == "added"
+
+
+def test_no_file_with_a_key_is_anybody_elses_at_any_step(tmp_path: Path) -> None:
+    """Whatever the umask, and while a change is under way."""
+    umask = os.umask(0)
+    modes: set[tuple[str, int]] = set()
+    try:
+        site = Site(tmp_path).add("example.test", [TEST])
+        site.managed.add("example.test")
+        server = Server(site)
+        state = server.config.server.state_dir
+
+        class Looking(Killing):
+            def count(self, tear: Callable[[], None] = lambda: None) -> None:
+                modes.update((path.name, path.stat().st_mode & 0o777) for path in state.iterdir())
+
+        server.history.close()
+        layer = Looking(0)
+        try:
+            server.start()
+            server.add(new_pair(), TEST)
+            acme_state.account_key(state, "https://ca.test/dir")
+            acme_state.next_account_key(state, "https://ca.test/dir")
+        finally:
+            layer.unregister()
+    finally:
+        os.umask(umask)
+    assert {name for name, _mode in modes} == {
+        "certificates.sqlite",
+        "certificates.sqlite-journal",
+        "acme.sqlite",
+        "acme.sqlite-journal",
+    }
+    assert {mode for _name, mode in modes} == {0o600}
+    assert state.stat().st_mode & 0o777 == 0o700
