@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import re
 import subprocess
 import time
@@ -92,8 +93,11 @@ class Page:
                 if not directory.exists():
                     directory.mkdir()
                     directory.chmod(0o755)  # the web server is another user, whatever our umask
-            self._path.write_text(self.content, encoding="ascii")
-            self._path.chmod(0o644)
+            # Others may write there: a link of theirs must not lead us to a file that only we may change.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(self._path, flags, 0o600), "w", encoding="ascii") as file:
+                file.write(self.content)
+                os.fchmod(file.fileno(), 0o644)
         except OSError as error:
             raise CannotProve(f"{self._path} cannot be written: {error.strerror}") from error
 

@@ -27,6 +27,9 @@ from mailserver.types import Secret
 MAX_FILE: Final = 1 << 20
 """Octets of a PEM file that are read at most."""
 
+LONGEST_CHAIN: Final = 16
+"""Certificates that GnuTLS follows by default; OpenSSL takes more, but no more than 100 KiB."""
+
 LONGEST_NAME: Final = 253
 """Characters of a host name (RFC 1035 2.3.4)."""
 
@@ -97,6 +100,11 @@ class Pair:
         if now > self.not_after - SOON:
             return [Fault("certificate", f"expires on {self.not_after:%Y-%m-%d}", warning=True)]
         return []
+
+    @property
+    def length(self) -> int:
+        """Certificates of it, and its chain."""
+        return self.chain_pem.count(_BEGIN)
 
     def is_current(self, now: dt.datetime) -> bool:
         """Do its dates allow it now?"""
@@ -326,6 +334,9 @@ def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
     days = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days
     if days > MAX_DAYS:
         yield Fault("certificate", f"is valid for {days} days; phones refuse more than {MAX_DAYS}", warning=True)
+    if len(chain) > LONGEST_CHAIN:
+        reason = f"has {len(chain)} certificates in its chain; clients refuse more than {LONGEST_CHAIN}"
+        yield Fault("certificate", reason, warning=True)
     for position in _unsigned(chain):
         reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}"
         yield Fault("certificate", reason, warning=True)

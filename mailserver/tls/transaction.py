@@ -20,7 +20,7 @@ from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import Outcome
 from mailserver.tls.contexts import ContextMap, Origin
 from mailserver.tls.history import CannotRecord, Entry, content
-from mailserver.tls.pair import BadPair, Pair, covers, has_same_key, parse_pair
+from mailserver.tls.pair import LONGEST_CHAIN, BadPair, Pair, covers, has_same_key, parse_pair
 from mailserver.tls.policy import Prepared, TlsPolicy
 from mailserver.tls.source import read_files
 
@@ -171,6 +171,8 @@ class Transaction:
                 faults += [f"{word} {fault.reason}" for fault in each.date_faults(self.now)]
             if each is not None and not each.builds:
                 faults.append(f"{word} has its chain out of order: each must be signed by the one behind it")
+            if each is not None and each.length > LONGEST_CHAIN:
+                faults.append(f"{word} has {each.length} certificates in its chain; clients refuse so many")
         if second is not None and second.key_type == pair.key_type:
             faults.append(f"second_certificate has a key of the first one's type, {pair.key_type}")
         if faults:

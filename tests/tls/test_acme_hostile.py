@@ -18,6 +18,7 @@ from mailserver.tls import acme_client, acme_issuance, acme_state
 from mailserver.tls.acme_child import NotObtained
 from mailserver.tls.acme_network import LONGEST, NONCES
 from mailserver.tls.acme_order import make_request
+from mailserver.tls.acme_proofs import Page
 from mailserver.tls.pair import parse_pair
 from tests.tls.acme_ca import Answer, Authority, answer, problem
 
@@ -194,10 +195,8 @@ def test_a_token_is_no_path(world: World, token: str, monkeypatch: pytest.Monkey
     challenge = {"type": "http-01", "url": f"{world.authority.url}/chall", "status": "pending", "token": token}
     world.authority.odd["/authz"] = changed(challenges=[challenge])
     written: list[Path] = []
-    write = Path.write_text
-    monkeypatch.setattr(
-        Path, "write_text", lambda path, *given, **more: (written.append(path), write(path, *given, **more))
-    )
+    put = Page.put
+    monkeypatch.setattr(Page, "put", lambda page: (written.append(page._path), put(page)))
     done = world.do()
     # What is left of it when it is read as base64url may be one.
     assert "error" in done or [path.parent for path in written] == [world.root / ".well-known/acme-challenge"]

@@ -65,6 +65,16 @@ def test_a_web_root_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         make_proof(job(webroot=str(tmp_path / "file")), "mail.example.test", TOKEN, "x").put()
 
 
+def test_a_link_in_the_web_root_is_not_followed(tmp_path: Path) -> None:
+    directory = tmp_path / ".well-known/acme-challenge"
+    directory.mkdir(parents=True)
+    (tmp_path / "ours").write_text("ours")
+    (directory / TOKEN).symlink_to(tmp_path / "ours")
+    with pytest.raises(CannotProve, match="cannot be written"):
+        make_proof(job(webroot=str(tmp_path)), "mail.example.test", TOKEN, "x").put()
+    assert (tmp_path / "ours").read_text() == "ours"
+
+
 def test_our_own_listener_needs_nothing() -> None:
     assert isinstance(make_proof(job(), "mail.example.test", TOKEN, "x"), Nothing)
 

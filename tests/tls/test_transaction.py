@@ -364,6 +364,7 @@ class TestOffer:
             ((certificate, issue()[1]), "key does not belong to the certificate"),
             ((certificate, small_pem), "RSA of 1024 bits"),
             ((certificate + issue()[0], key), "chain out of order"),
+            ((certificate + authority()[0] * 100, key), "has 101 certificates in its chain"),
             (issue(days=1, now=NOW - dt.timedelta(days=9)), "expired"),
             (issue(now=NOW + dt.timedelta(days=9)), "is not valid before"),
         ):
