@@ -413,8 +413,8 @@ class Wiring:
         from mailserver.http.session import HttpSession  # noqa: PLC0415
 
         def trust() -> Trust | None:
-            found = self.tls.private_ca
-            return None if found is None else Trust(found.name, found.der, f"{found.not_after:%Y-%m-%d}", found.crl)
+            one = self.tls.private_ca
+            return None if one is None else Trust(one.name, one.der, one.not_after, one.crl, one.crl_not_after)
 
         services = HttpServices(config, self._all_numbers, self._sign, trust, self._fingerprint)
         return lambda channel: HttpSession(channel, services)

@@ -87,7 +87,7 @@ GUIDES: Final = (
         ),
         (
             (
-                "Outlook shows no certificate of its user to IMAP, POP3 or SMTP servers: log in with a password, under a host name "
+                "As far as is known, Outlook shows no certificate of its user to IMAP, POP3 or SMTP servers: log in with a password, under a host name "
                 "that does not require a certificate."
             ),
         ),
@@ -114,7 +114,7 @@ GUIDES: Final = (
                 "On a Mac, once it is in the keychain: Settings, Accounts, Server Settings: as TLS Certificate choose it for the "
                 "incoming and the outgoing server, and as Authentication External (TLS Client Certificate)."
             ),
-            "Mail on iPhone and iPad shows no certificate of its user to IMAP and SMTP servers.",
+            "As far as is known, Mail on iPhone and iPad shows no certificate of its user to IMAP and SMTP servers.",
         ),
     ),
     Guide(
@@ -127,7 +127,7 @@ GUIDES: Final = (
         ),
         (
             "Open the .p12 file (the old form), and install it in Settings, Profile Downloaded; it asks for the file's password.",
-            "Safari shows it to web servers. Mail uses it for S/MIME alone, not to log in.",
+            "Safari shows it to web servers. As far as is known, Mail uses it for S/MIME alone, not to log in.",
         ),
     ),
     Guide(

@@ -5,6 +5,7 @@ Counts are since the server's start: those of workers that have ended are among 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -16,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from mailserver.http.messages import Request, Response, Route, Status
-from mailserver.http.services import HttpServices
+from mailserver.http.services import HttpServices, Trust
 
 _MAIL: Final = ("imap", "pop3", "submission", "lmtp")
 _USERS: Final = ("imap", "pop3", "submission")
@@ -104,10 +105,12 @@ FILLS: Final = {
 
 
 class Numbers(Collector):
-    """The families of one status."""
+    """The families of one status, and of the own authority."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, trust: Trust | None, now: dt.datetime) -> None:
         self._status = status
+        self._trust = trust
+        self._now = now
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
@@ -115,6 +118,8 @@ class Numbers(Collector):
         yield from _sessions(self._status)
         yield from _workers(self._status)
         yield from _certificates(self._status)
+        if self._trust is not None:
+            yield from _authority(self._trust, self._now)
 
 
 def _counters(status: Status) -> Iterator[Metric]:
@@ -211,6 +216,14 @@ def _certificates(status: Status) -> Iterator[Metric]:
     yield failures
 
 
+def _authority(trust: Trust, now: dt.datetime) -> Iterator[Metric]:
+    words = "Whole days until the certificate of the own authority ends."
+    yield GaugeMetricFamily("mailserver_private_ca_days_left", words, value=(trust.not_after - now).days)
+    if trust.crl_not_after is not None:
+        words = "Whole days until its revocation list ends, after which no user's certificate is taken."
+        yield GaugeMetricFamily("mailserver_private_ca_crl_days_left", words, value=(trust.crl_not_after - now).days)
+
+
 def _answering(status: Status) -> list[Mapping[str, Any]]:
     return [worker for worker in status["workers"] if worker["answers"]]
 
@@ -218,7 +231,7 @@ def _answering(status: Status) -> list[Mapping[str, Any]]:
 async def answer(_request: Request, services: HttpServices) -> Response:
     """The page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Numbers(await services.ask_status()))
+    registry.register(Numbers(await services.ask_status(), services.trust(), dt.datetime.now(dt.UTC)))
     return Response(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4)
 
 

@@ -66,7 +66,8 @@ def _facts(request: Request, services: HttpServices) -> Facts | None:
         for domain in services.config.domains
         if not set(hosts).isdisjoint(domain.hosts)
     )
-    return Facts(trust.name, trust.der, trust.until, fingerprints, "", bool(trust.crl), has_users)
+    until = f"{trust.not_after:%Y-%m-%d}"
+    return Facts(trust.name, trust.der, until, fingerprints, "", bool(trust.crl), has_users)
 
 
 def _hosts(asked: str, config: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
@@ -22,10 +23,11 @@ class Trust:
     name: str
     der: bytes
     """Its certificate."""
-    until: str
-    """The day it ends, YYYY-MM-DD."""
+    not_after: dt.datetime
     crl: bytes = b""
     """Its revocation list, DER; empty without one."""
+    crl_not_after: dt.datetime | None = None
+    """When a new list is due."""
 
 
 @frozen

@@ -29,6 +29,8 @@ class Offered:
     not_after: dt.datetime
     crl: bytes = field(default=b"", repr=False)
     """Its revocation list, DER, that lies beside it; empty without one."""
+    crl_not_after: dt.datetime | None = None
+    """When a new list is due (nextUpdate)."""
 
 
 def read_offered(tls: Tls, faults: list[Fault]) -> Offered | None:
@@ -50,7 +52,11 @@ def read_offered(tls: Tls, faults: list[Fault]) -> Offered | None:
     if not is_authority:
         faults.append(Fault("private_ca", "holds no authority: name the certificate that signed those of the hosts"))
         return None
-    return attrs.evolve(describe(found[0]), crl=_list_of(found[0], tls.private_ca.with_name(LIST)))
+    listed = list_of(found[0], tls.private_ca.with_name(LIST))
+    offered = describe(found[0])
+    if listed is None:
+        return offered
+    return attrs.evolve(offered, crl=listed.public_bytes(Encoding.DER), crl_not_after=listed.next_update_utc)
 
 
 def paths_of(tls: Tls) -> tuple[Path, ...]:
@@ -58,15 +64,15 @@ def paths_of(tls: Tls) -> tuple[Path, ...]:
     return () if tls.private_ca is None else (tls.private_ca.with_name(LIST), tls.private_ca)
 
 
-def _list_of(authority: x509.Certificate, path: Path) -> bytes:
-    """Empty where there is none of this authority: its certificate is offered all the same."""
+def list_of(authority: x509.Certificate, path: Path) -> x509.CertificateRevocationList | None:
+    """The revocation list of an authority in a file, PEM; None where that holds no such list."""
     octets, key = read_file(path, LIST, []), authority.public_key()
     try:
         found = x509.load_pem_x509_crl(octets or b"")
     except ValueError:
-        return b""
+        return None
     is_its = isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) and found.is_signature_valid(key)
-    return found.public_bytes(Encoding.DER) if is_its else b""
+    return found if is_its else None
 
 
 def describe(certificate: x509.Certificate) -> Offered:

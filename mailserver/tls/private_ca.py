@@ -28,7 +28,7 @@ from mailserver.tls.authority import Authority, PrivateKey, PublicKey, Purpose
 from mailserver.tls.ca_names import outside
 from mailserver.tls.ca_records import FILE as RECORDS
 from mailserver.tls.ca_records import CaFault, Record, Records
-from mailserver.tls.offered import LIST
+from mailserver.tls.offered import LIST, list_of
 from mailserver.tls.pair import Fault, read_file
 from mailserver.types import Secret
 
@@ -236,12 +236,7 @@ class PrivateCa:
     @property
     def current_list(self) -> x509.CertificateRevocationList | None:
         """As it is on disk, if it is this authority's."""
-        octets, key = read_file(self.directory / LIST, LIST, []), self.certificate.public_key()
-        try:
-            found = x509.load_pem_x509_crl(octets or b"")
-        except ValueError:
-            return None
-        return found if isinstance(key, PublicKey) and found.is_signature_valid(key) else None
+        return list_of(self.certificate, self.directory / LIST)
 
     @property
     def list_days(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import attrs
 import pytest
 
@@ -10,7 +12,7 @@ from tests.http.world import FILE, World, config_of
 
 MAIL = b'[[listener]]\nprotocol = "imaps"\n[[listener]]\nprotocol = "submission"\n'
 OTHER = b'[[domain]]\nname = "example.org"\nhosts = ["mail.example.org"]\ncertificate = "b.pem"\nkey = "b.key"\n'
-TRUST = Trust("Ours", b"der", "2030-01-01")
+TRUST = Trust("Ours", b"der", dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
 
 
 def page(host: str = "mail.example.test", *, tls: bool = True, trust: Trust | None = None) -> str:

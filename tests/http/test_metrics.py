@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mailserver.http.services import Trust
 from tests.http.world import World
 
 
@@ -131,3 +133,13 @@ def test_not_by_way_of_a_proxy_on_this_machine(path: str, field: str) -> None:
     assert answered.status == 403
     assert b"PROXY header" in answered.body
     assert World().get(path).status == (200 if path == "/metrics" else 503)
+
+
+def test_the_own_authority_and_its_list() -> None:
+    now = dt.datetime.now(dt.UTC)
+    told = World(trust=Trust("Ours", b"", now + dt.timedelta(days=80, hours=1))).get("/metrics").body
+    assert b"\nmailserver_private_ca_days_left 80.0\n" in told
+    assert b"crl" not in told
+    ended = Trust("Ours", b"", now + dt.timedelta(days=80), b"list", now - dt.timedelta(hours=1))
+    assert b"\nmailserver_private_ca_crl_days_left -1.0\n" in World(trust=ended).get("/metrics").body
+    assert b"private_ca" not in World().get("/metrics").body

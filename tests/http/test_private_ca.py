@@ -30,7 +30,7 @@ AUTHORITY = x509.load_pem_x509_certificate(PEM)
 
 def trust() -> Trust:
     found = describe(AUTHORITY)
-    return Trust(found.name, found.der, f"{found.not_after:%Y-%m-%d}")
+    return Trust(found.name, found.der, found.not_after)
 
 
 @pytest.fixture
