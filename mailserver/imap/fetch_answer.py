@@ -15,7 +15,7 @@ A message that is gone is left out, and the others are told.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -75,7 +75,7 @@ class Answer:
                 await self._from_store(rows)
                 continue
             self._note(rows)
-            text = plan.line * len(rows.uids) % tuple(self._cells(rows))
+            text = plan.line * len(rows.uids) % tuple(chain.from_iterable(zip(*self.columns(rows), strict=True)))
             channel.write(text)
             size += len(text)
             if size >= CHUNK:
@@ -86,7 +86,8 @@ class Answer:
         if rows.gone and self.error is None:
             self.error = MessageExpunged()
 
-    def _cells(self, rows: Rows) -> Iterable[object]:
+    def columns(self, rows: Rows) -> list[Sequence[object]]:
+        """What fills the plan's line for those messages, where it needs nothing but columns."""
         columns: list[Sequence[object]] = [rows.seqs]
         for item in self._plan.items:
             match item.label:
@@ -98,7 +99,7 @@ class Answer:
                     columns.append(rows.sizes)
                 case b"INTERNALDATE":
                     columns.append(list(map(writer.date_time, rows.dates)))
-        return chain.from_iterable(zip(*columns, strict=True))
+        return columns
 
     def _flags(self, rows: Rows) -> list[bytes]:
         """Flag lists. \\Recent messages are the last ones of a view."""

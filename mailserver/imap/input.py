@@ -7,6 +7,8 @@ from then on; a streamed literal has to make progress, so that a client which dr
 
 from __future__ import annotations
 
+import re
+
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Imap, Limits
 from mailserver.errors import BadSyntax, TooBig
@@ -75,6 +77,14 @@ class Input:
         """The command is answered: what is left of it is discarded. Raises: FramingLost."""
         self._announced = None
         self._framer.abandon_command()
+
+    def peek_run(self, line: re.Pattern[bytes], run: re.Pattern[bytes]) -> list[tuple[bytes, ...]]:
+        """See `Framer.peek_run`."""
+        return self._framer.peek_run(line, run)
+
+    def skip(self, octets: int) -> None:
+        """See `Framer.skip`."""
+        self._framer.skip(octets)
 
     # --- Whole commands
 

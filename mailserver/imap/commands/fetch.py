@@ -6,12 +6,14 @@ A message that is gone is left out, the others are told, and the end is NO [EXPU
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.fetch_answer import Answer
 from mailserver.imap.fetch_plan import Item, Need, Pace, Plan, gather
+from mailserver.imap.fetch_run import answer_alike
 from mailserver.imap.section import Range, Section, read_section
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.head import KEPT
@@ -93,6 +95,7 @@ async def fetch(session: Session, command: Command) -> str | None:
     reader.read_sp()
     sequence_set = reader.read_sequence_set()
     reader.read_sp()
+    tail = reader.text
     plan = session.services.tails.read(_read_uid_plan if command.uid else _read_plan, reader)
     ranges = session.positions(command, sequence_set)
     selected = session.mailbox
@@ -104,7 +107,13 @@ async def fetch(session: Session, command: Command) -> str | None:
             # Let the next sync look for what else has gone.
             selected.live.poked()
         raise answer.error
+    if session.input.buffered and not command.uid and tail is not None:
+        session.then(partial(_answer_alike, session, plan, tail))
     return None
+
+
+async def _answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
+    answer_alike(session, plan, tail)
 
 
 COMMANDS = (CommandSpec("FETCH", State.SELECTED, fetch, uses_sequence_numbers=True, uid_form=True),)

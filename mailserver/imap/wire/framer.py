@@ -144,6 +144,21 @@ class Framer:
                     if not self._discard_literal():
                         return NEED_DATA
 
+    def peek_run(self, line: re.Pattern[bytes], run: re.Pattern[bytes]) -> list[tuple[bytes, ...]]:
+        """The groups of `line` in each of the whole lines, `run` together, that come next; they stay where they are.
+
+        The patterns match CRLF at the end of a line, and no literal. They bound the lines.
+        """
+        if self._state is not _LINE or self._command:
+            return []
+        together = run.match(self._buffer)
+        return line.findall(self._buffer, 0, together.end()) if together else []
+
+    def skip(self, octets: int) -> None:
+        """Take those octets of whole commands, which were looked at."""
+        del self._buffer[:octets]
+        self._scanned = 0
+
     def accept_literal(self) -> None:
         """Take the announced literal; for `{n}` the caller also writes the continuation request."""
         assert self._state is _State.PAUSED

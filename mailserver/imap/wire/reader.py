@@ -67,6 +67,11 @@ class Reader:
         """Is nothing left?"""
         return self._at == len(self._text) and self._index + 1 >= len(self._parts)
 
+    @property
+    def text(self) -> bytes | None:
+        """What is left, which stays; None if a literal is in it."""
+        return None if self._index + 1 < len(self._parts) else self._text[self._at :]
+
     def rest(self) -> bytes | None:
         """All that is left, taken at once; None (and nothing taken) if a literal is in it."""
         if self._index + 1 < len(self._parts):

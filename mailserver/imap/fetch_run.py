@@ -1,0 +1,69 @@
+"""FETCH commands that a client has sent one behind the other, alike but for the message: answered together.
+
+Programs that ask for each message's flags in a command of its own send hundreds before they read. Reading each by itself
+costs many times what there is to tell. Each is still answered by its own lines, in its turn.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from mailserver.imap.fetch_answer import Answer
+from mailserver.imap.fetch_plan import Plan, Rows
+
+if TYPE_CHECKING:
+    from mailserver.imap.session import Session
+
+MOST: Final = 256
+"""Commands that are answered before others have their turn."""
+FEW: Final = 8
+"""Commands that are looked at first, as those of whom most cannot be answered here must not cost much."""
+LONGEST: Final = 256
+"""Octets of the text that they have in common."""
+_DONE: Final = b"%b OK FETCH completed\r\n"
+
+
+def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
+    """Behind a FETCH of one or more messages that has been answered OK: answer those that ask the same of one message.
+
+    `tail` is what it has asked for, as the client wrote it. A command that is in any way out of the ordinary is left to be
+    read by itself, and so is everything while the client has something to be told.
+    """
+    selected = session.mailbox
+    view = selected.view
+    if len(tail) > LONGEST or plan.measured or plan.needs_summary or plan.needs_file:
+        return
+    if not view.level or selected.live.unsettled or view.behind():
+        return
+    line, few, many = _patterns(tail)
+    # Of a \Recent message more is to be told than the columns know.
+    most = view.count - view.recent()
+    found = session.input.peek_run(line, few)
+    seqs = [int(number) for _tag, number in found]
+    if len(seqs) == FEW and max(seqs) <= most:
+        found = session.input.peek_run(line, many)
+        seqs = [int(number) for _tag, number in found]
+    wrong = next((at for at, seq in enumerate(seqs) if seq > most), len(seqs))
+    del found[wrong:], seqs[wrong:]
+    if not found:
+        return
+    session.input.skip(sum(len(tag) + len(number) for tag, number in found) + len(found) * len(b" FETCH  \r\n" + tail))
+    columns, places = view.columns, [seq - 1 for seq in seqs]
+    uids, flags, sizes, dates = (
+        [column[at] for at in places] for column in (columns.uids, columns.flags, columns.sizes, columns.dates)
+    )
+    rows = Rows(seqs, uids, flags, sizes, dates, gone=False)
+    cells = Answer(session, selected, plan, frozenset()).columns(rows)
+    tags = [tag for tag, _number in found]
+    session.write((plan.line + _DONE) * len(found) % tuple(chain.from_iterable(zip(*cells, tags, strict=True))))
+
+
+@lru_cache(maxsize=64)
+def _patterns(tail: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
+    """Of one such command, with its tag and number as groups; of a few, and of many."""
+    command = rb"%b[A-Za-z0-9.]{1,64}) FETCH %b[1-9][0-9]{0,8}) " + re.escape(tail).replace(b"%", b"%%") + rb"\r\n"
+    line, one = command % (b"(", b"("), command % (b"(?:", b"(?:")
+    return re.compile(line), re.compile(b"(?:%b){1,%d}" % (one, FEW)), re.compile(b"(?:%b){1,%d}" % (one, MOST))
