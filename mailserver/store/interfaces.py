@@ -19,13 +19,15 @@ import enum
 from array import array
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from attrs import define, evolve, field, frozen
 
 from mailserver.message.summary import Summary
-from mailserver.store.query import Query
 from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
+
+if TYPE_CHECKING:
+    from mailserver.store.query import Query
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import apsw
 
 from mailserver.message.summary import INCOMPLETE, Summary
-from mailserver.store.index.messages import select
+from mailserver.store.index.messages import insert, select
 from mailserver.types import UID
 
 _LOW: Final = 0xFFFFFFFF
@@ -102,8 +102,10 @@ class HeaderTexts:
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Keep what SEARCH needs of them."""
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO header_texts (id, text, sent) VALUES (?, ?, ?)",
+        insert(
+            self._connection,
+            "INSERT OR REPLACE INTO header_texts (id, text, sent) VALUES ",
+            "(?, ?, ?)",
             # The database's functions end a text at NUL.
             (
                 (

@@ -26,7 +26,6 @@ _COLUMNS = (
     f"id & {_LOW}, flags, modseq, ifnull(min(size, {LARGEST_SIZE}), {UNKNOWN_SIZE}), ifnull(date, {UNKNOWN_DATE})"
 )
 _ADD = "INSERT OR REPLACE INTO messages (id, mailbox, modseq, flags, size, date, base, suffix, place) VALUES "
-_ADDED = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 500
 _JOINED = 50
 _PART = 2000
@@ -173,17 +172,13 @@ class Messages:
             )
             for uid, modseq, flags, size, date, base, suffix, place in entries
         )
-        # A statement for each message costs as much again as what it does.
-        while part := list(islice(rows, _JOINED)):
-            self._connection.execute(_ADD + ",".join([_ADDED] * len(part)), tuple(chain.from_iterable(part)))
+        insert(self._connection, _ADD, "(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def add_first(self, key: int, modseq: ModSeq, messages: Iterable[tuple[int, int, bytes, bytes, int]]) -> None:
         """(uid, flags, base, suffix, place) of the messages of a mailbox that had none; sizes and dates are not known."""
         row = f"({key << 32} | ?, {key:d}, {modseq:d}, ?, ?, ?, ?)"
         start = "INSERT INTO messages (id, mailbox, modseq, flags, base, suffix, place) VALUES "
-        messages = iter(messages)
-        while part := list(islice(messages, _JOINED)):
-            self._connection.execute(start + ",".join([row] * len(part)), tuple(chain.from_iterable(part)))
+        insert(self._connection, start, row, messages)
 
     def change(self, key: int, entries: Sequence[Entry]) -> None:
         """Flags, modseq and place of messages as they are in the entries; base, size and date stay."""
@@ -259,6 +254,18 @@ class Messages:
     def _number(self, query: str, values: tuple[int, ...]) -> int:
         row: Any = self._connection.execute(query, values).fetchone()
         return int(row[0])
+
+
+def insert(connection: apsw.Connection, start: str, row: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Rows by statements that begin with `start` and have one `row` of marks for each: many need few statements.
+
+    A statement for each row costs as much again as what it does, executemany() no less.
+    """
+    rows = iter(rows)
+    many = start + ",".join([row] * _JOINED)
+    while part := list(islice(rows, _JOINED)):
+        statement = many if len(part) == _JOINED else start + ",".join([row] * len(part))
+        connection.execute(statement, tuple(chain.from_iterable(part)))
 
 
 def select(connection: apsw.Connection, columns: str, table: str, key: int, uids: Sequence[int]) -> Iterator[Any]:

@@ -13,8 +13,8 @@ What can be wrong with the file, and what follows:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+from array import array
 from typing import Any, Final
 
 import apsw
@@ -176,5 +176,5 @@ def _make_tables(connection: apsw.Connection) -> None:
 
 def keep_wal(connection: apsw.Connection) -> None:
     """Leave the WAL file in place at close: making it anew costs more than the rest of an open."""
-    keep = ctypes.c_int(1)
-    connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
+    keep = array("i", [1])
+    connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, keep.buffer_info()[0])

@@ -8,7 +8,7 @@ import apsw
 
 from mailserver.message.summary import Summary
 from mailserver.store.index.header_texts import HeaderTexts
-from mailserver.store.index.messages import select, shifted_spans
+from mailserver.store.index.messages import insert, select, shifted_spans
 from mailserver.types import UID
 
 _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields"
@@ -33,12 +33,11 @@ class Summaries:
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Keep them, the texts for SEARCH in `HeaderTexts`."""
         summaries = list(summaries)
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO summaries (id, envelope, body, body_structure, fields) VALUES (?, ?, ?, ?, ?)",
-            (
-                (key << 32 | uid, summary.envelope, summary.body, summary.body_structure, summary.fields)
-                for uid, summary in summaries
-            ),
+        insert(
+            self._connection,
+            "INSERT OR REPLACE INTO summaries (id, envelope, body, body_structure, fields) VALUES ",
+            "(?, ?, ?, ?, ?)",
+            [(key << 32 | uid, *summary[:4]) for uid, summary in summaries],
         )
         self._header_texts.put(key, summaries)
 

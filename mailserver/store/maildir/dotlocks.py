@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import socket
 from typing import Final
 
 from mailserver.errors import StoreUnavailable
@@ -77,8 +75,8 @@ class Dotlocks:
         self._pid = 0
 
     def _make(self) -> None:
-        host = socket.gethostname()
-        self._file = os.path.join(self._root, f"{FILE_NAME}.{host}.{os.getpid()}.{secrets.token_hex(8)}")
+        host = os.uname().nodename
+        self._file = os.path.join(self._root, f"{FILE_NAME}.{host}.{os.getpid()}.{os.urandom(8).hex()}")
         fd = safeio.open_new(self._file)
         try:
             safeio.write(fd, f"{os.getpid()}:{host}".encode())

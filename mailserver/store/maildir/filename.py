@@ -14,8 +14,6 @@ import functools
 import itertools
 import os
 import re
-import secrets
-import socket
 import time
 from typing import NamedTuple
 
@@ -119,8 +117,8 @@ def new_base(host: str | None = None, *, size: int | None = None, virtual_size: 
     The pid is read at each call, for a process may fork; the random part covers a clock that was set back.
     """
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    unique = f"M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{secrets.token_hex(4)}"
-    return sized(f"{seconds}.{unique}.{escaped_host(host or socket.gethostname())}", size, virtual_size)
+    unique = f"M{nanoseconds // 1000:06d}P{os.getpid()}Q{next(_counter)}R{os.urandom(4).hex()}"
+    return sized(f"{seconds}.{unique}.{escaped_host(host or os.uname().nodename)}", size, virtual_size)
 
 
 def sized(base: str, size: int | None, virtual_size: int | None) -> str:

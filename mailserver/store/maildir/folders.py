@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import stat
 import unicodedata
 
@@ -124,7 +123,7 @@ class Layout:
             safeio.make_directories(path)
             _fill(path, uid_validity, guid)
             return path
-        unfinished = os.path.join(self.root, _UNFINISHED + secrets.token_hex(8))
+        unfinished = os.path.join(self.root, _UNFINISHED + os.urandom(8).hex())
         safeio.mkdir(unfinished)
         try:
             os.close(safeio.open_new(os.path.join(unfinished, MARKER)))
@@ -146,7 +145,7 @@ class Layout:
         path = self.path(name)
         if path == self.root or not is_mailbox(path):
             raise NoSuchMailbox
-        retired = os.path.join(self.root, _DELETED + secrets.token_hex(8))
+        retired = os.path.join(self.root, _DELETED + os.urandom(8).hex())
         safeio.rename_tree(path, retired)
         return retired
 

@@ -29,9 +29,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import random
-import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -60,7 +57,7 @@ class AccountLock:
         self._path = os.path.join(root, FILE_NAME)
         self._wait = wait
         self._fd = -1
-        self._stamp = secrets.token_bytes(_STAMP_SIZE)
+        self._stamp = os.urandom(_STAMP_SIZE)
         self.alone = False
         """Once taken: nobody else has held it since this object held it last."""
 
@@ -137,8 +134,8 @@ def dotlock(path: str, wait: float = WAIT) -> Iterator[None]:
 
 def take_dotlock(path: str, wait: float = WAIT) -> tuple[int, int]:
     """Make the lock file; what tells it from another, for `release_dotlock`. Raises as `dotlock`."""
-    host = socket.gethostname()
-    temporary = f"{path}.{host}.{os.getpid()}.{secrets.token_hex(8)}"
+    host = os.uname().nodename
+    temporary = f"{path}.{host}.{os.getpid()}.{os.urandom(8).hex()}"
     fd = safeio.open_new(temporary)
     try:
         try:
@@ -171,7 +168,7 @@ def remove_if_stale(path: str) -> bool:
         return True
     if not stale:
         return False
-    removed = f"{path}.stale.{os.getpid()}.{secrets.token_hex(8)}"
+    removed = f"{path}.stale.{os.getpid()}.{os.urandom(8).hex()}"
     try:
         safeio.rename(path, removed)
     except FileNotFoundError:
@@ -194,7 +191,7 @@ def is_stale(path: str, status: os.stat_result) -> bool:
     if not content.strip(b"\0 \n") and status.st_ctime < _boot_time() - _START_MARGIN:
         return True
     pid_text, _, host = content.strip().partition(b":")
-    if pid_text.isdigit() and len(pid_text) <= 10 and host == os.fsencode(socket.gethostname()):
+    if pid_text.isdigit() and len(pid_text) <= 10 and host == os.fsencode(os.uname().nodename):
         pid = int(pid_text)
         if pid == os.getpid() or not _is_alive(pid):
             return True
@@ -289,7 +286,7 @@ def wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], boo
         if late:
             raise InUse
         # Random, so that waiters do not march in step.
-        time.sleep(nap * (0.5 + random.random()))  # noqa: S311 - not a secret
+        time.sleep(nap * (0.5 + os.urandom(1)[0] / 256))
         nap = min(nap * 2, _LONGEST_NAP)
 
 

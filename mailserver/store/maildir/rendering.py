@@ -112,7 +112,10 @@ class Rendering:
     def _files(self, uids: Sequence[UID]) -> list[tuple[UID, str, int | None]]:
         """(uid, path, size)."""
         rows = self._home.read(lambda index: index.messages.files_of(self._key, uids))
-        return [(uid, self._places[place] + os.fsdecode(name), size) for uid, place, name, size in rows]
+        return [
+            (uid, self._places[place] + name.decode("utf-8", "surrogateescape"), size)
+            for uid, place, name, size in rows
+        ]
 
     def _read_heads(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
         for uid, path, size in files:

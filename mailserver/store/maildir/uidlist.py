@@ -33,7 +33,6 @@ import itertools
 import operator
 import os
 import re
-import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, cast
 
@@ -113,7 +112,7 @@ def signature(path: str) -> Signature | None:
 
 def new_guid() -> MailboxId:
     """16 random bytes."""
-    return MailboxId(secrets.token_bytes(16))
+    return MailboxId(os.urandom(16))
 
 
 def create(path: str, uid_validity: UIDValidity, guid: MailboxId | None = None, uid_next: int = 1) -> UidList:
