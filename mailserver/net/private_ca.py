@@ -105,7 +105,8 @@ class PrivateCertificates:
         for line in filter(None, words):
             self._warn(line)
         for what in due:
-            await self._renew(one, what)
+            if self._looks.running:
+                await self._renew(one, what)
 
     async def _renew(self, one: PrivateCa, what: Renewable | None) -> None:
         name = LIST if what is None else ", ".join(what.hosts)

@@ -212,13 +212,8 @@ def ends_soon(not_after: dt.datetime, now: dt.datetime) -> str:
 
 def _renewed(one: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime, crl_url: str) -> bytes:
     old, *above = x509.load_pem_x509_certificates(chain)
-    records = one.records()
-    try:
-        found = records.find(f"{old.serial_number:x}")
-    finally:
-        records.close()
-    names, serial = _names(old), f"{old.serial_number:x}"
-    if any(record.serial == serial and record.revoked is not None for record in found):
+    names = _names(old)
+    if _is_revoked(one, old.serial_number):
         raise CaFault(f"the certificate of {names[0]} is revoked: `mailserver cert create` makes one with another key")
     key = old.public_key()
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
@@ -226,6 +221,18 @@ def _renewed(one: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime, 
     days = max(1, min(MOST_DAYS, (old.not_valid_after_utc - old.not_valid_before_utc).days))
     made = one.sign(signer, key, names, "server", days=days, now=now, crl_url=crl_url)
     return b"".join(map(certificate_pem, (made, *above)))
+
+
+def _is_revoked(one: PrivateCa, serial: int) -> bool:
+    """By the record, or by a list from before the record was begun. Raises: CaFault."""
+    listed = one.current_list
+    if listed is not None and listed.get_revoked_certificate_by_serial_number(serial) is not None:
+        return True
+    records = one.records()
+    try:
+        return any(record.serial == f"{serial:x}" for record in records.revoked())
+    finally:
+        records.close()
 
 
 def _names(certificate: x509.Certificate) -> list[str]:

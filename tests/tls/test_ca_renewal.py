@@ -113,6 +113,10 @@ def test_a_revoked_one_is_not_brought_back(tmp_path: Path) -> None:
     with pytest.raises(CaFault, match=r"mail\.example\.test is revoked: `mailserver cert create`"):
         renewed(one, chain, NOW + 61 * DAY)
     assert len(records(one)) == 1
+    # Nor where only the list knows it.
+    (tmp_path / "ca.sqlite").unlink()
+    with pytest.raises(CaFault, match="is revoked"):
+        renewed(make(tmp_path), chain, NOW + 61 * DAY)
 
 
 def test_an_authority_that_ends_as_soon_gives_nothing(tmp_path: Path) -> None:
