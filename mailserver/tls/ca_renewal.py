@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import attrs
 from attrs import frozen
@@ -24,7 +25,7 @@ from mailserver.config.model import Config
 from mailserver.replace import replace_file
 from mailserver.tls.authority import MOST_DAYS, Authority, certificate_pem
 from mailserver.tls.ca_records import CaFault
-from mailserver.tls.offered import Offered
+from mailserver.tls.offered import LIST, Offered
 from mailserver.tls.pair import Fault, read_file
 from mailserver.tls.private_ca import CERTIFICATE, KEY, PrivateCa, open_ca
 
@@ -186,7 +187,7 @@ def users_ending(one: PrivateCa, now: dt.datetime) -> str:
 
 def warnings(config: Config, authority: Offered, now: dt.datetime) -> list[str]:
     """What is to be said of the authority of a configuration, whose certificate is sound."""
-    said = [ends_soon(authority.not_after, now)]
+    said = [ends_soon(authority.not_after, now), _unanswered_url(config, authority)]
     directory = authority_of(config)
     if directory is not None:
         try:
@@ -194,6 +195,19 @@ def warnings(config: Config, authority: Offered, now: dt.datetime) -> list[str]:
         except CaFault as fault:
             said.append(str(fault))
     return [words for words in said if words]
+
+
+def _unanswered_url(config: Config, authority: Offered) -> str:
+    """Clients that look for the list take no certificate where they do not find it."""
+    url = config.tls.private_ca_crl_url
+    own: set[str] = {host for each in config.certified for host in each.hosts}
+    if not url or urlsplit(url).hostname not in own:
+        return ""
+    if not authority.crl:
+        return f"has no {LIST} of its own beside it, which private_ca_crl_url promises: `mailserver ca crl` makes one"
+    if not any(listener.protocol == "http" for listener in config.listeners):
+        return "has its list at private_ca_crl_url only if there is a [[listener]] of protocol http, and there is none"
+    return ""
 
 
 def ends_soon(not_after: dt.datetime, now: dt.datetime) -> str:

@@ -254,3 +254,21 @@ def test_users_whose_last_certificate_ends_soon(tmp_path: Path) -> None:
         issue(one, f"u{number_}@example.org", days=40)
     assert ca_renewal.users_ending(one, NOW + 20 * DAY).endswith(" and 11 more")
     assert ca_renewal.users_ending(one, NOW + 41 * DAY) == "", "that has been told long enough"
+
+
+def test_a_url_of_ours_at_which_nothing_is(tmp_path: Path) -> None:
+    one = make(tmp_path / "ca")
+    site = Site(tmp_path).add("example.test", [HOST])
+
+    def told(url: str) -> list[str]:
+        site.tls = ['private_ca = "ca/ca.pem"', f'private_ca_crl_url = "{url}"']
+        return [each.reason for each in certificates.check(site.config(), now=NOW) if "private_ca" in each.place]
+
+    url = f"http://{HOST}/ca.crl"
+    [no_listener] = told(url)
+    assert "a [[listener]] of protocol http" in no_listener
+    assert told("http://elsewhere.example/ca.crl") == []
+    site.more = '[[listener]]\nprotocol = "http"'
+    assert told(url) == []
+    (one.directory / "ca.crl").unlink()
+    assert "`mailserver ca crl` makes one" in told(url)[0]
