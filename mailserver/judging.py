@@ -39,15 +39,18 @@ def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -
     activation = Activation(History.open(config.server.state_dir, config.tls.history, config.tls.history_days))
     if activation.history.problem:
         log.warn("{line}", line=activation.history.problem)
+    made: policy.TlsPolicy | None = None
     try:
-        made = policy.TlsPolicy(config, log_event, source=activation, seconds=seconds)
+        try:
+            # A command beside us must not change in between what is then recorded as found: it would be taken back.
+            with activation.history.transaction():
+                made = policy.TlsPolicy(config, log_event, source=activation, seconds=seconds)
+                activation.note(made.served, made.served.by_host, "found at the start")
+        except CannotRecord as error:
+            log.warn("{line}", line=str(error))
+        return made or policy.TlsPolicy(config, log_event, source=activation, seconds=seconds), activation
     except (policy.CannotServe, BadPair, OSError) as error:
         raise SystemExit(str(error)) from error
-    try:
-        activation.record(made.served, "found at the start")
-    except CannotRecord as error:
-        log.warn("{line}", line=str(error))
-    return made, activation
 
 
 def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
