@@ -20,13 +20,14 @@ from mailserver.config.model import Config, Domain, Problem, Relay, Tls
 from mailserver.config.values import as_toml
 from mailserver.tls.acme_files import acme_problems
 from mailserver.tls.authority import issue, make_ca, make_self_signed
-from mailserver.tls.ca_renewal import warnings
+from mailserver.tls.ca_renewal import authority_of, warnings
 from mailserver.tls.client import client_faults
 from mailserver.tls.client_certificates import read_demand
 from mailserver.tls.contexts import Terms, make_context
 from mailserver.tls.key_password import read_password
 from mailserver.tls.offered import read_offered
 from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults
+from mailserver.tls.private_ca import KEY
 from mailserver.tls.settings import PRESETS, cipher_faults, setting_faults, settings_of
 from mailserver.types import Secret
 
@@ -50,6 +51,7 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
     authority = read_offered(config.tls, offered)
     if authority is not None:
         offered += [Fault("private_ca", words, warning=True) for words in warnings(config, authority, now)]
+        offered += _authority_rights(config, identity)
     problems += [
         # It is for people who look for it: mail is served all the same.
         config.problem(
@@ -169,6 +171,19 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
     for name, path in files:
         if not name.endswith("certificate"):
             yield from _others_rights(name, path, identity)
+
+
+def _authority_rights(config: Config, identity: Identity) -> Iterator[Fault]:
+    """Where there is no master it is the service's user who renews."""
+    directory = authority_of(config)
+    if directory is None or config.server.workers != 0:
+        return
+    path = directory / KEY
+    if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
+        reason = (
+            f"has its key in {path}, which user {identity.name!r} cannot read: nothing of it is renewed by the server"
+        )
+        yield Fault("private_ca", reason, warning=True)
 
 
 def _relay_rights(relay: Relay, identity: Identity) -> Iterator[Fault]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 
+import attrs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -272,3 +274,21 @@ def test_a_url_of_ours_at_which_nothing_is(tmp_path: Path) -> None:
     assert told(url) == []
     (one.directory / "ca.crl").unlink()
     assert "`mailserver ca crl` makes one" in told(url)[0]
+
+
+def test_a_key_that_the_service_cannot_read_is_told(tmp_path: Path) -> None:
+    """As `ca init`, run by root, makes it."""
+    make(tmp_path / "ca")
+    site = Site(tmp_path).add("example.test", [HOST])
+    site.tls = ['private_ca = "ca/ca.pem"']
+    config = site.config()
+
+    def told(**server: object) -> list[str]:
+        changed = attrs.evolve(config, server=attrs.evolve(config.server, **server))
+        return [each.reason for each in certificates.check(changed, now=NOW) if "private_ca" in each.place]
+
+    assert told(workers=2, user="nobody") == [], "the master reads it"
+    if os.geteuid() == 0:
+        [reason] = told(workers=0, user="nobody")
+        assert "user 'nobody' cannot read: nothing of it is renewed" in reason
+    assert told(workers=0, user="") == []
