@@ -47,6 +47,8 @@ class HopProtocol(Protocol):
         self._tls = tls
         self._name = name
         self._timeout = timeout
+        self._asked = 0.0
+        """When a reply was first waited for."""
         self._input: list[bytes] = []
         self._output: list[bytes] = []
         self._unsent = 0
@@ -103,10 +105,12 @@ class HopProtocol(Protocol):
 
     # --- What the transaction calls
 
-    async def read(self, timeout: float) -> bytes:
+    async def read(self, timeout: float, *, goes_on: bool = False) -> bytes:
         """The next bytes. Raises: RelayDown."""
         self._flush()
-        await self._until(lambda: bool(self._input), timeout)
+        if not goes_on:
+            self._asked = self._clock.seconds()
+        await self._until(lambda: bool(self._input), self._asked + timeout - self._clock.seconds())
         data = b"".join(self._input)
         self._input.clear()
         return data

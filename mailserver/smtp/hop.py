@@ -23,8 +23,11 @@ from mailserver.smtp.wire import Reply
 class HopConnection(Protocol):
     """A connection to the next hop, whose certificate is verified wherever TLS is used."""
 
-    async def read(self, timeout: float) -> bytes:
-        """The next bytes, never empty. Raises: RelayDown at the end, an error, or when the time has passed."""
+    async def read(self, timeout: float, *, goes_on: bool = False) -> bytes:
+        """The next bytes, never empty. `goes_on`: with a reply, whose time counts since its first read.
+
+        Raises: RelayDown at the end, an error, or when the time has passed.
+        """
 
     def write(self, data: bytes) -> None:
         """Queue bytes; they leave together, at the latest with the next `read`."""
@@ -115,7 +118,8 @@ class HopSession:
                     await connection.start_tls()
                     exchange.tls_started()
                 else:
-                    exchange.receive_data(await connection.read(self._timeout))
+                    # A hop that drips has no more time for a reply than another.
+                    exchange.receive_data(await connection.read(self._timeout, goes_on=exchange.unasked))
         except RelayDown as error:
             self.down = error
             raise

@@ -8,7 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from mailserver.errors import RelayDown
 from mailserver.net.outbound import JOINED, RESTING_TIME, HopProtocol
+from mailserver.smtp.hop import HopSession
 
 
 def connected() -> tuple[HopProtocol, StringTransport, Clock]:
@@ -80,3 +82,39 @@ def test_a_hop_that_says_something_unasked_is_used_no_more() -> None:
     protocol.close()
     assert transport.value() == b""
     assert len(clock.getDelayedCalls()) == 1  # the one that cuts a hop which does not close
+
+
+class Hop:
+    """As it is configured."""
+
+    starttls = False
+    credentials = None
+    timeout = 300.0
+
+
+def test_a_hop_that_drips_has_no_more_time_for_a_reply() -> None:
+    protocol, transport, clock = connected()
+
+    session = HopSession(cast("Any", Hop()), protocol, "mail.example.test")
+    opening = Deferred.fromCoroutine(session.converse(session.exchange.open))
+    for octet in b"220":
+        clock.advance(90)
+        protocol.dataReceived(bytes([octet]))
+    assert not transport.disconnected
+    clock.advance(31)
+    assert transport.disconnected
+    assert opening.result.check(RelayDown)  # type: ignore[union-attr]
+    opening.addErrback(lambda _failure: None)
+
+
+def test_each_reply_has_a_time_of_its_own() -> None:
+    protocol, transport, clock = connected()
+
+    session = HopSession(cast("Any", Hop()), protocol, "mail.example.test")
+    opening = Deferred.fromCoroutine(session.converse(session.exchange.open))
+    clock.advance(290)
+    protocol.dataReceived(b"220 hop\r\n")
+    clock.advance(290)
+    protocol.dataReceived(b"250 hop\r\n")
+    assert opening.result.code == 250
+    assert not transport.disconnected

@@ -227,7 +227,7 @@ class FakeHop:
         self._reset()
         return self
 
-    async def read(self, timeout: float) -> bytes:
+    async def read(self, timeout: float, *, goes_on: bool = False) -> bytes:
         assert timeout == self.timeout
         if not self._output:
             assert self._lost, f"the client waits for an answer that will not come: {self.lines}"
