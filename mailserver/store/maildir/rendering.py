@@ -21,7 +21,7 @@ from mailserver.store.index.records import MailboxState
 from mailserver.store.interfaces import Row
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.home import Home
-from mailserver.store.maildir.message_file import PlainFile, open_file, read_dated, to_crlf
+from mailserver.store.maildir.message_file import PlainFile, has_bare_lf, open_file, read_dated, to_crlf
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 BATCH: Final = 256
@@ -176,7 +176,7 @@ def read_header(path: str) -> bytes | None:
         os.close(fd)
     end = data.find(b"\r\n\r\n") + 4
     header = data[:end]
-    if end >= 4 and header.count(b"\n") == header.count(b"\r\n") and not header.startswith(b"\r\n"):
+    if end >= 4 and not has_bare_lf(header) and not header.startswith(b"\r\n"):
         return header
     match = _EMPTY_LINE.search(data)
     if match is None:
