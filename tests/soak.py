@@ -1,5 +1,7 @@
 """`make soak`: the random tests of the store for as long as wanted, with a new seed each round, which is printed.
 
+The first round has what is exhaustive, too: crashes, power cuts, killed workers, and all of testssl.sh at every listener.
+
 python -m tests.soak [--minutes 30] [--seed N]     one round with that seed, if given
 """
 
@@ -18,7 +20,12 @@ RANDOM = (
     "tests/store/test_live_machine.py",
     "tests/store/test_two_processes.py",
 )
-EXHAUSTIVE = ("tests/store/test_crash.py", "tests/store/test_powercut.py", "tests/workers/test_kill.py")
+EXHAUSTIVE = (
+    "tests/store/test_crash.py",
+    "tests/store/test_powercut.py",
+    "tests/workers/test_kill.py",
+    "tests/interop/test_testssl.py",
+)
 
 
 def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bool:
@@ -32,6 +39,7 @@ def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bo
             "MAILSERVER_STEPS": str(steps),
             "MAILSERVER_SEED": str(seed),
             "MAILSERVER_RESTARTS": "50",
+            "MAILSERVER_TESTSSL": "whole",
         },
         check=False,
     )
