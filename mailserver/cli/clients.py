@@ -93,6 +93,9 @@ def impact(
     if not changes:
         raise click.UsageError("say what is to change: --min-version, --close, --drop-name or --drop-mechanism")
     config = load_or_fail(configuration)
+    ports = sorted({each.tcp_port for each in config.listeners if each.socket is None})
+    if port is not None and port not in ports:
+        click.echo(f"no listener has port {port}; there are {', '.join(map(str, ports))}", err=True)
     since = time.time() - days * DAY
     recent = [each for each in _seen(config, None) if each.last >= since]
     if not recent and not as_json:

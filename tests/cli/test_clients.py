@@ -68,20 +68,21 @@ def test_forget(config: Path) -> None:
 )
 def test_impact(config: Path, arguments: list[str], out: list[str]) -> None:
     told = run(config, "tls", "impact", "--json", *arguments)
-    assert [each["account"] for each in json.loads(told.output)] == out
+    assert [each["account"] for each in json.loads(told.stdout)] == out
     assert told.exit_code == bool(out)
 
 
 def test_impact_as_a_table(config: Path) -> None:
     told = run(config, "tls", "impact", "--close", "143")
     assert "shut out  bert@example.test" in told.output
-    assert told.output.endswith("1 of 2 users seen in 30 days have a client that would be shut out\n")
+    assert told.stdout.endswith("1 of 2 users seen in 30 days have a client that would be shut out\n")
 
 
 def test_of_nothing_nothing_is_said(tmp_path: Path) -> None:
     path = Site(tmp_path).add("example.test", ["mail.example.test"]).write()
     told = run(path, "tls", "impact", "--close", "143")
-    assert (told.exit_code, told.output) == (0, "nothing is known: no client was seen in 30 days\n")
+    assert (told.exit_code, told.stdout) == (0, "nothing is known: no client was seen in 30 days\n")
+    assert told.stderr.startswith("no listener has port 143; there are "), "a port that was mistyped shuts nobody out"
     assert run(path, "tls", "impact").exit_code == 2
     assert run(path, "clients").exit_code == 0
 

@@ -8,7 +8,7 @@ import attrs
 import pytest
 from OpenSSL import SSL
 
-from mailserver.config.model import Listener, Tls
+from mailserver.config.model import Acme, AcmeDns, Domain, Listener, Relay, Tls
 from mailserver.tls import certificates
 from mailserver.tls.policy import TlsPolicy
 from mailserver.tls.settings import PRESETS, settings_of
@@ -87,6 +87,37 @@ def test_the_page_has_the_presets_values() -> None:
     for one in (modern, old):
         assert f"`{one.cipher_order}`: " in page
         assert (one.minimum_version, one.maximum_version, one.tickets) == ("1.2", "1.3", True)
+
+
+NOT_OF_TLS = {
+    Listener: {"port", "addresses", "socket", "proxy_from", "number"},
+    Domain: {"name", "mx", "sites", "mta_sts", "number", "site"},
+    Acme: {"dns", "thumbprint"},
+    Relay: {"host", "port", "user", "password_file", "timeout"},
+}
+"""Keys that the page on TLS need not tell of, and fields that are no keys."""
+
+
+def test_the_page_has_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text(encoding="utf-8")
+    begin = page.index("*Every setting of TLS*")
+    rows: dict[str, str] = {}
+    name = ""
+    for line in page[begin : page.index("\n## ", begin)].splitlines():
+        if line.startswith("| "):
+            first, rest = line[2:].split("|", 1)
+            name = first.strip() or name
+            rows[name] = rows.get(name, "") + rest
+    for heading, kind in {
+        "`[tls]`": Tls,
+        "`[[listener]]`": Listener,
+        "`[[domain]]`": Domain,
+        "`[acme]`": Acme,
+        "`[acme.dns]`": AcmeDns,
+        "`[submission.relay]`": Relay,
+    }.items():
+        keys = {field.name for field in attrs.fields(kind)} - NOT_OF_TLS.get(kind, set())
+        assert {key for key in keys if f"`{key}`" not in rows[heading]} == set(), heading
 
 
 class TestListener:
