@@ -261,49 +261,6 @@ def test_the_end_with_open_transfers_keeps_what_was_acknowledged_and_nothing_els
     server.start()
 
 
-def test_what_append_acknowledged_is_there_though_workers_are_killed(server: Server) -> None:
-    user, _password = server.user_of("example.test")
-    acknowledged: list[int] = []
-    stop = threading.Event()
-
-    def append(first: int) -> None:
-        number = first
-        while not stop.is_set():
-            try:
-                with logged_in(server, "imaps") as client:
-                    while not stop.is_set():
-                        number += 1
-                        text = b"Subject: kept\r\nX-Appended: %d\r\n\r\nkept\r\n" % number
-                        client.send(b"a APPEND INBOX {%d+}\r\n%b\r\n" % (len(text), text))
-                        assert client.until(rb"a ")[-1].startswith(b"a OK")
-                        acknowledged.append(number)
-            except (OSError, AssertionError):
-                continue
-
-    threads = [threading.Thread(target=append, args=(first,)) for first in (0, 1_000_000)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(5):
-            seen = len(acknowledged)
-            eventually(lambda seen=seen: len(acknowledged) > seen + 10, 60)
-            kill(workers(server)[0])
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(60)
-    assert server.stop() == 0
-    files = [path for folder in ("new", "cur") for path in (server.maildir(user) / folder).iterdir()]
-    found = [
-        int(number[1])
-        for path in files
-        if (number := re.search(rb"^X-Appended: (\d+)", path.read_bytes(), re.MULTILINE))
-    ]
-    assert set(acknowledged) <= set(found)
-    assert len(found) == len(set(found)), "a message is there twice"
-    server.start()
-
-
 def test_nobody_reads_the_output_and_all_go_on(tmp_path: Path) -> None:
     """`twistd -n` at a pipe that is full."""
     server = Server(tmp_path, workers=2)

@@ -8,10 +8,12 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.live.client import Client, eventually
+from tests.live.client import Client, eventually, logged_in
 from tests.server import Server
 from tests.workers.processes import (
     Load,
@@ -141,44 +143,71 @@ def test_descriptors_do_not_leak_over_many_restarts(server: Server) -> None:
     eventually(lambda: [descriptors(pid) for pid in processes] == before)
 
 
-def test_nothing_acknowledged_is_lost(server: Server) -> None:
-    """LMTP deliveries whose workers are killed in the middle of whatever they do."""
+@contextlib.contextmanager
+def lmtp(server: Server) -> Iterator[Callable[[bytes], None]]:
+    """A session that delivers messages to a user of example.test, each until it is acknowledged."""
+    with Client(server, "lmtp") as client:
+        client.greeting()
+        client.hello()
+
+        def deliver(text: bytes) -> None:
+            client.send(b"MAIL FROM:<a@example.net>\r\nRCPT TO:<ben@example.test>\r\nDATA\r\n")
+            assert [client.line()[:3] for _ in range(3)] == [b"250", b"250", b"354"]
+            client.send(text + b".\r\n")
+            assert client.line().startswith(b"250")
+
+        yield deliver
+
+
+@contextlib.contextmanager
+def append(server: Server) -> Iterator[Callable[[bytes], None]]:
+    """As `lmtp`, by APPEND."""
+    with logged_in(server, "imaps") as client:
+
+        def put(text: bytes) -> None:
+            client.send(b"a APPEND INBOX {%d+}\r\n%b\r\n" % (len(text), text))
+            assert client.until(rb"a ")[-1].startswith(b"a OK")
+
+        yield put
+
+
+@pytest.mark.parametrize(("way", "sessions"), [(lmtp, 3), (append, 2)])
+def test_nothing_acknowledged_is_lost(
+    server: Server, way: Callable[[Server], AbstractContextManager[Callable[[bytes], None]]], sessions: int
+) -> None:
+    """Messages come in while workers are killed in the middle of whatever they do."""
     acknowledged: list[int] = []
     stop = threading.Event()
 
-    def deliver(first: int) -> None:
+    def bring(first: int) -> None:
         number = first
         while not stop.is_set():
-            with contextlib.suppress(OSError, AssertionError), Client(server, "lmtp") as client:
-                client.greeting()
-                client.hello()
+            with contextlib.suppress(OSError, AssertionError), way(server) as put:
                 while not stop.is_set():
                     number += 1
-                    client.send(b"MAIL FROM:<a@example.net>\r\nRCPT TO:<ben@example.test>\r\nDATA\r\n")
-                    assert [client.line()[:3] for _ in range(3)] == [b"250", b"250", b"354"]
-                    client.send(b"Subject: kept\r\nX-Number: %d\r\n\r\nkept\r\n.\r\n" % number)
-                    assert client.line().startswith(b"250")
+                    put(b"Subject: kept\r\nX-%b: %d\r\n\r\nkept\r\n" % (way.__name__.encode(), number))
                     acknowledged.append(number)
 
-    threads = [threading.Thread(target=deliver, args=(first,)) for first in (0, 1_000_000, 2_000_000)]
+    threads = [threading.Thread(target=bring, args=(each * 1_000_000,)) for each in range(sessions)]
     for thread in threads:
         thread.start()
     try:
         for _ in range(5):
             seen = len(acknowledged)
-            eventually(lambda seen=seen: len(acknowledged) > seen + 20, 60)
+            eventually(lambda seen=seen: len(acknowledged) > seen + 10, 60)
             kill(workers(server)[0])
     finally:
         stop.set()
         for thread in threads:
             thread.join(60)
     assert server.stop() == 0
-    maildir = server.maildir("ben@example.test")
+    field = re.compile(rb"^X-%b: (\d+)" % way.__name__.encode(), re.MULTILINE)
     found = [
         int(number[1])
+        for name in ("anna", "ben")
         for folder in ("new", "cur")
-        for path in (maildir / folder).iterdir()
-        if (number := re.search(rb"^X-Number: (\d+)", path.read_bytes(), re.MULTILINE))
+        for path in (server.maildir(f"{name}@example.test") / folder).iterdir()
+        if (number := field.search(path.read_bytes()))
     ]
     assert set(acknowledged) <= set(found)
     assert len(found) == len(set(found)), "a message is there twice"
