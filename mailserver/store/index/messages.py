@@ -262,10 +262,8 @@ def insert(connection: apsw.Connection, start: str, row: str, rows: Iterable[Seq
     A statement for each row costs as much again as what it does, executemany() no less.
     """
     rows = iter(rows)
-    many = start + ",".join([row] * _JOINED)
     while part := list(islice(rows, _JOINED)):
-        statement = many if len(part) == _JOINED else start + ",".join([row] * len(part))
-        connection.execute(statement, tuple(chain.from_iterable(part)))
+        connection.execute(start + ",".join([row] * len(part)), tuple(chain.from_iterable(part)))
 
 
 def select(connection: apsw.Connection, columns: str, table: str, key: int, uids: Sequence[int]) -> Iterator[Any]:
