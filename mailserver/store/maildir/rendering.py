@@ -167,9 +167,14 @@ def read_header(path: str) -> bytes | None:
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
-    fd = safeio.open_existing(path)
+    fd = safeio.open_unasked(path)
     try:
         data = os.read(fd, _HEADER)
+        # A status for each would cost a fifth more; what is no file, put in its place, mostly has nothing to read.
+        if not data and not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise StoreUnavailable
+    except IsADirectoryError as error:
+        raise StoreUnavailable from error
     except OSError as error:
         raise safeio.failure(error) from error
     finally:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mailserver.errors import StoreUnavailable
 from mailserver.imap.session import Session
 from mailserver.message.headers import header_end
 from mailserver.message.render import summarise
@@ -114,3 +115,17 @@ def test_a_client_gets_the_rest_when_it_asks_for_it(store) -> None:
     for seq, (summary, source) in enumerate(zip(wanted, data, strict=True), 1):
         facts = summary.body_structure, len(to_crlf(source)), summary.body
         assert b"* %d FETCH (BODYSTRUCTURE %b RFC822.SIZE %d BODY %b)\r\n" % (seq, *facts) in answer
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/hostname", path)])
+def test_what_is_no_file_has_no_header(tmp_path, make):
+    path = str(tmp_path / "1700000000.a.host")
+    make(path)
+    with pytest.raises(StoreUnavailable):
+        read_header(path)
+
+
+def test_an_empty_file_has_an_empty_header(tmp_path):
+    path = tmp_path / "1700000000.a.host"
+    path.touch()
+    assert read_header(str(path)) == b""
