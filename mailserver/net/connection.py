@@ -42,6 +42,7 @@ from mailserver.net.transport import address_of
 from mailserver.tls.handshake import failure_words, handshake_of, openssl_words
 
 HANDSHAKE_TIME = 30.0
+NO_HANDSHAKE = "no handshake in time: the client, or something on the way, has stopped before its end"
 CLOSING_TIME = 30.0
 LEAST_TIME = 2.0
 """Seconds that a client has in any case to log in, where others need the place."""
@@ -177,7 +178,7 @@ class Connection(Sniffer):
             if self._lost or self._ended:
                 raise ConnectionLost
             if self.now() >= deadline:
-                self.log("tls-failed", reason="no handshake in time")
+                self.log("tls-failed", reason=NO_HANDSHAKE)
                 self._abort()
                 raise ConnectionLost
             await self._wait("handshake", deadline)
@@ -330,7 +331,7 @@ class Connection(Sniffer):
             self._not_in_time()
             return
         if not self._finished:
-            self.log("tls-failed", reason="no handshake in time")
+            self.log("tls-failed", reason=NO_HANDSHAKE)
         elif self._stopping and self.now() < self._cut_at:
             if self.info.tls is None or not cast("Any", self.transport).end_if_delivered():
                 self._set_deadline(min(self.now() + LOOK, self._cut_at))

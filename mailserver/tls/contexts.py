@@ -16,6 +16,7 @@ Rules: contexts are built of checked octets before the swap, never in a handshak
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -114,6 +115,20 @@ def context_key(pair: Pair, terms: Terms) -> ContextKey:
 
 
 @frozen
+class Certificate:
+    """One host name, for people."""
+
+    host: str
+    domain: str
+    fingerprint: str
+    not_after: dt.datetime
+    """Of the second one, where that ends sooner."""
+    issuer: str
+    origin: Origin
+    is_default: bool
+
+
+@frozen
 class ContextMap:
     """Server name -> what is served. Replaced as a whole, never changed."""
 
@@ -135,6 +150,21 @@ class ContextMap:
             _label, dot, parent = name.partition(".")
             found = self.by_host.get(f"*.{parent}") if dot else None
         return found
+
+    def describe(self) -> list[Certificate]:
+        """What is served, by host name."""
+        return [
+            Certificate(
+                serving.host,
+                serving.domain,
+                serving.pair.fingerprint,
+                min(pair.not_after for pair in serving.pairs),
+                serving.pair.issuer,
+                serving.origin,
+                self.default is not None and serving.host == self.default.host,
+            )
+            for _host, serving in sorted(self.by_host.items())
+        ]
 
 
 def make_base(settings: Settings, choose: Callable[[SSL.Connection], None]) -> SSL.Context:

@@ -9,8 +9,8 @@ from typing import Final
 
 from attrs import frozen
 
+from mailserver.tls.contexts import Certificate
 from mailserver.tls.history import CannotRecord, History
-from mailserver.tls.policy import Certificate
 
 THRESHOLDS: Final = (0, 1, 7, 14, 30)
 """Days left, or fewer; 0: it has ended."""

@@ -45,6 +45,8 @@ PROTOCOLS: Final[dict[str, tuple[bytes, ...]]] = {
 
 _OUR_CERTIFICATE: Final = "look at its names, dates and chain, and whether the client knows its authority"
 
+_NO_CLIENT: Final = "no mail program sends this: a scanner or a broken client; nothing, if it is not often"
+
 _ADVICE: Final = {
     "no shared cipher": 'it offers no suite that is served; a device that has no better one needs preset = "old-devices"',
     "unsupported protocol": "the client speaks TLS below minimum_version, or is set to; below 1.2 nothing is served",
@@ -58,6 +60,12 @@ _ADVICE: Final = {
     "certificate unknown": f"the client refuses our certificate: {_OUR_CERTIFICATE}",
     "bad certificate": f"the client refuses our certificate: {_OUR_CERTIFICATE}",
     "certificate expired": "the client says that ours has: look at its dates and at the client's clock",
+    "bad extension": f"a server name that is none, say; {_NO_CLIENT}",
+    "length mismatch": _NO_CLIENT,
+    "excessive message size": _NO_CLIENT,
+    "data length too long": _NO_CLIENT,
+    "record too small": _NO_CLIENT,
+    "unexpected message": _NO_CLIENT,
 }
 """What to do, by words of OpenSSL's reasons."""
 
@@ -75,7 +83,8 @@ class NoApplicationProtocol(SSL.Error):
 
     def __init__(self, offered: list[bytes]) -> None:
         names = ", ".join(repr(name[:20])[2:-1] for name in offered[:5])
-        super().__init__([("SSL routines", "", f"no application protocol of ours among those offered: {names}")])
+        reason = f"no application protocol of ours among those offered: {names}; a client of another one has this port"
+        super().__init__([("SSL routines", "", reason)])
 
 
 @define

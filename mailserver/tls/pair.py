@@ -44,6 +44,8 @@ SOON: Final = dt.timedelta(days=7)
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
 
+_NOT_OPENED: Final = "is not opened by its password: look at key_password_file or key_password_command"
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -94,11 +96,14 @@ class Pair:
     def date_faults(self, now: dt.datetime) -> list[Fault]:
         """What the clock says against it: warnings, for at the start an old certificate is better than none."""
         if now >= self.not_after:
-            return [Fault("certificate", f"expired on {self.not_after:%Y-%m-%d}; clients refuse it", warning=True)]
+            return [
+                Fault("certificate", f"expired on {self.not_after:%Y-%m-%d}; clients refuse it: renew it", warning=True)
+            ]
         if now < self.not_before:
-            return [Fault("certificate", f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC", warning=True)]
+            reason = f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC: look at the clock of this machine"
+            return [Fault("certificate", reason, warning=True)]
         if now > self.not_after - SOON:
-            return [Fault("certificate", f"expires on {self.not_after:%Y-%m-%d}", warning=True)]
+            return [Fault("certificate", f"expires on {self.not_after:%Y-%m-%d}: renew it", warning=True)]
         return []
 
     @property
@@ -180,7 +185,7 @@ def _belonging(chain: Sequence[x509.Certificate], private: PrivateKey) -> Iterat
         return
     own = next((number for number, each in enumerate(chain, 1) if _same_key(each, private)), None)
     if own is None:
-        yield Fault("key", "does not belong to the certificate")
+        yield Fault("key", "does not belong to the certificate: put both files of the same renewal there")
     else:
         reason = f"has its chain out of order: certificate {own} is the one of the key, and must come first"
         yield Fault("certificate", reason)
@@ -196,7 +201,8 @@ def pair_faults(pair: Pair, hosts: Iterable[str], now: dt.datetime) -> list[Faul
     """What is wrong with serving these hosts under that pair; a host that is not covered is an error."""
     uncovered = [host for host in hosts if not covers(pair.names, host)]
     known = ", ".join(pair.names[:5])
-    faults = [Fault("hosts", f"is not covered by the certificate, which names {known}", value=f) for f in uncovered]
+    reason = f"is not covered by the certificate, which names {known}: have one issued for it, or take it out"
+    faults = [Fault("hosts", reason, value=host) for host in uncovered]
     return [*faults, *pair.faults, *pair.date_faults(now)]
 
 
@@ -256,7 +262,7 @@ def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
 def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
     if _BEGIN not in octets:
         what = "a private key, not" if b"PRIVATE KEY-----" in octets else "not"
-        faults.append(Fault("certificate", f"is {what} a certificate in PEM"))
+        faults.append(Fault("certificate", f"is {what} a certificate in PEM{_conversion(octets)}"))
         return []
     if octets.count(_BEGIN) != octets.count(_END):
         reason = "ends within a certificate: it is being written, or was cut off; put the whole file there by renaming"
@@ -265,14 +271,19 @@ def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(octets)
     except ValueError:
-        faults.append(Fault("certificate", "holds a certificate that cannot be decoded"))
+        faults.append(Fault("certificate", "holds a certificate that cannot be decoded: copy the file there anew"))
         return []
+
+
+def _conversion(octets: bytes) -> str:
+    """What makes PEM of DER (X.690 8.9: a SEQUENCE begins it) or PKCS #12."""
+    return ": it is binary; `openssl x509`, `pkey` or `pkcs12 -nodes` write PEM" if octets[:1] == b"\x30" else ""
 
 
 def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) -> PrivateKey | None:
     if b"PRIVATE KEY-----" not in octets:
         what = "a certificate, not" if b"BEGIN CERTIFICATE" in octets else "not"
-        faults.append(Fault("key", f"is {what} a private key in PEM"))
+        faults.append(Fault("key", f"is {what} a private key in PEM{_conversion(octets)}"))
         return None
     try:
         private = _decoded(octets, password)
@@ -282,17 +293,21 @@ def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) ->
         return None
     except (ValueError, UnsupportedAlgorithm):
         encrypted = b"ENCRYPTED" in octets and password is not None
-        faults.append(Fault("key", "is not opened by its password" if encrypted else "cannot be decoded"))
+        faults.append(Fault("key", _NOT_OPENED if encrypted else "cannot be decoded: copy the file there anew"))
         return None
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < 2048:
-            faults.append(Fault("key", f"is RSA of {private.key_size} bits; clients need at least 2048"))
+            faults.append(
+                Fault("key", f"is RSA of {private.key_size} bits; clients need at least 2048: make a new key")
+            )
         return private
     if isinstance(private, ec.EllipticCurvePrivateKey):
         if private.curve.name not in ("secp256r1", "secp384r1"):
-            faults.append(Fault("key", f"is on the curve {private.curve.name}; clients know P-256 and P-384"))
+            faults.append(
+                Fault("key", f"is on the curve {private.curve.name}; clients know P-256 and P-384: make a new key")
+            )
         return private
-    faults.append(Fault("key", "must be RSA or ECDSA; mail clients know nothing else"))
+    faults.append(Fault("key", "must be RSA or ECDSA; mail clients know nothing else: make a new key"))
     return None
 
 
@@ -320,17 +335,19 @@ def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
     try:
         extensions = leaf.extensions
     except ValueError:
-        yield Fault("certificate", "has extensions that cannot be decoded")
+        yield Fault("certificate", "has extensions that cannot be decoded: have it issued anew")
         return
     if not _dns_names(leaf):
-        yield Fault("certificate", "has no subject alternative DNS name; clients look at nothing else")
+        yield Fault(
+            "certificate", "has no subject alternative DNS name; clients look at nothing else: have it issued with one"
+        )
     try:
         usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         yield Fault("certificate", "has no extended key usage serverAuth; Apple's clients ask for it", warning=True)
     else:
         if ExtendedKeyUsageOID.SERVER_AUTH not in usage and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usage:
-            yield Fault("certificate", "is not made for servers: extended key usage serverAuth is missing")
+            yield Fault("certificate", "is not made for servers: have it issued with extended key usage serverAuth")
     days = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days
     if days > MAX_DAYS:
         yield Fault("certificate", f"is valid for {days} days; phones refuse more than {MAX_DAYS}", warning=True)
@@ -338,7 +355,8 @@ def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
         reason = f"has {len(chain)} certificates in its chain; clients refuse more than {LONGEST_CHAIN}"
         yield Fault("certificate", reason, warning=True)
     for position in _unsigned(chain):
-        reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}"
+        order = "the server's own comes first, then who signed it, and so on"
+        reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}: {order}"
         yield Fault("certificate", reason, warning=True)
         return
 

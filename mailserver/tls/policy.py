@@ -22,7 +22,7 @@ from mailserver.config.model import Config, Listener, Problem, Tls
 from mailserver.tls.assembly import Outcome, build, default_host
 from mailserver.tls.certificates import check
 from mailserver.tls.client_certificates import Demand
-from mailserver.tls.contexts import ContextKey, ContextMap, Origin, make_base, parse_server_name
+from mailserver.tls.contexts import Certificate, ContextKey, ContextMap, make_base, parse_server_name
 from mailserver.tls.handshake import (
     PROTOCOL_VERSION,
     PROTOCOLS,
@@ -40,6 +40,7 @@ from mailserver.tls.source import Files, Source
 
 REFUSAL_INTERVAL: Final = 60.0
 """Seconds in which refused names make one line of the log."""
+_UNKNOWN: Final = "no hosts have the name that it asks for: add it there, or have the client set to one of them"
 
 
 class Log(Protocol):
@@ -47,20 +48,6 @@ class Log(Protocol):
 
     def __call__(self, event: str, /, **fields: object) -> None:
         """Write a line."""
-
-
-@frozen
-class Certificate:
-    """One host name as `describe` tells it."""
-
-    host: str
-    domain: str
-    fingerprint: str
-    not_after: dt.datetime
-    """Of the second one, where that ends sooner."""
-    issuer: str
-    origin: Origin
-    is_default: bool
 
 
 @frozen
@@ -163,6 +150,7 @@ class TlsPolicy:
         raw, handshake = connection.get_servername(), handshake_of(connection)
         found = self._map.find(parse_server_name(raw)) if raw else None
         if found is None and raw and self._tls.unknown_name == "refuse":
+            handshake.fault = _UNKNOWN
             self._refused(raw)
             raise Refused(UNRECOGNIZED_NAME)
         found = found or self._map.find(handshake.default)
@@ -171,7 +159,10 @@ class TlsPolicy:
         if found is None:
             raise Refused(UNRECOGNIZED_NAME)
         if connection.get_protocol_version() < VERSIONS[found.terms.minimum_version]:
-            handshake.fault = f"{found.host} takes no TLS below {found.terms.minimum_version}"
+            least = found.terms.minimum_version
+            handshake.fault = (
+                f"{found.host} takes no TLS below {least}: renew the client, or lower minimum_version there"
+            )
             raise Refused(PROTOCOL_VERSION)
         connection.set_context(found.context)
         demand_certificate(connection, found.terms.demand)
@@ -182,7 +173,7 @@ class TlsPolicy:
         now = self._seconds()
         if now - self._refusals_told >= REFUSAL_INTERVAL:
             # Bytes have no control characters when shown.
-            self._log("TLS server name refused", name=repr(raw[:255])[2:-1], refusals=self._refusals)
+            self._log("TLS server name refused", name=repr(raw[:255])[2:-1], refusals=self._refusals, reason=_UNKNOWN)
             self._refusals_told, self._refusals = now, 0
 
     # -- after it ---------------------------------------------------------------------------------------------------
@@ -363,18 +354,7 @@ class TlsPolicy:
 
     def describe(self) -> list[Certificate]:
         """What is served, by host name."""
-        return [
-            Certificate(
-                serving.host,
-                serving.domain,
-                serving.pair.fingerprint,
-                min(pair.not_after for pair in serving.pairs),
-                serving.pair.issuer,
-                serving.origin,
-                self._map.default is not None and serving.host == self._map.default.host,
-            )
-            for _host, serving in sorted(self._map.by_host.items())
-        ]
+        return self._map.describe()
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -205,7 +205,8 @@ def test_an_unknown_name_is_refused_where_the_policy_says_so(tmp_path: Path) -> 
                     client.start_tls()
             with logged_in(server, "imaps"):
                 pass
-        assert "TLS server name refused" in server.log
+        server.wait_for("TLS server name refused")
+        server.wait_for(r"tls-failed session=.* reason=\"no hosts have the name that it asks for: add it there")
 
 
 def test_cleartext_where_it_is_allowed_in_words(shared: Server) -> None:

@@ -76,7 +76,7 @@ def test_half_written(site: Site, cut: int) -> None:
 def test_half_a_key(site: Site, cut: int) -> None:
     site.key("example.test").write_bytes(site.key("example.test").read_bytes()[:cut])
     (line,) = told(site)
-    assert line in ("key is not a private key in PEM", "key cannot be decoded")
+    assert line in ("key is not a private key in PEM", "key cannot be decoded: copy the file there anew")
 
 
 def test_a_key_without_its_certificate(site: Site) -> None:
@@ -99,7 +99,10 @@ def test_a_chain_of_another_authority(site: Site) -> None:
     own = site.certificate("example.test").read_bytes().partition(b"-----END CERTIFICATE-----\n")
     site.certificate("example.test").write_bytes(b"".join(own[:2]) + certificates.make_ca("Another")[0])
     (line,) = told(site)
-    assert line == "certificate has its chain out of order: certificate 2 did not sign certificate 1"
+    assert (
+        line
+        == "certificate has its chain out of order: certificate 2 did not sign certificate 1: the server's own comes first, then who signed it, and so on"
+    )
     assert Client().connect(TlsPolicy(site.config(), quiet), NAME.encode()).names == (NAME,), "some clients take it"
 
 

@@ -89,7 +89,7 @@ def with_version(version: bytes) -> bytes:
     ("hello", "alert", "words"),
     [
         # RFC 8446 6: protocol_version(70), handshake_failure(40), illegal_parameter(47), record_overflow(22),
-        # unexpected_message(10).
+        # unexpected_message(10), decode_error(50); RFC 6066 3: unrecognized_name(112).
         (with_version(b"\3\0"), 70, "TLS below minimum_version"),
         (with_version(b"\3\1"), 70, "TLS below minimum_version"),
         (with_version(b"\3\2"), 70, "TLS below minimum_version"),
@@ -98,12 +98,29 @@ def with_version(version: bytes) -> bytes:
             40,
             "no suite that is served",
         ),
-        (b"\x16\3\1\x40\0\1\xff\xff\xff" + bytes(16380), 47, "excessive message size"),
-        (b"\x16\3\1\xff\xff" + bytes(65535), 22, "data length too long"),
-        (b"\x16\3\1\0\0" * 40, 10, "record too small"),
-        (b"\x15\3\1\0\2\2\x30", 10, "unexpected message"),
+        (b"\x16\3\1\x40\0\1\xff\xff\xff" + bytes(16380), 47, "excessive message size: no mail program"),
+        (b"\x16\3\1\xff\xff" + bytes(65535), 22, "data length too long; record layer failure: no mail program"),
+        (b"\x16\3\1\0\0" * 40, 10, "record too small; record layer failure: no mail program"),
+        (b"\x15\3\1\0\2\2\x30", 10, "unexpected message: no mail program"),
+        (HELLO.replace(bytes.fromhex("c02b 0100"), bytes.fromhex("c02b 0001")), 50, "length mismatch: no mail program"),
+        (client_hello(b"a" * 256), 112, "bad extension: a server name that is none"),
+        (client_hello(b"a" * 60000), 112, "bad extension: a server name that is none"),
+        (client_hello(b"mail.example.test\0.example.net"), 112, "bad extension: a server name that is none"),
     ],
-    ids=["SSLv3", "TLS 1.0", "TLS 1.1", "no shared suite", "a huge message", "a huge record", "empty", "an alert"],
+    ids=[
+        "SSLv3",
+        "TLS 1.0",
+        "TLS 1.1",
+        "no shared suite",
+        "a huge message",
+        "a huge record",
+        "empty",
+        "an alert",
+        "lengths that do not fit",
+        "a long name",
+        "a huge name",
+        "NUL in the name",
+    ],
 )
 def test_a_bad_one_gets_its_alert(policy: TlsPolicy, hello: bytes, alert: int, words: str) -> None:
     answer, why = fed(policy, [hello])

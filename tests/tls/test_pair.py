@@ -86,32 +86,43 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
         (b"", pem(KEY), ["certificate: is not a certificate in PEM"]),
         (pem(KEY), pem(KEY), ["certificate: is a private key, not a certificate in PEM"]),
         (GOOD, GOOD, ["key: is a certificate, not a private key in PEM"]),
+        (
+            x509.load_pem_x509_certificate(GOOD).public_bytes(serialization.Encoding.DER),
+            pem(KEY),
+            [
+                "certificate: is not a certificate in PEM: it is binary; `openssl x509`, `pkey` or `pkcs12 -nodes` write PEM"
+            ],
+        ),
         (b"x", b"y", ["certificate: is not a certificate in PEM", "key: is not a private key in PEM"]),
         (
             GOOD,
             pem(KEY, b"secret"),
             ["key: has a passphrase; there is nobody to type it: say key_password_file or key_password_command"],
         ),
-        (GOOD, pem(ec.generate_private_key(ec.SECP256R1())), ["key: does not belong to the certificate"]),
+        (
+            GOOD,
+            pem(ec.generate_private_key(ec.SECP256R1())),
+            ["key: does not belong to the certificate: put both files of the same renewal there"],
+        ),
         (
             GOOD.replace(b"\n", b"\nAAAA", 1),
             pem(KEY),
-            ["certificate: holds a certificate that cannot be decoded"],
+            ["certificate: holds a certificate that cannot be decoded: copy the file there anew"],
         ),
         (
             GOOD,
             b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n",
-            ["key: cannot be decoded"],
+            ["key: cannot be decoded: copy the file there anew"],
         ),
         (
             signed(KEY, names=()),
             pem(KEY),
-            ["certificate: has no subject alternative DNS name; clients look at nothing else"],
+            ["certificate: has no subject alternative DNS name; clients look at nothing else: have it issued with one"],
         ),
         (
             signed(KEY, usage=ExtendedKeyUsageOID.CLIENT_AUTH),
             pem(KEY),
-            ["certificate: is not made for servers: extended key usage serverAuth is missing"],
+            ["certificate: is not made for servers: have it issued with extended key usage serverAuth"],
         ),
         (
             signed(KEY, usage=None),
@@ -126,7 +137,9 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
         (
             GOOD + GOOD[:0] + authority()[0],
             pem(KEY),
-            ["warning certificate: has its chain out of order: certificate 2 did not sign certificate 1"],
+            [
+                "warning certificate: has its chain out of order: certificate 2 did not sign certificate 1: the server's own comes first, then who signed it, and so on"
+            ],
         ),
     ],
 )
@@ -137,9 +150,15 @@ def test_faults(faults_of, certificate: bytes, key: bytes, expected: list[str]) 
 @pytest.mark.parametrize(
     ("key", "expected"),
     [
-        (rsa.generate_private_key(65537, 1024), "key: is RSA of 1024 bits; clients need at least 2048"),
-        (ec.generate_private_key(ec.SECP521R1()), "key: is on the curve secp521r1; clients know P-256 and P-384"),
-        (ed25519.Ed25519PrivateKey.generate(), "key: must be RSA or ECDSA; mail clients know nothing else"),
+        (rsa.generate_private_key(65537, 1024), "key: is RSA of 1024 bits; clients need at least 2048: make a new key"),
+        (
+            ec.generate_private_key(ec.SECP521R1()),
+            "key: is on the curve secp521r1; clients know P-256 and P-384: make a new key",
+        ),
+        (
+            ed25519.Ed25519PrivateKey.generate(),
+            "key: must be RSA or ECDSA; mail clients know nothing else: make a new key",
+        ),
     ],
 )
 def test_kinds_of_keys(faults_of, key, expected: str) -> None:
@@ -149,11 +168,11 @@ def test_kinds_of_keys(faults_of, key, expected: str) -> None:
 @pytest.mark.parametrize(
     ("day", "expected"),
     [
-        (-1, ["warning certificate: is not valid before 2026-06-01 00:00 UTC"]),
+        (-1, ["warning certificate: is not valid before 2026-06-01 00:00 UTC: look at the clock of this machine"]),
         (0, []),
         (82, []),
-        (84, ["warning certificate: expires on 2026-08-30"]),
-        (90, ["warning certificate: expired on 2026-08-30; clients refuse it"]),
+        (84, ["warning certificate: expires on 2026-08-30: renew it"]),
+        (90, ["warning certificate: expired on 2026-08-30; clients refuse it: renew it"]),
     ],
 )
 def test_dates(faults_of, day: int, expected: list[str]) -> None:
@@ -162,7 +181,7 @@ def test_dates(faults_of, day: int, expected: list[str]) -> None:
 
 def test_hosts_that_are_not_covered(faults_of) -> None:
     assert faults_of(GOOD, pem(KEY), hosts=(HOST, "imap.example.test")) == [
-        "hosts: is not covered by the certificate, which names mail.example.test"
+        "hosts: is not covered by the certificate, which names mail.example.test: have one issued for it, or take it out"
     ]
 
 
@@ -254,7 +273,7 @@ class TestCheck:
         expected = [
             ' [tls] groups = "X25519:nonsense": OpenSSL knows no such groups',
             f' [domain 1] certificate = "{tmp_path}/example.test.pem": cannot be read: No such file or directory',
-            ' [domain 2] hosts = "mail.example.org": is not covered by the certificate, which names other.example.org',
+            ' [domain 2] hosts = "mail.example.org": is not covered by the certificate, which names other.example.org: have one issued for it, or take it out',
             (
                 f' [domain 2] key = "{tmp_path}/example.org.key": warning: can be read or changed by every user of this'
                 " machine: chmod 600, and renew what was in it"

@@ -206,8 +206,10 @@ class TestRefusal:
     def test_unknown_name_is_refused_with_its_alert(
         self, refusing: TlsPolicy, capfd: pytest.CaptureFixture[str], name: bytes, version: int
     ) -> None:
+        faults: list[str] = []
         with pytest.raises(SSL.Error) as caught:
-            Client(version).connect(refusing, name)
+            Client(version).connect(refusing, name, faults=faults)
+        assert "no hosts have the name that it asks for: add it there" in faults[0]
         # RFC 6066 3: alert unrecognized_name(112).
         assert "unrecognized name" in str(caught.value)
         assert capfd.readouterr().err == ""
@@ -509,7 +511,7 @@ class TestStart:
         with pytest.raises(CannotServe) as caught:
             TlsPolicy(site.config(), Lines())
         assert [(problem.place, problem.reason) for problem in caught.value.problems] == [
-            ("[domain 1] key", "does not belong to the certificate"),
+            ("[domain 1] key", "does not belong to the certificate: put both files of the same renewal there"),
             ("[domain 2] certificate", "cannot be read: No such file or directory"),
         ]
 
@@ -524,7 +526,7 @@ class TestStart:
         policy = TlsPolicy(site.config(), log)
         assert Client().connect(policy, b"mail.example.test").names == TEST
         assert log == [
-            ("TLS certificate", {"host": TEST[0], "warning": "expired on 2020-01-01; clients refuse it"}),
+            ("TLS certificate", {"host": TEST[0], "warning": "expired on 2020-01-01; clients refuse it: renew it"}),
         ]
         # Anything newer that is valid is taken up; another expired one as well, there is nothing better.
         site.renew("example.test", days=2, now=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))

@@ -202,7 +202,7 @@ class TestDomain:
         faults: list[str] = []
         with pytest.raises(SSL.Error, match="protocol version"):
             Client(V12).connect(policy, NAME, faults=faults)
-        assert faults == ["mail.example.test takes no TLS below 1.3"]
+        assert faults == ["mail.example.test takes no TLS below 1.3: renew the client, or lower minimum_version there"]
         assert Client(V13).connect(policy, NAME).version == "TLSv1.3"
         assert Client(V12).connect(policy, OTHER).version == "TLSv1.2"
 
@@ -295,7 +295,10 @@ class TestSecondPair:
     def test_both_are_judged(self, both: Site) -> None:
         both.key("rsa").write_bytes(both.key("example.test").read_bytes())
         (problem,) = certificates.check(both.config())
-        assert (problem.place, problem.reason) == ("[domain 1] second_key", "does not belong to the certificate")
+        assert (problem.place, problem.reason) == (
+            "[domain 1] second_key",
+            "does not belong to the certificate: put both files of the same renewal there",
+        )
 
     def test_a_second_one_of_the_same_type(self, both: Site) -> None:
         for name in ("certificate", "key"):
@@ -308,7 +311,10 @@ class TestSecondPair:
 
         both.put("rsa", *rsa_pair(["elsewhere.example.test"], 2048))
         (problem,) = certificates.check(both.config())
-        assert problem.reason == "is not covered by second_certificate, which names elsewhere.example.test"
+        assert (
+            problem.reason
+            == "is not covered by second_certificate, which names elsewhere.example.test: have one issued for it, or take it out"
+        )
 
     def test_a_bad_renewal_of_it_keeps_both(self, both: Site) -> None:
         policy = serving(both)

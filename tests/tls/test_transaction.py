@@ -407,7 +407,10 @@ class TestOffer:
             (issue(), "second_certificate has a key of the first one's type, ECDSA"),
             (rsa_pair([ORG], 2048), f"{OTHER}: is not covered by second_certificate, which names {ORG}"),
             ((b"", b""), "second_certificate is not a certificate in PEM"),
-            ((second[0], rsa_pair([ORG], 2048)[1]), "second_key does not belong to the certificate"),
+            (
+                (second[0], rsa_pair([ORG], 2048)[1]),
+                "second_key does not belong to the certificate: put both files of the same renewal there",
+            ),
         ):
             assert server.refused(add(bad))[0] == said
 

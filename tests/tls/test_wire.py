@@ -282,4 +282,6 @@ class TestTwisted:
             password.write_bytes(words)
             assert [fault.key for fault in client_faults(relay)] == [place]
         key.write_bytes(between.issue()[1])
-        assert [str(fault.reason) for fault in client_faults(relay)] == ["does not belong to the certificate"]
+        assert [str(fault.reason) for fault in client_faults(relay)] == [
+            "does not belong to the certificate: put both files of the same renewal there"
+        ]
