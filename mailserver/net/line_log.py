@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -15,6 +16,21 @@ from zope.interface import implementer
 from mailserver.net.log import classic_text, is_chatter, log
 
 _STANDARD_OUTPUT = 1
+
+
+def open_log_file(path: Path) -> int:
+    """A descriptor to append to. A pipe that was put in the file's place is refused. Raises: OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    opened = os.open(path, flags, 0o640)
+    if may_wait(opened):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "it is a pipe, whose reader could hold up the server")
+    return opened
+
+
+def may_wait(number: int) -> bool:
+    """Does a write to it wait for a reader: is it a pipe or a socket?"""
+    return stat.S_IFMT(os.fstat(number).st_mode) in {stat.S_IFIFO, stat.S_IFSOCK}
 
 
 @implementer(ILogObserver)
@@ -39,7 +55,7 @@ class LineLog:
 
     def open(self, path: Path) -> None:
         """Write to a file from now on, in place of standard output or of the file before. Raises: OSError."""
-        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        opened = open_log_file(path)
         if self._number is not None:
             os.close(self._number)
         self._number = opened

@@ -23,6 +23,7 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile as RotatedFile
 from zope.interface import implementer
 
+from mailserver.net.line_log import open_log_file
 from mailserver.net.log import classic_text, is_chatter, log
 
 REPEATED = 1000
@@ -56,7 +57,7 @@ class LogFile:
     def open(self) -> None:
         """Write to the file from now on. Raises: SystemExit."""
         try:
-            number = self._open()
+            number = open_log_file(self._path)
         except OSError as error:
             raise SystemExit(f"cannot write the log file {self._path}: {error.strerror}") from error
         self.take(number)
@@ -75,16 +76,13 @@ class LogFile:
     def reopen(self) -> None:
         """Go on in a new file of the name; in the old one where that cannot be."""
         try:
-            opened = self._open()
+            opened = open_log_file(self._path)
         except OSError as error:
             log.warn("{line}", line=f"the log file {self._path} is not reopened: {error.strerror}")
             return
         before, self._number = self._number, opened
         if before is not None:
             os.close(before)
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def _write(self, event: LogEvent, number: int) -> None:
         text = classic_text(event)

@@ -30,11 +30,13 @@ from mailserver.config.model import Config
 from mailserver.net import answers
 from mailserver.net.assignment import Beginning, Fork, Seats, Setting
 from mailserver.net.control import Answer
+from mailserver.net.line_log import may_wait
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, places, ready_line
 from mailserver.net.log import log, whatever_happens
 from mailserver.net.log_file import LogFile
 from mailserver.net.log_relay import LogRelay
+from mailserver.net.passed import close_passed
 from mailserver.net.questions import Questions
 from mailserver.net.service import ServiceProcess
 from mailserver.net.serving import GRACE, Examined
@@ -287,8 +289,9 @@ class MasterService(ServiceProcess):
     # --- Log files
 
     def _take_log_file(self, number: int) -> None:
-        if self.log_file is None:
-            os.close(number)
+        # Whoever opened it is not who this process is.
+        if self.log_file is None or may_wait(number):
+            close_passed((number,))
         else:
             self.log_file.take(number)
 

@@ -25,7 +25,7 @@ from twisted.logger import globalLogBeginner
 from mailserver.net.assignment import Assignment, Beginning, Fork, Seats, Setting, Sockets
 from mailserver.net.frames import MAX_PICKLE, BadFrame, Decoder, from_pickle, read_some, send_blocking, to_json
 from mailserver.net.identity import allow_files, become
-from mailserver.net.line_log import LineLog
+from mailserver.net.line_log import LineLog, open_log_file
 from mailserver.net.link import Json
 from mailserver.net.log import log
 
@@ -162,7 +162,7 @@ class Zygote:
             return []
         try:
             self.lines.open(path)
-            return [os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)]
+            return [open_log_file(path)]
         except OSError as error:
             raise SystemExit(f"cannot write the log file {path}: {error.strerror}") from error
 

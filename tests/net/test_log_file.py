@@ -1,10 +1,12 @@
 """The log file: what comes before it is opened, a disk without room, and another observer beside it."""
 
+import os
 from pathlib import Path
 
 import pytest
 from twisted.logger import LogLevel, globalLogPublisher
 
+from mailserver.net.line_log import LineLog
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile, make_log_file
 
@@ -34,6 +36,25 @@ def test_what_utf_8_cannot_carry_is_shown(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"cannot write the log file .*: No such file"):
         LogFile(tmp_path / "none" / "log", None).open()
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_pipe_put_in_its_place_is_not_written_to(tmp_path: Path, read: bool) -> None:
+    path = tmp_path / "log"
+    observer = LogFile(path, None)
+    observer.open()
+    lines = LineLog("0", relayed=False)
+    lines.open(path)
+    path.rename(tmp_path / "log.1")
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if read else None
+    observer.reopen()
+    lines.reopen(path)
+    for _ in range(2000):
+        say(observer, "x" * 100)
+    if reader is not None:
+        os.close(reader)
+    assert (tmp_path / "log.1").read_text().count("x" * 100) == 2000
 
 
 def test_twistds_own_logger_stays_and_the_file_is_added(tmp_path: Path) -> None:
