@@ -17,7 +17,7 @@ import time
 RANDOM = (
     "tests/store/test_machine.py",
     "tests/store/test_view.py",
-    "tests/store/test_live_machine.py",
+    "tests/store/live/test_machine.py",
     "tests/store/test_two_processes.py",
 )
 EXHAUSTIVE = (

@@ -20,6 +20,9 @@ from mailserver.store.memory import MemoryStore
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info, run_now
 
 EMPTY_SUMMARY = Summary(b"", b"", b"", b"", "", None)
+ONE = b"Subject: one\r\n\r\nfirst\r\n.dot\r\n..two\r\n.\r\n"
+TWO = b"Subject: two\r\n\r\nsecond\r\nlast line"
+"""Two messages, whose lines begin and end oddly."""
 GREETING = b"+OK mail.example.test ready\r\n"
 HOW = ["whole", "bytewise", "1", "2"]
 """Ways of `play` to send a dialog."""

@@ -4,19 +4,14 @@ import base64
 
 import pytest
 
-from mailserver.errors import ConnectionLost, LimitReached, NoSpace, StoreUnavailable
-from mailserver.line_session import MAX_ERRORS
+from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.pop3.maildrop import AHEAD
-from mailserver.pop3.session import MAX_LOGIN_FAILURES
 from mailserver.store.interfaces import DELETED, SEEN, FlagChange
 from mailserver.store.live import LiveMailbox
 from mailserver.store.memory import MemoryMessage
 from mailserver.types import UNKNOWN_SIZE
 from tests.fakes import info, run_now
-from tests.pop3.dialogs import GREETING, HOW, World, play
-
-ONE = b"Subject: one\r\n\r\nfirst\r\n.dot\r\n..two\r\n.\r\n"
-TWO = b"Subject: two\r\n\r\nsecond\r\nlast line"
+from tests.pop3.dialogs import GREETING, HOW, ONE, TWO, World, play
 
 DIALOGS = {
     "a maildrop": """
@@ -485,111 +480,6 @@ def test_without_the_lock_two_sessions_work() -> None:
     assert world.kept() == []
 
 
-def test_failed_logins_are_bounded() -> None:
-    client = World().connect()
-    client.take()
-    for _ in range(MAX_LOGIN_FAILURES):
-        assert not client.channel.closed
-        assert client.ask(b"USER anna@example.test\r\nPASS wrong\r\n") == (
-            b"+OK send the password\r\n-ERR [AUTH] wrong user name or password\r\n"
-        )
-    assert client.channel.closed
-
-
-def test_errors_are_bounded() -> None:
-    client = World().connect()
-    for _ in range(MAX_ERRORS):
-        assert not client.channel.closed
-        client.send(b"XYZZY\r\n")
-    assert client.channel.closed
-
-
-def test_an_overlong_line_is_refused_and_the_stream_stays_in_step() -> None:
-    client = World().connect()
-    client.take()
-    for _ in range(100):
-        client.send(b"USER " + b"x" * 10000)
-    assert client.ask(b"\r\nUSER anna@example.test\r\n") == b"-ERR line too long\r\n+OK send the password\r\n"
-
-
-def test_limits_and_full_disks_at_login() -> None:
-    world = World()
-    client = world.connect()
-    client.channel.login_error = LimitReached("too many sessions")
-    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
-    assert client.take().endswith(b"-ERR [SYS/TEMP] too many sessions\r\n")
-    assert world.live_users() == 0
-    client.channel.login_error = None
-    world.authenticator.error = NoSpace()
-    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
-    assert client.take().endswith(b"-ERR [SYS/TEMP] no space left, try again later\r\n")
-    world.authenticator.error = None
-    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
-    assert client.take().endswith(b"+OK 0 messages (0 octets)\r\n")
-
-
-def test_a_bug_is_told_and_the_session_goes_on() -> None:
-    world = World()
-    client = world.connect(allow_bugs=True)
-    world.authenticator.error = RuntimeError("boom")
-    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
-    assert client.take().endswith(b"-ERR [SYS/TEMP] internal error\r\n")
-    assert "boom" in client.channel.bugs[0]
-    world.authenticator.error = None
-    client.send(b"USER anna@example.test\r\nPASS secret\r\n")
-    assert client.take().endswith(b"+OK 0 messages (0 octets)\r\n")
-
-
-def test_times() -> None:
-    world = World()
-    client = world.connect()
-    client.wait(179)
-    assert not client.done
-    client.wait(2)
-    assert client.done
-
-    client = world.log_in()
-    client.wait(599)
-    assert not client.done
-    client.send(b"NOOP\r\n")
-    client.wait(599)
-    assert not client.done
-    client.wait(2)
-    assert client.done
-    assert world.live_users() == 0
-
-
-def test_a_dripping_client_is_cut() -> None:
-    client = World().log_in()
-    for _ in range(200):
-        client.send(b"N")
-        client.wait(1)
-    assert client.done
-
-
-def test_a_dripping_client_is_cut_before_login() -> None:
-    client = World().connect()
-    for _ in range(100):
-        client.send(b"NOOP\r\n" if client.channel.time < 1020 else b"N")
-        client.wait(3)
-    assert client.done
-
-
-def test_a_large_message_streams() -> None:
-    world = World()
-    body = b"".join(b".%d %s\r\n" % (number, b"x" * 70) for number in range(20000))
-    world.deliver(b"Subject: large\r\n\r\n" + body)
-    client = world.log_in()
-    drains = client.channel.drains
-    answer = client.ask(b"RETR 1\r\n")
-    assert client.channel.drains - drains > len(body) // 65536
-    assert answer == (
-        b"+OK %d octets\r\nSubject: large\r\n\r\n" % (len(body) + 18)
-        + body.replace(b"\r\n.", b"\r\n..").join([b".", b""])
-        + b".\r\n"
-    )
-
-
 def test_login_is_logged_without_secrets() -> None:
     client = World().connect()
     plain = base64.b64encode(b"\0anna@example.test\0secret")
@@ -668,47 +558,3 @@ def test_the_size_told_is_the_size_sent() -> None:
     client = world.log_in()
     assert client.ask(b"RETR 2\r\n").startswith(b"+OK 33 octets\r\n")
     assert client.ask(b"LIST 2\r\n") == b"+OK 2 33\r\n"
-
-
-@pytest.mark.parametrize("line", [b"GET /" + b"x" * 20_000 + b" HTTP/1.1", b"x", b"GET / HTTP/1.1"])
-def test_what_follows_a_request_is_never_a_command(line: bytes) -> None:
-    client = World().connect()
-    client.take()
-    client.send(line + b"\r\nHost: mail.example.test\r\n\r\nCAPA\r\n")
-    assert b"UIDL" not in client.take()
-    assert client.done
-
-
-def test_a_client_that_does_not_read_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
-    world.deliver(b"A: b\r\n\r\n" + b"x" * 500_000)
-    closed: list[bool] = []
-    monkeypatch.setattr(MemoryMessage, "close", lambda _self: closed.append(True))
-    client = world.log_in()
-    drained: list[int] = []
-
-    async def drain() -> None:
-        drained.append(len(client.channel.output))
-        if len(drained) == 3:
-            raise ConnectionLost
-
-    client.channel.drain = drain  # type: ignore[method-assign]
-    client.send(b"RETR 1\r\n")
-    assert client.done
-    assert max(drained) < 4 * 65536
-    assert closed
-    assert world.live_users() == 0
-
-
-def test_many_commands_in_one_piece_keep_pace_with_the_client() -> None:
-    client = World().log_in()
-    drains = client.channel.drains
-    client.send(b"CAPA\r\n" * 1000)
-    assert client.channel.drains - drains >= 15
-    assert client.take().count(b"+OK") == 1000
-
-
-def test_passwords_before_tls_are_bounded() -> None:
-    client = World().connect(info("pop3"))
-    client.send(b"USER anna\r\n" * MAX_ERRORS)
-    assert client.done

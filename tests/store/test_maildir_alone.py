@@ -9,7 +9,7 @@ from attrs import evolve
 
 from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
 from mailserver.store.maildir import lock, own_steps
-from tests.store.test_maildir_foreign import TEXT, append, files, open_account, uids
+from tests.store.maildirs import TEXT, append, files, open_account, uids
 
 
 @pytest.fixture

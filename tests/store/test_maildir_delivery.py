@@ -12,7 +12,7 @@ from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace, Sto
 from mailserver.store.interfaces import DATES, SEEN, FlagChange, NewMessage
 from mailserver.store.maildir import delivery, intent, lock, recovery, safeio
 from mailserver.types import UNKNOWN_SIZE
-from tests.store.test_maildir_foreign import TEXT, append, files, open_account, read, uidlist, uids
+from tests.store.maildirs import TEXT, append, files, open_account, read, uidlist, uids
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from mailserver.store.maildir.keywords import Keywords
 from mailserver.store.maildir.slices import read_in_slices
 from mailserver.store.maildir.store import MaildirStore
 from tests.store.maildir.dovecot import Dovecot, needs_dovecot
-from tests.store.test_maildir_foreign import read
+from tests.store.maildirs import read
 
 pytestmark = needs_dovecot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mailserver.store.maildir import reconcile
-from tests.store.test_maildir_foreign import deliver, open_account, uidlist, uids
+from tests.store.maildirs import deliver, open_account, uidlist, uids
 
 
 def test_deliveries_without_a_pause_do_not_starve_us(tmp_path, monkeypatch):

@@ -9,78 +9,17 @@ import time
 import pytest
 
 from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
-from mailserver.message.render import summarise
-from mailserver.store.interfaces import DELETED, FLAGGED, SEEN, FlagChange, NewMessage
+from mailserver.store.interfaces import DELETED, FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir import own_steps, safeio, scan
 from mailserver.store.maildir import uidlist as uidlist_module
-from mailserver.store.maildir.store import MaildirStore
-from mailserver.store.query import All, HasFlag, Larger, Text
+from mailserver.store.query import All, Larger, Text
 from mailserver.types import UNKNOWN_SIZE
-
-USER = "anna@example.test"
-TEXT = b"From: a@example.test\r\nSubject: hello\r\n\r\nbody\r\n"
+from tests.store.maildirs import TEXT, append, deliver, files, name_of, open_account, read, settle, uidlist, uids
 
 
 @pytest.fixture
 def account(tmp_path):
     return open_account(tmp_path)
-
-
-def open_account(tmp_path):
-    return MaildirStore(tmp_path / "mail", summarise, special_use={}, hostname="host.example.test").account(USER)
-
-
-def deliver(account, name="1700000001.M1P1.other", data=TEXT, place="new"):
-    path = os.path.join(account.root, place, name)
-    with open(path, "wb") as file:
-        file.write(data)
-    return path
-
-
-def append(account, name="INBOX", data=TEXT, flags=(), date=1_000_000_000):
-    stage = account.stage()
-    stage.write(data)
-    [uid] = account.append(name, [NewMessage(stage, frozenset(flags), date)]).uids
-    return uid
-
-
-def uids(mailbox):
-    return [row.uid for row in mailbox.load().rows]
-
-
-def files(account, name="INBOX"):
-    root = account.root if name == "INBOX" else os.path.join(account.root, "." + name)
-    return sorted(os.listdir(os.path.join(root, "new")) + os.listdir(os.path.join(root, "cur")))
-
-
-def name_of(account, uid):
-    """The file name of a message in INBOX."""
-    [base] = [line.split(":", 1)[1] for line in uidlist(account).splitlines()[1:] if line.split()[0] == str(uid)]
-    [name] = [name for name in files(account) if name.partition(":")[0] == base]
-    return name
-
-
-def read(mailbox, uid):
-    message = mailbox.open_message(uid)
-    try:
-        data = message.read()
-        assert len(data) == message.size
-        return data
-    finally:
-        message.close()
-
-
-def uidlist(account):
-    with open(os.path.join(account.root, "dovecot-uidlist")) as file:
-        return file.read()
-
-
-def settle(mailbox):
-    """Let the directories' times be old enough to prove something."""
-    for path in mailbox.watched_paths:
-        old = time.time_ns() - 10_000_000_000
-        os.utime(path, ns=(old, old))
-    mailbox.refresh()
 
 
 def test_a_delivery_by_another_program_gets_the_next_uid(account):
@@ -425,135 +364,6 @@ def test_names_that_are_no_utf8_are_served(account):
     mailbox.store_flags([uid], FlagChange.ADD, ["\\Seen"])
     assert read(mailbox, uid) == TEXT
     assert os.listdir(os.path.join(os.fsencode(account.root), b"cur")) == [b"1700000001.\xff\xfe.host:2,S"]
-
-
-def test_letters_of_others_stay(account):
-    deliver(account, "1700000001.M1P1.other:2,PS", place="cur")
-    mailbox = account.mailbox("INBOX")
-    mailbox.refresh()
-    mailbox.store_flags(uids(mailbox), FlagChange.REPLACE, ["\\Flagged"])
-    assert files(account) == ["1700000001.M1P1.other:2,FP"]
-    account.create("other")
-    mailbox.copy(uids(mailbox), "other")
-    [name] = files(account, "other")
-    assert name.endswith(":2,FP")
-
-
-def test_keywords_of_dovecot_are_read(account):
-    with open(os.path.join(account.root, "dovecot-keywords"), "w") as file:
-        file.write("0 $Forwarded\n3 work\n")
-    deliver(account, "1700000001.M1P1.other:2,ad", place="cur")
-    mailbox = account.mailbox("INBOX")
-    mailbox.refresh()
-    snapshot = mailbox.load()
-    assert snapshot.keywords == ("$Forwarded", "", "", "work")
-    assert snapshot.rows[0].flags == 1 << 5 | 1 << 8
-    assert mailbox.search(HasFlag("WORK"), uids(mailbox)) == uids(mailbox)
-
-
-def test_uids_that_dovecot_gives_are_taken(account):
-    append(account)
-    mailbox = account.mailbox("INBOX")
-    deliver(account)
-    with open(os.path.join(account.root, "dovecot-uidlist"), "a") as file:
-        file.write("70 :1700000001.M1P1.other\n")
-    mailbox.refresh()
-    assert uids(mailbox) == [1, 70]
-    assert append(account) == 71
-
-
-def test_of_a_list_that_grew_only_the_end_is_read(account, monkeypatch):
-    append(account)
-    mailbox = account.mailbox("INBOX")
-    mailbox.refresh()
-    deliver(account)
-    with open(os.path.join(account.root, "dovecot-uidlist"), "a") as file:
-        file.write("70 :1700000001.M1P1.other\n71 :never-came\n")
-    deliver(account, "1700000002.M1P1.other")
-    monkeypatch.setattr(uidlist_module, "read", lambda path: pytest.fail("the whole list was read"))
-    mailbox.refresh()
-    assert uids(mailbox) == [1, 70, 72]
-    assert append(account) == 73
-
-
-def test_a_known_message_that_the_end_of_the_list_gives_another_uid(account):
-    one, _two = append(account), append(account)
-    mailbox = account.mailbox("INBOX")
-    since = mailbox.load().modseq
-    base = name_of(account, one)
-    with open(os.path.join(account.root, "dovecot-uidlist"), "a") as file:
-        file.write(f"9 :{base}\n")
-    mailbox.refresh()
-    assert uids(mailbox) == [2, 9]
-    assert mailbox.changes_since(since).expunged == [1]
-
-
-def test_a_replaced_list_is_read_whole_though_it_is_longer(account):
-    for _ in range(3):
-        append(account)
-    mailbox = account.mailbox("INBOX")
-    header, *lines = uidlist(account).splitlines(keepends=True)
-    # Dovecot writes its list anew and gives the second message another UID; the file may get the same inode
-    changed = [lines[0], lines[2], lines[1].replace("2 :", "40 :", 1)]
-    with open(os.path.join(account.root, "dovecot-uidlist"), "r+") as file:
-        file.write(header + "".join(changed) + "50 :more\n")
-    mailbox.refresh()
-    assert uids(mailbox) == [1, 3, 40]
-    assert append(account) == 51
-
-
-def test_a_uid_below_what_was_told_is_not_taken(account):
-    for _ in range(5):
-        append(account)
-    mailbox = account.mailbox("INBOX")
-    mailbox.expunge([4], only_deleted=False)
-    lines = uidlist(account).splitlines()
-    old = lines[4].split(":", 1)[1]
-    deliver(account, old)
-    mailbox.refresh()
-    assert uids(mailbox) == [1, 2, 3, 5, 6]
-
-
-def test_a_list_that_was_cut_back_is_mended_from_the_index(account):
-    for _ in range(3):
-        append(account)
-    mailbox = account.mailbox("INBOX")
-    validity = mailbox.load().uid_validity
-    before = uidlist(account)
-    with open(os.path.join(account.root, "dovecot-uidlist"), "w") as file:
-        file.write("".join(before.splitlines(keepends=True)[:2]))
-    mailbox.refresh()
-    assert uids(mailbox) == [1, 2, 3]
-    assert [line.split()[0] for line in uidlist(account).splitlines()[1:]] == ["1", "2", "3"]
-    assert mailbox.load().uid_validity == validity
-    assert append(account) == 4
-
-
-def test_a_list_that_was_removed_is_made_from_the_index(account):
-    for _ in range(3):
-        append(account)
-    mailbox = account.mailbox("INBOX")
-    mailbox.expunge([2, 3], only_deleted=False)
-    before = mailbox.load()
-    os.unlink(os.path.join(account.root, "dovecot-uidlist"))
-    mailbox.refresh()
-    after = mailbox.load()
-    assert (after.uid_validity, after.uid_next, uids(mailbox)) == (before.uid_validity, before.uid_next, [1])
-    assert append(account) == 4
-
-
-@pytest.mark.parametrize("more", ["", "70 :more\n"])
-def test_a_list_with_another_uidvalidity_is_another_mailbox(account, more):
-    append(account)
-    mailbox = account.mailbox("INBOX")
-    validity = mailbox.load().uid_validity
-    text = uidlist(account)
-    with open(os.path.join(account.root, "dovecot-uidlist"), "w") as file:
-        file.write(text.replace(f" V{validity} ", f" V{validity + 5} ") + more)
-    with pytest.raises(MailboxChanged):
-        mailbox.refresh()
-    assert account.status("INBOX").uid_validity == validity + 5
-    assert account.status("INBOX").messages == 1
 
 
 def test_a_mailbox_renamed_by_another_program_stays_open(account):

@@ -13,7 +13,7 @@ from mailserver.message.render import summarise
 from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
 from mailserver.store.maildir import ballast
 from mailserver.store.maildir.store import MaildirStore
-from tests.store.test_maildir_foreign import TEXT, append, deliver, files, read, uids
+from tests.store.maildirs import TEXT, append, deliver, files, read, uids
 
 USER = "anna@example.test"
 

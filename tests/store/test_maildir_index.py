@@ -15,7 +15,7 @@ from mailserver.store.maildir import home as home_module
 from mailserver.store.maildir import rendering
 from mailserver.store.query import And, Header, Larger
 from mailserver.types import UNKNOWN_SIZE
-from tests.store.test_maildir_foreign import append, deliver, open_account, read, settle, uids
+from tests.store.maildirs import append, deliver, open_account, read, settle, uids
 
 INDEX = "mailserver-index.sqlite"
 

@@ -11,7 +11,7 @@ from mailserver.errors import MailError, StoreUnavailable
 from mailserver.store.interfaces import FLAGGED, SEEN, Delivery, FlagChange, NewMessage
 from mailserver.store.maildir import uidlist
 from mailserver.store.maildir.dotlocks import Dotlocks
-from tests.store.test_maildir_foreign import TEXT, append, open_account, uids
+from tests.store.maildirs import TEXT, append, open_account, uids
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from mailserver.errors import NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.maildir import ballast, safeio, special_use
 from mailserver.store.maildir.store import MaildirStore
-from tests.store.test_maildir_foreign import append
+from tests.store.maildirs import append
 
 USER = "anna@example.test"
 

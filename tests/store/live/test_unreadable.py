@@ -8,8 +8,8 @@ from mailserver.errors import InUse, MailboxChanged, StoreUnavailable
 from mailserver.store.interfaces import SEEN, FlagChange
 from mailserver.store.live.mailbox import MANY
 from mailserver.store.memory import MemoryMailbox
+from tests.store.live.world import USER, World, pokes
 from tests.store.samples import message, staged
-from tests.store.test_live import USER, World, pokes
 
 
 @pytest.mark.parametrize("error", [InUse, StoreUnavailable, MailboxChanged])

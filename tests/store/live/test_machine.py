@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from mailserver.store.interfaces import FlagChange
 from mailserver.store.live import LiveMailbox
+from tests.store.live.world import Task, World
 from tests.store.replay import Replay
 from tests.store.samples import message, put, staged
-from tests.store.test_live import Task, World
 
 USER = "anna@example.test"
 PLACES = st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True)
