@@ -178,10 +178,6 @@ class TlsPolicy:
 
     # -- after it ---------------------------------------------------------------------------------------------------
 
-    def server_name(self, connection: SSL.Connection) -> str | None:
-        """The name that a client asked for, lower case; None without one. Any name it sent, ours or not."""
-        return parse_server_name(connection.get_servername())
-
     def domain_of(self, host: str | None) -> str | None:
         """The mail domain of the host that a connection was served (`Handshake.host`), for logins without a domain."""
         found = self._map.find(host)

@@ -37,8 +37,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, clients: ClientAuthority) -
     no_bug(server.log)
 
 
-def connect(server: Server, protocol: str, name: str, shown: tuple[bytes, bytes] | None, directory: Path) -> Client:
-    client = Client(server, protocol, name=name, tls=False)
+def connect(
+    server: Server,
+    protocol: str,
+    name: str | None,
+    shown: tuple[bytes, bytes] | None,
+    directory: Path,
+    port: int | None = None,
+) -> Client:
+    client = Client(server, protocol, name=name, tls=False, port=port)
     if shown is not None:
         (directory / "client.pem").write_bytes(b"".join(shown))
         client.context.load_cert_chain(directory / "client.pem")

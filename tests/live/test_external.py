@@ -32,9 +32,10 @@ def others() -> ClientAuthority:
 def server(
     tmp_path_factory: pytest.TempPathFactory, clients: ClientAuthority, others: ClientAuthority
 ) -> Iterator[Server]:
-    """Both domains ask; each has an authority of its own."""
+    """Both domains ask; each has an authority of its own. A listener has example.org as its default."""
     directory = tmp_path_factory.mktemp("external")
-    server = Server(directory)
+    own = '\n[[listener]]\nprotocol = "imaps"\nport = {a}\naddresses = ["127.0.0.1"]\ndefault = "mail.example.org"\n'
+    server = Server(directory, append=own)
     text = server.config.read_text()
     for domain, authority in (("example.test", clients), ("example.org", others)):
         line = f'name = "{domain}"\n'
@@ -47,9 +48,15 @@ def server(
 
 
 def external(
-    server: Server, protocol: str, name: str, shown: tuple[bytes, bytes] | None, directory: Path, acts: bytes = b""
+    server: Server,
+    protocol: str,
+    name: str | None,
+    shown: tuple[bytes, bytes] | None,
+    directory: Path,
+    acts: bytes = b"",
+    port: int | None = None,
 ) -> bytes:
-    with connect(server, protocol, name, shown, directory) as client:
+    with connect(server, protocol, name, shown, directory, port) as client:
         if protocol != client.family:
             client.greeting()
         if client.family == "submission":
@@ -84,6 +91,24 @@ def test_whom_it_does_not_let_in(
     assert external(server, "imaps", "mail.example.test", None, tmp_path).startswith(b"a NO [CANNOT]")
     said = external(server, "imaps", "mail.example.test", clients.issue(), tmp_path, b"ben@example.test")
     assert said.startswith(b"a NO [AUTHORIZATIONFAILED]")
+
+
+def test_without_sni_it_speaks_for_the_listener_s_domain(
+    server: Server, clients: ClientAuthority, others: ClientAuthority, tmp_path: Path
+) -> None:
+    before = len(server.log)
+    user, _password = server.user_of("example.org")
+    own, _b, _c = server.spare_ports
+    shown = others.issue(mail=[user])
+    assert external(server, "imaps", None, shown, tmp_path, port=own).startswith(DONE["imap"])
+    server.wait_for(rf"login session=.* user={user} method=EXTERNAL\n", since=before)
+    # It is verified there by that domain's authority alone.
+    assert external(server, "imaps", None, clients.issue(), tmp_path, port=own).startswith(b"a NO [CANNOT]")
+    said = external(server, "imaps", None, others.issue(mail=["anna@example.test"]), tmp_path, port=own)
+    assert said.startswith(FAILED["imap"])
+    server.wait_for(r"login-failed session=.*in order for mail.example.org, and anna@example.test is of", since=before)
+    # Elsewhere such a client is one of the default of all.
+    assert external(server, "imaps", None, shown, tmp_path).startswith(b"a NO [CANNOT]")
 
 
 def test_a_disabled_user_stays_out(server: Server, clients: ClientAuthority, tmp_path: Path) -> None:
