@@ -29,6 +29,8 @@ class Seat:
         self.penalty_key = assignment.penalty_key
         self._sending = assignment.poke_send
         self._peers = {seat: assignment.poke_send[seat] for seat in assignment.living}
+        self._nonsense: set[int] = set()
+        """Who has told what nobody could take."""
         self._takers: dict[str, Callable[[int, Json], None]] = {}
         self._joined: list[Callable[[int], None]] = []
         self._gone: list[Callable[[int], None]] = []
@@ -115,14 +117,15 @@ class Seat:
         match from_pickle(frame):
             case ("told", seat, kind, body):
                 take = self._takers.get(kind)
-                if take is not None and seat in self._peers:
-                    take(seat, body)
+                if take is not None and seat in self._peers and seat not in self._nonsense:
+                    self._take_told(take, seat, body)
             case ("joined", seat):
                 self._peers[seat] = self._sending[seat]
                 for hear in self._joined:
                     hear(seat)
             case ("gone", seat):
                 self._peers.pop(seat, None)
+                self._nonsense.discard(seat)
                 for hear in self._gone:
                     hear(seat)
             case ("status", status):
@@ -136,6 +139,14 @@ class Seat:
                 self._finish(number, what, maybeDeferred(self._orders[what], body, [*ahead, *descriptors]))
             case "sockets":
                 self._ahead += descriptors
+
+    def _take_told(self, take: Callable[[int, Json], None], seat: int, body: Json) -> None:
+        """The master passes on what it has not judged; a worker that was taken over is no reason for another to end."""
+        try:
+            take(seat, body)
+        except Exception:
+            log.failure("the worker in seat {seat} tells nonsense, and is not heard any more", seat=seat)
+            self._nonsense.add(seat)
 
     def _answer(self, number: int, what: str, body: Json) -> None:
         answer = self._answers.get(what)

@@ -9,12 +9,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
+from mailserver.config.model import Limits
 from mailserver.errors import MailError
 from mailserver.net.assignment import Assignment
 from mailserver.net.frames import MAX_JSON, MAX_PASSED, Decoder, read_some, send_blocking, to_pickle
+from mailserver.net.limits import ConnectionCounts
 from mailserver.net.link import Json
 from mailserver.net.seat import STATUS_PATIENCE, Seat
+from mailserver.net.shared import SharedCounts
 from mailserver.net.zygote_process import WorkerProcess, from_json
 
 
@@ -77,6 +81,38 @@ def test_an_answer_that_the_master_would_not_take_is_an_error_and_not_the_end() 
         seat.close()
         for one in (ours, receive, send):
             one.close()
+
+
+def test_nonsense_of_another_worker_is_heard_once_and_ends_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ended: list[None] = []
+    seat = Seat(assignment(theirs, receive), Reactor(), lambda: ended.append(None))
+    seat._sending = {1: send, 2: send}  # type: ignore[assignment]
+    counts = ConnectionCounts(Limits())
+    SharedCounts(seat, Clock(), counts)
+    told: list[tuple[int, Json]] = []
+    seat.on("noted", lambda who, body: told.append((who, body)))
+    with capturedLogs() as logged:
+        for body in (
+            ("joined", 1),
+            ("joined", 2),
+            ("told", 1, "counts", 5),
+            ("told", 1, "counts", [[[], "many"]]),
+            ("told", 1, "noted", "lost"),
+            ("told", 2, "noted", "heard"),
+            ("gone", 1),
+            ("joined", 1),
+            ("told", 1, "noted", "another now"),
+        ):
+            send_blocking(ours, to_pickle(body))
+            seat._line.doRead()
+    assert told == [(2, "heard"), (1, "another now")]
+    assert len(logged) == 1
+    assert ended == []
+    seat.close()
+    for one in (ours, receive, send):
+        one.close()
 
 
 def test_an_order_has_more_sockets_than_fit_beside_one_frame() -> None:
