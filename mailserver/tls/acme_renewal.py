@@ -63,11 +63,11 @@ def _window(held: Held, row: Any, before: Window | None, now: int) -> Window:
             same = before if before is not None and before.fingerprint == held.fingerprint else None
             moment = chosen(start, end, same, random.random())  # noqa: S311 - to spread the load
             return Window(held.host, held.fingerprint, moment, start, end, ask_again(now, wait), printable(why))
-    return _none(held, now, before)
-
-
-def _none(held: Held, now: int, before: Window | None = None) -> Window:
-    """Nothing was said: what was before counts on."""
+        case {"error": str(), "retry_after": int(wait)}:
+            again = ask_again(now, wait)
+        case _:
+            again = now + FAILED_AGAIN
+    # Nothing was said: what was before counts on.
     if before is not None and before.fingerprint == held.fingerprint:
-        return attrs.evolve(before, again=now + FAILED_AGAIN)
-    return Window(held.host, held.fingerprint, 0, 0, 0, now + FAILED_AGAIN)
+        return attrs.evolve(before, again=again)
+    return Window(held.host, held.fingerprint, 0, 0, 0, again)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from acme import errors, jws, messages
 from cryptography import x509
@@ -13,22 +13,20 @@ from josepy.jwa import ES256
 
 from mailserver.tls.acme_network import Authority, NoAccount, key_of, seconds_of, told
 
-MOST: Final = 100
-"""Certificates that one process asks about."""
-
 
 def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
     """`{"windows": rows}` (RFC 9773 4), a row for each of `certificates`, [] where the authority has no such thing.
 
-    A row has "certificate", and "start", "end" (Unix times), "retry_after" (seconds) and "explanation", or "error".
+    A row has "certificate" and "retry_after" (seconds), and "start", "end" (Unix times) and "explanation", or "error".
     """
     address = authority.address_of("renewalInfo")
     if address is None:
         return {"windows": []}
-    return {"windows": [_window(authority, f"{address}/{each}", each) for each in job["certificates"][:MOST]]}
+    return {"windows": [_window(authority, f"{address}/{each}", each) for each in job["certificates"]]}
 
 
 def _window(authority: Authority, address: str, certificate: str) -> dict[str, Any]:
+    authority.network.retry_after = ""
     try:
         response = authority.network.get(address)
         told_of = response.json()
@@ -36,7 +34,8 @@ def _window(authority: Authority, address: str, certificate: str) -> dict[str, A
         if end <= start:
             raise errors.ClientError("its window ends before it begins")  # noqa: TRY301 - as no answer (RFC 9773 4.2)
     except Exception as error:
-        return {"certificate": certificate, "error": told(error)}
+        wait = seconds_of(authority.network.retry_after)
+        return {"certificate": certificate, "error": told(error), "retry_after": wait}
     return {
         "certificate": certificate,
         "start": start,

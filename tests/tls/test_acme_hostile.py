@@ -204,6 +204,24 @@ def test_a_token_is_no_path(world: World, token: str, monkeypatch: pytest.Monkey
     assert not [path for path in world.root.rglob("*") if path.is_file()]
 
 
+def test_windows_are_read_one_by_one(world: World) -> None:
+    world.authority.windows = True
+    window = {"start": "2027-01-02T00:00:00Z", "end": "2027-01-03T00:00:00+01:00"}
+    body = {"suggestedWindow": window, "explanationURL": "https://ca.test/why"}
+    world.authority.odd["/info/good"] = lambda _honest: answer(body, **{"Retry-After": "21600"})
+    world.authority.odd["/info/busy"] = lambda _honest: problem("serverInternal", "later", 503, **{"Retry-After": "60"})
+    backwards = {"suggestedWindow": {"start": window["end"], "end": window["start"]}}
+    world.authority.odd["/info/backwards"] = lambda _honest: answer(backwards)
+    world.authority.odd["/info/nonsense"] = lambda _honest: answer({"suggestedWindow": {"start": 5}})
+    names = ["good", "busy", "backwards", "nonsense"]
+    good, busy, *others = world.do(do="renewal-infos", certificates=names)["windows"]
+    assert (good["start"], good["end"], good["retry_after"]) == (1798848000, 1798930800, 21600)
+    assert (busy["retry_after"], "later" in busy["error"]) == (60, True)
+    assert [(row["certificate"], row["retry_after"]) for row in others] == [("backwards", 0), ("nonsense", 0)]
+    assert all(row["error"] for row in others)
+    assert not [path for path in world.authority.paths() if path == "/newAccount"], "nobody need log in for it"
+
+
 # --- Without end
 
 

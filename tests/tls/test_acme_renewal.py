@@ -101,11 +101,17 @@ def test_it_is_asked_again_when_the_authority_says_within_reason(
     assert told(monkeypatch, config, held, window(wait=wait)).again == NOW + again
 
 
+def test_one_that_cannot_say_yet_says_when(monkeypatch: pytest.MonkeyPatch, config: Config, held: Held) -> None:
+    assert told(monkeypatch, config, held, {"error": "503", "retry_after": 7200}).again == NOW + 7200
+
+
 @pytest.mark.parametrize(
     "row",
     [
         NotObtained("it is down"),
         {"error": "404"},
+        {"error": "404", "retry_after": 0},
+        {"error": "404", "retry_after": "soon"},
         {"windows": []},
         {"windows": 5},
         {"windows": [5]},
