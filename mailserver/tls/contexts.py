@@ -39,6 +39,8 @@ from mailserver.tls.settings import Settings, settle
 TICKET_LIFE: Final = 7200
 """Seconds for which a session may be resumed."""
 
+_SSL_MODE_NO_AUTO_CHAIN: Final = 0x8
+"""Of openssl/ssl.h; the bindings have no name for it."""
 _SESSION_CONTEXT: Final = b"mailserver"
 """The same everywhere: OpenSSL refuses to resume where it differs or is missing."""
 
@@ -216,7 +218,8 @@ def _settled(settings: Settings) -> SSL.Context:
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(_SESSION_CONTEXT)
     context.set_timeout(TICKET_LIFE)
-    # Buffers of idle connections are given back: 34 KiB each.
-    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
+    # Buffers of idle connections are given back: 34 KiB each. A chain is sent as it was judged: none is looked for among
+    # the authorities of clients.
+    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS | _SSL_MODE_NO_AUTO_CHAIN)
     context.set_alpn_select_callback(select_protocol)
     return context

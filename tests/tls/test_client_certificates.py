@@ -16,7 +16,7 @@ from mailserver.tls import certificates, probe
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.client_authority import DAY, ClientAuthority
-from tests.tls.site import Client, Site
+from tests.tls.site import Client, Site, authority
 from tests.tls.test_wire import serving
 
 OPEN, CLOSED = b"mail.example.org", b"mail.example.test"
@@ -65,6 +65,17 @@ def test_a_certificate_says_who_it_is(site: Site, clients: ClientAuthority, vers
     assert seen.client is not None
     assert user_of(seen.client, "rfc822Name") == "anna@example.test"
     assert seen.fault == ""
+
+
+@VERSIONS
+@pytest.mark.parametrize("how", ["asked", "required"])
+def test_who_signs_for_clients_is_not_sent_with_the_own_chain(
+    site: Site, clients: ClientAuthority, version: int, how: str
+) -> None:
+    """Where one authority signs for both: OpenSSL would add it to every handshake, from the clients' trust."""
+    (site.directory / "clients.pem").write_bytes(clients.pem + authority()[0])
+    client = Client(version, certificate=clients.issue())
+    assert client.connect(TlsPolicy(demand(site, how).config(), quiet), CLOSED).sent == 1
 
 
 @VERSIONS
