@@ -122,19 +122,17 @@ def done(deferred: Deferred[Any]) -> Any:
     return result
 
 
-@pytest.fixture
-def threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def at_once(_reactor: object, _pool: object, call: Any, *given: Any) -> Deferred[Any]:
-        doing: Deferred[Any] = Deferred()
-        doing.addCallback(lambda _none: call(*given))
-        doing.callback(None)
-        return doing
+def at_once(_reactor: object, _pool: object, call: Any, *given: Any) -> Deferred[Any]:
+    """Instead of deferToThreadPool."""
+    doing: Deferred[Any] = Deferred()
+    doing.addCallback(lambda _none: call(*given))
+    doing.callback(None)
+    return doing
 
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(module, "deferToThreadPool", at_once)
-
-
-@pytest.fixture
-def world(tmp_path: Path, threads_at_once: None) -> World:
     return World(site_of(tmp_path, [f"h{n}.example.test" for n in range(5)]).config())
 
 
