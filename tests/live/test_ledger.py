@@ -51,9 +51,16 @@ def test_who_has_logged_in_and_how(tmp_path: Path, workers: int) -> None:
         found = known(server, user)
         if workers:
             switched_off(server, context)
-        status = server.run_cli(
-            "tls", "impact", "--close", str(server.port("pop3")), "--config", str(server.config), check=False
-        )
+        impacts = [
+            (shut_out, server.run_cli("tls", "impact", *change, "--config", str(server.config), check=False))
+            for *change, shut_out in (
+                ("--close", str(server.port("pop3")), ["pop3"]),
+                ("--min-version", "1.3", []),
+                ("--drop-name", "localhost", ["imaps", "pop3"]),
+                ("--drop-mechanism", "USER", ["pop3"]),
+                ("--drop-mechanism", "LOGIN", ["imaps"]),
+            )
+        ]
         pop3.close()
         imap.shutdown()
     by_protocol = {each["protocol"]: each for each in found}
@@ -63,6 +70,9 @@ def test_who_has_logged_in_and_how(tmp_path: Path, workers: int) -> None:
     assert (ours["version"], ours["server_name"], ours["mechanism"]) == ("TLSv1.3", "localhost", "LOGIN")
     assert (by_protocol["pop3"]["tls"], by_protocol["pop3"]["mechanism"]) == ("STARTTLS", "USER")
     assert "secret" not in json.dumps(found)
-    assert status.returncode == 1
-    assert f"shut out  {user}" in status.stdout
-    assert "1 of 1 users" in status.stdout
+    for shut_out, told in impacts:
+        rows = [line.split() for line in told.stdout.splitlines() if line.startswith("shut out ")]
+        assert [row[2] for row in rows] == [user] * len(shut_out)
+        assert sorted(protocol for protocol in by_protocol if any(protocol in row for row in rows)) == shut_out
+        assert told.returncode == bool(shut_out)
+        assert f"{int(bool(shut_out))} of 1 users" in told.stdout
