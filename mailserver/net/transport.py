@@ -87,6 +87,9 @@ class DirectServer(_Direct, tcp.Server):
 class DirectClient(_Direct, tcp.Client):
     """The client's side of one."""
 
+    urgent = True
+    """See `net.dispatch`."""
+
     def acknowledge_at_once(self) -> None:
         """Of what comes next: a server that answers pipelined commands one by one may wait for that (RFC 9293 3.7.4)."""
         with suppress(OSError):

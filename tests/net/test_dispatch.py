@@ -147,6 +147,42 @@ def test_one_that_another_has_closed_meanwhile_is_left_alone(reactor: Any) -> No
     assert len(reactor.getReaders()) == 1 + len([reader for reader in reactor.getReaders() if reader not in ends])
 
 
+def test_what_a_thread_has_done_is_taken_between_two_events(reactor: Any) -> None:
+    order: list[str] = []
+
+    class Asking(End):
+        def doRead(self) -> object:
+            order.append("event")
+            self.reactor.callFromThread(order.append, "result")
+            return super().doRead()
+
+    for end in (Asking(reactor), Asking(reactor), Asking(reactor)):
+        end.other.send(b"x")
+    turn(reactor)
+    assert [each for each in order if each == "event"] == ["event"] * 3
+    assert order[:4] == ["event", "result"] * 2
+
+
+def test_what_is_urgent_comes_first(reactor: Any) -> None:
+    order: list[str] = []
+
+    class Named(End):
+        def __init__(self, reactor: Any, name: str) -> None:
+            super().__init__(reactor)
+            self.name = name
+
+        def doRead(self) -> object:
+            order.append(self.name)
+            return super().doRead()
+
+    ends = [Named(reactor, name) for name in ("a", "b", "hop", "c")]
+    ends[2].urgent = True  # type: ignore[attr-defined]
+    for end in ends:
+        end.other.send(b"x")
+    turn(reactor)
+    assert order == ["hop", "a", "b", "c"]
+
+
 def test_a_reactor_of_another_kind_stays_as_it_is() -> None:
     clock = Clock()
     dispatch_directly(clock)

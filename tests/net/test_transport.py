@@ -208,6 +208,7 @@ def test_a_connection_that_was_dialled_sends_at_once_too(world: World) -> None:
     with near, far:
         send_client_at_once(transport)()
         assert isinstance(transport, DirectClient)
+        assert transport.urgent
         transport.write(b"MAIL FROM:<>\r\n")
         assert far.recv(100) == b"MAIL FROM:<>\r\n"
     assert not world.reactor.writers
