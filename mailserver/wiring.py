@@ -6,7 +6,7 @@ import datetime as dt
 import gc
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
@@ -21,7 +21,7 @@ from mailserver.auth.salt_secret import salt_secret
 from mailserver.auth.schemes import MAX_MEMORY_KIB
 from mailserver.auth.service import LoginService, Names
 from mailserver.channel import Channel
-from mailserver.config.model import Config
+from mailserver.config.model import Auth, Config
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.imap.tails import Tails
@@ -85,6 +85,11 @@ def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
 def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
     """Run them at the same time; what they return, in their order."""
     return gatherResults([Deferred.fromCoroutine(each) for each in works])
+
+
+def _mechanisms(auth: Auth, protocol: Literal["imap", "pop3", "submission"]) -> Mechanisms:
+    with_scram = protocol in auth.scram_protocols
+    return Mechanisms(name for name in auth.mechanisms if with_scram or not name.startswith("SCRAM-"))
 
 
 @frozen
@@ -199,13 +204,12 @@ class Wiring:
             scram_for_some=config.auth.scram_for == "some",
             exposures=self._exposures,
         )
-        mechanisms = Mechanisms(config.auth.mechanisms)
         self._imap = ImapServices(
             authenticator=self._authenticator,
             accounts=self._accounts,
             hostname=config.server.hostname,
             mail=config.mail,
-            mechanisms=mechanisms,
+            mechanisms=_mechanisms(config.auth, "imap"),
             config=config.imap,
             limits=config.limits,
             tails=Tails(config.cache.commands),
@@ -214,7 +218,7 @@ class Wiring:
             authenticator=self._authenticator,
             accounts=self._accounts,
             config=config.pop3,
-            mechanisms=mechanisms,
+            mechanisms=_mechanisms(config.auth, "pop3"),
             hostname=config.server.hostname,
             limits=config.limits,
         )
@@ -222,7 +226,7 @@ class Wiring:
             authenticator=self._authenticator,
             accounts=self._accounts,
             config=config.submission,
-            mechanisms=mechanisms,
+            mechanisms=_mechanisms(config.auth, "submission"),
             hostname=config.server.hostname,
             mail=config.mail,
             limits=config.limits,

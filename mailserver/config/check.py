@@ -110,6 +110,14 @@ def _auth(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
             yield config.problem("[auth] backends", "", f"number {number} must be NAME:ARGUMENT")
     if not auth.mechanisms:
         yield config.problem("[auth] mechanisms", "[]", "needs at least one, such as PLAIN")
+    elif all(name.startswith("SCRAM-") for name in auth.mechanisms):
+        served = {listener.family for listener in config.listeners} & {"imap", "pop3", "submission"}
+        for protocol in sorted(served.difference(auth.scram_protocols)):
+            yield config.problem(
+                "[auth] scram_protocols",
+                as_toml(auth.scram_protocols),
+                f'leaves {protocol} without a mechanism: add "{protocol}", or PLAIN to mechanisms',
+            )
     domains: list[str] = [domain.name for domain in config.domains]
     if auth.default_domain and auth.default_domain not in domains and "domain" not in partial:
         near = nearest(auth.default_domain, domains)

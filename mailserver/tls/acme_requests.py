@@ -59,14 +59,10 @@ def account(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict
 
 
 def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
-    """End the account (RFC 8555 7.3.6); {}. One that is not there has ended, as has one whose key is not taken any more."""
+    """End the account (RFC 8555 7.3.6); {}. One that is not there has ended."""
     try:
         address = authority.log_in()
     except NoAccount:
-        return {}
-    except messages.Error as error:
-        if error.code != "unauthorized":
-            raise
         return {}
     authority.post(address, messages.UpdateRegistration(status=messages.STATUS_DEACTIVATED))
     return {}
@@ -92,15 +88,8 @@ def roll_over(authority: Authority, job: Mapping[str, Any], _tell: object) -> di
 
 
 def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
-    """Revoke `certificate`, PEM, for `reason`, a number of RFC 5280 5.3.1 (RFC 8555 7.6); {}.
-
-    One that was revoked before is as it should be: what is remembered of it here may have been lost.
-    """
+    """Revoke `certificate`, PEM, for `reason`, a number of RFC 5280 5.3.1 (RFC 8555 7.6); {}."""
     authority.log_in()
     certificate = x509.load_pem_x509_certificates(job["certificate"].encode())[0]
-    try:
-        authority.client.revoke(certificate, job["reason"])
-    except messages.Error as error:
-        if error.code != "alreadyRevoked":
-            raise
+    authority.client.revoke(certificate, job["reason"])
     return {}

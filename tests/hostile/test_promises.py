@@ -89,7 +89,7 @@ def test_everything_is_forgotten(server: Server, protocol: str) -> None:
             assert client.ask(b"CAPA").startswith(b"+OK")
             offered = client.text()
             assert b"STLS" not in offered
-            assert b"SASL SCRAM-SHA-256 PLAIN" in offered
+            assert b"SASL PLAIN LOGIN" in offered
         else:
             assert client.ask(b"MAIL FROM:<>").startswith((b"503", b"530"))
             assert client.ask(b"RCPT TO:<anna@example.test>").startswith((b"503", b"530"))

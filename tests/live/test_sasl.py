@@ -29,13 +29,13 @@ def tls_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CbName, "SUPPORTED_TYPES", frozenset({"tls-exporter"}))
 
 
-PLUS = '[auth]\nmechanisms = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"]\n'
+EVERYWHERE = '[auth]\nscram_protocols = ["imap", "pop3", "submission"]\n'
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that offers -PLUS."""
-    server = Server(tmp_path_factory.mktemp("sasl"), edit={"[auth]\n": PLUS})
+    """One that offers SCRAM in every protocol."""
+    server = Server(tmp_path_factory.mktemp("sasl"), edit={"[auth]\n": EVERYWHERE})
     with server:
         yield server
     no_bug(server.log)
@@ -258,7 +258,7 @@ def test_the_last_step_first(shared: Server, protocol: str) -> None:
 
 
 def test_keys_decide_what_is_offered(tmp_path: Path) -> None:
-    with Server(tmp_path / "server") as server:
+    with Server(tmp_path / "server", edit={"[auth]\n": EVERYWHERE}) as server:
 
         def offered() -> bool:
             found = set()
@@ -283,14 +283,14 @@ def test_keys_decide_what_is_offered(tmp_path: Path) -> None:
         server.hang_up()
         assert offered()
         with SaslClient(server) as client:
-            assert client.mechanisms() == {"SCRAM-SHA-256", "PLAIN", "LOGIN"}
+            assert client.mechanisms() == {"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"}
             said = client.scram(user, "third password", "SCRAM-SHA-256", None)
             assert said.startswith(b"a OK")
 
 
 def test_sha_1_by_setting(tmp_path: Path) -> None:
     with Server(tmp_path / "server") as server:
-        server.replace("[auth]\n", '[auth]\nmechanisms = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]\n')
+        server.replace("[auth]\n", f'{EVERYWHERE}mechanisms = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]\n')
         server.hang_up()
         with SaslClient(server) as client:
             assert client.mechanisms() == {"PLAIN"}, "nobody has such keys yet"

@@ -44,7 +44,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         f'[[listener]]\nprotocol = "{family}"\nport = {port}\naddresses = ["127.0.0.1"]\n{WORDS[words]}\n'
         for (words, family), port in PORTS.items()
     )
-    server = Server(tmp_path_factory.mktemp("ssl"), append=f"\n{tables}")
+    scram = '[auth]\nscram_protocols = ["imap", "pop3", "submission"]\n'
+    server = Server(tmp_path_factory.mktemp("ssl"), edit={"[auth]\n": scram}, append=f"\n{tables}")
     with server:
         yield server
     no_bug(server.log)

@@ -60,9 +60,12 @@ class Auth:
         ],
         ...,
     ] = setting(
-        "SASL mechanisms, each offered where it can succeed. `mailserver user` stores keys for the SCRAM ones here. "
-        "Some clients choose a -PLUS and then cannot do it.",
-        default=("EXTERNAL", "SCRAM-SHA-256", "PLAIN", "LOGIN"),
+        "SASL mechanisms, each offered where it can succeed. `mailserver user` stores keys for the SCRAM ones here.",
+        default=("EXTERNAL", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"),
+    )
+    scram_protocols: tuple[Literal["imap", "pop3", "submission"], ...] = setting(
+        "Protocols that offer those of SCRAM. For the two that are not here no list of them serves both mutt and msmtp.",
+        default=("imap",),
     )
     scram_for: Literal["all", "some"] = setting(
         "Offer SCRAM once all users have keys for it, or once some have: some clients try nothing else then.",
