@@ -48,20 +48,36 @@ def renew(
             click.echo("\n".join(what) if what else "nothing is due")
             return
         signer, crl_url = unlocked(one, passphrase_file), crl_url_of(None, one, configuration)
+        failed = False
         for each in due:
-            renewed = ca_renewal.renew(one, signer, each, present, crl_url=crl_url, all_of_it=bool(names))
-            if each.files:
-                for path in ca_renewal.write(each, renewed):
-                    click.echo(f"renewed {path} of {', '.join(each.hosts)}")
-            else:
-                first, *rest = renewed.chains
-                second = (rest[0], b"") if rest else None
-                offer(configuration, each.hosts, first, b"", second=second, reason=f"renewed by {one.name}")
+            # What fails of one is no matter of the others.
+            try:
+                with telling():
+                    renewed = ca_renewal.renew(one, signer, each, present, crl_url=crl_url, all_of_it=bool(names))
+                    _serve(configuration, one, each, renewed)
+            except click.ClickException as fault:
+                failed = True
+                click.echo(f"{', '.join(each.hosts)}: cannot be renewed: {fault.message}", err=True)
+            except SystemExit:  # as `cert add` ends, which has said why
+                failed = True
         if with_list:
             made = ca_renewal.renew_list(one, signer, present)
             click.echo(f"renewed {one.directory / LIST}, until {made.next_update_utc:%Y-%m-%d}")
         if any(each.files for each in due) and not config.tls.follow_files:
             click.echo("the server takes the files up at `mailserver reload`")
+        if failed:
+            raise SystemExit(1)
+
+
+def _serve(configuration: Path, one: PrivateCa, each: Renewable, renewed: Renewable) -> None:
+    """Put it into its files, or add it. Raises: CaFault, OSError, ClickException; SystemExit where it was refused."""
+    if each.files:
+        for path in ca_renewal.write(each, renewed):
+            click.echo(f"renewed {path} of {', '.join(each.hosts)}")
+        return
+    first, *rest = renewed.chains
+    second = (rest[0], b"") if rest else None
+    offer(configuration, each.hosts, first, b"", second=second, reason=f"renewed by {one.name}")
 
 
 def _named(one: PrivateCa, found: Sequence[Renewable], names: Sequence[str]) -> list[Renewable]:
@@ -70,8 +86,10 @@ def _named(one: PrivateCa, found: Sequence[Renewable], names: Sequence[str]) -> 
     ours = [each for each in found if ca_renewal.has_signed(one, each.first)]
     known = {host for each in ours for host in each.hosts}
     if strange := [name for name in wanted if name not in known]:
+        there = ", ".join(sorted(known)) or "none"
         raise click.ClickException(
-            f"{', '.join(strange)}: is served with no certificate of this authority; there are {', '.join(sorted(known)) or 'none'}"
+            f"{', '.join(strange)}: is served with no certificate of this authority, or not as it should be "
+            f"(`mailserver cert list`); there are {there}"
         )
     return [each for each in ours if not set(each.hosts).isdisjoint(wanted)]
 

@@ -90,6 +90,7 @@ class AcmeCertificates:
         async def begin() -> None:
             if self._attempts is None and not self._beginning:
                 self._beginning = True
+                self._wait_no_more()
                 try:
                     await self._begin()
                 finally:
@@ -105,6 +106,8 @@ class AcmeCertificates:
             self._windows = await self._in_thread(acme_state.all_windows, directory)
         except CannotRecord as error:
             log.error("{line}", line=f"acme: nothing can be asked for: {error}")
+            if not self._stopped:
+                self._next = self._reactor.callLater(LOOK, self.follow)
             return
         if self.first is not None:
             await self.first()
@@ -113,8 +116,7 @@ class AcmeCertificates:
     def stop(self) -> None:
         """Ask for nothing more, and end what is under way."""
         self._stopped = True
-        if self._next is not None and self._next.active():
-            self._next.cancel()
+        self._wait_no_more()
         for order in self._orders.values():
             order.stop()
 
@@ -219,9 +221,12 @@ class AcmeCertificates:
             self._spawn(self._learn_windows(now))
         times = [each.time for each in planned] + [each.again for each in self._windows.values()]
         later = min((when - now for when in times if when > now), default=LOOK)
+        self._wait_no_more()
+        self._next = self._reactor.callLater(min(LOOK, later), self._look)
+
+    def _wait_no_more(self) -> None:
         if self._next is not None and self._next.active():
             self._next.cancel()
-        self._next = self._reactor.callLater(min(LOOK, later), self._look)
 
     def _planned(self, now: int) -> list[Due]:
         """Of all for which no order runs; what the administrator wants comes first."""

@@ -59,10 +59,14 @@ def account(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict
 
 
 def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
-    """End the account (RFC 8555 7.3.6); {}. One that is not there has ended."""
+    """End the account (RFC 8555 7.3.6); {}. One that is not there has ended, as has one whose key is not taken any more."""
     try:
         address = authority.log_in()
     except NoAccount:
+        return {}
+    except messages.Error as error:
+        if error.code != "unauthorized":
+            raise
         return {}
     authority.post(address, messages.UpdateRegistration(status=messages.STATUS_DEACTIVATED))
     return {}
@@ -88,8 +92,15 @@ def roll_over(authority: Authority, job: Mapping[str, Any], _tell: object) -> di
 
 
 def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
-    """Revoke `certificate`, PEM, for `reason`, a number of RFC 5280 5.3.1 (RFC 8555 7.6); {}."""
+    """Revoke `certificate`, PEM, for `reason`, a number of RFC 5280 5.3.1 (RFC 8555 7.6); {}.
+
+    One that was revoked before is as it should be: what is remembered of it here may have been lost.
+    """
     authority.log_in()
     certificate = x509.load_pem_x509_certificates(job["certificate"].encode())[0]
-    authority.client.revoke(certificate, job["reason"])
+    try:
+        authority.client.revoke(certificate, job["reason"])
+    except messages.Error as error:
+        if error.code != "alreadyRevoked":
+            raise
     return {}

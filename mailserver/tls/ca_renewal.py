@@ -2,8 +2,8 @@
 
 A certificate is renewed when two thirds of its life are over, with the same names, for as long again, and for the same key.
 So what DNS says of the key (TLSA) stays true, of two files one changes, and no key leaves its place. The revocation list is
-signed anew at the same part of its life. What is not renewed: a certificate that was revoked or that the administrator has
-rolled back to, and one that the authority's own end would cut as short.
+signed anew at the same part of its life. What is not renewed: a certificate that was revoked, files that a
+rollback passes over, and what the authority's own end would cut as short.
 """
 
 from __future__ import annotations

@@ -245,14 +245,17 @@ class TlsPolicy:
         of_ca: list[Fault] = []
         private_ca = read_offered(config.tls, of_ca)
         if of_ca:
-            outcomes.append(Outcome("[tls] private_ca", "refused", of_ca[0].reason))
+            outcomes.append(_of_private_ca(of_ca))
             private_ca = self.private_ca
         new, of_hosts = build(config, tls, self._map, self._contexts(tls), now=self._now(), source=self.source)
         bases = self._new_bases(new, tls, listeners)
         return Prepared(new, tls, listeners, bases, (*outcomes, *of_hosts), private_ca)
 
     def prepare_hosts(self, config: Config, hosts: Collection[str]) -> Prepared:
-        """The same for the domains of some hosts, of the configuration that is served; no other's files are read."""
+        """The same for the domains of some hosts, of the configuration that is served; no other's files are read.
+
+        Without hosts, for the own authority.
+        """
         domains = tuple(
             attrs.evolve(domain, sites=()) for domain in config.certified if any(host in hosts for host in domain.hosts)
         )
@@ -270,10 +273,13 @@ class TlsPolicy:
         )
         by_host = {**current.by_host, **new.by_host}
         default = by_host.get(default_host(config), current.default)
-        told = tuple(outcome for outcome in outcomes if outcome.name in of_domains)
+        told = [outcome for outcome in outcomes if outcome.name in of_domains]
         new = ContextMap(MappingProxyType(by_host), default)
-        private_ca = read_offered(config.tls, []) or self.private_ca
-        return Prepared(new, self._tls, self._listeners, {}, told, private_ca)
+        of_ca: list[Fault] = []
+        private_ca = read_offered(config.tls, of_ca) or self.private_ca
+        if of_ca and not hosts:  # it is no matter of any host
+            told.append(_of_private_ca(of_ca))
+        return Prepared(new, self._tls, self._listeners, {}, tuple(told), private_ca)
 
     def changed_hosts(self, prepared: Prepared) -> list[str]:
         """Hosts that `prepared` serves otherwise than they are served now."""
@@ -371,6 +377,10 @@ class ListenerTls:
 
 def _wanted(tls: Tls, listeners: Mapping[Listener, Settings]) -> set[Settings]:
     return {settings_of(tls), *listeners.values()}
+
+
+def _of_private_ca(faults: list[Fault]) -> Outcome:
+    return Outcome("[tls] private_ca", "refused", faults[0].reason)
 
 
 def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:

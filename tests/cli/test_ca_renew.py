@@ -71,7 +71,21 @@ def test_one_that_is_named_is_renewed_at_any_time(place: Place) -> None:
     assert f"{ADDED}: taken up" in said
     assert len(place.issued()) == 3
     said = place.refused("ca", "renew", "other.example.net")
-    assert "is served with no certificate of this authority; there are mail.example.org, mail.example.test" in said
+    assert "is served with no certificate of this authority" in said
+    assert "there are mail.example.org, mail.example.test" in said
+
+
+@pytest.mark.parametrize("place", [61], indirect=True)
+def test_one_that_fails_keeps_no_other(place: Place) -> None:
+    """The first of them is a file that holds its key as well."""
+    file = place.site.certificate("example.test")
+    file.write_bytes(file.read_bytes() + place.site.key("example.test").read_bytes())
+    before = file.read_bytes()
+    result = place.run("ca", "renew")
+    assert result.exit_code == 1
+    assert f"{HOST.decode()}: cannot be renewed: {file} holds a key beside the certificate" in result.output
+    assert f"{ADDED}: taken up, until " in result.output
+    assert file.read_bytes() == before
 
 
 def test_the_lists_url_comes_with_a_renewal(place: Place) -> None:

@@ -335,9 +335,15 @@ def test_the_end_stops_what_is_under_way_and_counts_no_failure(world: World) -> 
 
 
 def test_without_a_state_directory_nothing_is_asked_for(world: World) -> None:
-    world.config.server.state_dir.write_text("in the way")
+    in_the_way = world.config.server.state_dir
+    in_the_way.write_text("in the way")
     world.acme.follow()
     assert world.orders == []
     ok, lines = world.renew("")
     assert not ok
     assert "state directory" in lines[0]
+    world.acme.follow()  # by a reload
+    assert len(world.reactor.getDelayedCalls()) == 1
+    in_the_way.unlink()
+    world.reactor.advance(LOOK)
+    assert len(world.orders) == 5, "it is looked for again"

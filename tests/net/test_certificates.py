@@ -193,7 +193,9 @@ def test_files_are_followed_and_ends_are_told_each_once(
     assert not world.reactor.getDelayedCalls()
 
 
-def test_the_list_of_the_own_authority_is_followed(world: World, tmp_path: Path) -> None:
+def test_the_list_of_the_own_authority_is_followed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A command has revoked something: /ca.crl of all processes has it."""
     one = make_ca(tmp_path / "ca")
     world.site.tls = ['private_ca = "ca/ca.pem"']
@@ -229,6 +231,14 @@ def test_the_list_of_the_own_authority_is_followed(world: World, tmp_path: Path)
     world.pass_time()
     assert world.tls.policy.private_ca is not None
     assert world.tls.policy.private_ca.crl == b""
+    # The certificate itself stays, and it is told why.
+    lines: list[str] = []
+    monkeypatch.setattr(module.log, "info", lambda _format, line: lines.append(line))
+    (tmp_path / "ca" / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----")
+    for _ in range(10):
+        world.pass_time()
+    assert world.tls.policy.private_ca.der == before.der
+    assert any("[tls] private_ca: refused: ends within a certificate" in line for line in lines)
     world.certificates.stop()
 
 

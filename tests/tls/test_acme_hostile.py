@@ -278,6 +278,20 @@ def test_a_wait_without_end_is_told_as_it_is_and_cut_by_the_plan(world: World) -
     assert world.do()["retry_after"] == int("9" * 30)
 
 
+def test_what_has_ended_before_is_as_it_should_be(world: World) -> None:
+    """A process that was killed behind the authority's answer does not know of it."""
+    world.authority.odd["/newAccount"] = lambda _honest: problem("unauthorized", "was deactivated", 403)
+    assert world.do(do="deactivate") == {}
+    world.authority.odd["/newAccount"] = lambda _honest: problem("rateLimited", "later", 429)
+    assert "rateLimited" in world.error(do="deactivate")
+    del world.authority.odd["/newAccount"]
+    certificate = world.authority.ca_file.read_text()
+    world.authority.odd["/revokeCert"] = lambda _honest: problem("alreadyRevoked", "before")
+    assert world.do(do="revoke", certificate=certificate, reason=1) == {}
+    world.authority.odd["/revokeCert"] = lambda _honest: problem("badRevocationReason", "not so")
+    assert "badRevocationReason" in world.error(do="revoke", certificate=certificate, reason=1)
+
+
 # --- Nonsense
 
 
