@@ -103,7 +103,7 @@ def activate(configuration: Path, host: str, number: str) -> None:
     """Serve NAME with what it was served with by an activation of its history, or with its files again."""
     if number != "file" and not number.isdecimal():
         raise click.BadParameter("is the number of an activation, as `mailserver cert history` lists them, or `file`")
-    wanted = None if number == "file" else int(number)
+    host, wanted = host.lower(), None if number == "file" else int(number)
     _change(configuration, lambda one: one.activate(host, wanted), "cert-activate", host=host, id=number)
 
 
@@ -115,6 +115,7 @@ def rollback(configuration: Path, host: str) -> None:
 
     Files that the configuration names are passed over from then on, until they change or `cert activate NAME file`.
     """
+    host = host.lower()
     _change(configuration, lambda one: one.roll_back(host), "cert-rollback", host=host)
 
 
@@ -152,7 +153,7 @@ def list_(configuration: Path, *, as_json: bool) -> None:
 def show(configuration: Path, host: str, *, pem: bool) -> None:
     """Show what NAME is served with."""
     answer = listed(load_or_fail(configuration))
-    row = next((row for row in answer.data if row["host"] == host), None)
+    row = next((row for row in answer.data if row["host"] == host.lower()), None)
     if row is None:
         known = ", ".join(row["host"] for row in answer.data)
         raise click.ClickException(f"{host} is not served; there are {known or 'no hosts'}")
@@ -181,12 +182,14 @@ def show(configuration: Path, host: str, *, pem: bool) -> None:
 @config_option
 def history(configuration: Path, host: str, *, as_json: bool) -> None:
     """List the activations of NAME, or of all names, the newest first."""
-    config = load_or_fail(configuration)
+    config, host = load_or_fail(configuration), host.lower()
     try:
         answer = _ask(config, "cert-history", host=host)
     except NotRunning:
         with _telling(), contextlib.closing(_history(config)) as opened:
             answer = Answer(True, (), history_of(opened, host))
+    if host and answer.ok and not answer.data:
+        raise click.ClickException(f"{host}: has no history; without a name, that of all is listed")
     if as_json:
         click.echo(json.dumps(answer.data, indent=2))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mailserver.ledger.impact import (
     drop_name,
     minimum_version,
 )
+from mailserver.tls.pair import covers
 
 _HEAD = (
     "USER",
@@ -93,9 +95,8 @@ def impact(
     if not changes:
         raise click.UsageError("say what is to change: --min-version, --close, --drop-name or --drop-mechanism")
     config = load_or_fail(configuration)
-    ports = sorted({each.tcp_port for each in config.listeners if each.socket is None})
-    if port is not None and port not in ports:
-        click.echo(f"no listener has port {port}; there are {', '.join(map(str, ports))}", err=True)
+    for line in _mistyped(config, port, name, mechanism):
+        click.echo(line, err=True)
     since = time.time() - days * DAY
     recent = [each for each in _seen(config, None) if each.last >= since]
     if not recent and not as_json:
@@ -122,6 +123,18 @@ def _changes(version: str | None, port: int | None, name: str | None, mechanism:
     if mechanism is not None:
         changes.append(drop_mechanism(mechanism))
     return changes
+
+
+def _mistyped(config: Config, port: int | None, name: str | None, mechanism: str | None) -> Iterator[str]:
+    """What is not there to be taken away, and so shuts nobody out."""
+    ports = sorted({each.tcp_port for each in config.listeners if each.socket is None})
+    if port is not None and port not in ports:
+        yield f"no listener has port {port}; there are {', '.join(map(str, ports))}"
+    hosts = sorted({host for domain in config.certified for host in domain.hosts})
+    if name is not None and not covers(hosts, name.lower().rstrip(".")):
+        yield f"no domain has the host {name}; there are {', '.join(hosts) or 'none'}"
+    if mechanism is not None and mechanism.upper() not in config.auth.mechanisms:
+        yield f"[auth] mechanisms does not have {mechanism}; there are {', '.join(config.auth.mechanisms)}"
 
 
 def _seen(config: Config, user: str | None) -> list[Seen]:

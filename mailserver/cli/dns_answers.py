@@ -76,7 +76,7 @@ def compare(resolver: Resolver, host: str, addresses: Sequence[str], expected: S
     try:
         found = resolver.addresses(f"{host}.")
     except dns.exception.DNSException as error:
-        raise BadResolver(_words(error)) from error
+        raise BadResolver(unanswered(error)) from error
     state: State = "missing"
     if found:
         state = (
@@ -98,7 +98,7 @@ def compare(resolver: Resolver, host: str, addresses: Sequence[str], expected: S
                 found = resolver.ask(name, kind)
                 state = judge(group, found)
         except dns.exception.DNSException as error:
-            yield Finding(name, kind, "unanswered", data, (_words(error),))
+            yield Finding(name, kind, "unanswered", data, (unanswered(error),))
         else:
             yield Finding(name, kind, state, data, tuple(found))
 
@@ -150,8 +150,11 @@ def _joined(data: str) -> str:
     return b"".join(strings).decode("utf-8", "replace")
 
 
-def _words(error: dns.exception.DNSException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def unanswered(error: dns.exception.DNSException) -> str:
+    """That there is no answer, and why, in a line."""
+    # The library lists each try.
+    why = " ".join(str(error).partition(";")[0].split())[:200] or type(error).__name__
+    return f"the resolver does not answer ({why})"
 
 
 def _address(server: str) -> tuple[str, int]:

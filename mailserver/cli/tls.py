@@ -15,7 +15,7 @@ import dns.exception
 from mailserver.cli.cert import listed
 from mailserver.cli.clients import impact
 from mailserver.cli.columns import plain, print_table
-from mailserver.cli.dns_answers import BadResolver, Resolver
+from mailserver.cli.dns_answers import BadResolver, Resolver, unanswered
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config.model import Config
 from mailserver.probe.chain import BadAuthorities, Trust
@@ -111,8 +111,7 @@ def _dns(config: Config, resolver: Resolver | None, hosts: tuple[str, ...]) -> I
     try:
         yield from in_dns(config, resolver, hosts)
     except dns.exception.DNSException as error:
-        words = " ".join(str(error).split())[:200] or type(error).__name__
-        yield Finding("dns-unanswered", "DNS", f"the resolver does not answer ({words}); --no-dns leaves it out")
+        yield Finding("dns-unanswered", "DNS", f"{unanswered(error)}; --no-dns leaves it out")
 
 
 def _as_json(report: Report, findings: dict[Finding, list[str]]) -> dict[str, object]:

@@ -48,14 +48,17 @@ def test_added_shown_and_taken_back(site: Site) -> None:
     assert (first["origin"], first["reason"]) == ("added", "the first")
     assert run(site, "add", *given(site)).exit_code == 0
     assert listed(site)[ORG]["fingerprint"] != first["fingerprint"]
-    done = run(site, "rollback", ORG)
+    done = run(site, "rollback", ORG.upper())
     assert done.exit_code == 0, done.output
     assert listed(site)[ORG]["fingerprint"] == first["fingerprint"]
-    rows = json.loads(run(site, "history", ORG, "--json").stdout)
+    rows = json.loads(run(site, "history", ORG.upper(), "--json").stdout)
     assert [row["restores"] for row in rows] == [first["activation"], None, None]
-    assert run(site, "activate", ORG, str(rows[1]["id"])).exit_code == 0
+    assert run(site, "activate", ORG.upper(), str(rows[1]["id"])).exit_code == 0
     assert listed(site)[ORG]["fingerprint"] == rows[1]["fingerprint"]
     assert "the first" in run(site, "history").output
+    strange = run(site, "history", "mail.example.net")
+    assert strange.exit_code == 1
+    assert "mail.example.net: has no history" in strange.output
 
 
 def test_show(site: Site) -> None:

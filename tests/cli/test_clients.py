@@ -83,6 +83,10 @@ def test_of_nothing_nothing_is_said(tmp_path: Path) -> None:
     told = run(path, "tls", "impact", "--close", "143")
     assert (told.exit_code, told.stdout) == (0, "nothing is known: no client was seen in 30 days\n")
     assert told.stderr.startswith("no listener has port 143; there are "), "a port that was mistyped shuts nobody out"
+    told = run(path, "tls", "impact", "--drop-name", "mail.example.tset", "--drop-mechanism", "PLIAN")
+    assert "no domain has the host mail.example.tset; there are mail.example.test\n" in told.stderr
+    assert "[auth] mechanisms does not have PLIAN; there are " in told.stderr
+    assert run(path, "tls", "impact", "--drop-name", "MAIL.example.test", "--drop-mechanism", "plain").stderr == ""
     assert run(path, "tls", "impact").exit_code == 2
     assert run(path, "clients").exit_code == 0
 
