@@ -260,10 +260,26 @@ class Certificates:
             return False, [*lines, *refused.lines]
         return False, [*lines, *await self._serve(back.prepared), *(f"went back: {line}" for line in back.lines)]
 
+    async def _take_recorded(self) -> None:
+        """Serve what a command has recorded by itself, as it found no control socket: this server was only beginning."""
+        try:
+            if not await self._in_thread(self._activation.history.was_changed):
+                return
+            hosts = [host for domain in self._config().certified for host in domain.hosts]
+            changed = await self._in_thread(lambda: self._transaction().take_files(hosts))
+        except CannotRecord:
+            return  # whoever changes something is told
+        except Refused as refused:
+            _log(refused.lines)
+            return
+        _log(changed.lines)
+        _log((await self._put_in_place(changed))[1])
+
     # --- The clock
 
     def _look_for_ends(self) -> Deferred[None]:
         async def look() -> None:
+            await self._take_recorded()
             now = dt.datetime.now(dt.UTC)
             for warning in await self._in_thread(self._expiry.look, self._policy.describe(), now):
                 log.warn("{line}", line=f"certificate: {warning}")

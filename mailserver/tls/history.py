@@ -95,6 +95,7 @@ class History:
         """Those that are younger are kept too, up to MOST."""
         self._connection = connection
         self._read: dict[bytes, Pair] = {}
+        self._version = self._data_version()
 
     @classmethod
     def open(cls, directory: Path, keep: int, keep_days: int = 0) -> History:
@@ -191,6 +192,15 @@ class History:
         """Has an authority revoked it, as far as is known here?"""
         return bool(self._rows("SELECT 1 FROM revoked WHERE fingerprint = ?", fingerprint))
 
+    def was_changed(self) -> bool:
+        """Has another process changed it since it was opened, or since this was asked last?"""
+        before = self._version
+        try:
+            self._version = self._data_version()
+        except apsw.Error as error:
+            raise CannotRecord(why_not(self.path, error)) from error
+        return self._version != before
+
     def current(self, host: str) -> Entry | None:
         """The last activation of a host."""
         return next(self._entries("host = ? ORDER BY id DESC LIMIT 1", host), None)
@@ -244,6 +254,11 @@ class History:
         return cast("int", rows[0][0]) if rows else None
 
     # --- Inside
+
+    def _data_version(self) -> int:
+        """Another one once another connection has changed something. Raises: apsw.Error."""
+        ((version,),) = self._connection.execute("PRAGMA data_version")
+        return cast("int", version)
 
     def _entries(self, condition: str, *values: object) -> Iterator[Entry]:
         query = f"SELECT {_COLUMNS} FROM served JOIN activation USING (id) WHERE {condition}"  # noqa: S608 - ours

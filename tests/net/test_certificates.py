@@ -193,6 +193,21 @@ def test_files_are_followed_and_ends_are_told_each_once(
     assert not world.reactor.getDelayedCalls()
 
 
+def test_what_a_command_has_recorded_while_the_server_began_is_served(world: World) -> None:
+    command = Server(world.site)
+    command.add(certificates.issue(authority(), [ORG]), ORG)
+    assert world.seen(ORG) != command.seen(ORG)
+    world.certificates.start()
+    world.pass_time()
+    assert world.seen(ORG) == command.seen(ORG)
+    assert world.served == [(ORG,)]
+    assert world.asked == [{ORG}]
+    entries = len(world.tls.history.of_host(ORG))
+    world.reactor.advance(EXPIRY_LOOK)
+    assert (len(world.served), len(world.tls.history.of_host(ORG))) == (1, entries)
+    world.certificates.stop()
+
+
 def test_the_list_of_the_own_authority_is_followed(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
