@@ -36,15 +36,15 @@ def dispatch_directly(reactor: Any) -> None:
 def _turn(reactor: Any, timeout: float | None) -> None:
     """As `EPollReactor.doPoll`."""
     selectables = reactor._selectables
-    ready = reactor._poller.poll(-1 if timeout is None else timeout, len(selectables))
+    events = reactor._poller.poll(-1 if timeout is None else timeout, len(selectables))
+    ready = [(selectables.get(number), number, event) for number, event in events]
     if len(ready) > 1:
-        ready.sort(key=lambda pair: not getattr(selectables.get(pair[0]), "urgent", False))
-    for number, event in ready:
+        ready.sort(key=lambda each: not getattr(each[0], "urgent", False))
+    for selectable, number, event in ready:
         if reactor.threadCallQueue:
             reactor.runUntilCurrent()
-        selectable = selectables.get(number)
-        if selectable is None:
-            continue  # another's event has ended it
+        if selectable is None or selectables.get(number) is not selectable:
+            continue  # what was done since has ended it; its number may be another's by now, whose event this is not
         if (event & _GONE and not event & EPOLLIN) or selectable.fileno() == -1:
             callWithLogger(selectable, reactor._doReadOrWrite, selectable, number, event)
             continue

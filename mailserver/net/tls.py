@@ -102,7 +102,7 @@ class TlsTransport(TLSMemoryBIOProtocol):
         """
         tcp = cast("Any", self.transport)
         said = self._tlsConnection is not None and self._tlsConnection.get_shutdown() & SSL.SENT_SHUTDOWN
-        if not said or self._appSendBuffer or not getattr(tcp, "delivered", False):
+        if not said or not getattr(tcp, "delivered", False):
             return False
         tcp.loseConnection()
         return True

@@ -133,9 +133,10 @@ class Watcher:
         if count or not numbers or self._inotify is None:
             return
         for number in numbers:
-            self._inotify.remove(number)
-        # What has been told of already is still to be read.
-        self._ended.update(numbers)
+            if self._watches.get(number) is live:  # as in `unwatch`
+                self._inotify.remove(number)
+                # What has been told of already is still to be read.
+                self._ended.add(number)
         numbers.clear()
 
     def resume(self, live: LiveMailbox) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import AuthorizationFailed, InUse, NoSuchMailbox
+from mailserver.store.live import LiveMailbox
 from tests.fakes import FakeAuthenticator
 from tests.imap.sessions import connect, logged_in, put, selected, services
 
@@ -193,3 +196,22 @@ def test_authenticate_takes_base64_only(line: bytes) -> None:
     client.ask(b"a AUTHENTICATE PLAIN\r\n")
     assert client.ask(line).startswith(b"a BAD ")
     assert client.ask(b"b NOOP\r\n") == b"b OK NOOP completed\r\n"
+
+
+def test_a_change_says_how_many_messages_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a mailbox is not watched while many of its messages are changed from here."""
+    said: list[int] = []
+    change = LiveMailbox.change
+
+    async def recorded(self: LiveMailbox, operation: Any, messages: int = 1) -> Any:
+        said.append(messages)
+        return await change(self, operation, messages)
+
+    monkeypatch.setattr(LiveMailbox, "change", recorded)
+    client = selected(services(), messages=9)
+    client.ask(b"c CREATE x\r\n")
+    client.ask(b"s STORE 1:7 +FLAGS (\\Deleted)\r\n")
+    client.ask(b"m MOVE 1:2 x\r\n")
+    client.ask(b"e UID EXPUNGE 3:5\r\n")
+    assert b"c OK" in client.ask(b"c CLOSE\r\n")
+    assert said == [7, 2, 3, 2]

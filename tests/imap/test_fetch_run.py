@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mailserver.imap.commands import fetch
 from mailserver.imap.fetch_run import FEW, LONGEST, MOST
+from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.fakes import Client
 from tests.imap.sessions import put, selected, services
 
@@ -132,3 +133,56 @@ def test_news_of_others_is_told_behind_the_first(monkeypatch: pytest.MonkeyPatch
     assert answer.index(b"* 5 FETCH (FLAGS (\\Flagged") < answer.index(b"p OK")
     assert answer.count(b"p OK") == 3
     assert read
+
+
+def test_where_another_session_has_expunged_each_number_still_means_the_same_message() -> None:
+    service = services()
+    client, other = selected(service, messages=5), selected(service)
+    assert b"t OK" in other.ask(b"t STORE 4 +FLAGS (\\Flagged)\r\n")
+    assert b"t OK" in other.ask(b"t STORE 2 +FLAGS (\\Deleted)\r\n")
+    client.ask(b"n NOOP\r\n")
+    assert b"* 2 EXPUNGE" in other.ask(b"e EXPUNGE\r\n")
+    # EXPUNGE must not be told behind a FETCH (RFC 3501 7.4.1).
+    client.send(b"".join(b"p FETCH %d (UID)\r\n" % number for number in (1, 3, 4, 5)))
+    assert client.take() == b"".join(
+        b"* %d FETCH (UID %d)\r\np OK FETCH completed\r\n" % (number, number) for number in (1, 3, 4, 5)
+    )
+    client.send(b"".join(b"p FETCH %d (FLAGS)\r\n" % number for number in (3, 4)))
+    assert client.take().count(b"\\Flagged") == 1
+
+
+def test_while_others_are_known_to_have_changed_something_each_is_read_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = mailbox()
+    read: list[bytes] = []
+    answer_alike = fetch.answer_alike
+
+    def poked(session: Any, plan: Any, tail: bytes) -> None:
+        read.append(tail)
+        session.mailbox.live.poked()
+        answer_alike(session, plan, tail)
+
+    monkeypatch.setattr(fetch, "answer_alike", poked)
+    client.send(b"p FETCH 1 (FLAGS)\r\n" * 4)
+    assert client.take().count(b"p OK") == 4
+    assert len(read) == 3  # nothing stands behind the fourth
+
+
+def test_what_is_asked_by_uid_is_not_taken_for_what_is_asked_by_number() -> None:
+    client = mailbox()
+    client.send(b"a UID FETCH 1 (FLAGS)\r\n" + b"b FETCH 2 (FLAGS)\r\n" * 2)
+    answer = client.take()
+    assert answer.count(b"UID 1") == answer.count(b"UID") - 1 == 1  # and "UID FETCH completed"
+    assert answer.count(b"b OK") == 2
+
+
+def test_a_size_or_date_that_is_not_known_is_found_out() -> None:
+    client = mailbox()
+    asked = b"".join(b"p FETCH %d (RFC822.SIZE INTERNALDATE)\r\n" % number for number in (1, 2, 3))
+    client.send(asked)
+    known = client.take()
+    columns = client.session.mailbox.live.columns
+    columns.sizes[1], columns.dates[2] = UNKNOWN_SIZE, UNKNOWN_DATE
+    client.send(asked)
+    assert client.take() == known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +44,11 @@ class End:
     def doWrite(self) -> object:
         self.told.append("write")
         return self.answer
+
+    def close(self) -> None:
+        self.reactor.removeReader(self)
+        self.mine.close()
+        self.other.close()
 
     def connectionLost(self, reason: Failure) -> None:
         self.told.append(type(reason.value).__name__)
@@ -145,6 +151,28 @@ def test_one_that_another_has_closed_meanwhile_is_left_alone(reactor: Any) -> No
         end.doRead = close  # type: ignore[method-assign]
     turn(reactor)
     assert len(reactor.getReaders()) == 1 + len([reader for reader in reactor.getReaders() if reader not in ends])
+
+
+def test_who_gets_the_number_of_one_that_was_closed_meanwhile_gets_none_of_its_events(reactor: Any) -> None:
+    first, second = End(reactor), End(reactor)
+    number = second.fileno()
+    came: list[End] = []
+
+    def replace() -> None:
+        second.close()
+        came.append(End(reactor))
+        reactor.removeReader(came[0])
+        came[0].mine.detach()
+        os.dup2(came[0].other.fileno(), number)
+        came[0].mine = socket.socket(fileno=number)
+        reactor.addReader(came[0])
+
+    first.doRead = replace  # type: ignore[method-assign]
+    first.other.send(b"x")
+    second.other.send(b"x")
+    turn(reactor)
+    assert came[0].fileno() == number
+    assert came[0].told == []
 
 
 def test_what_a_thread_has_done_is_taken_between_two_events(reactor: Any) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -35,9 +36,9 @@ class Reactor:
     def removeWriter(self, writer: object) -> None:
         self.writers.discard(writer)
 
-    def callLater(self, delay: float, function: Any) -> None:
+    def callLater(self, delay: float, function: Any, *arguments: Any) -> None:
         assert delay == 0
-        self.later.append(function)
+        self.later.append(partial(function, *arguments))
 
 
 class Producer:
@@ -117,9 +118,13 @@ def test_a_lost_connection_is_left_to_the_reactor(world: World) -> None:
 
 
 class Greeting(Protocol):
+    fails = False
+
     def connectionMade(self) -> None:
         assert self.transport is not None
         self.transport.write(b"hello")
+        if self.fails:
+            raise ValueError("nobody can be greeted")
 
 
 class Greeters(Factory):
@@ -178,26 +183,44 @@ def test_a_client_that_cannot_be_served_is_closed_and_the_next_one_served() -> N
             assert second.recv(100) == b"hello"
 
 
+def test_a_client_that_is_served_no_more_after_its_first_words_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = listening()
+    with port.socket, socket.create_connection(port.socket.getsockname(), 30) as client:
+        monkeypatch.setattr(Greeting, "fails", True)
+        port.doRead()
+        (cut,) = port.reactor.later
+        cut()
+        assert client.recv(100) == b"hello"
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+
+
 def test_without_descriptors_nobody_is_taken_and_the_port_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     port = listening()
 
     class Full:
+        """Until Twisted has given up the descriptor that it keeps for this."""
+
         def __init__(self, opened: socket.socket) -> None:
             self.opened = opened
+            self.tried = 0
 
         def _accept(self) -> object:
             raise OSError(errno.EMFILE, "too many open files")
 
         def accept(self) -> object:
-            return self._accept()
+            self.tried += 1
+            return self._accept() if self.tried == 1 else self.opened.accept()
 
-    with port.socket as opened, socket.create_connection(opened.getsockname(), 30) as client:
+    with port.socket as opened, socket.create_connection(opened.getsockname(), 30) as first:
         monkeypatch.setattr(port, "socket", Full(opened))
         port.doRead()
         assert port.factory.protocols == []
+        assert first.recv(100) == b"", "one that is left waiting would keep the reactor busy"
         monkeypatch.setattr(port, "socket", opened)
-        port.doRead()
-        assert client.recv(100) == b"hello"
+        with socket.create_connection(opened.getsockname(), 30) as second:
+            port.doRead()
+            assert second.recv(100) == b"hello"
 
 
 def test_a_connection_that_was_dialled_sends_at_once_too(world: World) -> None:
@@ -222,15 +245,24 @@ def test_other_transports_stay_what_they_are(world: World) -> None:
 def test_what_was_written_is_delivered_when_the_client_has_acknowledged_it(world: World) -> None:
     assert world.transport.delivered
     world.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-    world.transport.write(b"x" * 8_000_000)  # more than both machines take
-    assert not world.transport.delivered
-    while world.reactor.writers:
-        read(world.client, 65536)
-        world.transport.doWrite()
     world.client.settimeout(1)
-    with contextlib.suppress(TimeoutError):
-        while world.client.recv(1 << 20):
-            pass
+
+    def take_all() -> None:
+        with contextlib.suppress(TimeoutError):
+            while world.client.recv(1 << 20):
+                pass
+
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            world.transport.socket.send(b"x" * 65536)  # until neither machine takes more
+    assert not world.transport.delivered, "the machines have it, and the client's has not acknowledged all"
+    world.transport.write(b"x")
+    assert world.reactor.writers
+    take_all()
+    assert not world.transport.delivered, "some waits here"
+    while world.reactor.writers:
+        world.transport.doWrite()
+    take_all()
     assert world.transport.delivered
 
 

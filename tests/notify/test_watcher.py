@@ -232,6 +232,29 @@ def test_a_mailbox_that_is_kept_no_longer_is_not_watched_after_a_pause(world: An
     assert first.pokes == []
 
 
+def test_no_watch_is_remembered_whose_end_was_lost_among_too_many_events(world: Any) -> None:
+    _reactor, _clock, watcher, first, _second, _path = world
+    watcher.watch(first)
+    watcher.pause(first)
+    watcher._poke_all()
+    watcher.resume(first)
+    watcher.unwatch(first)
+    assert not watcher._watches
+    assert not watcher._ended
+
+
+def test_a_pause_ends_no_watch_that_another_mailbox_object_has_taken_over(world: Any) -> None:
+    reactor, _clock, watcher, first, second, path = world
+    second.mailbox.watched_paths = first.mailbox.watched_paths
+    second.unchanged = True
+    watcher.watch(first)
+    watcher.watch(second)
+    watcher.pause(first)
+    (path / "a/new/1.host").write_bytes(b"x")
+    reactor.turn()
+    assert second.pokes == [["1.host"]]
+
+
 def test_nothing_is_told_once_unwatched(world: Any) -> None:
     reactor, clock, watcher, first, _second, path = world
     watcher.watch(first)

@@ -11,7 +11,9 @@ import pytest
 from attrs import evolve
 
 from mailserver.auth.interfaces import User
-from mailserver.errors import MailboxFull, NoSpace
+from mailserver.errors import InUse, MailboxFull, NoSpace
+from mailserver.smtp.delivery import LocalCopy
+from mailserver.store.interfaces import Appended
 from tests.smtp.world import DATE, HEADER, MESSAGE, World, submission_trace
 
 
@@ -173,6 +175,28 @@ def test_local_copies_are_all_or_none(tmp_path: Path, monkeypatch: pytest.Monkey
     assert world.kept() == [submission_trace(b"anna@example.test", alone=False) + message]
     assert world.kept("bert@example.org") == [submission_trace(b"bert@example.org", alone=False) + message]
     assert world.left_behind() == []
+
+
+def test_one_copy_that_cannot_be_published_yet_hinders_no_other_and_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    publish = LocalCopy.publish
+    begun: list[LocalCopy] = []
+
+    async def first_fails(copy: LocalCopy) -> Appended:
+        begun.append(copy)
+        if len(begun) == 1:
+            raise InUse
+        return await publish(copy)
+
+    monkeypatch.setattr(LocalCopy, "publish", first_fails)
+    client = world.log_in()
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<anna@example.test>\r\nRCPT TO:<bert@example.org>\r\n")
+    assert b"250 2.0.0" in client.ask(b"DATA\r\n" + MESSAGE + b".\r\n")
+    assert len(world.kept()) + len(world.kept("bert@example.org")) == 1
+    assert [event for event, _facts in client.channel.logged].count("publish-delayed") == 1
+    assert not client.channel.bugs
 
 
 def test_local_copies_are_made_at_the_same_time_and_the_first_failure_is_told(

@@ -244,6 +244,14 @@ def test_days_that_are_kept_need_no_summary() -> None:
     assert set(source.asked_summaries) == {1, 9}, "the day rules the others out"
 
 
+def test_a_needle_elsewhere_in_the_text_says_nothing_of_a_day() -> None:
+    day = summarise(MESSAGES[1][0]).sent
+    assert day is not None
+    query = Or((Not(Sent(day, None)), Header("subject", "anna")))
+    assert search(query, Source()) == search(query, Source(kept=False))
+    assert 1 not in search(query, Source())
+
+
 def test_sizes_are_read_only_where_one_is_asked_for() -> None:
     dates, both = Source(unmeasured=True), Source(unmeasured=True)
     assert search(Not(Received(1, None)), dates) == [1, 2]

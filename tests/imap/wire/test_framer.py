@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -249,3 +251,21 @@ def test_any_cut_gives_the_same_events(fragments: list[bytes], data: st.DataObje
 def test_no_representation_shows_a_password(event: object) -> None:
     """Tracebacks and debuggers show representations."""
     assert "secret" not in repr(event)
+
+
+def test_a_run_is_looked_at_between_commands_alone() -> None:
+    line = re.compile(rb"([a-z]) NOOP\r\n")
+    run = re.compile(rb"(?:[a-z] NOOP\r\n){1,2}")
+    framer = Framer(100)
+    framer.receive_data(b"a NOOP\r\nb NOOP\r\nc NOOP\r\nd LOGIN {8}\r\n")
+    assert framer.peek_run(line, run) == [b"a", b"b"]
+    framer.skip(16)
+    assert framer.next_event() == Line(b"c NOOP")
+    assert isinstance(framer.next_event(), LiteralAnnounced)
+    framer.accept_literal()
+    framer.receive_data(b"x NOOP\r\n")
+    assert framer.peek_run(line, run) == []  # a literal's octets
+    while framer.next_event() is not LITERAL_END:
+        pass
+    framer.receive_data(b"y NOOP\r\n")
+    assert framer.peek_run(line, run) == []  # the rest of that command

@@ -311,3 +311,11 @@ def test_a_text_that_the_database_would_end_early_is_not_kept(path):
     with index.transaction():
         index.header_texts.put(key, [(1, Summary(b"", b"", b"", b"", "\nsubject: a\0b"))])
     assert index.header_texts.get(key, [1]) == [(1, INCOMPLETE, None)]
+
+
+@pytest.mark.parametrize("gone", [(), (1,), (300,), (700,)])
+def test_which_of_very_many_messages_are_there(path, gone):
+    index = open_index(path)
+    key = add(index, [uid for uid in range(1, 701) if uid not in gone])
+    assert index.messages.present(key, range(1, 701)) == [uid for uid in range(1, 701) if uid not in gone]
+    assert index.messages.present(key, range(1, 1401, 2)) == [uid for uid in range(1, 701, 2) if uid not in gone]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
+from mailserver.store.maildir import safeio
 from mailserver.store.maildir.uid_validity import next_uid_validity
+from tests.store.power import Disk, Journal
 
 
 def test_uid_validity_grows_with_dovecots_counter(tmp_path):
@@ -45,3 +48,18 @@ def test_a_counter_that_a_power_cut_spoilt_is_told_by_the_name_of_its_file(tmp_p
     assert next_uid_validity(str(tmp_path)) == 0xF0000001
     assert (tmp_path / "dovecot-uidvalidity").read_bytes() == b"f0000001"
     assert not (tmp_path / "dovecot-uidvalidity.tmp").exists()
+
+
+@pytest.mark.parametrize("kind", ["strict", "journal", "torn"])
+def test_a_value_is_never_given_again_after_a_power_cut(tmp_path, monkeypatch, kind):
+    root, left = tmp_path / "root", tmp_path / "left"
+    root.mkdir()
+    monkeypatch.setattr(time, "time", lambda: 1000.0)  # the clock does not hide it
+    disk, journal = Disk(str(root)), Journal(root)
+    monkeypatch.setattr(safeio, "recorder", journal)
+    for _ in range(3):
+        given = next_uid_validity(str(root))
+    monkeypatch.setattr(safeio, "recorder", None)
+    disk.replay(journal.changes)
+    disk.leave(str(left), kind)
+    assert next_uid_validity(str(left)) == given + 1
