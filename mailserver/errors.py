@@ -199,7 +199,16 @@ class InUse(MailError):
     text = "another program is using the mailbox, try again"
 
 
-class NoSpace(MailError):
+class StorageFailure(MailError):
+    """The machine does not do what the storage needs of it."""
+
+    @property
+    def reason(self) -> str:
+        """See MailError: with the system's own words, which name the file and are not for clients."""
+        return self.sentence if self.__cause__ is None else f"{self.sentence}: {self.__cause__}"
+
+
+class NoSpace(StorageFailure):
     """Disk, inodes or file-size limit."""
 
     imap_code = "UNAVAILABLE"
@@ -208,7 +217,7 @@ class NoSpace(MailError):
     text = "no space left, try again later"
 
 
-class StoreUnavailable(MailError):
+class StoreUnavailable(StorageFailure):
     """The storage fails for a reason of the machine: input/output error, rights."""
 
     imap_code = "UNAVAILABLE"

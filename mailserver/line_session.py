@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 from mailserver.auth.interfaces import Authenticator, User
 from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
-from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired
+from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, StorageFailure
 from mailserver.lines import LineReader, Refused, is_http
 from mailserver.sasl_exchange import RefusedExchange
 
@@ -170,6 +170,10 @@ class LineSession(ABC):
         except ConnectionLost:
             raise
         except MailError as error:
+            if isinstance(error, StorageFailure):
+                facts = {"user": self.user.name} if self.user else {}
+                command = word.decode("ascii", "replace")
+                self.channel.log("storage-failed", **facts, command=command, reason=error.reason)
             self.refuse(error)
             if isinstance(error, BadSyntax | PrivacyRequired):
                 self._count_error()

@@ -77,6 +77,7 @@ COUNTERS: Final = {
     "relay-failed": Count("relay_failures", "Messages that the next hop did not take.", ("submission",)),
     "request": Count("http_requests", "HTTP requests that were answered.", ("http",)),
     "http-request": Count("http_at_mail_port", "HTTP requests at the port of a mail protocol.", _MAIL, before_tls=True),
+    "storage-failed": Count("storage_failures", "Commands that the storage did not let do their work.", _MAIL),
     "bug": Count("bugs", "Commands that failed in an unforeseen way."),
 }
 """Event of the log, and the number kept of it: by protocol and TLS version."""

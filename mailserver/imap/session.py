@@ -35,6 +35,7 @@ from mailserver.errors import (
     MailboxChanged,
     MailError,
     PrivacyRequired,
+    StorageFailure,
     UnknownCommand,
     WrongState,
 )
@@ -358,6 +359,8 @@ class Session:
             # Behind a lock that was not to be had in time nobody waits twice.
             if self.selected is not None and error.imap_status == "NO" and not isinstance(error, InUse):
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)
+            if isinstance(error, StorageFailure):
+                self.channel.log("storage-failed", user=self.user, command=form, reason=error.reason)
             self._answer_error(tag, error)
 
     async def _look_at_refused(self, spec: CommandSpec, event: Line | LiteralAnnounced, start: int) -> None:

@@ -123,7 +123,7 @@ async def _send(session: Session, number: int, cutter: TopCutter | None) -> None
                 raise
             # The message broke off in the middle: the client must not take it for whole.
             if isinstance(error, MailError):
-                channel.log("message-unreadable", number=number, reason=error.sentence)
+                channel.log("message-unreadable", number=number, reason=error.reason)
             else:
                 channel.bug("sending a message")
             session.end()

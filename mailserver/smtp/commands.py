@@ -209,7 +209,7 @@ async def _conclude(session: Session, transaction: Transaction, incoming: Incomi
     except ConnectionLost:
         raise
     except MailError as error:
-        session.channel.log("message-refused", sender=str(transaction.sender or ""), reason=error.sentence)
+        session.channel.log("message-refused", sender=str(transaction.sender or ""), reason=error.reason)
         replies = transaction.refuse(error)
     except Exception:
         session.channel.bug("delivering a message")

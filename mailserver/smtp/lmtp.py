@@ -118,7 +118,7 @@ class LmtpTransaction(Transaction):
             finally:
                 services.accounts.release(live)
         except MailError as error:
-            channel.log("delivery-failed", **facts, reason=error.sentence)
+            channel.log("delivery-failed", **facts, reason=error.reason)
             return reply_to(error)
         except Exception:
             channel.bug(f"delivering to {user.name}")

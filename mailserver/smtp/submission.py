@@ -193,7 +193,7 @@ class SubmissionTransaction(Transaction):
             except MailError as error:
                 # It is dialled once in a transaction.
                 self._hop_failure = error
-                self._session.channel.log("relay-failed", relay=services.next_hop.name, reason=error.sentence)
+                self._session.channel.log("relay-failed", relay=services.next_hop.name, reason=error.reason)
                 raise
             return answer
         return await self._hop.add_recipient(recipient)
@@ -241,7 +241,7 @@ class SubmissionTransaction(Transaction):
             await copy.publish()
         except MailError as error:
             # It is accepted and its intent is on disk: the next holder of the lock publishes it.
-            self._session.channel.log("publish-delayed", reason=error.sentence)
+            self._session.channel.log("publish-delayed", reason=error.reason)
         except Exception:
             self._session.channel.bug("publishing an accepted message")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
@@ -40,7 +41,7 @@ async def broken(_session: Session, _command: Command) -> None:
 
 async def unavailable(_session: Session, _command: Command) -> None:
     """RFC 3501."""
-    raise StoreUnavailable
+    raise StoreUnavailable from OSError(errno.EROFS, "Read-only file system", "/mail/new")
 
 
 def with_extra(*specs: CommandSpec) -> Services:
@@ -61,6 +62,9 @@ def test_mail_errors_are_answers() -> None:
     client = connect(with_extra(CommandSpec("XFAIL", ANY, unavailable)))
     client.take()
     assert client.ask(b"a XFAIL\r\n").startswith(b"a NO [UNAVAILABLE] ")
+    (told,) = [fields for event, fields in client.channel.logged if event == "storage-failed"]
+    assert told["command"] == "XFAIL"
+    assert "Read-only file system: '/mail/new'" in told["reason"]
 
 
 def test_too_many_errors_in_a_row_after_login() -> None:

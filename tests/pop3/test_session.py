@@ -355,6 +355,7 @@ def test_a_failing_deletion_is_told_and_loses_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(type(world.store.account("anna@example.test").mailbox("INBOX")), "expunge", fail)
     answer = client.ask(b"QUIT\r\n")
     assert answer == b"-ERR [SYS/TEMP] the mail storage is not available, try again later\r\n"
+    assert [fields["command"] for event, fields in client.channel.logged if event == "storage-failed"] == ["QUIT"]
     assert client.channel.closed
     assert world.kept() == [ONE]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 
 import pytest
 
@@ -205,3 +207,56 @@ def test_listing_reads_no_mailbox(store, monkeypatch):
     assert len(account.mailboxes()) == 57
     assert len(opened) < 20
     assert not os.path.exists(os.path.join(account.root, ".old.7", "dovecot-uidlist"))
+
+
+def test_no_account_is_made_below_a_mount_point_whose_file_system_is_gone(tmp_path):
+    """It would be in nobody's sight once that is mounted again, and its mail with it."""
+    root, aside = tmp_path / "mail", tmp_path / "aside"
+    root.mkdir()
+    store = MaildirStore(root, summarise)
+    append(store.account(USER))
+    root.rename(aside)
+    for make in (lambda: None, root.mkdir):
+        make()
+        with pytest.raises(StoreUnavailable, match="mounted"):
+            store.account("ben@example.test")
+    assert os.listdir(root) == []
+    root.rmdir()
+    aside.rename(root)
+    assert store.account(USER).status("INBOX").messages == 1
+    assert store.account("ben@example.test").mailboxes()
+
+
+def test_a_mail_root_may_move_with_its_mail(tmp_path):
+    """As a file system of the network does, which is another device each time that it is mounted."""
+    root = tmp_path / "mail"
+    root.mkdir()
+    store = MaildirStore(root, summarise)
+    store.account(USER)
+    shutil.copytree(root, tmp_path / "copy")
+    root.rename(tmp_path / "aside")
+    (tmp_path / "copy").rename(root)
+    assert store.account("ben@example.test").mailboxes()
+
+
+def test_an_account_whose_directory_is_gone_is_not_listed(store):
+    account = store.account(USER)
+    shutil.rmtree(account.root)
+    with pytest.raises(StoreUnavailable, match="not on the disk"):
+        account.mailboxes()
+
+
+def test_the_log_is_told_which_file_the_system_refused(store, monkeypatch):
+    """The client is told that mail is not available; errors.StorageFailure."""
+    account = store.account(USER)
+
+    def refused(path, *_more, **_same):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    monkeypatch.setattr(os, "mkdir", refused)
+    with pytest.raises(StoreUnavailable) as caught:
+        account.create("new")
+    assert "Read-only" not in caught.value.sentence
+    assert caught.value.reason.startswith(
+        f"{caught.value.sentence}: [Errno 30] Read-only file system: '{account.root}/"
+    )

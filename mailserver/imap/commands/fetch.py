@@ -135,7 +135,7 @@ async def _set_seen(session: Session, selected: Selected, ranges: Sequence[Range
     try:
         await live.change(lambda mailbox: mailbox.store_flags(uids, FlagChange.ADD, ("\\Seen",)))
     except (NoSpace, InUse, ReadOnly, StoreUnavailable) as error:
-        session.channel.log("seen-not-stored", user=session.user, reason=error.sentence)
+        session.channel.log("seen-not-stored", user=session.user, reason=error.reason)
         return frozenset()
     view.silence(uids)
     return frozenset(uids)

@@ -50,7 +50,7 @@ async def _tell(session: Session, *, quiet: bool) -> bool:
         raise
     except MailError as error:
         if not quiet:
-            session.channel.log("refresh-failed", user=session.user, reason=error.sentence)
+            session.channel.log("refresh-failed", user=session.user, reason=error.reason)
         return False
     return True
 

@@ -85,10 +85,15 @@ class Layout:
     def mailboxes(self) -> list[str]:
         """Names of the mailboxes that exist, sorted, INBOX first. One readdir, and one lstat for each directory.
 
-        Raises: FileNotFoundError when the account is gone, StoreUnavailable.
+        Raises: StoreUnavailable, also when the account is gone.
         """
         found = []
-        with safeio.boundary(), os.scandir(self.root) as entries:
+        try:
+            with safeio.boundary():
+                scan = os.scandir(self.root)
+        except FileNotFoundError as error:
+            raise missing(INBOX) from error
+        with safeio.boundary(), scan as entries:
             for entry in entries:
                 if entry.name[0] != "." or not entry.is_dir(follow_symlinks=False):
                     continue

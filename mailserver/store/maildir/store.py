@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser
+from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir import ballast, safeio
@@ -54,6 +54,7 @@ class MaildirStore:
             summarise, hostname or socket.gethostname(), self._root, utf8_names, bounds, search_index
         )
         self._tidied: set[str] = set()
+        self._root_seen = _identity(self._root)
 
     def account(self, user: str, home: str | None = None) -> MaildirAccount:
         """Open the account, making its directories and special-use folders if it is new.
@@ -61,8 +62,11 @@ class MaildirStore:
         Raises: NoSuchUser for a name that no directory can have, NoSpace, StoreUnavailable.
         """
         root = self.path(user, home)
+        new = not is_account(root)
+        if new and "{root}" in self._location:
+            self._expect_root()
         ballast.ensure(self._root)
-        if not is_account(root):
+        if new:
             try:
                 self._make(user, root)
             except NoSpace:
@@ -91,6 +95,18 @@ class MaildirStore:
         path = self._location.format(root=self._root, home=home or "", **parts)
         return os.path.abspath(path)
 
+    def _expect_root(self) -> None:
+        """Make no account below a mount point whose file system is gone: its mail would be hidden by the next mount.
+
+        Raises: StoreUnavailable where the root is another directory than it was, and empty, or is no more.
+        """
+        now = _identity(self._root)
+        with safeio.boundary():
+            empty = now is None or not os.listdir(self._root)
+        if empty and self._root_seen not in {None, now}:
+            raise StoreUnavailable("the mail root is not the directory that it was: its file system must be mounted")
+        self._root_seen = now
+
     def _make(self, user: str, root: str) -> None:
         """Make a new account whole, beside its place, and put it there: nobody sees half of one."""
         parent = os.path.dirname(root)
@@ -114,6 +130,14 @@ class MaildirStore:
         if not is_account(root):
             # Somebody's directory, that is no Maildir yet.
             Layout(root).create(INBOX, new_uid_validity())
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a directory from any other that takes its place; nothing if there is none."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), safeio.boundary():
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _sweep(parent: str) -> None:
