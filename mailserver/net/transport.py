@@ -4,7 +4,7 @@ Twisted's own keeps every write until the reactor has said that the socket takes
 changes of the epoll set and one more turn of the reactor for each answer. Here a write goes straight to the socket while
 nothing waits before it; what the socket does not take waits as in the parent, with the parent's back-pressure.
 
-Twisted's port asks for another client behind each, and gives each transport two names made of others for its log.
+Twisted's port keeps back what is logged while it takes a client, and gives each transport two names made of others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fcntl import ioctl
 from functools import lru_cache
 from socket import AF_INET, IPPROTO_TCP, SO_KEEPALIVE, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY, TCP_QUICKACK, socket
 from termios import TIOCOUTQ
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -24,6 +24,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from mailserver.net.log import log
+
+AT_ONCE: Final = 16
+"""Clients that a port takes in one turn of the reactor."""
 
 
 class _Direct(tcp.Connection):
@@ -102,18 +105,27 @@ class DirectPort(tcp.Port):
     transport = DirectServer
 
     def doRead(self) -> None:
-        """Take one client; the reactor says when there is another. What is out of the ordinary is left to the parent."""
+        """Take those who wait, AT_ONCE at most. What is out of the ordinary is left to the parent.
+
+        By one in each turn those who come while many are served would wait for a turn of all of them each.
+        """
         if self.addressFamily != AF_INET:
             super().doRead()
             return
-        try:
-            number, client = cast("Any", self.socket)._accept()  # noqa: SLF001 - as accept() does
-        except BlockingIOError:
-            return
-        except OSError:
-            super().doRead()
-            return
-        accepted = socket(AF_INET, SOCK_STREAM, 0, number)
+        accept = cast("Any", self.socket)._accept  # noqa: SLF001 - as accept() does
+        for _ in range(AT_ONCE):
+            try:
+                number, client = accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                super().doRead()
+                return
+            self._serve(socket(AF_INET, SOCK_STREAM, 0, number), client)
+            if not self.connected:
+                return  # what has served this one has ended the port
+
+    def _serve(self, accepted: socket, client: tuple[str, int]) -> None:
         try:
             protocol = cast("Any", self.factory).buildProtocol(IPv4Address("TCP", *client))
             assert protocol is not None

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,28 @@ def test_what_was_passed_is_closed_without_waiting(lingering: list[int]) -> None
             time.sleep(0.01)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(number)
+
+
+def test_a_close_that_waits_whatever_was_set_is_waited_for_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a file in a file system of the one who passed it."""
+    ours, theirs = os.pipe()
+    close, go_on = os.close, threading.Event()
+
+    def waiting(number: int) -> None:
+        if number == ours:
+            assert go_on.wait(HELD)
+        close(number)
+
+    monkeypatch.setattr(os, "close", waiting)
+    close_passed([ours])
+    os.fstat(ours)  # not yet
+    go_on.set()
+    (thread,) = [each for each in threading.enumerate() if each.name == "close"] or [None]
+    if thread is not None:
+        thread.join(HELD)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(ours)
+    close(theirs)
 
 
 def test_a_line_on_which_some_are_under_way(lingering: list[int]) -> None:

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet import tcp
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from mailserver.net.transport import DirectClient, DirectServer, send_at_once, send_client_at_once
+from mailserver.net.transport import AT_ONCE, DirectClient, DirectServer, send_at_once, send_client_at_once
 
 
 class Reactor:
@@ -158,6 +159,34 @@ def test_a_port_makes_such_connections(host: str) -> None:
         assert port.sessionno == 1
         port.doRead()  # nobody else
         assert port.sessionno == 1
+
+
+def test_those_who_wait_are_taken_in_one_turn_but_not_without_bound() -> None:
+    """One in a turn would be few where each turn has something to do for hundreds."""
+    port = listening()
+    with port.socket, contextlib.ExitStack() as stack:
+        for _ in range(AT_ONCE + 2):
+            stack.enter_context(socket.create_connection(port.socket.getsockname(), 30))
+        port.doRead()
+        assert len(port.factory.protocols) == AT_ONCE
+        port.doRead()
+        assert len(port.factory.protocols) == AT_ONCE + 2
+
+
+def test_a_port_that_is_closed_by_whom_it_serves_takes_nobody_else() -> None:
+    port = listening()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(port.socket.getsockname(), 30)) for _ in range(2)]
+        build = port.factory.buildProtocol
+
+        def build_last(address: Any) -> Any:
+            port.connectionLost(Failure(ConnectionDone()))
+            return build(address)
+
+        port.factory.buildProtocol = build_last
+        port.doRead()
+        assert len(port.factory.protocols) == 1
+        assert clients[0].recv(100) == b"hello"
 
 
 def test_they_do_not_wait_to_send_small_pieces_and_look_whether_a_silent_client_is_there() -> None:

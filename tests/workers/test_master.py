@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 
 from mailserver.net import master
+from mailserver.net.log_file import LogFile
 from mailserver.net.master import EARLY, MasterService
 
 
@@ -53,3 +57,26 @@ def test_where_no_zygote_can_be_started_it_is_tried_again(tmp_path: Path, monkey
     assert service._zygote is cast("Any", started[0])
     assert attempts[0] == pytest.approx(EARLY + 1, abs=1)
     assert attempts == sorted(set(attempts))
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "socket"])
+def test_a_log_file_that_another_process_opened_is_no_pipe(tmp_path: Path, kind: str) -> None:
+    """Who is root would wait for its reader."""
+    path = tmp_path / "log"
+    observer = LogFile(path, None)
+    observer.open()
+    config = cast("Any", SimpleNamespace(listeners=(), server=SimpleNamespace(state_dir=tmp_path)))
+    service = MasterService(
+        config, Clock(), slots=1, make_policy=cast("Any", None), judge=cast("Any", None), relayed=False,
+        log_file=observer,
+    )  # fmt: skip
+    near, far = socket.socketpair()
+    reader, writer = os.pipe()
+    offered = {"file": os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT), "pipe": writer, "socket": near.detach()}
+    service._take_log_file(offered.pop(kind))
+    observer({"log_format": "{text}", "text": "here", "log_level": LogLevel.info, "log_namespace": "x"})
+    assert ("here" in path.read_text()) == (kind != "file")
+    assert ("here" in (tmp_path / "new").read_text()) == (kind == "file")
+    for number in (reader, *offered.values()):
+        os.close(number)
+    far.close()
