@@ -11,8 +11,8 @@ from typing import Any, Final
 import click
 
 from mailserver.cli.columns import duration, print_table
-from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail
-from mailserver.cli.options import Sentences, config_option, load_or_fail
+from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail, runtime_dir
+from mailserver.cli.options import Sentences, config_option
 from mailserver.cli.sessions import finish
 from mailserver.tls.acme_account import REASONS
 
@@ -127,11 +127,11 @@ def _tell(answer: Answer) -> None:
 
 
 def _wait(configuration: Path, host: str, began: int) -> None:
-    config = load_or_fail(configuration)
+    directory = runtime_dir(configuration)
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            told = ask(config.server.runtime_dir, "acme-status").data
+            told = ask(directory, "acme-status").data
         except (NotRunning, OSError, ValueError) as error:
             raise click.ClickException(str(error)) from error
         rows = [row for row in told if host in ("", row["host"])]

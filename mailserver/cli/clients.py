@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +70,22 @@ def clients(configuration: Path, user: str | None, *, forget: bool, as_json: boo
 
 @click.command("impact")
 @click.option("--min-version", type=click.Choice(["1.2", "1.3"]), help="Oldest TLS version accepted.")
-@click.option("--close", "port", type=click.IntRange(1, 65535), metavar="PORT", help="No listener at this port.")
-@click.option("--drop-name", "name", metavar="NAME", help="A host name served no more.")
-@click.option("--drop-mechanism", "mechanism", metavar="MECHANISM", help="A SASL mechanism offered no more.")
+@click.option(
+    "--close", "ports", type=click.IntRange(1, 65535), metavar="PORT", multiple=True, help="No listener at this port."
+)
+@click.option("--drop-name", "names", metavar="NAME", multiple=True, help="A host name served no more.")
+@click.option(
+    "--drop-mechanism", "mechanisms", metavar="MECHANISM", multiple=True, help="A SASL mechanism offered no more."
+)
 @click.option("--days", type=click.IntRange(1), default=30, show_default=True, help="Clients seen within so many days.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
 def impact(
     configuration: Path,
     min_version: str | None,
-    port: int | None,
-    name: str | None,
-    mechanism: str | None,
+    ports: tuple[int, ...],
+    names: tuple[str, ...],
+    mechanisms: tuple[str, ...],
     *,
     days: int,
     as_json: bool,
@@ -89,13 +93,13 @@ def impact(
     """Show who would be shut out by a change, before it is made.
 
     Judged by what their clients have done. `may go on` says that the same client was last seen in a way that still works.
-    The status is 1 if somebody would be shut out.
+    Each may be said several times, and all are judged together. The status is 1 if somebody would be shut out.
     """
-    changes = _changes(min_version, port, name, mechanism)
+    changes = _changes(min_version, ports, names, mechanisms)
     if not changes:
         raise click.UsageError("say what is to change: --min-version, --close, --drop-name or --drop-mechanism")
     config = load_or_fail(configuration)
-    for line in _mistyped(config, port, name, mechanism):
+    for line in _mistyped(config, ports, names, mechanisms):
         click.echo(line, err=True)
     since = time.time() - days * DAY
     recent = [each for each in _seen(config, None) if each.last >= since]
@@ -112,29 +116,27 @@ def impact(
         raise SystemExit(1)
 
 
-def _changes(version: str | None, port: int | None, name: str | None, mechanism: str | None) -> list[Change]:
-    changes: list[Change] = []
-    if version is not None:
-        changes.append(minimum_version(version))
-    if port is not None:
-        changes.append(close_port(port))
-    if name is not None:
-        changes.append(drop_name(name))
-    if mechanism is not None:
-        changes.append(drop_mechanism(mechanism))
-    return changes
+def _changes(
+    version: str | None, ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]
+) -> list[Change]:
+    changes = [] if version is None else [minimum_version(version)]
+    return [*changes, *map(close_port, ports), *map(drop_name, names), *map(drop_mechanism, mechanisms)]
 
 
-def _mistyped(config: Config, port: int | None, name: str | None, mechanism: str | None) -> Iterator[str]:
+def _mistyped(config: Config, ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]) -> Iterator[str]:
     """What is not there to be taken away, and so shuts nobody out."""
-    ports = sorted({each.tcp_port for each in config.listeners if each.socket is None})
-    if port is not None and port not in ports:
-        yield f"no listener has port {port}; there are {', '.join(map(str, ports))}"
+    known = sorted({each.tcp_port for each in config.listeners if each.socket is None})
+    for port in ports:
+        if port not in known:
+            yield f"no listener has port {port}; there are {', '.join(map(str, known))}"
     hosts = sorted({host for domain in config.certified for host in domain.hosts})
-    if name is not None and not covers(hosts, name.lower().rstrip(".")):
-        yield f"no domain has the host {name}; there are {', '.join(hosts) or 'none'}"
-    if mechanism is not None and mechanism.upper() not in config.auth.mechanisms:
-        yield f"[auth] mechanisms does not have {mechanism}; there are {', '.join(config.auth.mechanisms)}"
+    for name in names:
+        if not covers(hosts, name.lower().rstrip(".")):
+            yield f"no domain has the host {name}; there are {', '.join(hosts) or 'none'}"
+    for mechanism in mechanisms:
+        # The ledger has these commands of IMAP and POP3 beside the mechanisms.
+        if mechanism.upper() not in (*config.auth.mechanisms, "LOGIN", "USER"):
+            yield f"[auth] mechanisms does not have {mechanism}; there are {', '.join(config.auth.mechanisms)}"
 
 
 def _seen(config: Config, user: str | None) -> list[Seen]:

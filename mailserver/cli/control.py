@@ -12,6 +12,7 @@ from attrs import frozen
 
 from mailserver.cli.columns import plain
 from mailserver.cli.options import config_option, load_or_fail
+from mailserver.config import load
 
 SOCKET_NAME = "control"
 """Name of the socket in the configuration's runtime_dir."""
@@ -46,6 +47,8 @@ def ask(runtime_dir: Path, request: str, **arguments: str) -> Answer:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no server is running here: nothing listens on {path}") from error
+        except PermissionError as error:
+            raise PermissionError(f"only the service's user and root may ask the server at {path}") from error
         connection.sendall(json.dumps({**arguments, "do": request}).encode("ascii") + b"\n")
         received = bytearray()
         while not received.endswith(b"\n"):
@@ -59,13 +62,31 @@ def ask(runtime_dir: Path, request: str, **arguments: str) -> Answer:
     raise ValueError("the server's answer has no `ok` and `lines`")
 
 
+def runtime_dir(configuration: Path) -> Path:
+    """Where the server of that configuration is asked; or what is wrong with the file as the command's error.
+
+    A server that runs can be asked also when its file has been spoilt since, elsewhere than in [server].
+    """
+    reading = load.read(configuration)
+    if reading.config is None or any(place.startswith("[server]") for place in reading.broken):
+        return load_or_fail(configuration).server.runtime_dir
+    return reading.config.server.runtime_dir
+
+
 def ask_or_fail(configuration: Path, request: str, **arguments: str) -> Answer:
     """The answer of the server of that configuration, or the command's error."""
-    config = load_or_fail(configuration)
     try:
-        return ask(config.server.runtime_dir, request, **arguments)
-    except (NotRunning, OSError, ValueError) as error:
+        answer = ask(runtime_dir(configuration), request, **arguments)
+    except NotRunning as error:
+        load_or_fail(configuration)
         raise click.ClickException(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    if request != "reload" and load.load(configuration)[0] is None:
+        click.echo(
+            "warning: the configuration has errors, which `mailserver check` names; the server runs on", err=True
+        )
+    return answer
 
 
 @click.command("reload")

@@ -63,7 +63,10 @@ def _show(told: dict[str, Any], now: float) -> None:
     )
     for host in told["certificates"]:
         if host["origin"] not in _WELL:
-            click.echo(f"warning: {host['host']} is served with a certificate that is {host['origin']}", err=True)
+            click.echo(
+                f"warning: {host['host']}: its certificate is {host['origin']}; `mailserver check` or the log says why",
+                err=True,
+            )
         if host["warning"] is not None:
             ends = f"ends in {host['days_left']} days" if host["warning"] else "has ended; clients refuse it"
             click.echo(f"warning: {host['host']}: the certificate {ends}", err=True)

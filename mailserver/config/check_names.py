@@ -117,7 +117,11 @@ def acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     if acme is None:
         return
     if importlib.util.find_spec("acme") is None:
-        yield config.problem("[acme]", "", "needs more packages: pip install 'mailserver[acme]'")
+        yield config.problem(
+            "[acme]",
+            "",
+            "needs more packages, those of the extra acme: pip install -c constraints.txt '.[acme]' in the source",
+        )
     if not acme.directory.startswith("https://"):
         yield config.problem("[acme] directory", as_toml(acme.directory), "must begin with https:// (RFC 8555 6.1)")
     for contact in acme.contact:

@@ -13,7 +13,11 @@ def markdown() -> str:
     lines = [
         "# IMAP commands",
         "",
-        "Made by `python -m mailserver.imap --markdown`; a test compares.",
+        "Made by `python -m mailserver.imap --markdown`; a test compares. `logged in` is authenticated or selected (RFC 3501 3).",
+        "(The administrator's command is another: `mailserver --help`.)",
+        "",
+        "To add one: a module with a table `COMMANDS`, its name in `FAMILIES` (`imap/commands/__init__.py`), a transcript in",
+        "`tests/transcripts/` that names its capability (`transcripts.md`), and this page made anew.",
         "",
         "| command | states | capabilities | reference | code |",
         "|---|---|---|---|---|",

@@ -64,6 +64,9 @@ def test_forget(config: Path) -> None:
         (["--drop-name", "mail.example.test"], ["anna@example.test", "bert@example.test"]),
         (["--drop-mechanism", "LOGIN"], []),
         (["--close", "143", "--drop-mechanism", "plain"], ["anna@example.test", "bert@example.test"]),
+        (["--close", "143", "--close", "110"], ["bert@example.test"]),
+        (["--drop-name", "mail.example.test", "--drop-name", "b.example"], ["anna@example.test", "bert@example.test"]),
+        (["--drop-mechanism", "PLAIN", "--drop-mechanism", "user"], ["anna@example.test", "bert@example.test"]),
     ],
 )
 def test_impact(config: Path, arguments: list[str], out: list[str]) -> None:
@@ -87,6 +90,9 @@ def test_of_nothing_nothing_is_said(tmp_path: Path) -> None:
     assert "no domain has the host mail.example.tset; there are mail.example.test\n" in told.stderr
     assert "[auth] mechanisms does not have PLIAN; there are " in told.stderr
     assert run(path, "tls", "impact", "--drop-name", "MAIL.example.test", "--drop-mechanism", "plain").stderr == ""
+    assert run(path, "tls", "impact", "--drop-mechanism", "user").stderr == "", (
+        "a command of POP3, which the ledger has"
+    )
     assert run(path, "tls", "impact").exit_code == 2
     assert run(path, "clients").exit_code == 0
 

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from mailserver.cli import main
 from mailserver.cli.control import Answer, NotRunning, ask
+from tests.tls.site import Site
 
 
 @contextmanager
@@ -57,3 +60,33 @@ def test_nobody_listens(tmp_path: Path) -> None:
     stale.close()
     with pytest.raises(NotRunning):
         ask(tmp_path, "reload")
+
+
+def test_who_may_not_ask_is_told_who_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(_self: socket.socket, _path: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(PermissionError, match=r"^only the service's user and root may ask the server at "):
+        ask(tmp_path, "who")
+
+
+def test_a_server_is_asked_though_its_file_is_spoilt(tmp_path: Path) -> None:
+    path = Site(tmp_path).add("example.test", ["mail.example.test"]).write()
+    sound = path.read_text()
+    command = ["who", "--json", "--config", str(path)]
+    path.write_text(sound + '\n[imap]\nliteral = "pluss"\n')
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "did you mean 'plus'?" in done.output, "where no server runs the file is the first thing to mend"
+    runtime_dir = tmp_path / "run"
+    runtime_dir.mkdir(exist_ok=True)
+    with server(runtime_dir, b'{"ok": true, "lines": [], "data": []}\n') as requests:
+        done = CliRunner().invoke(main, command)
+    assert (done.exit_code, done.stdout) == (0, "[]\n")
+    assert done.stderr.startswith("warning: the configuration has errors")
+    assert len(requests) == 1
+    path.write_text(sound.replace("[server]", "[server]\nruntime_dri = 5"))
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert "did you mean 'runtime_dir'?" in done.output, "another server might be asked"

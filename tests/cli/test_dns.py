@@ -148,7 +148,7 @@ def test_no_answer_is_told_as_such(demonstration: Path, server: NameServer) -> N
     command = ["dns", "check", "example.test", "--resolver", server.address, "--config", str(demonstration)]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
-    assert done.output.startswith("Error: ")
+    assert done.output.startswith("Error: the resolver does not answer (")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,10 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(check_names.importlib.util, "find_spec", lambda _name: None)
     told = parse(ACME, Path("/etc/mailserver/a.toml")).problems
     assert [str(problem) for problem in told if "acme" in problem.place] == [
-        "/etc/mailserver/a.toml [acme]: needs more packages: pip install 'mailserver[acme]'"
+        (
+            "/etc/mailserver/a.toml [acme]: needs more packages, those of the extra acme: "
+            "pip install -c constraints.txt '.[acme]' in the source"
+        )
     ]
 
 
