@@ -171,9 +171,9 @@ class LineSession(ABC):
             raise
         except MailError as error:
             if isinstance(error, StorageFailure):
-                facts = {"user": self.user.name} if self.user else {}
+                name = self.user.name if self.user else None
                 command = word.decode("ascii", "replace")
-                self.channel.log("storage-failed", **facts, command=command, reason=error.reason)
+                self.channel.log("storage-failed", user=name, command=command, reason=error.reason)
             self.refuse(error)
             if isinstance(error, BadSyntax | PrivacyRequired):
                 self._count_error()

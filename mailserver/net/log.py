@@ -72,7 +72,8 @@ def event_line(event: str, info: ConnectionInfo, user: str | None, fields: dict[
         words.append(f"name={escape(info.tls.server_name)}")
     if user is not None and "user" not in fields:
         words.append(f"user={escape(user)}")
-    words.extend(f"{key}={escape(value)}" for key, value in fields.items())
+    # Before a login `user` is nobody, and must not look like the name of somebody.
+    words.extend(f"{key}={escape(value)}" for key, value in fields.items() if value or key != "user")
     return " ".join(words)
 
 

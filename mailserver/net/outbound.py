@@ -49,7 +49,7 @@ class HopProtocol(Protocol):
         self._timeout = timeout
         self._asked = 0.0
         """When a reply was first waited for."""
-        self._input: list[bytes] = []
+        self._input = bytearray()
         self._output: list[bytes] = []
         self._unsent = 0
         """Octets in `_output`."""
@@ -77,8 +77,8 @@ class HopProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of the hop; the session asks after each reply, so what waits is small or not SMTP."""
-        self._input.append(data)
-        if sum(map(len, self._input)) > READ_AHEAD:
+        self._input += data
+        if len(self._input) > READ_AHEAD:
             cast("Any", self.transport).abortConnection()
         self._wake()
 
@@ -111,7 +111,7 @@ class HopProtocol(Protocol):
         if not goes_on:
             self._asked = self._clock.seconds()
         await self._until(lambda: bool(self._input), self._asked + timeout - self._clock.seconds())
-        data = b"".join(self._input)
+        data = bytes(self._input)
         self._input.clear()
         return data
 

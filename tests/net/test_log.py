@@ -1,5 +1,6 @@
 """Log lines cannot be broken by what a client sends."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, formatEventAsClassicLogText
@@ -29,6 +30,13 @@ def test_a_line_names_the_connection() -> None:
     line = event_line("login", info("imaps"), "anna@example.test", {"mechanism": "PLAIN"})
     assert line.startswith("login session=test1 protocol=imaps peer=192.0.2.7 tls=TLSv1.3")
     assert line.endswith("user=anna@example.test mechanism=PLAIN")
+
+
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_nobody_is_no_user_of_that_name(nobody: str | None) -> None:
+    line = event_line("too-many-errors", info("pop3s"), None, {"user": nobody, "method": ""})
+    assert "user=" not in line
+    assert line.endswith(' method=""')
 
 
 _events = st.fixed_dictionaries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -9,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from mailserver.errors import RelayDown
-from mailserver.net.outbound import JOINED, RESTING_TIME, HopProtocol
+from mailserver.net.outbound import JOINED, READ_AHEAD, RESTING_TIME, HopProtocol
 from mailserver.smtp.hop import HopSession
 
 
@@ -118,3 +119,15 @@ def test_each_reply_has_a_time_of_its_own() -> None:
     protocol.dataReceived(b"250 hop\r\n")
     assert opening.result.code == 250
     assert not transport.disconnected
+
+
+def test_a_hop_that_talks_in_single_octets_is_cut_as_soon_as_another() -> None:
+    """What waits is not counted anew with each: that took a minute of the reactor's time."""
+    protocol, transport, _ = connected()
+    until = time.process_time() + 20
+    for _ in range(READ_AHEAD):
+        protocol.dataReceived(b"2")
+        assert time.process_time() < until
+    assert not transport.disconnected
+    protocol.dataReceived(b"2")
+    assert transport.disconnected
