@@ -96,3 +96,16 @@ def test_what_its_host_requires_holds(site: Site) -> None:
         Client().connect(policy.creator(own), None)
     shown = Client(certificate=clients.issue()).connect(policy.creator(own), None)
     assert shown.client is not None
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_a_session_of_another_listener_is_no_way_around_it(site: Site, version: int) -> None:
+    (site.directory / "clients.pem").write_bytes(ClientAuthority().pem)
+    site.of_domain["example.org"] = ['client_certificates = "required"', 'client_ca = "clients.pem"']
+    own, plain = listeners(site)
+    policy = TlsPolicy(site.config(), quiet)
+    client = Client(version)
+    session = client.connect(policy.creator(plain), None).session
+    assert client.connect(policy.creator(plain), None, session).resumed  # it is one that works
+    with pytest.raises(SSL.Error, match="certificate required|handshake failure"):
+        client.connect(policy.creator(own), None, session)
