@@ -38,7 +38,7 @@ def drop_name(name: str) -> Change:
 
 
 def drop_mechanism(mechanism: str) -> Change:
-    """[auth] mechanisms without it. The commands LOGIN of IMAP and USER of POP3 are no mechanisms."""
+    """[auth] mechanisms without it; or neither the command LOGIN of IMAP nor USER of POP3, which have those names."""
     return lambda entry: entry.mechanism == mechanism.upper()
 
 
