@@ -481,6 +481,17 @@ class TestBack:
         later = NOW + dt.timedelta(days=30)
         assert "expired" in server.refused(lambda one: one.roll_back(ORG), later)[0]
 
+    def test_not_to_what_its_authority_has_revoked(self, server: Server) -> None:
+        pairs = [issue() for _ in range(3)]
+        for pair in pairs:
+            server.add(pair)
+        revoked = server.history.of_host(ORG)[1]
+        with server.history.transaction():
+            server.history.revoke(revoked.fingerprint)
+        assert "revoked by its authority" in server.refused(lambda one: one.activate(ORG, revoked.id))[0]
+        server.change(lambda one: one.roll_back(ORG))
+        assert server.seen(ORG) == fingerprint(pairs[0])
+
     def test_what_the_listeners_do_not_show_is_taken_back(self, site: Site, server: Server) -> None:
         first = server.seen(TEST)
         site.renew("example.test")
