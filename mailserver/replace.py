@@ -6,17 +6,22 @@ import contextlib
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+def replace_file(
+    path: Path, data: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None, follow: bool = True
+) -> None:
     """Put `data` in the place of `path`: temp in the same directory, fsync, rename, fsync of the directory.
 
     An existing file keeps its mode and its owner; `mode` is for a new one, and so is `owner` (uid, gid) when root
-    makes it. A symbolic link stays: what it points to is replaced. Raises: OSError, with the old file untouched.
+    makes it. A symbolic link stays: what it points to is replaced; without `follow`, it is itself. Raises: OSError, with
+    the old file untouched.
     """
-    path = path.resolve()
+    if follow:
+        path = path.resolve()
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -55,8 +60,10 @@ def only_one(path: Path) -> Iterator[None]:
 
 def _take_over(path: Path, descriptor: int, mode: int, owner: tuple[int, int] | None) -> None:
     try:
-        old = os.stat(path)
+        old = os.lstat(path)
     except FileNotFoundError:
+        old = None
+    if old is None or stat.S_ISLNK(old.st_mode):
         if owner is not None and os.geteuid() == 0:
             os.fchown(descriptor, *owner)
         os.fchmod(descriptor, mode)

@@ -136,13 +136,15 @@ def write(what: Renewable, renewed: Renewable) -> list[Path]:
         if old == new:
             continue
         faults: list[Fault] = []
-        held = read_file(file, "certificate", faults)
+        # Looked up once: what is replaced is what was read, whoever may put a link there in between.
+        place = Path(os.path.realpath(file))
+        held = read_file(place, "certificate", faults)
         if held is None or b"PRIVATE KEY" in held:
             why = faults[0].reason if faults else "holds a key beside the certificate"
             raise CaFault(f"{file} {why}: it is not renewed here")
         if not _begins_with(held, _leaf(old)):
             raise CaFault(f"{file} holds another certificate than the one served: it is left as it is")
-        replace_file(file, new, mode=0o644)
+        replace_file(place, new, mode=0o644, follow=False)
         written.append(file)
     return written
 

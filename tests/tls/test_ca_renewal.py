@@ -15,7 +15,7 @@ from mailserver.tls import authority as making
 from mailserver.tls import ca_renewal, certificates
 from mailserver.tls.ca_records import CaFault
 from mailserver.tls.ca_renewal import Renewable, Served
-from mailserver.tls.pair import parse_pair
+from mailserver.tls.pair import Fault, parse_pair, read_file
 from mailserver.tls.private_ca import PrivateCa
 from tests.tls.site import Site
 from tests.tls.test_private_ca import NOW, issue, make, number, records, revoke, the_list
@@ -172,6 +172,28 @@ def test_what_is_renewed_of_a_configuration(tmp_path: Path) -> None:
     assert ca_renewal.renewables(config, {**served, "a.example.org": Served("acme", (b"two",))})[1].hosts == (
         "b.example.org",
     )
+
+
+def test_a_link_that_is_put_there_meanwhile_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write in the directory of a certificate must not have root write elsewhere."""
+    one = make(tmp_path / "ca")
+    chain, _key = issued(one)
+    file, elsewhere = tmp_path / "mail.pem", tmp_path / "elsewhere"
+    file.write_bytes(chain)
+    elsewhere.write_bytes(b"not yours")
+    what = Renewable((HOST,), (chain,), (file,))
+    done = ca_renewal.renew(one, one.unlock(None), what, NOW + 61 * DAY)
+
+    def read_and_swap(path: Path, key: str, faults: list[Fault]) -> bytes | None:
+        held = read_file(path, key, faults)
+        file.unlink()
+        file.symlink_to(elsewhere)
+        return held
+
+    monkeypatch.setattr(ca_renewal, "read_file", read_and_swap)
+    ca_renewal.write(what, done)
+    assert elsewhere.read_bytes() == b"not yours"
+    assert (file.is_symlink(), file.stat().st_mode & 0o777) == (False, 0o644)
 
 
 def test_a_file_keeps_its_mode_and_what_else_it_is(tmp_path: Path) -> None:

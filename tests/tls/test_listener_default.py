@@ -107,5 +107,5 @@ def test_a_session_of_another_listener_is_no_way_around_it(site: Site, version: 
     client = Client(version)
     session = client.connect(policy.creator(plain), None).session
     assert client.connect(policy.creator(plain), None, session).resumed  # it is one that works
-    with pytest.raises(SSL.Error, match="certificate required|handshake failure"):
+    with pytest.raises(SSL.Error, match=r"certificate required|handshake failure"):
         client.connect(policy.creator(own), None, session)
