@@ -172,6 +172,7 @@ def _read(
 ) -> tuple[PrivateCa, list[Renewable | None], tuple[str, ...]]:
     """In a thread: the authority; what is due, None being its revocation list; what is to be told. Raises: CaFault."""
     one = open_ca(directory)
+    one.expect_begun(now)
     due: list[Renewable | None] = [
         each for each in found if any(ca_renewal.is_due(one, chain, now) for chain in each.chains)
     ]

@@ -172,6 +172,18 @@ class PrivateCa:
         is_root = self.certificate.issuer == self.certificate.subject
         return b"".join(map(making.certificate_pem, (certificate,) if is_root else (certificate, self.certificate)))
 
+    def expect_begun(self, now: dt.datetime) -> None:
+        """A machine without a clock of its own begins in 1970: what it signed then would have ended when it knows better.
+
+        Raises: CaFault where it is earlier than the authority's own begin.
+        """
+        begin = self.certificate.not_valid_before_utc
+        if now < begin:
+            raise CaFault(
+                f"this machine's clock says {now:%Y-%m-%d}, and the authority was made on {begin:%Y-%m-%d}: "
+                "nothing is signed until the clock is right"
+            )
+
     def records(self) -> Records:
         """What it issued. Raises: CaFault."""
         return Records.open(self.directory)
@@ -193,6 +205,7 @@ class PrivateCa:
         """
         if self.only and (strangers := outside(names, self.only)):
             raise CaFault(f"{', '.join(strangers)}: this authority may sign for {', '.join(self.only)} alone")
+        self.expect_begun(now)
         left = (self.certificate.not_valid_after_utc - now).days
         if left < 1:
             raise CaFault(f"the authority's own certificate ended on {self.certificate.not_valid_after_utc:%Y-%m-%d}")

@@ -189,6 +189,38 @@ def test_a_reload_that_names_no_authority_ends_it(tmp_path: Path, lines: list[st
     assert (world.calls, lines) == ([], [])
 
 
+def test_a_clock_that_is_before_the_authority_signs_nothing(tmp_path: Path, lines: list[str]) -> None:
+    """As a machine without one begins: what it signed would have ended when the time is known, and be served."""
+    world = World(tmp_path)
+    ends, before = (world.end(FILE_HOST), world.end(ADDED_HOST)), number(world.one)
+    world.skew = dt.timedelta(days=-400)
+    world.renewing.follow()
+    world.pass_hours(5)
+    assert (world.calls, number(world.one)) == ([], before)
+    assert len(lines) == 1
+    assert "until the clock is right" in lines[0]
+    world.skew = dt.timedelta(0)
+    world.pass_hours(5)
+    assert (world.calls, number(world.one)) == ([], before)
+    assert (world.end(FILE_HOST), world.end(ADDED_HOST)) == ends
+
+
+def test_a_clock_that_was_a_year_ahead_is_made_up_for(tmp_path: Path, lines: list[str]) -> None:
+    world = World(tmp_path)
+    world.skew = dt.timedelta(days=365)
+    world.renewing.follow()
+    world.skew = dt.timedelta(0)
+    world.pass_hours(1)
+    for host in (FILE_HOST, ADDED_HOST):
+        made = x509.load_pem_x509_certificate(world.served[host].chains[0])
+        assert made.not_valid_before_utc <= world.now < made.not_valid_after_utc
+        assert made.not_valid_after_utc < world.now + dt.timedelta(days=91)
+    current = world.one.current_list
+    assert current is not None
+    assert current.last_update_utc <= world.now
+    assert len([line for line in lines if line.endswith(": renewed")]) == 6
+
+
 def test_an_authority_that_ends_is_told_once_a_day(tmp_path: Path, lines: list[str]) -> None:
     world = World(tmp_path)
     world.served = {}
