@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import LoopingCall
 
+from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import ExposureWatch, Mark
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
@@ -168,6 +169,7 @@ class Wiring:
         self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
         if link is not None:
             SharedPenalties(link, self._penalties)
+        self._attempts = Attempts(self._penalties, self._sleep, reactor.seconds, Deferred, reactor.callLater)
         self._exposures = ExposureWatch(
             self._penalties, reactor.seconds, reactor.callLater, _spawn, lambda: self._hash_pool.waiting[0] > 0
         )
@@ -197,9 +199,7 @@ class Wiring:
                 self.tls.vouches,
                 self.tls.demands,
             ),
-            self._penalties,
-            sleep=self._sleep,
-            clock=self._reactor.seconds,
+            self._attempts,
             secret=self._salt_secret,
             scram_for_some=config.auth.scram_for == "some",
             exposures=self._exposures,

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import GAP, ExposureWatch
 from mailserver.auth.penalties import Penalties
 from mailserver.auth.service import LoginService, Names
@@ -277,9 +279,13 @@ class OneByOne:
             [Hashed({ANNA: "{PLAIN}secret"})],
             self,
             Names(frozenset(), "", lambda _name: None),
-            penalties,
-            sleep=lambda _seconds: pytest.fail("nobody waits"),
-            clock=self.clock.seconds,
+            Attempts(
+                penalties,
+                lambda _seconds: pytest.fail("nobody waits"),
+                self.clock.seconds,
+                Deferred,
+                self.clock.callLater,
+            ),
             exposures=self.watch,
         )
         service = services(authenticator=authenticator)

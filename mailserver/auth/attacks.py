@@ -47,6 +47,10 @@ class Strangers:
         """Where users have logged in from, the longest ago first."""
         return list(self._known)
 
+    def is_known(self, pair: Pair) -> bool:
+        """Has the user logged in from there?"""
+        return pair in self._known
+
     def welcome(self, pair: Pair) -> bool:
         """The user has logged in from there. Was that new?"""
         is_new = pair not in self._known

@@ -46,7 +46,8 @@ _log = logging.getLogger(__name__)
 class Exposed:
     """One password that came in clear text."""
 
-    pair: Pair
+    pairs: tuple[Pair, ...]
+    """The network with each name that the account may have."""
     password: Secret
     method: str
     """LOGIN, USER, or the name of a SASL mechanism."""
@@ -84,9 +85,10 @@ class ExposureWatch:
 
     def notice(self, exposed: Exposed) -> None:
         """One has come, and was refused."""
-        if len(self._waiting) >= MAX_WAITING or not self.take(exposed.pair):
+        if len(self._waiting) >= MAX_WAITING or not all(self.take(pair) for pair in exposed.pairs):
             return
-        self.on_notice(exposed.pair)
+        for pair in exposed.pairs:
+            self.on_notice(pair)
         self._waiting.append(exposed)
         if not self._going:
             self._going = True
@@ -103,7 +105,7 @@ class ExposureWatch:
 
     def leave(self, pair: Pair) -> None:
         """Another process checks that pair: what waits here for its check is forgotten."""
-        self._waiting = deque(each for each in self._waiting if each.pair != pair)
+        self._waiting = deque(each for each in self._waiting if pair not in each.pairs)
 
     def taken(self) -> list[Pair]:
         """Pairs that had their turn within EVERY."""
@@ -124,9 +126,10 @@ class ExposureWatch:
 
     async def _check(self, exposed: Exposed) -> None:
         try:
-            if self._penalties.turn(exposed.pair) > 0:
+            if any(self._penalties.turn(pair) > 0 for pair in exposed.pairs):
                 return
-            self._penalties.failed(exposed.pair, exposed.password)
+            for pair in exposed.pairs:
+                self._penalties.failed(pair, exposed.password)
             user = await exposed.verify()
             if user is not None:
                 exposed.tell(user.name)

@@ -16,13 +16,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
 
 from mailserver.auth import schemes
+from mailserver.auth.fair_queue import FairQueue
 from mailserver.children import Child, Spawner, Timer, Waiting, module_command, module_environment
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
@@ -77,70 +77,6 @@ class _Worker:
             self.child.kill()
 
 
-class _Queue:
-    """Requests that wait: in order within a share, and shares take turns."""
-
-    def __init__(self) -> None:
-        self._shares: OrderedDict[str, deque[_Request]] = OrderedDict()
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def add(self, request: _Request) -> None:
-        """To the end of its share."""
-        self._shares.setdefault(request.share, deque()).append(request)
-        self._length += 1
-
-    def add_first(self, request: _Request) -> None:
-        """Before everything else."""
-        self._shares.setdefault(request.share, deque()).appendleft(request)
-        self._shares.move_to_end(request.share, last=False)
-        self._length += 1
-
-    def first(self) -> _Request | None:
-        """Whose turn it is."""
-        return next(iter(self._shares.values()))[0] if self._shares else None
-
-    def take_first(self) -> None:
-        """Take `first` out; its share goes behind the others."""
-        share, requests = next(iter(self._shares.items()))
-        requests.popleft()
-        self._length -= 1
-        if requests:
-            self._shares.move_to_end(share)
-        else:
-            del self._shares[share]
-
-    def has_larger_than(self, share: str) -> bool:
-        """Does some share have more waiting than this one will have with one more?"""
-        own = len(self._shares.get(share, ())) + 1
-        return any(len(requests) > own for requests in self._shares.values())
-
-    def take_newest_of_largest(self) -> _Request:
-        """Make room: take out what came last of the share with the most."""
-        request = max(self._shares.values(), key=len)[-1]
-        self.discard(request)
-        return request
-
-    def discard(self, request: _Request) -> None:
-        """Take it out, if it still waits."""
-        requests = self._shares.get(request.share)
-        if requests is None or request not in requests:
-            return
-        requests.remove(request)
-        self._length -= 1
-        if not requests:
-            del self._shares[request.share]
-
-    def clear(self) -> list[_Request]:
-        """Take everything out."""
-        left = [request for requests in self._shares.values() for request in requests]
-        self._shares.clear()
-        self._length = 0
-        return left
-
-
 class HashPool:
     """Checks hashes in child processes: a `Hasher`. All calls are made on one thread."""
 
@@ -163,7 +99,7 @@ class HashPool:
         self._limit = queue
         self._memory_kib = memory_kib
         self._timeout = timeout
-        self._queue = _Queue()
+        self._queue: FairQueue[_Request] = FairQueue()
         self._workers: list[_Worker] = []
         self._stopped = False
 

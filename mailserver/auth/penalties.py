@@ -82,7 +82,8 @@ class Penalties:
 
         0 for a pair without failures, unless the user is under attack and the network a stranger.
 
-        Who hangs up instead of waiting for the answer is no faster for it, nor is who asks many times at once.
+        Who hangs up instead of waiting for the answer is no faster for it. Who asks many times at once is held by
+        `attempts`, which asks here for one after another.
         """
         now = self._clock()
         record = self._records.get(pair)
@@ -96,9 +97,17 @@ class Penalties:
         self.on_change(["turn", *pair, record.free_at - now])
         return start - now
 
+    def is_known(self, pair: Pair) -> bool:
+        """Has the user logged in from there, as far as is remembered?"""
+        return self._strangers.is_known(pair)
+
+    def digest(self, password: Secret) -> bytes:
+        """What is kept of a password, and tells two from each other."""
+        return hashlib.blake2b(password.reveal(), key=self._key, digest_size=16).digest()
+
     def failed(self, pair: Pair, password: Secret) -> float:
         """Count a failure. Returns the seconds that its answer is to take."""
-        digest = hashlib.blake2b(password.reveal(), key=self._key, digest_size=16).digest()
+        digest = self.digest(password)
         delay = self._count(pair, digest)
         self.on_change(["failed", *pair, digest.hex()])
         return delay

@@ -27,7 +27,7 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 import attrs
 
 from mailserver.auth import schemes
-from mailserver.auth.attacks import Pair
+from mailserver.auth.attempts import Attempts, pairs_of
 from mailserver.auth.exposure import Exposed, ExposureWatch
 from mailserver.auth.interfaces import (
     Abilities,
@@ -42,7 +42,6 @@ from mailserver.auth.interfaces import (
     User,
 )
 from mailserver.auth.passwd import BadName, normalise
-from mailserver.auth.penalties import LONGEST_QUEUE, Penalties, network_of
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
@@ -90,15 +89,13 @@ class LoginService:
         backends: Sequence[Any],
         hasher: Hasher,
         names: Names,
-        penalties: Penalties,
+        attempts: Attempts,
         *,
-        sleep: Callable[[float], Awaitable[object]],
-        clock: Callable[[], float],
         secret: bytes | None = None,
         scram_for_some: bool = False,
         exposures: ExposureWatch | None = None,
     ) -> None:
-        """`backends` provide IAuthBackend and are asked in this order; `clock` is monotonic seconds.
+        """`backends` provide IAuthBackend and are asked in this order.
 
         `secret`, up to 64 octets, is what the salts of unknown users are made of: the same in all processes, and, as a
         real salt stays, after a start; one of its own when None. `scram_for_some`: offer SCRAM though some users have
@@ -111,9 +108,7 @@ class LoginService:
         self._passwords_only = [each for each in self._backends if IPasswordsOnly.providedBy(each)]
         self._hasher = hasher
         self._names = names
-        self._penalties = penalties
-        self._sleep = sleep
-        self._clock = clock
+        self._attempts = attempts
         self._secret = secret or secrets.token_bytes(32)
         self._scram_for_some = scram_for_some
         self._exposures = exposures
@@ -134,21 +129,32 @@ class LoginService:
 
     async def login(self, claim: Claim, context: LoginContext) -> User:
         """Verify. Raises: AuthFailed, AuthorizationFailed, AuthUnavailable."""
-        started = self._clock()
+        started = self._attempts.clock()
         evidence = _evidence(claim)
         try:
             name = normalise(claim.name)
         except BadName:
             # No account can have it: nothing is learnt from the missing hash check.
-            await self._fail(("", network_of(context.peer)), evidence, started)
+            await self._fail(self._attempts.failed(("",), context.peer, evidence), started)
         candidates = self._names.candidates(name, context.host)
-        # The completed name: the same account is slowed however its name is written.
-        pair = (candidates[-1], network_of(context.peer))
-        turn = self._penalties.turn(pair)
-        if turn > 0:
-            await self._sleep(min(turn, LONGEST_QUEUE))
-            if turn > LONGEST_QUEUE:
-                raise AuthFailed
+        attempt = self._attempts.begin(candidates, context.peer, evidence)
+        try:
+            await attempt.turn()
+            user, reason = await self._checked(claim, candidates, context)
+            if user is None:
+                delay = attempt.failed()
+            else:
+                attempt.succeeded()
+        finally:
+            attempt.end()
+        if user is None:
+            await self._fail(delay, started, reason)
+        if not _is_self(claim.authorization, {user.name, *candidates}):
+            raise AuthorizationFailed
+        return self._with_own_address(user)
+
+    async def _checked(self, claim: Claim, candidates: Sequence[str], context: LoginContext) -> tuple[User | None, str]:
+        """The user that the claim is right for; else what to log, if there is more to say than that it is wrong."""
         match claim:
             case Credentials(password=password):
                 share = client_of(context.peer)
@@ -165,12 +171,7 @@ class LoginService:
                 " shown none, or not under a host name of that domain"
             )
             user = None
-        if user is None:
-            await self._fail(pair, evidence, started, reason)
-        self._penalties.succeeded(pair)
-        if not _is_self(claim.authorization, {user.name, *candidates}):
-            raise AuthorizationFailed
-        return self._with_own_address(user)
+        return user, reason
 
     def exposed(
         self, credentials: Credentials, method: str, context: LoginContext, tell: Callable[[str], None]
@@ -184,10 +185,9 @@ class LoginService:
         except BadName:
             return
         candidates = self._names.candidates(name, context.host)
-        pair = (candidates[-1], network_of(context.peer))
         self._exposures.notice(
             Exposed(
-                pair,
+                pairs_of(candidates, context.peer),
                 password,
                 method,
                 context,
@@ -215,12 +215,11 @@ class LoginService:
         """Is mail for that domain (any case) kept here?"""
         return domain.lower() in self._names.domains
 
-    async def _fail(self, pair: Pair, evidence: Secret, started: float, reason: str = "") -> NoReturn:
+    async def _fail(self, delay: float, started: float, reason: str = "") -> NoReturn:
         """Answer a failure, when its time has come. Raises: AuthFailed, always."""
-        delay = max(self._penalties.failed(pair, evidence), LEAST_FAILURE)
-        rest = started + delay - self._clock()
+        rest = started + max(delay, LEAST_FAILURE) - self._attempts.clock()
         if rest > 0:
-            await self._sleep(rest)
+            await self._attempts.sleep(rest)
         raise AuthFailed(reason)
 
     async def _find(self, candidates: Sequence[str]) -> tuple[User, IAuthBackend] | None:

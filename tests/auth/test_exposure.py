@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import EVERY, GAP, MAX_PAIRS, MAX_WAITING, ExposureWatch, Mark
 from mailserver.auth.exposure_record import FILE, MAX_USERS, Damaged, ExposureRecord
 from mailserver.auth.interfaces import LoginContext
@@ -18,7 +19,7 @@ from mailserver.auth.service import EXPOSED_SHARE, LoginService, Names
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
 from tests.auth.test_service import DUMMY, CountingHasher, Hashed
-from tests.auth.waiting import Task, Timers
+from tests.auth.waiting import Task, Timers, Waiting
 
 ANNA = "anna@example.test"
 MARK = {"user": ANNA, "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
@@ -43,9 +44,7 @@ class Site:
             [Hashed({ANNA: "{PLAIN}secret", "off@example.test": None})],
             self.hasher,
             Names(frozenset({"example.test"}), "example.test", lambda _name: None),
-            self.penalties,
-            sleep=self.timers.sleep,
-            clock=self.timers.clock,
+            Attempts(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
             exposures=self.watch,
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
+from mailserver.auth.attempts import Attempts
 from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, LoginContext, User
 from mailserver.auth.penalties import Penalties
 from mailserver.auth.service import LEAST_FAILURE, LoginService, Names
@@ -124,9 +125,7 @@ class Site:
                 lambda name, domain: hosts.get(name or "mail.example.test") == domain,
                 lambda domain: domain == demands,
             ),
-            self.penalties,
-            sleep=self.timers.sleep,
-            clock=self.timers.clock,
+            Attempts(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
             scram_for_some=scram_for_some,
         )
 

@@ -269,7 +269,7 @@ class Watches:
             self.checked.append(seat)
 
         context = LoginContext("imap", HERE, None, "s1")
-        self.of[seat].notice(Exposed(pair, Secret(b"secret"), "LOGIN", context, verify, lambda _name: None))
+        self.of[seat].notice(Exposed((pair,), Secret(b"secret"), "LOGIN", context, verify, lambda _name: None))
 
     def settle(self) -> None:
         self.links.deliver()

@@ -1,0 +1,209 @@
+"""Guesses that come at once: what they cost, and what that costs others. Real coroutines on Twisted's Clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address
+from typing import Any, cast
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+
+from mailserver.auth.attempts import PLACES, Attempts
+from mailserver.auth.interfaces import LoginContext, User
+from mailserver.auth.penalties import LONGEST_QUEUE, Penalties
+from mailserver.auth.service import LoginService, Names
+from mailserver.errors import AuthFailed, AuthUnavailable, MailError
+from mailserver.sasl.mechanism import Credentials
+from mailserver.types import Secret
+from tests.auth.test_service import Hashed
+
+HASHING = 0.1
+HOSTS = {"mail.example.test": "example.test", "mail.example.org": "example.org", "mail.example.net": "example.net"}
+USERS = {f"user{number}@example.test": "{PLAIN}right" for number in range(100)}
+ANNA = "anna@example.test"
+
+
+class Site:
+    """One process; each check takes HASHING."""
+
+    def __init__(self, **entries: str | None) -> None:
+        self.clock = Clock()
+        self.penalties = Penalties(self.clock.seconds)
+        self.attempts = Attempts(self.penalties, self.sleep, self.clock.seconds, Deferred, self.clock.callLater)
+        self.checked: list[bytes] = []
+        self.service = LoginService(
+            [Hashed({ANNA: "{PLAIN}right", **USERS, **entries})],
+            self,
+            Names(frozenset(HOSTS.values()), "example.test", lambda host: HOSTS.get(host or "")),
+            self.attempts,
+        )
+
+    def sleep(self, seconds: float) -> Deferred[None]:
+        return deferLater(self.clock, seconds, lambda: None)  # type: ignore[arg-type]
+
+    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+        self.checked.append(password.reveal())
+        await self.sleep(HASHING)
+        return stored == "{PLAIN}" + password.reveal().decode()
+
+    def login(self, password: str, name: str = ANNA, peer: str = "192.0.2.1", host: str | None = None) -> Deferred[Any]:
+        context = LoginContext("imap", ip_address(peer), host, "s1")
+        done = Deferred.fromCoroutine(self.service.login(Credentials(name, Secret(password.encode())), context))
+        done.addErrback(_kind)
+        return done
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds / 0.05)):
+            self.clock.advance(0.05)
+
+    def seconds_of(self, done: Deferred[Any]) -> float:
+        """Until it is answered."""
+        start = self.clock.seconds()
+        while not done.called:
+            self.clock.advance(0.05)
+        return round(self.clock.seconds() - start)
+
+
+def _kind(failure: Failure) -> type[BaseException]:
+    failure.trap(MailError, CancelledError)
+    return type(cast("BaseException", failure.value))
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_parallel_guesses_of_a_pair_are_checked_when_serial_ones_would_be(site: Site) -> None:
+    guesses = [site.login(f"wrong{number}") for number in range(50)]
+    checked = []
+    for seconds in (0.5, 1.2, 2.2, 4.2, 8.2, 15.2):
+        site.pass_time(seconds)
+        checked.append(len(site.checked))
+    assert checked == [1, 2, 3, 4, 5, 6], "1, 2, 4, 8 and 15 s behind one another"
+    site.pass_time(LONGEST_QUEUE)
+    assert len(site.checked) <= 10
+    assert {guess.result for guess in guesses} == {AuthFailed}
+    assert len(site.attempts.lines) == 0
+
+
+def test_parallel_guesses_from_many_addresses_of_a_network_are_no_cheaper(site: Site) -> None:
+    for number in range(50):
+        site.login(f"wrong{number}", peer=f"192.0.2.{number}")
+    site.pass_time(0.9)
+    assert len(site.checked) == 1
+
+
+def test_who_hangs_up_makes_the_next_guess_no_cheaper(site: Site) -> None:
+    for number in range(20):
+        guess = site.login(f"wrong{number}")
+        site.pass_time(2 * HASHING)  # what a right one would take
+        guess.cancel()
+    # 4 s: the first, and those of 1 and 3 s.
+    assert len(site.checked) <= 3
+
+
+def test_a_household_that_comes_back_at_once_waits_for_nothing_but_its_checks(site: Site) -> None:
+    clients = [site.login("right", peer=f"192.0.2.{number}") for number in range(20)]
+    assert len(site.checked) == 20, "all at once"
+    site.pass_time(2 * HASHING)
+    assert all(isinstance(client.result, User) for client in clients)
+
+
+def test_so_do_the_users_of_an_office(site: Site) -> None:
+    clients = [site.login("right", name=name) for name in list(USERS)[:PLACES]]
+    site.pass_time(2 * HASHING)
+    assert all(isinstance(client.result, User) for client in clients)
+
+
+def test_a_household_with_a_stale_client_comes_in_together_after_its_delay(site: Site) -> None:
+    stale = site.login("old")
+    clients = [site.login("right") for _ in range(20)]
+    site.pass_time(1.0)
+    assert stale.result is AuthFailed
+    site.pass_time(3 * HASHING)
+    assert all(isinstance(client.result, User) for client in clients)
+
+
+def test_one_guess_for_each_of_many_users_of_a_network_is_bounded(site: Site) -> None:
+    for name in USERS:
+        site.login("winter2026", name=name)
+    site.pass_time(0.9)
+    assert len(site.checked) == PLACES
+    site.pass_time(1.0)
+    assert len(site.checked) <= 2 * PLACES
+
+
+def test_hanging_up_gives_no_place_of_the_network_back(site: Site) -> None:
+    for name in USERS:
+        guess = site.login("winter2026", name=name)
+        site.pass_time(2 * HASHING)
+        guess.cancel()
+    assert len(site.checked) <= PLACES * (2 * HASHING * len(USERS)) + PLACES
+
+
+def test_a_neighbour_of_a_guesser_has_its_turn_and_one_that_is_known_does_not_wait(site: Site) -> None:
+    known = site.login("right", name="user0@example.test", peer="192.0.2.9")
+    site.pass_time(2 * HASHING)
+    assert isinstance(known.result, User)
+    for name in list(USERS)[1:]:
+        site.login("winter2026", name=name)
+    site.pass_time(2 * HASHING)
+    again = site.login("right", name="user0@example.test", peer="192.0.2.9")
+    stranger = site.login("right", peer="192.0.2.8")
+    site.pass_time(2 * HASHING)
+    assert isinstance(again.result, User)
+    assert not stranger.called
+    site.pass_time(1.0)
+    assert isinstance(stranger.result, User), "the next place, ahead of 70 guesses of one address"
+
+
+def test_who_finds_no_place_in_time_is_told_to_come_again() -> None:
+    site = Site()
+    site.penalties.first = site.penalties.most = 2 * LONGEST_QUEUE
+    for name in list(USERS)[:PLACES]:
+        site.login("winter2026", name=name)
+    right = site.login("right")
+    site.pass_time(LONGEST_QUEUE + 1)
+    assert right.result is AuthUnavailable
+
+
+def test_a_bare_account_pays_once_over_all_domains_that_sni_tells() -> None:
+    site = Site(bare="{PLAIN}right")
+    delays = [site.seconds_of(site.login(f"wrong{n}", "bare", host=host)) for n, host in enumerate([*HOSTS, None])]
+    assert delays == [1, 2, 4, 8]
+
+
+def test_nobody_learns_from_that_whether_a_bare_account_exists() -> None:
+    found = Counter[tuple[float, ...]]()
+    for entries in ({"bare": "{PLAIN}right"}, {"bare@example.org": "{PLAIN}right"}, {}):
+        site = Site(**entries)
+        attempts = [
+            ("bare", "mail.example.test"),
+            ("bare", "mail.example.org"),
+            ("bare@example.org", None),
+            ("bare", None),
+        ]
+        found[
+            tuple(site.seconds_of(site.login(f"x{n}", name, host=host)) for n, (name, host) in enumerate(attempts))
+        ] += 1
+    assert list(found.values()) == [3]
+
+
+def test_parallel_guesses_at_a_bare_account_by_all_names_are_one_line() -> None:
+    site = Site(bare="{PLAIN}right")
+    for number in range(30):
+        site.login(f"wrong{number}", "bare", host=list(HOSTS)[number % len(HOSTS)])
+    site.pass_time(0.9)
+    assert len(site.checked) == 1
+
+
+def test_a_success_forgives_each_name() -> None:
+    site = Site(bare="{PLAIN}right")
+    for number in range(3):
+        site.seconds_of(site.login(f"wrong{number}", "bare", host="mail.example.org"))
+    assert site.seconds_of(site.login("right", "bare", host="mail.example.org")) == 0
+    assert len(site.penalties) == 0
