@@ -188,9 +188,9 @@ def host_name(value: Any, _type: Any = None) -> str:
 def host_pattern(value: Any, _type: Any = None) -> str:
     """A host name, or *.name."""
     name = text(value)
+    if "*" in name.removeprefix("*."):
+        raise Wrong("a wildcard is `*.` and a name; it stands for one whole label")
     if not name.startswith("*."):
-        if "*" in name:
-            raise Wrong("a wildcard is `*.` and a name; it stands for one whole label")
         return host_name(name)
     parent = host_name(name[2:])
     if "." not in parent:

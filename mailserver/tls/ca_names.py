@@ -13,6 +13,8 @@ MOST_NAMES: Final = 100
 """Of one certificate."""
 
 _MOST_SHOWN: Final = 80
+_SPECIALS: Final = frozenset(' ()<>[]:;@\\,"')
+"""What a local part has in quotes alone (RFC 5322 3.2.3)."""
 
 
 class BadName(Exception):
@@ -45,8 +47,8 @@ def address_of(address: str) -> str:
     local, at, domain = address.rpartition("@")
     if not at or not local:
         raise BadName("a user is written as an address, user@domain", address)
-    if not local.isascii() or not local.isprintable() or " " in local or len(local) > 64:
-        raise BadName("what stands before the @ must be at most 64 letters and signs of ASCII", address)
+    if not local.isascii() or not local.isprintable() or len(local) > 64 or not _SPECIALS.isdisjoint(local):
+        raise BadName("what stands before the @ must be at most 64 letters and signs of ASCII, without quotes", address)
     return f"{local}@{domain_of(domain)}"
 
 
