@@ -49,6 +49,7 @@ class Columns:
         "uid_next",
         "uid_validity",
         "uids",
+        "whole",
     )
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -70,6 +71,10 @@ class Columns:
         self.deleted = _count_deleted(self.flags)
         """How many messages are flagged \\Deleted."""
         self._all_seen = 0
+        self.whole = True
+        """False once a message came back whose UID is below others here, as from an old copy of a Maildir. None can be put
+        between, as sessions count on their numbers: it is seen by who loads the mailbox anew.
+        """
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -160,6 +165,7 @@ class Columns:
             else:
                 at = self.position(row.uid)
                 if at < 0 or self.modseqs[at] >= row.modseq:
+                    self.whole = self.whole and at >= 0
                     continue
                 if self.flags[at] != row.flags:
                     self.changed.append(row.uid)
@@ -197,6 +203,7 @@ class Columns:
             self.modseqs[here], self.sizes[here], self.dates[here] = run.modseqs, run.sizes, run.dates
         else:
             if -1 in places:
+                self.whole = False
                 there = [at >= 0 for at in places]
                 run = Run(*(array(column.typecode, compress(column, there)) for column in run))
                 places, flags = [at for at in places if at >= 0], run.flags

@@ -185,6 +185,8 @@ class LiveAccount:
                 if live is None or live is not known:
                     continue  # its columns were dropped meanwhile
                 live.take_up(news)
+                if not self.keeps(live):
+                    continue  # its columns lacked a message
             elif live is None or live is known:
                 if live is not None:
                     live.poked()  # the mailbox was made anew below its sessions
@@ -228,7 +230,9 @@ class LiveAccount:
         live.users -= 1
         if live.users == 0:
             self._accounts.leave(live)
-            if self.keeps(live):
+            if not live.columns.whole and self.keeps(live):
+                self.forget(live.id)
+            elif self.keeps(live):
                 self._accounts.keep(live)
             else:
                 self._accounts.unwatch(live)

@@ -267,6 +267,8 @@ class LiveMailbox:
             self._forget_told()
             for poke in tuple(self._pokes.values()):
                 poke()
+        if not columns.whole and not self.users:
+            self.account.drop(self)
 
     def _forget_told(self) -> None:
         columns = self.columns
