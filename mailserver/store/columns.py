@@ -20,7 +20,7 @@ from itertools import compress
 from operator import lt
 
 from mailserver.store.interfaces import DELETED, SEEN, Changes, Run, Snapshot, cap_size
-from mailserver.types import UID, UNKNOWN_SIZE, ModSeq, UIDValidity
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 LOG_LIMIT = 4096
 """A log longer than this and than the mailbox loses its older part; a view behind that rereads all flags."""
@@ -148,7 +148,8 @@ class Columns:
         if at >= 0:
             if size != UNKNOWN_SIZE:
                 self.sizes[at] = cap_size(size)
-            self.dates[at] = date
+            if self.dates[at] == UNKNOWN_DATE:
+                self.dates[at] = date
 
     def _apply_rows(self, changes: Changes) -> bool:
         news = False

@@ -129,6 +129,8 @@ def test_learning_a_size_is_no_change():
     columns.learn(1, 77, 5)
     columns.learn(9, 77, 5)
     assert (columns.sizes[0], columns.dates[0]) == (77, 5)
+    columns.learn(1, 77, 6)
+    assert columns.dates[0] == 5, "RFC 3501 2.3.1.1: it must never change"
     assert not columns.changed
 
 

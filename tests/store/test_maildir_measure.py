@@ -42,6 +42,31 @@ def test_nothing_is_rendered_for_sizes(mailbox):
     assert mailbox.load().rows == measured
 
 
+@pytest.mark.parametrize("later", ["measure", "summaries", "total_size"])
+def test_a_date_that_was_told_stays_whoever_touches_the_file(tmp_path, later):
+    """RFC 3501 2.3.1.1: the internal date of a UID must never change, as a backup without times would have it do."""
+    account = MaildirStore(tmp_path / "mail", summarise, hostname="host.example.test").account(USER)
+    name = os.path.join(account.root, "new", "1700000000.a.host")
+    with open(name, "wb") as file:
+        file.write(BARE)
+    os.utime(name, (1_600_000_000,) * 2)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    (told,) = mailbox.measure([1], only_dates=True)
+    assert told.date == 1_600_000_000
+    os.utime(name, (1_700_000_000,) * 2)
+    match later:
+        case "measure":
+            rows = mailbox.measure([1])
+        case "summaries":
+            rows = [row for _uid, row, _summary in mailbox.summaries([1])]
+        case _:
+            assert mailbox.total_size() == len(BARE) + 4
+            rows = []
+    for row in [*rows, *mailbox.load().rows]:
+        assert (row.size, row.date) == (len(BARE) + 4, told.date)
+
+
 def test_a_fetch_of_sizes_alone_renders_nothing(mailbox):
     rows = mailbox.load().rows
     uids = [row.uid for row in rows]

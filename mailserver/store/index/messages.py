@@ -211,11 +211,11 @@ class Messages:
         )
 
     def learn(self, key: int, facts: Sequence[tuple[int, int, int]]) -> None:
-        """(uid, size, date) that were read from the files; a size that is UNKNOWN_SIZE stays what it is."""
+        """(uid, size, date) that were read from the files; a size that is UNKNOWN_SIZE stays what it is, and a known date."""
         if not facts:
             return
         self._connection.executemany(
-            f"UPDATE messages SET size = ifnull(nullif(?2, {UNKNOWN_SIZE}), size), date = ?3 WHERE id = ?1",
+            f"UPDATE messages SET size = ifnull(nullif(?2, {UNKNOWN_SIZE}), size), date = ifnull(date, ?3) WHERE id = ?1",
             ((key << 32 | uid, size, date) for uid, size, date in facts),
         )
         self._connection.execute("DELETE FROM packed_columns WHERE mailbox = ?", (key,))

@@ -29,7 +29,7 @@ from mailserver.store.maildir.named_changes import no_news, take_up
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recent import claim
 from mailserver.store.maildir.reconcile import level, reconcile
-from mailserver.store.maildir.rendering import Rendering, is_unmeasured
+from mailserver.store.maildir.rendering import Rendering, filled, is_unmeasured
 from mailserver.store.maildir.search_facts import Facts
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.query import Query
@@ -192,8 +192,7 @@ class MaildirMailbox:
         gone = set(missing)
         for uid, size, date, summary in self._rendering(state).summaries(missing, only_head=only_head):
             if size != UNKNOWN_SIZE:
-                row = rows[uid]
-                rows[uid] = Row(row.uid, row.flags, row.modseq, size, date)
+                rows[uid] = filled(rows[uid], size, date)
             known[uid] = summary
             gone.discard(uid)
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
@@ -212,7 +211,7 @@ class MaildirMailbox:
         if unknown:
             read = self._rendering(state)
             facts = {uid: (size, date) for uid, size, date in (read.dates if only_dates else read.measure)(unknown)}
-            rows = [Row(row.uid, row.flags, row.modseq, *facts.get(row.uid, (row.size, row.date))) for row in rows]
+            rows = [filled(row, *facts[row.uid]) if row.uid in facts else row for row in rows]
         return [row for row in rows if not is_unmeasured(row, only_dates=only_dates)]
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:

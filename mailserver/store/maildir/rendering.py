@@ -157,6 +157,17 @@ class Rendering:
             return None
 
 
+def filled(row: Row, size: int, date: int) -> Row:
+    """The row with what a file tells. A date that is known stays (RFC 3501 2.3.1.1), whoever has touched the file since."""
+    return Row(
+        row.uid,
+        row.flags,
+        row.modseq,
+        row.size if size == UNKNOWN_SIZE else size,
+        date if row.date == UNKNOWN_DATE else row.date,
+    )
+
+
 def is_unmeasured(row: Row, *, only_dates: bool = False) -> bool:
     """Is there something that `measure`, or `dates`, has to find out?"""
     return row.date == UNKNOWN_DATE or (row.size == UNKNOWN_SIZE and not only_dates)
