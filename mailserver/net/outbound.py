@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -17,12 +17,12 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.config.model import Relay
 from mailserver.errors import RelayDown
+from mailserver.net.hop_tls import HopTlsFactory
 from mailserver.net.log import log, plain_line
 from mailserver.net.transport import send_client_at_once
 from mailserver.sasl.mechanism import Credentials
@@ -143,10 +143,7 @@ class HopProtocol(Protocol):
         self._flush()
         transport = cast("Any", self.transport)
         transport.unregisterProducer()
-        # Twisted's own `startTLS` would send through the reactor again.
-        layer = TLSMemoryBIOProtocol(TLSMemoryBIOFactory(self._tls, True, Factory()), self, False)
-        transport.protocol = layer
-        layer.makeConnection(transport)
+        layer = HopTlsFactory(self._tls, self._clock).wrap(self, transport)
         self.transport = cast("Any", layer)
         layer.registerProducer(self, True)
         await self._until(lambda: self._secure, HANDSHAKE_TIME)
@@ -242,14 +239,16 @@ class Outbound:
         """Dial; with implicit TLS the handshake is done. Raises: RelayDown."""
         relay = self._relay
         endpoint = self._endpoint()
-        if relay.tls == "implicit":
-            endpoint = wrapClientTLS(self._tls, endpoint)
         factory = Factory.forProtocol(
             cast("Any", lambda: HopProtocol(self._reactor, self._tls, self.name, relay.timeout))
         )
         factory.noisy = False
         try:
-            connection = cast("HopProtocol", await endpoint.connect(factory))
+            if relay.tls == "implicit":
+                layer = await endpoint.connect(HopTlsFactory(self._tls, self._reactor, factory))
+                connection = cast("HopProtocol", layer.wrappedProtocol)
+            else:
+                connection = cast("HopProtocol", await endpoint.connect(factory))
         except (ConnectError, ConnectionClosed, ConnectingCancelledError, OSError) as error:
             log.warn("{line}", line=plain_line("relay-down", {"hop": self.name, "reason": str(error) or repr(error)}))
             raise RelayDown from error

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import _ssl
 import contextlib
-import ctypes
-import socket
 from typing import Any
 
 import pytest
@@ -22,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.net.tls import MOST_UNASKED, PIECE, KeepsBusy, TlsFactory
+from tests.net.key_updates import KeyUpdater, needs_library
 
 CONTEXT = SSL.Context(SSL.TLS_SERVER_METHOD)
 trustme.CA().issue_cert("localhost").configure_cert(CONTEXT)
@@ -296,49 +294,7 @@ def test_a_protocol_that_knows_no_half_is_closed() -> None:
     assert world.transport.disconnecting
 
 
-class KeyUpdater:
-    """A client that asks for new keys: neither `ssl` nor pyOpenSSL has the call, but the library below `ssl` does."""
-
-    def __init__(self, layer: Any, transport: Any) -> None:
-        self.layer, self.transport = layer, transport
-        self.library = ctypes.CDLL(_ssl.__file__)
-        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
-            getattr(self.library, name).restype = ctypes.c_void_p
-        context = self.library.SSL_CTX_new(ctypes.c_void_p(self.library.TLS_client_method()))
-        self.ssl = ctypes.c_void_p(self.library.SSL_new(ctypes.c_void_p(context)))
-        self.near, far = socket.socketpair()
-        far.setblocking(False)
-        self.near.setblocking(False)
-        self.far = far
-        self.library.SSL_set_fd(self.ssl, far.fileno())
-        self.library.SSL_set_connect_state(self.ssl)
-        while self.library.SSL_do_handshake(self.ssl) != 1:
-            self.carry()
-            if transport.value():
-                self.near.sendall(transport.value())
-                transport.clear()
-        self.carry()
-
-    def carry(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while data := self.near.recv(65536):
-                self.layer.dataReceived(data)
-
-    def update(self, times: int) -> None:
-        """Ask for new keys, to be answered with new keys, so many times (RFC 8446 4.6.3)."""
-        for _each in range(times):
-            if self.transport.disconnected:
-                return
-            self.library.SSL_key_update(self.ssl, 1)
-            self.library.SSL_do_handshake(self.ssl)
-            self.carry()
-
-    def close(self) -> None:
-        self.near.close()
-        self.far.close()
-
-
-@pytest.mark.skipif(not hasattr(_ssl, "__file__"), reason="this Python has its TLS library built in")
+@needs_library
 def test_a_client_that_asks_for_new_keys_without_end_is_cut() -> None:
     world = World(Answering())
     reasons: list[Any] = []
