@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from mailserver.errors import MailError, StoreUnavailable
+from mailserver.errors import BadMailboxName, MailError, StoreUnavailable
 from mailserver.store.interfaces import FLAGGED, SEEN, Delivery, FlagChange, NewMessage
-from mailserver.store.maildir import uidlist
+from mailserver.store.maildir import folders, uidlist
 from mailserver.store.maildir.dotlocks import Dotlocks
 from tests.store.maildirs import TEXT, append, open_account, uids
 
@@ -120,6 +120,28 @@ def test_an_inbox_that_is_not_on_the_disk_is_never_said_not_to_exist(account, pa
         assert refused == []
     elif instead is not a_link:
         assert refused != []
+
+
+@pytest.mark.parametrize("instead", [fifo, a_file, a_link])
+@pytest.mark.parametrize("part", ["new", "tmp"])
+def test_the_log_can_say_which_part_of_a_mailbox_is_no_directory(account, part, instead):
+    account.create("there")
+    path = os.path.join(account.root, ".there")
+    instead(os.path.join(path, part))
+    with pytest.raises(StoreUnavailable, match=f"has a {part} that is no directory"):
+        folders.complete(path)
+
+
+@pytest.mark.parametrize("instead", [fifo, a_file, a_link])
+def test_no_mailbox_is_made_where_something_else_has_its_name(account, instead):
+    path = os.path.join(account.root, ".there")
+    account.create("there")
+    instead(path)
+    with pytest.raises(BadMailboxName, match="something else has that name"):
+        account.create("there")
+    assert os.path.lexists(path)
+    assert "there" not in account.mailboxes()
+    assert not [name for name in os.listdir(account.root) if "unfinished" in name]
 
 
 def test_an_account_that_is_not_on_the_disk_is_never_said_to_have_no_inbox(account):

@@ -9,11 +9,12 @@ from typing import Any
 
 import attrs
 import pytest
+from twisted.internet.task import Clock
 
 from mailserver.config.model import Config, Listener
 from mailserver.net.assignment import Assignment, Setting
 from mailserver.net.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
-from mailserver.net.worker import Worker
+from mailserver.net.worker import BEAT, Worker
 from mailserver.net.zygote_process import from_json
 from tests.auth.test_plugins import config
 from tests.workers.test_frames import Reactor as Lines
@@ -62,6 +63,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.places: list[str] = []
+        self.tally: Any = None
 
     def change(self, _config: Config, opened: list[Any]) -> list[str]:
         self.places += [bound.place for bound in opened]
@@ -203,3 +205,14 @@ def test_one_that_retires_takes_up_settings_and_serves_no_new_place(bench: Bench
     bench.order(3, "commit")
     assert bench.answer() == {"answer": 3, "body": {"lines": ["taken up"]}}
     assert is_closed(listening)
+
+
+def test_a_sign_of_life_that_fails_is_not_the_last(bench: Bench) -> None:
+    clock = Clock()
+    inside: Any = bench.worker
+    inside._beats.clock = clock
+    inside._beats.start(BEAT)  # as yet there is nothing to tell of events: it fails
+    bench.serving.tally = SimpleNamespace(rows=list)
+    clock.advance(BEAT)
+    assert bench.answer()["beat"] == bench.serving.sessions
+    inside._beats.stop()
