@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
-from mailserver.errors import MailboxChanged
+from mailserver.errors import MailboxChanged, NoSpace
 from mailserver.store.interfaces import FlagChange
+from mailserver.store.maildir import safeio
 from mailserver.store.maildir import uidlist as uidlist_module
 from mailserver.store.query import HasFlag
 from tests.store.maildirs import append, deliver, files, name_of, open_account, uidlist, uids
@@ -145,3 +147,78 @@ def test_a_list_with_another_uidvalidity_is_another_mailbox(account, more):
         mailbox.refresh()
     assert account.status("INBOX").uid_validity == validity + 5
     assert account.status("INBOX").messages == 1
+
+
+def cut_back(account, lines):
+    """As an old copy that somebody restores: the header of the first message's time, and so many lines."""
+    header, *entries = uidlist(account).splitlines(keepends=True)
+    header = re.sub(r" N\d+", " N1", header)
+    with open(os.path.join(account.root, "dovecot-uidlist"), "w") as file:
+        file.write(header + "".join(entries[:lines]))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_list_that_was_cut_back_has_all_that_was_told_and_what_is_new(account, lost):
+    kept, gone = append(account), append(account)
+    base = name_of(account, kept).partition(":")[0]
+    unlisted = next(name for name in files(account) if not name.startswith(base))
+    cut_back(account, 0)
+    if lost:
+        os.unlink(os.path.join(account.root, "dovecot-uidlist"))
+    [place] = [part for part in ("new", "cur") if unlisted in os.listdir(os.path.join(account.root, part))]
+    os.unlink(os.path.join(account.root, place, unlisted))
+    deliver(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    assert uids(mailbox) == [kept, gone + 1]
+    lines = uidlist(account).splitlines()[1:]
+    assert [line for line in lines if not line.startswith(f"{gone} ")] == [
+        f"{kept} :{base}",
+        f"{gone + 1} :1700000001.M1P1.other",
+    ]
+    assert lost or len(lines) == 2, "of what is gone as well nothing is listed"
+
+
+def test_uids_that_only_the_index_remembers_stay_burnt_in_a_list_that_was_cut_back(account):
+    append(account)
+    burnt = append(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.expunge([burnt], only_deleted=False)
+    cut_back(account, 1)
+    mailbox.refresh()
+    assert f" N{burnt + 1} " in uidlist(account).splitlines()[0]
+
+
+def test_a_new_mailbox_is_listed_in_one_write_that_is_not_read_again(account, monkeypatch):
+    os.unlink(os.path.join(account.root, "dovecot-uidlist"))
+    for number in range(3):
+        deliver(account, f"170000000{number}.M1P1.other:2,S", place="cur")
+    replace, written = safeio.replace, []
+    monkeypatch.setattr(safeio, "replace", lambda path, *more: written.append(path) or replace(path, *more))
+    mailbox = account.mailbox("INBOX")
+    assert [os.path.basename(path) for path in written] == ["dovecot-uidlist"]
+    assert [line.split()[0] for line in uidlist(account).splitlines()[1:]] == ["1", "2", "3"]
+    monkeypatch.setattr(uidlist_module, "read", lambda path: pytest.fail("the list was read"))
+    mailbox.refresh()
+    assert uids(mailbox) == [1, 2, 3]
+
+
+def test_where_there_is_no_room_for_the_lines_a_new_mailbox_has_its_list_all_the_same(account, monkeypatch):
+    os.unlink(os.path.join(account.root, "dovecot-uidlist"))
+    deliver(account)
+    create = uidlist_module.create_with
+
+    def full(listed, lines):
+        if lines:
+            raise NoSpace
+        return create(listed, lines)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uidlist_module, "create_with", full)
+        mailbox = account.mailbox("INBOX")
+        assert uids(mailbox) == []
+        header = uidlist(account)
+        assert header.count("\n") == 1
+    mailbox.refresh()
+    assert uids(mailbox) == [1]
+    assert uidlist(account).split()[1] == header.split()[1], "the same UIDVALIDITY"
