@@ -24,6 +24,15 @@ class State(enum.Flag):
     SELECTED = enum.auto()
     LOGOUT = enum.auto()
 
+    @property
+    def refusal(self) -> str:
+        """What a client is told whose command is not allowed in this state."""
+        if self is State.NOT_AUTHENTICATED:
+            return "log in first"
+        if self is State.AUTHENTICATED:
+            return "not allowed now: select a mailbox first, or you are logged in already"
+        return "not allowed while logged in"
+
 
 LOGGED_IN = State.AUTHENTICATED | State.SELECTED
 ANY = LOGGED_IN | State.NOT_AUTHENTICATED

@@ -336,7 +336,7 @@ class Session:
             if spec is None:
                 raise UnknownCommand
             if not self._state_bit() & spec.allowed:
-                raise WrongState(_wrong_state(self.state))
+                raise WrongState(self.state.refusal)
             if spec.precondition is not None:
                 try:
                     spec.precondition(self)
@@ -396,11 +396,3 @@ def _tag(line: bytes) -> bytes:
     """The tag of a line that is no command, `*` if it has none."""
     match = _TAG.match(line)
     return match[1] if match else b"*"
-
-
-def _wrong_state(state: State) -> str:
-    if state is State.NOT_AUTHENTICATED:
-        return "log in first"
-    if state is State.AUTHENTICATED:
-        return "not allowed now: select a mailbox first, or you are logged in already"
-    return "not allowed while logged in"
