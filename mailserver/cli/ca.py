@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailserver.cli.ca_export import facts_of
 from mailserver.cli.ca_options import (
@@ -36,6 +39,7 @@ from mailserver.tls.ca_records import Record
 from mailserver.tls.offered import LIST
 from mailserver.tls.pair import MAX_FILE
 from mailserver.tls.private_ca import LIST_DAYS, REASONS, PrivateCa
+from mailserver.tls.transaction import not_addable
 
 _MOST_AUTHORITY_DAYS = 9131
 """25 years."""
@@ -213,6 +217,7 @@ def revoke(
         one.revoke(unlocked(one, passphrase_file), found, reason, now())
         for record in found:
             click.echo(f"revoked {record.serial} of {', '.join(record.names)}")
+        _tell_if_served(found, configuration)
         _told(one, configuration, reloads=reloads)
 
 
@@ -270,6 +275,36 @@ def _chosen(one: PrivateCa, which: str, *, everything: bool) -> list[Record]:
         serials = ", ".join(record.serial for record in good)
         raise click.ClickException(f"{which}: has {len(good)} certificates, {serials}: name one, or say --all")
     return good
+
+
+def _tell_if_served(revoked: list[Record], configuration: Path) -> None:
+    """No server looks for its own certificate in a list: it goes on with what was revoked until it is given another."""
+    try:
+        config = load_or_fail(configuration)
+        rows = ask(config.server.runtime_dir, "cert-list").data
+    except (click.ClickException, NotRunning):
+        return  # the authority may be of another machine
+    except (OSError, ValueError) as error:
+        click.echo(f"the server could not be asked whether it serves it: {error}", err=True)
+        return
+    bad = {record.certificate for record in revoked}
+    for row in rows:
+        chains = [row[name] for name in ("certificate", "second_certificate") if row[name] is not None]
+        if bad.isdisjoint(
+            x509.load_pem_x509_certificate(chain.encode()).public_bytes(Encoding.DER) for chain in chains
+        ):
+            continue
+        host = row["host"]
+        if not_addable(config, host) is None:
+            cure = (
+                f"`mailserver cert create {shlex.quote(host)} --activate` puts a new one, with a new key, in its place"
+            )
+        else:
+            cure = (
+                f"put a new one, with a new key (`mailserver cert create {shlex.quote(host)}`), in the place of the files"
+                " of its [[domain]]"
+            )
+        click.echo(f"{host} is still served with it: {cure}", err=True)
 
 
 def _told(one: PrivateCa, configuration: Path, *, reloads: bool) -> None:

@@ -19,6 +19,10 @@ SOCKET_NAME = "control"
 _TIMEOUT = 60.0
 _MAX_ANSWER = 64 * 1024 * 1024
 """Octets; a hundred thousand sessions are less."""
+_ENDED = (
+    "the server ended before it had answered, so it is not known whether it has done what was asked:"
+    " see its log, and start it again if `mailserver status` does not find it"
+)
 
 
 class NotRunning(Exception):
@@ -37,7 +41,7 @@ class Answer:
 def ask(runtime_dir: Path, request: str, **arguments: str) -> Answer:
     """Have the server do `request`, `{"do": request}` with the arguments beside it, and wait for its answer.
 
-    Raises: NotRunning; OSError (no right to the socket, no answer within a minute); ValueError for an answer that is
+    Raises: NotRunning; OSError (no right to the socket, no answer within a minute, a server that ends meanwhile); ValueError for an answer that is
     not `{"ok": bool, "lines": [str, ...]}`, with "data" or without.
     """
     path = runtime_dir / SOCKET_NAME
@@ -49,13 +53,18 @@ def ask(runtime_dir: Path, request: str, **arguments: str) -> Answer:
             raise NotRunning(f"no server is running here: nothing listens on {path}") from error
         except PermissionError as error:
             raise PermissionError(f"only the service's user and root may ask the server at {path}") from error
-        connection.sendall(json.dumps({**arguments, "do": request}).encode("ascii") + b"\n")
         received = bytearray()
-        while not received.endswith(b"\n"):
-            piece = connection.recv(65536)
-            received += piece
-            if not piece or len(received) > _MAX_ANSWER:
-                raise ValueError("the server's answer is not one line")
+        try:
+            connection.sendall(json.dumps({**arguments, "do": request}).encode("ascii") + b"\n")
+            while not received.endswith(b"\n"):
+                piece = connection.recv(65536)
+                received += piece
+                if not piece:
+                    raise ConnectionAbortedError(_ENDED)
+                if len(received) > _MAX_ANSWER:
+                    raise ValueError("the server's answer is not one line")
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise ConnectionAbortedError(_ENDED) from error
     match json.loads(received):
         case {"ok": bool(ok), "lines": list(lines), **more}:
             return Answer(ok, tuple(plain(str(line)) for line in lines), more.get("data"))

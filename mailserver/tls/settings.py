@@ -104,8 +104,12 @@ def setting_faults(config: Config) -> Iterator[tuple[str, str, object, str]]:
         for domain in config.domains:
             least = domain.minimum_version
             if least is not None and listener is not None and least > settings.maximum_version:
-                reason = f"is above maximum_version of {listener.place}: no client could reach {domain.name} there"
-                yield (domain.place, "minimum_version", least, reason)
+                owner = "[tls]" if listener.maximum_version is None else listener.place
+                reason = f"is above maximum_version of {owner}: no client could reach {domain.name} there"
+                fault = (domain.place, "minimum_version", least, reason)
+                if fault not in told:
+                    told.add(fault)
+                    yield fault
     for domain in config.domains:
         least = domain.minimum_version
         if least is not None and least < settings_of(config.tls).minimum_version:

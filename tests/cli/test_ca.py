@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import plistlib
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from OpenSSL import SSL
 
+from mailserver.cli import ca as ca_commands
 from mailserver.cli import main
+from mailserver.cli.control import Answer
 from mailserver.tls import certificates, private_ca
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.policy import TlsPolicy
@@ -198,6 +201,30 @@ class TestRevoke:
             place.create("mail.example.test", "--replace")
         place.ok("ca", "revoke", "mail.example.test", "--all", "--reason", "superseded")
         assert [row["reason"] for row in place.issued()] == ["superseded"] * 3
+
+    @pytest.mark.parametrize("files", [False, True])
+    def test_the_server_that_still_serves_it_is_told_of(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch, *, files: bool
+    ) -> None:
+        place.create("mail.example.test")
+        served = place.pair("mail.example.test")[0].decode()
+        row = {"host": "mail.example.test", "certificate": served, "second_certificate": None}
+        monkeypatch.setattr(ca_commands, "ask", lambda _directory, _request: Answer(True, (), [row]))
+        if not files:
+            place.file.write_text(re.sub(r"(?m)^(certificate|key) = .*\n", "", place.file.read_text()))
+        said = place.ok("ca", "revoke", "mail.example.test")
+        assert "mail.example.test is still served with it: " in said
+        assert ("cert create mail.example.test --activate" in said) is not files
+        assert ("in the place of the files" in said) is files
+
+    def test_a_server_that_serves_another_is_not(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        place.create("mail.example.test")
+        first = str(place.issued()[0]["serial"])
+        place.create("mail.example.test", "--replace")
+        served = place.pair("mail.example.test")[0].decode()
+        row = {"host": "mail.example.test", "certificate": served, "second_certificate": None}
+        monkeypatch.setattr(ca_commands, "ask", lambda _directory, _request: Answer(True, (), [row]))
+        assert "still served" not in place.ok("ca", "revoke", first)
 
     def test_what_was_never_issued(self, place: Place) -> None:
         assert "nothing was issued" in place.refused("ca", "revoke", "mail.example.org")

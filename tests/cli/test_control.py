@@ -46,10 +46,35 @@ def test_one_line_each_way(tmp_path: Path) -> None:
     assert [json.loads(line) for line in requests] == [{"do": "reload"}]
 
 
-@pytest.mark.parametrize("answer", [b"", b'{"ok": true', b"nonsense\n", b"[]\n", b'{"ok": 1, "lines": []}\n'])
+@pytest.mark.parametrize("answer", [b"nonsense\n", b"[]\n", b'{"ok": 1, "lines": []}\n'])
 def test_answers_that_are_none(tmp_path: Path, answer: bytes) -> None:
     with server(tmp_path, answer), pytest.raises(ValueError, match=r"answer|JSON|Expecting"):
         ask(tmp_path, "reload")
+
+
+@pytest.mark.parametrize("answer", [b"", b'{"ok": true'])
+def test_a_server_that_ends_before_it_has_answered_is_told_of_as_that(tmp_path: Path, answer: bytes) -> None:
+    with server(tmp_path, answer), pytest.raises(ConnectionAbortedError, match=r"^the server ended before it had"):
+        ask(tmp_path, "cert-add")
+
+
+def test_so_is_one_that_ends_before_it_has_read(tmp_path: Path) -> None:
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "control"))
+    listening.listen()
+
+    def serve() -> None:
+        listening.accept()[0].close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with pytest.raises(ConnectionAbortedError, match=r"^the server ended before it had"):
+            # More than the socket takes unread.
+            ask(tmp_path, "cert-add", chain="x" * 10_000_000)
+    finally:
+        thread.join(20)
+        listening.close()
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ class TestDomain:
                 ['maximum_version = "1.2"'],
                 ['minimum_version = "1.3"'],
                 "[domain 1] minimum_version",
-                "is above maximum_version of [listener 1]: no client could reach example.test there",
+                "is above maximum_version of [tls]: no client could reach example.test there",
             ),
             (
                 ['maximum_version = "1.2"', 'minimum_version = "1.3"'],
