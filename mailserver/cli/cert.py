@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from mailserver.cli.columns import print_table
-from mailserver.cli.control import Answer, NotRunning, ask
+from mailserver.cli.control import Answer, NotRunning, ask, ask_if_running
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.sessions import finish
 from mailserver.config.model import Config
@@ -124,7 +124,7 @@ def rollback(configuration: Path, host: str) -> None:
 @config_option
 def list_(configuration: Path, *, as_json: bool) -> None:
     """List the host names with what they are served with."""
-    answer = listed(load_or_fail(configuration))
+    answer = _listed(configuration)
     if as_json:
         click.echo(json.dumps(answer.data, indent=2))
     else:
@@ -152,7 +152,7 @@ def list_(configuration: Path, *, as_json: bool) -> None:
 @config_option
 def show(configuration: Path, host: str, *, pem: bool) -> None:
     """Show what NAME is served with."""
-    answer = listed(load_or_fail(configuration))
+    answer = _listed(configuration)
     row = next((row for row in answer.data if row["host"] == host.lower()), None)
     if row is None:
         known = ", ".join(row["host"] for row in answer.data)
@@ -182,11 +182,11 @@ def show(configuration: Path, host: str, *, pem: bool) -> None:
 @config_option
 def history(configuration: Path, host: str, *, as_json: bool) -> None:
     """List the activations of NAME, or of all names, the newest first."""
-    config, host = load_or_fail(configuration), host.lower()
+    host = host.lower()
     try:
-        answer = _ask(config, "cert-history", host=host)
+        answer = ask_if_running(configuration, "cert-history", host=host)
     except NotRunning:
-        with _telling(), contextlib.closing(_history(config)) as opened:
+        with _telling(), contextlib.closing(_history(load_or_fail(configuration))) as opened:
             answer = Answer(True, (), history_of(opened, host))
     if host and answer.ok and not answer.data:
         raise click.ClickException(f"{host}: has no history; without a name, that of all is listed")
@@ -211,10 +211,10 @@ def history(configuration: Path, host: str, *, as_json: bool) -> None:
 
 
 def _change(configuration: Path, work: Callable[[Transaction], Changed], request: str, **arguments: str) -> None:
-    config = load_or_fail(configuration)
     try:
-        answer = _ask(config, request, **arguments)
+        answer = ask_if_running(configuration, request, **arguments)
     except NotRunning:
+        config = load_or_fail(configuration)
         with _telling(), contextlib.closing(_history(config)) as opened:
             activation, policy = _policy(config, opened)
             try:
@@ -237,11 +237,21 @@ def listed(config: Config) -> Answer:
     Raises: ClickException.
     """
     try:
-        return _ask(config, "cert-list")
+        return ask(config.server.runtime_dir, "cert-list")
     except NotRunning:
         with _telling(), contextlib.closing(_history(config)) as opened:
             activation, policy = _policy(config, opened)
             return Answer(True, ("no server is running; this is what one would serve",), described(policy, activation))
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _listed(configuration: Path) -> Answer:
+    """As `listed`; a server that runs says it whatever has become of its file."""
+    try:
+        return ask_if_running(configuration, "cert-list")
+    except NotRunning:
+        return listed(load_or_fail(configuration))
 
 
 def signed(config: Config, host: str, octets: bytes) -> bytes:
@@ -254,14 +264,6 @@ def signed(config: Config, host: str, octets: bytes) -> bytes:
             f"there is no certificate of {host or 'a host'} to sign with; --unsigned does without"
         )
     return sign(serving.pair, octets)
-
-
-def _ask(config: Config, request: str, **arguments: str) -> Answer:
-    """Raises: NotRunning; ClickException."""
-    try:
-        return ask(config.server.runtime_dir, request, **arguments)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _history(config: Config) -> History:

@@ -85,10 +85,16 @@ def runtime_dir(configuration: Path) -> Path:
 def ask_or_fail(configuration: Path, request: str, **arguments: str) -> Answer:
     """The answer of the server of that configuration, or the command's error."""
     try:
-        answer = ask(runtime_dir(configuration), request, **arguments)
+        return ask_if_running(configuration, request, **arguments)
     except NotRunning as error:
         load_or_fail(configuration)
         raise click.ClickException(str(error)) from error
+
+
+def ask_if_running(configuration: Path, request: str, **arguments: str) -> Answer:
+    """As `ask_or_fail`. Raises: NotRunning."""
+    try:
+        answer = ask(runtime_dir(configuration), request, **arguments)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if request != "reload" and load.load(configuration)[0] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -25,7 +26,10 @@ def load_or_fail(path: Path) -> Config:
     """The configuration, or every problem of the file as the command's error."""
     config, problems = load.load(path)
     if config is None:
-        raise click.ClickException("\n".join(["the configuration cannot be used:", *(str(each) for each in problems)]))
+        lines = ["the configuration cannot be used:", *(str(each) for each in problems)]
+        if not os.path.exists(path):
+            lines.append("--config names another file, and so does MAILSERVER_CONFIG in the environment")
+        raise click.ClickException("\n".join(lines))
     return config
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mailserver.cli import cert as module
+from mailserver.cli import control
 from mailserver.cli.control import Answer
 from mailserver.cli.root import main
 from mailserver.tls import certificates
@@ -102,7 +102,7 @@ def test_a_running_server_gets_the_octets_and_no_path(site: Site, monkeypatch: p
         asked.append((request, arguments))
         return Answer(False, ("no",))
 
-    monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr(control, "ask", ask)
     options = given(site)
     done = run(site, "add", ORG, *options)
     assert done.exit_code == 1
@@ -118,3 +118,21 @@ def test_a_running_server_gets_the_octets_and_no_path(site: Site, monkeypatch: p
     assert asked[1][1]["second_key"] == arguments["key"]
     assert run(site, "add", ORG, *options, *second[:2]).exit_code == 2
     assert not (site.directory / "state").exists()
+
+
+def test_a_spoilt_file_keeps_nobody_from_going_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = site.directory / "mailserver.toml"
+    path.write_text(path.read_text() + '\n[imap]\nliteral = "pluss"\n')
+    assert "did you mean 'plus'?" in run(site, "rollback", ORG).output, "no server runs, so the file is what there is"
+    asked: list[str] = []
+
+    def ask(_runtime_dir: Path, request: str, **_arguments: str) -> Answer:
+        asked.append(request)
+        return Answer(True, (), [])
+
+    monkeypatch.setattr(control, "ask", ask)
+    for words in (("rollback", ORG), ("list",), ("history",)):
+        done = run(site, *words)
+        assert done.exit_code == 0
+        assert "the configuration has errors" in done.stderr
+    assert asked == ["cert-rollback", "cert-list", "cert-history"]

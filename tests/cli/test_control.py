@@ -115,3 +115,9 @@ def test_a_server_is_asked_though_its_file_is_spoilt(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
     assert "did you mean 'runtime_dir'?" in done.output, "another server might be asked"
+
+
+def test_where_there_is_no_file_it_says_how_to_name_one(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["status", "--config", str(tmp_path / "none.toml")])
+    assert done.exit_code == 1
+    assert "--config names another file, and so does MAILSERVER_CONFIG" in done.output
