@@ -173,6 +173,7 @@ def test_who_gets_the_number_of_one_that_was_closed_meanwhile_gets_none_of_its_e
     turn(reactor)
     assert came[0].fileno() == number
     assert came[0].told == []
+    assert second.told == []
 
 
 def test_what_a_thread_has_done_is_taken_between_two_events(reactor: Any) -> None:

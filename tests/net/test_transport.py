@@ -173,8 +173,9 @@ def test_those_who_wait_are_taken_in_one_turn_but_not_without_bound() -> None:
         assert len(port.factory.protocols) == AT_ONCE + 2
 
 
-def test_a_port_that_is_closed_by_whom_it_serves_takes_nobody_else() -> None:
+def test_a_port_that_is_closed_by_whom_it_serves_takes_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     port = listening()
+    monkeypatch.setattr(tcp.Port, "doRead", lambda _port: pytest.fail("it is asked again"))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(port.socket.getsockname(), 30)) for _ in range(2)]
         build = port.factory.buildProtocol

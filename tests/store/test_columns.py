@@ -265,3 +265,16 @@ def test_only_many_rows_make_a_run(monkeypatch):
     packed = Changes(1, 5, rows, [], (), 3).packed()
     assert packed.run is not None
     assert list(packed.run.flags) == [SEEN, 0]
+
+
+@pytest.mark.parametrize("in_a_run", [False, True])
+def test_a_message_that_came_back_below_others_is_not_put_between_but_known_to_be_missing(in_a_run):
+    columns = make(1, 3, 4)
+    assert columns.apply(changes(11, [row(5, 11)], [3]))
+    assert columns.whole
+    rows = [row(1, 12, flags=1), row(3, 13), row(5, 14)]
+    given = evolve(changes(14, rows), since=ModSeq(11))
+    columns.apply(evolve(given, run=Run.of(rows)) if in_a_run else given)
+    assert list(columns.uids) == [1, 4, 5]
+    assert list(columns.flags) == [1, 0, 0]
+    assert not columns.whole
