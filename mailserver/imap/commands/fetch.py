@@ -133,7 +133,7 @@ async def _set_seen(session: Session, selected: Selected, ranges: Sequence[Range
     if not uids:
         return frozenset()
     try:
-        await live.change(lambda mailbox: mailbox.store_flags(uids, FlagChange.ADD, ("\\Seen",)))
+        await live.change(lambda mailbox: mailbox.store_flags(uids, FlagChange.ADD, ("\\Seen",)), len(uids))
     except (NoSpace, InUse, ReadOnly, StoreUnavailable) as error:
         session.channel.log("seen-not-stored", user=session.user, reason=error.reason)
         return frozenset()
