@@ -5,7 +5,7 @@ into that moment would all be free, and so would one guess for each of a thousan
 
 The rules. Of a pair of user and network one guess is looked at at a time; the next has its turn, and its delay, when that
 is known. The same password again is no further guess, so the devices of a household that all come back with the right
-one are checked together. A network has PLACES; a wrong guess keeps its place for as long as its answer is due, whether
+one are checked together; once it was wrong it has its turn as another. A network has PLACES; a wrong guess keeps its place for as long as its answer is due, whether
 its client waits for that or not. Who has logged in from there before needs no place, so that no neighbour is in the way.
 Clients take turns by address. Who waited for LONGEST_QUEUE is refused unchecked.
 
@@ -105,7 +105,8 @@ class Attempt:
                 raise AuthUnavailable from None
             self._place = network
         for pair in self._pairs:
-            attempts.lines.open(pair)
+            if not attempts.penalties.was_wrong(pair, self._guess):
+                attempts.lines.open(pair)
 
     async def _wait(self, pair: Pair, until: float) -> None:
         wait, left = self._attempts.penalties.turn(pair), max(until - self._attempts.clock(), 0.0)
@@ -116,7 +117,10 @@ class Attempt:
 
     def failed(self) -> float:
         """It was wrong. Returns the seconds that the answer is to take."""
-        self._delay = max(self._attempts.penalties.failed(pair, self._evidence) for pair in self._pairs)
+        for pair in self._pairs:
+            # Who sends it again is no device of a household: one after another, as other guesses.
+            self._attempts.lines.shut(pair)
+            self._delay = max(self._delay, self._attempts.penalties.failed(pair, self._evidence))
         return self._delay
 
     def succeeded(self) -> None:

@@ -96,6 +96,10 @@ class Lines(Generic[Key]):
             line.inside += 1
             self._wake(waiter, joined=True)
 
+    def shut(self, key: Key) -> None:
+        """Nobody joins whoever is inside any more."""
+        self._lines[key].is_open = False
+
     def leave(self, key: Key, *, after: float = 0.0) -> None:
         """Give the place back, in so many seconds."""
         if after > 0:

@@ -101,6 +101,11 @@ class Penalties:
         """Has the user logged in from there, as far as is remembered?"""
         return self._strangers.is_known(pair)
 
+    def was_wrong(self, pair: Pair, digest: bytes) -> bool:
+        """Is it one of the pair's wrong passwords that are remembered?"""
+        record = self._records.get(pair)
+        return record is not None and digest in record.wrong
+
     def digest(self, password: Secret) -> bytes:
         """What is kept of a password, and tells two from each other."""
         return hashlib.blake2b(password.reveal(), key=self._key, digest_size=16).digest()

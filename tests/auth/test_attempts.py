@@ -29,9 +29,9 @@ ANNA = "anna@example.test"
 class Site:
     """One process; each check takes HASHING."""
 
-    def __init__(self, **entries: str | None) -> None:
-        self.clock = Clock()
-        self.penalties = Penalties(self.clock.seconds)
+    def __init__(self, *, clock: Clock | None = None, **entries: str | None) -> None:
+        self.clock = clock or Clock()
+        self.penalties = Penalties(self.clock.seconds, key=b"of all")
         self.attempts = Attempts(self.penalties, self.sleep, self.clock.seconds, Deferred, self.clock.callLater)
         self.checked: list[bytes] = []
         self.service = LoginService(
@@ -97,6 +97,18 @@ def test_parallel_guesses_from_many_addresses_of_a_network_are_no_cheaper(site: 
     assert len(site.checked) == 1
 
 
+def test_two_processes_look_at_two_guesses_at_once_and_no_more(site: Site) -> None:
+    other = Site(clock=site.clock)
+    site.penalties.on_change, other.penalties.on_change = other.penalties.take, site.penalties.take
+    for number in range(20):
+        for each in (site, other):
+            each.login(f"wrong{number}")
+    site.pass_time(0.9)
+    assert len(site.checked) == len(other.checked) == 1
+    site.pass_time(6.0)
+    assert len(site.checked) + len(other.checked) <= 2 * 3, "as many as are looked at one after another, in each"
+
+
 def test_who_hangs_up_makes_the_next_guess_no_cheaper(site: Site) -> None:
     for number in range(20):
         guess = site.login(f"wrong{number}")
@@ -126,6 +138,13 @@ def test_a_household_with_a_stale_client_comes_in_together_after_its_delay(site:
     assert stale.result is AuthFailed
     site.pass_time(3 * HASHING)
     assert all(isinstance(client.result, User) for client in clients)
+
+
+def test_the_same_wrong_password_without_end_is_checked_once_a_turn(site: Site) -> None:
+    for _ in range(100):
+        site.login("old")
+        site.pass_time(0.05)  # the one before is still being checked
+    assert len(site.checked) < 20
 
 
 def test_one_guess_for_each_of_many_users_of_a_network_is_bounded(site: Site) -> None:
