@@ -5,9 +5,10 @@ into that moment would all be free, and so would one guess for each of a thousan
 
 The rules. Of a pair of user and network one guess is looked at at a time; the next has its turn, and its delay, when that
 is known. The same password again is no further guess, so the devices of a household that all come back with the right
-one are checked together; once it was wrong it has its turn as another. A network has PLACES; a wrong guess keeps its place for as long as its answer is due, whether
-its client waits for that or not. Who has logged in from there before needs no place, so that no neighbour is in the way.
-Clients take turns by address. Who waited for LONGEST_QUEUE is refused unchecked.
+one are checked together; once it was wrong it has its turn as another. A network has PLACES; a wrong guess keeps its
+place for as long as its answer is due, whether its client waits for that or not. Who has logged in from there before
+needs no place, so that no neighbour is in the way. Clients take turns by address. Who waited for LONGEST_QUEUE is refused
+unchecked.
 
 An account is counted under each name that the attempt may mean, found or not: a bare name, and the same with the domain
 that SNI tells. So it is the same account from wherever it is tried, and nobody learns from a delay which of them exists.
