@@ -7,20 +7,21 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.python import usage
 
 from mailserver.config import load
 from mailserver.config.model import Config
-from mailserver.judging import judge, read_policy
 from mailserver.net.identity import give_runtime_dir, give_state_dir
 from mailserver.net.line_log import LineLog
 from mailserver.net.log_file import LogFile, make_log_file
-from mailserver.net.master import MasterService
-from mailserver.net.service import MailService, ServiceProcess
-from mailserver.problems import find_problems
+from mailserver.net.zygote_start import StartedZygote, start_zygote
+
+if TYPE_CHECKING:
+    from mailserver.net.master import MasterService
+    from mailserver.net.service import ServiceProcess
 
 
 class Options(usage.Options):
@@ -36,6 +37,8 @@ class Options(usage.Options):
 def makeService(options: Options) -> IService:
     """The service, or an exit with every problem of the configuration."""
     path = Path(options["config"]).absolute()
+    twistd = options.parent
+    zygote: StartedZygote | None = None
     if not options["check"] and not options["show"] and (readable := load.read(path).config) is not None:
         try:
             give_runtime_dir(readable.server)
@@ -44,6 +47,11 @@ def makeService(options: Options) -> IService:
         if not worker_count(readable):
             with contextlib.suppress(OSError):  # told as a warning
                 give_state_dir(readable.server)
+        elif twistd is not None and _is_settled(twistd):
+            with contextlib.suppress(OSError):  # told when the master tries again
+                zygote = start_zygote()
+    from mailserver.problems import find_problems  # noqa: PLC0415 - beside the zygote
+
     config, problems = find_problems(path, starting=not options["check"])
     for problem in problems:
         print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
@@ -52,6 +60,8 @@ def makeService(options: Options) -> IService:
             print(f"{path}: no errors")  # noqa: T201
         raise SystemExit(1 if config is None else 0)
     if config is None:
+        if zygote is not None:
+            zygote.end()
         raise SystemExit(1)
     if options["show"]:
         from mailserver.config.show import show  # noqa: PLC0415 - a start needs no writer of TOML
@@ -60,19 +70,19 @@ def makeService(options: Options) -> IService:
         raise SystemExit(0)
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd by now
 
-    twistd = options.parent
     daemon = twistd is not None and not twistd["nodaemon"]
     log_file = make_log_file(config.server.log_file, twistd) if config.server.log_file is not None else None
     workers = worker_count(config)
     service: ServiceProcess
     if not workers:
+        from mailserver.net.service import MailService  # noqa: PLC0415
         from mailserver.wiring import Wiring  # noqa: PLC0415 - a master needs none of what serves
 
         service = MailService(
             config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file
         )
     else:
-        service = _master(config, reactor, workers, twistd, daemon=daemon, log_file=log_file)
+        service = _master(config, reactor, workers, twistd, daemon=daemon, log_file=log_file, zygote=zygote)
     if twistd is not None and not daemon and _logs_to_output(twistd):
         # Who does not read our output must not hold us up.
         service.output_log = LineLog("", relayed=False)
@@ -87,7 +97,11 @@ def _master(
     *,
     daemon: bool,
     log_file: LogFile | None,
+    zygote: StartedZygote | None,
 ) -> MasterService:
+    from mailserver.judging import judge, read_policy  # noqa: PLC0415 - beside the zygote
+    from mailserver.net.master import MasterService  # noqa: PLC0415
+
     return MasterService(
         config,
         reactor,
@@ -97,6 +111,7 @@ def _master(
         relayed=daemon or (twistd is not None and not _logs_to_output(twistd)),
         daemon=daemon,
         log_file=log_file,
+        zygote=zygote,
     )
 
 
@@ -117,3 +132,9 @@ def usable_processors() -> int:
 
 def _logs_to_output(twistd: Mapping[str, Any]) -> bool:
     return twistd.get("logfile") in {None, "-"} and not twistd.get("syslog") and twistd.get("logger") is None
+
+
+def _is_settled(twistd: Mapping[str, Any]) -> bool:
+    """Whether twistd changes nothing of this process any more that a child is to have: its user, place and output."""
+    to_come = any(twistd.get(name) is not None for name in ("uid", "gid", "chroot", "umask"))
+    return bool(twistd["nodaemon"]) and not to_come and twistd["rundir"] == "." and _logs_to_output(twistd)

@@ -71,6 +71,14 @@ class Bound:
     socket: socket.socket
     place: str
 
+    def remove_file(self) -> None:
+        """That of a Unix socket which nobody is to find any more."""
+        if self.listener.socket is not None:
+            try:
+                self.listener.socket.unlink(missing_ok=True)
+            except OSError as error:
+                log.warn("{line}", line=f"cannot remove {self.place}: {error.strerror}")
+
 
 def ready_line(listener: Listener, place: str) -> str:
     """What the log says of a place that is served."""

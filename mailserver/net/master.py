@@ -43,6 +43,7 @@ from mailserver.net.serving import GRACE, Examined
 from mailserver.net.slots import Slots
 from mailserver.net.supervisor import BLIND, Record, Supervisor
 from mailserver.net.zygote_process import WorkerProcess, ZygoteProcess
+from mailserver.net.zygote_start import StartedZygote
 from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import in_words
 from mailserver.tls.policy import Prepared, TlsPolicy
@@ -73,10 +74,11 @@ class MasterService(ServiceProcess):
         relayed: bool,
         daemon: bool = False,
         log_file: LogFile | None = None,
+        zygote: StartedZygote | None = None,
     ) -> None:
         """`make_policy()` reads the keys; `judge(configuration, policy)` of now the first half of a reload, in a thread.
 
-        `relayed`: this process's log is not its standard output.
+        `relayed`: this process's log is not its standard output. `zygote`: one that has been started already.
         """
         super().__init__(config, reactor, daemon=daemon, log_file=log_file, slots=slots)
         self._make_policy = make_policy
@@ -88,6 +90,7 @@ class MasterService(ServiceProcess):
         self._setting = Setting(config, None)
         self._penalty_key = secrets.token_bytes(32)
         self._seat_sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._started_zygote = zygote
         self._zygote: ZygoteProcess | None = None
         self._zygotes: set[ZygoteProcess] = set()
         self._zygote_wait = 0.0
@@ -150,9 +153,11 @@ class MasterService(ServiceProcess):
         self._renewals.start(RENEWAL, now=False)
 
     def _start_zygote(self) -> ZygoteProcess:
+        started, self._started_zygote = self._started_zygote, None
         try:
             zygote = ZygoteProcess(
                 self.reactor,
+                started,
                 output=self._relay.output if self._relay is not None else None,
                 forked=self._forked,
                 not_forked=self._not_forked,
@@ -324,7 +329,7 @@ class MasterService(ServiceProcess):
             self._sockets.close(set(new))
             for bound in opened:
                 bound.socket.close()
-                self._unlink(bound)
+                bound.remove_file()
             return False, [*lines, *faults, "nothing was taken up"]
         lines += await self._commit(asked, setting, new)
         lines += in_words(self._policy.commit(prepared))
@@ -382,7 +387,7 @@ class MasterService(ServiceProcess):
         told = self.supervisor.living((*asked, *late))
         lines, behind = answers.outcome(await self.supervisor.order(told, "commit", None, PREPARE_TIME))
         for bound in self._sockets.close(gone):
-            self._unlink(bound)
+            bound.remove_file()
         for record in self.supervisor.living(told):
             if record.seat in behind:
                 self.supervisor.replace(record)
@@ -396,7 +401,7 @@ class MasterService(ServiceProcess):
             if call.running:
                 call.stop()
         for bound in self._sockets.close(self._sockets.places):
-            self._unlink(bound)
+            bound.remove_file()
         for zygote in self._zygotes:
             zygote.retire()
         ended = self._all_ended = Deferred()
@@ -416,11 +421,3 @@ class MasterService(ServiceProcess):
                 self._relay.close()
 
         return ended.addCallback(end)
-
-    @staticmethod
-    def _unlink(bound: Bound) -> None:
-        if bound.listener.socket is not None:
-            try:
-                bound.listener.socket.unlink(missing_ok=True)
-            except OSError as error:
-                log.warn("{line}", line=f"cannot remove {bound.place}: {error.strerror}")

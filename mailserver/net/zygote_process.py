@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -34,6 +33,7 @@ from mailserver.net.passed import close_passed
 from mailserver.net.processes import is_child
 from mailserver.net.supervisor import SILENCE
 from mailserver.net.told import one_line
+from mailserver.net.zygote_start import StartedZygote, start_zygote
 
 START_TIME = 60.0
 ENDING_TIME = 5.0
@@ -144,6 +144,7 @@ class ZygoteProcess:
     def __init__(
         self,
         reactor: Any,
+        begun: StartedZygote | None = None,
         *,
         output: int | None,
         forked: Callable[[int, int, int], None],
@@ -151,7 +152,7 @@ class ZygoteProcess:
         log_file: Callable[[int], None],
         ended: Callable[[ZygoteProcess], None],
     ) -> None:
-        """Start it, with `output` as its standard output and error. Raises: OSError.
+        """Take over one that has `begun`, or start it, with `output` as its standard output and error. Raises: OSError.
 
         `forked(number, pid, pidfd)`, `not_forked(number)`, `log_file(descriptor)` are what it tells, `ended(self)` its end.
         """
@@ -164,10 +165,10 @@ class ZygoteProcess:
         self._forked = forked
         self._not_forked = not_forked
         self._log_file = log_file
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._socket = ours
-            self.pid = _spawn(theirs, output)
+        begun = begun or start_zygote(output)
+        self._socket, self.pid = begun.line, begun.pid
+        # Ours was raised for all that listens, perhaps after its start.
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
         self._line: FrameLine | None = None
         self._end = ProcessEnd(reactor, os.pidfd_open(self.pid), lambda: self._is_over(ended))
 
@@ -259,21 +260,3 @@ def _in_words(status: int) -> str:
     except ValueError:
         # Most of the real-time signals have no name.
         return f"signal {-status}"
-
-
-def _spawn(line: socket.socket, output: int | None) -> int:
-    """Start the zygote by exec: it has this line, its input is empty; its number.
-
-    Without the working directory among its modules (-P): it is root, and that may be anybody's.
-    """
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
-    # systemd hears from the master alone.
-    environment.pop("NOTIFY_SOCKET", None)
-    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-    if output is not None:
-        actions += [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
-    line.set_inheritable(True)
-    arguments = [sys.executable, "-P", "-m", "mailserver.zygote", str(line.fileno())]
-    return os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)

@@ -43,6 +43,16 @@ def children(pid: int, words: str = "") -> list[int]:
     return sorted(found)
 
 
+def of_session(session: int) -> list[int]:
+    """Living processes of a session (setsid(2))."""
+    found = []
+    for pid, _line in _all():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == session:
+                found.append(pid)
+    return found
+
+
 def zombies(pid: int) -> list[int]:
     """Children of a process that nobody has waited for."""
     found = []

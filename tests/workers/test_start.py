@@ -7,13 +7,16 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.scripts.twistd import ServerOptions
 
+from mailserver import tap
 from tests.live.client import eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.server import Server
-from tests.workers.processes import alive, children
+from tests.workers.processes import alive, children, of_session
 
 
 def test_as_a_daemon_the_lines_of_all_are_in_its_log(tmp_path: Path) -> None:
@@ -78,6 +81,54 @@ def test_another_server_has_the_port(tmp_path: Path) -> None:
         assert f"cannot listen on 127.0.0.1:{server.port('imaps')}" in second.stderr + second.stdout
         with logged_in(server, "imaps"):
             pass
+
+
+@pytest.mark.parametrize("fault", ["configuration", "port"])
+def test_a_start_that_fails_leaves_no_process(tmp_path: Path, fault: str) -> None:
+    """The process that forks workers is started before the rest of the configuration is judged."""
+    server = Server(tmp_path, workers=2)
+    with socket.socket() as other:
+        if fault == "port":
+            other.bind(("127.0.0.1", server.port("imaps")))
+            other.listen()
+        else:
+            server.replace(f"file:{server.dir}/users", "nobody-knows-it:users")
+        process = subprocess.Popen(
+            server.command(), cwd=server.dir, env=server.environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert (b"nobody-knows-it" if fault == "configuration" else b"cannot listen on") in said
+    # Its output has come to its end: nobody else has it.
+    eventually(lambda: not of_session(process.pid))
+
+
+def test_the_zygote_takes_more_sockets_than_files_were_allowed_at_first(tmp_path: Path) -> None:
+    server = Server(tmp_path, workers=2)
+    server.wrapper = ["prlimit", "--nofile=40:8192"]
+    with server, logged_in(server, "imaps"):
+        no_bug(server.log)
+
+
+@pytest.mark.parametrize(
+    ("changed", "settled"),
+    [
+        ({}, True),
+        ({"nodaemon": 0}, False),
+        ({"uid": 8}, False),
+        ({"gid": 8}, False),
+        ({"umask": 0o77}, False),
+        ({"chroot": "/srv"}, False),
+        ({"rundir": "/srv"}, False),
+        ({"logfile": "server.log"}, False),
+        ({"syslog": 1}, False),
+    ],
+)
+def test_it_starts_early_only_where_nothing_changes_that_it_inherits(changed: dict[str, Any], settled: bool) -> None:
+    options = ServerOptions()
+    options.update({"nodaemon": 1, **changed})
+    assert tap._is_settled(options) == settled
 
 
 def test_a_control_socket_that_cannot_be_is_told_and_it_serves(tmp_path: Path) -> None:
