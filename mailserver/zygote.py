@@ -5,12 +5,6 @@ What every worker needs is loaded here: once, and in memory that they share.
 
 from __future__ import annotations
 
-import gc
-
-if __name__ == "__main__":
-    # Nothing that is loaded becomes garbage; to look for some is a tenth of the time. Workers switch it on again.
-    gc.disable()
-
 import socket
 import sys
 from typing import Any
