@@ -9,10 +9,11 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+
+from mailserver.children import module_command, module_environment
 
 
 @frozen
@@ -30,13 +31,8 @@ class StartedZygote:
 
 
 def start_zygote(output: int | None = None) -> StartedZygote:
-    """Start it, with `output` as its standard output and error, else ours; its input is empty. Raises: OSError.
-
-    Without the working directory among its modules (-P): it is root, and that may be anybody's.
-    """
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    """Start it, with `output` as its standard output and error, else ours; its input is empty. Raises: OSError."""
+    environment = module_environment()
     # systemd hears from the master alone.
     environment.pop("NOTIFY_SOCKET", None)
     actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
@@ -45,7 +41,7 @@ def start_zygote(output: int | None = None) -> StartedZygote:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.set_inheritable(True)
-        arguments = [sys.executable, "-P", "-m", "mailserver.zygote", str(theirs.fileno())]
+        arguments = [*module_command("mailserver.zygote"), str(theirs.fileno())]
         try:
             pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)
         except OSError:
