@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 
 from mailserver.config.load import load
@@ -313,8 +314,8 @@ def test_a_change_of_the_accounts_key_that_was_cut_short_is_ended_by_the_next_st
     shown = command(server, "acme", "account").stdout
     config = config_of(server)
     new = acme_state.next_account_key(server.dir / "state", config.acme.directory)
-    # As far as a process comes that is killed before it has heard what came of it.
-    Child(config).ask("roll-over", {"next": new.reveal().decode()})
+    # As far as a process comes that is killed before it has heard what came of it; as who we are, which any Python allows.
+    Child(evolve(config, server=evolve(config.server, user=""))).ask("roll-over", {"next": new.reveal().decode()})
     server.stop()
     server.start()
     until(lambda: account_key(server) == new, server, pebble)
