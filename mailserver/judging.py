@@ -56,7 +56,8 @@ def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -
 def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
     """Read and judge the changed file and all that it names; in a thread.
 
-    What is taken up at the start alone stays as it is in the running configuration. A pair that cannot be served is no reason to refuse the rest: the last good one of its name stays.
+    What is taken up at the start alone stays as it is in the running configuration. A pair that cannot be served is no
+    reason to refuse the rest: the last good one of its name stays.
     """
     source = running.source
     reading = load.read(source)

@@ -15,7 +15,8 @@ from mailserver.tls import certificates
 def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
     """Everything wrong with the file and with what it names: certificates, users, directories.
 
-    A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is None if the server cannot start with it; warnings come with either. Raises nothing.
+    A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is
+    None if the server cannot start with it; warnings come with either. Raises nothing.
     """
     reading = load.read(path)
     if reading.config is None:
