@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from mailserver.auth import judging
+from mailserver.auth import backend_check
 from mailserver.config import at_start, load
 from mailserver.config.directories import check_directories
 from mailserver.config.model import Config
@@ -64,7 +64,7 @@ def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
     config = reading.config
     if config is None:
         return Examined(None, list(map(str, reading.problems)), None)
-    problems = reading.joined([*judging.check(config), *uidl.check(config), *check_directories(config)])
+    problems = reading.joined([*backend_check.check(config), *uidl.check(config), *check_directories(config)])
     lines = list(map(str, problems))
     if not all(problem.warning for problem in problems):
         return Examined(None, lines, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailserver.auth import judging
+from mailserver.auth import backend_check
 from mailserver.config import load
 from mailserver.config.directories import check_directories
 from mailserver.config.model import Config, Problem
@@ -24,7 +24,7 @@ def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None,
     config = reading.config
     more = [
         *certificates.check(config, starting=starting),
-        *judging.check(config),
+        *backend_check.check(config),
         *uidl.check(config),
         *check_directories(config),
     ]

@@ -18,7 +18,8 @@ from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan, Rows, u
 from mailserver.imap.section import AtOnce, NotKnown, OpenMessage, Range, ReadMessage, kept_lines, total, without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import INCOMPLETE, Summary
-from mailserver.store.interfaces import Mailbox, MessageFile, Row
+from mailserver.store.interfaces import Mailbox, MessageFile
+from mailserver.store.rows import Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 SMALL: Final = 64 * 1024

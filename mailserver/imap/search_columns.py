@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from mailserver.store.interfaces import KEYWORD_BIT, LARGEST_SIZE, SYSTEM_FLAGS
+from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS
 from mailserver.store.query import All, And, HasFlag, InUIDs, Larger, Not, Query, Received, Smaller
+from mailserver.store.rows import LARGEST_SIZE
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mailserver.errors import MailError
 from mailserver.imap.wire import writer
-from mailserver.store.interfaces import MAX_KEYWORDS
+from mailserver.store.flags import MAX_KEYWORDS
 from mailserver.types import UID
 
 if TYPE_CHECKING:

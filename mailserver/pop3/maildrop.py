@@ -12,7 +12,8 @@ from contextlib import suppress
 
 from mailserver.errors import BadSyntax, InUse, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.pop3.uidl import UidlFormat
-from mailserver.store.interfaces import SEEN, FlagChange, Mailbox, MessageFile
+from mailserver.store.flags import SEEN, FlagChange
+from mailserver.store.interfaces import Mailbox, MessageFile
 from mailserver.store.live import LiveAccount, LiveMailbox
 from mailserver.types import UID, UNKNOWN_SIZE
 

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from mailserver.errors import BadMailboxName, NoSuchMailbox
 from mailserver.smtp.incoming import Incoming
-from mailserver.store.interfaces import Account, Appended, Delivery, NewMessage, Prepared, Staged
+from mailserver.store.interfaces import Account
 from mailserver.store.live import LiveAccount
+from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from itertools import compress
 from operator import lt
 
-from mailserver.store.interfaces import DELETED, SEEN, Changes, Run, Snapshot, cap_size
+from mailserver.store.flags import DELETED, SEEN
+from mailserver.store.rows import Changes, Run, Snapshot, cap_size
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 LOG_LIMIT = 4096

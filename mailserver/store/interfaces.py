@@ -2,7 +2,7 @@
 
 Two sides, kept apart by who may call them:
 
-*   `Store`, `Account`, `Mailbox`, `Staged`, `MessageFile` block: they take locks, sync and read files. They are
+*   `Store`, `Account`, `Mailbox`, `MessageFile` and `receiving.Staged` block: they take locks, sync and read files. They are
     called only inside `StoreRunner.run(operation)`, one operation of an account at a time.
 *   `store.columns`, `store.view` and `store.live` live on the reactor's thread and never block: columns in memory,
     each session's frozen view of them, and the shared picture that joins the two sides.
@@ -15,35 +15,22 @@ translated by the protocols.
 
 from __future__ import annotations
 
-import enum
-from array import array
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from mailserver.message.summary import Summary
-from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
+from mailserver.store.flags import FlagChange
+from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
+from mailserver.store.rows import Changes, Mark, Row, Snapshot
+from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 if TYPE_CHECKING:
     from mailserver.store.query import Query
 
 T = TypeVar("T")
-
-# Flag masks. Bits 0 to 4 are the system flags; bit 5 + n is the n-th keyword of the mailbox (Maildir letter a..z).
-ANSWERED = 1
-FLAGGED = 2
-DELETED = 4
-SEEN = 8
-DRAFT = 16
-SYSTEM_FLAGS: dict[str, int] = {
-    "\\Answered": ANSWERED, "\\Flagged": FLAGGED, "\\Deleted": DELETED, "\\Seen": SEEN, "\\Draft": DRAFT,
-}  # fmt: skip
-DATES = range(-(2**31), 15_032_385_536)
-"""INTERNALDATEs that file systems keep as times of a file: 1901-12-13 to 2446-05-10."""
-KEYWORD_BIT = 5
-MAX_KEYWORDS = 26
 
 
 @frozen
@@ -83,20 +70,6 @@ class Status:
     """What the mailbox looked like then; None: the store cannot tell."""
 
 
-@frozen
-class Row:
-    """What is known of one message without opening it."""
-
-    uid: UID
-    flags: int
-    """Mask, see above."""
-    modseq: ModSeq
-    size: int
-    """Octets as sent (CRLF line ends), or types.UNKNOWN_SIZE."""
-    date: int
-    """INTERNALDATE in seconds since 1970, or types.UNKNOWN_DATE."""
-
-
 class MuchToRead(Exception):
     """A mailbox has so many files that nobody has seen yet that a process of its own is to read them first.
 
@@ -118,122 +91,6 @@ class Progress:
     """0: not known."""
 
 
-class Mark(Protocol):
-    """What a mailbox looked like when the index was level with it. The one part of the blocking side that the
-    reactor's thread may ask: a few stats, no lock, no index.
-    """
-
-    @property
-    def settled(self) -> bool:
-        """Does `unchanged` prove that nothing is new: no fresh times, no \\Recent message unclaimed?"""
-
-    def unchanged(self, name: str) -> bool:
-        """Is the mailbox of that name still this one, and does it still look as it did?"""
-
-
-LARGEST_SIZE = UNKNOWN_SIZE - 1
-"""RFC 3501's `number` is 32 bits: a larger file is told with this size."""
-
-
-@frozen
-class Snapshot:
-    """A mailbox whole: what columns are filled from. One entry a message in each array, by rising UID."""
-
-    uids: array[int]
-    """Type code "I"."""
-    flags: array[int]
-    """Masks, type code "I"."""
-    modseqs: array[int]
-    """Type code "Q"."""
-    sizes: array[int]
-    """Octets as sent, at most LARGEST_SIZE, or UNKNOWN_SIZE; type code "I"."""
-    dates: array[int]
-    """Seconds since 1970, or UNKNOWN_DATE; type code "q"."""
-    modseq: ModSeq
-    """The highest the rows are true for."""
-    keywords: tuple[str, ...]
-    """Keyword names by letter; position n is flag bit KEYWORD_BIT + n."""
-    uid_next: UID
-    uid_validity: UIDValidity
-    mark: Mark | None = field(default=None, eq=False, repr=False)
-    """What the mailbox looked like then; None: the store cannot tell."""
-
-    @classmethod
-    def of(
-        cls, rows: Sequence[Row], modseq: ModSeq, keywords: tuple[str, ...], uid_next: UID, uid_validity: UIDValidity
-    ) -> Snapshot:
-        """From rows by rising UID."""
-        return cls(*Run.of(rows), modseq, keywords, uid_next, uid_validity)
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        """The same as rows, made anew each time."""
-        columns = zip(self.uids, self.flags, self.modseqs, self.sizes, self.dates, strict=True)
-        return [Row(UID(uid), flags, ModSeq(modseq), size, date) for uid, flags, modseq, size, date in columns]
-
-
-def cap_size(size: int) -> int:
-    """A size that fits the column."""
-    return size if size <= LARGEST_SIZE or size == UNKNOWN_SIZE else LARGEST_SIZE
-
-
-class Run(NamedTuple):
-    """Rows by rising UID as columns: what is read in the account's thread and applied on the reactor's in one step."""
-
-    uids: array[int]
-    flags: array[int]
-    modseqs: array[int]
-    sizes: array[int]
-    dates: array[int]
-
-    @classmethod
-    def of(cls, rows: Sequence[Row]) -> Run:
-        """Type codes and bounds are those of a `Snapshot`."""
-        return cls(
-            array("I", [row.uid for row in rows]),
-            array("I", [row.flags for row in rows]),
-            array("Q", [row.modseq for row in rows]),
-            array("I", [cap_size(row.size) for row in rows]),
-            array("q", [row.date for row in rows]),
-        )
-
-
-MANY_ROWS = 256
-"""So many changed messages are worth a `Run`."""
-
-
-@frozen
-class Changes:
-    """All that happened in a mailbox after `since`, up to `upto`. Applying it twice does no harm."""
-
-    since: ModSeq
-    upto: ModSeq
-    rows: Sequence[Row]
-    """New and changed messages as they are now, by rising UID."""
-    expunged: Sequence[UID]
-    """By rising UID. May name UIDs that the reader never saw."""
-    keywords: tuple[str, ...]
-    uid_next: UID
-    present: array[int] | None = None
-    """Where the history does not reach back to `since`: every UID that is there, rising; any other one is expunged."""
-    mark: Mark | None = field(default=None, eq=False, repr=False)
-    """What the mailbox looked like when nothing was new after `upto`; None: the store cannot tell."""
-    run: Run | None = field(default=None, eq=False, repr=False)
-    """The rows once more, where they are many."""
-
-    def packed(self) -> Changes:
-        """The same with its `run`: done in the account's thread, for one of thousands would hold the reactor."""
-        return evolve(self, run=Run.of(self.rows)) if len(self.rows) >= MANY_ROWS else self
-
-
-class FlagChange(enum.Enum):
-    """How STORE combines flags."""
-
-    ADD = "+"
-    REMOVE = "-"
-    REPLACE = "="
-
-
 @frozen
 class Stored:
     """Result of `store_flags`."""
@@ -247,17 +104,6 @@ class Stored:
 
 
 @frozen
-class Appended:
-    """Where messages were put (RFC 4315 APPENDUID)."""
-
-    mailbox: MailboxId
-    uid_validity: UIDValidity
-    uids: Sequence[UID]
-    claimed: bool = False
-    """They are \\Recent for the sessions that have the mailbox open, and for no later one."""
-
-
-@frozen
 class Copied:
     """Where messages were copied or moved (RFC 4315 COPYUID). The two sequences run in parallel."""
 
@@ -266,56 +112,6 @@ class Copied:
     source: Sequence[UID]
     """Those of the asked-for UIDs that existed."""
     target: Sequence[UID]
-
-
-class Staged(Protocol):
-    """A message being received, in a file under tmp/. Nobody sees it before it is appended or delivered."""
-
-    size: int
-
-    def write(self, data: bytes) -> None:
-        """Append bytes, exactly as they are to be kept. Raises: NoSpace, StoreUnavailable."""
-
-    def copy(self, descriptor: int, offset: int, count: int) -> None:
-        """Append those octets of an open file, whose line ends are CRLF, without reading them where the system can.
-
-        Raises: NoSpace, StoreUnavailable.
-        """
-
-    def abort(self) -> None:
-        """Remove the file. Harmless after use and when repeated."""
-
-
-@frozen
-class NewMessage:
-    """A staged message with what it gets when it becomes visible."""
-
-    staged: Staged
-    flags: frozenset[str] = frozenset()
-    """System flags and keywords by name; \\Recent is not one of them."""
-    date: int | None = None
-    """INTERNALDATE in seconds since 1970, within DATES; None is now."""
-
-
-@frozen
-class Delivery:
-    """Staged messages, and the mailbox that gets them: all or none."""
-
-    name: str
-    messages: Sequence[NewMessage]
-
-
-class Prepared(Protocol):
-    """Messages that are synced in tmp/ with an intent record: publishing them cannot fail for want of space.
-
-    If the process dies first, or `publish` fails, the next holder of the lock publishes them.
-    """
-
-    def publish(self) -> Appended:
-        """Make them visible. Raises: InUse, StoreUnavailable."""
-
-    def abort(self) -> None:
-        """Forget them: intent and files are removed. Harmless when repeated and after publish."""
 
 
 class MessageFile(Protocol):

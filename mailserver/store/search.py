@@ -20,7 +20,6 @@ from typing import Final
 
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
 from mailserver.message.text import MessageText, fold
-from mailserver.store.interfaces import Row
 from mailserver.store.query import (
     All,
     And,
@@ -37,6 +36,7 @@ from mailserver.store.query import (
     Smaller,
     Text,
 )
+from mailserver.store.rows import Row
 from mailserver.store.search_source import SearchSource, Where
 from mailserver.store.search_tree import Leaf, compile_tree
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from mailserver.store.interfaces import Row
+from mailserver.store.rows import Row
 from mailserver.types import UID
 
 

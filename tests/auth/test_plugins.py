@@ -13,9 +13,9 @@ import attrs
 import pytest
 
 from mailserver.auth import plugins
+from mailserver.auth.backend_check import check
 from mailserver.auth.file import FileBackend
 from mailserver.auth.interfaces import IAuthBackendMaker, User
-from mailserver.auth.judging import check
 from mailserver.auth.memory import MemoryBackend
 from mailserver.auth.plugins import AuthBackendMaker, BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.strcred import CheckerBackend

@@ -14,9 +14,9 @@ from mailserver.errors import MessageExpunged, NoSpace, StoreUnavailable
 from mailserver.imap.fetch_plan import CHUNK
 from mailserver.imap.fetch_work import Known
 from mailserver.imap.section import PIECE
-from mailserver.store.interfaces import NewMessage
 from mailserver.store.live import LiveMailbox
 from mailserver.store.memory import MemoryMailbox, MemoryMessage
+from mailserver.store.receiving import NewMessage
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf
 from tests.fakes import Client

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.imap.session import Services
 from mailserver.message.encodings import CHARSETS
-from mailserver.store.interfaces import LARGEST_SIZE
 from mailserver.store.memory import MemoryMailbox, MemorySource
 from mailserver.store.memory.messages import KeptMessage
 from mailserver.store.query import Header, Received
+from mailserver.store.rows import LARGEST_SIZE
 from mailserver.store.search import Search
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf

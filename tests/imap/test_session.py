@@ -14,7 +14,7 @@ from mailserver.errors import InUse, LimitReached, MailError, StoreUnavailable
 from mailserver.imap.command import ANY, Command, CommandSpec, build_table
 from mailserver.imap.commands import FAMILIES
 from mailserver.imap.session import Services, Session
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.flags import FlagChange
 from mailserver.store.memory import MemoryMailbox, MemoryStaged
 from mailserver.types import MailboxId
 from tests.fakes import Client, FakeAuthenticator, info

@@ -12,9 +12,10 @@ import pytest
 from mailserver.imap.commands import TABLE
 from mailserver.imap.commands.capability import tokens
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import NewMessage, Store
+from mailserver.store.interfaces import Store
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.memory import MemoryStore
+from mailserver.store.receiving import NewMessage
 from tests.fakes import Client, info
 from tests.imap.sessions import connect, services
 from tests.transcript import FOLDER, Header, Transcript, read, run

@@ -14,9 +14,9 @@ from mailserver.config.model import Pop3
 from mailserver.message.summary import Summary
 from mailserver.pop3.session import Services, Session
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
-from mailserver.store.interfaces import NewMessage
 from mailserver.store.live import LiveAccounts
 from mailserver.store.memory import MemoryStore
+from mailserver.store.receiving import NewMessage
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info, run_now
 
 EMPTY_SUMMARY = Summary(b"", b"", b"", b"", "", None)

@@ -6,7 +6,7 @@ import pytest
 
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.pop3.maildrop import AHEAD
-from mailserver.store.interfaces import DELETED, SEEN, FlagChange
+from mailserver.store.flags import DELETED, SEEN, FlagChange
 from mailserver.store.live import LiveMailbox
 from mailserver.store.memory import MemoryMessage
 from mailserver.types import UNKNOWN_SIZE

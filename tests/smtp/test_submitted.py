@@ -13,7 +13,7 @@ from attrs import evolve
 from mailserver.auth.interfaces import User
 from mailserver.errors import InUse, MailboxFull, NoSpace
 from mailserver.smtp.delivery import LocalCopy
-from mailserver.store.interfaces import Appended
+from mailserver.store.receiving import Appended
 from tests.smtp.world import DATE, HEADER, MESSAGE, World, submission_trace
 
 

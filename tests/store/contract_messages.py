@@ -9,17 +9,8 @@ from mailserver.errors import (
     MessageExpunged,
     NoSuchMailbox,
 )
-from mailserver.store.interfaces import (
-    ANSWERED,
-    DELETED,
-    DRAFT,
-    FLAGGED,
-    MAX_KEYWORDS,
-    SEEN,
-    SYSTEM_FLAGS,
-    Appended,
-    Delivery,
-)
+from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS
+from mailserver.store.receiving import Appended, Delivery
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.store.samples import ADD, DATE, REMOVE, REPLACE, USER, content, flags, message, names, put, staged, uids
 

@@ -11,7 +11,6 @@ from mailserver.errors import (
 )
 from mailserver.message.render import summarise
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import Row, Snapshot
 from mailserver.store.query import (
     All,
     And,
@@ -28,6 +27,7 @@ from mailserver.store.query import (
     Smaller,
     Text,
 )
+from mailserver.store.rows import Row, Snapshot
 from mailserver.types import UID, UNKNOWN_DATE, ModSeq
 from tests.store.samples import ADD, DATE, DAY, USER, assert_equal, flags, message, picture, put, staged, uids
 

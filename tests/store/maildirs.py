@@ -6,8 +6,8 @@ import os
 import time
 
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import NewMessage
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.receiving import NewMessage
 
 USER = "anna@example.test"
 TEXT = b"From: a@example.test\r\nSubject: hello\r\n\r\nbody\r\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mailserver.store.interfaces import KEYWORD_BIT, SYSTEM_FLAGS, Mailbox
+from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS
+from mailserver.store.interfaces import Mailbox
 from mailserver.store.view import View
 
 

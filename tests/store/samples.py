@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import (
-    KEYWORD_BIT,
-    SYSTEM_FLAGS,
-    Account,
-    FlagChange,
-    Mailbox,
-    NewMessage,
-)
+from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS, FlagChange
+from mailserver.store.interfaces import Account, Mailbox
+from mailserver.store.receiving import NewMessage
 from mailserver.types import UID
 
 USER = "anna@example.test"

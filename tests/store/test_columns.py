@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mailserver.store import columns as columns_module
 from mailserver.store.columns import Columns, find_all, rising
-from mailserver.store.interfaces import DELETED, LARGEST_SIZE, SEEN, Changes, Row, Run, Snapshot
+from mailserver.store.flags import DELETED, SEEN
+from mailserver.store.rows import LARGEST_SIZE, Changes, Row, Run, Snapshot
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
 
@@ -259,7 +260,7 @@ def test_many_gaps_are_closed_as_few_are():
 
 
 def test_only_many_rows_make_a_run(monkeypatch):
-    monkeypatch.setattr("mailserver.store.interfaces.MANY_ROWS", 2)
+    monkeypatch.setattr("mailserver.store.rows.MANY_ROWS", 2)
     rows = [Row(1, SEEN, 5, 10, 20), Row(2, 0, 5, 10, 20)]
     assert Changes(1, 5, rows[:1], [], (), 3).packed().run is None
     packed = Changes(1, 5, rows, [], (), 3).packed()

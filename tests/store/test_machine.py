@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mailserver.errors import MailboxChanged, MailError
 from mailserver.message.render import summarise
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import Account, FlagChange, Mailbox
+from mailserver.store.flags import FlagChange
+from mailserver.store.interfaces import Account, Mailbox
 from mailserver.store.memory import MemoryStore
 from mailserver.store.view import View
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store

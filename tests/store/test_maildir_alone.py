@@ -7,8 +7,9 @@ import os
 import pytest
 from attrs import evolve
 
-from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
+from mailserver.store.flags import FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir import lock, own_steps
+from mailserver.store.receiving import NewMessage
 from tests.store.maildirs import TEXT, append, files, open_account, uids
 
 

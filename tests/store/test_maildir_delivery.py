@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace, StoreUnavailable
-from mailserver.store.interfaces import DATES, SEEN, FlagChange, NewMessage
+from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.maildir import delivery, intent, lock, recovery, safeio
+from mailserver.store.receiving import DATES, NewMessage
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.maildirs import TEXT, append, files, open_account, read, uidlist, uids
 
@@ -201,7 +202,7 @@ def test_a_copy_shares_the_file_and_a_move_keeps_it(account):
 PREPARE = """
 import os, sys
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import NewMessage
+from mailserver.store.receiving import NewMessage
 from mailserver.store.maildir.store import MaildirStore
 account = MaildirStore(sys.argv[1], summarise, special_use={}).account("anna@example.test")
 messages = []

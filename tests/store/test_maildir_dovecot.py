@@ -11,10 +11,11 @@ import time
 import pytest
 
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import FlagChange, NewMessage
+from mailserver.store.flags import FlagChange
 from mailserver.store.maildir.keywords import Keywords
 from mailserver.store.maildir.slices import read_in_slices
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.receiving import NewMessage
 from tests.store.maildir.dovecot import Dovecot, needs_dovecot
 from tests.store.maildirs import read
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
-from mailserver.store.interfaces import DELETED, FLAGGED, SEEN, FlagChange
+from mailserver.store.flags import DELETED, FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir import own_steps, safeio, scan
 from mailserver.store.maildir import uidlist as uidlist_module
 from mailserver.store.query import All, Larger, Text

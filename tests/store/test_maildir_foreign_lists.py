@@ -8,7 +8,7 @@ import re
 import pytest
 
 from mailserver.errors import MailboxChanged, NoSpace
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.flags import FlagChange
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir import uidlist as uidlist_module
 from mailserver.store.query import HasFlag

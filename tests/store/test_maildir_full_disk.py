@@ -10,9 +10,10 @@ import pytest
 
 from mailserver.errors import NoSpace
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import FLAGGED, SEEN, FlagChange, NewMessage
+from mailserver.store.flags import FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir import ballast
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.receiving import NewMessage
 from tests.store.maildirs import TEXT, append, deliver, files, read, uids
 
 USER = "anna@example.test"

@@ -9,8 +9,8 @@ import pytest
 
 from mailserver.errors import MailboxChanged
 from mailserver.store.columns import Columns
+from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.index import database
-from mailserver.store.interfaces import SEEN, FlagChange
 from mailserver.store.maildir import home as home_module
 from mailserver.store.maildir import rendering
 from mailserver.store.query import And, Header, Larger

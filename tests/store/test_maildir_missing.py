@@ -8,9 +8,10 @@ import shutil
 import pytest
 
 from mailserver.errors import BadMailboxName, MailError, StoreUnavailable
-from mailserver.store.interfaces import FLAGGED, SEEN, Delivery, FlagChange, NewMessage
+from mailserver.store.flags import FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir import folders, uidlist
 from mailserver.store.maildir.dotlocks import Dotlocks
+from mailserver.store.receiving import Delivery, NewMessage
 from tests.store.maildirs import TEXT, append, open_account, uids
 
 

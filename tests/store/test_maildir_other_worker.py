@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mailserver.errors import StoreUnavailable
-from mailserver.store.interfaces import SEEN
+from mailserver.store.flags import SEEN
 from mailserver.store.maildir import mailbox as mailbox_module
 from mailserver.store.maildir import safeio, scan
 from mailserver.store.maildir.lock import AccountLock

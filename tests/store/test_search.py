@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mailserver.message.render import summarise
 from mailserver.message.summary import INCOMPLETE
 from mailserver.message.text import MessageText, fold
-from mailserver.store.interfaces import FLAGGED, KEYWORD_BIT, SEEN, SYSTEM_FLAGS, Row
+from mailserver.store.flags import FLAGGED, KEYWORD_BIT, SEEN, SYSTEM_FLAGS
 from mailserver.store.query import (
     All,
     And,
@@ -29,6 +29,7 @@ from mailserver.store.query import (
     Smaller,
     Text,
 )
+from mailserver.store.rows import Row
 from mailserver.store.search import evaluate
 from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq

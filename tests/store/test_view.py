@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mailserver.store import columns as columns_module
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.flags import FlagChange
 from mailserver.store.memory import MemoryMailbox, MemoryStore
 from mailserver.store.view import View
 from tests.store.replay import Replay

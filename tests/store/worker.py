@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from mailserver.errors import MailError, MessageExpunged
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.flags import FlagChange
 from mailserver.store.live import LiveAccounts
 from tests.store.disk import USER, open_store
 from tests.store.replay import Replay

@@ -16,8 +16,10 @@ from attrs import field, frozen
 
 from mailserver.errors import NoSuchMailbox
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import Account, Appended, Delivery, FlagChange, Mailbox, NewMessage
+from mailserver.store.flags import FlagChange
+from mailserver.store.interfaces import Account, Mailbox
 from mailserver.store.memory import MemoryStore
+from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import UID
 from tests.store.samples import content, flags
 

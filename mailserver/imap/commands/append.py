@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
-from mailserver.store.interfaces import DATES, Account, Appended, Delivery, NewMessage, Staged
+from mailserver.store.interfaces import Account
 from mailserver.store.live import LiveAccount
+from mailserver.store.receiving import DATES, Appended, Delivery, NewMessage, Staged
 
 PIECE = 256 * 1024
 """Octets gathered before they are written in one hop to the account's thread; no more of a message is held in memory."""

@@ -17,7 +17,7 @@ from mailserver.imap.fetch_run import answer_alike
 from mailserver.imap.section import Range, Section, read_section
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.head import KEPT
-from mailserver.store.interfaces import SEEN, FlagChange
+from mailserver.store.flags import SEEN, FlagChange
 from mailserver.types import UID
 
 if TYPE_CHECKING:

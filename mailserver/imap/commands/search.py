@@ -18,8 +18,9 @@ from mailserver.imap.search_columns import SLICE, plan
 from mailserver.imap.search_keys import Reading, at_set, read_codec, read_keys
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
-from mailserver.store.interfaces import Mailbox, Row, Searching
+from mailserver.store.interfaces import Mailbox, Searching
 from mailserver.store.query import And, Query
+from mailserver.store.rows import Row
 from mailserver.types import UID
 
 if TYPE_CHECKING:

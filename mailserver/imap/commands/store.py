@@ -11,7 +11,7 @@ from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.reader import Reader
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.flags import FlagChange
 
 _ITEM = re.compile(r"([+-]?)FLAGS(\.SILENT)?")
 _HOW = {"+": FlagChange.ADD, "-": FlagChange.REMOVE, "": FlagChange.REPLACE}

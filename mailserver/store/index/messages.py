@@ -14,8 +14,9 @@ from typing import Any
 
 import apsw
 
+from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.records import Entry, Facts
-from mailserver.store.interfaces import DELETED, LARGEST_SIZE, SEEN, Row
+from mailserver.store.rows import LARGEST_SIZE, Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
 
 _LOW = 0xFFFFFFFF

@@ -16,7 +16,7 @@ import apsw
 
 from mailserver.store.index.messages import Messages
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import cap_size
+from mailserver.store.rows import cap_size
 from mailserver.types import ModSeq
 
 FEW: Final = 256

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from attrs import define
 
-from mailserver.store.interfaces import Row
+from mailserver.store.rows import Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, MailboxId, ModSeq, UIDValidity
 
 Signature = tuple[int, ...]

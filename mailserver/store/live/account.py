@@ -11,24 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mailserver.errors import MailboxChanged, MailError
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import (
-    Account,
-    Appended,
-    Changes,
-    Copied,
-    Delivery,
-    Mailbox,
-    Mark,
-    MuchToRead,
-    NewMessage,
-    Progress,
-    Status,
-    Store,
-    StoreRunner,
-)
+from mailserver.store.interfaces import Account, Copied, Mailbox, MuchToRead, Progress, Status, Store, StoreRunner
 from mailserver.store.live.deliveries import Deliveries, Stage
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.recent import Recent
+from mailserver.store.receiving import Appended, Delivery, NewMessage
+from mailserver.store.rows import Changes, Mark
 from mailserver.types import UID, MailboxId
 
 if TYPE_CHECKING:

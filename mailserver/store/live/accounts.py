@@ -7,10 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import frozen
 
-from mailserver.store.interfaces import (
-    Store,
-    StoreRunner,
-)
+from mailserver.store.interfaces import Store, StoreRunner
 from mailserver.store.live.account import LiveAccount
 from mailserver.store.live.mailbox import LiveMailbox
 from mailserver.store.live.recent import Recent

@@ -13,7 +13,8 @@ from typing import Final
 
 from attrs import define
 
-from mailserver.store.interfaces import Account, Appended, Delivery
+from mailserver.store.interfaces import Account
+from mailserver.store.receiving import Appended, Delivery
 from mailserver.types import MailboxId
 
 MOST: Final = 100

@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import (
-    Appended,
-    Changes,
-    Mailbox,
-    Mark,
-    Stored,
-)
+from mailserver.store.interfaces import Mailbox, Stored
+from mailserver.store.receiving import Appended
+from mailserver.store.rows import Changes, Mark
 from mailserver.store.view import View
 from mailserver.types import UID, MailboxId, ModSeq
 

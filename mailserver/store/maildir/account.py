@@ -22,16 +22,7 @@ from mailserver.errors import (
 )
 from mailserver.store.index.database import HISTORY
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import (
-    Appended,
-    Delivery,
-    MailboxInfo,
-    MaildropLock,
-    NewMessage,
-    Prepared,
-    Staged,
-    Status,
-)
+from mailserver.store.interfaces import MailboxInfo, MaildropLock, Status
 from mailserver.store.maildir import (
     ballast,
     delivery,
@@ -51,6 +42,7 @@ from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.text_index import NOW, TextIndex
 from mailserver.store.maildir.uid_validity import next_uid_validity
+from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
 from mailserver.types import UID, MailboxId
 
 _log = logging.getLogger(__name__)

@@ -28,7 +28,6 @@ from mailserver.errors import BadMailboxName, MailError, NoSpace, NoSuchMailbox
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import Appended, Delivery, NewMessage
 from mailserver.store.maildir import folders, intent, recovery, safeio, uidlist
 from mailserver.store.maildir.filename import flag_letters
 from mailserver.store.maildir.home import Home
@@ -39,6 +38,7 @@ from mailserver.store.maildir.paths import MailboxPaths, sync_directories
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.staged import StagedFile
 from mailserver.store.maildir.uids import next_uids
+from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import UID, MailboxId, ModSeq
 
 SUMMARISED_AT_ONCE: Final = 256 << 10
@@ -189,7 +189,7 @@ def _publish_alone(home: Home, name: str, arrival: _Arrival, *, claimed: bool) -
 
 
 class PreparedMessages:
-    """Synced in tmp/ with an intent; see `store.interfaces.Prepared`."""
+    """Synced in tmp/ with an intent; see `store.receiving.Prepared`."""
 
     def __init__(self, home: Home, pending: intent.Intent, arrivals: list[_Arrival]) -> None:
         self._home = home

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from mailserver.errors import MailError
+from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import DELETED
 from mailserver.store.maildir import safeio, uidlist
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.own_change import OwnChange

@@ -17,7 +17,7 @@ import re
 import time
 from typing import NamedTuple
 
-from mailserver.store.interfaces import ANSWERED, DELETED, DRAFT, FLAGGED, KEYWORD_BIT, MAX_KEYWORDS, SEEN
+from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, KEYWORD_BIT, MAX_KEYWORDS, SEEN
 
 _LETTER_BITS = {"D": DRAFT, "F": FLAGGED, "R": ANSWERED, "S": SEEN, "T": DELETED} | {
     chr(ord("a") + n): 1 << (KEYWORD_BIT + n) for n in range(MAX_KEYWORDS)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mailserver.store.flags import FlagChange
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import FlagChange, Stored
+from mailserver.store.interfaces import Stored
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.home import Home

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from attrs import evolve, frozen
 
 from mailserver.errors import BadSyntax, LimitReached
-from mailserver.store.interfaces import KEYWORD_BIT, MAX_KEYWORDS, SYSTEM_FLAGS
+from mailserver.store.flags import KEYWORD_BIT, MAX_KEYWORDS, SYSTEM_FLAGS
 from mailserver.store.maildir import safeio
 
 FILE_NAME = "dovecot-keywords"

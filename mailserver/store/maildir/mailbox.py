@@ -15,9 +15,10 @@ from typing import Final, TypeVar
 
 from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
 from mailserver.message.summary import Summary
+from mailserver.store.flags import FlagChange
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import Changes, Copied, FlagChange, Row, Snapshot, Status, Stored
+from mailserver.store.interfaces import Copied, Status, Stored
 from mailserver.store.maildir import intent, scan, uidlist
 from mailserver.store.maildir.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.flag_rename import store_flags
@@ -33,6 +34,7 @@ from mailserver.store.maildir.rendering import Rendering, filled, is_unmeasured
 from mailserver.store.maildir.search_facts import Facts
 from mailserver.store.maildir.transfer import transfer
 from mailserver.store.query import Query
+from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
 from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq
 

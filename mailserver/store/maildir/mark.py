@@ -27,7 +27,7 @@ from mailserver.store.maildir.paths import MailboxPaths
 
 
 class DiskMark:
-    """Implements `store.interfaces.Mark`. Made in the account's thread, asked on any."""
+    """Implements `store.rows.Mark`. Made in the account's thread, asked on any."""
 
     __slots__ = ("_cur", "_home", "_name", "_new", "_paths", "_signature", "settled")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from mailserver.store.interfaces import Row
+from mailserver.store.rows import Row
 from mailserver.types import UID, ModSeq
 
 MOST_OWN_NAMES: Final = 4096

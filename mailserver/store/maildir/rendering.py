@@ -18,10 +18,10 @@ from mailserver.message.render import summarise_header
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Row
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import PlainFile, has_bare_lf, open_file, read_dated, to_crlf
+from mailserver.store.rows import Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 BATCH: Final = 256

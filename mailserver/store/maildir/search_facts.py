@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Row
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import PlainFile
 from mailserver.store.maildir.own_change import known_mask
 from mailserver.store.maildir.rendering import Rendering
+from mailserver.store.rows import Row
 from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
 from mailserver.types import UID
 

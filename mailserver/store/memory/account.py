@@ -17,9 +17,10 @@ from mailserver.errors import (
     NoSuchMailbox,
 )
 from mailserver.message.summary import Summary
-from mailserver.store.interfaces import Appended, Bounds, Delivery, MailboxInfo, NewMessage, Status
+from mailserver.store.interfaces import Bounds, MailboxInfo, Status
 from mailserver.store.memory.mailbox import MemoryMailbox
 from mailserver.store.memory.messages import MemoryStaged, content
+from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import MailboxId, UIDValidity
 
 INBOX = "INBOX"

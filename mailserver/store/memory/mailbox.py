@@ -12,22 +12,11 @@ from attrs import evolve
 
 from mailserver.errors import LimitReached, MailboxChanged, MailboxFull, MessageExpunged, StoreUnavailable
 from mailserver.message.summary import Summary
-from mailserver.store.interfaces import (
-    DELETED,
-    KEYWORD_BIT,
-    MAX_KEYWORDS,
-    SEEN,
-    SYSTEM_FLAGS,
-    Changes,
-    Copied,
-    FlagChange,
-    Row,
-    Snapshot,
-    Status,
-    Stored,
-)
+from mailserver.store.flags import DELETED, KEYWORD_BIT, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS, FlagChange
+from mailserver.store.interfaces import Copied, Status, Stored
 from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySource
 from mailserver.store.query import Query
+from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 

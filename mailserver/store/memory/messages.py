@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import define, frozen
 
 from mailserver.message.summary import Summary
-from mailserver.store.interfaces import Row, Staged
+from mailserver.store.receiving import Staged
+from mailserver.store.rows import Row
 from mailserver.store.search_source import SentWithin, TextsWith, Where
 from mailserver.types import UID, ModSeq
 

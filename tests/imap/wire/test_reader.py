@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mailserver.errors import BadMailboxName, BadSyntax, LimitReached, MailError
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.reader import MAX_FLAGS, Reader
-from mailserver.store.interfaces import SYSTEM_FLAGS
+from mailserver.store.flags import SYSTEM_FLAGS
 
 
 def all_of(read: Callable[[Reader], object], *parts: bytes) -> object:

@@ -8,9 +8,10 @@ import attrs
 import pytest
 
 from mailserver.message.summary import INCOMPLETE, Summary
+from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import DELETED, SEEN, Row
+from mailserver.store.rows import Row
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
 

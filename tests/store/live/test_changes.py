@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mailserver.errors import LimitReached, NoSuchMailbox, StoreUnavailable
-from mailserver.store.interfaces import Delivery, FlagChange
+from mailserver.store.flags import FlagChange
 from mailserver.store.memory import MemoryAccount, MemoryMailbox
+from mailserver.store.receiving import Delivery
 from tests.store.live.world import USER, Task, pokes, record_refreshes
 from tests.store.replay import Replay
 from tests.store.samples import message, put, staged

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.flags import FlagChange
 from mailserver.store.live import LiveMailbox
 from tests.store.live.world import Task, World
 from tests.store.replay import Replay

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.errors import InUse, MailboxChanged, StoreUnavailable
-from mailserver.store.interfaces import SEEN, FlagChange
+from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.live.mailbox import MANY
 from mailserver.store.memory import MemoryMailbox
 from tests.store.live.world import USER, World, pokes

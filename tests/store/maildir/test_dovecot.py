@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mailserver.store.interfaces import ANSWERED, FLAGGED, SEEN
+from mailserver.store.flags import ANSWERED, FLAGGED, SEEN
 from mailserver.store.maildir import ballast, intent, keywords, lock, safeio, subscriptions, uidlist
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.folders import Layout

@@ -6,7 +6,7 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.store.interfaces import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
+from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from mailserver.store.maildir.filename import (
     MaildirName,
     base_of,

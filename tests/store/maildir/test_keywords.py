@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.errors import BadSyntax, LimitReached
-from mailserver.store.interfaces import DELETED, SEEN
+from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.maildir import keywords
 from mailserver.store.maildir.keywords import Keywords
 

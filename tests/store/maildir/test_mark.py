@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import FlagChange
+from mailserver.store.flags import FlagChange
 from mailserver.store.maildir import uidlist
 from mailserver.store.maildir.store import MaildirStore
 from tests.store.samples import put

@@ -13,9 +13,10 @@ import pytest
 
 from mailserver.errors import NoSpace
 from mailserver.message.render import summarise
+from mailserver.store.flags import FlagChange
 from mailserver.store.index import packed_columns
 from mailserver.store.index.records import Entry
-from mailserver.store.interfaces import FlagChange, MuchToRead
+from mailserver.store.interfaces import MuchToRead
 from mailserver.store.maildir import safeio, uidlist
 from mailserver.store.maildir.account import MaildirAccount
 from mailserver.store.maildir.home import Home, Settings

@@ -1,7 +1,7 @@
 """What is wrong with the back ends of a configuration, found with no more rights than the service has.
 
 A back end is somebody's own code, and judging it imports and makes it. Where that would run as root, for a service that
-runs as another user, a child process of that user does it: `python -m mailserver.auth.judging`.
+runs as another user, a child process of that user does it: `python -m mailserver.auth.backend_check`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check(config: Config) -> list[Problem]:
 
 
 def _ask(source: str, entries: tuple[str, ...], user: pwd.struct_passwd, group: int) -> list[Problem]:
-    child = UserProcess("mailserver.auth.judging", (user, group))
+    child = UserProcess("mailserver.auth.backend_check", (user, group))
     answer = child.ask(json.dumps([source, entries]).encode(), seconds=PATIENCE, longest=LONGEST)
     if not answer:
         raise ValueError

@@ -1,0 +1,74 @@
+"""Messages on their way into mailboxes, by APPEND or delivery: staged, published, told where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from mailserver.types import UID, MailboxId, UIDValidity
+
+DATES = range(-(2**31), 15_032_385_536)
+"""INTERNALDATEs that file systems keep as times of a file: 1901-12-13 to 2446-05-10."""
+
+
+class Staged(Protocol):
+    """A message being received, in a file under tmp/. Nobody sees it before it is appended or delivered."""
+
+    size: int
+
+    def write(self, data: bytes) -> None:
+        """Append bytes, exactly as they are to be kept. Raises: NoSpace, StoreUnavailable."""
+
+    def copy(self, descriptor: int, offset: int, count: int) -> None:
+        """Append those octets of an open file, whose line ends are CRLF, without reading them where the system can.
+
+        Raises: NoSpace, StoreUnavailable.
+        """
+
+    def abort(self) -> None:
+        """Remove the file. Harmless after use and when repeated."""
+
+
+@frozen
+class NewMessage:
+    """A staged message with what it gets when it becomes visible."""
+
+    staged: Staged
+    flags: frozenset[str] = frozenset()
+    """System flags and keywords by name; \\Recent is not one of them."""
+    date: int | None = None
+    """INTERNALDATE in seconds since 1970, within DATES; None is now."""
+
+
+@frozen
+class Delivery:
+    """Staged messages, and the mailbox that gets them: all or none."""
+
+    name: str
+    messages: Sequence[NewMessage]
+
+
+class Prepared(Protocol):
+    """Messages that are synced in tmp/ with an intent record: publishing them cannot fail for want of space.
+
+    If the process dies first, or `publish` fails, the next holder of the lock publishes them.
+    """
+
+    def publish(self) -> Appended:
+        """Make them visible. Raises: InUse, StoreUnavailable."""
+
+    def abort(self) -> None:
+        """Forget them: intent and files are removed. Harmless when repeated and after publish."""
+
+
+@frozen
+class Appended:
+    """Where messages were put (RFC 4315 APPENDUID)."""
+
+    mailbox: MailboxId
+    uid_validity: UIDValidity
+    uids: Sequence[UID]
+    claimed: bool = False
+    """They are \\Recent for the sessions that have the mailbox open, and for no later one."""
