@@ -1,8 +1,8 @@
 """Certificates of an ACME authority in a running server: who asks for them, when, and what becomes of them.
 
 One process leads, the one where keys are read. Each order runs in a thread, which waits for a child process; what comes
-back goes the way of every certificate, `Certificates.offer`. At most AT_ONCE orders run, so that one that hangs holds up
-no other, and few processes are there at once.
+back goes the way of every certificate, `Certificates.offer`. `acme_lanes` says how many run at once, so that those that hang
+hold up no others, and few processes are there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
 
 from mailserver.config.model import Config
 from mailserver.net.control import Answer, Arguments, BadRequest, Command, Told
@@ -21,13 +22,13 @@ from mailserver.net.link import Json
 from mailserver.net.log import log
 from mailserver.tls import acme_renewal, acme_state
 from mailserver.tls.acme_child import NotObtained
+from mailserver.tls.acme_lanes import HURRIED, MOST, Lane, Lanes, lane_of
 from mailserver.tls.acme_order import Obtained, Order
 from mailserver.tls.acme_plan import Attempts, Due, Held, Window, asks, due, plan
 from mailserver.tls.history import CannotRecord
 from mailserver.tls.policy import TlsPolicy
 from mailserver.tls.transaction import Refused
 
-AT_ONCE: Final = 3
 LOOK: Final = 3600.0
 """Seconds between two looks at what is due, at most: certificates come from elsewhere too."""
 REASON: Final = "from the ACME authority"
@@ -79,6 +80,9 @@ class AcmeCertificates:
         self._held_up = False
         self._hurried: set[str] = set()
         self._orders: dict[str, Ordering] = {}
+        self._lanes = Lanes()
+        # Its own: orders take minutes, and the reactor's threads are for what is done in a moment.
+        self._threads = ThreadPool(0, MOST, "acme")
         self._next: Any = None
         self._stopped = False
 
@@ -119,6 +123,8 @@ class AcmeCertificates:
         self._wait_no_more()
         for order in self._orders.values():
             order.stop()
+        if self._threads.started:
+            self._threads.stop()
 
     @contextlib.contextmanager
     def held_up(self) -> Iterator[bool]:
@@ -207,13 +213,10 @@ class AcmeCertificates:
         if self._stopped or self._attempts is None or self._held_up:
             return
         now = int(self._wall())
+        self._lanes.make_way(self._reactor.seconds())
         planned = self._planned(now)
-        while planned and planned[0].time <= now and len(self._orders) < AT_ONCE:
-            host = planned[0].host
-            self._hurried.discard(host)
-            held = next(each for each in self._wanted() if each.host == host)
-            self._orders[host] = self._make_order(self._config(), held)
-            self._spawn(self._obtain(host, self._orders[host]))
+        while (host := self._next_host(planned, now)) is not None:
+            self._begin_order(host)
             planned = self._planned(now)
         wanted = self._wanted()
         if any(asks(held, self._windows.get(held.host), now) for held in wanted) and not self._asking:
@@ -222,7 +225,27 @@ class AcmeCertificates:
         times = [each.time for each in planned] + [each.again for each in self._windows.values()]
         later = min((when - now for when in times if when > now), default=LOOK)
         self._wait_no_more()
-        self._next = self._reactor.callLater(min(LOOK, later), self._look)
+        self._next = self._reactor.callLater(
+            min(LOOK, later, self._lanes.until_way(self._reactor.seconds())), self._look
+        )
+
+    def _next_host(self, planned: list[Due], now: int) -> str | None:
+        """The first that is due and finds a place."""
+        return next(
+            (each.host for each in planned if each.time <= now and self._lanes.has_place(self._lane(each.host))), None
+        )
+
+    def _lane(self, host: str) -> Lane:
+        acme = self._config().acme
+        assert acme is not None
+        return HURRIED if host in self._hurried else lane_of(acme, host, self._of(host))
+
+    def _begin_order(self, host: str) -> None:
+        self._lanes.enter(host, self._lane(host), self._reactor.seconds())
+        self._hurried.discard(host)
+        held = next(each for each in self._wanted() if each.host == host)
+        self._orders[host] = self._make_order(self._config(), held)
+        self._spawn(self._obtain(host, self._orders[host]))
 
     def _wait_no_more(self) -> None:
         if self._next is not None and self._next.active():
@@ -230,10 +253,12 @@ class AcmeCertificates:
 
     def _planned(self, now: int) -> list[Due]:
         """Of all for which no order runs; what the administrator wants comes first."""
-        waiting = [held for held in self._wanted() if held.host not in self._orders]
+        wanted = self._wanted()
+        waiting = [held for held in wanted if held.host not in self._orders]
         hurried = [Due(now, 0, held.host) for held in waiting if held.host in self._hurried]
         others = [held for held in waiting if held.host not in self._hurried]
-        return hurried + plan(others, self._attempts or {}, now, self._windows)
+        under_way = [held.domain for held in wanted if held.host in self._orders]
+        return hurried + plan(others, self._attempts or {}, now, self._windows, under_way)
 
     async def _learn_windows(self, now: int) -> None:
         """When the authority would have certificates renewed (RFC 9773)."""
@@ -263,6 +288,7 @@ class AcmeCertificates:
             attempts = await self._attempt(host, order)
         finally:
             del self._orders[host]
+            self._lanes.leave(host)
         if self._stopped or self._attempts is None:
             return
         self._attempts[host] = attempts
@@ -276,7 +302,7 @@ class AcmeCertificates:
         """What came of it."""
         before = self._of(host)
         try:
-            found = await self._in_thread(order.obtain)
+            found = await self._in_own_thread(order.obtain)
             ok, lines = await self._offer([host], found.chain_pem, found.key_pem.reveal(), REASON)
             await self._in_thread(order.close)
             error, retry_after = "; ".join(lines), 0
@@ -300,6 +326,11 @@ class AcmeCertificates:
     def _spawn(self, work: Any) -> None:
         Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("acme", failure))
 
+    def _in_own_thread(self, call: Callable[[], T]) -> Deferred[T]:
+        if not self._threads.started:
+            self._threads.start()
+        return deferToThreadPool(self._reactor, self._threads, call)
+
     def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
 
@@ -314,6 +345,7 @@ def held(policy: TlsPolicy) -> list[Held]:
             each.origin == "self-signed",
             each.pair.fingerprint,
             each.pair.chain_pem if each.origin == "acme" else b"",
+            each.domain,
         )
         for host, each in policy.served.by_host.items()
     ]

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from mailserver.config.model import Acme, AcmeDns, Config
 from mailserver.tls import acme_state
 from mailserver.tls.acme_child import Child, NotObtained, read_key
+from mailserver.tls.acme_lanes import challenge_of
 from mailserver.tls.acme_plan import Held
 from mailserver.tls.acme_renewal import identifier
 from mailserver.tls.acme_state import Begun
@@ -101,7 +102,7 @@ class Order:
             "order": begun.address,
             "csr": begun.request_pem.decode(),
             "replaces": identifier(self._held.of_authority),
-            "challenge": "dns-01" if host.startswith("*.") else acme.challenge,
+            "challenge": challenge_of(acme, host),
             "webroot": None if acme.webroot is None else str(acme.webroot),
             "dns": None if acme.dns is None else _of_dns(acme.dns),
         }

@@ -3,11 +3,13 @@
 A certificate is renewed at a moment in the window that the authority suggests (RFC 9773); where it suggests none, when two
 thirds of its life are over. What fails is tried again after five minutes, and after
 twice as long each time, up to half a day; or as late as the authority says. Each host has its own count, so that one
-that fails delays nobody; of those that are due, the ones that have failed least come first.
+that fails delays nobody. Of those that are due, the ones that have failed least come first; of these, those whose clients
+have no certificate that they take; of these, those of domains of which least has failed or is under way.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -64,6 +66,12 @@ class Held:
     fingerprint: str = ""
     of_authority: bytes = b""
     """Its chain, PEM, where it came from the authority."""
+    domain: str = ""
+    """The [[domain]] of the host."""
+
+    def is_wanting(self, now: int) -> bool:
+        """Do clients refuse it, or will they soon?"""
+        return self.self_signed or self.not_after - now < (self.not_after - self.not_before) // 10
 
 
 @frozen
@@ -132,9 +140,25 @@ def _renewal(held: Held, window: Window | None) -> int:
 
 
 def plan(
-    hosts: Iterable[Held], attempts: Mapping[str, Attempts], now: int, windows: Mapping[str, Window] | None = None
+    hosts: Iterable[Held],
+    attempts: Mapping[str, Attempts],
+    now: int,
+    windows: Mapping[str, Window] | None = None,
+    under_way: Iterable[str] = (),
 ) -> list[Due]:
-    """All, what is due first in front: those that have failed least, then those that have waited longest."""
+    """All, what is due first in front; `under_way`: the domain of each order that runs."""
     known = windows or {}
-    found = [due(held, attempts.get(held.host, Attempts(held.host)), now, known.get(held.host)) for held in hosts]
-    return sorted(found, key=lambda each: (each.time > now, each.failures if each.time <= now else 0, each.time))
+    found = [
+        (each, due(each, attempts.get(each.host, Attempts(each.host)), now, known.get(each.host))) for each in hosts
+    ]
+    # One domain whose proofs fail or hang should not be in front with all of its hosts.
+    burdens = Counter(under_way)
+    burdens.update(held.domain for held, each in found if each.failures)
+
+    def place(pair: tuple[Held, Due]) -> tuple[int, ...]:
+        held, each = pair
+        if each.time > now:
+            return 1, each.time
+        return 0, each.failures, not held.is_wanting(now), burdens[held.domain], each.time
+
+    return [each for _held, each in sorted(found, key=place)]

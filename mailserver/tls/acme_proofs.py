@@ -25,12 +25,14 @@ import dns.rdatatype
 import dns.resolver
 import dns.tsig
 import dns.update
-from attrs import frozen
+from attrs import define, frozen
 
 from mailserver.tls.acme_alias import CannotFollow, target
 
 HOOK_TIME: Final = 60.0
 """Seconds that the administrator's program may take."""
+HUNG_HOOK_TIME: Final = 10.0
+"""The same to take away what it has hung in making."""
 DNS_TIME: Final = 15.0
 """Seconds for an answer of the name server."""
 TTL: Final = 60
@@ -111,7 +113,7 @@ class Page:
         return self.root / ".well-known" / "acme-challenge" / self.token
 
 
-@frozen
+@define
 class ByHook:
     """A record by the administrator's program."""
 
@@ -119,6 +121,8 @@ class ByHook:
     record: str
     content: str
     wait: float
+    hangs: bool = False
+    """So it did when the record was made."""
 
     def put(self) -> None:
         """Raises: CannotProve where it fails or takes too long."""
@@ -127,6 +131,7 @@ class ByHook:
         except OSError as error:
             raise CannotProve(f"{self.program[0]} cannot be run: {error.strerror}") from error
         except subprocess.TimeoutExpired:
+            self.hangs = True
             raise CannotProve(f"{self.program[0]} was ended: it took more than {HOOK_TIME:g} seconds") from None
         if done != 0:
             raise CannotProve(f"{self.program[0]} has failed with status {done}")
@@ -141,7 +146,8 @@ class ByHook:
         command = [*self.program, what, self.record, self.content]
         # Programs show there what they send and get, which may be a secret; what goes wrong they say on the other.
         quiet = subprocess.DEVNULL
-        return subprocess.run(command, stdin=quiet, stdout=quiet, timeout=HOOK_TIME, check=False).returncode
+        seconds = HUNG_HOOK_TIME if self.hangs else HOOK_TIME
+        return subprocess.run(command, stdin=quiet, stdout=quiet, timeout=seconds, check=False).returncode
 
 
 class ByUpdate:

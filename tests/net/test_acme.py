@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred
 
 from mailserver.config.model import Config
 from mailserver.net import acme as module
-from mailserver.net.acme import AT_ONCE, LOOK, AcmeCertificates
+from mailserver.net.acme import LOOK, AcmeCertificates
 from mailserver.net.control import BadRequest
 from mailserver.tls import acme_state
 from mailserver.tls.acme_child import NotObtained
+from mailserver.tls.acme_lanes import AT_ONCE, MOST, SLOW, SLOW_AT_ONCE
 from mailserver.tls.acme_order import Obtained
 from mailserver.tls.acme_plan import AFTER_SUCCESS, FAILED_AGAIN, Held, Window
 from mailserver.tls.transaction import Refused
@@ -37,6 +38,8 @@ class FakeOrder:
     def obtain(self) -> Any:
         outcome = self.world.outcomes.get(self.host, "ok")
         if outcome is None:
+            if self.world.hang_time:
+                self.world.reactor.callLater(self.world.hang_time, self.done.errback, NotObtained("it hangs"))
             return self.done
         if isinstance(outcome, Exception):
             raise outcome
@@ -55,6 +58,9 @@ class World:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.outcomes: dict[str, Any] = {}
+        self.hang_time = 0.0
+        """Seconds after which an order without an outcome fails; 0: never."""
+        self.begun: dict[str, float] = {}
         self.answers: dict[str, tuple[bool, list[str]]] = {}
         self.refusals: dict[str, Refused] = {}
         self.orders: list[FakeOrder] = []
@@ -78,6 +84,7 @@ class World:
 
     def _make_order(self, _config: Config, held: Held) -> FakeOrder:
         self.orders.append(FakeOrder(self, held.host))
+        self.begun.setdefault(held.host, self.reactor.seconds())
         return self.orders[-1]
 
     def _ask_windows(self, _config: Config, asked: list[Held], _before: object, now: int) -> list[Window]:
@@ -179,13 +186,77 @@ def test_orders_that_hang_hold_up_no_other(world: World) -> None:
     assert world.asked.count("h0.example.test") == 1
 
 
-def test_few_run_at_once(world: World) -> None:
+def test_few_run_at_once_and_what_takes_long_makes_way(world: World) -> None:
     for host in world.config.acme_hosts:
         world.outcomes[host] = None
     world.acme.follow()
     assert len(world.orders) == AT_ONCE
     world.orders[0].done.errback(NotObtained("late"))
     assert len(world.orders) == AT_ONCE + 1
+    world.reactor.advance(SLOW - 1)
+    assert len(world.orders) == AT_ONCE + 1
+    world.reactor.advance(1)
+    assert len(world.orders) == 5
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """201 hosts of which 200 hang, 70 seconds each, as long as a program that has to be ended takes."""
+    monkeypatch.setattr(module, "deferToThreadPool", at_once)
+    monkeypatch.setattr(acme_state, "save", lambda _directory, _attempts: None)  # each is synced
+    hosts = [f"h{n}.example.test" for n in range(201)]
+    world = World(site_of(tmp_path, hosts).config())
+    world.outcomes, world.hang_time = dict.fromkeys(hosts[:200]), 70.0
+    return world
+
+
+def test_two_hundred_that_hang_are_few_processes_and_hold_up_the_last_for_a_bounded_time(hanging: World) -> None:
+    last = "h200.example.test"
+    hanging.acme.follow()
+    most = 0
+    for _ in range(600):
+        hanging.reactor.advance(5)
+        most = max(most, sum(row["running"] for row in hanging.rows().values()))
+        if last in hanging.begun:
+            break
+    assert hanging.offered[0][0] == last
+    assert most == 2 * AT_ONCE + SLOW_AT_ONCE < MOST
+    # They make way as fast as there are places for it.
+    assert hanging.begun[last] <= 200 / AT_ONCE * SLOW + 70
+
+
+def test_a_host_that_is_new_waits_for_none_that_has_hung_before(hanging: World) -> None:
+    late = "h200.example.test"
+    of_late = hanging.held.pop(late)
+    hanging.acme.follow()
+    for _ in range(600):
+        hanging.reactor.advance(5)
+    assert len(hanging.begun) == 200
+    assert sum(row["running"] for row in hanging.rows().values()) >= AT_ONCE
+    hanging.held[late] = of_late
+    hanging.acme.follow()
+    assert hanging.begun[late] == hanging.reactor.seconds()
+
+
+def test_of_two_domains_the_one_that_hangs_is_not_in_front_with_all_of_its_hosts(hanging: World) -> None:
+    late = "h200.example.test"
+    hanging.held[late] = Held(late, NOW, NOW + DAY, self_signed=True, domain="another.test")
+    hanging.acme.follow()
+    assert hanging.begun[late] <= SLOW
+
+
+def test_records_that_hang_hold_up_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "deferToThreadPool", at_once)
+    wild = [f"*.w{n}.example.test" for n in range(20)]
+    site = site_of(tmp_path, [*wild, "mail.example.test"])
+    site.more += '[acme.dns]\nhook = ["/bin/true"]\n'
+    world = World(site.config())
+    world.outcomes = dict.fromkeys(wild)
+    world.acme.follow()
+    assert world.offered == [("mail.example.test", 0)]
+    # And what is asked for by hand waits for neither.
+    assert world.renew(wild[-1])[0]
+    assert world.asked[-1] == wild[-1]
 
 
 def test_the_authority_may_say_when_to_come_again(world: World) -> None:
@@ -271,7 +342,7 @@ def test_two_hundred_that_fail_delay_no_other(tmp_path: Path, monkeypatch: pytes
     # All are due again at once, and a certificate that has never failed comes before them.
     world.held[hosts[200]] = Held(hosts[200], NOW - 80 * DAY, NOW + 10 * DAY, self_signed=False)
     world.reactor.advance(AFTER_SUCCESS)
-    assert hosts[200] in world.asked[201 : 201 + AT_ONCE]
+    assert hosts[200] in world.asked[201 : 201 + 2 * AT_ONCE]
 
 
 def test_what_an_earlier_process_has_left_comes_first(world: World) -> None:

@@ -72,6 +72,21 @@ def test_what_has_failed_least_comes_first() -> None:
     assert [each.host for each in plan(hosts, {"a": failing}, NOW)] == ["d", "b", "a", "c"]
 
 
+def test_who_has_nothing_that_clients_take_comes_before_renewals_that_have_time() -> None:
+    hosts = [held(70, host="renewal"), held(host="first", self_signed=True), held(85, host="late")]
+    assert [each.host for each in plan(hosts, {}, NOW)] == ["first", "late", "renewal"]
+
+
+def test_domains_take_turns_and_those_that_fail_come_last() -> None:
+    def of(domain: str, number: int) -> Held:
+        return Held(f"{number}.{domain}", NOW, NOW + DAY, self_signed=True, domain=domain)
+
+    hosts = [*(of("a", number) for number in range(3)), of("b", 0), of("c", 0)]
+    failed = {"0.a": Attempts("0.a").failed("no", NOW - DAY)}
+    assert [each.host for each in plan(hosts, failed, NOW)] == ["0.b", "0.c", "1.a", "2.a", "0.a"]
+    assert next(each.host for each in plan(hosts[1:], {}, NOW, under_way=["a", "b"])) == "0.c"
+
+
 def test_nothing_of_a_stranger_moves_the_terminal() -> None:
     assert Attempts(HOST).failed("\x1b[2Jno\n" + "x" * 10_000, NOW).error.startswith(" [2Jno xxx")
     assert len(Attempts(HOST).failed("x" * 10_000, NOW).error) == 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +106,22 @@ def test_a_hook_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(acme_proofs, "HOOK_TIME", 0.3)
     with pytest.raises(CannotProve, match=r"took more than 0\.3 seconds"):
         make_proof(hook(tmp_path, "exec sleep 60"), "example.test", "", "x").put()
+
+
+def test_one_that_hung_is_given_less_time_to_take_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acme_proofs, "HOOK_TIME", 0.3)
+    proof = make_proof(hook(tmp_path, "exec sleep 60"), "example.test", "", "x")
+    with pytest.raises(CannotProve):
+        proof.put()
+    given: list[float] = []
+
+    def run(*_words: object, timeout: float, **_more: object) -> SimpleNamespace:
+        given.append(timeout)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(acme_proofs.subprocess, "run", run)
+    proof.remove()
+    assert given == [acme_proofs.HUNG_HOOK_TIME]
 
 
 @pytest.mark.parametrize("key", ["no base64!", "====", "\x00"])
