@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, NewType
+from os import PathLike
+from typing import Final, NamedTuple, NewType
 
 UID = NewType("UID", int)
 """Unique identifier of a message in its mailbox, 1 to 2**32 - 1 (RFC 3501 2.3.1.1)."""
@@ -26,6 +28,22 @@ UNKNOWN_SIZE: Final = 0xFFFFFFFF
 
 UNKNOWN_DATE: Final = -(2**63)
 """In a date column: not yet read from the file."""
+
+
+class DirectoryId(NamedTuple):
+    """What tells a directory from any other that takes its place."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str | PathLike[str]) -> DirectoryId | None:
+        """That of a path now, None if nothing is there. Raises: OSError."""
+        try:
+            status = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return cls(status.st_dev, status.st_ino)
 
 
 @lru_cache(maxsize=1024)

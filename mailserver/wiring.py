@@ -58,6 +58,7 @@ from mailserver.tls.expiry import threshold
 from mailserver.tls.material import Change, Material
 from mailserver.tls.pair import BadPair
 from mailserver.tls.signature import sign
+from mailserver.types import DirectoryId
 
 T = TypeVar("T")
 
@@ -113,8 +114,12 @@ class Wiring:
         *,
         tls: policy.TlsPolicy | None = None,
         workers: int = 1,
+        mail_root: DirectoryId | None = None,
     ) -> None:
-        """`link`: to the other workers, where there are some, `workers` in all, which share a policy."""
+        """`link`: to the other workers, where there are some, `workers` in all, which share a policy.
+
+        `mail_root`: as it was when the server started.
+        """
         self.config = config
         self._reactor = reactor
         try:
@@ -149,6 +154,7 @@ class Wiring:
                 utf8_names=config.mail.utf8_names,
                 hostname=config.server.hostname,
                 search_index=config.mail.search_index,
+                root_seen=mail_root,
                 bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
             ),
             self._make_runner,

@@ -41,7 +41,14 @@ def change_policy(policy: TlsPolicy, change: Change) -> None:
 
 def make_parts(assignment: Assignment, reactor: Any, link: Link) -> Wiring:
     """A worker's objects."""
-    return Wiring(assignment.setting.config, reactor, link, tls=assignment.tls, workers=assignment.slots)
+    return Wiring(
+        assignment.setting.config,
+        reactor,
+        link,
+        tls=assignment.tls,
+        workers=assignment.slots,
+        mail_root=assignment.mail_root,
+    )
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 
 from mailserver.config.model import Config
 from mailserver.net.line_log import LineLog
+from mailserver.types import DirectoryId
 
 
 @frozen
@@ -29,6 +30,8 @@ class Beginning:
     penalty_key: bytes = field(repr=False)
     relayed: bool
     """The master writes the log lines that come out of standard output."""
+    mail_root: DirectoryId | None
+    """The directory of all mail when the server started: a worker may be forked while its file system is gone."""
 
 
 @frozen
@@ -75,5 +78,7 @@ class Assignment:
     """To the master."""
     listening: dict[str, socket.socket]
     """By place."""
+    mail_root: DirectoryId | None
+    """As `Beginning` says."""
     poke_receive: socket.socket
     poke_send: dict[int, socket.socket]

@@ -47,6 +47,7 @@ from mailserver.net.zygote_start import StartedZygote
 from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import in_words
 from mailserver.tls.policy import Prepared, TlsPolicy
+from mailserver.types import DirectoryId
 
 RENEWAL = 7 * 24 * 3600.0
 """Seconds after which a new zygote makes new keys for TLS session tickets: who has the old ones reads no later session."""
@@ -89,6 +90,7 @@ class MasterService(ServiceProcess):
         self._policy: Any = None
         self._setting = Setting(config, None)
         self._penalty_key = secrets.token_bytes(32)
+        self._mail_root: DirectoryId | None = None
         self._seat_sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._started_zygote = zygote
         self._zygote: ZygoteProcess | None = None
@@ -121,6 +123,8 @@ class MasterService(ServiceProcess):
     def begin(self) -> None:
         """Read the keys, start the zygote, have it fork."""
         self._sockets.add(self.bound)
+        with contextlib.suppress(OSError):
+            self._mail_root = DirectoryId.of(self.config.mail.root)
         self.find_account()
         self._policy, activation = self._make_policy()
         self.follow_certificates(self._policy, activation, self._serve_certificates)
@@ -179,7 +183,7 @@ class MasterService(ServiceProcess):
             part = seats[start : start + 100]
             sockets = [each for seat in part for each in self._seat_sockets[seat]]
             frames.append((Seats(tuple(part)), sockets))
-        beginning = Beginning(self._setting, self.slots, self._penalty_key, self._relayed)
+        beginning = Beginning(self._setting, self.slots, self._penalty_key, self._relayed, self._mail_root)
         return [*frames, (beginning, [])]
 
     # --- Workers

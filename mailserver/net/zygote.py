@@ -238,6 +238,7 @@ class Zygote:
             lines=self.lines,
             line=line,
             listening=listening,
+            mail_root=self.beginning.mail_root,
             poke_receive=poke_receive,
             poke_send=poke_send,
         )

@@ -12,6 +12,7 @@ from mailserver.errors import NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.maildir import ballast, safeio, special_use
 from mailserver.store.maildir.store import MaildirStore
+from mailserver.types import DirectoryId
 from tests.store.maildirs import append
 
 USER = "anna@example.test"
@@ -221,6 +222,12 @@ def test_no_account_is_made_below_a_mount_point_whose_file_system_is_gone(tmp_pa
         with pytest.raises(StoreUnavailable, match="mounted"):
             store.account("ben@example.test")
     assert os.listdir(root) == []
+    # What a large message waits in comes before its recipients' accounts, and makes no mail root of the mount point.
+    (root / "mailserver-spool").mkdir()
+    for begun_later in (store, MaildirStore(root, summarise, root_seen=DirectoryId.of(aside))):
+        with pytest.raises(StoreUnavailable, match="mounted"):
+            begun_later.account("ben@example.test")
+    (root / "mailserver-spool").rmdir()
     root.rmdir()
     aside.rename(root)
     assert store.account(USER).status("INBOX").messages == 1

@@ -116,26 +116,73 @@ def test_a_worker_that_has_grown_is_replaced_and_its_sessions_go_on(tmp_path: Pa
         no_bug(server.log)
 
 
-def test_sessions_of_a_worker_that_is_replaced_for_its_memory_go_on(server: Server) -> None:
-    sessions = held_in_each(server, 2)
-    server.config.write_text(server.config.read_text() + "\n[limits]\nworker_memory = 8388608\n")
-    server.hang_up()
-    eventually(lambda: len(set(workers(server)) - set(sessions)) == 2)
-    with Load(server) as load:
-        load.more()
-    assert not load.faults
-    assert all(works(client) for client in sessions.values())
-    assert all(map(alive, sessions))
-    for client in sessions.values():
-        client.socket.close()
-    eventually(lambda: not any(map(alive, sessions)))
+def back_end(server: Server, source: str) -> None:
+    """Put a back end called `odd` before those that are there."""
+    python = server.dir / "python"
+    plugins = python / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "odd_plugin.py").write_text(
+        "from mailserver.auth.plugins import AuthBackendMaker\n"
+        'odd = AuthBackendMaker("odd", "odd", "a back end of a test")\n'
+    )
+    (python / "odd.py").write_text(source)
+    server.extra = {"PYTHONPATH": f"{ROOT}:{python}"}
+    server.replace("backends = [", 'backends = ["odd:", ')
 
 
-PLUGIN = """
-from mailserver.auth.plugins import AuthBackendMaker
-fragile = AuthBackendMaker("fragile", "fragile", "a path that must not exist")
+LEAK = """
+from zope.interface import implementer
+from mailserver.auth.interfaces import IAuthBackend, User
+
+@implementer(IAuthBackend)
+class Leak:
+    kept = []
+
+    def find_user(self, name):
+        return User(name) if name == "leak@example.test" else None
+
+    def verify_password(self, user, password):
+        self.kept.append(b"x" * (8 << 20))
+        return True
+
+def make_backend(argument, hasher):
+    return Leak()
 """
-BACKEND = """
+
+
+def test_a_worker_that_leaks_is_replaced_and_its_sessions_go_on(tmp_path: Path) -> None:
+    limit = 128 << 20
+    server = Server(tmp_path, workers=2)
+    back_end(server, LEAK)
+    told = re.compile(r"worker \d \(process (\d+)\) has (\d+) MiB of memory: replaced")
+    with server:
+        sessions = held_in_each(server, 2)
+        server.config.write_text(f"{server.config.read_text()}\n[limits]\nworker_memory = {limit}\n")
+        server.hang_up()
+        for _ in range(100):
+            with Client(server, "imaps") as client:
+                client.greeting()
+                client.log_in("leak@example.test", "any")
+            time.sleep(0.2)
+            if found := told.search(server.log):
+                break
+        assert found is not None
+        victim = int(found[1])
+        assert int(found[2]) << 20 > limit
+        # The other one may have followed by now: the connections were spread over both.
+        eventually(lambda: victim in sessions and len(set(workers(server)) - set(sessions)) >= 1)
+        with Load(server) as load:
+            load.more()
+        assert not load.faults
+        assert all(works(client) for client in sessions.values())
+        assert alive(victim)
+        for client in sessions.values():
+            client.socket.close()
+        eventually(lambda: not alive(victim))
+    no_bug(server.log)
+
+
+BROKEN = """
 import os
 from zope.interface import implementer
 from mailserver.auth.interfaces import IAuthBackend
@@ -149,7 +196,7 @@ class Fragile:
         return False
 
 def make_backend(argument, hasher):
-    if os.path.exists(argument):
+    if os.path.exists("BROKEN"):
         raise ValueError("the database is broken")
     return Fragile()
 """
@@ -158,13 +205,8 @@ def make_backend(argument, hasher):
 def test_a_worker_that_cannot_start_says_why_and_the_others_serve(tmp_path: Path) -> None:
     """A back end breaks while the server runs."""
     server = Server(tmp_path, workers=2)
-    plugins = tmp_path / "python" / "twisted" / "plugins"
-    plugins.mkdir(parents=True)
-    (plugins / "fragile_plugin.py").write_text(PLUGIN)
-    (tmp_path / "python" / "fragile.py").write_text(BACKEND)
-    server.extra = {"PYTHONPATH": f"{ROOT}:{tmp_path / 'python'}"}
     broken = tmp_path / "broken"
-    server.replace("backends = [", f'backends = ["fragile:{broken}", ')
+    back_end(server, BROKEN.replace("BROKEN", str(broken)))
     with server:
         sessions = held_in_each(server, 2)
         victim, other = sessions
@@ -259,6 +301,34 @@ def test_the_end_with_open_transfers_keeps_what_was_acknowledged_and_nothing_els
     assert b"Subject: half" not in subjects
     assert not list((inbox / "tmp").iterdir())
     server.start()
+
+
+def test_a_worker_that_begins_while_the_mail_is_unmounted_makes_no_accounts(server: Server) -> None:
+    """They would be in nobody's sight once it is mounted again, and their mail with them."""
+    user, word = server.user_of("example.test")
+    root, aside = server.dir / "mail", server.dir / "aside"
+    root.rename(aside)
+    root.mkdir()
+    before = workers(server)
+    for pid in before:
+        kill(pid)
+    eventually(lambda: len(workers(server)) == 2 and not set(before) & set(workers(server)))
+    large = b"Subject: large\r\n\r\n" + BODY * 20_000  # it waits in a file
+    for text in (large, b"Subject: small\r\n\r\n"):
+        with Client(server, "lmtp") as client:
+            client.greeting()
+            client.hello()
+            client.send(f"MAIL FROM:<>\r\nRCPT TO:<{user}>\r\nDATA\r\n".encode())
+            client.until(rb"354")
+            client.send(text + b".\r\n")
+            assert client.line().startswith(b"4")
+    with Client(server, "imaps") as client:
+        client.greeting()
+        assert client.try_login(user, word).startswith(b"a NO [UNAVAILABLE]")
+    assert not [path for path in root.iterdir() if not path.name.startswith("mailserver-")]
+    root.rename(server.dir / "mount point")
+    aside.rename(root)
+    held(server)
 
 
 def test_nobody_reads_the_output_and_all_go_on(tmp_path: Path) -> None:

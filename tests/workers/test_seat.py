@@ -50,6 +50,7 @@ def assignment(line: socket.socket, receive: socket.socket) -> Assignment:
         lines=None,  # type: ignore[arg-type]
         line=line,
         listening={},
+        mail_root=None,
         poke_receive=receive,
         poke_send={},
     )

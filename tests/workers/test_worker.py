@@ -96,6 +96,7 @@ class Bench:
             lines=lines,
             line=theirs,
             listening={},
+            mail_root=None,
             poke_receive=self.poke,
             poke_send={},
         )

@@ -18,10 +18,13 @@ from mailserver.store.maildir.account import MaildirAccount, is_account
 from mailserver.store.maildir.folders import INBOX, Layout
 from mailserver.store.maildir.home import Settings
 from mailserver.store.maildir.uid_validity import new_uid_validity
+from mailserver.types import DirectoryId
 
 LOCATION: Final = "{root}/{domain}/{local}/Maildir"
 SPECIAL_USE: Final = {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
 _LONGEST = 255
+_OURS: Final = "mailserver-"
+"""How the files begin that lie beside the accounts: the ballast, the spool."""
 _UNFINISHED: Final = "mailserver-new."
 _ABANDONED_AFTER: Final = 3600.0
 """Seconds after which nobody is making that account any more."""
@@ -46,7 +49,9 @@ class MaildirStore:
         hostname: str | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
         search_index: bool = True,
+        root_seen: DirectoryId | None = None,
     ) -> None:
+        """`root_seen`: the root as it was when the server started, if not as it is now."""
         self._root = os.fspath(root)
         self._location = location
         self._special_use = dict(special_use)
@@ -54,7 +59,8 @@ class MaildirStore:
             summarise, hostname or socket.gethostname(), self._root, utf8_names, bounds, search_index
         )
         self._tidied: set[str] = set()
-        self._root_seen = _identity(self._root)
+        with safeio.boundary():
+            self._root_seen = root_seen or DirectoryId.of(self._root)
 
     def account(self, user: str, home: str | None = None) -> MaildirAccount:
         """Open the account, making its directories and special-use folders if it is new.
@@ -98,11 +104,12 @@ class MaildirStore:
     def _expect_root(self) -> None:
         """Make no account below a mount point whose file system is gone: its mail would be hidden by the next mount.
 
-        Raises: StoreUnavailable where the root is another directory than it was, and empty, or is no more.
+        Raises: StoreUnavailable where the root is another directory than it was, and without mail, or is no more.
         """
-        now = _identity(self._root)
         with safeio.boundary():
-            empty = now is None or not os.listdir(self._root)
+            now = DirectoryId.of(self._root)
+            # What is made there for whatever message comes first is no mail.
+            empty = now is None or all(name.startswith(_OURS) for name in os.listdir(self._root))
         if empty and self._root_seen not in {None, now}:
             raise StoreUnavailable("the mail root is not the directory that it was: its file system must be mounted")
         self._root_seen = now
@@ -130,14 +137,6 @@ class MaildirStore:
         if not is_account(root):
             # Somebody's directory, that is no Maildir yet.
             Layout(root).create(INBOX, new_uid_validity())
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """What tells a directory from any other that takes its place; nothing if there is none."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), safeio.boundary():
-        status = os.stat(path)
-        return status.st_dev, status.st_ino
-    return None
 
 
 def _sweep(parent: str) -> None:
