@@ -75,7 +75,7 @@ def makeService(options: Options) -> IService:
     workers = worker_count(config)
     service: ServiceProcess
     if not workers:
-        from mailserver.net.service import MailService  # noqa: PLC0415
+        from mailserver.net.one_process import MailService  # noqa: PLC0415
         from mailserver.wiring import Wiring  # noqa: PLC0415 - a master needs none of what serves
 
         service = MailService(

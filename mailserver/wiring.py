@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import gc
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall
 
 from mailserver.auth.attempts import Attempts
@@ -28,6 +27,7 @@ from mailserver.imap.session import Session as ImapSession
 from mailserver.imap.tails import Tails
 from mailserver.judging import judge, read_policy
 from mailserver.message.render import summarise
+from mailserver.net.driver import spawn, together
 from mailserver.net.link import Json, Link
 from mailserver.net.listening import Session
 from mailserver.net.log import log
@@ -54,13 +54,10 @@ from mailserver.tls import policy
 from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import in_words
 from mailserver.tls.client import client_creator
-from mailserver.tls.expiry import threshold
+from mailserver.tls.listing import summary
 from mailserver.tls.material import Change, Material
 from mailserver.tls.pair import BadPair
-from mailserver.tls.signature import sign
 from mailserver.types import DirectoryId
-
-T = TypeVar("T")
 
 STORE_THREADS = 8
 TICKET_ROTATION = 7 * 24 * 3600.0
@@ -77,16 +74,6 @@ SWITCH_INTERVAL = 0.0001
 
 A thread of the store gives the lock up at each call of the system, and waits for it again as long as the reactor is busy.
 """
-
-
-def _spawn(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end; what it raises is a bug, and logged whole."""
-    Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("work in the background", failure))
-
-
-def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
-    """Run them at the same time; what they return, in their order."""
-    return gatherResults([Deferred.fromCoroutine(each) for each in works])
 
 
 def _mechanisms(auth: Auth, protocol: Literal["imap", "pop3", "submission"]) -> Mechanisms:
@@ -144,7 +131,7 @@ class Wiring:
         # Workers share their keys for tickets; these change when the workers do.
         self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
-        self._upkeep = Upkeep(self._sleep, _spawn)
+        self._upkeep = Upkeep(self._sleep, spawn)
         self._accounts = LiveAccounts(
             MaildirStore(
                 config.mail.root,
@@ -177,7 +164,7 @@ class Wiring:
             SharedPenalties(link, self._penalties)
         self._attempts = Attempts(self._penalties, self._sleep, reactor.seconds, Deferred, reactor.callLater)
         self._exposures = ExposureWatch(
-            self._penalties, reactor.seconds, reactor.callLater, _spawn, lambda: self._hash_pool.waiting[0] > 0
+            self._penalties, reactor.seconds, reactor.callLater, spawn, lambda: self._hash_pool.waiting[0] > 0
         )
         if link is not None:
             SharedExposures(link, self._exposures)
@@ -242,7 +229,10 @@ class Wiring:
             together=together,
         )
         if any(listener.family == "http" for listener in config.listeners):
-            self._http = self._make_http(config)
+            # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
+            from mailserver.http_wiring import make_http  # noqa: PLC0415
+
+            self._http = make_http(config, self.tls, self._all_numbers)
         self._lmtp = LmtpServices(
             authenticator=self._authenticator,
             accounts=self._accounts,
@@ -313,23 +303,9 @@ class Wiring:
 
     def status(self) -> dict[str, Json]:
         """Numbers, or [number, bound], for `mailserver status`."""
-        usage, cache, now = self._accounts.usage(), self.config.cache, dt.datetime.now(dt.UTC)
-        certificates: list[Json] = [
-            {
-                "host": each.host,
-                "domain": each.domain,
-                "not_after": each.not_after.date().isoformat(),
-                "days_left": (each.not_after - now).days,
-                "fingerprint": each.fingerprint,
-                "issuer": each.issuer,
-                "origin": each.origin,
-                "warning": threshold(each.not_after, now),
-                "default": each.is_default,
-            }
-            for each in self.tls.describe()
-        ]
+        usage, cache = self._accounts.usage(), self.config.cache
         return {
-            "certificates": certificates,
+            "certificates": cast("list[Json]", summary(self.tls)),
             "accounts_in_use": usage.accounts_in_use,
             "accounts_kept": [usage.accounts_kept, cache.accounts],
             "indexes": [usage.indexes, cache.indexes],
@@ -408,26 +384,6 @@ class Wiring:
 
     def _all_numbers(self) -> Deferred[dict[str, Json]]:
         return self._ask_status()
-
-    def _sign(self, host: str, octets: bytes) -> bytes:
-        pair = self.tls.pair_of(host)
-        return octets if pair is None else sign(pair, octets)
-
-    def _fingerprint(self, host: str) -> str:
-        pair = self.tls.pair_of(host)
-        return "" if pair is None else pair.fingerprint
-
-    def _make_http(self, config: Config) -> Callable[[Channel], Session]:
-        # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
-        from mailserver.http.services import HttpServices, Trust  # noqa: PLC0415
-        from mailserver.http.session import HttpSession  # noqa: PLC0415
-
-        def trust() -> Trust | None:
-            one = self.tls.private_ca
-            return None if one is None else Trust(one.name, one.der, one.not_after, one.crl, one.crl_not_after)
-
-        services = HttpServices(config, self._all_numbers, self._sign, trust, self._fingerprint)
-        return lambda channel: HttpSession(channel, services)
 
     def _make_runner(self) -> AccountRunner:
         return AccountRunner(self._reactor, self._pool)

@@ -1,4 +1,4 @@
-"""Runs a coroutine that waits on its own connection or on Deferreds, without a Deferred for each step.
+"""Runs coroutines: that of a session, which waits on its connection or on Deferreds, without a Deferred for each step.
 
 A session's coroutine yields either a Deferred (a store operation, a login) or the object that will resume it later
 by `Task.resume` (its connection). Only what really waits costs more than a generator's step.
@@ -6,11 +6,25 @@ by `Task.resume` (its connection). Only what really waits costs more than a gene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
+
+from mailserver.net.log import log
+
+T = TypeVar("T")
+
+
+def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end; what it raises is a bug, and logged whole."""
+    Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("work in the background", failure))
+
+
+def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
+    """Run them at the same time; what they return, in their order."""
+    return gatherResults([Deferred.fromCoroutine(each) for each in works])
 
 
 class Task:

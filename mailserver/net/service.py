@@ -1,4 +1,4 @@
-"""The services that twistd runs: what they have in common, and the one where a single process does everything.
+"""What the services that twistd runs have in common: `one_process`, and `master` where there are workers.
 
 Order at start: sockets are bound while the rights to do so are there; then the process becomes the configured user;
 only then anything is read or answered. The end is `serving`'s.
@@ -17,17 +17,15 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
-from mailserver.auth.exposure import Mark
 from mailserver.config.model import Config
 from mailserver.net import systemd
 from mailserver.net.acme import AcmeCertificates, held
@@ -35,36 +33,19 @@ from mailserver.net.acme_account import AcmeAccount
 from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.exposures import Exposures
-from mailserver.net.identity import allow_files, become, identity_to_take
+from mailserver.net.identity import allow_files, identity_to_take
 from mailserver.net.ledger import LedgerWriter
 from mailserver.net.link import Hub, Json
 from mailserver.net.listeners import Bound, advice, bind, places
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
 from mailserver.net.private_ca import PrivateCertificates, served
-from mailserver.net.questions import Alone, Questions
-from mailserver.net.serving import Examined, Parts, Serving
+from mailserver.net.questions import Questions
 from mailserver.net.unix_sockets import bind_unix, serve
 from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
 from mailserver.tls.history import CannotRecord
 from mailserver.tls.policy import Prepared, TlsPolicy
-
-
-class ExaminingParts(Parts, Protocol):
-    """Parts that also judge the files of a reload, where no other process does."""
-
-    activation: Activation | None
-
-    @property
-    def tls(self) -> TlsPolicy:
-        """For every listener."""
-
-    def take_exposures(self, take: Callable[[Mark], None]) -> None:
-        """Whom to tell whose password has come in clear text; before anybody is served."""
-
-    def examine(self) -> Examined[Any]:
-        """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
 
 
 class CannotStart(Exception):
@@ -331,90 +312,3 @@ class ServiceProcess(Service, ABC):
             # At its exit Python would look through all objects for cycles, which takes longer than the rest of the end.
             atexit.register(gc.freeze)
             self.reactor.stop()
-
-
-class MailService(ServiceProcess):
-    """All in one process: listeners around the parts."""
-
-    def __init__(
-        self,
-        config: Config,
-        make_parts: Callable[[Config], ExaminingParts],
-        reactor: Any,
-        *,
-        daemon: bool = False,
-        log_file: LogFile | None = None,
-    ) -> None:
-        super().__init__(config, reactor, daemon=daemon, log_file=log_file)
-        self._make_parts = make_parts
-        self._parts: ExaminingParts | None = None
-        self._serving: Serving | None = None
-        self._alone: Alone | None = None
-
-    def begin(self) -> None:
-        """Become the configured user and serve."""
-        become(self.config.server)
-        if self.log_file is not None:
-            reopen = self.log_file.reopen
-            self.log_file.open()
-            signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
-        self.find_account()
-        self._parts = self._make_parts(self.config)
-        self._parts.start()
-        if self._parts.activation is not None:
-            self.follow_certificates(self._parts.tls, self._parts.activation, self._serve_certificates)
-        self._serving = Serving(self._parts, self.reactor, seen=self.ledger.add)
-        self._alone = Alone(self._serving.answers)
-        self._alone.exposures = self.exposures.__len__
-        self._alone.renewals = self.renewals
-        self.exposures.load()
-        self._parts.take_exposures(self.exposures.take)
-        self._parts.take_hub(Questions(self._alone).numbers)
-        for bound in self.bound:
-            try:
-                log.info("{line}", line=self._serving.listen(bound))
-            except OSError as error:
-                raise SystemExit(f"cannot listen on {bound.place}: {error.strerror}") from error
-        self.take_end_signals()
-        self.is_ready(len(self.bound))
-        self.bound.clear()
-
-    def end(self) -> Deferred[Any]:
-        """Farewell to the sessions, then the parts' end."""
-        parts = self._parts
-        if parts is None or self._serving is None:
-            return succeed(None)
-        return self._serving.stop().addCallback(lambda _none: Deferred.fromCoroutine(parts.stop()))
-
-    def hub(self) -> Hub:
-        """The one process, that asks itself."""
-        assert self._alone is not None
-        return self._alone
-
-    def _serve_certificates(self, prepared: Prepared) -> Deferred[list[str]]:
-        assert self._parts is not None
-        self._parts.tls.commit(prepared)
-        return succeed([])
-
-    async def take_up(self) -> Answer:
-        """Judge in a thread, then take up."""
-        parts, serving = self._parts, self._serving
-        assert parts is not None
-        assert serving is not None
-        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), parts.examine)
-        lines = examined.lines
-        config = examined.config
-        if config is None or not self.running:
-            return False, [*lines, "nothing was taken up"]
-        # Sockets last: nothing may fail once they are open.
-        faults = parts.accept(examined.prepared)
-        opened: list[Bound] = []
-        if not faults:
-            faults = self.bind_new(config, serving.known, opened)
-        if faults:
-            for bound in opened:
-                bound.socket.close()
-            return False, [*lines, *faults, "nothing was taken up"]
-        lines += [*parts.commit(examined.prepared), *serving.change(config, opened)]
-        self.config = config
-        return examined.whole, lines

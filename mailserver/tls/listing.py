@@ -13,28 +13,41 @@ from mailserver.tls.policy import TlsPolicy
 Row: TypeAlias = dict[str, "str | int | bool | None"]
 
 
-def described(policy: TlsPolicy, activation: Activation) -> list[Row]:
-    """Each host name with what it is served under. Raises: CannotRecord."""
+def summary(policy: TlsPolicy) -> list[Row]:
+    """Each host name with the certificate that it is served under, as `mailserver status` tells it."""
     now = dt.datetime.now(dt.UTC)
-    rows: list[Row] = []
-    for each in policy.describe():
+    return [
+        {
+            "host": each.host,
+            "domain": each.domain,
+            "not_after": each.not_after.date().isoformat(),
+            "days_left": (each.not_after - now).days,
+            "fingerprint": each.fingerprint,
+            "issuer": each.issuer,
+            "origin": each.origin,
+            "warning": threshold(each.not_after, now),
+            "default": each.is_default,
+        }
+        for each in policy.describe()
+    ]
+
+
+def described(policy: TlsPolicy, activation: Activation) -> list[Row]:
+    """The same with all that is known of the certificates, chains included. Raises: CannotRecord."""
+    rows = []
+    for row, each in zip(summary(policy), policy.describe(), strict=True):
         entry = activation.history.current(each.host)
-        second = policy.served.by_host[each.host].terms.second
+        current = entry if entry is not None and entry.fingerprint == each.fingerprint else None
+        served = policy.served.by_host[each.host]
+        second = served.terms.second
         rows.append(
             {
-                "host": each.host,
-                "domain": each.domain,
-                "origin": each.origin,
-                "issuer": each.issuer,
-                "fingerprint": each.fingerprint,
+                **row,
                 "not_after": each.not_after.isoformat(),
-                "days_left": (each.not_after - now).days,
-                "warning": threshold(each.not_after, now),
-                "default": each.is_default,
-                "activation": entry.id if entry is not None and entry.fingerprint == each.fingerprint else None,
-                "since": entry.time if entry is not None and entry.fingerprint == each.fingerprint else None,
-                "reason": entry.reason if entry is not None and entry.fingerprint == each.fingerprint else None,
-                "certificate": policy.served.by_host[each.host].pair.chain_pem.decode("ascii", "replace"),
+                "activation": None if current is None else current.id,
+                "since": None if current is None else current.time,
+                "reason": None if current is None else current.reason,
+                "certificate": served.pair.chain_pem.decode("ascii", "replace"),
                 "second_certificate": None if second is None else second.chain_pem.decode("ascii", "replace"),
             }
         )

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 
 from mailserver.errors import AuthUnavailable, NoSpace, StoreUnavailable
 from mailserver.line_session import MAX_ERRORS
+from mailserver.net.driver import together
 from mailserver.smtp.together import AT_ONCE
-from mailserver.wiring import together
 from tests.pop3.dialogs import HOW, play
 from tests.smtp.world import LMTP_GREETING, World, begin, lmtp_trace
 
