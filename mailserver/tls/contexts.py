@@ -7,7 +7,8 @@ Problems, each tried:
 - `Connection.set_context` carries the key pairs and the TLS 1.2 cipher list. It does not carry the versions, the suites
   of TLS 1.3, the groups, the order and the tickets: those are the base's. So there is a base for each set of such
   settings that a listener has (`settings`).
-- Session tickets are sealed with keys of the base, so a session of one name resumes under another. So a name that
+- Session tickets are sealed with keys of the base, so a session of one name resumes under another (docs/architecture.md
+  says what comes of it). So a name that
   demands certificates of its clients gives no tickets and takes none (`handshake.demand_certificate`), and what a name
   begins to demand makes a new base, under which the tickets that its clients have by then do not resume.
 

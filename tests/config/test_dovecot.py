@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,20 @@ def test_the_page_has_them_all() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert not set(ALL) - {name for name, _words in rows}
     assert table() in PAGE.read_text(encoding="utf-8")
+
+
+def test_all_that_a_real_dovecot_has_are_there(tmp_path: Path) -> None:
+    doveconf = shutil.which("doveconf")
+    if doveconf is None:
+        assert not os.environ.get("CI"), "CI has a Dovecot"
+        pytest.skip("needs Debian's dovecot-core")
+    (tmp_path / "dovecot.conf").write_text("dovecot_config_version = 2.4.1\ndovecot_storage_version = 2.4.1\n")
+    done = subprocess.run(
+        [doveconf, "-c", tmp_path / "dovecot.conf", "-a"], capture_output=True, text=True, check=True, timeout=60
+    )
+    found = set(re.findall(r"^\s*(\w*ssl\w*) =", done.stdout, re.MULTILINE))
+    assert {"ssl_server_require_crl", "auth_ssl_require_client_cert"} <= found
+    assert not found - HERE.keys()
 
 
 def test_the_keys_that_it_names_exist() -> None:

@@ -157,6 +157,22 @@ def mutt_by_pop3(interop: Interop, server: Server, protocol: str, more: str = ""
     return done.stdout
 
 
+def mutt_sends(interop: Interop, server: Server, more: str = "") -> str:
+    """What it says when it sends by submission."""
+    interop.need("mutt")
+    user, password = server.user_of("example.test")
+    home = interop.work / f"mutt-sends-{server.base}"
+    home.mkdir(exist_ok=True)
+    (home / "rc").write_text(
+        f"set ssl_ca_certificates_file={server.ca}\nset certificate_file={home}/none\nset ssl_starttls=yes\n"
+        f'set ssl_force_tls=yes\nset smtp_pass="{password}"\nset from={user}\nset copy=no\nset folder={home}\n'
+        f"set smtp_url=smtp://{user}@mail.example.test:{server.port('submission')}\n{more}"
+    )
+    done = interop.run("mutt", "-F", str(home / "rc"), "-s", "by mutt", user, home=home, data="hello\n", check=False)
+    assert (done.returncode == 0) == (not done.stderr), done.stderr
+    return done.stderr
+
+
 # --- Why POP3 and submission offer no SCRAM where nothing is said. A Debian in which one of these does not hold any more is
 # a reason to think about the default of [auth] scram_protocols again.
 
@@ -170,6 +186,8 @@ def test_mutt_cannot_bind(bound: Interop) -> None:
     assert " login session=" not in bound.server.log[before:]
     chosen = 'set pop_authenticators="scram-sha-256:plain"\n'
     assert " kept, 0 deleted" in mutt_by_pop3(bound, bound.server, "pop3s", chosen)
+    assert "SASL authentication failed" in mutt_sends(bound, bound.server)
+    assert not mutt_sends(bound, bound.server, 'set smtp_authenticators="scram-sha-256:plain"\n')
 
 
 def test_gnu_sasl_with_a_binding_refuses_scram_without(unbound: Interop) -> None:
@@ -191,6 +209,7 @@ def test_each_can_log_in_where_nothing_is_said(interop: Interop) -> None:
     assert mpop(interop, server, "pop3s", user, "auth on", secret)
     assert msmtp(interop, server, "submission", user, "auth on", secret)
     assert " kept, 0 deleted" in mutt_by_pop3(interop, server, "pop3s")
+    assert not mutt_sends(interop, server)
 
 
 @pytest.fixture(scope="module")
