@@ -151,7 +151,8 @@ class AcmeCertificates:
                     "host": held.host,
                     "not_after": held.not_after,
                     "self_signed": held.self_signed,
-                    "running": held.host in self._orders,
+                    # What was asked for by hand is under way until that order has ended, not one that ran before.
+                    "running": held.host in self._orders or held.host in self._hurried,
                     "next": max(now, self._due(held, now).time),
                     "tried": attempts.tried,
                     "failures": attempts.failures,

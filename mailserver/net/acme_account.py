@@ -107,14 +107,18 @@ class AcmeAccount:
 
         async def revoke() -> Told:
             pair, is_served = await self._certificates.recorded(host, int(number) if number else None)
-            await self._in_thread(acme_account.revoke, self._config(), pair.chain_pem, reason)
-            await self._certificates.revoked(pair.fingerprint)
+            by_account = await self._in_thread(acme_account.revoke, self._config(), pair, reason)
             line = f"{host}: revoked, SHA-256 {pair.fingerprint[:16]}, {reason}"
+            if not by_account:
+                line += "; its own key has signed that, as the account here did not ask for it"
             log.info("{line}", line=f"acme: {line}")
+            await self._certificates.revoked(pair.fingerprint)
             if not is_served:
                 return Told({}, lines=(line,))
-            self._orders.hurry([host])
-            return Told({}, lines=(line, f"{host}: another is asked for, which `mailserver acme status` shows"))
+            if host in self._config().acme_hosts:
+                self._orders.hurry([host])
+                return Told({}, lines=(line, f"{host}: another is asked for, which `mailserver acme status` shows"))
+            return Told({}, lines=(line, f"{host}: is still served with it: give it another, with a new key"))
 
         return self._answer(revoke())
 

@@ -1,19 +1,27 @@
 """Where keys are read: what the administrator wants of an ACME account and its certificates, done by the child process.
 
-All of it blocks for less than a minute. All raise: NotObtained, CannotRecord.
+All block for less than a minute. All raise: NotObtained, CannotRecord.
 """
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any, Final
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
 from mailserver.config.model import Config
-from mailserver.tls import acme_state
+from mailserver.tls import acme_jws, acme_state
 from mailserver.tls.acme_child import Child, NotObtained
+from mailserver.tls.pair import Pair
 from mailserver.tls.strangers import printable
 
+NONCES: Final = 4
+"""Tries of a request whose nonce is refused (RFC 8555 6.5)."""
 PATIENCE: Final = 50.0
-"""Seconds until the child process is ended."""
+"""Seconds until the child processes are ended."""
 REASONS: Final = {
     "unspecified": 0,
     "keyCompromise": 1,
@@ -22,6 +30,7 @@ REASONS: Final = {
     "cessationOfOperation": 5,
 }
 """Why a certificate is revoked, of RFC 5280 5.3.1 what its owner may say."""
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
 def describe(config: Config, *, update: bool) -> dict[str, str]:
@@ -67,9 +76,38 @@ def finish_roll_over(config: Config) -> bool:
     return True
 
 
-def revoke(config: Config, chain_pem: bytes, reason: str) -> None:
-    """Have the authority revoke the first certificate of a chain (RFC 8555 7.6); `reason` is one of REASONS."""
-    _ask(config, "revoke", certificate=chain_pem.decode("ascii"), reason=REASONS[reason])
+def revoke(config: Config, pair: Pair, reason: str) -> bool:
+    """Have the authority revoke a certificate (RFC 8555 7.6); `reason` is one of REASONS. True if the account has done it.
+
+    One that another account has asked for, or one that is gone, is revoked by the certificate's own key.
+    """
+    end = time.monotonic() + PATIENCE
+    try:
+        _ask(config, "revoke", certificate=pair.chain_pem.decode("ascii"), reason=REASONS[reason])
+    except NotObtained as refused:
+        if refused.code not in ("unauthorized", "accountDoesNotExist"):
+            raise
+        _revoke_by_own_key(config, pair, reason, end)
+        return False
+    return True
+
+
+def _revoke_by_own_key(config: Config, pair: Pair, reason: str, end: float) -> None:
+    der = x509.load_pem_x509_certificates(pair.chain_pem)[0].public_bytes(serialization.Encoding.DER)
+    body = {"certificate": acme_jws.base64url(der), "reason": REASONS[reason]}
+    for left in reversed(range(NONCES)):
+        match _ask(config, "revocation-terms", end):
+            case {"address": str(address), "nonce": str(nonce)} if _NONCE.fullmatch(nonce):
+                signed = acme_jws.signed(pair.key_pem, address, nonce, body)
+            case _:
+                raise NotObtained("the authority gives no nonce (RFC 8555 7.2)")
+        try:
+            _ask(config, "revoke-signed", end, address=address, signed=signed)
+        except NotObtained as refused:
+            if refused.code != "badNonce" or not left:
+                raise
+        else:
+            return
 
 
 def _place(config: Config) -> tuple[Any, str]:
@@ -77,5 +115,6 @@ def _place(config: Config) -> tuple[Any, str]:
     return config.server.state_dir, config.acme.directory
 
 
-def _ask(config: Config, do: str, **job: Any) -> dict[str, Any]:
-    return Child(config).ask(do, job, seconds=PATIENCE)
+def _ask(config: Config, do: str, end: float | None = None, **job: Any) -> dict[str, Any]:
+    """`end`: when it has to be done, by time.monotonic."""
+    return Child(config).ask(do, job, seconds=PATIENCE if end is None else max(0.0, end - time.monotonic()))

@@ -24,8 +24,10 @@ LONGEST: Final = 1 << 20
 class NotObtained(Exception):
     """The authority has not done it; the text says why, and is fit to be shown."""
 
-    def __init__(self, reason: str, retry_after: int = 0, *, decided: bool = False) -> None:
+    def __init__(self, reason: str, retry_after: int = 0, *, decided: bool = False, code: str = "") -> None:
         super().__init__(printable(reason))
+        self.code = code
+        """The type of its problem (RFC 8555 6.7), or ""."""
         self.retry_after = retry_after
         """Seconds that it would have us wait."""
         self.decided = decided
@@ -63,8 +65,8 @@ class Child:
             raise NotObtained(str(error)) from error
         row = _row(answer.rstrip(b"\n").rpartition(b"\n")[2])
         match row:
-            case {"error": str(why), "retry_after": int(retry_after), "decided": bool(decided)}:
-                raise NotObtained(why, retry_after, decided=decided)
+            case {"error": str(why), "code": str(code), "retry_after": int(retry_after), "decided": bool(decided)}:
+                raise NotObtained(why, retry_after, decided=decided, code=code)
             case {"order": _} | None:
                 raise NotObtained("the process that asks the authority was ended, or its log has more")
         return row

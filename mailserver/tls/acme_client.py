@@ -18,11 +18,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final
 
-from acme import errors, messages
-
 from mailserver.tls import acme_issuance, acme_requests
-from mailserver.tls.acme_network import Authority, NoAccount, seconds_of, told
-from mailserver.tls.acme_proofs import CannotProve
+from mailserver.tls.acme_faults import code_of, is_decided, told
+from mailserver.tls.acme_network import Authority, seconds_of
 
 JOBS: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {
     "obtain": acme_issuance.obtain,
@@ -31,9 +29,9 @@ JOBS: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {
     "deactivate": acme_requests.deactivate,
     "roll-over": acme_requests.roll_over,
     "revoke": acme_requests.revoke,
+    "revocation-terms": acme_requests.revocation_terms,
+    "revoke-signed": acme_requests.revoke_signed,
 }
-_PASSING: Final = ("badNonce", "rateLimited", "serverInternal")
-"""Errors that say nothing of the order (RFC 8555 6.7)."""
 _MEMORY: Final = 1 << 30
 _PR_SET_DUMPABLE: Final = 4
 
@@ -41,23 +39,21 @@ _PR_SET_DUMPABLE: Final = 4
 def do(job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """What a job ends with.
 
-    Where it fails, `{"error": text, "retry_after": seconds, "decided": bool}`; decided: by the authority, so that the
-    same order is of no use any more.
+    Where it fails, `{"error": text, "code": text, "retry_after": seconds, "decided": bool}`; decided: by the authority, so
+    that the same order is of no use any more; code: the type of its problem, or "".
     """
     authority = None
     try:
         authority = Authority(job)
         return JOBS[job["do"]](authority, job, tell)
     except Exception as error:
-        words = str(error) if isinstance(error, CannotProve) else told(error)
         retry_after = 0 if authority is None else seconds_of(authority.network.retry_after)
-        return {"error": words, "retry_after": retry_after, "decided": _is_decided(error)}
-
-
-def _is_decided(error: Exception) -> bool:
-    if isinstance(error, messages.Error):
-        return error.code not in _PASSING
-    return isinstance(error, errors.ValidationError | errors.IssuanceError | NoAccount)
+        return {
+            "error": told(error),
+            "code": code_of(error),
+            "retry_after": retry_after,
+            "decided": is_decided(error),
+        }
 
 
 def end_with(listener: int) -> None:

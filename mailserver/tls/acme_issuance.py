@@ -13,6 +13,7 @@ from typing import Any, Final
 from acme import challenges, errors, messages
 from josepy.json_util import field
 
+from mailserver.tls.acme_faults import code_of, is_passing
 from mailserver.tls.acme_network import Authority
 from mailserver.tls.acme_proofs import CannotProve, make_proof
 
@@ -20,6 +21,8 @@ ORDER_TIME: Final = 150
 """Seconds for the validation, and as long again for the certificate."""
 _BEGUN: Final = (messages.STATUS_PROCESSING, messages.STATUS_VALID)
 """Of orders that have had the request already."""
+_OF_REPLACES: Final = ("alreadyReplaced", "malformed", "unauthorized")
+"""Problems that an order may have for the certificate that it would replace. The library makes a status of 409 its own error."""
 
 
 class NewOrder(messages.NewOrder):
@@ -49,7 +52,9 @@ def _begun(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResour
         return None
     try:
         body = messages.Order.from_json(authority.post(job["order"], None).json())
-    except (messages.Error, errors.ClientError):
+    except (messages.Error, errors.ClientError) as error:
+        if is_passing(error):
+            raise
         return None  # it has forgotten it
     return None if body.status == messages.STATUS_INVALID else _checked(job, body, job["order"])
 
@@ -61,8 +66,8 @@ def _ordered(authority: Authority, job: Mapping[str, Any]) -> messages.OrderReso
     wanted = NewOrder(identifiers=identifiers, replaces=replaces or None)
     try:
         response = authority.post(authority.directory["newOrder"], wanted)
-    except (messages.Error, errors.ConflictError):
-        if not replaces:
+    except (messages.Error, errors.ConflictError) as error:
+        if not replaces or (isinstance(error, messages.Error) and code_of(error) not in _OF_REPLACES):
             raise
         # It was replaced before, or is another authority's: no reason to have none (RFC 9773 5).
         response = authority.post(authority.directory["newOrder"], NewOrder(identifiers=identifiers))

@@ -20,6 +20,8 @@ from josepy.interfaces import JSONDeSerializable
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
 
+from mailserver.tls.acme_faults import NoAccount, code_of
+
 HTTP_TIME: Final = 30
 """Seconds for each wait for the authority."""
 NONCES: Final = 8
@@ -27,10 +29,6 @@ NONCES: Final = 8
 LONGEST: Final = 1 << 20
 """Octets of an answer."""
 _AGENT: Final = "mailserver"
-
-
-class NoAccount(Exception):
-    """The authority knows no account of this key."""
 
 
 class Network(ClientNetwork):
@@ -44,11 +42,17 @@ class Network(ClientNetwork):
             try:
                 return self._post_once(*args, **kwargs)
             except messages.Error as error:
-                if error.code != "badNonce":
+                if code_of(error) != "badNonce":
                     raise
         return self._post_once(*args, **kwargs)
 
+    def post_signed(self, url: str, octets: str) -> requests.Response:
+        """What another key has signed."""
+        fields = {"Content-Type": self.JOSE_CONTENT_TYPE}
+        return self._check_response(self._send_request("POST", url, data=octets, headers=fields))
+
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        self.retry_after = ""
         if not url.startswith("https://"):
             raise errors.ClientError(f"the authority names an address that is not https: {url[:200]}")
         kwargs |= {"allow_redirects": False, "hooks": {"response": _bounded}, "stream": True}
@@ -87,6 +91,11 @@ class Authority:
         """Signed by the account's key; without a body it is a POST-as-GET (RFC 8555 6.3)."""
         return self.network.post(url, body, new_nonce_url=self.directory["newNonce"])
 
+    def nonce(self) -> str:
+        """For a request that is signed elsewhere (RFC 8555 7.2)."""
+        response = self.network.head(self.directory["newNonce"])
+        return str(response.headers.get(self.network.REPLAY_NONCE_HEADER, ""))
+
     def address_of(self, resource: str) -> str | None:
         """What the directory says of it (RFC 8555 9.7.5); None where the authority has none."""
         try:
@@ -111,7 +120,7 @@ class Authority:
         try:
             return self._account(messages.NewRegistration(only_return_existing=True))
         except messages.Error as error:
-            if error.code != "accountDoesNotExist":
+            if code_of(error) != "accountDoesNotExist":
                 raise
             raise NoAccount from error
 
@@ -145,31 +154,3 @@ def seconds_of(retry_after: str) -> int:
         with contextlib.suppress(ValueError, TypeError, OverflowError):
             return max(0, int(parsedate_to_datetime(retry_after).timestamp() - time.time()))
     return 0
-
-
-def told(error: Exception) -> str:
-    """A failure in one line for the administrator."""
-    match error:
-        case errors.ValidationError():
-            found = [
-                f"{authorization.body.identifier.value}: {challenge.error.detail}"
-                for authorization in error.failed_authzrs
-                for challenge in authorization.body.challenges
-                if challenge.error is not None
-            ]
-            words = "the authority could not verify " + "; ".join(found)
-        case errors.TimeoutError():
-            words = "the authority did not decide in time"
-        case errors.IssuanceError():
-            words = f"the authority issued nothing: {error.error.detail}"
-        case messages.Error():
-            words = f"the authority refuses: {error.code or error.typ}: {error.detail}"
-        case requests.exceptions.SSLError():
-            words = f"the directory's certificate is not trusted (ca_file): {error}"
-        case requests.exceptions.RequestException():
-            words = f"the directory cannot be reached: {error}"
-        case NoAccount():
-            words = "the authority knows no account of this server's key"
-        case _:
-            words = f"the authority's answer is not understood: {type(error).__name__}: {error}"
-    return " ".join(words.split())

@@ -29,6 +29,10 @@ LATEST_AGAIN: Final = 24 * 3600
 """Seconds between two looks at a window, as far as the authority may say it (RFC 9773 4.3.2)."""
 FAILED_AGAIN: Final = 6 * 3600
 """Seconds until it is asked again where it has not said when (RFC 9773 4.3.3)."""
+PASSING_AGAIN: Final = 300
+"""The same after a failure that may pass (no answer, a status of 500), and twice as long after the next."""
+PASSING_TRIES: Final = 4
+"""So many of these; then it is FAILED_AGAIN."""
 
 
 @frozen
@@ -89,6 +93,8 @@ class Window:
     """When to ask again."""
     explanation: str = ""
     """Address of a page that says why; "" where there is none."""
+    failures: int = 0
+    """Answers in a row that have failed in a way that may pass. A restart forgets them."""
 
 
 def chosen(start: int, end: int, before: Window | None, place: float) -> int:
@@ -101,6 +107,13 @@ def chosen(start: int, end: int, before: Window | None, place: float) -> int:
 def ask_again(now: int, retry_after: int) -> int:
     """When to ask again for a window, by the authority's Retry-After in seconds, 0 for none (RFC 9773 4.3)."""
     return now + (min(max(retry_after, SOONEST_AGAIN), LATEST_AGAIN) if retry_after else FAILED_AGAIN)
+
+
+def ask_after_failure(now: int, retry_after: int, failures: int) -> int:
+    """The same where the answer has failed; `failures`: of those that may pass, in a row (RFC 9773 4.3.3)."""
+    if retry_after or not 0 < failures <= PASSING_TRIES:
+        return ask_again(now, retry_after)
+    return now + (PASSING_AGAIN << (failures - 1))
 
 
 def asks(held: Held, window: Window | None, now: int) -> bool:

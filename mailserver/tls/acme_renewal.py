@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -12,7 +11,8 @@ from cryptography import x509
 
 from mailserver.config.model import Config
 from mailserver.tls.acme_child import Child, NotObtained
-from mailserver.tls.acme_plan import FAILED_AGAIN, Held, Window, ask_again, chosen
+from mailserver.tls.acme_jws import base64url
+from mailserver.tls.acme_plan import Held, Window, ask_after_failure, ask_again, chosen
 from mailserver.tls.strangers import printable
 
 MOST: Final = 100
@@ -32,7 +32,10 @@ def windows(config: Config, certificates: Sequence[Held], before: Mapping[str, W
     try:
         rows = Child(config).ask("renewal-infos", {"certificates": sorted({*names.values()} - {""})}, seconds=PATIENCE)
         told = {row["certificate"]: row for row in rows["windows"]}
-    except (NotObtained, KeyError, TypeError):
+    except NotObtained as refused:
+        failure = {"error": str(refused), "retry_after": refused.retry_after, "passing": not refused.decided}
+        told = dict.fromkeys(names.values(), failure)
+    except (KeyError, TypeError):
         told = {}
     return [_window(held, told.get(names[held.host]), before.get(held.host), now) for held in certificates[:MOST]]
 
@@ -48,11 +51,7 @@ def identifier(chain_pem: bytes) -> str:
         return ""
     # The octets of an ASN.1 INTEGER: the first bit is its sign.
     serial = certificate.serial_number.to_bytes(certificate.serial_number.bit_length() // 8 + 1, "big")
-    return f"{_base64url(found)}.{_base64url(serial)}"
-
-
-def _base64url(octets: bytes) -> str:
-    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+    return f"{base64url(found)}.{base64url(serial)}"
 
 
 def _window(held: Held, row: Any, before: Window | None, now: int) -> Window:
@@ -63,11 +62,12 @@ def _window(held: Held, row: Any, before: Window | None, now: int) -> Window:
             same = before if before is not None and before.fingerprint == held.fingerprint else None
             moment = chosen(start, end, same, random.random())  # noqa: S311 - to spread the load
             return Window(held.host, held.fingerprint, moment, start, end, ask_again(now, wait), printable(why))
-        case {"error": str(), "retry_after": int(wait)}:
-            again = ask_again(now, wait)
+        case {"error": str(), "retry_after": int(wait), "passing": bool(passing)}:
+            failures = (0 if before is None else before.failures) + 1 if passing else 0
+            again = ask_after_failure(now, wait, failures)
         case _:
-            again = now + FAILED_AGAIN
+            failures, again = 0, ask_after_failure(now, 0, 0)
     # Nothing was said: what was before counts on.
     if before is not None and before.fingerprint == held.fingerprint:
-        return attrs.evolve(before, again=again)
-    return Window(held.host, held.fingerprint, 0, 0, 0, again)
+        return attrs.evolve(before, again=again, failures=failures)
+    return Window(held.host, held.fingerprint, 0, 0, 0, again, failures=failures)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from acme import errors, jws, messages
 from cryptography import x509
 from josepy.jwa import ES256
 
-from mailserver.tls.acme_network import Authority, NoAccount, key_of, seconds_of, told
+from mailserver.tls.acme_faults import NoAccount, code_of, is_passing, told
+from mailserver.tls.acme_network import Authority, key_of, seconds_of
 
 
 def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
     """`{"windows": rows}` (RFC 9773 4), a row for each of `certificates`, [] where the authority has no such thing.
 
-    A row has "certificate" and "retry_after" (seconds), and "start", "end" (Unix times) and "explanation", or "error".
+    A row has "certificate" and "retry_after" (seconds), and "start", "end" (Unix times) and "explanation", or "error" and
+    "passing": may that be over soon (RFC 9773 4.3.3)?
     """
     address = authority.address_of("renewalInfo")
     if address is None:
@@ -26,7 +29,6 @@ def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -
 
 
 def _window(authority: Authority, address: str, certificate: str) -> dict[str, Any]:
-    authority.network.retry_after = ""
     try:
         response = authority.network.get(address)
         told_of = response.json()
@@ -35,7 +37,7 @@ def _window(authority: Authority, address: str, certificate: str) -> dict[str, A
             raise errors.ClientError("its window ends before it begins")  # noqa: TRY301 - as no answer (RFC 9773 4.2)
     except Exception as error:
         wait = seconds_of(authority.network.retry_after)
-        return {"certificate": certificate, "error": told(error), "retry_after": wait}
+        return {"certificate": certificate, "error": told(error), "retry_after": wait, "passing": is_passing(error)}
     return {
         "certificate": certificate,
         "start": start,
@@ -65,7 +67,7 @@ def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, A
     except NoAccount:
         return {}
     except messages.Error as error:
-        if error.code != "unauthorized":
+        if code_of(error) != "unauthorized":
             raise
         return {}
     authority.post(address, messages.UpdateRegistration(status=messages.STATUS_DEACTIVATED))
@@ -98,9 +100,27 @@ def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[
     """
     authority.log_in()
     certificate = x509.load_pem_x509_certificates(job["certificate"].encode())[0]
-    try:
+    with _revoked_before():
         authority.client.revoke(certificate, job["reason"])
-    except messages.Error as error:
-        if error.code != "alreadyRevoked":
-            raise
     return {}
+
+
+def revocation_terms(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
+    """`{"address": where revocations go, "nonce"}`, for one that is signed by the certificate's own key, which is not here."""
+    return {"address": str(authority.directory["revokeCert"]), "nonce": authority.nonce()}
+
+
+def revoke_signed(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
+    """Post `signed`, a revocation as JWS, to its address (RFC 8555 7.6); {}."""
+    with _revoked_before():
+        authority.network.post_signed(job["address"], job["signed"])
+    return {}
+
+
+@contextlib.contextmanager
+def _revoked_before() -> Iterator[None]:
+    try:
+        yield
+    except messages.Error as error:
+        if code_of(error) != "alreadyRevoked":
+            raise

@@ -5,7 +5,6 @@ One SQLite file beside the history of certificates, its owner's alone, opened fo
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailserver.config.model import Config
+from mailserver.tls.acme_jws import base64url, jwk_of
 from mailserver.tls.acme_plan import Attempts, Window
 from mailserver.tls.history import BUSY_TIME, CannotRecord, make_directory, why_not
 from mailserver.types import Secret
@@ -139,10 +139,10 @@ def all_windows(directory: Path) -> dict[str, Window]:
 
 def save_windows(directory: Path, windows: Iterable[Window]) -> None:
     """Remember those of some hosts. Raises: CannotRecord."""
+    kept = attrs.filters.exclude("failures")
+    rows = [attrs.astuple(window, filter=kept) for window in windows]
     with _opened(directory) as connection, connection:
-        connection.executemany(
-            "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?)", map(attrs.astuple, windows)
-        )
+        connection.executemany("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def all_attempts(directory: Path) -> dict[str, Attempts]:
@@ -170,14 +170,8 @@ def thumbprint(key_pem: Secret) -> str:
     """Of a key of `account_key` (RFC 7638 3.1)."""
     key = serialization.load_pem_private_key(key_pem.reveal(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    numbers = key.public_key().public_numbers()
-    words = {"crv": "P-256", "kty": "EC", "x": _base64url(numbers.x), "y": _base64url(numbers.y)}
-    octets = hashlib.sha256(json.dumps(words, separators=(",", ":"), sort_keys=True).encode()).digest()
-    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
-
-
-def _base64url(number: int) -> str:
-    return base64.urlsafe_b64encode(number.to_bytes(32, "big")).rstrip(b"=").decode()
+    words = json.dumps(jwk_of(key.public_key()), separators=(",", ":"), sort_keys=True)
+    return base64url(hashlib.sha256(words.encode()).digest())
 
 
 def _new_key() -> bytes:

@@ -394,6 +394,25 @@ def test_the_administrator_need_not_wait(world: World) -> None:
         world.acme.commands()["acme-renew"]({})
 
 
+def test_what_is_asked_for_while_an_order_runs_is_under_way_until_its_own_has_ended(world: World) -> None:
+    host = "h0.example.test"
+    world.outcomes[host] = None
+    world.acme.follow()
+    first = next(order for order in world.orders if order.host == host)
+    assert world.renew(host)[0]
+    before = len(world.orders)
+    first.done.callback(Obtained(b"chain of h0.example.test", Secret(b"key")))
+    assert [order.host for order in world.orders[before:]] == [host]
+    assert world.rows()[host]["running"]
+    world.orders[-1].done.errback(NotObtained("no"))
+    assert not world.rows()[host]["running"]
+    assert world.rows()[host]["error"] == "no"
+    # As long as it finds no place, too.
+    with world.acme.held_up():
+        assert world.renew(host)[0]
+        assert world.rows()[host]["running"]
+
+
 def test_the_end_stops_what_is_under_way_and_counts_no_failure(world: World) -> None:
     world.outcomes["h0.example.test"] = None
     world.acme.follow()

@@ -30,13 +30,16 @@ class World:
         self.did: list[Any] = []
         self.quiet = True
         self.fault: Exception | None = None
-        self.recorded: Any = SimpleNamespace(chain_pem=b"chain", fingerprint="f" * 64), True
+        self.recorded: Any = SimpleNamespace(fingerprint="f" * 64), True
+        self.by_account = True
 
         def ask(name: str) -> Any:
             def asked(_config: object, *given: object, **more: object) -> Any:
                 if self.fault is not None:
                     raise self.fault
                 self.did.append((name, *given, *more.values()))
+                if name == "revoke":
+                    return self.by_account
                 return {"address": "https://ca.test/1", "status": "valid", "contact": ""}
 
             return asked
@@ -118,7 +121,11 @@ def test_what_the_authority_says_against_it_is_told(world: World, command: str, 
 def test_a_revoked_certificate_that_is_served_is_asked_for_anew(world: World) -> None:
     told = world.ask("acme-revoke", host=HOST, id="", reason="superseded")
     assert told.ok
-    assert world.did == [("revoke", b"chain", "superseded"), ("noted", "fff"), ("hurry", HOST)]
+    assert world.did == [("revoke", world.recorded[0], "superseded"), ("noted", "fff"), ("hurry", HOST)]
+    world.did.clear()
+    world.by_account = False
+    told = world.ask("acme-revoke", host=HOST, id="", reason="superseded")
+    assert "its own key has signed that" in told.lines[0]
     world.did.clear()
     world.recorded = world.recorded[0], False
     assert len(world.ask("acme-revoke", host=HOST, id="7", reason="superseded").lines) == 1
@@ -129,6 +136,12 @@ def test_a_revoked_certificate_that_is_served_is_asked_for_anew(world: World) ->
         f"{HOST}: has no such activation",
     )
     assert world.did == []
+
+
+def test_one_of_a_host_that_gets_none_from_the_authority_is_not_asked_for(world: World) -> None:
+    told = world.ask("acme-revoke", host="files.example.test", id="", reason="superseded")
+    assert told.lines[1] == "files.example.test: is still served with it: give it another, with a new key"
+    assert not [each for each in world.did if each[0] == "hurry"]
 
 
 def test_without_an_authority_there_is_no_account(world: World) -> None:

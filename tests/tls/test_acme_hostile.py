@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mailserver.tls import acme_client, acme_issuance, acme_state
+from mailserver.tls import acme_client, acme_issuance, acme_state, certificates
 from mailserver.tls.acme_child import NotObtained
 from mailserver.tls.acme_network import LONGEST, NONCES
 from mailserver.tls.acme_order import make_request
@@ -98,6 +98,23 @@ def test_one_that_will_not_replace_a_certificate_gives_another_all_the_same(worl
     refusals = [refusal]
     world.authority.odd["/newOrder"] = lambda honest: refusals.pop() if refusals else honest
     assert "chain" in world.do(replaces="aa.bb")
+
+
+def test_one_that_has_no_time_now_is_not_asked_twice(world: World) -> None:
+    """Without the certificate to replace, an order counts against the authority's limits."""
+    world.authority.windows = True
+    world.authority.odd["/newOrder"] = lambda _honest: problem("rateLimited", "slow", 429, **{"Retry-After": "7"})
+    refused = world.do(replaces="aa.bb")
+    assert (refused["code"], refused["retry_after"], refused["decided"]) == ("rateLimited", 7, False)
+    assert world.authority.paths().count("/newOrder") == 1
+
+
+@pytest.mark.parametrize("busy", [problem("serverInternal", "later", 500), (503, {}, b"<html>"), (502, {}, b"{}")])
+def test_an_order_is_not_placed_anew_because_the_authority_is_busy(world: World, busy: Answer) -> None:
+    world.authority.odd["/order"] = lambda _honest: busy
+    refused = world.do(order=f"{world.authority.url}/order")
+    assert not refused["decided"]
+    assert "/newOrder" not in world.authority.paths()
 
 
 @pytest.mark.parametrize(
@@ -219,6 +236,7 @@ def test_windows_are_read_one_by_one(world: World) -> None:
     assert (busy["retry_after"], "later" in busy["error"]) == (60, True)
     assert [(row["certificate"], row["retry_after"]) for row in others] == [("backwards", 0), ("nonsense", 0)]
     assert all(row["error"] for row in others)
+    assert [row["passing"] for row in (busy, *others)] == [True, False, False]
     assert not [path for path in world.authority.paths() if path == "/newAccount"], "nobody need log in for it"
 
 
@@ -290,6 +308,73 @@ def test_what_has_ended_before_is_as_it_should_be(world: World) -> None:
     assert world.do(do="revoke", certificate=certificate, reason=1) == {}
     world.authority.odd["/revokeCert"] = lambda _honest: problem("badRevocationReason", "not so")
     assert "badRevocationReason" in world.error(do="revoke", certificate=certificate, reason=1)
+
+
+# --- In words
+
+
+@pytest.mark.parametrize(
+    ("answered", "words"),
+    [
+        (problem("rejectedIdentifier", "no such name"), "the authority refuses: rejectedIdentifier: no such name"),
+        (problem("alreadyReplaced", "before", 403), "the authority refuses: alreadyReplaced: before"),
+        (
+            answer(
+                {
+                    "type": "urn:ietf:params:acme:error:compound",
+                    "detail": "see below",
+                    "subproblems": [
+                        {
+                            "type": "urn:ietf:params:acme:error:caa",
+                            "detail": "another authority",
+                            "identifier": {"type": "dns", "value": HOST},
+                        }
+                    ],
+                },
+                403,
+            ),
+            f"the authority refuses: compound: see below; {HOST}: caa: another authority",
+        ),
+        (answer({"title": "Bad Gateway"}, 502), "the authority refuses: Bad Gateway"),
+        ((503, {}, b"<html>"), "the authority answers with status 503 Service Unavailable, and not why"),
+        ((409, {}, b""), "the authority says that it conflicts with what it has (status 409)"),
+    ],
+)
+def test_a_refusal_is_told_with_its_type_and_what_the_authority_says(
+    world: World, answered: Answer, words: str
+) -> None:
+    world.authority.odd["/newOrder"] = lambda _honest: answered
+    assert world.error() == words
+
+
+def test_what_an_order_ended_with_is_told(world: World) -> None:
+    reason = {"type": "urn:ietf:params:acme:error:caa", "detail": "CAA names another authority", "status": 403}
+    world.authority.odd["/order"] = changed(status="invalid", error=reason)
+    assert world.error() == "the authority issued nothing: caa: CAA names another authority"
+
+
+@pytest.mark.parametrize(
+    ("directory", "words"),
+    [
+        ("https://127.0.0.1:1/dir", "the authority cannot be reached: 127.0.0.1:1: Connection refused"),
+        ("https://nowhere.invalid/dir", "the authority cannot be reached: nowhere.invalid: "),
+    ],
+)
+def test_an_authority_out_of_reach_is_told_in_few_words(world: World, directory: str, words: str) -> None:
+    told = world.error(directory=directory)
+    assert told.startswith(words)
+    assert len(told) < 120
+    assert "Pool" not in told
+
+
+def test_an_authority_that_is_not_trusted_is_told_with_the_reason(world: World, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    other.write_bytes(certificates.make_ca("Another")[0])
+    where = world.authority.url.removeprefix("https://")
+    told = world.error(ca_file=str(other))
+    assert told.startswith(f"the certificate of {where} is not trusted (ca_file): ")
+    assert "certificate" in told.partition("(ca_file)")[2]
+    assert "Pool" not in told
 
 
 # --- Nonsense

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mailserver.config.model import Config
 from mailserver.tls import acme_renewal, certificates
 from mailserver.tls.acme_child import NotObtained
-from mailserver.tls.acme_plan import FAILED_AGAIN, LATEST_AGAIN, SOONEST_AGAIN, Held, Window
+from mailserver.tls.acme_plan import FAILED_AGAIN, LATEST_AGAIN, PASSING_TRIES, SOONEST_AGAIN, Held, Window
 from tests.tls.site import Site, authority
 
 NOW = 1_800_000_000
@@ -102,16 +102,32 @@ def test_it_is_asked_again_when_the_authority_says_within_reason(
 
 
 def test_one_that_cannot_say_yet_says_when(monkeypatch: pytest.MonkeyPatch, config: Config, held: Held) -> None:
-    assert told(monkeypatch, config, held, {"error": "503", "retry_after": 7200}).again == NOW + 7200
+    busy = {"error": "503", "retry_after": 7200, "passing": True}
+    assert told(monkeypatch, config, held, busy).again == NOW + 7200
+
+
+@pytest.mark.parametrize("row", [{"error": "500", "retry_after": 0, "passing": True}, NotObtained("it is down")])
+def test_what_may_pass_is_asked_again_soon_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, config: Config, held: Held, row: Any
+) -> None:
+    """RFC 9773 4.3.3: a back-off with a capped number of tries, and then as for what does not pass."""
+    waits, before = [], Window(HOST, "of the first", 50, 40, 60, NOW)
+    for _ in range(PASSING_TRIES + 2):
+        before = told(monkeypatch, config, held, row, before)
+        waits.append(before.again - NOW)
+        assert before.chosen == 50, "what was said before counts on"
+    assert waits == [300, 600, 1200, 2400, FAILED_AGAIN, FAILED_AGAIN]
+    assert told(monkeypatch, config, held, window(), before).failures == 0
+    refused = {"error": "404", "retry_after": 0, "passing": False}
+    assert told(monkeypatch, config, held, refused).again == NOW + FAILED_AGAIN
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        NotObtained("it is down"),
         {"error": "404"},
-        {"error": "404", "retry_after": 0},
-        {"error": "404", "retry_after": "soon"},
+        {"error": "404", "retry_after": 0, "passing": False},
+        {"error": "404", "retry_after": "soon", "passing": True},
         {"windows": []},
         {"windows": 5},
         {"windows": [5]},
