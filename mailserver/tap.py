@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -32,6 +32,13 @@ class Options(usage.Options):
         ["check", None, "Check the configuration and all that it names, print every problem, and exit."],
         ["show", None, "Print the effective configuration, without secrets, and exit."],
     ]
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        from mailserver.version import version_line  # noqa: PLC0415 - a start does not need it
+
+        print(version_line())  # noqa: T201
+        raise SystemExit(0)
 
 
 def makeService(options: Options) -> IService:

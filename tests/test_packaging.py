@@ -48,3 +48,8 @@ def test_installed_in_an_empty_environment_it_gives_both_commands(wheel: Path, t
     assert any(line.split()[:1] == ["mailserver"] for line in listed.splitlines()), listed
     assert "--config" in run(str(commands / "twistd"), "mailserver", "--help", cwd=tmp_path)
     assert "user" in run(str(commands / "mailserver"), "--help", cwd=tmp_path)
+    told = run(str(commands / "mailserver"), "--version", cwd=tmp_path)
+    assert (
+        run(str(commands / "pip"), "show", "mailserver", cwd=tmp_path).splitlines()[1] == f"Version: {told.split()[1]}"
+    )
+    assert run(str(commands / "twistd"), "mailserver", "--version", cwd=tmp_path) == told

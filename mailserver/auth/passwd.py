@@ -15,6 +15,8 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from mailserver.idn import ascii_name
+
 MAX_NAME = 255
 """Longest user name, octets of UTF-8."""
 
@@ -53,7 +55,7 @@ class PasswdEntry:
 
 
 def normalise(name: str) -> str:
-    """The one spelling of a user name: NFC, lower case (RFC 8265 3.3 maps case and composes alike).
+    """The one spelling of a user name: NFC, lower case (RFC 8265 3.3 maps case and composes alike), the domain in ASCII.
 
     Raises: BadName for what is empty, longer than 255 octets, or holds a control character, a space, a colon or a
     slash: such a name could end a line of the file or leave the mail directory.
@@ -69,16 +71,23 @@ def normalise(name: str) -> str:
             raise BadName("a user name holds no control characters")
     else:
         plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
-        if len(plain.encode("utf-8", "surrogatepass")) > MAX_NAME:
-            raise BadName(f"a user name has 1 to {MAX_NAME} octets")
         # Controls, format characters, surrogates, unassigned: what cannot be seen must not tell two users apart.
         if any(unicodedata.category(each) in {"Cc", "Cf", "Cs", "Cn", "Co", "Zs", "Zl", "Zp"} for each in plain):
             raise BadName("a user name holds no invisible characters")
+        plain = _in_ascii_domain(plain)
+        if len(plain.encode("utf-8")) > MAX_NAME:
+            raise BadName(f"a user name has 1 to {MAX_NAME} octets")
     if any(each in plain for each in " :/"):
         raise BadName("a user name holds no space, colon or slash")
     if any(part in {"", ".", ".."} for part in plain.split("@", 1)) or plain.count("@") > 1:
         raise BadName("a user name is local@domain, or local alone, and neither part is empty or dots")
     return plain
+
+
+def _in_ascii_domain(name: str) -> str:
+    """With its domain in A-labels, as the configuration names domains; what has no such form stays as it is."""
+    local, at, domain = name.rpartition("@")
+    return f"{local}@{ascii_name(domain) or domain}" if at else name
 
 
 def name_of(line: str) -> str | None:

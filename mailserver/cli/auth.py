@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,22 @@ def auth() -> None:
 
 
 @auth.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @config_option
-def list_backends(configuration: Path) -> None:
+def list_backends(configuration: Path, *, as_json: bool) -> None:
     """List the back ends that the configuration may name, what their arguments are, and whether it does."""
     # One that cannot be used names none: this is where its reader looks for the right word.
     config, _problems = load.load(configuration)
     named = {each.partition(":")[0] for each in config.auth.backends} if config is not None else set()
+    # Not the argument of the configuration, which may hold a password.
+    rows = [(maker.name, maker.usage, maker.name in named) for maker in known_backends()]
+    if as_json:
+        told = [{"backend": name, "argument": usage, "configured": configured} for name, usage, configured in rows]
+        click.echo(json.dumps(told, indent=2))
+        return
     print_table(
         ("BACKEND", "ARGUMENT", "CONFIGURED"),
-        [
-            # Not its argument, which may hold a password.
-            (maker.name, maker.usage, "yes" if maker.name in named else "")
-            for maker in known_backends()
-        ],
+        [(name, usage, "yes" if configured else "") for name, usage, configured in rows],
     )
 
 

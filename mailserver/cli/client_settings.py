@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
+import attrs
 import click
 import segno
 
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import config_option, instead, load_or_fail
 from mailserver.config.model import Config, Domain
 from mailserver.discovery.services import Service, find_domain, services, split_address
 from mailserver.discovery.wording import KIND_WORDS, choices, muttrc, profile_link, security
@@ -18,11 +20,17 @@ from mailserver.discovery.wording import KIND_WORDS, choices, muttrc, profile_li
 @click.command("client-settings")
 @click.argument("user")
 @click.option("--qr/--no-qr", default=True, help="Show the link of Apple's profile as a QR code, too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @config_option
-def client_settings(configuration: Path, user: str, *, qr: bool) -> None:
+def client_settings(configuration: Path, user: str, *, qr: bool, as_json: bool) -> None:
     """Print what USER enters into a mail program. Whether there is such a user is not looked up."""
     config = load_or_fail(configuration)
     address, domain, offered = _offered(config, user)
+    link = profile_link(config, domain, address)
+    if as_json:
+        told = {"user": address, "services": [attrs.asdict(each) for each in offered], "profile": link}
+        click.echo(json.dumps(told, indent=2))
+        return
     click.echo(f"Name of the user: {address}")
     click.echo("Password: the user's own, sent as normal password, over TLS alone\n")
     print_table(
@@ -40,7 +48,6 @@ def client_settings(configuration: Path, user: str, *, qr: bool) -> None:
     click.echo("\nmutt:\n")
     for line in muttrc(address, offered):
         click.echo(f"    {line}")
-    link = profile_link(config, domain, address)
     if link is None:
         click.echo("\nThere is no profile for Apple's Mail: no listener of protocol https serves it.")
         return
@@ -58,8 +65,9 @@ def _offered(config: Config, user: str) -> tuple[str, Domain, tuple[Service, ...
         raise click.ClickException(f"{user} is no address; without a domain it needs [auth] default_domain")
     domain = find_domain(config, parts[1])
     if domain is None:
-        raise click.ClickException(f"{parts[1]} is the name of no [[domain]]")
+        known = [each.name for each in config.domains]
+        raise click.ClickException(f"{parts[1]} is the name of no [[domain]]{instead(parts[1], known)}")
     offered = services(config, domain)
     if not offered:
         raise click.ClickException(f"{domain.name} has no host that is no wildcard, or no listener serves mail")
-    return address, domain, offered
+    return f"{parts[0]}@{domain.name}", domain, offered

@@ -12,8 +12,9 @@ import attrs
 import click
 
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import config_option, load_or_fail
+from mailserver.cli.options import config_option, instead, load_or_fail
 from mailserver.config.model import Config
+from mailserver.idn import ascii_name
 from mailserver.ledger.database import DAY, CannotKeep, Damage, Ledger
 from mailserver.ledger.entry import Seen
 from mailserver.ledger.impact import (
@@ -93,16 +94,20 @@ def impact(
     """Show who would be shut out by a change, before it is made.
 
     Judged by what their clients have done. `may go on` says that the same client was last seen in a way that still works.
-    Each may be said several times, and all are judged together. The status is 1 if somebody would be shut out.
+    Each may be said several times, and all are judged together. The status is 1 if somebody would be shut out, and 2 for
+    a port, name or mechanism that neither the configuration nor any client has.
     """
-    changes = _changes(min_version, ports, names, mechanisms)
-    if not changes:
+    if min_version is None and not (ports or names or mechanisms):
         raise click.UsageError("say what is to change: --min-version, --close, --drop-name or --drop-mechanism")
     config = load_or_fail(configuration)
-    for line in _mistyped(config, ports, names, mechanisms):
-        click.echo(line, err=True)
+    mechanisms = tuple(map(str.upper, mechanisms))
+    names = tuple(ascii_name(name.rstrip(".")) or name for name in names)
+    seen = _seen(config, None)
+    for option, line in _unknown(config, seen, ports, names, mechanisms):
+        raise click.BadParameter(line, param_hint=option)
+    changes = _changes(config, min_version, ports, names, mechanisms)
     since = time.time() - days * DAY
-    recent = [each for each in _seen(config, None) if each.last >= since]
+    recent = [each for each in seen if each.last >= since]
     if not recent and not as_json:
         click.echo(
             f"nothing is known: no client was seen in {days} days{'' if config.ledger.enabled else ', as [ledger] is off'}"
@@ -117,26 +122,38 @@ def impact(
 
 
 def _changes(
-    version: str | None, ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]
+    config: Config, version: str | None, ports: Iterable[int], names: tuple[str, ...], mechanisms: Iterable[str]
 ) -> list[Change]:
     changes = [] if version is None else [minimum_version(version)]
-    return [*changes, *map(close_port, ports), *map(drop_name, names), *map(drop_mechanism, mechanisms)]
+    staying = [host for host in _hosts(config) if host not in names]
+    # Of a wildcard that stays a single name can be meant, as one that leaves DNS.
+    changes += [drop_name(name, staying if name in _hosts(config) else ()) for name in names]
+    return [*changes, *map(close_port, ports), *map(drop_mechanism, mechanisms)]
 
 
-def _mistyped(config: Config, ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]) -> Iterator[str]:
-    """What is not there to be taken away, and so shuts nobody out."""
-    known = sorted({each.tcp_port for each in config.listeners if each.socket is None})
-    for port in ports:
-        if port not in known:
-            yield f"no listener has port {port}; there are {', '.join(map(str, known))}"
-    hosts = sorted({host for domain in config.certified for host in domain.hosts})
+def _unknown(
+    config: Config, seen: list[Seen], ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """Option and sentence for what nobody has, which would seem to shut nobody out: it is mistyped."""
+    entries = [each.entry for each in seen]
+    own_ports = {str(each.tcp_port) for each in config.listeners if each.socket is None}
+    for port in map(str, ports):
+        if port not in own_ports | {str(each.port) for each in entries}:
+            yield "--close", f"no listener has port {port}{instead(port, sorted(own_ports, key=int))}"
     for name in names:
-        if not covers(hosts, name.lower().rstrip(".")):
-            yield f"no domain has the host {name}; there are {', '.join(hosts) or 'none'}"
+        hosts = _hosts(config)
+        if not covers(hosts, name) and not any(drop_name(name)(each) for each in entries):
+            yield "--drop-name", f"no domain has the host {name}{instead(name, hosts)}"
+    # The ledger has these commands of IMAP and POP3 beside the mechanisms.
+    own_mechanisms = [*dict.fromkeys([*config.auth.mechanisms, "LOGIN", "USER"])]
     for mechanism in mechanisms:
-        # The ledger has these commands of IMAP and POP3 beside the mechanisms.
-        if mechanism.upper() not in (*config.auth.mechanisms, "LOGIN", "USER"):
-            yield f"[auth] mechanisms does not have {mechanism}; there are {', '.join(config.auth.mechanisms)}"
+        if mechanism not in own_mechanisms and not any(each.mechanism == mechanism for each in entries):
+            words = f"no client can log in by {mechanism}{instead(mechanism, own_mechanisms)}"
+            yield "--drop-mechanism", words
+
+
+def _hosts(config: Config) -> list[str]:
+    return sorted({host for domain in config.certified for host in domain.hosts})
 
 
 def _seen(config: Config, user: str | None) -> list[Seen]:

@@ -11,10 +11,9 @@ import click
 from mailserver.cli.cert import listed
 from mailserver.cli.columns import print_table
 from mailserver.cli.dns_answers import BadResolver, Finding, Resolver, compare
-from mailserver.cli.options import Sentences, config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, instead, load_or_fail
 from mailserver.config.model import Config, Domain
-from mailserver.config.values import nearest
-from mailserver.discovery.dns_records import Note, Record, records
+from mailserver.discovery.dns_records import TTL, Note, Record, records
 from mailserver.discovery.services import find_domain, mail_host, public_addresses
 from mailserver.tls.records import issuer_name, key_digest
 
@@ -28,11 +27,20 @@ def dns() -> None:
 
 @dns.command("records")
 @click.argument("name", metavar="DOMAIN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a zone file's lines.")
 @config_option
-def print_records(configuration: Path, name: str) -> None:
+def print_records(configuration: Path, name: str, *, as_json: bool) -> None:
     """Print the records that DOMAIN ought to have, in a zone file's form."""
     config = load_or_fail(configuration)
-    for each in _records(config, _domain(config, name)):
+    found = _records(config, _domain(config, name))
+    if as_json:
+        told = {
+            "records": [{**attrs.asdict(each), "ttl": TTL} for each in found if isinstance(each, Record)],
+            "notes": [each.words for each in found if isinstance(each, Note)],
+        }
+        click.echo(json.dumps(told, indent=2))
+        return
+    for each in found:
         click.echo(str(each))
 
 
@@ -75,11 +83,10 @@ def _show(findings: list[Finding]) -> None:
 
 
 def _domain(config: Config, name: str) -> Domain:
-    domain = find_domain(config, name)
+    domain = find_domain(config, name.rstrip("."))
     if domain is None:
-        near = nearest(name, [each.name for each in config.domains])
-        hint = f"; did you mean {near}?" if near else ""
-        raise click.ClickException(f"{name} is the name of no [[domain]]{hint}")
+        known = [each.name for each in config.domains]
+        raise click.ClickException(f"{name} is the name of no [[domain]]{instead(name, known)}")
     return domain
 
 

@@ -11,6 +11,7 @@ from mailserver.cli.control import NotRunning, ask
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config import edit, values
 from mailserver.config.model import Config
+from mailserver.idn import ascii_name
 from mailserver.replace import replace_file
 from mailserver.tls import certificates
 
@@ -29,8 +30,8 @@ def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
     config = load_or_fail(configuration)
     try:
         # Before anything is made: the first host becomes a file name.
-        name = values.host_name(name.rstrip("."))
-        hosts = tuple(values.host_pattern(host.rstrip(".")) for host in hosts) or (f"mail.{name}",)
+        name = values.host_name(_in_ascii(name))
+        hosts = tuple(values.host_pattern(_in_ascii(host)) for host in hosts) or (f"mail.{name}",)
     except ValueError as error:
         raise click.ClickException(f"not a host name: {error}") from error
     stem = configuration.resolve().parent / "certs" / hosts[0].replace("*", "_")
@@ -45,6 +46,10 @@ def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
     click.echo(f"added {name}; its clients connect to {', '.join(hosts)}")
     click.echo(f"certificate: {certificate}{' (self-signed)' if made else ' (was there)'}")
     _take_up(config)
+
+
+def _in_ascii(name: str) -> str:
+    return ascii_name(name.rstrip(".")) or name
 
 
 def _make_pair(config: Config, hosts: tuple[str, ...], certificate: Path, key: Path) -> list[Path]:

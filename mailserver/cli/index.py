@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import attrs
 import click
 
 from mailserver.auth.passwd import BadName, normalise
@@ -24,9 +26,10 @@ def index() -> None:
 
 
 @index.command("show")
-@config_option
 @click.argument("name", metavar="USER")
-def show(configuration: Path, name: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@config_option
+def show(configuration: Path, name: str, *, as_json: bool) -> None:
     """Print the size of USER's indexes, and how much of each mailbox's text is indexed."""
     config = load_or_fail(configuration)
     try:
@@ -39,7 +42,11 @@ def show(configuration: Path, name: str) -> None:
         raise click.ClickException(f"[mail] location says no place for {name!r}") from error
     if not is_account(root):
         raise click.ClickException(f"{user} has no mail in {root}")
-    _print(report(root), switched_off=not config.mail.search_index)
+    found = report(root)
+    if as_json:
+        click.echo(json.dumps({**attrs.asdict(found), "search_index": config.mail.search_index}, indent=2))
+    else:
+        _print(found, switched_off=not config.mail.search_index)
 
 
 def _print(found: Report, *, switched_off: bool) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from mailserver.config import load
 from mailserver.config.model import Config
+from mailserver.config.values import nearest
+
+MOST_SHOWN: Final = 20
+"""Of what there is, where something else was asked for."""
 
 config_option = click.option(
     "--config",
@@ -31,6 +37,14 @@ def load_or_fail(path: Path) -> Config:
             lines.append("--config names another file, and so does MAILSERVER_CONFIG in the environment")
         raise click.ClickException("\n".join(lines))
     return config
+
+
+def instead(word: str, known: Sequence[str]) -> str:
+    """What there is in the place of a word that is not known, behind a sentence that says so."""
+    if near := nearest(word, known):
+        return f"; did you mean {near}?"
+    more = f" and {len(known) - MOST_SHOWN} more" if len(known) > MOST_SHOWN else ""
+    return f"; there are {', '.join(known[:MOST_SHOWN])}{more}" if known else "; there is none"
 
 
 class Sentences(click.Group):

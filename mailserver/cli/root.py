@@ -26,9 +26,24 @@ from mailserver.cli.sessions import kick, who
 from mailserver.cli.status import status
 from mailserver.cli.tls import tls
 from mailserver.cli.user import user
+from mailserver.version import version_line
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(version_line())
+        ctx.exit()
 
 
 @click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Administer a mail server. It is started by `twistd mailserver --config FILE`."""
 

@@ -16,10 +16,11 @@ from mailserver.cli.cert import listed
 from mailserver.cli.clients import impact
 from mailserver.cli.columns import plain, print_table
 from mailserver.cli.dns_answers import BadResolver, Resolver, unanswered
-from mailserver.cli.options import Sentences, config_option, load_or_fail
+from mailserver.cli.options import Sentences, config_option, instead, load_or_fail
 from mailserver.config.model import Config
+from mailserver.idn import ascii_name
 from mailserver.probe.chain import BadAuthorities, Trust
-from mailserver.probe.elsewhere import in_autoconfig, in_dns
+from mailserver.probe.elsewhere import domains_with, in_autoconfig, in_dns
 from mailserver.probe.examine import FULLY, Examination, Report, Row
 from mailserver.probe.expectation import Certificates, key_files
 from mailserver.probe.finding import Finding, gathered
@@ -59,6 +60,7 @@ def probe(
     authorities, that of `[tls] private_ca`, and those of --ca.
     """
     config = load_or_fail(configuration)
+    hosts = tuple(ascii_name(host) or host for host in hosts)
     _check_hosts(config, hosts)
     try:
         trust = Trust.load([*ca, *([config.tls.private_ca] if config.tls.private_ca else [])])
@@ -89,7 +91,7 @@ def _check_hosts(config: Config, hosts: tuple[str, ...]) -> None:
     known = [host for domain in config.certified for host in domain.hosts]
     for host in hosts:
         if host not in known:
-            raise click.BadParameter(f"{host} is no host of the configuration; there are {', '.join(known)}")
+            raise click.BadParameter(f"no domain has the host {host}{instead(host, known)}", param_hint="--name")
 
 
 def _managed(config: Config) -> Callable[[str], str | None]:
@@ -108,10 +110,13 @@ def _managed(config: Config) -> Callable[[str], str | None]:
 def _dns(config: Config, resolver: Resolver | None, hosts: tuple[str, ...]) -> Iterator[Finding]:
     if resolver is None:
         return
-    try:
-        yield from in_dns(config, resolver, hosts)
-    except dns.exception.DNSException as error:
-        yield Finding("dns-unanswered", "DNS", f"{unanswered(error)}; --no-dns leaves it out")
+    for domain in domains_with(config, hosts):
+        try:
+            yield from in_dns(config, resolver, domain)
+        except dns.exception.DNSException as error:
+            yield Finding("dns-unanswered", domain.name, f"{unanswered(error)}; --no-dns leaves it out")
+            if isinstance(error, dns.exception.Timeout):
+                return  # nobody waits as long for each of the others
 
 
 def _as_json(report: Report, findings: dict[Finding, list[str]]) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -181,14 +182,19 @@ def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool,
 
 
 @user.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @_on_accounts
-def list_users(accounts: _Accounts) -> None:
+def list_users(accounts: _Accounts, *, as_json: bool) -> None:
     """List the accounts: name, how the password is stored, whether it may log in."""
-    rows = [
-        (entry.name, _scheme_of(entry), "disabled" if entry.disabled else "enabled")
-        for entry in accounts.file.entries()
-    ]
-    print_table(("USER", "PASSWORD", "STATE"), rows)
+    rows = [(entry.name, _scheme_of(entry), not entry.disabled) for entry in accounts.file.entries()]
+    if as_json:
+        told = [{"user": name, "password": scheme, "enabled": enabled} for name, scheme, enabled in rows]
+        click.echo(json.dumps(told, indent=2))
+        return
+    print_table(
+        ("USER", "PASSWORD", "STATE"),
+        [(name, scheme, "enabled" if enabled else "disabled") for name, scheme, enabled in rows],
+    )
 
 
 @user.command("disable")

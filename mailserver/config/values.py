@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-import idna
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
 from mailserver.config import kinds, model
+from mailserver.idn import ascii_name
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -172,7 +172,7 @@ def host_name(value: Any, _type: Any = None) -> str:
     """RFC 1123 2.1: labels of letters, digits and inner hyphens, 253 octets in all."""
     name = text(value)
     if not name.isascii():
-        raise Wrong("must be written in ASCII (xn--...)", _ascii_form(name))
+        raise Wrong("must be written in ASCII (xn--...)", ascii_name(name) or "")
     bare = name.removesuffix(".")
     if bare.startswith("*."):
         raise Wrong("a wildcard cannot stand here")
@@ -248,13 +248,6 @@ def _is_address(words: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _ascii_form(name: str) -> str:
-    try:
-        return idna.encode(name.lower()).decode("ascii")
-    except idna.IDNAError:
-        return ""
 
 
 @functools.lru_cache(maxsize=2)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Final, Literal
 
-import idna
 from attrs import frozen
 
 from mailserver.config.model import Config, Domain, Listener
+from mailserver.idn import ascii_name
 
 Kind = Literal["imap", "pop3", "submission"]
 
@@ -37,11 +37,8 @@ class Service:
 
 def find_domain(config: Config, name: str) -> Domain | None:
     """The mail domain of that name; it may be written in other letters than ASCII."""
-    try:
-        name = idna.encode(name, uts46=True).decode("ascii") if not name.isascii() else name.lower()
-    except idna.IDNAError:
-        return None
-    return next((domain for domain in config.domains if domain.name == name), None)
+    wanted = ascii_name(name)
+    return next((domain for domain in config.domains if domain.name == wanted), None)
 
 
 def domain_of_host(config: Config, host: str) -> Domain | None:

@@ -1,6 +1,7 @@
 """What mail clients fetch to set themselves up, and the MTA-STS policy for other mail servers.
 
-Nothing here depends on whether a user exists: an answer is the same for every address of a domain but for the address.
+Nothing here depends on whether a user exists: an answer is the same for every address of a domain but for the address,
+whose domain is told in ASCII, as mail is sent to no other here.
 """
 
 from __future__ import annotations
@@ -36,21 +37,25 @@ def answer_autodiscover(request: Request, services_: HttpServices) -> Response:
         asked = outlook.parse_request(request.body)
     except outlook.BadRequest as bad:
         return Response(400, outlook.refusal(600, str(bad)), _XML)
-    if split_address(asked.address) is None:
+    parts = split_address(asked.address)
+    if parts is None:
         return Response(400, outlook.refusal(600, "EMailAddress must be an address"), _XML)
     if asked.schema != outlook.OUTLOOK:
         return Response(200, outlook.refusal(601, "only Outlook's response schema 2006a is known"), _XML)
-    domain, offered = _offered(services_, asked.address.rpartition("@")[2])
-    return Response(200, outlook.autodiscover(asked.address, offered), _XML) if domain and offered else _nothing()
+    domain, offered = _offered(services_, parts[1])
+    if not domain or not offered:
+        return _nothing()
+    return Response(200, outlook.autodiscover(f"{parts[0]}@{domain.name}", offered), _XML)
 
 
 def answer_profile(request: Request, services_: HttpServices) -> Response:
     """Signed by the domain's key, so that the device shows whose it is."""
     address = request.query.get("emailaddress", "")
-    if split_address(address) is None:
+    parts = split_address(address)
+    if parts is None:
         return text(400, "needs ?emailaddress=, an address")
-    domain, offered = _offered(services_, address.rpartition("@")[2])
-    profile = mobileconfig(address, domain.name, offered) if domain else None
+    domain, offered = _offered(services_, parts[1])
+    profile = mobileconfig(f"{parts[0]}@{domain.name}", domain.name, offered) if domain else None
     if domain is None or profile is None:
         return _nothing()
     disposition = f'attachment; filename="{domain.name}.mobileconfig"'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from attrs import frozen
@@ -29,12 +29,15 @@ def close_port(port: int) -> Change:
     return lambda entry: entry.port == port
 
 
-def drop_name(name: str) -> Change:
-    """A host name, or a pattern with one label's *, that is served no more."""
+def drop_name(name: str, staying: Collection[str] = ()) -> Change:
+    """A host name, or a pattern with one label's *, that is served no more; what is `staying` may cover the same."""
     name = name.lower().rstrip(".")
-    if name.startswith("*."):
-        return lambda entry: entry.server_name.partition(".")[2] == name[2:]
-    return lambda entry: entry.server_name == name
+
+    def shuts_out(entry: Entry) -> bool:
+        asked, parent = entry.server_name, f"*.{entry.server_name.partition('.')[2]}"
+        return name in (asked, parent) and asked not in staying and parent not in staying
+
+    return shuts_out
 
 
 def drop_mechanism(mechanism: str) -> Change:

@@ -34,6 +34,8 @@ MAX_PICKLE = 1 << 30
 MAX_WAITING = 64 << 20
 """Octets that the master keeps for a worker that does not read: others may make it keep them."""
 _PIECE = 1 << 16
+_LAST_READS = 64
+"""Of a line whose process has ended; what a socket holds is far less."""
 
 
 class BadFrame(Exception):
@@ -182,6 +184,13 @@ class FrameLine:
         self._decoder.close()
         close_line(self._line)
 
+    def finish(self) -> None:
+        """The other side's process has ended: take what it had said before, then give the line up."""
+        for _read in range(_LAST_READS):
+            if not self._open or not self._read():
+                break
+        self.close()
+
     # --- What the reactor calls
 
     def fileno(self) -> int:
@@ -194,22 +203,7 @@ class FrameLine:
 
     def doRead(self) -> None:
         """Take what is there."""
-        try:
-            data, passed = read_some(self._line)
-        except (BlockingIOError, InterruptedError):
-            return
-        except (OSError, BadFrame):
-            self._end()
-            return
-        if not data:
-            self._end()
-            return
-        self._decoder.receive(data, passed)
-        try:
-            while self._open and (frame := self._decoder.next_frame()) is not None:
-                self._take(*frame)
-        except BadFrame:
-            self._end()
+        self._read()
 
     def doWrite(self) -> None:
         """Send what waits."""
@@ -234,6 +228,26 @@ class FrameLine:
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
         """The reactor gives the descriptor up."""
         self._end()
+
+    def _read(self) -> bool:
+        """One read and its frames; was there anything?"""
+        try:
+            data, passed = read_some(self._line)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except (OSError, BadFrame):
+            self._end()
+            return False
+        if not data:
+            self._end()
+            return False
+        self._decoder.receive(data, passed)
+        try:
+            while self._open and (frame := self._decoder.next_frame()) is not None:
+                self._take(*frame)
+        except BadFrame:
+            self._end()
+        return True
 
     def _break_off(self) -> None:
         """Frames are lost: the other side must not go on without them. The read that follows finds the end."""

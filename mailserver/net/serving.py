@@ -174,6 +174,7 @@ class Serving:
         """Called when the last session has ended, after `stop_listening`; at once without any."""
         if self._empty is None:
             self._empty = Deferred()
+            self._empty.addCallback(lambda _none: self.sightings.tell_all())
             for port in self._all():
                 port.on_empty = self._check_empty
             self._check_empty()

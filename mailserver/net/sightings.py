@@ -67,6 +67,10 @@ class Sightings:
         else:
             sighting.entry = entry
 
+    def tell_all(self) -> None:
+        """Let none rest: this process serves nobody any more."""
+        self._tell_first(len(self._waiting))
+
     def _add(self, entry: Entry) -> Sighting | None:
         if len(self._waiting) >= MOST_WAITING:
             return None
@@ -79,8 +83,14 @@ class Sightings:
 
     def _tell_rested(self) -> None:
         now = self._clock.seconds()
-        rested = [each for each in self._waiting if now - each.time >= REST]
-        self._waiting = self._waiting[len(rested) :]
+        self._tell_first(sum(now - each.time >= REST for each in self._waiting))
+        self._timed = bool(self._waiting)
+        if self._timed:
+            self._clock.callLater(max(0.0, self._waiting[0].time + REST - now), self._tell_rested)
+
+    def _tell_first(self, number: int) -> None:
+        now = self._clock.seconds()
+        rested, self._waiting = self._waiting[:number], self._waiting[number:]
         news = []
         for each in rested:
             each.told = True
@@ -91,9 +101,6 @@ class Sightings:
                 news.append(each.entry)
         while len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]
-        self._timed = bool(self._waiting)
-        if self._timed:
-            self._clock.callLater(max(0.0, self._waiting[0].time + REST - now), self._tell_rested)
         if news and self._enabled():
             self._tell(news)
 

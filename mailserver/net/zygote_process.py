@@ -134,7 +134,7 @@ class WorkerProcess:
             self._is_over()
 
     def _is_over(self) -> None:
-        self._line.close()
+        self._line.finish()
         self._ended()
 
 

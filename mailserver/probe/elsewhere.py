@@ -40,34 +40,35 @@ class Resolver(Protocol):
         """IPv4 and IPv6."""
 
 
-def in_dns(config: Config, resolver: Resolver, hosts: Sequence[str] = ()) -> Iterator[Finding]:
-    """Hosts without addresses, and records that lead to no listener. Raises what the resolver does."""
+def in_dns(config: Config, resolver: Resolver, domain: Domain) -> Iterator[Finding]:
+    """Hosts of a domain without addresses, and records that lead to no listener. Raises what the resolver does."""
     bound = _bound_addresses(config)
     names = host_names(config)
-    for domain in _domains(config, hosts):
-        for host in domain.hosts:
-            if host.startswith("*.") or host == "localhost":  # which no resolver asks DNS for (RFC 6761 6.3)
-                continue
-            addresses = resolver.addresses(f"{host}.")
-            if not addresses:
-                yield Finding("not-in-dns", host, "it has no A or AAAA record: no client finds it")
-            for address in addresses:
-                if bound and address not in bound:
-                    yield Finding("dns-without-listener", host, f"leads to {address}, where no listener is bound")
-        for label, protocol in _SRV.items():
-            for answer in resolver.ask(f"{label}._tcp.{domain.name}.", "SRV"):
-                yield from _srv(config, names, f"{label}._tcp.{domain.name}", protocol, answer)
-        own = {host for each in domain.certified for host in each.hosts}
-        for label in _WEB:
-            name = f"{label}.{domain.name}"
-            if not resolver.addresses(f"{name}."):
-                continue
-            if not any(listener.protocol == "https" for listener in config.listeners):
-                yield Finding(
-                    "dns-without-listener", name, "it has addresses, but there is no listener of protocol https"
-                )
-            elif name not in own and f"*.{domain.name}" not in own:
-                yield Finding("dns-without-listener", name, "it has addresses, but is no host of the domain")
+    for host in domain.hosts:
+        if host.startswith("*.") or host == "localhost":  # which no resolver asks DNS for (RFC 6761 6.3)
+            continue
+        addresses = resolver.addresses(f"{host}.")
+        if not addresses:
+            yield Finding("not-in-dns", host, "it has no A or AAAA record: no client finds it")
+        for address in addresses:
+            if bound and address not in bound:
+                yield Finding("dns-without-listener", host, f"leads to {address}, where no listener is bound")
+    for label, protocol in _SRV.items():
+        for answer in resolver.ask(f"{label}._tcp.{domain.name}.", "SRV"):
+            yield from _srv(config, names, f"{label}._tcp.{domain.name}", protocol, answer)
+    sites = [host for site in domain.sites for host in site.hosts if not host.startswith("*.")]
+    for host in sites:
+        if not resolver.addresses(f"{host}."):
+            yield Finding("not-in-dns", host, "it has no A or AAAA record: no program finds it", warning=True)
+    own = {*domain.hosts, *(host for site in domain.sites for host in site.hosts)}
+    for label in _WEB:
+        name = f"{label}.{domain.name}"
+        if not resolver.addresses(f"{name}."):
+            continue
+        if not any(listener.protocol == "https" for listener in config.listeners):
+            yield Finding("dns-without-listener", name, "it has addresses, but there is no listener of protocol https")
+        elif name not in own and f"*.{domain.name}" not in own:
+            yield Finding("dns-without-listener", name, "it has addresses, but is no host of the domain")
 
 
 def _bound_addresses(config: Config) -> set[str]:
@@ -122,7 +123,7 @@ def in_autoconfig(config: Config, hosts: Sequence[str] = ()) -> Iterator[Finding
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    domains = _domains(config, hosts)
+    domains = domains_with(config, hosts)
     with ThreadPoolExecutor(at_once(config)) as pool:
         for domain, document in zip(
             domains, pool.map(lambda each: _fetch(context, web[0], each), domains), strict=True
@@ -134,7 +135,7 @@ def in_autoconfig(config: Config, hosts: Sequence[str] = ()) -> Iterator[Finding
                 yield from judge_document(names, domain, document, all_places, is_open)
 
 
-def _domains(config: Config, hosts: Sequence[str]) -> list[Domain]:
+def domains_with(config: Config, hosts: Sequence[str]) -> list[Domain]:
     """Those that have one of these `hosts`; all where none are given."""
     return [
         domain

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import idna
-
 from mailserver.config.values import Wrong, host_name, host_pattern
+from mailserver.idn import ascii_name
 
 MOST_NAMES: Final = 100
 """Of one certificate."""
@@ -60,13 +59,11 @@ def outside(names: Iterable[str], only: Sequence[str]) -> list[str]:
 
 def _judged(name: str, *, allow_wildcard: bool) -> str:
     bare = name.strip().removesuffix(".")
-    star = "*." if bare.startswith("*.") else ""
+    plain = ascii_name(bare)
+    if plain is None:
+        raise BadName("is no internationalised host name", name)
     try:
-        if not bare.isascii():
-            bare = star + idna.encode(bare.removeprefix("*."), uts46=True).decode("ascii")
-        return host_pattern(bare) if allow_wildcard else host_name(bare)
-    except idna.IDNAError as error:
-        raise BadName("is no internationalised host name", name) from error
+        return host_pattern(plain) if allow_wildcard else host_name(plain)
     except Wrong as wrong:
         why = ": mail programs are given a name, and compare that" if "IP address" in wrong.reason else ""
         raise BadName(f"{wrong.reason}{why}", name) from wrong

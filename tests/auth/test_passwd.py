@@ -56,6 +56,12 @@ def test_names_have_one_spelling() -> None:
     assert normalise("Anna@Example.TEST") == "anna@example.test"
     # U+0041 U+030A composes to U+00C5, whose lower case is U+00E5 (RFC 8265 3.3: case mapping and NFC).
     assert normalise("A\u030asa@example.test") == normalise("Åsa@example.test") == "åsa@example.test"
+    # A domain is the one of the configuration, however it is typed (RFC 5891 5.2).
+    assert (
+        normalise("Anna@B\u00dccher.Example") == normalise("anna@xn--bcher-kva.example") == "anna@xn--bcher-kva.example"
+    )
+    # Neither is a name of hosts.
+    assert normalise("anna@-\u00fc-.example") == "anna@-\u00fc-.example"
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,17 @@ def test_add_serves_a_domain_at_once(site: Site) -> None:
     assert added.key.stat().st_mode & 0o077 == 0
 
 
+def test_names_in_other_letters_are_written_as_dns_has_them(site: Site) -> None:
+    done = site.run("domain", "add", "B\u00fccher.example", "--host", "*.b\u00fccher.example")
+    assert done.exit_code == 0, done.output
+    config, _problems = find_problems(site.file)
+    assert config is not None
+    assert config.domains[-1].name == "xn--bcher-kva.example"
+    assert config.domains[-1].hosts == ("*.xn--bcher-kva.example",)
+    done = site.run("user", "add", "anna@b\u00fccher.example", "--generate")
+    assert "added anna@xn--bcher-kva.example" in done.output
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
 @pytest.mark.parametrize(("workers", "owner"), [(0, "nobody"), (2, "root")])
 def test_a_key_is_owned_by_who_reads_it(site: Site, workers: int, owner: str) -> None:

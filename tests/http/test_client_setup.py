@@ -43,6 +43,11 @@ name = "example.com"
 hosts = ["*.example.com"]
 certificate = "d.pem"
 key = "d.key"
+[[domain]]
+name = "xn--bcher-kva.example"
+hosts = ["mail.xn--bcher-kva.example"]
+certificate = "e.pem"
+key = "e.key"
 """
 LISTENERS = b"""
 [[listener]]
@@ -251,6 +256,17 @@ def test_a_profile_is_signed_and_has_no_password() -> None:
     assert again.body == answered.body, "it takes the place of the one before"
     other = get("/profile.mobileconfig?emailaddress=ben@example.test")
     assert plistlib.loads(other.body.partition(b":")[2])["PayloadUUID"] != profile["PayloadUUID"]
+
+
+def test_a_domain_in_other_letters_is_told_in_those_that_mail_is_sent_with() -> None:
+    told = post(REQUEST.format(address="anna&amp;co@B\u00fccher.example", schema=OUTLOOK))
+    names = {each.text for each in ET.fromstring(told.body).iter(f"{{{OUTLOOK}}}LoginName")}
+    assert names == {"anna&co@xn--bcher-kva.example"}
+    answered = get("/profile.mobileconfig?emailaddress=anna%26co@b%C3%BCcher.example")
+    [account] = plistlib.loads(answered.body.partition(b":")[2])["PayloadContent"]
+    assert account["EmailAddress"] == account["OutgoingMailServerUsername"] == "anna&co@xn--bcher-kva.example"
+    answered = get("/mail/config-v1.1.xml?emailaddress=anna%26co@b%C3%BCcher.example")
+    assert ET.fromstring(answered.body).findtext("emailProvider/domain") == "xn--bcher-kva.example"
 
 
 def test_the_policy_of_mta_sts() -> None:

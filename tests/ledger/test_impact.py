@@ -53,6 +53,17 @@ def test_drop_name() -> None:
     }
 
 
+def test_what_another_name_covers_stays() -> None:
+    ours, new = seen(server_name="mail.example.test"), seen(server_name="new.example.test", account="bert")
+    assert judged(drop_name("*.example.test", ["mail.example.test"]), ours, new) == [
+        ("bert", "Thunderbird 128.0", True)
+    ]
+    assert judged(drop_name("mail.example.test", ["*.example.test"]), ours, new) == []
+    assert judged(drop_name("mail.example.test", ["*.test"]), ours, new) == [
+        ("anna@example.test", "Thunderbird 128.0", True)
+    ]
+
+
 def test_drop_mechanism() -> None:
     scram = seen(mechanism="SCRAM-SHA-256", account="bert")
     assert judged(drop_mechanism("plain"), seen(), scram) == [("anna@example.test", "Thunderbird 128.0", True)]

@@ -22,15 +22,17 @@ def known(server: Server, *arguments: str) -> list[dict[str, Any]]:
 
 
 def switched_off(server: Server, context: ssl.SSLContext) -> None:
-    """Nothing more is kept, what is there stays."""
-    before = known(server)
-    server.config.write_text(server.config.read_text() + "\n[ledger]\nenabled = false\n")
+    """Nothing more is kept, what is there stays, until it is switched on again."""
+    before, settings = known(server), server.config.read_text()
+    server.config.write_text(settings + "\n[ledger]\nenabled = false\n")
     server.hang_up()
     user, password = server.user_of("example.org")
     with imaplib.IMAP4_SSL("localhost", server.port("imaps"), ssl_context=context) as imap:
         imap.login(user, password)
     time.sleep(REST + GATHER + 1)
     assert known(server) == before
+    server.config.write_text(settings)
+    server.hang_up()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -63,6 +65,11 @@ def test_who_has_logged_in_and_how(tmp_path: Path, workers: int) -> None:
         ]
         pop3.close()
         imap.shutdown()
+        late, password = server.user_of("example.org")
+        with imaplib.IMAP4_SSL("localhost", server.port("imaps"), ssl_context=context) as imap:
+            imap.login(late, password)
+        assert server.stop() == 0
+        assert [each["protocol"] for each in known(server, late)] == ["imaps"], "the last seconds before the end count"
     by_protocol = {each["protocol"]: each for each in found}
     assert by_protocol.keys() == {"imaps", "pop3"}
     ours = by_protocol["imaps"]

@@ -95,6 +95,20 @@ def test_each_rests_for_as_long() -> None:
     assert not world.clock.getDelayedCalls()
 
 
+def test_at_the_end_none_rests() -> None:
+    world = World()
+    world.login()
+    world.clock.advance(REST)
+    world.login()
+    late = world.login(account="bert")
+    world.sightings.tell_all()
+    assert [[each.account for each in entries] for entries in world.told] == [["anna@example.test"], ["bert"]]
+    assert late.told
+    world.clock.advance(REST)
+    assert len(world.told) == 2
+    assert not world.clock.getDelayedCalls()
+
+
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_WAITING", 3)
     monkeypatch.setattr(module, "MOST_KNOWN", 2)

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mailserver.cli import dns_answers, main
+from mailserver.config.kinds import HostPattern
+from mailserver.config.model import Site
 from mailserver.probe import chain, examine, place
 from mailserver.probe.elsewhere import host_names, in_autoconfig, in_dns, judge_document, reachable
 from mailserver.probe.expectation import key_files
@@ -255,7 +257,7 @@ MAIL = {"mail.example.test.": "192.0.2.1"}
 )
 def test_dns(tmp_path: Path, addresses: dict[str, str], services: dict[str, str], expected: set[str]) -> None:
     config = Planted(tmp_path).config(9993, 9143)
-    assert codes(list(in_dns(config, Names(addresses, services)))) == expected
+    assert codes(list(in_dns(config, Names(addresses, services), config.domains[0]))) == expected
 
 
 @pytest.mark.parametrize(
@@ -268,12 +270,22 @@ def test_dns(tmp_path: Path, addresses: dict[str, str], services: dict[str, str]
 )
 def test_dns_leads_to_another_address(tmp_path: Path, bound: str, expected: set[str]) -> None:
     more = f'[[listener]]\nprotocol = "pop3s"\naddresses = {bound}\n'
-    assert codes(list(in_dns(Planted(tmp_path, more=more).config(9993, 9143), Names(MAIL, {})))) == expected
+    config = Planted(tmp_path, more=more).config(9993, 9143)
+    assert codes(list(in_dns(config, Names(MAIL, {}), config.domains[0]))) == expected
+
+
+def test_a_site_that_is_not_published_is_a_warning(tmp_path: Path) -> None:
+    config = Planted(tmp_path).config(9993, 9143)
+    domain = evolve(
+        config.domains[0], sites=(Site(hosts=(HostPattern("autoconfig.example.test"), HostPattern("*.example.test"))),)
+    )
+    (found,) = in_dns(config, Names(MAIL, {}), domain)
+    assert (found.code, found.subject, found.warning) == ("not-in-dns", "autoconfig.example.test", True)
 
 
 def test_localhost_is_not_looked_for_in_dns(tmp_path: Path) -> None:
     config = Planted(tmp_path, host="localhost").config(9993, 9143)
-    assert list(in_dns(config, Names({}, {}))) == []
+    assert list(in_dns(config, Names({}, {}), config.domains[0])) == []
 
 
 def document(host: str, port: int, security: str) -> bytes:
@@ -361,10 +373,14 @@ def test_dns_is_asked_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
         command = ["tls", "probe", "--json", "--ca", str(tmp_path / "root.pem"), "--config", str(config.source)]
         asked = CliRunner().invoke(main, [*command, "--resolver", server.address])
         silent = CliRunner().invoke(main, [*command, "--resolver", "127.0.0.1:9"])
+        server.failing.add("SRV")
+        failing = CliRunner().invoke(main, [*command, "--resolver", server.address])
     told = {finding["code"] for finding in json.loads(asked.output)["findings"]}
     assert told == {"not-in-dns", "dns-without-listener"}
     assert {finding["code"] for finding in json.loads(silent.output)["findings"]} == {"dns-unanswered"}
-    assert asked.exit_code == silent.exit_code == 1
+    assert asked.exit_code == silent.exit_code == failing.exit_code == 1
+    told = {(finding["code"], finding["subject"]) for finding in json.loads(failing.output)["findings"]}
+    assert told == {("not-in-dns", "mail.example.test"), ("dns-unanswered", "example.test")}
 
 
 @pytest.mark.parametrize(

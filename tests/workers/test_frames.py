@@ -249,3 +249,17 @@ def test_the_end_is_told_once(pair: tuple[socket.socket, socket.socket]) -> None
     line.send(b"lost")
     assert ends == [1]
     assert not reactor.readers
+
+
+def test_what_a_process_said_before_its_end_is_taken(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    taken: list[bytes] = []
+    line = FrameLine(Reactor(), near, lambda body, _passed: taken.append(body), lambda: None, longest=1 << 20)  # type: ignore[arg-type]
+    bodies = [b"a" * 40_000, b"b" * 40_000, b"c"]
+    for body in bodies:
+        send_blocking(far, body)
+    # A descriptor of the other end may live on, in a process that was forked meanwhile: no end can be read then.
+    line.finish()
+    assert taken == bodies
+    assert near.fileno() == -1
+    line.finish()
