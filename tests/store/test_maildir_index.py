@@ -239,6 +239,28 @@ def test_an_index_that_fails_while_it_is_written_does_not_fail_the_command(accou
     assert account.status("INBOX").unseen == 200
 
 
+def test_the_index_comes_back_to_disk_between_two_commands(account, monkeypatch):
+    append(account)
+    home = account._home
+    home.index()._connection.execute("PRAGMA max_page_count = 1")
+    while not home.index().in_memory:
+        assert append(account) < 100
+    home._disk_again = float("inf")
+    append(account)
+
+    def update_late(*arguments):
+        home._disk_again = 0.0  # the time for it comes while a command is at work
+        type(home).update(home, *arguments)
+
+    monkeypatch.setattr(home, "update", update_late)
+    last = append(account)
+    monkeypatch.undo()
+    assert uids(account.mailbox("INBOX")) == list(range(1, last + 1))
+    assert not home.index().in_memory
+    append(account)
+    assert uids(account.mailbox("INBOX")) == list(range(1, last + 2))
+
+
 def test_one_rebuilds_while_another_holds_the_old_file(tmp_path):
     one, two = open_account(tmp_path), open_account(tmp_path)
     append(one)

@@ -296,6 +296,8 @@ class Home:
                 return known
             if known.in_memory:
                 if time.monotonic() < self._disk_again:
+                    # Who holds the lock has read it: the other one, come in between, would get what lacks the rest.
+                    self._is_current = self._depth > 0
                     return known
             elif known.is_current():
                 if self._depth:
@@ -314,6 +316,7 @@ class Home:
             opened = Index.make_in_memory(self._index_path)
         elif known is not None:
             known.close()
+            self.steps.forget()
         self._index = opened
         return opened
 
