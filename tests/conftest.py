@@ -1,7 +1,42 @@
 """What all tests have in common."""
 
-from hypothesis import settings
+from __future__ import annotations
 
-# How long an example takes depends on what else the machine does.
-settings.register_profile("without a deadline", deadline=None)
-settings.load_profile("without a deadline")
+import faulthandler
+import socket
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.server import kill_all
+
+# The same examples in each run, and as long a time for one as it takes: no test fails for what was drawn this once, or
+# for what else the machine does. `make soak` draws others.
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("others", settings.get_profile("same"), derandomize=False)
+settings.load_profile("same")
+
+
+def pytest_sessionfinish() -> None:
+    """No server outlives the tests, also where one has failed with its server running."""
+    kill_all()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """A thread that a failed test has left somewhere is not waited for without end."""
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+
+
+@pytest.fixture
+def low_port() -> int:
+    """A port below 1024 that nobody has, for those who are root."""
+    for port in range(1023, 0, -1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port below 1024 is free")

@@ -15,6 +15,11 @@ import time
 from pathlib import Path
 from typing import Self
 
+import pytest
+from click.testing import CliRunner
+
+from mailserver.cli import main
+
 ROOT = Path(__file__).resolve().parent.parent
 OFFSETS = {
     "imap": 143,
@@ -32,6 +37,25 @@ SPARE = (0, 1, 2)
 START_TIME = 60
 WORKERS = int(os.environ.get("TEST_WORKERS", "0"))
 """Of servers that do not say; one process starts sooner."""
+
+
+_started: list[subprocess.Popen[bytes]] = []
+
+
+def make_demonstration(*arguments: str) -> None:
+    """`mailserver demo`, in this process and without a wait for the disk: it is done for most tests of a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _descriptor: None)
+        done = CliRunner().invoke(main, ["demo", *arguments])
+    assert done.exit_code == 0, done.output
+
+
+def kill_all() -> None:
+    """Those servers that are left; what is below them ends with them."""
+    for process in _started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def free_port_base() -> int:
@@ -80,7 +104,7 @@ class Server:
         self.log_path = self.output_path
         """Where the server was told to log."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.run_cli("demo", "--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
+        make_demonstration("--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
         workers = WORKERS if workers is None else workers
         edits = {"[server]\n": f"[server]\nworkers = {workers}\n"}
         if not follow:
@@ -155,6 +179,7 @@ class Server:
                 self.process = subprocess.Popen(
                     self.command(), cwd=self.dir, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
                 )
+            _started.append(self.process)
             try:
                 self.wait_for(r"ready: \d+ listeners", since=before)
             except AssertionError:

@@ -32,7 +32,19 @@ def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bo
     """Whether all passed."""
     print(f"seed {seed}: {' '.join(files)}", flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", f"--hypothesis-seed={seed}", "--timeout=3600", *files],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "--hypothesis-profile=others",
+            f"--hypothesis-seed={seed}",
+            "--timeout=3600",
+            "-o",
+            "faulthandler_timeout=3700",
+            *files,
+        ],
         env={
             **os.environ,
             "MAILSERVER_RUNS": str(runs),
