@@ -31,13 +31,13 @@ def as_root() -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(low_port: int) -> Iterator[Server]:
     """In a directory of the user's, with one thing in it that is root's alone."""
     # Not below pytest's own directory, which each of its runs closes to other users again.
     with tempfile.TemporaryDirectory(prefix="mailserver-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS, workers=0)
+        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=listeners(low_port), workers=0)
         subprocess.run(["chown", "-R", f"{USER}:", name], check=True)
         shutil.rmtree(directory / "run")
         (directory / "run").mkdir(mode=0o700)  # root's, as systemd makes it
@@ -61,15 +61,17 @@ def wrapper(directory: Path) -> list[str]:
     return ["unshare", "--mount", "sh", "-ec", script, "sh"]
 
 
-LISTENERS = """
+def listeners(low_port: int) -> str:
+    """One at a port that only root may bind, and one in the file system."""
+    return f"""
 [[listener]]
 protocol = "imaps"
-port = 993
+port = {low_port}
 addresses = ["127.0.0.93"]
 
 [[listener]]
 protocol = "lmtp"
-socket = "{dir}/lmtp"
+socket = "{{dir}}/lmtp"
 """
 
 
@@ -89,7 +91,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_it_becomes_the_user_for_good_and_its_children_too(server: Server) -> None:
+def test_it_becomes_the_user_for_good_and_its_children_too(server: Server, low_port: int) -> None:
     mail = pwd.getpwnam(USER)
     with server:
         assert server.process is not None
@@ -103,7 +105,7 @@ def test_it_becomes_the_user_for_good_and_its_children_too(server: Server) -> No
             status = Path(f"/proc/{process}/status").read_text()
             assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
             assert re.search(r"^CapPrm:\s+0+$", status, re.MULTILINE)
-        with logged_in(server, "imaps", host="127.0.0.93", port=993) as client:  # a port that only root may bind
+        with logged_in(server, "imaps", host="127.0.0.93", port=low_port) as client:
             client.send(b"a CREATE made\r\n")
             client.until(rb"a OK")
             client.send(b"b APPEND made {4+}\r\nA: b\r\n")
@@ -118,8 +120,8 @@ def test_it_becomes_the_user_for_good_and_its_children_too(server: Server) -> No
         server.run_cli("reload", "--config", str(server.config))
         # A change of the listener on the port below 1024 keeps the socket that root bound.
         server.replace('addresses = ["127.0.0.93"]', 'addresses = ["127.0.0.93"]\nproxy_from = ["192.0.2.0/24"]')
-        assert "serving imaps on 127.0.0.93:993" in server.hang_up()
-        with Client(server, "imaps", host="127.0.0.93", port=993) as client:
+        assert f"serving imaps on 127.0.0.93:{low_port}" in server.hang_up()
+        with Client(server, "imaps", host="127.0.0.93", port=low_port) as client:
             client.greeting()
     assert not (server.dir / "lmtp").exists()
     no_bug(server.log)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from tests.live.client import Client, logged_in
+from tests.live.client import Client, eventually, logged_in
 from tests.server import Server
 
 
@@ -173,3 +173,11 @@ class Load:
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     os.kill(pid, number)
+
+
+def replace_all(server: Server) -> None:
+    """Kill every worker, until others are in their places: a killed process is there for a moment yet."""
+    before = workers(server)
+    for pid in before:
+        kill(pid)
+    eventually(lambda: not set(before) & set(now := workers(server)) and len(now) == len(before), 40)

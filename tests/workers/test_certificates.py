@@ -16,7 +16,7 @@ from tests.live.client import eventually
 from tests.live.conftest import no_bug
 from tests.live.test_reload import serial
 from tests.server import Server
-from tests.workers.processes import Load, held_in_each, kill, workers, works
+from tests.workers.processes import Load, held_in_each, replace_all, workers, works
 
 ORG, TEST = "mail.example.org", "mail.example.test"
 
@@ -93,8 +93,8 @@ def renew(server: Server, way: Callable[[], None]) -> float:
     way()
     begun = time.monotonic()
     eventually(lambda: serial(server, ORG) != before)
-    after = serial(server, ORG)
-    assert {serial(server, ORG) for _ in range(8)} == {after}, "one worker serves another"
+    # Each worker takes it up by itself, one a moment after the other.
+    eventually(lambda: len(seen := {serial(server, ORG) for _ in range(8)}) == 1 and before not in seen)
     return time.monotonic() - begun
 
 
@@ -121,6 +121,7 @@ def test_renewals_on_disk_are_served_by_all_workers_and_no_connection_fails(serv
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_hundred_renewals_in_a_row(server: Server, record_property: Callable[[str, object], None]) -> None:
     taken = renew_under_load(server, 25)
     assert len(taken) == 100
@@ -162,9 +163,7 @@ def test_a_domain_without_files_starts_self_signed_and_is_given_one(server: Serv
         assert cert(server, "add", *options)[0].startswith(f"{ORG}: taken up")
         first = serial(server, ORG)
         assert {serial(server, ORG) for _ in range(8)} == {first}
-        for pid in workers(server):
-            kill(pid)
-        eventually(lambda: len(workers(server)) == 2)
+        replace_all(server)
         assert {serial(server, ORG) for _ in range(8)} == {first}
         for path, octets in zip(paths, pair(server), strict=True):
             path.write_bytes(octets)

@@ -13,7 +13,7 @@ import pytest
 from tests.live.client import Client, eventually
 from tests.live.test_reload import serial, swap_certificate
 from tests.server import Server
-from tests.workers.processes import Load, alive, held_in_each, kill, workers, works, zygotes
+from tests.workers.processes import Load, alive, held_in_each, replace_all, workers, works, zygotes
 
 
 def serials(server: Server, count: int = 12) -> set[str]:
@@ -42,9 +42,7 @@ def test_a_worker_made_after_a_reload_serves_what_was_taken_up(server: Server) -
     swap_certificate(server)
     server.hang_up()
     (renewed,) = serials(server)
-    for pid in workers(server):
-        kill(pid)
-    eventually(lambda: len(workers(server)) == 2)
+    replace_all(server)
     assert serials(server) == {renewed}
 
 
@@ -54,9 +52,7 @@ def test_a_worker_made_after_a_reload_keeps_what_waits_for_the_next_start(server
     server.replace(f'root = "{server.dir}/mail"', f'root = "{other}"')
     for _ in range(2):
         assert "[mail] root: waits for the next start" in server.hang_up()
-    for pid in workers(server):
-        kill(pid)
-    eventually(lambda: len(workers(server)) == 2)
+    replace_all(server)
     for client in held_in_each(server, 2).values():
         client.send(b"c CREATE made\r\n")
         client.until(rb"c ")
@@ -74,9 +70,7 @@ def test_new_listeners_are_served_by_all_and_old_ones_by_none(server: Server) ->
     for _ in range(12):
         with Client(server, "imaps", port=port) as client:
             client.greeting()
-    for pid in workers(server):
-        kill(pid)
-    eventually(lambda: len(workers(server)) == 2)
+    replace_all(server)
     for _ in range(12):
         with Client(server, "imaps", port=port) as client:
             client.greeting()
@@ -109,9 +103,7 @@ def test_many_new_places_need_no_higher_limit_of_open_files(tmp_path: Path) -> N
         server.config.write_text(server.config.read_text() + listener)
         said = server.hang_up()
         assert said.count(f":{port} (STARTTLS)") == len(addresses)
-        for pid in workers(server):
-            kill(pid)
-        eventually(lambda: len(workers(server)) == 2)
+        replace_all(server)
         for address in (addresses[0], addresses[-1]):
             with socket.create_connection((address, port), 20) as client:
                 assert client.recv(100).startswith(b"* OK")
@@ -187,9 +179,7 @@ def test_sessions_of_tls_resume_at_any_worker_and_after_a_reload(server: Server,
     swap_certificate(server)
     server.hang_up()
     assert all(connect(session)[1] for _ in range(12))
-    for pid in workers(server):
-        kill(pid)
-    eventually(lambda: len(workers(server)) == 2)
+    replace_all(server)
     assert all(connect(session)[1] for _ in range(12)), "a worker made after the reload has other keys"
 
 

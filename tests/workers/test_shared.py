@@ -93,11 +93,14 @@ def test_sessions_are_counted_over_all_workers(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(SESSIONS):
             stack.enter_context(logged_in(server, "imaps"))
-        time.sleep(0.5)  # ten times what the workers take to tell each other
-        for _ in range(10):
+
+        def refused() -> bool:
             with Client(server, "imaps") as client:
                 client.greeting()
-                assert client.try_login(user, password).startswith(b"a NO [LIMIT]")
+                return client.try_login(user, password).startswith(b"a NO [LIMIT]")
+
+        # The workers tell each other a moment later.
+        eventually(lambda: all(refused() for _ in range(10)))
     eventually(lambda: not who(server))
     with logged_in(server, "imaps"):
         pass

@@ -15,13 +15,13 @@ import pytest
 from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.live.test_reload import serial, swap_certificate
-from tests.live.test_user import LISTENERS, USER, identity, wrapper
+from tests.live.test_user import USER, identity, listeners, wrapper
 from tests.server import ROOT, Server
-from tests.workers.processes import alive, family, kill, master, workers
+from tests.workers.processes import alive, family, kill, master, replace_all
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(low_port: int) -> Iterator[Server]:
     if os.getuid() != 0:
         if os.environ.get("CI"):
             pytest.fail("these tests are for root")
@@ -29,7 +29,7 @@ def server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="mailserver-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=LISTENERS, workers=2)
+        server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=listeners(low_port), workers=2)
         subprocess.run(["chown", "-R", f"{USER}:", name], check=True)
         close_keys(server)
         shutil.rmtree(directory / "run")
@@ -45,7 +45,7 @@ def close_keys(server: Server) -> None:
         path.chmod(0o600)
 
 
-def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server) -> None:
+def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server, low_port: int) -> None:
     mail = pwd.getpwnam(USER)
     with server:
         eventually(lambda: len(family(server)) == 5)  # the zygote, two workers, a process for passwords each
@@ -57,7 +57,7 @@ def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server) ->
             assert "0" not in groups
             assert "CapPrm:\t0000000000000000" in Path(f"/proc/{process}/status").read_text()
         assert identity(master(server))[0] == ["0"] * 4
-        with logged_in(server, "imaps", host="127.0.0.93", port=993) as client:
+        with logged_in(server, "imaps", host="127.0.0.93", port=low_port) as client:
             client.send(b"a CREATE made\r\n")
             client.until(rb"a OK")
         made = server.maildir(server.user_of("example.test")[0]) / ".made"
@@ -68,16 +68,15 @@ def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server) ->
         close_keys(server)
         # A port below 1024 as well: the master may still open it.
         server.config.write_text(
-            server.config.read_text() + '\n[[listener]]\nprotocol = "imaps"\nport = 993\naddresses = ["127.0.0.94"]\n'
+            server.config.read_text()
+            + f'\n[[listener]]\nprotocol = "imaps"\nport = {low_port}\naddresses = ["127.0.0.94"]\n'
         )
         assert "mail.example.test: taken up" in server.run_cli("reload", "--config", str(server.config)).stdout
         renewed = serial(server)
         assert renewed != before
-        for pid in workers(server):
-            kill(pid)
-        eventually(lambda: len(workers(server)) == 2)
+        replace_all(server)
         assert serial(server) == renewed
-        with Client(server, "imaps", host="127.0.0.94", port=993) as client:
+        with Client(server, "imaps", host="127.0.0.94", port=low_port) as client:
             client.greeting()
         processes += family(server)
     assert not (server.dir / "lmtp").exists()

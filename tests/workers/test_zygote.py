@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.live.client import eventually
 from tests.server import ROOT, Server
 from tests.workers.processes import descriptors, workers, zygote
 
@@ -29,5 +30,5 @@ def test_the_running_zygote_has_no_epoll_and_its_workers_nothing_of_others(serve
     one, other = workers(server)
     assert sum("eventpoll" in kind for kind in kinds(one)) == 1
     assert not any("pidfd" in kind for pid in (one, other) for kind in kinds(pid))
-    # As many sockets as the other, not those of both slots.
-    assert abs(descriptors(one) - descriptors(other)) <= 2
+    # As many sockets as the other, not those of both slots; one of them may have a file open for a moment.
+    eventually(lambda: abs(descriptors(one) - descriptors(other)) <= 2)
