@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.client import GREETING, Client
+from tests.live.client import GREETING, Client, eventually
 from tests.live.conftest import no_bug
 from tests.server import Server
 
@@ -34,7 +34,11 @@ protocol = "imaps"
 port = {c}
 addresses = ["127.0.0.1"]
 proxy_from = ["127.0.0.0/8"]
+
+[limits]
+login_time = 14
 """
+"""The time of a login is also the longest of a handshake; it is longer than what is taken for silence."""
 HELD = {f'protocol = "{name}"\n': f'protocol = "{name}"\nsniff_delay = 5\n' for name in ("submission", "pop3")}
 PROXY = b"PROXY TCP4 192.0.2.77 192.0.2.1 5000 993\r\n"
 SAID = {"imaps": b"* BYE Port ", "pop3s": b"-ERR Port ", "submissions": b"421 4.7.0 Port "}
@@ -50,10 +54,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.parametrize("family", ["pop3", "submission"])
 def test_tls_at_once_at_a_port_of_starttls(server: Server, family: str) -> None:
-    began = time.monotonic()
-    with Client(server, family, tls=True) as client:
-        assert client.greeting().startswith(GREETING[family])
-    assert time.monotonic() - began < 4, "nobody waits for the delay's end"
+    def took() -> float:
+        began = time.monotonic()
+        with Client(server, family, tls=True) as client:
+            assert client.greeting().startswith(GREETING[family])
+        return time.monotonic() - began
+
+    eventually(lambda: took() < 4, 60)  # nobody waits for the delay's end, a busy machine is slow at times
 
 
 def test_tls_at_once_behind_a_proxy(server: Server) -> None:
@@ -138,9 +145,13 @@ def test_a_reload_changes_the_delay(server: Server, tmp_path: Path) -> None:
     server.config.write_text(text.replace('protocol = "submission"\nsniff_delay = 5\n', 'protocol = "submission"\n'))
     try:
         server.run_cli("reload", "--config", str(server.config))
-        began = time.monotonic()
-        with Client(server, "submission") as client:
-            client.greeting()
-        assert time.monotonic() - began < 4
+
+        def took() -> float:
+            began = time.monotonic()
+            with Client(server, "submission") as client:
+                client.greeting()
+            return time.monotonic() - began
+
+        eventually(lambda: took() < 4, 60)
     finally:
         server.config.write_text(text)

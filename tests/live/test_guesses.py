@@ -43,7 +43,7 @@ def test_a_right_guess_behind_many_wrong_ones_waits_for_their_delays(server: Ser
         assert guessers[0].until(rb"a ")[-1].startswith(b"a NO")
         if WORKERS < 2:
             # Nobody else was looked at: else the right one were in long ago.
-            neighbour.socket.settimeout(0.5)
+            neighbour.socket.settimeout(0.05)
             with pytest.raises(TimeoutError):
                 neighbour.line()
             neighbour.socket.settimeout(TIMEOUT)

@@ -54,8 +54,9 @@ def test_a_command_in_flight_finishes(tmp_path: Path) -> None:
         holder = subprocess.Popen(["sleep", "30"])
         try:
             lock.write_text(f"{holder.pid}:{socket.gethostname()}")
-            client.send(b"b COPY 1 INBOX\r\n")
-            time.sleep(0.5)
+            client.send(b"n NOOP\r\nb COPY 1 INBOX\r\n")
+            client.until(rb"n OK")  # both have come, and COPY is next
+            time.sleep(0.2)
             assert server.process is not None
             server.process.terminate()
             time.sleep(0.5)

@@ -1,6 +1,6 @@
 """A process that has INBOX open, as a worker does, and counts what others' changes cost it: `ROOT FD` (pokes come there).
 
-It says "ready", and at the end of its input one line of JSON.
+It says "ready", then how many messages it knows after each change, and at the end of its input one line of JSON.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ async def hear(root: str, descriptor: int) -> None:
         while live.stale:
             counts["refreshes"] += 1
             await live.refresh()
+        print(len(live.columns), flush=True)
         refreshing.clear()
 
     def poked() -> None:

@@ -34,19 +34,24 @@ def test_the_changes_of_another_worker_are_heard_once_and_start_no_echo(tmp_path
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             pass_fds=[receiving.fileno()],
         )
+        assert hearing.stdin is not None
         assert hearing.stdout is not None
         assert hearing.stdout.readline() == "ready\n"
         # What it looks at because it has just begun is not counted: told apart by a second's quiet.
         time.sleep(SETTLE_TIME + 1)
-        for _ in range(CHANGES):
+        for number in range(CHANGES):
             uid = put(account)
             sending.send(inbox.id)
             inbox.store_flags([uid], ADD, ["\\Seen"])
             sending.send(inbox.id)
-            time.sleep(0.05)
+            while hearing.stdout.readline() != f"{number + 2}\n":
+                pass  # those before it, and once more for the flags
         time.sleep(2 * SETTLE_TIME + 1)
-        said, _ = hearing.communicate(timeout=60)
-    counts = json.loads(said)
+        hearing.stdin.close()
+        said = hearing.stdout.read()
+        assert hearing.wait(60) == 0
+        hearing.stdout.close()
+    counts = json.loads(said.splitlines()[-1])
     assert counts["messages"] == CHANGES + 1 == len(uids(inbox))
     assert counts["told"] == 0, "who hears of a change tells nobody"
     # For each change a poke, and the names once; at the start and at the end it is compared whole.

@@ -16,7 +16,7 @@ from mailserver.store.maildir import safeio
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.workload import STEPS, Picture, Step, observe
 
-HANG = 8.0
+HANG = 30.0
 """Seconds: a start that takes longer waits for a dead process."""
 
 
