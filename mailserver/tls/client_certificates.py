@@ -39,6 +39,8 @@ _LATE: Final = 0.1
 
 _CLOCK: Final = "look at its dates and at the clock of this machine"
 
+_ISSUE: Final = "give the user one that an authority of client_ca has signed"
+
 _WORDS: Final = {
     2: "its chain ends at no authority of client_ca: put the authority there, or have the client send the chain",
     3: "client_crl holds no revocation list of {issuer}: add it",
@@ -46,12 +48,12 @@ _WORDS: Final = {
     10: "it has expired: give the user a new one",
     11: f"the revocation list of {{issuer}} is not valid yet: {_CLOCK}",
     12: "the revocation list of {issuer} is too old: put a new one into client_crl",
-    18: "it is signed by itself, by no authority of client_ca",
-    19: "its chain ends at an authority that is not in client_ca",
-    20: "it is signed by {issuer}, who is not in client_ca, by no authority whose certificate is known",
-    21: "it is signed by {issuer}, who is not in client_ca",
-    23: "it is revoked by client_crl",
-    24: "the chain holds {subject}, which is no authority",
+    18: f"it is signed by itself, by no authority of client_ca: {_ISSUE}",
+    19: f"its chain ends at an authority that is not in client_ca: put it there, or {_ISSUE}",
+    20: f"it is signed by {{issuer}}, who is not in client_ca: put that authority there, or {_ISSUE}",
+    21: f"it is signed by {{issuer}}, who is not in client_ca: put that authority there, or {_ISSUE}",
+    23: "it is revoked by client_crl: give the user a new one, unless it is not the user's any more",
+    24: f"the chain holds {{subject}}, which is no authority: {_ISSUE}",
     26: "it is not made for clients: issue one with extended key usage clientAuth",
 }
 """By OpenSSL's number of the error (x509_vfy.h); {issuer} and {subject} are names of the certificate that it is about."""
@@ -144,9 +146,15 @@ def _authority_faults(authorities: list[x509.Certificate], now: dt.datetime) -> 
         except (x509.ExtensionNotFound, ValueError):
             is_authority = False
         if not is_authority:
-            yield Fault("client_ca", f"holds, at {number}, {_name(each.subject)}, which is no authority")
+            yield Fault(
+                "client_ca",
+                f"holds, at {number}, {_name(each.subject)}, which is no authority: put who signed it there",
+            )
         elif each.not_valid_after_utc <= now:
-            reason = f"holds {_name(each.subject)}, which expired on {each.not_valid_after_utc:%Y-%m-%d}"
+            when = f"{each.not_valid_after_utc:%Y-%m-%d}"
+            reason = (
+                f"holds {_name(each.subject)}, which expired on {when}: put its new one there, or its users are refused"
+            )
             yield Fault("client_ca", reason, warning=True)
 
 
@@ -159,8 +167,9 @@ def _read_lists(path: Path, faults: list[Fault]) -> list[x509.CertificateRevocat
             return [x509.load_pem_x509_crl(each) for each in _split(octets)]
         return [x509.load_der_x509_crl(octets)]
     except ValueError:
-        what = "holds a list that cannot be decoded" if _BEGIN_CRL in octets else "is not a revocation list, PEM or DER"
-        faults.append(Fault("client_crl", what))
+        broken = "holds a list that cannot be decoded: fetch it anew from the authority"
+        none = "is not a revocation list, PEM or DER: fetch the authority's, or have it make one (`mailserver ca crl`)"
+        faults.append(Fault("client_crl", broken if _BEGIN_CRL in octets else none))
         return []
 
 
@@ -177,7 +186,7 @@ def _list_faults(
         own = [each for each in lists if _signed(each, authority)]
         name = _name(authority.subject)
         if not own:
-            yield Fault("client_crl", f"holds no list of {name}, whose certificates would all be refused")
+            yield Fault("client_crl", f"holds no list of {name}, whose certificates would all be refused: add it")
             continue
         lives = [(each.next_update_utc, each.last_update_utc) for each in own if each.next_update_utc is not None]
         if not lives:

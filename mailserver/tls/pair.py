@@ -261,8 +261,8 @@ def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
 
 def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
     if _BEGIN not in octets:
-        what = "a private key, not" if b"PRIVATE KEY-----" in octets else "not"
-        faults.append(Fault("certificate", f"is {what} a certificate in PEM{_conversion(octets)}"))
+        other = "private key" if b"PRIVATE KEY-----" in octets else ""
+        faults.append(Fault("certificate", _not_pem(octets, "certificate", other)))
         return []
     if octets.count(_BEGIN) != octets.count(_END):
         reason = "ends within a certificate: it is being written, or was cut off; put the whole file there by renaming"
@@ -275,15 +275,22 @@ def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
         return []
 
 
-def _conversion(octets: bytes) -> str:
-    """What makes PEM of DER (X.690 8.9: a SEQUENCE begins it) or PKCS #12."""
-    return ": it is binary; `openssl x509`, `pkey` or `pkcs12 -nodes` write PEM" if octets[:1] == b"\x30" else ""
+def _not_pem(octets: bytes, what: str, other: str) -> str:
+    """`other`: what it is instead, if that is known."""
+    if not octets.strip():
+        return f"is empty: put the {what} there"
+    if other:
+        return f"is a {other}, not a {what} in PEM: name the {what}'s file here"
+    # X.690 8.9: a SEQUENCE begins DER and PKCS #12.
+    if octets[:1] == b"\x30":
+        return f"is not a {what} in PEM: it is binary; `openssl x509`, `pkey` or `pkcs12 -nodes` write PEM"
+    return f"is not a {what} in PEM, which has a line -----BEGIN {what.upper()}-----: put the right file there"
 
 
 def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) -> PrivateKey | None:
     if b"PRIVATE KEY-----" not in octets:
-        what = "a certificate, not" if b"BEGIN CERTIFICATE" in octets else "not"
-        faults.append(Fault("key", f"is {what} a private key in PEM{_conversion(octets)}"))
+        other = "certificate" if _BEGIN in octets else ""
+        faults.append(Fault("key", _not_pem(octets, "private key", other)))
         return None
     try:
         private = _decoded(octets, password)

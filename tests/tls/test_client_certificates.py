@@ -202,7 +202,7 @@ class TestRevocation:
         (site.directory / "clients.pem").write_bytes(clients.pem + other.pem)
         with_list(site, clients.crl())
         (problem,) = certificates.check(site.config())
-        assert problem.reason == "holds no list of CN=Others, whose certificates would all be refused"
+        assert problem.reason == "holds no list of CN=Others, whose certificates would all be refused: add it"
         (site.directory / "clients.crl").write_bytes(clients.crl() + other.crl())
         assert certificates.check(site.config()) == []
         policy = TlsPolicy(site.config(), quiet)
@@ -239,7 +239,7 @@ def test_an_authority_in_between_may_be_trusted_by_itself(site: Site, clients: C
 def test_what_is_no_authority(site: Site, clients: ClientAuthority) -> None:
     (site.directory / "clients.pem").write_bytes(clients.issue()[0])
     (problem,) = certificates.check(site.config())
-    assert problem.reason == "holds, at 1, CN=Anna, which is no authority"
+    assert problem.reason == "holds, at 1, CN=Anna, which is no authority: put who signed it there"
     (site.directory / "clients.pem").write_bytes(ClientAuthority(days=0).pem)
     (problem,) = certificates.check(site.config())
     assert problem.warning

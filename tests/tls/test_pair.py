@@ -83,9 +83,13 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
 @pytest.mark.parametrize(
     ("certificate", "key", "expected"),
     [
-        (b"", pem(KEY), ["certificate: is not a certificate in PEM"]),
-        (pem(KEY), pem(KEY), ["certificate: is a private key, not a certificate in PEM"]),
-        (GOOD, GOOD, ["key: is a certificate, not a private key in PEM"]),
+        (b"", pem(KEY), ["certificate: is empty: put the certificate there"]),
+        (
+            pem(KEY),
+            pem(KEY),
+            ["certificate: is a private key, not a certificate in PEM: name the certificate's file here"],
+        ),
+        (GOOD, GOOD, ["key: is a certificate, not a private key in PEM: name the private key's file here"]),
         (
             x509.load_pem_x509_certificate(GOOD).public_bytes(serialization.Encoding.DER),
             pem(KEY),
@@ -93,7 +97,14 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
                 "certificate: is not a certificate in PEM: it is binary; `openssl x509`, `pkey` or `pkcs12 -nodes` write PEM"
             ],
         ),
-        (b"x", b"y", ["certificate: is not a certificate in PEM", "key: is not a private key in PEM"]),
+        (
+            b"x",
+            b"y",
+            [
+                f"{key}: is not a {what} in PEM, which has a line -----BEGIN {what.upper()}-----: put the right file there"
+                for key, what in (("certificate", "certificate"), ("key", "private key"))
+            ],
+        ),
         (
             GOOD,
             pem(KEY, b"secret"),

@@ -320,5 +320,6 @@ class TestSecondPair:
         policy = serving(both)
         both.certificate("rsa").write_bytes(b"nonsense")
         (outcome,) = policy.reload(both.config())
-        assert (outcome.state, outcome.why) == ("refused", "second_certificate is not a certificate in PEM")
+        assert outcome.state == "refused"
+        assert outcome.why.startswith("second_certificate is not a certificate in PEM")
         assert Client(V12, b"aRSA").connect(policy, NAME).suite.startswith("ECDHE-RSA")

@@ -359,7 +359,7 @@ class TestOffer:
         for pair, said in (
             ((certificate[: len(certificate) // 2], key), "ends within a certificate"),
             ((certificate, b"no key"), "key is not a private key in PEM"),
-            ((b"", key), "certificate is not a certificate in PEM"),
+            ((b"", key), "certificate is empty"),
             ((key, certificate), "certificate is a private key"),
             ((certificate, issue()[1]), "key does not belong to the certificate"),
             ((certificate, small_pem), "RSA of 1024 bits"),
@@ -406,7 +406,7 @@ class TestOffer:
         for bad, said in (
             (issue(), "second_certificate has a key of the first one's type, ECDSA"),
             (rsa_pair([ORG], 2048), f"{OTHER}: is not covered by second_certificate, which names {ORG}"),
-            ((b"", b""), "second_certificate is not a certificate in PEM"),
+            ((b"", b""), "second_certificate is empty: put the certificate there"),
             (
                 (second[0], rsa_pair([ORG], 2048)[1]),
                 "second_key does not belong to the certificate: put both files of the same renewal there",
