@@ -61,6 +61,8 @@ class Certificates:
         self._config = config
         self._serve = serve
         self._one_at_a_time = one_at_a_time
+        self._ill: set[str] = set()
+        """Hosts of which was told that their files are refused."""
         self._files = CertificateFiles(reactor, activation.seen, self._take_files)
         self._expiry = Expiry(activation.history)
         self._looks = LoopingCall(self._look_for_ends)
@@ -68,6 +70,7 @@ class Certificates:
 
     def start(self) -> None:
         """Watch the files and the clock."""
+        self._note_ill()
         self.follow()
         self._looks.start(EXPIRY_LOOK, now=True)
 
@@ -97,6 +100,7 @@ class Certificates:
         except CannotRecord as error:
             return [str(error)]
         finally:
+            self._note_ill()
             self.follow()
         return []
 
@@ -198,6 +202,10 @@ class Certificates:
 
     # --- Changes
 
+    def _note_ill(self) -> None:
+        """Of a start or a reload, which has told it."""
+        self._ill = {host for host, each in self._policy.served.by_host.items() if each.origin == "last good"}
+
     async def _take_files(self, hosts: Hosts, tell: bool) -> bool | None:
         async def take() -> bool | None:
             try:
@@ -205,8 +213,15 @@ class Certificates:
             except Refused as refused:
                 if tell:
                     _log(refused.lines)
+                    self._ill.update(hosts)
                 return None if refused.later else False
             _log([line for line in changed.lines if tell or ": refused" not in line])
+            states = {outcome.name: outcome.state for outcome in changed.prepared.outcomes}
+            well = [host for host in hosts if host in self._ill and states.get(host) == "unchanged"]
+            _log([f"{host}: its files are well again, and have what is served" for host in well])
+            self._ill.difference_update(host for host in hosts if states.get(host) != "refused")
+            if tell:
+                self._ill.update(host for host in hosts if states.get(host) == "refused")
             ok, lines = await self._put_in_place(changed)
             _log(lines)
             return changed.whole and ok

@@ -193,6 +193,38 @@ def test_files_are_followed_and_ends_are_told_each_once(
     assert not world.reactor.getDelayedCalls()
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["as they were", "renewed"])
+def test_files_that_are_well_again_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, again: bool
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(module.log, "info", lambda _format, line: told.append(line))
+    world.certificates.start()
+    world.pass_time()
+    (domain,) = (each for each in world.tls.config.domains if each.name == "example.test")
+    assert domain.certificate is not None
+    whole = domain.certificate.read_bytes()
+    domain.certificate.write_bytes(whole[:100])
+    world.pass_time()
+    assert [line.partition(": refused")[0] for line in told] == [f"certificate: {TEST}"]
+    assert world.do("cert-list").data[1]["origin"] == "last good"
+    told.clear()
+    if again:
+        world.site.renew("example.test")
+    else:
+        domain.certificate.write_bytes(whole)
+    world.pass_time()
+    (line,) = told
+    assert ("taken up" if again else "its files are well again, and have what is served") in line
+    assert world.do("cert-list").data[1]["origin"] == "file"
+    told.clear()
+    # It is told once, and not where nothing was said of a fault.
+    domain.certificate.touch()
+    world.pass_time()
+    assert told == []
+    world.certificates.stop()
+
+
 def test_what_a_command_has_recorded_while_the_server_began_is_served(world: World) -> None:
     command = Server(world.site)
     command.add(certificates.issue(authority(), [ORG]), ORG)
