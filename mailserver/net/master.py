@@ -41,9 +41,10 @@ from mailserver.net.questions import Questions
 from mailserver.net.service import ServiceProcess
 from mailserver.net.serving import GRACE, Examined
 from mailserver.net.slots import Slots
-from mailserver.net.supervisor import BLIND, Record, Supervisor
+from mailserver.net.supervisor import Record, Supervisor
 from mailserver.net.zygote_process import WorkerProcess, ZygoteProcess
 from mailserver.net.zygote_start import StartedZygote
+from mailserver.net.zygote_watch import Frames, ZygoteWatch
 from mailserver.tls.activation import Activation
 from mailserver.tls.assembly import in_words
 from mailserver.tls.policy import Prepared, TlsPolicy
@@ -56,8 +57,6 @@ CHECK_EVERY = 1.0
 PREPARE_TIME = 30.0
 END_TIME = 2 * GRACE + 8
 """Seconds that workers have to end: their grace twice, and their store's."""
-EARLY = 10.0
-"""Seconds after its start in which a zygote's death is a fault of more than the moment."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -93,10 +92,6 @@ class MasterService(ServiceProcess):
         self._mail_root: DirectoryId | None = None
         self._seat_sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._started_zygote = zygote
-        self._zygote: ZygoteProcess | None = None
-        self._zygotes: set[ZygoteProcess] = set()
-        self._zygote_wait = 0.0
-        self._looked = reactor.seconds()
         self._forks: dict[int, WorkerProcess] = {}
         self._numbers = itertools.count(1)
         self._places = 0
@@ -109,8 +104,11 @@ class MasterService(ServiceProcess):
         self.supervisor.on_failed = self._worker_failed
         self.supervisor.on_empty = self._worker_none
         self.supervisor.status = Questions(self.supervisor).numbers
+        self._zygotes = ZygoteWatch(
+            reactor, self._start_zygote, self._first_frames, self.supervisor.replace_all, self._reap
+        )
         self._checks = LoopingCall(whatever_happens, self._check)
-        self._renewals = LoopingCall(whatever_happens, self.renew)
+        self._renewals = LoopingCall(whatever_happens, self._zygotes.renew)
         for call in (self._checks, self._renewals):
             call.clock = reactor
 
@@ -144,8 +142,7 @@ class MasterService(ServiceProcess):
             self._seat_sockets[seat] = (receive, send)
         if self._relayed:
             self._relay = LogRelay(self.reactor)
-        zygote = self._start_zygote()
-        zygote.begin(self._first_frames())
+        self._zygotes.begin()
         for bound in {bound.place: bound for bound in self.bound}.values():
             log.info("{line}", line=ready_line(bound.listener, bound.place))
         self._places = len(self._sockets.places)
@@ -156,29 +153,23 @@ class MasterService(ServiceProcess):
         self._checks.start(CHECK_EVERY, now=False)
         self._renewals.start(RENEWAL, now=False)
 
-    def _start_zygote(self) -> ZygoteProcess:
+    def _start_zygote(self, ended: Callable[[ZygoteProcess], None]) -> ZygoteProcess:
         started, self._started_zygote = self._started_zygote, None
-        try:
-            zygote = ZygoteProcess(
-                self.reactor,
-                started,
-                output=self._relay.output if self._relay is not None else None,
-                forked=self._forked,
-                not_forked=self._not_forked,
-                log_file=self._take_log_file,
-                ended=self._zygote_ended,
-            )
-        except OSError as error:
-            raise SystemExit(f"the process that forks workers cannot be started: {error}") from error
-        self._zygotes.add(zygote)
-        self._zygote = zygote
-        return zygote
+        return ZygoteProcess(
+            self.reactor,
+            started,
+            output=self._relay.output if self._relay is not None else None,
+            forked=self._forked,
+            not_forked=self._not_forked,
+            log_file=self._take_log_file,
+            ended=ended,
+        )
 
-    def _first_frames(self) -> list[tuple[object, list[socket.socket]]]:
+    def _first_frames(self) -> Frames:
         seats = list(self._seat_sockets)
         # Not those that a reload has opened and may give up again.
         served = {place for listener in self.config.listeners for place in places(listener)}
-        frames: list[tuple[object, list[socket.socket]]] = list(self._sockets.frames(served))
+        frames: Frames = list(self._sockets.frames(served))
         for start in range(0, len(seats), 100):
             part = seats[start : start + 100]
             sockets = [each for seat in part for each in self._seat_sockets[seat]]
@@ -197,11 +188,7 @@ class MasterService(ServiceProcess):
             lambda body: self.supervisor.heard(seat, body),
             lambda: self._worker_ended(number, seat),
         )
-        if self._zygote is None:
-            # Between two zygotes: this one's end has it begun again.
-            theirs.close()
-        else:
-            self._zygote.fork(Fork(number, slot, seat, living), theirs)
+        self._zygotes.fork(Fork(number, slot, seat, living), theirs)
         return process
 
     def _forked(self, number: int, pid: int, pidfd: int) -> None:
@@ -248,52 +235,10 @@ class MasterService(ServiceProcess):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
 
-    # --- The zygote
-
-    def renew(self) -> None:
-        """A new zygote, with new keys for session tickets, and new workers in place of the old, whose sessions go on."""
-        before = self._zygote
-        try:
-            self._start_zygote().begin_later(self._first_frames())
-        except SystemExit as error:
-            log.error("{line}", line=str(error))
-            if before is None:
-                self._renew_later(early=True)
-            return
-        if before is not None:
-            before.retire()
-        self.supervisor.replace_all()
-
-    def _zygote_ended(self, zygote: ZygoteProcess) -> None:
-        self._zygotes.discard(zygote)
-        self._reap()
-        if zygote is not self._zygote:
-            return
-        self._zygote = None
-        if self._all_ended is not None:
-            return
-        log.error("{line}", line=f"the process that forks workers ({zygote.pid}) has ended; it is replaced")
-        self._renew_later(early=self.reactor.seconds() - zygote.started < EARLY)
-
-    def _renew_later(self, *, early: bool) -> None:
-        self._zygote_wait = min(30.0, max(1.0, 2 * self._zygote_wait)) if early else 0.0
-        self.reactor.callLater(self._zygote_wait, self._renew_if_running)
-
-    def _renew_if_running(self) -> None:
-        if self._all_ended is None and self._zygote is None:
-            self.renew()
-
     def _check(self) -> None:
         self._reap()
         self.supervisor.check()
-        zygote = self._zygote
-        now = self.reactor.seconds()
-        looked, self._looked = self._looked, now
-        if zygote is not None and now - looked > BLIND:
-            zygote.heard = max(zygote.heard, now - BLIND)
-        if zygote is not None and now - zygote.heard > zygote.patience and not zygote.killed:
-            log.error("{line}", line=f"the process that forks workers ({zygote.pid}) gives no sign of life: killed")
-            zygote.kill()
+        self._zygotes.check()
 
     # --- Log files
 
@@ -305,8 +250,8 @@ class MasterService(ServiceProcess):
             self.log_file.take(number)
 
     def _reopen_log(self) -> None:
-        if self.log_file is not None and self._zygote is not None:
-            self._zygote.send("log file")
+        if self.log_file is not None:
+            self._zygotes.send("log file")
             self.supervisor.order(tuple(self.supervisor.records.values()), "log file", None, PREPARE_TIME)
 
     # --- Reload
@@ -339,7 +284,7 @@ class MasterService(ServiceProcess):
         lines += in_words(self._policy.commit(prepared))
         if prepared.bases:
             # The base contexts are the zygote's, the same for all its workers.
-            self.renew()
+            self._zygotes.renew()
         return examined.whole, lines
 
     def _serve_certificates(self, prepared: Prepared) -> Deferred[list[str]]:
@@ -347,8 +292,7 @@ class MasterService(ServiceProcess):
         change = self._policy.change(prepared)
         self._policy.commit(prepared)
         self._setting = Setting(self.config, self._policy.material)
-        if self._zygote is not None:
-            self._zygote.send(("certificates", change))
+        self._zygotes.send(("certificates", change))
         # None can be begun between these: whoever comes later is forked from a zygote that has the change.
         told = tuple(self.supervisor.records.values())
 
@@ -379,11 +323,10 @@ class MasterService(ServiceProcess):
         self._setting, self.config = setting, config
         self.supervisor.memory_limit = config.limits.worker_memory
         gone = self._sockets.places - {place for listener in config.listeners for place in places(listener)}
-        if self._zygote is not None:
-            for body, passed in self._sockets.frames(set(new)):
-                self._zygote.send(body, passed)
-            self._zygote.send(("close", list(gone)))
-            self._zygote.send(setting)
+        for body, passed in self._sockets.frames(set(new)):
+            self._zygotes.send(body, passed)
+        self._zygotes.send(("close", list(gone)))
+        self._zygotes.send(setting)
         # Workers that were begun meanwhile have the setting of before.
         late = tuple(record for record in self.supervisor.records.values() if record not in asked)
         if late:
@@ -406,8 +349,7 @@ class MasterService(ServiceProcess):
                 call.stop()
         for bound in self._sockets.close(self._sockets.places):
             bound.remove_file()
-        for zygote in self._zygotes:
-            zygote.retire()
+        self._zygotes.retire()
         ended = self._all_ended = Deferred()
         kill = self.reactor.callLater(END_TIME, self.supervisor.kill_all)
         self.supervisor.stop()
@@ -415,11 +357,7 @@ class MasterService(ServiceProcess):
         def end(_none: None) -> None:
             if kill.active():
                 kill.cancel()
-            for zygote in tuple(self._zygotes):
-                zygote.kill()
-            for zygote in tuple(self._zygotes):
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(zygote.pid, 0)
+            self._zygotes.kill()
             self._reap()
             if self._relay is not None:
                 self._relay.close()

@@ -1,0 +1,119 @@
+"""What the master does about a zygote, with neither processes nor sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from twisted.internet.task import Clock
+
+from mailserver.net.supervisor import SILENCE
+from mailserver.net.zygote_watch import EARLY, ZygoteWatch
+
+
+class Zygote:
+    """As much of a ZygoteProcess as the watch needs of one."""
+
+    pid = 1
+    patience = SILENCE
+
+    def __init__(self, now: float, ended: Callable[[Any], None]) -> None:
+        self.started = self.heard = now
+        self.ended = ended
+        self.killed = self.retired = False
+
+    def begin(self, frames: object) -> None:
+        pass
+
+    begin_later = begin
+
+    def retire(self) -> None:
+        self.retired = True
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class World:
+    """A watch whose zygotes cannot be started while `refusing` has something to say."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.attempts: list[float] = []
+        self.started: list[Zygote] = []
+        self.refusing = 0
+        self.renewed = 0
+        self.watch = ZygoteWatch(self.clock, cast("Any", self.start), list, self.renew, lambda: None)
+        self.watch.begin()
+
+    def start(self, ended: Callable[[Any], None]) -> Zygote:
+        self.attempts.append(self.clock.seconds())
+        if self.refusing:
+            self.refusing -= 1
+            raise BlockingIOError("Resource temporarily unavailable")
+        self.started.append(Zygote(self.clock.seconds(), ended))
+        return self.started[-1]
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+    def live(self, seconds: float) -> None:
+        for _ in range(int(2 * seconds)):
+            self.clock.advance(0.5)
+            self.watch.check()
+
+
+def test_where_no_zygote_can_be_started_it_is_tried_again() -> None:
+    """A machine without memory, say: the workers serve on, and those that end must be replaced one day."""
+    world = World()
+    world.refusing = 3
+    world.clock.advance(EARLY + 1)
+    world.started[0].ended(world.started[0])
+    for _ in range(200):
+        world.clock.advance(0.5)
+    assert len(world.started) == 2, "and only one more"
+    assert world.renewed == 1
+    tries = world.attempts[1:]
+    assert tries[0] == pytest.approx(EARLY + 1, abs=1)
+    assert len(tries) == 4
+    assert tries == sorted(set(tries))
+
+
+def test_one_that_stands_still_is_killed_once_and_replaced_at_its_end() -> None:
+    world = World()
+    world.live(SILENCE - 1)
+    assert not world.started[0].killed
+    world.live(2)
+    assert world.started[0].killed
+    assert len(world.started) == 1
+    world.started[0].ended(world.started[0])
+    world.clock.advance(0)
+    assert len(world.started) == 2
+    assert world.renewed == 1
+
+
+def test_a_master_that_stood_still_gives_it_time_to_be_heard() -> None:
+    world = World()
+    world.clock.advance(10 * SILENCE)
+    world.watch.check()
+    assert not world.started[0].killed
+
+
+def test_the_one_before_retires_and_its_end_is_no_fault() -> None:
+    world = World()
+    world.watch.renew()
+    first, second = world.started
+    assert (first.retired, second.retired) == (True, False)
+    first.ended(first)
+    world.clock.advance(60)
+    assert len(world.started) == 2
+
+
+def test_at_the_end_none_is_replaced() -> None:
+    world = World()
+    world.watch.retire()
+    assert world.started[0].retired
+    world.started[0].ended(world.started[0])
+    world.clock.advance(60)
+    assert len(world.started) == 1
