@@ -222,3 +222,22 @@ def _write_tree(directory: Directory, target: str, kind: Kind) -> None:
             stream.write(data)
         if mtime is not None:
             os.utime(path, ns=(mtime, mtime))
+
+
+def tree(root):
+    """What its files have in them, by path."""
+    found = {}
+    for directory, _, files in os.walk(root):
+        for name in files:
+            path = os.path.join(directory, name)
+            with open(path, "rb") as file:
+                found[os.path.relpath(path, root)] = file.read()
+    return found
+
+
+def cuts(journal, tmp_path):
+    """The files that a power cut leaves, one after each change."""
+    for upto in range(len(journal.changes) + 1):
+        target = tmp_path / f"cut{upto}"
+        journal.leave(target, upto)
+        yield tree(target)

@@ -10,7 +10,7 @@ import pytest
 
 from mailserver.errors import NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.maildir import ballast, safeio, special_use
+from mailserver.store.maildir import ballast, directories, safeio, special_use
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.types import DirectoryId
 from tests.store.maildirs import append
@@ -163,7 +163,7 @@ def test_a_mailbox_is_deleted_though_its_files_cannot_be_removed_yet(store, tmp_
     account = store.account(USER)
     append(account, "Junk")
     with monkeypatch.context() as patch:
-        patch.setattr(safeio, "remove_tree", fail)
+        patch.setattr(directories, "remove_tree", fail)
         account.delete("Junk")
     assert "Junk" not in [info.name for info in account.mailboxes()]
     [left] = [name for name in os.listdir(account.root) if name.startswith("mailserver-deleted.")]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from attrs import evolve
@@ -17,7 +16,6 @@ from mailserver.errors import (
     MailboxExists,
     MailboxHasChildren,
     MailError,
-    NoSpace,
     NoSuchMailbox,
 )
 from mailserver.store.index.database import HISTORY
@@ -26,6 +24,7 @@ from mailserver.store.interfaces import MailboxInfo, MaildropLock, Status
 from mailserver.store.maildir import (
     ballast,
     delivery,
+    directories,
     folders,
     intent,
     lock,
@@ -40,6 +39,8 @@ from mailserver.store.maildir.folders import INBOX, canonical
 from mailserver.store.maildir.home import Home, Settings
 from mailserver.store.maildir.mailbox import MaildirMailbox
 from mailserver.store.maildir.reconcile import level
+from mailserver.store.maildir.renaming import rename_tree
+from mailserver.store.maildir.special_use import set_special_use
 from mailserver.store.maildir.text_index import NOW, TextIndex
 from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
@@ -75,40 +76,15 @@ class MaildirAccount:
         home = self._home
         listed = home.layout.mailboxes()
         there = frozenset(listed)
-        uses = special_use.assign(listed, self._uses_given(there))
+        uses = special_use.assign(listed, special_use.given(home, there))
         subscribed = self.subscriptions()
         names = set(there)
         for name in there:
-            names.update(_parents(name))
+            names.update(folders.parents(name))
         return [
             MailboxInfo(name, name in there, uses.get(name, frozenset()), name in subscribed)
             for name in sorted(names, key=lambda name: (name != INBOX, name))
         ]
-
-    def _uses_given(self, there: Collection[str]) -> dict[str, frozenset[str]]:
-        """Special use by name. The GUIDs of other mailboxes do not matter: most are not even looked at."""
-        home = self._home
-        given = special_use.read(home.root)
-        found: dict[str, frozenset[str]] = {}
-        for guid in list(given):
-            state = home.read(lambda index, guid=guid: index.mailboxes.by_guid(guid))  # type: ignore[misc]
-            if state is not None and state.name in there and guid == self._guid(state.name):
-                found[state.name] = given.pop(guid)
-        if given:
-            # Another program has moved or removed it, or the index was lost.
-            for name in there:
-                there_now = self._guid(name) if name not in found else None
-                if there_now in given:
-                    found[name] = given.pop(there_now)
-        return found
-
-    def _guid(self, name: str) -> MailboxId | None:
-        """As its uidlist has it."""
-        try:
-            header = uidlist.read_header(self._home.paths(name).uidlist)
-        except FileNotFoundError:  # never seen by us, nor by Dovecot
-            return None
-        return None if header is None else header[1]
 
     def subscriptions(self) -> frozenset[str]:
         """Subscribed names, also those that do not exist. Raises: StoreUnavailable."""
@@ -137,30 +113,16 @@ class MaildirAccount:
         with home.locked():
             if home.layout.exists(name):
                 raise MailboxExists
-            missing = [level_name for level_name in (*_parents(name), name) if not home.layout.exists(level_name)]
+            missing = [
+                level_name for level_name in (*folders.parents(name), name) if not home.layout.exists(level_name)
+            ]
             home.check_mailboxes(len(missing))
             for level_name in missing:
                 home.layout.create(level_name, next_uid_validity(home.root))
             state = level(home, name)
             if special_use:
-                self._set_special_use({name: special_use})
+                set_special_use(home, state.guid, special_use)
             return state.guid
-
-    def _set_special_use(self, uses: Mapping[str, frozenset[str]]) -> None:
-        home = self._home
-        known = special_use.read(home.root)
-        alive = {state.guid for state in home.read(lambda index: index.mailboxes.all())}
-        kept = {guid: attributes for guid, attributes in known.items() if guid in alive}
-        for name, attributes in uses.items():
-            kept[level(home, name).guid] = attributes
-        special_use.write(home.root, kept)
-
-    def _forget_special_use(self, guid: MailboxId) -> None:
-        """LIST would look for it."""
-        known = special_use.read(self._home.root)
-        if known.pop(guid, None):
-            with contextlib.suppress(NoSpace):
-                special_use.write(self._home.root, known)
 
     def delete(self, name: str) -> None:
         """Remove a mailbox with its mail. Raises: NoSuchMailbox, MailboxHasChildren, Cannot, InUse."""
@@ -179,11 +141,11 @@ class MaildirAccount:
                 key = state.key
                 home.update(lambda index: index.mailboxes.remove(key))
                 home.forget(state.guid)
-                self._forget_special_use(state.guid)
+                special_use.forget(home.root, state.guid)
             safeio.point("delete.after-index")
         # Nobody sees it any more: others need not wait for the removal of much mail.
         try:
-            safeio.remove_tree(retired)
+            directories.remove_tree(retired)
         except (MailError, OSError) as error:
             # It is deleted all the same; the next start sweeps what is left.
             _log.warning("%s cannot be removed yet: %r", retired, error)
@@ -198,7 +160,8 @@ class MaildirAccount:
         home.paths(new)
         with home.locked():
             children = self._children(old)
-            if not self._exists(old) and not children:
+            moving = [old, *children] if self._exists(old) else children
+            if not moving:
                 raise NoSuchMailbox
             if home.layout.exists(new):
                 raise MailboxExists
@@ -207,12 +170,12 @@ class MaildirAccount:
                 return
             if new.startswith(old + "/"):
                 raise BadMailboxName("a mailbox cannot be moved below itself")
-            self._rename_tree(old, new, children)
+            rename_tree(home, moving, old, new)
 
     def _empty_inbox(self, new: str) -> None:
         """Make `new` and move the messages of INBOX there."""
         home = self._home
-        created = [name for name in (*_parents(new), new) if not home.layout.exists(name)]
+        created = [name for name in (*folders.parents(new), new) if not home.layout.exists(name)]
         pending = intent.write(home.root, intent.Intent(recovery.CREATE, {"created": created}))
         try:
             self.create(new)
@@ -224,41 +187,6 @@ class MaildirAccount:
             home.update(lambda index: index.mailboxes.distrust(touched))
             intent.clear(home.root, pending)
             raise
-        intent.clear(home.root, pending)
-
-    def _rename_tree(self, old: str, new: str, children: Sequence[str]) -> None:
-        home = self._home
-        moving = [old, *children] if self._exists(old) else list(children)
-        pairs = {name: new + name[len(old) :] for name in moving}
-        for target in pairs.values():
-            if home.layout.exists(target):
-                raise MailboxExists
-        parents = [parent for parent in _parents(new) if parent not in pairs and not home.layout.exists(parent)]
-        home.check_mailboxes(len(parents))
-        payload = {"parents": parents, "pairs": list(pairs.items())}
-        pending = intent.write(home.root, intent.Intent(recovery.RENAME, payload))
-        done: list[tuple[str, str]] = []
-        try:
-            for parent in parents:
-                home.layout.create(parent, next_uid_validity(home.root))
-            for source, target in pairs.items():
-                at, to = home.layout.path(source), home.layout.path(target)
-                safeio.rename(at, to)
-                done.append((at, to))
-                safeio.point("rename.after-rename")
-            safeio.sync_directory(home.root)
-        except (OSError, MailError) as error:
-            for at, to in reversed(done):
-                safeio.rename(to, at)
-            safeio.sync_directory(home.root)
-            intent.clear(home.root, pending)
-            if isinstance(error, MailError):
-                raise
-            raise BadMailboxName("something else has that name on disk") from error
-        safeio.point("rename.after-directory-sync")
-        home.update(lambda index: index.mailboxes.rename(pairs))
-        home.names.update({guid: pairs[name] for guid, name in home.names.items() if name in pairs})
-        safeio.point("rename.after-index")
         intent.clear(home.root, pending)
 
     # --- mailboxes
@@ -394,12 +322,6 @@ class MaildirAccount:
 
     def _children(self, name: str) -> list[str]:
         return [other for other in self._home.layout.mailboxes() if other.startswith(name + "/")]
-
-
-def _parents(name: str) -> list[str]:
-    """The names above it: a/b/c has a and a/b."""
-    levels = name.split("/")
-    return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
 
 
 def is_account(root: str) -> bool:

@@ -29,12 +29,13 @@ from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import folders, intent, recovery, safeio, uidlist
+from mailserver.store.maildir.directories import sync_directories
 from mailserver.store.maildir.filename import flag_letters
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import to_crlf
 from mailserver.store.maildir.own_change import OwnChange, make_keywords
 from mailserver.store.maildir.own_steps import Step
-from mailserver.store.maildir.paths import MailboxPaths, sync_directories
+from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.staged import StagedFile
 from mailserver.store.maildir.uids import next_uids

@@ -11,10 +11,10 @@ from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import safeio, uidlist
+from mailserver.store.maildir.directories import sync_directories
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.own_change import OwnChange
 from mailserver.store.maildir.own_steps import Step
-from mailserver.store.maildir.paths import sync_directories
 from mailserver.store.maildir.reconcile import reconcile
 from mailserver.types import UID
 

@@ -12,11 +12,11 @@ from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Stored
 from mailserver.store.maildir import safeio
+from mailserver.store.maildir.directories import sync_directories
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.own_change import OwnChange, known_mask, make_keywords
 from mailserver.store.maildir.own_steps import Step
-from mailserver.store.maildir.paths import sync_directories
 from mailserver.store.maildir.reconcile import reconcile
 from mailserver.types import UID, ModSeq
 

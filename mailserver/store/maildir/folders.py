@@ -19,7 +19,7 @@ import stat
 import unicodedata
 
 from mailserver.errors import BadMailboxName, MailboxExists, MailError, NoSuchMailbox, StoreUnavailable
-from mailserver.store.maildir import dotlocks, intent, names, safeio, uidlist
+from mailserver.store.maildir import directories, dotlocks, intent, names, safeio, uidlist
 from mailserver.types import MailboxId, UIDValidity
 
 INBOX = "INBOX"
@@ -125,11 +125,11 @@ class Layout:
         if is_mailbox(path):
             raise MailboxExists
         if path == self.root:
-            safeio.make_directories(path)
+            directories.make_directories(path)
             _fill(path, uid_validity, guid)
             return path
         unfinished = os.path.join(self.root, _UNFINISHED + os.urandom(8).hex())
-        safeio.mkdir(unfinished)
+        directories.mkdir(unfinished)
         try:
             os.close(safeio.open_new(os.path.join(unfinished, MARKER)))
             _fill(unfinished, uid_validity, guid)
@@ -137,7 +137,7 @@ class Layout:
             self._install(unfinished, path)
         except BaseException:
             with contextlib.suppress(Exception):
-                safeio.remove_tree(unfinished)
+                directories.remove_tree(unfinished)
             raise
         safeio.point("create.after-rename")
         return path
@@ -151,7 +151,7 @@ class Layout:
         if path == self.root or not is_mailbox(path):
             raise NoSuchMailbox
         retired = os.path.join(self.root, _DELETED + os.urandom(8).hex())
-        safeio.rename_tree(path, retired)
+        directories.rename_tree(path, retired)
         return retired
 
     def sweep(self) -> int:
@@ -165,20 +165,20 @@ class Layout:
         with safeio.boundary():
             left = [name for name in os.listdir(self.root) if name.startswith((_UNFINISHED, _DELETED))]
         for name in left:
-            safeio.remove_tree(os.path.join(self.root, name))
+            directories.remove_tree(os.path.join(self.root, name))
         count = len(left)
         intents = os.path.join(self.root, intent.DIRECTORY)
         for directory in {self.root, *map(self.path, self.mailboxes()), intents}:
             # A mailbox may be deleted by another program meanwhile, and many accounts have no intents.
             with contextlib.suppress(FileNotFoundError):
-                count += safeio.sweep(directory, _LEFTOVER)
+                count += directories.sweep(directory, _LEFTOVER)
         return count
 
     def _install(self, unfinished: str, path: str) -> None:
         try:
             if os.path.lexists(path) and not _is_directory(path):
                 raise FileExistsError
-            safeio.rename_tree(unfinished, path)
+            directories.rename_tree(unfinished, path)
         except OSError as error:
             # A directory that is no mailbox stands in the way: nobody can see it, and it is not ours to empty.
             raise BadMailboxName("something else has that name on disk") from error
@@ -188,6 +188,12 @@ def canonical(name: str) -> str:
     """The name with its first level, if it says INBOX in any case, in capitals (RFC 3501 5.1; children as Dovecot)."""
     first, slash, rest = name.partition("/")
     return f"{INBOX}{slash}{rest}" if first.isascii() and first.upper() == INBOX else name
+
+
+def parents(name: str) -> list[str]:
+    """The names above it: a/b/c has a and a/b."""
+    levels = name.split("/")
+    return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
 
 
 def check_level(level: str) -> None:
@@ -237,7 +243,7 @@ def complete(path: str) -> None:
         directory = os.path.join(path, part)
         if not _is_directory(directory):
             try:
-                safeio.mkdir(directory)
+                directories.mkdir(directory)
             except FileExistsError as error:
                 if not _is_directory(directory):
                     raise StoreUnavailable(f"the mailbox has a {part} that is no directory") from error
@@ -253,7 +259,7 @@ def _fill(path: str, uid_validity: UIDValidity, guid: MailboxId | None) -> None:
     # cur/ last: it makes the directory a mailbox.
     for part in ("tmp", "new", "cur"):
         with contextlib.suppress(FileExistsError):
-            safeio.mkdir(os.path.join(path, part))
+            directories.mkdir(os.path.join(path, part))
     safeio.sync_directory(path)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from attrs import frozen
 
-from mailserver.store.maildir import lock, safeio
+from mailserver.store.maildir import directories, lock, safeio
 
 DIRECTORY = "mailserver-intents"
 _SUFFIX = ".json"
@@ -56,7 +56,7 @@ def write(root: str, intent: Intent) -> Intent:
     """
     directory = os.path.join(root, DIRECTORY)
     if not os.path.isdir(directory):
-        safeio.make_directories(directory)
+        directories.make_directories(directory)
     name = intent.id or f"{time.time_ns():020d}-{os.getpid()}-{next(_counter)}"
     data = json.dumps({"kind": intent.kind, "payload": intent.payload}).encode("ascii")
     safeio.point("intent.before-write")

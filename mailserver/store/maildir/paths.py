@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from mailserver.store.maildir import keywords, safeio, uidlist
+from mailserver.store.maildir import keywords, uidlist
 
 
 class MailboxPaths:
@@ -26,9 +24,3 @@ class MailboxPaths:
     def place(self, place: int) -> str:
         """new/ for 0, cur/ for 1."""
         return self.cur if place else self.new
-
-
-def sync_directories(directories: Iterable[str]) -> None:
-    """Make the names in them safe, in the order given, each once."""
-    for directory in dict.fromkeys(directories):
-        safeio.sync_directory(directory)

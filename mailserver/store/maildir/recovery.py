@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from mailserver.errors import BadMailboxName, NoSpace, StoreUnavailable
-from mailserver.store.maildir import folders, intent, safeio
+from mailserver.store.maildir import directories, folders, intent, safeio
 from mailserver.store.maildir.uid_validity import next_uid_validity
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def undo_create(home: Home, payload: dict[str, Any]) -> list[str]:
         folders.complete(paths.directory)
         if os.listdir(paths.new) or os.listdir(paths.cur):
             break
-        safeio.remove_tree(home.layout.retire(name))
+        directories.remove_tree(home.layout.retire(name))
     return list(payload["created"])
 
 

@@ -1,4 +1,5 @@
-"""Every durable change on disk goes through here: what was synced survives a power cut, what was not may vanish.
+"""Every durable change on disk goes through here, and `directories`: what was synced survives a power cut, what was not
+may vanish.
 
 Problems:
 
@@ -13,8 +14,8 @@ Rules:
 
 *   Files are replaced only by `replace`: a temporary file in the same directory, fsync, rename, fsync of the directory.
 *   `append` writes whole lines in one write(2) and syncs; a short write is cut off again and refused.
-*   `rename`, `link`, `unlink`, `mkdir`, `rmdir`, `open_new` do not sync: who changes many names in a directory calls
-    `sync_directory` once. `replace`, `append`, `rename_tree` are durable when they return.
+*   `rename`, `link`, `unlink`, `open_new` do not sync: who changes many names in a directory calls `sync_directory`
+    once. `replace` and `append` are durable when they return.
 *   ENOSPC, EDQUOT, EFBIG are NoSpace. ENOENT, EEXIST, ENOTEMPTY, EISDIR, ELOOP pass as the OSError they are:
     they are answers ("somebody else was here"), and the caller knows what they mean. All else is StoreUnavailable.
 
@@ -31,7 +32,6 @@ import contextlib
 import errno
 import itertools
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -41,7 +41,6 @@ from attrs import frozen
 from mailserver.errors import NoSpace, StoreUnavailable
 
 FILE_MODE = 0o600
-DIRECTORY_MODE = 0o700
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ANSWERS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ELOOP})
@@ -361,86 +360,6 @@ def unlink(path: str) -> None:
         raise failure(error) from error
     if recorder is not None:
         recorder.record(Change("unlink", path))
-
-
-def mkdir(path: str, mode: int = DIRECTORY_MODE) -> None:
-    """Make a directory; no sync. Raises: FileExistsError, NoSpace, StoreUnavailable."""
-    try:
-        os.mkdir(path, mode)
-    except OSError as error:
-        raise failure(error) from error
-    if recorder is not None:
-        recorder.record(Change("mkdir", path))
-
-
-def make_directories(path: str, mode: int = DIRECTORY_MODE) -> None:
-    """Make a directory and its missing parents, durably; harmless when it exists. Raises: NoSpace, StoreUnavailable."""
-    missing = []
-    while path and not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        # Another process may make it at the same moment.
-        with contextlib.suppress(FileExistsError):
-            mkdir(directory, mode)
-        sync_directory(os.path.dirname(directory))
-
-
-def rmdir(path: str) -> None:
-    """Remove an empty directory; no sync. Raises: FileNotFoundError, StoreUnavailable, OSError (ENOTEMPTY)."""
-    try:
-        os.rmdir(path)
-    except OSError as error:
-        raise failure(error) from error
-    if recorder is not None:
-        recorder.record(Change("rmdir", path))
-
-
-def rename_tree(old: str, new: str) -> None:
-    """Rename a directory with all below it, durably. Raises: FileNotFoundError, OSError (ENOTEMPTY), NoSpace."""
-    rename(old, new)
-    target, source = os.path.dirname(new), os.path.dirname(old)
-    sync_directory(target)
-    if source != target:
-        sync_directory(source)
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory and all below it, links and not what they point to; no sync. Harmless when it is gone.
-
-    Go on after what cannot be removed, then raise. Raises: StoreUnavailable.
-    """
-    kept: Exception | None = None
-    try:
-        with os.scandir(path) as entries:
-            found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise failure(error) from error
-    for child, is_directory in found:
-        try:
-            if is_directory:
-                remove_tree(child)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    unlink(child)
-        except StoreUnavailable as error:
-            kept = error
-    if kept is not None:
-        raise kept
-    with contextlib.suppress(FileNotFoundError):
-        rmdir(path)
-
-
-def sweep(directory: str, pattern: re.Pattern[str]) -> int:
-    """Remove the files whose names match, left by dead processes; how many. No sync. Raises: StoreUnavailable."""
-    with boundary():
-        left = [name for name in os.listdir(directory) if pattern.fullmatch(name)]
-    for name in left:
-        with contextlib.suppress(FileNotFoundError):
-            unlink(os.path.join(directory, name))
-    return len(left)
 
 
 def sync_directory(path: str) -> None:

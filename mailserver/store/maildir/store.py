@@ -13,7 +13,7 @@ from typing import Final
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
-from mailserver.store.maildir import ballast, safeio
+from mailserver.store.maildir import ballast, directories, safeio
 from mailserver.store.maildir.account import MaildirAccount, is_account
 from mailserver.store.maildir.folders import INBOX, Layout
 from mailserver.store.maildir.home import Settings
@@ -117,7 +117,7 @@ class MaildirStore:
     def _make(self, user: str, root: str) -> None:
         """Make a new account whole, beside its place, and put it there: nobody sees half of one."""
         parent = os.path.dirname(root)
-        safeio.make_directories(parent)
+        directories.make_directories(parent)
         _sweep(parent)
         unfinished = os.path.join(parent, _UNFINISHED + secrets.token_hex(8))
         try:
@@ -128,12 +128,12 @@ class MaildirStore:
             safeio.point("account.before-rename")
             with contextlib.suppress(OSError):
                 # Another process may have been faster; or an empty directory stands there.
-                safeio.rename_tree(unfinished, root)
+                directories.rename_tree(unfinished, root)
         except MailError:
             with contextlib.suppress(MailError):
-                safeio.remove_tree(unfinished)
+                directories.remove_tree(unfinished)
             raise
-        safeio.remove_tree(unfinished)
+        directories.remove_tree(unfinished)
         if not is_account(root):
             # Somebody's directory, that is no Maildir yet.
             Layout(root).create(INBOX, new_uid_validity())
@@ -149,7 +149,7 @@ def _sweep(parent: str) -> None:
             and time.time() - entry.stat(follow_symlinks=False).st_ctime > _ABANDONED_AFTER
         ]
     for path in old:
-        safeio.remove_tree(path)
+        directories.remove_tree(path)
 
 
 def _is_component(part: str) -> bool:

@@ -6,22 +6,12 @@ import os
 import pytest
 
 from mailserver.errors import NoSpace, StoreUnavailable
-from mailserver.store.maildir import safeio
-from tests.store.power import Journal
+from mailserver.store.maildir import directories, safeio
+from tests.store.power import Journal, cuts, tree
 
 
 class Stop(BaseException):
     """The process dies here."""
-
-
-def tree(root):
-    found = {}
-    for directory, _, files in os.walk(root):
-        for name in files:
-            path = os.path.join(directory, name)
-            with open(path, "rb") as file:
-                found[os.path.relpath(path, root)] = file.read()
-    return found
 
 
 @pytest.fixture
@@ -35,13 +25,6 @@ def recorded(tmp_path, monkeypatch):
         return journal
 
     return root, start
-
-
-def cuts(journal, tmp_path):
-    for upto in range(len(journal.changes) + 1):
-        target = tmp_path / f"cut{upto}"
-        journal.leave(target, upto)
-        yield tree(target)
 
 
 def test_replace_leaves_the_old_or_the_new_file_after_any_cut(recorded, tmp_path):
@@ -157,37 +140,6 @@ def test_a_move_between_directories_is_in_exactly_one_after_any_cut(recorded, tm
     assert [sorted(found) for found in cuts(journal, tmp_path)] == [["a/m"], ["a/m"], ["b/m"], ["b/m"]]
 
 
-def test_rename_tree_moves_all_below_durably(recorded, tmp_path):
-    root, start = recorded
-    (root / "a/cur").mkdir(parents=True)
-    (root / "a/cur/m").write_bytes(b"m")
-    journal = start()
-    safeio.rename_tree(str(root / "a"), str(root / "b"))
-    assert [sorted(found) for found in cuts(journal, tmp_path)] == [["a/cur/m"], ["a/cur/m"], ["b/cur/m"]]
-
-
-def test_make_directories_is_durable_at_every_level(recorded, tmp_path):
-    root, start = recorded
-    journal = start()
-    safeio.make_directories(str(root / "x/y/z"))
-    journal.leave(tmp_path / "cut")
-    assert (tmp_path / "cut/x/y/z").is_dir()
-    safeio.make_directories(str(root / "x/y/z"))
-
-
-def test_remove_tree_removes_links_and_not_what_they_point_to(tmp_path):
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/keep").write_bytes(b"")
-    (tmp_path / "box/cur").mkdir(parents=True)
-    (tmp_path / "box/cur/m").write_bytes(b"m")
-    os.symlink(tmp_path / "outside", tmp_path / "box/link")
-    os.mkfifo(tmp_path / "box/cur/fifo")
-    safeio.remove_tree(str(tmp_path / "box"))
-    safeio.remove_tree(str(tmp_path / "box"))
-    assert sorted(os.listdir(tmp_path)) == ["outside"]
-    assert os.listdir(tmp_path / "outside") == ["keep"]
-
-
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
@@ -260,8 +212,8 @@ def test_each_sync_that_is_recorded_was_asked_of_the_system(tmp_path, monkeypatc
     monkeypatch.setattr(safeio, "recorder", journal)
     safeio.replace(f"{root}/file", b"1\n")
     safeio.append(f"{root}/file", b"2\n")
-    safeio.make_directories(f"{root}/a/b")
-    safeio.rename_tree(f"{root}/a/b", f"{root}/b")
+    directories.make_directories(f"{root}/a/b")
+    directories.rename_tree(f"{root}/a/b", f"{root}/b")
     safeio.copy(f"{root}/file", f"{root}/b/file")
     synced = [change.path for change in journal.changes if change.operation in {"sync", "sync_directory"}]
     assert synced == asked
@@ -277,7 +229,7 @@ def test_the_journal_and_the_disk_agree_when_nothing_is_lost(tmp_path, monkeypat
     (root / "tmp/before").write_bytes(b"before")
     journal = Journal(root)
     monkeypatch.setattr(safeio, "recorder", journal)
-    safeio.make_directories(f"{root}/a/cur")
+    directories.make_directories(f"{root}/a/cur")
     safeio.replace(f"{root}/a/list", b"1\n2")
     fd = safeio.open_existing(f"{root}/a/list", os.O_RDWR)
     safeio.truncate(fd, 2)
@@ -286,8 +238,8 @@ def test_the_journal_and_the_disk_agree_when_nothing_is_lost(tmp_path, monkeypat
     safeio.link(f"{root}/tmp/before", f"{root}/a/cur/linked")
     safeio.rename(f"{root}/tmp/before", f"{root}/a/cur/moved")
     safeio.copy(f"{root}/a/cur/moved", f"{root}/copy")
-    safeio.mkdir(f"{root}/gone")
-    safeio.rmdir(f"{root}/gone")
+    directories.mkdir(f"{root}/gone")
+    directories.rmdir(f"{root}/gone")
     safeio.rename(f"{root}/a", f"{root}/b")
     safeio.unlink(f"{root}/copy")
     journal.leave(tmp_path / "all", survives=lambda _number, _change: True)
