@@ -38,6 +38,7 @@ from mailserver.store.maildir.own_steps import Step
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.staged import StagedFile
+from mailserver.store.maildir.starts import owner
 from mailserver.store.maildir.uids import next_uids
 from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import UID, MailboxId, ModSeq
@@ -308,7 +309,7 @@ def _name_files(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *
 
 def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival]) -> intent.Intent:
     payload: dict[str, Any] = {
-        "owner": recovery.owner(),
+        "owner": owner(),
         "mailbox": state.name,
         "guid": state.guid.hex(),
         "files": [arrival.record for arrival in arrivals],

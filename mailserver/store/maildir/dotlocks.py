@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from mailserver.errors import StoreUnavailable
@@ -17,6 +19,43 @@ from mailserver.store.maildir.uidlist import LOCK_NAME
 
 FILE_NAME: Final = "mailserver-dotlock"
 """What the names of the files begin with that are linked as dotlocks."""
+
+
+class _Holding:
+    """`Dotlocks.holding`."""
+
+    __slots__ = ("_directories", "_dotlocks", "_taken", "_with_room")
+
+    def __init__(
+        self, dotlocks: Dotlocks, directories: Iterable[str], with_room: Callable[[Callable[[], None]], None] | None
+    ) -> None:
+        self._dotlocks = dotlocks
+        self._directories = directories
+        self._with_room = with_room
+        self._taken: list[str] = []
+
+    def __enter__(self) -> None:
+        take = self._dotlocks.take
+        try:
+            # In path order, as everybody takes them.
+            for directory in sorted(self._directories):
+                if self._dotlocks.is_held(directory):
+                    continue
+                if self._with_room is not None:
+                    self._with_room(lambda directory=directory: take(directory))  # type: ignore[misc]
+                else:
+                    take(directory)
+                self._taken.append(directory)
+        except BaseException:
+            self._release()
+            raise
+
+    def __exit__(self, _kind: object, _error: object, _trace: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        while self._taken:
+            self._dotlocks.release(self._taken.pop())
 
 
 class Dotlocks:
@@ -28,6 +67,12 @@ class Dotlocks:
         self._inode = 0
         self._pid = 0
         self._held: dict[str, tuple[int, int] | None] = {}
+
+    def holding(
+        self, directories: Iterable[str], with_room: Callable[[Callable[[], None]], None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold those of these mailboxes that are not held already, each taken inside `with_room`. Raises as `take`."""
+        return _Holding(self, directories, with_room)
 
     def take(self, directory: str, wait: float | None = None) -> None:
         """Lock that mailbox. Raises: InUse after the wait, FileNotFoundError (no directory), NoSpace, StoreUnavailable."""

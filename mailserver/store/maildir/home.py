@@ -34,6 +34,7 @@ from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.own_steps import OwnNames, Steps
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recovery import recover
+from mailserver.store.maildir.starts import boot_id
 from mailserver.types import MailboxId, ModSeq
 
 if TYPE_CHECKING:
@@ -80,41 +81,6 @@ class _Locked:
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
         self._home.give_lock(failed=kind is not None)
-
-
-class _Dotlocked:
-    """`Home.dotlocked`."""
-
-    __slots__ = ("_directories", "_home", "_must", "_taken")
-
-    def __init__(self, home: Home, directories: Iterable[str], *, must: bool) -> None:
-        self._home = home
-        self._directories = directories
-        self._must = must
-        self._taken: list[str] = []
-
-    def __enter__(self) -> None:
-        home = self._home
-        try:
-            # In path order, as everybody takes them.
-            for directory in sorted(self._directories):
-                if home.holds_dotlock(directory):
-                    continue
-                if self._must:
-                    home.with_room(lambda directory=directory: home.dotlocks.take(directory))  # type: ignore[misc]
-                else:
-                    home.dotlocks.take(directory)
-                self._taken.append(directory)
-        except BaseException:
-            self._release()
-            raise
-
-    def __exit__(self, _kind: object, _error: object, _trace: object) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        while self._taken:
-            self._home.dotlocks.release(self._taken.pop())
 
 
 class Home:
@@ -216,7 +182,7 @@ class Home:
 
         With `must` the ballast is given up for it. Raises: InUse, NoSpace, StoreUnavailable, FileNotFoundError.
         """
-        return _Dotlocked(self, directories, must=must)
+        return self.dotlocks.holding(directories, self.with_room if must else None)
 
     def holds_dotlock(self, directory: str) -> bool:
         """Whether Dovecot is kept out of that mailbox now."""
@@ -421,14 +387,3 @@ class Home:
             index.close()
             self._index = Index.make_in_memory(self._index_path)
             self._disk_again = time.monotonic() + DISK_RETRY
-
-
-def boot_id() -> str:
-    """What tells one start of the machine from another; "" where it is not told."""
-    with contextlib.suppress(FileNotFoundError, StoreUnavailable):
-        fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(fd, 64).decode("ascii").strip()
-        finally:
-            os.close(fd)
-    return ""

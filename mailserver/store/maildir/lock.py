@@ -36,6 +36,7 @@ from typing import Self
 
 from mailserver.errors import InUse, StoreUnavailable
 from mailserver.store.maildir import safeio
+from mailserver.store.maildir.starts import boot_time, process_start
 
 FILE_NAME = "mailserver-lock"
 MAILDROP_FILE_NAME = "mailserver-maildrop-lock"
@@ -188,14 +189,14 @@ def is_stale(path: str, status: os.stat_result) -> bool:
     except StoreUnavailable:
         # Not a regular file, or not to be read: only its age speaks.
         content = b""
-    if not content.strip(b"\0 \n") and status.st_ctime < _boot_time() - _START_MARGIN:
+    if not content.strip(b"\0 \n") and status.st_ctime < boot_time() - _START_MARGIN:
         return True
     pid_text, _, host = content.strip().partition(b":")
     if pid_text.isdigit() and len(pid_text) <= 10 and host == os.fsencode(os.uname().nodename):
         pid = int(pid_text)
         if pid == os.getpid() or not _is_alive(pid):
             return True
-        started = _process_start(pid)
+        started = process_start(pid)
         if started is not None and started > status.st_ctime + _START_MARGIN:
             return True
     newest = max(status.st_mtime, status.st_ctime)
@@ -300,19 +301,3 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _process_start(pid: int) -> float | None:
-    """When a process started, in seconds since 1970; None where the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The second field is a name in parentheses, which may hold spaces; starttime is field 22.
-            ticks = int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-    return _boot_time() + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _boot_time() -> float:
-    """When this machine started, in seconds since 1970."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

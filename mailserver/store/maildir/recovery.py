@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mailserver.errors import BadMailboxName, NoSpace, StoreUnavailable
 from mailserver.store.maildir import directories, folders, intent, safeio
+from mailserver.store.maildir.starts import is_alive
 from mailserver.store.maildir.uid_validity import next_uid_validity
 
 if TYPE_CHECKING:
@@ -74,28 +75,6 @@ def recover(home: Home) -> bool:
         intent.clear(home.root, left)
     home.something_due = waiting
     return more
-
-
-def owner() -> str:
-    """What tells this process from a later one with its pid."""
-    return f"{os.getpid()} {_started(os.getpid())}"
-
-
-def is_alive(who: object) -> bool:
-    """Whether that `owner()` still runs."""
-    pid, _, started = str(who or "").partition(" ")
-    return bool(started) and pid.isdigit() and _started(int(pid)) == started
-
-
-def _started(pid: int) -> str:
-    """Boot id and start time of a process; "" if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            ticks = file.read().rpartition(")")[2].split()[19]
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return f"{file.read().strip()} {ticks}"
-    except (OSError, IndexError):
-        return ""
 
 
 def find_mailbox(home: Home, payload: dict[str, Any]) -> str:

@@ -1,0 +1,52 @@
+"""Starts, of this machine and of its processes: what tells a process from a later one that got its number."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+
+def boot_id() -> str:
+    """What tells one start of the machine from another; "" where it is not told."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read(64).strip()
+    return ""
+
+
+def boot_time() -> float:
+    """When this machine started, in seconds since 1970."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def process_start(pid: int) -> float | None:
+    """When a process started, in seconds since 1970; None where the system does not tell."""
+    ticks = _ticks(pid)
+    return None if ticks is None else boot_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def owner() -> str:
+    """What tells this process from a later one with its pid."""
+    return f"{os.getpid()} {_started(os.getpid())}"
+
+
+def is_alive(who: object) -> bool:
+    """Whether that `owner()` still runs."""
+    pid, _, started = str(who or "").partition(" ")
+    return bool(started) and pid.isdigit() and _started(int(pid)) == started
+
+
+def _started(pid: int) -> str:
+    """Boot id and start time of a process; "" if there is none."""
+    ticks, boot = _ticks(pid), boot_id()
+    return f"{boot} {ticks}" if boot and ticks is not None else ""
+
+
+def _ticks(pid: int) -> int | None:
+    """Clock ticks between the machine's start and a process's."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is a name in parentheses, which may hold spaces; starttime is field 22.
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
