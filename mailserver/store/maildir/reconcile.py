@@ -23,18 +23,16 @@ from mailserver.errors import InUse, NoSpace, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
 from mailserver.store.maildir import folders, scan, uidlist
-from mailserver.store.maildir.differences import FEW, differences
+from mailserver.store.maildir.differences import differences
 from mailserver.store.maildir.entries import fresh_entries, moved_entry, read_keywords, sort_by_delivery
 from mailserver.store.maildir.first_look import FirstLook, Postponed, Unlisted, first_look
 from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.identification import forget, identify
 from mailserver.store.maildir.list_mending import mend
-from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, ModSeq
 
 _ATTEMPTS = 4
-_USUAL_LINE = 48
-"""Octets of a line of the uidlist; only how much there is to read is judged by it."""
 _KNOWN = 4
 """A message that is in the index already costs so many times less than a new one, or even less."""
 
@@ -92,7 +90,6 @@ class _Reconciliation:
         self.paths = home.paths(name)
         self.listed: uidlist.UidList | None = None
         self.is_written = True
-        """The list is a file: that of a new mailbox is made with the lines of the messages that are there, at once."""
         self.tail: dict[str, UID] = {}
         self.is_new = False
         self.changed: list[Entry] = []
@@ -106,7 +103,9 @@ class _Reconciliation:
     def run(self) -> MailboxState:
         with contextlib.ExitStack() as stack:
             self.stack = stack
-            state = self._identify()
+            found = identify(self.home, self.name, self._exclude_dovecot)
+            state, self.listed, self.tail = found.state, found.listed, found.tail
+            self.is_new, self.is_written = found.is_new, found.is_written
             told = UID(1) if self.is_new else state.uid_next
             mended = self._is_behind(state)
             if self.listed is not None:
@@ -114,10 +113,10 @@ class _Reconciliation:
             if self.tail:
                 state.uid_next = UID(max(self.tail.values()) + 1)
             modseq = next_modseq(state.modseq)
-            found = self._scan(state, told)
-            if not self._look_first(state, found):
-                self._compare(state, found, modseq, told, mended=mended)
-            self._postpone(state, found)
+            scans = self._scan(state, told)
+            if not self._look_first(state, scans):
+                self._compare(state, scans, modseq, told, mended=mended)
+            self._postpone(state, scans)
             self._give_uids(state, modseq, mended=mended)
             names_changed = read_keywords(self.paths, state)
             if self.is_new:
@@ -134,103 +133,6 @@ class _Reconciliation:
             state.boot = self.home.boot
             self._save(state, modseq)
             return state
-
-    # --- which mailbox it is
-
-    def _identify(self) -> MailboxState:
-        """The state to go on from, and the uidlist if it must be read."""
-        index = self.home.index()
-        state = index.mailboxes.by_name(self.name)
-        signature = uidlist.signature(self.paths.uidlist)
-        if signature is None:
-            self._make_list(state)
-        elif (
-            state is None
-            or state.boot != self.home.boot
-            or (signature != state.uidlist_signature and not self._read_tail(state))
-        ):
-            self._check_list(signature)
-            self.listed = uidlist.read(self.paths.uidlist)
-        if self.listed is None:
-            assert state is not None
-            return state
-        self._complete_header(self.listed, state)
-        if state is not None and (state.guid, state.uid_validity) != (self.listed.guid, self.listed.uid_validity):
-            self._forget(state)
-            state = None
-        if state is None:
-            state = self._by_guid(self.listed)
-        if state is None:
-            self.is_new = True
-            modseq = next_modseq(0)
-            state = MailboxState(
-                0, self.listed.guid, self.name, self.listed.uid_validity, UID(1), modseq, modseq, recent_from=UID(1)
-            )
-        return state
-
-    def _check_list(self, signature: uidlist.Signature) -> None:
-        """Raises: MuchToRead."""
-        most = self.home.most_unseen
-        if most is not None and signature.size > most * _USUAL_LINE:
-            raise self.home.much_to_read(self.name)
-
-    def _read_tail(self, state: MailboxState) -> bool:
-        """Read only what was added to the list; False if that does not do."""
-        if state.uid_next == 1 or len(state.uidlist_signature) != len(uidlist.Signature._fields):
-            return False
-        known = uidlist.Signature(*state.uidlist_signature)
-        if uidlist.read_header(self.paths.uidlist) != (state.uid_validity, state.guid):
-            return False
-        tail = uidlist.read_tail(self.paths.uidlist, known, state.uid_next - 1)
-        if tail is None or tail.damaged or not 0 < len(tail.entries) <= FEW:
-            return False
-        index = self.home.index()
-        if any(index.messages.by_base(state.key, base) is not None for _uid, base in tail.entries):
-            # A message that we know has got another UID.
-            return False
-        self.tail = {base: uid for uid, base in tail.entries}
-        state.uidlist_signature = tail.signature
-        return True
-
-    def _make_list(self, state: MailboxState | None) -> None:
-        """There is no uidlist: make one, from the index if that knows the mailbox."""
-        if not folders.is_mailbox(self.paths.directory):
-            if state is not None:
-                self._forget(state)
-            raise folders.missing(self.name)
-        self._exclude_dovecot(None)
-        if state is None:
-            validity = self.home.with_room(lambda: next_uid_validity(self.home.root))
-            self.listed = uidlist.unwritten(self.paths.uidlist, validity)
-            self.is_written = False
-            return
-        lost = uidlist.unwritten(self.paths.uidlist, state.uid_validity, state.guid, state.uid_next)
-        self.listed = mend(self.home, lost, state)
-
-    def _complete_header(self, listed: uidlist.UidList, state: MailboxState | None) -> None:
-        if "G" in listed.header_missing and state is not None:
-            listed.guid = state.guid
-        if "V" in listed.header_missing:
-            listed.uid_validity = state.uid_validity if state is not None else next_uid_validity(self.home.root)
-
-    def _by_guid(self, listed: uidlist.UidList) -> MailboxState | None:
-        """The state of a mailbox that another program renamed."""
-        other = self.home.read(lambda index: index.mailboxes.by_guid(listed.guid))
-        if other is None:
-            return None
-        if folders.identity(self.home.paths(other.name).directory) == (listed.guid, listed.uid_validity):
-            listed.guid = uidlist.new_guid()
-            listed.damaged = True
-            return None
-        if other.uid_validity != listed.uid_validity:
-            self._forget(other)
-            return None
-        other.name = self.name
-        return other
-
-    def _forget(self, state: MailboxState) -> None:
-        key = state.key
-        self.home.update(lambda index: index.mailboxes.remove(key))
 
     def _is_behind(self, state: MailboxState) -> bool:
         """Was the list cut back or spoilt, so that the index knows more?"""
@@ -254,7 +156,7 @@ class _Reconciliation:
             raise self.home.much_to_read(self.name) from None
         except FileNotFoundError as error:
             if state.key:
-                self._forget(state)
+                forget(self.home, state)
             raise folders.missing(self.name) from error
 
     def _scan_once(self, state: MailboxState, most: int | None) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
