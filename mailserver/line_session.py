@@ -6,6 +6,7 @@ command may await is what `channel` and the store's runner offer.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
@@ -15,12 +16,14 @@ from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, StorageFailure
 from mailserver.lines import LineReader, Refused, is_http
-from mailserver.sasl_exchange import RefusedExchange
+from mailserver.sasl_exchange import RefusedExchange, may_begin
 
 MAX_ERRORS = 20
 """Malformed, unknown or misplaced commands that a connection may send; by SMTP, between two messages."""
 PACE = 64
 """Pipelined commands after which the client must have taken enough of the answers."""
+
+_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 
 
 class CommandRow(Protocol):
@@ -124,12 +127,23 @@ class LineSession(ABC):
         """Read no further command."""
         self.ended = True
 
-    def overhear(self, authenticator: Authenticator, mechanism: bytes, initial: bytes) -> None:
-        """An AUTH came before TLS and is refused. The client may go on with it, by lines that are no commands."""
-        exchange = RefusedExchange(self.channel, authenticator, mechanism.decode("ascii", "replace"))
-        if initial:
-            exchange.take(initial)
-        self._refused_exchange = exchange
+    def read_auth(self, authenticator: Authenticator, argument: bytes) -> tuple[str, bytes]:
+        """The mechanism of an AUTH, in capitals, and its initial response, b"" without one (RFC 5034 4, RFC 4954 4).
+
+        Raises: PrivacyRequired, BadSyntax.
+        """
+        name, space, initial = argument.partition(b" ")
+        mechanism = name.decode("ascii", "replace").upper()
+        if not may_begin(self.channel.info, mechanism):
+            # The client may go on with it, by lines that are no commands.
+            exchange = RefusedExchange(self.channel, authenticator, mechanism)
+            if initial:
+                exchange.take(initial)
+            self._refused_exchange = exchange
+            raise PrivacyRequired
+        if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
+            raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
+        return mechanism, initial
 
     def log(self, event: str) -> None:
         """A line in the log, with whoever is logged in."""

@@ -11,9 +11,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import pytest
 
 CONFIG = """\
 dovecot_config_version = 2.4.1
@@ -197,3 +202,26 @@ class Dovecot:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def need(packages: str = "dovecot-imapd") -> None:
+    """Skip the test where there is none. Raises: AssertionError in CI, which has one."""
+    if not available():
+        assert not os.environ.get("CI"), "CI has a Dovecot"
+        pytest.skip(f"needs root and Debian's {packages}")
+
+
+@contextmanager
+def away(users: dict[str, str], **settings: Any) -> Iterator[Dovecot]:
+    """One that does not run yet, with its mail, in a directory that all may enter.
+
+    Below pytest's own, which is root's alone, it could not read as another user.
+    """
+    with tempfile.TemporaryDirectory(prefix="mailserver-dovecot-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        root = directory / "mail"
+        root.mkdir()
+        one = Dovecot(directory / "dovecot", root, users, **settings)
+        one.own(root)
+        yield one

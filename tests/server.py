@@ -171,6 +171,18 @@ class Server:
         twistd = str(Path(sys.executable).parent / "twistd")
         return [*self.wrapper, twistd, *(options or ("-n", "--pidfile=")), "mailserver", "--config", str(self.config)]
 
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Start what `command()` gives, where it is to end soon: by a fault, or as a daemon behind it."""
+        return subprocess.run(
+            command,
+            cwd=self.dir,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
     def start(self) -> Self:
         """Until every listener is ready; at other ports where somebody has taken one of ours meanwhile."""
         for _ in range(4):

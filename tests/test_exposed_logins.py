@@ -15,18 +15,16 @@ from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import GAP, ExposureWatch
 from mailserver.auth.penalties import Penalties
 from mailserver.auth.service import LoginService, Names
-from mailserver.config.model import Limits
 from mailserver.errors import PrivacyRequired
 from mailserver.imap.session import CLEARTEXT_LOGINS
 from mailserver.imap.session import Session as ImapSession
 from mailserver.net.connection import Connection
-from mailserver.net.limits import ConnectionCounts
-from mailserver.net.listening import Listening
 from mailserver.net.tally import Tally
 from mailserver.types import Secret
 from tests.auth.test_service import Hashed
 from tests.fakes import Client, FakeAuthenticator, info
 from tests.imap.sessions import connect, services
+from tests.net.listening import make_listening
 from tests.net.test_connection import Transport
 from tests.pop3.dialogs import World as Pop3World
 from tests.smtp.world import World as SmtpWorld
@@ -290,27 +288,7 @@ class OneByOne:
         )
         service = services(authenticator=authenticator)
         self.tally = Tally()
-        listening = Listening(
-            protocol="imap",
-            make_session=lambda channel: ImapSession(channel, service),
-            farewell=b"",
-            refusal=b"",
-            reactor=self.clock,
-            counts=ConnectionCounts(Limits()),
-            tally=self.tally,
-            tls=None,
-            implicit_tls=False,
-            cleartext="never",
-            proofs_in_clear=False,
-            tls_required=False,
-            logs_in=True,
-            local="127.0.0.1:143",
-            sniff_delay=0.0,
-            early_tls="serve",
-            signpost=lambda: b"",
-            open_connections=set(),
-            stopped=lambda: None,
-        )
+        listening = make_listening(lambda channel: ImapSession(channel, service), self.clock, self.tally)
         events = self.events
 
         class Writes(Transport):

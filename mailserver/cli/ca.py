@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from mailserver.cli.ca_options import (
     write,
 )
 from mailserver.cli.columns import print_table
-from mailserver.cli.control import NotRunning, ask
+from mailserver.cli.control import NotRunning, ask, take_up
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.tls import ca_requests, private_ca
 from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
@@ -313,17 +312,7 @@ def _told(one: PrivateCa, configuration: Path, *, reloads: bool) -> None:
     if not reloads:
         click.echo("a server that has it as client_crl takes it up within seconds; --reload has it done at once")
         return
-    try:
-        answer = ask(load_or_fail(configuration).server.runtime_dir, "reload")
-    except NotRunning:
-        click.echo("no server is running; it will take it up when started")
-        return
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"the list is written, but the server could not be told: {error}") from error
-    for line in answer.lines:
-        click.echo(line)
-    if not answer.ok:
-        sys.exit(1)
+    take_up(load_or_fail(configuration), "the list is written", "it will take it up when started")
 
 
 def _row(record: Record) -> dict[str, object]:

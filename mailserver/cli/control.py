@@ -13,6 +13,7 @@ from attrs import frozen
 from mailserver.cli.columns import plain
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.config import load
+from mailserver.config.model import Config
 
 SOCKET_NAME = "control"
 """Name of the socket in the configuration's runtime_dir."""
@@ -104,12 +105,27 @@ def ask_if_running(configuration: Path, request: str, **arguments: str) -> Answe
     return answer
 
 
-@click.command("reload")
-@config_option
-def reload(configuration: Path) -> None:
-    """Have the running server take up changed configuration and certificates."""
-    answer = ask_or_fail(configuration, "reload")
+def take_up(config: Config, done: str, later: str) -> None:
+    """Have a running server take up what a command has `done`; `later` is said where none runs. Raises: ClickException."""
+    try:
+        answer = ask(config.server.runtime_dir, "reload")
+    except NotRunning:
+        click.echo(f"no server is running; {later}")
+        return
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"{done}, but the server could not be told: {error}") from error
+    _finish(answer)
+
+
+def _finish(answer: Answer) -> None:
     for line in answer.lines:
         click.echo(line)
     if not answer.ok:
         raise SystemExit(1)
+
+
+@click.command("reload")
+@config_option
+def reload(configuration: Path) -> None:
+    """Have the running server take up changed configuration and certificates."""
+    _finish(ask_or_fail(configuration, "reload"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mailserver.cli.control import NotRunning, ask
+from mailserver.cli.control import take_up
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config import edit, values
 from mailserver.config.model import Config
@@ -45,7 +45,7 @@ def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(f"added {name}; its clients connect to {', '.join(hosts)}")
     click.echo(f"certificate: {certificate}{' (self-signed)' if made else ' (was there)'}")
-    _take_up(config)
+    take_up(config, "the domain is added", "it will serve the domain when started")
 
 
 def _in_ascii(name: str) -> str:
@@ -71,17 +71,3 @@ def _make_pair(config: Config, hosts: tuple[str, ...], certificate: Path, key: P
     replace_file(key, key_pem, mode=0o600, owner=owner)
     replace_file(certificate, certificate_pem, mode=0o644, owner=owner)
     return [certificate, key]
-
-
-def _take_up(config: Config) -> None:
-    try:
-        answer = ask(config.server.runtime_dir, "reload")
-    except NotRunning:
-        click.echo("no server is running; it will serve the domain when started")
-        return
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"the domain is added, but the server could not be told: {error}") from error
-    for line in answer.lines:
-        click.echo(line)
-    if not answer.ok:
-        raise SystemExit(1)

@@ -6,7 +6,6 @@ looked at (RFC 2595 2.1).
 
 from __future__ import annotations
 
-import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -14,14 +13,11 @@ from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import Cancelled, Exchange, login_context, may_begin, situation, tell_exposed
+from mailserver.sasl_exchange import Cancelled, Exchange, login_context, situation, tell_exposed
 from mailserver.types import Secret
 
 if TYPE_CHECKING:
     from mailserver.pop3.session import Session
-
-
-_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 
 
 async def capa(session: Session, argument: bytes) -> None:
@@ -103,13 +99,7 @@ def _read_name(argument: bytes) -> str:
 
 async def auth(session: Session, argument: bytes) -> None:
     """AUTH (RFC 5034): a SASL exchange, with or without an initial response."""
-    name, space, initial = argument.partition(b" ")
-    method = name.decode("ascii", "replace").upper()
-    if not may_begin(session.channel.info, method):
-        session.overhear(session.services.authenticator, name, initial)
-        raise PrivacyRequired
-    if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
-        raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
+    method, initial = session.read_auth(session.services.authenticator, argument)
     channel, services = session.channel, session.services
     mechanism = services.mechanisms.start(method, situation(channel, services.authenticator))
     if mechanism is None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
-from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, PrivacyRequired, WrongState
+from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
 from mailserver.lines import Refused
 from mailserver.sasl_exchange import (
     Cancelled,
     Exchange,
     NotBase64,
     login_context,
-    may_begin,
     situation,
 )
 from mailserver.smtp.spec import CommandSpec
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 MAX_LOGIN_FAILURES = 5
 """Failed logins that a connection may make."""
-
-_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 
 
 class UnknownMechanism(BadSyntax):
@@ -43,13 +39,7 @@ class ExchangeTooLong(BadSyntax):
 
 async def auth(session: SubmissionSession, argument: bytes) -> None:
     """AUTH: once, after EHLO and TLS. It never comes within a transaction: that needs a login first."""
-    name, space, initial = argument.partition(b" ")
-    method = name.decode("ascii", "replace").upper()
-    if not may_begin(session.channel.info, method):
-        session.overhear(session.services.authenticator, name, initial)
-        raise PrivacyRequired
-    if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
-        raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
+    method, initial = session.read_auth(session.services.authenticator, argument)
     if not session.extended:
         raise WrongState("say EHLO first")
     if session.user is not None:

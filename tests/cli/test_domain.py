@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mailserver.cli import control, domain, main
+from mailserver.cli import control, main
 from mailserver.cli.control import Answer
 from mailserver.problems import find_problems
 
@@ -103,7 +103,7 @@ def test_a_running_server_takes_it_up(site: Site, monkeypatch: pytest.MonkeyPatc
         asked.append((runtime_dir, request))
         return Answer(True, ("mail.example.net: taken up",))
 
-    monkeypatch.setattr(domain, "ask", answer)
+    monkeypatch.setattr(control, "ask", answer)
     done = site.run("domain", "add", "example.net")
     assert done.exit_code == 0
     assert "mail.example.net: taken up" in done.output

@@ -17,6 +17,26 @@ USER, OTHER, ABSENT = "u000@example.test", "u001@example.test", "u002@example.te
 TEXT_SIZE = 200_000
 
 
+def fill(path: str) -> None:
+    """Take all that is left of a small file system, in octets and in inodes."""
+    with contextlib.suppress(OSError), open(os.path.join(path, "hog"), "ab", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * size) == size:
+                    pass
+    with contextlib.suppress(OSError):
+        for number in range(100_000):
+            with open(os.path.join(path, f"hog{number}"), "x"):
+                pass
+
+
+def free(path: str) -> None:
+    """Undo `fill`."""
+    for name in os.listdir(path):
+        if name.startswith("hog"):
+            os.unlink(os.path.join(path, name))
+
+
 class SmallDisk:
     """The file system, held by a process that sleeps in its namespace."""
 
@@ -33,22 +53,10 @@ class SmallDisk:
         return f"/proc/{self.holder.pid}/root{self.mail}"
 
     def fill(self) -> None:
-        """Take all that is left, in octets and in inodes."""
-        hog = os.path.join(self.root, "hog")
-        with contextlib.suppress(OSError), open(hog, "ab", buffering=0) as file:
-            for size in (1 << 20, 4096, 1):
-                with contextlib.suppress(OSError):
-                    while file.write(b"x" * size) == size:
-                        pass
-        with contextlib.suppress(OSError):
-            for number in range(100_000):
-                with open(os.path.join(self.root, f"hog{number}"), "x"):
-                    pass
+        fill(self.root)
 
     def free(self) -> None:
-        for name in os.listdir(self.root):
-            if name.startswith("hog"):
-                os.unlink(os.path.join(self.root, name))
+        free(self.root)
 
     def close(self) -> None:
         self.holder.kill()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
-import os
 import poplib
 import random
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from tests.dovecot import Dovecot, available
+from tests.dovecot import Dovecot, need
 from tests.server import Server
 
 pytestmark = pytest.mark.interop
@@ -179,9 +178,7 @@ def facts(port: int, user: str) -> tuple[Facts, set[str], dict[str, set[str]]]:
 @contextlib.contextmanager
 def started(*, mail: str = "", namespace: str = "", more: str = "") -> Iterator[Both]:
     """Both on the same accounts. `mail`: keys of our [mail]; `namespace` and `more`: settings of Dovecot's."""
-    if not available():
-        assert not os.environ.get("CI"), "CI has a Dovecot"
-        pytest.skip("needs root and Debian's dovecot packages")
+    need("dovecot packages")
     # Not below pytest's directory: that is root's alone, and the mail's owner is another user.
     with tempfile.TemporaryDirectory(prefix="mailserver-together-") as name, contextlib.ExitStack() as running:
         place = Path(name)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import imaplib
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,17 +244,8 @@ def test_external(certified: tuple[Interop, ClientAuthority]) -> None:
 
 @pytest.fixture
 def there() -> Iterator[dovecot.Dovecot]:
-    if not dovecot.available():
-        assert not os.environ.get("CI"), "CI has a Dovecot"
-        pytest.skip("needs root and Debian's dovecot-imapd")
-    # Not below pytest's directory: that is root's alone, and Dovecot reads its users as another.
-    with tempfile.TemporaryDirectory(prefix="mailserver-sasl-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        root = directory / "mail"
-        root.mkdir()
-        one = dovecot.Dovecot(directory / "dovecot", root, {}, protocols="imap")
-        one.own(root)
+    dovecot.need()
+    with dovecot.away({}, protocols="imap") as one:
         mechanisms = "plain login scram-sha-256 scram-sha-1"
         one.config.write_text(one.config.read_text().replace("= plain login", f"= {mechanisms}"))
         yield one

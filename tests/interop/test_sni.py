@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import socket
 import ssl
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 from attrs import frozen
 
 from tests.interop.conftest import Interop
+from tests.loopback import LoopbackServer
 
 HOST = "mail.example.test"
 USER, PASSWORD = "anna@example.test", "secret"
@@ -27,40 +25,24 @@ OFFER = {
 }
 
 
-class Recorder:
+class Recorder(LoopbackServer):
     """A server that hears which name is asked for, and ends the handshake at that."""
 
     def __init__(self, protocol: str, kind: str) -> None:
+        super().__init__()
         self.protocol = protocol
         self.kind = kind
         self.heard: list[str | None] = []
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.sni_callback = self._hear  # type: ignore[assignment]
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        self._thread.join(20)
 
     def _hear(self, _socket: object, name: str | None, _context: object) -> ssl.AlertDescription:
         self.heard.append(name)
         return ssl.AlertDescription.ALERT_DESCRIPTION_ACCESS_DENIED
 
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _address = self._server.accept()
-                connection.settimeout(20)
-                with connection, contextlib.suppress(OSError):
-                    if self.kind == "implicit" or self._until_tls(connection):
-                        self._context.wrap_socket(connection, server_side=True)
+    def serve(self, connection: socket.socket) -> None:
+        if self.kind == "implicit" or self._until_tls(connection):
+            self._context.wrap_socket(connection, server_side=True)
 
     def _until_tls(self, connection: socket.socket) -> bool:
         """A dialogue that offers nothing but STARTTLS."""

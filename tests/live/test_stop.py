@@ -133,15 +133,7 @@ def test_it_starts_again_at_once(tmp_path: Path) -> None:
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
     with server, logged_in(server, "imaps"):
         server.run_cli("reload", "--config", str(server.config))
-        second = subprocess.run(
-            server.command(),
-            cwd=server.dir,
-            env=server.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        second = server.run(*server.command())
         assert second.returncode != 0
         assert "cannot listen on" in second.stderr + second.stdout
         assert "`ss -tanp` says who " in second.stderr + second.stdout
@@ -153,10 +145,7 @@ def test_it_starts_again_at_once(tmp_path: Path) -> None:
 def test_as_a_daemon_with_a_pid_file(tmp_path: Path) -> None:
     server = Server(tmp_path)
     pid_file = tmp_path / "twistd.pid"
-    done = subprocess.run(
-        server.command(f"--pidfile={pid_file}", f"--logfile={server.log_path}"),
-        cwd=server.dir, env=server.environment(), capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = server.run(*server.command(f"--pidfile={pid_file}", f"--logfile={server.log_path}"))
     assert done.returncode == 0, done.stderr
     eventually(lambda: "ready: " in server.log)
     pid = int(pid_file.read_text())
@@ -178,10 +167,7 @@ def test_as_a_daemon_with_a_pid_file(tmp_path: Path) -> None:
 def test_a_daemon_that_cannot_start_says_so(tmp_path: Path) -> None:
     server = Server(tmp_path)
     with socket.create_server(("127.0.0.1", server.port("imaps"))):
-        done = subprocess.run(
-            server.command(f"--pidfile={tmp_path}/pid", f"--logfile={server.log_path}"),
-            cwd=server.dir, env=server.environment(), capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+        done = server.run(*server.command(f"--pidfile={tmp_path}/pid", f"--logfile={server.log_path}"))
     assert done.returncode != 0
     assert f"cannot listen on 127.0.0.1:{server.port('imaps')}" in done.stderr + done.stdout
     # twistd tells whoever waits for it, and then removes the file.

@@ -140,15 +140,7 @@ def test_it_cannot_read_what_is_roots(server: Server) -> None:
 
 def test_without_a_user_in_the_configuration_it_does_not_start(server: Server) -> None:
     server.replace(f'user = "{USER}"\n', "")
-    done = subprocess.run(
-        server.command(),
-        cwd=server.dir,
-        env=server.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = server.run(*server.command())
     assert done.returncode != 0
     assert "[server] user" in done.stderr
     assert "serving" not in done.stdout

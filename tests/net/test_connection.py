@@ -15,10 +15,10 @@ from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
 from mailserver.net.connection import LEAST_TIME, Connection
 from mailserver.net.limits import ConnectionCounts
-from mailserver.net.listening import Listening
 from mailserver.net.stream import JOINED, READ_AHEAD, TURN
 from mailserver.net.tally import Tally
 from mailserver.net.tls import tls_info
+from tests.net.listening import make_listening
 
 
 class Transport(StringTransport):
@@ -66,25 +66,15 @@ class World:
             world.empty += 1
 
         self.tally = Tally()
-        self.listening = Listening(
-            protocol="imap",
-            make_session=Session,
+        self.listening = make_listening(
+            Session,
+            self.clock,
+            self.tally,
             farewell=b"* BYE\r\n",
             refusal=refusal,
-            reactor=self.clock,
             counts=self.counts,
-            tally=self.tally,
-            tls=None,
-            implicit_tls=False,
             cleartext="always",
-            proofs_in_clear=False,
-            tls_required=False,
             logs_in=logs_in,
-            local="127.0.0.1:143",
-            sniff_delay=0.0,
-            early_tls="serve",
-            signpost=lambda: b"",
-            open_connections=set(),
             stopped=stopped,
         )
         self.connection = Connection(self.listening)

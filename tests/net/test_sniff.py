@@ -20,10 +20,10 @@ from mailserver.config.model import Limits, Listener
 from mailserver.errors import ConnectionLost
 from mailserver.net.connection import Connection
 from mailserver.net.limits import ConnectionCounts
-from mailserver.net.listening import Listening
 from mailserver.net.sniff import ALERT, LINGER, LONGEST_FIRST_LINE, SILENCE, begins_tls, signpost
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
+from tests.net.listening import make_listening
 from tests.net.test_tls import Creator
 
 SIGN = b"* BYE the way\r\n"
@@ -71,26 +71,17 @@ class World:
         self.clock = Clock()
         self.tally = Tally()
         self.lines: list[str] = []
-        listening = Listening(
+        listening = make_listening(
+            Echo,
+            self.clock,
+            self.tally,
             protocol=protocol,
-            make_session=Echo,
-            farewell=b"",
-            refusal=b"",
-            reactor=self.clock,
             counts=ConnectionCounts(Limits(login_time=login_time)),
-            tally=self.tally,
             tls=TlsFactory(Creator(), self.clock),
             implicit_tls=protocol.endswith("s"),
-            cleartext="never",
-            proofs_in_clear=False,
-            tls_required=False,
-            logs_in=True,
-            local="127.0.0.1:143",
             sniff_delay=delay,
             early_tls=early,
             signpost=lambda: SIGN,
-            open_connections=set(),
-            stopped=lambda: None,
         )
         self.listening = listening
         self.connection = Connection(listening)

@@ -6,10 +6,8 @@ fails, and so does a listed one that is none any more. Random trees are made of 
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import pytest
 from mailserver.imap.session import Services
 from mailserver.store.maildir.index_report import report
 from tests.corpus import python_messages
-from tests.dovecot import Dovecot, available
+from tests.dovecot import away, need
 from tests.imap.sessions import selected, services
 from tests.oracle.test_transcripts_on_dovecot import SocketConnection
 from tests.store.disk import account_root, open_store, scratch
@@ -151,26 +149,18 @@ def numbers(ask: Ask, keys: bytes) -> list[int]:
 
 @pytest.fixture(scope="module")
 def theirs() -> Iterator[Ask]:
-    if not available():
-        assert not os.environ.get("CI"), "CI has a Dovecot"
-        pytest.skip("needs root and Debian's dovecot-imapd")
-    with tempfile.TemporaryDirectory(prefix="mailserver-oracle-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        root = directory / "mail"
-        root.mkdir()
-        with Dovecot(directory / "dovecot", root, {USER: "secret"}, protocols="imap") as server:
-            server.own(root)
-            connection = SocketConnection(server.ports["imap"])
-            assert connection.receive(patient=True).startswith(b"* OK")
-            connection.ask(f"LOGIN {USER} secret".encode())
-            for source, flags, date in MESSAGES:
-                connection.ask(f"APPEND INBOX ({flags}) {date} {{{len(source)}+}}\r\n".encode() + source)
-            connection.ask(b"SELECT INBOX")
-            connection.ask(b"CLOSE")
-            connection.ask(b"SELECT INBOX")
-            yield connection.ask
-            connection.hang_up()
+    need()
+    with away({USER: "secret"}, protocols="imap") as server, server:
+        connection = SocketConnection(server.ports["imap"])
+        assert connection.receive(patient=True).startswith(b"* OK")
+        connection.ask(f"LOGIN {USER} secret".encode())
+        for source, flags, date in MESSAGES:
+            connection.ask(f"APPEND INBOX ({flags}) {date} {{{len(source)}+}}\r\n".encode() + source)
+        connection.ask(b"SELECT INBOX")
+        connection.ask(b"CLOSE")
+        connection.ask(b"SELECT INBOX")
+        yield connection.ask
+        connection.hang_up()
 
 
 @pytest.fixture(scope="module", params=["memory", "text index"])
@@ -220,7 +210,8 @@ def test_matrix(ours: Ask, theirs: Ask) -> None:
                         f"{shown(keys)}: ours alone {set(left) - set(right)}, theirs {set(right) - set(left)}"
                     )
     assert not unlisted, "\n".join(unlisted)
-    assert not stale, f"no longer different: {stale}"
+    # Those of SENTBEFORE are seen in messages without a Date, which only Python's have.
+    assert not stale or not python_messages(), f"no longer different: {stale}"
 
 
 @pytest.mark.interop

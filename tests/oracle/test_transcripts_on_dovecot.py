@@ -7,17 +7,15 @@ fails, and so does a listed one that is none any more.
 
 from __future__ import annotations
 
-import os
 import select
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.dovecot import Dovecot, available
+from tests.dovecot import Dovecot, away, need
 from tests.imap.test_transcripts import FILES, message, parsed
 from tests.transcript import FOLDER, Header, Mismatch, Step, Transcript, _Running, _step
 from tests.transcript_match import Bindings, Broken
@@ -110,18 +108,9 @@ class SocketConnection:
 
 @pytest.fixture(scope="module")
 def dovecot() -> Iterator[Dovecot]:
-    if not available():
-        assert not os.environ.get("CI"), "CI has a Dovecot"
-        pytest.skip("needs root and Debian's dovecot-imapd")
-    # Not below pytest's directory: that is root's alone, and Dovecot reads mail as another user.
-    with tempfile.TemporaryDirectory(prefix="mailserver-oracle-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        root = directory / "mail"
-        root.mkdir()
-        with Dovecot(directory / "dovecot", root, {USER: "secret"}, protocols="imap", more=MORE) as server:
-            server.own(root)
-            yield server
+    need()
+    with away({USER: "secret"}, protocols="imap", more=MORE) as server, server:
+        yield server
 
 
 def connected(header: Header, port: int) -> list[SocketConnection]:

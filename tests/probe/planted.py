@@ -8,11 +8,10 @@ import functools
 import json
 import socket
 import ssl
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from attrs import define, field
 from cryptography import x509
@@ -26,6 +25,7 @@ from mailserver.config.model import Config
 from mailserver.probe.chain import Trust
 from mailserver.probe.examine import Examination, Report
 from mailserver.probe.expectation import Certificates
+from tests.loopback import LoopbackServer
 
 HOST = "mail.example.test"
 NOW = dt.datetime.now(dt.UTC)
@@ -140,12 +140,13 @@ class Behaviour:
     refuses_starttls: bool = False
 
 
-class Listener:
+class Listener(LoopbackServer):
     """A small IMAP server: implicit TLS, or STARTTLS."""
 
     def __init__(
         self, directory: Path, leaf: Leaf, behaviour: Behaviour, *, implicit: bool, second: Leaf | None = None
     ) -> None:
+        super().__init__()
         self._behaviour = behaviour
         self._implicit = implicit
         pair = directory / f"shown-{implicit}.pem"
@@ -162,19 +163,6 @@ class Listener:
         self._context.minimum_version = behaviour.least
         self._context.maximum_version = behaviour.most
         self._context.sni_callback = self._choose  # type: ignore[assignment]
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(OSError):  # it is down already
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        self._thread.join(20)
 
     def require_certificates(self, authorities: bytes) -> None:
         self._context.load_verify_locations(cadata=authorities.decode())
@@ -185,15 +173,7 @@ class Listener:
             return None
         return ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _address = self._server.accept()
-                connection.settimeout(10)
-                with connection, contextlib.suppress(OSError, ValueError):
-                    self._serve(connection)
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         if not self._implicit:
             connection.sendall(b"* OK hello\r\n")
             if not self._until_tls(connection):

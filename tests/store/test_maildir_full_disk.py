@@ -14,6 +14,7 @@ from mailserver.store.flags import FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir import ballast
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.receiving import NewMessage
+from tests.disk.small import fill, free
 from tests.store.maildirs import TEXT, append, deliver, files, read, uids
 
 USER = "anna@example.test"
@@ -38,26 +39,6 @@ def disk(request, tmp_path):
 
 def open_account(disk):
     return MaildirStore(disk, summarise, special_use={}, hostname="host.example.test").account(USER)
-
-
-def fill(disk):
-    """Take all that is left, in space and in inodes."""
-    hog = os.path.join(disk, "hog")
-    with contextlib.suppress(OSError), open(hog, "ab", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            with contextlib.suppress(OSError):
-                while file.write(b"x" * size) == size:
-                    pass
-    with contextlib.suppress(OSError):
-        for number in range(1000):
-            with open(os.path.join(disk, f"hog{number}"), "x"):
-                pass
-
-
-def free(disk):
-    for name in os.listdir(disk):
-        if name.startswith("hog"):
-            os.unlink(os.path.join(disk, name))
 
 
 def attempt(account):

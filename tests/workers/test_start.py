@@ -24,10 +24,7 @@ from tests.workers.processes import alive, children, of_session
 def test_as_a_daemon_the_lines_of_all_are_in_its_log(tmp_path: Path) -> None:
     server = Server(tmp_path, workers=2)
     pid_file = tmp_path / "twistd.pid"
-    done = subprocess.run(
-        server.command(f"--pidfile={pid_file}", f"--logfile={server.log_path}"),
-        cwd=server.dir, env=server.environment(), capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = server.run(*server.command(f"--pidfile={pid_file}", f"--logfile={server.log_path}"))
     assert done.returncode == 0, done.stderr
     eventually(lambda: "ready: " in server.log, 60)
     pid = int(pid_file.read_text())
@@ -88,10 +85,7 @@ def test_another_server_has_the_port(tmp_path: Path) -> None:
     """The sockets of a slot share their port, but with those of no other server."""
     server = Server(tmp_path, workers=2)
     with server:
-        second = subprocess.run(
-            server.command(), cwd=server.dir, env=server.environment(),
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+        second = server.run(*server.command())
         assert second.returncode == 1
         assert f"cannot listen on 127.0.0.1:{server.port('imaps')}" in second.stderr + second.stdout
         with logged_in(server, "imaps"):

@@ -125,10 +125,7 @@ def test_somebodys_back_end_is_judged_as_the_services_user(server: Server, argum
     (site / "theirs.py").write_text(BACKEND)
     server.extra["PYTHONPATH"] = f"{ROOT}:{site}"
     server.replace("backends = [", f'backends = ["theirs:{argument}", ')
-    done = subprocess.run(
-        [*server.command(), "--check"], cwd=server.dir, env=server.environment(),
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = server.run(*server.command(), "--check")
     assert done.returncode == 1
     if argument == "speaks":
         uid = pwd.getpwnam(USER).pw_uid

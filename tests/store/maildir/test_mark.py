@@ -7,17 +7,10 @@ import time
 
 import pytest
 
-from mailserver.message.render import summarise
 from mailserver.store.flags import FlagChange
 from mailserver.store.maildir import uidlist
-from mailserver.store.maildir.store import MaildirStore
+from tests.store.maildirs import open_account
 from tests.store.samples import put
-
-USER = "anna@example.test"
-
-
-def open_account(path):
-    return MaildirStore(path, summarise, special_use={}, hostname="host.example.test").account(USER)
 
 
 @pytest.fixture
