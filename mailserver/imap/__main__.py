@@ -14,7 +14,7 @@ def markdown() -> str:
         "# IMAP commands",
         "",
         "Made by `python -m mailserver.imap --markdown`; a test compares. `logged in` is authenticated or selected (RFC 3501 3).",
-        "(The administrator's command is another: `mailserver --help`.)",
+        "(The administrator's command is another: [administration.md](administration.md).)",
         "",
         "To add one: a module with a table `COMMANDS`, its name in `FAMILIES` (`imap/commands/__init__.py`), a transcript in",
         "`tests/transcripts/` that names its capability (`transcripts.md`), and this page made anew.",

@@ -30,6 +30,7 @@ from mailserver.tls.acme_order import Order
 from mailserver.tls.acme_plan import Held
 from mailserver.tls.pair import parse_pair
 from mailserver.types import Secret
+from tests.cli.test_administration import documented
 from tests.interop.pebble import EAB_ID, EAB_KEY, KEY, KEY_NAME, Pebble, UpdatedZone
 from tests.live.conftest import no_bug
 from tests.live.test_user import USER, wrapper
@@ -61,6 +62,7 @@ def command(server: Server, *words: str, check: bool = True) -> subprocess.Compl
 
 def status(server: Server) -> dict[str, Any]:
     rows = json.loads(command(server, "acme", "status", "--json", check=False).stdout)
+    assert all(row.keys() == documented()["mailserver acme status"] for row in rows)
     return {row["host"]: row for row in rows}
 
 

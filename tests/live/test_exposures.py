@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.cli.test_administration import documented
 from tests.live.client import Client, eventually
 from tests.live.conftest import no_bug
 from tests.server import Server
@@ -39,6 +40,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def listed(server: Server) -> list[dict[str, Any]]:
     told = server.run_cli("exposures", "list", "--json", "--config", str(server.config))
     rows: list[dict[str, Any]] = json.loads(told.stdout)
+    assert all(row.keys() == documented()["mailserver exposures list"] for row in rows)
     return rows
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mailserver.net.control import ControlProtocol
+from tests.cli.test_administration import documented, fills
 from tests.live.client import Client, eventually, logged_in
 from tests.server import Server
 
@@ -32,6 +33,7 @@ def test_who_lists_sessions_with_what_they_do(shared: Server) -> None:
         imap.send(b"a SELECT INBOX\r\n")
         imap.until(rb"a OK")
         rows = who(shared)
+        assert {name for row in rows for name in row} == documented()["mailserver who"]
         # Those of one second stand in the order of the workers.
         assert sorted(row["protocol"] for row in rows) == ["imaps", "imaps", "pop3s", "submission"]
         first, fourth, second, third = sorted(rows, key=lambda row: (row["protocol"], row["user"] != anna))
@@ -117,6 +119,10 @@ def test_status_tells_listeners_certificates_and_how_full_it_is(shared: Server) 
         [exists] = [int(line.split()[1]) for line in lines if line.endswith(b" EXISTS\r\n")]
         done = shared.run_cli("status", "--json", "--config", str(shared.config))
         told = json.loads(done.stdout)
+        page = documented()
+        assert told.keys() | told["listeners"][0].keys() <= page["mailserver status"]
+        assert told["workers"][0].keys() <= page["mailserver status"] | fills()
+        assert told["certificates"][0].keys() <= page["mailserver cert list"]
         assert f"127.0.0.1:{shared.port('imaps')}" in {each["place"] for each in told["listeners"]}
         [listener] = [each for each in told["listeners"] if each["place"] == f"127.0.0.1:{shared.port('imaps')}"]
         assert (listener["protocol"], listener["tls"], listener["connections"]) == ("imaps", "implicit", 1)
