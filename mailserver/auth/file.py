@@ -173,7 +173,8 @@ class FileBackend:
             return None
 
     def _read_if_changed(self) -> _Table:
-        self._take_reading()
+        if self._reading is not None:
+            self._take_reading()
         now = self._clock()
         if self._reading is None and now - self._looked >= _STAT_EVERY:
             self._looked = now

@@ -299,13 +299,17 @@ class LoginService:
         return [each.typical_scram(hash_name) if each is not None else None for each in self._with_scram]
 
     def _offers_scram(self, hash_name: str) -> bool:
+        offers = False
         try:
-            found = self._typical_scram(hash_name)
+            for each in self._with_scram:
+                found = each.typical_scram(hash_name) if each is not None else None
+                if found is not None and (self._scram_for_some or found.everybody):
+                    offers = True
+                elif not self._scram_for_some:
+                    return False
         except AuthUnavailable:
             return False
-        if self._scram_for_some:
-            return any(found)
-        return bool(found) and all(each is not None and each.everybody for each in found)
+        return offers
 
     def _made_up_keys(self, name: str, hash_name: str) -> ScramKeys:
         """Salt and rounds such as the others have, the same whenever that name is asked for; nothing fits the keys."""

@@ -142,7 +142,7 @@ class ConnectionCounts:
         self._change((network,) if user is None else (network, user), -1)
 
     def _number(self, counted: Counted) -> int:
-        return self._own[counted] + self._others[counted]
+        return self._own.get(counted, 0) + self._others.get(counted, 0)
 
     def _change(self, counted: Counted, by: int) -> None:
         self._add(self._own, counted, by)
@@ -150,6 +150,7 @@ class ConnectionCounts:
 
     @staticmethod
     def _add(counter: Counter[Counted], counted: Counted, by: int) -> None:
-        counter[counted] += by
-        if counter[counted] <= 0:
-            del counter[counted]
+        if (number := counter.get(counted, 0) + by) > 0:
+            counter[counted] = number
+        else:
+            counter.pop(counted, None)

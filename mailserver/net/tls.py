@@ -56,6 +56,12 @@ _buffer: Final = _ffi.new("char[]", _ROOM)
 _agreed = lru_cache(maxsize=256)(TLSInfo)
 """Most connections have the same."""
 
+_VERSIONS: Final = {SSL.TLS1_2_VERSION: "TLSv1.2", SSL.TLS1_3_VERSION: "TLSv1.3"}
+"""As OpenSSL names them; others are not served."""
+_protocol: Final = _ffi.new("unsigned char **")
+_protocol_size: Final = _ffi.new("unsigned int *")
+"""Where OpenSSL says what was agreed on by ALPN."""
+
 # What a connection of pyOpenSSL consists of has no public names.
 # ruff: noqa: SLF001
 
@@ -148,16 +154,17 @@ class TlsTransport(TLSMemoryBIOProtocol):
         """As in the parent, which has pyOpenSSL raise an exception for each flight of the client that is not the last."""
         if self._aborted:
             return
-        ssl = cast("Any", self._tlsConnection)._ssl
-        result = _lib.SSL_do_handshake(ssl)
-        if result <= 0 and _lib.SSL_get_error(ssl, result) == _lib.SSL_ERROR_WANT_READ:
-            self._flushSendBIO()
-            return
-        try:
-            cast("Any", self._tlsConnection)._raise_ssl_error(ssl, result)
-        except SSL.Error:
-            self._tlsShutdownFinished(Failure())
-            return
+        connection = cast("Any", self._tlsConnection)
+        result = _lib.SSL_do_handshake(connection._ssl)
+        if result <= 0:
+            if _lib.SSL_get_error(connection._ssl, result) == _lib.SSL_ERROR_WANT_READ:
+                self._flushSendBIO()
+                return
+            try:
+                connection._raise_ssl_error(connection._ssl, result)
+            except SSL.Error:
+                self._tlsShutdownFinished(Failure())
+                return
         self._handshakeDone = True
         if IHandshakeListener.providedBy(self.wrappedProtocol):
             self.wrappedProtocol.handshakeCompleted()
@@ -252,14 +259,23 @@ class TlsTransport(TLSMemoryBIOProtocol):
 
 def tls_info(connection: SSL.Connection) -> TLSInfo:
     """What both sides have agreed on, after the handshake."""
+    ssl = connection._ssl
+    _lib.SSL_get0_alpn_selected(ssl, _protocol, _protocol_size)
     return _agreed(
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
+        version=_VERSIONS[_lib.SSL_version(ssl)],
+        cipher=_name_of(_lib.SSL_get_current_cipher(ssl)),
         server_name=parse_server_name(connection.get_servername()),
-        alpn=connection.get_alpn_proto_negotiated().decode("ascii") or None,
+        alpn=_ffi.buffer(_protocol[0], _protocol_size[0])[:].decode("ascii") if _protocol_size[0] else None,
         client=_client(connection),
         host=handshake_of(connection).host,
     )
+
+
+@lru_cache(maxsize=64)
+def _name_of(cipher: Any) -> str:
+    """Of a suite; those of OpenSSL stay where they are."""
+    name: bytes = _ffi.string(_lib.SSL_CIPHER_get_name(cipher))
+    return name.decode("ascii")
 
 
 def _client(connection: SSL.Connection) -> ClientCertificate | None:

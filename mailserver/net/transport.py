@@ -14,13 +14,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
 from functools import lru_cache
-from socket import AF_INET, IPPROTO_TCP, SO_KEEPALIVE, SOCK_STREAM, SOL_SOCKET, TCP_NODELAY, TCP_QUICKACK, socket
+from socket import (
+    AF_INET,
+    IPPROTO_TCP,
+    SO_KEEPALIVE,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_DEFER_ACCEPT,
+    TCP_NODELAY,
+    TCP_QUICKACK,
+    socket,
+)
 from termios import TIOCOUTQ
 from typing import Any, Final, cast
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.python.failure import Failure
 
 from mailserver.net.log import log
@@ -81,6 +91,21 @@ class DirectServer(_Direct, tcp.Server):
         self.stopReading()
         cast("Any", self.reactor).callLater(0, self._end)
 
+    def connectionLost(self, reason: Failure) -> None:
+        """As the parents, which tell the reactor twice, and the system that nobody sends on a socket that is closed next."""
+        if not hasattr(self, "socket"):
+            return  # it has been told
+        self.connected, self.disconnected = 0, 1
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.stopReading()
+        self.stopWriting()
+        self._closeSocket(not isinstance(reason.value, ConnectionAborted))
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
+
     def _end(self) -> None:
         # What was written since then is the reactor's to send, which ends the connection behind it.
         if self.connected and not self._tempDataBuffer and len(self.dataBuffer) <= self.offset:
@@ -103,6 +128,8 @@ class DirectPort(tcp.Port):
     """A listening TCP port; its connections are of this kind."""
 
     transport = DirectServer
+    client_begins = False
+    """See `let_client_begin`."""
 
     def doRead(self) -> None:
         """Take those who wait, AT_ONCE at most. What is out of the ordinary is left to the parent.
@@ -137,6 +164,8 @@ class DirectPort(tcp.Port):
         self.sessionno += 1
         try:
             protocol.makeConnection(transport)
+            if self.client_begins and transport.connected and (why := transport.doRead()) is not None:
+                cast("Any", self.reactor)._disconnectSelectable(transport, why, True)  # noqa: SLF001 - as in a turn
         except Exception:
             log.failure("a client that has connected is served no more")
             transport.abortConnection()
@@ -150,6 +179,15 @@ def send_at_once(port: Any) -> None:
     port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     port.socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
     port.__class__ = DirectPort
+
+
+def let_client_begin(port: Any, begins: bool) -> None:
+    """Does the client speak first at that port of ours? Then the kernel hands it over with what it says (tcp(7)).
+
+    A turn of the reactor is saved, and so is the look at one who only knocks. A silent client comes after a second.
+    """
+    port.client_begins = begins
+    port.socket.setsockopt(IPPROTO_TCP, TCP_DEFER_ACCEPT, 1 if begins else 0)
 
 
 def send_client_at_once(transport: Any) -> Callable[[], None]:

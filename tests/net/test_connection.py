@@ -17,7 +17,6 @@ from mailserver.net.connection import LEAST_TIME, Connection
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.stream import JOINED, READ_AHEAD, TURN
 from mailserver.net.tally import Tally
-from mailserver.net.tls import tls_info
 from tests.net.listening import make_listening
 
 
@@ -610,31 +609,3 @@ def test_every_login_has_one_logout_in_the_log() -> None:
     finally:
         globalLogPublisher.removeObserver(observe)
     assert len([line for line in lines if line.startswith("logout ")]) == 2
-
-
-@pytest.mark.parametrize(
-    ("sent", "name"),
-    [
-        (b"Mail.Example.test.", "mail.example.test"),
-        (b"mail.example.org", "mail.example.org"),
-        (b"a b\xff", None),
-        (None, None),
-    ],
-)
-def test_the_server_name_is_the_one_the_certificate_was_chosen_by(sent: bytes | None, name: str | None) -> None:
-    """RFC 6066 3: a final dot is no part of it; a user name without a domain is completed by it."""
-
-    class Handshaken:
-        def get_servername(self) -> bytes | None:
-            return sent
-
-        def get_protocol_version_name(self) -> str:
-            return "TLSv1.3"
-
-        def get_cipher_name(self) -> str:
-            return "TLS_AES_128_GCM_SHA256"
-
-        def get_alpn_proto_negotiated(self) -> bytes:
-            return b""
-
-    assert tls_info(Handshaken()).server_name == name  # type: ignore[arg-type]

@@ -212,6 +212,64 @@ def test_what_is_urgent_comes_first(reactor: Any) -> None:
     assert order == ["hop", "a", "b", "c"]
 
 
+def test_turns_follow_at_once_until_there_is_something_else_to_do(reactor: Any) -> None:
+    """A new timer, what a thread asks, what is due, or the end: each is the business of Twisted's loop."""
+    reactor.running = True
+    asked: list[str] = []
+    others = [
+        lambda: reactor.callLater(60, asked.append, "timer"),
+        lambda: reactor.callFromThread(asked.append, "thread"),
+    ]
+
+    class Chain(End):
+        """Each event brings the next one, but for the last."""
+
+        left = 5
+
+        def doRead(self) -> object:
+            super().doRead()
+            self.left -= 1
+            if self.left:
+                self.other.send(b"x")
+            else:
+                others.pop(0)()
+            return None
+
+    for _ in range(2):
+        end = Chain(reactor)
+        end.other.send(b"x")
+        reactor.doIteration(None)
+        assert end.told == ["read"] * 5
+        reactor.removeReader(end)
+        reactor.runUntilCurrent()
+    assert asked == ["thread"]
+
+
+def test_a_timer_that_is_due_ends_the_turns(reactor: Any) -> None:
+    reactor.running = True
+    told: list[str] = []
+    reactor.callLater(0.05, told.append, "timer")
+    reactor.doIteration(reactor.timeout())
+    reactor.doIteration(reactor.timeout())
+    assert told == []
+    reactor.runUntilCurrent()
+    assert told == ["timer"]
+
+
+def test_the_end_of_the_reactor_ends_the_turns(reactor: Any) -> None:
+    reactor.running = True
+
+    class Ending(End):
+        def doRead(self) -> object:
+            self.reactor.running = False
+            return super().doRead()
+
+    end = Ending(reactor)
+    end.other.send(b"x")
+    reactor.doIteration(None)
+    assert end.told == ["read"]
+
+
 def test_a_reactor_of_another_kind_stays_as_it_is() -> None:
     clock = Clock()
     dispatch_directly(clock)

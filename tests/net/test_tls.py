@@ -18,11 +18,14 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.tls import MOST_UNASKED, PIECE, KeepsBusy, TlsFactory
+from mailserver.net.tls import MOST_UNASKED, PIECE, KeepsBusy, TlsFactory, tls_info
 from tests.net.key_updates import KeyUpdater, needs_library
 
 CONTEXT = SSL.Context(SSL.TLS_SERVER_METHOD)
 trustme.CA().issue_cert("localhost").configure_cert(CONTEXT)
+CONTEXT.set_alpn_select_callback(
+    lambda _connection, offered: b"imap" if b"imap" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -92,6 +95,44 @@ def test_the_protocol_hears_of_the_handshake_and_of_what_follows() -> None:
     world.client.send(b"a NOOP\r\n")
     world.exchange()
     assert world.inner.said == b"a NOOP\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        (b"Mail.Example.test.", "mail.example.test"),
+        (b"mail.example.org", "mail.example.org"),
+        (b"a b\xff", None),
+        (None, None),
+    ],
+)
+def test_the_server_name_is_the_one_the_certificate_was_chosen_by(sent: bytes | None, name: str | None) -> None:
+    """RFC 6066 3: a final dot is no part of it; a user name without a domain is completed by it."""
+    world = World()
+    if sent is not None:
+        world.client.set_tlsext_host_name(sent)
+    world.wrap()
+    world.exchange()
+    assert tls_info(world.layer.getHandle()).server_name == name
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+@pytest.mark.parametrize("offered", [[], [b"imap"], [b"h2", b"imap"]])
+def test_what_is_told_of_the_handshake_is_what_the_client_has_agreed_to(version: int, offered: list[bytes]) -> None:
+    world = World()
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_max_proto_version(version)
+    world.client = SSL.Connection(context, None)
+    world.client.set_connect_state()
+    if offered:
+        world.client.set_alpn_protos(offered)
+    world.wrap()
+    world.exchange()
+    told = tls_info(world.layer.getHandle())
+    assert told.version == world.client.get_protocol_version_name()
+    assert told.cipher == world.client.get_cipher_name()
+    assert told.alpn == (world.client.get_alpn_proto_negotiated().decode() or None)
+    assert told.alpn == ("imap" if offered else None)
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -11,11 +12,18 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet import tcp
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from mailserver.net.transport import AT_ONCE, DirectClient, DirectServer, send_at_once, send_client_at_once
+from mailserver.net.transport import (
+    AT_ONCE,
+    DirectClient,
+    DirectServer,
+    let_client_begin,
+    send_at_once,
+    send_client_at_once,
+)
 
 
 class Reactor:
@@ -340,3 +348,70 @@ def test_what_is_written_behind_the_end_and_waits_is_sent(world: World) -> None:
     while data := world.client.recv(1 << 20):
         received += len(data)
     assert received == 10_000_000
+
+
+class Hearing(Greeting):
+    heard = b""
+    ended: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.ended = reason
+
+
+def hearing() -> Any:
+    port = listening()
+    port.factory.buildProtocol = lambda _address: port.factory.protocols.append(Hearing()) or port.factory.protocols[-1]
+    return port
+
+
+def test_who_begins_is_taken_with_what_he_says() -> None:
+    port = hearing()
+    let_client_begin(port, True)
+    with port.socket, socket.create_connection(port.socket.getsockname(), 30) as client:
+        port.doRead()
+        assert port.factory.protocols == [], "he has said nothing yet"
+        client.send(b"first")
+        select.select([port.socket], [], [], 30)
+        port.doRead()
+        assert [each.heard for each in port.factory.protocols] == [b"first"]
+        let_client_begin(port, False)
+        with socket.create_connection(port.socket.getsockname(), 30) as other:
+            select.select([port.socket], [], [], 30)
+            port.doRead()
+            assert other.recv(100) == b"hello"
+
+
+def test_who_only_knocks_where_he_should_begin_is_taken_and_ended() -> None:
+    port = hearing()
+    port.reactor._disconnectSelectable = lambda transport, why, _reading: transport.connectionLost(Failure(why))
+    let_client_begin(port, True)
+    with port.socket, socket.create_connection(port.socket.getsockname(), 30) as client:
+        client.close()
+        select.select([port.socket], [], [], 30)
+        port.doRead()
+        (protocol,) = port.factory.protocols
+        assert protocol.ended.check(ConnectionDone)
+
+
+@pytest.mark.parametrize("reason", [ConnectionDone(), ConnectionAborted()])
+def test_the_end_is_told_once_and_closes_the_socket(world: World, reason: Exception) -> None:
+    told: list[Failure] = []
+    producer = Producer()
+    world.transport.protocol = Hearing()
+    world.transport.protocol.connectionLost = told.append  # type: ignore[method-assign]
+    world.transport.registerProducer(cast("Any", producer), True)
+    world.reactor.addWriter(world.transport)
+    failure = Failure(reason)
+    world.transport.connectionLost(failure)
+    world.transport.connectionLost(failure)
+    assert told == [failure]
+    assert producer.told == ["stop"]
+    assert not world.reactor.writers
+    if isinstance(reason, ConnectionAborted):
+        with pytest.raises(ConnectionResetError):
+            world.client.recv(1)
+    else:
+        assert world.client.recv(1) == b""
