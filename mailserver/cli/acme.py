@@ -37,6 +37,8 @@ def status(configuration: Path, *, as_json: bool) -> None:
     answer = ask_or_fail(configuration, "acme-status")
     if as_json:
         click.echo(json.dumps(answer.data, indent=2))
+    elif answer.ok and not answer.data:
+        click.echo("no [[domain]] has acme = true", err=True)
     else:
         print_renewals(answer.data, time.time())
     finish(answer)
@@ -59,12 +61,16 @@ def renew(configuration: Path, host: str, *, no_wait: bool) -> None:
 @acme.command("account")
 @click.option("--update", "what", flag_value="update", help="Give it the contacts of the configuration first.")
 @click.option("--deactivate", "what", flag_value="deactivate", help="End it, for good; the next order makes another.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
-def account(configuration: Path, what: str | None) -> None:
+def account(configuration: Path, what: str | None, *, as_json: bool) -> None:
     """Show the account at the authority: its address, its state, its contacts."""
     answer = ask_or_fail(configuration, "acme-account", what=what or "show")
-    for name, value in answer.data.items():
-        click.echo(f"{name + ':':12}{value}".rstrip())
+    if as_json and answer.ok:
+        click.echo(json.dumps(answer.data, indent=2))
+    else:
+        for name, value in answer.data.items():
+            click.echo(f"{name + ':':12}{value}".rstrip())
     _tell(answer)
 
 
@@ -80,7 +86,9 @@ def rollover(configuration: Path) -> None:
 
 @acme.command("revoke")
 @click.argument("host", metavar="NAME")
-@click.option("--activation", metavar="ID", default="", help="Of an activation of its history, not what is served.")
+@click.option(
+    "--activation", metavar="ID", type=click.IntRange(1), help="Of an activation of its history, not what is served."
+)
 @click.option(
     "--reason",
     type=click.Choice(REASONS),
@@ -89,12 +97,12 @@ def rollover(configuration: Path) -> None:
     help="What the authority is told (RFC 5280 5.3.1).",
 )
 @config_option
-def revoke(configuration: Path, host: str, activation: str, reason: str) -> None:
+def revoke(configuration: Path, host: str, activation: int | None, reason: str) -> None:
     """Have the authority revoke the certificate of NAME, and ask for another.
 
     It is served until the other has come.
     """
-    _tell(ask_or_fail(configuration, "acme-revoke", host=host.lower(), id=activation, reason=reason))
+    _tell(ask_or_fail(configuration, "acme-revoke", host=host.lower(), id=str(activation or ""), reason=reason))
 
 
 def print_renewals(rows: list[dict[str, Any]], now: float) -> None:

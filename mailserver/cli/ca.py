@@ -100,13 +100,16 @@ def init(
 
 @ca.command("show")
 @click.option("--pem", is_flag=True, help="The certificate alone.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @dir_option
 @config_option
-def show(configuration: Path, directory: Path | None, *, pem: bool) -> None:
+def show(configuration: Path, directory: Path | None, *, pem: bool, as_json: bool) -> None:
     """Show the authority: name, fingerprints, until when."""
     with telling():
         one = opened(directory, configuration)
-        if pem:
+        if as_json:
+            click.echo(json.dumps(_facts(one), indent=2))
+        elif pem:
             click.echo(certificate_pem(one.certificate).decode().rstrip())
         else:
             _describe(one)
@@ -243,17 +246,21 @@ def crl(
 
 
 def _describe(one: PrivateCa) -> None:
-    facts = facts_of(one, None)
-    for name, value in (
-        ("name", facts.name),
-        ("until", facts.until),
-        ("SHA-256", facts.sha256),
-        ("SHA-1", facts.sha1),
-        ("signs for", ", ".join(one.only) or "any name"),
-        ("certificate", one.directory / private_ca.CERTIFICATE),
-        ("list", one.directory / LIST),
-    ):
+    for name, value in _facts(one).items():
         click.echo(f"{name + ':':13}{value}")
+
+
+def _facts(one: PrivateCa) -> dict[str, str]:
+    facts = facts_of(one, None)
+    return {
+        "name": facts.name,
+        "until": facts.until,
+        "SHA-256": facts.sha256,
+        "SHA-1": facts.sha1,
+        "signs for": ", ".join(one.only) or "any name",
+        "certificate": str(one.directory / private_ca.CERTIFICATE),
+        "list": str(one.directory / LIST),
+    }
 
 
 def _chosen(one: PrivateCa, which: str, *, everything: bool) -> list[Record]:

@@ -124,7 +124,7 @@ def rollback(configuration: Path, host: str) -> None:
 @config_option
 def list_(configuration: Path, *, as_json: bool) -> None:
     """List the host names with what they are served with."""
-    answer = _listed(configuration)
+    answer = listed_by_server_or_file(configuration)
     if as_json:
         click.echo(json.dumps(answer.data, indent=2))
     else:
@@ -138,41 +138,11 @@ def list_(configuration: Path, *, as_json: bool) -> None:
                     row["origin"],
                     row["issuer"],
                     row["fingerprint"][:16],
-                    _text(row["activation"]),
+                    text(row["activation"]),
                 )
                 for row in answer.data
             ],
         )
-    finish(answer)
-
-
-@cert.command("show")
-@click.argument("host", metavar="NAME")
-@click.option("--pem", is_flag=True, help="The certificate and its chain alone.")
-@config_option
-def show(configuration: Path, host: str, *, pem: bool) -> None:
-    """Show what NAME is served with."""
-    answer = _listed(configuration)
-    row = next((row for row in answer.data if row["host"] == host.lower()), None)
-    if row is None:
-        known = ", ".join(row["host"] for row in answer.data)
-        raise click.ClickException(f"{host} is not served; there are {known or 'no hosts'}")
-    if pem:
-        click.echo(row["certificate"].rstrip())
-    else:
-        warning = "" if row["warning"] is None else ", ends soon" if row["warning"] else ", ended"
-        for name, value in (
-            ("host", row["host"] + " (default)" * row["default"]),
-            ("domain", row["domain"]),
-            ("from", row["origin"]),
-            ("issuer", row["issuer"]),
-            ("until", f"{row['not_after'][:16]} UTC, {row['days_left']} days{warning}"),
-            ("SHA-256", row["fingerprint"]),
-            ("activation", _text(row["activation"])),
-            ("since", _time(row["since"])),
-            ("reason", _text(row["reason"])),
-        ):
-            click.echo(f"{name + ':':12}{value}".rstrip())
     finish(answer)
 
 
@@ -199,7 +169,7 @@ def history(configuration: Path, host: str, *, as_json: bool) -> None:
                 (
                     str(row["id"]),
                     row["host"],
-                    _time(row["time"]),
+                    moment(row["time"]),
                     row["origin"],
                     row["fingerprint"][:16],
                     row["reason"] + " (revoked)" * row["revoked"],
@@ -246,7 +216,7 @@ def listed(config: Config) -> Answer:
         raise click.ClickException(str(error)) from error
 
 
-def _listed(configuration: Path) -> Answer:
+def listed_by_server_or_file(configuration: Path) -> Answer:
     """As `listed`; a server that runs says it whatever has become of its file."""
     try:
         return ask_if_running(configuration, "cert-list")
@@ -303,9 +273,11 @@ def _read(file: Any) -> bytes:
     return octets
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """Empty for None."""
     return "" if value is None else str(value)
 
 
-def _time(seconds: int | None) -> str:
+def moment(seconds: int | None) -> str:
+    """A Unix time in words, UTC."""
     return "" if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -11,6 +11,7 @@ from mailserver.cli.ca_export import export, guide
 from mailserver.cli.ca_renew import renew
 from mailserver.cli.cert import cert
 from mailserver.cli.cert_create import create, request
+from mailserver.cli.cert_show import show_certificate
 from mailserver.cli.client_settings import client_settings
 from mailserver.cli.clients import clients
 from mailserver.cli.control import reload
@@ -71,7 +72,7 @@ for _command in (
     demo,
 ):
     main.add_command(_command)
-for _command in (create, request):
+for _command in (show_certificate, create, request):
     cert.add_command(_command)
 for _command in (export, guide, renew):
     ca.add_command(_command)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from OpenSSL import SSL
@@ -326,6 +326,11 @@ def test_the_guide_knows_the_page_and_the_hosts(tmp_path: Path) -> None:
     assert "https://mail.example.test:21443/ca.mobileconfig" in done.output
     assert "switch on Demonstration of a mail server" in done.output
     shown = CliRunner().invoke(main, ["ca", "show", "--pem", *config])
+    told = json.loads(CliRunner().invoke(main, ["ca", "show", "--json", *config]).stdout)
+    assert (
+        told["SHA-256"].replace(":", "").lower()
+        == x509.load_pem_x509_certificate(shown.stdout.encode()).fingerprint(hashes.SHA256()).hex()
+    )
     assert shown.output.encode() == (tmp_path / "ca.pem").read_bytes()
     listed = json.loads(CliRunner().invoke(main, ["ca", "list", "--json", *config]).stdout)
     assert ["mail.example.test", "localhost", "127.0.0.1", "::1"] in [row["names"] for row in listed]

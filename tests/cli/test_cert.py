@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from mailserver.cli import control
 from mailserver.cli.control import Answer
 from mailserver.cli.root import main
 from mailserver.tls import certificates
+from mailserver.tls.authority import alternatives, certificate_pem, key_pem, make_authority, make_key, sign
 from tests.tls.site import Site, authority
 
 TEST, ORG = "mail.example.test", "mail.example.org"
@@ -67,9 +70,30 @@ def test_show(site: Site) -> None:
     assert "CN=Authority of the tests" in output
     assert "added by the administrator" in output
     assert run(site, "show", ORG, "--pem").stdout.strip() == (site.directory / "new.pem").read_text().strip()
+    (row,) = [row for row in listed(site).values() if row["host"] == ORG]
+    assert json.loads(run(site, "show", ORG, "--json").stdout) == row
+    told = dict(line.split(maxsplit=1) for line in output.splitlines() if not line.startswith("second"))
+    assert (told["names:"], told["key:"]) == (ORG, "ECDSA, secp256r1")
+    assert told["SHA-256:"] == row["fingerprint"]
+    assert told["until:"].startswith(f"{row['not_after'][:10]} ")
     missing = run(site, "show", "nobody.example.test")
     assert missing.exit_code == 1
     assert f"there are {ORG}, {TEST}" in missing.output
+
+
+def test_both_of_two_certificates_are_shown(site: Site) -> None:
+    key = make_key("rsa2048")
+    made = make_authority("Of RSA", key)
+    second = sign(made, key.public_key(), x509.Name([]), alternatives([ORG]), "server", days=9)
+    (site.directory / "rsa.pem").write_bytes(certificate_pem(second))
+    (site.directory / "rsa.key").write_bytes(key_pem(key))
+    beside = ("--second-certificate", site.directory / "rsa.pem", "--second-key", site.directory / "rsa.key")
+    done = run(site, "add", ORG, *given(site), *map(str, beside))
+    assert done.exit_code == 0, done.output
+    lines = run(site, "show", ORG).stdout.splitlines()
+    assert "second key:     RSA, 2048 bits" in lines
+    assert "second issuer:  CN=Of RSA" in lines
+    assert f"second SHA-256: {second.fingerprint(hashes.SHA256()).hex()}" in lines
 
 
 def test_what_is_refused_is_told_with_status_1_and_changes_nothing(site: Site) -> None:
