@@ -212,10 +212,13 @@ class Certificates:
                 changed = await self._in_thread(lambda: self._transaction().take_files(hosts))
             except Refused as refused:
                 if tell:
-                    _log(refused.lines)
+                    _warn(refused.lines)
                     self._ill.update(hosts)
                 return None if refused.later else False
-            _log([line for line in changed.lines if tell or ": refused" not in line])
+            bad = [line for line in changed.lines if ": refused" in line]
+            _log([line for line in changed.lines if line not in bad])
+            if tell:
+                _warn(bad)
             states = {outcome.name: outcome.state for outcome in changed.prepared.outcomes}
             well = [host for host in hosts if host in self._ill and states.get(host) == "unchanged"]
             _log([f"{host}: its files are well again, and have what is served" for host in well])
@@ -223,7 +226,7 @@ class Certificates:
             if tell:
                 self._ill.update(host for host in hosts if states.get(host) == "refused")
             ok, lines = await self._put_in_place(changed)
-            _log(lines)
+            (_log if ok else _warn)(lines)
             return changed.whole and ok
 
         taken: bool | None = await self._one_at_a_time(lambda: Deferred.fromCoroutine(take()))
@@ -242,7 +245,7 @@ class Certificates:
             else:
                 ok, lines = await self._put_in_place(changed)
                 answer = ok and changed.whole, [*(changed.lines or ["unchanged"]), *lines]
-            _log(answer[1])
+            (_log if answer[0] else _warn)(answer[1])
             return answer
 
         return self._one_at_a_time(lambda: Deferred.fromCoroutine(change()))
@@ -285,10 +288,11 @@ class Certificates:
         except CannotRecord:
             return  # whoever changes something is told
         except Refused as refused:
-            _log(refused.lines)
+            _warn(refused.lines)
             return
         _log(changed.lines)
-        _log((await self._put_in_place(changed))[1])
+        ok, lines = await self._put_in_place(changed)
+        (_log if ok else _warn)(lines)
 
     # --- The clock
 
@@ -306,9 +310,14 @@ class Certificates:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
 
 
-def _log(lines: list[str] | tuple[str, ...]) -> None:
+def _log(lines: Sequence[str]) -> None:
     for line in lines:
         log.info("{line}", line=f"certificate: {line}")
+
+
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        log.warn("{line}", line=f"certificate: {line}")
 
 
 def _texts(arguments: Arguments, *names: str) -> dict[str, str]:

@@ -75,6 +75,15 @@ def list_of(authority: x509.Certificate, path: Path) -> x509.CertificateRevocati
     return found if is_its else None
 
 
+def has_revoked(offered: Offered | None, chain_pem: bytes) -> bool:
+    """Does its list have the first certificate of a chain?"""
+    if offered is None or not offered.crl:
+        return False
+    listed, certificate = x509.load_der_x509_crl(offered.crl), x509.load_pem_x509_certificates(chain_pem)[0]
+    is_its = certificate.issuer == listed.issuer
+    return is_its and listed.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+
+
 def describe(certificate: x509.Certificate) -> Offered:
     """An authority's certificate."""
     names = certificate.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)

@@ -25,6 +25,7 @@ from mailserver.tls.policy import Prepared, TlsPolicy
 from mailserver.tls.source import read_files
 
 FILES_CHANGED = "the files have changed"
+_REVOKED = "was revoked by its authority"
 
 
 class Refused(Exception):
@@ -169,6 +170,8 @@ class Transaction:
         for word, each in (("certificate", pair), ("second_certificate", second)):
             if each is not None and not each.is_current(self.now):
                 faults += [f"{word} {fault.reason}" for fault in each.date_faults(self.now)]
+            if each is not None and self._is_revoked(each):
+                faults.append(f"{word} {_REVOKED}")
             if each is not None and not each.builds:
                 faults.append(f"{word} has its chain out of order: each must be signed by the one behind it")
             if each is not None and each.length > LONGEST_CHAIN:
@@ -185,8 +188,7 @@ class Transaction:
         except BadPair as bad:
             raise Refused([f"{host}: activation {entry.id}: {bad}"]) from bad
         old = [fault.reason for pair in pairs if not pair.is_current(self.now) for fault in pair.date_faults(self.now)]
-        if history.is_revoked(entry.fingerprint):
-            old.append("certificate was revoked by its authority")
+        old += [f"certificate {_REVOKED}" for pair in pairs if self._is_revoked(pair)]
         if old:
             raise Refused([f"{host}: activation {entry.id}: {reason}" for reason in old])
 
@@ -195,6 +197,15 @@ class Transaction:
             self._add_again(host, entry, reason)
 
         return self._change([host], edit, reason)
+
+    def _is_revoked(self, pair: Pair) -> bool:
+        """Raises: Refused."""
+        try:
+            if self.activation.history.is_revoked(pair.fingerprint):
+                return True
+        except CannotRecord as error:
+            raise Refused([str(error)], later=True) from error
+        return offered.has_revoked(offered.read_offered(self.config.tls, []), pair.chain_pem)
 
     def _pin(self, domain: Domain, host: str) -> None:
         """Pass over the host's files until they change."""

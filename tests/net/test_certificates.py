@@ -198,7 +198,8 @@ def test_files_that_are_well_again_are_told(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, again: bool
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(module.log, "info", lambda _format, line: told.append(line))
+    for level in ("info", "warn"):
+        monkeypatch.setattr(module.log, level, lambda _format, line: told.append(line))
     world.certificates.start()
     world.pass_time()
     (domain,) = (each for each in world.tls.config.domains if each.name == "example.test")
@@ -280,7 +281,7 @@ def test_the_list_of_the_own_authority_is_followed(
     assert world.tls.policy.private_ca.crl == b""
     # The certificate itself stays, and it is told why.
     lines: list[str] = []
-    monkeypatch.setattr(module.log, "info", lambda _format, line: lines.append(line))
+    monkeypatch.setattr(module.log, "warn", lambda _format, line: lines.append(line))
     (tmp_path / "ca" / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----")
     for _ in range(10):
         world.pass_time()

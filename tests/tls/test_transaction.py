@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
 from mailserver.config.model import Config
-from mailserver.tls import assembly, certificates
+from mailserver.tls import assembly, certificates, private_ca
 from mailserver.tls import authority as making
 from mailserver.tls import policy as policy_module
 from mailserver.tls.activation import Activation
@@ -97,6 +97,10 @@ def server(site: Site) -> Server:
 
 def issue(*hosts: str, **how: object) -> tuple[bytes, bytes]:
     return certificates.issue(authority(), hosts or (ORG, OTHER), **how)  # type: ignore[arg-type]
+
+
+def serial_of(pair: tuple[bytes, bytes]) -> int:
+    return x509.load_pem_x509_certificate(pair[0]).serial_number
 
 
 def fingerprint(pair: tuple[bytes, bytes]) -> str:
@@ -491,6 +495,27 @@ class TestBack:
         assert "revoked by its authority" in server.refused(lambda one: one.activate(ORG, revoked.id))[0]
         server.change(lambda one: one.roll_back(ORG))
         assert server.seen(ORG) == fingerprint(pairs[0])
+
+    def test_not_to_what_the_own_authority_has_revoked_nor_is_that_added(self, site: Site, server: Server) -> None:
+        private_ca.create(site.directory / "ca", "Ours", key_type="p256", days=3650, only=[], passphrase=None, now=NOW)
+        one = private_ca.open_ca(site.directory / "ca")
+        site.tls = ['private_ca = "ca/ca.pem"']
+        server.restart()
+        pairs = []
+        for _ in range(2):
+            key = making.make_key()
+            made = one.sign(one.unlock(None), key.public_key(), [ORG], "server", days=300, now=NOW)
+            pairs.append((making.certificate_pem(made), making.key_pem(key)))
+            server.add(pairs[-1], ORG)
+        first = server.history.of_host(ORG)[1]
+        records = one.records()
+        (bad,) = [each for each in records.find(ORG) if each.serial == f"{serial_of(pairs[0]):x}"]
+        records.close()
+        one.revoke(one.unlock(None), [bad], "keyCompromise", NOW)
+        said = "certificate was revoked by its authority"
+        assert server.refused(lambda one: one.roll_back(ORG)) == [f"{ORG}: activation {first.id}: {said}"]
+        assert server.refused_offer(pairs[0], ORG) == [said]
+        assert not server.add(pairs[1], ORG).hosts
 
     def test_what_the_listeners_do_not_show_is_taken_back(self, site: Site, server: Server) -> None:
         first = server.seen(TEST)
