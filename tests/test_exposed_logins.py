@@ -24,8 +24,7 @@ from mailserver.types import Secret
 from tests.auth.test_service import Hashed
 from tests.fakes import Client, FakeAuthenticator, info
 from tests.imap.sessions import connect, services
-from tests.net.listening import make_listening
-from tests.net.test_connection import Transport
+from tests.net.connections import Transport, make_listening
 from tests.pop3.dialogs import World as Pop3World
 from tests.smtp.world import World as SmtpWorld
 

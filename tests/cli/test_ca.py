@@ -24,13 +24,9 @@ from mailserver.cli.control import Answer
 from mailserver.tls import certificates, private_ca
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.policy import TlsPolicy
-from tests.tls.site import Client, Site
+from tests.tls.site import Client, Site, quiet
 
 HOST = b"mail.example.test"
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    pass
 
 
 class Place:

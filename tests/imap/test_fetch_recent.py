@@ -10,8 +10,8 @@ from mailserver.store.live import Recent
 from mailserver.store.memory import MemoryMailbox, MemoryMessage
 from mailserver.types import UID
 from tests.fakes import Client
+from tests.imap.fetching import LARGE, NESTED, ask, live_mailbox, opened
 from tests.imap.sessions import MESSAGE, put
-from tests.imap.test_fetch import LARGE, NESTED, ask, live_mailbox, opened
 
 
 class Counts:

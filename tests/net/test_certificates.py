@@ -21,17 +21,13 @@ from mailserver.tls.material import Change
 from mailserver.tls.policy import Prepared, TlsPolicy
 from tests.net.test_certificate_files import Reactor
 from tests.tls.client_authority import ClientAuthority
-from tests.tls.site import Client, Site, authority
+from tests.tls.site import Client, Site, authority, quiet
 from tests.tls.test_private_ca import issue as issue_of
 from tests.tls.test_private_ca import make as make_ca
 from tests.tls.test_private_ca import revoke
 from tests.tls.test_transaction import Server
 
 TEST, ORG = "mail.example.test", "mail.example.org"
-
-
-def quiet(_event: str, /, **_fields: object) -> None:
-    pass
 
 
 class World:

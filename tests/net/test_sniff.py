@@ -23,7 +23,7 @@ from mailserver.net.limits import ConnectionCounts
 from mailserver.net.sniff import ALERT, LINGER, LONGEST_FIRST_LINE, SILENCE, begins_tls, signpost
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
-from tests.net.listening import make_listening
+from tests.net.connections import make_listening
 from tests.net.test_tls import Creator
 
 SIGN = b"* BYE the way\r\n"

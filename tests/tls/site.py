@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import struct
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,19 @@ from mailserver.config.model import Config
 from mailserver.tls import certificates
 from mailserver.tls.contexts import parse_server_name
 from mailserver.tls.handshake import handshake_of, verified_certificate
+
+TEST, ORG = ("mail.example.test",), ("*.example.org", "mail.example.org")
+
+
+class Lines(list):
+    """A log as (event, fields)."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        self.append((event, fields))
+
+
+def quiet(event: str, /, **fields: object) -> None:
+    """A log that nobody reads."""
 
 
 @functools.cache
@@ -217,3 +231,21 @@ def names_of(certificate: object) -> tuple[str, ...]:
     assert isinstance(certificate, x509.Certificate)
     value = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return tuple(value.get_values_for_type(x509.DNSName))
+
+
+def client_hello(name: bytes) -> bytes:
+    """RFC 5246 7.4.1.2 with the extension of RFC 6066 3, in records of at most 2^14 octets."""
+    entry = b"\0" + struct.pack(">H", len(name)) + name
+    extensions = b"".join(
+        struct.pack(">HH", kind, len(data)) + data
+        for kind, data in (
+            (0, struct.pack(">H", len(entry)) + entry),
+            (10, bytes.fromhex("0004 001d 0017")),
+            (13, bytes.fromhex("0002 0403")),
+        )
+    )
+    body = bytes.fromhex("0303") + bytes(32) + b"\0" + bytes.fromhex("0002 c02b 0100")
+    body += struct.pack(">H", len(extensions)) + extensions
+    message = b"\1" + len(body).to_bytes(3, "big") + body
+    pieces = [message[start : start + 16384] for start in range(0, len(message), 16384)]
+    return b"".join(bytes.fromhex("160301") + struct.pack(">H", len(piece)) + piece for piece in pieces)

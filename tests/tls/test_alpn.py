@@ -9,11 +9,7 @@ from OpenSSL import SSL
 
 from mailserver.config.model import Listener
 from mailserver.tls.policy import TlsPolicy
-from tests.tls.site import Client, Site
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    pass
+from tests.tls.site import Client, Site, quiet
 
 
 @pytest.fixture

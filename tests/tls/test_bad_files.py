@@ -11,7 +11,7 @@ import pytest
 from mailserver.tls import certificates
 from mailserver.tls.pair import BadPair, load_pair
 from mailserver.tls.policy import TlsPolicy
-from tests.tls.site import Client, Site, authority
+from tests.tls.site import Client, Site, authority, quiet
 
 NAME = "mail.example.test"
 
@@ -21,10 +21,6 @@ def site(tmp_path: Path) -> Site:
     site = Site(tmp_path).add("example.test", [NAME])
     site.put("example.test", site.certificate("example.test").read_bytes() + authority()[0])
     return site
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    pass
 
 
 def told(site: Site) -> list[str]:

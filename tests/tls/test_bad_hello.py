@@ -14,9 +14,8 @@ from OpenSSL import SSL
 
 from mailserver.tls.handshake import failure_words
 from mailserver.tls.policy import TlsPolicy
-from tests.tls.site import Client, Site
-from tests.tls.test_policy import client_hello
-from tests.tls.test_wire import quiet, s_client, serving
+from tests.tls.site import Client, Site, client_hello, quiet
+from tests.tls.test_wire import s_client, serving
 
 NAME = b"mail.example.test"
 HELLO = client_hello(NAME)

@@ -16,15 +16,11 @@ from mailserver.tls import certificates, probe
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.client_authority import DAY, ClientAuthority
-from tests.tls.site import Client, Site, authority
+from tests.tls.site import Client, Site, authority, quiet
 from tests.tls.test_wire import serving
 
 OPEN, CLOSED = b"mail.example.org", b"mail.example.test"
 VERSIONS = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["1.2", "1.3"])
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    pass
 
 
 @pytest.fixture

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.client_authority import ClientAuthority
-from tests.tls.site import Client, Site
-
-TEST, ORG = ("mail.example.test",), ("*.example.org", "mail.example.org")
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    """A log that nobody reads."""
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path).add("example.test", list(TEST)).add("example.org", list(ORG))
+from tests.tls.site import ORG, TEST, Client, Site, quiet
 
 
 def listeners(site: Site) -> tuple[Listener, Listener]:

@@ -9,15 +9,11 @@ import pytest
 
 from mailserver.tls import assembly, material, pair
 from mailserver.tls.policy import TlsPolicy
-from tests.tls.site import Client, Site
+from tests.tls.site import Client, Site, quiet
 
 NAMES = 1000
 HANG = 100.0
 """Seconds; the promise for a start is 10."""
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    pass
 
 
 def test_a_thousand_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

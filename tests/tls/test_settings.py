@@ -12,15 +12,11 @@ from mailserver.config.model import Acme, AcmeDns, Domain, Listener, Relay, Tls
 from mailserver.tls import certificates
 from mailserver.tls.policy import TlsPolicy
 from mailserver.tls.settings import PRESETS, settings_of
-from tests.tls.site import Client, Site
+from tests.tls.site import Client, Site, quiet
 
 NAME, OTHER = b"mail.example.test", b"mail.example.org"
 V12, V13 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 CHACHA_FIRST = b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384"
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    pass
 
 
 @pytest.fixture

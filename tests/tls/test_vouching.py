@@ -4,13 +4,9 @@ from pathlib import Path
 
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.client_authority import ClientAuthority
-from tests.tls.site import Site
+from tests.tls.site import Site, quiet
 
 ASKED = 'client_certificates = "asked"'
-
-
-def quiet(event: str, **fields: object) -> None:
-    """A log that nobody reads."""
 
 
 def policy_of(directory: Path, **domains: list[str]) -> TlsPolicy:

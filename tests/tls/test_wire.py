@@ -26,11 +26,7 @@ from mailserver.tls.client import client_creator, client_faults
 from mailserver.tls.pair import BadPair
 from mailserver.tls.policy import TlsPolicy
 from tests.tls.client_authority import ClientAuthority
-from tests.tls.site import Site, authority
-
-
-def quiet(event: str, /, **fields: object) -> None:
-    pass
+from tests.tls.site import Site, authority, quiet
 
 
 @pytest.fixture

@@ -1,0 +1,111 @@
+"""A connection without a socket, whose session is a function of the test; and what it knows of its listener."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from mailserver.channel import Channel
+from mailserver.config.model import Limits
+from mailserver.errors import ConnectionLost
+from mailserver.net.connection import Connection
+from mailserver.net.limits import ConnectionCounts
+from mailserver.net.listening import Listening
+from mailserver.net.tally import Tally
+
+
+def make_listening(make_session: Any, clock: Clock, tally: Tally, **changed: Any) -> Listening:
+    """An IMAP listener without TLS, but for what is `changed`."""
+    settings: dict[str, Any] = {
+        "protocol": "imap",
+        "farewell": b"",
+        "refusal": b"",
+        "counts": ConnectionCounts(Limits()),
+        "tls": None,
+        "implicit_tls": False,
+        "cleartext": "never",
+        "proofs_in_clear": False,
+        "tls_required": False,
+        "logs_in": True,
+        "local": "127.0.0.1:143",
+        "sniff_delay": 0.0,
+        "early_tls": "serve",
+        "signpost": lambda: b"",
+        "open_connections": set(),
+        "stopped": lambda: None,
+    }
+    return Listening(make_session=make_session, reactor=clock, tally=tally, **settings | changed)
+
+
+class Transport(StringTransport):
+    """A transport that remembers how it was ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+
+class World:
+    """One connection whose session is a function of the test."""
+
+    def __init__(
+        self,
+        run: Any,
+        limits: Limits | None = None,
+        counts: ConnectionCounts | None = None,
+        make: type[Transport] = Transport,
+        refusal: bytes = b"",
+        logs_in: bool = True,
+    ) -> None:
+        self.clock = Clock()
+        self.counts = counts or ConnectionCounts(limits or Limits())
+        self.empty = 0
+        self.ended: list[str] = []
+        world = self
+
+        class Session:
+            def __init__(self, channel: Channel) -> None:
+                self.channel = channel
+
+            async def run(self) -> None:
+                try:
+                    await run(self.channel)
+                except ConnectionLost:
+                    world.ended.append("lost")
+                    raise
+                world.ended.append("returned")
+
+        def stopped() -> None:
+            world.empty += 1
+
+        self.tally = Tally()
+        self.listening = make_listening(
+            Session,
+            self.clock,
+            self.tally,
+            farewell=b"* BYE\r\n",
+            refusal=refusal,
+            counts=self.counts,
+            cleartext="always",
+            logs_in=logs_in,
+            stopped=stopped,
+        )
+        self.connection = Connection(self.listening)
+        self.transport = make()
+        self.connection.makeConnection(self.transport)
+
+    def lose(self) -> None:
+        self.connection.connectionLost(Failure(ConnectionLost()))
+
+
+async def echo(channel: Channel) -> None:
+    while True:
+        data = await channel.read(60)
+        assert isinstance(data, bytes)
+        channel.write(data)

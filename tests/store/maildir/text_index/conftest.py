@@ -1,0 +1,23 @@
+"""Accounts in memory where there is a disk of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mailserver.store.maildir.account import MaildirAccount
+from tests.store.disk import USER, open_store, scratch
+
+
+@pytest.fixture
+def root() -> Iterator[str]:
+    with scratch() as directory:
+        yield directory
+
+
+@pytest.fixture
+def account(root: str) -> Iterator[MaildirAccount]:
+    account = open_store(root).account(USER)
+    yield account
+    account.close()
