@@ -129,7 +129,7 @@ def _read_pair(
     try:
         pair = load_pair(*files, password)
     except BadPair as bad:
-        faults += bad.faults
+        faults += [*bad.faults, *(pair_faults(bad.pair, domain.hosts, now) if bad.pair is not None else ())]
         return None
     faults += pair_faults(pair, domain.hosts, now)
     return pair

@@ -8,6 +8,7 @@ not start after a reboot helps nobody.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,9 +65,11 @@ class Fault:
 class BadPair(Exception):
     """A pair that cannot be served; `faults` says why."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], pair: Pair | None = None) -> None:
+        """`pair`: as it was read, for what else there is to say."""
         super().__init__("; ".join(f"{fault.key} {fault.value} {fault.reason}".replace("  ", " ") for fault in faults))
         self.faults = tuple(faults)
+        self.pair = pair
 
 
 @frozen
@@ -150,21 +153,22 @@ def has_same_key(one_pem: bytes, other_pem: bytes) -> bool:
 
 
 def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults: list[Fault]) -> Pair:
-    if chain:
-        strange = list(_belonging(chain, private)) if private is not None else []
-        # What would be said of an authority that stands first would only mislead.
-        if not any(fault.key == "certificate" for fault in strange):
-            faults += _judge(chain)
-        faults += strange
-    if not chain or private is None or not all(fault.warning for fault in faults):
-        raise BadPair([fault for fault in faults if not fault.warning])
+    strange = list(_belonging(chain, private)) if chain and private is not None else []
+    # What is said of an authority that stands first would only mislead.
+    judged = bool(chain) and not any(fault.key == "certificate" for fault in strange)
+    faults += _judge(chain) if judged else ()
+    pair = _as_read(chain, private, faults) if judged and private is not None else None
+    faults += strange
+    if pair is None or not all(fault.warning for fault in faults):
+        raise BadPair([fault for fault in faults if not fault.warning], pair)
+    return pair
+
+
+def _as_read(chain: Sequence[x509.Certificate], private: PrivateKey, faults: Iterable[Fault]) -> Pair:
     # Written anew: what an editor of another system has added, a byte order mark say, OpenSSL does not read.
-    chain_pem = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain)
-    key_pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(chain_pem + b"\0" + key_pem)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    chain_pem = b"".join(each.public_bytes(pem) for each in chain)
+    key_pem = private.private_bytes(pem, pkcs8, serialization.NoEncryption())
     return Pair(
         chain_pem,
         Secret(key_pem),
@@ -174,8 +178,8 @@ def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults:
         chain[0].fingerprint(hashes.SHA256()).hex(),
         printable(chain[0].issuer.rfc4514_string()),
         not any(_unsigned(chain)),
-        digest.finalize(),
-        tuple(faults),
+        hashlib.sha256(chain_pem + b"\0" + key_pem).digest(),
+        tuple(fault for fault in faults if fault.warning),
         "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA",
     )
 

@@ -272,6 +272,19 @@ class TestCheck:
     def test_nothing_wrong(self, tmp_path: Path) -> None:
         assert certificates.check(Site(tmp_path).add("example.test", [HOST]).config()) == []
 
+    def test_everything_wrong_of_one_certificate(self, tmp_path: Path) -> None:
+        site = Site(tmp_path).add("example.test", [HOST])
+        old = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
+        names, usage = ["elsewhere.example.test"], ExtendedKeyUsageOID.CLIENT_AUTH
+        site.put("example.test", signed(KEY, names=names, usage=usage, start=old, days=3))
+        told = {(problem.place, problem.reason.split(":")[0]) for problem in certificates.check(site.config())}
+        assert told == {
+            ("[domain 1] certificate", "is not made for servers"),
+            ("[domain 1] certificate", "expired on 2025-01-04; clients refuse it"),
+            ("[domain 1] hosts", "is not covered by the certificate, which names elsewhere.example.test"),
+            ("[domain 1] key", "does not belong to the certificate"),
+        }
+
     def test_everything_wrong_at_once(self, tmp_path: Path) -> None:
         site = Site(tmp_path).add("example.test", [HOST]).add("example.org", ["mail.example.org"])
         site.renew("example.org", ["other.example.org"])
