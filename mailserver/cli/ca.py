@@ -108,7 +108,8 @@ def show(configuration: Path, directory: Path | None, *, pem: bool, as_json: boo
     with telling():
         one = opened(directory, configuration)
         if as_json:
-            click.echo(json.dumps(_facts(one), indent=2))
+            facts = {name.lower().replace("-", "").replace(" ", "_"): value for name, value in _facts(one).items()}
+            click.echo(json.dumps(facts, indent=2))
         elif pem:
             click.echo(certificate_pem(one.certificate).decode().rstrip())
         else:

@@ -34,7 +34,7 @@ def documented() -> dict[str, set[str]]:
     """Of each command with --json, the keys in its row of the table."""
     table = PAGE.partition("| command with `--json` |")[2].partition("\n\n")[0]
     rows = re.findall(r"(?m)^\| `(mailserver [a-z -]+)` \| (.*) \|$", table)
-    return {command: set(re.findall(r"`([a-z_]+)`", keys)) for command, keys in rows}
+    return {command: set(re.findall(r"`([a-z0-9_]+)`", keys)) for command, keys in rows}
 
 
 def fills() -> set[str]:
@@ -78,6 +78,7 @@ def test_what_the_page_names_is_there() -> None:
         "user list",
         "auth list",
         "cert list",
+        "ca show",
         "ca list",
         "client-settings anna@example.test",
         "dns records example.test",
