@@ -16,7 +16,7 @@ from attrs import define, field
 from benchmarks.client import Imap
 from benchmarks.report import Section
 from benchmarks.scenarios import Accounts
-from benchmarks.servers import Side
+from benchmarks.servers import Ours, Side
 
 HOLDING, VISITING = 20, 4
 """Clients of each kind."""
@@ -112,22 +112,29 @@ def _restart(side: Side) -> None:
     side.process.start()
 
 
-def measure(ours: Side, theirs: Side, accounts: Accounts, words: str) -> Section:
+def measure(ours: Ours, theirs: Side, accounts: Accounts, words: str) -> Section:
     """The table; `words` say how ours runs."""
     lines = []
+
+    def note(name: str, side: Side, action: Callable[[], None]) -> None:
+        tally = _disturb(side, accounts, action)
+        lines.append([
+            name, side.name, f"{tally.attempts:,}", f"{tally.failed:,}", str(HOLDING), str(tally.dropped),
+            f"{tally.gap * 1000:,.0f}", f"{tally.took * 1000:,.0f}",
+        ])  # fmt: skip
+
     for name in ("nothing", "reload", "restart"):
         for side in (ours, theirs):
             actions = {"nothing": lambda: None, "reload": side.reload, "restart": partial(_restart, side)}
-            tally = _disturb(side, accounts, actions[name])
-            lines.append([
-                name, side.name, f"{tally.attempts:,}", f"{tally.failed:,}", str(HOLDING), str(tally.dropped),
-                f"{tally.gap * 1000:,.0f}", f"{tally.took * 1000:,.0f}",
-            ])  # fmt: skip
+            note(name, side, actions[name])
+    with ours.sockets_kept():
+        note("restart, systemd's sockets", ours, partial(_restart, ours))
     heads = [
         "what", "of", "attempts to connect", "failed", "sessions", "dropped", "longest gap, ms", "command took, ms",
     ]  # fmt: skip
-    note = (
+    below = (
         f"{VISITING} clients connect, log in, SELECT and leave; a gap is the time between two such visits that went well,"
-        " or that of a NOOP. A restart ends the server and starts it anew."
+        " or that of a NOOP. A restart ends the server and starts it anew; of systemd's sockets"
+        " only the one that these clients use is kept."
     )
-    return Section(f"Reload and restart under load; {words}", heads, lines, [note])
+    return Section(f"Reload and restart under load; {words}", heads, lines, [below])

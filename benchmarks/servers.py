@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,6 +170,20 @@ class Ours(Side):
         self.server.stop()
         text = self.server.config.read_text()
         self.server.config.write_text(re.sub(r"(?m)^workers = \d+$", f"workers = {workers}", text))
+        self._start()
+
+    @contextmanager
+    def sockets_kept(self) -> Iterator[None]:
+        """Meanwhile IMAP over TLS is served at a socket that outlives the server, as where systemd has opened it."""
+        self.server.stop()
+        with socket.create_server(("127.0.0.1", self.ports["imaps"]), backlog=1024) as opened:
+            self.server.handed_over = [opened]
+            self._start()
+            try:
+                yield
+            finally:
+                self.server.stop()
+                self.server.handed_over = []
         self._start()
 
     def _start(self) -> None:

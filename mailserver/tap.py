@@ -14,6 +14,7 @@ from twisted.python import usage
 
 from mailserver.config import load
 from mailserver.config.model import Config
+from mailserver.net import systemd
 from mailserver.net.identity import give_runtime_dir, give_state_dir
 from mailserver.net.line_log import LineLog
 from mailserver.net.log_file import LogFile, make_log_file
@@ -46,6 +47,11 @@ def makeService(options: Options) -> IService:
     path = Path(options["config"]).absolute()
     twistd = options.parent
     zygote: StartedZygote | None = None
+    try:
+        # Before any process is started: none but this one is to have them.
+        handed_over = systemd.take_sockets()
+    except OSError as error:
+        raise SystemExit(f"systemd hands over what is no socket: {error}") from error
     if not options["check"] and not options["show"] and (readable := load.read(path).config) is not None:
         try:
             give_runtime_dir(readable.server)
@@ -90,6 +96,12 @@ def makeService(options: Options) -> IService:
         )
     else:
         service = _master(config, reactor, workers, twistd, daemon=daemon, log_file=log_file, zygote=zygote)
+    from mailserver.net.inherited import CannotInherit, Inherited  # noqa: PLC0415 - beside the zygote
+
+    try:
+        service.inherited = Inherited(handed_over)
+    except CannotInherit as error:
+        raise SystemExit(str(error)) from error
     if twistd is not None and not daemon and _logs_to_output(twistd):
         # Who does not read our output must not hold us up.
         service.output_log = LineLog("", relayed=False)

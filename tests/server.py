@@ -38,6 +38,23 @@ START_TIME = 60
 WORKERS = int(os.environ.get("TEST_WORKERS", "0"))
 """Of servers that do not say; one process starts sooner."""
 
+HAND_OVER = """
+import fcntl, os, sys
+end = 1
+while sys.argv[end].isdecimal():
+    end += 1
+given = [int(number) for number in sys.argv[1:end]]
+apart = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 100) for number in given]
+for number in given:
+    os.close(number)
+for number, opened in enumerate(apart, 3):
+    os.dup2(opened, number)
+names = ":".join("mail" for _ in given)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(given)), LISTEN_FDNAMES=names)
+os.execvp(sys.argv[end], sys.argv[end:])
+"""
+"""Starts a command as systemd does whose socket unit has these descriptors (sd_listen_fds(3))."""
+
 
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -97,6 +114,8 @@ class Server:
         """Environment of the process."""
         self.wrapper: list[str] = []
         """What stands before the command."""
+        self.handed_over: list[socket.socket] = []
+        """Listening sockets that it gets as from systemd."""
         self.base = free_port_base()
         self.process: subprocess.Popen[bytes] | None = None
         self.output_path = directory / "server.log"
@@ -129,6 +148,11 @@ class Server:
         """User name -> password."""
         lines = (self.dir / "accounts.txt").read_text().splitlines()
         return dict(line.split(":", 1) for line in lines if line.strip())
+
+    @property
+    def numbers(self) -> list[int]:
+        """Descriptors of what is handed over."""
+        return [each.fileno() for each in self.handed_over]
 
     def user_of(self, domain: str) -> tuple[str, str]:
         """The first user of a domain, with the password."""
@@ -169,7 +193,16 @@ class Server:
     def command(self, *options: str) -> list[str]:
         """How twistd is called."""
         twistd = str(Path(sys.executable).parent / "twistd")
-        return [*self.wrapper, twistd, *(options or ("-n", "--pidfile=")), "mailserver", "--config", str(self.config)]
+        handed_over = [sys.executable, "-c", HAND_OVER, *map(str, self.numbers)] if self.handed_over else []
+        return [
+            *self.wrapper,
+            *handed_over,
+            twistd,
+            *(options or ("-n", "--pidfile=")),
+            "mailserver",
+            "--config",
+            str(self.config),
+        ]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Start what `command()` gives, where it is to end soon: by a fault, or as a daemon behind it."""
@@ -189,7 +222,12 @@ class Server:
             before, said = len(self.log), len(self.output)
             with self.output_path.open("ab") as log:
                 self.process = subprocess.Popen(
-                    self.command(), cwd=self.dir, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
+                    self.command(),
+                    cwd=self.dir,
+                    env=self.environment(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=self.numbers,
                 )
             _started.append(self.process)
             try:

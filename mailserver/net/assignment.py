@@ -48,7 +48,7 @@ class Fork:
 
 @frozen
 class Sockets:
-    """Listening sockets, in the order of `places`, come beside it; slot -1 is a Unix socket, which all share."""
+    """Listening sockets, in the order of `places`, come beside it; slot -1 is a socket which all share."""
 
     places: tuple[tuple[str, int], ...]
 

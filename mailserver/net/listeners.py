@@ -70,10 +70,12 @@ class Bound:
     listener: Listener
     socket: socket.socket
     place: str
+    inherited: bool = False
+    """systemd has it too, and keeps it open."""
 
     def remove_file(self) -> None:
         """That of a Unix socket which nobody is to find any more."""
-        if self.listener.socket is not None:
+        if self.listener.socket is not None and not self.inherited:
             try:
                 self.listener.socket.unlink(missing_ok=True)
             except OSError as error:
@@ -90,21 +92,34 @@ def ready_line(listener: Listener, place: str) -> str:
 
 
 def bind(
-    listener: Listener, *, known: Container[str] = (), slots: int = 0, owner: tuple[int, int] | None = None
+    listener: Listener,
+    *,
+    known: Container[str] = (),
+    slots: int = 0,
+    owner: tuple[int, int] | None = None,
+    inherited: Callable[[str], socket.socket | None] = lambda _place: None,
 ) -> list[Bound]:
     """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
 
     With `slots`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
     the order of the slots; a Unix socket is one for all, and its file that of `owner` (uid, gid), who must remove it.
+    So is one that `inherited(place)` gives: what waits in its queue when the server ends is for the next one.
     """
     if listener.socket is not None:
         place = str(listener.socket)
-        return [] if place in known else [Bound(listener, _bind_unix(listener.socket, owner), place)]
+        if place in known:
+            return []
+        if (handed_over := inherited(place)) is not None:
+            return [Bound(listener, handed_over, place, inherited=True)]
+        return [Bound(listener, _bind_unix(listener.socket, owner), place)]
     port = listener.tcp_port
     bound: list[Bound] = []
     for address in listener.bind_addresses:
-        place = _place(address, port)
+        place = place_of(address, port)
         if place in known:
+            continue
+        if (handed_over := inherited(place)) is not None:
+            bound.append(Bound(listener, handed_over, place, inherited=True))
             continue
         try:
             if slots:
@@ -126,10 +141,11 @@ def places(listener: Listener) -> list[str]:
     """Where it listens, as `Bound.place` says it."""
     if listener.socket is not None:
         return [str(listener.socket)]
-    return [_place(address, listener.tcp_port) for address in listener.bind_addresses]
+    return [place_of(address, listener.tcp_port) for address in listener.bind_addresses]
 
 
-def _place(address: str, port: int) -> str:
+def place_of(address: str, port: int) -> str:
+    """How a TCP place is called."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
@@ -204,7 +220,7 @@ class Port:
         factory = self._make_factory(bound.listener, make_session)
         with bound.socket:  # the reactor takes a duplicate
             family = bound.socket.family
-            if shared and family == socket.AF_UNIX:
+            if family == socket.AF_UNIX and (shared or bound.inherited):
                 self._port: Any = serve(bound.socket, factory, reactor)
             else:
                 self._port = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))

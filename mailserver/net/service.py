@@ -15,7 +15,7 @@ import contextlib
 import gc
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
-from mailserver.config.model import Config
+from mailserver.config.model import Config, Listener
 from mailserver.net import systemd
 from mailserver.net.acme import AcmeCertificates, held
 from mailserver.net.acme_account import AcmeAccount
@@ -34,6 +34,7 @@ from mailserver.net.certificates import CHANGES, Certificates
 from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, identity_to_take
+from mailserver.net.inherited import Inherited
 from mailserver.net.ledger import LedgerWriter
 from mailserver.net.link import Hub, Json
 from mailserver.net.listeners import Bound, advice, bind, places
@@ -66,6 +67,7 @@ class ServiceProcess(Service, ABC):
         self.config = config
         self.reactor = reactor
         self.bound: list[Bound] = []
+        self.inherited = Inherited()
         self._daemon = daemon
         self.slots = slots
         self._control: IListeningPort | None = None
@@ -127,6 +129,8 @@ class ServiceProcess(Service, ABC):
 
         async def take_up_all() -> Answer:
             ok, lines = await self.take_up()
+            if ok:
+                lines = [*lines, *self.inherited.unserved(self.config)]
             if self._certificates is not None:
                 lines = [*lines, *await self._certificates.reloaded(whole=ok)]
             self._follow_renewals()
@@ -218,7 +222,7 @@ class ServiceProcess(Service, ABC):
         self._allow_sockets(config)
         for listener in config.listeners:
             try:
-                opened.extend(bind(listener, known=known, slots=self.slots, owner=self._owner))
+                opened.extend(self._bind(listener, known))
             except OSError as error:
                 faults.append(f"{error.strerror}{'' if self.slots else ' (ports below 1024 need a restart)'}")
         return faults
@@ -251,12 +255,17 @@ class ServiceProcess(Service, ABC):
         count = sum(len(places(listener)) for listener in config.listeners)
         allow_files(0 if self.slots else config.limits.connections, 2 * count * max(1, self.slots))
 
+    def _bind(self, listener: Listener, known: Container[str] = ()) -> list[Bound]:
+        return bind(listener, known=known, slots=self.slots, owner=self._owner, inherited=self.inherited.at)
+
     def _bind_all(self) -> None:
+        if unserved := self.inherited.unserved(self.config):
+            raise SystemExit("\n".join(unserved))
         errors: list[OSError] = []
         self._allow_sockets(self.config)
         for listener in self.config.listeners:
             try:
-                self.bound.extend(bind(listener, slots=self.slots, owner=self._owner))
+                self.bound.extend(self._bind(listener))
             except OSError as error:
                 errors.append(error)
         if errors:

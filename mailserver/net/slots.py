@@ -15,7 +15,7 @@ from mailserver.net.frames import MAX_PASSED
 from mailserver.net.listeners import Bound
 
 SHARED = -1
-"""The slot of a Unix socket."""
+"""The slot of what all workers share: a Unix socket, or one that systemd has handed over."""
 
 
 class Slots:
@@ -60,4 +60,4 @@ class Slots:
 
 
 def _is_shared(bounds: Sequence[Bound]) -> bool:
-    return bounds[0].listener.socket is not None
+    return len(bounds) == 1

@@ -1,4 +1,4 @@
-"""What systemd is told of the service, where it asks for it: sd_notify(3)."""
+"""What systemd is told of the service, and the sockets that it hands over: sd_notify(3), sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def notify(*words: str) -> None:
 def reloading() -> None:
     """A reload begins; `notify("READY=1")` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def take_sockets() -> list[socket.socket]:
+    """Those that it hands over to this process; none that is started from now on has them. Raises: OSError."""
+    if "LISTEN_FDNAMES" not in os.environ:
+        return []
+    # Twisted takes them out of the environment when this module is loaded, which some of twistd's plugins may have done.
+    from twisted.internet.endpoints import _SystemdParser  # noqa: PLC0415 - most need it later or never
+
+    del os.environ["LISTEN_FDNAMES"]
+    numbers = _SystemdParser._sddaemon.inheritedDescriptors()  # noqa: SLF001
+    for number in numbers:
+        os.set_inheritable(number, False)
+    return [socket.socket(fileno=number) for number in numbers]
 
 
 def watchdog(reactor: Any) -> LoopingCall | None:

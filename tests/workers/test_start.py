@@ -15,7 +15,7 @@ import pytest
 from twisted.scripts.twistd import ServerOptions
 
 from mailserver import tap
-from tests.live.client import eventually, logged_in
+from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.server import Server
 from tests.workers.processes import alive, children, of_session
@@ -169,3 +169,45 @@ def test_no_process_takes_modules_from_the_directory_it_is_started_in(tmp_path: 
     with server, logged_in(server, "imaps"):
         pass
     assert not taken.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_who_connects_while_it_restarts_waits_where_systemd_has_the_sockets(tmp_path: Path, workers: int) -> None:
+    server = Server(tmp_path, workers=workers)
+    with socket.create_server(("127.0.0.1", 0)) as imaps, socket.socket(socket.AF_UNIX) as lmtp:
+        port = imaps.getsockname()[1]
+        lmtp.bind(f"{tmp_path}/lmtp")
+        lmtp.listen()
+        server.handed_over = [imaps, lmtp]
+        without = f'{server.config.read_text()}\n[[listener]]\nprotocol = "lmtp"\nsocket = "{tmp_path}/lmtp"\n'
+        whole = f'{without}\n[[listener]]\nprotocol = "imaps"\nport = {port}\naddresses = ["127.0.0.1"]\n'
+        server.config.write_text(whole)
+        for start in (1, 2):
+            waiting = [Client(server, "imaps", port=port, tls=False) for _ in range(20)]
+            transfer_agent = socket.socket(socket.AF_UNIX)
+            transfer_agent.settimeout(60)
+            transfer_agent.connect(f"{tmp_path}/lmtp")
+            with server, transfer_agent:
+                assert transfer_agent.recv(100).startswith(b"220")
+                for client in waiting:
+                    with client:
+                        client.start_tls()
+                        client.greeting()
+                with logged_in(server, "imaps"):  # at a place of its own
+                    pass
+                if start == 1:
+                    continue
+                server.config.write_text(without)
+                assert f"systemd holds 127.0.0.1:{port} open" in server.hang_up()
+                server.config.write_text(whole)
+                server.hang_up()
+                with logged_in(server, "imaps", port=port):
+                    pass
+        no_bug(server.log)
+        server.config.write_text(without)
+        process = subprocess.run(
+            server.command(), cwd=server.dir, env=server.environment(), pass_fds=server.numbers,
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert process.returncode == 1
+    assert f"systemd holds 127.0.0.1:{port} open" in process.stderr + process.stdout
