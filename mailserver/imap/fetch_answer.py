@@ -146,9 +146,7 @@ class Answer:
         plan, live = self._plan, self._selected.live
         recent, known = live.account.recent, Known()
         if plan.needs_summary and not start:
-            for uid in rows.uids:
-                if (summary := recent.summary(live, uid)) is not None:
-                    known.summaries[uid] = summary
+            known.summaries.update(recent.summaries(live, rows.uids))
         if not plan.needs_file and not any(item.section for item in plan.items):
             return known
         left = CHUNK
@@ -165,8 +163,7 @@ class Answer:
     def _keep(self, known: Known) -> None:
         live = self._selected.live
         recent = live.account.recent
-        for uid, summary in known.summaries.items():
-            recent.keep_summary(live, uid, summary)
+        recent.keep_summaries(live, known.summaries)
         for uid, text in known.texts.items():
             recent.keep_text(live, uid, text)
         for uid, file in known.files.items():

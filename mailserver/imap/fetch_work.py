@@ -20,7 +20,7 @@ from mailserver.imap.wire import writer
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import Mailbox, MessageFile
 from mailserver.store.rows import Row
-from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 SMALL: Final = 64 * 1024
 """Octets of a message that is read whole, with others, whatever is asked of it."""
@@ -81,9 +81,9 @@ class Work:
         self._rows = rows
         self._flags = flags
         self._seen = seen
-        self._summaries: dict[int, tuple[Row, Summary]] | None = None
+        self._summaries: dict[int, Summary] | None = None
         self._measured: dict[int, Row] = {}
-        """Rows whose sizes or dates the columns do not know."""
+        """Rows that were read where the columns do not know all sizes and dates."""
         self._ahead: deque[tuple[UID, bytes]] = deque()
         """Small messages that have been read, in their order."""
         self.weight = 0
@@ -109,11 +109,7 @@ class Work:
                 return Ready(block, len(self._rows.uids), learned, None, None)
             self._summaries = self._read_summaries(mailbox)
             lacking = unmeasured(self._rows)
-            if lacking:
-                learned = [
-                    row for row, _ in self._summaries.values() if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE
-                ]
-                learned += self._measured.values()
+            learned = [row for row in self._measured.values() if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE]
             if not (lacking and self._plan.measured) and (block := self._block()) is not None:
                 return Ready(block, len(self._rows.uids), learned, None, None)
         out: list[bytes] = []
@@ -162,28 +158,27 @@ class Work:
     def _has(self, uid: int) -> bool:
         return self.known is not None and (uid in self.known.texts or uid in self.known.files)
 
-    def _read_summaries(self, mailbox: Mailbox | None) -> dict[int, tuple[Row, Summary]]:
+    def _read_summaries(self, mailbox: Mailbox | None) -> dict[int, Summary]:
+        """What is known, and the others from the mailbox: all of them where sizes or dates are not known either."""
         rows = self._rows
-        summaries = self.known.summaries if self.known is not None else {}
-        if self._plan.needs_summary:
-            wanted = [UID(uid) for uid in rows.uids]
-        else:
-            if self._plan.measured and unmeasured(rows):
+        lacking = unmeasured(rows)
+        if not self._plan.needs_summary:
+            if self._plan.measured and lacking:
                 self._measure(mailbox)
             return {}
-        if len(summaries) == len(wanted) and not unmeasured(rows):
-            return {
-                uid: (Row(UID(uid), mask, ModSeq(0), size, date), summaries[uid])
-                for uid, mask, size, date in zip(rows.uids, rows.masks, rows.sizes, rows.dates, strict=True)
-            }
+        known = self.known.summaries if self.known is not None else {}
+        found = {} if lacking else dict(known)
+        wanted = [UID(uid) for uid in rows.uids if uid not in found]
+        if not wanted:
+            return found
         if mailbox is None:
             raise NotKnown
-        found: dict[int, tuple[Row, Summary]] = {
-            uid: (row, summary) for uid, row, summary in mailbox.summaries(wanted, only_head=self._plan.only_head)
-        }
-        if self.known is not None:
-            summaries.update((uid, summary) for uid, (_row, summary) in found.items())
-        self.weight = sum([len(summary.body_structure) + len(summary.envelope) for _, summary in found.values()])
+        read = mailbox.summaries(wanted, only_head=self._plan.only_head)
+        found.update((uid, summary) for uid, _row, summary in read)
+        if lacking:
+            self._measured = {uid: row for uid, row, _summary in read}
+        known.update(found)
+        self.weight = sum([len(summary.body_structure) + len(summary.envelope) for summary in found.values()])
         return found
 
     def _measure(self, mailbox: Mailbox | None) -> None:
@@ -230,7 +225,7 @@ class Work:
         assert found is not None
         if plan.needs_file or len(found) != len(rows.uids) or (self._seen and not plan.tells_flags):
             return None
-        summaries = [found[uid][1] for uid in rows.uids]
+        summaries = [found[uid] for uid in rows.uids]
         columns: list[Sequence[object]] = [rows.seqs]
         for item in plan.items:
             match item.label:
@@ -257,10 +252,10 @@ class Work:
             data = self.known.texts.get(uid)
         known = self._summaries.get(uid)
         if data is not None and self._plan.only_whole and not (self._seen and not self._plan.tells_flags):
-            return self._whole(at, data, known)
+            return self._whole(at, data)
         if known is None and self._plan.needs_summary:
             raise MessageExpunged
-        incomplete = known is not None and known[1].fields == _KEPT_LINES_UNKNOWN
+        incomplete = known is not None and known.fields == _KEPT_LINES_UNKNOWN
         if not self._plan.needs_file and not (incomplete and any(item.section for item in self._plan.items)):
             return self._finish(at, [self._simple(item, at, known) for item in self._plan.items])
         file: MessageFile = self._open(mailbox, UID(uid)) if data is None else ReadMessage(data)
@@ -292,17 +287,17 @@ class Work:
             raise NotKnown
         return mailbox.open_message(uid)
 
-    def _whole(self, at: int, data: bytes, known: tuple[Row, Summary] | None) -> bytes:
+    def _whole(self, at: int, data: bytes) -> bytes:
         """A small message that has been read, and items from columns."""
         cells: list[object] = [self._rows.seqs[at]]
         for item in self._plan.items:
             if item.need is Need.FILE:
                 cells += (len(data), without_nul(data))
             else:
-                cells.append(self._cell(item, at, known))
+                cells.append(self._cell(item, at))
         return self._plan.whole_line % tuple(cells)
 
-    def _cell(self, item: Item, at: int, known: tuple[Row, Summary] | None) -> object:
+    def _cell(self, item: Item, at: int) -> object:
         """What `Plan.line` takes for an item from columns."""
         rows = self._rows
         match item.label:
@@ -312,21 +307,19 @@ class Work:
                 return rows.uids[at]
             case b"RFC822.SIZE":
                 size = rows.sizes[at]
-                return self._known_row(rows.uids[at], known).size if size == UNKNOWN_SIZE else size
+                return self._measured_row(rows.uids[at]).size if size == UNKNOWN_SIZE else size
         date = rows.dates[at]
-        return writer.date_time(self._known_row(rows.uids[at], known).date if date == UNKNOWN_DATE else date)
+        return writer.date_time(self._measured_row(rows.uids[at]).date if date == UNKNOWN_DATE else date)
 
-    def _known_row(self, uid: int, known: tuple[Row, Summary] | None) -> Row:
-        """The row that was measured, or came with a summary. Raises: MessageExpunged."""
+    def _measured_row(self, uid: int) -> Row:
+        """Raises: MessageExpunged."""
         row = self._measured.get(uid)
         if row is None:
-            if known is None:
-                raise MessageExpunged
-            row = known[0]
+            raise MessageExpunged
         return row
 
     def _from_file(
-        self, file: MessageFile, message: OpenMessage, at: int, known: tuple[Row, Summary] | None, *, incomplete: bool
+        self, file: MessageFile, message: OpenMessage, at: int, known: Summary | None, *, incomplete: bool
     ) -> bytes | Large:  # fmt: skip
         texts: list[bytes | Range] = []
         for number, item in enumerate(self._plan.items):
@@ -357,20 +350,19 @@ class Work:
             return b" FLAGS %b)\r\n" % self._flags[at]
         return b")\r\n"
 
-    def _simple(self, item: Item, at: int, known: tuple[Row, Summary] | None) -> bytes:
+    def _simple(self, item: Item, at: int, known: Summary | None) -> bytes:
         """An item that needs no file."""
         if item.need is Need.COLUMN:
-            return FORMATS[item.label] % self._cell(item, at, known)
+            return FORMATS[item.label] % self._cell(item, at)
         assert known is not None
-        summary = known[1]
         match item.label:
             case b"ENVELOPE":
-                return b"ENVELOPE " + summary.envelope
+                return b"ENVELOPE " + known.envelope
             case b"BODY":
-                return b"BODY " + summary.body
+                return b"BODY " + known.body
             case b"BODYSTRUCTURE":
-                return b"BODYSTRUCTURE " + summary.body_structure
-        return b"%b %b" % (item.label, _kept(item, summary))
+                return b"BODYSTRUCTURE " + known.body_structure
+        return b"%b %b" % (item.label, _kept(item, known))
 
 
 def _kept(item: Item, summary: Summary) -> bytes:

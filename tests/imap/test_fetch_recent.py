@@ -82,6 +82,24 @@ def test_what_is_not_known_costs_one_hop(monkeypatch: pytest.MonkeyPatch) -> Non
     assert counts.hops == 1
 
 
+def test_the_store_is_asked_for_the_summaries_that_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = opened(MESSAGE, NESTED, MESSAGE, NESTED)
+    whole = ask(client, b"FETCH 1:* (UID ENVELOPE BODYSTRUCTURE)")
+    recent(client).forget(live_mailbox(client), [UID(1), UID(4)])
+    asked: list[int] = []
+    summaries = MemoryMailbox.summaries
+
+    def noted(mailbox: MemoryMailbox, uids: Any, *, only_head: bool = False) -> Any:
+        asked.extend(uids)
+        return summaries(mailbox, uids, only_head=only_head)
+
+    monkeypatch.setattr(MemoryMailbox, "summaries", noted)
+    assert ask(client, b"FETCH 1:* (UID ENVELOPE BODYSTRUCTURE)") == whole
+    assert asked == [1, 4]
+    assert ask(client, b"FETCH 1:* (UID ENVELOPE BODYSTRUCTURE)") == whole
+    assert asked == [1, 4]
+
+
 def test_who_fetches_everything_fills_nothing() -> None:
     client = opened(*[MESSAGE] * 257)
     ask(client, b"FETCH 1:* (ENVELOPE BODY.PEEK[])")

@@ -72,10 +72,11 @@ def test_a_bound_of_nothing_keeps_nothing(clock: Clock) -> None:
     recent, live = made(clock, octets=0, files=0), Mailbox()
     file = File()
     recent.keep_text(live, 1, b"")
-    recent.keep_summary(live, 1, SUMMARY)
+    recent.keep_summaries(live, {1: SUMMARY})
     recent.give_file(live, 1, file)
     assert (recent.octets_kept, recent.files_kept, file.closed) == (0, 0, 1)
-    assert recent.text(live, 1) is recent.summary(live, 1) is recent.take_file(live, 1) is None
+    assert recent.text(live, 1) is recent.take_file(live, 1) is None
+    assert not recent.summaries(live, [1])
 
 
 def test_a_lower_bound_holds_from_the_next_one_on(clock: Clock) -> None:
@@ -83,14 +84,14 @@ def test_a_lower_bound_holds_from_the_next_one_on(clock: Clock) -> None:
     for uid in range(1, 100):
         recent.keep_text(live, uid, b"x" * 1000)
     recent.octets = 10_000
-    recent.keep_summary(live, 1, SUMMARY)
+    recent.keep_summaries(live, {1: SUMMARY})
     assert recent.octets_kept <= 10_000
 
 
 def test_summaries_of_headers_alone_are_not_kept(clock: Clock) -> None:
     recent, live = made(clock), Mailbox()
-    recent.keep_summary(live, 1, SUMMARY._replace(body=b"", body_structure=b""))
-    assert recent.summary(live, 1) is None
+    recent.keep_summaries(live, {1: SUMMARY._replace(body=b"", body_structure=b"")})
+    assert not recent.summaries(live, [1])
 
 
 def test_octets_are_given_back(clock: Clock) -> None:
@@ -98,9 +99,11 @@ def test_octets_are_given_back(clock: Clock) -> None:
     for live in (one, two):
         for uid in range(1, 11):
             recent.keep_text(live, uid, b"x" * uid)
-            recent.keep_summary(live, uid, SUMMARY)
+            recent.keep_summaries(live, {uid: SUMMARY})
     recent.forget(one, range(1, 6))
-    assert recent.text(one, 5) is recent.summary(one, 5) is None
+    assert recent.text(one, 5) is None
+    assert not recent.summaries(one, [5])
+    assert recent.summaries(one, [5, 6]) == {6: SUMMARY}
     assert recent.text(two, 5) == b"x" * 5
     recent.forget_mailbox(one)
     assert recent.text(two, 5) == b"x" * 5

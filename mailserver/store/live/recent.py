@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from mailserver.message.summary import Summary
@@ -83,22 +83,23 @@ class Recent:
             self.octets_kept += len(text) + _EACH
             self._trim()
 
-    def summary(self, live: LiveMailbox, uid: int) -> Summary | None:
-        """A whole summary."""
-        key = live.serial, uid
-        summary = self._summaries.get(key)
-        if summary is not None:
-            self._summaries.move_to_end(key)
-        return summary
+    def summaries(self, live: LiveMailbox, uids: Iterable[int]) -> dict[int, Summary]:
+        """The whole summaries that are here."""
+        kept, serial = self._summaries, live.serial
+        found = {uid: kept[serial, uid] for uid in uids if (serial, uid) in kept}
+        for uid in found:
+            kept.move_to_end((serial, uid))
+        return found
 
-    def keep_summary(self, live: LiveMailbox, uid: int, summary: Summary) -> None:
-        """It was read; one that tells of the header alone is not kept."""
-        key = live.serial, uid
-        weight = _weight(summary)
-        if summary.body and key not in self._summaries and weight <= self.octets:
-            self._summaries[key] = summary
+    def keep_summaries(self, live: LiveMailbox, summaries: Mapping[int, Summary]) -> None:
+        """They were read; those that tell of the header alone are not kept."""
+        kept, serial = self._summaries, live.serial
+        for uid, summary in summaries.items():
+            if (serial, uid) in kept or not summary.body or (weight := _weight(summary)) > self.octets:
+                continue
+            kept[serial, uid] = summary
             self.octets_kept += weight
-            self._trim()
+        self._trim()
 
     def _trim(self) -> None:
         while self.octets_kept > self.octets:
@@ -167,4 +168,5 @@ class Recent:
 
 
 def _weight(summary: Summary) -> int:
-    return sum(map(len, (summary.envelope, summary.body, summary.body_structure, summary.fields))) + 2 * _EACH
+    envelope, body, body_structure, fields, _search, _sent = summary
+    return len(envelope) + len(body) + len(body_structure) + len(fields) + 2 * _EACH
