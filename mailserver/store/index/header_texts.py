@@ -16,7 +16,7 @@ from typing import Any, Final
 import apsw
 
 from mailserver.message.summary import INCOMPLETE, Summary
-from mailserver.store.index.messages import insert, select
+from mailserver.store.index.statements import insert, select
 from mailserver.types import UID
 
 _LOW: Final = 0xFFFFFFFF

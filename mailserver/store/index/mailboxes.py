@@ -131,6 +131,7 @@ class Mailboxes:
         self._known.clear()
         first, last = key << 32, (key + 1 << 32) - 1
         self._connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (first, last))
+        self._connection.execute("DELETE FROM bundles WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM summaries WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM header_texts WHERE id BETWEEN ? AND ?", (first, last))
         self._connection.execute("DELETE FROM expunged WHERE mailbox = ?", (key,))

@@ -22,7 +22,7 @@ import apsw
 from mailserver.message.summary import RENDERING
 
 APPLICATION_ID: Final = 0x4D534958
-VERSION: Final = 4
+VERSION: Final = 5
 """Of the tables. SQLite's user_version holds it, and the RENDERING of the summaries in the bits above its 16."""
 _USER_VERSION: Final = RENDERING << 16 | VERSION
 BUSY_TIMEOUT: Final = 10_000
@@ -88,6 +88,22 @@ CREATE TABLE messages (
 CREATE INDEX messages_modseq ON messages (mailbox, modseq);
 CREATE INDEX messages_new ON messages (mailbox) WHERE place = 0;
 CREATE UNIQUE INDEX messages_base ON messages (mailbox, base);
+-- id is that of the first message, last that of the last one; data comes last, as it has pages of its own.
+CREATE TABLE bundles (
+    id INTEGER PRIMARY KEY,
+    last INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
+    low_base BLOB NOT NULL,
+    high_base BLOB NOT NULL,
+    in_new INTEGER NOT NULL,
+    unseen INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE INDEX bundles_modseq ON bundles (modseq);
+CREATE INDEX bundles_new ON bundles (in_new) WHERE in_new > 0;
+CREATE INDEX bundles_base ON bundles (high_base);
 CREATE TABLE expunged (
     mailbox INTEGER NOT NULL,
     modseq INTEGER NOT NULL,

@@ -8,7 +8,7 @@ import apsw
 
 from mailserver.message.summary import Summary
 from mailserver.store.index.header_texts import HeaderTexts
-from mailserver.store.index.messages import insert, select, shifted_spans
+from mailserver.store.index.statements import insert, select, shifted_spans
 from mailserver.types import UID
 
 _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields"

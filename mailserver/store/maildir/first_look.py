@@ -7,14 +7,17 @@ ordinary (a base twice, names without a time) is left to `reconcile`, which does
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from attrs import frozen
 
+from mailserver.store.index.bundles import BUNDLED, Bundle
 from mailserver.store.index.packed_columns import Arrays
 from mailserver.store.maildir import scan
 from mailserver.store.maildir.filename import flags_mask, letters_of_info
@@ -120,9 +123,12 @@ class FirstLook:
             pairs = zip(self.uids[start : start + _PART], self.bases[start : start + _PART], strict=True)
             yield b"".join([b"%d :%b\n" % pair for pair in pairs])
 
-    def rows(self) -> Iterator[tuple[int, int, bytes, bytes, int]]:
-        """(uid, flags, base, suffix, place)."""
-        return zip(self.uids, self.masks, self.bases, self.suffixes, self.places, strict=True)
+    def bundles(self, modseq: ModSeq) -> Iterator[Bundle]:
+        """As the index keeps them."""
+        for start in range(0, len(self.uids), BUNDLED):
+            part = slice(start, start + BUNDLED)
+            uids = array("I", self.uids[part])
+            yield Bundle(modseq, uids, self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
     def columns(self, modseq: ModSeq) -> Arrays:
         """As the mailbox is loaded."""
@@ -152,7 +158,6 @@ def first_look(new_names: Sequence[str], cur_names: Sequence[str]) -> Unlisted |
     names.sort()
     in_new = set(new_names)
     masks_of = _Masks()
-    known: set[bytes] = set()
     masks = array("I")
     bases: list[bytes] = []
     suffixes: list[bytes] = []
@@ -163,14 +168,18 @@ def first_look(new_names: Sequence[str], cur_names: Sequence[str]) -> Unlisted |
         if split is None:
             return None
         its_bases, its_suffixes = split
-        known.update(its_bases)
         bases += its_bases
         suffixes += its_suffixes
         masks.extend(map(masks_of.__getitem__, its_suffixes))
         places.append(bytes([name not in in_new for name in part]) if in_new else b"\1" * len(part))
-    if len(known) != len(names) or not names:
+    if not bases or not _all_differ(bases):
         return None
     return Unlisted(masks, bases, suffixes, b"".join(places))
+
+
+def _all_differ(bases: Sequence[bytes]) -> bool:
+    # Names that are sorted have bases that are too, but for rare ones: then a comparison of neighbours says it.
+    return all(map(operator.lt, bases, islice(bases, 1, None))) or len(set(bases)) == len(bases)
 
 
 def _split(text: bytes, count: int) -> tuple[Sequence[bytes], Sequence[bytes]] | None:

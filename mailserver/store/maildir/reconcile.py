@@ -354,7 +354,7 @@ class _Reconciliation:
             index.messages.change(state.key, self.changed)
             index.messages.add(state.key, self.new)
             if first is not None:
-                index.messages.add_first(state.key, modseq, first.rows())
+                index.messages.add_bundles(state.key, first.bundles(modseq))
                 if not self.new:
                     index.packed_columns.put(state.key, modseq, first.columns(modseq))
 

@@ -210,7 +210,7 @@ class _Slices:
 
         def save(index: Index) -> None:
             index.mailboxes.save(state)
-            index.messages.add_first(state.key, modseq, first.rows())
+            index.messages.add_bundles(state.key, first.bundles(modseq))
             if columns is not None:
                 index.packed_columns.put(state.key, modseq, columns)
 

@@ -22,6 +22,15 @@ NAMES = st.sets(
 )
 
 
+def rows_of(look):
+    """(uid, flags, base, suffix, place) of all that its bundles hold."""
+    return [
+        row
+        for bundle in look.bundles(5)
+        for row in zip(bundle.uids, bundle.flags, bundle.bases, bundle.suffixes, bundle.places, strict=True)
+    ]
+
+
 @given(NAMES, NAMES)
 @example({"1000000001.a"}, {"1000000001.a:2,S"})
 @example({"1000000002.a", "1000000000.b"}, {"1000000001.a:2,S"})
@@ -39,7 +48,7 @@ def test_it_gives_up_or_is_right(new, cur):
     assert found.part(0, 2).bases + found.part(2, 99).bases == found.bases
     assert found.without({found.bases[0]}) == found.part(1, len(found))
     look = found.given(7)
-    rows = list(look.rows())
+    rows = rows_of(look)
     assert [row[0] for row in rows] == list(range(7, 7 + len(messages)))
     names = [(os.fsdecode(base), os.fsdecode(base + suffix)) for _uid, _mask, base, suffix, _place in rows]
     assert {base: (("new", "cur")[row[4]], name) for (base, name), row in zip(names, rows, strict=True)} == messages
@@ -55,9 +64,10 @@ def test_it_gives_up_or_is_right(new, cur):
 
 def test_names_beyond_one_part_stay_in_order(monkeypatch):
     monkeypatch.setattr(module, "_PART", 3)
+    monkeypatch.setattr(module, "BUNDLED", 4)
     names = [f"{1_700_000_000 + number}.a{number}:2,{'S' * (number % 2)}" for number in range(10)]
     look = first_look(names[7:], names[6::-1]).given(1)
-    assert [(base + suffix).decode() for _uid, _mask, base, suffix, _place in look.rows()] == names
+    assert [(base + suffix).decode() for _uid, _mask, base, suffix, _place in rows_of(look)] == names
     assert look.places == b"\1" * 7 + b"\0" * 3
     assert b"".join(look.lines()).count(b"\n") == 10
     # The same base twice, in different parts of the work.

@@ -1,0 +1,176 @@
+"""What is in bundles is told as if each message had its row, whatever has happened to them since."""
+
+from array import array
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailserver.store.flags import DELETED, SEEN
+from mailserver.store.index.bundles import Bundle
+from mailserver.store.index.database import Index
+from mailserver.store.index.records import Entry, MailboxState
+
+KEYS = 1, 2, 3
+"""Of mailboxes; what happens happens in the second: its neighbours in the tables must not change or show."""
+MODSEQS = range(10, 14)
+
+
+def entry(uid, modseq, flags=0, place=1, size=None, date=None):
+    # A base that is no UTF-8, as a file system may have.
+    return Entry(uid, modseq, flags, size, date, f"{1000 + uid * 7 % 50}.\udcff{uid}", ":2," if place else "", place)
+
+
+def bundle_of(entries):
+    return Bundle(
+        entries[0].modseq,
+        array("I", [each.uid for each in entries]),
+        array("I", [each.flags for each in entries]),
+        [each.base.encode("utf-8", "surrogateescape") for each in entries],
+        [each.suffix.encode() for each in entries],
+        bytes([each.place for each in entries]),
+    )
+
+
+@st.composite
+def bundles(draw):
+    """Of rising UIDs with gaps, each with its modseq."""
+    uids = sorted(draw(st.sets(st.integers(1, 40), max_size=25)))
+    parts = []
+    for modseq in MODSEQS:
+        size = draw(st.integers(1, 12))
+        part, uids = uids[:size], uids[size:]
+        flags = st.sampled_from([0, SEEN, DELETED, SEEN | DELETED])
+        if part:
+            parts.append([entry(uid, modseq, draw(flags), draw(st.integers(0, 1))) for uid in part])
+    return parts
+
+
+UIDS = st.lists(st.integers(1, 45), max_size=6, unique=True).map(sorted)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("change"), UIDS, st.sampled_from([0, SEEN, DELETED])),
+        st.tuples(st.just("learn"), UIDS, st.integers(1, 9)),
+        st.tuples(st.just("expunge"), UIDS, st.just(0)),
+        st.tuples(st.just("add"), st.just([]), st.just(0)),
+    ),
+    max_size=4,
+)
+
+
+def take(index, step, modseq):
+    kind, uids, value = step
+    with index.transaction():
+        match kind:
+            case "change":
+                known = index.messages.entries_of(2, uids)
+                index.messages.change(2, [entry(each.uid, modseq, value) for each in known])
+            case "learn":
+                index.messages.learn(2, [(uid, 100 + value, value) for uid in uids])
+            case "expunge":
+                index.expunge(2, uids, modseq)
+            case "add":
+                index.messages.add(2, [entry(modseq + 30, modseq, size=3)])
+
+
+READS = {
+    "columns": lambda messages, key, _uids: [list(column) for column in messages.columns(key)],
+    "rows_of": lambda messages, key, uids: messages.rows_of(key, uids),
+    "entries_of": lambda messages, key, uids: messages.entries_of(key, uids),
+    "files_of": lambda messages, key, uids: messages.files_of(key, uids),
+    "entries": lambda messages, key, _uids: messages.entries(key),
+    "entries_in_new": lambda messages, key, _uids: messages.entries_in_new(key),
+    "names in new": lambda messages, key, _uids: messages.file_names(key, 0),
+    "names in cur": lambda messages, key, _uids: messages.file_names(key, 1),
+    "by_base": lambda messages, key, uids: [messages.by_base(key, entry(uid, 0).base) for uid in uids],
+    "changed_since": lambda messages, key, _uids: [messages.changed_since(key, modseq) for modseq in range(9, 20)],
+    "has_changes": lambda messages, key, _uids: [
+        messages.has_changes(key, modseq, count) for modseq in range(9, 20) for count in (0, 3)
+    ],
+    "uids": lambda messages, key, _uids: list(messages.uids(key)),
+    "present": lambda messages, key, uids: messages.present(key, uids),
+    "unsized": lambda messages, key, _uids: messages.unsized(key),
+    "total_size": lambda messages, key, _uids: messages.total_size(key),
+    "counts": lambda messages, key, _uids: messages.counts(key),
+    "count_from": lambda messages, key, uids: [messages.count_from(key, uid) for uid in uids],
+}
+
+
+def all_told(index, uids):
+    return {(name, key): read(index.messages, key, uids) for name, read in READS.items() for key in KEYS}
+
+
+@settings(max_examples=40)
+@given(bundles(), bundles(), STEPS, st.lists(st.integers(1, 55), max_size=8, unique=True).map(sorted))
+def test_nobody_can_tell_whether_a_message_is_in_a_bundle(neighbours, parts, steps, uids):
+    bundling, plain = (Index.make_in_memory("") for _ in range(2))
+    for index in (bundling, plain):
+        with index.transaction():
+            for key in KEYS:
+                index.mailboxes.save(MailboxState(0, bytes([key]) * 16, str(key), 7, 50, 1, 1, 1))
+    with bundling.transaction(), plain.transaction():
+        for key, its in zip(KEYS, (neighbours, parts, neighbours), strict=True):
+            bundling.messages.add_bundles(key, [bundle_of(part) for part in its])
+            for part in its:
+                plain.messages.add(key, part)
+    assert all_told(bundling, uids) == all_told(plain, uids)
+    for modseq, step in enumerate(steps, start=15):
+        for index in (bundling, plain):
+            take(index, step, modseq)
+        assert all_told(bundling, uids) == all_told(plain, uids)
+    with bundling.transaction():
+        bundling.mailboxes.remove(2)
+    assert bundling.messages.counts(2) == (0, 0, 0)
+    with plain.transaction():
+        plain.mailboxes.remove(2)
+    assert all_told(bundling, uids) == all_told(plain, uids)
+    bundling.close()
+    plain.close()
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_message_that_gets_its_row_meanwhile_is_told_once(tmp_path, monkeypatch, read, before):
+    path = str(tmp_path / "index.sqlite")
+    other, index = Index.remake(path), Index.remake(path)
+    parts = [[entry(uid, 10, place=uid % 2) for uid in range(start, start + 5)] for start in (1, 6, 11)]
+    with other.transaction():
+        other.mailboxes.save(MailboxState(0, b"g" * 16, "INBOX", 7, 50, 1, 1, 1))
+        other.messages.add_bundles(1, [bundle_of(part) for part in parts])
+    expected = read(index.messages, 1, [3, 5, 7])
+
+    def open_all():
+        monkeypatch.undo()
+        with other.transaction():
+            other.messages.change(1, [entry(uid, 10, place=uid % 2) for uid in range(1, 16)])
+
+    def while_another_process_opens(asked):
+        def ask(*arguments):
+            if before:
+                open_all()
+                return asked(*arguments)
+            found = asked(*arguments)
+            open_all()
+            return found
+
+        return ask
+
+    for name in ("touching", "of", "in_new", "since", "around", "count_since"):
+        monkeypatch.setattr(
+            index.messages._bundles, name, while_another_process_opens(getattr(index.messages._bundles, name))
+        )
+    told = read(index.messages, 1, [3, 5, 7])
+    index.close()
+    other.close()
+    assert told == expected
+
+
+def test_a_change_opens_the_bundles_of_what_it_changes_alone():
+    index = Index.make_in_memory("")
+    with index.transaction():
+        index.messages.add_bundles(1, [bundle_of([entry(uid, 10), entry(uid + 5, 10)]) for uid in (1, 11, 21, 31)])
+        index.messages.change(1, [entry(31, 11), entry(6, 11)])
+        index.messages.learn(1, [(8, 5, 5), (18, 5, 5), (99, 5, 5)])
+    assert index._connection.execute("SELECT id & 255, last & 255 FROM bundles").fetchall() == [(11, 16), (21, 26)]
+    assert [row.uid for row in index.messages.changed_since(1, 10)] == [6, 31]
+    index.close()
