@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from mailserver.tls.key_password import read_password
 from mailserver.tls.offered import read_offered
 from mailserver.tls.pair import BadPair, Fault, Pair, load_pair, pair_faults
 from mailserver.tls.private_ca import KEY
-from mailserver.tls.settings import PRESETS, cipher_faults, setting_faults, settings_of
+from mailserver.tls.settings import PRESETS, cipher_faults, key_types_of, setting_faults, settings_of
 from mailserver.types import Secret
 
 __all__ = ["BadPair", "Fault", "Pair", "check", "issue", "load_pair", "make_ca", "make_self_signed"]
@@ -119,7 +119,10 @@ def read_domain(domain: Domain, now: dt.datetime, tls: Tls) -> Reading:
     if domain.ciphers is not None:
         faults += [Fault("ciphers", reason) for reason in cipher_faults(domain.ciphers, tls.preset)]
     demand = read_demand(domain, now, faults)
-    least = domain.minimum_version or settings_of(tls).minimum_version
+    settings = settings_of(tls)
+    least = domain.minimum_version or settings.minimum_version
+    if least == "1.2" and pair is not None:
+        faults += _suite_faults(pair, second, key_types_of(domain.ciphers or settings.ciphers, tls.preset))
     return Reading(pair, Terms(demand, domain.ciphers, least, second), faults)
 
 
@@ -133,6 +136,16 @@ def _read_pair(
         return None
     faults += pair_faults(pair, domain.hosts, now)
     return pair
+
+
+def _suite_faults(pair: Pair, second: Pair | None, key_types: Collection[str]) -> Iterator[Fault]:
+    """`key_types`: those that the suites of TLS 1.2 are for; none where these are refused themselves."""
+    own = {each.key_type for each in (pair, second) if each is not None}
+    if key_types and own.isdisjoint(key_types):
+        other = "ECDSA" if pair.key_type == "RSA" else "RSA"
+        way = f"add those of ECDHE-{pair.key_type}, or a second_certificate with a key of {other}"
+        reason = f"has a key of {pair.key_type}, and ciphers names no suite for one: TLS 1.2 finds none; {way}"
+        yield Fault("certificate", reason, warning=True)
 
 
 def _of_second(fault: Fault) -> Fault:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, Literal
 
 from attrs import frozen
@@ -136,7 +137,8 @@ def cipher_faults(ciphers: str, preset: Preset, minimum_version: TlsVersion = "1
     # OpenSSL takes a list of which it knows one word, and says nothing of the others.
     unknown = [word for word in words if word[:1] not in ("!", "-", "@") and not _suites(word.lstrip("+"))]
     if unknown:
-        yield f"OpenSSL knows no cipher suites {unknown[0]!r}"
+        of_1_3 = "; suites of TLS 1.3 stand in ciphersuites of [tls] or a [[listener]]"
+        yield f"OpenSSL knows no cipher suites {unknown[0]!r}{of_1_3 if unknown[0].startswith('TLS_') else ''}"
         return
     if any(word.startswith("@SECLEVEL") for word in words):
         yield "must not change OpenSSL's security level"
@@ -154,6 +156,14 @@ def cipher_faults(ciphers: str, preset: Preset, minimum_version: TlsVersion = "1
         yield f"must name suites with forward secrecy (ECDHE), not {static[0]}; {old}"
     elif minimum_version == "1.2" and not suites:
         yield 'names no suite of TLS 1.2; say minimum_version = "1.3" instead'
+
+
+@lru_cache(maxsize=256)
+def key_types_of(ciphers: str, preset: Preset) -> frozenset[str]:
+    """The types of keys, RSA and ECDSA, that the suites of a list for TLS 1.2 are for; none of a list that is refused."""
+    if any(cipher_faults(ciphers, preset)):
+        return frozenset()
+    return frozenset("ECDSA" if "ECDSA" in suite else "RSA" for suite in _suites(ciphers))
 
 
 def _suites(ciphers: str) -> list[str]:

@@ -155,7 +155,7 @@ def mutt_by_pop3(interop: Interop, server: Server, protocol: str, more: str = ""
 
 
 def mutt_sends(interop: Interop, server: Server, more: str = "") -> str:
-    """What it says when it sends by submission."""
+    """What it says where it cannot send by submission; nothing where it can."""
     interop.need("mutt")
     user, password = server.user_of("example.test")
     home = interop.work / f"mutt-sends-{server.base}"
@@ -166,8 +166,7 @@ def mutt_sends(interop: Interop, server: Server, more: str = "") -> str:
         f"set smtp_url=smtp://{user}@mail.example.test:{server.port('submission')}\n{more}"
     )
     done = interop.run("mutt", "-F", str(home / "rc"), "-s", "by mutt", user, home=home, data="hello\n", check=False)
-    assert (done.returncode == 0) == (not done.stderr), done.stderr
-    return done.stderr
+    return done.stderr if done.returncode else ""
 
 
 # --- Why POP3 and submission offer no SCRAM where nothing is said. A Debian in which one of these does not hold any more is

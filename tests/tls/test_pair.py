@@ -364,7 +364,10 @@ class TestCheck:
         [
             ("nonsense", "OpenSSL knows no cipher suites 'nonsense'"),
             ("ECDHE+AESGCM:ECDHE+NONSENSE:!RC4", "OpenSSL knows no cipher suites 'ECDHE+NONSENSE'"),
-            ("ECDHE+AESGCM:TLS_AES_128_GCM_SHA256", "OpenSSL knows no cipher suites 'TLS_AES_128_GCM_SHA256'"),
+            (
+                "ECDHE+AESGCM:TLS_AES_128_GCM_SHA256",
+                "OpenSSL knows no cipher suites 'TLS_AES_128_GCM_SHA256'; suites of TLS 1.3 stand in ciphersuites of [tls] or a [[listener]]",
+            ),
             ("ECDHE+AESGCM:@SECLEVEL=0", "must not change OpenSSL's security level"),
             ("AES128-GCM-SHA256", "must name suites with forward secrecy (ECDHE), not AES128-GCM-SHA256{old}"),
             ("ECDHE-RSA-AES128-SHA", "must name authenticated suites without CBC, not ECDHE-RSA-AES128-SHA{old}"),

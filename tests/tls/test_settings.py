@@ -255,6 +255,23 @@ class TestDomain:
         assert problem.place == place
         assert reason in problem.reason
 
+    def test_suites_of_1_2_for_other_keys_alone_are_told(self, site: Site) -> None:
+        """Nothing fails at the start, and no client of TLS 1.2 would get through."""
+        for_rsa = 'ciphers = "ECDHE-RSA-AES128-GCM-SHA256"'
+        site.of_domain["example.test"] = [for_rsa]
+        (problem,) = certificates.check(site.config())
+        assert (problem.place, problem.warning) == ("[domain 1] certificate", True)
+        assert "has a key of ECDSA, and ciphers names no suite for one" in problem.reason
+        with pytest.raises(SSL.Error, match="handshake failure"):
+            Client(V12).connect(serving(site), NAME)
+        site.of_domain["example.test"] += ['minimum_version = "1.3"']
+        assert certificates.check(site.config()) == []
+        site.of_domain["example.test"], site.tls = [], [for_rsa]
+        assert [each.place for each in certificates.check(site.config())] == [
+            "[domain 1] certificate",
+            "[domain 2] certificate",
+        ]
+
     def test_old_suites_in_a_domain_need_the_preset_too(self, site: Site) -> None:
         site.tls, site.of_domain["example.test"] = ['preset = "old-devices"'], ['ciphers = "ECDHE+AES"']
         assert certificates.check(site.config()) == []
@@ -295,6 +312,10 @@ class TestSecondPair:
             "[domain 1] second_key",
             "does not belong to the certificate: put both files of the same renewal there",
         )
+
+    def test_one_of_them_may_be_for_1_3_alone(self, both: Site) -> None:
+        both.of_domain["example.test"] += ['ciphers = "ECDHE+AESGCM+aRSA"']
+        assert all("ciphers" not in each.reason for each in certificates.check(both.config()))
 
     def test_a_second_one_of_the_same_type(self, both: Site) -> None:
         for name in ("certificate", "key"):
