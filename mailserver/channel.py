@@ -1,4 +1,4 @@
-"""What a protocol session may ask of its connection. `net.channel` implements it on a Twisted transport.
+"""What a protocol session may ask of its connection. `net.stream` and `net.connection` implement it on a Twisted transport.
 
 A session is one coroutine, `run()`. It awaits only what this module and `store.interfaces.StoreRunner` offer, so
 tests drive it without a reactor. Commands of a connection run one after another: the session does not read the next

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 
 from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import ExposureWatch, Mark
@@ -91,7 +91,7 @@ class Prepared:
 
 
 class Wiring:
-    """All objects of a running server (`net.service.Parts`)."""
+    """All objects of a running server (`net.one_process.ExaminingParts`)."""
 
     def __init__(
         self,
@@ -132,18 +132,37 @@ class Wiring:
         self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
         self._upkeep = Upkeep(self._sleep, spawn)
-        self._accounts = LiveAccounts(
-            MaildirStore(
-                config.mail.root,
-                summarise,
-                location=config.mail.location,
-                special_use=config.mail.special_use,
-                utf8_names=config.mail.utf8_names,
-                hostname=config.server.hostname,
-                search_index=config.mail.search_index,
-                root_seen=mail_root,
-                bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
-            ),
+        self._accounts = self._make_accounts(config, mail_root)
+        try:
+            self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
+        except (UnknownBackend, BrokenBackend) as error:
+            raise SystemExit(f"{config.source} [auth] backends: {error}") from error
+        self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
+        self._attempts = Attempts(self._penalties, self._sleep, reactor.seconds, Deferred, reactor.callLater)
+        self._exposures = ExposureWatch(
+            self._penalties, reactor.seconds, reactor.callLater, spawn, lambda: self._hash_pool.waiting[0] > 0
+        )
+        if link is not None:
+            SharedPenalties(link, self._penalties)
+            SharedExposures(link, self._exposures)
+        self._salt_secret = salt_secret() or (link.penalty_key if link is not None else None)
+        self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
+        self._settle()
+
+    def _make_accounts(self, config: Config, mail_root: DirectoryId | None) -> LiveAccounts:
+        store = MaildirStore(
+            config.mail.root,
+            summarise,
+            location=config.mail.location,
+            special_use=config.mail.special_use,
+            utf8_names=config.mail.utf8_names,
+            hostname=config.server.hostname,
+            search_index=config.mail.search_index,
+            root_seen=mail_root,
+            bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
+        )
+        return LiveAccounts(
+            store,
             self._make_runner,
             scans=self._scans,
             wake=self._upkeep.wake,
@@ -153,24 +172,8 @@ class Wiring:
             unwatch=self._watcher.unwatch,
             pause=self._watcher.pause,
             resume=self._watcher.resume,
-            recent=Recent(call_later=reactor.callLater, seconds=reactor.seconds),
+            recent=Recent(call_later=self._reactor.callLater, seconds=self._reactor.seconds),
         )
-        try:
-            self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
-        except (UnknownBackend, BrokenBackend) as error:
-            raise SystemExit(f"{config.source} [auth] backends: {error}") from error
-        self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
-        if link is not None:
-            SharedPenalties(link, self._penalties)
-        self._attempts = Attempts(self._penalties, self._sleep, reactor.seconds, Deferred, reactor.callLater)
-        self._exposures = ExposureWatch(
-            self._penalties, reactor.seconds, reactor.callLater, spawn, lambda: self._hash_pool.waiting[0] > 0
-        )
-        if link is not None:
-            SharedExposures(link, self._exposures)
-        self._salt_secret = salt_secret() or (link.penalty_key if link is not None else None)
-        self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
-        self._settle()
 
     def _settle(self) -> None:
         """What follows from the configuration and holds no state: made anew at each reload."""
@@ -197,6 +200,10 @@ class Wiring:
             scram_for_some=config.auth.scram_for == "some",
             exposures=self._exposures,
         )
+        self._make_services(config)
+
+    def _make_services(self, config: Config) -> None:
+        """What sessions work with."""
         self._imap = ImapServices(
             authenticator=self._authenticator,
             accounts=self._accounts,
@@ -389,6 +396,4 @@ class Wiring:
         return AccountRunner(self._reactor, self._pool)
 
     def _sleep(self, seconds: float) -> Deferred[None]:
-        waiting: Deferred[None] = Deferred()
-        self._reactor.callLater(seconds, waiting.callback, None)
-        return waiting
+        return deferLater(self._reactor, seconds)

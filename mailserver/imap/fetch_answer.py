@@ -169,8 +169,18 @@ class Answer:
         for uid, file in known.files.items():
             recent.give_file(live, uid, file)
 
+    async def _read(self, large: Large, at: int, count: int) -> bytes:
+        """Octets of a large message; none where they are not to be had any more."""
+        data = large.file.read_now(at, count)
+        if data is not None:
+            return data
+        try:
+            return await self._selected.live.account.run(partial(large.file.read, at, count))
+        except StoreUnavailable:
+            return b""
+
     async def _send_large(self, large: Large) -> None:
-        channel, account = self._session.channel, self._selected.live.account
+        channel = self._session.channel
         try:
             for piece in large.pieces:
                 if isinstance(piece, bytes):
@@ -179,12 +189,7 @@ class Answer:
                 at, end = piece
                 while at < end:
                     count = min(PIECE, end - at)
-                    data = large.file.read_now(at, count)
-                    if data is None:
-                        try:
-                            data = await account.run(partial(large.file.read, at, count))
-                        except StoreUnavailable:
-                            data = b""
+                    data = await self._read(large, at, count)
                     if not data:
                         # The literal's size has been told: only the end of the connection can take that back.
                         channel.log("message-truncated", user=self._session.user)
@@ -196,6 +201,6 @@ class Answer:
         finally:
             live = self._selected.live
             if self._remembers:
-                account.recent.give_file(live, large.uid, large.file)
+                live.account.recent.give_file(live, large.uid, large.file)
             else:
-                await account.run(large.file.close)
+                await live.account.run(large.file.close)

@@ -163,32 +163,24 @@ def gather(selected: Selected, ranges: Iterable[Range], pace: Pace) -> Iterator[
     view = selected.view
     for group in _groups(ranges, pace):
         columns = view.columns
-        seqs: list[int] = []
-        places: list[int] = []
-        gone = False
+        if view.level and len(group) == 1:
+            low, high = group[0]
+            yield Rows(
+                range(low + 1, high + 1), columns.uids[low:high], columns.flags[low:high],
+                columns.sizes[low:high], columns.dates[low:high], gone=False,
+            )  # fmt: skip
+            continue
+        wanted = [at for low, high in group for at in range(low, high)]
         if view.level:
-            if len(group) == 1:
-                low, high = group[0]
-                yield Rows(
-                    range(low + 1, high + 1), columns.uids[low:high], columns.flags[low:high],
-                    columns.sizes[low:high], columns.dates[low:high], gone=False,
-                )  # fmt: skip
-                continue
-            places = [at for low, high in group for at in range(low, high)]
-            seqs = [at + 1 for at in places]
+            seqs, places = [at + 1 for at in wanted], wanted
         else:
-            for low, high in group:
-                for at in range(low, high):
-                    place = columns.position(view.uids[at])
-                    if place < 0:
-                        gone = True
-                    else:
-                        seqs.append(at + 1)
-                        places.append(place)
+            found = [(at + 1, columns.position(view.uids[at])) for at in wanted]
+            seqs = [seq for seq, place in found if place >= 0]
+            places = [place for _seq, place in found if place >= 0]
         uids, flags, sizes, dates = (
             [column[at] for at in places] for column in (columns.uids, columns.flags, columns.sizes, columns.dates)
         )
-        yield Rows(seqs, uids, flags, sizes, dates, gone)
+        yield Rows(seqs, uids, flags, sizes, dates, gone=len(seqs) < len(wanted))
 
 
 def _groups(ranges: Iterable[Range], pace: Pace) -> Iterator[list[Range]]:

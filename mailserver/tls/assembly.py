@@ -71,12 +71,8 @@ def build(
         for host in domain.hosts:
             last = old.by_host.get(host)
             found = find(host)
-            if keep_bases and last is not None and found.terms.resumable != last.terms.resumable:
-                waits = Fault(
-                    "client_certificates", "other terms than before wait for `mailserver reload`", warning=True
-                )
-                terms = attrs.evolve(last.terms, second=found.terms.second)
-                found = attrs.evolve(found, terms=terms, faults=[*found.faults, waits])
+            if keep_bases and last is not None:
+                found = _on_base_of(last, found)
             pair, faults = _judged(found, context_of)
             why = _objection(host, pair, faults, last, now)
             if pair is not None and not why:
@@ -105,6 +101,15 @@ def build(
         default = attrs.evolve(old.default, context=context_of(old.default.pair, old.default.terms))
         outcomes.append(Outcome("[tls] default", "refused", f"{wanted or 'no host'} cannot be served; the last stays"))
     return ContextMap(MappingProxyType(by_host), default), outcomes
+
+
+def _on_base_of(last: Serving, found: Found) -> Found:
+    """What was found, on the terms of before where its own would need another base."""
+    if found.terms.resumable == last.terms.resumable:
+        return found
+    waits = Fault("client_certificates", "other terms than before wait for `mailserver reload`", warning=True)
+    terms = attrs.evolve(last.terms, second=found.terms.second)
+    return attrs.evolve(found, terms=terms, faults=[*found.faults, waits])
 
 
 def default_host(config: Config) -> str:

@@ -105,26 +105,24 @@ def listeners(
     What is wrong, by host. Blocks, for PATIENCE a step at most; who cannot be asked in time is not waited for again.
     """
     faults: dict[str, str] = {}
-    for listener in served:
-        if not listener.implicit_tls and not listener.starttls:
-            continue
-        for address in listener.bind_addresses:
-            for host, expected in hosts.items():
-                if host in faults:
+    with_tls = [each for each in served if each.implicit_tls or each.starttls]
+    for listener, address in [(each, address) for each in with_tls for address in each.bind_addresses]:
+        for host, expected in hosts.items():
+            if host in faults:
+                continue
+            try:
+                seen = _ask(listener, _reachable(address), server_name(host))
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                break  # closed, as one connection too many is
+            except ssl.SSLError as fault:
+                if host in demanding and "HANDSHAKE_FAILURE" in (fault.reason or ""):
                     continue
-                try:
-                    seen = _ask(listener, _reachable(address), server_name(host))
-                except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                    break  # closed, as one connection too many is
-                except ssl.SSLError as fault:
-                    if host in demanding and "HANDSHAKE_FAILURE" in (fault.reason or ""):
-                        continue
-                    faults[host] = f"a handshake with {listener.protocol} at {address} fails: {fault.reason}"
-                except OSError:
-                    break  # the next address
-                else:
-                    if seen not in expected:
-                        faults[host] = f"{listener.protocol} at {address} shows another certificate"
+                faults[host] = f"a handshake with {listener.protocol} at {address} fails: {fault.reason}"
+            except OSError:
+                break  # the next address
+            else:
+                if seen not in expected:
+                    faults[host] = f"{listener.protocol} at {address} shows another certificate"
     return faults
 
 

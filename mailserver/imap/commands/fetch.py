@@ -40,7 +40,7 @@ ITEMS: Final = {
         Item(b"RFC822.TEXT", Need.FILE, Section(text="TEXT"), sets_seen=True),
     )
 }
-"""Items by name. BODY[...] and BODY.PEEK[...] are made by `read_item`."""
+"""Items by name. BODY[...] and BODY.PEEK[...] are made by `read_items`."""
 
 MACROS: Final = {
     "ALL": ("FLAGS", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE"),

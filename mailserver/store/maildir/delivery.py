@@ -30,6 +30,7 @@ from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import folders, intent, recovery, safeio, uidlist
 from mailserver.store.maildir.directories import sync_directories
+from mailserver.store.maildir.entries import next_uids
 from mailserver.store.maildir.filename import flag_letters
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import to_crlf
@@ -39,7 +40,6 @@ from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.reconcile import level
 from mailserver.store.maildir.staged import StagedFile
 from mailserver.store.maildir.starts import owner
-from mailserver.store.maildir.uids import next_uids
 from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import UID, MailboxId, ModSeq
 

@@ -1,10 +1,11 @@
-"""What the files of a Maildir say of messages, as entries of the index."""
+"""What the files of a Maildir say of messages, as entries of the index, and the UIDs that these get."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+from mailserver.errors import LimitReached
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import keywords, scan, uidlist
 from mailserver.store.maildir.filename import MaildirName, flags_mask, letters_of_info
@@ -25,6 +26,13 @@ def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
         return False
     state.keywords = names
     return True
+
+
+def next_uids(state: MailboxState, count: int) -> list[UID]:
+    """The next of its 2**32 - 2 UIDs, none of which is given twice; the state is left as it is. Raises: LimitReached."""
+    if state.uid_next + count - 1 > uidlist.HIGHEST_UID:
+        raise LimitReached("the mailbox has no UIDs left")
+    return [UID(uid) for uid in range(state.uid_next, state.uid_next + count)]
 
 
 def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:

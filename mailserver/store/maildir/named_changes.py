@@ -10,11 +10,10 @@ from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.differences import FEW
-from mailserver.store.maildir.entries import fresh_entries, moved_entry, read_keywords, sort_by_delivery
+from mailserver.store.maildir.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
 from mailserver.store.maildir.filename import base_of
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.paths import MailboxPaths
-from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID
 
 

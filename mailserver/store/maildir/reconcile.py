@@ -24,12 +24,11 @@ from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
 from mailserver.store.maildir import folders, scan, uidlist
 from mailserver.store.maildir.differences import differences
-from mailserver.store.maildir.entries import fresh_entries, moved_entry, read_keywords, sort_by_delivery
+from mailserver.store.maildir.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
 from mailserver.store.maildir.first_look import FirstLook, Postponed, Unlisted, first_look
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.identification import forget, identify
 from mailserver.store.maildir.list_mending import mend
-from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, ModSeq
 
 _ATTEMPTS = 4

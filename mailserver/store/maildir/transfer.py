@@ -23,12 +23,12 @@ from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied
 from mailserver.store.maildir import folders, intent, recovery, safeio, uidlist
 from mailserver.store.maildir.directories import sync_directories
+from mailserver.store.maildir.entries import next_uids
 from mailserver.store.maildir.filename import MaildirName, flag_letters, new_base, other_letters
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.own_change import OwnChange, flag_names, make_keywords
 from mailserver.store.maildir.own_steps import Step
 from mailserver.store.maildir.reconcile import level, reconcile
-from mailserver.store.maildir.uids import next_uids
 from mailserver.types import UID, ModSeq
 
 
