@@ -20,6 +20,8 @@ from typing import Any, Self
 
 import pytest
 
+from tests.server import free_ports
+
 CONFIG = """\
 dovecot_config_version = 2.4.1
 dovecot_storage_version = 2.4.1
@@ -97,20 +99,6 @@ service submission-login {{
 def available() -> bool:
     """Can one be started here?"""
     return os.getuid() == 0 and shutil.which("dovecot") is not None
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody has now."""
-    opened = []
-    try:
-        for _ in range(number):
-            probe = socket.socket()
-            opened.append(probe)
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in opened]
-    finally:
-        for probe in opened:
-            probe.close()
 
 
 class Dovecot:

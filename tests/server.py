@@ -92,6 +92,19 @@ def free_port_base() -> int:
     raise AssertionError("no free ports")
 
 
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody has: above those of any `Server`, below those that the system gives to who connects."""
+    found: list[int] = []
+    for port in random.sample(range(31000, 32768), 1768):
+        if len(found) == number:
+            return found
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    raise AssertionError("no free ports")
+
+
 class Server:
     """Files under `dir`, a process once started."""
 

@@ -29,16 +29,11 @@ import pytest
 from cryptography import x509
 
 from mailserver.tls import certificates
+from tests.server import free_ports
 
 ZONE = "acme.test"
 KEY_NAME, KEY = "mailserver.acme.test", "c2VjcmV0IG9mIHRoZSB0ZXN0cywgMzIgb2N0ZXRzIQ=="
 EAB_ID, EAB_KEY = "kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Pebble:
@@ -56,7 +51,7 @@ class Pebble:
         directory.mkdir(exist_ok=True)
         self._directory = directory
         self._environment = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0", **(environment or {})}
-        self.port, self._management, self._dns, names = (free_port() for _ in range(4))
+        self.port, self._management, self._dns, names, tls = free_ports(5)
         self._names_url = f"http://127.0.0.1:{names}"
         authority = certificates.make_ca("Authority of Pebble's own address")
         pair = certificates.issue(authority, ["127.0.0.1"])
@@ -73,7 +68,7 @@ class Pebble:
             "certificate": str(directory / "web.pem"),
             "privateKey": str(directory / "web.key"),
             "httpPort": http_port,
-            "tlsPort": free_port(),
+            "tlsPort": tls,
             "externalAccountBindingRequired": eab,
             "certificateValidityPeriod": 90 * 86400,
             "retryAfter": {"authz": 0, "order": 0},
