@@ -18,6 +18,7 @@ from typing import Self
 import pytest
 from click.testing import CliRunner
 
+from mailserver.auth import schemes
 from mailserver.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,9 +61,10 @@ _started: list[subprocess.Popen[bytes]] = []
 
 
 def make_demonstration(*arguments: str) -> None:
-    """`mailserver demo`, in this process and without a wait for the disk: it is done for most tests of a server."""
+    """`mailserver demo` as quickly as it can be: in this process, without a wait for the disk, with hashes that cost little."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _descriptor: None)
+        patch.setattr(schemes, "LIGHT", schemes.Argon2Cost(memory_kib=64, passes=1))
         done = CliRunner().invoke(main, ["demo", *arguments])
     assert done.exit_code == 0, done.output
 

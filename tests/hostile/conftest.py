@@ -15,7 +15,7 @@ import pytest
 from tests.hostile.wire import Client, log_in
 from tests.server import Server
 
-PATIENCE = 2.0
+PATIENCE = 5.0
 """Seconds that a NOOP of another client may take at any time, less those for which a processor was waited for."""
 HANG = 60.0
 """Seconds that it may take on any machine."""
