@@ -279,6 +279,24 @@ def test_it_stops_after_the_slice_when_nobody_waits(account) -> None:
     assert uids(account) == list(range(1, FILES + 1))
 
 
+def test_a_server_that_is_killed_meanwhile_is_no_bug_of_the_one_that_reads(account, capsys) -> None:
+    told: list[Any] = []
+
+    def tell(progress: Any) -> None:
+        told.append(progress)
+        if len(told) == 3:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        carry_out(order_of(account), tell, at_once=7)
+    assert capsys.readouterr().err == ""
+    assert carry_out(order_of(account), told.append, at_once=7) == "done"
+    # Where the one stopped, the other goes on.
+    assert told[2] == (14, FILES)
+    assert told[3] == told[2]
+    assert uids(account) == list(range(1, FILES + 1))
+
+
 def test_what_is_wrong_is_told_by_name(account) -> None:
     order = order_of(account)
     assert carry_out({**order, "mailbox": "Nowhere"}, print) == {"error": "NoSuchMailbox"}

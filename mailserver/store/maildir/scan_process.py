@@ -72,6 +72,9 @@ def carry_out(
         return {"error": type(error).__name__}
     except MemoryError:
         return {"error": StoreUnavailable.__name__}
+    except BrokenPipeError:
+        # Nobody is there to be told: `main` ends the process, and the slices that are done stay.
+        raise
     except Exception:
         traceback.print_exc()
         return "elsewhere"
