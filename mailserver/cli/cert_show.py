@@ -77,7 +77,7 @@ def _names(certificate: x509.Certificate) -> list[str]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    return names.get_values_for_type(x509.DNSName)
+    return [str(each.value) for each in names if isinstance(each, x509.DNSName | x509.IPAddress)]
 
 
 def _key(certificate: x509.Certificate) -> str:
