@@ -25,6 +25,9 @@ _NOT_CBC: Final = re.compile(r"GCM|CHACHA20|CCM")
 _NEVER: Final = re.compile(r"ADH|AECDH|PSK|SRP|.*(?:NULL|RC4|DES|RC2|IDEA|SEED|MD5|EXP)")
 _FORWARD_SECRET: Final = re.compile(r"TLS_|ECDHE-|DHE-")
 _SEPARATORS: Final = re.compile(r"[:, ]+")
+_BETWEEN_GROUPS: Final = re.compile(r"[:/]")
+_OF_1_3: Final = re.compile(r"MLKEM|ffdhe", re.IGNORECASE)
+"""Groups that TLS 1.2 does not have."""
 
 
 @frozen
@@ -122,13 +125,21 @@ def _faults(settings: Settings, preset: Preset) -> Iterator[tuple[str, str]]:
     if settings.minimum_version > settings.maximum_version:
         yield "maximum_version", f'must not be below minimum_version, which is "{settings.minimum_version}"'
     yield from (("ciphers", reason) for reason in cipher_faults(settings.ciphers, preset, settings.minimum_version))
-    for word in _SEPARATORS.split(settings.ciphersuites):
-        if not _is_suite(word):
-            yield "ciphersuites", f"OpenSSL knows no suite {word!r} of TLS 1.3"
+    suites = _SEPARATORS.split(settings.ciphersuites)
+    unknown = [word for word in suites if not _is_suite(word)]
+    yield from (("ciphersuites", f"OpenSSL knows no suite {word!r} of TLS 1.3") for word in unknown)
+    if not unknown and set(suites).isdisjoint(_SUITES.split(":")):
+        yield (
+            "ciphersuites",
+            f"must name one of {_SUITES}: clients that know TLS 1.3 know these, and then try no older one",
+        )
     try:
         set_groups(SSL.Context(SSL.TLS_SERVER_METHOD), settings.groups)
     except ValueError:
         yield "groups", "OpenSSL knows no such groups"
+    else:
+        if settings.minimum_version == "1.2" and all(map(_OF_1_3.search, _BETWEEN_GROUPS.split(settings.groups))):
+            yield "groups", 'names no group of TLS 1.2, such as X25519; say minimum_version = "1.3" instead'
 
 
 def cipher_faults(ciphers: str, preset: Preset, minimum_version: TlsVersion = "1.2") -> Iterator[str]:

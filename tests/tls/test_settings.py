@@ -247,6 +247,8 @@ class TestDomain:
                 "[tls] ciphersuites",
                 "OpenSSL knows no suite 'AES128-SHA' of TLS 1.3",
             ),
+            (['ciphersuites = "TLS_AES_128_CCM_SHA256"'], [], "[tls] ciphersuites", "must name one of TLS_AES_256_GCM"),
+            (['groups = "?X25519MLKEM768:ffdhe2048"'], [], "[tls] groups", "names no group of TLS 1.2"),
         ],
     )
     def test_faults(self, site: Site, tls: list[str], domain: list[str], place: str, reason: str) -> None:
@@ -254,6 +256,11 @@ class TestDomain:
         (problem,) = certificates.check(site.config())
         assert problem.place == place
         assert reason in problem.reason
+
+    def test_groups_of_1_3_do_where_nothing_older_is_served(self, site: Site) -> None:
+        site.tls = ['groups = "X25519MLKEM768"', 'minimum_version = "1.3"']
+        assert certificates.check(site.config()) == []
+        assert Client().connect(serving(site), NAME).group == "X25519MLKEM768"
 
     def test_suites_of_1_2_for_other_keys_alone_are_told(self, site: Site) -> None:
         """Nothing fails at the start, and no client of TLS 1.2 would get through."""
