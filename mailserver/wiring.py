@@ -28,7 +28,7 @@ from mailserver.imap.tails import Tails
 from mailserver.judging import judge, read_policy
 from mailserver.message.render import summarise
 from mailserver.net.driver import spawn, together
-from mailserver.net.link import Json, Link
+from mailserver.net.link import Link
 from mailserver.net.listening import Session
 from mailserver.net.log import log
 from mailserver.net.log_sources import forward_logging
@@ -38,6 +38,7 @@ from mailserver.net.processes import ProcessSpawner
 from mailserver.net.serving import Examined
 from mailserver.net.shared import SharedExposures, SharedPenalties
 from mailserver.net.threads import AccountRunner, StoreThreads
+from mailserver.net.told import Json
 from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session

@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from mailserver.net.link import Json
+from mailserver.net.told import Json
 
 
 class FakeLink:

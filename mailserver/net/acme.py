@@ -18,8 +18,8 @@ from twisted.python.threadpool import ThreadPool
 
 from mailserver.config.model import Config
 from mailserver.net.control import Answer, Arguments, BadRequest, Command, Told
-from mailserver.net.link import Json
 from mailserver.net.log import log
+from mailserver.net.told import Json
 from mailserver.tls import acme_renewal, acme_state
 from mailserver.tls.acme_child import NotObtained
 from mailserver.tls.acme_lanes import HURRIED, MOST, Lane, Lanes, lane_of

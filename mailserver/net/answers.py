@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailserver.net.link import Json
+from mailserver.net.told import Json
 
 
 def faults(prepared: Mapping[int, Json]) -> list[str]:

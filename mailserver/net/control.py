@@ -25,8 +25,8 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
-from mailserver.net.link import Json
 from mailserver.net.log import log
+from mailserver.net.told import Json
 
 Answer = tuple[bool, list[str]]
 """Was all done? And what to say of it."""

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from mailserver.auth.exposure_record import Damaged, ExposureRecord
 from mailserver.net.control import Answer, Arguments, BadRequest, Command, Told
-from mailserver.net.link import Json
 from mailserver.net.log import log
+from mailserver.net.told import Json
 
 SAVE_AFTER: Final = 1.0
 """Seconds for which changes are gathered before the file is written."""

@@ -21,9 +21,9 @@ from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.link import Json
 from mailserver.net.log import LINE_SYSTEM
 from mailserver.net.passed import close_line, close_passed
+from mailserver.net.told import Json
 
 HEADER = struct.Struct("!IH")
 MAX_PASSED = 200

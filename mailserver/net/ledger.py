@@ -14,8 +14,9 @@ from twisted.python.failure import Failure
 from mailserver.config.model import Config
 from mailserver.ledger.database import CannotKeep, Ledger
 from mailserver.ledger.entry import Entry, as_row, from_row
-from mailserver.net.link import Json, Link
+from mailserver.net.link import Link
 from mailserver.net.log import log
+from mailserver.net.told import Json
 
 GATHER: Final = 2.0
 """Seconds for which entries are gathered before they are written."""

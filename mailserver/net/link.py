@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-if TYPE_CHECKING:
-    from mailserver.net.tally import Totals
-
-Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007 - recursive
+from mailserver.net.tally import Totals
+from mailserver.net.told import Json
 
 
 class Link(Protocol):

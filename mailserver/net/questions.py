@@ -15,13 +15,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from mailserver.net.control import Arguments, BadRequest, Command, Told
-from mailserver.net.link import Hub, Json
+from mailserver.net.link import Hub
 from mailserver.net.listeners import Port
 from mailserver.net.log import log
 from mailserver.net.sessions import Sessions
 from mailserver.net.status import Status
 from mailserver.net.tally import Tally, Totals
-from mailserver.net.told import are_sessions, is_status
+from mailserver.net.told import Json, are_sessions, is_status
 
 PATIENCE = 2.0
 """Seconds for which a process is waited for."""

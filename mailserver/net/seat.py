@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from mailserver.errors import MailError
 from mailserver.net.assignment import Assignment
 from mailserver.net.frames import MAX_JSON, MAX_PICKLE, FrameLine, from_pickle, to_json
-from mailserver.net.link import Json
 from mailserver.net.log import log
+from mailserver.net.told import Json
 
 STATUS_PATIENCE = 5.0
 """Seconds for which the master is waited for, which itself waits for the workers."""

@@ -36,12 +36,13 @@ from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, identity_to_take
 from mailserver.net.inherited import Inherited
 from mailserver.net.ledger import LedgerWriter
-from mailserver.net.link import Hub, Json
+from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, advice, bind, places
 from mailserver.net.log import log
 from mailserver.net.log_file import LogFile
 from mailserver.net.private_ca import PrivateCertificates, served
 from mailserver.net.questions import Questions
+from mailserver.net.told import Json
 from mailserver.net.unix_sockets import bind_unix, serve
 from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation

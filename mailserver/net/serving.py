@@ -21,7 +21,7 @@ from mailserver.ledger.entry import Entry
 from mailserver.net.dispatch import dispatch_directly
 from mailserver.net.ledger import tell_master
 from mailserver.net.limits import ConnectionCounts
-from mailserver.net.link import Json, Link
+from mailserver.net.link import Link
 from mailserver.net.listeners import Bound, Port, TlsMaker, places
 from mailserver.net.listening import Session
 from mailserver.net.log import log
@@ -29,6 +29,7 @@ from mailserver.net.questions import answers
 from mailserver.net.shared import SharedCounts
 from mailserver.net.sightings import Sightings
 from mailserver.net.tally import Tally
+from mailserver.net.told import Json
 
 GRACE = 10.0
 

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from mailserver.net.connection import Connection
-from mailserver.net.link import Json
 from mailserver.net.listeners import Port
+from mailserver.net.told import Json
 
 CUT_AFTER = 10.0
 """Seconds until a session that was told its end, and goes on all the same, is cut."""

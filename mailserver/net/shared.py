@@ -16,7 +16,8 @@ from mailserver.auth.attacks import Pair
 from mailserver.auth.exposure import ExposureWatch, Mark
 from mailserver.auth.penalties import News, Penalties
 from mailserver.net.limits import ConnectionCounts, Counted
-from mailserver.net.link import Json, Link
+from mailserver.net.link import Link
+from mailserver.net.told import Json
 
 Told = TypeVar("Told")
 COUNTS_EVERY = 0.05

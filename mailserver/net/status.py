@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred, succeed
 
-from mailserver.net.link import Json
 from mailserver.net.listeners import Port
 from mailserver.net.tally import Tally
+from mailserver.net.told import Json
 
 
 class Status:

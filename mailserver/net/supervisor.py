@@ -18,10 +18,9 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from mailserver.net.link import Json
 from mailserver.net.log import log
 from mailserver.net.tally import Totals
-from mailserver.net.told import are_numbers, one_line
+from mailserver.net.told import Json, are_numbers, one_line
 
 SILENCE = 10.0
 """Seconds without a sign of life."""

@@ -10,8 +10,7 @@ from collections import Counter
 from typing import Final, TypeAlias
 
 from mailserver.channel import ConnectionInfo
-from mailserver.net.link import Json
-from mailserver.net.told import MAX_NUMBER
+from mailserver.net.told import MAX_NUMBER, Json
 
 MAX_ROWS: Final = 5000
 """Of one worker, and of all that have ended; more is nonsense."""

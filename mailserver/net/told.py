@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard, Union
 
-from mailserver.net.link import Json
+Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007 - recursive
 
 MAX_NUMBER: Final = 1 << 63
 """Larger ones are nonsense: nobody counts so far, and some readers cannot take them."""

@@ -20,11 +20,12 @@ from twisted.python.failure import Failure
 
 from mailserver.config.model import Config
 from mailserver.net.assignment import Assignment, Setting
-from mailserver.net.link import Json, Link
+from mailserver.net.link import Link
 from mailserver.net.listeners import Bound, places
 from mailserver.net.log import log, whatever_happens
 from mailserver.net.seat import Seat
 from mailserver.net.serving import Parts, Serving
+from mailserver.net.told import Json
 
 BEAT = 2.0
 """Seconds between two signs of life."""

@@ -26,8 +26,8 @@ from mailserver.net.assignment import Assignment, Beginning, Fork, Seats, Settin
 from mailserver.net.frames import MAX_PICKLE, BadFrame, Decoder, from_pickle, read_some, send_blocking, to_json
 from mailserver.net.identity import allow_files, become
 from mailserver.net.line_log import LineLog, open_log_file
-from mailserver.net.link import Json
 from mailserver.net.log import log
+from mailserver.net.told import Json
 
 BEAT = 2.0
 _PR_SET_PDEATHSIG = 1

@@ -27,12 +27,11 @@ from mailserver.net.frames import (
     send_blocking,
     to_pickle,
 )
-from mailserver.net.link import Json
 from mailserver.net.log import log
 from mailserver.net.passed import close_passed
 from mailserver.net.processes import is_child
 from mailserver.net.supervisor import SILENCE
-from mailserver.net.told import one_line
+from mailserver.net.told import Json, one_line
 from mailserver.net.zygote_start import StartedZygote, start_zygote
 
 START_TIME = 60.0

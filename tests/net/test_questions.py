@@ -26,10 +26,10 @@ from mailserver.net.control import (
     ControlProtocol,
     Told,
 )
-from mailserver.net.link import Json
 from mailserver.net.questions import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
 from mailserver.net.sessions import CUT_AFTER, Sessions
 from mailserver.net.tally import Totals
+from mailserver.net.told import Json
 
 
 def session(since: int, user: str) -> dict[str, Json]:

@@ -16,9 +16,9 @@ from mailserver.errors import MailError
 from mailserver.net.assignment import Assignment
 from mailserver.net.frames import MAX_JSON, MAX_PASSED, Decoder, read_some, send_blocking, to_pickle
 from mailserver.net.limits import ConnectionCounts
-from mailserver.net.link import Json
 from mailserver.net.seat import STATUS_PATIENCE, Seat
 from mailserver.net.shared import SharedCounts
+from mailserver.net.told import Json
 from mailserver.net.zygote_process import WorkerProcess, from_json
 
 
