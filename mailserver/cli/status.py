@@ -14,6 +14,7 @@ from mailserver.cli.columns import duration, octets, print_table
 from mailserver.cli.control import ask_or_fail
 from mailserver.cli.options import config_option
 from mailserver.cli.sessions import finish
+from mailserver.tls.expiry import in_days
 
 
 @click.command("status")
@@ -68,7 +69,7 @@ def _show(told: dict[str, Any], now: float) -> None:
                 err=True,
             )
         if host["warning"] is not None:
-            ends = f"ends in {host['days_left']} days" if host["warning"] else "has ended; clients refuse it"
+            ends = f"ends in {in_days(host['days_left'])}" if host["warning"] else "has ended; clients refuse it"
             click.echo(f"warning: {host['host']}: the certificate {ends}", err=True)
     if told["acme"]:
         click.echo()

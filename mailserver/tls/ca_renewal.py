@@ -25,6 +25,7 @@ from mailserver.config.model import Config
 from mailserver.replace import replace_file
 from mailserver.tls.authority import MOST_DAYS, Authority, certificate_pem
 from mailserver.tls.ca_records import CaFault
+from mailserver.tls.expiry import in_days
 from mailserver.tls.offered import LIST, Offered
 from mailserver.tls.pair import Fault, read_file
 from mailserver.tls.private_ca import CERTIFICATE, KEY, PrivateCa, open_ca
@@ -221,7 +222,7 @@ def ends_soon(not_after: dt.datetime, now: dt.datetime) -> str:
     if left <= dt.timedelta(0):
         return f"the authority ended on {when}: nobody takes what it has signed; make another with `mailserver ca init`"
     return (
-        f"the authority ends in {left.days} days, on {when}: make another with `mailserver ca init --dir`, "
+        f"the authority ends in {in_days(left.days)}, on {when}: make another with `mailserver ca init --dir`, "
         "and have people import it before"
     )
 

@@ -33,7 +33,12 @@ class Warning:  # noqa: A001 - what it is
         when = f"{self.not_after:%Y-%m-%d %H:%M} UTC"
         if self.threshold == 0:
             return f"{self.host}: the certificate ended on {when}; clients refuse it ({self.origin})"
-        return f"{self.host}: the certificate ends in {self.days_left} days, on {when} ({self.origin})"
+        return f"{self.host}: the certificate ends in {in_days(self.days_left)}, on {when} ({self.origin})"
+
+
+def in_days(whole: int) -> str:
+    """Whole days that are left, in words."""
+    return "less than a day" if whole < 1 else "1 day" if whole == 1 else f"{whole} days"
 
 
 def threshold(not_after: dt.datetime, now: dt.datetime) -> int | None:
