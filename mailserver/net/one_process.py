@@ -59,7 +59,7 @@ class MailService(ServiceProcess):
         self._alone: Alone | None = None
 
     def begin(self) -> None:
-        """Become the configured user and serve."""
+        """Become the configured user and serve. Raises: SystemExit."""
         become(self.config.server)
         if self.log_file is not None:
             reopen = self.log_file.reopen

@@ -94,7 +94,7 @@ class Questions:
         return self._hub.ask("who", asked, PATIENCE).addCallback(merge)
 
     def kick(self, arguments: Arguments) -> Deferred[Told]:
-        """{"target": user or session id, "reason": str, may be left out} -> the sessions that go."""
+        """{"target": user or session id, "reason": str, may be left out} -> the sessions that go. Raises: BadRequest."""
         _check(arguments, {"target", "reason"})
         target, reason = arguments.get("target"), arguments.get("reason", DEFAULT_REASON)
         if not target:

@@ -50,7 +50,7 @@ class LiveAccount:
 
     @property
     def account(self) -> Account:
-        """The blocking side; called only inside `run`."""
+        """The blocking side, once it is open; called only inside `run`."""
         if self._account is None:
             raise RuntimeError("the account is not open yet")
         return self._account

@@ -140,7 +140,7 @@ class Home:
         return self._locked
 
     def take_lock(self) -> None:
-        """For `locked`."""
+        """For `locked`, which says what it raises."""
         if self._depth:
             self._depth += 1
             return

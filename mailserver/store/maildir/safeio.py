@@ -129,7 +129,7 @@ def open_existing(path: str, flags: int = os.O_RDONLY) -> int:
 
 
 def open_with_status(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
-    """The same with the file's status, which had to be asked for anyway."""
+    """The same, raising the same, with the file's status, which had to be asked for anyway."""
     fd = open_unasked(path, flags)
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
