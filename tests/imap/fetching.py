@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from mailserver.store.live import LiveMailbox
+from mailserver.store.memory import MemoryMessage
 from tests.corpus import crlf
 from tests.fakes import Client
 from tests.imap.sessions import logged_in, put, services
@@ -53,3 +56,17 @@ def section(client: Client, text: bytes) -> bytes:
     end = match.end() + int(match[1])
     assert answer[end:] == b")\r\n", answer
     return answer[match.end() : end]
+
+
+def sizes_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many octets each reading of a message gives from now on."""
+    sizes: list[int] = []
+    read = MemoryMessage.read
+
+    def recorded(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
+        data = read(self, offset, count)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(MemoryMessage, "read", recorded)
+    return sizes

@@ -18,22 +18,14 @@ from mailserver.store.memory import MemoryMailbox, MemoryMessage
 from mailserver.store.receiving import NewMessage
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf
-from tests.imap.fetching import LARGE, NESTED, ask, live_mailbox, opened, section
+from tests.imap.fetching import LARGE, NESTED, ask, live_mailbox, opened, section, sizes_read
 from tests.imap.sessions import MESSAGE
 
 
 def test_large_messages_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     client = opened(MESSAGE, LARGE, MESSAGE)
-    sizes: list[int] = []
+    sizes = sizes_read(monkeypatch)
     closed: list[MemoryMessage] = []
-    read = MemoryMessage.read
-
-    def recorded(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
-        data = read(self, offset, count)
-        sizes.append(len(data))
-        return data
-
-    monkeypatch.setattr(MemoryMessage, "read", recorded)
 
     def close(self: MemoryMessage) -> None:
         closed.append(self)
@@ -53,15 +45,7 @@ def test_large_messages_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_large_text_needs_only_the_header_read_before(monkeypatch: pytest.MonkeyPatch) -> None:
     client = opened(LARGE)
-    sizes: list[int] = []
-    read = MemoryMessage.read
-
-    def recorded(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
-        data = read(self, offset, count)
-        sizes.append(len(data))
-        return data
-
-    monkeypatch.setattr(MemoryMessage, "read", recorded)
+    sizes = sizes_read(monkeypatch)
     assert section(client, b"[TEXT]") == LARGE[18:]
     assert max(sizes) <= PIECE
     sizes.clear()
@@ -227,15 +211,7 @@ def test_the_structure_of_a_large_message_is_worked_out_once(monkeypatch: pytest
     )
     client = opened(message, message.replace(b"text", b"txt"))
     first = section(client, b"[2]<0.1000>")
-    sizes: list[int] = []
-    read = MemoryMessage.read
-
-    def recorded(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
-        data = read(self, offset, count)
-        sizes.append(len(data))
-        return data
-
-    monkeypatch.setattr(MemoryMessage, "read", recorded)
+    sizes = sizes_read(monkeypatch)
     assert first + section(client, b"[2]<1000.599998>") == attachment[:-2]
     assert section(client, b"[2.MIME]") == b"X: y\r\n\r\n"
     assert sum(sizes) == len(attachment) - 2 - 1000 + 8
@@ -248,15 +224,7 @@ def test_a_header_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 MB of header: read once, in pieces, and sent in pieces."""
     header = b"X-A: 0123456789\r\n" * 1_200_000
     client = opened(header)
-    sizes: list[int] = []
-    read = MemoryMessage.read
-
-    def recorded(self: MemoryMessage, offset: int = 0, count: int | None = None) -> bytes:
-        data = read(self, offset, count)
-        sizes.append(len(data))
-        return data
-
-    monkeypatch.setattr(MemoryMessage, "read", recorded)
+    sizes = sizes_read(monkeypatch)
     assert section(client, b"[HEADER]") == header
     assert max(sizes) <= PIECE
     assert sum(sizes) == 2 * len(header)
