@@ -31,7 +31,7 @@ from tests.workers.processes import (
     zygotes,
 )
 
-RESTARTS = int(os.environ.get("MAILSERVER_RESTARTS", "10"))
+RESTARTS = int(os.environ.get("MAILSERVER_RESTARTS", "5"))
 """Of both workers."""
 
 
