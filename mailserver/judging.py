@@ -10,14 +10,12 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from mailserver.auth import backend_check
 from mailserver.config import at_start, load
-from mailserver.config.directories import check_directories
 from mailserver.config.model import Config
 from mailserver.net.log import log
 from mailserver.net.log_sources import log_event
 from mailserver.net.serving import Examined
-from mailserver.pop3 import uidl
+from mailserver.problems import check_named
 from mailserver.tls import policy
 from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
@@ -64,7 +62,7 @@ def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
     config = reading.config
     if config is None:
         return Examined(None, list(map(str, reading.problems)), None)
-    problems = reading.joined([*backend_check.check(config), *uidl.check(config), *check_directories(config)])
+    problems = reading.joined(check_named(config))
     lines = list(map(str, problems))
     if not all(problem.warning for problem in problems):
         return Examined(None, lines, None)

@@ -12,6 +12,11 @@ from mailserver.pop3 import uidl
 from mailserver.tls import certificates
 
 
+def check_named(config: Config) -> list[Problem]:
+    """Everything wrong with what a configuration names, but for certificates. Raises nothing."""
+    return [*backend_check.check(config), *uidl.check(config), *check_directories(config)]
+
+
 def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
     """Everything wrong with the file and with what it names: certificates, users, directories.
 
@@ -22,11 +27,5 @@ def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None,
     if reading.config is None:
         return None, list(reading.problems)
     config = reading.config
-    more = [
-        *certificates.check(config, starting=starting),
-        *backend_check.check(config),
-        *uidl.check(config),
-        *check_directories(config),
-    ]
-    problems = reading.joined(more)
+    problems = reading.joined([*certificates.check(config, starting=starting), *check_named(config)])
     return (config if all(problem.warning for problem in problems) else None), problems

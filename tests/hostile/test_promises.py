@@ -11,7 +11,7 @@
  6. NUL and controls shorten nothing: test_imap.py, test_pop3.py, test_smtp.py, `test_nul_in_sasl`.
  7. No large literal before login, none over the limit: test_imap.py; chunks: test_smtp.py.
  8. Clients that do not read: test_messages.py; that drip, and idle times, by the clock: tests/imap/test_session.py,
-    tests/smtp/test_submission.py, tests/pop3/test_session.py, tests/net/test_connection.py, transcripts autologout, idle-timer.
+    tests/smtp/test_submission.py, tests/pop3/test_session.py, tests/net/test_connection.py and _limits, transcripts autologout, idle-timer.
  9. Nobody makes another wait: the Watcher of conftest.py, in every test here.
 10. Hard messages: test_messages.py; linear time: tests/message/test_hostile.py.
 11. CRLF . CRLF alone ends a message; chunks are no commands: test_smtp.py, outbound tests/smtp/test_relay.py.
