@@ -98,7 +98,8 @@ def test_a_start_that_fails_leaves_no_process(tmp_path: Path, fault: str) -> Non
     server = Server(tmp_path, workers=2)
     with socket.socket() as other:
         if fault == "port":
-            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended are in nobody's way
+            # Connections that have ended are in nobody's way.
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             other.bind(("127.0.0.1", server.port("imaps")))
             other.listen()
         else:
