@@ -2,8 +2,8 @@
 
 Rules:
 
-*   An account is looked after once it has been quiet for a while. Each slice is one operation in the account's turn; it
-    ends early when another one waits.
+*   An account is looked after once it has been quiet for a while, or busy for so long that it will not be. Each slice is
+    one operation in the account's turn; it ends early when another one waits.
 *   All accounts together take a share of one processor: after each slice comes a pause in proportion.
 *   What an account without sessions leaves undone is done when it has sessions again.
 """
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 QUIET: Final = 1.0
 """Seconds without an operation before the work begins."""
+PATIENCE: Final = 30
+"""Times that an account is found busy before it is looked after all the same."""
 SHARE: Final = 1 / 3
 """Of one processor's time."""
 _LEAST_PAUSE: Final = 0.002
@@ -34,6 +36,8 @@ class _Due:
 
     operations: int
     """Of the account, when it was looked at last."""
+    busy: int = 0
+    """Times that it was found busy since it was last found quiet."""
     rounds: int = 0
     """Times to be passed over."""
 
@@ -83,13 +87,17 @@ class Upkeep:
                         due.rounds -= 1
                     elif due.operations != account.operations:
                         due.operations = account.operations
+                        due.busy += 1
+                        if due.busy > PATIENCE:
+                            await self._look_after(account, due)
                     else:
+                        due.busy = 0
                         await self._look_after(account, due)
         finally:
             self._running = False
 
     async def _look_after(self, account: LiveAccount, due: _Due) -> None:
-        """Slices, until nothing is left, the account is used, or others shall have their turn."""
+        """Slices, until nothing is left, the account is used (unless it always is), or others shall have their turn."""
         end = self._clock() + _TURN
         while self._clock() < end and account.users and account in self._due:
             operations = account.operations
@@ -101,7 +109,7 @@ class Upkeep:
             if pause is None:
                 self._due.pop(account, None)
                 return
-            if account.operations != operations:
+            if account.operations != operations and due.busy <= PATIENCE:
                 return
             if pause > QUIET:
                 due.rounds = int(pause / QUIET)

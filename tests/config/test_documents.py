@@ -11,6 +11,7 @@ import pytest
 from mailserver.config import describe, kinds, model
 from mailserver.config.load import keys_of, load, parse, read
 from mailserver.config.show import show
+from mailserver.net.listeners import places
 from tests.config.test_load import SOUND
 
 PROJECT = Path(__file__).parents[2]
@@ -32,6 +33,15 @@ def test_shipped_file_lacks_only_what_is_missing_on_the_machine() -> None:
     assert reading.config is not None
     # The ports of HTTP are often another server's: those are behind #.
     assert {listener.protocol for listener in reading.config.listeners} == set(kinds.PORTS) - {"http", "https"}
+
+
+def test_the_socket_unit_has_the_places_of_the_shipped_file() -> None:
+    """With any other the server would not start."""
+    config = read(PROJECT / "etc" / "mailserver.toml").config
+    assert config is not None
+    unit = (PROJECT / "etc" / "mailserver.socket").read_text(encoding="utf-8")
+    handed_over = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("ListenStream=")]
+    assert sorted(handed_over) == sorted(place for listener in config.listeners for place in places(listener))
 
 
 def test_every_key_uncommented_is_its_default(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mailserver.store.live import LiveAccounts
 from mailserver.store.maildir.index_report import report
 from mailserver.store.query import Text
-from mailserver.store.upkeep import QUIET, SHARE, Upkeep
+from mailserver.store.upkeep import PATIENCE, QUIET, SHARE, Upkeep
 from tests.fakes import DirectRunner
 from tests.store.disk import USER, open_store, scratch
 from tests.store.samples import message, put
@@ -130,6 +130,37 @@ def test_whoever_comes_ends_it(clock: Clock, upkeep: Upkeep) -> None:
     assert account.slices == 1, "it waits until the account is quiet again"
     clock.wake()
     assert account.slices == 2
+
+
+def test_an_account_that_is_never_quiet_is_looked_after_in_the_end(clock: Clock, upkeep: Upkeep) -> None:
+    """Its mail would be read again for each search of a text, and the more the busier it is."""
+    account: Any = Account((0.0, 0.01), (0.0, 0.01), (None, 0.0))
+    upkeep.wake(account)
+
+    def use() -> None:
+        account.operations += 1
+
+    account.during = use
+    for _ in range(PATIENCE):
+        use()
+        clock.wake()
+    assert account.slices == 0
+    for slices in (1, 2, 3):
+        use()
+        clock.wake()
+        assert account.slices == slices
+    assert account.stopped == [True] * 3, "each lets those go first who wait"
+    assert clock.now == pytest.approx(QUIET * (PATIENCE + 1) + 2 * 0.01 * (1 / SHARE - 1))
+    assert clock.done == 1
+    # What comes after that waits for quiet again.
+    account.during = lambda: None
+    upkeep.wake(account)
+    for _ in range(PATIENCE):
+        use()
+        clock.wake()
+    assert account.slices == 3
+    clock.wake()
+    assert account.slices == 4
 
 
 def test_without_a_session_nothing_goes_on(clock: Clock, upkeep: Upkeep) -> None:
