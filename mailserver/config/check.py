@@ -110,14 +110,8 @@ def _auth(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
             yield config.problem("[auth] backends", "", f"number {number} must be NAME:ARGUMENT")
     if not auth.mechanisms:
         yield config.problem("[auth] mechanisms", "[]", "needs at least one, such as PLAIN")
-    elif all(name.startswith("SCRAM-") for name in auth.mechanisms):
-        served = {listener.family for listener in config.listeners} & {"imap", "pop3", "submission"}
-        for protocol in sorted(served.difference(auth.scram_protocols)):
-            yield config.problem(
-                "[auth] scram_protocols",
-                as_toml(auth.scram_protocols),
-                f'leaves {protocol} without a mechanism: add "{protocol}", or PLAIN to mechanisms',
-            )
+    elif not partial & {"domain", "listener"}:
+        yield from _without_mechanism(config)
     domains: list[str] = [domain.name for domain in config.domains]
     if auth.default_domain and auth.default_domain not in domains and "domain" not in partial:
         near = nearest(auth.default_domain, domains)
@@ -128,6 +122,23 @@ def _auth(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
         yield config.problem(
             "[auth] failure_delay_max", f"{auth.failure_delay_max:g}", "must not be below failure_delay"
         )
+
+
+def _without_mechanism(config: Config) -> Iterator[Problem]:
+    """Protocols in which none of the mechanisms could be offered."""
+    mechanisms, of_scram = config.auth.mechanisms, config.auth.scram_protocols
+    scram = any(name.startswith("SCRAM-") for name in mechanisms)
+    certificates = "EXTERNAL" in mechanisms and any(domain.client_certificates != "none" for domain in config.domains)
+    if certificates or any(name != "EXTERNAL" and not name.startswith("SCRAM-") for name in mechanisms):
+        return
+    if not scram:
+        reason = "can never be offered: no [[domain]] has client_certificates; add PLAIN, or ask for them there"
+        yield config.problem("[auth] mechanisms", as_toml(mechanisms), reason)
+        return
+    served = {listener.family for listener in config.listeners} & {"imap", "pop3", "submission"}
+    for protocol in sorted(served.difference(of_scram)):
+        reason = f'leaves {protocol} without a mechanism: add "{protocol}", or PLAIN to mechanisms'
+        yield config.problem("[auth] scram_protocols", as_toml(of_scram), reason)
 
 
 def _minima(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
