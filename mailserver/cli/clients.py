@@ -108,10 +108,9 @@ def impact(
     changes = _changes(config, min_version, ports, names, mechanisms)
     since = time.time() - days * DAY
     recent = [each for each in seen if each.last >= since]
-    if not recent and not as_json:
-        click.echo(
-            f"nothing is known: no client was seen in {days} days{'' if config.ledger.enabled else ', as [ledger] is off'}"
-        )
+    if not recent:
+        why = "" if config.ledger.enabled else ", as [ledger] is off"
+        click.echo(f"nothing is known: no client was seen in {days} days{why}", err=as_json)
     found = affected(recent, lambda entry: any(change(entry) for change in changes))
     if as_json:
         click.echo(json.dumps([_affected_as_json(each) for each in found], indent=2))
