@@ -37,6 +37,9 @@ from mailserver.net.log import log
 
 AT_ONCE: Final = 16
 """Clients that a port takes in one turn of the reactor."""
+BEGUN_AT_ONCE: Final = 4
+"""Those that it serves at once, too. Each costs a handshake: who has gone is noticed in the turn that follows, and counts as
+here until then, so that a few clients who come again and again would reach the limit of their address."""
 
 
 class _Direct(tcp.Connection):
@@ -132,7 +135,7 @@ class DirectPort(tcp.Port):
     """See `let_client_begin`."""
 
     def doRead(self) -> None:
-        """Take those who wait, AT_ONCE at most. What is out of the ordinary is left to the parent.
+        """Take those who wait, a few at most. What is out of the ordinary is left to the parent.
 
         By one in each turn those who come while many are served would wait for a turn of all of them each.
         """
@@ -140,7 +143,7 @@ class DirectPort(tcp.Port):
             super().doRead()
             return
         accept = cast("Any", self.socket)._accept  # noqa: SLF001 - as accept() does
-        for _ in range(AT_ONCE):
+        for _ in range(BEGUN_AT_ONCE if self.client_begins else AT_ONCE):
             try:
                 number, client = accept()
             except BlockingIOError:

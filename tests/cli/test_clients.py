@@ -90,7 +90,11 @@ def test_of_nothing_nothing_is_said(tmp_path: Path) -> None:
         told = run(path, "tls", "impact", *change)
         assert (told.exit_code, told.stdout) == (0, "nothing is known: no client was seen in 30 days\n")
     told = run(path, "tls", "impact", "--min-version", "1.3", "--json")
-    assert (told.exit_code, told.stdout, told.stderr) == (0, "[]\n", "nothing is known: no client was seen in 30 days\n")
+    assert (told.exit_code, told.stdout, told.stderr) == (
+        0,
+        "[]\n",
+        "nothing is known: no client was seen in 30 days\n",
+    )
     assert run(path, "tls", "impact").exit_code == 2
     assert run(path, "clients").exit_code == 0
 

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from mailserver.net.transport import (
     AT_ONCE,
+    BEGUN_AT_ONCE,
     DirectClient,
     DirectServer,
     let_client_begin,
@@ -382,6 +383,18 @@ def test_who_begins_is_taken_with_what_he_says() -> None:
             select.select([port.socket], [], [], 30)
             port.doRead()
             assert other.recv(100) == b"hello"
+
+
+def test_of_those_who_begin_few_are_taken_before_the_ends_of_others_are_seen() -> None:
+    port = hearing()
+    port.client_begins = True
+    with port.socket, contextlib.ExitStack() as stack:
+        for _ in range(BEGUN_AT_ONCE + 1):
+            stack.enter_context(socket.create_connection(port.socket.getsockname(), 30)).send(b"first")
+        port.doRead()
+        assert [each.heard for each in port.factory.protocols] == [b"first"] * BEGUN_AT_ONCE
+        port.doRead()
+        assert len(port.factory.protocols) == BEGUN_AT_ONCE + 1
 
 
 def test_who_only_knocks_where_he_should_begin_is_taken_and_ended() -> None:
