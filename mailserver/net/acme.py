@@ -31,6 +31,8 @@ from mailserver.tls.transaction import Refused
 
 LOOK: Final = 3600.0
 """Seconds between two looks at what is due, at most: certificates come from elsewhere too."""
+QUIET: Final = 300.0
+"""Seconds in which no order begins after the account could not be changed because some ran; those end meanwhile."""
 REASON: Final = "from the ACME authority"
 
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class AcmeCertificates:
         self._beginning = False
         self._asking = False
         self._held_up = False
+        self._quiet_until = 0.0
         self._hurried: set[str] = set()
         self._orders: dict[str, Ordering] = {}
         self._lanes = Lanes()
@@ -128,8 +131,10 @@ class AcmeCertificates:
 
     @contextlib.contextmanager
     def held_up(self) -> Iterator[bool]:
-        """Begin no order meanwhile; True if none runs."""
+        """Begin no order meanwhile; True if none runs. Else none begins for QUIET seconds, so that it may be had then."""
         before, self._held_up = self._held_up, True
+        if not before:
+            self._quiet_until = self._reactor.seconds() + QUIET if self._orders else 0.0
         try:
             yield not before and not self._orders
         finally:
@@ -216,7 +221,8 @@ class AcmeCertificates:
         now = int(self._wall())
         self._lanes.make_way(self._reactor.seconds())
         planned = self._planned(now)
-        while (host := self._next_host(planned, now)) is not None:
+        quiet = self._quiet_until - self._reactor.seconds()
+        while quiet <= 0 and (host := self._next_host(planned, now)) is not None:
             self._begin_order(host)
             planned = self._planned(now)
         wanted = self._wanted()
@@ -226,9 +232,8 @@ class AcmeCertificates:
         times = [each.time for each in planned] + [each.again for each in self._windows.values()]
         later = min((when - now for when in times if when > now), default=LOOK)
         self._wait_no_more()
-        self._next = self._reactor.callLater(
-            min(LOOK, later, self._lanes.until_way(self._reactor.seconds())), self._look
-        )
+        waits = (LOOK, later, self._lanes.until_way(self._reactor.seconds()), quiet if quiet > 0 else LOOK)
+        self._next = self._reactor.callLater(min(waits), self._look)
 
     def _next_host(self, planned: list[Due], now: int) -> str | None:
         """The first that is due and finds a place."""

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
-from mailserver.net.acme import AcmeCertificates
+from mailserver.net.acme import QUIET, AcmeCertificates
 from mailserver.net.certificates import Certificates
 from mailserver.net.control import Answer, Arguments, BadRequest, Command, Told
 from mailserver.net.log import log
@@ -19,6 +19,7 @@ from mailserver.tls.history import CannotRecord
 from mailserver.tls.transaction import Refused
 
 NO_TABLE: Final = "the configuration has no [acme]"
+_UNDER_WAY: Final = f"orders are under way, which the account's key signs; no other begins for {QUIET / 60:g} minutes: try again in some"
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class AcmeAccount:
         """Change the account's key, with no order under way, and have all workers know."""
         with self._orders.held_up() as quiet:
             if not quiet:
-                return False, ["orders are under way, which the account's key signs: try again in some minutes"]
+                return False, [_UNDER_WAY]
             await self._in_thread(change, self._config())
             log.info("{line}", line=f"acme: {done}")
             ok, lines = await self._reload()

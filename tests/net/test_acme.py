@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from mailserver.config.model import Config
 from mailserver.net import acme as module
-from mailserver.net.acme import LOOK, AcmeCertificates
+from mailserver.net.acme import LOOK, QUIET, AcmeCertificates
 from mailserver.net.control import BadRequest
 from mailserver.tls import acme_state
 from mailserver.tls.acme_child import NotObtained
@@ -197,6 +197,28 @@ def test_few_run_at_once_and_what_takes_long_makes_way(world: World) -> None:
     assert len(world.orders) == AT_ONCE + 1
     world.reactor.advance(1)
     assert len(world.orders) == 5
+
+
+def test_orders_that_hang_one_after_the_other_do_not_keep_the_account_from_a_change(hanging: World) -> None:
+    hanging.acme.follow()
+    hanging.reactor.advance(QUIET)
+    with hanging.acme.held_up() as quiet:
+        assert not quiet
+    before = len(hanging.orders)
+    for _ in range(9):
+        hanging.reactor.advance(10)
+    with hanging.acme.held_up() as quiet:
+        assert quiet
+        assert len(hanging.orders) == before
+    assert len(hanging.orders) > before, "it is done, and they go on"
+    with hanging.acme.held_up() as quiet:
+        assert not quiet
+    before = len(hanging.orders)
+    for _ in range(int(QUIET) // 10 - 1):
+        hanging.reactor.advance(10)
+    assert len(hanging.orders) == before
+    hanging.reactor.advance(10)
+    assert len(hanging.orders) > before, "nobody has come back"
 
 
 @pytest.fixture
