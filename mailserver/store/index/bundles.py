@@ -28,7 +28,7 @@ from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.statements import insert, whole
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
-BUNDLED: Final = 500
+BUNDLED: Final = 250
 """Messages of a bundle: what is read to find one of them, and made rows where one changes."""
 _WIDTH: Final = array("I").itemsize
 _SEPARATOR: Final = b"\0"
