@@ -187,9 +187,6 @@ class Mailbox(Protocol):
     def status(self) -> Status:
         """Counts, as of the last refresh. Raises: MailboxChanged."""
 
-    def history_floor(self) -> ModSeq:
-        """The modseq from which on expunges are known (for QRESYNC, later)."""
-
     def exclusive(self) -> AbstractContextManager[None]:
         """While it is held nobody else changes the mailbox: what is read in it is what the next change meets.
 
@@ -279,9 +276,6 @@ class Account(Protocol):
 
     def status(self, name: str) -> Status:
         """Counts, after taking up foreign changes; from the index, no message is opened. Raises: NoSuchMailbox."""
-
-    def total_size(self, name: str) -> int:
-        """Sum of message sizes as sent (POP3 STAT, STATUS=SIZE later)."""
 
     def stage(self) -> Staged:
         """Begin to receive a message. Raises: NoSpace, StoreUnavailable."""

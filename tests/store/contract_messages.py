@@ -124,7 +124,7 @@ class Messages:
         assert opened.read(len(sent) - 2, 100) == sent[-2:]
         assert opened.read(len(sent) + 5, 1) == b""
         opened.close()
-        assert account.total_size("INBOX") == len(sent)
+        assert [row.size for row in inbox.measure([uid])] == [len(sent)]
 
     @pytest.mark.parametrize(
         "data", [b"", b"\r\n", b"no header", b"a" * 300_000, b"\x00\xff\r\n" * 10, b"x\r", b"\n" * 9]

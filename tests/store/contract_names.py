@@ -98,7 +98,7 @@ class Names:
         put(account, "a")
         account.delete("a")
         assert "a" not in names(account)
-        for use in (account.mailbox, account.status, account.delete, account.total_size):
+        for use in (account.mailbox, account.status, account.delete):
             with pytest.raises(NoSuchMailbox):
                 use("a")
 

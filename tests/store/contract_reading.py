@@ -129,7 +129,6 @@ class Reading:
         assert seen == sorted(set(seen))
         assert seen[0] > 0
         assert seen[-1] < 2**63
-        assert inbox.history_floor() <= seen[0]
 
     def test_modseqs_grow_over_reopening(self, make_store):
         account = make_store().account(USER)
@@ -194,11 +193,6 @@ class Reading:
         assert (snapshot.uid_next, snapshot.uid_validity) == (status.uid_next, status.uid_validity)
         with pytest.raises(NoSuchMailbox):
             account.status("none")
-
-    def test_total_size(self, account, inbox, three):
-        assert account.total_size("INBOX") == sum(len(message(word)) for word in ("one", "two", "three"))
-        inbox.expunge(three[:1], only_deleted=False)
-        assert account.total_size("INBOX") == sum(len(message(word)) for word in ("two", "three"))
 
     def test_summaries(self, make_store):
         account = make_store().account(USER)

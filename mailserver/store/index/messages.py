@@ -152,19 +152,6 @@ class Messages:
                 return [UID(uid) for uid in uids]
         return [row[0] for row in _merged(bundled, self._select(f"id & {LOW}", key, uids))]
 
-    def unsized(self, key: int) -> list[UID]:
-        """UIDs of the messages whose size or date is not known, rising."""
-        bundled = [(uid,) for bundle in self._bundles.of(key) for uid in bundle.uids]
-        query = (
-            f"SELECT id & {LOW} FROM messages WHERE id BETWEEN ? AND ? AND (size IS NULL OR date IS NULL) ORDER BY id"
-        )
-        return [row[0] for row in _merged(bundled, self._connection.execute(query, whole(key)))]
-
-    def total_size(self, key: int) -> int:
-        """Sum of the sizes that are known."""
-        query = "SELECT ifnull(sum(size), 0) FROM messages WHERE id BETWEEN ? AND ?"
-        return self._number(query, whole(key))
-
     def counts(self, key: int) -> tuple[int, int, int]:
         """Number of messages, of unseen and of deleted ones."""
         # In one statement: what gets a row meanwhile is counted once.

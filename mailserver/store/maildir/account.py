@@ -214,10 +214,6 @@ class MaildirAccount:
         mailbox.refresh()
         return mailbox.status()
 
-    def total_size(self, name: str) -> int:
-        """Sum of message sizes as sent. Raises: NoSuchMailbox."""
-        return self.mailbox(name).total_size()
-
     # --- messages
 
     def stage(self) -> Staged:

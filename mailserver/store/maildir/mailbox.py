@@ -150,10 +150,6 @@ class MaildirMailbox:
     def _mark(self, state: MailboxState) -> DiskMark:
         return DiskMark(self._home, self._paths(), state)
 
-    def history_floor(self) -> ModSeq:
-        """The modseq from which on expunges are known."""
-        return self._state().floor
-
     def status(self) -> Status:
         """Counts, as the index has them."""
         state = self._state()
@@ -169,14 +165,6 @@ class MaildirMailbox:
         return Status(
             messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq, self._mark(state)
         )
-
-    def total_size(self) -> int:
-        """Octets of all messages as sent; what is not known is read."""
-        state = self._state()
-        key = state.key
-        unsized = self._read(lambda index: index.messages.unsized(key))
-        self._rendering(state).measure(unsized)
-        return self._read(lambda index: index.messages.total_size(key))
 
     def summaries(self, uids: Sequence[UID], *, only_head: bool = False) -> Sequence[tuple[UID, Row, Summary]]:
         """The pre-rendered facts of those messages; messages gone or unreadable are left out."""

@@ -181,10 +181,6 @@ class MemoryAccount:
         """Counts. Raises: NoSuchMailbox."""
         return self.mailbox(name).status()
 
-    def total_size(self, name: str) -> int:
-        """Sum of message sizes as sent. Raises: NoSuchMailbox."""
-        return self.mailbox(name).total_size()
-
     # --- new messages
 
     def stage(self) -> MemoryStaged:

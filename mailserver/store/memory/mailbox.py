@@ -70,11 +70,6 @@ class MemoryMailbox:
         expunged = sorted(uid for when, uid in self._expunged if when > modseq)
         return Changes(modseq, self._modseq, rows, expunged, tuple(self._keywords), self.uid_next)
 
-    def history_floor(self) -> ModSeq:
-        """All expunges are known."""
-        self._check()
-        return ModSeq(1)
-
     def exclusive(self) -> AbstractContextManager[None]:
         """Nobody else ever does."""
         return nullcontext()
@@ -98,11 +93,6 @@ class MemoryMailbox:
             uid_validity=self.uid_validity,
             highest_modseq=self._modseq,
         )
-
-    def total_size(self) -> int:
-        """Octets of all messages."""
-        self._check()
-        return sum(len(message.data) for message in self._messages.values())
 
     def summaries(
         self,

@@ -89,8 +89,6 @@ READS = {
     ],
     "uids": lambda messages, key, _uids: list(messages.uids(key)),
     "present": lambda messages, key, uids: messages.present(key, uids),
-    "unsized": lambda messages, key, _uids: messages.unsized(key),
-    "total_size": lambda messages, key, _uids: messages.total_size(key),
     "counts": lambda messages, key, _uids: messages.counts(key),
     "count_from": lambda messages, key, uids: [messages.count_from(key, uid) for uid in uids],
 }

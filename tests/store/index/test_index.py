@@ -79,12 +79,9 @@ def test_unknown_sizes_and_dates_are_told_as_such(path):
     index = open_index(path)
     key = add(index, [3], size=None, date=None)
     assert index.messages.rows_of(key, range(1, 100)) == [Row(3, 0, 5, UNKNOWN_SIZE, UNKNOWN_DATE)]
-    assert index.messages.unsized(key) == [3]
     with index.transaction():
         index.messages.learn(key, [(3, 12, 34)])
     assert index.messages.rows_of(key, range(1, 100)) == [Row(3, 0, 5, 12, 34)]
-    assert index.messages.unsized(key) == []
-    assert index.messages.total_size(key) == 12
 
 
 @pytest.mark.parametrize("uids", [[1], [2, 3, 4], [1, 9], [5, 400, 999], list(range(1, 1000, 5)), [1000, 2000], []])
