@@ -74,7 +74,7 @@ def status(server: Server) -> dict[str, Any]:
     return {row["host"]: row for row in rows}
 
 
-def until(condition: Callable[[], bool], server: Server, pebble: Pebble, seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], server: Server, pebble: Pebble, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, server.log[-3000:] + pebble.log[-3000:]
@@ -121,8 +121,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
 def test_hosts_get_certificates_and_one_that_fails_delays_none(running: tuple[Server, Pebble]) -> None:
     server, pebble = running
     until(lambda: by_pebble(server, MAIL) and by_pebble(server, "a.wild.acme.test"), server, pebble)
-    until(lambda: status(server)[FAILING]["failures"] == 1, server, pebble)
-    asked, rows = time.time(), status(server)
+    until(lambda: status(server)[FAILING]["failures"] > 0, server, pebble)
+    rows = status(server)
     assert [rows[host]["failures"] for host in (MAIL, WILD)] == [0, 0]
     life = 90 * 86400
     for host in (MAIL, WILD):
@@ -133,7 +133,7 @@ def test_hosts_get_certificates_and_one_that_fails_delays_none(running: tuple[Se
         until(lambda off=off: off() > 5, server, pebble)  # type: ignore[misc]
         assert off() <= 86400 + 5
     assert "could not verify" in rows[FAILING]["error"]
-    assert 200 < rows[FAILING]["next"] - asked <= 300
+    assert rows[FAILING]["next"] >= rows[FAILING]["tried"] + 300
     assert rows[FAILING]["self_signed"]
     told = command(server, "status")
     assert f"{FAILING}: failed on " in told.stderr
@@ -297,7 +297,7 @@ def test_the_account_is_shown_gets_another_key_and_ends(running: tuple[Server, P
     last = served(server, MAIL)
     assert "its own key has signed that" in command(server, "acme", "revoke", MAIL, "--reason", "keyCompromise").stdout
     assert pebble.revocation(last)["Status"] == "Revoked"
-    until(lambda: served(server, MAIL).serial_number != last.serial_number, server, pebble, 240)
+    until(lambda: served(server, MAIL).serial_number != last.serial_number, server, pebble)
     assert command(server, "acme", "account").stdout != before
 
 
