@@ -6,7 +6,7 @@ whose they are.
 
 Who has begun something goes on with it before others begin: under load a turn has an event of each client, and what needs
 several turns would wait as long for each. So results of threads are taken between two events, and what a next hop says is
-read first.
+read first; and a thread that is done wakes a reactor that waits for nothing else, and no other.
 
 Between two turns Twisted's loop looks for what threads have asked, for new and due timers and for the end, in a dozen calls.
 Most turns have none of these, which four looks tell: then the next turn follows at once.
@@ -14,7 +14,7 @@ Most turns have none of these, which four looks tell: then the next turn follows
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Sequence
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Any, Final, cast
 
@@ -35,31 +35,56 @@ def dispatch_directly(reactor: Any) -> None:
     from twisted.internet.epollreactor import EPollReactor  # noqa: PLC0415 - the zygote knows of no reactor
 
     if type(reactor) is EPollReactor:
-        cast("Any", reactor).doIteration = partial(_turns, reactor)
+        turns = _Turns(reactor)
+        cast("Any", reactor).doIteration = turns.run
+        cast("Any", reactor).callFromThread = turns.call_from_thread
 
 
-def _turns(reactor: Any, timeout: float | None) -> None:
-    """As `EPollReactor.doPoll`, again and again until there is something for Twisted's loop."""
-    while True:
-        _turn(reactor, timeout)
-        # A timeout of 0 says that something is due, or that the reactor ends.
-        if (
-            timeout == 0
-            or reactor._newTimedCalls
-            or reactor.threadCallQueue
-            or reactor._justStopped
-            or not reactor.running
-        ):
-            return
-        pending = reactor._pendingTimedCalls
-        timeout = pending[0].time - reactor.seconds() if pending else None
-        if timeout is not None and not 0 < timeout < _LONGEST:
-            return
+class _Turns:
+    """Those of one reactor."""
+
+    __slots__ = ("_asleep", "_reactor")
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._asleep = False
+        """May it be waiting for events, with nobody having woken it?"""
+
+    def call_from_thread(self, function: Callable[..., object], *arguments: object, **named: object) -> None:
+        """As Twisted's, which wakes the reactor awake or not: a call of the system, for which a thread gives Python's lock up."""
+        self._reactor.threadCallQueue.append((function, arguments, named))
+        if self._asleep:
+            self._asleep = False
+            self._reactor.wakeUp()
+
+    def run(self, timeout: float | None) -> None:
+        """As `EPollReactor.doPoll`, again and again until there is something for Twisted's loop."""
+        reactor = self._reactor
+        while True:
+            # In this order: what a thread adds from now on wakes the reactor, what it added before is seen.
+            self._asleep = True
+            if reactor.threadCallQueue:
+                timeout = 0
+            events = reactor._poller.poll(-1 if timeout is None else timeout, len(reactor._selectables))
+            self._asleep = False
+            _serve(reactor, events)
+            # A timeout of 0 says that something is due, or that the reactor ends.
+            if (
+                timeout == 0
+                or reactor._newTimedCalls
+                or reactor.threadCallQueue
+                or reactor._justStopped
+                or not reactor.running
+            ):
+                return
+            pending = reactor._pendingTimedCalls
+            timeout = pending[0].time - reactor.seconds() if pending else None
+            if timeout is not None and not 0 < timeout < _LONGEST:
+                return
 
 
-def _turn(reactor: Any, timeout: float | None) -> None:
+def _serve(reactor: Any, events: Sequence[tuple[int, int]]) -> None:
     selectables = reactor._selectables
-    events = reactor._poller.poll(-1 if timeout is None else timeout, len(selectables))
     ready = [(selectables.get(number), number, event) for number, event in events]
     if len(ready) > 1:
         ready.sort(key=lambda each: not getattr(each[0], "urgent", False))

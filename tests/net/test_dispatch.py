@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,6 +191,43 @@ def test_what_a_thread_has_done_is_taken_between_two_events(reactor: Any) -> Non
     turn(reactor)
     assert [each for each in order if each == "event"] == ["event"] * 3
     assert order[:4] == ["event", "result"] * 2
+
+
+def test_a_thread_wakes_a_reactor_that_waits_and_no_other(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reactor.running = True
+    woken: list[str] = []
+    done: list[str] = []
+    wake = reactor.wakeUp
+    monkeypatch.setattr(reactor, "wakeUp", lambda: (woken.append("woken"), wake()))
+
+    def end() -> None:
+        done.append("two")
+        reactor.running = False
+
+    def ask_twice() -> None:
+        reactor.callFromThread(done.append, "one")
+        reactor.callFromThread(end)
+
+    ask_twice()
+    reactor.doIteration(None)  # this does not wait, as there is something to do
+    reactor.runUntilCurrent()
+    assert (done, woken) == (["one", "two"], [])
+    reactor.running = True
+    poll = reactor._poller.poll
+
+    class Poller:
+        """What happens when the reactor has begun to wait."""
+
+        def poll(self, timeout: float, most: int) -> Any:
+            thread = threading.Thread(target=ask_twice)
+            thread.start()
+            thread.join()
+            return poll(timeout, most)
+
+    monkeypatch.setattr(reactor, "_poller", Poller())
+    reactor.doIteration(None)
+    reactor.runUntilCurrent()
+    assert (done, woken) == (["one", "two"] * 2, ["woken"])
 
 
 def test_what_is_urgent_comes_first(reactor: Any) -> None:
