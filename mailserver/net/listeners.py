@@ -26,7 +26,7 @@ from mailserver.net.sightings import Sightings
 from mailserver.net.sniff import signpost
 from mailserver.net.tally import Tally
 from mailserver.net.tls import TlsFactory
-from mailserver.net.transport import let_client_begin, send_at_once
+from mailserver.net.transport import send_at_once
 from mailserver.net.unix_sockets import BACKLOG, UnixServer, bind_unix, serve
 
 FAREWELLS = {
@@ -228,7 +228,6 @@ class Port:
             self._port.transport = UnixServer
         else:
             send_at_once(self._port)
-            let_client_begin(self._port, bound.listener.implicit_tls)
 
     @property
     def ready_line(self) -> str:
@@ -239,8 +238,6 @@ class Port:
         """Serve new connections as another listener of the same place says; the socket stays open."""
         self.listener = listener
         self._port.factory = self._make_factory(listener, make_session)
-        if listener.socket is None:
-            let_client_begin(self._port, listener.implicit_tls)
 
     def _make_factory(self, listener: Listener, make_session: Callable[[Channel], Session]) -> Factory:
         clock = cast("IReactorTime", self._reactor)

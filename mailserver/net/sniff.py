@@ -23,9 +23,8 @@ from mailserver.lines import is_http
 from mailserver.net.listening import Listening
 from mailserver.net.stream import Stream
 
-SILENCE: Final = 9.0
-"""Seconds that a client may send nothing where it has to begin TLS, behind the one for which the kernel has kept it:
-see `net.transport.let_client_begin`."""
+SILENCE: Final = 10.0
+"""Seconds that a client may send nothing where it has to begin TLS."""
 LINGER: Final = 5.0
 """Seconds that a client has to read why it is turned away, and to close."""
 LONGEST_FIRST_LINE: Final = 512

@@ -20,7 +20,6 @@ from socket import (
     SO_KEEPALIVE,
     SOCK_STREAM,
     SOL_SOCKET,
-    TCP_DEFER_ACCEPT,
     TCP_NODELAY,
     TCP_QUICKACK,
     socket,
@@ -37,9 +36,6 @@ from mailserver.net.log import log
 
 AT_ONCE: Final = 16
 """Clients that a port takes in one turn of the reactor."""
-BEGUN_AT_ONCE: Final = 4
-"""Those that it serves at once, too. Each costs a handshake: who has gone is noticed in the turn that follows, and counts as
-here until then, so that a few clients who come again and again would reach the limit of their address."""
 
 
 class _Direct(tcp.Connection):
@@ -131,11 +127,9 @@ class DirectPort(tcp.Port):
     """A listening TCP port; its connections are of this kind."""
 
     transport = DirectServer
-    client_begins = False
-    """See `let_client_begin`."""
 
     def doRead(self) -> None:
-        """Take those who wait, a few at most. What is out of the ordinary is left to the parent.
+        """Take those who wait, AT_ONCE at most. What is out of the ordinary is left to the parent.
 
         By one in each turn those who come while many are served would wait for a turn of all of them each.
         """
@@ -143,7 +137,7 @@ class DirectPort(tcp.Port):
             super().doRead()
             return
         accept = cast("Any", self.socket)._accept  # noqa: SLF001 - as accept() does
-        for _ in range(BEGUN_AT_ONCE if self.client_begins else AT_ONCE):
+        for _ in range(AT_ONCE):
             try:
                 number, client = accept()
             except BlockingIOError:
@@ -167,8 +161,6 @@ class DirectPort(tcp.Port):
         self.sessionno += 1
         try:
             protocol.makeConnection(transport)
-            if self.client_begins and transport.connected and (why := transport.doRead()) is not None:
-                cast("Any", self.reactor)._disconnectSelectable(transport, why, True)  # noqa: SLF001 - as in a turn
         except Exception:
             log.failure("a client that has connected is served no more")
             transport.abortConnection()
@@ -182,15 +174,6 @@ def send_at_once(port: Any) -> None:
     port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
     port.socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
     port.__class__ = DirectPort
-
-
-def let_client_begin(port: Any, begins: bool) -> None:
-    """Does the client speak first at that port of ours? Then the kernel hands it over with what it says (tcp(7)).
-
-    A turn of the reactor is saved, and so is the look at one who only knocks. A silent client comes after a second.
-    """
-    port.client_begins = begins
-    port.socket.setsockopt(IPPROTO_TCP, TCP_DEFER_ACCEPT, 1 if begins else 0)
 
 
 def send_client_at_once(transport: Any) -> Callable[[], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import select
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -18,10 +17,8 @@ from twisted.python.failure import Failure
 
 from mailserver.net.transport import (
     AT_ONCE,
-    BEGUN_AT_ONCE,
     DirectClient,
     DirectServer,
-    let_client_begin,
     send_at_once,
     send_client_at_once,
 )
@@ -360,53 +357,6 @@ class Hearing(Greeting):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         self.ended = reason
-
-
-def hearing() -> Any:
-    port = listening()
-    port.factory.buildProtocol = lambda _address: port.factory.protocols.append(Hearing()) or port.factory.protocols[-1]
-    return port
-
-
-def test_who_begins_is_taken_with_what_he_says() -> None:
-    port = hearing()
-    let_client_begin(port, True)
-    with port.socket, socket.create_connection(port.socket.getsockname(), 30) as client:
-        port.doRead()
-        assert port.factory.protocols == [], "he has said nothing yet"
-        client.send(b"first")
-        select.select([port.socket], [], [], 30)
-        port.doRead()
-        assert [each.heard for each in port.factory.protocols] == [b"first"]
-        let_client_begin(port, False)
-        with socket.create_connection(port.socket.getsockname(), 30) as other:
-            select.select([port.socket], [], [], 30)
-            port.doRead()
-            assert other.recv(100) == b"hello"
-
-
-def test_of_those_who_begin_few_are_taken_before_the_ends_of_others_are_seen() -> None:
-    port = hearing()
-    port.client_begins = True
-    with port.socket, contextlib.ExitStack() as stack:
-        for _ in range(BEGUN_AT_ONCE + 1):
-            stack.enter_context(socket.create_connection(port.socket.getsockname(), 30)).send(b"first")
-        port.doRead()
-        assert [each.heard for each in port.factory.protocols] == [b"first"] * BEGUN_AT_ONCE
-        port.doRead()
-        assert len(port.factory.protocols) == BEGUN_AT_ONCE + 1
-
-
-def test_who_only_knocks_where_he_should_begin_is_taken_and_ended() -> None:
-    port = hearing()
-    port.reactor._disconnectSelectable = lambda transport, why, _reading: transport.connectionLost(Failure(why))
-    let_client_begin(port, True)
-    with port.socket, socket.create_connection(port.socket.getsockname(), 30) as client:
-        client.close()
-        select.select([port.socket], [], [], 30)
-        port.doRead()
-        (protocol,) = port.factory.protocols
-        assert protocol.ended.check(ConnectionDone)
 
 
 @pytest.mark.parametrize("reason", [ConnectionDone(), ConnectionAborted()])
