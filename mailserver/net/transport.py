@@ -58,6 +58,8 @@ class DirectServer(_Direct, tcp.Server):
     """The server's side of one TCP connection."""
 
     logstr = repstr = "a client's connection"
+    _shouldShutdown = False
+    """No child has a copy of the socket (accept4(2) with SOCK_CLOEXEC), so that its close is the end."""
 
     def __init__(  # noqa: PLR0917 - the parent's, which makes names of them
         self, sock: socket, protocol: Any, client: tuple[Any, ...], server: Any, sessionno: int, reactor: Any
@@ -91,7 +93,7 @@ class DirectServer(_Direct, tcp.Server):
         cast("Any", self.reactor).callLater(0, self._end)
 
     def connectionLost(self, reason: Failure) -> None:
-        """As the parents, which tell the reactor twice, and the system that nobody sends on a socket that is closed next."""
+        """As the parents', in one place and without looking through all kinds of failures."""
         if not hasattr(self, "socket"):
             return  # it has been told
         self.connected, self.disconnected = 0, 1
