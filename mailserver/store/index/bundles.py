@@ -51,7 +51,8 @@ class Bundle(NamedTuple):
         low, high = bisect_left(self.uids, uids[0]), bisect_right(self.uids, uids[-1])
         if uids[-1] - uids[0] == len(uids) - 1:
             return range(low, high)
-        wanted = set(uids)
+        # Of very many there are few that can be here.
+        wanted = set(uids[bisect_left(uids, self.uids[0]) : bisect_right(uids, self.uids[-1])])
         return [at for at in range(low, high) if self.uids[at] in wanted]
 
     def rows(self, where: Iterable[int]) -> list[tuple[Any, ...]]:

@@ -163,6 +163,24 @@ def test_a_message_that_gets_its_row_meanwhile_is_told_once(tmp_path, monkeypatc
     assert told == expected
 
 
+def test_a_bundle_looks_at_no_more_uids_than_may_be_in_it():
+    """Each of four thousand would else look at all of half a million."""
+    looked_at = []
+
+    class Counted(list):
+        def __iter__(self):
+            looked_at.append(len(self))
+            return super().__iter__()
+
+        def __getitem__(self, where):
+            found = super().__getitem__(where)
+            return Counted(found) if isinstance(where, slice) else found
+
+    bundle = bundle_of([entry(uid, 10) for uid in (501, 503, 504)])
+    assert list(bundle.among(Counted(range(1, 2000, 2)))) == [0, 1]
+    assert looked_at == [2]
+
+
 def test_a_change_opens_the_bundles_of_what_it_changes_alone():
     index = Index.make_in_memory("")
     with index.transaction():
