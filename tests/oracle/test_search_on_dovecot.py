@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ SIMPLE: list[bytes] = [
         for date in (b"1-Jan-2023", b"5-Feb-2023", b"14-Mar-2023", b"1-Jan-2024", b"12-Mar-2024", b'"15-Mar-2024"', b"27-Mar-2024", b"1-Jan-2030")
     ),
     *(b"%b %d" % (key, size + more) for key in (b"LARGER", b"SMALLER") for size in SIZES[::5] for more in (-1, 0, 1)),
-    b"LARGER 0", b"SMALLER 0", b"LARGER 4294967295", b"1", b"1:10", b"5:*", b"*", b"3,7,30:20", b"UID 2:5", b"UID 1000:*", b"UID 99", b"1:3 2:4",
+    b"LARGER 0", b"SMALLER 0", b"LARGER 4294967295", b"OR NOT LARGER 280 NOT LARGER 200", b"1", b"1:10", b"5:*", b"*", b"3,7,30:20", b"UID 2:5", b"UID 1000:*", b"UID 99", b"1:3 2:4",
     b"FROM sender", b"FROM s1@example.org", b'FROM "Sender 1 <"', b"FROM S2@EXAMPLE.ORG", b"TO ben", b"CC carla", b"BCC anna", b'TO ""', b'CC ""',
     b"SUBJECT hello", b'SUBJECT "is folded"', b'SUBJECT "that is folded here"', b'SUBJECT "split word"', b'SUBJECT "[list] (x)"', b'SUBJECT "%"',
     b'SUBJECT ""', b"HEADER X-Spam yes", b'HEADER X-Spam ""', b"HEADER X-None x", b"HEADER Message-ID 7@", b"HEADER subject HELLO",
@@ -232,8 +233,9 @@ def test_random_trees(ours: Ask, theirs: Ask, seed: int) -> None:
         leaf = dice.choice(leaves)
         return b"(%b)" % leaf if re.match(rb"[\d*]", leaf) else leaf
 
-    for _ in range(40):
-        keys = b" ".join(tree(4) for _ in range(dice.randrange(1, 3)))
+    drawn = (b" ".join(tree(4) for _ in range(dice.randrange(1, 3))) for _ in count())
+    # Of several sizes that are negated Dovecot takes the wrong one: the list of deviations has an example.
+    for keys in islice((keys for keys in drawn if keys.count(b"LARGER") < 2 and keys.count(b"SMALLER") < 2), 40):
         assert numbers(ours, keys) == numbers(theirs, keys), shown(keys)
 
 
