@@ -4,7 +4,8 @@ Twisted's own keeps every write until the reactor has said that the socket takes
 changes of the epoll set and one more turn of the reactor for each answer. Here a write goes straight to the socket while
 nothing waits before it; what the socket does not take waits as in the parent, with the parent's back-pressure.
 
-Twisted's port keeps back what is logged while it takes a client, and gives each transport two names made of others.
+Twisted's port keeps back what is logged while it takes a client, gives each transport two names made of others, and takes the
+more at once the more there are, without bound.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from contextlib import suppress
 from fcntl import ioctl
 from functools import lru_cache
 from socket import (
-    AF_INET,
     IPPROTO_TCP,
     SO_KEEPALIVE,
     SOCK_STREAM,
@@ -34,8 +34,10 @@ from twisted.python.failure import Failure
 
 from mailserver.net.log import log
 
-AT_ONCE: Final = 16
-"""Clients that a port takes in one turn of the reactor."""
+AT_ONCE: Final = 8
+"""Clients that a port takes in one turn of the reactor. Who has gone is noticed behind them, or in the turn that follows, and
+counts as here until then: of clients from one address who come again and again, twice as many as these may be counted
+beside those that are there, and must not reach its limit."""
 
 
 class _Direct(tcp.Connection):
@@ -135,9 +137,6 @@ class DirectPort(tcp.Port):
 
         By one in each turn those who come while many are served would wait for a turn of all of them each.
         """
-        if self.addressFamily != AF_INET:
-            super().doRead()
-            return
         accept = cast("Any", self.socket)._accept  # noqa: SLF001 - as accept() does
         for _ in range(AT_ONCE):
             try:
@@ -147,13 +146,13 @@ class DirectPort(tcp.Port):
             except OSError:
                 super().doRead()
                 return
-            self._serve(socket(AF_INET, SOCK_STREAM, 0, number), client)
+            self._serve(socket(cast("int", self.addressFamily), SOCK_STREAM, 0, number), client)
             if not self.connected:
                 return  # what has served this one has ended the port
 
-    def _serve(self, accepted: socket, client: tuple[str, int]) -> None:
+    def _serve(self, accepted: socket, client: tuple[Any, ...]) -> None:
         try:
-            protocol = cast("Any", self.factory).buildProtocol(IPv4Address("TCP", *client))
+            protocol = cast("Any", self.factory).buildProtocol(self._buildAddr(client))
             assert protocol is not None
             transport = DirectServer(accepted, protocol, client, self, self.sessionno, self.reactor)
         except Exception:

@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
+from mailserver.config.model import Limits
 from mailserver.net.transport import (
     AT_ONCE,
     DirectClient,
@@ -167,16 +168,20 @@ def test_a_port_makes_such_connections(host: str) -> None:
         assert port.sessionno == 1
 
 
-def test_those_who_wait_are_taken_in_one_turn_but_not_without_bound() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_those_who_wait_are_taken_in_one_turn_but_not_without_bound(host: str) -> None:
     """One in a turn would be few where each turn has something to do for hundreds."""
-    port = listening()
+    port = listening(host)
     with port.socket, contextlib.ExitStack() as stack:
-        for _ in range(AT_ONCE + 2):
-            stack.enter_context(socket.create_connection(port.socket.getsockname(), 30))
-        port.doRead()
-        assert len(port.factory.protocols) == AT_ONCE
-        port.doRead()
-        assert len(port.factory.protocols) == AT_ONCE + 2
+        for _ in range(2 * AT_ONCE + 1):
+            stack.enter_context(socket.create_connection(port.socket.getsockname()[:2], 30))
+        for taken in (AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1):
+            port.doRead()
+            assert len(port.factory.protocols) == taken
+
+
+def test_those_who_have_gone_unseen_do_not_fill_the_limit_of_their_address_for_twenty() -> None:
+    assert Limits().unauthenticated_per_address > 20 + 2 * AT_ONCE
 
 
 def test_a_port_that_is_closed_by_whom_it_serves_takes_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
