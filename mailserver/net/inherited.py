@@ -44,6 +44,9 @@ class Inherited:
 
 def _examined(opened: socket.socket) -> str:
     """Its place. Raises: CannotInherit."""
+    if opened.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
+        kind = getattr(opened.family, "name", opened.family)
+        raise CannotInherit(f"systemd hands over a socket of {kind}: only ports and Unix sockets are served")
     name = opened.getsockname()
     place = place_of(*name[:2]) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@")
     if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

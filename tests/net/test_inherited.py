@@ -113,6 +113,11 @@ def silent(stack: contextlib.ExitStack) -> list[socket.socket]:
     return [made]
 
 
+def of_the_kernel(stack: contextlib.ExitStack) -> list[socket.socket]:
+    """Whose address is made of numbers alone."""
+    return [stack.enter_context(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))]
+
+
 def both_families(stack: contextlib.ExitStack) -> list[socket.socket]:
     return [stack.enter_context(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))]
 
@@ -123,6 +128,7 @@ def both_families(stack: contextlib.ExitStack) -> list[socket.socket]:
         (twice, "twice"),
         (datagrams, "ListenStream="),
         (silent, "ListenStream="),
+        (of_the_kernel, "AF_NETLINK"),
         (both_families, "BindIPv6Only=ipv6-only"),
     ],
 )
