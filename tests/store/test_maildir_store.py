@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from mailserver.errors import NoSuchUser, StoreUnavailable
+from mailserver.errors import NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.maildir import ballast, directories, safeio, special_use
 from mailserver.store.maildir.store import MaildirStore
@@ -194,6 +194,22 @@ def test_a_deleted_mailbox_leaves_its_special_use_to_the_usual_name(store):
     account.create("Deleted Items")
     assert uses(account)["Deleted Items"] == {"\\Trash"}
     assert len(special_use.read(account.root)) == 4
+
+
+def test_a_special_use_that_could_not_be_forgotten_is_with_the_next_one(store, monkeypatch):
+    account = store.account(USER)
+    gone, kept = (account.create(name, frozenset({"\\Important"})) for name in ("Gone", "Kept"))
+
+    def full(*_arguments):
+        raise NoSpace
+
+    with monkeypatch.context() as patched:
+        patched.setattr(special_use, "write", full)
+        account.delete("Gone")
+    assert gone in special_use.read(account.root)
+    new = account.create("New", frozenset({"\\Important"}))
+    assert gone not in special_use.read(account.root)
+    assert {kept, new} <= special_use.read(account.root).keys()
 
 
 def test_listing_reads_no_mailbox(store, monkeypatch):
