@@ -64,6 +64,43 @@ def damage_pages_while_open(account):
         file.write(b"\xa5" * (size - 4096))
 
 
+DAMAGE = {
+    "empty": lambda _packed: b"",
+    "cut in a number": lambda packed: packed[:5],
+    "cut in a name": lambda packed: packed[:-1],
+    "zeros": lambda packed: bytes(len(packed)),
+    "one bit": lambda packed: bytes([packed[0] ^ 1]) + packed[1:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("use", ["refresh", "hear of a name", "store", "expunge", "load"])
+def test_a_mailbox_whose_bundles_are_damaged_is_the_same(account, damage, use):
+    """SQLite has no checksums, and most of the index of a mailbox that has moved in is octets that mean nothing to it."""
+    for number in range(9):
+        append(account, flags=["\\Seen"] if number % 2 else [])
+    account.close()
+    remove_index(account)
+    before = picture(account)
+    mailbox = account.mailbox("INBOX")
+    mailbox.load()
+    connection = account._home.index()._connection
+    ((packed,),) = connection.execute("SELECT data FROM bundles").fetchall()
+    connection.execute("UPDATE bundles SET data = ?", (damage(packed),))
+    connection.execute("DELETE FROM packed_columns")
+    match use:
+        case "hear of a name":
+            mailbox.refresh(os.listdir(os.path.join(account.root, "cur"))[:1])
+        case "store":
+            mailbox.store_flags([1], FlagChange.REMOVE, ["\\Seen"])
+        case "expunge":
+            mailbox.expunge([9], only_deleted=True)
+        case "load":
+            mailbox.load()
+    assert picture(account) == before
+    assert not account._home.index().in_memory
+
+
 def picture(account):
     mailbox = account.mailbox("INBOX")
     mailbox.refresh()

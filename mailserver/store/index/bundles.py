@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import sys
+import zlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -33,6 +34,8 @@ BUNDLED: Final = 250
 _WIDTH: Final = array("I").itemsize
 _SEPARATOR: Final = b"\0"
 """Stands in no file name."""
+_CHECKSUM: Final = 4
+"""Octets behind the others."""
 
 
 class Bundle(NamedTuple):
@@ -168,7 +171,7 @@ def _record(key: int, bundle: Bundle) -> tuple[Any, ...]:
 
 
 def _pack(bundle: Bundle) -> bytes:
-    return b"".join(
+    packed = b"".join(
         (
             _octets(bundle.uids),
             _octets(bundle.flags),
@@ -178,19 +181,29 @@ def _pack(bundle: Bundle) -> bytes:
             _SEPARATOR.join(bundle.suffixes),
         )
     )
+    return packed + _checksum(packed)
 
 
 def _unpack(modseq: int, count: int, data: bytes) -> Bundle:
+    """Raises: apsw.CorruptError. SQLite sees no damage in a page that holds nothing but such octets."""
+    packed = data[:-_CHECKSUM]
     width = count * _WIDTH
-    texts = data[2 * width + count :].split(_SEPARATOR)
+    texts = packed[2 * width + count :].split(_SEPARATOR)
+    if _checksum(packed) != data[-_CHECKSUM:] or len(texts) != 2 * count:
+        msg = "a bundle holds something else than was written"
+        raise apsw.CorruptError(msg)
     return Bundle(
         modseq,
-        _numbers(data[:width]),
-        _numbers(data[width : 2 * width]),
+        _numbers(packed[:width]),
+        _numbers(packed[width : 2 * width]),
         texts[:count],
         texts[count:],
-        data[2 * width : 2 * width + count],
+        packed[2 * width : 2 * width + count],
     )
+
+
+def _checksum(packed: bytes) -> bytes:
+    return zlib.crc32(packed).to_bytes(_CHECKSUM, "big")
 
 
 def _octets(column: array[int]) -> bytes:

@@ -22,7 +22,7 @@ import apsw
 from mailserver.message.summary import RENDERING
 
 APPLICATION_ID: Final = 0x4D534958
-VERSION: Final = 5
+VERSION: Final = 6
 """Of the tables. SQLite's user_version holds it, and the RENDERING of the summaries in the bits above its 16."""
 _USER_VERSION: Final = RENDERING << 16 | VERSION
 BUSY_TIMEOUT: Final = 10_000

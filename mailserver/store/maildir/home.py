@@ -296,6 +296,10 @@ class Home:
             self._drop(damaged=False)
         return operation(self.index())
 
+    def index_is_damaged(self) -> None:
+        """One of schema.Broken has been raised outside of `read` and `update`: its next use makes it anew."""
+        self._drop(damaged=True)
+
     def update(self, operation: Callable[[Index], None], changes: int = 0) -> None:
         """Put into the index what has happened to the files, about that many messages, in one transaction."""
         for _ in range(2):

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.flags import FlagChange
+from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied, Status, Stored
@@ -89,12 +90,15 @@ class MaildirMailbox:
         """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
         state = self._state()
         if names is not None:
-            if no_news(self._home, state, names):
-                return
-            with self._home.locked():
-                state = self._state()
-                if take_up(self._home, state, names):
+            try:
+                if no_news(self._home, state, names):
                     return
+                with self._home.locked():
+                    state = self._state()
+                    if take_up(self._home, state, names):
+                        return
+            except schema.Broken:
+                self._home.index_is_damaged()
         elif self._is_level(state):
             return
         with self._home.locked():

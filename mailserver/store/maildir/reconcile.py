@@ -20,6 +20,7 @@ import contextlib
 import os
 
 from mailserver.errors import InUse, NoSpace, StoreUnavailable
+from mailserver.store.index import schema
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
 from mailserver.store.maildir import folders, scan, uidlist
@@ -74,7 +75,10 @@ def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState
                     stack.enter_context(home.dotlocked([home.paths(name).directory], must=True))
             with contextlib.suppress(_ListMoved):
                 attempted = _Reconciliation(home, name, most)
-                return attempted.run(), attempted.postponed
+                try:
+                    return attempted.run(), attempted.postponed
+                except schema.Broken:
+                    home.index_is_damaged()
     raise InUse
 
 

@@ -179,8 +179,9 @@ class _Slices:
             return
         state = self._home.read(lambda index: index.mailboxes.by_guid(self._guid))
         if state is not None:
-            index = self._home.index()
-            index.pack(self._key, state.modseq, Arrays(*index.messages.columns(self._key)))
+            self._home.read(
+                lambda index: index.pack(self._key, state.modseq, Arrays(*index.messages.columns(self._key)))
+            )
 
     def _leave_out(self, state: MailboxState) -> bool:
         """Others gave UIDs: what they took up needs none of ours. False if that is not there any more to be known."""
