@@ -10,9 +10,9 @@ import pytest
 
 from mailserver.errors import NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.maildir import ballast, directories, safeio, special_use
+from mailserver.store.maildir import ballast, directories, folders, safeio, special_use
 from mailserver.store.maildir.store import MaildirStore
-from mailserver.types import DirectoryId
+from mailserver.types import DirectoryId, UIDValidity
 from tests.store.maildirs import append
 
 USER = "anna@example.test"
@@ -186,6 +186,14 @@ def test_special_use_is_found_where_another_program_moved_it_and_the_index_is_lo
         if name.startswith("mailserver-index"):
             os.unlink(os.path.join(account.root, name))
     assert uses(MaildirStore(tmp_path / "mail", summarise).account(USER))["Bin"] == {"\\Trash"}
+
+
+def test_special_use_goes_with_a_mailbox_that_another_program_moved_not_with_its_name(store):
+    account = store.account(USER)
+    os.rename(os.path.join(account.root, ".Trash"), os.path.join(account.root, ".Bin"))
+    folders.Layout(account.root).create("Trash", UIDValidity(7))
+    assert uses(account)["Bin"] == {"\\Trash"}
+    assert "Trash" not in uses(account)
 
 
 def test_a_deleted_mailbox_leaves_its_special_use_to_the_usual_name(store):

@@ -7,6 +7,7 @@ import os
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mailserver.store.flags import SEEN
 from mailserver.store.maildir import first_look as module
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.first_look import Unlisted, first_look
@@ -65,10 +66,11 @@ def test_it_gives_up_or_is_right(new, cur):
 def test_names_beyond_one_part_stay_in_order(monkeypatch):
     monkeypatch.setattr(module, "_PART", 3)
     monkeypatch.setattr(module, "BUNDLED", 4)
-    names = [f"{1_700_000_000 + number}.a{number}:2,{'S' * (number % 2)}" for number in range(10)]
+    names = [f"{1_700_000_000 + number}.a{number}:2,{'S' * (number % 3 == 0)}" for number in range(10)]
     look = first_look(names[7:], names[6::-1]).given(1)
-    assert [(base + suffix).decode() for _uid, _mask, base, suffix, _place in rows_of(look)] == names
-    assert look.places == b"\1" * 7 + b"\0" * 3
+    assert [(uid, mask, (base + suffix).decode(), place) for uid, mask, base, suffix, place in rows_of(look)] == [
+        (number + 1, SEEN if number % 3 == 0 else 0, name, number < 7) for number, name in enumerate(names)
+    ]
     assert b"".join(look.lines()).count(b"\n") == 10
     # The same base twice, in different parts of the work.
     assert first_look([*names, "1700000000.a0:2,T"], []) is None
