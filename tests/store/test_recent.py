@@ -60,6 +60,16 @@ def test_the_least_recently_read_texts_go_first(clock: Clock) -> None:
     assert recent.octets_kept <= 5000
 
 
+def test_the_least_recently_read_summaries_go_first(clock: Clock) -> None:
+    recent, live = made(clock), Mailbox()
+    recent.keep_summaries(live, {1: SUMMARY})
+    recent.octets = 3 * recent.octets_kept
+    recent.keep_summaries(live, {2: SUMMARY, 3: SUMMARY})
+    assert list(recent.summaries(live, [1])) == [1]
+    recent.keep_summaries(live, {4: SUMMARY})
+    assert sorted(recent.summaries(live, range(1, 5))) == [1, 3, 4]
+
+
 def test_one_that_is_over_the_bound_is_not_kept(clock: Clock) -> None:
     recent, live = made(clock, octets=5000), Mailbox()
     recent.keep_text(live, 1, b"x" * 1000)

@@ -163,6 +163,24 @@ def test_an_account_that_is_never_quiet_is_looked_after_in_the_end(clock: Clock,
     assert account.slices == 4
 
 
+def test_one_that_is_quiet_at_times_is_left_alone_while_it_is_busy(clock: Clock, upkeep: Upkeep) -> None:
+    account: Any = Account((0.0, 0.01), (0.0, 0.01), (0.0, 0.01))
+    upkeep.wake(account)
+
+    def use() -> None:
+        account.operations += 1
+
+    account.during = use
+    for slices in (1, 2):
+        for _ in range(PATIENCE - 1):
+            clock.wake()
+            use()
+        clock.wake()
+        assert account.slices == slices - 1
+        clock.wake()
+        assert account.slices == slices, "it was quiet for once"
+
+
 def test_without_a_session_nothing_goes_on(clock: Clock, upkeep: Upkeep) -> None:
     account: Any = Account()
     upkeep.wake(account)
