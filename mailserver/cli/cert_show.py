@@ -15,6 +15,7 @@ from mailserver.cli.cert import listed_by_server_or_file, moment, text
 from mailserver.cli.columns import plain
 from mailserver.cli.options import config_option
 from mailserver.cli.sessions import finish
+from mailserver.tls.expiry import in_days
 
 
 @click.command("show")
@@ -40,12 +41,12 @@ def show_certificate(configuration: Path, host: str, *, pem: bool, as_json: bool
 
 
 def _of_host(row: dict[str, Any]) -> list[tuple[str, str]]:
-    warning = "" if row["warning"] is None else ", ends soon" if row["warning"] else ", ended"
+    left = "ended" if row["warning"] == 0 else in_days(row["days_left"]) + ", ends soon" * (row["warning"] is not None)
     return [
         ("host", row["host"] + " (default)" * row["default"]),
         ("domain", row["domain"]),
         ("from", row["origin"]),
-        ("until", f"{row['not_after'][:16].replace('T', ' ')} UTC, {row['days_left']} days{warning}"),
+        ("until", f"{row['not_after'][:16].replace('T', ' ')} UTC, {left}"),
         ("activation", text(row["activation"])),
         ("since", moment(row["since"])),
         ("reason", text(row["reason"])),

@@ -37,13 +37,13 @@ def is_decided(error: Exception) -> bool:
     return isinstance(error, errors.ValidationError | errors.IssuanceError | NoAccount)
 
 
-def is_passing(error: Exception) -> bool:
-    """May the same request have another answer in a while, as far as can be told?"""
-    response = _answer(error)
-    if response is not None:
-        return response.status_code >= 500 or response.status_code == 429
-    if isinstance(error, messages.Error):
+def is_passing(error: Exception, status: int) -> bool:
+    """May the same request have another answer in a while, as far as can be told? `status`: of the answer, if there was one."""
+    if code_of(error):
         return not is_decided(error)
+    # A problem without a type of ACME may be of something between.
+    if isinstance(error, messages.Error) or _answer(error) is not None:
+        return status >= 500 or status == 429
     return isinstance(error, requests.exceptions.RequestException | errors.TimeoutError)
 
 

@@ -21,8 +21,10 @@ ORDER_TIME: Final = 150
 """Seconds for the validation, and as long again for the certificate."""
 _BEGUN: Final = (messages.STATUS_PROCESSING, messages.STATUS_VALID)
 """Of orders that have had the request already."""
-_OF_REPLACES: Final = ("alreadyReplaced", "malformed", "unauthorized")
-"""Problems that an order may have for the certificate that it would replace. The library makes a status of 409 its own error."""
+_OF_REPLACES: Final = ("alreadyReplaced", "malformed", "unauthorized", "")
+"""Problems that an order may have for the certificate that it would replace; "": without a type. The library makes a status of
+409 its own error.
+"""
 
 
 class NewOrder(messages.NewOrder):
@@ -53,7 +55,7 @@ def _begun(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResour
     try:
         body = messages.Order.from_json(authority.post(job["order"], None).json())
     except (messages.Error, errors.ClientError) as error:
-        if is_passing(error):
+        if is_passing(error, authority.network.status):
             raise
         return None  # it has forgotten it
     return None if body.status == messages.STATUS_INVALID else _checked(job, body, job["order"])
@@ -67,7 +69,7 @@ def _ordered(authority: Authority, job: Mapping[str, Any]) -> messages.OrderReso
     try:
         response = authority.post(authority.directory["newOrder"], wanted)
     except (messages.Error, errors.ConflictError) as error:
-        if not replaces or (isinstance(error, messages.Error) and code_of(error) not in _OF_REPLACES):
+        if not replaces or code_of(error) not in _OF_REPLACES or is_passing(error, authority.network.status):
             raise
         # It was replaced before, or is another authority's: no reason to have none (RFC 9773 5).
         response = authority.post(authority.directory["newOrder"], NewOrder(identifiers=identifiers))

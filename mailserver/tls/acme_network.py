@@ -35,6 +35,8 @@ class Network(ClientNetwork):
     """Requests, tried again with a new nonce, and how long the authority would have us wait."""
 
     retry_after: str = ""
+    status: int = 0
+    """Of the last answer."""
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Signed."""
@@ -57,6 +59,7 @@ class Network(ClientNetwork):
             raise errors.ClientError(f"the authority names an address that is not https: {url[:200]}")
         kwargs |= {"allow_redirects": False, "hooks": {"response": _bounded}, "stream": True}
         response = super()._send_request(method, url, *args, **kwargs)
+        self.status = response.status_code
         if response.is_redirect:
             raise errors.ClientError(f"the authority sends us elsewhere: {response.headers['Location'][:200]}")
         if not response.ok:

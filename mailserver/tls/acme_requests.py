@@ -37,7 +37,8 @@ def _window(authority: Authority, address: str, certificate: str) -> dict[str, A
             raise errors.ClientError("its window ends before it begins")  # noqa: TRY301 - as no answer (RFC 9773 4.2)
     except Exception as error:
         wait = seconds_of(authority.network.retry_after)
-        return {"certificate": certificate, "error": told(error), "retry_after": wait, "passing": is_passing(error)}
+        passing = is_passing(error, authority.network.status)
+        return {"certificate": certificate, "error": told(error), "retry_after": wait, "passing": passing}
     return {
         "certificate": certificate,
         "start": start,

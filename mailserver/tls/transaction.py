@@ -132,6 +132,7 @@ class Transaction:
                 entry = history.before(host)
                 if entry is None:
                     raise Refused([f"{host}: there is no earlier certificate to go back to"])
+                self._judge_again(host, entry)
                 self._pin(self._domain_of(host), host)
                 self._add_again(host, entry, f"went back to {entry.id}: {fault}")
 
@@ -181,16 +182,21 @@ class Transaction:
         if faults:
             raise Refused(faults)
 
-    def _restore(self, domain: Domain, host: str, entry: Entry, reason: str) -> Changed:
+    def _judge_again(self, host: str, entry: Entry) -> None:
+        """Whether what was served before may be served again. Raises: Refused with every fault."""
         history = self.activation.history
         try:
             pairs = [history.pair(digest) for digest in (entry.digest, entry.second) if digest is not None]
         except BadPair as bad:
             raise Refused([f"{host}: activation {entry.id}: {bad}"]) from bad
         old = [fault.reason for pair in pairs if not pair.is_current(self.now) for fault in pair.date_faults(self.now)]
-        old += [f"certificate {_REVOKED}" for pair in pairs if self._is_revoked(pair)]
+        words = ("certificate", "second_certificate")
+        old += [f"{word} {_REVOKED}" for word, pair in zip(words, pairs, strict=False) if self._is_revoked(pair)]
         if old:
             raise Refused([f"{host}: activation {entry.id}: {reason}" for reason in old])
+
+    def _restore(self, domain: Domain, host: str, entry: Entry, reason: str) -> Changed:
+        self._judge_again(host, entry)
 
         def edit() -> None:
             self._pin(domain, host)

@@ -169,6 +169,9 @@ def test_scram_is_offered_where_everybody_has_keys(backend: Keyed) -> None:
     assert offered(Checker({})) == set()
     assert offered(backend, Hashed({"x": "{PLAIN}x"})) == set(), "users of the second could not"
     assert offered(backend, Hashed({"x": "{PLAIN}x"}), some=True) == {"SHA-256"}
+    down = Keyed({})
+    down.down = True
+    assert offered(backend, down, some=True) == set(), "whether its users could is not known"
     backend.everybody = False
     assert offered(backend) == set()
     assert offered(backend, some=True) == {"SHA-256"}

@@ -78,6 +78,8 @@ def test_without_hosts_status_says_so(server: Fake) -> None:
     done = run(server, "status", rows())
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "no [[domain]] has acme = true\n")
     assert json.loads(run(server, "status --json", rows()).stdout) == []
+    refused = run(server, "status", Answer(False, ("it is ending",), []))
+    assert (refused.exit_code, refused.stderr) == (1, "it is ending\n")
 
 
 @pytest.mark.parametrize(("row", "status"), [(ROW, 0), (FAILED, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def run(site: Site, *words: str) -> Result:
     return CliRunner().invoke(main, ["cert", *words, "--config", str(site.directory / "mailserver.toml")])
 
 
-def given(site: Site, *hosts: str) -> tuple[str, ...]:
-    certificate, key = certificates.issue(authority(), hosts or [ORG])
+def given(site: Site, *hosts: str, days: int = 397) -> tuple[str, ...]:
+    certificate, key = certificates.issue(authority(), hosts or [ORG], days=days)
     for name, octets in (("new.pem", certificate), ("new.key", key)):
         (site.directory / name).write_bytes(octets)
     return "--certificate", str(site.directory / "new.pem"), "--key", str(site.directory / "new.key")
@@ -75,7 +76,9 @@ def test_show(site: Site) -> None:
     told = dict(line.split(maxsplit=1) for line in output.splitlines() if not line.startswith("second"))
     assert (told["names:"], told["key:"]) == (ORG, "ECDSA, secp256r1")
     assert told["SHA-256:"] == row["fingerprint"]
-    assert told["until:"].startswith(f"{row['not_after'][:10]} ")
+    assert told["until:"] == f"{row['not_after'][:16].replace('T', ' ')} UTC, {row['days_left']} days"
+    run(site, "add", *given(site, days=1))
+    assert re.search(r"(?m)^until: .* UTC, less than a day, ends soon$", run(site, "show", ORG).stdout)
     missing = run(site, "show", "nobody.example.test")
     assert missing.exit_code == 1
     assert f"there are {ORG}, {TEST}" in missing.output
@@ -84,7 +87,7 @@ def test_show(site: Site) -> None:
 def test_both_of_two_certificates_are_shown(site: Site) -> None:
     key = make_key("rsa2048")
     made = make_authority("Of RSA", key)
-    second = sign(made, key.public_key(), x509.Name([]), alternatives([ORG]), "server", days=9)
+    second = sign(made, key.public_key(), x509.Name([]), alternatives([ORG, "imap.example.org"]), "server", days=9)
     (site.directory / "rsa.pem").write_bytes(certificate_pem(second))
     (site.directory / "rsa.key").write_bytes(key_pem(key))
     beside = ("--second-certificate", site.directory / "rsa.pem", "--second-key", site.directory / "rsa.key")
@@ -93,6 +96,7 @@ def test_both_of_two_certificates_are_shown(site: Site) -> None:
     lines = run(site, "show", ORG).stdout.splitlines()
     assert "second key:     RSA, 2048 bits" in lines
     assert "second issuer:  CN=Of RSA" in lines
+    assert f"second names:   {ORG}, imap.example.org" in lines
     assert f"second SHA-256: {second.fingerprint(hashes.SHA256()).hex()}" in lines
 
 

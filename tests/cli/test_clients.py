@@ -62,6 +62,7 @@ def test_forget(config: Path) -> None:
         (["--min-version", "1.2"], []),
         (["--close", "143"], ["bert@example.test"]),
         (["--drop-name", "mail.example.test"], ["anna@example.test", "bert@example.test"]),
+        (["--drop-name", "MAIL.example.test."], ["anna@example.test", "bert@example.test"]),
         (["--drop-mechanism", "LOGIN"], []),
         (["--close", "143", "--drop-mechanism", "plain"], ["anna@example.test", "bert@example.test"]),
         (["--close", "143", "--close", "993"], ["anna@example.test", "bert@example.test"]),
@@ -76,6 +77,13 @@ def test_impact(config: Path, arguments: list[str], out: list[str]) -> None:
     told = run(config, "tls", "impact", "--json", *arguments)
     assert [each["account"] for each in json.loads(told.stdout)] == out
     assert told.exit_code == bool(out)
+
+
+def test_a_single_name_of_a_wildcard_that_stays_may_leave_dns(tmp_path: Path, config: Path) -> None:
+    path = Site(tmp_path).add("example.test", ["*.example.test"]).write()
+    assert run(path, "tls", "impact", "--drop-name", "mail.example.test").exit_code == 1
+    path = Site(tmp_path).add("example.test", ["*.example.test", "mail.example.test"]).write()
+    assert run(path, "tls", "impact", "--drop-name", "mail.example.test").exit_code == 0, "the wildcard covers it"
 
 
 def test_impact_as_a_table(config: Path) -> None:

@@ -44,7 +44,7 @@ def check(config: Path, server: NameServer) -> tuple[int, dict[tuple[str, str], 
 @pytest.fixture
 def server(demonstration: Path) -> Iterator[NameServer]:
     lines = [
-        *records(demonstration),
+        *records(demonstration, "Example.test."),
         "mail.example.test. 60 IN A 192.0.2.1",
         "mail.example.test. 60 IN AAAA 2001:db8::1",
     ]

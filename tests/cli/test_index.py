@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -24,8 +25,8 @@ def site(tmp_path: Path, more: str = "") -> Path:
     return path
 
 
-def run(path: Path, user: str) -> Result:
-    return CliRunner().invoke(main, ["index", "show", user, "--config", str(path)])
+def run(path: Path, user: str, *more: str) -> Result:
+    return CliRunner().invoke(main, ["index", "show", user, *more, "--config", str(path)])
 
 
 def files(root: str) -> list[str]:
@@ -50,8 +51,12 @@ def test_sizes_and_counts_are_shown(tmp_path: Path) -> None:
     assert re.search(r"Other\W+1\W+\n", done.output)
     assert files(account_root(str(tmp_path / "mail"))) == before
     account.close()
-    done = run(site(tmp_path, "search_index = false"), USER)
-    assert "search_index = false" in done.output
+    told = json.loads(run(path, USER, "--json").stdout)
+    assert told["search_index"]
+    assert min((each["name"], each["messages"], each["indexed"]) for each in told["mailboxes"]) == ("INBOX", 3, 3)
+    path = site(tmp_path, "search_index = false")
+    assert "search_index = false" in run(path, USER).output
+    assert not json.loads(run(path, USER, "--json").stdout)["search_index"]
 
 
 def test_an_account_without_indexes(tmp_path: Path) -> None:

@@ -289,6 +289,14 @@ def test_a_site_that_is_not_published_is_a_warning(tmp_path: Path) -> None:
     assert (found.code, found.subject, found.warning) == ("not-in-dns", "autoconfig.example.test", True)
 
 
+def test_a_site_has_its_listener(tmp_path: Path) -> None:
+    config = Planted(tmp_path, more='[[listener]]\nprotocol = "https"\n').config(9993, 9143)
+    names, (domain,) = Names(MAIL | {"autoconfig.example.test.": "192.0.2.1"}, {}), config.domains
+    assert codes(list(in_dns(config, names, domain))) == {"dns-without-listener"}
+    site = Site(hosts=(HostPattern("autoconfig.example.test"),))
+    assert list(in_dns(config, names, evolve(domain, sites=(site,)))) == []
+
+
 def test_localhost_is_not_looked_for_in_dns(tmp_path: Path) -> None:
     config = Planted(tmp_path, host="localhost").config(9993, 9143)
     assert list(in_dns(config, Names({}, {}), config.domains[0])) == []
@@ -358,7 +366,7 @@ def test_command(tmp_path: Path) -> None:
         text = config.source.read_text()
         config.source.write_text(text.replace("[tls]\n", '[tls]\nprivate_ca = "root.pem"\n'))
         own = CliRunner().invoke(main, command)
-        nobody = CliRunner().invoke(main, [*command, "--name", "nobody.example.test"])
+        nobody = CliRunner().invoke(main, [*command, "--name", "B\u00fccher.example.test"])
     assert good.exit_code == 0, good.output
     assert "nothing is wrong" in good.output
     assert own.exit_code == 0, own.output
@@ -367,6 +375,7 @@ def test_command(tmp_path: Path) -> None:
     assert {finding["code"] for finding in told["findings"]} == {"missing-intermediate"}
     assert len(told["rows"]) == 6
     assert nobody.exit_code == 2
+    assert "no domain has the host xn--bcher-kva.example.test; " in nobody.stderr
 
 
 def test_dns_is_asked_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,12 +388,17 @@ def test_dns_is_asked_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
         asked = CliRunner().invoke(main, [*command, "--resolver", server.address])
         with monkeypatch.context() as impatient:
             impatient.setattr(dns_answers, "PATIENCE", 1.0)
+            another = evolve(config.domains[0], name="other.test")
+            impatient.setattr("mailserver.cli.tls.domains_with", lambda config, _hosts: [*config.domains, another])
             silent = CliRunner().invoke(main, [*command, "--resolver", "127.0.0.1:9"])
         server.failing.add("SRV")
         failing = CliRunner().invoke(main, [*command, "--resolver", server.address])
     told = {finding["code"] for finding in json.loads(asked.output)["findings"]}
     assert told == {"not-in-dns", "dns-without-listener"}
-    assert {finding["code"] for finding in json.loads(silent.output)["findings"]} == {"dns-unanswered"}
+    (unanswered,) = json.loads(silent.output)["findings"]
+    assert (unanswered["code"], unanswered["subject"]) == ("dns-unanswered", "example.test"), (
+        "nobody waits for the other"
+    )
     assert asked.exit_code == silent.exit_code == failing.exit_code == 1
     told = {(finding["code"], finding["subject"]) for finding in json.loads(failing.output)["findings"]}
     assert told == {("not-in-dns", "mail.example.test"), ("dns-unanswered", "example.test")}

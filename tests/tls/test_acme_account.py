@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from josepy.util import ComparableKey
 
+from mailserver.as_user import UserProcess
 from mailserver.config.model import Config
 from mailserver.tls import acme_account, acme_state
 from mailserver.tls.acme_child import Child, NotObtained
@@ -127,6 +128,17 @@ def test_what_another_account_has_asked_for_is_revoked_by_its_own_key(
     assert messages.Revocation.from_json(body).certificate == certificate
     # The key itself goes to no other process.
     assert all("PRIVATE KEY" not in str(job) for _do, job in answers.asked)
+
+
+def test_the_type_of_a_problem_comes_from_the_process_that_asks(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"error": "no", "code": "unauthorized", "retry_after": 7, "decided": True}
+    monkeypatch.setattr(UserProcess, "ask", lambda *_words, **_more: json.dumps(row).encode() + b"\n")
+    with pytest.raises(NotObtained) as caught:
+        Child(config).ask("revoke", {})
+    assert (str(caught.value), caught.value.code, caught.value.retry_after) == ("no", "unauthorized", 7)
+    assert caught.value.decided
 
 
 def test_a_revocation_that_the_account_may_do_asks_no_more(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,14 +90,25 @@ def test_the_certificate_that_is_replaced_is_named_where_the_authority_wants_to_
     assert [order.get("replaces") for order in orders] == [None, "aa.bb"]
 
 
+UNTYPED = answer({"detail": "not here"}, 404)
+
+
 @pytest.mark.parametrize(
-    "refusal", [problem("alreadyReplaced", "again", 409), problem("malformed", "of another"), (409, {}, b"")]
+    "refusal", [problem("alreadyReplaced", "again", 409), problem("malformed", "of another"), (409, {}, b""), UNTYPED]
 )
 def test_one_that_will_not_replace_a_certificate_gives_another_all_the_same(world: World, refusal: Answer) -> None:
     world.authority.windows = True
     refusals = [refusal]
     world.authority.odd["/newOrder"] = lambda honest: refusals.pop() if refusals else honest
     assert "chain" in world.do(replaces="aa.bb")
+
+
+@pytest.mark.parametrize("forgotten", [problem("malformed", "no order", 404), (404, {}, b"<html>"), UNTYPED])
+def test_an_order_that_the_authority_has_forgotten_is_placed_anew(world: World, forgotten: Answer) -> None:
+    answers = [forgotten]
+    world.authority.odd["/order"] = lambda honest: answers.pop() if answers else honest
+    assert "chain" in world.do(order=f"{world.authority.url}/order")
+    assert world.authority.paths().count("/newOrder") == 1
 
 
 def test_one_that_has_no_time_now_is_not_asked_twice(world: World) -> None:

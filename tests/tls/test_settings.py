@@ -248,6 +248,13 @@ class TestDomain:
                 "OpenSSL knows no suite 'AES128-SHA' of TLS 1.3",
             ),
             (['ciphersuites = "TLS_AES_128_CCM_SHA256"'], [], "[tls] ciphersuites", "must name one of TLS_AES_256_GCM"),
+            (['ciphersuites = "TLS_NONSENSE"'], [], "[tls] ciphersuites", "OpenSSL knows no suite 'TLS_NONSENSE'"),
+            (
+                [],
+                ['ciphers = "ECDHE-RSA-AES128-GCM-SHA256:NONSENSE"'],
+                "[domain 1] ciphers",
+                "OpenSSL knows no cipher suites 'NONSENSE'",
+            ),
             (['groups = "?X25519MLKEM768:ffdhe2048"'], [], "[tls] groups", "names no group of TLS 1.2"),
         ],
     )
@@ -258,6 +265,8 @@ class TestDomain:
         assert reason in problem.reason
 
     def test_groups_of_1_3_do_where_nothing_older_is_served(self, site: Site) -> None:
+        site.tls = ['groups = "X25519MLKEM768/X25519"']
+        assert certificates.check(site.config()) == [], "the one behind the slash is of TLS 1.2 too"
         site.tls = ['groups = "X25519MLKEM768"', 'minimum_version = "1.3"']
         assert certificates.check(site.config()) == []
         assert Client().connect(serving(site), NAME).group == "X25519MLKEM768"

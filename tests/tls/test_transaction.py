@@ -502,20 +502,29 @@ class TestBack:
         site.tls = ['private_ca = "ca/ca.pem"']
         server.restart()
         pairs = []
-        for _ in range(2):
-            key = making.make_key()
+        for kind in ("p256", "p256", "rsa2048"):
+            key = making.make_key(kind)
             made = one.sign(one.unlock(None), key.public_key(), [ORG], "server", days=300, now=NOW)
             pairs.append((making.certificate_pem(made), making.key_pem(key)))
-            server.add(pairs[-1], ORG)
-        first = server.history.of_host(ORG)[1]
+        beside = pairs.pop()
+        server.change(lambda one: one.offer([ORG], *issue(), second=beside, reason="both", origin="added"))
+        for pair in pairs:
+            server.add(pair, ORG)
+        _, first, both, *_ = server.history.of_host(ORG)
         records = one.records()
-        (bad,) = [each for each in records.find(ORG) if each.serial == f"{serial_of(pairs[0]):x}"]
+        serials = [f"{serial_of(pair):x}" for pair in (pairs[0], beside)]
+        bad = [each for each in records.find(ORG) if each.serial in serials]
         records.close()
-        one.revoke(one.unlock(None), [bad], "keyCompromise", NOW)
+        one.revoke(one.unlock(None), bad, "keyCompromise", NOW)
         said = "certificate was revoked by its authority"
         assert server.refused(lambda one: one.roll_back(ORG)) == [f"{ORG}: activation {first.id}: {said}"]
+        second = f"{ORG}: activation {both.id}: second_{said}"
+        assert server.refused(lambda one: one.activate(ORG, both.id)) == [second]
         assert server.refused_offer(pairs[0], ORG) == [said]
         assert not server.add(pairs[1], ORG).hosts
+        fault = {ORG: "imaps at 127.0.0.1 shows another certificate"}
+        assert server.refused(lambda one: one.go_back(fault)) == [f"{ORG}: activation {first.id}: {said}"]
+        assert server.seen(ORG) == fingerprint(pairs[1])
 
     def test_what_the_listeners_do_not_show_is_taken_back(self, site: Site, server: Server) -> None:
         first = server.seen(TEST)
