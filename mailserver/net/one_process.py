@@ -121,6 +121,7 @@ class MailService(ServiceProcess):
         if faults:
             for bound in opened:
                 bound.socket.close()
+                bound.remove_file()
             return False, [*lines, *faults, "nothing was taken up"]
         lines += [*parts.commit(examined.prepared), *serving.change(config, opened)]
         self.config = config

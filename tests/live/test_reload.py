@@ -203,8 +203,11 @@ def test_a_listener_that_cannot_be_bound_refuses_the_whole(server: Server) -> No
         more = "".join(
             f'\n[[listener]]\nprotocol = "imaps"\nport = {port}\naddresses = ["127.0.0.1"]\n' for port in (b, a)
         )
+        path = server.dir / "refused"
+        more += f'\n[[listener]]\nprotocol = "lmtp"\nsocket = "{path}"\n'
         server.config.write_text(text + more + "\n[limits]\nsessions_per_user = 1\n")
         said = server.hang_up()
+    assert not path.exists()
     assert f"cannot listen on 127.0.0.1:{a}" in said
     assert "nothing was taken up" in said
     with pytest.raises(ConnectionRefusedError):
