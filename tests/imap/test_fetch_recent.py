@@ -8,7 +8,7 @@ import pytest
 
 from mailserver.store.live import Recent
 from mailserver.store.memory import MemoryMailbox, MemoryMessage
-from mailserver.types import UID
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.fakes import Client
 from tests.imap.fetching import LARGE, NESTED, ask, live_mailbox, opened
 from tests.imap.sessions import MESSAGE, put
@@ -98,6 +98,16 @@ def test_the_store_is_asked_for_the_summaries_that_are_not_known(monkeypatch: py
     assert asked == [1, 4]
     assert ask(client, b"FETCH 1:* (UID ENVELOPE BODYSTRUCTURE)") == whole
     assert asked == [1, 4]
+
+
+def test_sizes_that_are_not_known_are_read_though_the_summary_is() -> None:
+    client = opened(MESSAGE, NESTED)
+    items = b"FETCH 1:* (UID ENVELOPE RFC822.SIZE INTERNALDATE)"
+    whole = ask(client, items)
+    columns = live_mailbox(client).columns
+    columns.sizes[0], columns.dates[0] = UNKNOWN_SIZE, UNKNOWN_DATE
+    assert ask(client, items) == whole
+    assert UNKNOWN_SIZE not in columns.sizes, "they are known from now on"
 
 
 def test_who_fetches_everything_fills_nothing() -> None:
