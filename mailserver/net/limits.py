@@ -4,7 +4,7 @@ One address, user or listener that misbehaves exhausts its own share, not that o
 could have all connections there may be without ever logging in: then the one that has been there for longest makes room.
 
 The numbers are those of all workers. They are looked up at once, in a table of this process: what its own connections
-are it knows, what those of other workers are they tell it (`net.shared`). So a limit may be passed while that takes, 50
+are it knows, what those of other workers are they tell it (`net.shared`). So a limit may be passed while that takes, 100
 milliseconds and the way: no worker lets in more than the limit by itself, so that N workers let in at most N times the
 limit, where as many come to each of them at once; and nobody more until there are fewer than the limit again.
 """

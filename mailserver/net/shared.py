@@ -1,6 +1,8 @@
 """What the workers of a server tell each other so that limits and penalties hold over all of them.
 
-Counts are told as absolute numbers, those that changed, at most every COUNTS_EVERY seconds; failed logins at once.
+Counts are told as absolute numbers, those that changed, at most every COUNTS_EVERY seconds; failed logins at once. Each is
+the lowest that the number has been in that time, so that it is told again where it has risen and stays: clients who come
+and go all the time would else be refused for those who were at two workers one after the other.
 Nobody waits for any of it: each worker decides by its own table. A worker that begins is told all; what one that has
 ended told is taken back. Losing any of it is harmless to mail.
 """
@@ -34,7 +36,8 @@ class SharedCounts:
         self._link = link
         self._clock = clock
         self._counts = counts
-        self._changed: set[Counted] = set()
+        self._lowest: dict[Counted, int] = {}
+        """Of what has changed since it was told."""
         self._telling: IDelayedCall | None = None
         link.on("counts", self._take)
         link.on_joined(self._tell_all)
@@ -49,14 +52,18 @@ class SharedCounts:
         self._counts.on_change = lambda _counted: None
 
     def _note(self, counted: Counted) -> None:
-        self._changed.add(counted)
+        number = self._counts.own(counted)
+        self._lowest[counted] = min(number, self._lowest.get(counted, number))
         if self._telling is None:
             self._telling = self._clock.callLater(COUNTS_EVERY, self._tell)
 
     def _tell(self) -> None:
         self._telling = None
-        changed, self._changed = self._changed, set()
-        self._link.tell("counts", [[list(counted), self._counts.own(counted)] for counted in changed])
+        lowest, self._lowest = self._lowest, {}
+        self._link.tell("counts", [[list(counted), number] for counted, number in lowest.items()])
+        for counted, number in lowest.items():
+            if self._counts.own(counted) != number:
+                self._note(counted)
 
     def _tell_all(self, _seat: int) -> None:
         numbers = self._counts.all_own()

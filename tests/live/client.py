@@ -177,7 +177,7 @@ def memory(pid: int) -> int:
 
 
 def counted() -> None:
-    """What one worker counts, the others know 50 ms later: wait for that, and for a slow machine."""
+    """What one worker counts, the others know 100 ms later: wait for that, and for a slow machine."""
     if WORKERS:
         time.sleep(0.5)
 

@@ -48,7 +48,7 @@ class Site:
         return counts
 
     def settle(self) -> None:
-        self.clock.advance(COUNTS_EVERY)
+        self.clock.pump([COUNTS_EVERY] * 2)
         self.links.deliver()
 
 
@@ -102,18 +102,38 @@ def test_the_limit_of_all_connections_is_that_of_all_workers(site: Site) -> None
     assert first.open(None)
 
 
-def test_changes_are_gathered_and_told_as_the_numbers_are_then(site: Site, links: Links) -> None:
+def told_of(link: FakeLink) -> list[list[str]]:
+    """Each message that is about counts, and no other is."""
+    assert {kind for kind, _ in link.told} == {"counts"}
+    return [sorted(map(str, body)) for _, body in link.told]
+
+
+def test_changes_are_gathered_and_told_as_the_numbers_are_that_stay(site: Site, links: Links) -> None:
     first = site.counts[0]
     for _ in range(100):
         assert first.open(HERE)
         first.close(HERE, None)
     assert first.open(HERE)
     site.settle()
-    assert [kind for kind, _ in links[0].told] == ["counts"]
-    [(_, body)] = links[0].told
-    assert sorted(map(str, body)) == ["[['192.0.2.1'], 1]", "[[], 1]"]
+    assert told_of(links[0]) == [["[['192.0.2.1'], 0]", "[[], 0]"], ["[['192.0.2.1'], 1]", "[[], 1]"]]
     site.settle()
-    assert len(links[0].told) == 1, "nothing has changed"
+    assert len(links[0].told) == 2, "nothing has changed"
+
+
+def test_who_comes_and_goes_is_not_counted_where_he_was_before(site: Site) -> None:
+    """A client that connects again and again is now here, now there, and never at both."""
+    first, second = site.counts[0], site.counts[1]
+    for _ in range(10):
+        for _ in range(LIMITS.unauthenticated_per_address):
+            assert first.open(HERE)
+        site.clock.advance(COUNTS_EVERY * 0.6)
+        for _ in range(LIMITS.unauthenticated_per_address):
+            first.close(HERE, None)
+        site.links.deliver()
+        for _ in range(LIMITS.unauthenticated_per_address):
+            assert second.open(HERE), "as many are there as there may be"
+        for _ in range(LIMITS.unauthenticated_per_address):
+            second.close(HERE, None)
 
 
 def test_a_worker_that_has_gone_counts_no_longer(site: Site, links: Links) -> None:
