@@ -120,7 +120,10 @@ def test_one_that_has_no_time_now_is_not_asked_twice(world: World) -> None:
     assert world.authority.paths().count("/newOrder") == 1
 
 
-@pytest.mark.parametrize("busy", [problem("serverInternal", "later", 500), (503, {}, b"<html>"), (502, {}, b"{}")])
+@pytest.mark.parametrize(
+    "busy",
+    [problem("serverInternal", "later", 500), (503, {}, b"<html>"), (502, {}, b"{}"), (429, {}, b"<html>")],
+)
 def test_an_order_is_not_placed_anew_because_the_authority_is_busy(world: World, busy: Answer) -> None:
     world.authority.odd["/order"] = lambda _honest: busy
     refused = world.do(order=f"{world.authority.url}/order")
@@ -319,6 +322,19 @@ def test_what_has_ended_before_is_as_it_should_be(world: World) -> None:
     assert world.do(do="revoke", certificate=certificate, reason=1) == {}
     world.authority.odd["/revokeCert"] = lambda _honest: problem("badRevocationReason", "not so")
     assert "badRevocationReason" in world.error(do="revoke", certificate=certificate, reason=1)
+    terms = world.do(do="revocation-terms")
+    assert terms == {"address": f"{world.authority.url}/revokeCert", "nonce": "bm9uY2U"}
+    by_own_key = {"do": "revoke-signed", "address": terms["address"], "signed": '{"payload": ""}'}
+    assert world.do(**by_own_key)["code"] == "badRevocationReason"
+    world.authority.odd["/revokeCert"] = lambda _honest: problem("alreadyRevoked", "before")
+    assert world.do(**by_own_key) == {}
+
+
+def test_that_there_is_no_account_is_told_by_its_type(world: World) -> None:
+    """By which a revocation goes on with the certificate's own key."""
+    world.authority.odd["/newAccount"] = lambda _honest: problem("accountDoesNotExist", "who?")
+    refused = world.do(do="revoke", certificate=world.authority.ca_file.read_text(), reason=1)
+    assert (refused["code"], refused["decided"]) == ("accountDoesNotExist", True)
 
 
 # --- In words

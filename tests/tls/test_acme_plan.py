@@ -73,7 +73,7 @@ def test_what_has_failed_least_comes_first() -> None:
 
 
 def test_who_has_nothing_that_clients_take_comes_before_renewals_that_have_time() -> None:
-    hosts = [held(70, host="renewal"), held(host="first", self_signed=True), held(85, host="late")]
+    hosts = [held(700, 900, host="renewal"), held(host="first", self_signed=True), held(85, host="late")]
     assert [each.host for each in plan(hosts, {}, NOW)] == ["first", "late", "renewal"]
 
 

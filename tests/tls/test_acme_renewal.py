@@ -118,8 +118,10 @@ def test_what_may_pass_is_asked_again_soon_and_not_for_ever(
         assert before.chosen == 50, "what was said before counts on"
     assert waits == [300, 600, 1200, 2400, FAILED_AGAIN, FAILED_AGAIN]
     assert told(monkeypatch, config, held, window(), before).failures == 0
-    refused = {"error": "404", "retry_after": 0, "passing": False}
-    assert told(monkeypatch, config, held, refused).again == NOW + FAILED_AGAIN
+    first = told(monkeypatch, config, held, row)
+    assert [each.again - NOW for each in (first, told(monkeypatch, config, held, row, first))] == [300, 600]
+    for refused in ({"error": "404", "retry_after": 0, "passing": False}, NotObtained("never", decided=True)):
+        assert told(monkeypatch, config, held, refused).again == NOW + FAILED_AGAIN
 
 
 @pytest.mark.parametrize(

@@ -525,6 +525,10 @@ class TestBack:
         fault = {ORG: "imaps at 127.0.0.1 shows another certificate"}
         assert server.refused(lambda one: one.go_back(fault)) == [f"{ORG}: activation {first.id}: {said}"]
         assert server.seen(ORG) == fingerprint(pairs[1])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(x509, "random_serial_number", lambda: serial_of(pairs[0]))
+            other = issue()
+        assert server.add(other, ORG).hosts == (ORG,), "the list is not about another authority's"
 
     def test_what_the_listeners_do_not_show_is_taken_back(self, site: Site, server: Server) -> None:
         first = server.seen(TEST)
