@@ -170,8 +170,8 @@ def _without(
     for where, _fault in faults:
         cut = _cut(where)
         top, key = str(cut[0]), str(cut[-1])
-        # What can be said of all names, hosts or ports only if each is known.
-        if top in _ARRAYS and (len(cut) <= 2 or key in ("name", "hosts") or "site" in cut):
+        # What can be said of all names, hosts, ports or logins by certificate only if each is known.
+        if top in _ARRAYS and (len(cut) <= 2 or key in ("name", "hosts", "client_certificates") or "site" in cut):
             shortened.add(top)
         holder = _lookup(rest, cut[:-1])
         stand_ins = _STAND_INS.get(top, {})

@@ -94,7 +94,7 @@ def test_impact_as_a_table(config: Path) -> None:
 
 def test_of_nothing_nothing_is_said(tmp_path: Path) -> None:
     path = Site(tmp_path).add("example.test", ["mail.example.test"]).write()
-    for change in (["--min-version", "1.3"], ["--drop-name", "MAIL.example.test"], ["--drop-mechanism", "user"]):
+    for change in (["--min-version", "1.3"], ["--drop-name", "MAIL.example.test."], ["--drop-mechanism", "user"]):
         told = run(path, "tls", "impact", *change)
         assert (told.exit_code, told.stdout) == (0, "nothing is known: no client was seen in 30 days\n")
     told = run(path, "tls", "impact", "--min-version", "1.3", "--json")
