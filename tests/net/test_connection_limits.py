@@ -15,14 +15,18 @@ from tests.net.connections import World, echo
 def test_connections_over_the_limit_of_an_address_are_refused_and_not_counted() -> None:
     counts = ConnectionCounts(Limits(unauthenticated_per_address=2))
     first = World(echo, counts=counts)
-    World(echo, counts=counts)
+    second = World(echo, counts=counts)
     refused = World(echo, counts=counts)
     assert refused.transport.aborted
     refused.lose()
     assert counts.total == 2
     first.lose()
     assert counts.total == 1
-    assert not World(echo, counts=counts).transport.aborted
+    third = World(echo, counts=counts)
+    assert not third.transport.aborted
+    for world in (second, third):
+        world.lose()
+    assert counts.all_own() == [], "nothing is kept of an address that has gone"
 
 
 def test_sessions_of_a_user_are_counted_apart_from_connections_before_login() -> None:

@@ -1,13 +1,15 @@
-"""What the master does about a zygote, with neither processes nor sockets."""
+"""What the master does about a zygote, without processes."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from twisted.internet.task import Clock
 
+from mailserver.net.assignment import Fork
 from mailserver.net.supervisor import SILENCE
 from mailserver.net.zygote_watch import EARLY, ZygoteWatch
 
@@ -77,7 +79,8 @@ def test_where_no_zygote_can_be_started_it_is_tried_again() -> None:
     tries = world.attempts[1:]
     assert tries[0] == pytest.approx(EARLY + 1, abs=1)
     assert len(tries) == 4
-    assert tries == sorted(set(tries))
+    waits = [later - before for before, later in zip(tries, tries[1:], strict=False)]
+    assert waits == pytest.approx([1, 2, 4], abs=0.6), "each time for longer"
 
 
 def test_one_that_stands_still_is_killed_once_and_replaced_at_its_end() -> None:
@@ -98,6 +101,16 @@ def test_a_master_that_stood_still_gives_it_time_to_be_heard() -> None:
     world.clock.advance(10 * SILENCE)
     world.watch.check()
     assert not world.started[0].killed
+
+
+def test_a_worker_that_is_asked_for_between_two_is_begun_again() -> None:
+    world = World()
+    world.started[0].ended(world.started[0])
+    near, far = socket.socketpair()
+    with near:
+        near.settimeout(60)
+        world.watch.fork(Fork(1, 0, 0, ()), far)
+        assert near.recv(1) == b"", "the end of its line says so"
 
 
 def test_the_one_before_retires_and_its_end_is_no_fault() -> None:
