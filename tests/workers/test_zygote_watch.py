@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -79,7 +80,7 @@ def test_where_no_zygote_can_be_started_it_is_tried_again() -> None:
     tries = world.attempts[1:]
     assert tries[0] == pytest.approx(EARLY + 1, abs=1)
     assert len(tries) == 4
-    waits = [later - before for before, later in zip(tries, tries[1:], strict=False)]
+    waits = [later - before for before, later in pairwise(tries)]
     assert waits == pytest.approx([1, 2, 4], abs=0.6), "each time for longer"
 
 
