@@ -84,8 +84,6 @@ class Index:
     def _open(cls, path: str, *, create: bool) -> Index:
         connection = schema.connect(path, create=create)
         status = os.stat(path)
-        if status.st_mode & 0o077:
-            os.chmod(path, 0o600)
         return cls(path, connection, (status.st_dev, status.st_ino))
 
     @classmethod

@@ -71,8 +71,7 @@ class FullText:
     @classmethod
     def open(cls, path: str, *, create: bool = False) -> FullText:
         """The index in that file. Raises: those of schema.Broken and schema.Unusable, schema.NotOurs, OSError."""
-        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW | (apsw.SQLITE_OPEN_CREATE if create else 0)
-        connection = apsw.Connection(path, flags=flags)
+        connection = schema.open_file(path, create=create)
         try:
             connection.execute("PRAGMA cache_size = -512")
             identity = connection.pragma("application_id"), connection.pragma("user_version")
@@ -88,8 +87,6 @@ class FullText:
             schema.keep_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304")
             status = os.stat(path)
-            if status.st_mode & 0o077:
-                os.chmod(path, 0o600)
         except BaseException:
             connection.close(force=True)
             raise

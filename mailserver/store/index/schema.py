@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from array import array
 from typing import Any, Final
 
@@ -137,8 +138,7 @@ class NotOurs(Exception):
 
 def connect(path: str, *, create: bool) -> apsw.Connection:
     """A connection with the tables in place. Raises: NotOurs, those of Broken, those of Unusable."""
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW | (apsw.SQLITE_OPEN_CREATE if create else 0)
-    connection = apsw.Connection(path, flags=flags)
+    connection = open_file(path, create=create)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT)
         connection.execute("PRAGMA cache_size = -256")
@@ -160,6 +160,27 @@ def connect(path: str, *, create: bool) -> apsw.Connection:
     return connection
 
 
+def open_file(path: str, *, create: bool) -> apsw.Connection:
+    """A connection to a file that its owner alone can read, whatever the umask. Raises: those of Unusable.
+
+    SQLite gives the files beside it, which have the mail's words too, the rights that it has when they are made.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    if path == IN_MEMORY:
+        return apsw.Connection(path, flags=flags)
+    if create:
+        # Never one that is there: closing it would end the locks that this process has on it (fcntl(2)).
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = apsw.Connection(path, flags=flags)
+    for name in _files(path):
+        with contextlib.suppress(OSError):
+            mode = os.lstat(name).st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                os.chmod(name, 0o600)
+    return connection
+
+
 def _forget_summaries(connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -174,9 +195,13 @@ def _forget_summaries(connection: apsw.Connection) -> None:
 
 def remove(path: str) -> None:
     """Remove the index's files."""
-    for name in (path, path + "-wal", path + "-shm"):
+    for name in _files(path):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def _files(path: str) -> tuple[str, str, str]:
+    return path, path + "-wal", path + "-shm"
 
 
 def _make_tables(connection: apsw.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -10,6 +11,7 @@ import pytest
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.fulltext import FullText
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.rows import Row
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
@@ -227,9 +229,21 @@ def test_a_removed_file_is_noticed(path):
     assert not index.is_current()
 
 
-def test_the_file_is_private(path):
-    open_index(path)
-    assert os.stat(path).st_mode & 0o077 == 0
+@pytest.mark.parametrize("opened", [Index.remake, partial(FullText.open, create=True)])
+def test_its_files_are_private(path, opened):
+    """Those beside it too, which SQLite makes with the rights of the first: also where that was made by others."""
+    files = [path, path + "-wal", path + "-shm"]
+    umask = os.umask(0o022)
+    try:
+        opened(path).close()
+        assert [os.stat(file).st_mode & 0o777 for file in files[:2]] == [0o600] * 2
+        for file in files[:2]:
+            os.chmod(file, 0o644)
+        index = opened(path)
+    finally:
+        os.umask(umask)
+    assert [os.stat(file).st_mode & 0o777 for file in files] == [0o600] * 3
+    index.close()
 
 
 def test_in_memory_nothing_is_written(path):
