@@ -11,7 +11,15 @@ BENCH ?=
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run test check bench soak format clean venv
+.PHONY: run test check bench soak format clean venv FORCE
+
+# PYTHON=... is another interpreter than the one of $(VENV): it is set up anew.
+ifneq ($(origin PYTHON),file)
+WHICH = import sys; print(sys.base_prefix, sys.version)
+ifneq ($(shell $(PYTHON) -c '$(WHICH)' 2>&1),$(shell $(BIN)/python -c '$(WHICH)' 2>&1))
+$(VENV)/.done: FORCE
+endif
+endif
 
 venv: $(VENV)/.done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -28,12 +29,9 @@ def domain() -> None:
 def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
     """Add the domain NAME, with a self-signed certificate at once. A running server takes it up."""
     config = load_or_fail(configuration)
-    try:
-        # Before anything is made: the first host becomes a file name.
-        name = values.host_name(_in_ascii(name))
-        hosts = tuple(values.host_pattern(_in_ascii(host)) for host in hosts) or (f"mail.{name}",)
-    except ValueError as error:
-        raise click.ClickException(f"not a host name: {error}") from error
+    # Before anything is made: the first host becomes a file name.
+    name = _judged(values.host_name, name)
+    hosts = tuple(_judged(values.host_pattern, host) for host in hosts) or (f"mail.{name}",)
     stem = configuration.resolve().parent / "certs" / hosts[0].replace("*", "_")
     certificate, key = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}.key")
     made = _make_pair(config, hosts, certificate, key)
@@ -48,8 +46,12 @@ def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
     take_up(config, "the domain is added", "it will serve the domain when started")
 
 
-def _in_ascii(name: str) -> str:
-    return ascii_name(name.rstrip(".")) or name
+def _judged(judge: Callable[[str], str], given: str) -> str:
+    bare = given.rstrip(".")
+    try:
+        return judge(ascii_name(bare) or bare)
+    except ValueError as error:
+        raise click.ClickException(f"{given!r}: {error}") from error
 
 
 def _make_pair(config: Config, hosts: tuple[str, ...], certificate: Path, key: Path) -> list[Path]:

@@ -57,7 +57,7 @@ _ADVICE = {
     errno.EADDRINUSE: "another program has it, or this server runs already: `ss -tanp` says who (from 32768 up the system"
     " gives ports to connections that go out);"
     " `port` of a [[listener]] chooses another, `make run PORT_BASE=20000` those of the demonstration",
-    errno.EACCES: "ports below 1024 are root's: start it as root, with [server] user, or set another `port`;"
+    errno.EACCES: "ports below 1024 are root's: start it (again) as root, with [server] user, or set another `port`;"
     " a Unix socket needs a directory that this user can write",
     errno.EADDRNOTAVAIL: "`addresses` of a [[listener]] are those of this machine: `ip address` lists them",
 }

@@ -219,14 +219,14 @@ class ServiceProcess(Service, ABC):
 
     def bind_new(self, config: Config, known: set[str], opened: list[Bound]) -> list[str]:
         """Bind what is not `known`, into `opened`; what cannot be bound, in words."""
-        faults = []
+        errors: list[OSError] = []
         self._allow_sockets(config)
         for listener in config.listeners:
             try:
                 opened.extend(self._bind(listener, known))
             except OSError as error:
-                faults.append(f"{error.strerror}{'' if self.slots else ' (ports below 1024 need a restart)'}")
-        return faults
+                errors.append(error)
+        return [*(str(error.strerror) for error in errors), *advice(errors)]
 
     # --- Inside
 

@@ -81,6 +81,7 @@ def test_add_refuses_and_leaves_nothing_behind(site: Site, words: tuple[str, ...
     done = site.run("domain", "add", "--", *words) if words == ("-",) else site.run("domain", "add", *words)
     assert done.exit_code != 0
     assert not isinstance(done.exception, (AttributeError, TypeError, OSError)), done.exception
+    assert words[-1] in done.output
     assert site.file.read_text() == before
     assert sorted(site.file.parent.rglob("*")) == files
 
