@@ -189,6 +189,8 @@ class Transaction:
             pairs = [history.pair(digest) for digest in (entry.digest, entry.second) if digest is not None]
         except BadPair as bad:
             raise Refused([f"{host}: activation {entry.id}: {bad}"]) from bad
+        except CannotRecord as error:
+            raise Refused([str(error)], later=True) from error
         old = [fault.reason for pair in pairs if not pair.is_current(self.now) for fault in pair.date_faults(self.now)]
         words = ("certificate", "second_certificate")
         old += [f"{word} {_REVOKED}" for word, pair in zip(words, pairs, strict=False) if self._is_revoked(pair)]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from cryptography import x509
@@ -19,7 +20,7 @@ from mailserver.tls import assembly, certificates, private_ca
 from mailserver.tls import authority as making
 from mailserver.tls import policy as policy_module
 from mailserver.tls.activation import Activation
-from mailserver.tls.history import History
+from mailserver.tls.history import CannotRecord, History
 from mailserver.tls.policy import Prepared, TlsPolicy
 from mailserver.tls.transaction import Changed, Refused, Transaction
 from tests.tls.site import Client, Site, authority
@@ -478,6 +479,16 @@ class TestBack:
         assert server.seen(ORG) == fingerprint(pairs[0])
         assert "has no activation 999" in server.refused(lambda one: one.activate(ORG, 999))[0]
         assert "is no host" in server.refused(lambda one: one.activate("mail.example.net", 1))[0]
+
+    def test_a_history_that_cannot_be_read_is_told(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        for _ in range(2):
+            server.add(issue())
+        for question in ("pair", "is_revoked"):
+            with monkeypatch.context() as patch:
+                patch.setattr(History, question, Mock(side_effect=CannotRecord("the disk is gone")))
+                with pytest.raises(Refused, match="the disk is gone") as caught:
+                    server.change(lambda one: one.roll_back(ORG))
+            assert caught.value.later
 
     def test_not_to_what_has_expired(self, server: Server) -> None:
         server.add(issue(days=20))
