@@ -22,10 +22,11 @@ from mailserver.tls.policy import Prepared, TlsPolicy
 from tests.net.test_certificate_files import Reactor
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import Client, Site, authority, quiet
+from tests.tls.test_pair import rsa_pair
 from tests.tls.test_private_ca import issue as issue_of
 from tests.tls.test_private_ca import make as make_ca
 from tests.tls.test_private_ca import revoke
-from tests.tls.test_transaction import Server
+from tests.tls.test_transaction import Server, fingerprint
 
 TEST, ORG = "mail.example.test", "mail.example.org"
 
@@ -346,14 +347,20 @@ def test_a_revocation_counts_without_a_reload(world: World, clients: ClientAutho
 
 def test_what_needs_another_base_waits_for_a_reload(world: World, clients: ClientAuthority) -> None:
     world.certificates.stop()
-    world.site.of_domain["example.test"] = []
+    beside = ['second_certificate = "rsa.pem"', 'second_key = "rsa.key"']
+    world.site.of_domain["example.test"] = beside
+    world.site.put("rsa", *rsa_pair([TEST], 2048))
     world.tls.restart()
     (world.site.directory / "clients.pem").write_bytes(b"bad")
-    world.site.of_domain["example.test"] = ['client_certificates = "required"', 'client_ca = "clients.pem"']
+    world.site.of_domain["example.test"] = [*beside, 'client_certificates = "required"', 'client_ca = "clients.pem"']
     world.tls.config = world.site.config()
     world.tls.policy.reload(world.tls.config)
     (world.site.directory / "clients.pem").write_bytes(clients.pem)
     world.site.renew("example.test")
+    second = rsa_pair([TEST], 2048)
+    world.site.put("rsa", *second)
     changed = world.tls.take(TEST)
     assert changed.lines[0].endswith("; other terms than before wait for `mailserver reload`")
+    for_rsa = Client(SSL.TLS1_2_VERSION, b"ECDHE-RSA-AES128-GCM-SHA256")
+    assert for_rsa.connect(world.tls.policy, TEST.encode()).fingerprint == fingerprint(second)
     assert Client().connect(world.tls.policy, TEST.encode()).client is None
