@@ -50,14 +50,6 @@ def keys(value: Any) -> set[str]:
     return value.keys() | set().union(*map(keys, value.values())) if isinstance(value, dict) else set()
 
 
-@pytest.fixture(scope="module")
-def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("demo")
-    done = CliRunner().invoke(main, ["demo", "--dir", str(directory), "--port-base", "21000"])
-    assert done.exit_code == 0, done.output
-    return directory / "mailserver.toml"
-
-
 def test_each_command_with_json_is_in_the_table() -> None:
     with_json = {name for name, command in commands() if any(each.name == "as_json" for each in command.params)}
     assert documented().keys() == with_json

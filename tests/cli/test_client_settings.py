@@ -11,13 +11,6 @@ from click.testing import CliRunner, Result
 from mailserver.cli import main
 
 
-@pytest.fixture(scope="module")
-def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("demo")
-    CliRunner().invoke(main, ["demo", "--dir", str(directory), "--port-base", "21000"], catch_exceptions=False)
-    return directory / "mailserver.toml"
-
-
 def settings(config: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["client-settings", *words, "--config", str(config)])
 

@@ -19,14 +19,6 @@ from mailserver.cli import main
 from tests.cli.nameserver import NameServer
 
 
-@pytest.fixture(scope="module")
-def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("demo")
-    done = CliRunner().invoke(main, ["demo", "--dir", str(directory), "--port-base", "21000"])
-    assert done.exit_code == 0, done.output
-    return directory / "mailserver.toml"
-
-
 def records(config: Path, domain: str = "example.test") -> list[str]:
     done = CliRunner().invoke(main, ["dns", "records", domain, "--config", str(config)])
     assert done.exit_code == 0, done.output
