@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mailserver.cost import CONSTANT
 from mailserver.line_session import build_table
 from mailserver.smtp.spec import CommandSpec
 
@@ -13,7 +14,7 @@ async def nothing(session: object, argument: bytes) -> None:
 
 
 def test_a_table_has_each_name_once() -> None:
-    noop, stat = CommandSpec(b"NOOP", nothing, "x"), CommandSpec(b"STAT", nothing, "x")
+    noop, stat = CommandSpec(b"NOOP", nothing, "x", cost=CONSTANT), CommandSpec(b"STAT", nothing, "x", cost=CONSTANT)
     assert build_table((noop,), (stat,)) == {b"NOOP": noop, b"STAT": stat}
     with pytest.raises(ValueError, match="NOOP"):
-        build_table((noop, stat), (CommandSpec(b"NOOP", nothing, "y"),))
+        build_table((noop, stat), (CommandSpec(b"NOOP", nothing, "y", cost=CONSTANT),))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mailserver.cost import CONSTANT
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import HttpServices
 
@@ -27,4 +28,4 @@ def answer(request: Request, services: HttpServices) -> Response:
     return Response(200, f"{token}.{acme.thumbprint}".encode("ascii"), "application/octet-stream")
 
 
-ROUTES: Final = (Route("/.well-known/acme-challenge/{}", answer),)
+ROUTES: Final = (Route("/.well-known/acme-challenge/{}", answer, cost=CONSTANT),)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from mailserver.config.model import Domain
+from mailserver.cost import CONSTANT
 from mailserver.discovery import autodiscover as outlook
 from mailserver.discovery import mta_sts
 from mailserver.discovery.autoconfig import autoconfig
@@ -90,15 +91,16 @@ def _nothing() -> Response:
 
 
 ROUTES: Final = (
-    Route("/.well-known/autoconfig/mail/config-v1.1.xml", answer_autoconfig),
-    Route("/mail/config-v1.1.xml", answer_autoconfig),
+    Route("/.well-known/autoconfig/mail/config-v1.1.xml", answer_autoconfig, cost=CONSTANT),
+    Route("/mail/config-v1.1.xml", answer_autoconfig, cost=CONSTANT),
     Route(
         "/autodiscover/autodiscover.xml",
         answer_autodiscover,
         methods=frozenset({"GET", "POST"}),
         ignores_case=True,
         tls_only=True,
+        cost=CONSTANT,
     ),
-    Route("/profile.mobileconfig", answer_profile, tls_only=True),
-    Route("/.well-known/mta-sts.txt", answer_policy, tls_only=True),
+    Route("/profile.mobileconfig", answer_profile, tls_only=True, cost=CONSTANT),
+    Route("/.well-known/mta-sts.txt", answer_policy, tls_only=True, cost=CONSTANT),
 )

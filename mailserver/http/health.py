@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mailserver.cost import CONSTANT
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import HttpServices
 
@@ -15,4 +16,4 @@ async def answer(_request: Request, services: HttpServices) -> Response:
     return text(503, "\n".join(silent)) if silent or not workers else text(200, "ok")
 
 
-ROUTES: Final = (Route("/health", answer, watched=True),)
+ROUTES: Final = (Route("/health", answer, watched=True, cost=CONSTANT),)

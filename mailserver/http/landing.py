@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mailserver.cost import CONSTANT
 from mailserver.discovery import landing
 from mailserver.discovery.mobileconfig import mobileconfig
 from mailserver.discovery.services import domain_of_host, services
@@ -25,4 +26,4 @@ def answer(request: Request, services_: HttpServices) -> Response:
     return Response(200, body, "text/html; charset=utf-8", (policy,))
 
 
-ROUTES: Final = (Route("/", answer),)
+ROUTES: Final = (Route("/", answer, cost=CONSTANT),)

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
+
+from mailserver.cost import Cost
 
 if TYPE_CHECKING:
     from mailserver.http.services import HttpServices
@@ -56,6 +58,8 @@ class Route:
     path: str
     """Exact. At its end `{}` may stand for one segment, which must not be empty and is `Request.path`'s last."""
     answer: Answer
+    cost: Cost = field(kw_only=True)
+    """The work that a request can cause at most, and where that is done."""
     methods: frozenset[str] = frozenset({"GET"})
     """GET includes HEAD."""
     ignores_case: bool = False

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from mailserver.cost import Cost
 from mailserver.http.messages import Request, Response, Route, Status
 from mailserver.http.services import HttpServices, Trust
 
@@ -236,4 +237,4 @@ async def answer(_request: Request, services: HttpServices) -> Response:
     return Response(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4)
 
 
-ROUTES: Final = (Route("/metrics", answer, watched=True),)
+ROUTES: Final = (Route("/metrics", answer, watched=True, cost=Cost("counters times workers")),)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from mailserver.config.model import Config
+from mailserver.cost import CONSTANT
 from mailserver.discovery import ca_guide
 from mailserver.discovery.ca_guide import Facts
 from mailserver.discovery.services import domain_of_host
@@ -86,9 +87,9 @@ def _nothing() -> Response:
 
 
 ROUTES: Final = (
-    Route("/ca", answer_page),
-    Route("/ca.crt", answer_pem),
-    Route("/ca.der", answer_der),
-    Route("/ca.mobileconfig", answer_profile),
-    Route("/ca.crl", answer_list),
+    Route("/ca", answer_page, cost=CONSTANT),
+    Route("/ca.crt", answer_pem, cost=CONSTANT),
+    Route("/ca.der", answer_der, cost=CONSTANT),
+    Route("/ca.mobileconfig", answer_profile, cost=CONSTANT),
+    Route("/ca.crl", answer_list, cost=CONSTANT),
 )

@@ -8,24 +8,6 @@ from mailserver.imap.command import describe
 from mailserver.imap.commands import TABLE
 
 
-def markdown() -> str:
-    """The table as docs/commands.md has it."""
-    lines = [
-        "# IMAP commands",
-        "",
-        "Made by `python -m mailserver.imap --markdown`; a test compares. `logged in` is authenticated or selected (RFC 3501 3).",
-        "(The administrator's command is another: [administration.md](administration.md).)",
-        "",
-        "To add one: a module with a table `COMMANDS`, its name in `FAMILIES` (`imap/commands/__init__.py`), a transcript in",
-        "`tests/transcripts/` that names its capability (`transcripts.md`), and this page made anew.",
-        "",
-        "| command | states | capabilities | reference | code |",
-        "|---|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in describe(TABLE)),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def plain() -> str:
     """The table for a terminal."""
     rows = describe(TABLE)
@@ -37,4 +19,4 @@ def plain() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(markdown() if sys.argv[1:] == ["--markdown"] else plain())
+    sys.stdout.write(plain())

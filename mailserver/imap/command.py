@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import field, frozen
 
+from mailserver.cost import Cost
 from mailserver.errors import NoSuchMailbox
 from mailserver.imap.wire.reader import Reader
 
@@ -67,6 +68,8 @@ class CommandSpec:
     capabilities: tuple[str, ...] = ()
     """Tokens that CAPABILITY lists for it."""
     reference: str = "RFC 3501"
+    cost: Cost = field(kw_only=True)
+    """The work that it can cause at most, and where that is done."""
     uid_form: bool = False
     """`UID name` exists."""
     plain_form: bool = True

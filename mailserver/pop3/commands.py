@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from mailserver.cost import ACCOUNT, BOTH, CONSTANT, Cost
 from mailserver.errors import BadSyntax, ConnectionLost, MailError
 from mailserver.line_session import build_table
 from mailserver.lines import DotStuffer, stuffed
@@ -175,14 +176,18 @@ _ANY = frozenset(State)
 COMMANDS = build_table(
     login.COMMANDS,
     (
-        CommandSpec(b"STAT", _TRANSACTION, stat, "RFC 1939 5"),
-        CommandSpec(b"LIST", _TRANSACTION, list_, "RFC 1939 5"),
-        CommandSpec(b"UIDL", _TRANSACTION, uidl, "RFC 1939 7"),
-        CommandSpec(b"RETR", _TRANSACTION, retr, "RFC 1939 5"),
-        CommandSpec(b"TOP", _TRANSACTION, top, "RFC 1939 7"),
-        CommandSpec(b"DELE", _TRANSACTION, dele, "RFC 1939 5"),
-        CommandSpec(b"NOOP", _TRANSACTION, noop, "RFC 1939 5"),
-        CommandSpec(b"RSET", _TRANSACTION, rset, "RFC 1939 5"),
-        CommandSpec(b"QUIT", _ANY, quit_, "RFC 1939 6"),
+        CommandSpec(b"STAT", _TRANSACTION, stat, "RFC 1939 5", cost=Cost("messages")),
+        CommandSpec(b"LIST", _TRANSACTION, list_, "RFC 1939 5", cost=Cost("messages; constant with a number")),
+        CommandSpec(b"UIDL", _TRANSACTION, uidl, "RFC 1939 7", cost=Cost("messages; constant with a number")),
+        CommandSpec(b"RETR", _TRANSACTION, retr, "RFC 1939 5", cost=Cost("octets of the message", BOTH)),
+        CommandSpec(
+            b"TOP", _TRANSACTION, top, "RFC 1939 7", cost=Cost("octets of the header and of the lines named", BOTH)
+        ),
+        CommandSpec(b"DELE", _TRANSACTION, dele, "RFC 1939 5", cost=CONSTANT),
+        CommandSpec(b"NOOP", _TRANSACTION, noop, "RFC 1939 5", cost=CONSTANT),
+        CommandSpec(b"RSET", _TRANSACTION, rset, "RFC 1939 5", cost=Cost("messages")),
+        CommandSpec(
+            b"QUIT", _ANY, quit_, "RFC 1939 6", cost=Cost("messages marked deleted, messages retrieved", ACCOUNT)
+        ),
     ),
 )

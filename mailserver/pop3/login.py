@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from mailserver.cost import CONSTANT, Cost
 from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
@@ -128,9 +129,21 @@ _AUTHORIZATION = frozenset([State.AUTHORIZATION])
 _ANY = frozenset(State)
 
 COMMANDS = (
-    CommandSpec(b"CAPA", _ANY, capa, "RFC 2449 5"),
-    CommandSpec(b"STLS", _AUTHORIZATION, stls, "RFC 2595 4"),
-    CommandSpec(b"USER", _AUTHORIZATION, user, "RFC 1939 7"),
-    CommandSpec(b"PASS", _AUTHORIZATION, pass_, "RFC 1939 7"),
-    CommandSpec(b"AUTH", _AUTHORIZATION, auth, "RFC 5034 4"),
+    CommandSpec(b"CAPA", _ANY, capa, "RFC 2449 5", cost=CONSTANT),
+    CommandSpec(b"STLS", _AUTHORIZATION, stls, "RFC 2595 4", cost=CONSTANT),
+    CommandSpec(b"USER", _AUTHORIZATION, user, "RFC 1939 7", cost=CONSTANT),
+    CommandSpec(
+        b"PASS",
+        _AUTHORIZATION,
+        pass_,
+        "RFC 1939 7",
+        cost=Cost("messages of the INBOX", "hashing process, then the account's thread"),
+    ),
+    CommandSpec(
+        b"AUTH",
+        _AUTHORIZATION,
+        auth,
+        "RFC 5034 4",
+        cost=Cost("messages of the INBOX", "hashing process, then the account's thread"),
+    ),
 )

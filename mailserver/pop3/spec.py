@@ -6,7 +6,9 @@ import enum
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
+
+from mailserver.cost import Cost
 
 if TYPE_CHECKING:
     from mailserver.pop3.session import Session
@@ -28,3 +30,5 @@ class CommandSpec:
     run: Callable[[Session, bytes], Awaitable[None]]
     """Gets the octets behind the command's name and its space."""
     rfc: str
+    cost: Cost = field(kw_only=True)
+    """The work that it can cause at most, and where that is done."""

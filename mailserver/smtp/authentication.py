@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from mailserver.cost import HASHING, Cost
 from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
 from mailserver.lines import Refused
 from mailserver.sasl_exchange import (
@@ -81,4 +82,4 @@ def _refuse(session: SubmissionSession, error: MailError) -> None:
         session.cut(reply(421, "4.7.0", "too many failed logins, closing the connection"), "too-many-errors")
 
 
-COMMANDS = (CommandSpec(b"AUTH", auth, "RFC 4954 4", before_tls=True),)
+COMMANDS = (CommandSpec(b"AUTH", auth, "RFC 4954 4", before_tls=True, cost=Cost("", HASHING)),)

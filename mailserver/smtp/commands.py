@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from mailserver.cost import CONSTANT, Cost
 from mailserver.errors import (
     BadSyntax,
     ConnectionLost,
@@ -253,16 +254,20 @@ async def quit_(session: Session, argument: bytes) -> None:
     session.end()
 
 
+_MESSAGE = Cost(
+    "octets of the message times recipients of this server", "reactor (receiving), accounts' threads (writing)"
+)
+
 COMMANDS = (
-    CommandSpec(b"STARTTLS", starttls, "RFC 3207 4", before_tls=True),
-    CommandSpec(b"MAIL", mail, "RFC 5321 4.1.1.2"),
-    CommandSpec(b"RCPT", rcpt, "RFC 5321 4.1.1.3"),
-    CommandSpec(b"DATA", data, "RFC 5321 4.1.1.4"),
+    CommandSpec(b"STARTTLS", starttls, "RFC 3207 4", before_tls=True, cost=CONSTANT),
+    CommandSpec(b"MAIL", mail, "RFC 5321 4.1.1.2", cost=CONSTANT),
+    CommandSpec(b"RCPT", rcpt, "RFC 5321 4.1.1.3", cost=Cost("", "reactor, waiting for the next hop")),
+    CommandSpec(b"DATA", data, "RFC 5321 4.1.1.4", cost=_MESSAGE),
     # It refuses by itself, behind its octets.
-    CommandSpec(b"BDAT", bdat, "RFC 3030 2", before_tls=True),
-    CommandSpec(b"RSET", rset, "RFC 5321 4.1.1.5"),
-    CommandSpec(b"NOOP", noop, "RFC 5321 4.1.1.9", before_tls=True),
-    CommandSpec(b"VRFY", vrfy, "RFC 5321 4.1.1.6"),
-    CommandSpec(b"HELP", help_, "RFC 5321 4.1.1.8"),
-    CommandSpec(b"QUIT", quit_, "RFC 5321 4.1.1.10", before_tls=True),
+    CommandSpec(b"BDAT", bdat, "RFC 3030 2", before_tls=True, cost=_MESSAGE),
+    CommandSpec(b"RSET", rset, "RFC 5321 4.1.1.5", cost=CONSTANT),
+    CommandSpec(b"NOOP", noop, "RFC 5321 4.1.1.9", before_tls=True, cost=CONSTANT),
+    CommandSpec(b"VRFY", vrfy, "RFC 5321 4.1.1.6", cost=CONSTANT),
+    CommandSpec(b"HELP", help_, "RFC 5321 4.1.1.8", cost=CONSTANT),
+    CommandSpec(b"QUIT", quit_, "RFC 5321 4.1.1.10", before_tls=True, cost=CONSTANT),
 )

@@ -10,6 +10,7 @@ from attrs import frozen
 from mailserver.auth.interfaces import User
 from mailserver.channel import Channel
 from mailserver.config.model import Lmtp
+from mailserver.cost import CONSTANT
 from mailserver.errors import MailError, StoreUnavailable
 from mailserver.line_session import build_table
 from mailserver.smtp import commands
@@ -41,7 +42,7 @@ class LmtpSession(Session):
     """One connection of a mail transfer agent. It gives no password: the listener is local, or chosen in words."""
 
     table: ClassVar[Mapping[bytes, CommandSpec]] = build_table(
-        commands.COMMANDS, (CommandSpec(b"LHLO", lhlo, "RFC 2033 4.1", before_tls=True),)
+        commands.COMMANDS, (CommandSpec(b"LHLO", lhlo, "RFC 2033 4.1", before_tls=True, cost=CONSTANT),)
     )
     banner = "LMTP"
 

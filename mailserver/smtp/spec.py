@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
+
+from mailserver.cost import Cost
 
 
 @frozen
@@ -16,5 +18,7 @@ class CommandSpec:
     run: Callable[[Any, bytes], Awaitable[None]]
     """Gets the session, of the kind that its table is for, and the octets behind the name and its space."""
     rfc: str
+    cost: Cost = field(kw_only=True)
+    """The work that it can cause at most, and where that is done."""
     before_tls: bool = False
     """Allowed where TLS must be started first (RFC 3207 4)."""

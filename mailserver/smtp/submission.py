@@ -15,6 +15,7 @@ from attrs import frozen
 from mailserver.auth.interfaces import User
 from mailserver.channel import Channel
 from mailserver.config.model import Submission
+from mailserver.cost import CONSTANT
 from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRefused, WrongState
 from mailserver.line_session import build_table
 from mailserver.sasl.registry import Mechanisms
@@ -75,8 +76,8 @@ class SubmissionSession(Session):
         commands.COMMANDS,
         authentication.COMMANDS,
         (
-            CommandSpec(b"EHLO", ehlo, "RFC 5321 4.1.1.1", before_tls=True),
-            CommandSpec(b"HELO", helo, "RFC 5321 4.1.1.1"),
+            CommandSpec(b"EHLO", ehlo, "RFC 5321 4.1.1.1", before_tls=True, cost=CONSTANT),
+            CommandSpec(b"HELO", helo, "RFC 5321 4.1.1.1", cost=CONSTANT),
         ),
     )
     banner = "ESMTP"

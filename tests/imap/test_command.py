@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.imap.__main__ import markdown, plain
+from mailserver.cost import CONSTANT
+from mailserver.imap.__main__ import plain
 from mailserver.imap.command import ANY, Command, CommandSpec, DuplicateCommand, build_table
 from mailserver.imap.session import Session
+from mailserver.reference import markdown
 
 
 async def nothing(_session: Session, _command: Command) -> None:
@@ -16,21 +18,28 @@ async def nothing(_session: Session, _command: Command) -> None:
 
 
 def test_duplicates_are_refused() -> None:
-    family = (CommandSpec("X", ANY, nothing),)
+    family = (CommandSpec("X", ANY, nothing, cost=CONSTANT),)
     with pytest.raises(DuplicateCommand):
         build_table([family, family])
     with pytest.raises(DuplicateCommand):
-        build_table([(CommandSpec("X", ANY, nothing, uid_form=True), CommandSpec("UID X", ANY, nothing))])
+        build_table(
+            [
+                (
+                    CommandSpec("X", ANY, nothing, cost=CONSTANT, uid_form=True),
+                    CommandSpec("UID X", ANY, nothing, cost=CONSTANT),
+                )
+            ]
+        )
 
 
 def test_uid_forms() -> None:
-    spec = CommandSpec("X", ANY, nothing, uid_form=True, plain_form=False)
+    spec = CommandSpec("X", ANY, nothing, cost=CONSTANT, uid_form=True, plain_form=False)
     assert build_table([(spec,)]) == {"UID X": spec}
 
 
 def test_reference_is_up_to_date() -> None:
     path = Path(__file__).parents[2] / "docs" / "commands.md"
-    assert path.read_text(encoding="utf-8") == markdown(), "run python -m mailserver.imap --markdown > docs/commands.md"
+    assert path.read_text(encoding="utf-8") == markdown(), "run python -m mailserver.reference"
 
 
 def test_plain_names_the_file() -> None:

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from mailserver.cost import CONSTANT
 from mailserver.errors import LimitReached, StoreUnavailable
 from mailserver.imap.command import ANY, Command, CommandSpec, build_table
 from mailserver.imap.commands import FAMILIES
@@ -40,7 +41,7 @@ def with_extra(*specs: CommandSpec) -> Services:
 
 
 def test_a_bug_is_logged_and_told_and_the_session_goes_on() -> None:
-    client = connect(with_extra(CommandSpec("XBUG", ANY, broken)), allow_bugs=True)
+    client = connect(with_extra(CommandSpec("XBUG", ANY, broken, cost=CONSTANT)), allow_bugs=True)
     client.take()
     answer = client.ask(b"a XBUG\r\nb NOOP\r\n")
     assert answer.startswith(b"a NO [SERVERBUG] ")
@@ -50,7 +51,7 @@ def test_a_bug_is_logged_and_told_and_the_session_goes_on() -> None:
 
 
 def test_mail_errors_are_answers() -> None:
-    client = connect(with_extra(CommandSpec("XFAIL", ANY, unavailable)))
+    client = connect(with_extra(CommandSpec("XFAIL", ANY, unavailable, cost=CONSTANT)))
     client.take()
     assert client.ask(b"a XFAIL\r\n").startswith(b"a NO [UNAVAILABLE] ")
     (told,) = [fields for event, fields in client.channel.logged if event == "storage-failed"]

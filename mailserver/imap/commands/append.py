@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
+from mailserver.cost import Cost
 from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
@@ -149,5 +150,6 @@ COMMANDS = (
         reference="RFC 3501, RFC 4315, RFC 7889",
         max_literal=4096,
         streams=is_message,
+        cost=Cost("octets of the messages", "reactor (receiving), account's thread (writing)"),
     ),
 )

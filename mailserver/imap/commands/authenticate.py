@@ -7,6 +7,7 @@ command first, alike for right, wrong and unknown names. What has been sent all 
 from __future__ import annotations
 
 from mailserver.auth.interfaces import User
+from mailserver.cost import CONSTANT, HASHING, Cost
 from mailserver.errors import AuthFailed, BadSyntax, Cannot, MailError, PrivacyRequired
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
@@ -160,8 +161,15 @@ def _log_failure(session: Session, name: str, method: str, error: MailError) -> 
 
 
 COMMANDS = (
-    CommandSpec("STARTTLS", State.NOT_AUTHENTICATED, starttls, precondition=tls_offered),
-    CommandSpec("LOGIN", State.NOT_AUTHENTICATED, login, precondition=password_allowed, exposed=login_exposed),
+    CommandSpec("STARTTLS", State.NOT_AUTHENTICATED, starttls, precondition=tls_offered, cost=CONSTANT),
+    CommandSpec(
+        "LOGIN",
+        State.NOT_AUTHENTICATED,
+        login,
+        precondition=password_allowed,
+        exposed=login_exposed,
+        cost=Cost("", HASHING),
+    ),
     CommandSpec(
         "AUTHENTICATE",
         State.NOT_AUTHENTICATED,
@@ -171,5 +179,6 @@ COMMANDS = (
         precondition=login_allowed,
         exposed=authenticate_exposed,
         max_literal=0,
+        cost=Cost("", HASHING),
     ),
 )

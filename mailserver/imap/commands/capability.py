@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailserver.cost import CHANGES, CONSTANT
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import ANY, Command, CommandSpec, State
 from mailserver.imap.session import Session
@@ -88,10 +89,10 @@ async def enable(session: Session, command: Command) -> None:
 
 
 COMMANDS = (
-    CommandSpec("CAPABILITY", ANY, capability),
-    CommandSpec("NOOP", ANY, noop),
-    CommandSpec("LOGOUT", ANY, logout),
-    CommandSpec("CHECK", State.SELECTED, noop),
-    CommandSpec("ID", ANY, identify, capabilities=("ID",), reference="RFC 2971"),
-    CommandSpec("ENABLE", State.AUTHENTICATED, enable, capabilities=("ENABLE",), reference="RFC 5161"),
+    CommandSpec("CAPABILITY", ANY, capability, cost=CONSTANT),
+    CommandSpec("NOOP", ANY, noop, cost=CHANGES),
+    CommandSpec("LOGOUT", ANY, logout, cost=CONSTANT),
+    CommandSpec("CHECK", State.SELECTED, noop, cost=CHANGES),
+    CommandSpec("ID", ANY, identify, capabilities=("ID",), reference="RFC 2971", cost=CONSTANT),
+    CommandSpec("ENABLE", State.AUTHENTICATED, enable, capabilities=("ENABLE",), reference="RFC 5161", cost=CONSTANT),
 )

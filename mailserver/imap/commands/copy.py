@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailserver.cost import ACCOUNT, BOTH, Cost
 from mailserver.errors import NoSuchMailbox, ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State, TryCreate
 from mailserver.imap.progress import MANY, Telling
@@ -59,6 +60,22 @@ def _copy_uid(copied: Copied) -> str:
 
 
 COMMANDS = (
-    CommandSpec("COPY", State.SELECTED, copy, uid_form=True, capabilities=("UIDPLUS",), reference="RFC 3501, RFC 4315"),
-    CommandSpec("MOVE", State.SELECTED, move, uid_form=True, capabilities=("MOVE",), reference="RFC 6851"),
+    CommandSpec(
+        "COPY",
+        State.SELECTED,
+        copy,
+        uid_form=True,
+        capabilities=("UIDPLUS",),
+        reference="RFC 3501, RFC 4315",
+        cost=Cost("messages named", ACCOUNT),
+    ),
+    CommandSpec(
+        "MOVE",
+        State.SELECTED,
+        move,
+        uid_form=True,
+        capabilities=("MOVE",),
+        reference="RFC 6851",
+        cost=Cost("messages named", BOTH),
+    ),
 )

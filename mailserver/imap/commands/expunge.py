@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
+from mailserver.cost import BOTH, Cost
 from mailserver.errors import ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.progress import MANY, Telling
@@ -42,5 +43,6 @@ COMMANDS = (
         uid_form=True,
         capabilities=("UIDPLUS",),
         reference="RFC 3501, RFC 4315",
+        cost=Cost("messages with \\Deleted", BOTH),
     ),
 )

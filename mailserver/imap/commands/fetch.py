@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from mailserver.cost import Cost
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.fetch_answer import Answer
@@ -116,7 +117,18 @@ async def _answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
     answer_alike(session, plan, tail)
 
 
-COMMANDS = (CommandSpec("FETCH", State.SELECTED, fetch, uses_sequence_numbers=True, uid_form=True),)
+COMMANDS = (
+    CommandSpec(
+        "FETCH",
+        State.SELECTED,
+        fetch,
+        uses_sequence_numbers=True,
+        uid_form=True,
+        cost=Cost(
+            "messages named times items, octets of what is read", "reactor (what was read recently), account's thread"
+        ),
+    ),
+)
 
 
 async def _set_seen(session: Session, selected: Selected, ranges: Sequence[Range]) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mailserver.channel import Wake
+from mailserver.cost import CHANGES
 from mailserver.errors import BadSyntax, MailboxChanged, MailError
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
@@ -55,4 +56,4 @@ async def _tell(session: Session, *, quiet: bool) -> bool:
     return True
 
 
-COMMANDS = (CommandSpec("IDLE", LOGGED_IN, idle, capabilities=("IDLE",), reference="RFC 2177"),)
+COMMANDS = (CommandSpec("IDLE", LOGGED_IN, idle, capabilities=("IDLE",), reference="RFC 2177", cost=CHANGES),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from mailserver.cost import BOTH, CONSTANT, Cost
 from mailserver.errors import BadMailboxName
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.session import Session
@@ -133,7 +134,13 @@ COMMANDS = (
         list_mailboxes,
         capabilities=("CHILDREN", "SPECIAL-USE"),
         reference="RFC 3501, RFC 3348, RFC 6154",
+        cost=Cost("mailboxes of the account times length of the pattern", BOTH),
     ),
-    CommandSpec("LSUB", LOGGED_IN, lsub),
-    CommandSpec("NAMESPACE", LOGGED_IN, namespaces, capabilities=("NAMESPACE",), reference="RFC 2342"),
+    CommandSpec(
+        "LSUB",
+        LOGGED_IN,
+        lsub,
+        cost=Cost("(mailboxes of the account + subscriptions) times length of the pattern", BOTH),
+    ),
+    CommandSpec("NAMESPACE", LOGGED_IN, namespaces, capabilities=("NAMESPACE",), reference="RFC 2342", cost=CONSTANT),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailserver.cost import ACCOUNT, Cost
 from mailserver.errors import BadMailboxName, MailboxExists, MailError, NoSuchMailbox
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.session import Session
@@ -142,9 +143,16 @@ def _new_name(session: Session, wire_name: str) -> str:
 
 
 COMMANDS = (
-    CommandSpec("CREATE", LOGGED_IN, create, capabilities=("CREATE-SPECIAL-USE",), reference="RFC 3501, RFC 6154"),
-    CommandSpec("DELETE", LOGGED_IN, delete),
-    CommandSpec("RENAME", LOGGED_IN, rename),
-    CommandSpec("SUBSCRIBE", LOGGED_IN, subscribe),
-    CommandSpec("UNSUBSCRIBE", LOGGED_IN, unsubscribe),
+    CommandSpec(
+        "CREATE",
+        LOGGED_IN,
+        create,
+        capabilities=("CREATE-SPECIAL-USE",),
+        reference="RFC 3501, RFC 6154",
+        cost=Cost("mailboxes of the account", ACCOUNT),
+    ),
+    CommandSpec("DELETE", LOGGED_IN, delete, cost=Cost("mailboxes of the account", ACCOUNT)),
+    CommandSpec("RENAME", LOGGED_IN, rename, cost=Cost("mailboxes of the account; messages, for INBOX", ACCOUNT)),
+    CommandSpec("SUBSCRIBE", LOGGED_IN, subscribe, cost=Cost("mailboxes of the account, subscriptions", ACCOUNT)),
+    CommandSpec("UNSUBSCRIBE", LOGGED_IN, unsubscribe, cost=Cost("subscriptions", ACCOUNT)),
 )

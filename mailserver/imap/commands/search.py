@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
+from mailserver.cost import BOTH, Cost
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.progress import Telling
@@ -82,6 +83,7 @@ COMMANDS = (
         capabilities=("ESEARCH",),
         reference="RFC 3501, RFC 4731",
         uid_form=True,
+        cost=Cost("messages times keys, octets of the messages times text keys", BOTH),
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailserver.cost import ACCOUNT, CONSTANT, READING, Cost
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.progress import Telling
 from mailserver.imap.session import Selected, Session
@@ -98,8 +99,10 @@ async def unselect(session: Session, command: Command) -> None:
 
 
 COMMANDS = (
-    CommandSpec("SELECT", LOGGED_IN, select, capabilities=("INPROGRESS",), reference="RFC 3501, RFC 9585"),
-    CommandSpec("EXAMINE", LOGGED_IN, examine),
-    CommandSpec("CLOSE", State.SELECTED, close),
-    CommandSpec("UNSELECT", State.SELECTED, unselect, capabilities=("UNSELECT",), reference="RFC 3691"),
+    CommandSpec(
+        "SELECT", LOGGED_IN, select, capabilities=("INPROGRESS",), reference="RFC 3501, RFC 9585", cost=READING
+    ),
+    CommandSpec("EXAMINE", LOGGED_IN, examine, cost=READING),
+    CommandSpec("CLOSE", State.SELECTED, close, cost=Cost("messages with \\Deleted", ACCOUNT)),
+    CommandSpec("UNSELECT", State.SELECTED, unselect, capabilities=("UNSELECT",), reference="RFC 3691", cost=CONSTANT),
 )

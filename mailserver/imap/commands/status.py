@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from mailserver.cost import READING
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.progress import Telling
@@ -52,4 +53,8 @@ async def status(session: Session, command: Command) -> None:
     session.untagged(b"STATUS %b (%b)" % (writer.mailbox(namespace.to_client(name)), values.encode("ascii")))
 
 
-COMMANDS = (CommandSpec("STATUS", LOGGED_IN, status, capabilities=("APPENDLIMIT",), reference="RFC 3501, RFC 7889"),)
+COMMANDS = (
+    CommandSpec(
+        "STATUS", LOGGED_IN, status, capabilities=("APPENDLIMIT",), reference="RFC 3501, RFC 7889", cost=READING
+    ),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from mailserver.cost import BOTH, Cost
 from mailserver.errors import BadSyntax, MessageExpunged, ReadOnly
 from mailserver.imap import updates
 from mailserver.imap.command import Command, CommandSpec, State
@@ -84,4 +85,13 @@ def _chunks(low: int, high: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + _CHUNK, high)) for start in range(low, high, _CHUNK))
 
 
-COMMANDS = (CommandSpec("STORE", State.SELECTED, store, uid_form=True, uses_sequence_numbers=True),)
+COMMANDS = (
+    CommandSpec(
+        "STORE",
+        State.SELECTED,
+        store,
+        uid_form=True,
+        uses_sequence_numbers=True,
+        cost=Cost("messages named times flags given", BOTH),
+    ),
+)

@@ -1,0 +1,91 @@
+"""`python -m mailserver.reference` writes docs/commands.md: every command and path with its cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from mailserver.cost import Cost
+from mailserver.http.routes import ROUTES
+from mailserver.imap.command import describe
+from mailserver.imap.commands import TABLE
+from mailserver.pop3.commands import COMMANDS
+from mailserver.smtp.lmtp import LmtpSession
+from mailserver.smtp.submission import SubmissionSession
+
+_INTRODUCTION: Final = """\
+# Commands
+
+Written by `python -m mailserver.reference`; a test compares. `logged in` is authenticated or selected (RFC 3501 3).
+(The administrator's command is another: [administration.md](administration.md).)
+
+The cost is the work that one request can cause at most: what it is linear in, where `constant` means that nothing but
+the length of the line bounds it; and where it runs. Work of the reactor's thread holds up all clients of a process, work of
+an account's thread those of that account.
+
+To add an IMAP command: a module with a table `COMMANDS`, its name in `FAMILIES` (`imap/commands/__init__.py`), a transcript in
+`tests/transcripts/` that names its capability (`transcripts.md`), and this page made anew.
+"""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _cost(cost: Cost) -> tuple[str, str]:
+    return cost.model, cost.runs
+
+
+def markdown() -> str:
+    """The text of docs/commands.md."""
+    sections: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = [
+        (
+            "IMAP",
+            ("command", "states", "capabilities", "reference", "code", "cost: linear in", "runs in"),
+            [(*row, *_cost(TABLE[row[0]].cost)) for row in describe(TABLE)],
+        ),
+        (
+            "POP3",
+            ("command", "states", "reference", "cost: linear in", "runs in"),
+            [
+                (
+                    name.decode("ascii"),
+                    ", ".join(sorted(state.name.lower() for state in spec.states)),
+                    spec.rfc,
+                    *_cost(spec.cost),
+                )
+                for name, spec in sorted(COMMANDS.items())
+            ],
+        ),
+        *(
+            (
+                title,
+                ("command", "before a required TLS", "reference", "cost: linear in", "runs in"),
+                [
+                    (name.decode("ascii"), "yes" if spec.before_tls else "no", spec.rfc, *_cost(spec.cost))
+                    for name, spec in sorted(table.items())
+                ],
+            )
+            for title, table in (("Submission", SubmissionSession.table), ("LMTP", LmtpSession.table))
+        ),
+        (
+            "HTTP",
+            ("path", "cost: linear in", "runs in"),
+            [(f"`{route.path}`", *_cost(route.cost)) for route in sorted(ROUTES, key=lambda route: route.path)],
+        ),
+    ]
+    lines = [_INTRODUCTION]
+    for title, head, rows in sections:
+        lines += [f"## {title}", "", *_table(head, rows), ""]
+    return "\n".join(lines)[:-1] + "\n"
+
+
+def main() -> None:
+    """Write the page, in the project's directory."""
+    Path("docs/commands.md").write_text(markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
