@@ -7,13 +7,13 @@ Nothing is removed before `update`, which is one operation of the store.
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 
 from mailserver.errors import BadSyntax, InUse, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.pop3.uidl import UidlFormat
 from mailserver.store.flags import SEEN, FlagChange
-from mailserver.store.interfaces import Mailbox, MessageFile
+from mailserver.store.interfaces import Mailbox, MessageFile, Pop3Record
 from mailserver.store.live import LiveAccount, LiveMailbox
 from mailserver.types import UID, UNKNOWN_SIZE
 
@@ -30,10 +30,14 @@ _SIZES_AT_ONCE = 256
 class Maildrop:
     """The messages 1 to `count` of a session."""
 
-    def __init__(self, live: LiveMailbox, uids: array[int], sizes: array[int]) -> None:
+    def __init__(
+        self, live: LiveMailbox, uids: array[int], sizes: array[int], records: Mapping[UID, Pop3Record]
+    ) -> None:
         self._live = live
         self._uids = uids
         self._sizes = sizes
+        self._saved = {uid: record.unique_id for uid, record in records.items() if record.unique_id is not None}
+        self._saved_ids = frozenset(self._saved.values())
         self._deleted: set[int] = set()
         self._retrieved: set[int] = set()
         self._ahead: dict[int, bytes] = {}
@@ -49,10 +53,13 @@ class Maildrop:
             unknown = [UID(uid) for uid, size in zip(uids, sizes, strict=True) if size == UNKNOWN_SIZE]
             if unknown:
                 uids, sizes = await _learn_sizes(live, uids, sizes, unknown)
+            records = await live.run(lambda mailbox: mailbox.pop3_records())
+            if any(record.order is not None for record in records.values()):
+                uids, sizes = _put_in_order(uids, sizes, records)
         except BaseException:
             account.release(live)
             raise
-        return cls(live, uids, sizes)
+        return cls(live, uids, sizes, records)
 
     def close(self) -> None:
         """Give the mailbox back."""
@@ -80,8 +87,20 @@ class Maildrop:
         return self._sizes[number - 1]
 
     def unique_id(self, number: int, uidl_format: UidlFormat) -> str:
-        """What UIDL says for a message."""
-        return uidl_format(self._live.columns.uid_validity, self._uids[number - 1])
+        """What UIDL says for a message: the unique-id that another server saved, else one in the given format.
+
+        One in the format never equals a saved one: a client would take a new message for the old.
+        """
+        uid = UID(self._uids[number - 1])
+        saved = self._saved.get(uid)
+        if saved is not None:
+            return saved
+        made = unique_id = uidl_format(self._live.columns.uid_validity, uid)
+        copy = 1
+        while unique_id in self._saved_ids:
+            copy += 1
+            unique_id = f"{made}-{copy}"
+        return unique_id
 
     def delete(self, number: int) -> None:
         """Mark a message deleted."""
@@ -101,7 +120,7 @@ class Maildrop:
 
         Raises: MailError if they could not be removed, and then nothing is lost. Flags that cannot be written are not.
         """
-        deleted = [UID(self._uids[number - 1]) for number in sorted(self._deleted)]
+        deleted = sorted(UID(self._uids[number - 1]) for number in self._deleted)
         read = self._unseen(self._retrieved - self._deleted)
 
         def carry_out(mailbox: Mailbox) -> None:
@@ -118,7 +137,7 @@ class Maildrop:
     def _unseen(self, numbers: set[int]) -> list[UID]:
         """Those that are still there and not flagged \\Seen, rising."""
         columns = self._live.columns
-        uids = [UID(self._uids[number - 1]) for number in sorted(numbers)]
+        uids = sorted(UID(self._uids[number - 1]) for number in numbers)
         return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]
 
     def take_ahead(self, number: int) -> bytes | None:
@@ -187,10 +206,25 @@ class Maildrop:
         uids = [UID(self._uids[number - 1])]
         left = AHEAD - self._sizes[number - 1]
         while number < len(self._uids) and number + 1 not in self._deleted and left > 0:
+            if self._uids[number] < uids[-1]:
+                break
             uids.append(UID(self._uids[number]))
             left -= self._sizes[number]
             number += 1
         return uids
+
+
+def _put_in_order(
+    uids: array[int], sizes: array[int], records: Mapping[UID, Pop3Record]
+) -> tuple[array[int], array[int]]:
+    """The listing as Dovecot has it: messages with an order first, rising; those of one order by UID."""
+
+    def place(pair: tuple[int, int]) -> tuple[bool, int]:
+        record = records.get(UID(pair[0]))
+        return (True, 0) if record is None or record.order is None else (False, record.order)
+
+    pairs = sorted(zip(uids, sizes, strict=True), key=place)
+    return array("I", [uid for uid, _size in pairs]), array("I", [size for _uid, size in pairs])
 
 
 async def _learn_sizes(

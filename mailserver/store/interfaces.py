@@ -114,6 +114,16 @@ class Copied:
     target: Sequence[UID]
 
 
+@frozen
+class Pop3Record:
+    """What POP3 clients know of a message from a server before this one."""
+
+    unique_id: str | None = None
+    """Visible ASCII; None: the configured format says it."""
+    order: int | None = None
+    """Messages with an order come first in the maildrop, rising."""
+
+
 class MessageFile(Protocol):
     """An open message, as it is sent: line ends are CRLF."""
 
@@ -226,6 +236,9 @@ class Mailbox(Protocol):
 
         Those gone or unreadable are left out. With `only_dates` no message is read, and sizes may stay unknown.
         """
+
+    def pop3_records(self) -> Mapping[UID, Pop3Record]:
+        """Of the messages that another server's POP3 clients know, most often none. Raises: StoreUnavailable."""
 
     def open_message(self, uid: UID) -> MessageFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""

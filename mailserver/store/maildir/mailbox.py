@@ -19,8 +19,8 @@ from mailserver.store.flags import FlagChange
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.interfaces import Copied, Status, Stored
-from mailserver.store.maildir import intent, scan, uidlist
+from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
+from mailserver.store.maildir import intent, pop3_fields, scan, uidlist
 from mailserver.store.maildir.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.flag_rename import store_flags
 from mailserver.store.maildir.home import Home
@@ -217,6 +217,10 @@ class MaildirMailbox:
         return Search(query, candidates, self._facts())
 
     # --- files
+
+    def pop3_records(self) -> Mapping[UID, Pop3Record]:
+        """What the uidlist keeps for POP3. Raises: StoreUnavailable."""
+        return pop3_fields.read(self._paths().uidlist)
 
     def open_message(self, uid: UID) -> PlainFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""

@@ -33,7 +33,7 @@ import itertools
 import operator
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from attrs import define
@@ -268,13 +268,11 @@ def rewrite(
     for base, uid in known.entries.items():
         if not wanted(base):
             continue
-        encoded = os.fsencode(base)
-        line = found.get(b"%d" % uid)
-        lines.append(line if line is not None and _has_base(line, encoded) else b"%d :%b" % (uid, encoded))
+        lines.append(_line(found, uid, base))
         entries[base] = uid
     uid_next = known.uid_next
     for number, base in add:
-        lines.append(b"%d :%b" % (number, os.fsencode(base)))
+        lines.append(_line(found, number, base))
         entries.pop(base, None)
         entries[base] = UID(number)
         uid_next = UID(max(uid_next, number + 1))
@@ -383,11 +381,15 @@ def _only_rising(pairs: list[tuple[int, str]], last: int) -> list[tuple[int, str
     return kept
 
 
+def _line(found: Mapping[bytes, bytes], uid: int, base: str) -> bytes:
+    """The line as it stands in the file, with its fields; a new one where that is another message's."""
+    encoded = os.fsencode(base)
+    line = found.get(b"%d" % uid)
+    return line if line is not None and _has_base(line, encoded) else b"%d :%b" % (uid, encoded)
+
+
 def _has_base(line: bytes, base: bytes) -> bool:
-    if line.endswith(b" :" + base):
-        return True
-    match = _LINE.fullmatch(line)
-    return match is not None and match[2] == base
+    return line.endswith(b" :" + base) or ((match := _LINE.fullmatch(line)) is not None and match[2] == base)
 
 
 def _keeper(keep: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:

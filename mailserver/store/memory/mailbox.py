@@ -13,7 +13,7 @@ from attrs import evolve
 from mailserver.errors import LimitReached, MailboxChanged, MailboxFull, MessageExpunged, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.flags import DELETED, KEYWORD_BIT, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS, FlagChange
-from mailserver.store.interfaces import Copied, Status, Stored
+from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
 from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySource
 from mailserver.store.query import Query
 from mailserver.store.rows import Changes, Row, Snapshot
@@ -116,6 +116,10 @@ class MemoryMailbox:
         """Their rows; messages gone are left out."""
         self._check()
         return [self._messages[uid].row(uid) for uid in self._present(uids)]
+
+    def pop3_records(self) -> Mapping[UID, Pop3Record]:
+        """None: no other server was here."""
+        return {}
 
     def open_message(self, uid: UID) -> MemoryMessage:
         """Open it. Raises: MessageExpunged."""
