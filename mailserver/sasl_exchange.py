@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
-from mailserver.auth.interfaces import Authenticator, LoginContext, User
+from mailserver.auth.interfaces import Authenticator, LoginContext, ShownCertificate, User
 from mailserver.channel import Channel, ConnectionInfo
 from mailserver.errors import AuthFailed, BadSyntax, MailError
 from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
@@ -51,8 +51,14 @@ def situation(channel: Channel, authenticator: Authenticator) -> Situation:
 def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
     """What the login service is told of a connection."""
     tls = info.tls
-    certified = tls is not None and tls.client is not None
-    return LoginContext(protocol, info.peer, tls.host if tls else None, info.session_id, certified)
+    client = tls.client if tls else None
+    shown = None
+    if client is not None:
+        label = (
+            f"the certificate of {client.user or 'no user'} (subject {client.subject}, SHA-256 {client.fingerprint})"
+        )
+        shown = ShownCertificate(client.user, label)
+    return LoginContext(protocol, info.peer, tls.host if tls else None, info.session_id, shown)
 
 
 def may_begin(info: ConnectionInfo, mechanism: str) -> bool:

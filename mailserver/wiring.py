@@ -17,9 +17,10 @@ from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
 from mailserver.auth.penalties import MAX_PAIRS, Penalties
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
+from mailserver.auth.restrictions import Names
 from mailserver.auth.salt_secret import salt_secret
 from mailserver.auth.schemes import MAX_MEMORY_KIB
-from mailserver.auth.service import LoginService, Names
+from mailserver.auth.service import LoginService
 from mailserver.channel import Channel
 from mailserver.config.model import Auth, Config
 from mailserver.imap.session import Services as ImapServices
@@ -195,6 +196,7 @@ class Wiring:
                 self.tls.domain_of,
                 self.tls.vouches,
                 self.tls.demands,
+                self.tls.names_user,
             ),
             self._attempts,
             secret=self._salt_secret,

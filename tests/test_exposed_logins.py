@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import GAP, ExposureWatch
 from mailserver.auth.penalties import Penalties
-from mailserver.auth.service import LoginService, Names
+from mailserver.auth.restrictions import Names
+from mailserver.auth.service import LoginService
 from mailserver.errors import PrivacyRequired
 from mailserver.imap.session import CLEARTEXT_LOGINS
 from mailserver.imap.session import Session as ImapSession

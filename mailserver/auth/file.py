@@ -34,6 +34,7 @@ from mailserver.auth.interfaces import (
     IReadsAhead,
     IScramKeys,
     ITrustsCertificates,
+    Limits,
     TypicalScram,
     User,
 )
@@ -104,7 +105,7 @@ class FileBackend:
         entry = self._entry(name)
         if entry is None:
             return None
-        return User(name=entry.name, home=entry.home or None, addresses=entry.addresses)
+        return User(entry.name, entry.home or None, entry.addresses, Limits(entry.networks))
 
     async def verify_password(self, user: User, password: Secret) -> bool:
         """Check in the hash pool. Raises: AuthUnavailable."""

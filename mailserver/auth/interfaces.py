@@ -8,8 +8,8 @@ them too. Nothing here imports Twisted; `auth.plugins` finds the makers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Final, Protocol
 
 from attrs import field, frozen
 from zope.interface import Attribute, Interface
@@ -17,6 +17,39 @@ from zope.interface import Attribute, Interface
 from mailserver.sasl.mechanism import Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
+
+LOCAL_NETWORK: Final = "local"
+"""The network of clients without an address: those of a Unix socket."""
+
+
+@frozen
+class Limits:
+    """What restricts one user. A field is None where nothing is said."""
+
+    networks: tuple[str, ...] | None = None
+    """Networks and addresses that the user may log in from; LOCAL_NETWORK for Unix sockets. What cannot be read fits
+    nobody.
+    """
+
+    def allows(self, peer: IPv4Address | IPv6Address | None) -> bool:
+        """May the user log in from that address? An IPv4-mapped address counts as IPv4; None is a Unix socket."""
+        if self.networks is None:
+            return True
+        if isinstance(peer, IPv6Address):
+            # The zone of a link-local address is no part of its network.
+            peer = peer.ipv4_mapped or IPv6Address(int(peer))
+        for text in self.networks:
+            if peer is None:
+                if text == LOCAL_NETWORK:
+                    return True
+                continue
+            try:
+                network = ip_network(text, strict=False)
+            except ValueError:
+                continue
+            if peer in network:
+                return True
+        return False
 
 
 @frozen
@@ -29,6 +62,17 @@ class User:
     """Home of the users file, where the mail location asks for `{home}`."""
     addresses: frozenset[str] = field(factory=frozenset)
     """Addresses it may send as besides its own name, lower case."""
+    limits: Limits = Limits()
+
+
+@frozen
+class ShownCertificate:
+    """A certificate that the client has shown on this connection and that was verified."""
+
+    user: str
+    """The user name in the field of `client_user`; empty where there is none."""
+    label: str
+    """Which certificate it is, for the log."""
 
 
 @frozen
@@ -41,8 +85,7 @@ class LoginContext:
     host: str | None
     """The host of the configuration that the connection was served (`TLSInfo.host`), for names without a domain."""
     session_id: str
-    certified: bool = False
-    """The client has shown a certificate, on this connection, that was verified."""
+    certificate: ShownCertificate | None = None
 
 
 class IAuthBackend(Interface):

@@ -3,8 +3,8 @@
     user@domain:{SCHEME}hash:uid:gid:gecos:home:shell:extra fields
 
 Fields from the third on may be missing. Extra fields are words `name=value` or `name`, parted by spaces; `nologin`
-disables the user and `userdb_addresses=a@b,c@d` names addresses it may send as. A `!` before the password disables it
-too. Lines that are empty or begin with `#` count for nothing. Uid, gid, gecos and shell are kept and not used.
+disables the user, `allow_nets=192.0.2.0/24,2001:db8::1,local` names the networks that it may log in from, and
+`userdb_addresses=a@b,c@d` names addresses it may send as. A `!` before the password disables it too. Lines that are empty or begin with `#` count for nothing. Uid, gid, gecos and shell are kept and not used.
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ class PasswdEntry:
         """Addresses it may send as, lower case."""
         listed = self.extra.get("userdb_addresses", "")
         return frozenset(each.lower() for each in listed.split(",") if each)
+
+    @property
+    def networks(self) -> tuple[str, ...] | None:
+        """Networks that it may log in from, as they are written; None for all."""
+        listed = self.extra.get("allow_nets")
+        return None if listed is None else tuple(each for each in listed.split(",") if each)
 
 
 def normalise(name: str) -> str:

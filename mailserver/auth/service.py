@@ -42,6 +42,7 @@ from mailserver.auth.interfaces import (
     User,
 )
 from mailserver.auth.passwd import BadName, normalise
+from mailserver.auth.restrictions import Names, certificate_fault, network_fault
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
@@ -55,30 +56,6 @@ EXPOSED_SHARE: Final = "exposed"
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-@attrs.frozen
-class Names:
-    """How names without a domain are completed, and which domains are ours. All in lower case."""
-
-    domains: frozenset[str]
-    default_domain: str
-    """Empty: none."""
-    domain_of: Callable[[str | None], str | None]
-    """The mail domain that a host of the configuration belongs to."""
-    vouches: Callable[[str | None, str], bool] = lambda _host, _domain: False
-    """May a client's certificate taken for a host speak for users of a mail domain; of any, when empty?"""
-    demands: Callable[[str], bool] = lambda _domain: False
-    """Must the clients of a mail domain's users show a certificate; of any, when empty?"""
-
-    def candidates(self, name: str, host: str | None) -> list[str]:
-        """What a normalised name may mean, in the order tried: as it is; then in the domain of the host that was
-        served, or in the default domain where that tells none.
-        """
-        if "@" in name:
-            return [name]
-        domain = self.domain_of(host) or self.default_domain
-        return [name, f"{name}@{domain}"] if domain else [name]
 
 
 class LoginService:
@@ -133,9 +110,9 @@ class LoginService:
         evidence = _evidence(claim)
         try:
             name = normalise(claim.name)
-        except BadName:
+        except BadName as error:
             # No account can have it: nothing is learnt from the missing hash check.
-            await self._fail(self._attempts.failed(("",), context.peer, evidence), started)
+            await self._fail(self._attempts.failed(("",), context.peer, evidence), started, str(error))
         candidates = self._names.candidates(name, context.host)
         attempt = self._attempts.begin(candidates, context.peer, evidence)
         try:
@@ -158,19 +135,17 @@ class LoginService:
         match claim:
             case Credentials(password=password):
                 share = client_of(context.peer)
-                user = await self._verified(candidates, password, share) if password.reveal() else None
-                reason = ""
+                user, reason = await self._verified(candidates, password, share)
             case ScramProof():
                 user, reason = await self._proved(candidates, claim)
             case Certified():
                 user, reason = await self._certified(candidates, context.host)
-        if user is not None and self._lacks_certificate(user, context):
-            # Said as late as this, it tells nobody whose password it is.
-            reason = (
-                f"the password is right, and {user.name} is of a domain that requires a client certificate: the client has"
-                " shown none, or not under a host name of that domain"
-            )
-            user = None
+                if reason and context.certificate is not None:
+                    reason = f"{reason}; the client has shown {context.certificate.label}"
+        if user is not None:
+            # Judged as late as this, it tells nobody whose password it is.
+            reason = network_fault(user, context) or await certificate_fault(self._names, self._find, user, context)
+            user = None if reason else user
         return user, reason
 
     def exposed(
@@ -192,7 +167,7 @@ class LoginService:
                 method,
                 context,
                 # Not in the client's share: it must not wait for this when it logs in.
-                verify=lambda: self._verified(candidates, password, EXPOSED_SHARE),
+                verify=lambda: self._owner(candidates, password),
                 tell=tell,
             )
         )
@@ -231,40 +206,60 @@ class LoginService:
                     return user, backend
         return None
 
-    async def _verified(self, candidates: Sequence[str], password: Secret, share: str) -> User | None:
-        """The user whose password it is, or None, after exactly one check. `share` is the client."""
+    async def _owner(self, candidates: Sequence[str], password: Secret) -> User | None:
+        """The user whose password came in clear text, if it is right. Not in the client's share of the pool: the client
+        must not wait for this check when it logs in.
+        """
+        user, _reason = await self._verified(candidates, password, EXPOSED_SHARE)
+        return user
+
+    async def _verified(self, candidates: Sequence[str], password: Secret, share: str) -> tuple[User | None, str]:
+        """The user whose password it is, after exactly one check; else why not, for the log. `share` is the client."""
+        if not password.reveal():
+            return None, "the client sent an empty password"
         found = await self._find(candidates)
         if found is None:
             if self._listing:
                 await self._check_dummy(password, share)
-                return None
+                return None, _unknown(candidates)
             # Nobody can say who exists: the name as given, and the password decides.
-            user = User(candidates[0])
-            return user if await self._ask_passwords_only(user, password) else None
+            return await self._verified_elsewhere(User(candidates[0]), password)
         user, backend = found
         if not IHashedPasswords.providedBy(backend):
-            return user if await _answer(backend.verify_password(user, password)) else None
+            right = await _answer(backend.verify_password(user, password))
+            return (user, "") if right else (None, f"wrong password for {user.name}, or the user is disabled")
         stored = cast("IHashedPasswords", backend).password_hash(user)
         if stored == "" and self._passwords_only:
-            return user if await self._ask_passwords_only(user, password) else None
-        if not stored or not _usable(stored, user):
+            return await self._verified_elsewhere(user, password)
+        fault = _fault_of(stored, user)
+        if fault or not stored:
             await self._check_dummy(password, share)
-            return None
-        return user if await self._hasher.verify(stored, password, share) else None
+            return None, fault
+        right = await self._hasher.verify(stored, password, share)
+        return (user, "") if right else (None, f"wrong password for {user.name}")
+
+    async def _verified_elsewhere(self, user: User, password: Secret) -> tuple[User | None, str]:
+        """As `_verified`, by the back ends that know passwords alone."""
+        for backend in self._passwords_only:
+            if await _answer(backend.verify_password(user, password)):
+                return user, ""
+        return None, f"wrong password for {user.name}, or there is no such user"
 
     async def _proved(self, candidates: Sequence[str], proof: ScramProof) -> tuple[User | None, str]:
         """The user that the exchange's keys belong to, if the proof fits them; else what to log, if there is more."""
         found = await self._find(candidates)
         if found is None:
-            return None, ""
-        user, _backend = found
+            return None, _unknown(candidates)
+        user, backend = found
         keys = await _keys_of(found, proof.hash_name)
         if keys is None:
+            if IHashedPasswords.providedBy(backend) and cast("IHashedPasswords", backend).password_hash(user) is None:
+                return None, f"{user.name} is disabled"
             return None, (
                 f"{user.name} is disabled, or has no SCRAM-{proof.hash_name} keys that belong to the password:"
                 f" `mailserver user password {user.name}` makes them"
             )
-        return (user, "") if proof.fits and proof.keys == keys else (None, "")
+        return (user, "") if proof.fits and proof.keys == keys else (None, f"wrong password for {user.name}")
 
     async def _certified(self, candidates: Sequence[str], host: str | None) -> tuple[User | None, str]:
         """The user that a certificate names; else what to log."""
@@ -274,7 +269,7 @@ class LoginService:
         user, backend = found
         if not ITrustsCertificates.providedBy(backend):
             return None, f"the back end of {user.name} lets nobody in by a certificate"
-        if not self._names.vouches(host, self._domain_of(user)):
+        if not self._names.vouches(host, self._names.domain_of_user(user)):
             # Who signs for one domain must not let anybody into another.
             return None, (
                 f"the certificate is in order for {host or 'the default host'}, and {user.name} is of a domain"
@@ -283,16 +278,6 @@ class LoginService:
         if not await _answer(cast("ITrustsCertificates", backend).may_log_in(user)):
             return None, f"the certificate is in order; its user {user.name} is disabled"
         return user, ""
-
-    def _lacks_certificate(self, user: User, context: LoginContext) -> bool:
-        """A host name that asks for none must be no way around a demand of the user's domain."""
-        domain = self._domain_of(user)
-        if not self._names.demands(domain):
-            return False
-        return not (context.certified and self._names.vouches(context.host, domain))
-
-    def _domain_of(self, user: User) -> str:
-        return user.name.partition("@")[2] or self._names.default_domain
 
     def _typical_scram(self, hash_name: str) -> list[TypicalScram | None]:
         """Of each back end that lists users."""
@@ -317,12 +302,6 @@ class LoginService:
         salt = hashlib.blake2b(f"{hash_name} {name}".encode("utf-8", "surrogatepass"), key=self._secret).digest()
         size = hashlib.new(HASHES[hash_name]).digest_size
         return ScramKeys(like.rounds, salt[: like.salt_size], secrets.token_bytes(size), secrets.token_bytes(size))
-
-    async def _ask_passwords_only(self, user: User, password: Secret) -> bool:
-        for backend in self._passwords_only:
-            if await _answer(backend.verify_password(user, password)):
-                return True
-        return False
 
     async def _check_dummy(self, password: Secret, share: str) -> None:
         """Take the time that the password of an existing user would."""
@@ -365,13 +344,23 @@ def _evidence(claim: Claim) -> Secret:
             return Secret(name.encode("utf-8", "surrogatepass"))
 
 
-def _usable(stored: str, user: User) -> bool:
+def _fault_of(stored: str | None, user: User) -> str:
+    """Why no password can be right for a stored entry; empty if one can."""
+    if stored is None:
+        return f"{user.name} is disabled"
+    if not stored:
+        return f"{user.name} has no password"
     try:
         schemes.parse(stored)
     except schemes.BadHash as error:
         _log.error("user %s cannot log in: %s", user.name, error)
-        return False
-    return True
+        return f"the stored password of {user.name} cannot be used: {error}"
+    return ""
+
+
+def _unknown(candidates: Sequence[str]) -> str:
+    """What the log says of a name that nobody has."""
+    return f"there is no user {' or '.join(candidates)}"
 
 
 def _is_self(authorization: str, names: set[str]) -> bool:

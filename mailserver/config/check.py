@@ -128,11 +128,13 @@ def _without_mechanism(config: Config) -> Iterator[Problem]:
     """Protocols in which none of the mechanisms could be offered."""
     mechanisms, of_scram = config.auth.mechanisms, config.auth.scram_protocols
     scram = any(name.startswith("SCRAM-") for name in mechanisms)
-    certificates = "EXTERNAL" in mechanisms and any(domain.client_certificates != "none" for domain in config.domains)
+    certificates = "EXTERNAL" in mechanisms and any(
+        domain.client_certificates != "none" and domain.client_user != "any" for domain in config.domains
+    )
     if certificates or any(name != "EXTERNAL" and not name.startswith("SCRAM-") for name in mechanisms):
         return
     if not scram:
-        reason = "can never be offered: no [[domain]] has client_certificates; add PLAIN, or ask for them there"
+        reason = "can never be offered: no [[domain]] has client_certificates that name a user; add PLAIN, or ask for them there"
         yield config.problem("[auth] mechanisms", as_toml(mechanisms), reason)
         return
     served = {listener.family for listener in config.listeners} & {"imap", "pop3", "submission"}

@@ -63,9 +63,9 @@ CipherOrder: TypeAlias = Literal["client", "server"]
 ClientCertificates: TypeAlias = Literal["none", "asked", "required"]
 """Whether clients show certificates."""
 
-ClientUser: TypeAlias = Literal["rfc822Name", "emailAddress", "commonName", "userId"]
+ClientUser: TypeAlias = Literal["rfc822Name", "emailAddress", "commonName", "userId", "any"]
 """Where a client certificate has its user: a subject alternative name (RFC 5280 4.2.1.6), or an attribute of the
-subject (RFC 5280 4.1.2.6, RFC 4519 2.3 and 2.39)."""
+subject (RFC 5280 4.1.2.6, RFC 4519 2.3 and 2.39). With "any" it names nobody, and does for every user."""
 
 PORTS: Final = {
     "imap": 143,

@@ -342,7 +342,7 @@ class Connection(Sniffer):
         if fault:
             self.log("client-certificate-refused", reason=fault)
         elif client is not None:
-            named = client.user or "(the field of client_user holds no name, or several)"
+            named = client.user or '(client_user is "any", or its field holds no name, or several)'
             self.log("client-certificate", subject=client.subject, names=named, fingerprint=client.fingerprint)
 
     def _handshake_fault(self, reason: str) -> str:

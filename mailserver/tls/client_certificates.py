@@ -125,7 +125,12 @@ def verification_fault(error: int, certificate: x509.Certificate) -> str:
 
 
 def user_of(certificate: x509.Certificate, chosen: ClientUser) -> str:
-    """The user name in the chosen field; "" where there is none, more than one, or one with control characters."""
+    """The user name in the chosen field; "" where there is none, more than one, or one with control characters.
+
+    "any" chooses no field: such a certificate names nobody.
+    """
+    if chosen == "any":
+        return ""
     try:
         if chosen == "rfc822Name":
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -195,6 +195,17 @@ class TlsPolicy:
                 of_domains[each.domain] = of_domains.get(each.domain, False) or required
         return bool(of_domains) and all(of_domains.values())
 
+    def names_user(self, domain: str) -> bool:
+        """Must the certificates of a mail domain's clients name the user; those of some domain, when it is empty?
+
+        They need not where `client_user = "any"`.
+        """
+        return any(
+            each.terms.demand.user != "any"
+            for each in self._map.by_host.values()
+            if each.terms.demand.authorities and (not domain or each.domain == domain)
+        )
+
     def vouches(self, host: str | None, domain: str) -> bool:
         """May a client's certificate taken for that host (`Handshake.host`) speak for users of a mail domain (any, when empty)?
 

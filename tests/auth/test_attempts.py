@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from mailserver.auth.attempts import PLACES, Attempts
 from mailserver.auth.interfaces import LoginContext, User
 from mailserver.auth.penalties import LONGEST_QUEUE, Penalties
-from mailserver.auth.service import LoginService, Names
+from mailserver.auth.restrictions import Names
+from mailserver.auth.service import LoginService
 from mailserver.errors import AuthFailed, AuthUnavailable, MailError
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret

@@ -15,7 +15,8 @@ from mailserver.auth.exposure import EVERY, GAP, MAX_PAIRS, MAX_WAITING, Exposur
 from mailserver.auth.exposure_record import FILE, MAX_USERS, Damaged, ExposureRecord
 from mailserver.auth.interfaces import LoginContext
 from mailserver.auth.penalties import Penalties
-from mailserver.auth.service import EXPOSED_SHARE, LoginService, Names
+from mailserver.auth.restrictions import Names
+from mailserver.auth.service import EXPOSED_SHARE, LoginService
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
 from tests.auth.test_service import DUMMY, CountingHasher, Hashed

@@ -8,9 +8,18 @@ import pytest
 from zope.interface import implementer
 
 from mailserver.auth.attempts import Attempts
-from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, LoginContext, User
+from mailserver.auth.interfaces import (
+    IAuthBackend,
+    IHashedPasswords,
+    IPasswordsOnly,
+    Limits,
+    LoginContext,
+    ShownCertificate,
+    User,
+)
 from mailserver.auth.penalties import Penalties
-from mailserver.auth.service import LEAST_FAILURE, LoginService, Names
+from mailserver.auth.restrictions import Names
+from mailserver.auth.service import LEAST_FAILURE, LoginService
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, MailError
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
@@ -23,14 +32,15 @@ DUMMY = "{PLAIN}the dummy of most"
 class Hashed:
     """Names with PLAIN entries; None for the disabled, "" for those listed alone."""
 
-    def __init__(self, entries: dict[str, str | None]) -> None:
+    def __init__(self, entries: dict[str, str | None], networks: dict[str, tuple[str, ...]] | None = None) -> None:
         self.entries = entries
+        self.networks = networks or {}
         self.down = False
 
     def find_user(self, name: str) -> User | None:
         if self.down:
             raise AuthUnavailable
-        return User(name) if name in self.entries else None
+        return User(name, limits=Limits(self.networks.get(name))) if name in self.entries else None
 
     def verify_password(self, user: User, password: Secret) -> bool:
         raise AssertionError("the service checks the hash itself")
@@ -110,6 +120,7 @@ class Site:
         default_domain: str = "example.test",
         scram_for_some: bool = False,
         demands: str | None = None,
+        names_user: bool = True,
     ) -> None:
         self.timers = Timers()
         self.hasher = CountingHasher(self.timers)
@@ -124,6 +135,7 @@ class Site:
                 lambda name: hosts.get(name or ""),
                 lambda name, domain: hosts.get(name or "mail.example.test") == domain,
                 lambda domain: domain == demands,
+                lambda _domain: names_user,
             ),
             Attempts(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
             scram_for_some=scram_for_some,
@@ -137,9 +149,11 @@ class Site:
         authorization: str = "",
         host: str | None = None,
         peer: str | None = "192.0.2.1",
-        certified: bool = False,
+        certified: str | None = None,
     ) -> Task:
-        context = LoginContext("imap", ip_address(peer) if peer else None, host, "s1", certified)
+        """`certified`: the user that the client's certificate names."""
+        shown = ShownCertificate(certified, f"the certificate of {certified}") if certified is not None else None
+        context = LoginContext("imap", ip_address(peer) if peer else None, host, "s1", shown)
         return Task(self.service.login(Credentials(name, Secret(password.encode()), authorization), context))
 
     def failure(self, task: Task) -> tuple[str, str, float]:
@@ -253,23 +267,36 @@ def test_an_empty_password_is_never_right(site: Site) -> None:
     assert site.failure(site.login("empty@example.test", ""))[0] == "AuthFailed"
 
 
+OWN = "anna@example.org"
+
+
 @pytest.mark.parametrize(
     ("name", "host", "certified", "lets_in"),
     [
-        ("anna@example.org", "mail.example.org", True, True),
-        ("anna@example.org", "mail.example.org", False, False),
-        ("anna@example.org", "mail.example.test", False, False),
-        ("anna@example.org", "mail.example.test", True, False),
-        ("anna@example.org", None, False, False),
-        ("anna@example.org", "nobody.invalid", False, False),
-        ("anna", "mail.example.org", True, True),
-        ("anna@example.test", "mail.example.org", False, True),
+        (OWN, "mail.example.org", OWN, True),
+        (OWN, "mail.example.org", None, False),
+        (OWN, "mail.example.test", None, False),
+        (OWN, "mail.example.test", OWN, False),
+        (OWN, None, None, False),
+        (OWN, "nobody.invalid", None, False),
+        ("anna", "mail.example.org", OWN, True),
+        ("anna@example.test", "mail.example.org", None, True),
+        # Somebody else's, nobody's, one that is no name; and a name that is completed as a login's.
+        (OWN, "mail.example.org", "ben@example.org", False),
+        (OWN, "mail.example.org", "anna@example.test", False),
+        (OWN, "mail.example.org", "", False),
+        (OWN, "mail.example.org", "an na", False),
+        (OWN, "mail.example.org", "Anna@Example.ORG", True),
+        (OWN, "mail.example.org", "anna", True),
+        # There is a user "ben": the certificate means that one.
+        ("ben@example.org", "mail.example.org", "ben", False),
     ],
 )
-def test_a_domain_that_requires_certificates_lets_nobody_in_by_another_name_without(
-    name: str, host: str | None, certified: bool, lets_in: bool
+def test_a_domain_that_requires_certificates_lets_nobody_in_without_the_user_s_own(
+    name: str, host: str | None, certified: str | None, lets_in: bool
 ) -> None:
-    passwords = {"anna@example.test": "{PLAIN}secret", "anna@example.org": "{PLAIN}secret"}
+    names = ("anna@example.test", OWN, "ben@example.org", "ben")
+    passwords: dict[str, str | None] = dict.fromkeys(names, "{PLAIN}secret")
     site = Site(Hashed(passwords), demands="example.org")
     if lets_in:
         user = site.login(name, "secret", host=host, certified=certified).outcome()
@@ -280,6 +307,90 @@ def test_a_domain_that_requires_certificates_lets_nobody_in_by_another_name_with
         wrong = other.failure(other.login(name, "wrong", host=host, certified=certified))
         assert right == (wrong[0], right[1], wrong[2]), "whose password it is does not show in the time either"
         assert right[0] == "AuthFailed"
+
+
+def test_where_any_certificate_does_it_need_not_name_the_user() -> None:
+    site = Site(Hashed({OWN: "{PLAIN}secret"}), demands="example.org", names_user=False)
+    assert site.login(OWN, "secret", host="mail.example.org", certified="").outcome().name == OWN
+    assert site.failure(site.login(OWN, "secret", host="mail.example.org"))[0] == "AuthFailed"
+
+
+def test_a_bare_user_is_named_by_its_address_in_the_default_domain() -> None:
+    site = Site(Hashed({"anna": "{PLAIN}secret"}), demands="example.test")
+    for named in ("anna", "anna@example.test"):
+        assert site.login("anna", "secret", host="mail.example.test", certified=named).outcome().name == "anna"
+    assert site.failure(site.login("anna", "secret", host="mail.example.test", certified="anna@example.org"))
+
+
+@pytest.mark.parametrize(
+    ("networks", "peer", "lets_in"),
+    [
+        (("192.0.2.0/24",), "192.0.2.9", True),
+        (("192.0.2.0/24",), "::ffff:192.0.2.9", True),
+        (("192.0.2.0/24",), "198.51.100.9", False),
+        (("192.0.2.77/24",), "192.0.2.9", True),
+        (("198.51.100.9", "2001:db8::/32"), "198.51.100.9", True),
+        (("198.51.100.9", "2001:db8::/32"), "2001:db8::1%eth0", True),
+        (("198.51.100.9",), None, False),
+        (("local",), None, True),
+        (("local",), "127.0.0.1", False),
+        (("nonsense", "192.0.2.1"), "192.0.2.1", True),
+        (("nonsense",), "192.0.2.1", False),
+        ((), "192.0.2.1", False),
+    ],
+)
+def test_a_user_of_some_networks_logs_in_from_no_other(
+    networks: tuple[str, ...], peer: str | None, lets_in: bool
+) -> None:
+    site = Site(Hashed({"anna@example.test": "{PLAIN}secret"}, {"anna@example.test": networks}))
+    task = site.login("anna@example.test", "secret", peer=peer)
+    if lets_in:
+        assert task.outcome().name == "anna@example.test"
+        return
+    refused = site.failure(task)
+    other = Site(Hashed({"anna@example.test": "{PLAIN}secret"}))
+    assert refused == other.failure(other.login("anna@example.test", "wrong", peer=peer)), "as a wrong password"
+    assert len(site.hasher.checks) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "reason"),
+    [
+        ("nobody@example.test", "x", "there is no user nobody@example.test"),
+        ("nobody", "x", "there is no user nobody or nobody@example.test"),
+        ("anna@example.test", "wrong", "wrong password for anna@example.test"),
+        ("anna", "wrong", "wrong password for anna@example.test"),
+        ("disabled@example.test", "x", "disabled@example.test is disabled"),
+        ("broken@example.test", "x", "the stored password of broken@example.test cannot be used"),
+        ("", "x", "1 to 255 octets"),
+        ("anna@example.test", "", "an empty password"),
+    ],
+)
+def test_the_log_says_why_and_the_client_does_not(site: Site, name: str, password: str, reason: str) -> None:
+    task = site.login(name, password)
+    while not task.done:
+        site.timers.advance(0.01)
+    with pytest.raises(AuthFailed) as caught:
+        task.outcome()
+    assert reason in caught.value.reason
+    assert caught.value.sentence == AuthFailed.text
+
+
+def test_the_log_names_the_network_and_the_certificate() -> None:
+    site = Site(Hashed({OWN: "{PLAIN}secret"}, {OWN: ("198.51.100.0/24",)}), demands="example.org")
+    for peer, reason in (
+        ("192.0.2.1", "may not log in from 192.0.2.1: its allow_nets is 198.51.100.0/24"),
+        (
+            "198.51.100.1",
+            "requires a client certificate in the user's own name: the client has shown the certificate of b",
+        ),
+    ):
+        task = site.login(OWN, "secret", peer=peer, host="mail.example.org", certified="ben@example.org")
+        while not task.done:
+            site.timers.advance(0.01)
+        with pytest.raises(AuthFailed) as caught:
+            task.outcome()
+        assert reason in caught.value.reason
 
 
 def test_acting_for_another_is_refused_only_after_the_right_password(site: Site) -> None:

@@ -117,10 +117,10 @@ def test_a_proof_logs_in(site: Site) -> None:
 
 
 def test_what_is_no_proof(site: Site, backend: Keyed) -> None:
-    assert reason(site, proof("anna", fits=False)) == AuthFailed.text
-    assert reason(site, proof("nobody")) == AuthFailed.text
+    assert reason(site, proof("anna", fits=False)) == "wrong password for anna@example.test"
+    assert reason(site, proof("nobody")) == "there is no user nobody or nobody@example.test"
     # Proved by keys that are not the user's: the exchange was begun for another, or they have changed.
-    assert reason(site, proof("anna", evolve(KEYS, salt=b"other"))) == AuthFailed.text
+    assert reason(site, proof("anna", evolve(KEYS, salt=b"other"))) == "wrong password for anna@example.test"
     assert "mailserver user password ben@example.test" in reason(site, proof("ben"))
     backend.disabled.add("anna@example.test")
     assert "disabled" in reason(site, proof("anna"))
@@ -193,7 +193,7 @@ def test_certificates(site: Site, backend: Keyed) -> None:
         task.outcome()
     assert "another client_ca" in caught.value.reason, "the authority of one domain lets nobody into another"
     assert "no user here" in reason(site, Certified("nobody@example.test"))
-    assert reason(site, Certified("a b")) == AuthFailed.text
+    assert "no space" in reason(site, Certified("a b"))
     backend.disabled.add("anna@example.test")
     assert "disabled" in reason(site, Certified("anna"))
     only_passwords = Site(Hashed({"anna@example.test": "{PLAIN}x"}))

@@ -120,6 +120,21 @@ def test_no_other_name_is_a_way_around_what_is_required(
             rf"login-failed session=.*{user} is of a domain that requires a client certificate", since=before
         )
     # A certificate that its own domain would have taken is as good here.
-    with connect(server, "imaps", "mail.example.org", clients.issue(), tmp_path) as client:
+    with connect(server, "imaps", "mail.example.org", clients.issue(mail=[user]), tmp_path) as client:
         client.greeting()
         client.log_in(user, password)
+
+
+def test_a_password_with_the_certificate_of_another_user_is_refused(
+    server: Server, clients: ClientAuthority, tmp_path: Path
+) -> None:
+    user, password = server.user_of("example.test")
+    other = next(name for name in server.accounts if name.endswith("@example.test") and name != user)
+    for protocol, shown in (("imaps", other), ("pop3s", other), ("submissions", other), ("imaps", None)):
+        before = len(server.log)
+        certificate = clients.issue(mail=[shown] if shown else [])
+        with connect(server, protocol, "mail.example.test", certificate, tmp_path) as client:
+            client.greeting()
+            assert re.match(rb"a NO \[AUTH|-ERR \[AUTH\]|535", client.try_login(user, password)), protocol
+        label = rf"the certificate of {shown or 'no user'} .subject CN=Anna, SHA-256 [0-9a-f]{{64}}"
+        server.wait_for(rf"login-failed session=.*in the user's own name: the client has shown {label}", since=before)

@@ -57,3 +57,12 @@ def test_whose_users_must_show_a_certificate(tmp_path: Path) -> None:
     assert not policy.demands(""), "a user without a domain is of all"
     (tmp_path / "alone").mkdir()
     assert policy_of(tmp_path / "alone", one=required).demands("")
+
+
+def test_whose_certificates_must_name_the_user(tmp_path: Path) -> None:
+    required = ['client_certificates = "required"', 'client_ca = "a.pem"']
+    policy = policy_of(tmp_path, one=required, two=[*required, 'client_user = "any"'])
+    assert policy.names_user("one.test")
+    assert not policy.names_user("two.test")
+    assert policy.names_user(""), "a user without a domain is of all"
+    assert not policy.vouches("mail.two.test", "one.test"), "a certificate that names nobody does not do for those"

@@ -83,7 +83,7 @@ class Domain:
     )
     client_user: ClientUser = setting(
         "Field of a client's certificate that holds the user name: the subject alternative name rfc822Name, or an "
-        "attribute of the subject.",
+        'attribute of the subject. A required certificate must name the user that logs in, unless this is "any".',
         default="rfc822Name",
     )
     acme: bool = certificate_keys.acme()
