@@ -56,7 +56,10 @@ class Answer:
         self._plan = plan
         self._seen = seen
         self._remembers = False
+        self.expunged = False
+        """Has a message been left out because it no longer exists?"""
         self.error: MailError | None = None
+        """Why another message could not be told."""
 
     async def write(self, ranges: Sequence[Range]) -> None:
         """All answers, as much at a time as the client takes."""
@@ -83,8 +86,8 @@ class Answer:
                 await channel.drain()
 
     def _note(self, rows: Rows) -> None:
-        if rows.gone and self.error is None:
-            self.error = MessageExpunged()
+        if rows.gone:
+            self.expunged = True
 
     def columns(self, rows: Rows) -> list[Sequence[object]]:
         """What fills the plan's line for those messages, where it needs nothing but columns."""
@@ -120,8 +123,10 @@ class Answer:
             start += ready.done
             for row in ready.learned:
                 live.columns.learn(row.uid, row.size, row.date)
-            if ready.error is not None and self.error is None:
-                self.error = ready.error
+            if isinstance(ready.error, MessageExpunged):
+                self.expunged = True
+            else:
+                self.error = self.error or ready.error
             channel.write(ready.data)
             if ready.large is not None:
                 await self._send_large(ready.large)

@@ -122,7 +122,9 @@ class Work:
             try:
                 found = self._message(mailbox, at)
             except (MessageExpunged, StoreUnavailable) as problem:
-                error = error or problem
+                if error is None or isinstance(error, MessageExpunged):
+                    # UID FETCH reports what cannot be read, and ignores what is expunged (RFC 3501 6.4.8).
+                    error = problem
                 at += 1
                 continue
             except NotKnown:

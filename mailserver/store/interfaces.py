@@ -214,8 +214,11 @@ class Mailbox(Protocol):
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove those messages (of them only the ones flagged \\Deleted); the UIDs removed, rising."""
 
-    def copy(self, uids: Sequence[UID], target: str) -> Copied:
-        """Copy to another mailbox (or this one), all or none. Raises: NoSuchMailbox, MessageExpunged if one is gone."""
+    def copy(self, uids: Sequence[UID], target: str, *, skip_expunged: bool = False) -> Copied:
+        """Copy to another mailbox (or this one), all or none; with `skip_expunged` all that exist.
+
+        Raises: NoSuchMailbox, MessageExpunged if one is gone.
+        """
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move (RFC 6851): each message is in exactly one of the two at any moment."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mailserver.errors import MessageExpunged, NoSpace, StoreUnavailable
+from mailserver.errors import MailError, MessageExpunged, NoSpace, StoreUnavailable
 from mailserver.store.memory import MemoryMailbox, MemoryMessage
 from tests.fakes import Client
 from tests.imap.fetching import NESTED, ask, opened, section
@@ -307,6 +307,26 @@ def test_a_file_that_vanishes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None
     answer = client.ask(b"t FETCH 1:3 (UID BODY.PEEK[])\r\n")
     assert re.findall(rb"\* (\d) FETCH \(UID (\d)", answer) == [(b"1", b"1"), (b"3", b"3")]
     assert b"t NO [EXPUNGEISSUED]" in answer
+
+
+def test_uid_fetch_ignores_expunged_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 3501 6.4.8; what cannot be read is reported all the same."""
+    client = opened(*[MESSAGE] * 3)
+    open_message = MemoryMailbox.open_message
+    errors: dict[int, MailError] = {2: MessageExpunged()}
+
+    def refuse(self: MemoryMailbox, uid: Any) -> Any:
+        if uid in errors:
+            raise errors[uid]
+        return open_message(self, uid)
+
+    monkeypatch.setattr(MemoryMailbox, "open_message", refuse)
+    for asked in (b"1:3", b"2"):
+        answer = client.ask(b"t UID FETCH %b (BODY.PEEK[])\r\n" % asked)
+        assert b"* 2 FETCH" not in answer
+        assert b"t OK " in answer
+    client, errors[3] = opened(*[MESSAGE] * 3), StoreUnavailable()
+    assert b"t NO [UNAVAILABLE]" in client.ask(b"t UID FETCH 1:3 (BODY.PEEK[])\r\n")
 
 
 def test_a_file_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -367,6 +367,16 @@ class Messages:
             inbox.copy(three[:1], "none")
         assert uids(account.mailbox("target")) == []
 
+    def test_copy_skips_what_is_expunged_if_told_to(self, account, inbox, three):
+        account.create("target")
+        inbox.expunge(three[1:2], only_deleted=False)
+        copied = inbox.copy(three, "target", skip_expunged=True)
+        assert copied.source == [three[0], three[2]]
+        assert uids(account.mailbox("target")) == copied.target
+        nothing = inbox.copy(three[1:2], "target", skip_expunged=True)
+        assert (nothing.source, nothing.target) == ([], [])
+        assert uids(account.mailbox("target")) == copied.target
+
     def test_copy_and_move_respect_the_keyword_limit(self, account, inbox, three):
         account.create("target")
         full = put(account, "target", flags=[f"word{n}" for n in range(MAX_KEYWORDS)])

@@ -182,6 +182,28 @@ def test_copy_of_a_message_that_is_gone_copies_none(account):
     assert mailbox.move([1, 2], "there").source == [1]
 
 
+@pytest.mark.parametrize("method", ["copy", "move"])
+def test_a_message_that_vanishes_during_a_transfer_is_skipped(account, monkeypatch, method):
+    account.create("there")
+    for _number in range(3):
+        append(account, flags=["\\Seen"])
+    mailbox = account.mailbox("INBOX")
+    place = os.path.join(account.root, "cur")
+    second = os.path.join(place, sorted(os.listdir(place))[1])
+
+    def vanish(name):
+        if name == f"{method}.after-uidlist" and os.path.exists(second):
+            os.unlink(second)
+
+    monkeypatch.setattr(safeio, "hook", vanish)
+    options = {"skip_expunged": True} if method == "copy" else {}
+    copied = getattr(mailbox, method)([1, 2, 3], "there", **options)
+    assert copied.source == [1, 3]
+    monkeypatch.setattr(safeio, "hook", None)
+    assert uids(account.mailbox("there")) == list(copied.target)
+    assert leftovers(account) == []
+
+
 def test_a_copy_shares_the_file_and_a_move_keeps_it(account):
     account.create("there")
     append(account, flags=["\\Seen", "work"])

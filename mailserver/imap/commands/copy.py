@@ -13,7 +13,7 @@ from mailserver.types import UID
 
 
 async def copy(session: Session, command: Command) -> str | None:
-    """RFC 3501 6.4.7: all messages or none."""
+    """RFC 3501 6.4.7: all messages or none. UID COPY ignores UIDs that no longer exist (6.4.8)."""
     uids, target = _arguments(session, command)
     if not uids:
         return None
@@ -49,7 +49,7 @@ async def _transfer(session: Session, command: Command, uids: list[UID], target:
         with Telling(session, command) as telling:
             if len(uids) >= MANY:
                 telling.start()
-            return await session.account.copy(session.mailbox.live, uids, target, move=move)
+            return await session.account.copy(session.mailbox.live, uids, target, move=move, skip_expunged=command.uid)
     except NoSuchMailbox as error:
         raise TryCreate(error.sentence) from None
 

@@ -1,6 +1,7 @@
 """FETCH (RFC 3501 6.4.5, 7.4.2): its items, and the implicit \\Seen. `imap.fetch_answer` does the answering.
 
-A message that is gone is left out, the others are told, and the end is NO [EXPUNGEISSUED] (RFC 2180 4.1.2).
+A message that is gone is left out and the others are told. FETCH then ends with NO [EXPUNGEISSUED] (RFC 2180 4.1.2),
+UID FETCH with OK (RFC 3501 6.4.8).
 """
 
 from __future__ import annotations
@@ -103,11 +104,13 @@ async def fetch(session: Session, command: Command) -> str | None:
     seen = await _set_seen(session, selected, ranges) if plan.sets_seen else frozenset[int]()
     answer = Answer(session, selected, plan, seen)
     await answer.write(ranges)
+    if answer.expunged:
+        # Let the next sync look for what else has gone.
+        selected.live.poked()
     if answer.error is not None:
-        if isinstance(answer.error, MessageExpunged):
-            # Let the next sync look for what else has gone.
-            selected.live.poked()
         raise answer.error
+    if answer.expunged and not command.uid:
+        raise MessageExpunged
     if session.input.buffered and not command.uid and tail is not None:
         session.then(partial(_answer_alike, session, plan, tail))
     return None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from mailserver.cost import BOTH, Cost
-from mailserver.errors import BadSyntax, MessageExpunged, ReadOnly
+from mailserver.errors import BadSyntax, ReadOnly
 from mailserver.imap import updates
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
@@ -29,8 +29,13 @@ def _read_change(reader: Reader) -> tuple[FlagChange, bool, tuple[str, ...]]:
     return _HOW[item[1]], item[2] is not None, tuple(reader.read_flags(bare=True))
 
 
-async def store(session: Session, command: Command) -> None:
-    """RFC 3501 6.4.6. All messages change in one operation of the store; each is answered, changed or not."""
+async def store(session: Session, command: Command) -> str | None:
+    """RFC 3501 6.4.6. All messages change in one operation of the store; each is answered, changed or not.
+
+    Messages that were expunged meanwhile are left out. STORE answers OK [EXPUNGEISSUED] then, as Dovecot answers OK: the NO
+    of RFC 2180 4.2 reads as a failure, although the flags of all messages that exist are stored. UID STORE ignores them
+    (RFC 3501 6.4.8).
+    """
     reader = command.reader
     reader.read_sp()
     sequence_set = reader.read_sequence_set()
@@ -41,16 +46,14 @@ async def store(session: Session, command: Command) -> None:
     if selected.read_only:
         raise ReadOnly
     if not uids:
-        return
+        return None
     stored = await selected.live.change(lambda mailbox: mailbox.store_flags(uids, how, flags), len(uids))
     selected.view.silence(uids)
     if not silent:
         # A keyword that is new is told before the first message that has it.
         await updates.tell_changes(session, allow_expunge=False, uid=command.uid)
         await _answer(session, ranges, uid=command.uid)
-    # RFC 2180 4.2.1: with .SILENT it is a success that the messages which are left have the flags.
-    if stored.gone and not command.uid and not silent:
-        raise MessageExpunged
+    return "[EXPUNGEISSUED] some of the messages no longer exist" if stored.gone and not command.uid else None
 
 
 async def _answer(session: Session, ranges: list[tuple[int, int]], *, uid: bool) -> None:

@@ -262,12 +262,14 @@ class LiveAccount:
         live = self._mailboxes.get(mailbox)
         return live is not None and live.is_claiming
 
-    async def copy(self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False) -> Copied:
-        """Copy or move messages and tell whoever has the target open."""
+    async def copy(
+        self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False, skip_expunged: bool = False
+    ) -> Copied:
+        """Copy or move messages and tell whoever has the target open. A move skips what is expunged, always."""
         if move:
             copied = await live.change(lambda mailbox: mailbox.move(uids, target), len(uids))
         else:
-            copied = await live.run(lambda mailbox: mailbox.copy(uids, target))
+            copied = await live.run(lambda mailbox: mailbox.copy(uids, target, skip_expunged=skip_expunged))
         self.poke(copied.mailbox, ())
         return copied
 

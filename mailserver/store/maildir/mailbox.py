@@ -346,17 +346,19 @@ class MaildirMailbox:
             tidy_uidlist(self._home, self._state())
         return gone
 
-    def copy(self, uids: Sequence[UID], target: str) -> Copied:
-        """Copy, all or none. Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace."""
-        return self._transfer(uids, target, move=False)
+    def copy(self, uids: Sequence[UID], target: str, *, skip_expunged: bool = False) -> Copied:
+        """Copy, all or none, or all that exist. Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace."""
+        return self._transfer(uids, target, move=False, skip_expunged=skip_expunged)
 
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move what is there of them. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
-        return self._transfer(uids, target, move=True)
+        return self._transfer(uids, target, move=True, skip_expunged=True)
 
-    def _transfer(self, uids: Sequence[UID], target: str, *, move: bool) -> Copied:
+    def _transfer(self, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool) -> Copied:
         with self._home.locked():
-            return transfer(self._home, self._level(), sorted(set(uids)), target, move=move)
+            return transfer(
+                self._home, self._level(), sorted(set(uids)), target, move=move, skip_expunged=skip_expunged
+            )
 
     # --- small parts
 

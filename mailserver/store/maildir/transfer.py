@@ -40,15 +40,31 @@ class _Pair:
     new: Entry
 
 
+_RETRIES = 2
+
 Found = tuple[Entry, int]
 """A message whose file is there, and the file's octets."""
 
 
-def transfer(home: Home, state: MailboxState, uids: Sequence[UID], target: str, *, move: bool) -> Copied:
-    """Copy (all or none) or move (what is there). Under the account's lock; the state is saved.
+def transfer(
+    home: Home, state: MailboxState, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool
+) -> Copied:
+    """Copy or move messages: all that exist with `skip_expunged`, else all or none. Under the account's lock.
+
+    The state is saved.
 
     Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace, StoreUnavailable.
     """
+    for _ in range(_RETRIES if skip_expunged else 0):
+        # A file that another program removes after the look is skipped as well.
+        with contextlib.suppress(MessageExpunged):
+            return _transfer(home, state, uids, target, move=move, skip_expunged=True)
+    return _transfer(home, state, uids, target, move=move, skip_expunged=skip_expunged)
+
+
+def _transfer(
+    home: Home, state: MailboxState, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool
+) -> Copied:
     if not home.layout.exists(target):
         raise folders.missing(target)
     # Before the target's lock: it may take the source's, and locks are not taken against the order of paths.
@@ -57,7 +73,7 @@ def transfer(home: Home, state: MailboxState, uids: Sequence[UID], target: str, 
         into = level(home, target)
         if into.guid == state.guid:
             state = into
-        if len(found) != len(uids) and not move:
+        if len(found) != len(uids) and not skip_expunged:
             raise MessageExpunged
         if not found:
             return Copied(into.guid, into.uid_validity, [], [])

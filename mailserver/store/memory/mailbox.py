@@ -198,12 +198,12 @@ class MemoryMailbox:
             self._expunged.append((self._modseq, uid))
         return going
 
-    def copy(self, uids: Sequence[UID], target: str) -> Copied:
-        """Copy, all or none. Raises: NoSuchMailbox, MessageExpunged, LimitReached."""
+    def copy(self, uids: Sequence[UID], target: str, *, skip_expunged: bool = False) -> Copied:
+        """Copy, all or none, or all that exist. Raises: NoSuchMailbox, MessageExpunged, LimitReached."""
         self._check()
         into = self._account.mailbox(target)
         present = self._present(uids)
-        if len(present) != len(set(uids)):
+        if len(present) != len(set(uids)) and not skip_expunged:
             raise MessageExpunged
         into.check_room(len(present))
         return self._copy(present, into)
