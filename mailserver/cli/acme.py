@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from mailserver.cli.columns import duration, print_table
-from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail, runtime_dir
+from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail, asked_config
 from mailserver.cli.options import Sentences, config_option
 from mailserver.cli.sessions import finish
 from mailserver.tls.acme_account import REASONS
@@ -134,11 +134,11 @@ def _tell(answer: Answer) -> None:
 
 
 def _wait(configuration: Path, host: str) -> None:
-    directory = runtime_dir(configuration)
+    config = asked_config(configuration)
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            told = ask(directory, "acme-status").data
+            told = ask(config, "acme-status").data
         except (NotRunning, OSError, ValueError) as error:
             raise click.ClickException(str(error)) from error
         rows = [row for row in told if host in ("", row["host"])]

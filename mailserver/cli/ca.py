@@ -288,7 +288,7 @@ def _tell_if_served(revoked: list[Record], configuration: Path) -> None:
     """No server looks for its own certificate in a list: it goes on with what was revoked until it is given another."""
     try:
         config = load_or_fail(configuration)
-        rows = ask(config.server.runtime_dir, "cert-list").data
+        rows = ask(config, "cert-list").data
     except (click.ClickException, NotRunning):
         return  # the authority may be of another machine
     except (OSError, ValueError) as error:

@@ -207,7 +207,7 @@ def listed(config: Config) -> Answer:
     Raises: ClickException.
     """
     try:
-        return ask(config.server.runtime_dir, "cert-list")
+        return ask(config, "cert-list")
     except NotRunning:
         with _telling(), contextlib.closing(_history(config)) as opened:
             activation, policy = _policy(config, opened)

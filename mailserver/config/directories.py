@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import frozen
 
 from mailserver.config.model import Config, Problem
+from mailserver.config.strict_modes import trust, unsafe
 from mailserver.config.values import as_toml
 
 
@@ -65,25 +66,45 @@ def service_identity(config: Config) -> Identity:
 
 def check_directories(config: Config) -> list[Problem]:
     """The directories that cannot be written or made, and an interpreter that cannot be run. Makes nothing."""
-    places = [("[server] runtime_dir", config.server.runtime_dir), ("[mail] root", config.mail.root)]
+    identity = service_identity(config)
+    binder = Identity(0, identity.gids) if has_root_master(config) else identity
+    places = [("[server] runtime_dir", config.server.runtime_dir, binder), ("[mail] root", config.mail.root, identity)]
     places += [
-        (f"{listener.place} socket", listener.socket.parent)
+        (f"{listener.place} socket", listener.socket.parent, binder)
         for listener in config.listeners
         if listener.socket is not None
     ]
-    identity = service_identity(config)
     if os.geteuid() == 0 and _is_made_at_start(config.server.runtime_dir):
         del places[0]
-    found = ((place, directory, _fault(directory, identity)) for place, directory in places)
+    found = ((place, directory, _fault(directory, who)) for place, directory, who in places)
     problems = [config.problem(place, as_toml(path), fault) for place, path, fault in found if fault]
     problems += _check_state_dir(config, identity)
-    return [*_check_interpreter(config, identity), *problems, *_check_log_file(config, identity)]
+    return [
+        *_check_interpreter(config, identity),
+        *problems,
+        *_check_control(config),
+        *_check_log_file(config, identity),
+    ]
+
+
+def has_root_master(config: Config) -> bool:
+    """Does root, who starts this, stay root in a master, while others serve?"""
+    return os.geteuid() == 0 and config.server.workers != 0
+
+
+def _check_control(config: Config) -> list[Problem]:
+    """Where root's command asks a root's server, nobody else may put up a socket: it would get keys, and be believed."""
+    directory = config.server.runtime_dir
+    if not has_root_master(config) or not (fault := unsafe(directory, trust())):
+        return []
+    reason = f"may have its control socket replaced by other users: {fault}"
+    return [config.problem("[server] runtime_dir", as_toml(directory), reason, warning=True)]
 
 
 def _check_state_dir(config: Config, identity: Identity) -> list[Problem]:
     """Who reads the keys writes there: with workers the master, who stays who it is. The start goes on without."""
     server = config.server
-    if server.workers != 0 and os.geteuid() == 0:
+    if has_root_master(config):
         identity = Identity(0, identity.gids)
     elif os.geteuid() == 0 and not server.state_dir.exists():
         return []  # made at the start

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from mailserver.cli import control, main
 from mailserver.cli.control import Answer
+from mailserver.config.model import Config
 from mailserver.problems import find_problems
 
 
@@ -100,8 +101,8 @@ def test_a_certificate_that_is_there_is_used(site: Site) -> None:
 def test_a_running_server_takes_it_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Path, str]] = []
 
-    def answer(runtime_dir: Path, request: str) -> Answer:
-        asked.append((runtime_dir, request))
+    def answer(config: Config, request: str) -> Answer:
+        asked.append((config.server.runtime_dir, request))
         return Answer(True, ("mail.example.net: taken up",))
 
     monkeypatch.setattr(control, "ask", answer)

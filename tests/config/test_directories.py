@@ -81,7 +81,7 @@ def test_rights(identity: Identity, mode: int, wanted: int, expected: bool) -> N
 @pytest.mark.usefixtures("runnable")
 def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
     other = next(name for name in ("nobody", "daemon") if pwd.getpwnam(name).pw_uid != os.geteuid())
-    config = config_in(tmp_path, **{'user = "root"': f'user = "{other}"'})
+    config = config_in(tmp_path, **{'user = "root"': f'user = "{other}"\nworkers = 0'})
     tmp_path.chmod(0o755)
     assert service_identity(config).uid != os.geteuid()
     (tmp_path / "run").mkdir(mode=0o700)
@@ -100,7 +100,7 @@ def test_the_configured_user_counts_not_the_caller(tmp_path: Path) -> None:
 def test_a_runtime_dir_that_the_start_makes_or_is_given_is_no_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_in(tmp_path, **{'user = "root"': 'user = "nobody"'})
+    config = config_in(tmp_path, **{'user = "root"': 'user = "nobody"\nworkers = 0'})
     tmp_path.chmod(0o755)
 
     def places() -> list[str]:
@@ -111,6 +111,21 @@ def test_a_runtime_dir_that_the_start_makes_or_is_given_is_no_problem(
     assert "[server] runtime_dir" in places()
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"/run/other:{tmp_path / 'run'}")
     assert "[server] runtime_dir" not in places()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root stays root")
+def test_with_a_root_master_the_runtime_dir_is_to_be_roots() -> None:
+    """Whoever may write there could put another control socket in the place of root's."""
+    with tempfile.TemporaryDirectory() as made:
+        directory = Path(made).resolve()
+        config = config_in(directory, **{'user = "root"': 'user = "nobody"'})
+        run = directory / "run"
+        run.mkdir(mode=0o700)
+        assert "[server] runtime_dir" not in [problem.place for problem in check_directories(config)]
+        os.chown(run, pwd.getpwnam("nobody").pw_uid, 0)
+        (told,) = [problem for problem in check_directories(config) if problem.place == "[server] runtime_dir"]
+        assert told.warning
+        assert told.reason == f"may have its control socket replaced by other users: {run} belongs to user nobody"
 
 
 def test_a_state_dir_that_cannot_be_is_a_warning(tmp_path: Path) -> None:

@@ -32,18 +32,24 @@ def as_root() -> None:
 
 @pytest.fixture
 def server(low_port: int) -> Iterator[Server]:
-    """In a directory of the user's, with one thing in it that is root's alone."""
+    """What it writes, and the keys that it reads, are the user's; the rest is root's."""
     # Not below pytest's own directory, which each of its runs closes to other users again.
     with tempfile.TemporaryDirectory(prefix="mailserver-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=listeners(low_port), workers=0)
-        subprocess.run(["chown", "-R", f"{USER}:", name], check=True)
+        (directory / "sockets").mkdir()
+        give(directory, "mail", "users", "certs", "state", "sockets")
         shutil.rmtree(directory / "run")
         (directory / "run").mkdir(mode=0o700)  # root's, as systemd makes it
         server.extra = {"RUNTIME_DIRECTORY": str(directory / "run")}
         server.wrapper = wrapper(directory)
         yield server
+
+
+def give(directory: Path, *names: str) -> None:
+    """Make files and directories in a directory the user's."""
+    subprocess.run(["chown", "-R", f"{USER}:", *(str(directory / name) for name in names)], check=True)
 
 
 def wrapper(directory: Path) -> list[str]:
@@ -71,7 +77,7 @@ addresses = ["127.0.0.93"]
 
 [[listener]]
 protocol = "lmtp"
-socket = "{{dir}}/lmtp"
+socket = "{{dir}}/sockets/lmtp"
 """
 
 
@@ -115,7 +121,7 @@ def test_it_becomes_the_user_for_good_and_its_children_too(server: Server, low_p
             assert (path.stat().st_uid, path.stat().st_gid) == (mail.pw_uid, mail.pw_gid), path
         assert Path(server.dir / "run/control").stat().st_uid == mail.pw_uid
         with socket.socket(socket.AF_UNIX) as mta:
-            mta.connect(f"{server.dir}/lmtp")
+            mta.connect(f"{server.dir}/sockets/lmtp")
             assert mta.recv(3) == b"220"
         server.run_cli("reload", "--config", str(server.config))
         # A change of the listener on the port below 1024 keeps the socket that root bound.
@@ -123,7 +129,7 @@ def test_it_becomes_the_user_for_good_and_its_children_too(server: Server, low_p
         assert f"serving imaps on 127.0.0.93:{low_port}" in server.hang_up()
         with Client(server, "imaps", host="127.0.0.93", port=low_port) as client:
             client.greeting()
-    assert not (server.dir / "lmtp").exists()
+    assert not (server.dir / "sockets/lmtp").exists()
     no_bug(server.log)
 
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.live.test_reload import serial, swap_certificate
-from tests.live.test_user import USER, identity, listeners, wrapper
+from tests.live.test_user import USER, give, identity, listeners, wrapper
 from tests.server import ROOT, Server
 from tests.workers.processes import alive, family, kill, master, replace_all
 
@@ -30,8 +31,9 @@ def server(low_port: int) -> Iterator[Server]:
         directory = Path(name)
         directory.chmod(0o755)
         server = Server(directory, edit={'user = "root"': f'user = "{USER}"'}, append=listeners(low_port), workers=2)
-        subprocess.run(["chown", "-R", f"{USER}:", name], check=True)
-        close_keys(server)
+        for made in ("sockets", "log"):
+            (directory / made).mkdir()
+        give(directory, "mail", "users", "log")
         shutil.rmtree(directory / "run")
         (directory / "run").mkdir(mode=0o700)  # root's, as systemd makes it
         server.extra = {"RUNTIME_DIRECTORY": str(directory / "run")}
@@ -63,6 +65,7 @@ def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server, lo
         made = server.maildir(server.user_of("example.test")[0]) / ".made"
         assert made.stat().st_uid == mail.pw_uid
         assert (server.dir / "run/control").stat().st_uid == mail.pw_uid
+        assert (server.dir / "run").stat().st_uid == 0, "nobody who serves may put up another control socket"
         before = serial(server)
         swap_certificate(server)
         close_keys(server)
@@ -79,13 +82,35 @@ def test_only_the_master_is_root_and_its_keys_are_roots_alone(server: Server, lo
         with Client(server, "imaps", host="127.0.0.94", port=low_port) as client:
             client.greeting()
         processes += family(server)
-    assert not (server.dir / "lmtp").exists()
+    assert not (server.dir / "sockets/lmtp").exists()
     assert not any(map(alive, processes))
     no_bug(server.log)
 
 
+@pytest.mark.parametrize("found", ["none", "the user's", "with more in it"])
+def test_the_runtime_dir_is_roots_unless_it_is_for_more(server: Server, found: str) -> None:
+    run = server.dir / "run"
+    run.rmdir()
+    server.extra = {}
+    if found != "none":
+        run.mkdir(mode=0o700)
+        if found == "with more in it":
+            (run / "note").touch()
+        give(server.dir, "run")
+    with server:
+        uid = pwd.getpwnam(USER).pw_uid
+        assert run.stat().st_uid == (uid if found == "with more in it" else 0)
+        told = "may have its control socket replaced by other users"
+        assert (told in server.log) == (found == "with more in it")
+        assert server.run_cli("status", "--config", str(server.config)).returncode == 0
+        if found != "with more in it":
+            # Who serves may ask as well.
+            asked = [sys.executable, "-c", f"import socket; socket.socket(socket.AF_UNIX).connect({str(run / 'control')!r})"]
+            assert subprocess.run([*server.wrapper, "setpriv", f"--reuid={uid}", "--clear-groups", *asked]).returncode == 0
+
+
 def test_the_log_file_is_the_users_and_reopened_by_all(server: Server) -> None:
-    path = server.dir / "mail.log"
+    path = server.dir / "log/mail.log"
     server.replace("[server]\n", f'[server]\nlog_file = "{path}"\n')
     server.log_path = path
     with server:
@@ -93,7 +118,7 @@ def test_the_log_file_is_the_users_and_reopened_by_all(server: Server) -> None:
         with logged_in(server, "imaps"):
             pass
         eventually(lambda: "logout session=" in path.read_text())
-        path.rename(server.dir / "old.log")
+        path.rename(server.dir / "log/old.log")
         kill(master(server), 10)
         eventually(path.exists)
         assert path.stat().st_uid == pwd.getpwnam(USER).pw_uid
