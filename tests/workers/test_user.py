@@ -105,8 +105,13 @@ def test_the_runtime_dir_is_roots_unless_it_is_for_more(server: Server, found: s
         assert server.run_cli("status", "--config", str(server.config)).returncode == 0
         if found != "with more in it":
             # Who serves may ask as well.
-            asked = [sys.executable, "-c", f"import socket; socket.socket(socket.AF_UNIX).connect({str(run / 'control')!r})"]
-            assert subprocess.run([*server.wrapper, "setpriv", f"--reuid={uid}", "--clear-groups", *asked]).returncode == 0
+            asked = [
+                sys.executable,
+                "-c",
+                f"import socket; socket.socket(socket.AF_UNIX).connect({str(run / 'control')!r})",
+            ]
+            command = [*server.wrapper, "setpriv", f"--reuid={uid}", "--clear-groups", *asked]
+            assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_the_log_file_is_the_users_and_reopened_by_all(server: Server) -> None:
