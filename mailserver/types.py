@@ -46,6 +46,10 @@ class DirectoryId(NamedTuple):
         return cls(status.st_dev, status.st_ino)
 
 
+SLASH: Final = "\x1f"
+"""A "/" inside a level of a mailbox name in the store, where a "/" stands between levels."""
+
+
 @lru_cache(maxsize=1024)
 def client_of(address: IPv4Address | IPv6Address | None) -> str:
     """What counts as one client: an IPv4 address, or the /64 of an IPv6 address; "local" for a Unix socket."""

@@ -27,7 +27,7 @@ from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.imap.tails import Tails
 from mailserver.judging import judge, read_policy
-from mailserver.message.render import summarise
+from mailserver.mail_store import make_store
 from mailserver.net.driver import spawn, together
 from mailserver.net.link import Link
 from mailserver.net.listening import Session
@@ -47,9 +47,7 @@ from mailserver.sasl.registry import Mechanisms
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
-from mailserver.store.interfaces import Bounds
 from mailserver.store.live import LiveAccounts, Recent, tell_nobody
-from mailserver.store.maildir.store import MaildirStore
 from mailserver.store.scan_pool import ScanPool
 from mailserver.store.upkeep import Upkeep
 from mailserver.tls import policy
@@ -152,19 +150,8 @@ class Wiring:
         self._settle()
 
     def _make_accounts(self, config: Config, mail_root: DirectoryId | None) -> LiveAccounts:
-        store = MaildirStore(
-            config.mail.root,
-            summarise,
-            location=config.mail.location,
-            special_use=config.mail.special_use,
-            utf8_names=config.mail.utf8_names,
-            hostname=config.server.hostname,
-            search_index=config.mail.search_index,
-            root_seen=mail_root,
-            bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
-        )
         return LiveAccounts(
-            store,
+            make_store(config, root_seen=mail_root),
             self._make_runner,
             scans=self._scans,
             wake=self._upkeep.wake,

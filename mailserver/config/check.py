@@ -70,8 +70,25 @@ def _mail(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     folders = list(mail.special_use.values())
     for folder in sorted({folder for folder in folders if folders.count(folder) > 1}):
         yield config.problem("[mail] special_use", as_toml(folder), "two special uses have the same folder")
-    if any(character in mail.prefix for character in "*%"):
-        yield config.problem("[mail] prefix", as_toml(mail.prefix), "must not contain * or %")
+    yield from _names(mail.separator, mail.prefix, mail.escape, config)
+
+
+def _names(separator: str, prefix: str, escape: str, config: Config) -> Iterator[Problem]:
+    place, shown = "[mail] prefix", as_toml(prefix)
+    other = "." if separator == "/" else "/"
+    if any(character in prefix for character in "*%"):
+        yield config.problem(place, shown, "must not contain * or %")
+    if other in prefix and not prefix.endswith(separator):
+        # As in Dovecot's namespace, where `prefix = INBOX.` stands beside `separator = .`.
+        reason = f"must end in the separator, {as_toml(separator)}; or set separator = {as_toml(other)}"
+        yield config.problem(place, shown, reason, prefix.replace(other, separator))
+    elif prefix and not all(prefix.removesuffix(separator).split(separator)):
+        yield config.problem(place, shown, "has an empty level")
+    elif prefix.startswith("~"):
+        yield config.problem(place, shown, "must not begin with ~")
+    if escape and (len(escape) > 1 or not escape.isascii() or escape.isalnum() or escape in " ./~"):
+        reason = "must be one ASCII character that is no letter, digit, space, dot, slash or ~, or empty"
+        yield config.problem("[mail] escape", as_toml(escape), reason)
 
 
 def _location(config: Config) -> Iterator[tuple[str, str]]:

@@ -103,7 +103,10 @@ class Services:
         init=False, default=Factory(lambda self: self.list_capabilities(State.NOT_AUTHENTICATED), takes_self=True)
     )
     namespace: Namespace = field(
-        default=Factory(lambda self: Namespace.make(self.mail.separator, self.mail.prefix), takes_self=True)
+        default=Factory(
+            lambda self: Namespace.make(self.mail.separator, self.mail.prefix, slashes=bool(self.mail.escape)),
+            takes_self=True,
+        )
     )
 
     def list_capabilities(self, states: State) -> tuple[str, ...]:

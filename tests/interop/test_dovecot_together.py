@@ -422,8 +422,22 @@ def test_both_at_once(both: Both) -> None:
             ("INBOX.Entw&APw-rfe.&AOQ- b", "INBOX.old.2023"),
             (".Entw&APw-rfe.&AOQ- b", ".old.2023"),
         ),
+        (
+            {"mail": 'escape = "%"\n', "more": "mailbox_list_storage_escape_char = %\n"},
+            ("Projekt v1.2/T&APw-r.&AOQ-", "~a/~b%2e&-.", "..", "a/."),
+            (".Projekt v1%2e2.T&APw-r%2e&AOQ-", ".%7ea.%7eb%252e&-%2e", ".%2e%2e", ".a.%2e"),
+        ),
+        (
+            {
+                "mail": 'separator = "."\nprefix = "INBOX."\nescape = "^"\nutf8_names = true\n',
+                "namespace": "  separator = .\n  prefix = INBOX.\n",
+                "more": "mailbox_list_storage_escape_char = ^\nmailbox_list_utf8 = yes\n",
+            },
+            ("INBOX.a/b.T&APw-r/", "INBOX.~c^d./x"),
+            (".a^2fb.Tür^2f", ".^7ec^5ed.^2fx"),
+        ),
     ],
-    ids=["UTF-8 on disk", "prefix"],
+    ids=["UTF-8 on disk", "prefix", "escape", "escaped slashes"],
 )
 def test_names_of_other_layouts(
     first: str, settings: dict[str, str], names: tuple[str, ...], on_disk: tuple[str, ...]

@@ -11,6 +11,7 @@ import pytest
 from mailserver.errors import NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.maildir import ballast, directories, folders, safeio, special_use
+from mailserver.store.maildir.names import LevelEncoding
 from mailserver.store.maildir.store import MaildirStore
 from mailserver.types import DirectoryId, UIDValidity
 from tests.store.maildirs import append
@@ -131,7 +132,7 @@ def test_a_location_may_use_user_and_home(tmp_path):
 
 
 def test_utf8_names_on_disk(tmp_path):
-    store = MaildirStore(tmp_path, summarise, special_use={}, utf8_names=True)
+    store = MaildirStore(tmp_path, summarise, special_use={}, encoding=LevelEncoding(utf8=True))
     account = store.account(USER)
     account.create("Entwürfe")
     account.set_subscribed("Entwürfe", subscribed=True)

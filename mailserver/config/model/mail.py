@@ -23,6 +23,12 @@ class Mail:
     separator: Literal["/", "."] = setting("Hierarchy separator that IMAP clients see: / or .", default="/")
     prefix: str = setting("Namespace prefix that IMAP clients see, such as INBOX.", default="")
     utf8_names: bool = setting("Folder names on disk are UTF-8 instead of modified UTF-7.", default=False)
+    escape: str = setting(
+        "Character that begins an escape in folder names on disk: mailbox_list_storage_escape_char of Dovecot. "
+        'With it a "." may stand in a name.',
+        default="",
+        example="%",
+    )
     special_use: dict[str, str] = setting(
         "Folder names of a new account by special use (RFC 6154).",
         default=Factory(

@@ -8,6 +8,7 @@ import re
 from attrs import frozen
 
 from mailserver.errors import BadMailboxName, NoSuchMailbox
+from mailserver.types import SLASH
 
 MAX_NAME = 1024
 """Octets of a mailbox name on the wire; longer ones no store could keep."""
@@ -76,11 +77,14 @@ class Namespace:
     separator: str = "/"
     prefix: str = ""
     """Before every name but INBOX, separator included."""
+    slashes: bool = False
+    """Where "." is the separator, a "/" may stand inside a level: it is escaped on disk."""
 
     @classmethod
-    def make(cls, separator: str, prefix: str) -> Namespace:
+    def make(cls, separator: str, prefix: str, *, slashes: bool = False) -> Namespace:
         """From the configuration, where the prefix may come without its separator."""
-        return cls(separator, prefix + separator if prefix and not prefix.endswith(separator) else prefix)
+        whole = prefix + separator if prefix and not prefix.endswith(separator) else prefix
+        return cls(separator, whole, slashes)
 
     def to_store(self, name: str) -> str:
         """The store's name. Raises: BadMailboxName, NoSuchMailbox for a name outside the prefix."""
@@ -96,10 +100,12 @@ class Namespace:
             if name.upper() == "INBOX":
                 # INBOX has no second name, and a folder of that name could not be told from it.
                 raise BadMailboxName(f"INBOX is not below {self.prefix}")
+        if SLASH in name:
+            raise BadMailboxName("a mailbox name may not contain a control character")
         if self.separator != "/":
-            if "/" in name:
+            if "/" in name and not self.slashes:
                 raise BadMailboxName("a mailbox name may not contain a slash here")
-            name = name.replace(self.separator, "/")
+            name = name.replace("/", SLASH).replace(self.separator, "/")
         if not name:
             raise BadMailboxName("empty mailbox name")
         first, slash, rest = name.partition("/")
@@ -109,4 +115,4 @@ class Namespace:
         """The client's name."""
         if name == "INBOX":
             return name
-        return self.prefix + (name if self.separator == "/" else name.replace("/", self.separator))
+        return self.prefix + (name if self.separator == "/" else name.replace("/", self.separator).replace(SLASH, "/"))

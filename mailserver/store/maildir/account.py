@@ -88,7 +88,7 @@ class MaildirAccount:
 
     def subscriptions(self) -> frozenset[str]:
         """Subscribed names, also those that do not exist. Raises: StoreUnavailable."""
-        return subscriptions.read(self._home.root, utf8=self._home.settings.utf8_names)
+        return subscriptions.read(self._home.root, self._home.settings.encoding)
 
     def set_subscribed(self, name: str, *, subscribed: bool) -> None:
         """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached, InUse, NoSpace."""
@@ -100,7 +100,7 @@ class MaildirAccount:
             if len(wanted) > max(len(known), self._home.settings.bounds.mailboxes):
                 raise LimitReached(f"no more than {self._home.settings.bounds.mailboxes} names can be subscribed to")
             if wanted != known:
-                subscriptions.write(self._home.root, wanted, utf8=self._home.settings.utf8_names)
+                subscriptions.write(self._home.root, wanted, self._home.settings.encoding)
 
     def create(self, name: str, special_use: frozenset[str] = frozenset()) -> MailboxId:
         """Make a mailbox and its missing parents.
@@ -285,7 +285,7 @@ class MaildirAccount:
                 attributes = frozenset("\\" + use.lstrip("\\") for use, other in uses.items() if other == name)
                 self.create(name, attributes)
             # Programs that list only subscribed mailboxes show them too.
-            subscriptions.write(self._home.root, uses.values(), utf8=self._home.settings.utf8_names)
+            subscriptions.write(self._home.root, uses.values(), self._home.settings.encoding)
 
     def tidy(self) -> None:
         """Finish what a dead process left, and remove what it left lying: once after a start. Raises: InUse."""

@@ -20,7 +20,7 @@ import unicodedata
 
 from mailserver.errors import BadMailboxName, MailboxExists, MailError, NoSuchMailbox, StoreUnavailable
 from mailserver.store.maildir import directories, dotlocks, intent, names, safeio, uidlist
-from mailserver.types import MailboxId, UIDValidity
+from mailserver.types import SLASH, MailboxId, UIDValidity
 
 INBOX = "INBOX"
 MAX_LEVELS = 32
@@ -33,19 +33,19 @@ _DELETED = "mailserver-deleted."
 _LEFTOVER = re.compile(
     rf"(({re.escape(uidlist.LOCK_NAME)}|{dotlocks.FILE_NAME})\.(.+\.)?[0-9]+\.[0-9a-f]{{16}}|.+\.[0-9]+\.[0-9]+\.tmp)"
 )
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff./]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/]")
 
 
 class Layout:
     """Where the mailboxes of one account lie."""
 
-    def __init__(self, root: str, *, utf8: bool = False) -> None:
-        """`root` is INBOX's directory; `utf8` says that names on disk are UTF-8 instead of modified UTF-7.
+    def __init__(self, root: str, encoding: names.LevelEncoding = names.PLAIN) -> None:
+        """`root` is INBOX's directory.
 
         The root itself may be a link: sites move accounts. It is resolved once.
         """
         self.root = os.path.realpath(root)
-        self._utf8 = utf8
+        self._encoding = encoding
 
     def path(self, name: str) -> str:
         """The directory of a mailbox, whether there or not. Raises: BadMailboxName."""
@@ -56,15 +56,16 @@ class Layout:
 
     def directory_name(self, name: str) -> str:
         """`.A.B` for "A/B" (not for INBOX). Raises: BadMailboxName."""
-        if name.startswith("~"):
+        encoding = self._encoding
+        if name.startswith("~") and not encoding.escape:
             # Dovecot opens none of that name.
             raise BadMailboxName('the name begins with "~"')
         levels = canonical(name).split("/")
         if len(levels) > MAX_LEVELS:
             raise BadMailboxName("too many levels")
         for level in levels:
-            check_level(level)
-        directory = "." + ".".join(levels if self._utf8 else map(names.encode, levels))
+            check_level(level, escaped=bool(encoding.escape), slashes=encoding.slashes)
+        directory = "." + ".".join(map(encoding.encode, levels))
         if len(directory.encode()) > MAX_BYTES:
             raise BadMailboxName("the name is too long")
         return directory
@@ -74,8 +75,7 @@ class Layout:
         if not directory_name.startswith("."):
             return None
         try:
-            text = directory_name[1:].replace(".", "/")
-            name = text if self._utf8 else "/".join(names.decode(level) for level in text.split("/"))
+            name = "/".join(map(self._encoding.decode, directory_name[1:].split(".")))
             if canonical(name) == INBOX or self.directory_name(name) != directory_name:
                 return None
         except (ValueError, BadMailboxName):
@@ -196,12 +196,17 @@ def parents(name: str) -> list[str]:
     return ["/".join(levels[:depth]) for depth in range(1, len(levels))]
 
 
-def check_level(level: str) -> None:
-    """Raises BadMailboxName for one level of a name that no directory can have, or that is not one name."""
+def check_level(level: str, *, escaped: bool = False, slashes: bool = False) -> None:
+    """Raises BadMailboxName for one level of a name that no directory can have, or that is not one name.
+
+    `escaped`: dots are escaped on disk; `slashes`: so are slashes, which stand as `SLASH` here.
+    """
     if not level:
         raise BadMailboxName("a level of the name is empty")
-    if _FORBIDDEN.search(level):
-        raise BadMailboxName('a level of the name holds ".", "/" or a control character')
+    if "." in level and not escaped:
+        raise BadMailboxName('a level of the name holds ".", which [mail] escape would allow')
+    if _FORBIDDEN.search(level.replace(SLASH, "") if slashes else level):
+        raise BadMailboxName('a level of the name holds "/" or a control character')
     if any(unicodedata.category(c) == "Cn" and ord(c) & 0xFFFE == 0xFFFE for c in level):
         raise BadMailboxName("the name holds a noncharacter")
 

@@ -31,6 +31,7 @@ from mailserver.store.interfaces import Bounds, MuchToRead
 from mailserver.store.maildir import ballast, lock
 from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.folders import Layout
+from mailserver.store.maildir.names import PLAIN, LevelEncoding
 from mailserver.store.maildir.own_steps import OwnNames, Steps
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.store.maildir.recovery import recover
@@ -60,7 +61,7 @@ class Settings:
     hostname: str
     ballast_root: str
     """Where the ballast lies: a directory on the file system of the mail."""
-    utf8_names: bool = False
+    encoding: LevelEncoding = PLAIN
     bounds: Bounds = Bounds()
     search_index: bool = True
     """Indexes of the texts of mailboxes that are searched are made."""
@@ -89,7 +90,7 @@ class Home:
     def __init__(self, root: str, settings: Settings) -> None:
         self.root = root
         self.settings = settings
-        self.layout = Layout(root, utf8=settings.utf8_names)
+        self.layout = Layout(root, settings.encoding)
         self.boot = boot_id()
         self.names: dict[MailboxId, str] = {}
         """Where mailboxes in use were last found."""
@@ -241,7 +242,9 @@ class Home:
             "mailbox": name,
             "hostname": settings.hostname,
             "ballast_root": settings.ballast_root,
-            "utf8_names": settings.utf8_names,
+            "utf8_names": settings.encoding.utf8,
+            "escape": settings.encoding.escape,
+            "slashes": settings.encoding.slashes,
             "mailboxes": settings.bounds.mailboxes,
             "messages": settings.bounds.messages,
         }

@@ -24,6 +24,7 @@ from mailserver.errors import MailError, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.home import Home, Settings
+from mailserver.store.maildir.names import LevelEncoding
 from mailserver.store.maildir.slices import AT_ONCE, Turn, read_in_slices
 
 MAX_ORDER: Final = 64 * 1024
@@ -50,7 +51,7 @@ def carry_out(
             _summarise,
             order["hostname"],
             order["ballast_root"],
-            order["utf8_names"],
+            LevelEncoding(order["utf8_names"], order["escape"], order["slashes"]),
             Bounds(order["mailboxes"], order["messages"]),
         ),
     )

@@ -17,6 +17,7 @@ from mailserver.store.maildir import ballast, directories, safeio
 from mailserver.store.maildir.account import MaildirAccount, is_account
 from mailserver.store.maildir.folders import INBOX, Layout
 from mailserver.store.maildir.home import Settings
+from mailserver.store.maildir.names import PLAIN, LevelEncoding
 from mailserver.store.maildir.uid_validity import new_uid_validity
 from mailserver.types import DirectoryId
 
@@ -45,7 +46,7 @@ class MaildirStore:
         *,
         location: str = LOCATION,
         special_use: Mapping[str, str] = SPECIAL_USE,
-        utf8_names: bool = False,
+        encoding: LevelEncoding = PLAIN,
         hostname: str | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
         search_index: bool = True,
@@ -56,7 +57,7 @@ class MaildirStore:
         self._location = location
         self._special_use = dict(special_use)
         self._settings = Settings(
-            summarise, hostname or socket.gethostname(), self._root, utf8_names, bounds, search_index
+            summarise, hostname or socket.gethostname(), self._root, encoding, bounds, search_index
         )
         self._tidied: set[str] = set()
         with safeio.boundary():

@@ -2,7 +2,7 @@
 
 Version 2 begins with the line "V<TAB>2" and an empty one; levels are separated by tabs, and NUL, TAB, CR, LF and 0x01
 are written as 0x01 with 0, t, r, n and 1 (Dovecot's str_tabescape). The old format has "A.B", as on disk. In both the
-levels are modified UTF-7 where the directories are. What is written is version 2.
+levels are encoded as the directories are. What is written is version 2.
 
 A level that is not in that encoding is read as it stands: then it can be unsubscribed.
 """
@@ -23,7 +23,7 @@ _ESCAPE = re.compile("\x01(.?)", re.DOTALL)
 _SPECIAL = re.compile("[\0\t\r\n\x01]")
 
 
-def read(root: str, *, utf8: bool = False) -> frozenset[str]:
+def read(root: str, encoding: names.LevelEncoding = names.PLAIN) -> frozenset[str]:
     """Subscribed names; none when there is no file. Raises: StoreUnavailable."""
     try:
         data = safeio.read_file(os.path.join(root, FILE_NAME))
@@ -31,33 +31,33 @@ def read(root: str, *, utf8: bool = False) -> frozenset[str]:
         return frozenset()
     lines = data.decode("utf-8", "replace").split("\n")
     if lines[0].startswith("V\t"):
-        return frozenset(_parse_line(line, utf8=utf8) for line in lines[1:] if line)
-    return frozenset(_parse_old_line(line, utf8=utf8) for line in lines if line)
+        return frozenset(_parse_line(line, encoding) for line in lines[1:] if line)
+    return frozenset(_parse_old_line(line, encoding) for line in lines if line)
 
 
-def write(root: str, subscribed: Iterable[str], *, utf8: bool = False) -> None:
+def write(root: str, subscribed: Iterable[str], encoding: names.LevelEncoding = names.PLAIN) -> None:
     """Replace the file, durably. Raises: NoSpace, StoreUnavailable."""
-    lines = {"\t".join(_written(level, utf8=utf8) for level in name.split("/")) for name in subscribed}
+    lines = {"\t".join(_written(level, encoding) for level in name.split("/")) for name in subscribed}
     data = "".join(line + "\n" for line in sorted(lines)).encode("utf-8", "replace")
     safeio.replace(os.path.join(root, FILE_NAME), _HEADER + data)
 
 
-def _parse_line(line: str, *, utf8: bool) -> str:
+def _parse_line(line: str, encoding: names.LevelEncoding) -> str:
     levels = (_ESCAPE.sub(lambda m: _UNESCAPED.get(m[1], m[1]), level) for level in line.split("\t"))
-    return "/".join(levels if utf8 else map(_decoded, levels))
+    return "/".join(_decoded(level, encoding) for level in levels)
 
 
-def _parse_old_line(line: str, *, utf8: bool) -> str:
+def _parse_old_line(line: str, encoding: names.LevelEncoding) -> str:
     levels = line.split(".")
-    return "/".join(levels if utf8 else map(_decoded, levels))
+    return "/".join(_decoded(level, encoding) for level in levels)
 
 
-def _written(level: str, *, utf8: bool) -> str:
-    return _SPECIAL.sub(lambda match: _ESCAPED[match[0]], level if utf8 else names.encode(level))
+def _written(level: str, encoding: names.LevelEncoding) -> str:
+    return _SPECIAL.sub(lambda match: _ESCAPED[match[0]], encoding.encode(level))
 
 
-def _decoded(level: str) -> str:
+def _decoded(level: str, encoding: names.LevelEncoding) -> str:
     try:
-        return names.decode(level)
+        return encoding.decode(level)
     except ValueError:
         return level

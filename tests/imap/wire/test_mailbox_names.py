@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mailserver.errors import BadMailboxName, NoSuchMailbox
 from mailserver.imap.wire.mailbox_names import Namespace, decode_utf7, encode_utf7
+from mailserver.types import SLASH
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -77,6 +78,19 @@ def test_to_store(separator: str, prefix: str, client: str, store: str) -> None:
 def test_to_store_refuses(separator: str, prefix: str, client: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         Namespace.make(separator, prefix).to_store(client)
+
+
+@pytest.mark.parametrize(
+    ("separator", "client", "store"),
+    [(".", "a/b.c", f"a{SLASH}b/c"), (".", "INBOX.x/", f"INBOX/x{SLASH}"), ("/", "a.b/c", "a.b/c")],
+)
+def test_a_slash_in_a_level(separator: str, client: str, store: str) -> None:
+    namespace = Namespace.make(separator, "", slashes=True)
+    assert namespace.to_store(client) == store
+    assert namespace.to_client(store) == client
+    with pytest.raises(BadMailboxName):
+        # Else two names would lead to one place.
+        namespace.to_store(client.replace("/", SLASH) + SLASH)
 
 
 LEVELS = st.text("abc.é", min_size=1, max_size=4)

@@ -13,6 +13,7 @@ from mailserver.store.maildir import ballast, intent, keywords, lock, safeio, su
 from mailserver.store.maildir.filename import MaildirName
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.keywords import Keywords
+from mailserver.store.maildir.names import LevelEncoding
 from mailserver.store.maildir.staged import StagedFile
 from mailserver.store.maildir.uid_validity import next_uid_validity
 
@@ -269,11 +270,11 @@ def test_both_deliver_at_the_same_time(dovecot):
 def test_names_in_utf_8_on_disk(dovecot):
     dovecot.run("mailbox", "create", "Entwürfe/A&B")
     dovecot.run("mailbox", "subscribe", "Entwürfe/A&B")
-    layout = Layout(dovecot.root, utf8=True)
+    layout = Layout(dovecot.root, LevelEncoding(utf8=True))
     assert "Entwürfe/A&B" in layout.mailboxes()
-    assert subscriptions.read(dovecot.root, utf8=True) == {"Entwürfe/A&B"}
+    assert subscriptions.read(dovecot.root, LevelEncoding(utf8=True)) == {"Entwürfe/A&B"}
     layout.create("日本語/é&", 1_600_000_001)
-    subscriptions.write(dovecot.root, {"INBOX", "日本語/é&"}, utf8=True)
+    subscriptions.write(dovecot.root, {"INBOX", "日本語/é&"}, LevelEncoding(utf8=True))
     assert "日本語/é&" in dovecot.run("mailbox", "list").splitlines()
     assert sorted(dovecot.run("mailbox", "list", "-s").splitlines()) == ["INBOX", "日本語/é&"]
     assert dovecot.status("日本語/é&")["uidvalidity"] == "1600000001"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
 from mailserver.store.maildir import folders, intent, names, safeio, uidlist
 from mailserver.store.maildir.folders import Layout
+from mailserver.store.maildir.names import LevelEncoding
 from tests.store.power import Journal
 
 
@@ -86,7 +87,7 @@ def test_paths(layout):
     assert layout.path("A/B") == os.path.join(root, ".A.B")
     assert layout.path("Entwürfe") == os.path.join(root, ".Entw&APw-rfe")
     assert layout.path("inbox/sub") == os.path.join(root, ".INBOX.sub")
-    assert Layout(root, utf8=True).path("Entwürfe/A&B") == os.path.join(root, ".Entwürfe.A&B")
+    assert Layout(root, LevelEncoding(utf8=True)).path("Entwürfe/A&B") == os.path.join(root, ".Entwürfe.A&B")
 
 
 @pytest.mark.parametrize(
@@ -99,13 +100,13 @@ def test_names_that_no_mailbox_can_have(tmp_path, name, utf8):
     if utf8 and name == "é" * 100:
         name = "é" * 128
     with pytest.raises(BadMailboxName):
-        Layout(str(tmp_path), utf8=utf8).path(name)
+        Layout(str(tmp_path), LevelEncoding(utf8=utf8)).path(name)
 
 
 @settings(max_examples=200)
 @given(st.lists(st.text(st.characters(), max_size=6), min_size=1, max_size=3).map("/".join), st.booleans())
 def test_a_name_leads_to_one_directory_below_the_root_and_back(name, utf8):
-    layout = Layout("/root/of", utf8=utf8)
+    layout = Layout("/root/of", LevelEncoding(utf8=utf8))
     try:
         path = layout.path(name)
     except BadMailboxName:
@@ -118,10 +119,59 @@ def test_a_name_leads_to_one_directory_below_the_root_and_back(name, utf8):
     assert layout.name(os.path.basename(path)) == folders.canonical(name)
 
 
+ENCODINGS = st.builds(LevelEncoding, st.booleans(), st.sampled_from("%^+&\\-"), st.booleans())
+
+
+@settings(max_examples=300)
+@given(st.lists(st.text("a.~%^+&-é2eI\x1f\0/", max_size=6), min_size=1, max_size=3).map("/".join), ENCODINGS)
+def test_an_escaped_name_leads_to_one_directory_below_the_root_and_back(name, encoding):
+    layout = Layout("/root/of", encoding)
+    try:
+        path = layout.path(name)
+    except BadMailboxName:
+        return
+    assert os.path.dirname(os.path.normpath(path)) == layout.root
+    assert layout.name(os.path.basename(path)) == folders.canonical(name)
+
+
+@settings(max_examples=300)
+@given(st.text("&-.%257eEfFaé~^/", max_size=10), ENCODINGS)
+def test_an_escaped_directory_is_known_only_by_the_name_that_leads_back(text, encoding):
+    layout = Layout("/root/of", encoding)
+    name = layout.name("." + text)
+    if name is not None:
+        assert layout.path(name) == "/root/of/." + text
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [
+        ("Projekt v1.2", ".Projekt v1%2e2"),
+        ("~x/~y~", ".%7ex.%7ey~"),
+        ("..", ".%2e%2e"),
+        ("a/.", ".a.%2e"),
+        ("50%", ".50%25"),
+        ("a%2eb", ".a%252eb"),
+        ("T\u00fcr.1", ".T&APw-r%2e1"),
+        (None, ".a%2Eb"),
+        (None, ".a%b"),
+        (None, ".a%2fb"),
+        (None, ".a.~b"),
+        (None, ".%49NBOX"),
+        (None, ".a%00b"),
+    ],
+)
+def test_names_with_an_escape_character(name, directory):
+    layout = Layout("/root/of", LevelEncoding(escape="%"))
+    assert layout.name(directory) == name
+    if name is not None:
+        assert layout.directory_name(name) == directory
+
+
 @settings(max_examples=200)
 @given(st.text("&-.AaIiNnBbOoXxé~\0/", max_size=10), st.booleans())
 def test_a_directory_is_known_only_by_the_name_that_leads_back(text, utf8):
-    layout = Layout("/root/of", utf8=utf8)
+    layout = Layout("/root/of", LevelEncoding(utf8=utf8))
     name = layout.name("." + text)
     if name is not None:
         assert layout.path(name) == "/root/of/." + text

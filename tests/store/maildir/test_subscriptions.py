@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.store.maildir import subscriptions
+from mailserver.store.maildir.names import LevelEncoding
 
 LEVEL = st.text(st.characters(blacklist_characters="/", blacklist_categories=["Cs"]), min_size=1, max_size=8)
 
@@ -20,7 +21,7 @@ def test_the_old_format(tmp_path):
 
 def test_names_on_disk_in_utf_8(tmp_path):
     (tmp_path / "subscriptions").write_bytes("V\t2\n\nEntwürfe\nA&B\n".encode())
-    assert subscriptions.read(str(tmp_path), utf8=True) == {"Entwürfe", "A&B"}
+    assert subscriptions.read(str(tmp_path), LevelEncoding(utf8=True)) == {"Entwürfe", "A&B"}
 
 
 def test_no_file_and_damage(tmp_path):
@@ -38,5 +39,5 @@ def test_what_is_written_is_dovecots_format(tmp_path):
 @given(st.frozensets(st.lists(LEVEL, min_size=1, max_size=3).map("/".join), max_size=6), st.booleans())
 def test_any_names_come_back(tmp_path_factory, names, utf8):
     root = str(tmp_path_factory.mktemp("root"))
-    subscriptions.write(root, names, utf8=utf8)
-    assert subscriptions.read(root, utf8=utf8) == names
+    subscriptions.write(root, names, LevelEncoding(utf8=utf8))
+    assert subscriptions.read(root, LevelEncoding(utf8=utf8)) == names

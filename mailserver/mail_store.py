@@ -1,0 +1,32 @@
+"""The store of a configuration: what the server serves from, and what commands look into."""
+
+from __future__ import annotations
+
+from mailserver.config.model import Config
+from mailserver.message.render import summarise
+from mailserver.store.interfaces import Bounds
+from mailserver.store.maildir.names import LevelEncoding
+from mailserver.store.maildir.store import MaildirStore
+from mailserver.types import DirectoryId
+
+
+def make_store(config: Config, *, root_seen: DirectoryId | None = None) -> MaildirStore:
+    """The Maildirs of [mail]. `root_seen`: the mail root as it was at the start. Raises: StoreUnavailable."""
+    mail = config.mail
+    return MaildirStore(
+        mail.root,
+        summarise,
+        location=mail.location,
+        special_use=mail.special_use,
+        encoding=level_encoding(config),
+        hostname=config.server.hostname,
+        search_index=mail.search_index,
+        root_seen=root_seen,
+        bounds=Bounds(config.limits.mailboxes_per_user, config.limits.messages_per_mailbox),
+    )
+
+
+def level_encoding(config: Config) -> LevelEncoding:
+    """How folder names are written on disk."""
+    mail = config.mail
+    return LevelEncoding(mail.utf8_names, mail.escape, slashes=bool(mail.escape) and mail.separator == ".")
