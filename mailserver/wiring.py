@@ -188,6 +188,7 @@ class Wiring:
             self._attempts,
             secret=self._salt_secret,
             scram_for_some=config.auth.scram_for == "some",
+            weak_schemes=config.auth.weak_schemes,
             exposures=self._exposures,
         )
         self._make_services(config)

@@ -5,9 +5,6 @@ They are made to be slow, so each has bounds for what an entry may ask for, and 
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
-import functools
 import hmac
 import re
 import secrets
@@ -19,6 +16,7 @@ from argon2 import low_level as argon2
 from argon2.exceptions import VerifyMismatchError
 from attrs import frozen
 
+from mailserver.auth import libcrypt
 from mailserver.auth.scheme import MAX_ROUNDS, BadHash, Scheme, number, salt_text
 
 MAX_MEMORY_KIB: Final = 256 * 1024
@@ -116,7 +114,6 @@ def _blowfish_make(password: bytes) -> str:
 # SHA256-CRYPT, SHA512-CRYPT
 
 _SHA_CRYPT = re.compile(rb"\$([56])\$(?:rounds=(\d{1,9})\$)?[!-#%-9;-~]{1,16}\$([./A-Za-z0-9]+)")
-_LIBCRYPT_MAX = 511
 _SHA_CRYPT_ROUNDS = 50000
 
 
@@ -134,19 +131,10 @@ def _sha_crypt_check(kind: bytes, length: int) -> Callable[[bytes], int]:
 
 
 def _sha_crypt_verify(body: bytes, password: bytes) -> bool:
-    made = _by_libcrypt(password, body)
+    made = libcrypt.crypt(password, body)
     if made is not None:
         return hmac.compare_digest(made, body)
     return bool(_portable(body[:3]).verify(password, body.decode("ascii")))
-
-
-def _by_libcrypt(password: bytes, setting: bytes) -> bytes | None:
-    """What crypt(3) makes, or None where there is no libcrypt or it does not take so long a password."""
-    library = _libcrypt()
-    if library is None or len(password) > _LIBCRYPT_MAX:
-        return None
-    made = library(password, setting)
-    return None if made is None or made.startswith(b"*") else made
 
 
 def _portable(head: bytes) -> Any:
@@ -157,36 +145,10 @@ def _portable(head: bytes) -> Any:
     return sha512_crypt if head == b"$6$" else sha256_crypt
 
 
-@functools.cache
-def _libcrypt() -> Callable[[bytes, bytes], bytes | None] | None:
-    """crypt() of the C library, or None. Its answer stands in one static buffer: one thread of a process calls it."""
-    # The name of glibc's and libxcrypt's with the old interface, of libxcrypt's without it, of whatever else there is.
-    for name in ("libcrypt.so.1", "libcrypt.so.2", ctypes.util.find_library("crypt")):
-        function = _crypt_of(name)
-        if function is not None:
-            return function
-    return None
-
-
-def _crypt_of(name: str | None) -> Callable[[bytes, bytes], bytes | None] | None:
-    """crypt() of that library, if it is there and knows the SHA families."""
-    if name is None:
-        return None
-    try:
-        function = ctypes.CDLL(name).crypt
-    except (OSError, AttributeError):
-        return None
-    function.restype = ctypes.c_char_p
-    function.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
-    known = b"$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"
-    # A libcrypt without the SHA families exists (musl's stub, old BSDs): believe only a right answer.
-    return function if function(b"Hello world!", known) == known else None
-
-
 def _sha_crypt_make(kind: str) -> Callable[[bytes], str]:
     def make_body(password: bytes) -> str:
         salt = salt_text()
-        made = _by_libcrypt(password, f"${kind}$rounds={_SHA_CRYPT_ROUNDS}${salt}$".encode("ascii"))
+        made = libcrypt.crypt(password, f"${kind}$rounds={_SHA_CRYPT_ROUNDS}${salt}$".encode("ascii"))
         if made is not None:
             return made.decode("ascii")
         family = _portable(f"${kind}$".encode("ascii"))
@@ -211,17 +173,21 @@ SCHEMES: Final = (
 """In the order in which they are offered."""
 
 
+_HEADS: Final = (
+    ("$6$", "SHA512-CRYPT"),
+    ("$5$", "SHA256-CRYPT"),
+    ("$2a$", "BLF-CRYPT"),
+    ("$2b$", "BLF-CRYPT"),
+    ("$2y$", "BLF-CRYPT"),
+    ("$y$", "YESCRYPT"),
+    ("$gy$", "GOST-YESCRYPT"),
+    ("$7$", "SCRYPT"),
+    ("$1$", "MD5-CRYPT"),
+    ("$argon2id$", "ARGON2ID"),
+    ("$argon2i$", "ARGON2I"),
+)
+
+
 def crypt_family(body: str) -> str:
-    """The scheme that the head of a crypt(3) hash names; CRYPT, which is none, for any other."""
-    for head, name in (
-        ("$6$", "SHA512-CRYPT"),
-        ("$5$", "SHA256-CRYPT"),
-        ("$2a$", "BLF-CRYPT"),
-        ("$2b$", "BLF-CRYPT"),
-        ("$2y$", "BLF-CRYPT"),
-        ("$argon2id$", "ARGON2ID"),
-        ("$argon2i$", "ARGON2I"),
-    ):
-        if body.startswith(head):
-            return name
-    return "CRYPT"
+    """The scheme that the head of a crypt(3) hash names; empty for any other."""
+    return next((name for head, name in _HEADS if body.startswith(head)), "")

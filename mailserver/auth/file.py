@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,15 +37,14 @@ from mailserver.auth.interfaces import (
     TypicalScram,
     User,
 )
-from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
-from mailserver.auth.scram_fields import faults, keys_of, survey
+from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, normalise, parse_line
+from mailserver.auth.scram_fields import keys_of, survey
+from mailserver.auth.users_file import check, read_text
 from mailserver.config.model import Problem
 from mailserver.errors import AuthUnavailable
 from mailserver.sasl.scram_keys import BadKeys, ScramKeys
 from mailserver.types import Secret
 
-MAX_FILE = 64 * 1024 * 1024
-"""Largest users file read, octets."""
 _STAT_EVERY = 1.0
 _SETTLED = 2.0
 _SAMPLE = 500
@@ -228,51 +226,6 @@ def check_backend(argument: str) -> list[Problem]:
     return check(_path(argument))
 
 
-def check(path: Path) -> list[Problem]:
-    """Every line that cannot be used, with its number and user; PLAIN passwords and wide modes as warnings."""
-    file = str(path)
-    try:
-        text, status = _content(path)
-    except (OSError, ValueError) as error:
-        return [Problem(file, "", "", f"the users file cannot be read: {getattr(error, 'strerror', None) or error}")]
-    problems = []
-    if status.st_mode & 0o007:
-        problems.append(Problem(file, "", "", "others may open this file: chmod o= it", warning=True))
-    first: dict[str, int] = {}
-    for number, line in _numbered(text):
-        problems.extend(_check_line(file, number, line, first))
-    return problems
-
-
-def _check_line(file: str, number: int, line: str, first: dict[str, int]) -> Iterator[Problem]:
-    place = f"line {number}"
-    try:
-        entry = parse_line(line)
-    except (BadLine, BadName) as error:
-        yield Problem(file, place, "", str(error))
-        return
-    place = f"line {number} user {entry.name}"
-    if entry.name in first:
-        yield Problem(file, place, "", f"is on line {first[entry.name]} already, and that one counts")
-        return
-    first[entry.name] = number
-    yield from (Problem(file, place, "", sentence, warning=True) for sentence in faults(entry))
-    if not entry.stored:
-        if not entry.disabled:
-            yield Problem(file, place, "", "has no password and cannot log in; `!` says so in words", warning=True)
-        return
-    try:
-        scheme = schemes.parse(entry.stored).scheme.name
-    except schemes.UnknownScheme as error:
-        near = schemes.nearest_name(error.name)
-        yield Problem(file, place, f"{{{error.name}}}", f"{error}; known: {', '.join(schemes.SCHEMES)}", near)
-    except schemes.BadHash as error:
-        yield Problem(file, place, "", str(error))
-    else:
-        if scheme == "PLAIN":
-            yield Problem(file, place, "{PLAIN}", "the password stands here in clear", warning=True)
-
-
 def _path(argument: str) -> Path:
     if not argument.startswith("/"):
         raise ValueError("file: needs the absolute path of a users file, as in file:/etc/mailserver/users")
@@ -283,32 +236,10 @@ def _stamp(status: os.stat_result) -> _Stamp:
     return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _content(path: Path) -> tuple[str, os.stat_result]:
-    """The text, and the state of the very file it was read from. Raises: OSError, ValueError."""
-    # O_NONBLOCK: opening a FIFO must not hold the reactor.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise ValueError(f"it is larger than {MAX_FILE} octets")
-    # A line that is not UTF-8 has no user; the others are not to suffer.
-    return data.decode("utf-8", "surrogateescape"), status
-
-
-def _numbered(text: str) -> Iterator[tuple[int, str]]:
-    """Lines that name somebody, with their numbers from 1."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if name_of(line) is not None:
-            yield number, line
-
-
 def _read_table(path: Path) -> _Table:
     # Taken before reading, which may last longer than a file takes to settle.
     now = time.time()
-    text, status = _content(path)
+    text, status = read_text(path)
     lines: dict[str, str] = {}
     for line in text.split("\n"):
         name = line.partition(":")[0]
@@ -333,16 +264,15 @@ def _normal_or_empty(name: str) -> str:
 def _typical(lines: list[str]) -> str | None:
     """A dummy like most of a sample spread over the file. PLAIN costs nothing and does not count."""
     kinds: Counter[str] = Counter()
-    example: dict[str, str] = {}
+    dummies: dict[str, str] = {}
     for line in lines[:: max(1, len(lines) // _SAMPLE)]:
         try:
             stored = parse_line(line).stored
             kind = schemes.parse(stored).kind
+            if kind not in dummies:
+                dummies[kind] = schemes.dummy_like(stored)
         except (BadLine, BadName, schemes.BadHash):
             continue
         if kind != "PLAIN":
             kinds[kind] += 1
-            example.setdefault(kind, stored)
-    if not kinds:
-        return None
-    return schemes.dummy_like(example[kinds.most_common(1)[0][0]])
+    return dummies[kinds.most_common(1)[0][0]] if kinds else None

@@ -21,8 +21,8 @@ class BadHash(ValueError):
 class UnknownScheme(BadHash):
     """No scheme of that name here; `name` is the one asked for."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"unknown password scheme {name!r}")
+    def __init__(self, name: str, sentence: str = "") -> None:
+        super().__init__(sentence or f"unknown password scheme {name!r}")
         self.name = name
 
 
@@ -43,6 +43,8 @@ class Scheme:
     """Octets of an unsalted digest: tells hexadecimal from base64."""
     is_free: bool = False
     """Takes no time, and needs no process of its own."""
+    is_weak: bool = False
+    """Verified only where the configuration says so."""
 
 
 def number(text: str, least: int, most: int, what: str) -> int:

@@ -8,7 +8,7 @@ The rules. `parse` is cheap and refuses what costs more than its scheme allows, 
 `verify` does the work and runs in a process of its own (`auth.hashworker`), unless the scheme is free. Compares take
 constant time. A password with NUL is never right.
 
-The schemes themselves are rows in `crypt_schemes` and `digest_schemes`.
+The schemes themselves are rows in `crypt_schemes`, `libcrypt_schemes` and `digest_schemes`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final
 
 from attrs import frozen
 
-from mailserver.auth import crypt_schemes, digest_schemes
+from mailserver.auth import crypt_schemes, digest_schemes, libcrypt_schemes
 from mailserver.auth.crypt_schemes import LIGHT, MAX_MEMORY_KIB, STRONG, Argon2Cost
 from mailserver.auth.scheme import BadHash, Scheme, UnknownScheme
 
@@ -48,11 +48,18 @@ __all__ = [
 MAX_PASSWORD: Final = 2048
 """Longest password, octets: some schemes cost more for a longer one."""
 SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
-    {row.name: row for row in (*crypt_schemes.SCHEMES, *digest_schemes.SCHEMES)}
+    {row.name: row for row in (*crypt_schemes.SCHEMES, *libcrypt_schemes.SCHEMES, *digest_schemes.SCHEMES)}
 )
 """Every scheme by its name in Dovecot."""
 
-_ALIASES: Final = MappingProxyType({"SHA1": "SHA", "CLEAR": "PLAIN", "CLEARTEXT": "PLAIN"})
+_ALIASES: Final = MappingProxyType({"SHA1": "SHA", "CLEAR": "PLAIN", "CLEARTEXT": "PLAIN", "MD5": "MD5-CRYPT"})
+_CRYPT_FORMS: Final = MappingProxyType({**SCHEMES, **{row.name: row for row in libcrypt_schemes.CRYPT_FORMS}})
+_OWN_PARAMETERS: Final = MappingProxyType({"YESCRYPT": 40, "GOST-YESCRYPT": 40, "SCRYPT": 11})
+"""Schemes whose second field begins with their parameters, and the most letters that these have."""
+_NO_CRYPT: Final = (
+    "no crypt(3) hash of a kind that is verified here, which an entry without a scheme, or of the scheme CRYPT, must be;"
+    " a password in clear has {PLAIN} before it"
+)
 
 
 @frozen
@@ -70,7 +77,9 @@ class Entry:
             return self.scheme.name
         if self.scheme.name.startswith("SCRAM"):
             return f"{self.scheme.name} {self.body.split(b',', 1)[0].decode('ascii')}"
-        fields = self.body.decode("ascii").split("$")
+        fields = self.body.decode("latin-1").split("$")
+        if self.scheme.name in _OWN_PARAMETERS:
+            return f"{self.scheme.name} {fields[2][: _OWN_PARAMETERS[self.scheme.name]]}"
         parameters = [each for each in fields[2:] if re.fullmatch(r"rounds=\d+|m=\d+.*|\d{1,8}", each)]
         return " ".join([self.scheme.name, *parameters])
 
@@ -87,10 +96,11 @@ def parse(stored: str) -> Entry:
             raise BadHash("'{' without '}' in the password field")
     name, _, encoding = name.upper().partition(".")
     if name == "CRYPT":
-        name = crypt_schemes.crypt_family(body)
-    scheme = SCHEMES.get(_ALIASES.get(name, name))
+        scheme = _CRYPT_FORMS.get(crypt_schemes.crypt_family(body))
+    else:
+        scheme = SCHEMES.get(_ALIASES.get(name, name))
     if scheme is None:
-        raise UnknownScheme(name)
+        raise UnknownScheme(name, _NO_CRYPT if name == "CRYPT" else "")
     if not body:
         raise BadHash("the password field is empty after its scheme")
     raw = _decode(body, encoding, scheme)
@@ -142,10 +152,16 @@ def _decode(body: str, encoding: str, scheme: Scheme) -> bytes:
         if isinstance(error, BadHash):
             raise
         raise BadHash("the password field is not in its scheme's encoding") from error
-    return body.encode("utf-8")
+    try:
+        # A line of the users file that is not UTF-8 keeps its octets.
+        return body.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise BadHash("the password field is no text") from error
 
 
 def nearest_name(name: str) -> str:
     """The scheme probably meant by an unknown name; empty if none is near."""
+    if name == "CRYPT":
+        return ""
     near = difflib.get_close_matches(name, SCHEMES, 1)
     return near[0] if near else ""

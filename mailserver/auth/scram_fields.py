@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from mailserver.auth import schemes
 from mailserver.auth.interfaces import TypicalScram
 from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, parse_line
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, BadKeys, ScramKeys, make_keys
@@ -82,7 +83,7 @@ def survey(lines: Collection[str]) -> dict[str, TypicalScram]:
         mark, scheme = f"{field}=", _scheme(name)
         holders = [line for line in lines if mark in line or scheme in line]
         everybody = len(holders) == len(lines) or all(
-            mark in line or scheme in line or _is_disabled(line) for line in lines
+            mark in line or scheme in line or _is_disabled(line) or not _takes_password(line) for line in lines
         )
         typical = _typical(name, holders[:_SAMPLE], everybody)
         if typical is not None:
@@ -92,6 +93,17 @@ def survey(lines: Collection[str]) -> dict[str, TypicalScram]:
 
 def _is_disabled(line: str) -> bool:
     return line.partition(":")[2].startswith("!") or "nologin" in line
+
+
+def _takes_password(line: str) -> bool:
+    """Could a password let somebody in by that line? One that cannot be used must not keep SCRAM from the others."""
+    try:
+        entry = parse_line(line)
+        if entry.stored:
+            schemes.parse(entry.stored)
+    except (BadLine, BadName, schemes.BadHash):
+        return False
+    return True
 
 
 def _typical(hash_name: str, lines: Iterable[str], everybody: bool) -> TypicalScram | None:
@@ -106,7 +118,7 @@ def _typical(hash_name: str, lines: Iterable[str], everybody: bool) -> TypicalSc
             keys = None
         if keys is not None:
             kinds[keys.rounds, len(keys.salt)] += 1
-        elif not entry.disabled:
+        elif not entry.disabled and _takes_password(line):
             everybody = False
     if not kinds:
         return None

@@ -70,13 +70,14 @@ class LoginService:
         *,
         secret: bytes | None = None,
         scram_for_some: bool = False,
+        weak_schemes: bool = False,
         exposures: ExposureWatch | None = None,
     ) -> None:
         """`backends` provide IAuthBackend and are asked in this order.
 
         `secret`, up to 64 octets, is what the salts of unknown users are made of: the same in all processes, and, as a
         real salt stays, after a start; one of its own when None. `scram_for_some`: offer SCRAM though some users have
-        no keys. `exposures`: who checks passwords that came in clear text; nobody when None.
+        no keys. `weak_schemes`: verify entries of weak schemes. `exposures`: who checks passwords that came in clear text; nobody when None.
         """
         self._backends: list[IAuthBackend] = [IAuthBackend(each) for each in backends]
         self._listing = [each for each in self._backends if not IPasswordsOnly.providedBy(each)]
@@ -88,6 +89,7 @@ class LoginService:
         self._attempts = attempts
         self._secret = secret or secrets.token_bytes(32)
         self._scram_for_some = scram_for_some
+        self._weak_schemes = weak_schemes
         self._exposures = exposures
 
     def abilities(self) -> Abilities:
@@ -231,7 +233,7 @@ class LoginService:
         stored = cast("IHashedPasswords", backend).password_hash(user)
         if stored == "" and self._passwords_only:
             return await self._verified_elsewhere(user, password)
-        fault = _fault_of(stored, user)
+        fault = self._stored_fault(stored, user)
         if fault or not stored:
             await self._check_dummy(password, share)
             return None, fault
@@ -244,6 +246,20 @@ class LoginService:
             if await _answer(backend.verify_password(user, password)):
                 return user, ""
         return None, f"wrong password for {user.name}, or there is no such user"
+
+    def _stored_fault(self, stored: str | None, user: User) -> str:
+        """Why no password is right for a stored entry, for the log; empty if one can be."""
+        if stored is None:
+            return f"{user.name} is disabled"
+        if not stored:
+            return f"{user.name} has no password"
+        try:
+            scheme = schemes.parse(stored).scheme
+        except schemes.BadHash as error:
+            return f"the stored password of {user.name} cannot be used: {error}"
+        if scheme.is_weak and not self._weak_schemes:
+            return f"the password of {user.name} is stored by {scheme.name}, and weak_schemes of [auth] is false"
+        return ""
 
     async def _proved(self, candidates: Sequence[str], proof: ScramProof) -> tuple[User | None, str]:
         """The user that the exchange's keys belong to, if the proof fits them; else what to log, if there is more."""
@@ -342,20 +358,6 @@ def _evidence(claim: Claim) -> Secret:
             return proof
         case Certified(name=name):
             return Secret(name.encode("utf-8", "surrogatepass"))
-
-
-def _fault_of(stored: str | None, user: User) -> str:
-    """Why no password can be right for a stored entry; empty if one can."""
-    if stored is None:
-        return f"{user.name} is disabled"
-    if not stored:
-        return f"{user.name} has no password"
-    try:
-        schemes.parse(stored)
-    except schemes.BadHash as error:
-        _log.error("user %s cannot log in: %s", user.name, error)
-        return f"the stored password of {user.name} cannot be used: {error}"
-    return ""
 
 
 def _unknown(candidates: Sequence[str]) -> str:

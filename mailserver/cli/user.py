@@ -17,6 +17,7 @@ from attrs import frozen
 from mailserver.auth import schemes
 from mailserver.auth.passwd import BadName, PasswdEntry, normalise
 from mailserver.auth.scram_fields import StaleKeys, keys_of, make_fields
+from mailserver.auth.users_file import check
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
@@ -185,16 +186,21 @@ def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool,
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 @_on_accounts
 def list_users(accounts: _Accounts, *, as_json: bool) -> None:
-    """List the accounts: name, how the password is stored, whether it may log in."""
+    """List the accounts: name, how the password is stored, whether it may log in.
+
+    What is wrong with single lines of the file is printed on standard error, as `mailserver check` does.
+    """
     rows = [(entry.name, _scheme_of(entry), not entry.disabled) for entry in accounts.file.entries()]
     if as_json:
         told = [{"user": name, "password": scheme, "enabled": enabled} for name, scheme, enabled in rows]
         click.echo(json.dumps(told, indent=2))
-        return
-    print_table(
-        ("USER", "PASSWORD", "STATE"),
-        [(name, scheme, "enabled" if enabled else "disabled") for name, scheme, enabled in rows],
-    )
+    else:
+        print_table(
+            ("USER", "PASSWORD", "STATE"),
+            [(name, scheme, "enabled" if enabled else "disabled") for name, scheme, enabled in rows],
+        )
+    for problem in check(accounts.file.path):
+        click.echo(str(problem), err=True)
 
 
 @user.command("disable")
@@ -254,8 +260,8 @@ def _scheme_of(entry: PasswdEntry) -> str:
         return "none"
     try:
         kind = schemes.parse(entry.stored).kind
-    except schemes.BadHash as error:
-        return str(error)
+    except schemes.BadHash:
+        return "cannot be used"
     return " + ".join([kind, *_scram_beside(entry)])
 
 

@@ -5,12 +5,13 @@ import hashlib
 import hmac
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.auth import crypt_schemes, schemes
+from mailserver.auth import libcrypt, schemes
 from mailserver.auth.schemes import BadHash, UnknownScheme, dummy_like, make, parse, verify
 from mailserver.sasl.scram_keys import derive
 
@@ -38,6 +39,7 @@ BY_DOVEADM = [
     ),
     "{SCRAM-SHA-1}4096,HEYug7W0CNpBKFh43P9vVQ==,ZcUUM3nNjUeoG/8h2ACRyWwBa6Q=,29JByWeqsv3TXmOCYuexhwf5XrE=",
     "{PLAIN}pä ss:{w}",
+    "{MD5-CRYPT}$1$vCvEfLlZ$XfiFTQKm8eGARHroulNF0.",
 ]
 
 ELSEWHERE = [
@@ -121,7 +123,7 @@ def test_made_entries_are_salted_and_verify(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["SHA512-CRYPT", "SHA256-CRYPT"])
 def test_sha_crypt_without_libcrypt_gives_the_same(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = make(b"secret", scheme)
-    monkeypatch.setattr(crypt_schemes, "_libcrypt", lambda: None)
+    monkeypatch.setattr(libcrypt, "_library", lambda: None)
     assert verify(stored, b"secret")
     assert not verify(stored, b"secreT")
     own = make(b"secret", scheme)
@@ -146,11 +148,13 @@ def test_bcrypt_counts_72_octets_as_dovecot_does_and_makes_no_such_entry() -> No
 @pytest.mark.parametrize(
     ("stored", "word"),
     [
-        ("{MD5-CRYPT}$1$x$y", "MD5-CRYPT"),
+        ("{DES-CRYPT}Hk2sRuDZ5Yl4E", "DES-CRYPT"),
+        ("Hk2sRuDZ5Yl4E", "crypt"),
+        ("{YESCRYPT}$y$j9T$x$y", "YESCRYPT"),
         ("{ARGON2D}x", "ARGON2D"),
         ("{}x", "''"),
-        ("hunter2", "CRYPT"),
-        ("", "CRYPT"),
+        ("hunter2", "crypt"),
+        ("", "crypt"),
     ],
 )
 def test_unknown_schemes_are_named(stored: str, word: str) -> None:
@@ -183,6 +187,18 @@ def test_unknown_schemes_are_named(stored: str, word: str) -> None:
         "{SSHA}not base64!",
         "{SHA}" + "A" * 44,
         "{PLAIN.ROT13}frperg",
+        "{MD5-CRYPT}$1$x$y",
+        "{PLAIN}\ud800",
+        # yescrypt: 1 GiB of memory; 32 passes in parallel; repeated; an upgraded hash; parameters that end too soon.
+        "$y$jFT$k2XAnEHBqQ1Ct2aMXFKNa/$3xgh7ge1.1WiVmIwzLQV4LEMkqAvYT/SsxNIgBrCXG/",
+        "$y$j9T.S$k2XAnEHBqQ1Ct2aMXFKNa/$3xgh7ge1.1WiVmIwzLQV4LEMkqAvYT/SsxNIgBrCXG/",
+        "$y$j9T/S$k2XAnEHBqQ1Ct2aMXFKNa/$3xgh7ge1.1WiVmIwzLQV4LEMkqAvYT/SsxNIgBrCXG/",
+        "$y$j9T1.$k2XAnEHBqQ1Ct2aMXFKNa/$3xgh7ge1.1WiVmIwzLQV4LEMkqAvYT/SsxNIgBrCXG/",
+        "$y$j9z$k2XAnEHBqQ1Ct2aMXFKNa/$3xgh7ge1.1WiVmIwzLQV4LEMkqAvYT/SsxNIgBrCXG/",
+        "$gy$jFT$k2XAnEHBqQ1Ct2aMXFKNa/$3xgh7ge1.1WiVmIwzLQV4LEMkqAvYT/SsxNIgBrCXG/",
+        "$7$GU..../....k2XAnEHBqQ1Ct2aMXFKNa/$2Qpv953ujcajgyUirvfStOQZ5OJ5dfhWRTeu67NI6Z1",
+        "$7$zzzzzzzzzzzk2XAnEHBqQ1Ct2aMXFKNa/$2Qpv953ujcajgyUirvfStOQZ5OJ5dfhWRTeu67NI6Z1",
+        "$7$B..........k2XAnEHBqQ1Ct2aMXFKNa/$2Qpv953ujcajgyUirvfStOQZ5OJ5dfhWRTeu67NI6Z1",
     ],
 )
 def test_what_is_damaged_or_costs_too_much_is_refused_without_work(stored: str) -> None:
@@ -192,7 +208,65 @@ def test_what_is_damaged_or_costs_too_much_is_refused_without_work(stored: str) 
     assert not body or body not in str(caught.value), "a message must not repeat a hash"
 
 
-@pytest.mark.parametrize("stored", BY_DOVEADM)
+BY_LIBCRYPT = [
+    # crypt(3) of "Hello world!"; the second field of the settings is of the least cost, or of the usual one.
+    "{CRYPT}$y$j75$k2XAnEHBqQ1Ct2aMXFKNa/$U714.Qb8scG3K4QGg/xKCyJYcAYtgz2YQfZyHILKld1",
+    "$y$j9T$k2XAnEHBqQ1Ct2aMXFKNa/$39o5wp7xduX2w8qG2IzHqokdj9pOGk73sLyLgG3S/nA",
+    "{CRYPT}$gy$j75$k2XAnEHBqQ1Ct2aMXFKNa/$dr/FWzOGaTe8mDiPccu7ICjR1surx5QgF3TwpL4eZC/",
+    "{CRYPT}$7$46..../....saltsalt$G6VFH1VMCtxHKLFnotBmXiEXmxK81C5VDMqaj4BnY8D",
+    "{CRYPT}$1$salt$wa8aFuC3rkp5bjoBIGTc41",
+    "{MD5}$1$salt$wa8aFuC3rkp5bjoBIGTc41",
+]
+
+
+@pytest.mark.parametrize("stored", BY_LIBCRYPT)
+def test_forms_that_libcrypt_knows(stored: str) -> None:
+    assert verify(stored, b"Hello world!")
+    assert not verify(stored, b"Hello world")
+    assert not verify(stored, b"x" * 600), "longer than libcrypt takes"
+    dummy = dummy_like(stored)
+    assert parse(dummy).kind == parse(stored).kind
+    assert not verify(dummy, b"Hello world!")
+
+
+@pytest.mark.skipif(shutil.which("doveadm") is None, reason="needs Dovecot's doveadm")
+@pytest.mark.parametrize("stored", BY_LIBCRYPT)
+def test_dovecot_verifies_the_same_forms(stored: str) -> None:
+    named = stored if stored.startswith("{") else f"{{CRYPT}}{stored}"
+    subprocess.run(["doveadm", "pw", "-t", named, "-p", "Hello world!"], capture_output=True, check=True, timeout=60)
+
+
+def test_yescrypt_tells_its_cost() -> None:
+    assert [parse(stored).kind for stored in BY_LIBCRYPT[:4]] == [
+        "YESCRYPT j75",
+        "YESCRYPT j9T",
+        "GOST-YESCRYPT j75",
+        "SCRYPT 46..../....",
+    ]
+    assert parse(BY_LIBCRYPT[1]).memory_kib == 16 * 1024
+    assert parse(BY_LIBCRYPT[4]).scheme.is_weak
+
+
+@pytest.mark.parametrize("stored", BY_LIBCRYPT)
+def test_without_libcrypt_they_are_refused_with_the_cure(stored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libcrypt, "_library", lambda: None)
+    libcrypt.knows.cache_clear()
+    try:
+        with pytest.raises(BadHash, match="install libxcrypt"):
+            parse(stored)
+    finally:
+        libcrypt.knows.cache_clear()
+
+
+def test_calls_of_libcrypt_in_several_threads_do_not_mix() -> None:
+    entries = [make(b"secret%d" % number, "SHA512-CRYPT") for number in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(3):
+            right = threads.map(lambda number: verify(entries[number], b"secret%d" % number), range(2))
+            assert all(right)
+
+
+@pytest.mark.parametrize("stored", [*BY_DOVEADM, *BY_LIBCRYPT])
 def test_truncated_anywhere_it_never_raises_anything_else(stored: str) -> None:
     for length in range(len(stored)):
         try:
@@ -201,7 +275,10 @@ def test_truncated_anywhere_it_never_raises_anything_else(stored: str) -> None:
             continue
 
 
-@given(st.text(max_size=120), st.sampled_from(["", *[f"{{{name}}}" for name in schemes.SCHEMES]]))
+HEADS = ("$y$", "$gy$j9T$", "$7$", "$1$", "$6$", "{CRYPT}$y$", "{PBKDF2}$1$")
+
+
+@given(st.text(max_size=120), st.sampled_from(["", *HEADS, *[f"{{{name}}}" for name in schemes.SCHEMES]]))
 @settings(max_examples=300)
 def test_any_text_is_an_entry_or_bad(text: str, head: str) -> None:
     try:
@@ -209,6 +286,10 @@ def test_any_text_is_an_entry_or_bad(text: str, head: str) -> None:
     except BadHash:
         return
     assert entry.kind.startswith(entry.scheme.name)
+    try:
+        dummy_like(head + text)
+    except BadHash:
+        return
     assert 0 <= entry.memory_kib <= schemes.MAX_MEMORY_KIB
 
 

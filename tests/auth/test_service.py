@@ -121,6 +121,7 @@ class Site:
         scram_for_some: bool = False,
         demands: str | None = None,
         names_user: bool = True,
+        weak_schemes: bool = False,
     ) -> None:
         self.timers = Timers()
         self.hasher = CountingHasher(self.timers)
@@ -139,6 +140,7 @@ class Site:
             ),
             Attempts(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
             scram_for_some=scram_for_some,
+            weak_schemes=weak_schemes,
         )
 
     def login(
@@ -265,6 +267,16 @@ def test_names_that_nobody_can_have_are_failures(site: Site, name: str) -> None:
 def test_an_empty_password_is_never_right(site: Site) -> None:
     site.service._backends[0].entries["empty@example.test"] = "{PLAIN}"
     assert site.failure(site.login("empty@example.test", ""))[0] == "AuthFailed"
+
+
+def test_an_entry_of_a_weak_scheme_counts_where_the_configuration_says_so() -> None:
+    md5 = "{MD5-CRYPT}$1$salt$wa8aFuC3rkp5bjoBIGTc41"
+    site = Site(Hashed({"anna@example.test": md5}))
+    assert site.failure(site.login("anna@example.test", "x"))[0] == "AuthFailed"
+    assert site.hasher.checks == [DUMMY]
+    site = Site(Hashed({"anna@example.test": md5}), weak_schemes=True)
+    site.login("anna@example.test", "x")
+    assert site.hasher.checks == [md5]
 
 
 OWN = "anna@example.org"

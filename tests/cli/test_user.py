@@ -162,7 +162,7 @@ def test_users_that_are_not_there(site: Site, words: list[str], name: str) -> No
 
 def listed(site: Site) -> list[list[str]]:
     """The rows, the head first."""
-    return [re.split(r" {2,}", line) for line in site.run("list").output.splitlines()]
+    return [re.split(r" {2,}", line) for line in site.run("list").stdout.splitlines()]
 
 
 def test_list_says_who_may_log_in(site: Site) -> None:
@@ -172,6 +172,18 @@ def test_list_says_who_may_log_in(site: Site) -> None:
         ["ben@example.test", "SSHA", "disabled"],
         ["carla@example.test", "SSHA", "disabled"],
     ]
+
+
+def test_list_warns_of_lines_that_cannot_be_used(site: Site) -> None:
+    site.path.write_text(f"anna@example.test:{SSHA}\nben@example.test:{{ROT13}}x\nno password\n")
+    site.path.chmod(0o600)
+    done = site.run("list")
+    assert done.exit_code == 0
+    assert [row[1] for row in listed(site)] == ["PASSWORD", "SSHA", "cannot be used"]
+    first, second = done.stderr.splitlines()
+    assert "line 2 user ben@example.test = {ROT13}: warning: unknown password scheme" in first
+    assert "`mailserver user password ben@example.test` sets another" in first
+    assert "line 3: warning:" in second
 
 
 def test_no_password_is_an_argument() -> None:

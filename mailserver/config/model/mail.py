@@ -77,6 +77,10 @@ class Auth:
         "Offer SCRAM once all users have keys for it, or once some have: some clients try nothing else then.",
         default="all",
     )
+    weak_schemes: bool = setting(
+        "Let users in whose passwords are stored by MD5-CRYPT, which is quick to guess from a stolen file.",
+        default=False,
+    )
     hash_processes: Count = setting("Processes that check password hashes.", default=2)
     hash_queue: Count = setting("Password checks that may wait; more are told to try again.", default=64)
     failure_delay: Seconds = setting(
