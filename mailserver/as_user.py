@@ -1,6 +1,7 @@
-"""A module of ours, run by exec with no more rights than the service's user has: octets in, octets out.
+"""The service's user where we are root: become that user, or run a module of ours as that user by exec.
 
-For what a master that is root must not do itself: running somebody's own code, talking to strangers.
+The module, octets in and octets out, is for what a master that is root must not do itself: running somebody's own code,
+talking to strangers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,21 @@ def other_user(server: Server) -> tuple[pwd.struct_passwd, int] | None:
     if user.pw_uid == 0:
         return None
     return user, grp.getgrnam(server.group).gr_gid if server.group else user.pw_gid
+
+
+def become(server: Server) -> None:
+    """Give up root for the configured user, for good. Nothing to do if the process is that user already.
+
+    Raises: KeyError for an unknown group.
+    """
+    other = other_user(server)
+    if other is None:
+        return
+    user, group = other
+    os.initgroups(user.pw_name, group)
+    os.setresgid(group, group, group)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    os.environ["HOME"] = user.pw_dir
 
 
 class UserProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mailserver.config.model import Config
+from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.names import LevelEncoding
@@ -13,11 +14,12 @@ from mailserver.types import DirectoryId
 def make_store(config: Config, *, root_seen: DirectoryId | None = None) -> MaildirStore:
     """The Maildirs of [mail]. `root_seen`: the mail root as it was at the start. Raises: StoreUnavailable."""
     mail = config.mail
+    names = Namespace.make(mail.separator, "", slashes=bool(mail.escape))
     return MaildirStore(
         mail.root,
         summarise,
         location=mail.location,
-        special_use=mail.special_use,
+        special_use={use: tuple(map(names.to_store, folders)) for use, folders in mail.special_use.items()},
         encoding=level_encoding(config),
         hostname=config.server.hostname,
         search_index=mail.search_index,

@@ -11,8 +11,7 @@ import click
 from mailserver.auth.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences, config_option, load_or_fail
-from mailserver.cli.usersfile import UsersFile
-from mailserver.config.model import Config
+from mailserver.cli.usersfile import home_of
 from mailserver.errors import NoSuchUser
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account import is_account
@@ -35,7 +34,7 @@ def show(configuration: Path, name: str, *, as_json: bool) -> None:
     try:
         user = normalise(name)
         store = MaildirStore(config.mail.root, summarise, location=config.mail.location)
-        root = store.path(user, _home(config, user))
+        root = store.path(user, home_of(config, user))
     except BadName as error:
         raise click.ClickException(f"{name!r}: {error}") from error
     except NoSuchUser as error:
@@ -61,21 +60,6 @@ def _print(found: Report, *, switched_off: bool) -> None:
             for mailbox in found.mailboxes
         ],
     )
-
-
-def _home(config: Config, user: str) -> str | None:
-    """The user's home directory, of the first users file that says one."""
-    for backend in config.auth.backends:
-        kind, _, argument = backend.partition(":")
-        if kind == "file":
-            try:
-                entries = list(UsersFile(Path(argument), config.server.user).entries())
-            except OSError as error:
-                raise click.ClickException(f"{argument}: {error.strerror}") from error
-            for entry in entries:
-                if entry.name == user and entry.home:
-                    return entry.home
-    return None
 
 
 def _mebibytes(octets: int) -> str:

@@ -21,6 +21,7 @@ from mailserver.cli.domain import domain
 from mailserver.cli.exposures import exposures
 from mailserver.cli.index import index
 from mailserver.cli.inspect import check, show
+from mailserver.cli.mailbox import mailbox
 from mailserver.cli.options import Sentences
 from mailserver.cli.selftest import selftest
 from mailserver.cli.sessions import kick, who
@@ -65,6 +66,7 @@ for _command in (
     who,
     kick,
     index,
+    mailbox,
     dns,
     client_settings,
     tls,

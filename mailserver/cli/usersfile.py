@@ -9,10 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import click
 from attrs import frozen
 
 from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
 from mailserver.auth.scram_fields import replace_fields
+from mailserver.config.model import Config
 from mailserver.replace import only_one, replace_file
 
 _NO_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -117,6 +119,21 @@ class UsersFile:
             return None
         account = pwd.getpwnam(self.owner)
         return account.pw_uid, account.pw_gid
+
+
+def home_of(config: Config, user: str) -> str | None:
+    """The user's home directory, of the first users file that says one. Raises: click.ClickException."""
+    for backend in config.auth.backends:
+        kind, _, argument = backend.partition(":")
+        if kind == "file":
+            try:
+                entries = list(UsersFile(Path(argument), config.server.user).entries())
+            except OSError as error:
+                raise click.ClickException(f"{argument}: {error.strerror}") from error
+            for entry in entries:
+                if entry.name == user and entry.home:
+                    return entry.home
+    return None
 
 
 def _find(lines: list[str], name: str) -> int | None:

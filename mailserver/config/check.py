@@ -60,17 +60,35 @@ def _something_served(config: Config, partial: frozenset[str]) -> Iterator[Probl
 def _mail(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     mail = config.mail
     yield from (config.problem("[mail] location", as_toml(mail.location), *why) for why in _location(config))
-    for use, folder in mail.special_use.items():
+    for use, names in mail.special_use.items():
         if use not in _SPECIAL_USES:
             near = nearest(use, _SPECIAL_USES)
             yield config.problem("[mail] special_use", as_toml(use), f"must be one of {', '.join(_SPECIAL_USES)}", near)
-        parts = folder.split(mail.separator)
-        if not all(parts) or folder.upper() == "INBOX" or any(part in (".", "..") for part in parts):
-            yield config.problem("[mail] special_use", as_toml(folder), "must be the name of a folder other than INBOX")
-    folders = list(mail.special_use.values())
+        if not names:
+            yield config.problem("[mail] special_use", as_toml(use), "needs a name of a folder, or is left out")
+        for folder in names:
+            if reason := _not_a_folder(folder, config):
+                yield config.problem("[mail] special_use", as_toml(folder), reason)
+    folders = [folder for names in mail.special_use.values() for folder in names]
     for folder in sorted({folder for folder in folders if folders.count(folder) > 1}):
-        yield config.problem("[mail] special_use", as_toml(folder), "two special uses have the same folder")
+        uses = sum(folder in names for names in mail.special_use.values())
+        reason = "two special uses have the same folder" if uses > 1 else "is named twice"
+        yield config.problem("[mail] special_use", as_toml(folder), reason)
     yield from _names(mail.separator, mail.prefix, mail.escape, config)
+
+
+def _not_a_folder(folder: str, config: Config) -> str:
+    """Why a new account could not have such a folder; "" where it can. Names are those of clients, without the prefix."""
+    mail = config.mail
+    levels = folder.split(mail.separator)
+    if mail.prefix and folder.startswith(mail.prefix):
+        return f"is written without the prefix {as_toml(mail.prefix)}"
+    if not all(levels) or folder.upper() == "INBOX" or any(level in (".", "..") for level in levels):
+        return "must be the name of a folder other than INBOX"
+    other = "." if mail.separator == "/" else "/"
+    if not mail.escape and (other in folder or folder.startswith("~")):
+        return f"must not contain {as_toml(other)} or begin with ~ without escape; the separator is {as_toml(mail.separator)}"
+    return ""
 
 
 def _names(separator: str, prefix: str, escape: str, config: Config) -> Iterator[Problem]:

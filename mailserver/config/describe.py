@@ -183,7 +183,7 @@ def _meaning(hint: Any) -> str:
     if origin is tuple:
         return f"array of: {_meaning(parts[0])}"
     if origin is dict:
-        return "table of text"
+        return "table of text, or of arrays of text"
     return _MEANINGS[hint]
 
 
@@ -192,10 +192,14 @@ def _toml(value: Any) -> str:
         value = str(value)
     if isinstance(value, dict):
         inline = tomlkit.inline_table()
-        inline.update(value)
+        inline.update({key: _one_or_list(names) for key, names in value.items()})
         return inline.as_string()
     words: str = tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string()
     return words
+
+
+def _one_or_list(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if len(names) == 1 else list(names)
 
 
 def main() -> None:

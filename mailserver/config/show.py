@@ -52,9 +52,13 @@ def _table(values: Any) -> Table:
     # Keys behind a nested table would belong to it.
     for name, value in nested:
         table.append(
-            name, value if isinstance(value, AoT) else dict(value) if isinstance(value, dict) else _table(value)
+            name, value if isinstance(value, AoT) else _lists(value) if isinstance(value, dict) else _table(value)
         )
     return table
+
+
+def _lists(value: dict[str, tuple[str, ...]]) -> dict[str, str | list[str]]:
+    return {key: names[0] if len(names) == 1 else list(names) for key, names in value.items()}
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -289,7 +289,7 @@ def make_converter(directory: Path) -> Converter:
     converter.register_structure_hook_factory(_has_origin(Literal), _choice)
     converter.register_structure_hook_factory(_is_optional, lambda t: _optional(t, converter))
     converter.register_structure_hook_factory(_has_origin(tuple), lambda t: _array(t, converter))
-    converter.register_structure_hook_factory(_has_origin(dict), lambda _t: _text_table)
+    converter.register_structure_hook_factory(_has_origin(dict), lambda _t: _names_table)
     converter.register_structure_hook_factory(_is_table, lambda t: _table(t, converter))
     return converter
 
@@ -356,16 +356,18 @@ def _array(wanted: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _text_table(value: Any, _type: Any) -> dict[str, str]:
+def _names_table(value: Any, _type: Any) -> dict[str, tuple[str, ...]]:
+    """A table of names, each one or an array of them."""
     if not isinstance(value, dict):
         raise Wrong(f"must be a table, not {kind(value)}")
-    for name, words in value.items():
+    found = {}
+    for key, words in value.items():
+        names = words if isinstance(words, list) else [words]
         try:
-            text(name)
-            text(words)
+            found[text(key)] = tuple(map(text, names))
         except Wrong as fault:
-            raise Wrong(f"{name!r}: {fault.reason}") from None
-    return dict(value)
+            raise Wrong(f"{key!r}: {fault.reason}") from None
+    return found
 
 
 def _table(wanted: Any, converter: Converter) -> Callable[[Any, Any], Any]:

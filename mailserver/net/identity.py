@@ -1,4 +1,4 @@
-"""Who the service is: the change from root to the configured user, and what root gives that user before."""
+"""What root makes for the configured user before it becomes that user, and what a process may use."""
 
 from __future__ import annotations
 
@@ -18,18 +18,6 @@ ROOT_RUNTIME_MODE = 0o711
 
 SPARE_FILES = 1000
 """Files beside those of the clients: the store's, the index's, the log's."""
-
-
-def become(server: Server) -> None:
-    """Give up root for the configured user, for good. Nothing to do if the process is that user already."""
-    identity = identity_to_take(server)
-    if identity is None:
-        return
-    user, group = identity
-    os.initgroups(user.pw_name, group)
-    os.setresgid(group, group, group)
-    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-    os.environ["HOME"] = user.pw_dir
 
 
 def give_runtime_dir(server: Server) -> None:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
+from mailserver.as_user import become
 from mailserver.auth.exposure import Mark
 from mailserver.config.model import Config
 from mailserver.net.control import Answer
-from mailserver.net.identity import become
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound
 from mailserver.net.log import log

@@ -22,9 +22,10 @@ from typing import Any
 from attrs import define, field
 from twisted.logger import globalLogBeginner
 
+from mailserver.as_user import become
 from mailserver.net.assignment import Assignment, Beginning, Fork, Seats, Setting, Sockets
 from mailserver.net.frames import MAX_PICKLE, BadFrame, Decoder, from_pickle, read_some, send_blocking, to_json
-from mailserver.net.identity import allow_files, become
+from mailserver.net.identity import allow_files
 from mailserver.net.line_log import LineLog, open_log_file
 from mailserver.net.log import log
 from mailserver.net.told import Json

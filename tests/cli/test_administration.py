@@ -75,6 +75,7 @@ def test_what_the_page_names_is_there() -> None:
         "client-settings anna@example.test",
         "dns records example.test",
         "index show anna@example.test",
+        "mailbox special-use anna@example.test",
     ],
 )
 def test_the_keys_are_those_of_the_table(demonstration: Path, words: str) -> None:

@@ -207,7 +207,7 @@ def test_a_deleted_mailbox_leaves_its_special_use_to_the_usual_name(store):
 
 def test_a_special_use_that_could_not_be_forgotten_is_with_the_next_one(store, monkeypatch):
     account = store.account(USER)
-    gone, kept = (account.create(name, frozenset({"\\Important"})) for name in ("Gone", "Kept"))
+    gone, kept = (account.create(name, frozenset({f"\\{name}"})) for name in ("Gone", "Kept"))
 
     def full(*_arguments):
         raise NoSpace

@@ -29,11 +29,10 @@ class Mail:
         default="",
         example="%",
     )
-    special_use: dict[str, str] = setting(
-        "Folder names of a new account by special use (RFC 6154).",
-        default=Factory(
-            lambda: {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
-        ),
+    special_use: dict[str, tuple[str, ...]] = setting(
+        "Folder names by special use (RFC 6154), one or an array: the first is made with a new account, and the first that "
+        "exists has the use, before usual names in many languages.",
+        default=Factory(lambda: {use: (use,) for use in ("Drafts", "Sent", "Junk", "Trash", "Archive")}),
     )
     search_index: bool = setting(
         "Index the text of mailboxes in which somebody has searched for text, so that searches open few messages.",

@@ -76,13 +76,15 @@ class MaildirAccount:
         home = self._home
         listed = home.layout.mailboxes()
         there = frozenset(listed)
-        uses = special_use.assign(listed, special_use.given(home, there))
+        uses: dict[str, set[str]] = {}
+        for attribute, holder in self._holders(there).items():
+            uses.setdefault(holder.name, set()).add(attribute)
         subscribed = self.subscriptions()
         names = set(there)
         for name in there:
             names.update(folders.parents(name))
         return [
-            MailboxInfo(name, name in there, uses.get(name, frozenset()), name in subscribed)
+            MailboxInfo(name, name in there, frozenset(uses.get(name, ())), name in subscribed)
             for name in sorted(names, key=lambda name: (name != INBOX, name))
         ]
 
@@ -278,14 +280,36 @@ class MaildirAccount:
 
     # --- for the store
 
-    def set_up(self, uses: Mapping[str, str]) -> None:
-        """A new account's special-use folders (attribute -> name). Raises: BadMailboxName, NoSpace."""
+    def set_up(self) -> None:
+        """A new account's special-use folders, the first of each use's names. Raises: BadMailboxName, NoSpace."""
+        uses = {use: names[0] for use, names in self._home.settings.special_use.items() if names}
         with self._home.locked():
             for name in dict.fromkeys(uses.values()):
-                attributes = frozenset("\\" + use.lstrip("\\") for use, other in uses.items() if other == name)
-                self.create(name, attributes)
+                self.create(name, frozenset("\\" + use for use, other in uses.items() if other == name))
             # Programs that list only subscribed mailboxes show them too.
             subscriptions.write(self._home.root, uses.values(), self._home.settings.encoding)
+
+    # --- for the administrator
+
+    def special_uses(self) -> Mapping[str, special_use.Holder]:
+        """The mailbox of each attribute, and why it is that one. Raises: InUse, StoreUnavailable."""
+        return self._holders(frozenset(self._home.layout.mailboxes()))
+
+    def give_special_use(self, attribute: str, name: str | None) -> None:
+        """Give an attribute to that mailbox alone; None: to whichever has a name for it.
+
+        Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
+        """
+        home = self._home
+        with home.locked():
+            if name is None:
+                special_use.unset(home, attribute)
+                return
+            name = canonical(name)
+            self._check(name)
+            guid = level(home, name).guid
+            had = special_use.read(home.root).get(guid, frozenset())
+            set_special_use(home, guid, had | {attribute})
 
     def tidy(self) -> None:
         """Finish what a dead process left, and remove what it left lying: once after a start. Raises: InUse."""
@@ -302,6 +326,10 @@ class MaildirAccount:
                 home.update(lambda index, key=state.key: index.prune(key, HISTORY))  # type: ignore[misc]
 
     # --- small parts
+
+    def _holders(self, there: frozenset[str]) -> dict[str, special_use.Holder]:
+        home = self._home
+        return special_use.assign(there, special_use.given(home, there), home.settings.special_use)
 
     def _contents(self, state: MailboxState, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
         return MaildirMailbox(self._home, state).all_contents(uids)

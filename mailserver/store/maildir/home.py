@@ -16,11 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mailserver.errors import LimitReached, MailboxFull, NoSpace, StoreUnavailable
 from mailserver.message.summary import Summary
@@ -65,6 +65,8 @@ class Settings:
     bounds: Bounds = Bounds()
     search_index: bool = True
     """Indexes of the texts of mailboxes that are searched are made."""
+    special_use: Mapping[str, Sequence[str]] = field(factory=dict)
+    """Names of mailboxes by special use, without its backslash: the first one is made with an account."""
     many: int = MANY
     """What `Account.bounded` bounds."""
 

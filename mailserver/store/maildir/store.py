@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser, StoreUnavailable
@@ -34,8 +34,8 @@ _ABANDONED_AFTER: Final = 3600.0
 class MaildirStore:
     """Implements `store.interfaces.Store`.
 
-    `location` is a template of {root}, {user}, {local}, {domain}, {home}; `special_use` has folder names of a new account
-    by attribute; `summarise` renders a message as sent (message.render.summarise); `search_index` has the texts of
+    `location` is a template of {root}, {user}, {local}, {domain}, {home}; `special_use` has folder names by use, of which the
+    first is made with an account; `summarise` renders a message as sent (message.render.summarise); `search_index` has the texts of
     mailboxes that are searched indexed.
     """
 
@@ -45,7 +45,7 @@ class MaildirStore:
         summarise: Callable[[bytes], Summary],
         *,
         location: str = LOCATION,
-        special_use: Mapping[str, str] = SPECIAL_USE,
+        special_use: Mapping[str, str | Sequence[str]] = SPECIAL_USE,
         encoding: LevelEncoding = PLAIN,
         hostname: str | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
@@ -55,9 +55,9 @@ class MaildirStore:
         """`root_seen`: the root as it was when the server started, if not as it is now."""
         self._root = os.fspath(root)
         self._location = location
-        self._special_use = dict(special_use)
+        uses = {use: (names,) if isinstance(names, str) else tuple(names) for use, names in special_use.items()}
         self._settings = Settings(
-            summarise, hostname or socket.gethostname(), self._root, encoding, bounds, search_index
+            summarise, hostname or socket.gethostname(), self._root, encoding, bounds, search_index, uses
         )
         self._tidied: set[str] = set()
         with safeio.boundary():
@@ -87,6 +87,14 @@ class MaildirStore:
                 account.tidy()
                 self._tidied.add(root)
         return account
+
+    def existing(self, user: str, home: str | None = None) -> MaildirAccount | None:
+        """The account as it is, None where there is none: for commands beside a server, which keeps it tidy.
+
+        Raises: NoSuchUser.
+        """
+        root = self.path(user, home)
+        return MaildirAccount(user, root, self._settings) if is_account(root) else None
 
     def path(self, user: str, home: str | None = None) -> str:
         """The account's Maildir, there or not. Raises: NoSuchUser."""
@@ -124,7 +132,7 @@ class MaildirStore:
         try:
             Layout(unfinished).create(INBOX, new_uid_validity())
             new = MaildirAccount(user, unfinished, self._settings)
-            new.set_up(self._special_use)
+            new.set_up()
             new.close()
             safeio.point("account.before-rename")
             with contextlib.suppress(OSError):

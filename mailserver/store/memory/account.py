@@ -129,6 +129,8 @@ class MemoryAccount:
         self._check_room(len(parents) + 1)
         for parent in parents:
             self._make(parent)
+        for other in self._mailboxes.values():
+            other.special_use -= special_use
         mailbox = self._make(name)
         mailbox.special_use = special_use
         return mailbox.id
