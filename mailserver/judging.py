@@ -11,6 +11,7 @@ from collections.abc import Callable
 from attrs import frozen
 
 from mailserver.config import at_start, load
+from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
 from mailserver.net.log import log
 from mailserver.net.log_sources import log_event
@@ -34,7 +35,8 @@ class Judged:
 
 def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -> tuple[policy.TlsPolicy, Activation]:
     """The certificates and keys of a configuration, with their history. Raises: SystemExit."""
-    activation = Activation(History.open(config.server.state_dir, config.tls.history, config.tls.history_days))
+    history = History.open(config.server.state_dir, config.tls.history, config.tls.history_days)
+    activation = Activation(history, trusted=reader_trust(config))
     if activation.history.problem:
         log.warn("{line}", line=activation.history.problem)
     made: policy.TlsPolicy | None = None

@@ -8,13 +8,14 @@ from mailserver.auth import backend_check
 from mailserver.config import load
 from mailserver.config.directories import check_directories
 from mailserver.config.model import Config, Problem
+from mailserver.config.trusted_files import check_trusted
 from mailserver.pop3 import uidl
 from mailserver.tls import certificates
 
 
 def check_named(config: Config) -> list[Problem]:
     """Everything wrong with what a configuration names, but for certificates. Raises nothing."""
-    return [*backend_check.check(config), *uidl.check(config), *check_directories(config)]
+    return [*check_trusted(config), *backend_check.check(config), *uidl.check(config), *check_directories(config)]
 
 
 def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:

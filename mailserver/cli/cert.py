@@ -19,6 +19,7 @@ from mailserver.cli.columns import print_table
 from mailserver.cli.control import Answer, NotRunning, ask, ask_if_running
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.sessions import finish
+from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
 from mailserver.tls.activation import Activation
 from mailserver.tls.history import CannotRecord, History
@@ -247,7 +248,7 @@ def _history(config: Config) -> History:
 
 def _policy(config: Config, opened: History) -> tuple[Activation, TlsPolicy]:
     """What a server would serve now. Raises: CannotServe."""
-    activation = Activation(opened)
+    activation = Activation(opened, trusted=reader_trust(config))
     return activation, TlsPolicy(config, _say_nothing, source=activation)
 
 

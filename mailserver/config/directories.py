@@ -12,7 +12,7 @@ from pathlib import Path
 from attrs import frozen
 
 from mailserver.config.model import Config, Problem
-from mailserver.config.strict_modes import trust, unsafe
+from mailserver.config.strict_modes import Trust, trust, unsafe
 from mailserver.config.values import as_toml
 
 
@@ -62,6 +62,13 @@ def service_identity(config: Config) -> Identity:
         # An unknown user is a Problem of its own; a number without an account is what containers have.
         return Identity(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
     return Identity(user.pw_uid, frozenset(groups))
+
+
+def reader_trust(config: Config) -> Trust:
+    """Whom the process that reads the keys trusts: without workers that is the service's user, whoever asks."""
+    if os.geteuid() == 0 and config.server.workers == 0:
+        return trust().with_user(service_identity(config).uid)
+    return trust()
 
 
 def check_directories(config: Config) -> list[Problem]:

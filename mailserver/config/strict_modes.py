@@ -15,6 +15,7 @@ import grp
 import os
 import pwd
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -67,7 +68,8 @@ def unsafe(path: Path, trusted: Trust) -> str:
 
 def program_fault() -> str:
     """Who else than root and this process's user could change the program, in words; or ""."""
-    return unsafe(Path(__file__), Trust(frozenset({0, os.geteuid()}), frozenset({0})))
+    bare = Trust(frozenset({0, os.geteuid()}), frozenset({0}))
+    return unsafe(Path(__file__), bare) or unsafe(Path(sys.executable), bare)
 
 
 def user_name(uid: int) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from mailserver.config.model import Domain, Tls
+from mailserver.config.strict_modes import Trust
 from mailserver.tls import files
 from mailserver.tls.authority import make_self_signed
 from mailserver.tls.contexts import ContextMap, Origin
@@ -28,8 +29,16 @@ BOOTSTRAP: Final = "made here: there is no certificate that can be served"
 class Activation:
     """The certificates of a configuration. A `source.Source`."""
 
-    def __init__(self, history: History, *, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
+    def __init__(
+        self,
+        history: History,
+        *,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        trusted: Trust | None = None,
+    ) -> None:
+        """`trusted`: see `certificates.read_domain`."""
         self.history = history
+        self._trusted = trusted
         self.seen: dict[tuple[Path, ...], files.Signature] = {}
         """Of the files of each domain, as they were when they were last read."""
         self._now = now
@@ -45,7 +54,7 @@ class Activation:
         """What is to be served for each host of a domain."""
         paths = files.paths_of(domain)
         before = files.signature(paths)
-        found = read_files(domain, now, tls)
+        found = read_files(domain, now, tls, self._trusted)
         named = domain.certificate is not None
         if paths:
             self.seen[paths] = before

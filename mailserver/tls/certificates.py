@@ -15,14 +15,16 @@ from typing import Final
 import attrs
 from attrs import frozen
 
-from mailserver.config.directories import Identity, service_identity
+from mailserver.config.directories import Identity, reader_trust, service_identity
 from mailserver.config.model import Config, Domain, Problem, Relay, Tls
+from mailserver.config.strict_modes import Trust, trust, unsafe
+from mailserver.config.trusted_files import UNSAFE, command_fault
 from mailserver.config.values import as_toml
 from mailserver.tls.acme_files import acme_problems
 from mailserver.tls.authority import issue, make_ca, make_self_signed
 from mailserver.tls.ca_renewal import authority_of, warnings
 from mailserver.tls.client import client_faults
-from mailserver.tls.client_certificates import read_demand
+from mailserver.tls.client_certificates import Demand, read_demand
 from mailserver.tls.contexts import Terms, make_context
 from mailserver.tls.key_password import read_password
 from mailserver.tls.offered import read_offered
@@ -35,6 +37,8 @@ __all__ = ["BadPair", "Fault", "Pair", "check", "issue", "load_pair", "make_ca",
 
 _STOOD_IN_FOR: Final = ("certificate", "key", "hosts")
 """Keys whose faults do not keep a server from starting: something else is served."""
+
+_OF_FIRST: Final = ("certificate", "key", "key_password_file", "key_password_command")
 
 
 def check(config: Config, *, now: dt.datetime | None = None, starting: bool = False) -> list[Problem]:
@@ -59,13 +63,14 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
         )
         for fault in offered
     ]
+    trusted = reader_trust(config)
     for domain in config.certified:
         faults = [
-            *domain_faults(domain, now, config.tls),
+            *domain_faults(domain, now, config.tls, trusted),
             *_rights(domain, identity, has_master=config.server.workers != 0),
         ]
         if starting:
-            faults = [attrs.evolve(fault, warning=fault.warning or fault.key in _STOOD_IN_FOR) for fault in faults]
+            faults = [attrs.evolve(fault, warning=fault.warning or _is_stood_in_for(fault, domain)) for fault in faults]
         problems += [as_problem(config, domain, fault) for fault in faults]
     problems += acme_problems(config, identity)
     relay = config.submission.relay
@@ -77,9 +82,15 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
     return problems
 
 
-def domain_faults(domain: Domain, now: dt.datetime, tls: Tls) -> list[Fault]:
-    """Everything wrong with what a domain names."""
-    reading = read_domain(domain, now, tls)
+def _is_stood_in_for(fault: Fault, domain: Domain) -> bool:
+    """An unsafe file of a second pair, or with a password, is a matter of its own names, as those of the first pair are."""
+    of_pairs = [key for key, _path in _of_pairs(domain)]
+    return fault.key in _STOOD_IN_FOR or (fault.key in of_pairs and fault.reason.startswith(UNSAFE))
+
+
+def domain_faults(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | None = None) -> list[Fault]:
+    """Everything wrong with what a domain names; `trusted`: see `read_domain`."""
+    reading = read_domain(domain, now, tls, trusted)
     if reading.pair is not None and all(fault.warning for fault in reading.faults):
         try:
             # Settings are told apart; here only what OpenSSL says of the pairs counts.
@@ -100,30 +111,55 @@ class Reading:
     """Of both pairs and of the terms."""
 
 
-def read_domain(domain: Domain, now: dt.datetime, tls: Tls) -> Reading:
-    """Read and judge all that a domain names, for `tls`; it may name no files. Runs the command for the password, if there is one."""
-    faults: list[Fault] = []
-    password = read_password(domain, faults)
-    if not faults and domain.certificate is not None and domain.key is not None:
+def read_domain(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | None = None) -> Reading:
+    """Read and judge all that a domain names, for `tls`; it may name no files. Runs the command for the password, if there is one.
+
+    Nothing is read, and no command run, that others than `trusted` could change; by default root, this process's user
+    and the program's owner.
+    """
+    faults = list(_unsafe_files(domain, trusted or trust()))
+    unsafe_keys = {fault.key for fault in faults}
+    first_is_unsafe = not unsafe_keys.isdisjoint(_OF_FIRST)
+    found = len(faults)
+    password = None if first_is_unsafe else read_password(domain, faults)
+    if not first_is_unsafe and len(faults) == found and domain.certificate is not None and domain.key is not None:
         pair = _read_pair(domain, now, (domain.certificate, domain.key), password, faults)
         second = None
-        if domain.second_certificate is not None and domain.second_key is not None:
-            found: list[Fault] = []
-            second = _read_pair(domain, now, (domain.second_certificate, domain.second_key), password, found)
+        second_is_unsafe = not unsafe_keys.isdisjoint(("second_certificate", "second_key"))
+        if domain.second_certificate is not None and domain.second_key is not None and not second_is_unsafe:
+            of_second: list[Fault] = []
+            second = _read_pair(domain, now, (domain.second_certificate, domain.second_key), password, of_second)
             if pair is not None and second is not None and pair.key_type == second.key_type:
                 other = "RSA" if pair.key_type == "ECDSA" else "ECDSA"
-                found.append(Fault("certificate", f"has a key of the first one's type; a second one is for {other}"))
-            faults += [_of_second(fault) for fault in found]
+                reason = f"has a key of the first one's type; a second one is for {other}"
+                of_second.append(Fault("certificate", reason))
+            faults += [_of_second(fault) for fault in of_second]
     else:
         pair = second = None
     if domain.ciphers is not None:
         faults += [Fault("ciphers", reason) for reason in cipher_faults(domain.ciphers, tls.preset)]
-    demand = read_demand(domain, now, faults)
+    # A demand that cannot be believed is a fault, with which nothing is served on these terms.
+    demand_is_unsafe = not unsafe_keys.isdisjoint(("client_ca", "client_crl"))
+    demand = Demand() if demand_is_unsafe else read_demand(domain, now, faults)
     settings = settings_of(tls)
     least = domain.minimum_version or settings.minimum_version
     if least == "1.2" and pair is not None:
         faults += _suite_faults(pair, second, key_types_of(domain.ciphers or settings.ciphers, tls.preset))
     return Reading(pair, Terms(demand, domain.ciphers, least, second), faults)
+
+
+def _of_pairs(domain: Domain) -> list[tuple[str, Path]]:
+    names = ("certificate", "key", "second_certificate", "second_key", "key_password_file")
+    return [(name, path) for name in names if (path := getattr(domain, name)) is not None]
+
+
+def _unsafe_files(domain: Domain, trusted: Trust) -> Iterator[Fault]:
+    terms = ((name, getattr(domain, name)) for name in ("client_ca", "client_crl"))
+    for name, path in (*_of_pairs(domain), *terms):
+        if path is not None and (fault := unsafe(path, trusted)):
+            yield Fault(name, f"{UNSAFE}: {fault}")
+    if domain.key_password_command and (fault := command_fault(domain.key_password_command, trusted)):
+        yield Fault("key_password_command", fault)
 
 
 def _read_pair(
@@ -173,8 +209,7 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
         if has_master
         else "who reads it: with workers = 0 the one process is that user; with workers a master started as root reads it"
     )
-    names = ("certificate", "key", "second_certificate", "second_key", "key_password_file")
-    files = [(name, path) for name in names if (path := getattr(domain, name)) is not None]
+    files = _of_pairs(domain)
     for name, path in files:
         if has_master and os.geteuid() == 0:
             break

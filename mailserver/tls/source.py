@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from mailserver.config.model import Domain, Tls
+from mailserver.config.strict_modes import Trust
 from mailserver.tls.certificates import read_domain
 from mailserver.tls.contexts import Origin, Terms
 from mailserver.tls.pair import Fault, Pair
@@ -56,9 +57,9 @@ class Files:
         return None
 
 
-def read_files(domain: Domain, now: dt.datetime, tls: Tls) -> Found:
-    """What a domain's files hold."""
-    reading = read_domain(domain, now, tls)
+def read_files(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | None = None) -> Found:
+    """What a domain's files hold; `trusted`: see `read_domain`."""
+    reading = read_domain(domain, now, tls, trusted)
     faults = reading.faults
     if domain.certificate is None:
         faults = [*faults, Fault("certificate", "is not named, and none was added")]

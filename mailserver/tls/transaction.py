@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from attrs import frozen
 
+from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config, Domain
 from mailserver.tls import offered, probe
 from mailserver.tls.activation import Activation
@@ -219,7 +220,7 @@ class Transaction:
         """Pass over the host's files until they change."""
         if domain.certificate is None:
             return
-        found = read_files(domain, self.now, self.config.tls)
+        found = read_files(domain, self.now, self.config.tls, reader_trust(self.config))
         if found.pair is not None:
             self.activation.history.pin(host, content(found.pair, found.terms.second))
 

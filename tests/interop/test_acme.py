@@ -33,7 +33,7 @@ from mailserver.types import Secret
 from tests.cli.test_administration import documented
 from tests.interop.pebble import EAB_ID, EAB_KEY, KEY, KEY_NAME, Pebble, UpdatedZone
 from tests.live.conftest import no_bug
-from tests.live.test_user import USER, wrapper
+from tests.live.test_user import USER, give, wrapper
 from tests.server import Server
 from tests.tls.site import Site
 
@@ -109,8 +109,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
             more = f'[acme.dns]\nhook = ["{pebble.hook()}"]\nwait = 0.1\n{pebble.resolver}'
             server.config.write_text(server.config.read_text() + domain([FAILING, MAIL, WILD]) + pebble.table(more))
             if as_root:
-                subprocess.run(["chown", "-R", f"{USER}:", str(server.dir)], check=True)
-                subprocess.run(["chown", "-R", "0:0", str(server.dir / "certs"), str(server.dir / "state")], check=True)
+                give(server.dir, "mail", "users")
                 (server.dir / "run").mkdir(exist_ok=True)
                 server.wrapper = wrapper(directory)
             with server:
