@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -21,6 +22,8 @@ from mailserver.message.render import summarise
 from mailserver.store.columns import Columns
 from mailserver.store.flags import FlagChange
 from mailserver.store.interfaces import Account, Mailbox
+from mailserver.store.maildir import expunge as expunging
+from mailserver.store.maildir import uidlist
 from mailserver.store.memory import MemoryStore
 from mailserver.store.view import View
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
@@ -34,6 +37,13 @@ NAMES = st.sampled_from(["INBOX", "INBOX", "INBOX", "a", "a", "b", "a/x", "c/d"]
 PLACES = st.lists(st.integers(0, 7), max_size=4)
 """Messages by their place in the mailbox, so that the same ones are meant in both stores."""
 FLAGS = st.lists(st.sampled_from(["\\Seen", "\\Flagged", "\\Deleted", "\\Answered", "work", "$Old"]), max_size=3)
+
+
+@pytest.fixture(autouse=True)
+def _short_lists_are_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The uidlists of so few messages, too, lose their dead lines."""
+    monkeypatch.setattr(uidlist, "_FEW_LINES", 4)
+    monkeypatch.setattr(expunging, "_LONG_LINE", 1)
 
 
 class Session:
@@ -73,6 +83,12 @@ def picture(account: Account) -> dict[str, list[tuple[str, frozenset[str]]] | No
             for uid, names in flags(mailbox).items()
         ]
     return boxes
+
+
+def all_uids(account: Account) -> dict[str, list[int]]:
+    """Of each mailbox, without looking for news."""
+    names = [info.name for info in account.mailboxes() if info.selectable]
+    return {name: [int(row.uid) for row in account.mailbox(name).load().rows] for name in names}
 
 
 class Stores(RuleBasedStateMachine):
@@ -158,16 +174,19 @@ class Stores(RuleBasedStateMachine):
         """A delivery agent that knows nothing of us."""
         subject = f"m{next(self.number)}"
         with contextlib.suppress(MailError):
-            mailbox = self.account.mailbox(name)
-            new = next(path for path in mailbox.watched_paths if os.path.basename(path) == "new")
             # Taken up now, so that the order of UIDs is the model's.
-            mailbox.refresh()
-            place = os.path.join(os.path.dirname(new), "tmp", f"1.{subject}.host")
-            with open(place, "wb") as stream:
-                stream.write(source(subject))
-            os.rename(place, os.path.join(new, os.path.basename(place)))
-            mailbox.refresh()
+            self.account.mailbox(name).refresh()
+            self.put(name, subject)
+            self.account.mailbox(name).refresh()
             self.model.append(name, [stage(self.model, subject)])
+
+    def put(self, name: str, subject: str) -> None:
+        """A file in new/ of the mailbox."""
+        new = next(path for path in self.account.mailbox(name).watched_paths if os.path.basename(path) == "new")
+        place = os.path.join(os.path.dirname(new), "tmp", f"1.{subject}.host")
+        with open(place, "wb") as stream:
+            stream.write(source(subject))
+        os.rename(place, os.path.join(new, os.path.basename(place)))
 
     @rule(name=NAMES, place=st.integers(0, 3))
     def foreign_flag(self, name: str, place: int) -> None:
@@ -224,9 +243,15 @@ class Stores(RuleBasedStateMachine):
         with contextlib.suppress(MailError):
             self.sessions[number].select(name)
 
-    @rule(lose_index=st.booleans())
-    def restart(self, lose_index: bool) -> None:
+    @rule(lose_index=st.booleans(), mail_for=st.none() | NAMES)
+    def restart(self, lose_index: bool, mail_for: str | None) -> None:
+        """With mail of a foreign program that came when the server was down."""
         self.compare()
+        before = all_uids(self.account)
+        if mail_for in before:
+            subject = f"m{next(self.number)}"
+            self.put(mail_for, subject)
+            self.model.append(mail_for, [stage(self.model, subject)])
         self.account.close()
         for session in self.sessions:
             session.account.close()
@@ -237,6 +262,8 @@ class Stores(RuleBasedStateMachine):
         self.account = open_store(self.root).account(USER)
         self.sessions = [Session(self.root), Session(self.root)]
         self.compare()
+        after = all_uids(self.account)
+        assert {name: uids[: len(before[name])] for name, uids in after.items()} == before
 
     @rule()
     def compare(self) -> None:

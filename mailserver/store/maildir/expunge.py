@@ -10,7 +10,7 @@ from mailserver.errors import MailError
 from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.maildir import safeio, uidlist
+from mailserver.store.maildir import safeio, scan, uidlist
 from mailserver.store.maildir.directories import sync_directories
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.own_change import OwnChange
@@ -91,8 +91,8 @@ def tidy_uidlist(home: Home, state: MailboxState) -> None:
         if uidlist.signature(paths.uidlist) != state.uidlist_signature:
             return
         listed = uidlist.read(paths.uidlist)
-        if not listed.worth_rewriting(alive):
+        there = scan.bases_there([scan.read_directory(paths.new), scan.read_directory(paths.cur)])
+        if there is None or not listed.worth_rewriting(len(there & listed.entries.keys())):
             return
-        bases = {entry.base for entry in home.read(lambda index: index.messages.entries(key))}
-        state.uidlist_signature = uidlist.rewrite(listed, keep=bases).signature
+        state.uidlist_signature = uidlist.rewrite(listed, keep=there).signature
         home.update(lambda index: index.mailboxes.save(state))

@@ -102,6 +102,8 @@ class _Reconciliation:
         self.unlisted: Unlisted | None = None
         self.first: FirstLook | None = None
         self.told: FirstLook | None = None
+        self.scans: list[scan.DirectoryScan] = []
+        """new/ and, where a list was read, cur/."""
 
     def run(self) -> MailboxState:
         with contextlib.ExitStack() as stack:
@@ -117,6 +119,7 @@ class _Reconciliation:
                 state.uid_next = UID(max(self.tail.values()) + 1)
             modseq = next_modseq(state.modseq)
             scans = self._scan(state, told)
+            self.scans = [each for each in scans if each is not None]
             if not self._look_first(state, scans):
                 self._compare(state, scans, modseq, told, mended=mended)
             self._postpone(state, scans)
@@ -268,11 +271,11 @@ class _Reconciliation:
             self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
             if mended:
                 assert listed is not None
-                state.uidlist_signature = mend(self.home, listed, state, self.gone, [*self.new, *given]).signature
+                more = [*self.new, *given]
+                mend(self.home, listed, state, self.gone, more, scan.bases_there(self.scans))
             elif listed is not None and listed.damaged:
                 self.home.with_room(lambda: uidlist.rewrite(listed, add=lines))
-            elif listed is not None and listed.worth_rewriting(self._count_alive(state)):
-                alive = self._alive_bases(state)
+            elif listed is not None and (alive := self._without_dead_lines(listed)) is not None:
                 self.home.with_room(lambda: uidlist.rewrite(listed, keep=alive, add=lines))
             else:
                 self.home.with_room(lambda: uidlist.append(self.paths.uidlist, lines))
@@ -280,6 +283,9 @@ class _Reconciliation:
         except NoSpace:
             # They stay unseen until there is room to keep their UIDs; the next refresh tries again.
             state.new_racy = state.cur_racy = RACY
+            if mended or (listed is not None and listed.damaged):
+                # Nor is the list in order: it must be read again, too.
+                state.uidlist_signature = ()
             return
         except StoreUnavailable:
             if os.access(self.paths.directory, os.W_OK):
@@ -318,15 +324,15 @@ class _Reconciliation:
         listed.signature = self.home.with_room(lambda: uidlist.create_with(listed, lines))
         self.is_written = True
 
-    def _count_alive(self, state: MailboxState) -> int:
-        key = state.key
-        known = self.home.index().messages.counts(key)[0] if key else 0
-        return known + len(self.new) - len(self.gone)
-
-    def _alive_bases(self, state: MailboxState) -> set[str]:
-        gone = set(self.gone)
-        known = self.home.index().messages.entries(state.key) if state.key else []
-        return {entry.base for entry in known if entry.uid not in gone} | {entry.base for entry in self.new}
+    def _without_dead_lines(self, listed: uidlist.UidList) -> set[str] | None:
+        """The listed names that have a file, if enough others have none to write the list without these; else None."""
+        if not listed.is_long:
+            return None
+        there = scan.bases_there(self.scans)
+        if there is None:
+            return None
+        there &= listed.entries.keys()
+        return there if listed.worth_rewriting(len(there)) else None
 
     def _exclude_dovecot(self, expected: tuple[int, ...] | None) -> None:
         """Take Dovecot's lock if it is not held; the list must still be what was read."""

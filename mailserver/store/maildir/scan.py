@@ -21,7 +21,8 @@ Rules:
 *   The mtimes are read before the names, new/ before cur/: a move from new/ to cur/ is then seen at least once, and a
     change that comes later shows by its mtime.
 *   When a mtime moved while the names were read, they are read again, a few times; `stable` says whether it came to
-    rest. A message that is missing from a scan that is not stable may be there: nobody calls it expunged.
+    rest. If it did not, what any of these readings saw and is still there counts. A message that is missing from a scan
+    that is not stable may be there all the same: nobody calls it expunged.
 *   A time is recorded with what it was read at; within RACY_NS of each other they prove nothing (`racy`).
 *   Only regular files count, by the entry's type, without opening or following. Names that begin with "." are not mail.
     Nor are those with a line feed before the first ":": no uidlist can hold them, and the line that they would break is
@@ -147,6 +148,7 @@ def read_directory(path: str, most: int | None = None) -> DirectoryScan:
     """
     asked = time.time_ns()
     before = directory_mtime(path)
+    seen: set[str] = set()
     for _ in range(_ATTEMPTS):
         names = scan_directory(path, most)
         again = time.time_ns()
@@ -155,7 +157,19 @@ def read_directory(path: str, most: int | None = None) -> DirectoryScan:
             # Judged from before the names were read: what changed meanwhile may have the same, coarse time.
             return DirectoryScan(names, before, is_racy(before, asked), stable=True)
         before, asked = after, again
+        seen.update(names)
+    names += [name for name in seen.difference(names) if os.path.lexists(os.path.join(path, name))]
     return DirectoryScan(names, before, racy=True, stable=False)
+
+
+def bases_there(scans: Iterable[DirectoryScan]) -> set[str] | None:
+    """The bases that have a file; None where a directory changed while it was read, as a name may be missing then."""
+    bases: set[str] = set()
+    for one in scans:
+        if not one.stable:
+            return None
+        bases.update(name.partition(":")[0] for name in one.names)
+    return bases
 
 
 def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:

@@ -24,6 +24,8 @@ Rules:
     `damaged` says so: the caller, who holds the lock, then calls `rewrite`, before Dovecot sees it.
 *   A missing header part is made up (the caller may know better) and is damage too.
 *   Lines are appended by one write and a fdatasync, never a rewrite per delivery; `rewrite` when a quarter is dead.
+*   A line is dead when no file has its name. What the index knows says nothing of that: the index may be new, behind or
+    given up, and without its line a message gets another UID, so that every client downloads it again.
 *   All writers hold the account's lock and Dovecot's `dovecot-uidlist.lock`.
 """
 
@@ -52,6 +54,7 @@ _HEADER = re.compile(rb"3(?: |$)")
 _LINE = re.compile(rb"([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?")
 _ALL_LINES = re.compile(r"^([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
 _VERSION_1_LINE = re.compile(r"^([0-9]{1,10}) ([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
+_FEW_LINES = 64
 _PART = 128 << 10
 """Octets of the list that are parsed by one call."""
 
@@ -95,9 +98,14 @@ class UidList:
     header_missing: frozenset[str] = frozenset()
     """Of "V", "N", "G" those made up, as the file did not have them."""
 
+    @property
+    def is_long(self) -> bool:
+        """Whether its dead lines may be worth removing; those of a mere handful are not."""
+        return self.lines >= _FEW_LINES
+
     def worth_rewriting(self, alive: int) -> bool:
-        """Whether a quarter of the lines are dead when `alive` messages exist (and it is not a mere handful)."""
-        return self.lines >= 64 and (self.lines - alive) * 4 >= self.lines
+        """Whether a quarter of the lines are dead when those of `alive` names have a file."""
+        return self.is_long and (self.lines - alive) * 4 >= self.lines
 
 
 def signature(path: str) -> Signature | None:
@@ -253,6 +261,7 @@ def rewrite(
 ) -> UidList:
     """Replace the file by one that holds the entries of `known` that `keep` (bases; None is all), then those of `add`.
 
+    `keep` must have the base of each listed file that is there (`scan.bases_there`), unless `add` lists it.
     UIDVALIDITY, UIDNEXT and GUID are those of `known`, which the caller may have set. Extension fields and the names
     with their flags are kept as they stand in the file; header letters unknown to us too. Returns the new list.
     Raises: NoSpace, StoreUnavailable.
