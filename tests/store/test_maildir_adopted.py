@@ -115,7 +115,8 @@ def test_dead_lines_go_and_the_others_keep_their_extension_fields(top):
     root = os.path.join(top, "home/Maildir")
     listed = fill(root, 100, dead=400)
     check(top, listed, 100)
-    lines = open(os.path.join(root, "dovecot-uidlist")).read().splitlines()[1:]
+    with open(os.path.join(root, "dovecot-uidlist")) as file:
+        lines = file.read().splitlines()[1:]
     assert len(lines) == 100
     assert [line for line in lines if " P" in line] == [f"{uid} P{uid}x :{base}" for base, uid in listed.items()]
 
