@@ -14,6 +14,7 @@ def mend(
     home: Home,
     listed: uidlist.UidList,
     state: MailboxState,
+    *,
     gone: Collection[UID] = (),
     more: Sequence[Entry] = (),
     there: Collection[str] | None = None,

@@ -271,8 +271,8 @@ class _Reconciliation:
             self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
             if mended:
                 assert listed is not None
-                more = [*self.new, *given]
-                mend(self.home, listed, state, self.gone, more, scan.bases_there(self.scans))
+                there = scan.bases_there(self.scans)
+                mend(self.home, listed, state, gone=self.gone, more=[*self.new, *given], there=there)
             elif listed is not None and listed.damaged:
                 self.home.with_room(lambda: uidlist.rewrite(listed, add=lines))
             elif listed is not None and (alive := self._without_dead_lines(listed)) is not None:
