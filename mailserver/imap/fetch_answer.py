@@ -14,7 +14,6 @@ A message that is gone is left out, and the others are told.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
@@ -24,6 +23,7 @@ from mailserver.errors import ConnectionLost, MailError, MessageExpunged, StoreU
 from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
 from mailserver.imap.fetch_work import Known, Large, Ready, Work
 from mailserver.imap.section import PIECE, Range, without_nul
+from mailserver.imap.updates import keyword_lines
 from mailserver.imap.wire import writer
 
 if TYPE_CHECKING:
@@ -105,12 +105,17 @@ class Answer:
         return columns
 
     def _flags(self, rows: Rows) -> list[bytes]:
-        """Flag lists. \\Recent messages are the last ones of a view."""
+        """Flag lists. A keyword that is new is told first."""
+        if lines := keyword_lines(self._selected):
+            self._session.channel.write(lines)
         view = self._selected.view
         keywords = view.columns.keywords
-        border = bisect_left(rows.uids, view.recent_from)
         plain, recent = _FlagTexts(keywords, recent=False), _FlagTexts(keywords, recent=True)
-        return [plain[mask] for mask in rows.masks[:border]] + [recent[mask] for mask in rows.masks[border:]]
+        lists: list[bytes] = []
+        for low, high, is_recent in view.recent_uids.parts(rows.uids):
+            texts = recent if is_recent else plain
+            lists += [texts[mask] for mask in rows.masks[low:high]]
+        return lists
 
     async def _from_store(self, rows: Rows) -> int:
         """From the index or from files, about CHUNK octets a hop; how heavy the summaries were."""

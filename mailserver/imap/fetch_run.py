@@ -7,6 +7,7 @@ costs many times what there is to tell. Each is still answered by its own lines,
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -40,7 +41,8 @@ def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
         return
     line, few, many = _patterns(tail)
     # Of a \Recent message more is to be told than the columns know.
-    most = view.count - view.recent()
+    first = view.recent_uids.first
+    most = view.count if first is None else bisect_left(view.uids, first, 0, view.count)
     found = session.input.peek_run(line, few)
     seqs = [int(number) for _tag, number in found]
     if len(seqs) == FEW and max(seqs) <= most:

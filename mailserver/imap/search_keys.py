@@ -118,8 +118,7 @@ def _header(name: str) -> Read:
 
 
 def _recent(reading: Reading) -> InUIDs:
-    view = reading.view
-    return InUIDs(((view.recent_from, view.uids[view.count - 1]),)) if view.recent() else InUIDs(())
+    return InUIDs(reading.view.recent_uids.pairs)
 
 
 def _new(reading: Reading) -> Query:

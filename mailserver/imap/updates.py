@@ -6,12 +6,11 @@ then flags, whose numbers are those after the expunges.
 
 from __future__ import annotations
 
-import contextlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from mailserver.errors import MailError
 from mailserver.imap.wire import writer
 from mailserver.store.flags import MAX_KEYWORDS
 from mailserver.types import UID
@@ -30,45 +29,42 @@ async def tell(session: Session, *, allow_expunge: bool, uid: bool = False, wait
     Raises: MailboxChanged, StoreUnavailable, InUse.
     """
     selected = session.mailbox
-    if wait:
-        await selected.live.catch_up()
-    elif selected.live.stale:
-        await selected.live.refresh()
-    view = selected.view
-    if view.behind():
-        last = view.uids[view.count - 1] if view.count else 0
+    with selected.live.listening(selected.view):
+        if wait:
+            await selected.live.catch_up()
+        elif selected.live.stale:
+            await selected.live.refresh()
+    if selected.view.behind():
         await tell_changes(session, allow_expunge=allow_expunge, uid=uid)
-        newest = view.uids[view.count - 1] if view.count else 0
-        if newest > last and newest >= selected.live.claimed_end and not selected.read_only:
-            await _claim_recent(selected)
 
 
-async def _claim_recent(selected: Selected) -> None:
-    """Sessions that begin after this one was told of new messages do not see them as \\Recent (RFC 3501 2.3.2).
-
-    A SELECT that crosses with this sees them so too: of sessions at the same time it is undefined which does, and what
-    cannot be determined "SHOULD be considered recent". Claimed before they are told, they could be recent to nobody.
-    """
-    # They stay \\Recent for the next session if the store cannot say so now; that harms nobody.
-    with contextlib.suppress(MailError):
-        await selected.live.run(lambda mailbox: mailbox.claim_recent())
+def listening(session: Session, name: str | None = None) -> AbstractContextManager[None]:
+    """The client is told at once, meanwhile, of messages that come into the selected mailbox (if `name` is that one's)."""
+    selected = session.selected
+    if selected is None or name not in (None, selected.live.mailbox.name):
+        return nullcontext()
+    return selected.live.listening(selected.view)
 
 
 async def tell_changes(session: Session, *, allow_expunge: bool, uid: bool = False) -> None:
     """Move the view to its columns, and tell the client what moved; others get their turn in between.
 
-    Raises: ConnectionLost.
+    Messages that come while \\Recent is claimed are left to the next time. Raises: ConnectionLost.
     """
-    channel = session.channel
-    for number, lines in enumerate(_changes(session.mailbox, allow_expunge=allow_expunge, uid=uid)):
+    channel, selected = session.channel, session.mailbox
+    view, uids = selected.view, selected.view.columns.uids
+    newest = uids[-1] if uids else 0
+    if newest > view.last_uid:
+        await selected.live.claim_recent(view, range(view.last_uid + 1, newest + 1))
+    for number, lines in enumerate(_changes(selected, allow_expunge=allow_expunge, uid=uid, below=UID(newest + 1))):
         if number:
             await channel.drain()
         channel.write(lines)
 
 
-def _changes(selected: Selected, *, allow_expunge: bool, uid: bool) -> Iterator[bytes]:
+def _changes(selected: Selected, *, allow_expunge: bool, uid: bool, below: UID) -> Iterator[bytes]:
     view = selected.view
-    moved = view.sync(allow_expunge=allow_expunge)
+    moved = view.sync(allow_expunge=allow_expunge, below=below)
     for start in range(0, len(moved.expunged), _CHUNK):
         yield b"".join([b"* %d EXPUNGE\r\n" % seq for seq, _uid in moved.expunged[start : start + _CHUNK]])
     if moved.exists is not None:
@@ -77,17 +73,23 @@ def _changes(selected: Selected, *, allow_expunge: bool, uid: bool) -> Iterator[
         yield flag_lines(moved.keywords, read_only=selected.read_only)
     columns = view.columns
     for start in range(0, len(moved.flags), _CHUNK):
-        pieces = []
+        pieces = [keyword_lines(selected)]
         for seq, number in moved.flags[start : start + _CHUNK]:
             at = columns.position(number)
             if at < 0:
                 continue  # expunged since the last chunk: told the next time
-            flags = writer.flags(columns.flags[at], columns.keywords, number >= view.recent_from)
+            flags = writer.flags(columns.flags[at], columns.keywords, number in view.recent_uids)
             if uid:
                 pieces.append(b"* %d FETCH (UID %d FLAGS %b)\r\n" % (seq, number, flags))
             else:
                 pieces.append(b"* %d FETCH (FLAGS %b)\r\n" % (seq, flags))
         yield b"".join(pieces)
+
+
+def keyword_lines(selected: Selected) -> bytes:
+    """FLAGS and PERMANENTFLAGS if there are new keywords; a client hears of a keyword before a message has it."""
+    keywords = selected.view.take_keywords()
+    return b"" if keywords is None else flag_lines(keywords, read_only=selected.read_only)
 
 
 def flag_lines(keywords: tuple[str, ...], *, read_only: bool) -> bytes:
@@ -105,6 +107,5 @@ async def deleted_messages(selected: Selected) -> list[UID]:
     """The messages of the view that are flagged \\Deleted now, rising; what others flagged counts too."""
     await selected.live.catch_up()
     view = selected.view
-    last = view.uids[view.count - 1] if view.count else 0
     found = view.columns.deleted_uids()
-    return found[: bisect_right(found, last)]
+    return found[: bisect_right(found, view.last_uid)]

@@ -203,8 +203,11 @@ class Mailbox(Protocol):
         Raises: InUse, NoSpace, StoreUnavailable.
         """
 
-    def claim_recent(self) -> UID:
-        """Take the \\Recent messages for one session: UIDs at and above the answer, that exist now, are its own."""
+    def first_recent(self) -> UID:
+        """The UID from which on messages are \\Recent: no session has claimed them."""
+
+    def claim_recent(self, below: UID | None = None) -> range:
+        """Take the \\Recent messages (those with UIDs under `below`) for one session: the range of their UIDs."""
 
     def store_flags(
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None

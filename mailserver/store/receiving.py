@@ -71,4 +71,4 @@ class Appended:
     uid_validity: UIDValidity
     uids: Sequence[UID]
     claimed: bool = False
-    """They are \\Recent for the sessions that have the mailbox open, and for no later one."""
+    """They have been claimed, as `Mailbox.claim_recent` does."""

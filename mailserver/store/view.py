@@ -14,6 +14,7 @@ from typing import cast
 from attrs import frozen
 
 from mailserver.store.columns import Columns, find_all, rising
+from mailserver.store.recent_uids import RecentUIDs
 from mailserver.types import UID, ModSeq, SeqNum
 
 
@@ -26,7 +27,7 @@ class ViewChanges:
     exists: int | None
     """The new number of messages if it grew beyond what the expunges explain."""
     recent: int
-    """How many messages are \\\\Recent in this session now."""
+    """How many messages are \\\\Recent in this session now, if the mailbox grew."""
     flags: Sequence[tuple[SeqNum, UID]]
     """Messages whose flags changed, rising; numbers as after the expunges."""
     keywords: tuple[str, ...] | None
@@ -48,15 +49,17 @@ class View:
         "_told",
         "columns",
         "count",
-        "recent_from",
+        "recent_uids",
         "uids",
     )
 
-    def __init__(self, columns: Columns, recent_from: UID) -> None:
+    def __init__(self, columns: Columns, recent: range = range(0)) -> None:
+        """`recent`: UIDs that are \\Recent in this session."""
         self.columns = columns
         self.uids: array[int] = columns.uids
         self.count = len(columns.uids)
-        self.recent_from = recent_from
+        self.recent_uids = RecentUIDs()
+        self.recent_uids.add(recent)
         self._changed_at = columns.changed_end
         self._expunged_at = columns.expunged_end
         self._keywords = columns.keywords
@@ -87,7 +90,20 @@ class View:
 
     def recent(self) -> int:
         """How many messages are \\Recent in this session."""
-        return self.count - bisect_left(self.uids, self.recent_from, 0, self.count)
+        return self.recent_uids.count(self.uids, self.count)
+
+    @property
+    def last_uid(self) -> int:
+        """The highest UID, 0 if there is none."""
+        return self.uids[self.count - 1] if self.count else 0
+
+    def take_keywords(self) -> tuple[str, ...] | None:
+        """The mailbox's keywords, if they have changed since they were told."""
+        keywords = self.columns.keywords
+        if keywords == self._keywords:
+            return None
+        self._keywords = keywords
+        return keywords
 
     def behind(self) -> bool:
         """Would `sync(allow_expunge=True)` tell anything? O(1)."""
@@ -123,15 +139,15 @@ class View:
         else:
             self._silenced.update(dict.fromkeys(numbers, upto))
 
-    def sync(self, *, allow_expunge: bool) -> ViewChanges:
-        """Move to what the columns hold now, expunges only where allowed; O(what changed)."""
-        columns = self.columns
+    def sync(self, *, allow_expunge: bool, below: UID | None = None) -> ViewChanges:
+        """Move to what the columns hold now; O(what changed).
+
+        Expunges are told only where allowed. New messages are told below that UID, all if there is none.
+        """
         expunged = self._take_expunged() if allow_expunge else []
-        exists = self._take_new()
+        exists = self._take_new(below)
         flags = self._take_flags()
-        keywords = columns.keywords if columns.keywords != self._keywords else None
-        self._keywords = columns.keywords
-        return ViewChanges(expunged, exists, self.recent(), flags, keywords)
+        return ViewChanges(expunged, exists, self.recent() if exists is not None else 0, flags, self.take_keywords())
 
     def _take_expunged(self) -> list[tuple[SeqNum, UID]]:
         columns = self.columns
@@ -148,15 +164,15 @@ class View:
         self.uids = columns.uids
         return told
 
-    def _take_new(self) -> int | None:
+    def _take_new(self, below: UID | None) -> int | None:
         columns = self.columns
+        end = len(columns.uids) if below is None else bisect_left(columns.uids, below)
         if self.uids is columns.uids:
-            if self.count == len(columns.uids):
+            if self.count >= end:
                 return None
-            self.count = len(columns.uids)
+            self.count = end
             return self.count
-        last = self.uids[self.count - 1] if self.count else 0
-        new = columns.uids[bisect_left(columns.uids, last + 1) :]
+        new = columns.uids[bisect_left(columns.uids, self.last_uid + 1) : end]
         if not new:
             return None
         # An expunge is still untold: this picture becomes an array of its own.
@@ -194,8 +210,8 @@ class View:
                 and not any(low <= uid <= high and columns.modseqs[at] <= upto for low, high, upto in runs)
             ]
             places, numbers = [at for at, _uid in loud], array("I", [uid for _at, uid in loud])
-        if not self.level:
-            # An expunge is still untold: the same messages stand at other places here.
+        if not self.level or (numbers and numbers[-1] > self.last_uid):
+            # An expunge is still untold: the same messages stand at other places here. Or a message is new and untold.
             places = find_all(self.uids, numbers, self.count)
         return _numbered(places, numbers)
 

@@ -63,7 +63,7 @@ def test_select_gives_back_what_it_cannot_open(monkeypatch: pytest.MonkeyPatch) 
     client = selected(service)
     live = client.session.selected.live
 
-    def busy() -> None:
+    def busy(*_arguments: object) -> None:
         raise InUse
 
     monkeypatch.setattr(live.mailbox, "claim_recent", busy)

@@ -177,7 +177,7 @@ def test_a_hundred_thousand_flags_come_in_chunks() -> None:
         column.extend([value] * (count - 1))
     columns.uids.extend(range(2, count + 1))
     view.count = count
-    view.recent_from = count - 10
+    view.recent_uids.add(range(count - 10, count + 1))
     drains = client.channel.drains
     answer = ask(client, b"FETCH 1:* (UID FLAGS)")
     lines = answer.split(b"\r\n")

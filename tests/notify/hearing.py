@@ -21,7 +21,6 @@ from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.store.live import LiveAccounts
 from mailserver.store.maildir import mailbox as mailbox_module
 from mailserver.store.maildir.lock import AccountLock
-from mailserver.types import UID
 from tests.store.disk import USER, open_store
 
 reactor: Any = installed
@@ -88,7 +87,7 @@ async def hear(root: str, descriptor: int) -> None:
         if not refreshing:
             refreshing.append(reactor.callLater(0, lambda: Deferred.fromCoroutine(refresh())))
 
-    live.open_view(UID(1), poked, read_only=True)
+    live.open_view(poked, read_only=True)
 
     def end() -> None:
         counts["messages"] = len(live.columns)

@@ -310,7 +310,7 @@ def test_whoever_has_the_mailbox_open_is_poked(tmp_path: Path) -> None:
     world = World(tmp_path)
     live = run_now(run_now(world.accounts.open("anna@example.test")).select("INBOX"))
     pokes: list[int] = []
-    live.open_view(live.columns.uid_next, lambda: pokes.append(1))
+    live.open_view(lambda: pokes.append(1))
     client = world.lhlo()
     client.ask(begin(b"anna@example.test"))
     client.ask(b"DATA\r\n\r\n.\r\n")

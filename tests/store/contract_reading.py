@@ -39,19 +39,29 @@ class Reading:
 
     def test_recent_is_claimed_once(self, account, inbox, three):
         assert account.status("INBOX").recent == 3
-        assert inbox.claim_recent() <= three[0]
+        assert inbox.claim_recent() == range(three[0], three[-1] + 1)
         assert account.status("INBOX").recent == 0
-        assert inbox.claim_recent() > three[-1]
+        assert not inbox.claim_recent()
         new = put(account)
         assert account.status("INBOX").recent == 1
-        assert three[-1] < inbox.claim_recent() <= new
+        assert new in inbox.claim_recent()
+
+    def test_recent_is_claimed_below_a_uid(self, account, inbox, three):
+        assert inbox.first_recent() <= three[0]
+        assert inbox.claim_recent(three[1]) == range(three[0], three[1])
+        assert inbox.first_recent() == three[1]
+        assert not inbox.claim_recent(three[0])
+        assert account.status("INBOX").recent == 2
+        assert inbox.claim_recent() == range(three[1], three[-1] + 1)
+        assert not inbox.claim_recent(three[0])
+        assert inbox.first_recent() > three[-1]
 
     def test_what_is_appended_for_a_session_that_is_there_is_claimed_for_it(self, account, inbox):
         for there in (True, False):
             appended = account.append("INBOX", [staged(account, message())], lambda _mailbox, there=there: there)
             assert appended.claimed is there
             assert account.status("INBOX").recent == int(not there)
-        assert inbox.claim_recent() == appended.uids[0]
+        assert inbox.claim_recent().start == appended.uids[0]
 
     # --- changes
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS
 from mailserver.store.interfaces import Mailbox
 from mailserver.store.view import View
+from mailserver.types import UID
 
 
 class Replay:
@@ -20,9 +21,9 @@ class Replay:
         for uid in self.uids:
             self._fetch(uid)
 
-    def sync(self, *, allow_expunge: bool) -> None:
+    def sync(self, *, allow_expunge: bool, below: int | None = None) -> None:
         """Read the untagged answers, one after another."""
-        told = self.view.sync(allow_expunge=allow_expunge)
+        told = self.view.sync(allow_expunge=allow_expunge, below=None if below is None else UID(below))
         assert allow_expunge or not told.expunged
         for seq, uid in told.expunged:
             assert 1 <= seq <= len(self.uids), "EXPUNGE of a number that is not there"
@@ -45,7 +46,7 @@ class Replay:
         for seq, uid in told.flags:
             assert self.uids[seq - 1] == uid
             self._fetch(uid)
-        assert told.recent == self.view.recent()
+        assert told.exists is None or told.recent == self.view.recent()
 
     def stored_silently(self, uids: Iterable[int], flag: str) -> None:
         """This client sent STORE +FLAGS.SILENT, and adds the flag to what it knew."""

@@ -154,4 +154,4 @@ def test_one_that_comes_after_others_waits_with_them(account):
     append(account)
     assert not deliver(account, lambda _mailbox: True).claimed
     assert len(os.listdir(os.path.join(account.root, "new"))) == 2
-    assert account.mailbox("INBOX").claim_recent() == 1
+    assert account.mailbox("INBOX").claim_recent().start == 1

@@ -198,7 +198,11 @@ def test_recent_counts_from_what_was_claimed():
     first, second = scene.view(), scene.view()
     assert (first.recent(), second.recent()) == (2, 0)
     scene.expunge(2)
-    assert first.sync(allow_expunge=True).recent == 1
+    first.sync(allow_expunge=True)
+    assert first.recent() == 1
+    scene.add()
+    first.recent_uids.add(range(3, 4))
+    assert first.sync(allow_expunge=True).recent == 2
 
 
 class CountingColumns:
@@ -274,9 +278,10 @@ class Views(RuleBasedStateMachine):
         columns = self.scene.columns
         columns.forget_expunged(min(replay.view.expunged_position for replay in self.replays))
 
-    @rule(data=st.data(), allow_expunge=st.booleans())
-    def sync(self, data: st.DataObject, allow_expunge: bool) -> None:
-        data.draw(st.sampled_from(self.replays)).sync(allow_expunge=allow_expunge)
+    @rule(data=st.data(), allow_expunge=st.booleans(), late=st.integers(0, 3))
+    def sync(self, data: st.DataObject, allow_expunge: bool, late: int) -> None:
+        below = max(1, self.scene.mailbox.uid_next - late)
+        data.draw(st.sampled_from(self.replays)).sync(allow_expunge=allow_expunge, below=below)
 
     @invariant()
     def numbers_agree(self) -> None:

@@ -53,7 +53,7 @@ class Worker:
         self.accounts = LiveAccounts(open_store(root), Runner, tell_others=lambda _user, _id: self.say("poke"))
         self.account = drive(self.accounts.open(USER))
         self.live = drive(self.account.select("INBOX"))
-        self.replay = Replay(self.live.open_view(1, lambda: None))
+        self.replay = Replay(self.live.open_view(lambda: None))
         self.input = b""
         self.count = 0
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from mailserver.cost import Cost
 from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
+from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
 from mailserver.store.interfaces import Account
@@ -95,7 +96,8 @@ async def _append_small(
             raise
         return deliver(staged)
 
-    return await account.deliver(stage)
+    with updates.listening(session, target):
+        return await account.deliver(stage)
 
 
 async def _append_large(session: Session, account: LiveAccount, target: str, deliver: Deliver) -> Appended:
@@ -114,7 +116,8 @@ async def _append_large(session: Session, account: LiveAccount, target: str, del
     except BaseException:
         await account.run(staged.abort)
         raise
-    return await account.deliver(lambda _account: deliver(staged))
+    with updates.listening(session, target):
+        return await account.deliver(lambda _account: deliver(staged))
 
 
 def _check(account: LiveAccount, target: str) -> None:

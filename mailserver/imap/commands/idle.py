@@ -30,7 +30,8 @@ async def idle(session: Session, command: Command) -> None:
         if session.selected is not None:
             failed = not await _tell(session, quiet=failed)
         again = channel.now() + RETRY if failed else end
-        line = await session.input.read_idle(min(notice, end, again) - channel.now())
+        with updates.listening(session):
+            line = await session.input.read_idle(min(notice, end, again) - channel.now())
         if line is Wake.TIMEOUT:
             if channel.now() >= end:
                 raise TimedOut

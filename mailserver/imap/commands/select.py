@@ -33,10 +33,18 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     account = session.account
     assert account is not None
     name = session.services.namespace.to_store(wire_name)
-    live, read_only, recent_from = await _begin(session, command, account, name, examine=examine)
-    view = live.open_view(recent_from, session.channel.poke, read_only=read_only)
+    live, read_only, first_recent = await _begin(session, command, account, name, examine=examine)
+    view = live.open_view(session.channel.poke, read_only=read_only)
     selected = Selected(live, view, read_only)
     session.open_mailbox(selected)
+    if read_only:
+        live.show_recent(view, range(min(first_recent, view.last_uid + 1), view.last_uid + 1))
+    else:
+        await live.claim_recent(view, range(1, view.last_uid + 1))
+        while view.behind():
+            # Nothing has been told yet: what is told is the mailbox as it is now.
+            view.sync(allow_expunge=True)
+            await live.claim_recent(view, range(1, view.last_uid + 1))
     session.write(_facts(selected))
     return "[READ-ONLY] opened read-only" if read_only else "[READ-WRITE] opened"
 
@@ -44,23 +52,23 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
 async def _begin(
     session: Session, command: Command, account: LiveAccount, name: str, *, examine: bool
 ) -> tuple[LiveMailbox, bool, UID]:
-    """The mailbox; is it read-only, and from which UID on are messages \\Recent in this session?"""
+    """The mailbox; is it read-only, and from which UID on were messages unclaimed? They are claimed now, unless it is."""
     loaded = account.select_at_once(name)
     if loaded is not None:
         return loaded, examine or loaded.mailbox.read_only, loaded.columns.uid_next
 
-    def claim(mailbox: Mailbox) -> tuple[bool, UID | None, int]:
+    def claim(mailbox: Mailbox) -> tuple[bool, range]:
         if examine or mailbox.read_only:
-            return True, None, mailbox.status().recent
-        return False, mailbox.claim_recent(), 0
+            first = mailbox.first_recent()
+            return True, range(first, first)
+        return False, mailbox.claim_recent()
 
     with Telling(session, command) as telling:
         telling.start()
-        live, (read_only, recent_from, count) = await account.select_and(name, claim, telling.progress)
-    if recent_from is None:
-        uids = live.columns.uids
-        recent_from = UID(uids[len(uids) - count]) if 0 < count <= len(uids) else live.columns.uid_next
-    return live, read_only, recent_from
+        live, (read_only, claimed) = await account.select_and(name, claim, telling.progress)
+    first_recent = UID(claimed.start)
+    live.claims.add(claimed, max(first_recent, UID(claimed.stop)))
+    return live, read_only, first_recent
 
 
 def _facts(selected: Selected) -> bytes:

@@ -59,17 +59,17 @@ async def store(session: Session, command: Command) -> str | None:
 async def _answer(session: Session, ranges: list[tuple[int, int]], *, uid: bool) -> None:
     """FETCH responses for those positions of the view; messages that are gone get none."""
     view = session.view
-    columns, recent_from = view.columns, view.recent_from
+    columns, recent = view.columns, view.recent_uids
     fragments: dict[tuple[int, bool], bytes] = {}
     level = view.level
     for start, end in (chunk for low, high in ranges for chunk in _chunks(low, high)):
-        lines = []
+        lines = [updates.keyword_lines(session.mailbox)]
         for position in range(start, end):
             number = view.uids[position]
             at = position if level else columns.position(number)
             if at < 0:
                 continue
-            kind = columns.flags[at], number >= recent_from
+            kind = columns.flags[at], number in recent
             flags = fragments.get(kind)
             if flags is None:
                 flags = fragments[kind] = writer.flags(kind[0], columns.keywords, kind[1])

@@ -110,6 +110,7 @@ class LiveAccount:
         live = self._names.get(name)
         if live is None or not live.is_level(name):
             return None
+        live.claims.add(range(0), live.columns.uid_next)
         self._enter(live)
         return live
 
@@ -238,7 +239,7 @@ class LiveAccount:
         waiting = self._deliveries.add(stage)
 
         def deliver_and_read() -> tuple[Appended, LiveMailbox | None, Changes | None]:
-            appended = self._deliveries.finish(waiting, self.account, self._is_seen)
+            appended = self._deliveries.finish(waiting, self.account, self._is_listened_to, self._note_claimed)
             live = self._mailboxes.get(appended.mailbox)
             if live is None:
                 return appended, None, None
@@ -257,10 +258,15 @@ class LiveAccount:
         self.look_after()
         return appended
 
-    def _is_seen(self, mailbox: MailboxId) -> bool:
-        """Has a session here that mailbox open which takes \\Recent messages?"""
+    def _is_listened_to(self, mailbox: MailboxId) -> bool:
+        """Will a session here that takes \\Recent messages be told at once of those that come?"""
         live = self._mailboxes.get(mailbox)
-        return live is not None and live.is_claiming
+        return live is not None and live.is_listened_to
+
+    def _note_claimed(self, appended: Appended) -> None:
+        live = self._mailboxes.get(appended.mailbox)
+        if live is not None:
+            live.note_claimed(appended)
 
     async def copy(
         self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False, skip_expunged: bool = False

@@ -44,16 +44,25 @@ class Deliveries:
         self._waiting.append(waiting)
         return waiting
 
-    def finish(self, waiting: Waiting, account: Account, seen_by: Callable[[MailboxId], bool]) -> Appended:
-        """In the account's thread: what has become of it. Raises: as `Account.append`, and what `stage` raises."""
+    def finish(
+        self,
+        waiting: Waiting,
+        account: Account,
+        seen_by: Callable[[MailboxId], bool],
+        done: Callable[[Appended], None],
+    ) -> Appended:
+        """In the account's thread: what has become of it. `done` is called with each delivery that this turn has done.
+
+        Raises: as `Account.append`, and what `stage` raises.
+        """
         if waiting.outcome is None:
-            self._do_all(account, seen_by)
+            self._do_all(account, seen_by, done)
         assert waiting.outcome is not None
         if isinstance(waiting.outcome, Exception):
             raise waiting.outcome
         return waiting.outcome
 
-    def _do_all(self, account: Account, seen_by: Callable[[MailboxId], bool]) -> None:
+    def _do_all(self, account: Account, seen_by: Callable[[MailboxId], bool], done: Callable[[Appended], None]) -> None:
         staged: list[tuple[Waiting, Delivery]] = []
         for _ in range(min(MOST, len(self._waiting))):
             each = self._waiting.popleft()
@@ -67,3 +76,5 @@ class Deliveries:
             outcomes = [error] * len(staged)
         for (each, _), outcome in zip(staged, outcomes, strict=True):
             each.outcome = outcome
+            if isinstance(outcome, Appended):
+                done(outcome)

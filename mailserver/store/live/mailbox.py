@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -11,6 +11,7 @@ from mailserver.errors import InUse, MailboxChanged, MailError, NoSpace, ReadOnl
 from mailserver.store.columns import Columns
 from mailserver.store.interfaces import Mailbox, Stored
 from mailserver.store.receiving import Appended
+from mailserver.store.recent_uids import RecentClaims
 from mailserver.store.rows import Changes, Mark
 from mailserver.store.view import View
 from mailserver.types import UID, MailboxId, ModSeq
@@ -44,8 +45,8 @@ class LiveMailbox:
         self._views: set[View] = set()
         self._claiming: set[View] = set()
         self._pokes: dict[object, Callable[[], None]] = {}
-        self.claimed_end = UID(1)
-        """Messages with a lower UID are \\Recent for no later session: somebody here has claimed them."""
+        self._listeners = 0
+        self.claims = RecentClaims()
 
     @property
     def id(self) -> MailboxId:
@@ -76,13 +77,13 @@ class LiveMailbox:
         mark = self._mark
         return mark is not None and mark.settled and not self.unsettled and mark.unchanged(name)
 
-    def open_view(self, recent_from: UID, poke: Callable[[], None], *, read_only: bool = False) -> View:
+    def open_view(self, poke: Callable[[], None], *, read_only: bool = False) -> View:
         """A session's view; `poke` is called on the reactor's thread when something may have changed.
 
         It must not raise. `read_only` is for EXAMINE: new mail told to such sessions alone stays \\Recent for the next
         one (RFC 3501 6.3.2). Give the view back with `close_view`.
         """
-        view = View(self.columns, recent_from)
+        view = View(self.columns)
         self._views.add(view)
         if not read_only:
             self._claiming.add(view)
@@ -95,6 +96,47 @@ class LiveMailbox:
         self._claiming.discard(view)
         self._pokes.pop(view, None)
         self._forget_told()
+
+    @contextmanager
+    def listening(self, view: View) -> Iterator[None]:
+        """The view's client is told at once, meanwhile, of messages that come: they are claimed as they come."""
+        claims = view in self._claiming
+        self._listeners += claims
+        try:
+            yield
+        finally:
+            self._listeners -= claims
+
+    @property
+    def is_listened_to(self) -> bool:
+        """Will a session that takes \\Recent messages be told at once of those that come?"""
+        return self._listeners > 0
+
+    async def claim_recent(self, view: View, new: range) -> None:
+        """Before the client is told of these UIDs: have those be its \\Recent that no session has been told of."""
+        if view not in self._claiming:
+            first = max(new.start, self.claims.end)
+            if first < new.stop:
+                with suppress(MailError):
+                    first = max(first, await self.run(lambda mailbox: mailbox.first_recent()))
+            self.show_recent(view, range(min(first, new.stop), new.stop))
+            return
+        below = UID(new.stop)
+        if self.claims.end < below:
+            try:
+                claimed = await self.run(lambda mailbox: mailbox.claim_recent(below))
+            except MailError:
+                # It cannot be determined now. Then they "SHOULD be considered recent" (RFC 3501 2.3.2).
+                claimed = range(max(new.start, self.claims.end), below)
+            self.claims.add(claimed, below)
+        for uids in self.claims.take(below):
+            view.recent_uids.add(uids)
+
+    def show_recent(self, view: View, unclaimed: range) -> None:
+        """Show a read-only session what is \\Recent, and leave it to the session that is told next (RFC 3501 6.3.2)."""
+        view.recent_uids.add(unclaimed)
+        for uids in self.claims.peek(UID(unclaimed.stop)):
+            view.recent_uids.add(uids)
 
     async def run(self, operation: Callable[[Mailbox], T]) -> T:
         """A reading operation, in the account's thread."""
@@ -114,7 +156,7 @@ class LiveMailbox:
             self.account.resume(self)
 
     async def _change(self, operation: Callable[[Mailbox], T]) -> T:
-        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, self.is_listened_to
 
         def change_and_read() -> tuple[Changes, T, Changes | None]:
             with self.mailbox.exclusive():
@@ -164,7 +206,7 @@ class LiveMailbox:
 
         After a poke that names files only those are looked at; one without names, or none at all, means everything.
         """
-        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, bool(self._claiming)
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, self.is_listened_to
         names = self._names if self._stale else None
         self._names = set()
         self._stale = False
@@ -227,26 +269,25 @@ class LiveMailbox:
             raise
 
     def _read(self, since: ModSeq, uid_next: UID, *, claim: bool) -> Changes:
-        """In the account's thread: what happened. New mail that will be told is \\Recent for no later session."""
+        """In the account's thread: what happened. `claim` new messages for the session that is told of them first."""
         changes = self.mailbox.changes_since(since).packed()
         if claim and changes.rows and changes.rows[-1].uid >= uid_next:
-            # Where that cannot be written, the next session may see it as recent again.
+            below = UID(changes.rows[-1].uid + 1)
+            # Where that cannot be written, it is tried again when a session is told of them.
             with suppress(NoSpace, ReadOnly, StoreUnavailable, InUse):
-                self.mailbox.claim_recent()
-                self.claimed_end = changes.uid_next
+                self.claims.add(self.mailbox.claim_recent(below), below)
         return changes
 
-    @property
-    def is_claiming(self) -> bool:
-        """Has a session it open that takes \\Recent messages?"""
-        return bool(self._claiming)
+    def note_claimed(self, appended: Appended) -> None:
+        """In the account's thread: messages that were claimed as they were appended."""
+        if appended.claimed and appended.uids:
+            end = UID(appended.uids[-1] + 1)
+            self.claims.add(range(appended.uids[0], end), end)
 
     def read_appended(self, appended: Appended) -> Changes:
         """In the account's thread: what is new, after messages were appended. Raises: MailError."""
         columns = self.columns
-        if appended.claimed and appended.uids:
-            self.claimed_end = UID(appended.uids[-1] + 1)
-        return self._read(columns.modseq, columns.uid_next, claim=self.is_claiming and not appended.claimed)
+        return self._read(columns.modseq, columns.uid_next, claim=self.is_listened_to and not appended.claimed)
 
     def take_up(self, changes: Changes) -> None:
         """Changes that were read for it."""

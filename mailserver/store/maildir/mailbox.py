@@ -320,15 +320,18 @@ class MaildirMailbox:
         """Nobody else changes the account meanwhile. Raises: InUse, NoSpace, StoreUnavailable."""
         return self._home.locked()
 
-    def claim_recent(self) -> UID:
+    def first_recent(self) -> UID:
+        """The UID from which on messages are unclaimed."""
+        return self._state().recent_from
+
+    def claim_recent(self, below: UID | None = None) -> range:
         """Take the \\Recent messages for one session; their files move from new/ to cur/."""
         state = self._state()
-        if state.recent_from >= state.uid_next and not self._read(
-            lambda index: index.messages.entries_in_new(state.key)
-        ):  # fmt: skip
-            return state.recent_from
+        end = state.uid_next if below is None else min(below, state.uid_next)
+        if state.recent_from >= end and not self._read(lambda index: index.messages.entries_in_new(state.key)):
+            return range(state.recent_from, end)
         with self._home.locked():
-            return claim(self._home, self._level(), read_only=self.read_only)
+            return claim(self._home, self._level(), below, read_only=self.read_only)
 
     def store_flags(
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None

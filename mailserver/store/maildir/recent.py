@@ -16,10 +16,10 @@ from mailserver.store.maildir.own_change import OwnChange
 from mailserver.types import UID
 
 
-def claim(home: Home, state: MailboxState, *, read_only: bool) -> UID:
-    """Take them for one session; the lowest UID that is its own. Under the account's lock."""
-    claimed = state.recent_from
-    state.recent_from = state.uid_next
+def claim(home: Home, state: MailboxState, below: UID | None, *, read_only: bool) -> range:
+    """Take them (those under `below`) for one session: the range of their UIDs. Under the account's lock."""
+    start, end = state.recent_from, state.uid_next if below is None else min(below, state.uid_next)
+    state.recent_from = max(start, end)
     moved = [] if read_only else _leave_new(home, state)
 
     def save(index: Index) -> None:
@@ -27,7 +27,7 @@ def claim(home: Home, state: MailboxState, *, read_only: bool) -> UID:
         index.messages.change(state.key, moved)
 
     home.update(save, len(moved))
-    return claimed
+    return range(start, end)
 
 
 def _leave_new(home: Home, state: MailboxState) -> list[Entry]:
@@ -36,6 +36,8 @@ def _leave_new(home: Home, state: MailboxState) -> list[Entry]:
     own = OwnChange(home, paths, state)
     moved = []
     for entry in home.read(lambda index: index.messages.entries_in_new(state.key)):
+        if entry.uid >= state.recent_from:
+            continue
         target = MaildirName.parse(entry.file_name).with_mask(entry.flags).format()
         own.expect((entry.file_name, target))
         try:

@@ -195,10 +195,11 @@ class MemoryAccount:
         """Make staged messages visible, all or none. Raises: NoSuchMailbox, LimitReached."""
         mailbox = self.mailbox(name)
         mailbox.check_room(len(messages))
+        is_claimable = mailbox.first_recent() == mailbox.uid_next
         uids = mailbox.add([(content(new.staged), new.flags, self._date(new)) for new in messages])
         for new in messages:
             new.staged.abort()
-        claimed = seen_by(mailbox.id)
+        claimed = is_claimable and seen_by(mailbox.id)
         if claimed:
             mailbox.claim_recent()
         return Appended(mailbox.id, mailbox.uid_validity, uids, claimed)

@@ -74,11 +74,17 @@ class MemoryMailbox:
         """Nobody else ever does."""
         return nullcontext()
 
-    def claim_recent(self) -> UID:
+    def first_recent(self) -> UID:
+        """The UID from which on messages are unclaimed."""
+        self._check()
+        return self._recent_from
+
+    def claim_recent(self, below: UID | None = None) -> range:
         """Take the \\Recent messages for one session."""
         self._check()
-        claimed, self._recent_from = self._recent_from, self.uid_next
-        return claimed
+        start, end = self._recent_from, self.uid_next if below is None else min(below, self.uid_next)
+        self._recent_from = max(start, end)
+        return range(start, end)
 
     def status(self) -> Status:
         """Counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.errors import LimitReached, NoSuchMailbox, StoreUnavailable
+from mailserver.errors import LimitReached, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.flags import FlagChange
 from mailserver.store.memory import MemoryAccount, MemoryMailbox
 from mailserver.store.receiving import Delivery
@@ -15,7 +15,7 @@ from tests.store.samples import message, put, staged
 
 def test_a_change_is_in_the_columns_when_it_returns_and_others_are_poked(world, live):
     count, poke = pokes()
-    view = live.open_view(1, poke)
+    view = live.open_view(poke)
     world.do(live.change(lambda mailbox: mailbox.expunge([2], only_deleted=False)))
     assert list(live.columns.uids) == [1, 3]
     assert count
@@ -25,7 +25,7 @@ def test_a_change_is_in_the_columns_when_it_returns_and_others_are_poked(world, 
 
 
 def test_a_silent_change_does_not_hide_what_another_process_did(world, memory, live):
-    replay = Replay(live.open_view(1, lambda: None))
+    replay = Replay(live.open_view(lambda: None))
     memory.mailbox("INBOX").store_flags([1], FlagChange.ADD, ["\\Flagged"])
     world.do(live.change(lambda mailbox: mailbox.store_flags([1, 2], FlagChange.ADD, ["\\Seen"])))
     replay.stored_silently([1, 2], "\\Seen")
@@ -34,7 +34,7 @@ def test_a_silent_change_does_not_hide_what_another_process_did(world, memory, l
 
 
 def test_a_silent_change_does_not_hide_what_came_between_reading_and_changing(world, memory, live):
-    replay = Replay(live.open_view(1, lambda: None))
+    replay = Replay(live.open_view(lambda: None))
 
     def overtaken(mailbox: MemoryMailbox) -> object:
         memory.mailbox("INBOX").store_flags(
@@ -50,7 +50,7 @@ def test_a_silent_change_does_not_hide_what_came_between_reading_and_changing(wo
 
 def test_a_failed_change_pokes_as_part_of_it_may_be_done(world, live):
     count, poke = pokes()
-    live.open_view(1, poke)
+    live.open_view(poke)
 
     def partly(mailbox: MemoryMailbox) -> None:
         mailbox.expunge([1], only_deleted=False)
@@ -67,7 +67,7 @@ def test_a_failed_change_pokes_as_part_of_it_may_be_done(world, live):
 
 def test_a_view_opened_while_a_change_is_on_its_way(world, live):
     task = Task(live.change(lambda mailbox: mailbox.expunge([1], only_deleted=False)))
-    replay = Replay(live.open_view(1, lambda: None))
+    replay = Replay(live.open_view(lambda: None))
     assert replay.uids == [1, 2, 3]
     world.settle()
     assert task.done
@@ -78,7 +78,7 @@ def test_a_view_opened_while_a_change_is_on_its_way(world, live):
 
 
 def test_answers_that_overlap_are_applied_once(world, memory, live):
-    replay = Replay(live.open_view(1, lambda: None))
+    replay = Replay(live.open_view(lambda: None))
     refreshes = [Task(live.refresh())]
     changing = Task(live.change(lambda mailbox: mailbox.store_flags([3], FlagChange.ADD, ["work"])))
     refreshes.append(Task(live.refresh()))
@@ -93,7 +93,7 @@ def test_answers_that_overlap_are_applied_once(world, memory, live):
 
 def test_a_poke_during_a_refresh_is_not_lost(world, memory, live):
     count, poke = pokes()
-    live.open_view(1, poke)
+    live.open_view(poke)
     live.poked()
     task = Task(live.refresh())
     assert not live.stale
@@ -180,7 +180,7 @@ def test_names_are_gathered_until_the_refresh(world, live, monkeypatch):
 def test_what_the_store_itself_did_needs_no_look_at_the_files(world, memory, account, live, monkeypatch):
     looked = record_refreshes(monkeypatch)
     count, poke = pokes()
-    live.open_view(1, poke)
+    live.open_view(poke)
     world.do(account.append("INBOX", [staged(memory, message())]))
     assert count
     assert not live.stale, "what was appended was read in the same turn"
@@ -222,37 +222,111 @@ def test_what_is_open_is_found_by_its_id_for_as_long_as_a_session_has_it(world, 
     assert world.accounts.having(live.id) == (live,)
 
 
-def test_new_mail_told_to_a_session_is_recent_for_no_later_one(world, memory, account, live):
-    """RFC 3501 2.3.2: this session is the first to have been notified about it."""
-    view = live.open_view(world.do(live.run(lambda mailbox: mailbox.claim_recent())), lambda: None)
-    assert view.recent() == 3
+def claim(world, live, view):
+    """As a session does before it tells of new messages; which UIDs are \\Recent in it then."""
+    world.do(live.claim_recent(view, range(view.last_uid + 1, live.columns.uids[-1] + 1)))
+    view.sync(allow_expunge=True)
+    return [uid for uid in view.uids[: view.count] if uid in view.recent_uids]
+
+
+def opened(world, live, **options):
+    """A session that has just selected the mailbox."""
+    view = live.open_view(lambda: None, **options)
+    world.do(live.claim_recent(view, range(1, view.last_uid + 1)))
+    return view
+
+
+def test_new_mail_is_recent_for_the_session_that_is_told_first(world, memory, live):
+    """RFC 3501 2.3.2: "the first session to have been notified about this message"."""
+    first, second = opened(world, live), opened(world, live)
+    assert (first.recent(), second.recent()) == (3, 0)
     put(memory)
-    live.poked()
     world.do(live.refresh())
-    assert view.sync(allow_expunge=True).recent == 4
+    assert memory.status("INBOX").recent == 1, "nobody has been told"
+    assert claim(world, live, second) == [4]
+    assert claim(world, live, first) == [1, 2, 3]
     assert memory.status("INBOX").recent == 0
     put(memory)
     world.do(live.change(lambda mailbox: mailbox.store_flags([1], FlagChange.ADD, ["\\Seen"])))
-    assert view.sync(allow_expunge=True).recent == 5
-    assert memory.status("INBOX").recent == 0
-    live.close_view(view)
+    assert claim(world, live, first) == [1, 2, 3, 5]
+    assert claim(world, live, second) == [4]
+    live.close_view(first)
     put(memory)
     world.do(live.refresh())
     assert memory.status("INBOX").recent == 1
+
+
+def test_a_session_that_is_told_at_once_has_new_mail_claimed_as_it_comes(world, memory, live):
+    first, second = opened(world, live), opened(world, live)
+    put(memory)
+    with live.listening(second):
+        world.do(live.refresh())
+    assert memory.status("INBOX").recent == 0
+    hops = world.runners[0].ran
+    assert claim(world, live, first) == [1, 2, 3, 4], "it is told first all the same"
+    assert claim(world, live, second) == []
+    assert world.runners[0].ran == hops
+
+
+def test_what_nobody_was_told_of_is_recent_for_the_next(world, memory, live):
+    view = opened(world, live)
+    with live.listening(view):
+        put(memory)
+        world.do(live.refresh())
+    live.close_view(view)
+    assert claim(world, live, opened(world, live)) == [4]
+
+
+def test_a_claim_that_fails_leaves_new_mail_recent(world, memory, live, monkeypatch):
+    """RFC 3501 2.3.2: what cannot be determined "SHOULD be considered recent"; of sessions here only one has it."""
+    first, second = opened(world, live), opened(world, live)
+    put(memory)
+    world.do(live.refresh())
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryMailbox, "claim_recent", lambda *_args: (_ for _ in ()).throw(NoSpace()))
+        assert claim(world, live, first) == [1, 2, 3, 4]
+        assert claim(world, live, second) == []
+    assert memory.status("INBOX").recent == 1
+
+
+def test_messages_that_come_during_a_claim_are_told_the_next_time(world, memory, live):
+    view = opened(world, live)
+    put(memory)
+    world.do(live.refresh())
+    world.do(live.claim_recent(view, range(4, 5)))
+    put(memory)
+    world.do(live.refresh())
+    world.do(live.change(lambda mailbox: mailbox.store_flags([5], FlagChange.ADD, ["\\Seen"])))
+    told = view.sync(allow_expunge=True, below=5)
+    assert (told.exists, list(told.flags)) == (4, [])
+    assert view.behind()
+    assert claim(world, live, view) == [1, 2, 3, 4, 5]
 
 
 def test_a_read_only_session_leaves_new_mail_recent(world, memory, live):
     """RFC 3501 6.3.2: EXAMINE."""
-    world.do(live.run(lambda mailbox: mailbox.claim_recent()))
-    view = live.open_view(live.columns.uid_next, lambda: None, read_only=True)
+    view = live.open_view(lambda: None, read_only=True)
+    live.show_recent(view, range(3, 4))
+    put(memory)
+    with live.listening(view):
+        world.do(live.refresh())
+    assert claim(world, live, view) == [3, 4]
+    assert memory.status("INBOX").recent == 4
+    other = live.open_view(lambda: None)
+    assert claim(world, live, other) == [1, 2, 3, 4]
     put(memory)
     world.do(live.refresh())
-    assert view.sync(allow_expunge=True).recent == 1
-    assert memory.status("INBOX").recent == 1
+    assert claim(world, live, other) == [1, 2, 3, 4, 5]
+    assert claim(world, live, view) == [3, 4], "another one has been told first"
+    put(memory)
+    with live.listening(other):
+        world.do(live.refresh())
+    assert claim(world, live, view) == [3, 4, 6]
+    assert claim(world, live, other) == [1, 2, 3, 4, 5, 6]
 
 
 def test_expunges_are_forgotten_once_every_view_has_told_them(world, live):
-    views = [live.open_view(1, lambda: None) for _ in range(2)]
+    views = [live.open_view(lambda: None) for _ in range(2)]
     world.do(live.change(lambda mailbox: mailbox.expunge([1], only_deleted=False)))
     views[0].sync(allow_expunge=True)
     world.do(live.change(lambda mailbox: mailbox.expunge([2], only_deleted=False)))
@@ -266,7 +340,7 @@ def test_expunges_are_forgotten_once_every_view_has_told_them(world, live):
 
 def test_a_view_that_is_closed_is_poked_no_more(world, live):
     count, poke = pokes()
-    view = live.open_view(1, poke)
+    view = live.open_view(poke)
     live.close_view(view)
     live.close_view(view)
     live.poked()
@@ -274,7 +348,7 @@ def test_a_view_that_is_closed_is_poked_no_more(world, live):
 
 
 def test_nothing_new_costs_no_hop(world, live):
-    view = live.open_view(1, lambda: None)
+    view = live.open_view(lambda: None)
     ran = world.runners[0].ran
     assert not live.stale
     assert not view.behind()
@@ -284,7 +358,7 @@ def test_nothing_new_costs_no_hop(world, live):
 
 def test_a_poke_with_names_that_we_changed_ourselves_is_no_news(world, live, monkeypatch):
     told = []
-    live.open_view(live.columns.uid_next, lambda: told.append(1))
+    live.open_view(lambda: told.append(1))
     monkeypatch.setattr(live.mailbox, "foreign_names", lambda names: [name for name in names if name != "own"])
     live.poked(["own"])
     assert not live.stale
@@ -294,20 +368,26 @@ def test_a_poke_with_names_that_we_changed_ourselves_is_no_news(world, live, mon
     assert told
 
 
-def test_what_was_appended_for_a_session_needs_no_second_claim(world, memory, account, live, monkeypatch):
+def test_what_is_appended_for_a_session_that_listens_needs_no_second_claim(world, memory, account, live, monkeypatch):
     claims = []
-    claim = MemoryMailbox.claim_recent
-    monkeypatch.setattr(MemoryMailbox, "claim_recent", lambda mailbox: claims.append(1) or claim(mailbox))
-    _count, poke = pokes()
-    reader = live.open_view(1, poke, read_only=True)
-    world.do(account.append("INBOX", [staged(memory, message())]))
+    claim_recent = MemoryMailbox.claim_recent
+    monkeypatch.setattr(
+        MemoryMailbox, "claim_recent", lambda mailbox, *below: claims.append(1) or claim_recent(mailbox, *below)
+    )
+    reader = live.open_view(lambda: None, read_only=True)
+    with live.listening(reader):
+        world.do(account.append("INBOX", [staged(memory, message())]))
     assert claims == [], "a session that only looks takes nothing"
-    assert live.claimed_end <= live.columns.uids[-1]
-    live.close_view(reader)
-    live.open_view(1, poke)
+    view = opened(world, live)
     world.do(account.append("INBOX", [staged(memory, message())]))
+    assert len(claims) == 1, "nor does one that is not told now"
+    assert claim(world, live, view) == [1, 2, 3, 4, 5]
+    del claims[:]
+    with live.listening(view):
+        world.do(account.append("INBOX", [staged(memory, message())]))
     assert len(claims) == 1
-    assert live.claimed_end == live.columns.uids[-1] + 1
+    assert claim(world, live, view) == [1, 2, 3, 4, 5, 6]
+    assert len(claims) == 1
 
 
 def test_deliveries_that_wait_at_the_same_time_are_done_together(world, memory, account, monkeypatch):

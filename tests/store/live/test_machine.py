@@ -42,7 +42,7 @@ class Session:
     async def select(self, name: str) -> None:
         live = await self.machine.account.select(name)
         self.live = live
-        self.replay = Replay(live.open_view(1, lambda: None))
+        self.replay = Replay(live.open_view(lambda: None))
 
     def leave(self) -> None:
         if self.live is not None:

@@ -7,7 +7,6 @@ import pytest
 from mailserver.errors import MailboxChanged, NoSuchMailbox
 from mailserver.store.live import LEAST_MESSAGES, LiveAccount, LiveMailbox, Usage
 from mailserver.store.memory import MemoryAccount, MemoryMailbox
-from mailserver.types import UID
 from tests.store.live.world import USER, Task, World, pokes
 from tests.store.samples import message, put, staged
 
@@ -95,7 +94,7 @@ def test_a_hundred_sessions_of_a_mailbox_share_its_columns(world, memory, accoun
     for _ in range(100):
         other = world.do(account.select("INBOX"))
         assert other is live
-        views.append(other.open_view(UID(1), lambda: None))
+        views.append(other.open_view(lambda: None))
     memory.append("INBOX", [staged(memory, message("new"))])
     live.poked(())
     world.do(live.refresh())
@@ -189,7 +188,7 @@ def test_a_mailbox_made_anew_under_the_same_id(world, memory, account):
     put(memory, "a")
     old = world.do(account.select("a"))
     count, poke = pokes()
-    old.open_view(1, poke)
+    old.open_view(poke)
     old.mailbox.deleted = True
     anew = memory._make("a")
     anew.id = old.id

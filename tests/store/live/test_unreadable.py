@@ -20,7 +20,7 @@ def test_what_is_done_is_answered_as_done_though_it_cannot_be_read(monkeypatch, 
     account = world.account()
     live = world.do(account.select("INBOX"))
     poked, poke = pokes()
-    view = live.open_view(live.columns.uid_next, poke)
+    view = live.open_view(poke)
     read = MemoryMailbox.changes_since
     asked = []
 
