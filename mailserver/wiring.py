@@ -13,6 +13,7 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import ExposureWatch, Mark
+from mailserver.auth.guard import UNGUARDED, Clockwork, Guard, GuardedBackend, GuardedHasher
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
 from mailserver.auth.penalties import MAX_PAIRS, Penalties
@@ -134,7 +135,7 @@ class Wiring:
         self._upkeep = Upkeep(self._sleep, spawn)
         self._accounts = self._make_accounts(config, mail_root)
         try:
-            self._backends = {words: find_backend(words, self._hash_pool) for words in config.auth.backends}
+            self._backends = {words: self._make_backend(words) for words in config.auth.backends}
         except (UnknownBackend, BrokenBackend) as error:
             raise SystemExit(f"{config.source} [auth] backends: {error}") from error
         self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
@@ -349,7 +350,7 @@ class Wiring:
             if words in self._backends:
                 continue
             try:
-                made[words] = find_backend(words, self._hash_pool)
+                made[words] = self._make_backend(words)
             except Exception as error:
                 log.failure("back end {words}", words=words.partition(":")[0])
                 return [f"[auth] backends: {words.partition(':')[0]}: {error}"]
@@ -366,6 +367,14 @@ class Wiring:
                 backend.reload()
         self._settle()
         return lines
+
+    def _make_backend(self, words: str) -> Any:
+        """The back end of `NAME:ARGUMENT`, behind its guard. Raises: UnknownBackend, BrokenBackend."""
+        name = words.partition(":")[0]
+        if name in UNGUARDED:
+            return find_backend(words, self._hash_pool)
+        guard = Guard(name, Clockwork(self._reactor.seconds, self._reactor.callLater, Deferred, spawn))
+        return GuardedBackend(find_backend(words, GuardedHasher(self._hash_pool, guard)), guard)
 
     def _read_users_ahead(self) -> None:
         """Before anybody is connected, or in a thread."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from mailserver.auth import schemes
+from mailserver.auth.guard import CALL_TIME as GUARDED_TIME
 from mailserver.auth.interfaces import (
     IAuthBackend,
     IHashedPasswords,
@@ -28,6 +28,9 @@ from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, derive, prepare
 from mailserver.types import Secret
 
+CALL_TIME: Final = GUARDED_TIME
+"""Seconds that a call may take: as long as a login waits for it."""
+
 
 @frozen
 class Finding:
@@ -35,6 +38,8 @@ class Finding:
 
     promise: str
     fault: str = ""
+    offered: bool = True
+    """The back end has what the sentence is about."""
 
 
 class DirectHasher:
@@ -46,20 +51,58 @@ class DirectHasher:
         return schemes.verify(stored, password.reveal())
 
 
+class NoAnswer(Exception):
+    """A call has taken longer than CALL_TIME."""
+
+
 class _Broken(Exception):
     """What the back end does wrong."""
 
 
-async def examine(backend: Any, name: str, password: Secret) -> AsyncIterator[Finding]:
+class _NotOffered(Exception):
+    """The back end does not have that."""
+
+
+Within = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Calls a function and waits for its answer, for CALL_TIME in all at most. Raises: NoAnswer."""
+
+
+@frozen
+class _Trial:
+    """A back end that is tried on."""
+
+    backend: Any
+    name: str
+    password: Secret
+    within: Within
+
+    async def ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """What a method answers, now or later. Raises: NoAnswer."""
+        return await self.within(lambda: method(*arguments))
+
+    def demand_offer(self, interface: Any) -> None:
+        """Raises: _NotOffered."""
+        if not interface.providedBy(self.backend):
+            raise _NotOffered
+
+
+async def examine(backend: Any, name: str, password: Secret, within: Within) -> AsyncIterator[Finding]:
     """Try everything that the login service relies on. `name` is normalised, and `password` is its right one.
 
-    Raises nothing of the back end's: whatever it raises, but for AuthUnavailable where that is allowed, is a fault.
+    A call that has no answer in time ends the trial: what is left of the contract is not tried. Raises nothing of the
+    back end's: whatever it raises, but for AuthUnavailable where that is allowed, is a fault.
     """
+    trial = _Trial(backend, name, password, within)
     for promise, attempt in _PROMISES:
         try:
-            await attempt(backend, name, password)
+            await attempt(trial)
+        except _NotOffered:
+            yield Finding(promise, offered=False)
         except _Broken as broken:
             yield Finding(promise, str(broken))
+        except NoAnswer:
+            yield Finding(promise, f"it has not answered within {CALL_TIME:g} s; the rest is not tried")
+            return
         except AuthUnavailable:
             yield Finding(promise, "it cannot answer now: AuthUnavailable")
         except Exception as error:
@@ -68,16 +111,12 @@ async def examine(backend: Any, name: str, password: Secret) -> AsyncIterator[Fi
             yield Finding(promise)
 
 
-async def _answer(given: Any) -> Any:
-    return await given if inspect.isawaitable(given) else given
-
-
 def _demand(fulfilled: bool, fault: str) -> None:
     if not fulfilled:
         raise _Broken(fault)
 
 
-async def _interfaces(backend: Any, _name: str, _password: Secret) -> None:
+async def _interfaces(trial: _Trial) -> None:
     for interface in (
         IAuthBackend,
         IHashedPasswords,
@@ -87,31 +126,31 @@ async def _interfaces(backend: Any, _name: str, _password: Secret) -> None:
         IReloadable,
         IReadsAhead,
     ):
-        if interface is IAuthBackend or interface.providedBy(backend):
+        if interface is IAuthBackend or interface.providedBy(trial.backend):
             try:
-                verifyObject(interface, backend)
+                verifyObject(interface, trial.backend)
             except Invalid as error:
                 raise _Broken(" ".join(str(error).split())) from error
 
 
-async def _finds(backend: Any, name: str, _password: Secret) -> None:
-    user = await _answer(backend.find_user(name))
-    if IPasswordsOnly.providedBy(backend):
+async def _finds(trial: _Trial) -> None:
+    user = await trial.ask(trial.backend.find_user, trial.name)
+    if IPasswordsOnly.providedBy(trial.backend):
         _demand(user is None, "a back end of passwords only answers None")
         return
     _demand(isinstance(user, User), f"the known user is not found: {user!r}")
-    _demand(user.name == name, f"the user found has the name {user.name!r}, not the one asked for")
-    again = await _answer(backend.find_user(name))
+    _demand(user.name == trial.name, f"the user found has the name {user.name!r}, not the one asked for")
+    again = await trial.ask(trial.backend.find_user, trial.name)
     _demand(again == user, "asked again it gives another user")
 
 
-async def _unknown(backend: Any, name: str, _password: Secret) -> None:
+async def _unknown(trial: _Trial) -> None:
     stranger = secrets.token_hex(8)
     names = [
         f"{stranger}@example.test",
         stranger,
-        f"{name}x",
-        name[:-1],
+        f"{trial.name}x",
+        trial.name[:-1],
         "x" * 255,
         "é@example.test",
         "%",
@@ -120,25 +159,25 @@ async def _unknown(backend: Any, name: str, _password: Secret) -> None:
         "\\",
     ]
     for odd in names:
-        if odd and odd != name:
-            found = await _answer(backend.find_user(odd))
+        if odd and odd != trial.name:
+            found = await trial.ask(trial.backend.find_user, odd)
             _demand(found is None, f"a user is found for {odd!r}")
 
 
-async def _verify(backend: Any, name: str, password: Secret) -> Any:
-    user = User(name)
-    if not IPasswordsOnly.providedBy(backend):
-        user = await _answer(backend.find_user(name)) or user
-    return await _answer(backend.verify_password(user, password))
+async def _verify(trial: _Trial, password: Secret) -> Any:
+    user = User(trial.name)
+    if not IPasswordsOnly.providedBy(trial.backend):
+        user = await trial.ask(trial.backend.find_user, trial.name) or user
+    return await trial.ask(trial.backend.verify_password, user, password)
 
 
-async def _right(backend: Any, name: str, password: Secret) -> None:
-    found = await _verify(backend, name, password)
+async def _right(trial: _Trial) -> None:
+    found = await _verify(trial, trial.password)
     _demand(found is True, f"the answer to the right password is {found!r}, not True")
 
 
-async def _wrong(backend: Any, name: str, password: Secret) -> None:
-    right = password.reveal()
+async def _wrong(trial: _Trial) -> None:
+    right = trial.password.reveal()
     for wrong in (
         b"",
         right[:-1],
@@ -152,42 +191,40 @@ async def _wrong(backend: Any, name: str, password: Secret) -> None:
     ):
         if wrong == right:
             continue
-        found = await _verify(backend, name, Secret(wrong))
+        found = await _verify(trial, Secret(wrong))
         _demand(found is False, f"the answer to a wrong password of {len(wrong)} octets is {found!r}, not False")
 
 
-async def _stranger(backend: Any, _name: str, password: Secret) -> None:
+async def _stranger(trial: _Trial) -> None:
     """A user may vanish between the look-up and the check."""
-    found = await _answer(backend.verify_password(User(f"{secrets.token_hex(8)}@example.test"), password))
+    found = await trial.ask(trial.backend.verify_password, User(f"{secrets.token_hex(8)}@example.test"), trial.password)
     _demand(found is False, f"the answer for a user that is gone is {found!r}, not False")
 
 
-async def _hashes(backend: Any, name: str, password: Secret) -> None:
-    if not IHashedPasswords.providedBy(backend):
-        return
-    stored = backend.password_hash(User(name))
+async def _hashes(trial: _Trial) -> None:
+    trial.demand_offer(IHashedPasswords)
+    stored = await trial.ask(trial.backend.password_hash, User(trial.name))
     _demand(bool(stored), "the known user has no stored password")
-    _demand(schemes.verify(stored or "", password.reveal()), "the stored password does not fit the right one")
-    dummy = backend.typical_hash()
+    _demand(schemes.verify(stored or "", trial.password.reveal()), "the stored password does not fit the right one")
+    dummy = await trial.ask(trial.backend.typical_hash)
     if dummy is not None:
         schemes.parse(dummy)
-        _demand(not schemes.verify(dummy, password.reveal()), "the dummy fits a real password")
+        _demand(not schemes.verify(dummy, trial.password.reveal()), "the dummy fits a real password")
 
 
-async def _scram(backend: Any, name: str, password: Secret) -> None:
-    if not IScramKeys.providedBy(backend):
-        return
+async def _scram(trial: _Trial) -> None:
+    trial.demand_offer(IScramKeys)
     for hash_name in HASHES:
-        typical = backend.typical_scram(hash_name)
+        typical = await trial.ask(trial.backend.typical_scram, hash_name)
         _demand(typical is None or isinstance(typical, TypicalScram), f"typical_scram answers {typical!r}")
-        stranger = await _answer(backend.scram_keys(User(f"{secrets.token_hex(8)}@example.test"), hash_name))
+        stranger = await trial.ask(trial.backend.scram_keys, User(f"{secrets.token_hex(8)}@example.test"), hash_name)
         _demand(stranger is None, "a user that is gone has SCRAM keys")
-        keys = await _answer(backend.scram_keys(User(name), hash_name))
+        keys = await trial.ask(trial.backend.scram_keys, User(trial.name), hash_name)
         if keys is None:
             _demand(not (typical and typical.everybody), f"everybody has SCRAM-{hash_name} keys, and the user has none")
             continue
         try:
-            prepared = prepare(password.reveal())
+            prepared = prepare(trial.password.reveal())
         except Unpreparable as error:
             raise _Broken(
                 f"the user has SCRAM-{hash_name} keys and a password that cannot have any: {error}"
@@ -196,22 +233,21 @@ async def _scram(backend: Any, name: str, password: Secret) -> None:
         _demand(made == keys, f"the SCRAM-{hash_name} keys do not fit the right password")
 
 
-async def _certificates(backend: Any, name: str, _password: Secret) -> None:
-    if not ITrustsCertificates.providedBy(backend):
-        return
-    found = await _answer(backend.may_log_in(User(name)))
+async def _certificates(trial: _Trial) -> None:
+    trial.demand_offer(ITrustsCertificates)
+    found = await trial.ask(trial.backend.may_log_in, User(trial.name))
     _demand(found is True, f"whether the user may log in by a certificate is answered {found!r}, not True")
-    found = await _answer(backend.may_log_in(User(f"{secrets.token_hex(8)}@example.test")))
+    found = await trial.ask(trial.backend.may_log_in, User(f"{secrets.token_hex(8)}@example.test"))
     _demand(found is False, f"the answer for a user that is gone is {found!r}, not False")
 
 
-async def _reloads(backend: Any, name: str, password: Secret) -> None:
-    if IReloadable.providedBy(backend):
-        backend.reload()
-        await _finds(backend, name, password)
+async def _reloads(trial: _Trial) -> None:
+    trial.demand_offer(IReloadable)
+    await trial.ask(trial.backend.reload)
+    await _finds(trial)
 
 
-_PROMISES: tuple[tuple[str, Callable[[Any, str, Secret], Awaitable[None]]], ...] = (
+_PROMISES: tuple[tuple[str, Callable[[_Trial], Awaitable[None]]], ...] = (
     ("it has the methods of the interfaces it provides", _interfaces),
     ("it finds a user that is there, under the name asked for", _finds),
     ("it finds nobody for names that are not there", _unknown),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from twisted.internet import defer, task
 
-from mailserver.auth.conformance import DirectHasher, examine
+from mailserver.auth.conformance import CALL_TIME, DirectHasher, Finding, NoAnswer, examine
 from mailserver.auth.passwd import BadName, normalise
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend, known_backends
 from mailserver.cli.columns import print_table
@@ -51,7 +55,8 @@ def list_backends(configuration: Path, *, as_json: bool) -> None:
 def conformance(backend: str, name: str) -> None:
     """Try on BACKEND (NAME:ARGUMENT, as in the configuration) what logins rely on, with the user NAME it knows.
 
-    The user's password is asked for, or read from standard input.
+    The user's password is asked for, or read from standard input. A call that has no answer within 5 seconds, as long as a login
+    would wait, ends the trial.
     """
     try:
         made = find_backend(backend, DirectHasher())
@@ -61,15 +66,48 @@ def conformance(backend: str, name: str) -> None:
     password = Secret(ask_password(generate=False, confirm=False).encode("utf-8"))
     faults = 0
 
-    async def run(_reactor: Any) -> None:
+    async def run(reactor: Any) -> None:
         nonlocal faults
-        async for finding in examine(made, plain, password):
+        async for finding in examine(made, plain, password, lambda call: _within(reactor, call)):
             faults += bool(finding.fault)
-            click.echo(f"FAILED  {finding.promise}: {finding.fault}" if finding.fault else f"ok      {finding.promise}")
+            click.echo(_line(finding))
 
     try:
         task.react(lambda reactor: defer.ensureDeferred(run(reactor)))
     except SystemExit as ended:
         if ended.code:
             raise
-    sys.exit(1 if faults else 0)
+    sys.stdout.flush()
+    # A back end that has not answered may have left a thread behind that would be waited for.
+    os._exit(1 if faults else 0)
+
+
+def _line(finding: Finding) -> str:
+    if finding.fault:
+        return f"FAILED  {finding.promise}: {finding.fault}"
+    return f"ok      {finding.promise}" if finding.offered else f"        {finding.promise}: not offered"
+
+
+async def _within(reactor: Any, call: Callable[[], Any]) -> Any:
+    """See conformance.Within. An alarm ends a call that blocks, and the reactor's clock one that answers later."""
+
+    def ring(_number: int, _frame: object) -> None:
+        raise NoAnswer
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, CALL_TIME)
+    try:
+        given = call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if not inspect.isawaitable(given):
+        return given
+
+    async def wait() -> Any:
+        return await given
+
+    try:
+        return await defer.ensureDeferred(wait()).addTimeout(CALL_TIME, reactor)
+    except defer.TimeoutError as error:
+        raise NoAnswer from error

@@ -1,12 +1,14 @@
 """The contract tests find what they are for: each back end here breaks one promise."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from zope.interface import implementer
 
-from mailserver.auth.conformance import DirectHasher, Finding, examine
+from mailserver.auth.conformance import DirectHasher, Finding, NoAnswer, examine
 from mailserver.auth.file import FileBackend
 from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable, User
 from mailserver.auth.memory import MemoryBackend
@@ -17,13 +19,41 @@ from tests.fakes import run_now
 SSHA = "{SSHA}EgaM5yyKjPk4uAAGtrGQZI/vKjA7jOyU"  # doveadm pw -s SSHA -p secret
 
 
-def faults(backend: Any, name: str = "anna@example.test", password: bytes = b"secret") -> list[Finding]:
-    async def collect() -> list[Finding]:
-        return [finding async for finding in examine(backend, name, Secret(password))]
+async def at_once(call: Callable[[], Any]) -> Any:
+    given = call()
+    return await given if inspect.isawaitable(given) else given
 
-    found = run_now(collect())
+
+def findings(backend: Any, name: str = "anna@example.test", password: bytes = b"secret") -> list[Finding]:
+    async def collect() -> list[Finding]:
+        return [finding async for finding in examine(backend, name, Secret(password), at_once)]
+
+    return run_now(collect())
+
+
+def faults(backend: Any, name: str = "anna@example.test", password: bytes = b"secret") -> list[Finding]:
+    found = findings(backend, name, password)
     assert len(found) == 10
     return [finding for finding in found if finding.fault]
+
+
+def test_what_a_back_end_has_not_is_not_offered(tmp_path: Path) -> None:
+    offered = [finding.offered for finding in findings(MemoryBackend({"anna@example.test": "secret"}))]
+    assert offered == [True] * 6 + [False] * 4
+    (tmp_path / "users").write_text(f"anna@example.test:{SSHA}\n")
+    assert all(finding.offered for finding in findings(FileBackend(tmp_path / "users", DirectHasher())))
+
+
+def test_a_call_without_an_answer_ends_the_trial() -> None:
+    async def never(call: Callable[[], Any]) -> Any:
+        raise NoAnswer
+
+    async def collect() -> list[Finding]:
+        return [finding async for finding in examine(Good(), "anna@example.test", Secret(b"secret"), never)]
+
+    first, second = run_now(collect())
+    assert not first.fault
+    assert "not answered within 5 s" in second.fault
 
 
 @implementer(IAuthBackend, IHashedPasswords, IReloadable)

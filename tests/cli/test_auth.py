@@ -1,11 +1,16 @@
 """`mailserver auth`, in processes of its own: it runs the reactor."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def run(*words: str, password: str = "secret") -> subprocess.CompletedProcess[str]:
+
+def run(*words: str, password: str = "secret", path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`path`: where further modules and plugins are."""
+    paths = [str(path), *sys.path] if path is not None else sys.path
     return subprocess.run(
         [sys.executable, "-m", "mailserver.cli", "auth", *words],
         input=f"{password}\n",
@@ -13,6 +18,7 @@ def run(*words: str, password: str = "secret") -> subprocess.CompletedProcess[st
         text=True,
         check=False,
         timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
 
 
@@ -58,3 +64,43 @@ def test_what_is_not_there() -> None:
     assert done.returncode == 1
     assert "known: file" in done.stderr
     assert run("conformance", "memory:anna=secret", "a b").returncode == 1
+
+
+HANGING = """
+import time
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+from mailserver.auth.interfaces import IAuthBackend
+
+@implementer(IAuthBackend)
+class Hanging:
+    def __init__(self, how):
+        self.how = how
+    def find_user(self, name):
+        return time.sleep(600) if self.how == "blocks" else Deferred()
+    def verify_password(self, user, password):
+        return False
+
+def make_backend(argument, hasher):
+    return Hanging(argument)
+"""
+
+
+@pytest.mark.parametrize("how", ["blocks", "later"])
+def test_a_back_end_that_never_answers_ends_the_trial(tmp_path: Path, how: str) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    text = 'from mailserver.auth.plugins import AuthBackendMaker\nhang = AuthBackendMaker("hang", "hanging", "how")\n'
+    (plugins / "hanging_plugin.py").write_text(text)
+    done = run("conformance", f"hang:{how}", "anna", path=tmp_path)
+    assert done.returncode == 1
+    ok, failed = done.stdout.splitlines()
+    assert ok.startswith("ok")
+    assert "FAILED" in failed
+    assert "not answered within 5 s" in failed
+
+
+def test_what_is_not_offered_is_said() -> None:
+    lines = run("conformance", "memory:anna=secret", "anna").stdout.splitlines()
+    assert [line.split(":")[-1].strip() for line in lines if not line.startswith("ok")] == ["not offered"] * 4

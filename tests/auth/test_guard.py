@@ -1,0 +1,215 @@
+"""The guard around a back end: what a call that is never answered costs, and whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from zope.interface import implementer
+
+from mailserver.auth.guard import (
+    CALL_TIME,
+    CALLS,
+    FIRST_REST,
+    LONGEST_REST,
+    LOSSES,
+    Clockwork,
+    Guard,
+    GuardedBackend,
+    GuardedHasher,
+)
+from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, User
+from mailserver.errors import AuthUnavailable
+from mailserver.types import Secret
+from tests.auth.waiting import Task, Timers, Waiting
+
+PASSWORD = Secret(b"secret")
+
+
+@implementer(IAuthBackend)
+class Remote:
+    """Answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[Waiting] = []
+        self.at_once = False
+
+    def find_user(self, name: str) -> Any:
+        waiting = Waiting()
+        self.asked.append(waiting)
+        return User(name) if self.at_once else waiting
+
+    def verify_password(self, user: User, password: Secret) -> Any:
+        raise KeyError("a mistake")
+
+
+class Site:
+    def __init__(self, backend: Any = None) -> None:
+        self.timers = Timers()
+        self.remote = backend or Remote()
+        self.guard = Guard("remote", Clockwork(self.timers.clock, self.timers.call_later, Waiting, Task))
+        self.backend = GuardedBackend(self.remote, self.guard)
+
+    def find(self) -> Task:
+        task = Task(self.backend.find_user("anna"))
+        self.timers.advance(0.0)
+        return task
+
+    def lose(self, number: int = LOSSES) -> None:
+        tasks = [self.find() for _ in range(number)]
+        self.timers.advance(CALL_TIME)
+        assert all(map(unavailable, tasks))
+
+
+def unavailable(task: Task) -> bool:
+    with pytest.raises(AuthUnavailable):
+        task.outcome()
+    return True
+
+
+def test_an_answer_passes_and_leaves_nothing() -> None:
+    site = Site()
+    task = site.find()
+    site.remote.asked[0].callback(User("anna"))
+    assert task.outcome() == User("anna")
+    site.remote.at_once = True
+    assert site.find().outcome() == User("anna")
+    assert not site.timers.pending
+
+
+def test_a_call_without_an_answer_ends_in_time() -> None:
+    site = Site()
+    task = site.find()
+    site.timers.advance(CALL_TIME - 0.1)
+    assert not task.done
+    site.timers.advance(0.1)
+    assert unavailable(task)
+    site.remote.asked[0].callback(None)
+    assert not site.guard.is_lost, "one may happen"
+
+
+def test_a_lost_back_end_is_left_alone_and_tried_by_one_call() -> None:
+    site = Site()
+    site.lose()
+    assert site.guard.is_lost
+    asked = len(site.remote.asked)
+    assert unavailable(site.find()), "at once"
+    assert len(site.remote.asked) == asked
+    site.timers.advance(FIRST_REST)
+    probe = site.find()
+    assert unavailable(site.find()), "one at a time"
+    assert len(site.remote.asked) == asked + 1
+    site.remote.asked[-1].callback(User("anna"))
+    assert probe.outcome() == User("anna")
+    task = site.find()
+    site.remote.asked[-1].callback(None)
+    assert task.outcome() is None, "it is closed again"
+
+
+def test_each_lost_try_doubles_the_while_up_to_a_minute() -> None:
+    site = Site()
+    site.lose()
+    rest = FIRST_REST
+    for _ in range(6):
+        site.timers.advance(rest - 0.1)
+        assert unavailable(site.find())
+        site.timers.advance(0.1)
+        site.lose(1)
+        rest = min(rest * 2, LONGEST_REST)
+    assert rest == LONGEST_REST
+
+
+def test_an_answer_between_ends_the_row() -> None:
+    site = Site()
+    for _ in range(3):
+        site.lose(LOSSES - 1)
+        task = site.find()
+        site.remote.asked[-1].callback(None)
+        assert task.outcome() is None
+    assert not site.guard.is_lost
+
+
+def test_some_run_at_once_and_the_others_wait_for_a_place() -> None:
+    site = Site()
+    tasks = [site.find() for _ in range(CALLS + 2)]
+    assert len(site.remote.asked) == CALLS
+    site.remote.asked[0].callback(User("anna"))
+    site.timers.advance(0.0)
+    assert len(site.remote.asked) == CALLS + 1
+    assert [task.done for task in tasks].count(True) == 1
+    site.timers.advance(2 * CALL_TIME)
+    assert all(task.done for task in tasks)
+    assert len(site.remote.asked) == CALLS + 1, "who waited learns at once that it is lost"
+
+
+def test_whoever_hangs_up_gives_no_call_back() -> None:
+    site = Site()
+    for _ in range(LOSSES):
+        site.find().cancel()
+    site.timers.advance(CALL_TIME)
+    assert site.guard.is_lost, "the calls went on, and had no answer"
+
+
+def test_an_exception_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    for _ in range(2 * LOSSES):
+        assert unavailable(Task(site.backend.verify_password(User("anna"), PASSWORD)))
+    assert not site.guard.is_lost, "it may be about one user"
+    assert "KeyError" in caplog.text
+
+
+class Slow:
+    """A pool in which checks take as long as the test likes."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Waiting] = []
+
+    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+        self.waiting.append(Waiting())
+        return bool(await self.waiting[-1])
+
+
+@implementer(IAuthBackend, IHashedPasswords)
+class Hashing:
+    hasher: Any = None
+
+    def __init__(self) -> None:
+        self.looking = Waiting()
+
+    def find_user(self, name: str) -> User | None:
+        return User(name)
+
+    async def verify_password(self, user: User, password: Secret) -> bool:
+        return bool(await self.hasher.verify("{SSHA}x", password)) and bool(await self.looking)
+
+    def password_hash(self, user: User) -> str | None:
+        raise ValueError
+
+    def typical_hash(self) -> str | None:
+        return "{SSHA}x"
+
+
+def test_the_time_of_a_hash_is_not_the_back_ends() -> None:
+    site, pool = Site(Hashing()), Slow()
+    site.remote.hasher = GuardedHasher(pool, site.guard)
+    tasks = [Task(site.backend.verify_password(User("anna"), Secret(b"secret"))) for _ in range(CALLS + 1)]
+    assert len(pool.waiting) == CALLS + 1, "it takes no place either"
+    site.timers.advance(10 * CALL_TIME)
+    assert not any(task.done for task in tasks)
+    pool.waiting[0].callback(True)
+    site.timers.advance(CALL_TIME - 0.1)
+    assert not tasks[0].done
+    site.timers.advance(0.1)
+    assert unavailable(tasks[0]), "its clock goes on behind the check"
+    pool.waiting[1].callback(True)
+    site.remote.looking.callback(True)
+    assert tasks[1].outcome() is True
+
+
+def test_it_provides_what_the_back_end_does_and_words_its_exceptions() -> None:
+    site = Site(Hashing())
+    assert IHashedPasswords.providedBy(site.backend)
+    assert not IPasswordsOnly.providedBy(site.backend)
+    assert site.backend.typical_hash() == "{SSHA}x"
+    with pytest.raises(AuthUnavailable):
+        site.backend.password_hash(User("anna"))
