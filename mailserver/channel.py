@@ -97,6 +97,10 @@ class Channel(Protocol):
     def info(self) -> ConnectionInfo:
         """The facts as they are now."""
 
+    @property
+    def input_ended(self) -> bool:
+        """Has the client sent all that it will send? It may still read, or have gone."""
+
     def now(self) -> float:
         """Monotonic seconds, of the reactor's clock."""
 

@@ -226,6 +226,15 @@ class StoreUnavailable(StorageFailure):
     text = "the mail storage is not available, try again later"
 
 
+class Cancelled(MailError):
+    """The session was told its end, or has ended, before its command was done."""
+
+    imap_code = "UNAVAILABLE"
+    smtp_reply = (451, "4.3.2")
+    pop3_code = "SYS/TEMP"
+    text = "given up, as the session ends: try again"
+
+
 class BadCharset(MailError):
     """RFC 3501 6.4.4 BADCHARSET."""
 

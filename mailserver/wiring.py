@@ -29,7 +29,7 @@ from mailserver.imap.session import Session as ImapSession
 from mailserver.imap.tails import Tails
 from mailserver.judging import judge, read_policy
 from mailserver.mail_store import make_store
-from mailserver.net.driver import spawn, together
+from mailserver.net.driver import AbandonableDeferred, spawn, together
 from mailserver.net.link import Link
 from mailserver.net.listening import Session
 from mailserver.net.log import log
@@ -67,9 +67,8 @@ HASH_MEMORY_KIB = 2 * MAX_MEMORY_KIB
 """What the processes that check passwords may use, those of all workers together; each worker may check one hash."""
 GC_THRESHOLDS = (20_000, 20, 20)
 """New objects before Python looks for cycles; a look at everything holds up every client."""
-CLOSING_TIME = 5.0
-"""Seconds that operations of the store may take to end when the service stops."""
-LAST_WAIT = 1.0
+CLOSING_TIME, LEAST_CLOSING_TIME, LAST_WAIT = 1.8, 0.2, 0.1
+"""Seconds for operations of the store to end: since the stop began, at least, and for the threads."""
 SWITCH_INTERVAL = 0.0001
 """Seconds that a thread keeps Python's lock while another one waits; the default is fifty times as long.
 
@@ -126,7 +125,8 @@ class Wiring:
             queue=config.auth.hash_queue,
             memory_kib=HASH_MEMORY_KIB // workers,
         )
-        self._scans = ScanPool(ProcessSpawner(reactor), Deferred, reactor.callLater)
+        self._scans = ScanPool(ProcessSpawner(reactor), AbandonableDeferred, reactor.callLater)
+        self._stopping_since = 0.0
         self._pool = StoreThreads(STORE_THREADS)
         self._watcher = Watcher(reactor, reactor, gather=GATHER_TIME if link is not None else 0.0)
         # Workers share their keys for tickets; these change when the workers do.
@@ -280,8 +280,10 @@ class Wiring:
             self._rotation.start(TICKET_ROTATION, now=False)
 
     def hasten(self) -> None:
-        """What reads large mailboxes goes on where it stopped."""
+        """What reads large mailboxes goes on where it stopped, and so does upkeep."""
+        self._stopping_since = self._stopping_since or self._reactor.seconds()
         self._scans.stop()
+        self._upkeep.stop()
 
     async def stop(self) -> None:
         """End them, accounts first."""
@@ -291,10 +293,10 @@ class Wiring:
         if self._pokes is not None:
             self._pokes.stop()
         self._hash_pool.stop()
-        self._scans.stop()
-        self._upkeep.stop()
+        self.hasten()
         closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
-        ends = await closing.addTimeout(CLOSING_TIME, self._reactor)
+        since = self._reactor.seconds() - self._stopping_since
+        ends = await closing.addTimeout(max(CLOSING_TIME - since, LEAST_CLOSING_TIME), self._reactor)
         if not all(in_time for in_time, _result in ends):
             # What it changes has its intent: the next start finishes or undoes it, as after a crash.
             log.warn("a store operation does not end: stopping without it")

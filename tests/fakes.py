@@ -89,6 +89,10 @@ class FakeChannel:
     def info(self) -> ConnectionInfo:
         return self.facts
 
+    @property
+    def input_ended(self) -> bool:
+        return self.ended
+
     def now(self) -> float:
         return self.time
 

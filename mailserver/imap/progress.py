@@ -36,12 +36,20 @@ class Telling:
         self._pause = FIRST
         self._timer: Timer | None = None
         self._last = 0
+        self._probed = False
         self.progress = Progress()
 
     def start(self) -> None:
         """It may take long from now on; repeated, nothing happens."""
         if self._timer is None:
             self._timer = self._session.channel.call_later(self._pause, self._tell)
+
+    def probe(self) -> None:
+        """Tell it now, once, if the client sends no more: an answer is the only way to see whether it has gone."""
+        if self._timer is not None and self._session.channel.input_ended and not self._probed:
+            self._probed = True
+            self._timer.cancel()
+            self._timer = self._session.channel.call_later(0.0, self._tell)
 
     def __enter__(self) -> Self:
         return self

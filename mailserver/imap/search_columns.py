@@ -82,7 +82,7 @@ class Plan:
 def plan(view: View, query: Query) -> Plan | None:
     """How to answer the query; None if nothing can match."""
     wanted = refused = 0
-    ranges = [(0, view.count)]
+    sets = [[(0, view.count)]]
     facts: list[Fact] = []
     rest: list[Query] = []
     todo = [query]
@@ -94,9 +94,9 @@ def plan(view: View, query: Query) -> Plan | None:
             case And(parts):
                 todo += reversed(parts)
             case InUIDs(pairs):
-                ranges = _intersect(ranges, _positions(view, pairs))
+                sets.append(_positions(view, pairs))
             case Not(InUIDs(pairs)):
-                ranges = _intersect(ranges, _complement(_positions(view, pairs), view.count))
+                sets.append(_complement(_positions(view, pairs), view.count))
             case HasFlag(flag):
                 mask = _mask(view, flag)
                 if not mask:
@@ -110,7 +110,7 @@ def plan(view: View, query: Query) -> Plan | None:
                 rest.append(key)
     if wanted & refused:
         return None
-    return Plan(ranges, wanted | refused, wanted, facts, rest)
+    return Plan(_intersect_all(sets), wanted | refused, wanted, _join(facts), rest)
 
 
 def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequence[int]:
@@ -172,6 +172,42 @@ def _positions(view: View, pairs: Iterable[tuple[int, int]]) -> list[tuple[int, 
         if low < high:
             found.append((low, high))
     return found
+
+
+def _join(facts: Iterable[Fact]) -> list[Fact]:
+    """The same as one fact of each kind at most: a thousand of them would be looked at for each message."""
+    larger: int | None = None
+    smaller: int | None = None
+    first: int | None = None
+    end: int | None = None
+    has_dates = False
+    for fact in facts:
+        match fact:
+            case Larger(size):
+                larger = size if larger is None else max(larger, size)
+            case Smaller(size):
+                smaller = size if smaller is None else min(smaller, size)
+            case Received(since, before):
+                has_dates = True
+                first = since if first is None else first if since is None else max(first, since)
+                end = before if end is None else end if before is None else min(end, before)
+    joined: list[Fact] = []
+    if larger is not None:
+        joined.append(Larger(larger))
+    if smaller is not None:
+        joined.append(Smaller(smaller))
+    if has_dates:
+        joined.append(Received(first, end))
+    return joined
+
+
+def _intersect_all(sets: Sequence[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """Two by two, so that a long set is not gone through once for each of many short ones."""
+    todo = sorted(sets, key=len)
+    while len(todo) > 1:
+        pairs = zip(todo[::2], todo[1::2], strict=False)
+        todo = [_intersect(left, right) for left, right in pairs] + todo[len(todo) // 2 * 2 :]
+    return todo[0]
 
 
 def _intersect(left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ TEXT_LIMIT: Final = 16 * 1024 * 1024
 """Octets of a message's text parts, as they stand in the message, that are looked at: memory is bounded by it."""
 
 # Stops at the next "<", so that many of them without a ">" take linear time.
-_TAG: Final = re.compile(r"<[^<>]*+>")
+TAG: Final = re.compile(r"<[^<>]*+>")
 SEARCHED_ADDRESSES: Final = frozenset({b"from", b"to", b"cc", b"bcc"})
 # A comment or white space beside the @, which are no part of the address (RFC 5322 4.4).
 _TORN: Final = re.compile(rb"[\s)]@|@[\s(]")
@@ -36,7 +36,7 @@ _SHORT: Final = 128
 _ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
 _PIECE: Final = 16 * 1024
-_HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
+HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 
 # White space and the colon behind a name are not told as they stand.
@@ -138,7 +138,7 @@ class MessageText:
         header = self._lowered[:end]
         if not any(mark in header for mark in _MARKS) and header.count(b"charset") == len(_CHARSET.findall(header)):
             return b"=?" not in header and not _is_torn_anywhere(header)
-        return b"=?" not in source and not _is_torn_anywhere(source) and all(map(_is_plain, _parts(self._root)))
+        return b"=?" not in source and not _is_torn_anywhere(source) and all(map(_is_plain, all_parts(self._root)))
 
     @cached_property
     def _root(self) -> Part:
@@ -152,7 +152,7 @@ class MessageText:
     @cached_property
     def inner_headers(self) -> str:
         """The fields of the parts, and of the messages in it, in the same form."""
-        parts = [part for part in _parts(self._root) if part is not self._root]
+        parts = [part for part in all_parts(self._root) if part is not self._root]
         return fold("".join([_fields_text(self._source, part.start, part.body) for part in parts]))
 
     @cached_property
@@ -160,7 +160,7 @@ class MessageText:
         """The text parts, those of messages in it too."""
         found: list[str] = []
         room = TEXT_LIMIT
-        for part in _parts(self._root):
+        for part in all_parts(self._root):
             if not part.children and part.family in (b"text", b"message"):
                 found.append(part_text(self._source, part, room))
                 room = max(room - (part.end - part.body), 0)
@@ -183,7 +183,7 @@ def _is_plain(part: Part) -> bool:
     return charset is None or codec_of(charset) in _LIKE_ASCII
 
 
-def _parts(root: Part) -> Iterator[Part]:
+def all_parts(root: Part) -> Iterator[Part]:
     """The part and all in it, in the order of the message."""
     todo = [root]
     while todo:
@@ -197,7 +197,7 @@ def part_text(source: bytes, part: Part, limit: int = TEXT_LIMIT) -> str:
     data = decode_transfer(source[part.body : min(part.end, part.body + limit)], part.encoding.lower())
     text = decode_text(data, parameter(part.parameters, b"charset"))
     if part.subtype.lower() == b"html" and ("&" in text or "<" in text):
-        visible = html.unescape(_HUGE_REFERENCE.sub("\ufffd", _TAG.sub("", text)))
+        visible = html.unescape(HUGE_REFERENCE.sub("\ufffd", TAG.sub("", text)))
         return f"{text}\n{visible}"
     return text
 

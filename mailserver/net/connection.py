@@ -46,6 +46,8 @@ NO_HANDSHAKE = "no handshake in time: the client, or something on the way, has s
 CLOSING_TIME = 30.0
 LEAST_TIME = 2.0
 """Seconds that a client has in any case to log in, where others need the place."""
+COMMAND_TIME = 1.0
+"""Seconds that a command may go on once its session is told its end."""
 STOPPING_TIME = 2.0
 """CLOSING_TIME while the service stops, for a client that does not even take the farewell."""
 LOOK = 0.02
@@ -148,6 +150,8 @@ class Connection(Sniffer):
         self._input.clear()
         self._output.clear()
         self._unread = self._unsent = 0
+        if self._task is not None and not self._finished:
+            self._task.cancel()
         if self._wait_for is not None:
             self._resume(None)
         elif self._task is None or self._finished:
@@ -238,6 +242,12 @@ class Connection(Sniffer):
             self._ended = True
             self._say_farewell()
             self._resume(None)
+        else:
+            self._listening.reactor.callLater(COMMAND_TIME, self._cancel_command)
+
+    def _cancel_command(self) -> None:
+        if self._task is not None and not self._finished:
+            self._task.cancel()
 
     def cut(self) -> None:
         """End it at once."""

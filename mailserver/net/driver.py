@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
+from mailserver.cancellation import Cancellation
+from mailserver.errors import Cancelled
 from mailserver.net.log import log
 
 T = TypeVar("T")
@@ -27,10 +29,33 @@ def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
     return gatherResults([Deferred.fromCoroutine(each) for each in works])
 
 
+class AbandonableDeferred(Deferred[T]):
+    """A wait that ends when the session that waits for it is cancelled: its coroutine is thrown Cancelled."""
+
+
+def abandonable(waiting: Deferred[T]) -> AbandonableDeferred[T]:
+    """The same wait as one that may be abandoned."""
+    outer: AbandonableDeferred[T] = AbandonableDeferred(lambda _outer: waiting.cancel())
+    waiting.addBoth(lambda result: None if outer.called else outer.callback(result))
+    return outer
+
+
+class Turn:
+    """The task whose coroutine runs on the reactor's thread now."""
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task: Task | None = None
+
+
+turn = Turn()
+
+
 class Task:
     """One coroutine being driven. `done(failure or None)` is called at its end, `pausing()` each time it waits."""
 
-    __slots__ = ("_coroutine", "_done", "_pausing", "_seconds", "began")
+    __slots__ = ("_coroutine", "_done", "_pausing", "_seconds", "_waits_for", "began", "cancellation")
 
     def __init__(
         self,
@@ -44,8 +69,11 @@ class Task:
         self._done = done
         self._pausing = pausing
         self._seconds = seconds
+        self._waits_for: Deferred[Any] | None = None
         self.began = 0.0
         """When the coroutine was last let run."""
+        self.cancellation = Cancellation()
+        """What the store operations obey that the coroutine waits for."""
 
     def start(self) -> None:
         """Run to the first wait."""
@@ -55,9 +83,16 @@ class Task:
         """Go on with what the awaited object has to say."""
         self._step(value)
 
+    def cancel(self) -> None:
+        """Have store operations that it waits for end early, and end a wait that may be abandoned."""
+        self.cancellation.request()
+        if isinstance(self._waits_for, AbandonableDeferred):
+            self._waits_for.cancel()
+
     def _step(self, value: object, error: BaseException | None = None) -> None:
         while True:
             self.began = self._seconds()
+            before, turn.task = turn.task, self
             try:
                 waiting = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
             except StopIteration:
@@ -66,6 +101,8 @@ class Task:
             except BaseException:
                 self._done(Failure())
                 return
+            finally:
+                turn.task = before
             self._pausing()
             # isinstance() asks the metaclass of Deferred, in two calls, of each that is none.
             if Deferred not in type(waiting).__mro__ or not self._wait(cast("Deferred[Any]", waiting)):
@@ -78,11 +115,14 @@ class Task:
             return True  # the coroutine reads its result by itself
 
         def take(result: object) -> None:
+            self._waits_for = None
             # A Deferred cannot be asked for a failure while it hands it out: it is thrown in, as Twisted does.
             if isinstance(result, Failure):
-                self._step(None, result.value)
+                abandoned = self.cancellation.requested and result.check(CancelledError)
+                self._step(None, Cancelled() if abandoned else result.value)
             else:
                 self._step(result)
 
+        self._waits_for = deferred
         deferred.addBoth(take)
         return False

@@ -55,7 +55,7 @@ RENEWAL = 7 * 24 * 3600.0
 SPARE_SEATS = 4
 CHECK_EVERY = 1.0
 PREPARE_TIME = 30.0
-END_TIME = 2 * GRACE + 8
+END_TIME = GRACE + 2.5
 """Seconds that workers have to end: their grace twice, and their store's."""
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.config.model import Relay
-from mailserver.errors import RelayDown
+from mailserver.errors import Cancelled, RelayDown
+from mailserver.net.driver import AbandonableDeferred, abandonable
 from mailserver.net.hop_tls import HopTlsFactory
 from mailserver.net.log import log, plain_line
 from mailserver.net.transport import send_client_at_once
@@ -191,11 +192,15 @@ class HopProtocol(Protocol):
             if left <= 0:
                 cast("Any", self.transport).abortConnection()
                 self._fail("no answer in time")
-            waiting: Deferred[None] = Deferred()
+            waiting: Deferred[None] = AbandonableDeferred()
             self._waiting = waiting
             timer = self._clock.callLater(left, self._wake)
             try:
                 await waiting
+            except Cancelled:
+                # The session ends: whether the hop has taken the message is not known.
+                cast("Any", self.transport).abortConnection()
+                raise
             finally:
                 if timer.active():
                     timer.cancel()
@@ -245,10 +250,10 @@ class Outbound:
         factory.noisy = False
         try:
             if relay.tls == "implicit":
-                layer = await endpoint.connect(HopTlsFactory(self._tls, self._reactor, factory))
+                layer = await abandonable(endpoint.connect(HopTlsFactory(self._tls, self._reactor, factory)))
                 connection = cast("HopProtocol", layer.wrappedProtocol)
             else:
-                connection = cast("HopProtocol", await endpoint.connect(factory))
+                connection = cast("HopProtocol", await abandonable(endpoint.connect(factory)))
         except (ConnectError, ConnectionClosed, ConnectingCancelledError, OSError) as error:
             log.warn("{line}", line=plain_line("relay-down", {"hop": self.name, "reason": str(error) or repr(error)}))
             raise RelayDown from error

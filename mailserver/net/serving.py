@@ -1,8 +1,8 @@
 """The listeners of one process and what stands behind them: opened, changed at a reload, and closed with a farewell.
 
-At the end no new connection is taken, every session hears its farewell and may finish the command it is in, what still
-hangs after GRACE seconds is cut, and what does not even hear that (a back end that never answers) is left behind after
-as long again. Listeners are compared place by place: a changed one keeps its open socket.
+At the end no new connection is taken, every session hears its farewell and may finish the command it is in within a
+second, what still hangs after GRACE seconds is cut, and what does not even hear that (a back end that never answers) is
+left behind at once. Listeners are compared place by place: a changed one keeps its open socket.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from mailserver.net.sightings import Sightings
 from mailserver.net.tally import Tally
 from mailserver.net.told import Json
 
-GRACE = 10.0
+GRACE = 1.5
+"""Seconds until sessions that do not end are cut; their commands are cancelled before (`connection.COMMAND_TIME`)."""
+LAST_GRACE = 0.2
+"""Seconds after which those are left behind that do not even hear that."""
 
 P = TypeVar("P")
 
@@ -188,7 +191,7 @@ class Serving:
             port.stop_sessions()
         self._parts.hasten()
         clock = cast("IReactorTime", self._reactor)
-        timers = (clock.callLater(GRACE, self._cut), clock.callLater(2 * GRACE, self._leave_behind))
+        timers = (clock.callLater(GRACE, self._cut), clock.callLater(GRACE + LAST_GRACE, self._leave_behind))
 
         def end(_results: object) -> None:
             for timer in timers:

@@ -12,8 +12,8 @@ from mailserver.net.connection import Connection
 from mailserver.net.listeners import Port
 from mailserver.net.told import Json
 
-CUT_AFTER = 10.0
-"""Seconds until a session that was told its end, and goes on all the same, is cut."""
+CUT_AFTER = 1.5
+"""Seconds until a session that was told its end, and goes on all the same, is cut; see `connection.COMMAND_TIME`."""
 FAREWELLS = {
     "imap": b"* BYE %b\r\n",
     "pop3": b"-ERR [SYS/TEMP] %b\r\n",
@@ -46,7 +46,7 @@ class Sessions:
     def kick(self, asked: Json) -> Deferred[Json]:
         """{"target": user or session id, "reason": ASCII} -> the sessions that are told their end, each as in `who`.
 
-        A command that runs is finished; who does not go within CUT_AFTER seconds is cut.
+        A command that runs may finish within COMMAND_TIME, and is cancelled then; who does not go within CUT_AFTER is cut.
         """
         wanted = cast("dict[str, str]", asked)
         target, reason = wanted["target"], wanted["reason"]

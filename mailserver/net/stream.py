@@ -104,6 +104,11 @@ class Stream(Protocol):
 
     # --- What the session calls (mailserver.channel.Channel)
 
+    @property
+    def input_ended(self) -> bool:
+        """See Channel."""
+        return self._ended
+
     def now(self) -> float:
         """Monotonic seconds of the reactor."""
         return self._listening.reactor.seconds()

@@ -17,6 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
+from mailserver.cancellation import Cancellation
+from mailserver.cancellation import run as run_obeying
+from mailserver.net.driver import turn
+
 T = TypeVar("T")
 
 
@@ -65,23 +69,25 @@ class AccountRunner:
     def __init__(self, reactor: IReactorFromThreads, threads: StoreThreads) -> None:
         self._reactor = reactor
         self._threads = threads
-        self._queue: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        self._queue: deque[tuple[Callable[[], Any], Cancellation | None, Deferred[Any]]] = deque()
         self._busy = False
 
     def run(self, operation: Callable[[], T]) -> Deferred[T]:
-        """The result, or the failure, of the operation."""
+        """The result, or the failure, of the operation. It obeys the cancellation of the session that runs now."""
         answer: Deferred[T] = Deferred()
+        task = turn.task
+        cancellation = None if task is None else task.cancellation
         if self._busy:
-            self._queue.append((operation, answer))
+            self._queue.append((operation, cancellation, answer))
         else:
             self._busy = True
-            self._threads.call(lambda: self._work(operation, answer))
+            self._threads.call(lambda: self._work(operation, cancellation, answer))
         return answer
 
-    def _work(self, operation: Callable[[], Any], answer: Deferred[Any]) -> None:
+    def _work(self, operation: Callable[[], Any], cancellation: Cancellation | None, answer: Deferred[Any]) -> None:
         """In the thread: one operation, so that a busy account does not keep a thread from the others."""
         try:
-            result = operation()
+            result = run_obeying(operation, cancellation)
         except BaseException:
             result = Failure()
         self._reactor.callFromThread(self._finish, answer, result)
@@ -89,8 +95,8 @@ class AccountRunner:
     def _finish(self, answer: Deferred[Any], result: object) -> None:
         self._threads.done()
         if self._queue:
-            operation, following = self._queue.popleft()
-            self._threads.call(lambda: self._work(operation, following))
+            operation, cancellation, following = self._queue.popleft()
+            self._threads.call(lambda: self._work(operation, cancellation, following))
         else:
             self._busy = False
         answer.callback(result)  # a Failure starts the errbacks

@@ -152,9 +152,16 @@ class Searching(Protocol):
 
     looked_at: int
     """Messages that have been read for it."""
+    work: int
+    """Octets of text times needles beyond the first few that have been compared."""
+    pause: float
+    """Seconds to wait before the next step."""
 
     def step(self) -> Sequence[UID] | None:
-        """Go on; what matches (rising) once all is known, else None."""
+        """Go on; what matches (rising) once all is known, else None. Raises: Cancelled."""
+
+    def close(self) -> None:
+        """Give back what is held between two steps. Never blocks; repeating it is harmless."""
 
 
 class Mailbox(Protocol):

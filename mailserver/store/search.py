@@ -8,18 +8,24 @@ rows, one bit a candidate: known to match, and known not to. AND, OR and NOT of 
 whole mailboxes at once, so one pass over the tree tells which candidates are decided; only the others go on to the
 next round. A file is opened only when its answer can still change something, and at most once.
 
+A step ends by the clock. All rounds are one generator that yields after each bounded piece of work, within a message too
+(`message.matching`), so a step can end at each of these points and the next one goes on there.
+
 Rejected: sorting the parts of each AND by price. It cannot see that an OR is decided by its cheap half.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final
 
+from mailserver.cancellation import check
+from mailserver.message.matching import Matching, Sought, field_contains
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
-from mailserver.message.text import MessageText, fold
+from mailserver.message.text import fold
+from mailserver.store.pace import STEP, Pace
 from mailserver.store.query import (
     All,
     And,
@@ -37,19 +43,21 @@ from mailserver.store.query import (
     Text,
 )
 from mailserver.store.rows import Row
+from mailserver.store.search_results import Results, is_within, row_test
 from mailserver.store.search_source import SearchSource, Where
 from mailserver.store.search_tree import Leaf, compile_tree
-from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
+from mailserver.types import UID
 
-DAY: Final = 86400
-_MOST_NEEDLES: Final = 20
+FREE_NEEDLES: Final = 20
+"""Texts that one search may look for in any number of octets; an index is asked for no more either."""
+BUSY: Final = 0.1
+"""Seconds to wait where others hold as much memory as searches may."""
 _RENDERED: Final = 1000
-"""Messages that one step makes summaries of at most."""
-_INDEXED: Final = 8
-"""Questions to an index in one step."""
-_FILES: Final = 200
-_OCTETS: Final = 2 << 20
-"""Messages, and octets of them, that one step looks into for one key; at least one message."""
+"""Messages that are rendered or measured at once at most."""
+_COMPARED: Final = 4 * 1024 * 1024
+"""Octets of text times needles between two looks at the clock: some milliseconds."""
+_TESTED: Final = 256
+"""What one test counts in that measure."""
 
 _FEW: Final = 64
 """Candidates that are better dealt with one by one."""
@@ -62,7 +70,7 @@ def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> S
     """Those of the candidates (rising) that match, rising. Messages gone do not match."""
     search = Search(query, candidates, source)
     while (found := search.step()) is None:
-        pass
+        time.sleep(search.pause)
     return found
 
 
@@ -72,7 +80,14 @@ class Search:
     Bit row: candidate 0 is the highest of `count` bits, so that int(text, 2) makes one.
     """
 
-    def __init__(self, query: Query, candidates: Sequence[UID], source: SearchSource) -> None:
+    def __init__(
+        self,
+        query: Query,
+        candidates: Sequence[UID],
+        source: SearchSource,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._uids = candidates
         self._count = len(candidates)
         self._all = (1 << self._count) - 1
@@ -93,40 +108,52 @@ class Search:
         """Keys that only the Date field decides."""
         self._unsent: set[UID] = set()
         """Messages whose Date field is not kept."""
-        self._file_tests: list[tuple[int, Callable[[MessageText], bool]]] = []
+        self._sought: list[tuple[int, Sought]] = []
+        """What to look for in the messages themselves."""
         self._indexed: list[tuple[int, str, Where]] = []
         """Needles that an index of texts may know of."""
         for number, leaf in enumerate(self._leaves):
             self._prepare(number, leaf)
         self.looked_at = 0
         """Candidates that have been read in the round that runs."""
-        self._rounds = self._run() if candidates else iter(())
+        self.work = 0
+        """Octets of text times needles beyond FREE_NEEDLES that have been compared."""
+        self.pause = 0.0
+        """Seconds to wait before the next step: others hold the memory that it needs."""
+        self._since_pause = 0
+        self._rounds = self._run()
 
     def step(self) -> Sequence[UID] | None:
-        """Go on; what matches (rising) once all is known, else None."""
+        """Go on for STEP seconds; what matches (rising) once all is known, else None. Raises: Cancelled."""
+        check()
+        self.pause = 0.0
+        end = self._clock() + STEP
         for _ in self._rounds:
-            return None
+            check()
+            if self.pause or self._clock() >= end:
+                return None
         found = self._of(self._result[0] & ~self._gone)
         return list(self._source.present(found)) if found else found
 
-    def _run(self) -> Iterator[None]:
-        """The rounds; what it yields are the ends of steps."""
+    def close(self) -> None:
+        """Give back what is held between two steps. Repeating it is harmless."""
+        self._rounds.close()
+
+    def _run(self) -> Generator[None]:
+        """The rounds. Between any two yields is a bounded piece of work, of a few milliseconds where that is possible."""
+        if not self._count:
+            return
         open_ = self._undecided()
-        if open_ and self._row_tests:
-            yield from self._learn_rows(open_)
-            open_ = self._undecided()
-        if open_ and self._sent:
-            yield from self._learn_sent(open_)
-            open_ = self._undecided()
-        if open_ and self._indexed:
-            yield from self._learn_index(open_)
-            open_ = self._undecided()
-        if open_ and self._summary_tests:
-            yield from self._learn_summaries(open_)
-            open_ = self._undecided()
-        if open_ and self._file_tests:
-            yield from self._learn_files(open_)
-            self._undecided()
+        for tests, learn in (
+            (self._row_tests, self._learn_rows),
+            (self._sent, self._learn_sent),
+            (self._indexed, self._learn_index),
+            (self._summary_tests, self._learn_summaries),
+            (self._sought, self._learn_files),
+        ):
+            if open_ and tests:
+                yield from learn(open_)
+                open_ = self._undecided()
 
     def _undecided(self) -> list[UID]:
         """Run the tree over what is known; the candidates that it does not decide."""
@@ -146,81 +173,110 @@ class Search:
 
     def _learn_rows(self, uids: Sequence[UID]) -> Iterator[None]:
         """Flags, sizes, dates: one read for all."""
-        found = self._test_rows(uids, self._source.rows(uids))
-        for part in _parts(found, _RENDERED):
+        found = yield from self._test_rows(uids, self._source.rows(uids))
+        pace = self._pace(_RENDERED, _FEW)
+        for part in pace.parts(found):
+            with pace:
+                self._source.measure(part, only_dates=self._only_dates)
             yield
-            self._source.measure(part, only_dates=self._only_dates)
-            self._test_rows(part, self._source.rows(part))
+            yield from self._test_rows(part, self._source.rows(part))
 
     def _learn_sent(self, uids: Sequence[UID]) -> Iterator[None]:
         """Days of the Date field: from the index, one question for each key."""
         asked = self._bits(uids)
-        for count, (number, key) in enumerate(self._sent.items(), 1):
+        for number, key in self._sent.items():
             found = self._source.sent_within(uids, key.first, key.end)
             self._unsent.update(found.open)
             hits = self._bits(found.hits)
             yes, no = self._known[number]
             self._known[number] = yes | hits, no | asked & ~(hits | self._bits(found.open))
-            if count % _INDEXED == 0:
-                yield
+            yield
 
     def _learn_index(self, uids: Sequence[UID]) -> Iterator[None]:
         """What the text index says: which messages plainly do not have a needle."""
         asked = self._bits(uids)
-        for count, (number, needle, where) in enumerate(self._indexed, 1):
+        for number, needle, where in self._indexed:
             found = self._source.indexed(uids, needle, where)
             if found is None:
                 return
             yes, no = self._known[number]
             self._known[number] = yes, no | asked & ~(self._bits(found.open) | self._bits(found.hits))
-            if count % _INDEXED == 0:
-                yield
+            yield
 
     def _learn_summaries(self, uids: Sequence[UID]) -> Iterator[None]:
         """Header text, and the Date field where it is not kept: from the index, in bulk."""
-        if 0 < len(self._needles) <= _MOST_NEEDLES:
-            open_ = self._unsent.union(self._learn_needles(uids))
-            uids = [uid for uid in uids if uid in open_]
-        for count, part in enumerate(_parts(uids, _RENDERED)):
-            if count:
+        if 0 < len(self._needles) <= FREE_NEEDLES:
+            open_ = set(self._unsent)
+            pace = self._pace(len(uids), _FEW // len(self._needles))
+            for part in pace.parts(uids):
+                with pace:
+                    open_.update(self._learn_needles(part))
                 yield
-            facts = _Facts(self._summary_tests)
+            uids = [uid for uid in uids if uid in open_]
+        pace = self._pace(_RENDERED, _FEW)
+        tests = [test for _, test in self._summary_tests]
+        for part in pace.parts(uids):
+            facts = Results(self._summary_tests)
             seen: set[int] = set()
-            for uid, text, sent in self._source.summaries(part):
+            with pace:
+                texts = list(self._source.summaries(part))
+            for uid, text, sent in texts:
                 seen.add(uid)
-                facts.add(uid, [test(text, sent) for _, test in self._summary_tests])
-            self._take(facts)
+                facts.add(uid, [test(text, sent) for test in tests])
+                if self._count_work(len(text) * len(tests), len(tests)):
+                    yield
+            yield from self._take(facts)
             self._miss(part, seen)
 
     def _learn_files(self, uids: Sequence[UID]) -> Iterator[None]:
-        """All that is left: each message read once, the fewer in a step the more is asked of each."""
-        keys = len(self._file_tests)
-        facts = _Facts(self._file_tests)
+        """All that is left: each message read once."""
+        sought = [key for _, key in self._sought]
+        facts = Results(self._sought)
         seen: set[int] = set()
-        files, room = _FILES, _OCTETS
         for uid, data in self._source.sources(uids):
-            file = MessageText(data)
-            seen.add(uid)
-            facts.add(uid, [test(file) for _, test in self._file_tests])
-            files -= keys
-            room -= keys * len(data)
-            if files <= 0 or room <= 0:
-                files, room = _FILES, _OCTETS
-                self.looked_at = len(seen)
+            if data is None:
+                self.pause = BUSY
                 yield
-        self._take(facts)
+                continue
+            match = Matching(data, sought)
+            counted = 0
+            for _ in match.run():
+                self._count_work(match.work - counted, len(sought))
+                counted = match.work
+                yield
+            self._count_work(match.work - counted, len(sought))
+            seen.add(uid)
+            facts.add(uid, match.found)
+            self.looked_at = len(seen)
+            yield
+        yield from self._take(facts)
         self._miss(uids, seen)
 
-    def _test_rows(self, uids: Sequence[UID], rows: Iterable[Row]) -> list[UID]:
+    def _pace(self, most: int, first: int) -> Pace:
+        return Pace(most, first, self._clock)
+
+    def _count_work(self, compared: int, needles: int) -> bool:
+        """Octets of text times needles; is it time for a pause?"""
+        self.work += compared * max(0, needles - FREE_NEEDLES) // max(1, needles)
+        self._since_pause += compared + _TESTED * needles
+        if self._since_pause < _COMPARED:
+            return False
+        self._since_pause = 0
+        return True
+
+    def _test_rows(self, uids: Sequence[UID], rows: Iterable[Row]) -> Generator[None, None, list[UID]]:
         """Run the row tests; the UIDs for which one could not tell."""
-        facts = _Facts(self._row_tests)
+        facts = Results(self._row_tests)
+        tests = [test for _, test in self._row_tests]
         unknown: list[UID] = []
         seen: set[int] = set()
         for row in rows:
             seen.add(row.uid)
-            if facts.add(row.uid, [test(row) for _, test in self._row_tests]):
+            if facts.add(row.uid, [test(row) for test in tests]):
                 unknown.append(row.uid)
-        self._take(facts)
+            if self._count_work(0, len(tests)):
+                yield
+        yield from self._take(facts)
         self._miss(uids, seen)
         return unknown
 
@@ -228,20 +284,23 @@ class Search:
         """Have the source look for the needles, and judge only where they are; those it did not look at."""
         found = self._source.texts_with(uids, tuple(self._needles))
         tests = [(number, test) for number, test in self._summary_tests if number not in self._sent]
-        facts = _Facts(tests)
+        facts = Results(tests)
         for uid, text in found.hits:
             facts.add(uid, [test(text, None) for _, test in tests])
-        self._take(facts)
+        for _ in self._take(facts):
+            pass
         looked_at = self._bits(uids) & ~self._bits(found.open) & ~self._bits([uid for uid, _ in found.hits])
         for number in self._absent:
             yes, no = self._known[number]
             self._known[number] = yes, no | looked_at
         return found.open
 
-    def _take(self, facts: _Facts) -> None:
-        for number, yes, no in facts.told():
+    def _take(self, facts: Results) -> Iterator[None]:
+        """Note what the tests of a round have found."""
+        for number, yes, no in facts.by_test():
             known_yes, known_no = self._known[number]
             self._known[number] = (known_yes | self._bits(yes), known_no | self._bits(no))
+            yield
 
     def _miss(self, asked: Sequence[UID], seen: set[int]) -> None:
         """Those that were asked for and not told of are gone."""
@@ -292,27 +351,29 @@ class Search:
                 else:
                     self._known[number] = (0, self._all)
             case Larger() | Smaller() | Received() | ChangedSince():
-                self._row_tests.append((number, _row_test(leaf)))
+                self._row_tests.append((number, row_test(leaf)))
                 self._only_dates &= not isinstance(leaf, Larger | Smaller)
             case Sent(first, end):
                 self._sent[number] = leaf
-                self._summary_tests.append((number, lambda _text, sent: sent is not None and _within(sent, first, end)))
+                self._summary_tests.append(
+                    (number, lambda _text, sent: sent is not None and is_within(sent, first, end))
+                )
             case Header(name, text):
                 self._prepare_header(number, name.lower(), fold(text))
             case Body(text):
                 needle = fold(text)
                 self._indexed.append((number, needle, Where.BODY))
-                self._file_tests.append((number, lambda file: not file.lacks(needle) and needle in file.body))
+                self._sought.append((number, Sought(needle, body_only=True)))
             case Text(text):
                 wanted = fold(text)
                 self._needles[wanted] = None
                 self._indexed.append((number, wanted, Where.ANYWHERE))
-                self._summary_tests.append((number, lambda kept, _sent: True if wanted in kept[1:] else None))
-                self._file_tests.append((number, partial(_anywhere, wanted)))
+                self._summary_tests.append((number, lambda kept, _sent: True if kept.find(wanted, 1) >= 0 else None))
+                self._sought.append((number, Sought(wanted)))
 
     def _prepare_header(self, number: int, name: str, needle: str) -> None:
         def in_summary(text: str, _sent: int | None) -> bool | None:
-            return None if text == INCOMPLETE else _field_contains(text, name, needle)
+            return None if text == INCOMPLETE else field_contains(text, name, needle)
 
         if name in KEPT_FIELDS:
             self._summary_tests.append((number, in_summary))
@@ -320,9 +381,7 @@ class Search:
             self._absent.add(number)
         elif needle:
             self._indexed.append((number, needle, Where.HEADER))
-        self._file_tests.append(
-            (number, lambda file: not (needle and file.lacks(needle)) and _field_contains(file.header, name, needle))
-        )
+        self._sought.append((number, Sought(needle, field=name)))
 
     def _ranges(self, ranges: Iterable[tuple[int, int]]) -> int:
         bits = 0
@@ -331,67 +390,3 @@ class Search:
             if low < high:
                 bits |= ((1 << (high - low)) - 1) << (self._count - high)
         return bits
-
-
-def _parts(uids: Sequence[UID], size: int) -> Iterator[Sequence[UID]]:
-    return (uids[start : start + size] for start in range(0, len(uids), size))
-
-
-class _Facts:
-    """Answers of the tests of one round, gathered by test."""
-
-    def __init__(self, tests: Sequence[tuple[int, object]]) -> None:
-        self._numbers = [number for number, _ in tests]
-        self._yes: list[list[int]] = [[] for _ in tests]
-        self._no: list[list[int]] = [[] for _ in tests]
-
-    def add(self, uid: int, answers: Iterable[bool | None]) -> bool:
-        """One message's answers, in the order of the tests; True if one of them is None."""
-        unknown = False
-        for yes, no, answer in zip(self._yes, self._no, answers, strict=True):
-            if answer is None:
-                unknown = True
-            else:
-                (yes if answer else no).append(uid)
-        return unknown
-
-    def told(self) -> Iterable[tuple[int, list[int], list[int]]]:
-        """(number of the key, UIDs that match, UIDs that do not)."""
-        return zip(self._numbers, self._yes, self._no, strict=True)
-
-
-def _row_test(leaf: Larger | Smaller | Received | ChangedSince) -> Callable[[Row], bool | None]:
-    match leaf:
-        case Larger(size):
-            return lambda row: None if row.size == UNKNOWN_SIZE else row.size > size
-        case Smaller(size):
-            return lambda row: None if row.size == UNKNOWN_SIZE else row.size < size
-        case Received(first, end):
-            return lambda row: None if row.date == UNKNOWN_DATE else _within(row.date // DAY, first, end)
-        case ChangedSince(modseq):
-            return lambda row: row.modseq >= modseq
-
-
-def _anywhere(needle: str, text: MessageText) -> bool:
-    return not text.lacks(needle) and (
-        needle in text.header or needle in text.body or needle in text.inner_headers
-    )  # fmt: skip
-
-
-def _within(day: int, first: int | None, end: int | None) -> bool:
-    return (first is None or first <= day) and (end is None or day < end)
-
-
-def _field_contains(text: str, name: str, needle: str) -> bool:
-    """In lines "\\n" + name + ": " + value: does a value of that name contain the needle?"""
-    if needle not in text:
-        return False
-    start = f"\n{name}: "
-    at = text.find(start)
-    while at >= 0:
-        at += len(start)
-        end = text.find("\n", at)
-        if text.find(needle, at, end if end >= 0 else len(text)) >= 0:
-            return True
-        at = text.find(start, at - 1 if end < 0 else end)
-    return False

@@ -75,8 +75,11 @@ class SearchSource(Protocol):
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
         """Judge Summary.sent as `query.Sent` says, where it is kept. A source may leave all to `summaries`."""
 
-    def sources(self, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes]]:
-        """The messages as sent, in the order given; those gone are left out. Lazy: not all are held at once."""
+    def sources(self, uids: Sequence[UID]) -> Iterable[tuple[UID, bytes | None]]:
+        """The messages as sent, in the order given; those gone are left out. Lazy: not all are held at once.
+
+        None in place of the octets: others hold too much memory now, and the same message comes again.
+        """
 
     def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
         """What the text index knows; None if there is none, or none that can tell. The needle is folded, not empty."""

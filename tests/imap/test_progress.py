@@ -172,7 +172,7 @@ def test_commands_on_many_messages_say_that_they_go_on(command):
 
 
 def test_search_tells_how_many_messages_it_has_read(monkeypatch):
-    monkeypatch.setattr("mailserver.store.search._FILES", 2)
+    monkeypatch.setattr("mailserver.store.search.STEP", -1.0)
     store = MemoryStore(summarise, special_use={})
     runner = SlowRunner()
     service = services(store=store)
@@ -182,10 +182,10 @@ def test_search_tells_how_many_messages_it_has_read(monkeypatch):
     assert client.ask(b"a SEARCH BODY body\r\n") == b""
     assert go_on(client) == b""
     client.wait(1)
-    assert client.take() == b'* OK [INPROGRESS ("a" 2 8)] still at work\r\n'
+    assert client.take() == b'* OK [INPROGRESS ("a" 1 8)] still at work\r\n'
     assert go_on(client) == b""
     client.wait(2)
-    assert client.take() == b'* OK [INPROGRESS ("a" 4 8)] still at work\r\n'
+    assert client.take() == b'* OK [INPROGRESS ("a" 2 8)] still at work\r\n'
     runner.slow = False
     answer = go_on(client)
     assert answer.startswith(b"* SEARCH 1 2 3 4 5 6 7 8\r\n")

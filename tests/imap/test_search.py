@@ -10,12 +10,13 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailserver.imap.search_columns import plan
 from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.imap.session import Services
 from mailserver.message.encodings import CHARSETS
 from mailserver.store.memory import MemoryMailbox, MemorySource
 from mailserver.store.memory.messages import KeptMessage
-from mailserver.store.query import Header, Received
+from mailserver.store.query import And, Header, InUIDs, Larger, Not, Received, Smaller
 from mailserver.store.rows import LARGEST_SIZE
 from mailserver.store.search import Search
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
@@ -284,7 +285,8 @@ def test_flags_and_ranges_ask_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [[2, 4]], "only what memory lets through is asked for"
 
 
-def test_searches_of_files_go_in_hops() -> None:
+def test_searches_of_files_go_in_hops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailserver.store.search.STEP", 0.0)
     client = selected(services(), messages=410)
     drains = client.channel.drains
     assert found(client, b"BODY body") == list(range(1, 411))
@@ -315,12 +317,44 @@ def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Search, "step", step)
     monkeypatch.setattr(MemorySource, "sources", recorded)
+    monkeypatch.setattr("mailserver.store.search.STEP", 0.0)
     assert found(client, b"BODY body") == list(range(1, 11))
-    # 2 MiB a hop, at least one message.
-    assert steps == [[1, 2, 3, 4, 5], [6, 7, 8], [9, 10]]
+    assert [uid for step in steps for uid in step] == list(range(1, 11)), "each is read once"
+    assert all(len(step) <= 1 for step in steps)
+    assert len([step for step in steps if not step]) > 20, "a hop may end within a message"
     steps.clear()
     assert found(client, b"BODY body TEXT xx NOT BODY z") == [2, 3, 4, 5, 8, 9]
-    assert steps[0] == [1, 2, 3], "who asks for more of each message gets fewer at once"
+
+
+def test_too_many_texts_for_so_much_mail_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailserver.imap.commands.search.MAX_COMPARED", 4 << 20)
+    monkeypatch.setattr("mailserver.store.search.STEP", 0.0)
+    client = logged_in(services())
+    for _ in range(3):
+        put(client, message=MESSAGE + b"x" * 500_000)
+    client.ask(b"s SELECT INBOX\r\n")
+    keys = b" ".join(b"OR BODY absent%d" % number for number in range(29)) + b" BODY xxx"
+    assert found(client, b" ".join([b"BODY x"] * 500)) == [1, 2, 3], "one text, however often it is asked for"
+    assert client.ask(b"a SEARCH " + keys + b"\r\n").startswith(b"a NO [LIMIT] ")
+    assert found(client, b"BODY x") == [1, 2, 3]
+
+
+def test_a_thousand_keys_are_a_few_facts() -> None:
+    client = selected(services(), messages=5)
+    keys = [
+        kind
+        for number in range(200)
+        for kind in (
+            Larger(number),
+            Smaller(9000 + number),
+            Received(100 + number % 9, 900 + number),
+            Received(None, 990),
+        )
+    ]
+    how = plan(client.session.view, And((*keys, InUIDs(((2, 4),)), Not(InUIDs(((3, 3),))), InUIDs(((1, 3), (5, 5))))))
+    assert how is not None
+    assert how.facts == [Larger(199), Smaller(9000), Received(108, 900)]
+    assert how.ranges == [(1, 2)]
 
 
 def test_a_client_that_goes_while_searching() -> None:

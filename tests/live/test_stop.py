@@ -15,6 +15,9 @@ from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.server import Server
 
+HANG = 20.0
+"""Ten times what is promised."""
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_idle_clients_hear_it_and_the_status_is_0(tmp_path: Path, number: int) -> None:
@@ -59,11 +62,10 @@ def test_a_command_in_flight_finishes(tmp_path: Path) -> None:
             time.sleep(0.2)
             assert server.process is not None
             server.process.terminate()
-            time.sleep(0.5)
+            time.sleep(0.1)
             # Somebody asks for a reload meanwhile: that is no reason to end without waiting.
             server.process.send_signal(signal.SIGHUP)
-            server.wait_for("stopping")
-            time.sleep(0.5)
+            time.sleep(0.2)
             assert server.process.poll() is None, "it did not wait for the command"
             lock.unlink()
         finally:
@@ -73,6 +75,43 @@ def test_a_command_in_flight_finishes(tmp_path: Path) -> None:
         assert said[-1].startswith(b"b OK"), said
         assert client.rest().startswith(b"* BYE")
     assert server.stop() == 0
+    no_bug(server.log)
+
+
+def test_a_command_that_waits_for_long_is_given_up(tmp_path: Path) -> None:
+    """The same lock, which nobody gives up: two seconds are promised, whatever runs."""
+    server = Server(tmp_path).start()
+    user, _password = server.user_of("example.test")
+    with logged_in(server, "imaps") as client, subprocess.Popen(["sleep", "60"]) as holder:
+        client.send(b"a SELECT INBOX\r\n")
+        client.until(rb"a OK")
+        lock = server.maildir(user) / "dovecot-uidlist.lock"
+        lock.write_text(f"{holder.pid}:{socket.gethostname()}")
+        client.send(b"n NOOP\r\nb COPY 1 INBOX\r\n")
+        client.until(rb"n OK")
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < HANG
+        holder.kill()
+        assert b"b NO [UNAVAILABLE] given up" in client.rest()
+    no_bug(server.log)
+
+
+def test_a_search_of_a_thousand_texts_does_not_hold_it_up(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    user, _password = server.user_of("example.test")
+    new = server.maildir(user) / "new"
+    (new / "1700000000.M1P1.host").write_bytes(b"Subject: large\r\n\r\n" + b"absent absent absent absent\r\n" * 500_000)
+    with server, logged_in(server, "imaps") as client:
+        client.send(b"a SELECT INBOX\r\n")
+        client.until(rb"a OK")
+        client.send(b"b SEARCH " + b" ".join(b"TEXT absent%d" % number for number in range(990)) + b"\r\n")
+        client.until(rb"\* OK \[INPROGRESS")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < HANG
+        assert b"b OK" not in client.rest()
     no_bug(server.log)
 
 

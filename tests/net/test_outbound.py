@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from mailserver.errors import RelayDown
+from mailserver.errors import Cancelled, RelayDown
+from mailserver.net.driver import Task, abandonable
 from mailserver.net.outbound import JOINED, READ_AHEAD, RESTING_TIME, HopProtocol
 from mailserver.smtp.hop import HopSession
 
@@ -131,3 +133,43 @@ def test_a_hop_that_talks_in_single_octets_is_cut_as_soon_as_another() -> None:
     assert not transport.disconnected
     protocol.dataReceived(b"2")
     assert transport.disconnected
+
+
+def test_a_session_that_is_cancelled_waits_no_longer() -> None:
+    protocol, transport, clock = connected()
+    aborted: list[bool] = []
+    transport.abortConnection = lambda: aborted.append(True)  # type: ignore[method-assign]
+    ended: list[Any] = []
+    said: list[str] = []
+
+    async def session() -> None:
+        try:
+            await protocol.read(300)
+        except Cancelled as error:
+            said.append(error.sentence)
+
+    task = Task(session(), ended.append, lambda: None, clock.seconds)
+    task.start()
+    assert ended == []
+    task.cancel()
+    assert (aborted, ended, len(said)) == ([True], [None], 1)
+    protocol.dataReceived(b"250 ok\r\n")
+
+
+def test_dialling_can_be_abandoned() -> None:
+    cancelled: list[bool] = []
+    dialling: Deferred[None] = Deferred(lambda _dialling: cancelled.append(True))
+    ended: list[Any] = []
+
+    async def session() -> None:
+        with pytest.raises(Cancelled):
+            await abandonable(dialling)
+
+    task = Task(session(), ended.append, lambda: None, Clock().seconds)
+    task.start()
+    task.cancel()
+    assert (cancelled, ended) == ([True], [None])
+    done: Deferred[int] = Deferred()
+    waiting = abandonable(done)
+    done.callback(7)
+    assert waiting.result == 7

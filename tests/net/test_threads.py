@@ -7,7 +7,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from mailserver.errors import NoSpace
+from mailserver.cancellation import check
+from mailserver.errors import Cancelled, NoSpace
+from mailserver.net.driver import Task, turn
 from mailserver.net.threads import AccountRunner, StoreThreads
 
 
@@ -81,3 +83,31 @@ class RunnerTest(TestCase):
         threads.call(lambda: gate.wait(30))  # type: ignore[arg-type, return-value]
         threads.stop(0.05)
         self.assertFalse(gate.is_set())
+
+    def test_an_operation_obeys_the_session_that_asked_for_it(self) -> None:
+        runner = AccountRunner(self.calls, self.pool)
+        begun, go_on = threading.Event(), threading.Event()
+        said: list[str] = []
+
+        def operation() -> None:
+            begun.set()
+            assert go_on.wait(20)
+            check()
+
+        async def session(name: str) -> None:
+            try:
+                await runner.run(operation)
+                said.append(f"{name} done")
+            except Cancelled:
+                said.append(f"{name} cancelled")
+
+        first, second = (Task(session(name), lambda _end: None, lambda: None, lambda: 0.0) for name in "ab")
+        first.start()
+        second.start()
+        assert begun.wait(20)
+        first.cancel()
+        go_on.set()
+        self.calls.take()
+        self.calls.take()
+        self.assertEqual(said, ["a cancelled", "b done"])
+        self.assertIsNone(turn.task)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from mailserver.cost import BOTH, Cost
-from mailserver.errors import BadSyntax
+from mailserver.errors import BadSyntax, LimitReached
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.progress import Telling
 from mailserver.imap.search_columns import SLICE, plan
@@ -20,6 +20,7 @@ from mailserver.imap.search_keys import Reading, at_set, read_codec, read_keys
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
 from mailserver.store.interfaces import Mailbox, Searching
+from mailserver.store.pace import Pace
 from mailserver.store.query import And, Query
 from mailserver.store.rows import Row
 from mailserver.types import UID
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Session
 
 _MEASURED: Final = 1000
-"""Messages whose files are looked at in one turn of the account's thread."""
+"""Messages whose files are looked at in one turn of the account's thread at most."""
+_MEASURED_FIRST: Final = 64
+MAX_COMPARED: Final = 8 << 30
+"""Octets of text times texts to look for, beyond `store.search.FREE_NEEDLES`, that one SEARCH may compare."""
 RETURN_OPTIONS: Final = ("MIN", "MAX", "ALL", "COUNT")
 
 
@@ -83,9 +87,27 @@ COMMANDS = (
         capabilities=("ESEARCH",),
         reference="RFC 3501, RFC 4731",
         uid_form=True,
-        cost=Cost("messages times keys, octets of the messages times text keys", BOTH),
+        cost=Cost(
+            "messages times keys, octets of the messages times text keys up to 8 GiB beyond 20 of these keys", BOTH
+        ),
     ),
 )
+
+
+class _Work:
+    """What one SEARCH has cost."""
+
+    def __init__(self) -> None:
+        self._compared = 0
+
+    def check(self, searching: Searching) -> None:
+        """Raises: LimitReached where it has compared more than any client needs."""
+        if self._compared + searching.work > MAX_COMPARED:
+            raise LimitReached("too many texts to search for in so much mail: use fewer")
+
+    def add(self, searching: Searching) -> None:
+        """Go on with another part of the mailbox."""
+        self._compared += searching.work
 
 
 async def _find(session: Session, query: Query, telling: Telling, *, uids: bool) -> list[int]:
@@ -93,6 +115,7 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
     view = session.view
     how = plan(view, query)
     numbers: list[int] = []
+    work = _Work()
     if how is None:
         return numbers
     for number, (low, high) in enumerate(how.slices()):
@@ -105,10 +128,10 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
             known, unknown = how.judge(view, unknown)
             positions = sorted([*positions, *known])
         if how.rest and positions:
-            positions = await _ask_store(session, positions, And(tuple(how.rest)), telling)
+            positions = await _ask_store(session, positions, And(tuple(how.rest)), telling, work)
         if unknown:
             # Gone, not readable, or larger than the columns can say.
-            found = await _ask_store(session, unknown, And((*how.facts, *how.rest)), telling)
+            found = await _ask_store(session, unknown, And((*how.facts, *how.rest)), telling, work)
             positions = sorted([*positions, *found])
         if uids:
             numbers += (
@@ -124,13 +147,16 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
 async def _measure(session: Session, positions: Sequence[int], telling: Telling, *, only_dates: bool) -> None:
     """Have sizes and dates looked at that the columns of this worker lack, for all sessions that share them."""
     uids, live = session.view.uids, session.mailbox.live
-    for start in range(0, len(positions), _MEASURED):
-        if start:
+    pace = Pace(_MEASURED, _MEASURED_FIRST, session.channel.now)
+    for count, places in enumerate(pace.parts(positions)):
+        if count:
             telling.start()
-            telling.progress.done += _MEASURED
             await session.channel.drain()
-        part = [UID(uids[at]) for at in positions[start : start + _MEASURED]]
-        for row in await live.run(partial(_look, part, only_dates)):
+        part = [UID(uids[at]) for at in places]
+        with pace:
+            rows = await live.run(partial(_look, part, only_dates))
+        telling.progress.done += len(part)
+        for row in rows:
             live.columns.learn(row.uid, row.size, row.date)
 
 
@@ -138,7 +164,9 @@ def _look(uids: Sequence[UID], only_dates: bool, mailbox: Mailbox) -> Sequence[R
     return mailbox.measure(uids, only_dates=only_dates)
 
 
-async def _ask_store(session: Session, positions: Sequence[int], query: Query, telling: Telling) -> Sequence[int]:
+async def _ask_store(
+    session: Session, positions: Sequence[int], query: Query, telling: Telling, work: _Work
+) -> Sequence[int]:
     """Those of the positions that match; in hops, so that the account and a client that goes are not forgotten."""
     uids, live = session.view.uids, session.mailbox.live
     if isinstance(positions, range):
@@ -147,11 +175,19 @@ async def _ask_store(session: Session, positions: Sequence[int], query: Query, t
         candidates = [UID(uids[at]) for at in positions]
     searching, matching = await live.run(partial(_begin, query, candidates))
     before = telling.progress.done
-    while matching is None:
-        telling.start()
-        telling.progress.done = before + searching.looked_at
-        await session.channel.drain()
-        matching = await live.run(lambda _mailbox: searching.step())
+    try:
+        while matching is None:
+            work.check(searching)
+            telling.start()
+            telling.progress.done = before + searching.looked_at
+            telling.probe()
+            await session.channel.drain()
+            if searching.pause:
+                await session.channel.sleep(searching.pause)
+            matching = await live.run(lambda _mailbox: searching.step())
+        work.add(searching)
+    finally:
+        searching.close()
     if len(matching) == len(candidates):
         return positions
     return [positions[bisect_left(candidates, uid)] for uid in matching]

@@ -13,6 +13,7 @@ from typing import Final
 
 from attrs import define
 
+from mailserver.cancellation import shielded
 from mailserver.store.interfaces import Account
 from mailserver.store.receiving import Appended, Delivery
 from mailserver.types import MailboxId
@@ -56,7 +57,9 @@ class Deliveries:
         Raises: as `Account.append`, and what `stage` raises.
         """
         if waiting.outcome is None:
-            self._do_all(account, seen_by, done)
+            # The session whose turn it is may have ended: the others' deliveries go on.
+            with shielded():
+                self._do_all(account, seen_by, done)
         assert waiting.outcome is not None
         if isinstance(waiting.outcome, Exception):
             raise waiting.outcome

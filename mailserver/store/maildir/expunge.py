@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
-from mailserver.errors import MailError
+from mailserver.cancellation import is_requested
+from mailserver.errors import Cancelled, MailError
 from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
@@ -24,7 +25,7 @@ _SHORT_LINE: Final = 64
 
 
 def expunge(home: Home, state: MailboxState, uids: Sequence[UID], *, only_deleted: bool) -> Sequence[UID]:
-    """Remove messages (rising); the UIDs removed. Under the account's lock. Raises: InUse, StoreUnavailable."""
+    """Remove messages (rising); the UIDs removed. Under the account's lock. Raises: InUse, StoreUnavailable, Cancelled."""
     key = state.key
     entries = home.read(lambda index: index.messages.entries_of(key, uids))
     going = [entry for entry in entries if entry.flags & DELETED or not only_deleted]
@@ -45,7 +46,10 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
     own = OwnChange(home, paths, state, places)
     own.expect(entry.file_name for entry in entries)
     expunged = []
+    is_cut = False
     for entry in entries:
+        if is_cut := is_requested():
+            break
         try:
             safeio.unlink(f"{paths.place(entry.place)}/{entry.base}{entry.suffix}")
         except FileNotFoundError:
@@ -69,6 +73,9 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
         if state.key in home.untidied:
             home.untidied[state.key] += len(expunged)
         safeio.point("expunge.after-index")
+    if is_cut:
+        # What is gone has been told to the index, the others stay.
+        raise Cancelled
     return len(expunged) == len(entries)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mailserver.cancellation import is_requested
+from mailserver.errors import Cancelled
 from mailserver.store.flags import FlagChange
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
@@ -32,7 +34,7 @@ def store_flags(
 ) -> Stored:
     """Change flags of messages (rising): renames, one sync, one transaction. Under the account's lock.
 
-    Raises: LimitReached, BadSyntax, InUse, NoSpace, StoreUnavailable.
+    Raises: LimitReached, BadSyntax, InUse, NoSpace, StoreUnavailable, Cancelled (then some have been changed).
     """
     key, before = state.key, state.modseq
     entries = home.read(lambda index: index.messages.entries_of(key, uids))
@@ -61,6 +63,7 @@ def _change_flags(
     if missing:
         # Renamed or removed by another program.
         change.finish()
+        change.check_cut()
         fresh = reconcile(home, state.name)
         mixed = fresh.modseq
         key = fresh.key
@@ -70,6 +73,7 @@ def _change_flags(
         there = {entry.uid for entry in again} - still
         gone = [UID(entry.uid) for entry in missing if entry.uid not in there]
     change.finish()
+    change.check_cut()
     return gone, mixed
 
 
@@ -85,6 +89,7 @@ class _FlagRename:
         self._mask = mask
         self._changed: list[Entry] = []
         self._own: OwnChange | None = None
+        self._is_cut = False
 
     def carry_out(self, entries: Sequence[Entry]) -> list[Entry]:
         """Rename; those whose file was not there."""
@@ -97,6 +102,10 @@ class _FlagRename:
             self._home, paths, self._state, (1, *{0 for entry, _ in changing if not entry.place})
         )
         for entry, mask in changing:
+            if is_requested():
+                # What is done stands, and is told to the index as ever.
+                self._is_cut = True
+                break
             name = entry.base + entry.suffix
             suffix = MaildirName.suffix_with_mask(entry.suffix, mask)
             renamed = entry.base + suffix
@@ -109,6 +118,11 @@ class _FlagRename:
             safeio.point("store.after-rename")
             self._changed.append(Entry(entry.uid, modseq, mask, entry.size, entry.date, entry.base, suffix, 1))
         return missing
+
+    def check_cut(self) -> None:
+        """Raises: Cancelled if not all was done that was to be."""
+        if self._is_cut:
+            raise Cancelled
 
     def finish(self) -> None:
         """Sync and tell the index."""

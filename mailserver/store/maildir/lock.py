@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
+from mailserver.cancellation import check
 from mailserver.errors import InUse, StoreUnavailable
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.starts import boot_time, process_start
@@ -277,10 +278,11 @@ def try_link(temporary: str, path: str) -> bool:
 
 
 def wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], bool] = lambda: False) -> None:
-    """Try until it succeeds, at once again when something was `cleared`. Raises: InUse after `wait` seconds."""
+    """Try until it succeeds, at once again when something was `cleared`. Raises: InUse after `wait` seconds, Cancelled."""
     deadline = time.monotonic() + wait
     nap = 0.0005
     while not attempt():
+        check()
         late = time.monotonic() >= deadline
         if cleared() and attempt():
             return

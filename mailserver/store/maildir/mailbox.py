@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.flags import FlagChange
+from mailserver.store.held_memory import SEARCHED, HeldMemory
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
@@ -269,6 +270,13 @@ class MaildirMailbox:
 
     def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         """The messages as sent; those that are gone or cannot be read are left out."""
+        return ((uid, data) for uid, data in self._contents(uids, HeldMemory(0)) if data is not None)
+
+    def searched_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
+        """As `SearchSource.sources` has them."""
+        return self._contents(uids, SEARCHED)
+
+    def _contents(self, uids: Sequence[UID], memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
         at = 0
         while at < len(uids):
             found = self.read_whole(uids[at : at + _READ_AHEAD], _SEARCHED_AT_ONCE)
@@ -276,18 +284,23 @@ class MaildirMailbox:
             at += len(found)
             if not found:
                 # Large, gone, not readable, or not where the index says.
-                data = self._contents_of(uids[at])
-                if data is not None:
-                    yield uids[at], data
+                yield from self._contents_of(uids[at], memory)
                 at += 1
 
-    def _contents_of(self, uid: UID) -> bytes | None:
+    def _contents_of(self, uid: UID, memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
+        """One message, if it is there; its octets count as held until the next one is asked for."""
         try:
             message = self.open_message(uid)
         except (MessageExpunged, StoreUnavailable):
-            return None
+            return
         try:
-            return message.read()
+            size = message.size
+            while not memory.take(size):
+                yield uid, None
+            try:
+                yield uid, message.read()
+            finally:
+                memory.give_back(size)
         finally:
             message.close()
 
@@ -309,7 +322,7 @@ class MaildirMailbox:
         return entries[0] if entries else None
 
     def _facts(self) -> Facts:
-        return Facts(self._home, self._state, self.open_message, self.all_contents)
+        return Facts(self._home, self._state, self.open_message, self.searched_contents)
 
     def _rendering(self, state: MailboxState) -> Rendering:
         return Rendering(self._home, state, self.open_message)

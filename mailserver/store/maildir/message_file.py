@@ -11,6 +11,7 @@ import os
 from array import array
 from bisect import bisect_right
 
+from mailserver.cancellation import check
 from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir import safeio
 
@@ -67,6 +68,7 @@ class ConvertedFile(PlainFile):
         first = self._starts[block]
         parts = []
         while self._starts[block] < end:
+            check()
             parts.append(self._convert(block))
             block += 1
         return b"".join(parts)[offset - first : end - first]
@@ -168,6 +170,7 @@ def _measure(fd: int, raw_size: int) -> array[int] | None:
     sent = 0
     last = b""
     for start in range(0, raw_size, _BLOCK):
+        check()
         data = _read(fd, start, min(raw_size, start + _BLOCK))
         bare = data.count(b"\n") - data.count(b"\r\n")
         if last == b"\r" and data[:1] == b"\n":

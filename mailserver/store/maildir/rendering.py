@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from mailserver.cancellation import check
 from mailserver.errors import MessageExpunged, StoreUnavailable
 from mailserver.message.render import summarise_header
 from mailserver.message.summary import Summary
@@ -65,6 +66,7 @@ class Rendering:
         for start in range(0, len(uids), BATCH):
             facts = []
             for uid, path, size in self._files(uids[start : start + BATCH]):
+                check()
                 message = self._open(uid, path, size)
                 if message is not None:
                     facts.append((uid, message.size, message.date))
@@ -119,6 +121,7 @@ class Rendering:
 
     def _read_heads(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
         for uid, path, size in files:
+            check()
             try:
                 header = read_header(path)
             except (FileNotFoundError, StoreUnavailable):
@@ -131,6 +134,7 @@ class Rendering:
     def _read_whole(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
         summarise = self._home.settings.summarise
         for uid, path, size in files:
+            check()
             try:
                 small = read_dated(path, size, _SMALL)
             except (FileNotFoundError, StoreUnavailable):

@@ -26,7 +26,7 @@ class Facts:
         home: Home,
         state: Callable[[], MailboxState],
         open_message: Callable[[UID], PlainFile],
-        contents: Callable[[Sequence[UID]], Iterator[tuple[UID, bytes]]],
+        contents: Callable[[Sequence[UID]], Iterator[tuple[UID, bytes | None]]],
     ) -> None:
         """The last three are the mailbox's: its state, and its messages, opened and as sent."""
         self._home = home
@@ -71,7 +71,7 @@ class Facts:
         wanted = sorted(uids)
         return SentWithin(*self._home.read(lambda index: index.header_texts.sent_within(key, wanted, first, end)))
 
-    def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
+    def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
         """The messages as sent."""
         return self._contents(uids)
 

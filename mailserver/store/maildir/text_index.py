@@ -29,11 +29,14 @@ import apsw
 from attrs import define
 
 from mailserver.errors import MailError
+from mailserver.message.matching import SMALL
 from mailserver.message.text import MessageText
+from mailserver.message.text_pieces import Stream, iterate_pieces
 from mailserver.store.index import schema
 from mailserver.store.index.fulltext import FullText, query_of
 from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.locate import locate
+from mailserver.store.pace import STEP
 from mailserver.store.search_source import Indexed, Where
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
@@ -56,6 +59,8 @@ _ROOM: Final = 64 * 1024 * 1024
 NOW: Final = 0.0
 _OTHER_AT_WORK: Final = 5.0
 _NO_ROOM: Final = 600.0
+
+_HALVES: Final = ((Stream.HEADER, Stream.INNER), (Stream.BODY, Stream.VISIBLE))
 
 Read = Callable[[MailboxState, Sequence[UID]], Iterable[tuple[UID, bytes]]]
 
@@ -236,19 +241,19 @@ class TextIndex:
         kept = {uid: text for uid, text, _sent in self._home.read(lambda main: main.header_texts.get(state.key, todo))}
         done: list[UID] = []
         taken = 0
+        end = time.monotonic() + STEP
         dealt_with = len(batch)
         for uid, data in self._read(state, todo):
-            header, body = texts_of(data, kept.get(uid, ""))
-            size = len(header) + len(body)
-            if taken + size > TRANSACTION:
-                if not done:
-                    continue
-                dealt_with = batch.index(uid)
-                break
-            index.put(key, uid, header, body)
-            done.append(uid)
-            taken += size
-            if taken >= _ENOUGH or stop():
+            texts = texts_of(data, kept.get(uid, ""))
+            if texts is not None:
+                size = sum(map(len, texts))
+                if taken + size > TRANSACTION:
+                    dealt_with = batch.index(uid)
+                    break
+                index.put(key, uid, *texts)
+                done.append(uid)
+                taken += size
+            if taken >= _ENOUGH or stop() or time.monotonic() >= end:
                 dealt_with = batch.index(uid) + 1
                 break
         index.cover(key, done)
@@ -343,13 +348,28 @@ class TextIndex:
             os.close(fd)
 
 
-def texts_of(data: bytes, kept: str) -> tuple[str, str]:
-    """Header and body as SEARCH sees them; `kept` is the header text that SEARCH looks at first (Summary.search)."""
-    text = MessageText(data)
-    header = text.header + text.inner_headers
+def texts_of(data: bytes, kept: str) -> tuple[str, str] | None:
+    """Header and body as SEARCH sees them; `kept` is the header text that SEARCH looks at first (Summary.search).
+
+    None where they have more than TRANSACTION characters.
+    """
+    if len(data) <= SMALL:
+        text = MessageText(data)
+        header, body = text.header + text.inner_headers, text.body
+    else:
+        streams: dict[Stream, list[str]] = {stream: [] for stream in Stream}
+        size = 0
+        for piece in iterate_pieces(data):
+            streams[piece.stream].append(piece.text)
+            size += len(piece.text)
+            if size > TRANSACTION:
+                return None
+        header, body = ("".join(streams[first] + streams[second]) for first, second in _HALVES)
+    if len(header) + len(body) > TRANSACTION:
+        return None
     # They differ where a very long header is folded otherwise than its parts.
     more = [line for line in kept.split("\n") if line not in header]
-    return "\n".join([header, *more]), text.body
+    return "\n".join([header, *more]), body
 
 
 def _inside(uids: Sequence[UID], ranges: Sequence[tuple[int, int]]) -> list[UID]:

@@ -79,13 +79,15 @@ class Opened:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.uids: list[int] = []
-        original = MaildirMailbox.all_contents
+        for name in ("all_contents", "searched_contents"):
+            monkeypatch.setattr(MaildirMailbox, name, self._recorded(getattr(MaildirMailbox, name)))
 
-        def all_contents(mailbox, some):
+    def _recorded(self, original):
+        def contents(mailbox, some):
             self.uids += some
             return original(mailbox, some)
 
-        monkeypatch.setattr(MaildirMailbox, "all_contents", all_contents)
+        return contents
 
     def take(self) -> list[int]:
         taken, self.uids = self.uids, []

@@ -1,0 +1,148 @@
+"""Looking for many needles in one message, in small steps that can be taken at any time.
+
+Problem: a thousand needles and a message of 60 MiB are minutes of work, in which nobody else of the account is served.
+
+Rule: the message's text comes in pieces (`text_pieces`), each is compared with all needles that are not found yet, and
+between any two comparisons of some milliseconds the generator pauses. The end of each piece is kept for the next one, so
+that a needle which stands across two is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from attrs import frozen
+
+from mailserver.message.text import MessageText
+from mailserver.message.text_pieces import Piece, Stream, iterate_pieces
+
+SMALL: Final = 128 * 1024
+"""Octets of a message whose texts are made at once."""
+_COMPARED: Final = 4 * 1024 * 1024
+"""Octets times needles between two pauses: some milliseconds."""
+
+_ANYWHERE: Final = frozenset(Stream)
+_BODY: Final = frozenset({Stream.BODY, Stream.VISIBLE})
+
+
+@frozen
+class Sought:
+    """One key of a search."""
+
+    needle: str
+    """Folded."""
+    body_only: bool = False
+    """Look at the text parts alone."""
+    field: str | None = None
+    """Look at the header fields of that name (lower case) alone."""
+
+    @property
+    def streams(self) -> frozenset[Stream]:
+        """The texts that are looked at."""
+        return frozenset({Stream.HEADER}) if self.field is not None else _BODY if self.body_only else _ANYWHERE
+
+    def is_in(self, text: MessageText) -> bool:
+        """Does a message contain it?"""
+        needle = self.needle
+        if self.field is not None:
+            return not (needle and text.lacks(needle)) and field_contains(text.header, self.field, needle)
+        if text.lacks(needle):
+            return False
+        return needle in text.body or (not self.body_only and (needle in text.header or needle in text.inner_headers))
+
+
+class Matching:
+    """One message being looked through."""
+
+    def __init__(self, source: bytes, sought: Sequence[Sought], small: int = SMALL) -> None:
+        """`small`: octets of a message whose texts are made at once."""
+        self.found = [False] * len(sought)
+        """By the order of `sought`; right once `run` is through."""
+        self.work = 0
+        """Octets of text times needles that have been compared."""
+        self._source = source
+        self._sought = sought
+        self._is_small = len(source) <= small
+
+    def run(self) -> Iterator[None]:
+        """Go through the message; what it yields are pauses."""
+        return self._at_once() if self._is_small else self._in_pieces()
+
+    def _at_once(self) -> Iterator[None]:
+        text = MessageText(self._source)
+        compared = 0
+        for number, key in enumerate(self._sought):
+            self.found[number] = key.is_in(text)
+            compared += len(self._source)
+            if compared >= _COMPARED:
+                self.work += compared
+                compared = 0
+                yield
+        self.work += compared
+
+    def _in_pieces(self) -> Iterator[None]:
+        by_field: dict[str, list[int]] = {}
+        open_: dict[Stream, list[int]] = {stream: [] for stream in Stream}
+        for number, key in enumerate(self._sought):
+            if key.field is not None:
+                by_field.setdefault(key.field, []).append(number)
+            else:
+                for stream in key.streams:
+                    open_[stream].append(number)
+        overlap = max((len(key.needle) for key in self._sought), default=1) - 1
+        tails = dict.fromkeys(Stream, "")
+        has_header = bool(by_field) or bool(open_[Stream.HEADER])
+        pieces = iterate_pieces(
+            self._source, header=has_header, inner=bool(open_[Stream.INNER]), body=bool(open_[Stream.BODY])
+        )
+        for piece in pieces:
+            yield
+            if not piece.text:
+                continue
+            if piece.fields and by_field:
+                yield from self._look_at_fields(piece, by_field)
+            stream = piece.stream
+            if open_[stream]:
+                window = tails[stream] + piece.text
+                yield from self._compare(window, open_[stream], self._needle_in(window))
+                open_[stream] = [number for number in open_[stream] if not self.found[number]]
+                tails[stream] = window[-overlap:] if overlap else ""
+            if all(self.found):
+                return
+
+    def _look_at_fields(self, piece: Piece, by_field: dict[str, list[int]]) -> Iterator[None]:
+        for name, value in piece.fields:
+            if name in by_field:
+                yield from self._compare(value, by_field[name], self._needle_in(value))
+
+    def _needle_in(self, text: str) -> Callable[[int], bool]:
+        return lambda number: self._sought[number].needle in text
+
+    def _compare(self, text: str, numbers: Sequence[int], contains: Callable[[int], bool]) -> Iterator[None]:
+        compared = 0
+        for number in numbers:
+            if self.found[number]:
+                continue
+            self.found[number] = contains(number)
+            compared += len(text)
+            if compared >= _COMPARED:
+                self.work += compared
+                compared = 0
+                yield
+        self.work += compared
+
+
+def field_contains(text: str, name: str, needle: str) -> bool:
+    """In lines "\\n" + name + ": " + value: does a value of that name contain the needle?"""
+    if needle not in text:
+        return False
+    start = f"\n{name}: "
+    at = text.find(start)
+    while at >= 0:
+        at += len(start)
+        end = text.find("\n", at)
+        if text.find(needle, at, end if end >= 0 else len(text)) >= 0:
+            return True
+        at = text.find(start, at - 1 if end < 0 else end)
+    return False

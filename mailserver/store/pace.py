@@ -1,0 +1,46 @@
+"""Parts of a piece of work that are as large as fits into a step of some hundredths of a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+T = TypeVar("T")
+
+STEP: Final = 0.03
+"""Seconds after which a step ends, so that others of the account have their turn."""
+_GROWTH: Final = 4
+
+
+class Pace:
+    """The size of the next part, by the time that the last one took: `with pace:` around the work of each."""
+
+    def __init__(self, most: int, first: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Parts of `most` items at most, of `first` at the beginning."""
+        self.size = max(1, min(first, most))
+        self._most = most
+        self._clock = clock
+        self._began = 0.0
+
+    def parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The items in their order."""
+        at = 0
+        while at < len(items):
+            part = items[at : at + self.size]
+            at += len(part)
+            yield part
+
+    def __enter__(self) -> Self:
+        self._began = self._clock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = self._clock() - self._began
+        if took > STEP:
+            self.size = max(1, self.size // 2)
+        elif took < STEP / (2 * _GROWTH):
+            self.size = min(self._most, _GROWTH * self.size)

@@ -1,0 +1,108 @@
+"""Needles in messages: in pieces as at once, whatever the pieces' ends cut; in bounded memory, and with pauses."""
+
+from __future__ import annotations
+
+import base64
+import quopri
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailserver.message import matching, text_pieces
+from mailserver.message.matching import Matching, Sought
+from mailserver.message.text import MessageText, fold
+
+WORDS = ["alpha", "Äpfel", "größe", "naïve", "&uuml;ber", "<b>bold</b>", "x" * 30, "=?utf-8?q?=C3=84?=", "日本", "ﬁn"]
+texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=30).map(" ".join)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> bytes:
+    parts = []
+    for _ in range(draw(st.integers(1, 3))):
+        text = draw(texts)
+        kind = draw(st.sampled_from(["plain", "html"]))
+        charset = draw(st.sampled_from(["utf-8", "", "utf-16", "koi8-r", "utf-7"]))
+        data = text.encode(charset or "utf-8", "replace")
+        encoding = draw(st.sampled_from(["base64", "quoted-printable", "8bit"]))
+        if encoding == "base64":
+            data = base64.encodebytes(data).replace(b"\n", b"\r\n")
+        elif encoding == "quoted-printable":
+            data = quopri.encodestring(data).replace(b"\n", b"\r\n")
+        label = f"; charset={charset}" if charset else ""
+        parts.append(
+            f"Content-Type: text/{kind}{label}\r\nContent-Transfer-Encoding: {encoding}\r\nX-Part: {draw(texts)}\r\n\r\n".encode()
+            + data
+        )
+    head = (
+        f"From: a@example.test\r\nSubject: {draw(texts)}\r\nX-Foo: {draw(texts)}\r\nX-Foo: {draw(texts)}\r\n".encode()
+    )
+    body = b"".join(b"\r\n--frontier\r\n" + part for part in parts) + b"\r\n--frontier--\r\n"
+    return head + b'Content-Type: multipart/mixed; boundary="frontier"\r\n\r\n' + body
+
+
+needles = st.lists(
+    st.sampled_from(
+        [fold(word) for word in WORDS] + ["ü", "über", "pf", "bold", "alpha äpfel", "x x", "a", "zz", "@ex"]
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def run(source: bytes, sought: list[Sought], small: int = 0) -> list[bool]:
+    match = Matching(source, sought, small)
+    for _ in match.run():
+        pass
+    return match.found
+
+
+@pytest.mark.parametrize("piece", [7, 64, 64 * 1024])
+@given(source=messages(), wanted=needles)
+@settings(max_examples=60)
+def test_pieces_find_what_the_whole_text_has(piece: int, source: bytes, wanted: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_pieces, "PIECE", piece)
+        sought = [
+            kind
+            for needle in wanted
+            for kind in (Sought(needle), Sought(needle, body_only=True), Sought(needle, field="x-foo"))
+        ]
+        text = MessageText(source)
+        assert run(source, sought) == [key.is_in(text) for key in sought]
+
+
+def test_a_needle_across_pieces_of_a_long_text() -> None:
+    body = b"a" * 200_000 + b"needle" + b"b" * 200_000
+    source = b"Subject: x\r\n\r\n" + body
+    for start in range(0, 200_000, 9973):
+        moved = b"Subject: " + b"y" * (start + 1) + b"\r\n\r\n" + body
+        assert run(moved, [Sought("needle"), Sought("aneedleb"), Sought("needlf"), Sought("yyy", field="subject")]) == [
+            True, True, False, start >= 2,
+        ]  # fmt: skip
+    assert run(source, [Sought("", field="subject"), Sought("", field="absent")]) == [True, False]
+
+
+def test_many_needles_pause_often() -> None:
+    source = b"Subject: x\r\n\r\n" + b"lorem ipsum " * 100_000
+    match = Matching(source, [Sought(f"absent {number}") for number in range(990)])
+    pauses = sum(1 for _ in match.run())
+    assert match.work >= 990 * 1_200_000
+    assert pauses >= match.work // (2 * matching._COMPARED)
+    assert not any(match.found)
+
+
+def test_a_huge_header_is_not_decoded_whole() -> None:
+    source = b"X-Foo: " + b"b" * (30 << 20) + b"\r\nX-Foo: needle\r\n\r\n" + b"" + b"text"
+    lines = b"a:b\r\n" * 200_000 + b"X-Foo: needle\r\n\r\ntext"
+    tracemalloc.start()
+    try:
+        for each in (source, lines):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            assert run(each, [Sought("needle", field="x-foo"), Sought("nowhere")]) == [True, False]
+            assert tracemalloc.get_traced_memory()[1] - before < 16 << 20
+    finally:
+        tracemalloc.stop()
