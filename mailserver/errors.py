@@ -132,6 +132,15 @@ class AuthUnavailable(MailError):
     text = "logging in is not possible at the moment, try again later"
 
 
+class TooManyLogins(AuthUnavailable):
+    """So many log in at once that this attempt was not checked. The client reads what it reads of any AuthUnavailable."""
+
+    @property
+    def reason(self) -> str:
+        """See MailError."""
+        return "too many attempts to log in: this one was not checked"
+
+
 class NoSuchMailbox(MailError):
     """No mailbox of that name."""
 

@@ -11,25 +11,23 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall, deferLater
 
-from mailserver.auth.attempts import Attempts
-from mailserver.auth.exposure import ExposureWatch, Mark
+from mailserver.auth.exposure import Mark
 from mailserver.auth.guard import UNGUARDED, Clockwork, Guard, GuardedBackend, GuardedHasher
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.interfaces import IReadsAhead, IReloadable
-from mailserver.auth.penalties import MAX_PAIRS, Penalties
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.restrictions import Names
-from mailserver.auth.salt_secret import salt_secret
 from mailserver.auth.schemes import MAX_MEMORY_KIB
-from mailserver.auth.service import LoginService
 from mailserver.channel import Channel
 from mailserver.config.model import Auth, Config
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.imap.tails import Tails
 from mailserver.judging import judge, read_policy
+from mailserver.login_wiring import Logins
 from mailserver.mail_store import make_store
 from mailserver.net.driver import AbandonableDeferred, spawn, together
+from mailserver.net.known_file import KnownFile
 from mailserver.net.link import Link
 from mailserver.net.listening import Session
 from mailserver.net.log import log
@@ -38,7 +36,6 @@ from mailserver.net.outbound import Outbound
 from mailserver.net.pokes import Pokes
 from mailserver.net.processes import ProcessSpawner
 from mailserver.net.serving import Examined
-from mailserver.net.shared import SharedExposures, SharedPenalties
 from mailserver.net.threads import AccountRunner, StoreThreads
 from mailserver.net.told import Json
 from mailserver.notify.watcher import GATHER_TIME, Watcher
@@ -138,15 +135,7 @@ class Wiring:
             self._backends = {words: self._make_backend(words) for words in config.auth.backends}
         except (UnknownBackend, BrokenBackend) as error:
             raise SystemExit(f"{config.source} [auth] backends: {error}") from error
-        self._penalties = Penalties(reactor.seconds, key=link.penalty_key if link is not None else None)
-        self._attempts = Attempts(self._penalties, self._sleep, reactor.seconds, Deferred, reactor.callLater)
-        self._exposures = ExposureWatch(
-            self._penalties, reactor.seconds, reactor.callLater, spawn, lambda: self._hash_pool.waiting[0] > 0
-        )
-        if link is not None:
-            SharedPenalties(link, self._penalties)
-            SharedExposures(link, self._exposures)
-        self._salt_secret = salt_secret() or (link.penalty_key if link is not None else None)
+        self._logins = Logins(reactor, link, self._hash_pool, self._sleep)
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._settle()
 
@@ -168,16 +157,14 @@ class Wiring:
     def _settle(self) -> None:
         """What follows from the configuration and holds no state: made anew at each reload."""
         config = self.config
-        self._penalties.first = config.auth.failure_delay
-        self._penalties.most = config.auth.failure_delay_max
         self._accounts.max_unused_accounts = config.cache.accounts
         self._accounts.max_unused_messages = config.cache.messages
         self._accounts.max_indexes = config.cache.indexes
         self._accounts.recent.octets = config.cache.recent
         self._accounts.recent.files = config.cache.files
-        self._authenticator = LoginService(
+        self._authenticator = self._logins.make_service(
+            config.auth,
             [self._backends[words] for words in config.auth.backends],
-            self._hash_pool,
             Names(
                 frozenset(domain.name.lower() for domain in config.domains),
                 config.auth.default_domain,
@@ -186,11 +173,6 @@ class Wiring:
                 self.tls.demands,
                 self.tls.names_user,
             ),
-            self._attempts,
-            secret=self._salt_secret,
-            scram_for_some=config.auth.scram_for == "some",
-            weak_schemes=config.auth.weak_schemes,
-            exposures=self._exposures,
         )
         self._make_services(config)
 
@@ -260,7 +242,11 @@ class Wiring:
 
     def take_exposures(self, take: Callable[[Mark], None]) -> None:
         """Whom to tell whose password has come in clear text, where no master is told."""
-        self._exposures.on_exposed = take
+        self._logins.take_exposures(take)
+
+    def take_known(self, file: KnownFile) -> None:
+        """The table of known networks that is kept over restarts, where no master keeps it."""
+        self._logins.take_known(file)
 
     def start(self) -> None:
         """Threads, hash processes, the watcher."""
@@ -320,7 +306,7 @@ class Wiring:
             "hashes_running": list(self._hash_pool.running),
             "hashes_waiting": list(self._hash_pool.waiting),
             "mailboxes_read_apart": self._scans.orders,
-            "penalties": [len(self._penalties), MAX_PAIRS],
+            **self._logins.status(),
         }
 
     def examine(self) -> Examined[Prepared]:

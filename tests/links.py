@@ -22,6 +22,7 @@ class FakeLink:
     """`mailserver.net.link.Link` of one worker."""
 
     penalty_key = b"k" * 32
+    known_key = b"n" * 32
 
     def __init__(self, links: Links, slot: int) -> None:
         self.slot = slot
@@ -35,10 +36,18 @@ class FakeLink:
         self.answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
         self.exposed: list[Json] = []
         self.seen: list[Json] = []
+        self.known: list[Json] = []
+        self.known_takers: list[Callable[[bytes], None]] = []
         self._links = links
 
     def report_seen(self, rows: Json) -> None:
         self.seen.append(json.loads(json.dumps(rows)))
+
+    def report_known(self, rows: Json) -> None:
+        self.known.append(json.loads(json.dumps(rows)))
+
+    def on_known(self, take: Callable[[bytes], None]) -> None:
+        self.known_takers.append(take)
 
     def report_exposed(self, mark: Json) -> None:
         self.exposed.append(json.loads(json.dumps(mark)))

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from mailserver.auth.attempts import Attempts
 from mailserver.auth.exposure import GAP, ExposureWatch
+from mailserver.auth.interfaces import NEW
 from mailserver.auth.penalties import Penalties
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
@@ -299,8 +300,8 @@ class OneByOne:
         self.connection.makeConnection(Writes())
         events.clear()
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
-        del share
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
+        del share, rank
         self.events.append("checked")
         return stored == "{PLAIN}" + password.reveal().decode()
 

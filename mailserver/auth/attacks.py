@@ -1,10 +1,11 @@
-"""Users whose password is guessed from many networks: strangers to the user wait, networks it has logged in from do not.
+"""Attacks: users whose password is guessed from many networks, and networks that guess.
 
-The delay of a pair is nothing to who has a thousand networks. So failures are counted for each user over all networks
-from which it has not logged in yet; where they are many, a stranger waits the longest delay before the first check
-already. It is not refused, so the user gets in from a new network too, and nobody else can lock it out.
+The delay of a pair is nothing to an attacker with a thousand networks. So failures are counted for each user over all networks
+from which it has not logged in yet. Where they are many, the attempts of all such networks share a rate (`attempts`). None is
+refused for it, so that the user gets in from a new network too, and nobody else can lock it out.
 
-What is known is so while the process lives: after a start every network is a stranger once.
+A network is remembered whose attempt has failed lately, whoever's password it was: where checks wait, those of other networks
+go first.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Final
 from attrs import define
 
 ATTACK: Final = 30
-"""Wrong passwords of strangers that make an attack."""
+"""Wrong passwords from unknown networks that make an attack."""
 OVER_AFTER: Final = 600.0
-"""Seconds after the last of them until it is over."""
+"""Seconds after the last of them until it is over, and until a network is no longer one that guesses."""
 MAX_USERS: Final = 10_000
 """Names for which failures are counted."""
-MAX_KNOWN: Final = 20_000
-"""Pairs of user and network remembered; who has not logged in for longest makes room."""
+MAX_NETWORKS: Final = 20_000
+"""Networks remembered that guess."""
 
 Pair = tuple[str, str]
 """Normalised name, network."""
@@ -34,48 +35,41 @@ class _Count:
     last: float
 
 
-class Strangers:
-    """Who has logged in from where, and whose password strangers guess."""
+class Attacks:
+    """Counts of wrong passwords from networks that are not known for the user."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._known: OrderedDict[Pair, None] = OrderedDict()
         self._counts: OrderedDict[str, _Count] = OrderedDict()
-
-    @property
-    def known(self) -> list[Pair]:
-        """Where users have logged in from, the longest ago first."""
-        return list(self._known)
-
-    def is_known(self, pair: Pair) -> bool:
-        """Has the user logged in from there?"""
-        return pair in self._known
-
-    def welcome(self, pair: Pair) -> bool:
-        """The user has logged in from there. Was that new?"""
-        is_new = pair not in self._known
-        self._known[pair] = None
-        self._known.move_to_end(pair)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
-        return is_new
+        self._networks: OrderedDict[str, float] = OrderedDict()
 
     def failed(self, pair: Pair, failures: int = 1) -> None:
-        """So many wrong passwords came from there."""
-        if pair in self._known:
-            return
+        """Count so many wrong passwords from an unknown network."""
+        name, network = pair
         now = self._clock()
-        count = self._counts.get(pair[0])
+        count = self._counts.get(name)
         if count is None or now - count.last > OVER_AFTER:
-            count = self._counts[pair[0]] = _Count(0, now)
+            count = self._counts[name] = _Count(0, now)
         count.failures += failures
         count.last = now
-        self._counts.move_to_end(pair[0])
+        self._counts.move_to_end(name)
         if len(self._counts) > MAX_USERS:
             self._counts.popitem(last=False)
+        self.note(network)
 
-    def must_wait(self, pair: Pair) -> bool:
-        """Is the user under attack, and the network a stranger to it?"""
-        count = self._counts.get(pair[0])
-        under_attack = count is not None and count.failures >= ATTACK and self._clock() - count.last <= OVER_AFTER
-        return under_attack and pair not in self._known
+    def note(self, network: str) -> None:
+        """An attempt from that network, for a user that it is not known for, was wrong, or was refused as too many wait."""
+        self._networks[network] = self._clock()
+        self._networks.move_to_end(network)
+        if len(self._networks) > MAX_NETWORKS:
+            self._networks.popitem(last=False)
+
+    def is_under_attack(self, name: str) -> bool:
+        """Are many wrong passwords tried for that name?"""
+        count = self._counts.get(name)
+        return count is not None and count.failures >= ATTACK and self._clock() - count.last <= OVER_AFTER
+
+    def has_guessed(self, network: str) -> bool:
+        """Has an attempt from that network failed lately, as `note` says?"""
+        last = self._networks.get(network)
+        return last is not None and self._clock() - last <= OVER_AFTER

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 from mailserver.auth import schemes
 from mailserver.auth.guard import CALL_TIME as GUARDED_TIME
 from mailserver.auth.interfaces import (
+    NEW,
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
@@ -45,9 +46,9 @@ class Finding:
 class DirectHasher:
     """Checks hashes at once, in this process: for commands and tests, where nobody else waits."""
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         """Does the password belong to the entry? Raises: schemes.BadHash."""
-        del share
+        del share, rank
         return schemes.verify(stored, password.reveal())
 
 

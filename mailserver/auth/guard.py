@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 from attrs import define, frozen
 from zope.interface import alsoProvides, providedBy
 
-from mailserver.auth.interfaces import Hasher, IReadsAhead, IReloadable, TypicalScram, User
+from mailserver.auth.interfaces import NEW, Hasher, IReadsAhead, IReloadable, TypicalScram, User
 from mailserver.auth.lines import Lines, WaitedTooLong
 from mailserver.children import Timer, Waiting
 from mailserver.errors import AuthUnavailable
@@ -235,11 +235,11 @@ class GuardedHasher:
     hasher: Hasher
     guard: Guard
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         """See Hasher."""
         go_on = self.guard.pause(password)
         try:
-            return await self.hasher.verify(stored, password, share)
+            return await self.hasher.verify(stored, password, share, rank)
         finally:
             go_on()
 

@@ -4,8 +4,13 @@ The problems. crypt(3) holds Python's lock for 177 ms at high rounds, argon2 tak
 asks for hundreds at once. A child may die or hang in the middle of a check.
 
 The rules. Children are started by exec, never by fork of the server; secrets go through their pipes, never into their
-arguments. One child checks one hash at a time. What waits is bounded, and so is the memory that runs. Networks take
-turns, and in a full queue the one that fills it gives way, so that a flood from one place holds up itself alone. A
+arguments. One child checks one hash at a time. What waits is bounded, and so is the memory that runs. Checks have three
+classes (`Asking`), each with a queue of its own: users at networks known for them, networks from which nobody has guessed
+lately, and all others. A higher class goes first, so that a known user waits for one check that runs and for other known users,
+never for a flood; in its own class each user has a share, so that an account with many networks has one turn, too. In the
+other classes clients take turns, and in a full queue the one that fills it gives way, so that a flood from one place holds
+up itself alone. Of the networks that nobody has guessed from the newest goes first: a flood's first wave is no line that a
+person stands behind. What has waited for LONGEST_WAIT is refused. A
 child that dies is replaced when it is needed; its request is tried once more, then told AuthUnavailable. What is only
 compared needs no child: each answers once in a turn of the reactor, so that logins would wait in line. Nothing here
 imports Twisted: whoever makes the pool passes the ways to start a process, to wait and to set a timer.
@@ -17,17 +22,22 @@ import base64
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 
 from mailserver.auth import schemes
-from mailserver.auth.fair_queue import FairQueue
+from mailserver.auth.fair_queue import ClassQueue, FairQueue, NewestFirst
+from mailserver.auth.interfaces import CLASSES, NEW
 from mailserver.children import Child, Spawner, Timer, Waiting, module_command, module_environment
-from mailserver.errors import AuthUnavailable
+from mailserver.errors import AuthUnavailable, TooManyLogins
 from mailserver.types import Secret
 
 _MAX_ANSWER = 4096
+LONGEST_WAIT: Final = 60.0
+"""Seconds that a check may wait for a child."""
+_NO_ROOM = object()
+"""The result of a check that has given way to another."""
 _log = logging.getLogger(__name__)
 
 
@@ -38,9 +48,18 @@ class _Request:
     memory_kib: int
     waiting: Waiting
     share: str
+    rank: int
     tries: int = 0
     abandoned: bool = False
     """Whoever asked was cancelled."""
+    timer: Timer | None = None
+    """Until it is refused."""
+
+    def end_wait(self) -> None:
+        """Its wait for a child is over."""
+        timer, self.timer = self.timer, None
+        if timer is not None:
+            timer.cancel()
 
 
 @define(eq=False)
@@ -91,7 +110,7 @@ class HashPool:
         memory_kib: int = 2 * schemes.MAX_MEMORY_KIB,
         timeout: float = 30.0,
     ) -> None:
-        """`queue` bounds the checks that wait, `memory_kib` what those that run may use, `timeout` seconds each."""
+        """`queue` bounds the checks of a class that wait, `memory_kib` what those that run may use, `timeout` seconds each."""
         self._spawn = spawn
         self._make_waiting = waiting
         self._call_later = call_later
@@ -99,7 +118,9 @@ class HashPool:
         self._limit = queue
         self._memory_kib = memory_kib
         self._timeout = timeout
-        self._queue: FairQueue[_Request] = FairQueue()
+        self._queue: ClassQueue[_Request] = ClassQueue(
+            [NewestFirst() if rank == NEW else FairQueue() for rank in range(CLASSES)]
+        )
         self._workers: list[_Worker] = []
         self._stopped = False
 
@@ -116,6 +137,7 @@ class HashPool:
             self._settle(worker)
             worker.retire()
         for request in given_up:
+            request.end_wait()
             request.waiting.callback(None)
 
     @property
@@ -126,12 +148,12 @@ class HashPool:
     @property
     def waiting(self) -> tuple[int, int]:
         """How many checks wait, of how many at most."""
-        return len(self._queue), self._limit
+        return len(self._queue), CLASSES * self._limit
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
-        """Does the password belong to the entry? `share` is who asks: shares take turns.
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
+        """Does the password belong to the entry? `share` and `rank` as `interfaces.Asking` says.
 
-        Raises: AuthUnavailable (queue full, children die, entry unusable).
+        Raises: TooManyLogins where the queue is full, AuthUnavailable (children die, entry unusable).
         """
         try:
             entry = schemes.parse(stored)
@@ -140,25 +162,42 @@ class HashPool:
             raise AuthUnavailable from error
         if entry.scheme.is_free and not self._stopped:
             return schemes.verify(stored, password.reveal())
-        if self._stopped or (len(self._queue) >= self._limit and not self._queue.has_larger_than(share)):
+        if self._stopped:
             raise AuthUnavailable
         encoded = base64.b64encode(password.reveal()).decode("ascii")
         line = json.dumps({"stored": stored, "password": encoded}).encode("ascii") + b"\n"
-        request = _Request(line, entry.memory_kib, self._make_waiting(), share)
+        request = _Request(line, entry.memory_kib, self._make_waiting(), share, rank)
+        if self._queue.length(rank) >= self._limit:
+            other = self._queue.give_way(request)
+            if other is None:
+                raise TooManyLogins
+            self._refuse(other)
+        request.timer = self._call_later(LONGEST_WAIT, lambda: self._give_up(request))
         self._queue.add(request)
         self._dispatch()
-        if len(self._queue) > self._limit:
-            self._queue.take_newest_of_largest().waiting.callback(None)
         try:
             right = await request.waiting
         except BaseException:
             # The client is gone: what still waits for a child need not be checked.
             request.abandoned = True
             self._queue.discard(request)
+            request.end_wait()
             raise
+        if right is _NO_ROOM:
+            raise TooManyLogins
         if right is None:
             raise AuthUnavailable
         return bool(right)
+
+    def _give_up(self, request: _Request) -> None:
+        request.timer = None
+        self._refuse(request)
+
+    def _refuse(self, request: _Request) -> None:
+        """It has waited too long, or given way."""
+        request.end_wait()
+        self._queue.discard(request)
+        request.waiting.callback(_NO_ROOM)
 
     def answered(self, worker: _Worker, line: bytes) -> None:
         """A child has answered its request (called by its worker)."""
@@ -202,6 +241,7 @@ class HashPool:
             if worker is None and self._workers:
                 return
             self._queue.take_first()
+            request.end_wait()
             if worker is None:
                 request.waiting.callback(None)
             else:

@@ -180,14 +180,31 @@ class IAuthBackendMaker(Interface):
     usage = Attribute("One line: what the argument is.")
 
 
+KNOWN: Final = 0
+"""Class of a user at a network from which it has logged in before."""
+NEW: Final = 1
+"""Class of all others, but for..."""
+GUESSING: Final = 2
+"""...networks from which somebody has guessed lately."""
+CLASSES: Final = 3
+
+
+@frozen
+class Asking:
+    """Who wants a password checked: classes go one before the other, and shares of a class take turns."""
+
+    share: str = ""
+    """The user's name in the class KNOWN; else the client, an IPv4 address or an IPv6 /64."""
+    rank: int = NEW
+
+
 class Hasher(Protocol):
     """Checks password hashes outside this process's threads."""
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
-        """Does the password belong to the `{SCHEME}hash` entry?
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
+        """Does the password belong to the `{SCHEME}hash` entry? `share` and `rank` as `Asking` says.
 
-        `share` names who asks (an IPv4 address, or an IPv6 /64): shares take turns, and none fills the queue for others. Raises:
-        AuthUnavailable when the queue is full.
+        Raises: TooManyLogins when the queue is full, AuthUnavailable when it cannot be checked.
         """
 
 

@@ -1,8 +1,9 @@
 """What failed logins cost: a delay that grows for each pair of user name and network (no I/O, no Twisted).
 
-Only the pair is slowed, so nobody is locked out by others; and who is new to a user that is under attack from many
-networks (`attacks`). The table is bounded; its oldest pair makes room. A wrong
-password that is repeated, as a program with a stale one does, counts once; only a keyed digest of it is kept.
+Only the pair is slowed, so that nobody is locked out by others. Where a user is under attack from many networks
+(`attacks`), the first failure of a network that is not known for the user costs the longest delay. The table is bounded; its
+oldest pair makes room. A wrong password that is repeated, as a program with a stale one does, counts once; only a keyed
+digest of it is kept.
 
 Where several processes take logins, each has the table: what one does to it, it tells as `News`, and the others do the
 same. The key of the digests is then the same in all of them.
@@ -19,7 +20,8 @@ from typing import Any, Final, TypeAlias
 
 from attrs import define, field
 
-from mailserver.auth.attacks import Pair, Strangers
+from mailserver.auth.attacks import Attacks, Pair
+from mailserver.auth.known import KnownNetworks
 from mailserver.types import Secret
 
 MAX_PAIRS: Final = 10_000
@@ -62,25 +64,30 @@ class Penalties:
     """The table. One for the life of the process: a reload of the configuration must not forgive."""
 
     def __init__(
-        self, clock: Callable[[], float], first: float = 1.0, most: float = 15.0, *, key: bytes | None = None
+        self,
+        clock: Callable[[], float],
+        first: float = 1.0,
+        most: float = 15.0,
+        *,
+        key: bytes | None = None,
+        known: KnownNetworks | None = None,
     ) -> None:
         """`first` seconds for the first failure, doubled for each further one up to `most`.
 
-        `key` is for the digests, up to 64 octets; one of its own when None.
+        `key` is for the digests, up to 64 octets; one of its own when None. `known`: an empty table when None.
         """
         self._clock = clock
         self._key = key or secrets.token_bytes(32)
         self._records: OrderedDict[Pair, _Record] = OrderedDict()
-        self._strangers = Strangers(clock)
+        self.known = KnownNetworks() if known is None else known
+        self.attacks = Attacks(clock)
         self.first = first
         self.most = most
         self.on_change: Callable[[News], None] = lambda _news: None
         """Called with whatever happens here that other processes should do, too."""
 
     def turn(self, pair: Pair) -> float:
-        """Take the next turn of a pair: seconds until its attempt may be checked.
-
-        0 for a pair without failures, unless the user is under attack and the network a stranger.
+        """Take the next turn of a pair: seconds until its attempt may be checked, 0 for a pair without failures.
 
         Who hangs up instead of waiting for the answer is no faster for it. Who asks many times at once is held by
         `attempts`, which asks here for one after another.
@@ -88,18 +95,15 @@ class Penalties:
         now = self._clock()
         record = self._records.get(pair)
         if record is None or now - record.last > FORGET_AFTER:
-            if not self._strangers.must_wait(pair):
-                return 0.0
-            self._records.pop(pair, None)
-            record = self._add(pair, _Record(delay=self.most, last=now, free_at=now + self.most))
+            return 0.0
         start = max(now, record.free_at)
         record.free_at = min(start, now + LONGEST_QUEUE) + record.delay
         self.on_change(["turn", *pair, record.free_at - now])
         return start - now
 
-    def is_known(self, pair: Pair) -> bool:
-        """Has the user logged in from there, as far as is remembered?"""
-        return self._strangers.is_known(pair)
+    def shares_rate(self, pair: Pair) -> bool:
+        """Is the user under attack, and the network not known for it?"""
+        return self.attacks.is_under_attack(pair[0]) and not self.known.is_known(pair)
 
     def was_wrong(self, pair: Pair, digest: bytes) -> bool:
         """Is it one of the pair's wrong passwords that are remembered?"""
@@ -118,15 +122,15 @@ class Penalties:
         return delay
 
     def succeeded(self, pair: Pair) -> None:
-        """Forget the pair's failures; the network is no stranger to the user any more."""
-        had_failures = self._records.pop(pair, None) is not None
-        if self._strangers.welcome(pair) or had_failures:
+        """Forget the pair's failures; the network is known for the user from now on."""
+        self.known.welcome(pair)
+        if self._records.pop(pair, None) is not None:
             self.on_change(["succeeded", *pair])
 
     def all(self) -> list[News]:
         """Every pair, for a process that begins."""
         now = self._clock()
-        return [["succeeded", *pair] for pair in self._strangers.known] + [
+        return [
             [
                 "pair",
                 *pair,
@@ -150,7 +154,6 @@ class Penalties:
                     record.free_at = max(record.free_at, now + free_in)
             case ["succeeded", str(name), str(network)]:
                 self._records.pop((name, network), None)
-                self._strangers.welcome((name, network))
             case [
                 "pair",
                 str(name),
@@ -162,7 +165,7 @@ class Penalties:
             ]:
                 if (record := self._records.get((name, network))) is None:
                     record = self._add((name, network), _Record(delay=delay, last=now - age))
-                    self._strangers.failed((name, network), len(digests))
+                    self._count_attack((name, network), len(digests))
                 record.delay = max(record.delay, delay)
                 record.last = max(record.last, now - age)
                 record.free_at = max(record.free_at, now + free_in)
@@ -176,12 +179,12 @@ class Penalties:
         record = self._records.get(pair)
         if record is None or now - record.last > FORGET_AFTER:
             self._records.pop(pair, None)
-            first = self.most if self._strangers.must_wait(pair) else self.first
+            first = self.most if self.shares_rate(pair) else self.first
             record = self._add(pair, _Record(delay=min(first, self.most), last=now))
         elif digest not in record.wrong:
             record.delay = min(record.delay * 2, self.most)
         if digest not in record.wrong:
-            self._strangers.failed(pair)
+            self._count_attack(pair)
         record.last = now
         record.free_at = max(record.free_at, now + record.delay)
         if len(record.wrong) >= _MAX_WRONG:
@@ -189,6 +192,10 @@ class Penalties:
         record.wrong.add(digest)
         self._records.move_to_end(pair)
         return record.delay
+
+    def _count_attack(self, pair: Pair, failures: int = 1) -> None:
+        if not self.known.is_known(pair):
+            self.attacks.failed(pair, failures)
 
     def _add(self, pair: Pair, record: _Record) -> _Record:
         self._records[pair] = record

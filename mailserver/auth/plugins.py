@@ -20,7 +20,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 import twisted.plugins
-from mailserver.auth.interfaces import Hasher, IAuthBackend, IAuthBackendMaker
+from mailserver.auth.interfaces import NEW, Hasher, IAuthBackend, IAuthBackendMaker
 from mailserver.config.model import Problem
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
@@ -57,9 +57,9 @@ class BrokenBackend(Exception):
 class _RefusingHasher:
     """For a back end that is made to see whether it can be: nobody logs in by it."""
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         """Raises: AuthUnavailable."""
-        del stored, password, share
+        del stored, password, share, rank
         raise AuthUnavailable
 
 

@@ -6,7 +6,8 @@ differ: some hold hashes, some only answer yes or no, some cannot list users.
 
 The rules. The name is resolved first, without hashing. Then exactly one hash is checked: the user's, or for an
 unknown user a dummy of the scheme and cost that most have. A failure is answered at a time counted from the attempt's
-start, which hides what the checks took; how long grows for the pair of user and network. An identity to act for
+start, which hides what the checks took; how long grows for the pair of user and network. An attempt that is not checked, as
+too many wait, is never called wrong, and is answered late, too: a flood gains nothing by being refused. An identity to act for
 (authzid) is looked at only after the password is right, and so is what the user's domain demands of the connection. A back end that cannot answer makes the login unavailable,
 never wrong.
 
@@ -30,7 +31,9 @@ from mailserver.auth import schemes
 from mailserver.auth.attempts import Attempts, pairs_of
 from mailserver.auth.exposure import Exposed, ExposureWatch
 from mailserver.auth.interfaces import (
+    GUESSING,
     Abilities,
+    Asking,
     Hasher,
     IAuthBackend,
     IHashedPasswords,
@@ -43,16 +46,16 @@ from mailserver.auth.interfaces import (
 )
 from mailserver.auth.passwd import BadName, normalise
 from mailserver.auth.restrictions import Names, certificate_fault, network_fault
-from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable
+from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, TooManyLogins
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
-from mailserver.types import Secret, client_of
+from mailserver.types import Secret
 
 LEAST_FAILURE: Final = 0.25
 """Seconds that every failure takes at least, whatever the configuration says: longer than most hashes."""
 
-EXPOSED_SHARE: Final = "exposed"
-"""Whose turn it is in the pool when a password that came in clear text is checked."""
+EXPOSED: Final = Asking("exposed", GUESSING)
+"""Who asks where a password that came in clear text is checked."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -117,27 +120,34 @@ class LoginService:
             await self._fail(self._attempts.failed(("",), context.peer, evidence), started, str(error))
         candidates = self._names.candidates(name, context.host)
         attempt = self._attempts.begin(candidates, context.peer, evidence)
+        unchecked: float | None = None
         try:
             await attempt.turn()
-            user, reason = await self._checked(claim, candidates, context)
+            user, reason = await self._checked(claim, candidates, context, attempt.asking)
             if user is None:
                 delay = attempt.failed()
             else:
                 attempt.succeeded()
+        except TooManyLogins:
+            unchecked = attempt.refused()
         finally:
             attempt.end()
+        if unchecked is not None:
+            await self._sleep_until(started + unchecked)
+            raise TooManyLogins
         if user is None:
             await self._fail(delay, started, reason)
         if not _is_self(claim.authorization, {user.name, *candidates}):
             raise AuthorizationFailed
         return self._with_own_address(user)
 
-    async def _checked(self, claim: Claim, candidates: Sequence[str], context: LoginContext) -> tuple[User | None, str]:
+    async def _checked(
+        self, claim: Claim, candidates: Sequence[str], context: LoginContext, asking: Asking
+    ) -> tuple[User | None, str]:
         """The user that the claim is right for; else what to log, if there is more to say than that it is wrong."""
         match claim:
             case Credentials(password=password):
-                share = client_of(context.peer)
-                user, reason = await self._verified(candidates, password, share)
+                user, reason = await self._verified(candidates, password, asking)
             case ScramProof():
                 user, reason = await self._proved(candidates, claim)
             case Certified():
@@ -194,10 +204,13 @@ class LoginService:
 
     async def _fail(self, delay: float, started: float, reason: str = "") -> NoReturn:
         """Answer a failure, when its time has come. Raises: AuthFailed, always."""
-        rest = started + max(delay, LEAST_FAILURE) - self._attempts.clock()
+        await self._sleep_until(started + max(delay, LEAST_FAILURE))
+        raise AuthFailed(reason)
+
+    async def _sleep_until(self, time: float) -> None:
+        rest = time - self._attempts.clock()
         if rest > 0:
             await self._attempts.sleep(rest)
-        raise AuthFailed(reason)
 
     async def _find(self, candidates: Sequence[str]) -> tuple[User, IAuthBackend] | None:
         """The first candidate that a back end lists, and which one does. No password is checked."""
@@ -212,17 +225,17 @@ class LoginService:
         """The user whose password came in clear text, if it is right. Not in the client's share of the pool: the client
         must not wait for this check when it logs in.
         """
-        user, _reason = await self._verified(candidates, password, EXPOSED_SHARE)
+        user, _reason = await self._verified(candidates, password, EXPOSED)
         return user
 
-    async def _verified(self, candidates: Sequence[str], password: Secret, share: str) -> tuple[User | None, str]:
-        """The user whose password it is, after exactly one check; else why not, for the log. `share` is the client."""
+    async def _verified(self, candidates: Sequence[str], password: Secret, asking: Asking) -> tuple[User | None, str]:
+        """The user whose password it is, after exactly one check; else why not, for the log."""
         if not password.reveal():
             return None, "the client sent an empty password"
         found = await self._find(candidates)
         if found is None:
             if self._listing:
-                await self._check_dummy(password, share)
+                await self._check_dummy(password, asking)
                 return None, _unknown(candidates)
             # Nobody can say who exists: the name as given, and the password decides.
             return await self._verified_elsewhere(User(candidates[0]), password)
@@ -235,9 +248,9 @@ class LoginService:
             return await self._verified_elsewhere(user, password)
         fault = self._stored_fault(stored, user)
         if fault or not stored:
-            await self._check_dummy(password, share)
+            await self._check_dummy(password, asking)
             return None, fault
-        right = await self._hasher.verify(stored, password, share)
+        right = await self._hasher.verify(stored, password, asking.share, asking.rank)
         return (user, "") if right else (None, f"wrong password for {user.name}")
 
     async def _verified_elsewhere(self, user: User, password: Secret) -> tuple[User | None, str]:
@@ -319,13 +332,13 @@ class LoginService:
         size = hashlib.new(HASHES[hash_name]).digest_size
         return ScramKeys(like.rounds, salt[: like.salt_size], secrets.token_bytes(size), secrets.token_bytes(size))
 
-    async def _check_dummy(self, password: Secret, share: str) -> None:
+    async def _check_dummy(self, password: Secret, asking: Asking) -> None:
         """Take the time that the password of an existing user would."""
         for backend in self._listing:
             if IHashedPasswords.providedBy(backend):
                 dummy = cast("IHashedPasswords", backend).typical_hash()
                 if dummy:
-                    await self._hasher.verify(dummy, password, share)
+                    await self._hasher.verify(dummy, password, asking.share, asking.rank)
                     return
 
     def _with_own_address(self, user: User) -> User:

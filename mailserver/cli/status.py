@@ -107,6 +107,7 @@ _FILLS = (
     ("hashes waiting", "hashes_waiting"),
     ("mailboxes read apart", "mailboxes_read_apart"),
     ("penalties", "penalties"),
+    ("known_networks", "known networks"),
 )
 
 

@@ -100,6 +100,7 @@ FILLS: Final = {
     "hashes_waiting": ("password_checks_waiting", "Password checks that wait."),
     "mailboxes_read_apart": ("mailboxes_read_apart", "Mailboxes with very many new files that are being read."),
     "penalties": ("penalties", "Pairs of user and network that wait for their failed logins."),
+    "known_networks": ("known_networks", "Pairs of user and network that a login has come from."),
     "memory": ("memory_bytes", "Memory of a worker that is in RAM."),
     "descriptors": ("open_descriptors", "Open file descriptors."),
 }

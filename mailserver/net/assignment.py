@@ -32,6 +32,8 @@ class Beginning:
     """The master writes the log lines that come out of standard output."""
     mail_root: DirectoryId | None
     """The directory of all mail when the server started: a worker may be forked while its file system is gone."""
+    known_key: bytes = field(repr=False)
+    """Of the digests of known networks (`auth.known`)."""
 
 
 @frozen
@@ -80,5 +82,6 @@ class Assignment:
     """By place."""
     mail_root: DirectoryId | None
     """As `Beginning` says."""
+    known_key: bytes = field(repr=False)
     poke_receive: socket.socket
     poke_send: dict[int, socket.socket]

@@ -41,6 +41,10 @@ class Link(Protocol):
     def penalty_key(self) -> bytes:
         """32 random octets, the same in all workers as long as the master lives."""
 
+    @property
+    def known_key(self) -> bytes:
+        """Of the digests of known networks, the same in all workers and after a restart."""
+
     def tell(self, kind: str, body: Json) -> None:
         """To every other living worker, through the master: in order, and dropped only where a worker dies."""
 
@@ -61,6 +65,12 @@ class Link(Protocol):
 
     def report_seen(self, rows: Json) -> None:
         """Tell the master what clients were seen (`ledger.entry.as_row` of each)."""
+
+    def report_known(self, rows: Json) -> None:
+        """Tell the master of known networks (`auth.known.Row` of each)."""
+
+    def on_known(self, take: Callable[[bytes], None]) -> None:
+        """Call `take(table)` with what the master knew of them when this worker began (`KnownNetworks.to_bytes`)."""
 
     def report_exposed(self, mark: Json) -> None:
         """Tell the master whose password has come in clear text (`auth.exposure.Mark`)."""

@@ -130,6 +130,8 @@ class MasterService(ServiceProcess):
         self.exposures.load()
         self.supervisor.on_exposed = self.exposures.take
         self.supervisor.on_seen = self.ledger.take
+        self.known.load()
+        self.supervisor.on_known = self.known.take
         self.supervisor.exposures = self.exposures.__len__
         self.supervisor.renewals = self.renewals
         self.supervisor.memory_limit = self.config.limits.worker_memory
@@ -174,7 +176,14 @@ class MasterService(ServiceProcess):
             part = seats[start : start + 100]
             sockets = [each for seat in part for each in self._seat_sockets[seat]]
             frames.append((Seats(tuple(part)), sockets))
-        beginning = Beginning(self._setting, self.slots, self._penalty_key, self._relayed, self._mail_root)
+        beginning = Beginning(
+            self._setting,
+            self.slots,
+            self._penalty_key,
+            self._relayed,
+            self._mail_root,
+            self.known.known.key,
+        )
         return [*frames, (beginning, [])]
 
     # --- Workers
@@ -189,6 +198,8 @@ class MasterService(ServiceProcess):
             lambda: self._worker_ended(number, seat),
         )
         self._zygotes.fork(Fork(number, slot, seat, living), theirs)
+        # It waits on the line; what others tell meanwhile comes behind it.
+        process.send(("known", self.known.known.to_bytes()))
         return process
 
     def _forked(self, number: int, pid: int, pidfd: int) -> None:

@@ -13,6 +13,7 @@ from mailserver.as_user import become
 from mailserver.auth.exposure import Mark
 from mailserver.config.model import Config
 from mailserver.net.control import Answer
+from mailserver.net.known_file import KnownFile
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound
 from mailserver.net.log import log
@@ -35,6 +36,9 @@ class ExaminingParts(Parts, Protocol):
 
     def take_exposures(self, take: Callable[[Mark], None]) -> None:
         """Whom to tell whose password has come in clear text; before anybody is served."""
+
+    def take_known(self, file: KnownFile) -> None:
+        """The table of known networks and its file; before anybody is served."""
 
     def examine(self) -> Examined[Any]:
         """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
@@ -76,6 +80,8 @@ class MailService(ServiceProcess):
         self._alone.renewals = self.renewals
         self.exposures.load()
         self._parts.take_exposures(self.exposures.take)
+        self.known.load()
+        self._parts.take_known(self.known)
         self._parts.take_hub(Questions(self._alone).numbers)
         for bound in self.bound:
             try:

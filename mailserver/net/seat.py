@@ -27,6 +27,7 @@ class Seat:
         self.slot = assignment.seat
         self.poke_receive = assignment.poke_receive
         self.penalty_key = assignment.penalty_key
+        self.known_key = assignment.known_key
         self._sending = assignment.poke_send
         self._peers = {seat: assignment.poke_send[seat] for seat in assignment.living}
         self._nonsense: set[int] = set()
@@ -36,6 +37,7 @@ class Seat:
         self._gone: list[Callable[[int], None]] = []
         self._answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
         self._orders: dict[str, Callable[[Any, list[int]], Deferred[Json]]] = {}
+        self._take_known: Callable[[bytes], None] = lambda _table: None
         self._asking: list[Deferred[dict[str, Json]]] = []
         self._reactor = reactor
         self._ahead: list[int] = []
@@ -73,6 +75,14 @@ class Seat:
     def report_seen(self, rows: Json) -> None:
         """To the master's ledger."""
         self.report({"seen": rows})
+
+    def report_known(self, rows: Json) -> None:
+        """To the master's file."""
+        self.report({"known": rows})
+
+    def on_known(self, take: Callable[[bytes], None]) -> None:
+        """Take the master's table."""
+        self._take_known = take
 
     def report_exposed(self, mark: Json) -> None:
         """To the master's record."""
@@ -119,6 +129,8 @@ class Seat:
                 take = self._takers.get(kind)
                 if take is not None and seat in self._peers and seat not in self._nonsense:
                     self._take_told(take, seat, body)
+            case ("known", table):
+                self._take_known(table)
             case ("joined", seat):
                 self._peers[seat] = self._sending[seat]
                 for hear in self._joined:

@@ -35,6 +35,7 @@ from mailserver.net.control import Answer, ControlFactory, make_runtime_dir, soc
 from mailserver.net.exposures import Exposures
 from mailserver.net.identity import allow_files, identity_to_take
 from mailserver.net.inherited import Inherited
+from mailserver.net.known_file import KnownFile
 from mailserver.net.ledger import LedgerWriter
 from mailserver.net.link import Hub
 from mailserver.net.listeners import Bound, advice, bind, places
@@ -79,6 +80,7 @@ class ServiceProcess(Service, ABC):
         self._account: AcmeAccount | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
+        self.known = KnownFile(reactor, config.server.state_dir)
         self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
         self.ending = False
 
@@ -112,7 +114,7 @@ class ServiceProcess(Service, ABC):
             if renewing is not None:
                 renewing.stop()
         ending = self.end()
-        ending.addBoth(lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop()]))
+        ending.addBoth(lambda _ended: DeferredList([self.exposures.stop(), self.ledger.stop(), self.known.stop()]))
         return DeferredList([self._close_control(), ending])
 
     def reload(self) -> Deferred[Answer]:

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailserver.auth.attacks import Pair
 from mailserver.auth.exposure import ExposureWatch, Mark
+from mailserver.auth.known import KnownNetworks, Row, rows_of
 from mailserver.auth.penalties import News, Penalties
 from mailserver.net.limits import ConnectionCounts, Counted
 from mailserver.net.link import Link
@@ -97,6 +98,28 @@ class SharedPenalties:
     def _take(self, _seat: int, body: Json) -> None:
         for news in cast("list[News]", body):
             self._penalties.take(news)
+
+
+class SharedKnown:
+    """Has a network that a user has logged in from known in every worker and in the master's file: ["known", [row, ...]].
+
+    A worker that begins has the master's table.
+    """
+
+    def __init__(self, link: Link, known: KnownNetworks) -> None:
+        self._link = link
+        self._known = known
+        link.on("known", self._take)
+        link.on_known(known.load)
+        known.on_news = self._tell
+
+    def _tell(self, rows: list[Row]) -> None:
+        told: Json = [list(row) for row in rows]
+        self._link.tell("known", told)
+        self._link.report_known(told)
+
+    def _take(self, _seat: int, body: Json) -> None:
+        self._known.merge(rows_of(body, PAIRS_AT_ONCE))
 
 
 class SharedExposures:

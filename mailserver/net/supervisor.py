@@ -95,9 +95,9 @@ class Supervisor:
         """Called with what a worker says that cannot start."""
         self.on_empty: Callable[[], None] = lambda: None
         self.on_exposed: Callable[[Json], None] = lambda _mark: None
-        """Called with what a worker tells of a password that came in clear text; it may be nonsense."""
         self.on_seen: Callable[[Json], None] = lambda _rows: None
-        """Called with what a worker tells of clients; it may be nonsense."""
+        self.on_known: Callable[[Json], None] = lambda _rows: None
+        """Called with what a worker tells of exposed passwords, clients and known networks; it may be nonsense."""
         self.exposures: Callable[[], int] = lambda: 0
         self.renewals: Callable[[], list[Json]] = list
         self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)
@@ -228,6 +228,8 @@ class Supervisor:
                 self._look_at_memory(record)
             case {"seen": rows}:
                 self.on_seen(rows)
+            case {"known": rows}:
+                self.on_known(rows)
             case {"exposed": mark}:
                 self.on_exposed(mark)
             case {"ask": "status"}:

@@ -240,6 +240,7 @@ class Zygote:
             line=line,
             listening=listening,
             mail_root=self.beginning.mail_root,
+            known_key=self.beginning.known_key,
             poke_receive=poke_receive,
             poke_send=poke_send,
         )

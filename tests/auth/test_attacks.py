@@ -30,17 +30,17 @@ def site() -> Site:
     return Site()
 
 
-def test_strangers_wait_and_the_user_where_it_was_before_does_not(site: Site) -> None:
+def test_unknown_networks_share_a_rate_and_those_where_the_user_was_before_do_not(site: Site) -> None:
     site.table.succeeded(HOME)
     site.attack()
-    assert site.table.turn(HOME) == 0
-    assert site.table.turn(NEW) == 15
-    # It is slowed, not locked out; and then it is known.
+    assert not site.table.shares_rate(HOME)
+    assert site.table.shares_rate(NEW)
+    assert site.table.turn(NEW) == 0, "and its first attempt pays no delay"
     site.table.succeeded(NEW)
-    assert site.table.turn(NEW) == 0
+    assert not site.table.shares_rate(NEW)
 
 
-def test_a_stranger_that_fails_starts_at_the_longest_delay(site: Site) -> None:
+def test_an_unknown_network_that_fails_starts_at_the_longest_delay(site: Site) -> None:
     site.attack()
     assert site.table.failed(NEW, Secret(b"x")) == 15
 
@@ -53,68 +53,69 @@ def test_who_mistypes_at_home_is_slowed_as_ever(site: Site) -> None:
 
 def test_fewer_failures_are_no_attack(site: Site) -> None:
     site.attack(ATTACK - 1)
-    assert site.table.turn(NEW) == 0
+    assert not site.table.shares_rate(NEW)
     site.attack(1, start=ATTACK)
-    assert site.table.turn(NEW) == 15
+    assert site.table.shares_rate(NEW)
 
 
 def test_a_stale_password_is_no_attack(site: Site) -> None:
     for _ in range(2 * ATTACK):
         site.table.failed(NEW, Secret(b"stale"))
-    assert site.table.turn((ANNA, "203.0.113.0/24")) == 0
+    assert not site.table.shares_rate((ANNA, "203.0.113.0/24"))
 
 
-def test_failures_at_home_are_no_attack(site: Site) -> None:
+def test_failures_at_home_are_no_attack_and_no_guessing_network(site: Site) -> None:
     site.table.succeeded(HOME)
     for number in range(2 * ATTACK):
         site.table.failed(HOME, Secret(b"guess%d" % number))
-    assert site.table.turn(NEW) == 0
+    assert not site.table.shares_rate(NEW)
+    assert not site.table.attacks.has_guessed(HOME[1])
 
 
 def test_other_users_are_not_slowed(site: Site) -> None:
     site.attack()
-    assert site.table.turn(("ben@example.test", NEW[1])) == 0
+    assert not site.table.shares_rate(("ben@example.test", NEW[1]))
 
 
 def test_an_attack_is_over_after_a_pause(site: Site) -> None:
     site.attack()
     site.now += OVER_AFTER + 1
-    assert site.table.turn(NEW) == 0
+    assert not site.table.shares_rate(NEW)
     site.attack(1)
-    assert site.table.turn(NEW) == 0
+    assert not site.table.shares_rate(NEW)
 
 
-def test_attempts_of_a_stranger_at_once_get_turns_one_after_another(site: Site) -> None:
-    site.attack()
-    assert [site.table.turn(NEW) for _ in range(3)] == [15, 30, 45]
+def test_a_network_that_guesses_is_remembered_for_a_while(site: Site) -> None:
+    site.attack(1, "ben@example.test")
+    assert site.table.attacks.has_guessed("10.0.0.0/24")
+    assert not site.table.attacks.has_guessed("10.0.1.0/24")
+    site.now += OVER_AFTER + 1
+    assert not site.table.attacks.has_guessed("10.0.0.0/24")
 
 
 def test_memory_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attacks, "MAX_KNOWN", 3)
+    monkeypatch.setattr(attacks, "MAX_NETWORKS", 3)
     monkeypatch.setattr(attacks, "MAX_USERS", 3)
-    site.table.succeeded(HOME)
     for number in range(5):
-        site.table.succeeded((ANNA, f"172.16.{number}.0/24"))
-        site.attack(1, f"user{number}")
-    assert len(site.table._strangers.known) == 3
-    assert len(site.table._strangers._counts) == 3
-    site.attack()
-    assert site.table.turn(HOME) == 15
+        site.attack(1, f"user{number}", start=number)
+    assert len(site.table.attacks._networks) == 3
+    assert len(site.table.attacks._counts) == 3
 
 
-def test_a_process_that_begins_learns_both(site: Site) -> None:
-    site.table.succeeded(HOME)
+def test_a_process_that_begins_learns_of_it(site: Site) -> None:
     site.attack()
     other = Site()
     for news in site.table.all():
         other.table.take(news)
-    assert other.table.turn(HOME) == 0
-    assert other.table.turn(NEW) == 15
+    assert other.table.shares_rate(NEW)
 
 
-def test_other_processes_learn_of_a_success_once(site: Site) -> None:
+def test_other_processes_are_told_of_what_is_forgiven_alone(site: Site) -> None:
     told: list[object] = []
     site.table.on_change = told.append
     site.table.succeeded(HOME)
+    assert told == [], "that it is known is told by the table of known networks"
+    site.table.failed(HOME, Secret(b"wrong"))
     site.table.succeeded(HOME)
-    assert told == [["succeeded", *HOME]]
+    site.table.succeeded(HOME)
+    assert told[1:] == [["succeeded", *HOME]]

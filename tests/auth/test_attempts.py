@@ -11,12 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
-from mailserver.auth.attempts import PLACES, Attempts
-from mailserver.auth.interfaces import LoginContext, User
+from mailserver.auth.attempts import PLACES, RATE, REFUSAL_DELAY, Attempts
+from mailserver.auth.interfaces import GUESSING, KNOWN, NEW, LoginContext, User
 from mailserver.auth.penalties import LONGEST_QUEUE, Penalties
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
-from mailserver.errors import AuthFailed, AuthUnavailable, MailError
+from mailserver.errors import AuthFailed, MailError, TooManyLogins
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
 from tests.auth.test_service import Hashed
@@ -35,6 +35,8 @@ class Site:
         self.penalties = Penalties(self.clock.seconds, key=b"of all")
         self.attempts = Attempts(self.penalties, self.sleep, self.clock.seconds, Deferred, self.clock.callLater)
         self.checked: list[bytes] = []
+        self.asked: list[tuple[str, int]] = []
+        self.is_full = False
         self.service = LoginService(
             [Hashed({ANNA: "{PLAIN}right", **USERS, **entries})],
             self,
@@ -45,8 +47,11 @@ class Site:
     def sleep(self, seconds: float) -> Deferred[None]:
         return deferLater(self.clock, seconds, lambda: None)  # type: ignore[arg-type]
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
+        if self.is_full:
+            raise TooManyLogins
         self.checked.append(password.reveal())
+        self.asked.append((share, rank))
         await self.sleep(HASHING)
         return stored == "{PLAIN}" + password.reveal().decode()
 
@@ -87,7 +92,10 @@ def test_parallel_guesses_of_a_pair_are_checked_when_serial_ones_would_be(site: 
     assert checked == [1, 2, 3, 4, 5, 6], "1, 2, 4, 8 and 15 s behind one another"
     site.pass_time(LONGEST_QUEUE)
     assert len(site.checked) <= 10
-    assert {guess.result for guess in guesses} == {AuthFailed}
+    told = Counter(guess.result for guess in guesses)
+    assert told == {AuthFailed: len(site.checked), TooManyLogins: 50 - len(site.checked)}, (
+        "what is not checked is not wrong"
+    )
     assert len(site.attempts.lines) == 0
 
 
@@ -188,7 +196,7 @@ def test_who_finds_no_place_in_time_is_told_to_come_again() -> None:
         site.login("winter2026", name=name)
     right = site.login("right")
     site.pass_time(LONGEST_QUEUE + 1)
-    assert right.result is AuthUnavailable
+    assert right.result is TooManyLogins
 
 
 def test_a_bare_account_pays_once_over_all_domains_that_sni_tells() -> None:
@@ -227,3 +235,87 @@ def test_a_success_forgives_each_name() -> None:
         site.seconds_of(site.login(f"wrong{number}", "bare", host="mail.example.org"))
     assert site.seconds_of(site.login("right", "bare", host="mail.example.org")) == 0
     assert len(site.penalties) == 0
+
+
+def test_a_right_password_behind_guesses_of_its_own_network_is_never_called_wrong(site: Site) -> None:
+    for number in range(12):
+        site.login(f"wrong{number}")
+    right = site.login("right")
+    site.pass_time(LONGEST_QUEUE + 1)
+    assert b"right" not in site.checked
+    assert right.result is TooManyLogins
+
+
+def test_a_person_on_a_new_network_is_in_within_seconds_while_many_networks_guess(site: Site) -> None:
+    for _ in range(4):
+        for number in range(160):
+            site.login(f"wrong{number}", peer=f"10.0.{number}.1")
+        site.pass_time(20)
+    guesses = len(site.checked)
+    person = site.login("right", peer="203.0.113.1")
+    assert site.seconds_of(person) <= 1
+    assert isinstance(person.result, User)
+    site.pass_time(60)
+    assert len(site.checked) - guesses <= 61 * RATE + 1, "and all those networks together have the rate alone"
+
+
+def test_a_name_that_nobody_has_waits_as_one_that_exists() -> None:
+    answers = []
+    for name in (ANNA, "nobody@example.test"):
+        site = Site()
+        for number in range(40):
+            site.login(f"wrong{number}", name, peer=f"10.0.{number}.1")
+        site.pass_time(2)
+        late = [site.login(f"late{number}", name, peer=f"10.1.{number}.1") for number in range(6)]
+        answers.append([site.seconds_of(each) for each in late])
+    assert answers[0] == answers[1]
+    assert max(answers[0]) == 15
+
+
+def test_a_known_network_shares_no_rate(site: Site) -> None:
+    first = site.login("right")
+    site.pass_time(1)
+    assert isinstance(first.result, User)
+    for number in range(160):
+        site.login(f"wrong{number}", peer=f"10.0.{number}.1")
+    site.pass_time(1)
+    for number in range(160):
+        site.login(f"again{number}", peer=f"10.1.{number}.1")
+    again = site.login("right")
+    site.pass_time(2 * HASHING)
+    assert isinstance(again.result, User)
+
+
+def test_refusals_of_a_flood_are_late_and_keep_their_places(site: Site) -> None:
+    site.is_full = True
+    known = site.login("right", name="user1@example.test", peer="198.51.100.1")
+    site.pass_time(REFUSAL_DELAY + 0.1)
+    assert known.result is TooManyLogins
+    site.penalties.succeeded(("user1@example.test", "198.51.100.0/24"))
+    known = site.login("right", name="user1@example.test", peer="198.51.100.1")
+    assert known.result is TooManyLogins, "known users hear it at once, to try again"
+    for name in list(USERS)[: PLACES + 5]:
+        site.login("winter2026", name=name).cancel()
+    site.is_full = False
+    late = site.login("right")
+    site.pass_time(REFUSAL_DELAY - 1)
+    assert not late.called
+    site.pass_time(1 + 2 * HASHING)
+    assert isinstance(late.result, User)
+
+
+def test_checks_are_asked_for_in_the_class_of_the_attempt(site: Site) -> None:
+    site.login("right")
+    site.pass_time(1)
+    site.login("wrong", peer="198.51.100.1")
+    site.pass_time(2)
+    site.login("right", name="user1@example.test", peer="198.51.100.2")
+    site.login("right", peer="192.0.2.7")
+    site.login("right", peer="203.0.113.7")
+    assert site.asked == [
+        ("192.0.2.1", NEW),
+        ("198.51.100.1", NEW),
+        ("198.51.100.2", GUESSING),
+        (ANNA, KNOWN),
+        ("203.0.113.7", NEW),
+    ]

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from mailserver.auth import file as backend_file
 from mailserver.auth import schemes
 from mailserver.auth.file import FileBackend, check, check_backend, make_backend
-from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
+from mailserver.auth.interfaces import NEW, IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
 from mailserver.auth.scram_fields import make_fields
 from mailserver.cli.usersfile import UsersFile
 from mailserver.errors import AuthUnavailable
@@ -39,7 +39,7 @@ class Now:
 
 
 class DirectHasher:
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         return schemes.verify(stored, password.reveal())
 
 

@@ -164,7 +164,7 @@ class Slow:
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = 1) -> bool:
         self.waiting.append(Waiting())
         return bool(await self.waiting[-1])
 

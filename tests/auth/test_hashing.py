@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.auth import schemes
-from mailserver.auth.hashing import HashPool, _Request
-from mailserver.errors import AuthUnavailable
+from mailserver.auth.hashing import LONGEST_WAIT, HashPool, _Request
+from mailserver.auth.interfaces import GUESSING, KNOWN, NEW
+from mailserver.errors import AuthUnavailable, TooManyLogins
 from mailserver.types import Secret
 from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting
 
@@ -27,8 +28,8 @@ class Bench:
         self.spawn = Spawn(kind)
         self.pool = HashPool(self.spawn, Waiting, self.timers.call_later, **settings)
 
-    def ask(self, stored: str = STORED, password: bytes = b"secret", share: str = "") -> Task:
-        return Task(self.pool.verify(stored, Secret(password), share))
+    def ask(self, stored: str = STORED, password: bytes = b"secret", share: str = "", rank: int = GUESSING) -> Task:
+        return Task(self.pool.verify(stored, Secret(password), share, rank))
 
     def asked(self) -> list[bytes]:
         """The passwords that the only child was given, in order."""
@@ -74,7 +75,7 @@ def test_secrets_are_in_no_argument_and_no_environment() -> None:
 
 
 def test_no_representation_shows_a_password() -> None:
-    assert "secret" not in repr(_Request(b"secret", 1, Waiting(), "192.0.2.0/24"))
+    assert "secret" not in repr(_Request(b"secret", 1, Waiting(), "192.0.2.0/24", NEW))
 
 
 def test_each_child_has_one_check_and_the_rest_waits_in_order() -> None:
@@ -101,6 +102,85 @@ def test_networks_take_turns() -> None:
         bench.spawn.children[0].answer(True)
     assert bench.asked() == [b"a0", b"a1", b"b0", b"a2", b"b1", b"a3"]
     assert all(task.outcome() is True for task in tasks)
+
+
+def test_a_known_user_waits_for_the_check_that_runs_and_for_no_flood() -> None:
+    bench = Bench(processes=1, queue=64)
+    flood = [bench.ask(password=b"flood%d" % n, share=f"198.51.{n}.1", rank=GUESSING) for n in range(65)]
+    with pytest.raises(TooManyLogins):
+        bench.ask(share="198.51.99.1", rank=GUESSING).outcome()
+    known = bench.ask(password=b"right", share="anna@example.test", rank=KNOWN)
+    bench.spawn.children[0].answer(False)
+    assert bench.asked() == [b"flood0", b"right"]
+    bench.spawn.children[0].answer(True)
+    assert known.outcome() is True
+    assert sum(task.done for task in flood) == 1
+
+
+def test_each_known_user_has_one_turn_however_many_networks_it_has() -> None:
+    bench = Bench(processes=1)
+    many = [bench.ask(password=b"m%d" % n, share="mallory@example.test", rank=KNOWN) for n in range(30)]
+    other = bench.ask(password=b"right", share="anna@example.test", rank=KNOWN)
+    for _ in range(3):
+        bench.spawn.children[0].answer(False)
+    assert bench.asked()[:3] == [b"m0", b"m1", b"right"]
+    assert other.done
+    assert sum(task.done for task in many) == 2
+
+
+def test_networks_that_have_not_guessed_go_ahead_of_those_that_have() -> None:
+    bench = Bench(processes=1)
+    bench.ask(password=b"runs")
+    bench.ask(password=b"guess", rank=GUESSING)
+    bench.ask(password=b"new", rank=NEW)
+    for _ in range(2):
+        bench.spawn.children[0].answer(False)
+    assert bench.asked() == [b"runs", b"new", b"guess"]
+
+
+def test_a_first_wave_is_no_line_that_the_next_one_stands_behind() -> None:
+    bench = Bench(processes=1, queue=4)
+    wave = [bench.ask(password=b"wave%d" % n, share=f"198.51.{n}.1", rank=NEW) for n in range(6)]
+    with pytest.raises(TooManyLogins):
+        wave[1].outcome()
+    assert [task.done for task in wave] == [False, True, False, False, False, False], "the oldest that waits gives way"
+    person = bench.ask(password=b"right", share="203.0.113.1", rank=NEW)
+    bench.spawn.children[0].answer(False)
+    bench.spawn.children[0].answer(True)
+    assert bench.asked()[:2] == [b"wave0", b"right"]
+    assert person.outcome() is True
+    twice = [bench.ask(password=b"t%d" % n, share="203.0.113.2", rank=NEW) for n in range(4)]
+    assert sum(task.done for task in twice) == 2, "who has more waiting than others makes nobody give way"
+
+
+@pytest.mark.parametrize("rank", [KNOWN, NEW, GUESSING])
+def test_what_waits_too_long_is_refused(rank: int) -> None:
+    bench = Bench(processes=1, timeout=1000.0)
+    runs = bench.ask(rank=rank)
+    waits = bench.ask(rank=rank)
+    bench.timers.advance(LONGEST_WAIT)
+    with pytest.raises(TooManyLogins):
+        waits.outcome()
+    assert not runs.done
+    bench.spawn.children[0].answer(True)
+    assert runs.outcome() is True
+    assert bench.timers.pending == []
+
+
+def test_no_class_stands_still_behind_another() -> None:
+    bench = Bench(processes=1, queue=64)
+    for n in range(60):
+        bench.ask(password=b"known", share=f"user{n}", rank=KNOWN)
+    for n in range(4):
+        bench.ask(password=b"new", share=f"client{n}", rank=NEW)
+        bench.ask(password=b"guess", share=f"client{n}", rank=GUESSING)
+    for _ in range(40):
+        bench.spawn.children[0].answer(False)
+    asked = bench.asked()
+    assert asked[:8] == [b"known"] * 8, "one runs, and seven go ahead"
+    assert asked.count(b"new") == 4
+    assert 0 < asked.count(b"guess") <= asked.count(b"new")
+    assert asked.count(b"known") >= 30
 
 
 def test_a_flood_holds_up_itself_alone() -> None:

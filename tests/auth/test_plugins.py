@@ -15,7 +15,7 @@ import pytest
 from mailserver.auth import plugins
 from mailserver.auth.backend_check import check
 from mailserver.auth.file import FileBackend
-from mailserver.auth.interfaces import IAuthBackendMaker, User
+from mailserver.auth.interfaces import NEW, IAuthBackendMaker, User
 from mailserver.auth.memory import MemoryBackend
 from mailserver.auth.plugins import AuthBackendMaker, BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.strcred import CheckerBackend
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class NoHasher:
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         raise AssertionError("not asked here")
 
 

@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from mailserver.auth.attempts import Attempts
 from mailserver.auth.interfaces import (
+    NEW,
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
@@ -103,7 +104,7 @@ class CountingHasher:
         self.cost = 0.0
         self.full = False
 
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         if self.full:
             raise AuthUnavailable
         self.checks.append(stored)

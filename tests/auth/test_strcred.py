@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from mailserver.auth.interfaces import IAuthBackend, IPasswordsOnly, User
+from mailserver.auth.interfaces import NEW, IAuthBackend, IPasswordsOnly, User
 from mailserver.auth.strcred import CheckerBackend, check_backend, make_backend
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 
 
 class NoHasher:
-    async def verify(self, stored: str, password: Secret, share: str = "") -> bool:
+    async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         raise AssertionError("a checker checks by itself")
 
 

@@ -11,11 +11,19 @@ from twisted.internet.task import Clock
 
 from mailserver.auth.exposure import EVERY, GAP, Exposed, ExposureWatch
 from mailserver.auth.interfaces import LoginContext
+from mailserver.auth.known import KnownNetworks, rows_of
 from mailserver.auth.penalties import Penalties
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
 from mailserver.net.limits import ConnectionCounts
-from mailserver.net.shared import COUNTS_EVERY, PAIRS_AT_ONCE, SharedCounts, SharedExposures, SharedPenalties
+from mailserver.net.shared import (
+    COUNTS_EVERY,
+    PAIRS_AT_ONCE,
+    SharedCounts,
+    SharedExposures,
+    SharedKnown,
+    SharedPenalties,
+)
 from mailserver.types import Secret
 from tests.links import FakeLink, Links
 
@@ -263,6 +271,29 @@ def test_what_is_no_news_of_penalties_is_refused(news: list[str]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - two texts
         table.take(news)
     assert len(table) == 0
+
+
+def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: Links) -> None:
+    tables = []
+    for seat in links.living:
+        table = KnownNetworks(links[seat].known_key)
+        SharedKnown(links[seat], table)
+        tables.append(table)
+    tables[0].welcome(PAIR)
+    links.deliver()
+    assert tables[1].is_known(PAIR)
+    assert len(links[0].known) == 1
+    assert links[1].known == [], "what was told is not told on"
+    tables[1].welcome(PAIR)
+    assert links[1].known == []
+    kept = KnownNetworks(links[0].known_key)
+    assert kept.merge(rows_of(links[0].known[0], 10))
+    begun = KnownNetworks(links[0].known_key)
+    link = links.join()
+    SharedKnown(link, begun)
+    [take] = link.known_takers
+    take(kept.to_bytes())
+    assert begun.is_known(PAIR)
 
 
 class Watches:

@@ -51,6 +51,7 @@ def assignment(line: socket.socket, receive: socket.socket) -> Assignment:
         line=line,
         listening={},
         mail_root=None,
+        known_key=b"n" * 32,
         poke_receive=receive,
         poke_send={},
     )

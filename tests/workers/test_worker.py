@@ -97,6 +97,7 @@ class Bench:
             line=theirs,
             listening={},
             mail_root=None,
+            known_key=b"n" * 32,
             poke_receive=self.poke,
             poke_send={},
         )

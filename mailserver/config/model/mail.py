@@ -81,7 +81,10 @@ class Auth:
         default=False,
     )
     hash_processes: Count = setting("Processes that check password hashes.", default=2)
-    hash_queue: Count = setting("Password checks that may wait; more are told to try again.", default=64)
+    hash_queue: Count = setting(
+        "Password checks of a class that may wait, known users being one of three; more are told to try again.",
+        default=64,
+    )
     failure_delay: Seconds = setting(
         "Seconds that the first failure of a user from a network costs; each doubles.", default=1.0
     )
