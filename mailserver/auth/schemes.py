@@ -54,6 +54,26 @@ SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
 
 _ALIASES: Final = MappingProxyType({"SHA1": "SHA", "CLEAR": "PLAIN", "CLEARTEXT": "PLAIN", "MD5": "MD5-CRYPT"})
 _CRYPT_FORMS: Final = MappingProxyType({**SCHEMES, **{row.name: row for row in libcrypt_schemes.CRYPT_FORMS}})
+_NOT_VERIFIED: Final = frozenset(
+    [
+        "CRAM-MD5",
+        "DES-CRYPT",
+        "DIGEST-MD5",
+        "HMAC-MD5",
+        "LANMAN",
+        "LDAP-MD5",
+        "NTLM",
+        "OTP",
+        "PLAIN-MD4",
+        "PLAIN-MD5",
+        "PLAIN-TRUNC",
+        "RPA",
+        "SKEY",
+        "SMD5",
+    ]
+)
+"""Schemes of Dovecot's that are not verified here: no other one was meant."""
+_MEANT: Final = MappingProxyType({"BCRYPT": "BLF-CRYPT", "SCRYPT": "", "MD4": ""})
 _OWN_PARAMETERS: Final = MappingProxyType({"YESCRYPT": 40, "GOST-YESCRYPT": 40, "SCRYPT": 11})
 """Schemes whose second field begins with their parameters, and the most letters that these have."""
 _NO_CRYPT: Final = (
@@ -95,12 +115,18 @@ def parse(stored: str) -> Entry:
         if not closed:
             raise BadHash("'{' without '}' in the password field")
     name, _, encoding = name.upper().partition(".")
+    if name == "ARGON2":
+        # Dovecot's word for both, which the hash tells apart.
+        name = "ARGON2ID" if body.startswith("$argon2id$") else "ARGON2I"
     if name == "CRYPT":
         scheme = _CRYPT_FORMS.get(crypt_schemes.crypt_family(body))
     else:
         scheme = SCHEMES.get(_ALIASES.get(name, name))
     if scheme is None:
-        raise UnknownScheme(name, _NO_CRYPT if name == "CRYPT" else "")
+        reason = _NO_CRYPT if name == "CRYPT" else ""
+        if name in _NOT_VERIFIED:
+            reason = f"{name} is a scheme of Dovecot's that is not verified here"
+        raise UnknownScheme(name, reason)
     if not body:
         raise BadHash("the password field is empty after its scheme")
     raw = _decode(body, encoding, scheme)
@@ -160,8 +186,11 @@ def _decode(body: str, encoding: str, scheme: Scheme) -> bytes:
 
 
 def nearest_name(name: str) -> str:
-    """The scheme probably meant by an unknown name; empty if none is near."""
-    if name == "CRYPT":
+    """The scheme probably meant by an unknown name, another way to write it; empty if there is none."""
+    if name == "CRYPT" or name in _NOT_VERIFIED:
         return ""
-    near = difflib.get_close_matches(name, SCHEMES, 1)
-    return near[0] if near else ""
+    if name in _MEANT:
+        return _MEANT[name]
+    near = difflib.get_close_matches(name, SCHEMES, 1, cutoff=0.75)
+    # One with other digits is another scheme; digits may be in a wrong order.
+    return near[0] if near and sorted(re.findall(r"\d", near[0])) == sorted(re.findall(r"\d", name)) else ""

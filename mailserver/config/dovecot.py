@@ -1,4 +1,4 @@
-"""Dovecot's settings of TLS, old names and new ones, and what stands for each here.
+"""Dovecot's settings of TLS, old names and new ones, and what stands for each here; `dovecot_mail` has the others.
 
 An administrator who comes from Dovecot types its words: each is refused with ours. docs/tls-from-dovecot.md is the same
 as a table, and a test compares them.
@@ -7,6 +7,8 @@ as a table, and a test compares them.
 from __future__ import annotations
 
 from typing import Final
+
+from mailserver.config.dovecot_mail import MAIL
 
 _CERTIFICATE = "certificate of a [[domain]]"
 _KEY = "key of a [[domain]]"
@@ -99,7 +101,7 @@ HERE: Final[dict[str, str]] = {
 
 def instead(name: str) -> str:
     """What stands here for a setting of Dovecot's; "" for a word that is none."""
-    return HERE.get(name, "")
+    return HERE.get(name) or MAIL.get(name, "")
 
 
 def table() -> str:

@@ -22,7 +22,7 @@ import attrs
 from attrs import frozen
 from cattrs import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
 
-from mailserver.config import check, dovecot, values
+from mailserver.config import check, dovecot, not_toml, values
 from mailserver.config.model import Config, Domain, Listener, Problem, Site
 from mailserver.config.values import TOML_NAMES, BadElements, Wrong
 
@@ -51,6 +51,11 @@ _STAND_INS: Final[dict[str, dict[str, Any]]] = {
     "domain": {"name": "invalid", "hosts": []},
 }
 """Required keys, for cross-checks of the rest when they are wrong; never served."""
+
+_DOVECOT_FILE: Final = (
+    "is a configuration of Dovecot, and this server has one of its own: etc/mailserver.toml is an example, and "
+    "docs/from-dovecot.md and docs/tls-from-dovecot.md say what stands there for Dovecot's settings"
+)
 
 _ARRAYS: Final = ("domain", "listener")
 
@@ -109,11 +114,14 @@ def parse(octets: bytes, path: Path) -> Reading:
     """`read`, of a file's content; `path` is what relative paths are taken from and what Problems name."""
     try:
         # A byte order mark is no TOML, but editors of other systems write it.
-        document = tomllib.loads(octets.decode("utf-8-sig"))
+        text = octets.decode("utf-8-sig")
+        document = tomllib.loads(text)
     except UnicodeDecodeError as fault:
         return _unreadable(path, f"must be UTF-8; octet {fault.start + 1} is not")
     except tomllib.TOMLDecodeError as fault:
-        return _unreadable(path, f"is not TOML: {str(fault).replace(chr(10), ' ')}")
+        if not_toml.is_dovecots(text):
+            return _unreadable(path, _DOVECOT_FILE)
+        return _unreadable(path, not_toml.explain(text, fault, _kind_of))
     except RecursionError:
         return _unreadable(path, "is not a configuration: too deeply nested")
     source = path.absolute()
@@ -132,6 +140,15 @@ def parse(octets: bytes, path: Path) -> Reading:
     broken |= {f"[{place}]" for place in broken if not place.startswith("[")}
     reading = Reading(config, tuple(problems), frozenset(broken))
     return attrs.evolve(reading, problems=tuple(reading.joined(check.check(config, partial=frozenset(kept)))))
+
+
+def _kind_of(table: str, key: str) -> type | None:
+    """What a key holds; None for one that does not exist, or that may hold a secret."""
+    found = _table(tuple(table.split(".")))
+    attribute = keys_of(found).get(key) if found is not None else None
+    if found is None or attribute is None or attribute.metadata.get("hidden"):
+        return None
+    return not_toml.base_kind(_hints(found)[attribute.name])
 
 
 def _unreadable(path: Path, reason: str) -> Reading:

@@ -319,3 +319,49 @@ def test_passwords_that_cannot_be(password: bytes) -> None:
 def test_no_new_entries_of_weak_schemes(scheme: str) -> None:
     with pytest.raises(UnknownScheme):
         make(b"secret", scheme)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("SHA512CRYPT", "SHA512-CRYPT"),
+        ("SHA-512", "SHA512"),
+        ("BLF_CRYPT", "BLF-CRYPT"),
+        ("BCRYPT", "BLF-CRYPT"),
+        ("ARGON2-ID", "ARGON2ID"),
+        ("PBKDF2-SHA512", ""),
+        ("PLAIN-MD5", ""),
+        ("PLAIN-MD4", ""),
+        ("SMD5", ""),
+        ("CRAM-MD5", ""),
+        ("SSHA384", ""),
+        ("CRYPT", ""),
+    ],
+)
+def test_the_scheme_that_was_meant(name, near):
+    """PLAIN in the place of PLAIN-MD5 would make the hash itself the password."""
+    with pytest.raises(UnknownScheme):
+        parse(f"{{{name}}}x")
+    assert schemes.nearest_name(name) == near
+
+
+@pytest.mark.interop
+def test_no_scheme_of_dovecots_is_taken_for_another():
+    if shutil.which("doveadm") is None:
+        pytest.skip("needs Debian's dovecot-core")
+    listed = subprocess.run(["doveadm", "pw", "-l"], capture_output=True, text=True, check=True).stdout.split()
+    for name in {*listed} - {"CRYPT"}:
+        try:
+            parse(f"{{{name}}}x")
+        except BadHash as error:
+            said = str(error)
+        else:
+            continue
+        assert "unknown password scheme" not in said
+        assert "not verified here" not in said or schemes.nearest_name(name) == ""
+
+
+def test_argon2_without_its_kind_is_what_the_hash_says():
+    for stored in BY_DOVEADM[:2]:
+        name, _, body = stored.partition("}")
+        assert parse(f"{{ARGON2}}{body}").scheme.name == name.removeprefix("{")

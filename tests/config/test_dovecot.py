@@ -7,11 +7,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import attrs
 import pytest
 
-from mailserver.config import model
+from mailserver.config import dovecot_mail, model
 from mailserver.config.dovecot import HERE, table
+from mailserver.config.dovecot_mail import MAIL
 from mailserver.config.load import keys_of, parse
 from tests.config.test_load import SOUND
 
@@ -114,3 +117,37 @@ def test_it_is_refused_with_our_word(tmp_path: Path, name: str, header: bytes) -
     octets = text + SOUND if not header else SOUND + header + text
     told = [problem for problem in parse(octets, tmp_path / "a.toml").problems if problem.place.endswith(name)]
     assert [problem.reason for problem in told] == [f"is a word of Dovecot's; here: {HERE[name]}"]
+
+
+def test_the_page_of_mail_has_the_table() -> None:
+    page = PAGE.parent / "from-dovecot.md"
+    assert dovecot_mail.table() in page.read_text(encoding="utf-8")
+
+
+def test_words_of_mail_are_keys_of_dovecots_and_not_ours_and_name_ours() -> None:
+    tables = keys_of(model.Config)
+    hints = get_type_hints(model.Config)
+    known: dict[str, set[str]] = {}
+    for name, attribute in tables.items():
+        parts = [part for part in (hints[attribute.name], *get_args(hints[attribute.name])) if attrs.has(part)]
+        known[name] = set(keys_of(parts[0]))
+    known["submission.relay"] = set(keys_of(model.Relay))
+    assert not set().union(*known.values()) & MAIL.keys()
+    assert not MAIL.keys() & HERE.keys()
+    for words in MAIL.values():
+        for named in re.findall(r"((?:\w+(?:, | and | or )?)+) of \[(\w+(?:\.\w+)?)\]", words):
+            keys = [key for key in re.split(r", | and | or ", named[0]) if "_" in key or key in known[named[1]]]
+            assert keys, words
+            assert set(keys) <= known[named[1]], words
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("quota = 10\n", "quota"), ('[mail]\nquota = "1G"\n', "[mail] quota"), ("[quota]\nx = 1\n", "[quota]")],
+)
+def test_a_quota_is_said_not_to_exist(tmp_path: Path, text: str, place: str) -> None:
+    octets = text.encode() + SOUND if not text.startswith("[mail]") else SOUND.replace(b"[mail]\n", text.encode())
+    told = [problem for problem in parse(octets, tmp_path / "a.toml").problems if problem.place == place]
+    assert len(told) == 1
+    assert "there are no quotas" in told[0].reason
+    assert "messages_per_mailbox" in told[0].reason
