@@ -4,9 +4,11 @@ An item costs nothing but memory (FLAGS, UID, INTERNALDATE, RFC822.SIZE), or a r
 BODYSTRUCTURE, the usual header fields), or a file. They are answered in four ways:
 
 *   From columns, on the reactor's thread: one format string for hundreds of messages.
-*   From the index and from files in the account's thread, until about CHUNK octets are ready; the client takes them
-    before the next hop. So a session holds one chunk, however much is asked for.
-*   What was read a moment ago (`store.live.Recent`) is answered without a hop, where few messages are asked for.
+*   From the index and from files in the account's thread, until about CHUNK octets are ready or a few hundredths of a
+    second have passed; the client takes them before the next hop. So a session holds one chunk, however much is asked
+    for, others of the account come in between, and who has gone is noticed.
+*   What was read a moment ago (`store.live.Recent`) is answered without a hop, where few messages are asked for and
+    little is to be looked at (`allowance`).
 *   A message with more than that to send is sent in pieces of PIECE octets, each read when the last one has gone.
 
 A message that is gone is left out, and the others are told.
@@ -17,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged, StoreUnavailable
+from mailserver.imap.fetch_message import Large
 from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
-from mailserver.imap.fetch_work import Known, Large, Ready, Work
+from mailserver.imap.fetch_work import Known, Ready, Work
 from mailserver.imap.section import PIECE, Range, without_nul
 from mailserver.imap.updates import keyword_lines
 from mailserver.imap.wire import writer
@@ -58,6 +61,8 @@ class Answer:
         self._remembers = False
         self.expunged = False
         """Has a message been left out because it no longer exists?"""
+        self._is_heavy = False
+        """Is it known that it costs too much for this thread?"""
         self.error: MailError | None = None
         """Why another message could not be told."""
 
@@ -122,6 +127,7 @@ class Answer:
         live, channel = self._selected.live, self._session.channel
         self._note(rows)
         work = Work((self._session.user, live.id), self._plan, rows, flags=self._flags(rows), seen=self._seen)
+        work.is_heavy = self._is_heavy
         start = 0
         while start < len(rows.uids):
             ready = await self._ask(work, rows, start)
@@ -136,11 +142,12 @@ class Answer:
             if ready.large is not None:
                 await self._send_large(ready.large)
             await channel.drain()
+        self._is_heavy = work.is_heavy
         return work.weight
 
     async def _ask(self, work: Work, rows: Rows, start: int) -> Ready:
         """One hop, or none. What was taken for it is given back before the client is waited for."""
-        known = work.known = self._take_known(rows, start) if self._remembers else None
+        known = work.known = self._take_known(work, rows, start) if self._remembers else None
         try:
             ready = work.run_now(start)
             if ready is None:
@@ -151,12 +158,12 @@ class Answer:
                 self._keep(known)
         return ready
 
-    def _take_known(self, rows: Rows, start: int) -> Known:
+    def _take_known(self, work: Work, rows: Rows, start: int) -> Known:
         """What this worker has read before of the messages from there on, with about CHUNK octets of texts."""
         plan, live = self._plan, self._selected.live
         recent, known = live.account.recent, Known()
-        if plan.needs_summary and not start:
-            known.summaries.update(recent.summaries(live, rows.uids))
+        if plan.needs_summary and not work.has_decided(start):
+            known.summaries.update(recent.summaries(live, rows.uids[start:]))
         if not plan.needs_file and not any(item.section for item in plan.items):
             return known
         left = CHUNK
@@ -190,27 +197,44 @@ class Answer:
             return b""
 
     async def _send_large(self, large: Large) -> None:
-        channel = self._session.channel
+        """All of it; what is not made yet is made in further turns of the account's thread."""
+        live = self._selected.live
         try:
-            for piece in large.pieces:
-                if isinstance(piece, bytes):
-                    channel.write(piece)
-                    continue
-                at, end = piece
-                while at < end:
-                    count = min(PIECE, end - at)
-                    data = await self._read(large, at, count)
-                    if not data:
-                        # The literal's size has been told: only the end of the connection can take that back.
-                        channel.log("message-truncated", user=self._session.user)
-                        channel.close()
-                        raise ConnectionLost
-                    channel.write(without_nul(data))
-                    at += len(data)
-                    await channel.drain()
+            await self._send_pieces(large)
+            while large.rest is not None:
+                try:
+                    await live.account.run(large.go_on)
+                except StoreUnavailable:
+                    self._break_off()
+                await self._send_pieces(large)
         finally:
-            live = self._selected.live
-            if self._remembers:
+            if not large.is_kept:
+                large.file.close()
+            elif self._remembers:
                 live.account.recent.give_file(live, large.uid, large.file)
             else:
                 await live.account.run(large.file.close)
+
+    async def _send_pieces(self, large: Large) -> None:
+        channel = self._session.channel
+        for piece in large.pieces:
+            if isinstance(piece, bytes):
+                channel.write(piece)
+                await channel.drain()
+                continue
+            at, end = piece
+            while at < end:
+                count = min(PIECE, end - at)
+                data = await self._read(large, at, count)
+                if not data:
+                    self._break_off()
+                channel.write(without_nul(data))
+                at += len(data)
+                await channel.drain()
+
+    def _break_off(self) -> NoReturn:
+        """The literal's size has been told: only the end of the connection can take that back. Raises: ConnectionLost."""
+        channel = self._session.channel
+        channel.log("message-truncated", user=self._session.user)
+        channel.close()
+        raise ConnectionLost

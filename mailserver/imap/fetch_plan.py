@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 256 * 1024
 """Octets that are made ready before the client must take them."""
+FEW_KEPT: Final = 4
+"""Items of kept lines that are each looked for by a pattern of its own; of more, the lines are cut into fields."""
 _ROWS: Final = 500
 _UNKNOWN_SIZE: Final = array("I", [UNKNOWN_SIZE]).tobytes()
 _UNKNOWN_DATE: Final = array("q", [UNKNOWN_DATE]).tobytes()
@@ -69,6 +71,10 @@ class Plan:
     only_envelopes: bool = field(init=False)
     """Envelopes are all that is needed of the summaries, and no file is."""
     needs_file: bool = field(init=False)
+    sections: tuple[Section, ...] = field(init=False)
+    """Those of its items."""
+    few_kept: bool = field(init=False)
+    """No more than FEW_KEPT items are kept lines."""
     sets_seen: bool = field(init=False)
     measured: bool = field(init=False)
     """Sizes or dates are asked for."""
@@ -109,6 +115,14 @@ class Plan:
     def _needs_file(self) -> bool:
         return any(item.need is Need.FILE for item in self.items)
 
+    @sections.default
+    def _sections(self) -> tuple[Section, ...]:
+        return tuple(item.section for item in self.items if item.section is not None)
+
+    @few_kept.default
+    def _few_kept(self) -> bool:
+        return sum(item.need is Need.SUMMARY and item.section is not None for item in self.items) <= FEW_KEPT
+
     @sets_seen.default
     def _sets_seen(self) -> bool:
         return any(item.sets_seen for item in self.items)
@@ -133,6 +147,15 @@ class Rows:
     dates: Sequence[int]
     gone: bool
     """Some are left out: they have been expunged, and the client has not been told yet."""
+
+    def part(self, start: int, end: int) -> Rows:
+        """Some of them."""
+        if not start and end == len(self.uids):
+            return self
+        part = slice(start, end)
+        return Rows(
+            self.seqs[part], self.uids[part], self.masks[part], self.sizes[part], self.dates[part], gone=self.gone
+        )  # fmt: skip
 
 
 def unmeasured(rows: Rows) -> bool:

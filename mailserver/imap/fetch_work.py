@@ -1,34 +1,44 @@
 """The part of a FETCH that may wait: answers made from the index and from files, in the account's thread.
 
 It touches nothing that the reactor's thread changes. What was read a moment ago is given to it (`Known`); where that is all
-that is needed, it runs on the reactor's thread (`run_now`).
+that is needed and costs little (`Allowance`), it runs on the reactor's thread (`run_now`). All else is done in turns of the
+account's thread that end by time (`Portion`), in the middle of a message if need be (`Large`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Final
 
 from attrs import Factory, frozen
 
 from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
-from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan, Rows, unmeasured
-from mailserver.imap.section import AtOnce, NotKnown, OpenMessage, Range, ReadMessage, kept_lines, total, without_nul
+from mailserver.imap.allowance import COPIED, EACH, Allowance, NotKnown, TooMuch, Unbounded
+from mailserver.imap.fetch_block import Block
+from mailserver.imap.fetch_message import KEPT_LINES_UNKNOWN, Large, Teller, collect, total
+from mailserver.imap.fetch_plan import CHUNK, Item, Need, Plan, Rows, unmeasured
+from mailserver.imap.open_message import AtOnce, OpenMessage, ReadMessage
+from mailserver.imap.section import without_nul
 from mailserver.imap.wire import writer
-from mailserver.message.summary import INCOMPLETE, Summary
+from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Mailbox, MessageFile
+from mailserver.store.portion import Portion
 from mailserver.store.rows import Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 SMALL: Final = 64 * 1024
 """Octets of a message that is read whole, with others, whatever is asked of it."""
+SUMMARIES: Final = 4 * CHUNK
+"""Octets of summaries that are held at a time."""
 _OPEN: Final = 64
 """Files of one group of messages that stay open."""
 _TYPICAL: Final = 4096
 """Octets of a message whose size is not known."""
-_KEPT_LINES_UNKNOWN: Final = INCOMPLETE.encode("ascii")
+_UNBOUNDED: Final = Unbounded()
 
 
 @frozen
@@ -46,19 +56,10 @@ class Ready:
 
     data: bytes
     done: int
-    """How many of the messages are in it."""
+    """How many of the messages are in it. It may be none: what was read for them is kept for the next hop."""
     learned: Sequence[Row]
     error: MailError | None
     large: Large | None
-
-
-@frozen
-class Large:
-    """The answer for one message that is sent in pieces."""
-
-    uid: UID
-    file: MessageFile
-    pieces: Sequence[bytes | Range]
 
 
 class Work:
@@ -76,66 +77,81 @@ class Work:
         """`message_key` with a UID stands for one message."""
         self.known: Known | None = None
         """To be set before each `run`, which adds what it reads."""
+        self.is_heavy = False
+        """Has something been found to be too much for the reactor's thread?"""
         self._message_key = message_key
         self._plan = plan
         self._rows = rows
         self._flags = flags
         self._seen = seen
-        self._summaries: dict[int, Summary] | None = None
+        self._tries_envelopes = plan.only_envelopes
+        self._summaries: dict[int, Summary] = {}
         self._measured: dict[int, Row] = {}
         """Rows that were read where the columns do not know all sizes and dates."""
+        self._decided = 0
+        """So many of the messages need no more from the index: what there is of them is in these two."""
         self._ahead: deque[tuple[UID, bytes]] = deque()
         """Small messages that have been read, in their order."""
         self.weight = 0
         """Octets of the summaries that were read."""
 
     def run_now(self, start: int) -> Ready | None:
-        """As `run`, from what is known alone and without waiting; None if that is not enough."""
-        if self.known is None:
+        """As `run`, from what is known alone, without waiting and without much work; None if that is not enough."""
+        if self.known is None or self.is_heavy:
             return None
         try:
-            return self.run(start, None)
+            return self._run(start, None, Allowance(), None)
+        except TooMuch:
+            self.is_heavy = True
+            return None
         except NotKnown:
             return None
 
-    def run(self, start: int, mailbox: Mailbox | None) -> Ready:
-        """Answers from the message at `start` on, until there are enough.
+    def run(self, start: int, mailbox: Mailbox) -> Ready:
+        """In the account's thread: answers from the message at `start` on, until there are enough, or it is time to end."""
+        return self._run(start, mailbox, _UNBOUNDED, Portion(CHUNK))
 
-        Without a mailbox as far as they are known. Raises: NotKnown where not even the first is.
-        """
+    def has_decided(self, start: int) -> bool:
+        """Is all that the index has of the message at `start` here?"""
+        return start < self._decided
+
+    def _run(self, start: int, mailbox: Mailbox | None, allowance: Allowance, portion: Portion | None) -> Ready:
+        """Raises: NotKnown, TooMuch where not even the first message can be answered."""
+        if self._tries_envelopes:
+            if (ready := self._envelopes(mailbox, start)) is not None:
+                return ready
+            self._tries_envelopes = mailbox is None
         learned: list[Row] = []
-        if self._summaries is None:
-            if self._plan.only_envelopes and (block := self._envelopes(mailbox)) is not None:
-                return Ready(block, len(self._rows.uids), learned, None, None)
-            self._summaries = self._read_summaries(mailbox)
-            lacking = unmeasured(self._rows)
-            learned = [row for row in self._measured.values() if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE]
-            if not (lacking and self._plan.measured) and (block := self._block()) is not None:
-                return Ready(block, len(self._rows.uids), learned, None, None)
+        if start >= self._decided:
+            self._decide(mailbox, start, learned)
+        if (ready := self._block(start, allowance, learned)) is not None:
+            return ready
         out: list[bytes] = []
         error: MailError | None = None
-        size = 0
         at = start
-        while at < len(self._rows.uids) and size < CHUNK:
+        while at < self._decided:
             if self._plan.needs_file and not self._ahead and mailbox is not None and not self._has(self._rows.uids[at]):
                 self._read_ahead(mailbox, at)
             try:
-                found = self._message(mailbox, at)
+                found = self._message(mailbox, at, allowance, portion)
             except (MessageExpunged, StoreUnavailable) as problem:
                 if error is None or isinstance(error, MessageExpunged):
                     # UID FETCH reports what cannot be read, and ignores what is expunged (RFC 3501 6.4.8).
                     error = problem
-                at += 1
-                continue
-            except NotKnown:
+                found = b""
+            except NotKnown as problem:
+                self.is_heavy = self.is_heavy or isinstance(problem, TooMuch)
                 if at == start:
                     raise
                 break
+            if self._ahead and self._ahead[0][0] == self._rows.uids[at]:
+                self._ahead.popleft()
             at += 1
             if isinstance(found, Large):
                 return Ready(b"".join(out), at - start, learned, error, found)
             out.append(found)
-            size += len(found)
+            if portion is not None and portion.take(len(found)):
+                break
         return Ready(b"".join(out), at - start, learned, error, None)
 
     def _read_ahead(self, mailbox: Mailbox, at: int) -> None:
@@ -160,110 +176,109 @@ class Work:
     def _has(self, uid: int) -> bool:
         return self.known is not None and (uid in self.known.texts or uid in self.known.files)
 
-    def _read_summaries(self, mailbox: Mailbox | None) -> dict[int, Summary]:
-        """What is known, and the others from the mailbox: all of them where sizes or dates are not known either."""
-        rows = self._rows
-        lacking = unmeasured(rows)
-        if not self._plan.needs_summary:
-            if self._plan.measured and lacking:
-                self._measure(mailbox)
-            return {}
+    def _decide(self, mailbox: Mailbox | None, start: int, learned: list[Row]) -> None:
+        """Take what is known of the messages from there on, and the rest from the mailbox, as many as it gives at a time.
+
+        Where sizes or dates are not known all is read from it. Raises: NotKnown.
+        """
+        rows, plan = self._rows, self._plan
+        count = len(rows.uids)
+        lacking = unmeasured(rows) and (plan.needs_summary or plan.measured)
+        if not plan.needs_summary and not lacking:
+            self._decided = count
+            return
         known = self.known.summaries if self.known is not None else {}
         found = {} if lacking else dict(known)
-        wanted = [UID(uid) for uid in rows.uids if uid not in found]
-        if not wanted:
-            return found
-        if mailbox is None:
-            raise NotKnown
-        read = mailbox.summaries(wanted, only_head=self._plan.only_head)
-        found.update((uid, summary) for uid, _row, summary in read)
-        if lacking:
-            self._measured = {uid: row for uid, row, _summary in read}
+        wanted = [UID(uid) for uid in rows.uids[start:] if uid not in found]
+        portion = Portion(SUMMARIES)
+        last: UID | None = None
+        if wanted:
+            if mailbox is None:
+                raise NotKnown
+            if plan.needs_summary:
+                read = mailbox.summaries(wanted, only_head=plan.only_head, portion=portion)
+                found.update((uid, summary) for uid, _row, summary in read)
+                measured = [row for _uid, row, _summary in read]
+            else:
+                measured = list(mailbox.measure(self._unmeasured_uids(start), portion=portion))
+            last = measured[-1].uid if measured else None
+            if lacking:
+                self._measured = {row.uid: row for row in measured}
+                learned += [row for row in measured if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE]
+        # What is behind the last one has not been looked at, if it was time to end.
+        self._decided = bisect_right(rows.uids, last) if portion.full and last is not None else count
+        self._summaries = found
         known.update(found)
-        self.weight = sum([len(summary.body_structure) + len(summary.envelope) for summary in found.values()])
-        return found
+        self.weight += sum([len(summary.body_structure) + len(summary.envelope) for summary in found.values()])
 
-    def _measure(self, mailbox: Mailbox | None) -> None:
-        """Raises: NotKnown where there is no mailbox."""
+    def _unmeasured_uids(self, start: int) -> list[UID]:
         rows = self._rows
-        unknown = [
+        return [
             UID(uid)
-            for uid, size, date in zip(rows.uids, rows.sizes, rows.dates, strict=True)
+            for uid, size, date in zip(rows.uids[start:], rows.sizes[start:], rows.dates[start:], strict=True)
             if size == UNKNOWN_SIZE or date == UNKNOWN_DATE
         ]
-        if mailbox is None:
-            raise NotKnown
-        self._measured = {row.uid: row for row in mailbox.measure(unknown)}
 
-    def _envelopes(self, mailbox: Mailbox | None) -> bytes | None:
-        """All messages at once, from the index; None if one of them is not there, or small answers are remembered."""
-        plan, rows = self._plan, self._rows
-        if mailbox is None or self.known is not None or (plan.measured and unmeasured(rows)):
+    def _envelopes(self, mailbox: Mailbox | None, start: int) -> Ready | None:
+        """Messages at once, from the index; None if one of them is not there, or small answers are remembered."""
+        plan = self._plan
+        if mailbox is None or self.known is not None or (plan.measured and unmeasured(self._rows)):
             return None
-        uids = [UID(uid) for uid in rows.uids]
-        kept = mailbox.envelopes(uids)
-        if len(kept) != len(rows.uids):
+        uids = [UID(uid) for uid in self._rows.uids[start:]]
+        portion = Portion(SUMMARIES)
+        kept = mailbox.envelopes(uids, portion=portion)
+        count = len(kept)
+        if count != len(uids) and not (portion.full and count and max(kept) == uids[count - 1]):
             return None
-        self.weight = sum(map(len, kept.values()))
-        envelopes = [kept[uid] for uid in uids]
-        columns: list[Sequence[object]] = [rows.seqs]
-        columns += [self._column(item) if item.need is Need.COLUMN else envelopes for item in plan.items]
-        return plan.line * len(rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
+        self.weight += sum(map(len, kept.values()))
+        block = self._block_of(start, start + count)
+        return Ready(block.tell({b"ENVELOPE": [kept[uid] for uid in uids[:count]]}), count, [], None, None)
 
-    def _column(self, item: Item) -> Sequence[object]:
-        """What `Plan.line` takes for an item from columns, of all messages."""
-        match item.label:
-            case b"FLAGS":
-                return self._flags
-            case b"UID":
-                return self._rows.uids
-            case b"RFC822.SIZE":
-                return self._rows.sizes
-        return [writer.date_time(date) for date in self._rows.dates]
-
-    def _block(self) -> bytes | None:
-        """All messages at once; None if one of them needs more than columns and its summary."""
-        plan, rows, found = self._plan, self._rows, self._summaries
-        assert found is not None
-        if plan.needs_file or len(found) != len(rows.uids) or (self._seen and not plan.tells_flags):
+    def _block(self, start: int, allowance: Allowance, learned: Sequence[Row]) -> Ready | None:
+        """Messages at once; None if one of them needs more than columns and its summary. Raises: TooMuch."""
+        plan, found = self._plan, self._summaries
+        if plan.needs_file or not plan.few_kept or (self._seen and not plan.tells_flags):
             return None
-        summaries = [found[uid] for uid in rows.uids]
-        columns: list[Sequence[object]] = [rows.seqs]
-        for item in plan.items:
-            match item.label:
-                case _ if item.need is Need.COLUMN:
-                    columns.append(self._column(item))
-                case b"ENVELOPE":
-                    columns.append([summary.envelope for summary in summaries])
-                case b"BODY":
-                    columns.append([summary.body for summary in summaries])
-                case b"BODYSTRUCTURE":
-                    columns.append([summary.body_structure for summary in summaries])
-                case _:
-                    if any(summary.fields == _KEPT_LINES_UNKNOWN for summary in summaries):
-                        return None
-                    columns.append([_kept(item, summary) for summary in summaries])
-        return plan.line * len(rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
+        if plan.measured and unmeasured(self._rows):
+            return None
+        block = self._block_of(start, self._decided)
+        try:
+            summaries = [found[uid] for uid in block.rows.uids]
+        except KeyError:
+            return None
+        if plan.sections and any(summary.fields == KEPT_LINES_UNKNOWN for summary in summaries):
+            return None
+        data, count = block.tell_summaries(summaries, allowance)
+        return Ready(data, count, learned, None, None)
 
-    def _message(self, mailbox: Mailbox | None, at: int) -> bytes | Large:
-        """One message's answer. Raises: MessageExpunged, StoreUnavailable."""
-        assert self._summaries is not None
-        uid = self._rows.uids[at]
-        data = self._ahead.popleft()[1] if self._ahead and self._ahead[0][0] == uid else None
+    def _block_of(self, start: int, end: int) -> Block:
+        return Block(self._plan, self._rows.part(start, end), self._flags[start:end])
+
+    def _message(
+        self, mailbox: Mailbox | None, at: int, allowance: Allowance, portion: Portion | None
+    ) -> bytes | Large:  # fmt: skip
+        """One message's answer. Raises: MessageExpunged, StoreUnavailable, NotKnown, TooMuch."""
+        uid, plan = self._rows.uids[at], self._plan
+        data = self._ahead[0][1] if self._ahead and self._ahead[0][0] == uid else None
         if data is None and self.known is not None:
             data = self.known.texts.get(uid)
         known = self._summaries.get(uid)
-        if data is not None and self._plan.only_whole and not (self._seen and not self._plan.tells_flags):
+        if data is not None and plan.only_whole and not (self._seen and not plan.tells_flags):
+            allowance.spend(EACH * len(plan.items) + len(data) // COPIED)
             return self._whole(at, data)
-        if known is None and self._plan.needs_summary:
+        if known is None and plan.needs_summary:
             raise MessageExpunged
-        incomplete = known is not None and known.fields == _KEPT_LINES_UNKNOWN
-        if not self._plan.needs_file and not (incomplete and any(item.section for item in self._plan.items)):
-            return self._finish(at, [self._simple(item, at, known) for item in self._plan.items])
+        allowance.spend(EACH * len(plan.items))
+        if known is not None:
+            allowance.spend(sum(map(len, known[:4])) // COPIED + (0 if plan.few_kept else len(known.fields)))
+        teller = Teller(plan, partial(self._cell, at), known)
+        if not plan.needs_file and not teller.lacks_lines:
+            return self._finish(at, ReadMessage(b""), None, teller, portion)
         file: MessageFile = self._open(mailbox, UID(uid)) if data is None else ReadMessage(data)
         try:
-            message = OpenMessage(AtOnce(file, CHUNK) if mailbox is None else file, (*self._message_key, uid))
-            answer = self._from_file(file, message, at, known, incomplete=incomplete)
+            source = AtOnce(file, CHUNK) if mailbox is None else file
+            message = OpenMessage(source, (*self._message_key, uid), plan.sections, allowance)
+            answer = self._finish(at, file, message, teller, portion)
         except NotKnown:
             self._put_back(uid, file)
             raise
@@ -273,6 +288,20 @@ class Work:
         if data is None and not isinstance(answer, Large):
             self._put_back(uid, file)
         return answer
+
+    def _finish(
+        self, at: int, file: MessageFile, message: OpenMessage | None, teller: Teller, portion: Portion | None
+    ) -> bytes | Large:  # fmt: skip
+        """The whole answer, or what is ready of it and how it goes on."""
+        items = chain([b"* %d FETCH (" % self._rows.seqs[at]], teller.items(message), [self._end(at)])
+        pieces, ended = collect(items, portion)
+        if not ended:
+            return Large(UID(self._rows.uids[at]), file, pieces, items)
+        if total(pieces) > CHUNK:
+            return Large(UID(self._rows.uids[at]), file, pieces, None)
+        if message is None:
+            return b"".join([piece for piece in pieces if isinstance(piece, bytes)])
+        return b"".join([piece if isinstance(piece, bytes) else without_nul(message.read(piece)) for piece in pieces])
 
     def _put_back(self, uid: int, file: MessageFile) -> None:
         """It may be kept open; not more than a few."""
@@ -296,10 +325,10 @@ class Work:
             if item.need is Need.FILE:
                 cells += (len(data), without_nul(data))
             else:
-                cells.append(self._cell(item, at))
+                cells.append(self._cell(at, item))
         return self._plan.whole_line % tuple(cells)
 
-    def _cell(self, item: Item, at: int) -> object:
+    def _cell(self, at: int, item: Item) -> object:
         """What `Plan.line` takes for an item from columns."""
         rows = self._rows
         match item.label:
@@ -320,58 +349,8 @@ class Work:
             raise MessageExpunged
         return row
 
-    def _from_file(
-        self, file: MessageFile, message: OpenMessage, at: int, known: Summary | None, *, incomplete: bool
-    ) -> bytes | Large:  # fmt: skip
-        texts: list[bytes | Range] = []
-        for number, item in enumerate(self._plan.items):
-            if number:
-                texts.append(b" ")
-            if item.section is None or (item.need is Need.SUMMARY and not incomplete):
-                texts.append(self._simple(item, at, known))
-                continue
-            found = message.resolve(item.section)
-            if found is None:
-                texts.append(item.label + b" {0}\r\n")
-            elif isinstance(found, bytes):
-                texts.append(b"%b {%d}\r\n%b" % (item.label, len(found), without_nul(found)))
-            else:
-                texts += (b"%b {%d}\r\n" % (item.label, found[1] - found[0]), found)
-        if total(texts) > CHUNK:
-            return Large(UID(self._rows.uids[at]), file, [b"* %d FETCH (" % self._rows.seqs[at], *texts, self._end(at)])
-        return self._finish(
-            at, [text if isinstance(text, bytes) else without_nul(message.read(text)) for text in texts], b""
-        )  # fmt: skip
-
-    def _finish(self, at: int, texts: Sequence[bytes], between: bytes = b" ") -> bytes:
-        return b"* %d FETCH (%b%b" % (self._rows.seqs[at], between.join(texts), self._end(at))
-
     def _end(self, at: int) -> bytes:
         """Behind the last item: the flags too, if this FETCH changed them (RFC 3501 6.4.5)."""
         if self._rows.uids[at] in self._seen and not self._plan.tells_flags:
             return b" FLAGS %b)\r\n" % self._flags[at]
         return b")\r\n"
-
-    def _simple(self, item: Item, at: int, known: Summary | None) -> bytes:
-        """An item that needs no file."""
-        if item.need is Need.COLUMN:
-            return FORMATS[item.label] % self._cell(item, at)
-        assert known is not None
-        match item.label:
-            case b"ENVELOPE":
-                return b"ENVELOPE " + known.envelope
-            case b"BODY":
-                return b"BODY " + known.body
-            case b"BODYSTRUCTURE":
-                return b"BODYSTRUCTURE " + known.body_structure
-        return b"%b %b" % (item.label, _kept(item, known))
-
-
-def _kept(item: Item, summary: Summary) -> bytes:
-    """Header fields from kept lines, as a literal."""
-    assert item.section is not None
-    lines = kept_lines(summary.fields, item.section.fields)
-    if item.section.partial is not None:
-        first, count = item.section.partial
-        lines = lines[first : first + count]
-    return b"{%d}\r\n%b" % (len(lines), without_nul(lines))

@@ -23,6 +23,7 @@ from attrs import define, field, frozen
 
 from mailserver.message.summary import Summary
 from mailserver.store.flags import FlagChange
+from mailserver.store.portion import Portion
 from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
 from mailserver.store.rows import Changes, Mark, Row, Snapshot
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
@@ -233,20 +234,30 @@ class Mailbox(Protocol):
     def move(self, uids: Sequence[UID], target: str) -> Copied:
         """Move (RFC 6851): each message is in exactly one of the two at any moment."""
 
-    def summaries(self, uids: Sequence[UID], *, only_head: bool = False) -> Sequence[tuple[UID, Row, Summary]]:
+    def summaries(
+        self, uids: Sequence[UID], *, only_head: bool = False, portion: Portion | None = None
+    ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
         """The pre-rendered facts of those messages, made and kept where missing; messages gone are left out.
+
+        With a portion, once that is full, those behind the last one that is told have not been looked at.
 
         `search` and `sent` may be left out of them: `search` looks at these. With `only_head`, who asks wants no more
         than what the header says: then `body` and `body_structure` may be empty, and size and date unknown, so that
         bodies need not be read.
         """
 
-    def envelopes(self, uids: Sequence[UID]) -> Mapping[UID, bytes]:
-        """Summary.envelope of those of the messages (rising) that are there and have it kept. Nothing is rendered."""
+    def envelopes(self, uids: Sequence[UID], *, portion: Portion | None = None) -> Mapping[UID, bytes]:
+        """Summary.envelope of those of the messages (rising) that are there and have it kept. Nothing is rendered.
 
-    def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:
+        In the order of the UIDs; a portion as for `summaries`.
+        """
+
+    def measure(
+        self, uids: Sequence[UID], *, only_dates: bool = False, portion: Portion | None = None
+    ) -> Sequence[Row]:  # fmt: skip
         """The rows of those messages (rising) with their sizes and dates, found out and kept where they are not known.
 
+        A portion as for `summaries`, but with `only_dates`.
         Those gone or unreadable are left out. With `only_dates` no message is read, and sizes may stay unknown.
         """
 

@@ -153,6 +153,20 @@ class Client:
             assert not line.startswith(b"* BYE"), line
             found.append(line)
 
+    def count(self, text: bytes) -> int:
+        """Octets of what answers an IMAP command, less its tag; it is not kept, and the last line must be OK."""
+        tag = b"t%d" % next(self._tags)
+        self.send(tag + b" " + text + b"\r\n")
+        counted = 0
+        while not (last := re.search(rb"(?:\A|\n)%b ([^\r\n]*)\r\n\Z" % tag, self._buffer[-300:])):
+            self._fill()
+            counted += max(0, len(self._buffer) - 300)
+            del self._buffer[:-300]
+        counted += len(self._buffer) - len(tag)
+        self._buffer.clear()
+        assert last[1].startswith(b"OK"), bytes(last[1])
+        return counted
+
     def in_step(self) -> None:
         """The next command gets its own answer and nothing else comes."""
         if self.protocol == "imap":

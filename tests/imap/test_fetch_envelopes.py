@@ -31,7 +31,7 @@ def test_messages_whose_envelopes_are_not_kept_are_read(client: Client, monkeypa
     envelopes = MemoryMailbox.envelopes
     asked: list[int] = []
 
-    def partly(self: MemoryMailbox, uids: Any) -> Any:
+    def partly(self: MemoryMailbox, uids: Any, **_how: Any) -> Any:
         asked.extend(uids)
         return {uid: text for uid, text in envelopes(self, uids).items() if uid != 3}
 

@@ -89,9 +89,9 @@ def test_the_store_is_asked_for_the_summaries_that_are_not_known(monkeypatch: py
     asked: list[int] = []
     summaries = MemoryMailbox.summaries
 
-    def noted(mailbox: MemoryMailbox, uids: Any, *, only_head: bool = False) -> Any:
+    def noted(mailbox: MemoryMailbox, uids: Any, **how: Any) -> Any:
         asked.extend(uids)
-        return summaries(mailbox, uids, only_head=only_head)
+        return summaries(mailbox, uids, **how)
 
     monkeypatch.setattr(MemoryMailbox, "summaries", noted)
     assert ask(client, b"FETCH 1:* (UID ENVELOPE BODYSTRUCTURE)") == whole

@@ -9,6 +9,7 @@ import apsw
 from mailserver.message.summary import Summary
 from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.statements import insert, select, shifted_spans
+from mailserver.store.portion import Portion
 from mailserver.types import UID
 
 _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields"
@@ -21,14 +22,29 @@ class Summaries:
         self._connection = connection
         self._header_texts = header_texts
 
-    def get(self, key: int, uids: Sequence[int]) -> dict[int, Summary]:
-        """Those that are there, of messages with rising UIDs; without what `HeaderTexts` keeps of them."""
+    def get(self, key: int, uids: Sequence[int], portion: Portion | None = None) -> dict[int, Summary]:
+        """Those that are there, of messages with rising UIDs, as far as the portion goes; without what `HeaderTexts` keeps."""
         rows = select(self._connection, _COLUMNS, "summaries", key, uids)
-        return {row[0]: Summary(*row[1:]) for row in rows}
+        if portion is None:
+            return {row[0]: Summary(*row[1:]) for row in rows}
+        found = {}
+        for row in rows:
+            found[row[0]] = Summary(*row[1:])
+            if portion.take(sum(map(len, row[1:]))):
+                break
+        return found
 
-    def envelopes(self, key: int, uids: Sequence[int]) -> dict[UID, bytes]:
-        """Those that are there, of messages with rising UIDs."""
-        return dict(select(self._connection, "id & 0xFFFFFFFF, envelope", "summaries", key, uids))
+    def envelopes(self, key: int, uids: Sequence[int], portion: Portion | None = None) -> dict[UID, bytes]:
+        """Those that are there, of messages with rising UIDs, as far as the portion goes."""
+        rows = select(self._connection, "id & 0xFFFFFFFF, envelope", "summaries", key, uids)
+        if portion is None:
+            return dict(rows)
+        found = {}
+        for uid, envelope in rows:
+            found[uid] = envelope
+            if portion.take(len(envelope)):
+                break
+        return found
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:
         """Keep them, the texts for SEARCH in `HeaderTexts`."""

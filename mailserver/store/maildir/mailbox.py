@@ -35,6 +35,7 @@ from mailserver.store.maildir.reconcile import level, reconcile
 from mailserver.store.maildir.rendering import Rendering, filled, is_unmeasured
 from mailserver.store.maildir.search_facts import Facts
 from mailserver.store.maildir.transfer import transfer
+from mailserver.store.portion import Portion
 from mailserver.store.query import Query
 from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
@@ -171,13 +172,17 @@ class MaildirMailbox:
             messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq, self._mark(state)
         )
 
-    def summaries(self, uids: Sequence[UID], *, only_head: bool = False) -> Sequence[tuple[UID, Row, Summary]]:
+    def summaries(
+        self, uids: Sequence[UID], *, only_head: bool = False, portion: Portion | None = None
+    ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
         """The pre-rendered facts of those messages; messages gone or unreadable are left out."""
         state = self._state()
         key = state.key
         wanted = sorted(set(uids))
         rows = {row.uid: row for row in self._read(lambda index: index.messages.rows_of(key, wanted))}
-        known = self._read(lambda index: index.summaries.get(key, wanted))
+        known = self._read(lambda index: index.summaries.get(key, list(rows), portion))
+        if portion is not None and portion.full:
+            rows = {uid: row for uid, row in rows.items() if uid <= max(known)}
         if only_head:
             missing = [uid for uid in rows if uid not in known]
         else:
@@ -185,19 +190,26 @@ class MaildirMailbox:
                 uid for uid, row in rows.items() if uid not in known or not known[uid].body or is_unmeasured(row)
             ]
         gone = set(missing)
-        for uid, size, date, summary in self._rendering(state).summaries(missing, only_head=only_head):
+        last = None
+        for uid, size, date, summary in self._rendering(state).summaries(missing, only_head=only_head, portion=portion):
             if size != UNKNOWN_SIZE:
                 rows[uid] = filled(rows[uid], size, date)
             known[uid] = summary
             gone.discard(uid)
+            last = uid
+        if portion is not None and portion.full and last is not None:
+            # Those behind it have not been looked at.
+            rows = {uid: row for uid, row in rows.items() if uid <= last}
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
 
-    def envelopes(self, uids: Sequence[UID]) -> Mapping[UID, bytes]:
+    def envelopes(self, uids: Sequence[UID], *, portion: Portion | None = None) -> Mapping[UID, bytes]:
         """The ENVELOPE values that are kept."""
         key = self._state().key
-        return self._read(lambda index: index.summaries.envelopes(key, sorted(uids)))
+        return self._read(lambda index: index.summaries.envelopes(key, sorted(uids), portion))
 
-    def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:
+    def measure(
+        self, uids: Sequence[UID], *, only_dates: bool = False, portion: Portion | None = None
+    ) -> Sequence[Row]:  # fmt: skip
         """Rows with sizes and dates, read where they are not known; messages gone or unreadable are left out."""
         state = self._state()
         wanted = sorted(set(uids))
@@ -205,8 +217,12 @@ class MaildirMailbox:
         unknown = [row.uid for row in rows if is_unmeasured(row, only_dates=only_dates)]
         if unknown:
             read = self._rendering(state)
-            facts = {uid: (size, date) for uid, size, date in (read.dates if only_dates else read.measure)(unknown)}
+            measured = read.dates(unknown) if only_dates else read.measure(unknown, portion)
+            facts = {uid: (size, date) for uid, size, date in measured}
             rows = [filled(row, *facts[row.uid]) if row.uid in facts else row for row in rows]
+            if portion is not None and portion.full:
+                # Those behind it have not been looked at.
+                rows = [row for row in rows if row.uid <= max(facts)]
         return [row for row in rows if not is_unmeasured(row, only_dates=only_dates)]
 
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:

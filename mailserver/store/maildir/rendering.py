@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from mailserver.cancellation import check
@@ -22,6 +22,7 @@ from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.message_file import PlainFile, has_bare_lf, open_file, read_dated, to_crlf
+from mailserver.store.portion import Portion
 from mailserver.store.rows import Row
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
@@ -51,17 +52,22 @@ class Rendering:
         self._places = os.path.join(paths.new, ""), os.path.join(paths.cur, "")
         self._reopen = reopen
 
-    def summaries(self, uids: Sequence[UID], *, only_head: bool) -> Iterator[Rendered]:
-        """Of those messages (rising), kept in the index; with `only_head` as in `Mailbox.summaries`."""
+    def summaries(
+        self, uids: Sequence[UID], *, only_head: bool, portion: Portion | None = None
+    ) -> Iterator[Rendered]:  # fmt: skip
+        """Of those messages (rising), kept in the index; with `only_head` and `portion` as in `Mailbox.summaries`."""
         for start in range(0, len(uids), BATCH):
             files = self._files(uids[start : start + BATCH])
-            batch = list(self._read_heads(files) if only_head else self._read_whole(files))
+            read = self._read_heads(files) if only_head else self._read_whole(files)
+            batch = list(read) if portion is None else list(_within(portion, read))
             measured = [(uid, size, date) for uid, size, date, _summary in batch if size != UNKNOWN_SIZE]
             self._keep(measured, [(uid, summary) for uid, _size, _date, summary in batch])
             yield from batch
+            if portion is not None and portion.full:
+                return
 
-    def measure(self, uids: Sequence[UID]) -> list[tuple[UID, int, int]]:
-        """UID, size and date of those messages (rising), which the index knows from now on."""
+    def measure(self, uids: Sequence[UID], portion: Portion | None = None) -> list[tuple[UID, int, int]]:
+        """UID, size and date of those messages (rising), as far as the portion goes; the index knows them from now on."""
         measured: list[tuple[UID, int, int]] = []
         for start in range(0, len(uids), BATCH):
             facts = []
@@ -71,8 +77,12 @@ class Rendering:
                 if message is not None:
                     facts.append((uid, message.size, message.date))
                     message.close()
+                    if portion is not None and portion.take(0):
+                        break
             self._keep(facts, [])
             measured += facts
+            if portion is not None and portion.full:
+                break
         return measured
 
     def dates(self, uids: Sequence[UID]) -> list[tuple[UID, int, int]]:
@@ -159,6 +169,14 @@ class Rendering:
                 return None
         except StoreUnavailable:
             return None
+
+
+def _within(portion: Portion, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
+    for each in rendered:
+        yield each
+        summary = each[3]
+        if portion.take(len(summary.envelope) + len(summary.body) + len(summary.body_structure) + len(summary.fields)):
+            return
 
 
 def filled(row: Row, size: int, date: int) -> Row:

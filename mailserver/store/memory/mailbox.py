@@ -15,6 +15,7 @@ from mailserver.message.summary import Summary
 from mailserver.store.flags import DELETED, KEYWORD_BIT, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS, FlagChange
 from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
 from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySource
+from mailserver.store.portion import Portion
 from mailserver.store.query import Query
 from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
@@ -105,20 +106,35 @@ class MemoryMailbox:
         uids: Sequence[UID],
         *,
         only_head: bool = False,  # noqa: ARG002 - all of it is at hand
+        portion: Portion | None = None,
     ) -> Sequence[tuple[UID, Row, Summary]]:
         """Made anew each time; messages gone are left out."""
         self._check()
-        return [
-            (uid, self._messages[uid].row(uid), self._account.summarise(self._messages[uid].data))
-            for uid in self._present(uids)
-        ]
+        found = []
+        for uid in self._present(uids):
+            summary = self._account.summarise(self._messages[uid].data)
+            found.append((uid, self._messages[uid].row(uid), summary))
+            if portion is not None and portion.take(sum(map(len, summary[:4]))):
+                break
+        return found
 
-    def envelopes(self, uids: Sequence[UID]) -> Mapping[UID, bytes]:
+    def envelopes(self, uids: Sequence[UID], *, portion: Portion | None = None) -> Mapping[UID, bytes]:
         """Made anew each time."""
         self._check()
-        return {uid: self._account.summarise(self._messages[uid].data).envelope for uid in self._present(uids)}
+        found = {}
+        for uid in self._present(uids):
+            found[uid] = self._account.summarise(self._messages[uid].data).envelope
+            if portion is not None and portion.take(len(found[uid])):
+                break
+        return found
 
-    def measure(self, uids: Sequence[UID], *, only_dates: bool = False) -> Sequence[Row]:  # noqa: ARG002 - all is known
+    def measure(
+        self,
+        uids: Sequence[UID],
+        *,
+        only_dates: bool = False,  # noqa: ARG002 - all is known
+        portion: Portion | None = None,  # noqa: ARG002 - the same
+    ) -> Sequence[Row]:
         """Their rows; messages gone are left out."""
         self._check()
         return [self._messages[uid].row(uid) for uid in self._present(uids)]

@@ -1,0 +1,91 @@
+"""FETCH of many messages at once: one format string for all of them, filled from columns and summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Final
+
+from attrs import frozen
+
+from mailserver.imap.allowance import COPIED, EACH, Allowance, TooMuch
+from mailserver.imap.fetch_message import kept_literal
+from mailserver.imap.fetch_plan import Item, Need, Plan, Rows
+from mailserver.imap.wire import writer
+from mailserver.message.summary import Summary
+
+_SCANNED: Final = 8
+"""Octets of kept lines that a pattern looks at for the price of one; see `Allowance`."""
+
+
+@frozen
+class Block:
+    """Messages whose sizes and dates are known, if they are asked for."""
+
+    plan: Plan
+    rows: Rows
+    flags: Sequence[bytes]
+    """The flag list of each."""
+
+    def tell(self, texts: Mapping[bytes, Sequence[bytes]]) -> bytes:
+        """The answers; `texts` has what is no column, by label, of each message."""
+        columns: list[Sequence[object]] = [self.rows.seqs]
+        columns += [self._column(item) if item.need is Need.COLUMN else texts[item.label] for item in self.plan.items]
+        return self.plan.line * len(self.rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
+
+    def tell_summaries(self, summaries: Sequence[Summary], allowance: Allowance) -> tuple[bytes, int]:
+        """The answers for as many of the messages as may be told now, and how many these are. Raises: TooMuch."""
+        texts = self._texts(summaries)
+        count = self._affordable(summaries, texts.values(), allowance)
+        block: Block = self
+        if count < len(summaries):
+            block = Block(self.plan, self.rows.part(0, count), self.flags[:count])
+            texts = {label: column[:count] for label, column in texts.items()}
+        for item in self.plan.items:
+            if item.section is not None:
+                texts[item.label] = [kept_literal(item, summary) for summary in summaries[:count]]
+        return block.tell(texts), count
+
+    def _texts(self, summaries: Sequence[Summary]) -> dict[bytes, list[bytes]]:
+        """What stands in the summaries as it is told."""
+        texts: dict[bytes, list[bytes]] = {}
+        for item in self.plan.items:
+            match item.label:
+                case b"ENVELOPE":
+                    texts[item.label] = [summary.envelope for summary in summaries]
+                case b"BODY":
+                    texts[item.label] = [summary.body for summary in summaries]
+                case b"BODYSTRUCTURE":
+                    texts[item.label] = [summary.body_structure for summary in summaries]
+        return texts
+
+    def _affordable(
+        self, summaries: Sequence[Summary], texts: Iterable[Sequence[bytes]], allowance: Allowance
+    ) -> int:  # fmt: skip
+        columns = [list(map(len, column)) for column in texts]
+        each, patterns = EACH * len(self.plan.items), len(self.plan.sections)
+        scanned = [len(summary.fields) for summary in summaries] if patterns else [0] * len(summaries)
+        if allowance.has(
+            each * len(summaries) + sum(map(sum, columns)) // COPIED + patterns * sum(scanned) // _SCANNED
+        ):
+            return len(summaries)
+        for at, lines in enumerate(scanned):
+            copied = sum([column[at] for column in columns])
+            try:
+                allowance.spend(each + copied // COPIED + patterns * lines // _SCANNED)
+            except TooMuch:
+                if not at:
+                    raise
+                return at
+        return len(summaries)
+
+    def _column(self, item: Item) -> Sequence[object]:
+        """What the plan's line takes for an item from columns."""
+        match item.label:
+            case b"FLAGS":
+                return self.flags
+            case b"UID":
+                return self.rows.uids
+            case b"RFC822.SIZE":
+                return self.rows.sizes
+        return [writer.date_time(date) for date in self.rows.dates]

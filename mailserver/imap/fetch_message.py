@@ -1,0 +1,137 @@
+"""The answer to a FETCH for one message, item by item.
+
+What is told may be many times the message: each item may be all of it. So an answer is made as far as it is needed now, and
+the rest, when the client has taken that, in further turns of the account's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from attrs import define
+
+from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan
+from mailserver.imap.header_fields import Fields, Selected
+from mailserver.imap.open_message import OpenMessage, ReadMessage
+from mailserver.imap.section import Range, kept_lines, without_nul
+from mailserver.message.summary import INCOMPLETE, Summary
+from mailserver.store.interfaces import MessageFile
+from mailserver.store.portion import Portion
+from mailserver.types import UID
+
+Piece = bytes | Range
+KEPT_LINES_UNKNOWN = INCOMPLETE.encode("ascii")
+
+
+@define
+class Large:
+    """The answer for one message that is sent in pieces."""
+
+    uid: UID
+    file: MessageFile
+    pieces: list[Piece]
+    rest: Iterator[Piece | None] | None
+    """What follows those pieces, if all of them were not made at once."""
+
+    @property
+    def is_kept(self) -> bool:
+        """May the file serve another FETCH?"""
+        return not isinstance(self.file, ReadMessage)
+
+    def go_on(self) -> None:
+        """In the account's thread: make the next pieces. Raises: StoreUnavailable."""
+        assert self.rest is not None
+        self.pieces, ended = collect(self.rest, Portion(CHUNK))
+        if ended:
+            self.rest = None
+
+
+def collect(pieces: Iterator[Piece | None], portion: Portion | None) -> tuple[list[Piece], bool]:
+    """The next pieces, as many as fit (all of them without a portion), and whether these are the last ones.
+
+    Ranges take no room: they are read when they are sent.
+    """
+    found: list[Piece] = []
+    for piece in pieces:
+        if piece is not None:
+            found.append(piece)
+        if portion is not None and portion.take(len(piece) if isinstance(piece, bytes) else 0):
+            return found, False
+    return found, True
+
+
+def total(pieces: Iterable[Piece]) -> int:
+    """How many octets those are."""
+    return sum([len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces])
+
+
+class Teller:
+    """Tells items of one message, whose cells from columns are `cell`'s."""
+
+    def __init__(self, plan: Plan, cell: Callable[[Item], object], summary: Summary | None) -> None:
+        self._plan = plan
+        self._cell = cell
+        self._summary = summary
+        self._kept: Fields | None = None
+
+    @property
+    def lacks_lines(self) -> bool:
+        """Are kept lines asked for, and not kept?"""
+        summary = self._summary
+        return summary is not None and summary.fields == KEPT_LINES_UNKNOWN and bool(self._plan.sections)
+
+    def simple(self, item: Item) -> bytes:
+        """An item that needs no file."""
+        if item.need is Need.COLUMN:
+            return FORMATS[item.label] % self._cell(item)
+        summary = self._summary
+        assert summary is not None
+        match item.label:
+            case b"ENVELOPE":
+                return b"ENVELOPE " + summary.envelope
+            case b"BODY":
+                return b"BODY " + summary.body
+            case b"BODYSTRUCTURE":
+                return b"BODYSTRUCTURE " + summary.body_structure
+        if self._plan.few_kept:
+            return b"%b %b" % (item.label, kept_literal(item, summary))
+        if self._kept is None:
+            self._kept = Fields(summary.fields)
+        assert item.section is not None
+        return b"%b %b" % (item.label, _literal(item, self._kept.select(item.section)))
+
+    def items(self, message: OpenMessage | None) -> Iterator[Piece | None]:
+        """All of them, with what stands between; None is a pause. Raises: StoreUnavailable, NotKnown, TooMuch."""
+        incomplete = self.lacks_lines
+        for number, item in enumerate(self._plan.items):
+            between = b" " if number else b""
+            if item.section is None or (item.need is Need.SUMMARY and not incomplete):
+                yield between + self.simple(item)
+                continue
+            assert message is not None
+            found = yield from message.resolve(item.section)
+            if found is None:
+                yield b"%b%b {0}\r\n" % (between, item.label)
+            elif isinstance(found, bytes):
+                yield b"%b%b {%d}\r\n%b" % (between, item.label, len(found), without_nul(found))
+            elif isinstance(found, Selected):
+                yield b"%b%b {%d}\r\n" % (between, item.label, found.size)
+                for piece in found.pieces:
+                    yield piece and without_nul(piece)
+            else:
+                yield b"%b%b {%d}\r\n" % (between, item.label, found[1] - found[0])
+                yield found
+
+
+def kept_literal(item: Item, summary: Summary) -> bytes:
+    """Header fields from kept lines, as a literal."""
+    assert item.section is not None
+    return _literal(item, kept_lines(summary.fields, item.section.fields))
+
+
+def _literal(item: Item, lines: bytes) -> bytes:
+    assert item.section is not None
+    if item.section.partial is not None:
+        first, count = item.section.partial
+        lines = lines[first : first + count]
+    return b"{%d}\r\n%b" % (len(lines), without_nul(lines))

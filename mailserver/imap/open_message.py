@@ -1,0 +1,240 @@
+"""An open message, of which only as much is read as the sections of a FETCH need.
+
+A section is resolved to a range of the file wherever it can be, so that a large one is sent in pieces and never held
+whole. Only part numbers need the message's structure, and only they read the message whole. Header and structure are
+looked at once for all items; where that takes long, there are pauses in which whoever runs it may stop for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable, Sequence
+from functools import cached_property, lru_cache
+from typing import Final
+
+from mailserver.errors import StoreUnavailable
+from mailserver.imap.allowance import Allowance, NotKnown
+from mailserver.imap.header_fields import Fields, LongHeader, Selected, select_fields
+from mailserver.imap.section import PIECE, Range, Section
+from mailserver.message.limits import SEEN
+from mailserver.message.structure import PLAIN, Part, find_part, parse_structure
+from mailserver.store.interfaces import MessageFile
+
+LARGE: Final = 256 * 1024
+FEW_PARTS: Final = 100
+"""Structures of messages of at least LARGE octets are remembered, unless they have more parts than that."""
+_CUT: Final = 1024 * 1024
+"""Octets of headers whose fields are held at a time."""
+_PART: Final = 32
+"""What a part, or an empty line, of a message costs whose structure is looked at; see `Allowance`."""
+
+
+@lru_cache(maxsize=64)
+def _known_structure(key: Hashable) -> list[Part]:  # noqa: ARG001 - the key is what the cache is about
+    """Room for one structure. Messages never change, so neither does what is put here."""
+    return []
+
+
+class ReadMessage:
+    """A small message that has been read whole."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end."""
+        return self._data[offset:] if count is None else self._data[offset : offset + count]
+
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """The same."""
+        return self._data[offset : offset + count] or None
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+class AtOnce:
+    """A file of which only what takes no waiting is read: pieces that are in the page cache."""
+
+    def __init__(self, file: MessageFile, limit: int) -> None:
+        """`limit`: octets that are read by one call at most."""
+        self.size = file.size
+        self._file = file
+        self._limit = limit
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end. Raises: NotKnown."""
+        wanted = self.size - offset if count is None else min(count, self.size - offset)
+        if wanted > self._limit:
+            raise NotKnown
+        data = self._file.read_now(offset, wanted) if wanted > 0 else b""
+        if data is None or len(data) != max(wanted, 0):
+            raise NotKnown
+        return data
+
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """The same as the file's."""
+        return self._file.read_now(offset, count)
+
+    def close(self) -> None:
+        """The file is closed by who has it."""
+
+
+class OpenMessage:
+    """A message file, and what is known of it.
+
+    `key` stands for this message and no other one: clients fetch a large part piece by piece, and the structure of a
+    large message is not worked out anew for each.
+    """
+
+    def __init__(self, file: MessageFile, key: Hashable, sections: Sequence[Section], allowance: Allowance) -> None:
+        """`sections` are all that will be asked for; what is done for them is taken from the allowance."""
+        self._file = file
+        self._key = key
+        self._sections = sections
+        self._allowance = allowance
+        self._header_end = -1
+        self._fields: dict[int, Fields] = {}
+        self._cut = 0
+        """Octets of the headers in `_fields`."""
+        self._long: tuple[int, LongHeader] | None = None
+        """Where the last long header began, and the header."""
+
+    def resolve(self, section: Section) -> Generator[None, None, bytes | Range | Selected | None]:
+        """The section's octets, or where they are in the file; None if there is no such part. Yields pauses.
+
+        Raises: StoreUnavailable; NotKnown and TooMuch where not all may be done.
+        """
+        found = yield from self._resolve_whole(section)
+        if section.partial is None or found is None or isinstance(found, Selected):
+            return found
+        first, count = section.partial
+        if isinstance(found, bytes):
+            return found[first : first + count]
+        low, high = found
+        start = min(low + first, high)
+        return start, min(start + count, high)
+
+    def _resolve_whole(self, section: Section) -> Generator[None, None, bytes | Range | Selected | None]:
+        text = section.text
+        if not section.numbers:
+            if not text:
+                return 0, self._file.size
+            if self._header_end < 0:
+                yield from self._find_body()
+            if text == "TEXT":
+                return self._header_end, self._file.size
+            if text == "HEADER":
+                return 0, self._header_end
+            return (yield from self._select(section, 0, self._header_end))
+        part = find_part(self.root, section.numbers)
+        if part is None:
+            return None
+        if not text:
+            return part.body, part.end
+        if text == "MIME":
+            return part.start, part.body
+        message = part.message
+        if message is None:
+            return None
+        if text == "HEADER":
+            return message.start, message.body
+        if text == "TEXT":
+            return message.body, message.end
+        return (yield from self._select(section, message.start, message.body))
+
+    def _find_body(self) -> Generator[None, None, None]:
+        """Find the empty line, without reading the body."""
+        size = self._file.size
+        at = 0
+        last = b""
+        while at < size:
+            piece = self._file.read(at, PIECE)
+            if not piece:
+                raise StoreUnavailable("a message file has changed while it was read")
+            self._allowance.copy(len(piece))
+            if not at and piece.startswith(b"\r\n"):
+                self._header_end = 2
+                return
+            joined = last + piece
+            blank = joined.find(b"\r\n\r\n")
+            if blank >= 0:
+                self._header_end = at - len(last) + blank + 4
+                return
+            at += len(piece)
+            last = joined[-3:]
+            yield
+        self._header_end = size
+
+    def _select(self, section: Section, start: int, end: int) -> Generator[None, None, bytes | Selected]:
+        if end - start > SEEN:
+            if self._long is None or self._long[0] != start:
+                header = LongHeader(self._file, start, end, self._names_asked(section.numbers))
+                self._allowance.spend(end - start)
+                yield from header.measure()
+                self._long = start, header
+            return self._long[1].select(section)
+        fields = self._fields.get(start)
+        if fields is None:
+            self._allowance.spend(end - start)
+            if len(self._sections) == 1:
+                return select_fields(self.read((start, end)), section)
+            fields = self._cut_fields(start, end)
+        else:
+            self._allowance.spend((end - start) // 4)
+        return fields.select(section)
+
+    def _cut_fields(self, start: int, end: int) -> Fields:
+        fields = Fields(self.read((start, end)))
+        self._cut += end - start
+        if self._cut > _CUT:
+            self._fields.clear()
+            self._cut = end - start
+        self._fields[start] = fields
+        return fields
+
+    def _names_asked(self, numbers: tuple[int, ...]) -> frozenset[bytes]:
+        """Of fields of the header of that message."""
+        return frozenset().union(*[section.fields for section in self._sections if section.numbers == numbers])
+
+    @cached_property
+    def _whole(self) -> bytes:
+        return self._file.read()
+
+    @cached_property
+    def root(self) -> Part:
+        """Its structure."""
+        if self._file.size < LARGE:
+            whole = self._whole
+            parts = whole.count(b"\r\n--") + whole.count(b"\r\n\r\n")
+            self._allowance.spend(len(whole) // 16 + _PART * parts)
+            return parse_structure(whole)
+        known = _known_structure((self._key, self._file.size))
+        if known:
+            return known[0]
+        self._allowance.spend(self._file.size)
+        root = parse_structure(self._whole)
+        if _slimmed(root):
+            known.append(root)
+        return root
+
+    def read(self, found: Range) -> bytes:
+        """Those octets. Raises: StoreUnavailable if the file has become shorter."""
+        low, high = found
+        data = self._whole[low:high] if "_whole" in self.__dict__ else self._file.read(low, high - low)
+        if len(data) != high - low:
+            raise StoreUnavailable("a message file has changed while it was read")
+        return data
+
+
+def _slimmed(root: Part) -> bool:
+    """Make it fit to be remembered; False if it has too many parts."""
+    todo = [root]
+    for part in todo:
+        todo += part.children
+        if len(todo) > FEW_PARTS:
+            return False
+    for part in todo:
+        # Only places are asked for later: do not hold on to the headers.
+        part.content = PLAIN
+    return True
