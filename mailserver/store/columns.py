@@ -15,11 +15,11 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import compress
 from operator import lt
 
-from mailserver.store.flags import DELETED, SEEN
+from mailserver.store.flags import DELETED, SEEN, FlagChange
 from mailserver.store.rows import Changes, Run, Snapshot, cap_size
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE, ModSeq, UIDValidity
 
@@ -35,6 +35,7 @@ class Columns:
 
     __slots__ = (
         "_all_seen",
+        "_expunged_flags",
         "before_own",
         "changed",
         "changed_start",
@@ -68,6 +69,8 @@ class Columns:
         self.changed_start = 0
         self.before_own = 0
         self.expunged = array("I")
+        self._expunged_flags = array("I")
+        """The last flags of each message in the log of expunges."""
         self.expunged_start = 0
         self.deleted = _count_deleted(self.flags)
         """How many messages are flagged \\Deleted."""
@@ -138,6 +141,18 @@ class Columns:
     def expunged_end(self) -> int:
         """The position behind the log of expunges."""
         return self.expunged_start + len(self.expunged)
+
+    def expunged_flags(self, since: int) -> dict[int, int]:
+        """UID to last flags of the messages in the log of expunges from that position on."""
+        at = since - self.expunged_start
+        return dict(zip(self.expunged[at:], self._expunged_flags[at:], strict=True))
+
+    def flag_expunged(self, since: int, uids: Collection[int], how: FlagChange, mask: int) -> None:
+        """Change the flags of such messages, for sessions whose clients have not been told that they are expunged."""
+        wanted = set(uids)
+        for at in range(since - self.expunged_start, len(self.expunged)):
+            if self.expunged[at] in wanted:
+                self._expunged_flags[at] = how.combine(self._expunged_flags[at], mask)
 
     def begin_own(self) -> None:
         """What is applied next is what a session itself did; what the log holds so far is not (see View.silence)."""
@@ -232,6 +247,7 @@ class Columns:
         if not positions:
             return False
         self.expunged.extend(_taken(self.uids, positions))
+        self._expunged_flags.extend(_taken(self.flags, positions))
         self.deleted -= _count_deleted(_taken(self.flags, positions))
         self._all_seen -= bisect_left(positions, self._all_seen)
         for name in ("uids", "flags", "modseqs", "sizes", "dates"):
@@ -249,6 +265,7 @@ class Columns:
         """Drop the expunge log below that position: every view has passed it."""
         if upto > self.expunged_start:
             del self.expunged[: upto - self.expunged_start]
+            del self._expunged_flags[: upto - self.expunged_start]
             self.expunged_start = upto
 
 

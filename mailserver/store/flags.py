@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Sequence
 
 # Bits 0 to 4 are the system flags; bit 5 + n is the n-th keyword of the mailbox (Maildir letter a..z).
 ANSWERED = 1
@@ -23,3 +24,21 @@ class FlagChange(enum.Enum):
     ADD = "+"
     REMOVE = "-"
     REPLACE = "="
+
+    def combine(self, flags: int, mask: int) -> int:
+        """The flags after this change."""
+        if self is FlagChange.ADD:
+            return flags | mask
+        return flags & ~mask if self is FlagChange.REMOVE else mask
+
+
+def known_mask(names: Iterable[str], keywords: Sequence[str]) -> int:
+    """The bits of flags, without keywords that the mailbox does not have. Names are the same in any case."""
+    bits = {name.lower(): 1 << KEYWORD_BIT + bit for bit, name in enumerate(keywords) if name} | _SYSTEM_BITS
+    mask = 0
+    for name in names:
+        mask |= bits.get(name.lower(), 0)
+    return mask
+
+
+_SYSTEM_BITS = {name.lower(): bit for name, bit in SYSTEM_FLAGS.items()}

@@ -70,6 +70,7 @@ def test_store_to_an_expunged_message_stores_the_rest() -> None:
     one.send(b"a STORE 2 +FLAGS.SILENT (\\Deleted)\r\na EXPUNGE\r\n")
     answer = two.ask(b"a STORE 1:3 +FLAGS (\\Seen)\r\n")
     assert b"* 1 FETCH" in answer
+    assert b"* 2 FETCH (FLAGS (\\Deleted \\Seen))" in answer
     assert b"* 3 FETCH" in answer
     assert b"EXPUNGE\r\n" not in answer
     assert b"a OK [EXPUNGEISSUED] " in answer

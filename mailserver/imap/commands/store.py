@@ -12,7 +12,7 @@ from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.reader import Reader
-from mailserver.store.flags import FlagChange
+from mailserver.store.flags import FlagChange, known_mask
 
 _ITEM = re.compile(r"([+-]?)FLAGS(\.SILENT)?")
 _HOW = {"+": FlagChange.ADD, "-": FlagChange.REMOVE, "": FlagChange.REPLACE}
@@ -32,9 +32,9 @@ def _read_change(reader: Reader) -> tuple[FlagChange, bool, tuple[str, ...]]:
 async def store(session: Session, command: Command) -> str | None:
     """RFC 3501 6.4.6. All messages change in one operation of the store; each is answered, changed or not.
 
-    Messages that were expunged meanwhile are left out. STORE answers OK [EXPUNGEISSUED] then, as Dovecot answers OK: the NO
-    of RFC 2180 4.2 reads as a failure, although the flags of all messages that exist are stored. UID STORE ignores them
-    (RFC 3501 6.4.8).
+    STORE of messages that another session has expunged, and whose EXPUNGE this client has not been told, answers
+    OK [EXPUNGEISSUED], with a FETCH of the flags that they would have; so does Dovecot. The NO of RFC 2180 4.2 reads as a
+    failure, although the flags of all messages that exist are stored. UID STORE ignores them (RFC 3501 6.4.8).
     """
     reader = command.reader
     reader.read_sp()
@@ -48,7 +48,11 @@ async def store(session: Session, command: Command) -> str | None:
     if not uids:
         return None
     stored = await selected.live.change(lambda mailbox: mailbox.store_flags(uids, how, flags), len(uids))
-    selected.view.silence(uids)
+    view = selected.view
+    view.silence(uids)
+    if stored.gone and not command.uid:
+        columns = view.columns
+        columns.flag_expunged(view.expunged_position, stored.gone, how, known_mask(flags, columns.keywords))
     if not silent:
         # A keyword that is new is told before the first message that has it.
         await updates.tell_changes(session, allow_expunge=False, uid=command.uid)
@@ -57,19 +61,26 @@ async def store(session: Session, command: Command) -> str | None:
 
 
 async def _answer(session: Session, ranges: list[tuple[int, int]], *, uid: bool) -> None:
-    """FETCH responses for those positions of the view; messages that are gone get none."""
+    """FETCH responses for those positions of the view. With `uid`, messages that are gone get none."""
     view = session.view
     columns, recent = view.columns, view.recent_uids
     fragments: dict[tuple[int, bool], bytes] = {}
     level = view.level
+    gone: dict[int, int] | None = {} if uid else None
     for start, end in (chunk for low, high in ranges for chunk in _chunks(low, high)):
         lines = [updates.keyword_lines(session.mailbox)]
         for position in range(start, end):
             number = view.uids[position]
             at = position if level else columns.position(number)
-            if at < 0:
-                continue
-            kind = columns.flags[at], number in recent
+            if at >= 0:
+                mask = columns.flags[at]
+            else:
+                if gone is None:
+                    gone = columns.expunged_flags(view.expunged_position)
+                if number not in gone:
+                    continue
+                mask = gone[number]
+            kind = mask, number in recent
             flags = fragments.get(kind)
             if flags is None:
                 flags = fragments[kind] = writer.flags(kind[0], columns.keywords, kind[1])

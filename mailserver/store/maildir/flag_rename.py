@@ -43,7 +43,8 @@ def store_flags(
         modified = [UID(entry.uid) for entry in entries if entry.modseq > unchanged_since]
         changing = [entry for entry in entries if entry.modseq <= unchanged_since]
     gone: set[UID] = set() if len(entries) == len(uids) else set(uids) - {UID(entry.uid) for entry in entries}
-    if changing:
+    if changing or gone:
+        # New keywords are made, whether or not a message is left that has them.
         more_gone, mixed = _change_flags(home, state, changing, how, names)
         gone.update(more_gone)
         # Changes of others came in between: nobody can say which are ours.
@@ -146,6 +147,4 @@ class _FlagRename:
         safeio.point("store.after-index")
 
     def _new_mask(self, flags: int) -> int:
-        if self._how is FlagChange.ADD:
-            return flags | self._mask
-        return flags & ~self._mask if self._how is FlagChange.REMOVE else self._mask
+        return self._how.combine(flags, self._mask)

@@ -193,17 +193,13 @@ class MemoryMailbox:
             uid for uid in present if unchanged_since is not None and self._messages[uid].modseq > unchanged_since
         ]
         changing = sorted(set(present) - set(modified))
-        if changing:
+        if changing or gone:
             names = list(flags)
             mask = sum({self._mask(name) for name in names}) if how is FlagChange.REMOVE else self._make_mask(names)
             modseq = ModSeq(self._modseq + 1)
             for uid in changing:
                 message = self._messages[uid]
-                new = {
-                    FlagChange.ADD: message.flags | mask,
-                    FlagChange.REMOVE: message.flags & ~mask,
-                    FlagChange.REPLACE: mask,
-                }[how]
+                new = how.combine(message.flags, mask)
                 if new != message.flags:
                     self._messages[uid] = evolve(message, flags=new, modseq=modseq)
                     self._modseq = modseq
