@@ -79,6 +79,9 @@ class ConnectionInfo:
     proofs_allowed: bool = False
     """The listener says in words that mechanisms which send no password may come without TLS."""
 
+    results_trusted: bool = False
+    """LMTP `trusted_authentication_results`: who delivers here has taken out what others say in our name."""
+
     @property
     def password_allowed(self) -> bool:
         """May a password be accepted on this connection now?"""

@@ -8,6 +8,7 @@ from mailserver.auth import backend_check
 from mailserver.config import load
 from mailserver.config.directories import check_directories
 from mailserver.config.model import Config, Problem
+from mailserver.config.socket_rights import check_sockets
 from mailserver.config.trusted_files import check_trusted
 from mailserver.pop3 import uidl
 from mailserver.tls import certificates
@@ -15,7 +16,13 @@ from mailserver.tls import certificates
 
 def check_named(config: Config) -> list[Problem]:
     """Everything wrong with what a configuration names, but for certificates. Raises nothing."""
-    return [*check_trusted(config), *backend_check.check(config), *uidl.check(config), *check_directories(config)]
+    return [
+        *check_trusted(config),
+        *backend_check.check(config),
+        *uidl.check(config),
+        *check_directories(config),
+        *check_sockets(config),
+    ]
 
 
 def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:

@@ -70,7 +70,10 @@ def makeService(options: Options) -> IService:
         print(problem, file=sys.stderr)  # noqa: T201 - before there is a log
     if options["check"]:
         if config is not None:
-            print(f"{path}: no errors")  # noqa: T201
+            from mailserver.config.socket_rights import socket_lines  # noqa: PLC0415 - a start does not need it
+
+            for line in (*socket_lines(config), f"{path}: no errors"):
+                print(line)  # noqa: T201
         raise SystemExit(1 if config is None else 0)
     if config is None:
         if zygote is not None:

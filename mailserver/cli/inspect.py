@@ -8,6 +8,7 @@ import click
 
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.config.show import show as written
+from mailserver.config.socket_rights import socket_lines
 from mailserver.problems import find_problems
 
 
@@ -20,6 +21,8 @@ def check(configuration: Path) -> None:
         click.echo(problem)
     if config is None:
         raise SystemExit(1)
+    for line in socket_lines(config):
+        click.echo(line)
     click.echo(f"{configuration}: no errors")
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import ipaddress
 import os
+import pwd
 from collections.abc import Iterator
+
+import attrs
 
 from mailserver.config.model import Config, Listener, Problem
 from mailserver.config.values import as_toml
@@ -27,6 +31,10 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
                     "TLS from the first byte makes no sense on a Unix socket",
                     plain,
                 )
+        yield from _socket_rights(config, listener)
+        if listener.trusted_authentication_results and listener.protocol != "lmtp":
+            reason = "is for lmtp; nobody who submits is believed"
+            yield config.problem(f"{place} trusted_authentication_results", "true", reason)
         if len(set(listener.addresses)) < len(listener.addresses):
             yield config.problem(f"{place} addresses", "", "names an address twice")
         yield from _ssl(config, listener)
@@ -44,6 +52,27 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         if listener.early_tls != "serve" and not listener.sniff_delay:
             reason = "has no use without sniff_delay, such as 0.1"
             yield config.problem(f"{place} early_tls", as_toml(listener.early_tls), reason)
+
+
+def _socket_rights(config: Config, listener: Listener) -> Iterator[Problem]:
+    """Keys without a socket, and users and groups that there are not."""
+    place = listener.place
+    for key in ("socket_mode", "socket_owner", "socket_group"):
+        value = getattr(listener, key)
+        if listener.socket is None and value != getattr(attrs.fields(Listener), key).default:
+            yield config.problem(f"{place} {key}", as_toml(value), "is for a Unix socket, and this listener has a port")
+    if listener.socket_owner:
+        try:
+            pwd.getpwnam(listener.socket_owner)
+        except KeyError:
+            reason = "no such user on this machine"
+            yield config.problem(f"{place} socket_owner", as_toml(listener.socket_owner), reason)
+    if listener.socket_group:
+        try:
+            grp.getgrnam(listener.socket_group)
+        except KeyError:
+            reason = "no such group on this machine"
+            yield config.problem(f"{place} socket_group", as_toml(listener.socket_group), reason)
 
 
 def _ssl(config: Config, listener: Listener) -> Iterator[Problem]:

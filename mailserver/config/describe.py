@@ -60,6 +60,7 @@ _MEANINGS: Final = {
     kinds.Size: "octets, at least 1",
     kinds.Seconds: "seconds, above 0",
     kinds.Hold: "seconds, 0 to 5",
+    kinds.FileMode: "three octal digits, as text",
     kinds.HostName: "host name",
     kinds.HostPattern: "host name or *.name",
     kinds.OptionalHostName: "host name or empty",

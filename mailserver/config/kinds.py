@@ -40,6 +40,9 @@ Address = NewType("Address", str)
 Network = NewType("Network", str)
 """IPv4 or IPv6 address with a prefix length, or one address."""
 
+FileMode = NewType("FileMode", str)
+"""Rights of a file as chmod takes them, in octal digits: "0660"."""
+
 Workers: TypeAlias = Literal["auto"] | int
 """A number of processes, or as many as there are processors."""
 

@@ -112,6 +112,14 @@ def _steps(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         return  # what is not there, or cannot be looked at, is found wrong by whoever opens it
 
 
+def group_name(gid: int) -> str:
+    """Of a group; its number where it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
 def _fault(path: str, status: os.stat_result, trusted: Trust) -> str:
     """Why a step is not safe, or ""."""
     if status.st_uid not in trusted.users and not trusted.everybody:
@@ -122,7 +130,7 @@ def _fault(path: str, status: os.stat_result, trusted: Trust) -> str:
     if mode & stat.S_IWOTH and not trusted.everybody:
         return f"{path} can be written by every user: chmod o-w"
     if mode & stat.S_IWGRP and not trusted.everybody and not _is_of_trusted(path, status.st_gid, trusted):
-        return f"{path} can be written by group {_group_name(status.st_gid)}: chmod g-w"
+        return f"{path} can be written by group {group_name(status.st_gid)}: chmod g-w"
     return ""
 
 
@@ -147,10 +155,3 @@ def _is_of_trusted(path: str, gid: int, trusted: Trust) -> bool:
     except KeyError:
         names = []
     return {user.pw_uid for user in pwd.getpwall() if user.pw_gid == gid or user.pw_name in names} <= trusted.users
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

@@ -147,6 +147,17 @@ def port(value: Any, _type: Any = None) -> int:
     return number
 
 
+def file_mode(value: Any, _type: Any = None) -> str:
+    """Rights in octal digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        near = f"{value:o}" if 0o100 <= value <= 0o777 else ""
+        raise Wrong('must be text, as a number could be meant in another base: "0660"', near and as_toml("0" + near))
+    words = text(value)
+    if not re.fullmatch(r"0?[0-7]{3}", words):
+        raise Wrong('must be three octal digits as chmod takes them, with a 0 before them or without: "0660"')
+    return words
+
+
 def seconds(value: Any, _type: Any = None) -> float:
     """A time above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -283,6 +294,7 @@ def make_converter(directory: Path) -> Converter:
         (kinds.Address, address),
         (kinds.Network, network),
         (kinds.Workers, workers),
+        (kinds.FileMode, file_mode),
     ]
     for wanted, hook in hooks:
         converter.register_structure_hook(wanted, hook)

@@ -31,6 +31,10 @@ class Inherited:
         opened = self._by_place.get(place)
         return None if opened is None else opened.dup()
 
+    def has(self, place: str) -> bool:
+        """Was the socket of a place handed over? Its file is systemd's then."""
+        return place in self._by_place
+
     def unserved(self, config: Config) -> list[str]:
         """A line for each socket that no listener of a configuration is for, with what to do."""
         served = {place for listener in config.listeners for place in places(listener)}

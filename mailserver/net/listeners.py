@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 
 from mailserver.channel import Channel
 from mailserver.config.model import Listener
+from mailserver.config.socket_rights import SocketRights
 from mailserver.net.connection import Connection, ConnectionFactory
 from mailserver.net.limits import ConnectionCounts
 from mailserver.net.listening import Listening, Session
@@ -84,11 +86,28 @@ class Bound:
 
 def ready_line(listener: Listener, place: str) -> str:
     """What the log says of a place that is served."""
+    if listener.socket is not None:
+        return f"serving {listener.protocol} on {place} ({_kind(listener)}){_who_connects(listener)}"
+    return f"serving {listener.protocol} on {place} ({_kind(listener)})"
+
+
+def _who_connects(listener: Listener) -> str:
+    """Of a Unix socket's file, whoever has made it; "" where that cannot be looked at."""
+    assert listener.socket is not None
+    try:
+        status = os.stat(listener.socket)
+    except OSError:
+        return ""
+    rights = SocketRights(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    return f": {rights} (mode {rights.mode:04o})"
+
+
+def _kind(listener: Listener) -> str:
     kind = "implicit TLS" if listener.implicit_tls else "STARTTLS" if listener.starttls else "no TLS"
     if listener.cleartext != "never":
         where = " from its own address" if listener.cleartext == "same host" else ""
         kind += f", passwords in clear text allowed{where}"
-    return f"serving {listener.protocol} on {place} ({kind})"
+    return kind
 
 
 def bind(
@@ -96,13 +115,13 @@ def bind(
     *,
     known: Container[str] = (),
     slots: int = 0,
-    owner: tuple[int, int] | None = None,
+    rights: Callable[[Listener], SocketRights],
     inherited: Callable[[str], socket.socket | None] = lambda _place: None,
 ) -> list[Bound]:
     """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
 
     With `slots`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
-    the order of the slots; a Unix socket is one for all, and its file that of `owner` (uid, gid), who must remove it.
+    the order of the slots; a Unix socket is one for all, and its file has the `rights` of its listener.
     So is one that `inherited(place)` gives: what waits in its queue when the server ends is for the next one.
     """
     if listener.socket is not None:
@@ -111,7 +130,7 @@ def bind(
             return []
         if (handed_over := inherited(place)) is not None:
             return [Bound(listener, handed_over, place, inherited=True)]
-        return [Bound(listener, _bind_unix(listener.socket, owner), place)]
+        return [Bound(listener, _bind_unix(listener.socket, rights(listener)), place)]
     port = listener.tcp_port
     bound: list[Bound] = []
     for address in listener.bind_addresses:
@@ -177,9 +196,9 @@ def _open_tcp(address: str, port: int, *, shared: bool = False) -> socket.socket
     return opened
 
 
-def _bind_unix(path: Path, owner: tuple[int, int] | None) -> socket.socket:
+def _bind_unix(path: Path, rights: SocketRights) -> socket.socket:
     try:
-        return bind_unix(path, 0o666, owner)
+        return bind_unix(path, rights.mode, (rights.uid, rights.gid))
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from error
 
@@ -256,6 +275,7 @@ class Port:
             cleartext=listener.cleartext,
             proofs_in_clear=listener.proofs_in_clear,
             tls_required=listener.require_tls,
+            results_trusted=listener.trusted_authentication_results,
             logs_in=family != "lmtp",
             local=self.place,
             sniff_delay=listener.sniff_delay,

@@ -51,6 +51,7 @@ class Listening:
     proofs_in_clear: bool
     """Are mechanisms taken without TLS that send no password?"""
     tls_required: bool
+    results_trusted: bool
     logs_in: bool
     """Do its clients log in? Else (LMTP) they have no login time, and only the limit of all connections is theirs.
 
@@ -84,5 +85,6 @@ class Listening:
             cleartext_allowed=cleartext_allowed,
             starttls_offered=tls is None and self.tls is not None and not self.implicit_tls,
             tls_required=self.tls_required,
+            results_trusted=self.results_trusted,
             proofs_allowed=self.proofs_in_clear,
         )

@@ -291,6 +291,7 @@ class MasterService(ServiceProcess):
                 bound.socket.close()
                 bound.remove_file()
             return False, [*lines, *faults, "nothing was taken up"]
+        lines += self.settle_sockets(config)
         lines += await self._commit(asked, setting, new)
         lines += in_words(self._policy.commit(prepared))
         if prepared.bases:

@@ -129,6 +129,6 @@ class MailService(ServiceProcess):
                 bound.socket.close()
                 bound.remove_file()
             return False, [*lines, *faults, "nothing was taken up"]
-        lines += [*parts.commit(examined.prepared), *serving.change(config, opened)]
+        lines += [*self.settle_sockets(config), *parts.commit(examined.prepared), *serving.change(config, opened)]
         self.config = config
         return examined.whole, lines

@@ -27,6 +27,7 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from mailserver.config.model import Config, Listener
+from mailserver.config.socket_rights import SocketRights
 from mailserver.net import systemd
 from mailserver.net.acme import AcmeCertificates, held
 from mailserver.net.acme_account import AcmeAccount
@@ -44,7 +45,7 @@ from mailserver.net.log_file import LogFile
 from mailserver.net.private_ca import PrivateCertificates, served
 from mailserver.net.questions import Questions
 from mailserver.net.told import Json
-from mailserver.net.unix_sockets import bind_unix, serve
+from mailserver.net.unix_sockets import bind_unix, serve, settle
 from mailserver.tls.acme_state import with_account
 from mailserver.tls.activation import Activation
 from mailserver.tls.history import CannotRecord
@@ -215,6 +216,25 @@ class ServiceProcess(Service, ABC):
         systemd.notify("READY=1")
         self._watchdog = systemd.watchdog(self.reactor)
 
+    def settle_sockets(self, config: Config) -> list[str]:
+        """Give Unix sockets that stay open the rights that a changed configuration says; what was done, in words."""
+        before = {listener.socket: listener for listener in self.config.listeners}
+        lines = []
+        for listener in config.listeners:
+            path, old = listener.socket, before.get(listener.socket)
+            if path is None or old is None or self.inherited.has(str(path)):
+                continue
+            rights = SocketRights.of_listener(listener, self.config.server)
+            if rights == SocketRights.of_listener(old, self.config.server):
+                continue
+            try:
+                settle(path, rights.mode, (rights.uid, rights.gid))
+            except OSError as error:
+                lines.append(f"{path}: its rights are changed by the next start: {error.strerror}")
+            else:
+                lines.append(f"{path}: {rights}")
+        return lines
+
     def take_end_signals(self) -> None:
         """Twisted's handlers come with the running reactor; theirs would end the process by the signal, not with 0."""
         self.reactor.callWhenRunning(self.reactor.callLater, 0, self._take_end_signals)
@@ -259,7 +279,10 @@ class ServiceProcess(Service, ABC):
         allow_files(0 if self.slots else config.limits.connections, 2 * count * max(1, self.slots))
 
     def _bind(self, listener: Listener, known: Container[str] = ()) -> list[Bound]:
-        return bind(listener, known=known, slots=self.slots, owner=self._owner, inherited=self.inherited.at)
+        return bind(listener, known=known, slots=self.slots, rights=self._socket_rights, inherited=self.inherited.at)
+
+    def _socket_rights(self, listener: Listener) -> SocketRights:
+        return SocketRights.of_listener(listener, self.config.server)
 
     def _bind_all(self) -> None:
         if unserved := self.inherited.unserved(self.config):

@@ -32,7 +32,7 @@ def bind_unix(path: Path, mode: int, owner: tuple[int, int] | None = None) -> so
         opened.setblocking(False)
         remove_stale(path)
         opened.bind(str(path))
-        _settle(path, mode, owner)
+        settle(path, mode, owner)
         opened.listen(BACKLOG)
     except BaseException:
         opened.close()
@@ -88,7 +88,8 @@ def serve(opened: socket.socket, factory: Any, reactor: Any) -> UnixPort:
     return port
 
 
-def _settle(path: Path, mode: int, owner: tuple[int, int] | None) -> None:
+def settle(path: Path, mode: int, owner: tuple[int, int] | None) -> None:
+    """Give a socket's file its mode and owner. Raises: OSError."""
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(found)

@@ -96,7 +96,8 @@ class LmtpTransaction(Transaction):
 
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
         """See Transaction: one reply for each recipient, in the order of RCPT (RFC 2033 4.2)."""
-        await check_trace(incoming)
+        session = self._session
+        await check_trace(incoming, None if session.channel.info.results_trusted else session.verifies_here)
         name = self._session.new_message_name()
         works = [self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
         return await run_all(self._session.services.together, works)

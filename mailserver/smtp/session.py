@@ -81,6 +81,12 @@ class Session(LineSession):
         self._progress_deadline = 0.0
         self._progress_left = 0
 
+    def verifies_here(self, name: str) -> bool:
+        """Would mail programs take this authserv-id for us: our name, a domain here, or a name within one?"""
+        is_local = self.common.authenticator.is_local_domain
+        labels = name.split(".")
+        return name == self.common.hostname or any(is_local(".".join(labels[at:])) for at in range(len(labels)))
+
     @property
     @abstractmethod
     def max_recipients(self) -> int:

@@ -147,12 +147,6 @@ class SubmissionSession(Session):
         except AuthUnavailable as error:
             raise LookupFailed from error
 
-    def verifies_here(self, name: str) -> bool:
-        """Would mail programs take this authserv-id for us: our name, a domain here, or a name within one?"""
-        is_local = self.services.authenticator.is_local_domain
-        labels = name.split(".")
-        return name == self.services.hostname or any(is_local(".".join(labels[at:])) for at in range(len(labels)))
-
 
 class SubmissionTransaction(Transaction):
     """One message: all its recipients get it, or none does and the client is told."""

@@ -2,9 +2,9 @@
 
 *   Too many Received fields are a loop (RFC 5321 6.3).
 *   A Return-Path is ours to write at final delivery, and there is exactly one (RFC 5321 4.4).
-*   An Authentication-Results field says who has verified something: a submitted message cannot bring one in the name of
-    this server or of a domain here (RFC 8601 5). By LMTP such fields come from the transfer agent, which belongs here
-    and has taken the forged ones out; its own must stay.
+*   Authentication-Results and Received-SPF say who has verified something: no message can bring one in the name of this
+    server or of a domain here (RFC 8601 5, RFC 7208 9.1), as whoever wrote the message may have written it. By LMTP they
+    stay where the listener says that the transfer agent has taken the forged ones out; then the others are its own.
 
 Only the first MAX_HEADER octets of the header are looked at. All other fields are passed on as they are.
 """
@@ -24,13 +24,15 @@ MAX_RECEIVED: Final = 100
 
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _FORGEABLE = re.compile(
-    rb"^(return-path|authentication-results)[ \t]*:(.*\n(?:[ \t].*\n)*)", re.IGNORECASE | re.MULTILINE
+    rb"^(return-path|authentication-results|received-spf)[ \t]*:(.*\n(?:[ \t].*\n)*)", re.IGNORECASE | re.MULTILINE
 )
+_FORGEABLE_NAMES: Final = (b"return-path", b"authentication-results", b"received-spf")
+_SPF_RECEIVER = re.compile(r'(?i)(?:^|[\s;(])receiver[ \t]*=[ \t]*"?([^\s;()"]+)')
 _VERIFIER = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s;()"]+)')
 
 
 async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None = None) -> None:
-    """Take out what only this server may say; `is_ours` judges domains of Authentication-Results, None keeps them all.
+    """Take out what only this server may say; `is_ours` judges who has verified something, None keeps all that says so.
 
     Raises: MailLoop, StoreUnavailable.
     """
@@ -40,16 +42,27 @@ async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None 
     lower = header.lower()
     if lower.count(b"received") > MAX_RECEIVED and len(_RECEIVED.findall(header)) > MAX_RECEIVED:
         raise MailLoop
-    if b"return-path" not in lower and (is_ours is None or b"authentication-results" not in lower):
+    names = (b"return-path",) if is_ours is None else _FORGEABLE_NAMES
+    if not any(name in lower for name in names):
         return
 
     def judge(field: re.Match[bytes]) -> bytes:
-        forged = field[1].lower() == b"return-path" or (is_ours is not None and is_ours(_verifier(field[2])))
-        return b"" if forged else field[0]
+        name = field[1].lower()
+        if name == b"return-path":
+            return b""
+        if is_ours is None:
+            return field[0]
+        verifiers = _receivers(field[2]) if name == b"received-spf" else [_verifier(field[2])]
+        return b"" if any(map(is_ours, verifiers)) else field[0]
 
     kept = _FORGEABLE.sub(judge, header)
     if len(kept) != len(header):
         incoming.replace_start(len(header), kept)
+
+
+def _receivers(body: bytes) -> list[str]:
+    """Who a Received-SPF field says has received the message (RFC 7208 9.1), in lower case."""
+    return [name.lower().rstrip(".") for name in _SPF_RECEIVER.findall(body.decode("latin-1"))]
 
 
 def _verifier(body: bytes) -> str:

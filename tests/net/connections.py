@@ -29,6 +29,7 @@ def make_listening(make_session: Any, clock: Clock, tally: Tally, **changed: Any
         "cleartext": "never",
         "proofs_in_clear": False,
         "tls_required": False,
+        "results_trusted": False,
         "logs_in": True,
         "local": "127.0.0.1:143",
         "sniff_delay": 0.0,

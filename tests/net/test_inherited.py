@@ -14,10 +14,16 @@ import attrs
 import pytest
 
 from mailserver.config.model import Listener
+from mailserver.config.socket_rights import SocketRights
 from mailserver.net.inherited import CannotInherit, Inherited
 from mailserver.net.listeners import bind
 from tests.auth.test_plugins import config
 from tests.server import HAND_OVER, ROOT
+
+
+def rights(_listener: Listener) -> SocketRights:
+    """Those of a Unix socket that is bound."""
+    return SocketRights(0o600, os.geteuid(), os.getegid())
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def test_a_listener_gets_the_socket_of_its_place_one_for_all_workers(opened: con
     inherited = Inherited([four, six])
     listener = Listener(protocol="imaps", port=port, addresses=("127.0.0.1", "::1"))
     for _ in range(2):
-        found = bind(listener, slots=3, inherited=inherited.at)
+        found = bind(listener, slots=3, rights=rights, inherited=inherited.at)
         assert [(each.place, each.inherited) for each in found] == [
             (f"127.0.0.1:{port}", True),
             (f"[::1]:{port}", True),
@@ -47,7 +53,7 @@ def test_a_listener_gets_the_socket_of_its_place_one_for_all_workers(opened: con
 def test_what_is_not_handed_over_is_bound(opened: contextlib.ExitStack) -> None:
     four = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
     listener = Listener(protocol="imaps", port=four.getsockname()[1], addresses=("127.0.0.1", "127.0.0.2"))
-    found = bind(listener, slots=2, inherited=Inherited([four]).at)
+    found = bind(listener, slots=2, rights=rights, inherited=Inherited([four]).at)
     for each in found:
         opened.enter_context(each.socket)
     assert [each.inherited for each in found] == [True, False, False]
@@ -58,7 +64,7 @@ def test_the_file_of_a_unix_socket_is_left_to_systemd(opened: contextlib.ExitSta
     unix = opened.enter_context(socket.socket(socket.AF_UNIX))
     unix.bind(str(path))
     unix.listen()
-    (found,) = bind(Listener(protocol="lmtp", socket=path), inherited=Inherited([unix]).at)
+    (found,) = bind(Listener(protocol="lmtp", socket=path), rights=rights, inherited=Inherited([unix]).at)
     found.socket.close()
     found.remove_file()
     assert path.is_socket()

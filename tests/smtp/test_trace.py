@@ -21,16 +21,30 @@ BODY = b"\r\nReturn-Path: <in@the.body>\r\n"
         (b"Subject: x\r\nRETURN-path\t:\r\n <a>\r\n\t<b>\r\nTo: y\r\n", b"Subject: x\r\nTo: y\r\n"),
         (b"Return-Path: <a>\r\nReturn-Path: <b>\r\n", b""),
         (b"X-Return-Path: <a>\r\nSubject: return-path: <b>\r\n Return-Path: <c>\r\n", None),
-        (b"Authentication-Results: mail.example.test; spf=pass\r\n", None),
+        (b"Authentication-Results: mail.example.test; spf=pass\r\n", b""),
+        (b"Authentication-Results: mx.example.net; spf=pass\r\nSubject: x\r\n", None),
+        (b"Received-SPF: pass receiver=MAIL.example.test; client-ip=192.0.2.1\r\nSubject: x\r\n", b"Subject: x\r\n"),
+        (b"Received-SPF: pass (mail.example.test: ok)\r\n receiver=mx.example.net;\r\n", None),
     ],
 )
 def test_final_delivery_has_one_return_path(before: bytes, after: bytes | None, tmp_path: Path) -> None:
-    """RFC 5321 4.4; fields that the transfer agent wrote for us stay."""
+    """RFC 5321 4.4; and nobody's word that something was verified here (RFC 8601 5, RFC 7208 9.1)."""
     world = World(tmp_path)
     assert world.deliver(before + BODY).startswith(b"250")
     (kept,) = world.kept()
     assert kept.startswith(b"Return-Path: <x@example.net>\r\n")
     assert kept.split(b"+0000\r\n", 1)[1] == (before if after is None else after) + BODY
+
+
+def test_a_transfer_agent_that_is_trusted_speaks_for_us(tmp_path: Path) -> None:
+    """`trusted_authentication_results` of the listener; a Return-Path is forged all the same."""
+    world = World(tmp_path)
+    said = b"Authentication-Results: mail.example.test; spf=pass\r\nReceived-SPF: pass receiver=mail.example.test\r\n"
+    client = world.connect_lmtp(results_trusted=True)
+    client.ask(b"LHLO mx.example.net\r\nMAIL FROM:<x@example.net>\r\nRCPT TO:<anna@example.test>\r\n")
+    answer = client.ask(b"DATA\r\n" + said + b"Return-Path: <forged@example.net>\r\n" + BODY + b".\r\n")
+    assert answer.endswith(b"delivered\r\n")
+    assert world.kept()[0].split(b"+0000\r\n", 1)[1] == said + BODY
 
 
 def test_a_message_without_header_loses_nothing(tmp_path: Path) -> None:
@@ -66,6 +80,7 @@ def test_a_loop_is_cut(way, tmp_path: Path) -> None:
         b'Authentication-Results: "mail.example.test"; none',
         b"Authentication-Results: " + b"(" * 20_000 + b")" * 20_000 + b"example.org; none",
         b"Return-Path: <boss@example.org>",
+        b'Received-SPF: Pass (x) identity=mailfrom; receiver="mx.example.org"; client-ip=192.0.2.1',
     ],
 )
 def test_nobody_who_submits_speaks_for_us(field: bytes, tmp_path: Path) -> None:
@@ -88,6 +103,7 @@ def test_nobody_who_submits_speaks_for_us(field: bytes, tmp_path: Path) -> None:
         b"Authentication-Results: (mail.example.test) mx.example.net; none",
         b"Authentication-Results: ;",
         b"Authentication-Results: (mail.example.test",
+        b"Received-SPF: pass receiver=mx.example.net; problem=mail.example.test",
         b"X-Authentication-Results: mail.example.test; dkim=pass",
     ],
 )

@@ -15,6 +15,7 @@ from mailserver.config.kinds import (
     CipherOrder,
     Cleartext,
     EarlyTls,
+    FileMode,
     Hold,
     HostName,
     Network,
@@ -37,6 +38,22 @@ class Listener:
         "IP addresses to bind; all, or loopback for lmtp, when empty.", default=(), example=["192.0.2.1", "2001:db8::1"]
     )
     socket: Path | None = setting("Unix socket instead of a port.", default=None, example="/run/mailserver/lmtp")
+    socket_mode: FileMode = setting(
+        "Rights of the Unix socket, as chmod takes them: who may write may connect.", default=FileMode("0660")
+    )
+    socket_owner: str = setting(
+        "System user to whom the Unix socket belongs; the user of [server] when empty.", default="", example="postfix"
+    )
+    socket_group: str = setting(
+        "System group to which it belongs, such as that of the mail transfer agent; the group of [server] when empty.",
+        default="",
+        example="postfix",
+    )
+    trusted_authentication_results: bool = setting(
+        "lmtp: whoever delivers here takes out Authentication-Results and Received-SPF that strangers wrote in the name of "
+        "this server or of a domain here. Else this server does, and those of the transfer agent are among them.",
+        default=False,
+    )
     allow_cleartext: bool = setting(
         "Accept passwords without TLS here; only on loopback and Unix sockets.", default=False
     )

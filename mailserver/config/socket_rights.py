@@ -1,0 +1,111 @@
+"""Who can connect to the Unix sockets of listeners: their mode, owner and group, and these in words.
+
+To connect needs the right to write the socket's file, and to pass the directories above it. Whoever can connect by LMTP
+delivers mail of any sender.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from mailserver.config.directories import service_identity
+from mailserver.config.model import Config, Listener, Problem, Server
+from mailserver.config.strict_modes import group_name, user_name
+
+
+@frozen
+class SocketRights:
+    """Of a Unix socket's file."""
+
+    mode: int
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        """Who can connect, in words."""
+        if self.mode & 0o002:
+            return "every user of this machine can connect"
+        who = [f"user {user_name(self.uid)}"] if self.mode & 0o200 and self.uid else []
+        who += [f"group {group_name(self.gid)}"] if self.mode & 0o020 else []
+        return " and ".join(["root", *who]) + " can connect"
+
+    @classmethod
+    def of_listener(cls, listener: Listener, server: Server) -> SocketRights:
+        """Those that the configuration says. Raises: KeyError for a user or group that this machine has not."""
+        owner = pwd.getpwnam(server.user) if server.user else None
+        uid = pwd.getpwnam(listener.socket_owner).pw_uid if listener.socket_owner else None
+        gid = grp.getgrnam(listener.socket_group).gr_gid if listener.socket_group else None
+        if uid is None:
+            uid = owner.pw_uid if owner is not None else os.geteuid()
+        if gid is None:
+            own = owner.pw_gid if owner is not None else os.getegid()
+            gid = grp.getgrnam(server.group).gr_gid if server.group else own
+        return cls(int(listener.socket_mode, 8), uid, gid)
+
+
+def check_sockets(config: Config) -> list[Problem]:
+    """Rights that cannot be given, or that leave out everybody or nobody. Raises nothing."""
+    found: list[Problem] = []
+    for listener in config.listeners:
+        if listener.socket is not None:
+            found += _of_listener(config, listener)
+    return found
+
+
+def socket_lines(config: Config) -> list[str]:
+    """A line for each Unix socket: who can connect."""
+    lines = []
+    for listener in config.listeners:
+        if listener.socket is not None:
+            rights = SocketRights.of_listener(listener, config.server)
+            lines.append(f"{listener.protocol} on {listener.socket}: {rights} (mode {listener.socket_mode})")
+    return lines
+
+
+def _of_listener(config: Config, listener: Listener) -> Iterator[Problem]:
+    try:
+        rights = SocketRights.of_listener(listener, config.server)
+    except KeyError:
+        return  # a problem of its own
+    place = listener.place
+    if os.geteuid() != 0:
+        if rights.uid != os.geteuid():
+            reason = "only root can give the socket away: leave socket_owner out, or start the server as root"
+            yield config.problem(f"{place} socket_owner", f'"{listener.socket_owner}"', reason)
+        if rights.gid not in {os.getegid(), *os.getgroups()}:
+            reason = "the user that starts the server is no member of this group: only root can give the socket to it"
+            yield config.problem(f"{place} socket_group", f'"{listener.socket_group}"', reason)
+    if listener.protocol != "lmtp":
+        return
+    value = f'"{listener.socket_mode}"'
+    if rights.mode & 0o002:
+        reason = (
+            "has every user of this machine deliver mail of any sender: give the socket to the group of the transfer"
+            ' agent, socket_group = "postfix" say, with mode "0660"'
+        )
+        yield config.problem(f"{place} socket_mode", value, reason, warning=True)
+    elif _is_alone(rights, service_identity(config).uid):
+        reason = (
+            f"lets none but root and user {user_name(rights.uid)} connect: a transfer agent that is another user is"
+            ' refused; socket_group = "postfix" lets Postfix in'
+        )
+        yield config.problem(f"{place} socket_mode", value, reason, warning=True)
+
+
+def _is_alone(rights: SocketRights, service: int) -> bool:
+    """Can nobody connect but root and the service's user, who is another?"""
+    if not service or rights.uid not in (0, service):
+        return False
+    if not rights.mode & 0o020:
+        return True
+    try:
+        names = grp.getgrgid(rights.gid).gr_mem
+    except KeyError:
+        names = []
+    members = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == rights.gid or user.pw_name in names}
+    return members <= {0, service}
