@@ -26,7 +26,8 @@ def check_named(config: Config) -> list[Problem]:
 
 
 def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
-    """Everything wrong with the file and with what it names: certificates, users, directories.
+    """Everything wrong with the file and with what it names: certificates, users, directories; and, but for `starting`, what
+    accounts have that is not taken over.
 
     A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is
     None if the server cannot start with it; warnings come with either. Raises nothing.
@@ -36,4 +37,8 @@ def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None,
         return None, list(reading.problems)
     config = reading.config
     problems = reading.joined([*certificates.check(config, starting=starting), *check_named(config)])
+    if not starting and all(problem.warning for problem in problems):
+        from mailserver import adoption  # noqa: PLC0415 - a master needs nothing of the store
+
+        problems += adoption.check(config)
     return (config if all(problem.warning for problem in problems) else None), problems

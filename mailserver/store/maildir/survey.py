@@ -1,0 +1,87 @@
+"""What another server has left in an account that is not taken over: scripts, rights, attributes, quotas, odd names.
+
+It reads names of directories alone, opens no file and follows no link.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from attrs import frozen
+
+from mailserver.store.maildir.folders import Layout
+from mailserver.store.maildir.names import LevelEncoding
+
+Kind = Literal["sieve", "acl", "attributes", "quota", "escape", "unshown"]
+
+_IN_HOME: Final[dict[str, Kind]] = {
+    ".dovecot.sieve": "sieve",
+    "sieve": "sieve",
+    "dovecot-attributes": "attributes",
+}
+_IN_MAILDIR: Final[dict[str, Kind]] = {
+    **_IN_HOME,
+    "dovecot-acl": "acl",
+    "maildirsize": "quota",
+}
+_PROBABLE: Final = r"""[%^\\+:=#$@!*'"()\[\]{}<>|;?]"""
+"""Characters that administrators choose for escapes; letters, digits and what is usual in names are left out."""
+_ESCAPED: Final = re.compile(rf"({_PROBABLE})(?:2[ef]|7e)")
+
+
+@frozen
+class Finding:
+    """One thing that is not taken over."""
+
+    kind: Kind
+    path: str
+    detail: str = ""
+    """Of "escape": the character."""
+
+
+def survey(root: str, home: str | None, encoding: LevelEncoding) -> Iterator[Finding]:
+    """What there is in a Maildir and in its home, the directory above it unless named.
+
+    Raises: OSError for what cannot be read; a home that is not there has nothing.
+    """
+    above = home or os.path.dirname(root)
+    if os.path.isdir(above) and above != root:
+        yield from _named(above, sorted(os.listdir(above)), _IN_HOME)
+    names = sorted(os.listdir(root))
+    yield from _named(root, names, _IN_MAILDIR)
+    layout = Layout(root, encoding)
+    folders = [name for name in names if name[0] == "." and name[1:2] not in {"", "."} and _is_folder(root, name)]
+    character = _escape_character(folders)
+    if character and character != encoding.escape:
+        first = next(name for name in folders if re.search(re.escape(character) + "(?:2[ef]|7e)", name))
+        yield Finding("escape", os.path.join(root, first), character)
+    for name in folders:
+        if layout.name(name) is None:
+            yield Finding("unshown", os.path.join(root, name))
+        if os.path.lexists(os.path.join(root, name, "dovecot-acl")):
+            yield Finding("acl", os.path.join(root, name, "dovecot-acl"))
+
+
+def _named(directory: str, names: list[str], kinds: dict[str, Kind]) -> Iterator[Finding]:
+    for name in names:
+        kind = kinds.get(name)
+        if kind is not None:
+            yield Finding(kind, os.path.join(directory, name))
+
+
+def _is_folder(root: str, name: str) -> bool:
+    return os.path.isdir(os.path.join(root, name, "cur"))
+
+
+def _escape_character(folders: list[str]) -> str:
+    """The character that begins escapes in most of the names, where it begins nothing else."""
+    counted = Counter[str](character for name in folders for character in set(_ESCAPED.findall(name)))
+    for character, _count in counted.most_common():
+        bare = re.compile(re.escape(character) + "(?![0-9a-f]{2})")
+        if not any(bare.search(name) for name in folders):
+            return character
+    return ""
