@@ -20,8 +20,6 @@ from mailserver.sasl_exchange import RefusedExchange, may_begin
 
 MAX_ERRORS = 20
 """Malformed, unknown or misplaced commands that a connection may send; by SMTP, between two messages."""
-PACE = 64
-"""Pipelined commands after which the client must have taken enough of the answers."""
 
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 
@@ -69,7 +67,12 @@ class LineSession(ABC):
         self.login_deadline = channel.now() + limits.login_time
         self._refused_exchange: RefusedExchange | None = None
         self._errors = 0
-        self._unpaced = 0
+        self._word = b""
+
+    @property
+    def command(self) -> str:
+        """The word of the command that runs, or ran last."""
+        return self._word.decode("ascii", "replace")
 
     @property
     @abstractmethod
@@ -164,11 +167,8 @@ class LineSession(ABC):
             if isinstance(data, Wake):
                 self.cut_for_time()
             self.reader.receive_data(data)
-            self._unpaced = 0
-        self._unpaced += 1
-        if self._unpaced % PACE == 0:
-            # Many short commands in one piece may have long answers.
-            await self.channel.drain()
+        # Many short commands in one piece may have long answers, and others want their turn.
+        await self.channel.drain()
         return line
 
     async def _run_line(self, line: bytes | Refused) -> None:
@@ -178,6 +178,7 @@ class LineSession(ABC):
             self.channel.log("http-request")
             self.end()
             return
+        self._word = word
         exchange, self._refused_exchange = self._refused_exchange, None
         try:
             await self.find_command(line, word).run(self, b"" if isinstance(line, Refused) else line[len(word) + 1 :])

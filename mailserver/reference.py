@@ -22,7 +22,8 @@ Written by `python -m mailserver.reference`; a test compares. `logged in` is aut
 
 The cost is the work that one request can cause at most: what it is linear in, where `constant` means that nothing but
 the length of the line bounds it; and where it runs. Work of the reactor's thread holds up all clients of a process, work of
-an account's thread those of that account.
+an account's thread those of that account. What becomes of a session that takes too much is in
+[operations.md](operations.md#what-one-session-may-take).
 
 To add an IMAP command: a module with a table `COMMANDS`, its name in `FAMILIES` (`imap/commands/__init__.py`), a transcript in
 `tests/transcripts/` that names its capability (`transcripts.md`), and this page made anew.

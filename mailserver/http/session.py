@@ -79,6 +79,11 @@ class HttpSession:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._method = self._path = ""
 
+    @property
+    def command(self) -> str:
+        """The request that is answered, or was last."""
+        return f"{self._method} {self._path[:LOGGED_PATH]}"
+
     async def run(self) -> None:
         """Serve until either side ends it."""
         try:

@@ -16,7 +16,6 @@ out costs more than it gains.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -43,6 +42,7 @@ from mailserver.imap import updates
 from mailserver.imap.command import ANY, Command, CommandSpec, State, Table, one_word_forms, row_capabilities
 from mailserver.imap.input import Input, TimedOut
 from mailserver.imap.tails import Tails
+from mailserver.imap.wire.command_head import HEAD, HTTP, HTTP_METHOD, tag_of
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
 from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.imap.wire.reader import Reader
@@ -54,13 +54,6 @@ from mailserver.types import UID
 
 if TYPE_CHECKING:
     from mailserver.store.live import LiveAccount, LiveAccounts, LiveMailbox
-
-# tag SP ["UID" SP] name: a tag is ASTRING-CHARs without "+".
-_HEAD = re.compile(rb"([!#$&',-\[\]^-z|}~]+) ((?:[Uu][Ii][Dd] )?[A-Za-z0-9][A-Za-z0-9.=_-]*)(?= |\Z)")
-_TAG = re.compile(rb"([!#$&',-\[\]^-z|}~]{1,64})(?: |\Z)")
-_HTTP_METHOD = re.compile(rb"(?:GET|POST|HEAD|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
-# Each of these is a tag, so what follows decides.
-_HTTP = re.compile(_HTTP_METHOD.pattern + rb"(?:[/*]|\S+ HTTP/[0-9])")
 
 _NOT_AUTHENTICATED, _AUTHENTICATED = State.NOT_AUTHENTICATED.value, State.AUTHENTICATED.value
 _SELECTED, _LOGOUT = State.SELECTED.value, State.LOGOUT.value
@@ -135,6 +128,8 @@ class Session:
         self.user = ""
         self.selected: Selected | None = None
         self.logged_out = False
+        self.command = ""
+        """The form of the command that runs, or ran last."""
         self.identified = False
         """Has the client's ID been logged?"""
         self.refused_exchange: RefusedExchange | None = None
@@ -269,6 +264,11 @@ class Session:
             self.bye("too long without a command" if self.account else "too long without logging in")
         except FramingLost:
             self.bye("more data was sent than can be discarded")
+        except BaseException:
+            # It may have been in the middle of changing what the mailbox's sessions share: others read it anew.
+            if self.selected is not None:
+                self.selected.live.account.drop(self.selected.live)
+            raise
         finally:
             self.close_mailbox()
             account, self.account = self.account, None
@@ -280,12 +280,12 @@ class Session:
         event = self.input.next_command() or await self.input.first_event()
         first, self._first = self._first, False
         if isinstance(event, LineRefused):
-            if first and _HTTP_METHOD.match(event.head):
+            if first and HTTP_METHOD.match(event.head):
                 self._http()
                 return
-            self._answer_error(_tag(event.head), BadSyntax(event.reason))
+            self._answer_error(tag_of(event.head), BadSyntax(event.reason))
         else:
-            if first and _HTTP.match(event.data):
+            if first and HTTP.match(event.data):
                 self._http()
                 return
             await self._command(event)
@@ -315,9 +315,9 @@ class Session:
         if form is not None and tag.isalnum():
             start = len(tag) + 1 + len(word)
         else:
-            head = _HEAD.match(line)
+            head = HEAD.match(line)
             if head is None:
-                self._answer_error(_tag(line), BadSyntax("expected a tag, a space and a command"))
+                self._answer_error(tag_of(line), BadSyntax("expected a tag, a space and a command"))
                 if self.refused_exchange is not None:
                     self.refused_exchange.take(line)
                 return
@@ -333,6 +333,7 @@ class Session:
             self.write(tag + b" NO [SERVERBUG] internal error, it has been logged\r\n")
 
     async def _execute(self, tag: bytes, form: str, start: int, event: Line | LiteralAnnounced) -> None:
+        self.command = form
         uid = form.startswith("UID ")
         spec = self.services.table.get(form)
         try:
@@ -393,9 +394,3 @@ class Session:
             self._errors = 0
         code = f"[{error.imap_code}] " if error.imap_code else ""
         self.write(b"%b %b\r\n" % (tag, f"{error.imap_status} {code}{error.sentence}".encode("ascii", "replace")))
-
-
-def _tag(line: bytes) -> bytes:
-    """The tag of a line that is no command, `*` if it has none."""
-    match = _TAG.match(line)
-    return match[1] if match else b"*"

@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from mailserver.channel import Channel, ClientCertificate, ConnectionInfo
 from mailserver.errors import ConnectionLost
-from mailserver.net.driver import Task
+from mailserver.net.driver import Task, TurnOverrun
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import event_line, log
 from mailserver.net.sightings import Sighting, program_of
@@ -39,6 +39,7 @@ from mailserver.net.sniff import Sniffer
 from mailserver.net.stream import WITHIN_COMMAND
 from mailserver.net.tls import KeepsBusy, channel_binding, tls_info
 from mailserver.net.transport import address_of
+from mailserver.net.turn_limit import place_of
 from mailserver.tls.handshake import failure_words, handshake_of, openssl_words
 
 HANDSHAKE_TIME = 30.0
@@ -282,6 +283,11 @@ class Connection(Sniffer):
     def _end(self, failure: Failure | None) -> None:
         self._wait_for = None
         self._finished = True
+        if failure is not None and failure.check(TurnOverrun):
+            command = "" if self._session is None else self._session.command
+            self.log("turn-overrun", command=command, at=place_of(failure))
+            self._abort()
+            failure = None
         self._session = None  # it knows this connection: together they would wait for a search for cycles
         if failure is not None and not failure.check(ConnectionLost):
             self._listening.tally.count("bug", self.info)

@@ -29,6 +29,13 @@ def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
     return gatherResults([Deferred.fromCoroutine(each) for each in works])
 
 
+class TurnOverrun(BaseException):
+    """A session has computed for too long without letting others have the reactor's thread (`turn_limit`).
+
+    No Exception, as whoever catches these would go on.
+    """
+
+
 class AbandonableDeferred(Deferred[T]):
     """A wait that ends when the session that waits for it is cancelled: its coroutine is thrown Cancelled."""
 

@@ -26,6 +26,10 @@ class Session(Protocol):
     def mailbox_name(self) -> str | None:
         """The mailbox that is open, for the administrator to see; None without one."""
 
+    @property
+    def command(self) -> str:
+        """The name of the command that runs, or ran last, for the log; empty before the first."""
+
     def run(self) -> Coroutine[Any, Any, None]:
         """Serve the client to the end."""
 

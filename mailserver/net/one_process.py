@@ -21,6 +21,7 @@ from mailserver.net.log_file import LogFile
 from mailserver.net.questions import Alone, Questions
 from mailserver.net.service import ServiceProcess
 from mailserver.net.serving import Examined, Parts, Serving
+from mailserver.net.turn_limit import TurnLimit
 from mailserver.tls.activation import Activation
 from mailserver.tls.policy import Prepared, TlsPolicy
 
@@ -61,6 +62,7 @@ class MailService(ServiceProcess):
         self._parts: ExaminingParts | None = None
         self._serving: Serving | None = None
         self._alone: Alone | None = None
+        self._turn_limit = TurnLimit()
 
     def begin(self) -> None:
         """Become the configured user and serve. Raises: SystemExit."""
@@ -88,12 +90,14 @@ class MailService(ServiceProcess):
                 log.info("{line}", line=self._serving.listen(bound))
             except OSError as error:
                 raise SystemExit(f"cannot listen on {bound.place}: {error.strerror}") from error
+        self._turn_limit.start()
         self.take_end_signals()
         self.is_ready(len(self.bound))
         self.bound.clear()
 
     def end(self) -> Deferred[Any]:
         """Farewell to the sessions, then the parts' end."""
+        self._turn_limit.stop()
         parts = self._parts
         if parts is None or self._serving is None:
             return succeed(None)

@@ -26,6 +26,7 @@ from mailserver.net.log import log, whatever_happens
 from mailserver.net.seat import Seat
 from mailserver.net.serving import Parts, Serving
 from mailserver.net.told import Json
+from mailserver.net.turn_limit import TurnLimit
 
 BEAT = 2.0
 """Seconds between two signs of life."""
@@ -76,6 +77,7 @@ class Worker:
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._beats = LoopingCall(whatever_happens, self._beat)
         self._beats.clock = reactor
+        self._turn_limit = TurnLimit()
         self._stopping = False
         self._said_farewell = False
         self._ended = False
@@ -108,6 +110,7 @@ class Worker:
             ("log file", self._reopen_log),
         ):
             self._seat.on_order(what, obey)
+        self._turn_limit.start()
         self._beats.start(BEAT)
         self._seat.report({"ready": True})
 
@@ -227,6 +230,7 @@ class Worker:
         if self._ended:
             return
         self._ended = True
+        self._turn_limit.stop()
         parts = self._parts
         ending = Deferred.fromCoroutine(parts.stop()) if parts is not None else succeed(None)
 

@@ -1,0 +1,96 @@
+"""The last resort against a session that keeps the reactor's thread: it is cut, and the process goes on.
+
+Problem: while one turn of a session computes, nobody else of the process is served. After ten seconds the master takes the
+worker for dead and kills it, with everybody's sessions.
+
+Rule: a thread looks twice a second which session's turn it is. One whose turn has taken LIMIT seconds of the processor is
+cut: a signal has the main thread raise TurnOverrun wherever it computes, if it is still in the same turn, and so the
+session ends as if it had failed. Its connection is closed and the log names user, address, session and command.
+
+What this cannot cut is one call of a C function that keeps Python's lock, as neither the thread nor the signal's handler
+runs then; and work that is no session's. There the master's rule remains.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Final
+
+from twisted.python.failure import Failure
+
+from mailserver.net.driver import Task, Turn, TurnOverrun, turn
+
+LIMIT: Final = 3.0
+"""Seconds of the processor that one turn may take."""
+INTERVAL: Final = 0.5
+"""Seconds between two looks."""
+_CROWDED: Final = 2
+"""Times LIMIT by the clock, where the processor is shared, after which a third of LIMIT is enough."""
+NUMBER: Final = signal.SIGURG
+"""Ignored where no handler is set."""
+
+
+class TurnLimit:
+    """Watches the turns of the thread that starts it, which must be the main thread."""
+
+    def __init__(self, watched: Turn = turn, limit: float = LIMIT, interval: float = INTERVAL) -> None:
+        self._turn = watched
+        self._limit = limit
+        self._interval = interval
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._suspect: tuple[Task, float] | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        signal.signal(NUMBER, self._interrupt)
+        main = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, args=(main,), name="turn-limit", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watching; repeating it is harmless."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            signal.signal(NUMBER, signal.SIG_DFL)
+
+    def _watch(self, main: int) -> None:
+        clock = time.pthread_getcpuclockid(main)
+        seen: tuple[Task, float] | None = None
+        since = 0.0
+        looks = 0
+        while not self._ended.wait(self._interval):
+            task = self._turn.task
+            now = time.clock_gettime(clock)
+            current = None if task is None else (task, task.began)
+            if current is None or current != seen:
+                seen, since, looks = current, now, 0
+                continue
+            # A process that was stopped has not been looked at: looks count, not the clock.
+            looks += 1
+            used = now - since
+            is_crowded = looks * self._interval >= _CROWDED * self._limit and used >= self._limit / 3
+            if used >= self._limit or is_crowded:
+                self._suspect = current
+                since, looks = now, 0
+                signal.pthread_kill(main, NUMBER)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """In the main thread, between two of its steps: what it does now is known for certain."""
+        suspect, self._suspect = self._suspect, None
+        task = self._turn.task
+        if task is not None and suspect is not None and suspect == (task, task.began):
+            raise TurnOverrun
+
+
+def place_of(failure: Failure) -> str:
+    """Where it computed: file and line of the innermost frame."""
+    if not failure.frames:
+        return ""
+    _function, path, line, *_rest = failure.frames[-1]
+    return f"{path.rpartition('/mailserver/')[2]}:{line}"

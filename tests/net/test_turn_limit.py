@@ -1,0 +1,95 @@
+"""A session that computes without end is cut by name, and nobody else notices more than a wait."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from mailserver.net.driver import Task, TurnOverrun, turn
+from mailserver.net.turn_limit import NUMBER, TurnLimit
+
+
+@pytest.fixture
+def limit() -> Iterator[TurnLimit]:
+    limit = TurnLimit(limit=0.2, interval=0.02)
+    limit.start()
+    yield limit
+    limit.stop()
+    assert signal.getsignal(NUMBER) is signal.SIG_DFL
+
+
+def run(coroutine: Any) -> list[Any]:
+    ended: list[Any] = []
+    Task(coroutine, ended.append, lambda: None, time.monotonic).start()
+    return ended
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.mark.usefixtures("limit")
+def test_a_turn_without_end_is_cut_whatever_it_catches() -> None:
+    cleaned: list[bool] = []
+
+    async def endless() -> None:
+        try:
+            while True:
+                try:
+                    burn(10)
+                except Exception:
+                    continue
+        finally:
+            cleaned.append(True)
+
+    [failure] = run(endless())
+    assert failure.check(TurnOverrun)
+    assert cleaned == [True]
+    assert turn.task is None
+    burn(0.5)  # no session's turn
+
+
+@pytest.mark.usefixtures("limit")
+def test_one_that_waits_now_and_then_is_none() -> None:
+    waits: list[Deferred[None]] = []
+
+    async def polite() -> None:
+        for _ in range(8):
+            burn(0.08)
+            waits.append(Deferred())
+            await waits[-1]
+
+    ended = run(polite())
+    while not ended:
+        waits[-1].callback(None)
+    assert ended == [None]
+
+
+@pytest.mark.usefixtures("limit")
+def test_a_session_within_another_ones_turn_is_the_one_that_is_cut() -> None:
+    inner: list[Any] = []
+
+    async def endless() -> None:
+        burn(10)
+
+    async def outer() -> None:
+        inner.extend(run(endless()))
+
+    assert run(outer()) == [None]
+    assert inner[0].check(TurnOverrun)
+
+
+@pytest.mark.usefixtures("limit")
+def test_a_signal_that_comes_late_cuts_nobody() -> None:
+    async def short() -> None:
+        signal.raise_signal(NUMBER)
+
+    assert run(short()) == [None]
+    signal.raise_signal(NUMBER)
