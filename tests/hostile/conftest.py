@@ -30,7 +30,7 @@ WATCHER = "ben@example.test"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("hostile")
     settings = f"[limits]\nunauthenticated_per_address = 200\n\n[mail]\nmax_message_size = {LARGEST}\n"
-    server = Server(directory / "server", users=12, edit={"[mail]\n": settings})
+    server = Server(directory / "server", users=32, edit={"[mail]\n": settings})
     with server:
         yield server
 
@@ -122,7 +122,7 @@ def unharmed_server(server: Server, watcher: Watcher) -> None:
 @pytest.fixture(scope="session")
 def fresh_users() -> list[str]:
     """Users that no test has used yet."""
-    return [f"u{number:03}@example.test" for number in range(1, 11)]
+    return [f"u{number:03}@example.test" for number in range(11, 27)]
 
 
 @pytest.fixture
