@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
 from mailserver.auth.attempts import Attempts
+from mailserver.auth.checked import CheckedPasswords
 from mailserver.auth.exposure import ExposureWatch, Mark
 from mailserver.auth.hashing import HashPool
 from mailserver.auth.known import MAX_KNOWN, KnownNetworks
@@ -16,10 +15,10 @@ from mailserver.auth.restrictions import Names
 from mailserver.auth.salt_secret import salt_secret
 from mailserver.auth.service import LoginService
 from mailserver.config.model import Auth
-from mailserver.net.driver import spawn
+from mailserver.net.driver import AbandonableDeferred, spawn
 from mailserver.net.known_file import KnownFile
 from mailserver.net.link import Link
-from mailserver.net.shared import SharedExposures, SharedKnown, SharedPenalties
+from mailserver.net.shared import SharedChecked, SharedExposures, SharedKnown, SharedPenalties
 from mailserver.net.told import Json
 
 
@@ -34,12 +33,14 @@ class Logins:
         key = link.penalty_key if link is not None else None
         self._known = KnownNetworks(link.known_key if link is not None else None)
         self._penalties = Penalties(reactor.seconds, key=key, known=self._known)
-        self._attempts = Attempts(self._penalties, sleep, reactor.seconds, Deferred, reactor.callLater)
+        self._attempts = Attempts(self._penalties, sleep, reactor.seconds, AbandonableDeferred, reactor.callLater)
+        self._checked = CheckedPasswords(reactor.seconds, key)
         self._exposures = ExposureWatch(
             self._penalties, reactor.seconds, reactor.callLater, spawn, lambda: hash_pool.waiting[0] > 0
         )
         if link is not None:
             SharedPenalties(link, self._penalties)
+            SharedChecked(link, self._checked)
             SharedKnown(link, self._known)
             SharedExposures(link, self._exposures)
         self._salt_secret = salt_secret() or key
@@ -57,6 +58,7 @@ class Logins:
             scram_for_some=auth.scram_for == "some",
             weak_schemes=auth.weak_schemes,
             exposures=self._exposures,
+            checked=self._checked,
         )
 
     def take_exposures(self, take: Callable[[Mark], None]) -> None:

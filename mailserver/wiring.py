@@ -26,7 +26,7 @@ from mailserver.imap.tails import Tails
 from mailserver.judging import judge, read_policy
 from mailserver.login_wiring import Logins
 from mailserver.mail_store import make_store
-from mailserver.net.driver import AbandonableDeferred, spawn, together
+from mailserver.net.driver import AbandonableDeferred, abandonable, spawn, together
 from mailserver.net.known_file import KnownFile
 from mailserver.net.link import Link
 from mailserver.net.listening import Session
@@ -116,7 +116,7 @@ class Wiring:
             raise SystemExit(str(error)) from error
         self._hash_pool = HashPool(
             ProcessSpawner(reactor),
-            Deferred,
+            AbandonableDeferred,
             reactor.callLater,
             processes=max(1, config.auth.hash_processes // workers),
             queue=config.auth.hash_queue,
@@ -135,7 +135,7 @@ class Wiring:
             self._backends = {words: self._make_backend(words) for words in config.auth.backends}
         except (UnknownBackend, BrokenBackend) as error:
             raise SystemExit(f"{config.source} [auth] backends: {error}") from error
-        self._logins = Logins(reactor, link, self._hash_pool, self._sleep)
+        self._logins = Logins(reactor, link, self._hash_pool, lambda seconds: abandonable(deferLater(reactor, seconds)))
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._settle()
 

@@ -15,6 +15,10 @@ A user that is under attack from networks which are not known for it (`attacks`)
 together, and the network that has had the fewest is next (`shared_rate`). So a person on a new network is in within seconds, unless
 thousands of networks guess in turn; and however many there are, the user's password is not guessed faster.
 
+A password that was found right lately (`checked`) is looked for ahead of the turn, within a budget (`looks`): one of each pair
+that is known, one of each user for all other networks. So the user's own devices come in at once while somebody guesses beside
+them.
+
 A pair that is known (`known`) needs no place and shares no rate, and its password is checked in a class of its own
 (`hashing`): it waits for its own guesses, never for those of other networks.
 
@@ -37,6 +41,7 @@ from typing import Final
 from mailserver.auth.attacks import Pair
 from mailserver.auth.interfaces import GUESSING, KNOWN, NEW, Asking
 from mailserver.auth.lines import Lines, WaitedTooLong
+from mailserver.auth.looks import Looks
 from mailserver.auth.penalties import LONGEST_QUEUE, Penalties, network_of
 from mailserver.auth.shared_rate import SharedRate
 from mailserver.children import Timer, Waiting
@@ -45,6 +50,8 @@ from mailserver.types import Secret, client_of
 
 PLACES: Final = 20
 """Guesses of one network, of pairs that it is not known for, that are looked at or pay at once."""
+LOOK_TIME: Final = 20.0
+"""Seconds that a known user may wait for a look."""
 RATE: Final = 2.0
 """Checks a second of a user under attack, those of all networks together that are not known for it."""
 REFUSAL_DELAY: Final = 5.0
@@ -75,6 +82,7 @@ class Attempts:
         self.lines: Lines[Pair] = Lines(1, waiting, call_later)
         self.networks: Lines[str] = Lines(PLACES, waiting, call_later)
         self.rates = SharedRate(1 / RATE, clock, waiting, call_later)
+        self.looks = Looks(clock, waiting, call_later)
 
     def begin(self, names: Iterable[str], peer: IPv4Address | IPv6Address | None, evidence: Secret) -> Attempt:
         """One attempt to log in, of a user with one of these names. `evidence` tells one guess from another."""
@@ -111,6 +119,24 @@ class Attempt:
         if self.is_known:
             return Asking(name, KNOWN)
         return Asking(self._client, GUESSING if self._attempts.penalties.attacks.has_guessed(network) else NEW)
+
+    async def look(self) -> bool:
+        """May its password be compared, ahead of its turn, with what was found right lately? A known user waits for that."""
+        penalties, looks = self._attempts.penalties, self._attempts.looks
+        if any(penalties.was_wrong(pair, self._guess) for pair in self._pairs):
+            return False
+        if self.is_known:
+            return await looks.wait(self._budget, self._client, LOOK_TIME)
+        return looks.take(self._budget)
+
+    def looked_right(self) -> None:
+        """It was: that look is free."""
+        self._attempts.looks.give_back(self._budget)
+
+    @property
+    def _budget(self) -> str:
+        name, network = self._pairs[-1]
+        return f"{name} {network}" if self.is_known else name
 
     async def turn(self) -> None:
         """Wait until it may be checked. Raises: TooManyLogins where its turn would come too late."""
@@ -158,7 +184,10 @@ class Attempt:
         return self._delay
 
     def refused(self) -> float:
-        """Too many wait: it is not checked. Returns the seconds that the answer is to take; known users hear it at once."""
+        """Too many wait, or its client is gone: it is not checked. Returns the seconds that the answer is to take.
+
+        Known users hear it at once.
+        """
         if not self.is_known:
             self._delay = REFUSAL_DELAY
             # Who comes back stands behind those who come for the first time.

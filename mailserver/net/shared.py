@@ -15,6 +15,8 @@ from typing import TypeVar, cast
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailserver.auth.attacks import Pair
+from mailserver.auth.checked import CheckedPasswords
+from mailserver.auth.checked import News as CheckedNews
 from mailserver.auth.exposure import ExposureWatch, Mark
 from mailserver.auth.known import KnownNetworks, Row, rows_of
 from mailserver.auth.penalties import News, Penalties
@@ -98,6 +100,29 @@ class SharedPenalties:
     def _take(self, _seat: int, body: Json) -> None:
         for news in cast("list[News]", body):
             self._penalties.take(news)
+
+
+class SharedChecked:
+    """Has a password that was found right pass at once in every worker: ["checked", [news, ...]]."""
+
+    def __init__(self, link: Link, checked: CheckedPasswords) -> None:
+        self._link = link
+        self._checked = checked
+        link.on("checked", self._take)
+        link.on_joined(self._tell_all)
+        checked.on_change = self._tell
+
+    def _tell(self, news: CheckedNews) -> None:
+        self._link.tell("checked", cast("Json", [news]))
+
+    def _tell_all(self, seat: int) -> None:
+        if _speaks(self._link, seat):
+            for news in _parts(self._checked.all()):
+                self._link.tell("checked", cast("Json", news))
+
+    def _take(self, _seat: int, body: Json) -> None:
+        for news in cast("list[CheckedNews]", body):
+            self._checked.take(news)
 
 
 class SharedKnown:

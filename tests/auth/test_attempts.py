@@ -37,12 +37,12 @@ class Site:
         self.checked: list[bytes] = []
         self.asked: list[tuple[str, int]] = []
         self.is_full = False
-        self.service = LoginService(
-            [Hashed({ANNA: "{PLAIN}right", **USERS, **entries})],
-            self,
-            Names(frozenset(HOSTS.values()), "example.test", lambda host: HOSTS.get(host or "")),
-            self.attempts,
-        )
+        self.service = self.make(Hashed({ANNA: "{PLAIN}right", **USERS, **entries}))
+
+    def make(self, backend: Any) -> LoginService:
+        """The service over a back end."""
+        names = Names(frozenset(HOSTS.values()), "example.test", lambda host: HOSTS.get(host or ""))
+        return LoginService([backend], self, names, self.attempts)
 
     def sleep(self, seconds: float) -> Deferred[None]:
         return deferLater(self.clock, seconds, lambda: None)  # type: ignore[arg-type]
@@ -310,8 +310,8 @@ def test_checks_are_asked_for_in_the_class_of_the_attempt(site: Site) -> None:
     site.login("wrong", peer="198.51.100.1")
     site.pass_time(2)
     site.login("right", name="user1@example.test", peer="198.51.100.2")
-    site.login("right", peer="192.0.2.7")
-    site.login("right", peer="203.0.113.7")
+    site.login("other", peer="192.0.2.7")
+    site.login("other", peer="203.0.113.7")
     assert site.asked == [
         ("192.0.2.1", NEW),
         ("198.51.100.1", NEW),

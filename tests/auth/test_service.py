@@ -124,6 +124,7 @@ class Site:
         names_user: bool = True,
         weak_schemes: bool = False,
     ) -> None:
+        self.backends = backends
         self.timers = Timers()
         self.hasher = CountingHasher(self.timers)
         self.penalties = Penalties(self.timers.clock)
@@ -266,7 +267,7 @@ def test_names_that_nobody_can_have_are_failures(site: Site, name: str) -> None:
 
 
 def test_an_empty_password_is_never_right(site: Site) -> None:
-    site.service._backends[0].entries["empty@example.test"] = "{PLAIN}"
+    site.backends[0].entries["empty@example.test"] = "{PLAIN}"
     assert site.failure(site.login("empty@example.test", ""))[0] == "AuthFailed"
 
 
@@ -424,7 +425,7 @@ def test_a_back_end_that_is_down_or_a_full_queue_is_neither_right_nor_wrong(site
         with pytest.raises(AuthUnavailable):
             site.login(name, "secret").outcome()
     site.hasher.full = False
-    site.service._backends[0].down = True
+    site.backends[0].down = True
     with pytest.raises(AuthUnavailable):
         site.login("anna@example.test", "secret").outcome()
     assert len(site.penalties) == 0, "not the user's failure"
@@ -503,7 +504,7 @@ def test_a_bare_name_has_the_address_in_the_default_domain(site: Site) -> None:
 
 
 def test_a_look_up_that_fails_is_told(site: Site) -> None:
-    site.service._backends[0].down = True
+    site.backends[0].down = True
     with pytest.raises(AuthUnavailable):
         Task(site.service.find("anna@example.test")).outcome()
 

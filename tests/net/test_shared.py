@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from mailserver.auth.checked import CheckedPasswords
 from mailserver.auth.exposure import EVERY, GAP, Exposed, ExposureWatch
 from mailserver.auth.interfaces import LoginContext
 from mailserver.auth.known import KnownNetworks, rows_of
@@ -19,6 +20,7 @@ from mailserver.net.limits import ConnectionCounts
 from mailserver.net.shared import (
     COUNTS_EVERY,
     PAIRS_AT_ONCE,
+    SharedChecked,
     SharedCounts,
     SharedExposures,
     SharedKnown,
@@ -294,6 +296,23 @@ def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: 
     [take] = link.known_takers
     take(kept.to_bytes())
     assert begun.is_known(PAIR)
+
+
+def test_a_password_found_right_by_one_worker_is_right_in_all(links: Links) -> None:
+    tables = []
+    for seat in links.living:
+        table = CheckedPasswords(lambda: 0.0, links[seat].penalty_key)
+        SharedChecked(links[seat], table)
+        tables.append(table)
+    tables[0].add(ANNA, "{X}", Secret(b"right"))
+    links.deliver()
+    assert tables[1].holds(ANNA, "{X}", Secret(b"right"))
+    begun = CheckedPasswords(lambda: 0.0, links[0].penalty_key)
+    link = links.join()
+    SharedChecked(link, begun)
+    links.greet(link)
+    links.deliver()
+    assert begun.holds(ANNA, "{X}", Secret(b"right"))
 
 
 class Watches:
