@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 from mailserver.store.maildir import ballast
 
@@ -12,6 +13,9 @@ def test_it_takes_space_and_gives_it_back(tmp_path):
     status = os.stat(tmp_path / "mailserver-ballast")
     assert status.st_size == 4 << 20
     assert status.st_blocks * 512 >= 4 << 20, "not a hole"
+    data = (tmp_path / "mailserver-ballast").read_bytes()
+    assert data.startswith(b"This file reserves 4 MiB of the disk for the mail server")
+    assert not data.strip(b"\0").partition(b"operations.md.\n")[2]
     assert ballast.ensure(root)
     assert ballast.release(root)
     assert not ballast.release(root)
@@ -40,3 +44,18 @@ def test_it_waits_until_there_is_room_for_more(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _path: low)
     assert not ballast.ensure(str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+def test_one_of_an_older_version_gets_the_text_once(tmp_path):
+    path = tmp_path / "mailserver-ballast"
+    path.write_bytes(b"\0" * ballast.SIZE)
+    assert ballast.ensure(str(tmp_path))
+    assert path.read_bytes() == ballast.TEXT + b"\0" * (ballast.SIZE - len(ballast.TEXT))
+    path.write_bytes(b"\0" * ballast.SIZE)
+    assert ballast.ensure(str(tmp_path))
+    assert not path.read_bytes().strip(b"\0"), "one stat when nothing is to be done"
+
+
+def test_what_the_text_names_is_there():
+    page = Path(__file__).parents[3] / "docs" / "operations.md"
+    assert "\n## A full disk\n" in page.read_text(encoding="utf-8")
