@@ -26,7 +26,8 @@ an account's thread those of that account. What becomes of a session that takes 
 [operations.md](operations.md#what-one-session-may-take).
 
 To add an IMAP command: a module with a table `COMMANDS`, its name in `FAMILIES` (`imap/commands/__init__.py`), a transcript in
-`tests/transcripts/` that names its capability (`transcripts.md`), and this page made anew.
+`tests/transcripts/` that names its capability (`transcripts.md`), its hostile case in `tests/hostile/test_costs.py` unless its
+cost is constant, and this page made anew.
 """
 
 
