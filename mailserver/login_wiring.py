@@ -36,7 +36,7 @@ class Logins:
         self._attempts = Attempts(self._penalties, sleep, reactor.seconds, AbandonableDeferred, reactor.callLater)
         self._checked = CheckedPasswords(reactor.seconds, key)
         self._exposures = ExposureWatch(
-            self._penalties, reactor.seconds, reactor.callLater, spawn, lambda: hash_pool.waiting[0] > 0
+            self._penalties.digest, reactor.seconds, reactor.callLater, spawn, lambda: hash_pool.waiting[0] > 0
         )
         if link is not None:
             SharedPenalties(link, self._penalties)

@@ -272,7 +272,9 @@ class OneByOne:
         self.events: list[object] = []
         self.clock = Clock()
         penalties = Penalties(self.clock.seconds)
-        self.watch = ExposureWatch(penalties, self.clock.seconds, self.clock.callLater, self.spawn, lambda: False)
+        self.watch = ExposureWatch(
+            penalties.digest, self.clock.seconds, self.clock.callLater, self.spawn, lambda: False
+        )
         self.watch.on_exposed = lambda _mark: self.events.append("marked")
         authenticator = LoginService(
             [Hashed({ANNA: "{PLAIN}secret"})],

@@ -88,7 +88,7 @@ class CredentialCheck:
         if not fault:
             return user, ""
         if result.reused and not again and isinstance(claim, Credentials):
-            await self._check_dummy(claim.password, asking)
+            await self.check_dummy(claim.password, asking)
         return None, fault
 
     def mentions(self, candidates: Sequence[str]) -> bool:
@@ -113,6 +113,10 @@ class CredentialCheck:
             case _:
                 return False
 
+    async def may_exist(self, candidates: Sequence[str]) -> bool:
+        """Is there such a user, as far as that can be known? Raises: AuthUnavailable."""
+        return not self._listing or await self.find(candidates) is not None
+
     async def owner(self, candidates: Sequence[str], password: Secret, asking: Asking) -> User | None:
         """The user whose password it is. That is not remembered. Raises: AuthUnavailable."""
         return (await self._check_password(candidates, password, asking, keep=False)).user
@@ -134,7 +138,7 @@ class CredentialCheck:
             return _Result(None, "the client sent an empty password")
         found = await self.find(candidates)
         if found is None and self._listing:
-            await self._check_dummy(password, asking)
+            await self.check_dummy(password, asking)
             return _Result(None, _unknown(candidates))
         # Where nobody can say who exists, it is the name as given, and the password decides.
         user = User(candidates[0]) if found is None else found[0]
@@ -146,7 +150,7 @@ class CredentialCheck:
             reason = self._stored_fault(stored, user)
             reused = not reason and self._checked.holds(user.name, stored or "", password)
             if reason:
-                await self._check_dummy(password, asking)
+                await self.check_dummy(password, asking)
             elif not reused and not await self._hasher.verify(stored or "", password, asking.share, asking.rank):
                 reason = f"wrong password for {user.name}"
         if reason:
@@ -237,8 +241,8 @@ class CredentialCheck:
         shown = "" if context.certificate is None else f"; the client has shown {context.certificate.label}"
         return _Result(None, f"{reason}{shown}")
 
-    async def _check_dummy(self, password: Secret, asking: Asking) -> None:
-        """Take the time that the password of an existing user would."""
+    async def check_dummy(self, password: Secret, asking: Asking) -> None:
+        """Take the time that the password of an existing user would. Raises: TooManyLogins, AuthUnavailable."""
         for backend in self._listing:
             if IHashedPasswords.providedBy(backend):
                 dummy = cast("IHashedPasswords", backend).typical_hash()

@@ -175,7 +175,9 @@ class LoginService:
                 method,
                 context,
                 # Not in the client's share: it must not wait for this when it logs in.
+                exists=lambda: self._check.may_exist(candidates),
                 verify=lambda: self._check.owner(candidates, password, EXPOSED),
+                check_dummy=lambda: self._check.check_dummy(Secret(b"none"), EXPOSED),
                 tell=tell,
             )
         )

@@ -14,10 +14,10 @@ from typing import TypeVar, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from mailserver.auth.attacks import Pair
 from mailserver.auth.checked import CheckedPasswords
 from mailserver.auth.checked import News as CheckedNews
 from mailserver.auth.exposure import ExposureWatch, Mark
+from mailserver.auth.exposure import Key as ExposureKey
 from mailserver.auth.known import KnownNetworks, Row, rows_of
 from mailserver.auth.penalties import News, Penalties
 from mailserver.net.limits import ConnectionCounts, Counted
@@ -150,8 +150,8 @@ class SharedKnown:
 class SharedExposures:
     """Has a password that came in clear text checked by one worker, and the master told of a right one.
 
-    ["exposure", pair]; of two workers that take a pair in the same moment the one of the lower seat checks it. To a
-    worker that begins, those of the last minute: ["exposures", [pair, ...]].
+    ["exposure", key]; of two workers that take one in the same moment the one of the lower seat checks it. To a
+    worker that begins, those of the last minute: ["exposures", [key, ...]].
     """
 
     def __init__(self, link: Link, watch: ExposureWatch) -> None:
@@ -163,25 +163,34 @@ class SharedExposures:
         watch.on_notice = self._tell
         watch.on_exposed = self._report
 
-    def _tell(self, pair: Pair) -> None:
-        self._link.tell("exposure", list(pair))
+    def _tell(self, key: ExposureKey) -> None:
+        self._link.tell("exposure", list(key))
 
     def _tell_all(self, seat: int) -> None:
         if _speaks(self._link, seat):
-            for pairs in _parts(self._watch.taken()):
-                self._link.tell("exposures", [list(pair) for pair in pairs])
+            for keys in _parts(self._watch.taken()):
+                self._link.tell("exposures", [list(key) for key in keys])
 
     def _take(self, seat: int, body: Json) -> None:
-        name, network = cast("list[str]", body)
-        if not self._watch.take((name, network)) and seat < self._link.slot:
-            self._watch.leave((name, network))
+        key = _exposure_key(body)
+        if not self._watch.take(key) and seat < self._link.slot:
+            self._watch.leave(key)
 
     def _take_all(self, _seat: int, body: Json) -> None:
-        for name, network in cast("list[list[str]]", body):
-            self._watch.take((name, network))
+        for each in cast("list[Json]", body):
+            self._watch.take(_exposure_key(each))
 
     def _report(self, mark: Mark) -> None:
         self._link.report_exposed(cast("Json", mark))
+
+
+def _exposure_key(told: Json) -> ExposureKey:
+    """Raises: ValueError for nonsense."""
+    match told:
+        case [str(name), str(network), str(digest)]:
+            return name, network, digest
+        case _:
+            raise ValueError("no password that came in clear text")
 
 
 def _speaks(link: Link, joined: int) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from mailserver.auth import exposure
 from mailserver.auth.attempts import Attempts
-from mailserver.auth.exposure import EVERY, GAP, MAX_PAIRS, MAX_WAITING, ExposureWatch, Mark
+from mailserver.auth.exposure import EVERY, GAP, MAX_WAITING, POSTPONED, ExposureWatch, Mark
 from mailserver.auth.exposure_record import FILE, MAX_USERS, Damaged, ExposureRecord
 from mailserver.auth.interfaces import LoginContext
 from mailserver.auth.penalties import Penalties
@@ -31,18 +32,19 @@ class Site:
 
     def __init__(self) -> None:
         self.timers = Timers()
+        self.backend = Hashed({ANNA: "{PLAIN}secret", "off@example.test": None})
         self.hasher = CountingHasher(self.timers)
         self.penalties = Penalties(self.timers.clock)
         self.busy = False
         self.tasks: list[Task] = []
         self.watch = ExposureWatch(
-            self.penalties, self.timers.clock, self.timers.call_later, self.spawn, lambda: self.busy
+            self.penalties.digest, self.timers.clock, self.timers.call_later, self.spawn, lambda: self.busy
         )
         self.marks: list[Mark] = []
         self.told: list[str] = []
         self.watch.on_exposed = self.marks.append
         self.service = LoginService(
-            [Hashed({ANNA: "{PLAIN}secret", "off@example.test": None})],
+            [self.backend],
             self.hasher,
             Names(frozenset({"example.test"}), "example.test", lambda _name: None),
             Attempts(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
@@ -119,21 +121,30 @@ def test_what_nobody_can_have_is_not_checked(site: Site, name: str, password: st
     assert site.told == []
 
 
-def test_a_pair_of_user_and_network_is_checked_once_a_minute(site: Site) -> None:
+def test_the_same_password_of_a_user_and_network_is_checked_once_a_minute(site: Site) -> None:
     for _ in range(5):
         site.expose("anna", "wrong")
-        site.expose(ANNA, peer="192.0.2.200")
+        site.expose(ANNA, "wrong", peer="192.0.2.200")
     site.settle(EVERY - 1)
     assert len(site.hasher.checks) == 1
-    site.expose(peer="198.51.100.1")
+    site.expose(password="wrong", peer="198.51.100.1")
     site.settle(0.9)
     assert len(site.hasher.checks) == 1
     site.settle(1)
     assert len(site.hasher.checks) == 2, "another network has its own minute"
-    site.expose()
+    site.expose(password="wrong")
     site.settle()
     assert len(site.hasher.checks) == 3
-    assert len(site.marks) == 2
+
+
+@pytest.mark.parametrize("first", ["secret", "wrong"])
+def test_a_wrong_one_right_behind_a_right_one_or_before_it_drops_nothing(site: Site, first: str) -> None:
+    site.expose(password=first)
+    site.expose(password="secret" if first == "wrong" else "wrong")
+    assert isinstance(site.penalties.failed((ANNA, "192.0.2.0/24"), Secret(b"in TLS")), float)
+    site.settle()
+    assert site.told == [ANNA]
+    assert len(site.hasher.checks) == 2
 
 
 def test_checks_go_one_by_one_with_pauses(site: Site) -> None:
@@ -148,23 +159,60 @@ def test_checks_go_one_by_one_with_pauses(site: Site) -> None:
     assert len(site.hasher.checks) == 3
 
 
-def test_what_is_too_much_is_forgotten(site: Site) -> None:
-    for number in range(3 * MAX_WAITING):
-        site.expose(f"user{number}@example.test")
-    site.settle(100)
-    assert len(site.hasher.checks) == MAX_WAITING
+def test_junk_of_names_that_nobody_has_keeps_no_right_one_from_being_found(site: Site) -> None:
+    for number in range(1000):
+        site.expose(f"user{number}@example.test", peer=f"10.0.{number % 250}.1")
+        if number == 500:
+            site.expose()
+    site.settle(2 * GAP)
+    assert site.told == [ANNA], "they take no place"
+    site.settle(1000)
+    assert len(site.hasher.checks) <= MAX_WAITING + 2
 
 
-def test_the_memory_of_pairs_is_bounded_and_does_not_forget_early(site: Site) -> None:
-    for number in range(MAX_PAIRS):
-        assert site.watch.take((f"user{number}", "net"))
-    assert not site.watch.take(("one more", "net"))
-    assert not site.watch.take(("user0", "net"))
+def test_junk_of_names_that_exist_holds_up_its_own_network(site: Site) -> None:
+    for number in range(300):
+        site.backend.entries[f"user{number}@example.test"] = "{PLAIN}secret"
+        site.expose(f"user{number}@example.test", "junk", peer="198.51.100.1")
+    site.settle(GAP)
+    site.expose()
+    site.settle(3 * GAP)
+    assert site.told == [ANNA], "networks take turns"
+
+
+def test_junk_from_many_networks_leaves_one_its_turn(site: Site) -> None:
+    for number in range(2 * MAX_WAITING):
+        site.backend.entries[f"user{number}@example.test"] = "{PLAIN}secret"
+        for password in ("junk", "more"):
+            site.expose(f"user{number}@example.test", password, peer=f"10.0.{number % 60}.1")
+    site.settle(GAP)
+    site.expose()
+    site.settle((MAX_WAITING + 2) * GAP)
+    assert site.told == [ANNA]
+
+
+def test_junk_for_the_user_from_a_neighbour_leaves_the_user_its_place(site: Site) -> None:
+    for number in range(50):
+        site.expose(password=f"junk{number}", peer="192.0.2.77")
+    site.settle(GAP)
+    site.expose()
+    site.settle(10 * GAP)
+    assert site.told == [ANNA]
+
+
+def test_the_memory_of_what_was_checked_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposure, "MAX_RECENT", 5)
+    for number in range(20):
+        assert site.watch.take((f"user{number}", "net", "00"))
+    assert len(site.watch.taken()) == 5
+    assert not site.watch.take(("user19", "net", "00"))
+    assert site.watch.take(("user19", "net", "01"))
+    assert site.watch.take(("user0", "net", "00")), "it would be checked once more"
     site.timers.advance(EVERY)
-    assert site.watch.take(("one more", "net"))
+    assert site.watch.taken() == []
 
 
-def test_logins_that_wait_for_the_pool_go_first(site: Site) -> None:
+def test_logins_that_wait_for_the_pool_go_first_for_a_while(site: Site) -> None:
     site.busy = True
     site.expose()
     site.settle(20)
@@ -172,28 +220,32 @@ def test_logins_that_wait_for_the_pool_go_first(site: Site) -> None:
     site.busy = False
     site.settle(2)
     assert site.told == [ANNA]
+    site.busy = True
+    site.expose(peer="198.51.100.1")
+    site.settle(POSTPONED + 2 * GAP)
+    assert site.told == [ANNA, ANNA], "a flood of logins does not switch this off"
 
 
-def test_a_full_queue_leaves_no_trace_and_the_next_one_is_checked(site: Site) -> None:
+def test_what_could_not_be_checked_is_checked_later(site: Site) -> None:
     site.hasher.full = True
     site.expose()
-    site.settle()
+    site.settle(10)
     assert site.marks == []
     site.hasher.full = False
-    site.settle(EVERY)
-    site.expose()
-    site.settle()
+    site.settle(3)
     assert site.marks == [MARK]
-
-
-def test_a_pair_that_has_to_wait_for_failed_logins_is_not_checked(site: Site) -> None:
-    for number in range(5):
-        site.penalties.failed((ANNA, "192.0.2.0/24"), Secret(b"wrong%d" % number))
-    site.expose()
-    site.expose(peer="198.51.100.1")
-    site.settle(3 * GAP)
+    site.settle(10)
     assert site.hasher.checks == ["{PLAIN}secret"]
-    assert [mark["peer"] for mark in site.marks] == ["198.51.100.1"], "others are"
+
+
+def test_a_back_end_that_cannot_say_who_exists_is_asked_at_the_check(site: Site) -> None:
+    site.backend.down = True
+    site.expose()
+    site.settle(5)
+    assert site.told == []
+    site.backend.down = False
+    site.settle(5)
+    assert site.told == [ANNA]
 
 
 @pytest.mark.parametrize("before", ["right", "wrong", "full"])
@@ -202,28 +254,46 @@ def test_the_next_login_takes_as_long_whatever_was_found(before: str) -> None:
     takes = []
     for password in ("tried", "secret"):
         site = Site()
+        site.hasher.cost = 0.5
         site.hasher.full = before == "full"
         site.expose(password={"right": "secret", "wrong": "wrong", "full": "secret"}[before])
-        site.settle(GAP)
+        site.settle(2 * GAP)
         site.hasher.full = False
         takes.append(site.seconds_of_login(password))
     reference = []
     for password in ("tried", "secret"):
         site = Site()
-        site.expose(password="another")
-        site.settle(GAP)
+        site.hasher.cost = 0.5
         reference.append(site.seconds_of_login(password))
     assert takes == reference
 
 
-def test_unknown_users_cost_the_same_delay() -> None:
-    delays = []
+def test_a_right_one_makes_no_network_known(site: Site) -> None:
+    site.expose()
+    site.settle()
+    assert site.told == [ANNA]
+    assert len(site.penalties.known) == 0
+
+
+@pytest.mark.parametrize("backlog", [0, 2, 3 * MAX_WAITING])
+def test_how_busy_the_pool_is_tells_nothing_of_the_names(backlog: int) -> None:
+    """As many checks at the same times, whether the user exists or not."""
+    times = []
     for name in (ANNA, "nobody@example.test"):
         site = Site()
-        site.expose(name, "wrong")
-        site.settle(GAP)
-        delays.append(site.penalties.turn((name, "192.0.2.0/24")))
-    assert delays[0] == delays[1] > 0
+        for number in range(backlog):
+            site.expose(f"user{number}@example.test", peer=f"10.0.{number}.1")
+            if number < 40:
+                site.backend.entries[f"user{number}@example.test"] = "{PLAIN}x"
+        for number in range(6):
+            site.expose(name, f"guess{number}", peer=f"198.51.{number}.1")
+        seen = []
+        for _ in range(2 * MAX_WAITING):
+            site.settle(GAP / 2)
+            seen.append(len(site.hasher.checks))
+        times.append(seen)
+        assert seen[-1] == min(backlog + 6, MAX_WAITING)
+    assert times[0] == times[1]
 
 
 # --- The record

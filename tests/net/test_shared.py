@@ -329,17 +329,25 @@ class Watches:
 
     def add(self, link: FakeLink) -> ExposureWatch:
         clock = self.clock
-        watch = ExposureWatch(Penalties(clock.seconds), clock.seconds, clock.callLater, _run, lambda: False)
+        watch = ExposureWatch(lambda password: password.reveal(), clock.seconds, clock.callLater, _run, lambda: False)
         SharedExposures(link, watch)
         self.of[link.slot] = watch
         return watch
 
-    def expose(self, seat: int, pair: tuple[str, str] = PAIR) -> None:
+    def expose(self, seat: int, pair: tuple[str, str] = PAIR, password: bytes = b"secret") -> None:
+        async def exists() -> bool:
+            return True
+
         async def verify() -> None:
             self.checked.append(seat)
 
+        async def check_dummy() -> None:
+            pass
+
         context = LoginContext("imap", HERE, None, "s1")
-        self.of[seat].notice(Exposed((pair,), Secret(b"secret"), "LOGIN", context, verify, lambda _name: None))
+        self.of[seat].notice(
+            Exposed((pair,), Secret(password), "LOGIN", context, exists, verify, check_dummy, lambda _name: None)
+        )
 
     def settle(self) -> None:
         self.links.deliver()
@@ -361,6 +369,9 @@ def test_a_password_in_clear_text_is_checked_by_one_worker(links: Links) -> None
     watches.expose(1, (ANNA, "198.51.100.0/24"))
     watches.settle()
     assert watches.checked == [0, 1], "another network has its own minute"
+    watches.expose(1, password=b"other")
+    watches.settle()
+    assert watches.checked.pop() == 1, "and so has another password"
     watches.clock.advance(EVERY)
     watches.expose(1)
     watches.settle()
@@ -387,7 +398,7 @@ def test_a_worker_that_begins_knows_what_the_last_minute_has_seen(links: Links) 
     watches.settle()
     watches.clock.advance(EVERY)
     for number in range(PAIRS_AT_ONCE):
-        assert watches.of[0].take((f"user{number}", PAIR[1]))
+        assert watches.of[0].take((f"user{number}", PAIR[1], b"secret".hex()))
     watches.expose(1)
     links.deliver()
     watches.add(links.join())
