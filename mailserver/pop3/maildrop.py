@@ -10,6 +10,7 @@ from array import array
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 
+from mailserver.cancellation import shielded
 from mailserver.errors import BadSyntax, InUse, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.pop3.uidl import UidlFormat
 from mailserver.store.flags import SEEN, FlagChange
@@ -124,11 +125,13 @@ class Maildrop:
         read = self._unseen(self._retrieved - self._deleted)
 
         def carry_out(mailbox: Mailbox) -> None:
-            if deleted:
-                mailbox.expunge(deleted, only_deleted=False)
-            if read and not mailbox.read_only:
-                with suppress(NoSpace, InUse, ReadOnly, StoreUnavailable):
-                    mailbox.store_flags(read, FlagChange.ADD, ("\\Seen",))
+            # Many clients go as soon as they have sent QUIT.
+            with shielded():
+                if deleted:
+                    mailbox.expunge(deleted, only_deleted=False)
+                if read and not mailbox.read_only:
+                    with suppress(NoSpace, InUse, ReadOnly, StoreUnavailable):
+                        mailbox.store_flags(read, FlagChange.ADD, ("\\Seen",))
 
         if deleted or read:
             await self._live.change(carry_out, len(deleted) + len(read))

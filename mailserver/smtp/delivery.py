@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
+from mailserver.cancellation import shielded
 from mailserver.errors import BadMailboxName, NoSuchMailbox
 from mailserver.smtp.incoming import Incoming
 from mailserver.store.interfaces import Account
@@ -13,6 +15,12 @@ from mailserver.store.live import LiveAccount
 from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
 
 T = TypeVar("T")
+
+
+def _to_the_end(operation: Callable[[], T]) -> T:
+    """What is decided is done, also for a session that has ended meanwhile."""
+    with shielded():
+        return operation()
 
 
 def choose_folder(account: Account, detail: str) -> str:
@@ -58,7 +66,7 @@ class LocalCopy:
         """Make the prepared copy visible."""
         prepared = self._prepared
         assert prepared is not None
-        appended = await self._live.run(prepared.publish)
+        appended = await self._live.run(partial(_to_the_end, prepared.publish))
         self._live.poke(appended.mailbox, ())
         return appended
 
@@ -66,7 +74,7 @@ class LocalCopy:
         """Forget the prepared copy. Harmless when repeated, and after publish."""
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
-            await self._live.run(prepared.abort)
+            await self._live.run(partial(_to_the_end, prepared.abort))
 
     async def _put(self, incoming: Incoming, keep: Callable[[Callable[[], Staged]], Awaitable[T]]) -> T:
         """All in one turn of the account. However many copies there are, the message's octets were written once, by

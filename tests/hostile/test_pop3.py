@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hostile.wire import Client, deliver, log_in
+from tests.live.client import eventually
 from tests.server import Server
 
 USER = "u010@example.test"
@@ -155,3 +156,19 @@ def test_deletions_without_quit_are_none(server: Server, client: Client) -> None
             assert other.ask(b"DELE %d" % number).startswith(b"-ERR")
             assert other.ask(b"RETR %d" % number).startswith(b"-ERR")
     client.in_step()
+
+
+def test_quit_deletes_though_the_client_goes_at_once(server: Server, mail_user: str) -> None:
+    """RFC 1939 6: QUIT was sent, so this is no session that terminates for some other reason."""
+    for _ in range(3):
+        deliver(server, mail_user, b"Subject: away\r\n\r\ntext\r\n")
+    with log_in(server, "pop3s", mail_user) as client:
+        for number in (1, 2, 3):
+            assert client.ask(b"DELE %d" % number).startswith(b"+OK")
+        client.send(b"QUIT\r\n")
+
+    def is_empty() -> bool:
+        with log_in(server, "imaps", mail_user) as client:
+            return client.command(b"STATUS INBOX (MESSAGES)")[0] == b"* STATUS INBOX (MESSAGES 0)"
+
+    eventually(is_empty)

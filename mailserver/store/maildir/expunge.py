@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
-from mailserver.cancellation import is_requested
+from mailserver.cancellation import is_change_cancelled
 from mailserver.errors import Cancelled, MailError
 from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
@@ -48,7 +48,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
     expunged = []
     is_cut = False
     for entry in entries:
-        if is_cut := is_requested():
+        if is_cut := is_change_cancelled():
             break
         try:
             safeio.unlink(f"{paths.place(entry.place)}/{entry.base}{entry.suffix}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailserver.cancellation import is_requested
+from mailserver.cancellation import is_change_cancelled
 from mailserver.errors import Cancelled
 from mailserver.store.flags import FlagChange
 from mailserver.store.index.database import Index, next_modseq
@@ -103,7 +103,7 @@ class _FlagRename:
             self._home, paths, self._state, (1, *{0 for entry, _ in changing if not entry.place})
         )
         for entry, mask in changing:
-            if is_requested():
+            if is_change_cancelled():
                 # What is done stands, and is told to the index as ever.
                 self._is_cut = True
                 break

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from mailserver.cancellation import check
+from mailserver.cancellation import check_change
 from mailserver.errors import InUse, StoreUnavailable
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.starts import boot_time, process_start
@@ -282,7 +282,7 @@ def wait_for(attempt: Callable[[], bool], wait: float, cleared: Callable[[], boo
     deadline = time.monotonic() + wait
     nap = 0.0005
     while not attempt():
-        check()
+        check_change()
         late = time.monotonic() >= deadline
         if cleared() and attempt():
             return

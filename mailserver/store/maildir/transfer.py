@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import define
 
-from mailserver.cancellation import check
+from mailserver.cancellation import check_change
 from mailserver.errors import MessageExpunged
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
@@ -92,7 +92,7 @@ def present_entries(home: Home, state: MailboxState, uids: Sequence[UID]) -> tup
         entries = home.read(lambda index, key=key: index.messages.entries_of(key, uids))  # type: ignore[misc]
         there = []
         for entry in entries:
-            check()
+            check_change()
             with contextlib.suppress(FileNotFoundError), safeio.boundary():
                 size = os.lstat(f"{paths.place(entry.place)}/{entry.base}{entry.suffix}").st_size
                 there.append((entry, size))
@@ -147,7 +147,7 @@ def _carry_out(
             own[-1].expect(pair.old.file_name for pair in pairs)
         own[-1].expect(pair.new.file_name for pair in pairs)
         for pair in pairs:
-            check()
+            check_change()
             old = f"{source.place(pair.old.place)}/{pair.old.base}{pair.old.suffix}"
             new = f"{target.cur}/{pair.new.base}{pair.new.suffix}"
             step(old, new)

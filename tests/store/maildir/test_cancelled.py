@@ -48,6 +48,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, name: str, after: int, operation: Calla
 
     with monkeypatch.context() as patch:
         patch.setattr(safeio, name, counted)
+        patch.setattr(cancellation, "CHANGE_TIME", 0.0)
         with pytest.raises(Cancelled):
             cancellation.run(operation, request)
 
@@ -116,6 +117,16 @@ def test_a_search_ends_at_its_next_step_and_gives_back_what_it_holds(
     assert found == [large]
     second.close()
     assert memory.held == 0
+
+
+def test_a_change_that_takes_no_time_is_done_though_the_client_has_gone(account: Account) -> None:
+    request = Cancellation()
+    request.request()
+    inbox = account.mailbox("INBOX")
+    cancellation.run(lambda: inbox.store_flags(uids(inbox), ADD, ["\\Seen"]), request)
+    assert all("\\Seen" in names for names in flags(inbox).values())
+    assert len(cancellation.run(lambda: inbox.copy(uids(inbox), "Other"), request).target) == COUNT
+    assert len(cancellation.run(lambda: inbox.expunge(uids(inbox)), request)) == COUNT // 2
 
 
 def test_what_is_done_for_several_sessions_is_not_given_up() -> None:
