@@ -83,6 +83,18 @@ class ConnectionInfo:
     """LMTP `trusted_authentication_results`: who delivers here has taken out what others say in our name."""
 
     @property
+    def asked_host(self) -> str | None:
+        """The host name that the client asked for by SNI, if it is one of the configuration; else the listener's own.
+
+        None where there is neither.
+        """
+        if self.tls is None or self.tls.host is None:
+            return None
+        if not self.tls.host.startswith("*."):
+            return self.tls.host
+        return self.tls.server_name
+
+    @property
     def password_allowed(self) -> bool:
         """May a password be accepted on this connection now?"""
         return self.tls is not None or self.cleartext_allowed

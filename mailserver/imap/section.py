@@ -74,8 +74,6 @@ def read_section(reader: Reader, specifier: str) -> Section:
             if len(names) > MAX_FIELDS:
                 raise LimitReached("too many field names")
         reader.take(b")")
-        if any(not name for name in names):
-            raise BadSyntax("an empty field name")
     reader.take(b"]")
     return Section(
         numbers, text, tuple(names), _read_partial(reader), frozenset(name.lower() for name in names)

@@ -90,10 +90,7 @@ class Services:
         init=False, default=Factory(lambda self: one_word_forms(self.table), takes_self=True)
     )
     row_capabilities: tuple[str, ...] = field(
-        init=False, default=Factory(lambda self: self.list_capabilities(ANY), takes_self=True)
-    )
-    row_capabilities_before_login: tuple[str, ...] = field(
-        init=False, default=Factory(lambda self: self.list_capabilities(State.NOT_AUTHENTICATED), takes_self=True)
+        init=False, default=Factory(lambda self: self.list_capabilities(), takes_self=True)
     )
     namespace: Namespace = field(
         default=Factory(
@@ -102,10 +99,10 @@ class Services:
         )
     )
 
-    def list_capabilities(self, states: State) -> tuple[str, ...]:
-        """The tokens of the table's rows for those states, with the values they are told with."""
+    def list_capabilities(self) -> tuple[str, ...]:
+        """The tokens of the table's rows, with the values they are told with."""
         limit = f"APPENDLIMIT={self.mail.max_message_size}"  # RFC 7889 3: the same for every mailbox
-        names = row_capabilities(self.table, states)
+        names = row_capabilities(self.table, ANY)
         return tuple(limit if name == "APPENDLIMIT" else name for name in names)
 
 
@@ -254,7 +251,8 @@ class Session:
     async def run(self) -> None:
         """Serve until LOGOUT, an error that ends it, or the client's going."""
         try:
-            self.untagged(f"OK [CAPABILITY {self.capabilities()}] {self.services.hostname} ready".encode("ascii"))
+            host = self.channel.info.asked_host or self.services.hostname
+            self.untagged(f"OK [CAPABILITY {self.capabilities()}] {host} ready".encode("ascii"))
             while not self.logged_out:
                 await self._serve()
         except ConnectionLost:

@@ -86,7 +86,7 @@ class Session(LineSession):
 
     def greet(self) -> None:
         """See LineSession."""
-        self.ok(f"{self.services.hostname} ready")
+        self.ok(f"{self.channel.info.asked_host or self.services.hostname} ready")
 
     async def leave(self) -> None:
         """See LineSession. Without QUIT nothing is deleted (RFC 1939 6)."""

@@ -47,7 +47,7 @@ async def say_hello(session: Session, argument: bytes, *, extended: bool) -> Non
     # Phones and old programs say what is neither; it decides nothing, so they are served, and it is not repeated.
     session.hello, session.extended = name if is_hello_name(name) else "unknown", extended
     keywords = session.keywords() if extended else []
-    session.reply(reply(250, None, session.common.hostname, *keywords))
+    session.reply(reply(250, None, session.hostname, *keywords))
 
 
 async def starttls(session: Session, argument: bytes) -> None:

@@ -118,9 +118,14 @@ class Session(LineSession):
         self._messages += 1
         return f"{self.channel.info.session_id}.{self._messages}"
 
+    @property
+    def hostname(self) -> str:
+        """The host name for the client: the one that it asked for, or the server's own."""
+        return self.channel.info.asked_host or self.common.hostname
+
     def greet(self) -> None:
         """See LineSession."""
-        self.reply(reply(220, None, f"{self.common.hostname} {self.banner} ready"))
+        self.reply(reply(220, None, f"{self.hostname} {self.banner} ready"))
 
     async def leave(self) -> None:
         """See LineSession. A message that is not whole is forgotten."""
@@ -149,7 +154,7 @@ class Session(LineSession):
 
     def cut_for_time(self) -> NoReturn:
         """See LineSession (RFC 5321 4.5.3.2)."""
-        self.cut(reply(421, "4.4.2", f"{self.common.hostname} timeout, closing the connection"), "timeout")
+        self.cut(reply(421, "4.4.2", f"{self.hostname} timeout, closing the connection"), "timeout")
 
     def cut_for_errors(self) -> None:
         """See LineSession."""

@@ -157,6 +157,8 @@ class Searching(Protocol):
     """Octets of text times needles beyond the first few that have been compared."""
     pause: float
     """Seconds to wait before the next step."""
+    expunged: bool
+    """Once all is known: were candidates left out because they no longer exist?"""
 
     def step(self) -> Sequence[UID] | None:
         """Go on; what matches (rising) once all is known, else None. Raises: Cancelled."""

@@ -120,6 +120,8 @@ class Search:
         """Octets of text times needles beyond FREE_NEEDLES that have been compared."""
         self.pause = 0.0
         """Seconds to wait before the next step: others hold the memory that it needs."""
+        self.expunged = False
+        """Once all is known: candidates were left out because they no longer exist."""
         self._since_pause = 0
         self._rounds = self._run()
 
@@ -133,7 +135,13 @@ class Search:
             if self.pause or self._clock() >= end:
                 return None
         found = self._of(self._result[0] & ~self._gone)
-        return list(self._source.present(found)) if found else found
+        kept = list(self._source.present(found)) if found else found
+        # A message that cannot be read is left out as well, and exists.
+        left_out = self._of(self._gone)
+        self.expunged = len(kept) < len(found) or (
+            bool(left_out) and len(self._source.present(left_out)) < len(left_out)
+        )
+        return kept
 
     def close(self) -> None:
         """Give back what is held between two steps. Repeating it is harmless."""

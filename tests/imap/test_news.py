@@ -185,3 +185,22 @@ def test_many_changes_are_told_in_pieces(command: bytes, kind: bytes, monkeypatc
     assert answer.count(kind) == 7
     assert answer.endswith(b"a OK NOOP completed\r\n")
     assert second.channel.drains - before >= 3
+
+
+@pytest.mark.parametrize("command", [b"FETCH 1 FLAGS", b"UID FETCH 1 (FLAGS ENVELOPE)", b"FETCH 1 (FLAGS BODY.PEEK[])"])
+def test_another_sessions_new_keyword_is_told_before_the_fetch_that_uses_it(command: bytes) -> None:
+    """RFC 3501 7.2.6: FLAGS names the flags that the mailbox has; a client learns it before it meets one."""
+    service = services()
+    reader, other = selected(service, messages=1), selected(service)
+    other.ask(b"a STORE 1 +FLAGS.SILENT ($New)\r\n")
+    answer = reader.ask(b"b %b\r\n" % command)
+    assert 0 <= answer.index(b"* FLAGS (") < answer.index(b"$New") < answer.index(b"* 1 FETCH ")
+    assert answer.count(b"* FLAGS (") == 1
+
+
+def test_another_sessions_new_keyword_is_told_before_the_store_that_uses_it() -> None:
+    service = services()
+    writer, other = selected(service, messages=1), selected(service)
+    other.ask(b"a STORE 1 +FLAGS.SILENT ($New)\r\n")
+    answer = writer.ask(b"b UID STORE 1 +FLAGS (\\Seen)\r\n")
+    assert answer.index(b"* FLAGS (") < answer.index(b"$New") < answer.index(b"* 1 FETCH ")

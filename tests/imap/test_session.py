@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
+from attrs import evolve
 
+from mailserver.channel import TLSInfo
 from mailserver.cost import CONSTANT
 from mailserver.errors import LimitReached, StoreUnavailable
 from mailserver.imap.command import ANY, Command, CommandSpec, build_table
@@ -374,3 +376,17 @@ def test_first_unseen(seen: list[int], first: int) -> None:
     answer = client.ask(b"a SELECT INBOX\r\n")
     assert (b"[UNSEEN %d]" % first in answer) == bool(first)
     assert (b"[UNSEEN" in answer) == bool(first)
+
+
+def test_the_greeting_names_the_host_that_the_client_asked_for() -> None:
+    service = services()
+    for tls, host in (
+        (None, b"mail.example.test"),
+        (TLSInfo("TLSv1.3", "x", None), b"mail.example.test"),
+        (TLSInfo("TLSv1.3", "x", "nowhere.example.org"), b"mail.example.test"),
+        (TLSInfo("TLSv1.3", "x", None, host="mail.example.org"), b"mail.example.org"),
+        (TLSInfo("TLSv1.3", "x", "mail.example.org", host="mail.example.org"), b"mail.example.org"),
+        (TLSInfo("TLSv1.3", "x", "imap.example.net", host="*.example.net"), b"imap.example.net"),
+    ):
+        greeting = connect(service, evolve(info(tls=False), tls=tls)).take()
+        assert greeting.endswith(b"] %b ready\r\n" % host)

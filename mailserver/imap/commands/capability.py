@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from mailserver.cost import CHANGES, CONSTANT
 from mailserver.errors import BadSyntax
-from mailserver.imap.command import ANY, Command, CommandSpec, State
+from mailserver.imap.command import ANY, LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.sasl_exchange import situation
 
 
 def tokens(session: Session) -> list[str]:
-    """What CAPABILITY lists now: fewer tokens before login, mechanisms only where they may be used."""
+    """What CAPABILITY lists now: all tokens before login too, as clients ask once; mechanisms where they may be used."""
     services = session.services
     found = ["IMAP4rev1", "LITERAL+" if services.config.literal == "plus" else "LITERAL-"]
     logged_in = session.account is not None
@@ -23,7 +23,7 @@ def tokens(session: Session) -> list[str]:
         if facts.login_allowed:
             offered = services.mechanisms.offered(situation(session.channel, services.authenticator))
             found += [f"AUTH={name}" for name in offered]
-    found += services.row_capabilities if logged_in else services.row_capabilities_before_login
+    found += services.row_capabilities
     return found
 
 
@@ -78,7 +78,10 @@ async def identify(session: Session, command: Command) -> None:
 
 
 async def enable(session: Session, command: Command) -> None:
-    """RFC 5161: unknown extensions are ignored, and none of ours needs enabling."""
+    """RFC 5161: unknown extensions are ignored, and none of ours needs enabling.
+
+    3.1 has it in authenticated state alone. Clients send it with a mailbox selected (Ruby's Net::IMAP), and Dovecot takes it.
+    """
     reader = command.reader
     reader.read_sp()
     reader.read_atom()
@@ -94,5 +97,5 @@ COMMANDS = (
     CommandSpec("LOGOUT", ANY, logout, cost=CONSTANT),
     CommandSpec("CHECK", State.SELECTED, noop, cost=CHANGES),
     CommandSpec("ID", ANY, identify, capabilities=("ID",), reference="RFC 2971", cost=CONSTANT),
-    CommandSpec("ENABLE", State.AUTHENTICATED, enable, capabilities=("ENABLE",), reference="RFC 5161", cost=CONSTANT),
+    CommandSpec("ENABLE", LOGGED_IN, enable, capabilities=("ENABLE",), reference="RFC 5161", cost=CONSTANT),
 )

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from mailserver.cost import BOTH, CONSTANT, Cost
-from mailserver.errors import BadMailboxName
+from mailserver.errors import BadMailboxName, BadSyntax
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.pattern import Pattern
+from mailserver.imap.wire.reader import Reader
 from mailserver.store.interfaces import MailboxInfo
 
 
 async def list_mailboxes(session: Session, command: Command) -> None:
-    """RFC 3501 6.3.8, with the attributes of RFC 3348 and RFC 6154."""
+    """RFC 3501 6.3.8, with the attributes of RFC 3348 and RFC 6154.
+
+    Of the extended LIST (RFC 5258) it takes the selection option SPECIAL-USE (RFC 6154 2), and the return options of what
+    it tells anyway.
+    """
     wanted = _arguments(session, command)
     if wanted is None:
         return
@@ -27,14 +32,14 @@ async def list_mailboxes(session: Session, command: Command) -> None:
     parents = _parents(names, namespace.separator)
     lines = []
     for name, info in zip(names, infos, strict=True):
-        if wanted.matches(name):
+        if wanted.matches(name) and (info.special_use or not wanted.only_special_use):
             attributes = " ".join(_attributes(info, has_children=name in parents)).encode("ascii")
             lines.append(b"* LIST (%b) %b %b\r\n" % (attributes, separator, writer.mailbox(name)))
     # The prefix itself is a level that no mailbox stands at.
     lines += [
         b"* LIST (\\Noselect \\HasChildren) %b %b\r\n" % (separator, writer.mailbox(name))
         for name in sorted(parents.difference(names))
-        if wanted.matches(name)
+        if wanted.matches(name) and not wanted.only_special_use
     ]
     session.write(b"".join(lines))
 
@@ -52,7 +57,8 @@ async def lsub(session: Session, command: Command) -> None:
     selectable = {namespace.to_client(info.name) for info in infos if info.selectable}
     names = sorted(map(namespace.to_client, subscribed))
     matching = {name: name in selectable for name in names if wanted.matches(name)}
-    hidden = [name for name in names if name not in matching]
+    # RFC 3501 6.3.9 asks for this of % alone.
+    hidden = [name for name in names if name not in matching] if wanted.has_percent else []
     for parent in _parents(hidden, namespace.separator):
         if parent not in matching and wanted.matches(parent):
             matching[parent] = False
@@ -76,19 +82,42 @@ def _arguments(session: Session, command: Command) -> _Wanted | None:
     """What names are asked for; None if none can be, or only the separator was, which is then answered."""
     reader = command.reader
     reader.read_sp()
+    extended = command.name == "LIST" and reader.peek(b"(")
+    selection = _options(reader, ("SPECIAL-USE",)) if extended else ()
+    if extended:
+        reader.read_sp()
     reference = _name(reader.read_mailbox)
     reader.read_sp()
     pattern = _name(reader.read_list_mailbox)
+    if command.name == "LIST" and reader.skip(b" "):
+        if reader.read_word() != "RETURN":
+            raise BadSyntax("expected RETURN")
+        reader.read_sp()
+        _options(reader, ("SPECIAL-USE", "CHILDREN"))
+        extended = True
     reader.read_end()
     if reference is None or pattern is None:
         return None
     separator = session.services.namespace.separator
-    if not pattern:
+    if not pattern and not extended:
         session.write(
             b'* %b (\\Noselect) %b ""\r\n' % (command.name.encode("ascii"), writer.quoted(separator.encode("ascii")))
         )
         return None
-    return _Wanted(reference + pattern, separator)
+    return _Wanted(reference + pattern, separator, only_special_use="SPECIAL-USE" in selection)
+
+
+def _options(reader: Reader, known: Sequence[str]) -> Sequence[str]:
+    """A list of options in parentheses (RFC 5258 3). Raises: BadSyntax."""
+    reader.take(b"(")
+    options: list[str] = []
+    while not reader.skip(b")"):
+        if options:
+            reader.read_sp()
+        options.append(reader.read_word())
+        if options[-1] not in known:
+            raise BadSyntax(f"unknown LIST option; known are {' '.join(known)}")
+    return options
 
 
 def _name(read: Callable[[], str]) -> str | None:
@@ -102,7 +131,9 @@ def _name(read: Callable[[], str]) -> str | None:
 class _Wanted:
     """A pattern, for which INBOX is INBOX in any case (RFC 3501 5.1)."""
 
-    def __init__(self, pattern: str, separator: str) -> None:
+    def __init__(self, pattern: str, separator: str, *, only_special_use: bool) -> None:
+        self.only_special_use = only_special_use
+        self.has_percent = "%" in pattern
         self._pattern = Pattern(pattern, separator)
         self._inbox = Pattern(pattern.upper(), separator).matches("INBOX")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailserver.cost import ACCOUNT, Cost
-from mailserver.errors import BadMailboxName, MailboxExists, MailError, NoSuchMailbox
+from mailserver.errors import BadMailboxName, BadSyntax, MailboxExists, MailError, NoSuchMailbox
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.session import Session
 from mailserver.store.live import LiveAccount
@@ -29,7 +29,7 @@ async def create(session: Session, command: Command) -> None:
     if reader.skip(b" "):
         reader.take(b"(")
         if reader.read_word() != "USE":
-            raise UnsupportedUse("that parameter of CREATE is not known")
+            raise BadSyntax("unknown CREATE parameter")  # RFC 4466 2.2
         reader.take(b" (")
         while not reader.skip(b")"):
             if uses:

@@ -23,6 +23,7 @@ from mailserver.store.interfaces import Mailbox, Searching
 from mailserver.store.pace import Pace
 from mailserver.store.query import And, Query
 from mailserver.store.rows import Row
+from mailserver.store.view import View
 from mailserver.types import UID
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ async def search(session: Session, command: Command) -> str | None:
     query = read_keys(reading, word)
     reader.read_end()
     with Telling(session, command) as telling:
-        numbers = await _find(session, query, telling, uids=command.uid)
+        numbers, expunged = await _find(session, query, telling, uids=command.uid)
     if options is None:
         session.write(await _numbers(session, numbers))
     else:
         session.write(await _extended(session, command, options, numbers))
-    return None
+    return "[EXPUNGEISSUED] some of the messages no longer exist" if expunged else None
 
 
 COMMANDS = (
@@ -99,6 +100,8 @@ class _Work:
 
     def __init__(self) -> None:
         self._compared = 0
+        self.expunged = False
+        """Has the store left out messages because they no longer exist?"""
 
     def check(self, searching: Searching) -> None:
         """Raises: LimitReached where it has compared more than any client needs."""
@@ -108,16 +111,17 @@ class _Work:
     def add(self, searching: Searching) -> None:
         """Go on with another part of the mailbox."""
         self._compared += searching.work
+        self.expunged |= searching.expunged
 
 
-async def _find(session: Session, query: Query, telling: Telling, *, uids: bool) -> list[int]:
-    """Numbers of the messages that match, rising."""
+async def _find(session: Session, query: Query, telling: Telling, *, uids: bool) -> tuple[list[int], bool]:
+    """Numbers of the messages that match, rising; and were messages left out because they have been expunged?"""
     view = session.view
     how = plan(view, query)
     numbers: list[int] = []
     work = _Work()
     if how is None:
-        return numbers
+        return numbers, False
     for number, (low, high) in enumerate(how.slices()):
         if number:
             await session.channel.drain()
@@ -141,7 +145,25 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
             )
         else:
             numbers += [at + 1 for at in positions]
-    return numbers
+    if work.expunged:
+        # Let the next sync look for them.
+        session.mailbox.live.poked()
+    return numbers, work.expunged or _leaves_out(view, how.ranges, numbers, uids=uids)
+
+
+def _leaves_out(view: View, ranges: Sequence[tuple[int, int]], numbers: Sequence[int], *, uids: bool) -> bool:
+    """Do the numbers lack a message of the ranges that has been expunged, and whose EXPUNGE has not been told?"""
+    for uid in view.columns.expunged_flags(view.expunged_position):
+        seq = view.seq(uid)
+        if seq is None:
+            continue
+        after = bisect_left(ranges, (seq, 0))
+        if after and seq <= ranges[after - 1][1]:
+            number = uid if uids else seq
+            at = bisect_left(numbers, number)
+            if at == len(numbers) or numbers[at] != number:
+                return True
+    return False
 
 
 async def _measure(session: Session, positions: Sequence[int], telling: Telling, *, only_dates: bool) -> None:

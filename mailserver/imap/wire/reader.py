@@ -25,7 +25,8 @@ _SEQUENCE_SET = re.compile(rb"[0-9:,*]+")
 _FLAG = re.compile(rb"\\?[!#$&'+-\[^-z|}~]+")
 _DATE = re.compile(rb'("?)([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4})\1')
 _DATE_TIME = re.compile(
-    rb'"([ 0-9][0-9])-([A-Za-z]{3})-([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) ([+-])([0-9]{2})([0-9]{2})"'
+    # date-day-fixed is " 1" (RFC 3501 9); clients write "1" as well (Perl's Mail::IMAPTalk).
+    rb'"( ?[0-9]|[0-9]{2})-([A-Za-z]{3})-([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) ([+-])([0-9]{2})([0-9]{2})"'
 )
 _MAX_KEYWORD = 255
 MAX_FLAGS = 1000

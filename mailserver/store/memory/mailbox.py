@@ -169,12 +169,12 @@ class MemoryMailbox:
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates that match, rising."""
         self._check()
-        return evaluate(query, self._present(candidates), self._source())
+        return evaluate(query, candidates, self._source())
 
     def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
         """As `search`, in steps."""
         self._check()
-        return Search(query, self._present(candidates), self._source())
+        return Search(query, candidates, self._source())
 
     def _source(self) -> MemorySource:
         return MemorySource(self._messages, self._mask, self._account.summarise)

@@ -140,13 +140,14 @@ def test_date_time_of_the_rfc() -> None:
     """RFC 3501 7.4.2 and 6.3.11 show these."""
     assert all_of(Reader.read_date_time, b'"17-Jul-1996 02:44:25 -0700"') == calendar.timegm((1996, 7, 17, 9, 44, 25))
     assert all_of(Reader.read_date_time, b'" 7-Feb-1994 21:52:25 -0800"') == calendar.timegm((1994, 2, 8, 5, 52, 25))
+    assert all_of(Reader.read_date_time, b'"7-Feb-1994 21:52:25 -0800"') == calendar.timegm((1994, 2, 8, 5, 52, 25))
     assert writer.date_time(calendar.timegm((1994, 2, 8, 5, 52, 25))) == b'" 8-Feb-1994 05:52:25 +0000"'
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        b'"7-Feb-1994 21:52:25 -0800"',
+        b'"007-Feb-1994 21:52:25 -0800"',
         b'"31-Feb-1994 21:52:25 -0800"',
         b'" 7-Feb-1994 24:52:25 -0800"',
         b'" 7-Feb-1994 21:60:25 -0800"',
