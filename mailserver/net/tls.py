@@ -41,7 +41,7 @@ from zope.interface import implementer
 from mailserver.channel import ClientCertificate, TLSInfo
 from mailserver.tls.client_certificates import user_of
 from mailserver.tls.contexts import parse_server_name
-from mailserver.tls.handshake import handshake_of, verified_certificate
+from mailserver.tls.handshake import ServerConnection, handshake_of, verified_certificate
 
 PIECE = 16384
 """Octets of a whole record (RFC 8446 5.1)."""
@@ -140,6 +140,8 @@ class TlsTransport(TLSMemoryBIOProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Octets of the client: for the handshake, then commands."""
         connection = cast("Any", self._tlsConnection)
+        if not self._handshakeDone and isinstance(connection, ServerConnection):
+            connection.examine(data)
         if _lib.BIO_write(connection._into_ssl, data, len(data)) != len(data):
             connection._handle_bio_errors(connection._into_ssl, -1)
         if not self._handshakeDone:

@@ -7,8 +7,8 @@ Problems, each tried:
 - `Connection.set_context` carries the key pairs and the TLS 1.2 cipher list. It does not carry the versions, the suites
   of TLS 1.3, the groups, the order and the tickets: those are the base's. So there is a base for each set of such
   settings that a listener has (`settings`).
-- Session tickets are sealed with keys of the base, so a session of one name resumes under another (docs/architecture.md
-  says what comes of it). So a name that
+- Session tickets are sealed with keys of the base, the same for all names. A session is tied to its name by OpenSSL's
+  session context (`handshake.ServerConnection`). What it was begun on is not in it: so a name that
   demands certificates of its clients gives no tickets and takes none (`handshake.demand_certificate`), and what a name
   begins to demand makes a new base, under which the tickets that its clients have by then do not resume.
 
@@ -22,7 +22,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import attrs
 from attrs import field, frozen
@@ -33,17 +33,17 @@ from OpenSSL._util import lib as _lib
 
 from mailserver.config.kinds import TlsVersion
 from mailserver.tls.client_certificates import Demand, put_demand
-from mailserver.tls.handshake import select_protocol, set_name_callback
+from mailserver.tls.handshake import SESSION_CONTEXT, BaseContext, select_protocol, set_name_callback
 from mailserver.tls.pair import BadPair, Fault, Pair
 from mailserver.tls.settings import Settings, settle
+
+_Context = TypeVar("_Context", bound=SSL.Context)
 
 TICKET_LIFE: Final = 7200
 """Seconds for which a session may be resumed."""
 
 _SSL_MODE_NO_AUTO_CHAIN: Final = 0x8
 """Of openssl/ssl.h; the bindings have no name for it."""
-_SESSION_CONTEXT: Final = b"mailserver"
-"""The same everywhere: OpenSSL refuses to resume where it differs or is missing."""
 
 _NAME: Final = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
@@ -170,12 +170,13 @@ class ContextMap:
         ]
 
 
-def make_base(settings: Settings, choose: Callable[[SSL.Connection], None]) -> SSL.Context:
+def make_base(settings: Settings, choose: Callable[[SSL.Connection], None]) -> BaseContext:
     """The context every connection begins with; `choose` gives it another by name, or raises `handshake.Refused`.
 
     Raises: ValueError or SSL.Error for settings that `setting_faults` would name.
     """
-    context = _settled(settings)
+    context = _settle(BaseContext(SSL.TLS_SERVER_METHOD), settings)
+    context.naming = _settled(settings)
     set_name_callback(context, choose)
     return context
 
@@ -213,11 +214,14 @@ def _put_pair(context: SSL.Context, pair: Pair, name: str) -> None:
 
 
 def _settled(settings: Settings) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    return _settle(SSL.Context(SSL.TLS_SERVER_METHOD), settings)
+
+
+def _settle(context: _Context, settings: Settings) -> _Context:
     settle(context, settings)
     # Tickets hold the whole session, so nothing is kept here for clients that may never come back.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_session_id(_SESSION_CONTEXT)
+    context.set_session_id(SESSION_CONTEXT)
     context.set_timeout(TICKET_LIFE)
     # Buffers of idle connections are given back: 34 KiB each. A chain is sent as it was judged: none is looked for among
     # the authorities of clients.

@@ -13,8 +13,10 @@ is no place for that: Twisted puts the transport there.)
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from attrs import define
@@ -24,6 +26,7 @@ from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
 from mailserver.tls.client_certificates import NONE_SHOWN, Demand, verification_fault
+from mailserver.tls.client_hello import LONGEST, Incomplete, Unreadable, server_name
 
 HANDSHAKE_FAILURE: Final = 40
 PROTOCOL_VERSION: Final = 70
@@ -103,13 +106,76 @@ class Handshake:
     """Why it was refused, or the client's certificate was not taken, for the administrator."""
 
 
-class ServerConnection(SSL.Connection):
-    """The server's side of one connection, over memory."""
+class BaseContext(SSL.Context):
+    """A context that connections begin with, before their server name is known."""
 
-    def __init__(self, context: SSL.Context, protocols: tuple[bytes, ...], default: str | None = None) -> None:
-        """`protocols`: ALPN identifiers. `default`: the listener's own."""
+    naming: SSL.Context
+    """One of the same settings, by which a connection gets the session context of its name."""
+
+
+SESSION_CONTEXT: Final = b"mailserver"
+"""Of every context: OpenSSL refuses to resume where it differs or is missing."""
+
+
+class ServerConnection(SSL.Connection):
+    """The server's side of one connection, over memory.
+
+    A session may be resumed under its own name alone (RFC 6066 3), in TLS 1.3 as well, where it need not be tied to it
+    (RFC 8446 4.2.11): another certificate was verified, and another name's terms were met. OpenSSL resumes none of
+    another session context, which it compares before it looks at the name; so the name is read before.
+    """
+
+    def __init__(
+        self, context: BaseContext, protocols: tuple[bytes, ...], default: str | None = None, unnamed: str = ""
+    ) -> None:
+        """`protocols`: ALPN identifiers. `default`: the listener's own. `unnamed`: the host for clients that name none."""
         super().__init__(context, None)
         self.handshake = Handshake(protocols, default)
+        self._hello: bytes | None = b""
+        """What has come of the ClientHello; None once it is read."""
+        self._naming = context.naming
+        self._unnamed = unnamed
+
+    def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
+        """See pyOpenSSL's."""
+        self.examine(bytes(buf))
+        return super().bio_write(bytes(buf))
+
+    def examine(self, octets: bytes) -> None:
+        """Look at what OpenSSL is about to get, until the ClientHello is whole."""
+        if self._hello is None:
+            return
+        self._hello += octets
+        try:
+            raw = server_name(self._hello)
+        except Incomplete:
+            if len(self._hello) <= LONGEST:
+                return
+            self._resume_nothing()
+        except Unreadable:
+            self._resume_nothing()
+        else:
+            self._set_session_context(_session_context(raw, self._unnamed))
+        self._hello = None
+
+    def _set_session_context(self, name: bytes) -> None:
+        """PyOpenSSL's bindings lack SSL_set_session_id_context, but a connection inherits it from a context that it is given,
+        and keeps it if that one has another by the time of the next.
+        """
+        naming = self._naming
+        naming.set_session_id(name)
+        _lib.SSL_set_SSL_CTX(self._ssl, naming._context)  # noqa: SLF001 - pyOpenSSL's set_context would hold on to it
+        naming.set_session_id(SESSION_CONTEXT)
+
+    def _resume_nothing(self) -> None:
+        self.set_options(SSL.OP_NO_TICKET)
+
+
+@lru_cache(maxsize=1024)
+def _session_context(raw: bytes | None, unnamed: str) -> bytes:
+    """For a name as it was asked for, a context of at most 32 octets. Names that are none are served as if none was said."""
+    name = raw.removesuffix(b".").lower() if raw else b"\0" + unnamed.encode()
+    return hashlib.sha256(name).digest()
 
 
 def handshake_of(connection: SSL.Connection) -> Handshake:

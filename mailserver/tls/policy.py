@@ -27,6 +27,7 @@ from mailserver.tls.handshake import (
     PROTOCOL_VERSION,
     PROTOCOLS,
     UNRECOGNIZED_NAME,
+    BaseContext,
     Refused,
     ServerConnection,
     demand_certificate,
@@ -57,7 +58,7 @@ class Prepared:
     map: ContextMap
     tls: Tls
     listeners: Mapping[Listener, Settings]
-    bases: Mapping[Settings, SSL.Context]
+    bases: Mapping[Settings, BaseContext]
     """New ones: for settings that none had, or that must not go on with the old tickets."""
     outcomes: tuple[Outcome, ...]
     private_ca: Offered | None
@@ -114,7 +115,7 @@ class TlsPolicy:
         self._kept = list(self._bases.values())
         """Every base there ever was: see `contexts`."""
 
-    def _make_bases(self, wanted: Iterable[Settings]) -> dict[Settings, SSL.Context]:
+    def _make_bases(self, wanted: Iterable[Settings]) -> dict[Settings, BaseContext]:
         return {settings: make_base(settings, self._choose) for settings in wanted}
 
     def _judge(self, config: Config) -> ContextMap:
@@ -143,7 +144,8 @@ class TlsPolicy:
         """A server's connection of a listener, or with the settings of [tls]; `protocols` are ALPN identifiers."""
         settings = self._listeners.get(listener) if listener is not None and self._listeners else None
         default = listener.default if listener is not None else None
-        return ServerConnection(self._bases[settings or self._settings], protocols, default)
+        unnamed = default or (self._map.default.host if self._map.default is not None else "")
+        return ServerConnection(self._bases[settings or self._settings], protocols, default, unnamed)
 
     def _choose(self, connection: SSL.Connection) -> None:
         """OpenSSL's callback, with and without a name. Raises: Refused."""
@@ -323,7 +325,7 @@ class TlsPolicy:
 
     def _new_bases(
         self, new: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]
-    ) -> dict[Settings, SSL.Context]:
+    ) -> dict[Settings, BaseContext]:
         """For settings that have none; for all of them where a name asks for something else than it did.
 
         Sessions begun on its old terms must then not be resumed.

@@ -249,20 +249,14 @@ class TestResumption:
         client = Client(SSL.TLS1_3_VERSION)
         session = client.connect(policy, OPEN).session
         assert client.connect(policy, OPEN, session).resumed  # it is one that works
-        alert, words = refused(policy, client, session)
+        alert, _words = refused(policy, client, session)
         assert "certificate required" in alert
-        assert "certificate is required" in words
 
-    def test_in_1_2_it_stays_a_session_of_its_name(self, site: Site) -> None:
+    def test_nor_one_of_1_2(self, site: Site) -> None:
         client = Client(SSL.TLS1_2_VERSION)
         policy = TlsPolicy(site.config(), quiet)
-        again = client.connect(policy, CLOSED, client.connect(policy, OPEN).session)
-        assert (again.resumed, again.server_name, again.names, again.client) == (
-            True,
-            OPEN.decode(),
-            (OPEN.decode(),),
-            None,
-        )
+        with pytest.raises(SSL.Error, match="handshake failure"):
+            client.connect(policy, CLOSED, client.connect(policy, OPEN).session)
 
     @VERSIONS
     def test_it_gives_no_identity_where_one_is_asked_for(self, site: Site, version: int) -> None:

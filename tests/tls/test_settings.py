@@ -86,7 +86,10 @@ def test_the_page_has_the_presets_values() -> None:
 
 
 NOT_OF_TLS = {
-    Listener: {"port", "addresses", "socket", "proxy_from", "number"},
+    Listener: {
+        *("port", "addresses", "socket", "proxy_from", "number"),
+        *("socket_mode", "socket_owner", "socket_group", "trusted_authentication_results"),
+    },
     Domain: {"name", "mx", "sites", "mta_sts", "number", "site"},
     Acme: {"dns", "thumbprint"},
     Relay: {"host", "port", "user", "password_file", "timeout"},
