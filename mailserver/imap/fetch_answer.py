@@ -21,7 +21,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from mailserver.errors import ConnectionLost, MailError, MessageExpunged, StoreUnavailable
+from mailserver.errors import ConnectionLost, MailError, MessageExpunged
 from mailserver.imap.fetch_message import Large
 from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
 from mailserver.imap.fetch_work import Known, Ready, Work
@@ -193,7 +193,7 @@ class Answer:
             return data
         try:
             return await self._selected.live.account.run(partial(large.file.read, at, count))
-        except StoreUnavailable:
+        except MailError:
             return b""
 
     async def _send_large(self, large: Large) -> None:
@@ -204,7 +204,7 @@ class Answer:
             while large.rest is not None:
                 try:
                     await live.account.run(large.go_on)
-                except StoreUnavailable:
+                except MailError:
                     self._break_off()
                 await self._send_pieces(large)
         finally:

@@ -6,31 +6,58 @@ from functools import lru_cache
 from typing import Final
 
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
-from mailserver.message.head import read_head
+from mailserver.message.head import Head, read_head
 from mailserver.message.headers import FIELD, header_end, parse_disposition, strip_comments, unfold
+from mailserver.message.limits import ENVELOPES_SEEN, SEEN
 from mailserver.message.structure import Content, Parameters, Part, parse_structure
-from mailserver.message.summary import Summary
+from mailserver.message.summary import INCOMPLETE, Summary
 
 _EXTENSION: Final = frozenset({b"content-disposition", b"content-language", b"content-location"})
 
 
 def summarise(source: bytes) -> Summary:
     """All facts of a message with CRLF line ends. Never raises for any octets; linear in their number."""
-    head = read_head(source[: header_end(source)])
+    head = _head_of(source, header_end(source))
     body, structure = render_structure(source, parse_structure(source, head.content))
     return Summary(head.envelope, body, structure, head.fields, head.search, head.sent)
 
 
-def summarise_header(header: bytes) -> Summary:
-    """The facts that the header of a message tells; those of its body are empty."""
-    head = read_head(header)
+def _head_of(source: bytes, end: int) -> Head:
+    """What is told of a header that ends there: of one that is too long, of what is looked at of it."""
+    head = read_head(source[: min(end, SEEN)])
+    if end <= SEEN:
+        return head
+    return head._replace(fields=INCOMPLETE.encode("ascii"), search=INCOMPLETE)
+
+
+def summarise_header(header: bytes, *, is_whole: bool = True) -> Summary:
+    """The facts that the header of a message tells; those of its body are empty.
+
+    One that is too long need not be whole: its first SEEN octets are enough.
+    """
+    head = _head_of(header, len(header) if is_whole else SEEN + 1)
     return Summary(head.envelope, b"", b"", head.fields, head.search, head.sent)
+
+
+class _Room:
+    """For the envelopes of messages in a message."""
+
+    def __init__(self) -> None:
+        self._left = ENVELOPES_SEEN
+
+    def take(self, octets: int) -> bool:
+        """Is there room for what a header of so many octets tells?"""
+        self._left -= octets
+        return self._left >= 0
+
+
+_NO_ENVELOPE: Final = render_envelope({})
 
 
 def message_envelope(source: bytes, part: Part) -> bytes:
     """The ENVELOPE value of the message that a Part is."""
     fields: dict[bytes, bytes] = {}
-    for match in FIELD.finditer(source, part.start, part.body):
+    for match in FIELD.finditer(source, part.start, min(part.body, part.start + SEEN)):
         name = match[1].lower()
         if name in ENVELOPE_FIELDS:
             add_field(fields, name, unfold(match[2]))
@@ -39,8 +66,12 @@ def message_envelope(source: bytes, part: Part) -> bytes:
 
 def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
     """The values of BODY and of BODYSTRUCTURE. Depth is bounded by structure.MAX_DEPTH."""
+    return _render(source, part, _Room())
+
+
+def _render(source: bytes, part: Part, room: _Room) -> tuple[bytes, bytes]:
     if part.multipart:
-        bodies, structures = zip(*[render_structure(source, child) for child in part.children], strict=True)
+        bodies, structures = zip(*[_render(source, child, room) for child in part.children], strict=True)
         subtype = nstring(part.subtype)
         parameters = _parameters(part.parameters)
         return (
@@ -51,8 +82,9 @@ def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
     size = part.end - part.body
     if part.children:
         message = part.children[0]
-        envelope = message_envelope(source, message)
-        body, structure = render_structure(source, message)
+        seen = min(message.body - message.start, SEEN)
+        envelope = message_envelope(source, message) if room.take(seen) else _NO_ENVELOPE
+        body, structure = _render(source, message, room)
         lines = source.count(b"\n", part.body, part.end)
         return (
             b"%b %d %b %b %d)" % (start, size, envelope, body, lines),

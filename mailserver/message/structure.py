@@ -23,6 +23,7 @@ from typing import Final
 from attrs import frozen
 
 from mailserver.message.headers import header_end, parameter, parse_content_type, strip_comments, unfold
+from mailserver.message.limits import ALL_SEEN, SEEN
 
 MAX_DEPTH: Final = 100
 """Levels of multipart and message/rfc822 that are looked into."""
@@ -153,7 +154,7 @@ def parse_structure(source: bytes, fields: dict[bytes, bytes] | None = None) -> 
     `fields` are the content fields of its header, as in `Content`, for who has them already.
     """
     end = header_end(source)
-    content = read_content(source[:end]) if fields is None else content_of(fields)
+    content = read_content(source[: min(end, SEEN)]) if fields is None else content_of(fields)
     if content.family in _COMPOSITE:
         return _Scanner(source, content).scan()
     root = Part(0, end, content)
@@ -190,6 +191,8 @@ class _Scanner:
         self._open: list[Part] = []
         """From the root to the part being read, each inside the one before."""
         self._parts = 0
+        self._room = ALL_SEEN
+        """Octets of headers that are still looked at."""
         self._blank = -1
         """The last empty line found: it serves every header that begins before it."""
 
@@ -262,9 +265,13 @@ class _Scanner:
     def _begin(self, start: int, *, digest: bool) -> Part:
         if self._parts:
             body = min(self._header_end(start), max(self._limit(), start))
-            content = read_content(self._source[start:body], digest=digest)
+            self._room -= body - start
+            content = PLAIN
+            if self._room >= 0:
+                content = read_content(self._source[start : min(body, start + SEEN)], digest=digest)
         else:
             body, content = self._header_end(start), self._root
+            self._room -= body - start
         part = Part(start, body, content)
         self._parts += 1
         if self._open:

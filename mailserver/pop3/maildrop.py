@@ -7,8 +7,10 @@ Nothing is removed before `update`, which is one operation of the store.
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, Mapping
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 from mailserver.cancellation import shielded
 from mailserver.errors import BadSyntax, InUse, NoSpace, ReadOnly, StoreUnavailable
@@ -16,6 +18,8 @@ from mailserver.pop3.uidl import UidlFormat
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.interfaces import Mailbox, MessageFile, Pop3Record
 from mailserver.store.live import LiveAccount, LiveMailbox
+from mailserver.store.portion import Portion
+from mailserver.store.rows import Row
 from mailserver.types import UID, UNKNOWN_SIZE
 
 PIECE = 64 * 1024
@@ -25,7 +29,13 @@ AHEAD = 128 * 1024
 """Octets that are read ahead for a client that takes one message after the other, as most do."""
 
 _SIZES_AT_ONCE = 256
-"""Messages whose sizes are found out in one turn of the account, so that others get theirs between."""
+"""Messages whose sizes are found out in one turn of the account at most, so that others get theirs between."""
+
+_ALL = 1 << 62
+"""More octets than there are: time alone ends a turn."""
+
+_SKIPPED = 1000
+"""Deleted messages between two that a client takes one after the other."""
 
 
 class Maildrop:
@@ -39,7 +49,10 @@ class Maildrop:
         self._sizes = sizes
         self._saved = {uid: record.unique_id for uid, record in records.items() if record.unique_id is not None}
         self._saved_ids = frozenset(self._saved.values())
+        self._octets: int | None = None
+        """All sizes together, once somebody has asked: of a million messages that takes milliseconds."""
         self._deleted: set[int] = set()
+        self._deleted_octets = 0
         self._retrieved: set[int] = set()
         self._ahead: dict[int, bytes] = {}
         self._last_read = 0
@@ -69,8 +82,9 @@ class Maildrop:
     @property
     def total(self) -> tuple[int, int]:
         """Number of messages not marked deleted, and their octets."""
-        gone = sum(self._sizes[number - 1] for number in self._deleted)
-        return len(self._uids) - len(self._deleted), sum(self._sizes) - gone
+        if self._octets is None:
+            self._octets = sum(self._sizes)
+        return len(self._uids) - len(self._deleted), self._octets - self._deleted_octets
 
     def numbers(self) -> list[int]:
         """Message numbers not marked deleted, rising."""
@@ -106,6 +120,7 @@ class Maildrop:
     def delete(self, number: int) -> None:
         """Mark a message deleted."""
         self._deleted.add(number)
+        self._deleted_octets += self._sizes[number - 1]
 
     def retrieved(self, number: int) -> None:
         """The client has got a message whole."""
@@ -114,6 +129,7 @@ class Maildrop:
     def reset(self) -> None:
         """Take all marks away."""
         self._deleted.clear()
+        self._deleted_octets = 0
         self._retrieved.clear()
 
     async def update(self) -> int:
@@ -155,9 +171,8 @@ class Maildrop:
 
         Raises: MessageExpunged, StoreUnavailable, the former before any piece.
         """
-        sequential = number > self._last_read and all(
-            between in self._deleted for between in range(self._last_read + 1, number)
-        )
+        skipped = range(self._last_read + 1, number)
+        sequential = number > self._last_read and len(skipped) <= _SKIPPED and self._deleted.issuperset(skipped)
         self._last_read = number
         whole = self._ahead.pop(number, None)
         if whole is not None:
@@ -169,13 +184,14 @@ class Maildrop:
         )
         # The file is right where a name or a record told otherwise.
         for following, data in self._ahead.items():
-            self._sizes[following - 1] = len(data)
+            self._learn_size(following, len(data))
         if file is None:
-            self._sizes[number - 1] = len(piece)
+            self._learn_size(number, len(piece))
             yield piece
             return
         at = len(piece)
-        size = self._sizes[number - 1] = file.size
+        size = file.size
+        self._learn_size(number, size)
         try:
             yield piece
             while at < size:
@@ -188,6 +204,11 @@ class Maildrop:
                 yield piece
         finally:
             file.close()
+
+    def _learn_size(self, number: int, size: int) -> None:
+        if self._sizes[number - 1] != size:
+            self._sizes[number - 1] = size
+            self._octets = None
 
     def _open_and_read(
         self, mailbox: Mailbox, number: int, *, ahead: bool
@@ -235,11 +256,14 @@ async def _learn_sizes(
 ) -> tuple[array[int], array[int]]:
     """Read what the columns do not know; messages that are gone meanwhile are left out of the listing."""
     learnt: dict[int, int] = {}
-    for start in range(0, len(unknown), _SIZES_AT_ONCE):
-        some = unknown[start : start + _SIZES_AT_ONCE]
-        for row in await live.run(lambda mailbox, some=some: mailbox.measure(some)):  # type: ignore[misc]
+    at = 0
+    while at < len(unknown):
+        some = unknown[at : at + _SIZES_AT_ONCE]
+        rows, is_whole = await live.run(partial(_measure, some))
+        for row in rows:
             learnt[row.uid] = row.size
             live.columns.learn(row.uid, row.size, row.date)
+        at = at + len(some) if is_whole else bisect_right(unknown, rows[-1].uid)
     kept_uids, kept_sizes = array("I"), array("I")
     for uid, size in zip(uids, sizes, strict=True):
         known = learnt.get(uid) if size == UNKNOWN_SIZE else size
@@ -247,3 +271,10 @@ async def _learn_sizes(
             kept_uids.append(uid)
             kept_sizes.append(known)
     return kept_uids, kept_sizes
+
+
+def _measure(uids: Sequence[UID], mailbox: Mailbox) -> tuple[Sequence[Row], bool]:
+    """In the account's thread: as many as fit into a turn, and whether these are all."""
+    portion = Portion(_ALL)
+    rows = mailbox.measure(uids, portion=portion)
+    return rows, not (portion.full and rows)

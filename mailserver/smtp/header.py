@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from mailserver.errors import BadMessage, TooBig
-
-MAX_HEADER = 256 * 1024
-"""Octets of a header that is submitted."""
+from mailserver.message.limits import MAX_HEADER
 
 _NAME = re.compile(rb"[!-9;-~]{1,200}[ \t]*:")
 _FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:((?:[^\r]++|\r\n[ \t])*+)\r\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from mailserver.errors import MailError, TooBig
+from mailserver.message.header_watch import HeaderWatch
 from mailserver.smtp.spool import Spool, SpoolFile
 from mailserver.smtp.wire import LineEnds
 
@@ -32,6 +33,7 @@ class Incoming:
         self._file: SpoolFile | None = None
         self._spooled = 0
         self._ends = LineEnds()
+        self._headers = HeaderWatch()
         self._start = b""
         self._replaced = 0
 
@@ -58,6 +60,7 @@ class Incoming:
             if self.size > self._limit:
                 raise TooBig(f"the message is larger than {self._limit} octets")
             self._ends.check(data)
+            self._headers.write(data)
             self.eight_bit = self.eight_bit or not data.isascii()
             self._memory += data
             if len(self._memory) > (PIECE if self._file else IN_MEMORY):
@@ -73,6 +76,7 @@ class Incoming:
             self._ends.finish()
             if not self._ends.complete:
                 await self.write(b"\r\n")
+            self._headers.finish()
             if self._file and self._memory:
                 await self._flush()
         except MailError as error:

@@ -18,12 +18,13 @@ from mailserver.config.model import Submission
 from mailserver.cost import CONSTANT
 from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRefused, WrongState
 from mailserver.line_session import build_table
+from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
 from mailserver.sasl_exchange import situation
 from mailserver.smtp import authentication, commands
 from mailserver.smtp.address import Address, Command
 from mailserver.smtp.delivery import LocalCopy
-from mailserver.smtp.header import MAX_HEADER, Field, parse_header
+from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields

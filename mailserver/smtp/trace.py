@@ -6,7 +6,7 @@
     server or of a domain here (RFC 8601 5, RFC 7208 9.1), as whoever wrote the message may have written it. By LMTP they
     stay where the listener says that the transfer agent has taken the forged ones out; then the others are its own.
 
-Only the first MAX_HEADER octets of the header are looked at. All other fields are passed on as they are.
+No header has more than MAX_HEADER octets here (`Incoming`). All other fields are passed on as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mailserver.errors import MailLoop
-from mailserver.smtp.header import MAX_HEADER
+from mailserver.message.limits import MAX_HEADER
 from mailserver.smtp.incoming import Incoming
 
 MAX_RECEIVED: Final = 100

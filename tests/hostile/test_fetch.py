@@ -6,7 +6,6 @@ Each is asked twice: what was read a moment ago is answered from memory.
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.conftest import Watcher, no_bugs, unharmed_server
-from tests.hostile.wire import Client, log_in
+from tests.hostile.wire import Client, log_in, put_foreign
 from tests.server import Server
 
 ITEMS = 990
@@ -56,10 +55,8 @@ def put(client: Client, messages: list[bytes]) -> None:
 
 
 def deliver_foreign(server: Server, client: Client, user: str, message: bytes) -> None:
-    """Put into the INBOX as other programs do, that have limits of their own."""
-    root = server.maildir(user)
-    (root / "tmp" / "1700000000.M1P1.elsewhere").write_bytes(message)
-    os.rename(root / "tmp" / "1700000000.M1P1.elsewhere", root / "new" / "1700000000.M1P1.elsewhere")
+    """Put it into the INBOX as other programs do, and wait until it is there."""
+    put_foreign(server, user, message)
     while not any(b" EXISTS" in line for line in client.command(b"NOOP")):
         pass
 

@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from mailserver.message.headers import header_end
+from mailserver.message.limits import MAX_HEADER
 from tests.hostile.conftest import LARGEST
-from tests.hostile.wire import deliver, log_in
+from tests.hostile.wire import deliver, log_in, put_foreign
 from tests.server import Server
 
 ITEMS = (
@@ -81,8 +83,14 @@ def test_reading(server: Server, mail_user_of_all: str, name: str) -> None:
             assert appended.startswith((b"NO", b"BAD", b"OK"))
             client.in_step()
             return
-        assert appended.startswith(b"OK"), appended
-        client.command(b"NOOP")
+        if header_end(message) > MAX_HEADER:
+            assert appended.startswith(b"NO [TOOBIG]"), appended
+            client.in_step()
+            put_foreign(server, mail_user_of_all, message)
+        else:
+            assert appended.startswith(b"OK"), appended
+        while not client.command(b"SEARCH ALL")[0].endswith(b"1"):
+            client.command(b"NOOP")
         for item in ITEMS:
             begun = time.monotonic()
             answer = client.command(b"FETCH 1 " + item)
@@ -139,7 +147,19 @@ def mail_user_of_all(fresh_users: list[str]) -> str:
     return fresh_users.pop()
 
 
-@pytest.mark.parametrize("name", ["deep", "parts", "headers", "one-header", "addresses"])
+@pytest.mark.parametrize("name", ["headers", "one-header", "addresses", "no-body"])
+def test_refused_delivery(server: Server, mail_user_of_all: str, name: str) -> None:
+    """Of a header that is too large; one that another program has delivered is read all the same (`test_reading`)."""
+    with log_in(server, "lmtp", mail_user_of_all) as client:
+        assert client.ask(b"MAIL FROM:<>").startswith(b"250")
+        assert client.ask(f"RCPT TO:<{mail_user_of_all}>".encode()).startswith(b"250")
+        assert client.ask(b"DATA").startswith(b"354")
+        client.send(MESSAGES[name].removesuffix(b"\r\n") + b"\r\n.\r\n")
+        assert client.reply().startswith(b"552 5.3.4")
+        client.in_step()
+
+
+@pytest.mark.parametrize("name", ["deep", "parts", "same-boundary", "prefixes", "no-header"])
 def test_delivery(server: Server, mail_user_of_all: str, name: str) -> None:
     """LMTP takes it; a session that idles in the mailbox hears of it."""
     with log_in(server, "imaps", mail_user_of_all) as client:

@@ -18,6 +18,9 @@ TIMEOUT = 90.0
 IMPLICIT_TLS = frozenset({"imaps", "pop3s", "submissions"})
 
 
+_numbers = itertools.count()
+
+
 @cache
 def _context(ca: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca)
@@ -199,6 +202,13 @@ def log_in(server: Server, protocol: str, user: str, **options: int) -> Client:
     else:
         assert client.ask(b"LHLO client.example.test").startswith(b"250-")
     return client
+
+
+def put_foreign(server: Server, user: str, message: bytes) -> None:
+    """Into the INBOX as other programs do, that have limits of their own."""
+    root, name = server.maildir(user), f"{1_700_000_000 + next(_numbers)}.M1P1.elsewhere"
+    (root / "tmp" / name).write_bytes(message)
+    (root / "tmp" / name).rename(root / "new" / name)
 
 
 def deliver(server: Server, user: str, message: bytes) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from mailserver.message import render
+from mailserver.message import structure as structures
+from mailserver.message.limits import SEEN
 from mailserver.message.render import render_structure, summarise
 from mailserver.message.structure import parse_structure
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT
@@ -146,3 +149,29 @@ def test_nothing_long_is_remembered_of_a_message(length: int) -> None:
     del root
     gc.collect()
     assert (content() is None) == (length > 512)
+
+
+def test_of_headers_that_are_too_long_the_first_octets_are_told() -> None:
+    """What another program has delivered: APPEND and deliveries refuse it."""
+    filler = b"X-Filler: yyyyy\r\n" * (SEEN // 17)
+    header = b"Subject: seen\r\n" + filler + b"To: unseen@example.test\r\nContent-Type: text/html\r\n\r\n"
+    told = summarise(header + b"body\r\n")
+    assert told.envelope == b'(NIL "seen" NIL NIL NIL NIL NIL NIL NIL NIL)'
+    assert told.body == b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 6 1)'
+    assert (told.fields, told.search) == (b"*", "*"), "the file must be read for fields"
+    nested = summarise(b"Content-Type: message/rfc822\r\n\r\n" + header + b"body\r\n")
+    assert told.envelope in nested.body_structure
+    assert b"unseen" not in nested.body_structure
+
+
+def test_all_headers_together_are_looked_at_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = b"--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\nbody\r\n"
+    source = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + part * 20 + b"--b--\r\n"
+    assert summarise(source).body.count(b'"inner"') == 20
+    monkeypatch.setattr(render, "ENVELOPES_SEEN", 100)
+    assert summarise(source).body.count(b'"inner"') == 5
+    assert summarise(source).body.count(b'"rfc822"') == 20
+    monkeypatch.setattr(structures, "ALL_SEEN", 500)
+    told = summarise(source).body
+    assert 5 < told.count(b'"rfc822"') < 15
+    assert told.count(b"(") == told.count(b")")

@@ -328,7 +328,7 @@ def test_a_login_that_fails_half_way_gives_everything_back(monkeypatch: pytest.M
     live = run_now(run_now(world.accounts.open("anna@example.test")).select("INBOX"))
     live.columns.sizes[0] = UNKNOWN_SIZE
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StoreUnavailable
 
     monkeypatch.setattr(live.mailbox, "measure", fail)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mailserver.errors import NoSpace, TooBig
+from mailserver.message.limits import MAX_HEADER
 from mailserver.store.memory import MemoryStaged
-from tests.smtp.world import LIMIT, World, begin, lmtp_trace
+from tests.smtp.world import HEADER, LIMIT, World, begin, lmtp_trace
 
 BARE = {
     "bare LF": b"A: b\r\n\r\nx\ny\r\n",
@@ -38,6 +39,50 @@ def test_smuggling_is_impossible(name: str, chunked: bool, bytewise: bool, tmp_p
     assert world.left_behind() == []
 
 
+LINE = b"X-Line: " + b"y" * 62 + b"\r\n"
+PART = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+LARGE_HEADERS = {
+    "its own": LINE * 3700 + b"\r\nx\r\n",
+    "without end": LINE * 3700,
+    "of a part": b"Subject: x\r\n" + PART + LINE * 3700 + b"\r\nx\r\n",
+    "of a message": b"Content-Type: message/rfc822\r\n\r\n" + LINE * 3700 + b"\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("chunked", [0, 70_000, 1_000_000])
+@pytest.mark.parametrize("name", LARGE_HEADERS)
+def test_a_header_over_the_limit(name: str, chunked: int, tmp_path: Path) -> None:
+    text = LARGE_HEADERS[name]
+    assert MAX_HEADER < len(text) < LIMIT
+    world = World(tmp_path)
+    client = world.lhlo()
+    client.ask(begin(b"anna@example.test", b"bert@example.org"))
+    if chunked:
+        parts = [text[at : at + chunked] for at in range(0, len(text), chunked)]
+        client.send(b"".join(b"BDAT %d\r\n%b" % (len(part), part) for part in parts[:-1]))
+        client.send(b"BDAT %d LAST\r\n%bNOOP\r\n" % (len(parts[-1]), parts[-1]))
+    else:
+        client.send(b"DATA\r\n")
+        for at in range(0, len(text), 5000):
+            client.send(text[at : at + 5000])
+        client.send(b".\r\nNOOP\r\n")
+    answers = [line[:9] for line in client.take().split(b"\r\n")]
+    assert answers[-4:] == [b"552 5.3.4", b"552 5.3.4", b"250 2.0.0", b""]
+    assert not any(answer.startswith(b"250 2.1.5") for answer in answers)
+    assert world.kept() == []
+    assert world.left_behind() == []
+    client.ask(begin(b"anna@example.test"))
+    assert client.ask(b"DATA\r\n\r\n.\r\n").endswith(b"delivered\r\n")
+
+
+def test_no_header_over_the_limit_is_submitted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert world.submit(HEADER + PART + LINE * 3700 + b"\r\nx\r\n").startswith(b"552 5.3.4")
+    assert world.kept() == []
+    assert world.left_behind() == []
+    assert world.submit(HEADER + PART + LINE * 3600 + b"\r\nx\r\n").startswith(b"250")
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_message_over_the_limit(chunked: bool, tmp_path: Path) -> None:
     world = World(tmp_path)
@@ -62,8 +107,8 @@ def test_a_message_of_exactly_the_limit(tmp_path: Path) -> None:
     world = World(tmp_path)
     client = world.lhlo()
     client.ask(begin(b"anna@example.test"))
-    text = b"." * (LIMIT - 2) + b"\r\n"
-    answer = client.ask(b"DATA\r\n." + text + b".\r\n")
+    text = b"\r\n" + b"." * (LIMIT - 4) + b"\r\n"
+    answer = client.ask(b"DATA\r\n" + text.replace(b"\r\n.", b"\r\n..") + b".\r\n")
     assert answer.endswith(b"delivered\r\n")
     assert world.kept() == [lmtp_trace(b"anna@example.test") + text]
     assert world.left_behind() == []

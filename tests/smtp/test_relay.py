@@ -246,7 +246,7 @@ async def receive(incoming: Incoming, text: bytes, piece: int) -> bytes:
 @pytest.mark.parametrize("size", [0, 2, 65_536, IN_MEMORY, IN_MEMORY + 2, 1_000_000])
 @pytest.mark.parametrize("piece", [997, 65_536, 10_000_000])
 def test_a_message_waits_in_memory_or_in_a_file(size: int, piece: int, tmp_path: Path) -> None:
-    text = (b"0123456789" * (size // 10 + 1))[: max(0, size - 2)] + b"\r\n" * (size >= 2)
+    text = (b"\r\n" + b"0123456789" * (size // 10 + 1))[: max(0, size - 2)] + b"\r\n" * (size >= 2)
     incoming = Incoming(FileSpool(str(tmp_path / "spool"), DirectRunner), 2_000_000)
     assert run_now(receive(incoming, text, piece)) == text
     assert incoming.size == size

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import BadMessage, TooBig
+from mailserver.message.limits import MAX_HEADER
 from mailserver.smtp.address import Address
-from mailserver.smtp.header import MAX_HEADER, Field, parse_header
+from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.sender import MAX_FIELD, parse_mailboxes
 
 NAMES = frozenset(["a", "c-d", "g", "h"])

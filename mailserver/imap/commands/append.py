@@ -14,6 +14,7 @@ from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooB
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
+from mailserver.message.header_watch import HeaderWatch
 from mailserver.store.interfaces import Account
 from mailserver.store.live import LiveAccount
 from mailserver.store.receiving import DATES, Appended, Delivery, NewMessage, Staged
@@ -126,22 +127,43 @@ def _check(account: LiveAccount, target: str) -> None:
 
 
 async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[None]]) -> None:
-    """The literal, some large pieces at a time, and the end of the command behind it."""
+    """The literal, some large pieces at a time, and the end of the command behind it.
+
+    Raises: TooBig for a header that is too large, when the literal is over: the client has been asked for all of it.
+    """
     session.input.accept_literal()
+    headers = HeaderWatch()
+    refusal: TooBig | None = None
     pieces: list[bytes] = []
     size = 0
     while (piece := await session.input.literal_piece()) is not None:
         if b"\0" in piece:
             raise BadSyntax("a literal may not contain NUL")  # RFC 3501 9: CHAR8
+        if refusal is not None:
+            continue
+        try:
+            headers.write(piece)
+        except TooBig as error:
+            refusal = error
+            pieces.clear()
+            continue
         pieces.append(piece)
         size += len(piece)
         if size >= PIECE:
             await take(pieces)
             pieces, size = [], 0
-    if pieces:
-        await take(pieces)
+    if refusal is None:
+        try:
+            headers.finish()
+        except TooBig as error:
+            refusal = error
+        else:
+            if pieces:
+                await take(pieces)
     if await session.input.next_text() or session.input.announced is not None:
         raise BadSyntax("expected the end of the command")
+    if refusal is not None:
+        raise refusal
 
 
 COMMANDS = (

@@ -15,6 +15,7 @@ from typing import Final
 
 from mailserver.cancellation import check
 from mailserver.errors import MessageExpunged, StoreUnavailable
+from mailserver.message.limits import SEEN
 from mailserver.message.render import summarise_header
 from mailserver.message.summary import Summary
 from mailserver.store.index.database import Index
@@ -32,7 +33,9 @@ _DATED: Final = 2000
 """The same where no message is read."""
 _SMALL: Final = 256 * 1024
 _HEADER: Final = 8192
-"""Octets that are read for a header; one that is longer costs reading the whole message."""
+"""Octets that are read for a header at first."""
+_MARK: Final = 3
+"""Octets of an empty line and of the line end before it, but the last."""
 
 _EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
 
@@ -133,13 +136,11 @@ class Rendering:
         for uid, path, size in files:
             check()
             try:
-                header = read_header(path)
+                header, is_whole = read_header(path)
             except (FileNotFoundError, StoreUnavailable):
-                header = None
-            if header is None:
                 yield from self._read_whole([(uid, path, size)])
-            else:
-                yield uid, UNKNOWN_SIZE, UNKNOWN_DATE, summarise_header(header)
+                continue
+            yield uid, UNKNOWN_SIZE, UNKNOWN_DATE, summarise_header(header, is_whole=is_whole)
 
     def _read_whole(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
         summarise = self._home.settings.summarise
@@ -195,8 +196,9 @@ def is_unmeasured(row: Row, *, only_dates: bool = False) -> bool:
     return row.date == UNKNOWN_DATE or (row.size == UNKNOWN_SIZE and not only_dates)
 
 
-def read_header(path: str) -> bytes | None:
-    """The header of a message as sent, with its empty line; None if it is longer than usual.
+def read_header(path: str) -> tuple[bytes, bool]:
+    """The header of a message as sent, with its empty line, and whether it is whole: else it is too long, and these are its
+    first octets.
 
     Raises: FileNotFoundError, StoreUnavailable.
     """
@@ -206,17 +208,26 @@ def read_header(path: str) -> bytes | None:
         # A status for each would cost a fifth more; what is no file, put in its place, mostly has nothing to read.
         if not data and not stat.S_ISREG(os.fstat(fd).st_mode):
             raise StoreUnavailable
+        end = _header_end(data, 0)
+        while end < 0 and len(data) <= SEEN and (more := os.read(fd, max(_HEADER, len(data)))):
+            looked = max(0, len(data) - _MARK)
+            data += more
+            end = _header_end(data, looked)
     except IsADirectoryError as error:
         raise StoreUnavailable from error
     except OSError as error:
         raise safeio.failure(error) from error
     finally:
         os.close(fd)
-    end = data.find(b"\r\n\r\n") + 4
-    header = data[:end]
-    if end >= 4 and not has_bare_lf(header) and not header.startswith(b"\r\n"):
-        return header
-    match = _EMPTY_LINE.search(data)
-    if match is None:
-        return None if len(data) == _HEADER else to_crlf(data)
-    return to_crlf(data[: match.end()])
+    is_whole = end >= 0 or len(data) <= SEEN
+    header = data[:end] if end >= 0 else data
+    return (to_crlf(header) if has_bare_lf(header) else header), is_whole
+
+
+def _header_end(data: bytes, start: int) -> int:
+    """Behind the empty line, -1 if there is none; before `start` none begins."""
+    end = data.find(b"\r\n\r\n", start) + 4
+    if end >= 4 and not has_bare_lf(data[:end]) and not data.startswith(b"\r\n"):
+        return end
+    match = _EMPTY_LINE.search(data, start)
+    return match.end() if match else -1

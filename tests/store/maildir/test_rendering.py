@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mailserver.errors import StoreUnavailable
 from mailserver.imap.session import Session
 from mailserver.message.headers import header_end
-from mailserver.message.render import summarise
+from mailserver.message.limits import SEEN
+from mailserver.message.render import summarise, summarise_header
 from mailserver.store.maildir import rendering
 from mailserver.store.maildir.message_file import to_crlf
 from mailserver.store.maildir.rendering import read_header
@@ -37,7 +38,7 @@ def header_of(data: bytes) -> bytes:
 def test_it_is_the_header_of_the_message_as_sent(tmp_path: Path, pieces: list[bytes]) -> None:
     path = tmp_path / "message"
     path.write_bytes(b"".join(pieces))
-    assert read_header(str(path)) == header_of(b"".join(pieces))
+    assert read_header(str(path)) == (header_of(b"".join(pieces)), True)
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -47,9 +48,25 @@ def test_headers_about_as_long_as_what_is_read(tmp_path: Path, line_end: bytes, 
     data = start + b"y" * (length - len(start)) + line_end + line_end + BODY * 100
     path = tmp_path / "message"
     path.write_bytes(data)
-    found = read_header(str(path))
-    fits = length + 2 * len(line_end) <= rendering._HEADER
-    assert found == (header_of(data) if fits else None)
+    assert read_header(str(path)) == (header_of(data), True)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("length", [100_000, SEEN - 3000, SEEN - 4, SEEN, 4 * SEEN])
+def test_of_a_header_that_is_too_long_little_is_read(tmp_path: Path, line_end: bytes, length: int) -> None:
+    """What is told of the header alone is what is told of it with the message."""
+    data = b"Subject: x" + line_end + (b"X-Long: yyyyy" + line_end) * (length // (13 + len(line_end)))
+    data += b"To: a@example.test" + line_end * 2 + BODY * 100
+    path = tmp_path / "message"
+    path.write_bytes(data)
+    header, is_whole = read_header(str(path))
+    assert len(header) <= 3 * SEEN
+    assert is_whole or length >= SEEN
+    whole = summarise(to_crlf(data))
+    assert summarise_header(header, is_whole=is_whole) == whole._replace(body=b"", body_structure=b"")
+    assert (whole.fields == b"*") == (len(header_of(data)) > SEEN)
+    assert b"Subject" not in whole.envelope
+    assert b'"x"' in whole.envelope
 
 
 @pytest.fixture
@@ -128,4 +145,4 @@ def test_what_is_no_file_has_no_header(tmp_path, make):
 def test_an_empty_file_has_an_empty_header(tmp_path):
     path = tmp_path / "1700000000.a.host"
     path.touch()
-    assert read_header(str(path)) == b""
+    assert read_header(str(path)) == (b"", True)
