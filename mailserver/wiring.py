@@ -10,12 +10,13 @@ from typing import Any, Literal, cast
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 
+from mailserver.auth.backends import BackendFault, Backends
 from mailserver.auth.exposure import Mark
-from mailserver.auth.guard import UNGUARDED, Clockwork, Guard, GuardedBackend, GuardedHasher
+from mailserver.auth.guard import Clockwork
 from mailserver.auth.hashing import HashPool
-from mailserver.auth.interfaces import IReadsAhead, IReloadable
-from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes import MAX_MEMORY_KIB
 from mailserver.channel import Channel
@@ -131,10 +132,11 @@ class Wiring:
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
         self._upkeep = Upkeep(self._sleep, spawn)
         self._accounts = self._make_accounts(config, mail_root)
+        self._backends = Backends(self._hash_pool, Clockwork(reactor.seconds, reactor.callLater, Deferred, spawn))
         try:
-            self._backends = {words: self._make_backend(words) for words in config.auth.backends}
-        except (UnknownBackend, BrokenBackend) as error:
-            raise SystemExit(f"{config.source} [auth] backends: {error}") from error
+            self._backends.add(config.auth.backends)
+        except BackendFault as fault:
+            raise SystemExit(f"{config.source} [auth] backends: {fault}") from fault
         self._logins = Logins(reactor, link, self._hash_pool, lambda seconds: abandonable(deferLater(reactor, seconds)))
         self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
         self._settle()
@@ -164,7 +166,7 @@ class Wiring:
         self._accounts.recent.files = config.cache.files
         self._authenticator = self._logins.make_service(
             config.auth,
-            [self._backends[words] for words in config.auth.backends],
+            self._backends.chosen(config.auth.backends),
             Names(
                 frozenset(domain.name.lower() for domain in config.domains),
                 config.auth.default_domain,
@@ -251,7 +253,7 @@ class Wiring:
     def start(self) -> None:
         """Threads, hash processes, the watcher."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        self._read_users_ahead()
+        self._backends.read_ahead()
         # What is there now stays to the end; and a mailbox being read makes many objects and no cycles.
         gc.collect()
         gc.freeze()
@@ -309,6 +311,10 @@ class Wiring:
             **self._logins.status(),
         }
 
+    def take_up_users(self) -> Deferred[None]:
+        """Read the users again, in a thread; done when logins see what has changed."""
+        return Deferred.fromCoroutine(self._reread_users())
+
     def examine(self) -> Examined[Prepared]:
         """Read and judge the changed file and all that it names; in a thread."""
         judged = judge(self.config, self.tls)
@@ -324,7 +330,7 @@ class Wiring:
         """What this process needs for a configuration that was judged; in a thread. Raises: BadPair, OSError."""
         if isinstance(tls, Material):
             tls = self.tls.prepare_material(tls)
-        self._read_users_ahead()
+        self._backends.read_ahead()
         return Prepared(config, tls, self._make_next_hop(config))
 
     def take_certificates(self, change: Change) -> None:
@@ -333,16 +339,11 @@ class Wiring:
 
     def accept(self, prepared: Prepared) -> list[str]:
         """Make new back ends."""
-        made = {}
-        for words in prepared.config.auth.backends:
-            if words in self._backends:
-                continue
-            try:
-                made[words] = self._make_backend(words)
-            except Exception as error:
-                log.failure("back end {words}", words=words.partition(":")[0])
-                return [f"[auth] backends: {words.partition(':')[0]}: {error}"]
-        self._backends.update(made)
+        try:
+            self._backends.add(prepared.config.auth.backends)
+        except BackendFault as fault:
+            log.failure("back end {name}", Failure(fault.error), name=fault.name)
+            return [f"[auth] backends: {fault.name}: {fault}"]
         return []
 
     def commit(self, prepared: Prepared) -> list[str]:
@@ -350,25 +351,13 @@ class Wiring:
         self.config = prepared.config
         lines = in_words(self.tls.commit(prepared.tls))
         self._next_hop = prepared.next_hop
-        for backend in self._backends.values():
-            if IReloadable.providedBy(backend):
-                backend.reload()
+        self._backends.reload()
         self._settle()
         return lines
 
-    def _make_backend(self, words: str) -> Any:
-        """The back end of `NAME:ARGUMENT`, behind its guard. Raises: UnknownBackend, BrokenBackend."""
-        name = words.partition(":")[0]
-        if name in UNGUARDED:
-            return find_backend(words, self._hash_pool)
-        guard = Guard(name, Clockwork(self._reactor.seconds, self._reactor.callLater, Deferred, spawn))
-        return GuardedBackend(find_backend(words, GuardedHasher(self._hash_pool, guard)), guard)
-
-    def _read_users_ahead(self) -> None:
-        """Before anybody is connected, or in a thread."""
-        for backend in list(self._backends.values()):
-            if IReadsAhead.providedBy(backend):
-                backend.read_ahead()
+    async def _reread_users(self) -> None:
+        await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._backends.read_ahead)
+        self._backends.reload()
 
     def _make_next_hop(self, config: Config) -> Outbound | None:
         relay = config.submission.relay

@@ -153,6 +153,9 @@ class CredentialCheck:
                 await self.check_dummy(password, asking)
             elif not reused and not await self._hasher.verify(stored or "", password, asking.share, asking.rank):
                 reason = f"wrong password for {user.name}"
+            elif self._stored(found) != stored:
+                # A hash takes a while: who was disabled or got another password meanwhile is not let in by the old one.
+                reason = f"the entry of {user.name} was changed while the password was checked"
         if reason:
             if not stored and self._checked.holds(user.name, "", password):
                 # Right until lately: it has been changed there.

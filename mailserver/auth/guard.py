@@ -59,7 +59,7 @@ class Clockwork:
 @frozen
 class _Outcome:
     answer: Any = None
-    failed: bool = False
+    error: AuthUnavailable | None = None
 
 
 @define(eq=False)
@@ -117,8 +117,8 @@ class Guard:
         call.answer = given
         self._clockwork.spawn(self._wait_for(call, given, password))
         outcome: _Outcome = await call.waiting
-        if outcome.failed:
-            raise AuthUnavailable
+        if outcome.error is not None:
+            raise outcome.error
         return outcome.answer
 
     def ask_now(self, function: Callable[[], Any]) -> Any:
@@ -175,8 +175,7 @@ class Guard:
         except Exception as error:
             if call.ended:
                 return
-            self._unavailable(error)
-            outcome = _Outcome(failed=True)
+            outcome = _Outcome(error=self._unavailable(error))
         if call.ended:
             # Too late for whoever asked; the next call finds out whether it answers in time again.
             return
@@ -195,7 +194,7 @@ class Guard:
             self._rest = min(self._rest * 2, LONGEST_REST)
         elif self._losses < LOSSES:
             _log.warning("back end %s has not answered within %d s", self._name, CALL_TIME)
-        call.waiting.callback(_Outcome(failed=True))
+        call.waiting.callback(_Outcome(error=AuthUnavailable()))
         cancel = getattr(call.answer, "cancel", None)
         if cancel is not None:
             cancel()
@@ -223,8 +222,9 @@ class Guard:
             self._places.leave("")
 
     def _unavailable(self, error: Exception) -> AuthUnavailable:
-        if not isinstance(error, AuthUnavailable):
-            _log.error("back end %s raised an exception", self._name, exc_info=error)
+        if isinstance(error, AuthUnavailable):
+            return error
+        _log.error("back end %s raised an exception", self._name, exc_info=error)
         return AuthUnavailable()
 
 

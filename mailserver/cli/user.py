@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
-from pathlib import Path
-from typing import Any
 
 import click
-from attrs import frozen
 
 from mailserver.auth import schemes
-from mailserver.auth.passwd import BadName, PasswdEntry, normalise
+from mailserver.auth.passwd import PasswdEntry
 from mailserver.auth.scram_fields import StaleKeys, keys_of, make_fields
 from mailserver.auth.users_file import check
+from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.columns import print_table
-from mailserver.cli.options import Sentences, config_option, load_or_fail
-from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
+from mailserver.cli.options import Sentences
+from mailserver.cli.user_mail import has_mail, move_aside, move_back, move_mail, place_of, remove_marker, take_up
 from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, BadKeys
 
@@ -30,76 +26,6 @@ _OFFERED = [name for name, row in schemes.SCHEMES.items() if row.make is not Non
 
 _NOLOGIN = "take the extra field `nologin` out of the user's line"
 """How to undo what an administrator wrote by hand."""
-
-
-@frozen
-class _Accounts:
-    """The users file that a subcommand works on, and the domains that its names may have; None knows none."""
-
-    file: UsersFile
-    domains: tuple[str, ...] | None = None
-    """In the order of the configuration, the default domain first."""
-    domain_needed: bool = False
-    """[mail] location has {domain}: mail of a name without one has no place."""
-    scram_hashes: tuple[str, ...] = ("SHA-256",)
-    """Hashes that SCRAM keys are stored for beside each password: those of [auth] mechanisms."""
-
-    def name(self, written: str) -> str:
-        """The normal spelling of a new user's name. Raises: click.ClickException."""
-        try:
-            name = normalise(written)
-        except BadName as error:
-            raise click.ClickException(f"{written!r}: {error}") from error
-        domain = name.partition("@")[2]
-        if not domain and self.domain_needed:
-            right = f"{name}@{self.domains[0]}" if self.domains else f"{name}@DOMAIN"
-            raise click.ClickException(
-                f"{written!r} has no domain, and [mail] location keeps mail by {{domain}}; write {right}"
-            )
-        if domain and self.domains is not None and domain not in self.domains:
-            near = difflib.get_close_matches(domain, self.domains, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; `mailserver domain add` adds it"
-            raise click.ClickException(f"{domain!r} is not a domain of this server{hint}")
-        return name
-
-
-def _on_accounts(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a subcommand its accounts, from the configuration's users file or the one named; word its errors."""
-
-    @config_option
-    @click.option(
-        "--users-file",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="Work on this file, without any configuration.",
-    )
-    @wraps(function)
-    def wrapped(configuration: Path, users_file: Path | None, **arguments: Any) -> None:
-        accounts = _from_configuration(configuration) if users_file is None else _Accounts(UsersFile(users_file))
-        try:
-            function(accounts, **arguments)
-        except NoSuchEntry as error:
-            raise click.ClickException(f"{accounts.file.path} has no user {error.args[0]!r}") from error
-        except EntryExists as error:
-            raise click.ClickException(f"{accounts.file.path} has a user {error.args[0]!r} already") from error
-        except (OSError, KeyError) as error:
-            raise click.ClickException(f"{accounts.file.path}: {error}") from error
-
-    return wrapped
-
-
-def _from_configuration(path: Path) -> _Accounts:
-    config = load_or_fail(path)
-    for backend in config.auth.backends:
-        kind, _, argument = backend.partition(":")
-        if kind == "file":
-            default = config.auth.default_domain
-            # Stable: the others stay in their order.
-            domains = sorted((domain.name.lower() for domain in config.domains), key=lambda name: name != default)
-            needed = "{domain}" in config.mail.location
-            hashes = {name.removeprefix("SCRAM-").removesuffix("-PLUS") for name in config.auth.mechanisms}
-            scram_hashes = tuple(name for name in HASHES if name in hashes)
-            return _Accounts(UsersFile(Path(argument), config.server.user), tuple(domains), needed, scram_hashes)
-    raise click.ClickException(f"{path} [auth] backends names no users file: `file:PATH`")
 
 
 def _with_password(function: Callable[..., None]) -> Callable[..., None]:
@@ -150,42 +76,65 @@ def _store(password: str, scheme: str, scram_hashes: Iterable[str]) -> tuple[str
 
 @click.group("user", cls=Sentences)
 def user() -> None:
-    """Add, list, disable, enable and delete accounts."""
+    """Add, list, disable, enable, rename and delete accounts."""
 
 
 @user.command("add")
 @click.argument("name")
+@click.option("--adopt-mail", is_flag=True, help="Give the new user the mail that lies in its place.")
+@click.option("--fresh", is_flag=True, help="Move mail that lies in its place aside, with the date in its name.")
 @_with_password
-@_on_accounts
-def add(accounts: _Accounts, name: str, scheme: str, generate: bool, no_scram: bool) -> None:
-    """Add the account NAME (user@domain). The password is asked for, or read from standard input."""
+@on_accounts
+def add(
+    accounts: Accounts, name: str, *, scheme: str, generate: bool, no_scram: bool, adopt_mail: bool, fresh: bool
+) -> None:
+    """Add the account NAME (user@domain). The password is asked for, or read from standard input.
+
+    Where mail lies already in the place of NAME's mail, of an earlier user or of another program, it must be said what
+    becomes of it.
+    """
+    if adopt_mail and fresh:
+        raise click.UsageError("--adopt-mail and --fresh exclude each other")
     plain = accounts.name(name)
-    if accounts.file.path.exists() and any(entry.name == plain for entry in accounts.file.entries()):
-        raise EntryExists(plain)
+    accounts.expect_new(plain)
+    config, place = accounts.config, None
+    if config is not None:
+        place = place_of(config, plain, "")
+        if place is not None and not has_mail(config, place):
+            place = None
+    if place is not None and not adopt_mail and not fresh:
+        raise click.ClickException(
+            f"mail lies in {place} already: --adopt-mail gives it to {plain}, --fresh moves it aside"
+        )
     password = ask_password(generate=generate)
-    accounts.file.add(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes))
-    click.echo(f"added {plain}")
+    stored, scram = _store(password, scheme, () if no_scram else accounts.scram_hashes)
+    if config is not None and place is not None and fresh:
+        click.echo(f"moved the mail in {place} to {move_aside(config, plain, '')}")
+    accounts.file.add(plain, stored, scram)
+    click.echo(f"added {plain}" + (f", with the mail in {place}" if adopt_mail and place is not None else ""))
+    take_up(config)
 
 
 @user.command("password")
 @click.argument("name")
 @_with_password
-@_on_accounts
-def change_password(accounts: _Accounts, name: str, scheme: str, generate: bool, no_scram: bool) -> None:
+@on_accounts
+def change_password(accounts: Accounts, name: str, scheme: str, generate: bool, no_scram: bool) -> None:
     """Set another password for NAME. It is asked for, or read from standard input."""
-    plain = _existing(accounts, name).name
+    plain = accounts.existing(name).name
     password = ask_password(generate=generate)
     accounts.file.set_password(plain, *_store(password, scheme, () if no_scram else accounts.scram_hashes))
     click.echo(f"changed the password of {plain}")
-    if (entry := _existing(accounts, plain)).disabled:
+    take_up(accounts.config)
+    if (entry := accounts.existing(plain)).disabled:
         how = _NOLOGIN if "nologin" in entry.extra else f"`mailserver user enable {plain}` lets the user log in again"
         click.echo(f"{plain} stays disabled: {how}")
 
 
 @user.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
-@_on_accounts
-def list_users(accounts: _Accounts, *, as_json: bool) -> None:
+@on_accounts
+def list_users(accounts: Accounts, *, as_json: bool) -> None:
     """List the accounts: name, how the password is stored, whether it may log in.
 
     What is wrong with single lines of the file is printed on standard error, as `mailserver check` does.
@@ -203,56 +152,105 @@ def list_users(accounts: _Accounts, *, as_json: bool) -> None:
         click.echo(str(problem), err=True)
 
 
+_KEEP_SESSIONS = click.option("--keep-sessions", is_flag=True, help="Leave the user's open sessions alone.")
+
+
 @user.command("disable")
 @click.argument("name")
 @click.option("--undo", is_flag=True, help="Let the user log in again, as `enable` does.")
-@_on_accounts
-def disable(accounts: _Accounts, name: str, undo: bool) -> None:
-    """Refuse logins of NAME from now on. Mail is still taken; the password is kept."""
-    _set_disabled(accounts, name, disabled=not undo)
+@_KEEP_SESSIONS
+@on_accounts
+def disable(accounts: Accounts, name: str, undo: bool, keep_sessions: bool) -> None:
+    """Refuse logins of NAME from now on, and end its open sessions. Mail is still taken; the password is kept."""
+    plain = _set_disabled(accounts, name, disabled=not undo)
+    if undo or keep_sessions:
+        take_up(accounts.config)
+    else:
+        take_up(accounts.config, plain, "this account is disabled")
 
 
 @user.command("enable")
 @click.argument("name")
-@_on_accounts
-def enable(accounts: _Accounts, name: str) -> None:
+@on_accounts
+def enable(accounts: Accounts, name: str) -> None:
     """Let NAME log in again, with the password kept."""
     _set_disabled(accounts, name, disabled=False)
+    take_up(accounts.config)
 
 
-def _set_disabled(accounts: _Accounts, name: str, *, disabled: bool) -> None:
-    plain = _existing(accounts, name).name
+def _set_disabled(accounts: Accounts, name: str, *, disabled: bool) -> str:
+    plain = accounts.existing(name).name
     accounts.file.set_disabled(plain, disabled=disabled)
-    if not disabled and _existing(accounts, plain).disabled:
+    if not disabled and accounts.existing(plain).disabled:
         raise click.ClickException(
             f"{plain} stays disabled by the extra field `nologin` of its line: take it out there"
         )
     click.echo(f"{'disabled' if disabled else 'enabled'} {plain}")
+    return plain
 
 
 @user.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_on_accounts
-def delete(accounts: _Accounts, name: str, yes: bool) -> None:
-    """Delete the account NAME. Its mail stays on disk."""
-    plain = _existing(accounts, name).name
+@click.option("--keep-mail", is_flag=True, help="Leave the mail in its place.")
+@click.option(
+    "--keep-sessions", is_flag=True, help="Leave the user's open sessions alone, and so the mail in its place, too."
+)
+@on_accounts
+def delete(accounts: Accounts, name: str, yes: bool, keep_mail: bool, keep_sessions: bool) -> None:
+    """Delete the account NAME, end its open sessions, and move its mail aside, with the date in the directory's name."""
+    entry = accounts.existing(name)
+    config = accounts.config
+    keep_mail = keep_mail or keep_sessions or config is None
     if not yes:
-        click.confirm(f"Delete {plain}? Its mail stays on disk.", abort=True)
-    accounts.file.delete(plain)
-    click.echo(f"deleted {plain}")
+        mail = "stays where it is" if keep_mail else "is moved aside"
+        click.confirm(f"Delete {entry.name}? Its mail {mail}.", abort=True)
+    accounts.file.delete(entry.name)
+    click.echo(f"deleted {entry.name}")
+    if keep_sessions:
+        take_up(config)
+        return
+    take_up(config, entry.name, "this account is deleted")
+    if config is None or keep_mail or place_of(config, entry.name, entry.home) is None:
+        return
+    aside = move_aside(config, entry.name, entry.home)
+    click.echo(f"its mail is in {aside}" if aside else "it had no mail")
 
 
-def _existing(accounts: _Accounts, written: str) -> PasswdEntry:
-    """The entry of a user that must be there; its domain may be gone. Raises: NoSuchEntry."""
+@user.command("rename")
+@click.argument("old")
+@click.argument("new")
+@on_accounts
+def rename(accounts: Accounts, old: str, new: str) -> None:
+    """Rename the account OLD to NEW (user@domain): its password, its addresses and its mail, with all UIDs.
+
+    Its open sessions end. Mail for OLD is refused for the time being while the mail is moved, and then for good, unless an
+    alias of the MTA's takes it. A rename that was broken off is finished by the same command.
+    """
+    config = accounts.config
+    entry, plain = accounts.existing(old), accounts.name(new)
+    accounts.expect_new(plain)
+    if config is None:
+        accounts.file.rename(entry.name, plain)
+        click.echo(f"renamed {entry.name} to {plain}; its mail stays where it is")
+        return
+    source, target = place_of(config, entry.name, entry.home), place_of(config, plain, entry.home)
+    if source is not None and target is None:
+        raise click.ClickException(f"[mail] location says no place for {plain}")
+    moves = source is not None and target is not None and source != target
+    reason = "this account is being renamed"
+    take_up(config, entry.name, reason)
+    moved = bool(moves and target is not None and move_mail(config, entry.name, entry.home, target))
     try:
-        name = normalise(written)
-    except BadName as error:
-        raise NoSuchEntry(written) from error
-    for entry in accounts.file.entries():
-        if entry.name == name:
-            return entry
-    raise NoSuchEntry(name)
+        accounts.file.rename(entry.name, plain)
+    except (OSError, LookupError):
+        if moved and source is not None and target is not None:
+            move_back(config, target, source)
+        raise
+    take_up(config, entry.name, reason)
+    if moved and source is not None:
+        remove_marker(config, source)
+    click.echo(f"renamed {entry.name} to {plain}" + (f"; its mail is in {target}" if moved else ""))
 
 
 def _scheme_of(entry: PasswdEntry) -> str:

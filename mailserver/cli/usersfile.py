@@ -78,6 +78,18 @@ class UsersFile:
 
         self._edit_fields(name, change)
 
+    def rename(self, name: str, new: str) -> None:
+        """Give the user another name; all else of the line stays. Raises: NoSuchEntry, EntryExists, OSError."""
+
+        def edit(lines: list[str]) -> None:
+            if _find(lines, new) is not None:
+                raise EntryExists(new)
+            index = _find(lines, name)
+            assert index is not None
+            lines[index] = new + lines[index][len(lines[index].partition(":")[0]) :]
+
+        self._edit(edit, name)
+
     def delete(self, name: str) -> None:
         """Take the user out; mail stays where it is. Raises: NoSuchEntry, OSError."""
 

@@ -1,4 +1,4 @@
-"""What the administrator may ask of all processes that serve: who, kick, status. Their answers are made one.
+"""What the administrator may ask of all processes that serve: who, kick, users, status. Their answers are made one.
 
 A process that does not answer in time is shown as such; nobody waits for it longer.
 """
@@ -25,6 +25,8 @@ from mailserver.net.told import Json, are_sessions, is_status
 
 PATIENCE = 2.0
 """Seconds for which a process is waited for."""
+USERS_PATIENCE = 15.0
+"""Seconds for which a process is waited for that reads a users file, which may be large."""
 LONGEST_REASON = 200
 DEFAULT_REASON = "the administrator has ended this session"
 
@@ -32,11 +34,27 @@ Answering = Callable[[Json], Deferred[Json]]
 
 
 def answers(
-    ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], tally: Tally, clock: IReactorTime
+    ports: Callable[[], Iterable[Port]],
+    parts: Callable[[], dict[str, Json]],
+    take_up_users: Callable[[], Deferred[None]],
+    tally: Tally,
+    clock: IReactorTime,
 ) -> dict[str, Answering]:
     """What each process that serves answers: for `Link.on_ask`, or for `Alone`. `parts`: what those tell of themselves."""
     sessions = Sessions(ports, clock)
-    return {"who": sessions.who, "kick": sessions.kick, "status": Status(ports, parts, tally).status}
+
+    def users(asked: Json) -> Deferred[Json]:
+        """Read the users again, then end sessions as `kick` does, if {"target", "reason"} are asked for."""
+        reading = take_up_users()
+        # Behind the reading: who is ended could log in once more with what was changed.
+        return reading.addCallback(lambda _none: [] if asked is None else sessions.kick(asked))
+
+    return {
+        "who": sessions.who,
+        "kick": sessions.kick,
+        "users": users,
+        "status": Status(ports, parts, tally).status,
+    }
 
 
 class Alone:
@@ -73,7 +91,7 @@ class Questions:
 
     def commands(self) -> dict[str, Command]:
         """By name."""
-        return {"who": self.who, "kick": self.kick, "status": self.status}
+        return {"who": self.who, "kick": self.kick, "users": self.users, "status": self.status}
 
     def who(self, arguments: Arguments) -> Deferred[Told]:
         """{"user": str, "protocol": str}, each may be left out -> the sessions of all, each with its "worker"."""
@@ -102,12 +120,25 @@ class Questions:
         if not is_reason(reason):
             raise BadRequest(f"a reason has 1 to {LONGEST_REASON} printable ASCII characters and begins with no [")
 
-        def merge(answers: dict[int, Json]) -> Told:
-            kicked = [each for answer in answers.values() if are_sessions(answer) for each in answer]
-            silent = self._silent(answers, are_sessions)
-            return Told(cast("Json", kicked), ok=not silent, lines=silent)
+        asked: Json = {"target": target, "reason": reason}
+        return self._hub.ask("kick", asked, PATIENCE).addCallback(self._ended_sessions)
 
-        return self._hub.ask("kick", {"target": target, "reason": reason}, PATIENCE).addCallback(merge)
+    def users(self, arguments: Arguments) -> Deferred[Told]:
+        """Have all read the users again; {"user": str, "reason": str}, may be left out: and end that user's sessions.
+
+        Returns the sessions that go. Raises: BadRequest.
+        """
+        _check(arguments, {"user", "reason"})
+        user, reason = arguments.get("user"), arguments.get("reason", DEFAULT_REASON)
+        if not is_reason(reason):
+            raise BadRequest(f"a reason has 1 to {LONGEST_REASON} printable ASCII characters and begins with no [")
+        asked: Json = {"target": user, "reason": reason} if user else None
+        return self._hub.ask("users", asked, USERS_PATIENCE).addCallback(self._ended_sessions)
+
+    def _ended_sessions(self, answers: dict[int, Json]) -> Told:
+        ended = [each for answer in answers.values() if are_sessions(answer) for each in answer]
+        silent = self._silent(answers, are_sessions)
+        return Told(cast("Json", ended), ok=not silent, lines=silent)
 
     def status(self, arguments: Arguments) -> Deferred[Told]:
         """Listeners, certificates and counts, which all have in common, and each worker's numbers."""

@@ -73,6 +73,9 @@ class Parts(Protocol):
     def status(self) -> dict[str, Json]:
         """Numbers, or [number, bound], for `mailserver status`."""
 
+    def take_up_users(self) -> Deferred[None]:
+        """Read the users again; done when logins see what has changed."""
+
     def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
         """Whom to ask for the numbers of all workers; before anybody is served."""
 
@@ -114,7 +117,7 @@ class Serving:
         self._ports: list[Port] = []
         self._retired: list[Port] = []
         self._empty: Deferred[None] | None = None
-        self.answers = answers(self._all, parts.status, self.tally, reactor)
+        self.answers = answers(self._all, parts.status, parts.take_up_users, self.tally, reactor)
         """To what the administrator asks, by name."""
         if link is not None:
             SharedCounts(link, reactor, self.counts)

@@ -289,6 +289,10 @@ class Account(Protocol):
     def user(self) -> str:
         """The full name."""
 
+    @property
+    def is_there(self) -> bool:
+        """Does it still exist? Never blocks for long: asked on the reactor's thread."""
+
     def mailboxes(self) -> Sequence[MailboxInfo]:
         """Every name, parents included, sorted; INBOX first."""
 

@@ -271,6 +271,17 @@ def test_an_empty_password_is_never_right(site: Site) -> None:
     assert site.failure(site.login("empty@example.test", ""))[0] == "AuthFailed"
 
 
+def test_an_entry_that_changes_while_the_hash_is_checked_lets_nobody_in() -> None:
+    for changed in (None, "{PLAIN}another"):
+        backend = Hashed({"anna@example.test": "{PLAIN}secret"})
+        site = Site(backend)
+        site.hasher.cost = 0.1
+        task = site.login("anna@example.test", "secret")
+        assert not task.done
+        backend.entries["anna@example.test"] = changed
+        assert site.failure(task)[0] == "AuthFailed"
+
+
 def test_an_entry_of_a_weak_scheme_counts_where_the_configuration_says_so() -> None:
     md5 = "{MD5-CRYPT}$1$salt$wa8aFuC3rkp5bjoBIGTc41"
     site = Site(Hashed({"anna@example.test": md5}))

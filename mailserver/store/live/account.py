@@ -60,6 +60,11 @@ class LiveAccount:
         """Is the blocking side there?"""
         return self._account is not None
 
+    @property
+    def is_gone(self) -> bool:
+        """Has the Maildir been moved away since it was opened? One look at the disk."""
+        return self._account is not None and not self._account.is_there
+
     def open(self, store: Store) -> None:
         """In the account's turn: open the blocking side, once. Raises: NoSpace, StoreUnavailable."""
         if self._account is None:

@@ -95,7 +95,7 @@ class LiveAccounts:
     async def open(self, user: str, home: str | None = None) -> LiveAccount:
         """The account; give it back with `release`. Raises: NoSpace, StoreUnavailable."""
         live = self._accounts.get(user)
-        if live is not None and live.home != home and live.users == 0:
+        if live is not None and live.users == 0 and (live.home != home or live.is_gone):
             self._close(live)
             live = None
         if live is None:

@@ -29,6 +29,7 @@ from mailserver.store.maildir import (
     intent,
     lock,
     recovery,
+    relocation,
     safeio,
     special_use,
     staged,
@@ -278,7 +279,21 @@ class MaildirAccount:
         """Give up descriptors and connections; the next use opens them again."""
         self._home.close()
 
+    @property
+    def is_there(self) -> bool:
+        """Has nobody moved the Maildir away?"""
+        return is_account(self._home.root)
+
     # --- for the store
+
+    def move_to(self, root: str) -> None:
+        """Move the account as a whole to another place, with its UIDs, and leave a marker (see `relocation`).
+
+        This object is of no use then. Raises: PlaceTaken, InUse, NoSpace, StoreUnavailable.
+        """
+        with self._home.locked():
+            self._home.close()
+            relocation.exchange(self._home.root, root)
 
     def set_up(self) -> None:
         """A new account's special-use folders, the first of each use's names. Raises: BadMailboxName, NoSpace."""

@@ -13,7 +13,7 @@ from typing import Final
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
-from mailserver.store.maildir import ballast, directories, safeio
+from mailserver.store.maildir import ballast, directories, relocation, safeio
 from mailserver.store.maildir.account import MaildirAccount, is_account
 from mailserver.store.maildir.folders import INBOX, Layout
 from mailserver.store.maildir.home import Settings
@@ -95,6 +95,23 @@ class MaildirStore:
         """
         root = self.path(user, home)
         return MaildirAccount(user, root, self._settings) if is_account(root) else None
+
+    def move(self, user: str, home: str | None, target: str) -> bool:
+        """Move a user's mail to another path and leave the marker of `relocation`; was there any?
+
+        A move that was broken off is gone on with. Raises: PlaceTaken, NoSuchUser, InUse, NoSpace, StoreUnavailable.
+        """
+        source = self.path(user, home)
+        if relocation.is_marker(source) and is_account(target):
+            return True
+        account = self.existing(user, home)
+        if account is None:
+            return False
+        try:
+            account.move_to(target)
+        finally:
+            account.close()
+        return True
 
     def path(self, user: str, home: str | None = None) -> str:
         """The account's Maildir, there or not. Raises: NoSuchUser."""

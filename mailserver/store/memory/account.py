@@ -75,6 +75,7 @@ class MemoryAccount:
         bounds: Bounds,
     ) -> None:
         self.user = user
+        self.is_there = True
         self.bounds = bounds
         self.summarise = summarise
         self._clock = clock

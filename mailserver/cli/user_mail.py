@@ -1,0 +1,161 @@
+"""What changes of `mailserver user` mean for mail on disk, and for the sessions of a server that runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mailserver.as_user import become
+from mailserver.cli.columns import plain
+from mailserver.cli.control import Answer, NotRunning, ask
+from mailserver.config.model import Config
+from mailserver.errors import MailError, NoSuchUser
+from mailserver.mail_store import make_store
+from mailserver.store.maildir import relocation
+from mailserver.store.maildir.account import is_account
+
+SESSIONS_END = 15.0
+"""Seconds that are waited for sessions to end: more than a server leaves them."""
+_LOOK = 0.2
+
+
+def take_up(config: Config | None, user: str | None = None, reason: str = "") -> bool:
+    """Have a running server read the users again, and end the sessions of `user`, which are waited for; does one run?
+
+    Without a server, or a configuration that says where it is, nothing is done. Raises: click.ClickException.
+    """
+    if config is None:
+        return False
+    try:
+        answer = ask(config, "users", **({"user": user, "reason": reason} if user else {}))
+        rows = _rows(answer)
+        for row in rows:
+            click.echo(plain(f"ended the session {row['session']} ({row['protocol']} from {row['peer'] or 'here'})"))
+        if user and rows:
+            _wait_for_end(config, user)
+    except NotRunning:
+        return False
+    except (OSError, ValueError) as error:
+        raise click.ClickException(
+            f"the users file is changed, but the server could not be told, and sessions of the user may go on: {error}"
+        ) from error
+    if not answer.ok:
+        raise click.ClickException("; ".join(answer.lines) or "the server has not done what was asked")
+    return True
+
+
+def _wait_for_end(config: Config, user: str) -> None:
+    until = time.monotonic() + SESSIONS_END
+    while _rows(ask(config, "who", user=user)):
+        if time.monotonic() > until:
+            raise click.ClickException(f"sessions of {user} do not end: see `mailserver who --user {user}`")
+        time.sleep(_LOOK)
+
+
+def _rows(answer: Answer) -> list[dict[str, Any]]:
+    return answer.data if isinstance(answer.data, list) else []
+
+
+def place_of(config: Config, user: str, home: str) -> str | None:
+    """Where the user's mail is, or would be; None where [mail] location says no place for the name."""
+    try:
+        return make_store(config).path(user, home or None)
+    except NoSuchUser:
+        return None
+    except MailError as error:
+        raise click.ClickException(f"{config.mail.root}: {error.sentence}") from error
+
+
+def has_mail(config: Config, place: str) -> bool:
+    """Is there a Maildir already? The marker of a rename that was broken off is removed.
+
+    Looked at as the service's user, as a mount may keep root out.
+    """
+
+    def look() -> str:
+        if relocation.is_marker(place):
+            relocation.remove_marker(place)
+        return "there" if is_account(place) else ""
+
+    return bool(_as_service(config, look))
+
+
+def move_aside(config: Config, user: str, home: str) -> str:
+    """Move a user's mail to a place beside it, with the date; the place, or "" where there was none.
+
+    Raises: click.ClickException.
+    """
+
+    def move() -> str:
+        store = make_store(config)
+        source = store.path(user, home or None)
+        target = relocation.aside(source, time.time())
+        if not store.move(user, home or None, target):
+            return ""
+        relocation.remove_marker(source)
+        return target
+
+    return _as_service(config, move)
+
+
+def move_mail(config: Config, user: str, home: str, target: str) -> bool:
+    """Move a user's mail, and leave the marker; was there any? Raises: click.ClickException."""
+    return bool(_as_service(config, lambda: "moved" if make_store(config).move(user, home or None, target) else ""))
+
+
+def move_back(config: Config, target: str, source: str) -> None:
+    """Undo `move_mail`. Raises: click.ClickException."""
+
+    def move() -> str:
+        relocation.exchange(target, source)
+        relocation.remove_marker(target)
+        return ""
+
+    _as_service(config, move)
+
+
+def remove_marker(config: Config, place: str) -> None:
+    """Behind `move_mail`, once the server knows the new name. Raises: click.ClickException."""
+
+    def remove() -> str:
+        relocation.remove_marker(place)
+        return ""
+
+    _as_service(config, remove)
+
+
+def _as_service(config: Config, work: Callable[[], str]) -> str:
+    """What the work returns, done in a child process that is the service's user: root follows nobody's links.
+
+    Raises: click.ClickException with the reason, where it fails.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        said, status = "", 1
+        try:
+            become(config.server)
+            said, status = work(), 0
+        except relocation.PlaceTaken as error:
+            said = f"{error} exists already"
+        except MailError as error:
+            said = error.reason
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        finally:
+            try:
+                os.write(writing, said.encode("utf-8", "replace")[: 64 * 1024])
+            finally:
+                os._exit(status)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        said = pipe.read().decode("utf-8", "replace")
+    _pid, status = os.waitpid(child, 0)
+    if status:
+        raise click.ClickException(said or "the process that works on the mail has ended")
+    return said
