@@ -1,6 +1,7 @@
 """`make soak`: the random tests of the store for as long as wanted, with a new seed each round, which is printed.
 
-The first round has what is exhaustive, too: crashes, power cuts, killed workers, and all of testssl.sh at every listener.
+The first round has what is exhaustive, too: crashes, power cuts, killed workers, all of testssl.sh at every listener,
+and each command's hostile case in large mailboxes.
 
 python -m tests.soak [--minutes 30] [--seed N]     one round with that seed, if given
 """
@@ -25,6 +26,7 @@ EXHAUSTIVE = (
     "tests/store/test_powercut.py",
     "tests/workers/test_kill.py",
     "tests/interop/test_testssl.py",
+    "tests/hostile/test_costs.py",
 )
 
 
@@ -52,6 +54,7 @@ def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bo
             "MAILSERVER_SEED": str(seed),
             "MAILSERVER_RESTARTS": "50",
             "MAILSERVER_TESTSSL": "whole",
+            "MAILSERVER_SCALE": "50",
         },
         check=False,
     )

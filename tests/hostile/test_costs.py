@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +22,18 @@ from tests.hostile.conftest import LARGEST
 from tests.hostile.wire import Client, log_in, plain
 from tests.server import Server
 
-MANY = 1000
+SCALE = int(os.environ.get("MAILSERVER_SCALE", "1"))
+"""Of mailboxes: larger in `make soak`."""
+MANY = 1000 * SCALE
 """Messages of a mailbox."""
-FOLDERS = 500
+FOLDERS = min(500 * SCALE, 8000)
 DEEP = 95
 """Levels of a message."""
 NAME = "a" * 60
-LONG_PATTERN = b"*a" * 400 + b"b"
+LONG_PATTERN = b"*a" * 500 + b"b"
 """Matches nothing, and that is found out late."""
+LONGER_PATTERN = b"*a" * 25_000
+"""Longer than any name."""
 KEYWORDS = b" ".join(b"keyword%d" % number for number in range(20))
 
 
@@ -156,7 +161,7 @@ def fetch(world: World) -> None:
     """Many messages and many items; then all that is told of the structure of the large one."""
     items = b" ".join(b"BODY.PEEK[HEADER.FIELDS (x%d)]" % number for number in range(300))
     with world.imap(b"INBOX") as client:
-        ok(client, b"FETCH 1:200 (%b)" % items, b"FETCH 1:200 (%b)" % items)
+        ok(client, *([b"FETCH 1:200 (%b)" % items] * 2))
         append(world)
         ok(client, b"NOOP", b"FETCH * (BODYSTRUCTURE ENVELOPE)", b"FETCH * (%b)" % items)
 
@@ -289,8 +294,8 @@ HOSTILE: dict[str, Callable[[World], None]] = {
     "IMAP EXPUNGE": lambda world: with_copies(world, b"EXPUNGE"),
     "IMAP FETCH": fetch,
     "IMAP IDLE": lambda world: changed_by_another(world, idle),
-    "IMAP LIST": imap(*([b'LIST "" "%b"' % LONG_PATTERN, b'LIST "" "*"'] * 3)),
-    "IMAP LSUB": imap(*([b'LSUB "" "%b"' % LONG_PATTERN, b'LSUB "" "*"'] * 3)),
+    "IMAP LIST": imap(*([b'LIST "" "%b"' % LONG_PATTERN, b'LIST "" "%b"' % LONGER_PATTERN, b'LIST "" "*"'] * 2)),
+    "IMAP LSUB": imap(*([b'LSUB "" "%b"' % LONG_PATTERN, b'LSUB "" "%b"' % LONGER_PATTERN, b'LSUB "" "*"'] * 2)),
     "IMAP MOVE": move,
     "IMAP NOOP": lambda world: changed_by_another(world, lambda client: ok(client, b"NOOP")),
     "IMAP RENAME": rename,

@@ -13,6 +13,9 @@ from mailserver.imap.wire.pattern import Pattern
 from mailserver.imap.wire.reader import Reader
 from mailserver.store.interfaces import MailboxInfo
 
+_SLICE = 100
+"""Names that are compared with a pattern before others get their turn."""
+
 
 async def list_mailboxes(session: Session, command: Command) -> None:
     """RFC 3501 6.3.8, with the attributes of RFC 3348 and RFC 6154.
@@ -30,6 +33,7 @@ async def list_mailboxes(session: Session, command: Command) -> None:
     separator = writer.quoted(namespace.separator.encode("ascii"))
     names = [namespace.to_client(info.name) for info in infos]
     parents = _parents(names, namespace.separator)
+    await wanted.look_at(session, [*names, *parents])
     lines = []
     for name, info in zip(names, infos, strict=True):
         if wanted.matches(name) and (info.special_use or not wanted.only_special_use):
@@ -56,6 +60,7 @@ async def lsub(session: Session, command: Command) -> None:
     separator = writer.quoted(namespace.separator.encode("ascii"))
     selectable = {namespace.to_client(info.name) for info in infos if info.selectable}
     names = sorted(map(namespace.to_client, subscribed))
+    await wanted.look_at(session, [*names, *_parents(names, namespace.separator)])
     matching = {name: name in selectable for name in names if wanted.matches(name)}
     # RFC 3501 6.3.9 asks for this of % alone.
     hidden = [name for name in names if name not in matching] if wanted.has_percent else []
@@ -136,9 +141,21 @@ class _Wanted:
         self.has_percent = "%" in pattern
         self._pattern = Pattern(pattern, separator)
         self._inbox = Pattern(pattern.upper(), separator).matches("INBOX")
+        self._known: dict[str, bool] = {}
+
+    async def look_at(self, session: Session, names: Sequence[str]) -> None:
+        """Find out which of the names are asked for, while others get their turn."""
+        for count, name in enumerate(names):
+            if count % _SLICE == _SLICE - 1:
+                await session.channel.drain()
+            if name not in self._known:
+                self._known[name] = self.matches(name)
 
     def matches(self, name: str) -> bool:
         """Is that name asked for?"""
+        known = self._known.get(name)
+        if known is not None:
+            return known
         return self._inbox if name == "INBOX" else self._pattern.matches(name)
 
 

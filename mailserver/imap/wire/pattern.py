@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from mailserver.imap.wire.mailbox_names import MAX_NAME
+
 _ADJACENT = re.compile(r"[*%]{2,}")
 
 
@@ -29,6 +31,11 @@ class Pattern:
             else:
                 self._places[char] = self._places.get(char, 0) | 1 << at
         self.literal = not self._stars and not self._percents
+        wild = (self._stars | self._percents).bit_count()
+        if len(pattern) - wild > MAX_NAME:
+            # No name has as many characters: nothing is gone through for one.
+            self._end = 0
+            self._places = {}
 
     def matches(self, name: str) -> bool:
         """Does the whole name match?"""

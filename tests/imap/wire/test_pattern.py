@@ -27,3 +27,10 @@ def test_many_wildcards_end_soon() -> None:
     """A backtracking matcher would not end in this universe's time."""
     assert not Pattern("*a" * 500 + "b", "/").matches("a" * 1000)
     assert Pattern("%a" * 500, "/").matches("a" * 1000)
+
+
+def test_a_pattern_longer_than_any_name_costs_nothing() -> None:
+    pattern = Pattern("*a" * 30_000 + "*", "/")
+    assert not pattern.matches("a" * 1000)
+    assert pattern._places == {}, "nothing is moved on for it"
+    assert Pattern("*a" * 1000 + "*", "/").matches("a" * 1000)
