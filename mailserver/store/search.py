@@ -56,8 +56,8 @@ _RENDERED: Final = 1000
 """Messages that are rendered or measured at once at most."""
 _COMPARED: Final = 4 * 1024 * 1024
 """Octets of text times needles between two looks at the clock: some milliseconds."""
-_TESTED: Final = 256
-"""What one test counts in that measure."""
+TESTED: Final = 512
+"""What one test of one message counts in that measure, beside the octets of a text."""
 
 _FEW: Final = 64
 """Candidates that are better dealt with one by one."""
@@ -117,7 +117,7 @@ class Search:
         self.looked_at = 0
         """Candidates that have been read in the round that runs."""
         self.work = 0
-        """Octets of text times needles beyond FREE_NEEDLES that have been compared."""
+        """Octets of text times keys, beyond FREE_NEEDLES of these, that have been compared."""
         self.pause = 0.0
         """Seconds to wait before the next step: others hold the memory that it needs."""
         self.expunged = False
@@ -231,7 +231,7 @@ class Search:
             for uid, text, sent in texts:
                 seen.add(uid)
                 facts.add(uid, [test(text, sent) for test in tests])
-                if self._count_work(len(text) * len(tests), len(tests)):
+                if self._count_work((len(text) + TESTED) * len(tests), len(tests)):
                     yield
             yield from self._take(facts)
             self._miss(part, seen)
@@ -252,7 +252,7 @@ class Search:
                 self._count_work(match.work - counted, len(sought))
                 counted = match.work
                 yield
-            self._count_work(match.work - counted, len(sought))
+            self._count_work(match.work - counted + TESTED * len(sought), len(sought))
             seen.add(uid)
             facts.add(uid, match.found)
             self.looked_at = len(seen)
@@ -264,9 +264,9 @@ class Search:
         return Pace(most, first, self._clock)
 
     def _count_work(self, compared: int, needles: int) -> bool:
-        """Octets of text times needles; is it time for a pause?"""
+        """Octets of text times keys; is it time for a pause?"""
         self.work += compared * max(0, needles - FREE_NEEDLES) // max(1, needles)
-        self._since_pause += compared + _TESTED * needles
+        self._since_pause += compared
         if self._since_pause < _COMPARED:
             return False
         self._since_pause = 0
@@ -282,7 +282,7 @@ class Search:
             seen.add(row.uid)
             if facts.add(row.uid, [test(row) for test in tests]):
                 unknown.append(row.uid)
-            if self._count_work(0, len(tests)):
+            if self._count_work(TESTED * len(tests), len(tests)):
                 yield
         yield from self._take(facts)
         self._miss(uids, seen)

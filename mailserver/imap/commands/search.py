@@ -33,7 +33,7 @@ _MEASURED: Final = 1000
 """Messages whose files are looked at in one turn of the account's thread at most."""
 _MEASURED_FIRST: Final = 64
 MAX_COMPARED: Final = 8 << 30
-"""Octets of text times texts to look for, beyond `store.search.FREE_NEEDLES`, that one SEARCH may compare."""
+"""Octets of text times keys, beyond `store.search.FREE_NEEDLES`, that one SEARCH may compare; see TESTED there."""
 RETURN_OPTIONS: Final = ("MIN", "MAX", "ALL", "COUNT")
 
 
@@ -88,9 +88,7 @@ COMMANDS = (
         capabilities=("ESEARCH",),
         reference="RFC 3501, RFC 4731",
         uid_form=True,
-        cost=Cost(
-            "messages times keys, octets of the messages times text keys up to 8 GiB beyond 20 of these keys", BOTH
-        ),
+        cost=Cost("messages times keys, octets of the messages times text keys; up to 8 GiB beyond 20 keys", BOTH),
     ),
 )
 
@@ -106,7 +104,7 @@ class _Work:
     def check(self, searching: Searching) -> None:
         """Raises: LimitReached where it has compared more than any client needs."""
         if self._compared + searching.work > MAX_COMPARED:
-            raise LimitReached("too many texts to search for in so much mail: use fewer")
+            raise LimitReached("too many search keys for so much mail: use fewer")
 
     def add(self, searching: Searching) -> None:
         """Go on with another part of the mailbox."""
