@@ -39,7 +39,7 @@ def who(configuration: Path, user: str | None, protocol: str | None, *, as_json:
 @click.option("--reason", help="What the client is told; ASCII.")
 @config_option
 def kick(configuration: Path, target: str, reason: str | None) -> None:
-    """End the sessions of USER, or one session, with the protocol's farewell. A command that runs is finished.
+    """End the sessions of USER, or one session, with the protocol's farewell. A command that runs may finish within a second.
 
     Prints each session that goes: its id, user, protocol and address.
 

@@ -151,8 +151,9 @@ class Connection(Sniffer):
         self._input.clear()
         self._output.clear()
         self._unread = self._unsent = 0
-        if self._task is not None and not self._finished:
-            self._task.cancel()
+        if self._task is not None:
+            # A wait for the next hop goes on: it may have the whole message.
+            self._task.cancellation.request()
         if self._wait_for is not None:
             self._resume(None)
         elif self._task is None or self._finished:

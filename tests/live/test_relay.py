@@ -27,6 +27,8 @@ timeout = 3
 """
 PASSWORD = "hop-Passw0rd-in-no-log"
 DOWN = b"451 4.4.1 "
+HANG = 20.0
+"""Seconds that a stop may take: ten times what is promised."""
 
 
 @pytest.fixture(scope="module")
@@ -299,9 +301,30 @@ def test_a_session_that_waits_for_a_silent_hop_does_not_hold_up_the_end(tmp_path
             assert server.process is not None
             server.process.terminate()
             server.process.terminate()  # impatience changes nothing
-            server.wait_for("stopping without 1 sessions", seconds=40)
+            began = time.monotonic()
             assert server.process.wait(30) == 0
+            assert time.monotonic() - began < HANG
+            assert message.client.line().startswith(b"451 4.3.2 ")
+            assert message.client.line().startswith(b"421 ")
     no_bug(server.log)
+
+
+@pytest.mark.slow
+def test_a_client_that_goes_behind_the_last_dot_has_sent_its_message(server: Server, ca: trustme.CA) -> None:
+    def slow(hop: Hop) -> bytes:
+        hop.released.wait(1.5)
+        return b"250 queued"
+
+    with Hop(ca) as hop:
+        hop.replies[b"."] = slow
+        use(server, hop)
+        with Submission(server) as message:
+            assert message.rcpt().startswith(b"250")
+            assert message.client.ask(b"DATA\r\n").startswith(b"354")
+            message.client.send(f"From: {message.user}\r\nSubject: {message.subject}\r\n\r\ntext\r\n.\r\n".encode())
+            eventually(lambda: any(command == b"DATA" for command in hop.commands))
+            time.sleep(0.3)
+        eventually(lambda: message.copies() == 1)
 
 
 def test_without_a_relay_it_is_refused_for_good(tmp_path: Path) -> None:
