@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mailserver import postmaster_check
 from mailserver.auth import backend_check
 from mailserver.config import load
 from mailserver.config.directories import check_directories
@@ -20,6 +21,7 @@ def check_named(config: Config) -> list[Problem]:
         *check_trusted(config),
         *backend_check.check(config),
         *uidl.check(config),
+        *postmaster_check.check(config),
         *check_directories(config),
         *check_sockets(config),
     ]

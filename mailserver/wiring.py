@@ -44,6 +44,7 @@ from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
 from mailserver.sasl.registry import Mechanisms
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
+from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
 from mailserver.store.live import LiveAccounts, Recent, tell_nobody
@@ -180,6 +181,9 @@ class Wiring:
 
     def _make_services(self, config: Config) -> None:
         """What sessions work with."""
+        postmaster = Postmaster(
+            config.mail.postmaster, config.auth.default_domain or next((each.name for each in config.domains), "")
+        )
         self._imap = ImapServices(
             authenticator=self._authenticator,
             accounts=self._accounts,
@@ -207,6 +211,7 @@ class Wiring:
             mail=config.mail,
             limits=config.limits,
             spool=self._spool,
+            postmaster=postmaster,
             detail_separator=config.lmtp.detail_separator,
             next_hop=self._next_hop,
             together=together,
@@ -224,6 +229,7 @@ class Wiring:
             mail=config.mail,
             limits=config.limits,
             spool=self._spool,
+            postmaster=postmaster,
             together=together,
         )
 

@@ -276,6 +276,8 @@ state_dir = {quoted(directory / "state")}
 
 [mail]
 root = {quoted(directory / "mail")}
+# Who gets the mail to postmaster of both domains.
+postmaster = {quoted(f"{USERS[first][0]}@{first}")}
 
 [auth]
 # Dovecot's passwd-file format; `mailserver user` edits it, and it is reread when it changes.

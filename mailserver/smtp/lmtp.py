@@ -90,7 +90,7 @@ class LmtpTransaction(Transaction):
         """See Transaction."""
         services = self._session.services
         separator = services.config.detail_separator
-        user, detail = await find_recipient(services.authenticator, recipient, separator)
+        user, detail = await find_recipient(services.authenticator, recipient, separator, services.postmaster)
         self._recipients.append((recipient, user, detail))
         return reply(250, "2.1.5", "recipient accepted")
 

@@ -20,6 +20,7 @@ from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequi
 from mailserver.line_session import LineSession
 from mailserver.lines import Refused
 from mailserver.smtp.address import Command
+from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.spool import Spool
 from mailserver.smtp.together import Together, one_by_one
@@ -53,6 +54,8 @@ class Services:
     spool: Spool
     clock: Callable[[], float] = field(default=time.time)
     """Seconds since 1970, for Received and Date."""
+    postmaster: Postmaster = Postmaster()
+    """Who gets mail to postmaster."""
     together: Together = one_by_one
     """How the recipients of one message are served."""
 

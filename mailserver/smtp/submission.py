@@ -169,7 +169,9 @@ class SubmissionTransaction(Transaction):
         services = self._session.services
         if recipient.domain and not services.authenticator.is_local_domain(recipient.domain):
             return await self._look_up_remote(recipient)
-        user, detail = await find_recipient(services.authenticator, recipient, services.detail_separator)
+        user, detail = await find_recipient(
+            services.authenticator, recipient, services.detail_separator, services.postmaster
+        )
         # Two addresses of one mailbox get one copy.
         self._local.setdefault((user.name, detail), (recipient, user))
         return reply(250, "2.1.5", "recipient accepted")

@@ -10,6 +10,7 @@ from mailserver.auth.interfaces import Authenticator, User
 from mailserver.errors import AuthUnavailable, MailError, NoSuchUser
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
+from mailserver.smtp.postmaster import UNNAMED, Postmaster, find_postmaster
 from mailserver.smtp.wire import Reply, reply_to
 
 
@@ -60,10 +61,12 @@ class Transaction(ABC):
             await self.incoming.close()
 
 
-async def find_recipient(authenticator: Authenticator, address: Address, separator: str) -> tuple[User, str]:
+async def find_recipient(
+    authenticator: Authenticator, address: Address, separator: str, postmaster: Postmaster = UNNAMED
+) -> tuple[User, str]:
     """Whose address it is, and its detail (RFC 5233): `user+detail` where there is no user of the whole name.
 
-    Raises: NoSuchUser, LookupFailed.
+    Mail to postmaster is somebody's always (`smtp.postmaster`). Raises: NoSuchUser, LookupFailed.
     """
     try:
         user = await authenticator.find(address.key)
@@ -72,6 +75,9 @@ async def find_recipient(authenticator: Authenticator, address: Address, separat
         local, found, detail = address.local.partition(separator) if separator else (address.local, "", "")
         if found and local:
             user = await authenticator.find(Address(local, address.domain).key)
+        if user is None:
+            base = Address(local, address.domain) if found and local else address
+            user = await find_postmaster(authenticator, base, postmaster)
     except AuthUnavailable as error:
         raise LookupFailed from error
     if user is None:

@@ -34,6 +34,11 @@ class Mail:
         "exists has the use, before usual names in many languages.",
         default=Factory(lambda: {use: (use,) for use in ("Drafts", "Sent", "Junk", "Trash", "Archive")}),
     )
+    postmaster: str = setting(
+        "User who gets the mail to postmaster of each domain that has no such user, and to <postmaster>.",
+        default="",
+        example="anna@example.org",
+    )
     search_index: bool = setting(
         "Index the text of mailboxes in which somebody has searched for text, so that searches open few messages.",
         default=True,
