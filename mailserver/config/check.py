@@ -22,7 +22,10 @@ from mailserver.config.values import as_toml, nearest
 
 _SPECIAL_USES: Final = ("All", "Archive", "Drafts", "Flagged", "Junk", "Sent", "Trash")
 _LOCATION_FIELDS: Final = ("root", "user", "local", "domain", "home")
-_UIDL_FIELD: Final = re.compile(r"%(?:%|0?[0-9]{0,2}X?[uv])")
+_UIDL_FIELD: Final = re.compile(
+    r"%(?:%|0?[0-9]{0,2}X?[uv]|[fg]|\{ *(?:(?:uid|uidvalidity) *(?:\| *hex *(?:\( *[0-9]{1,2} *\))? *)?|filename *|guid *)\})"
+)
+_UIDL_UNIQUE: Final = re.compile(r"[ufg]$|\{ *(?:uid|filename|guid)\b")
 _BACKEND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _MINIMA: Final = (
@@ -192,9 +195,13 @@ def _pop3(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     place = "[pop3] uidl_format"
     bare = _UIDL_FIELD.sub("", words)
     if "%" in bare:
-        yield config.problem(place, as_toml(words), "has a % that is neither %u, %v (with width and X) nor %%")
-    elif "u" not in {field[-1] for field in _UIDL_FIELD.findall(words)}:
-        yield config.problem(place, as_toml(words), "must contain %u: messages would share one UIDL")
+        yield config.problem(
+            place,
+            as_toml(words),
+            "has a % that is none of %u, %v (with width and X), %f, %g, %%, %{uid | hex(8)} and its like",
+        )
+    elif not any(map(_UIDL_UNIQUE.search, _UIDL_FIELD.findall(words))):
+        yield config.problem(place, as_toml(words), "must contain %u, %f or %g: messages would share one UIDL")
     # RFC 1939 7: 1 to 70 characters from 0x21 to 0x7E; each field gives at most 10 digits.
     if not all("!" <= character <= "~" for character in bare) or len(bare) > 40:
         yield config.problem(place, as_toml(words), "must give at most 70 visible ASCII characters (RFC 1939 7)")

@@ -95,7 +95,7 @@ MAIL: Final[dict[str, str]] = {
     "imap_logout_format": "nothing: the line of a logout is always the same",
     "imap_client_workarounds": "nothing: it works with these clients as it is",
     "pop3_client_workarounds": "nothing: it works with these clients as it is",
-    "pop3_uidl_format": "uidl_format of [pop3], with %u and %v: `%{uid | hex(8)}%{uidvalidity | hex(8)}` is %08Xu%08Xv",
+    "pop3_uidl_format": "uidl_format of [pop3], in either notation; %m and %{md5} there are not",
     "pop3_save_uidl": "nothing: unique-ids that dovecot-uidlist keeps are used; new ones stay as they are by themselves",
     "pop3_reuse_xuidl": "nothing: X-UIDL of a message is not looked at",
     "pop3_no_flag_updates": "nothing: what was fetched whole is flagged as seen",

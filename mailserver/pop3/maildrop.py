@@ -28,6 +28,8 @@ PIECE = 64 * 1024
 AHEAD = 128 * 1024
 """Octets that are read ahead for a client that takes one message after the other, as most do."""
 
+_NO_RECORD = Pop3Record()
+
 _SIZES_AT_ONCE = 256
 """Messages whose sizes are found out in one turn of the account at most, so that others get theirs between."""
 
@@ -47,8 +49,8 @@ class Maildrop:
         self._live = live
         self._uids = uids
         self._sizes = sizes
-        self._saved = {uid: record.unique_id for uid, record in records.items() if record.unique_id is not None}
-        self._saved_ids = frozenset(self._saved.values())
+        self._records = records
+        self._saved_ids = frozenset(record.unique_id for record in records.values() if record.unique_id is not None)
         self._octets: int | None = None
         """All sizes together, once somebody has asked: of a million messages that takes milliseconds."""
         self._deleted: set[int] = set()
@@ -58,8 +60,8 @@ class Maildrop:
         self._last_read = 0
 
     @classmethod
-    async def open(cls, account: LiveAccount) -> Maildrop:
-        """The listing as of now. Raises: StoreUnavailable and its like."""
+    async def open(cls, account: LiveAccount, *, names: bool = False) -> Maildrop:
+        """The listing as of now, with `names` for a format of unique-ids that needs them. Raises: StoreUnavailable and its like."""
         live = await account.select("INBOX")
         try:
             columns = live.columns
@@ -67,7 +69,7 @@ class Maildrop:
             unknown = [UID(uid) for uid, size in zip(uids, sizes, strict=True) if size == UNKNOWN_SIZE]
             if unknown:
                 uids, sizes = await _learn_sizes(live, uids, sizes, unknown)
-            records = await live.run(lambda mailbox: mailbox.pop3_records())
+            records = await live.run(lambda mailbox: mailbox.pop3_records(names=names))
             if any(record.order is not None for record in records.values()):
                 uids, sizes = _put_in_order(uids, sizes, records)
         except BaseException:
@@ -107,10 +109,10 @@ class Maildrop:
         One in the format never equals a saved one: a client would take a new message for the old.
         """
         uid = UID(self._uids[number - 1])
-        saved = self._saved.get(uid)
-        if saved is not None:
-            return saved
-        made = unique_id = uidl_format(self._live.columns.uid_validity, uid)
+        record = self._records.get(uid, _NO_RECORD)
+        if record.unique_id is not None:
+            return record.unique_id
+        made = unique_id = uidl_format(self._live.columns.uid_validity, uid, record)
         copy = 1
         while unique_id in self._saved_ids:
             copy += 1

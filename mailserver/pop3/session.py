@@ -167,7 +167,7 @@ class Session(LineSession):
             account = self._account = await services.accounts.open(user.name, user.home)
             if services.config.lock == "session":
                 self._lock = await account.run(account.account.lock_maildrop)
-            self._maildrop = await Maildrop.open(self._account)
+            self._maildrop = await Maildrop.open(self._account, names=self.services.uidl_format.needs_names)
             self.channel.logged_in(user.name)
         except BaseException:
             self._release()

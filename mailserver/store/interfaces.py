@@ -123,6 +123,10 @@ class Pop3Record:
     """Visible ASCII; None: the configured format says it."""
     order: int | None = None
     """Messages with an order come first in the maildrop, rising."""
+    name: str = ""
+    """The base of the file's name, where it is asked for and visible ASCII."""
+    guid: str = ""
+    """Of the message, where it is asked for, and is not that name."""
 
 
 class MessageFile(Protocol):
@@ -263,8 +267,11 @@ class Mailbox(Protocol):
         Those gone or unreadable are left out. With `only_dates` no message is read, and sizes may stay unknown.
         """
 
-    def pop3_records(self) -> Mapping[UID, Pop3Record]:
-        """Of the messages that another server's POP3 clients know, most often none. Raises: StoreUnavailable."""
+    def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
+        """Of the messages that another server's POP3 clients know, most often none; with `names` of all that have one.
+
+        Raises: StoreUnavailable.
+        """
 
     def open_message(self, uid: UID) -> MessageFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""

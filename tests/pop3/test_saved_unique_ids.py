@@ -130,6 +130,26 @@ def test_dovecot_and_ours_say_the_same_before_and_after_changes(place: Path) -> 
             assert by_number.count("twice") == (1 if change else 2)
 
 
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "words",
+    ["%{filename}", "%{guid}", "%{uid}.%{uidvalidity}", "%{uid | hex(8)}%{uidvalidity | hex(8)}", "%{uid|hex}-%{guid}"],
+)
+def test_formats_are_those_of_dovecot(place: Path, words: str) -> None:
+    need("dovecot-pop3d")
+    maildir = adopt(place / "mail")
+    uidlist = maildir / "dovecot-uidlist"
+    uidlist.write_bytes(uidlist.read_bytes().replace(b"\n20 :", b"\n20 Gmyguid :"))
+    more = f"protocol pop3 {{\n  pop3_uidl_format = {words}\n}}\n"
+    dovecot = Dovecot(place / "dovecot", place / "mail", {USER: PASSWORD}, protocols="imap pop3", more=more)
+    client = ours(place / "mail", uidl_format=words)
+    said = listing(client.ask(b"UIDL\r\n")), listing(client.ask(b"LIST\r\n"))
+    dovecot.own(place / "mail")
+    with dovecot:
+        assert said == listings_of_dovecot(dovecot.ports["pop3"])
+    assert ("myguid" in "".join(said[0])) == ("guid" in words)
+
+
 def test_messages_out_of_order_are_read_and_removed_by_their_numbers(place: Path) -> None:
     maildir = adopt(place)
     client = ours(place)

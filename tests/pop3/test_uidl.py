@@ -6,6 +6,7 @@ import pytest
 
 from mailserver.config.model import Auth, Config, Mail, Pop3, Server
 from mailserver.pop3.uidl import check, parse_uidl_format
+from mailserver.store.interfaces import Pop3Record
 
 
 @pytest.mark.parametrize(
@@ -17,16 +18,43 @@ from mailserver.pop3.uidl import check, parse_uidl_format
         ("UID%u", "UID42"),
         ("%05u%%", "00042%"),
         ("%Xv%Xu", "5f3b1c002a"),
+        ("%f", "name"),
+        ("%u-%g", "42-guid"),
+        ("%{uid | hex(8)}%{uidvalidity | hex(8)}", "0000002a5f3b1c00"),
+        ("%{uid|hex}.%{ filename }.%{guid}", "2a.name.guid"),
+        ("%{uidvalidity}-%{uid}", "1597709312-42"),
     ],
 )
 def test_formats(text: str, expected: str) -> None:
-    assert parse_uidl_format(text)(0x5F3B1C00, 42) == expected
+    assert parse_uidl_format(text)(0x5F3B1C00, 42, Pop3Record(name="name", guid="guid")) == expected
 
 
-@pytest.mark.parametrize("text", ["", "%v", "%f", "%u %v", "%u%", "%099u", "%u" + "x" * 70, "%uä", "%u\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "%v",
+        "%m",
+        "%{uidvalidity}",
+        "%{md5}%{uid}",
+        "%{filename | hex}",
+        "%{uid}%%",
+        "%u %v",
+        "%u%",
+        "%099u",
+        "%u" + "x" * 70,
+        "%uä",
+        "%u\n",
+    ],
+)
 def test_what_no_unique_id_can_be(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_uidl_format(text)
+
+
+def test_a_message_without_a_name_has_an_id_all_the_same() -> None:
+    assert parse_uidl_format("%f")(7, 42) == parse_uidl_format("%{guid}")(7, 42) == "42.7"
+    assert parse_uidl_format("%g")(7, 42, Pop3Record(name="name")) == "name"
 
 
 def test_numbers_are_never_cut() -> None:

@@ -28,7 +28,9 @@ class Pop3:
     """[pop3]"""
 
     uidl_format: str = setting(
-        "UIDL: %v UIDVALIDITY, %u UID, with Dovecot's width and X for hexadecimal.", default="%08Xu%08Xv"
+        "UIDL: %v UIDVALIDITY, %u UID, with Dovecot's width and X for hexadecimal; %f file name, %g GUID. Dovecot 2.4's "
+        "%{uid | hex(8)} and its like may stand, too.",
+        default="%08Xu%08Xv",
     )
     lock: Literal["none", "session"] = setting(
         "Whether a session locks out other POP3 sessions of the user.", default="none"

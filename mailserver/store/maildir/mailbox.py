@@ -235,9 +235,9 @@ class MaildirMailbox:
 
     # --- files
 
-    def pop3_records(self) -> Mapping[UID, Pop3Record]:
+    def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
         """What the uidlist keeps for POP3. Raises: StoreUnavailable."""
-        return pop3_fields.read(self._paths().uidlist)
+        return pop3_fields.read(self._paths().uidlist, names=names)
 
     def open_message(self, uid: UID) -> PlainFile:
         """Open it. Raises: MessageExpunged, StoreUnavailable."""

@@ -21,12 +21,14 @@ MAX_OCTETS: Final = 400
 
 _PIECE: Final = 1 << 20
 _MARK: Final = re.compile(rb" [PO]")
-_LINE: Final = re.compile(rb"^([0-9]{1,10})((?: +[A-Z][^ \n]*)+) +:([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE)
+_LINE: Final = re.compile(rb"^([0-9]{1,10})((?: +[A-Z][^ \n]*)*) +:([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE)
 _VISIBLE: Final = re.compile(rb"[!-~]+")
 
 
-def read(path: str) -> dict[UID, Pop3Record]:
-    """The records of a uidlist, most often none; {} where there is no list. Raises: StoreUnavailable.
+def read(path: str, *, names: bool = False) -> dict[UID, Pop3Record]:
+    """The records of a uidlist, most often none, or with `names` all; {} where there is no list.
+
+    Raises: StoreUnavailable.
 
     A unique-id that is not visible ASCII, or is too long for a line, is left out.
     """
@@ -44,26 +46,29 @@ def read(path: str) -> dict[UID, Pop3Record]:
                 return found
             offset += len(piece)
             lines, newline, rest = (rest + piece).rpartition(b"\n")
-            if newline and _MARK.search(lines):
-                found.update(_records(lines))
+            if newline and (names or _MARK.search(lines)):
+                found.update(_records(lines, names=names))
     finally:
         os.close(fd)
 
 
-def _records(lines: bytes) -> dict[UID, Pop3Record]:
+def _records(lines: bytes, *, names: bool) -> dict[UID, Pop3Record]:
     found = {}
     for number, fields, base in _LINE.findall(lines):
         by_letter = {field[:1]: field[1:] for field in fields.split(b" ")}
         unique_id = by_letter.get(b"P")
-        if unique_id == b"":
-            unique_id = base
-        if unique_id is not None and not (_VISIBLE.fullmatch(unique_id) and len(unique_id) <= MAX_OCTETS):
-            unique_id = None
         order = by_letter.get(b"O", b"")
         record = Pop3Record(
-            unique_id.decode("ascii") if unique_id is not None else None,
+            None if unique_id is None else _visible(unique_id or base) or None,
             int(order) if re.fullmatch(rb"[0-9]{1,10}", order) else None,
+            _visible(base) if names else "",
+            _visible(by_letter.get(b"G", b"")) if names else "",
         )
         if record != Pop3Record():
             found[UID(int(number))] = record
     return found
+
+
+def _visible(octets: bytes) -> str:
+    """As text, "" where no answer line could hold it."""
+    return octets.decode("ascii") if len(octets) <= MAX_OCTETS and _VISIBLE.fullmatch(octets) else ""

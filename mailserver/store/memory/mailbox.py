@@ -139,8 +139,9 @@ class MemoryMailbox:
         self._check()
         return [self._messages[uid].row(uid) for uid in self._present(uids)]
 
-    def pop3_records(self) -> Mapping[UID, Pop3Record]:
+    def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
         """None: no other server was here."""
+        del names
         return {}
 
     def open_message(self, uid: UID) -> MemoryMessage:
