@@ -88,6 +88,10 @@ class Attempts:
         """One attempt to log in, of a user with one of these names. `evidence` tells one guess from another."""
         return Attempt(self, pairs_of(names, peer), client_of(peer), evidence)
 
+    def asking(self, names: Iterable[str], peer: IPv4Address | IPv6Address | None) -> Asking:
+        """Who asks where one with these names is about to try."""
+        return self.begin(names, peer, Secret(b"")).asking
+
     def failed(self, names: Iterable[str], peer: IPv4Address | IPv6Address | None, evidence: Secret) -> float:
         """Count a failure that needed no check. Returns the seconds that its answer is to take."""
         return max(self.penalties.failed(pair, evidence) for pair in pairs_of(names, peer))

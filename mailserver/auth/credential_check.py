@@ -15,7 +15,9 @@ from attrs import frozen
 
 from mailserver.auth import schemes
 from mailserver.auth.checked import CheckedPasswords
+from mailserver.auth.guard import GuardedBackend
 from mailserver.auth.interfaces import (
+    ANYBODY,
     Asking,
     Hasher,
     IAuthBackend,
@@ -77,9 +79,9 @@ class CredentialCheck:
             case Credentials(password=password):
                 result = await self._check_password(candidates, password, asking, keep=True)
             case ScramProof():
-                result = await self._check_proof(candidates, claim)
+                result = await self._check_proof(candidates, claim, asking)
             case Certified():
-                result = await self._check_certificate(candidates, context)
+                result = await self._check_certificate(candidates, context, asking)
         user = result.user
         if user is None:
             return None, result.reason
@@ -95,9 +97,9 @@ class CredentialCheck:
         """Has one of these names logged in lately?"""
         return self._checked.mentions(candidates)
 
-    async def was_right(self, claim: Claim, candidates: Sequence[str]) -> bool:
+    async def was_right(self, claim: Claim, candidates: Sequence[str], asking: Asking) -> bool:
         """Has it been found right lately, and may it still be? Nothing is hashed. Raises: AuthUnavailable."""
-        found = await self.find(candidates)
+        found = await self.find(candidates, asking)
         user = User(candidates[0]) if found is None else found[0]
         match claim:
             case Credentials(password=password) if password.reveal():
@@ -121,10 +123,11 @@ class CredentialCheck:
         """The user whose password it is. That is not remembered. Raises: AuthUnavailable."""
         return (await self._check_password(candidates, password, asking, keep=False)).user
 
-    async def find(self, candidates: Sequence[str]) -> tuple[User, IAuthBackend] | None:
+    async def find(self, candidates: Sequence[str], asking: Asking = ANYBODY) -> tuple[User, IAuthBackend] | None:
         """The first candidate that a back end lists, and which one does. No password is checked. Raises: AuthUnavailable."""
         for name in candidates:
-            for backend in self._listing:
+            for each in self._listing:
+                backend = _asked_by(each, asking)
                 user = await _answer(backend.find_user(name))
                 if user is not None:
                     return user, backend
@@ -136,7 +139,7 @@ class CredentialCheck:
         """After exactly one check. `keep`: remember that it was right."""
         if not password.reveal():
             return _Result(None, "the client sent an empty password")
-        found = await self.find(candidates)
+        found = await self.find(candidates, asking)
         if found is None and self._listing:
             await self.check_dummy(password, asking)
             return _Result(None, _unknown(candidates))
@@ -145,7 +148,7 @@ class CredentialCheck:
         stored = self._stored(found)
         reused = False
         if self._is_elsewhere(found):
-            reason = await self._ask_back_ends(found, user, password)
+            reason = await self._ask_back_ends(found, user, password, asking)
         else:
             reason = self._stored_fault(stored, user)
             reused = not reason and self._checked.holds(user.name, stored or "", password)
@@ -178,13 +181,15 @@ class CredentialCheck:
             return not self._listing
         return not IHashedPasswords.providedBy(found[1]) or (self._stored(found) == "" and bool(self._passwords_only))
 
-    async def _ask_back_ends(self, found: tuple[User, IAuthBackend] | None, user: User, password: Secret) -> str:
+    async def _ask_back_ends(
+        self, found: tuple[User, IAuthBackend] | None, user: User, password: Secret, asking: Asking
+    ) -> str:
         """Have back ends compare; why none finds it right, empty where one does."""
         if found is not None and not IHashedPasswords.providedBy(found[1]):
             right = await _answer(found[1].verify_password(user, password))
             return "" if right else f"wrong password for {user.name}, or the user is disabled"
         for backend in self._passwords_only:
-            if await _answer(backend.verify_password(user, password)):
+            if await _answer(_asked_by(backend, asking).verify_password(user, password)):
                 return ""
         return f"wrong password for {user.name}, or there is no such user"
 
@@ -202,9 +207,9 @@ class CredentialCheck:
             return f"the password of {user.name} is stored by {scheme.name}, and weak_schemes of [auth] is false"
         return ""
 
-    async def _check_proof(self, candidates: Sequence[str], proof: ScramProof) -> _Result:
+    async def _check_proof(self, candidates: Sequence[str], proof: ScramProof, asking: Asking) -> _Result:
         """The user that the exchange's keys belong to, if the proof fits them."""
-        found = await self.find(candidates)
+        found = await self.find(candidates, asking)
         if found is None:
             return _Result(None, _unknown(candidates))
         user, backend = found
@@ -222,9 +227,9 @@ class CredentialCheck:
         self._checked.add(user.name, f"SCRAM-{proof.hash_name}", Secret(keys.stored_key))
         return _Result(user)
 
-    async def _check_certificate(self, candidates: Sequence[str], context: LoginContext) -> _Result:
+    async def _check_certificate(self, candidates: Sequence[str], context: LoginContext, asking: Asking) -> _Result:
         """The user that a certificate names."""
-        reason, found = "", await self.find(candidates)
+        reason, found = "", await self.find(candidates, asking)
         if found is None:
             reason = f"the certificate is in order and names {candidates[-1]}, who is no user here"
         else:
@@ -261,6 +266,10 @@ async def keys_of(found: tuple[User, IAuthBackend], hash_name: str) -> ScramKeys
         return None
     keys: ScramKeys | None = await _answer(cast("IScramKeys", backend).scram_keys(user, hash_name))
     return keys
+
+
+def _asked_by(backend: IAuthBackend, asking: Asking) -> IAuthBackend:
+    return cast("IAuthBackend", backend.asked_by(asking)) if isinstance(backend, GuardedBackend) else backend
 
 
 async def _answer(given: T | Awaitable[T]) -> T:

@@ -4,7 +4,8 @@ The problem. A directory on the network may stop answering. Every login would wa
 for as long as the client waits; and each would ask it again.
 
 The rules. A call that has no answer within CALL_TIME is lost, and whoever asked is told AuthUnavailable. CALLS run at once;
-others wait for a place as long. After LOSSES in a row the back end is not asked for a while: AuthUnavailable at once. Then
+others wait for a place as long, clients in turns; users at networks known for them have KNOWN_CALLS besides, so that no flood of
+strangers is in their way. After LOSSES in a row the back end is not asked for a while: AuthUnavailable at once. Then
 one call is let through; its answer ends that, its loss doubles the while. Time in the pool that checks hashes is not the back
 end's: it stops a call's clock and takes no place. An exception is logged and told as AuthUnavailable, but is no loss: it may be
 about one user, and must not refuse the others. A back end that answers at once is never slowed.
@@ -22,7 +23,7 @@ from typing import Any, Final, cast
 from attrs import define, frozen
 from zope.interface import alsoProvides, providedBy
 
-from mailserver.auth.interfaces import NEW, Hasher, IReadsAhead, IReloadable, TypicalScram, User
+from mailserver.auth.interfaces import ANYBODY, KNOWN, NEW, Asking, Hasher, IReadsAhead, IReloadable, TypicalScram, User
 from mailserver.auth.lines import Lines, WaitedTooLong
 from mailserver.children import Timer, Waiting
 from mailserver.errors import AuthUnavailable
@@ -33,6 +34,8 @@ CALL_TIME: Final = 5.0
 """Seconds that a call may take, and that one may wait for its place before."""
 CALLS: Final = 16
 """Calls that run at once."""
+KNOWN_CALLS: Final = 8
+"""Calls besides, for users at networks known for them."""
 LOSSES: Final = 3
 """Lost calls in a row after which the back end is left alone."""
 FIRST_REST: Final = 5.0
@@ -68,6 +71,7 @@ class _Call:
 
     waiting: Waiting
     is_probe: bool
+    asking: Asking
     timer: Timer | None = None
     """None while hashes are checked for it, and at its end."""
     answer: Any = None
@@ -85,6 +89,7 @@ class Guard:
         self._name = name
         self._clockwork = clockwork
         self._places: Lines[str] = Lines(CALLS, clockwork.waiting, clockwork.call_later)
+        self._known_places: Lines[str] = Lines(KNOWN_CALLS, clockwork.waiting, clockwork.call_later)
         self._losses = 0
         self._rest = FIRST_REST
         self._closed_until = 0.0
@@ -97,14 +102,14 @@ class Guard:
         """Is the back end left alone, or tried again by one call?"""
         return self._losses >= LOSSES
 
-    async def ask(self, function: Callable[[], Any], password: Secret | None = None) -> Any:
+    async def ask(self, function: Callable[[], Any], password: Secret | None = None, asking: Asking = ANYBODY) -> Any:
         """The answer of a call, which may be awaitable. Raises: AuthUnavailable."""
         self._refuse_if_lost()
         try:
-            await self._places.enter("", "", CALL_TIME)
+            await self._places_of(asking).enter("", asking.share, CALL_TIME)
         except WaitedTooLong:
             raise AuthUnavailable from None
-        call = self._begin(password)
+        call = self._begin(password, asking)
         try:
             given = function()
         except Exception as error:
@@ -130,6 +135,11 @@ class Guard:
         except Exception as error:
             raise self._unavailable(error) from error
 
+    def asking_of(self, password: Secret) -> Asking:
+        """Who asks in the call that verifies that very object."""
+        call = self._calls.get(id(password))
+        return ANYBODY if call is None else call.asking
+
     def pause(self, password: Secret) -> Callable[[], None]:
         """Stop the clock of the call that verifies that very object. Returns what sets it going again."""
         call = self._calls.get(id(password))
@@ -152,15 +162,18 @@ class Guard:
         if self.is_lost and (self._probing or self._clockwork.clock() < self._closed_until):
             raise AuthUnavailable
 
-    def _begin(self, password: Secret | None) -> _Call:
+    def _places_of(self, asking: Asking) -> Lines[str]:
+        return self._known_places if asking.rank == KNOWN else self._places
+
+    def _begin(self, password: Secret | None, asking: Asking) -> _Call:
         """A call that has its place. Raises: AuthUnavailable where the back end was lost meanwhile."""
         try:
             self._refuse_if_lost()
         except AuthUnavailable:
-            self._places.leave("")
+            self._places_of(asking).leave("")
             raise
         self._probing = self._probing or self.is_lost
-        call = _Call(self._clockwork.waiting(), is_probe=self.is_lost)
+        call = _Call(self._clockwork.waiting(), is_probe=self.is_lost, asking=asking)
         if password is not None:
             self._calls[id(password)] = call
         self._set_timer(call, password)
@@ -219,7 +232,7 @@ class Guard:
     def _give_place(self, call: _Call) -> None:
         if call.has_place:
             call.has_place = False
-            self._places.leave("")
+            self._places_of(call.asking).leave("")
 
     def _unavailable(self, error: Exception) -> AuthUnavailable:
         if isinstance(error, AuthUnavailable):
@@ -236,10 +249,12 @@ class GuardedHasher:
     guard: Guard
 
     async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
-        """See Hasher."""
+        """See Hasher. Whoever asks the back end asks the pool."""
+        del share, rank
+        asking = self.guard.asking_of(password)
         go_on = self.guard.pause(password)
         try:
-            return await self.hasher.verify(stored, password, share, rank)
+            return await self.hasher.verify(stored, password, asking.share, asking.rank)
         finally:
             go_on()
 
@@ -247,18 +262,23 @@ class GuardedHasher:
 class GuardedBackend:
     """A back end behind its guard. It provides what the back end does."""
 
-    def __init__(self, backend: Any, guard: Guard) -> None:
+    def __init__(self, backend: Any, guard: Guard, asking: Asking = ANYBODY) -> None:
         self._backend = backend
         self._guard = guard
+        self._asking = asking
         alsoProvides(self, *providedBy(backend))
+
+    def asked_by(self, asking: Asking) -> GuardedBackend:
+        """The same back end behind the same guard, in the name of an attempt to log in."""
+        return GuardedBackend(self._backend, self._guard, asking)
 
     async def find_user(self, name: str) -> User | None:
         """See IAuthBackend."""
-        return cast("User | None", await self._guard.ask(lambda: self._backend.find_user(name)))
+        return cast("User | None", await self._ask(lambda: self._backend.find_user(name)))
 
     async def verify_password(self, user: User, password: Secret) -> bool:
         """See IAuthBackend."""
-        return bool(await self._guard.ask(lambda: self._backend.verify_password(user, password), password))
+        return bool(await self._ask(lambda: self._backend.verify_password(user, password), password))
 
     def password_hash(self, user: User) -> str | None:
         """See IHashedPasswords; AuthUnavailable besides."""
@@ -270,7 +290,7 @@ class GuardedBackend:
 
     async def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
         """See IScramKeys."""
-        return cast("ScramKeys | None", await self._guard.ask(lambda: self._backend.scram_keys(user, hash_name)))
+        return cast("ScramKeys | None", await self._ask(lambda: self._backend.scram_keys(user, hash_name)))
 
     def typical_scram(self, hash_name: str) -> TypicalScram | None:
         """See IScramKeys; AuthUnavailable besides."""
@@ -278,7 +298,10 @@ class GuardedBackend:
 
     async def may_log_in(self, user: User) -> bool:
         """See ITrustsCertificates."""
-        return bool(await self._guard.ask(lambda: self._backend.may_log_in(user)))
+        return bool(await self._ask(lambda: self._backend.may_log_in(user)))
+
+    async def _ask(self, function: Callable[[], Any], password: Secret | None = None) -> Any:
+        return await self._guard.ask(function, password, self._asking)
 
     def reload(self) -> None:
         """See IReloadable: what it raises is logged."""

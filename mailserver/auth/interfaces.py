@@ -198,6 +198,9 @@ class Asking:
     rank: int = NEW
 
 
+ANYBODY: Final = Asking()
+
+
 class Hasher(Protocol):
     """Checks password hashes outside this process's threads."""
 

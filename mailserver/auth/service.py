@@ -103,7 +103,7 @@ class LoginService:
             candidates = self._names.candidates(normalise(name), context.host)
         except BadName:
             candidates = [name]
-        found = await self._check.find(candidates)
+        found = await self._check.find(candidates, self._attempts.asking(candidates, context.peer))
         keys = None if found is None else await keys_of(found, hash_name)
         return keys or self._made_up_keys(candidates[-1], hash_name)
 
@@ -150,7 +150,7 @@ class LoginService:
         """The user, ahead of the attempt's turn, if the claim was found right lately and still is."""
         if not self._check.mentions(candidates) or not await attempt.look():
             return None
-        if not await self._check.was_right(claim, candidates):
+        if not await self._check.was_right(claim, candidates, attempt.asking):
             return None
         attempt.looked_right()
         user, _reason = await self._check.check(claim, candidates, context, attempt.asking, again=True)

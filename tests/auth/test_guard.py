@@ -18,7 +18,16 @@ from mailserver.auth.guard import (
     GuardedBackend,
     GuardedHasher,
 )
-from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, User
+from mailserver.auth.interfaces import (
+    GUESSING,
+    KNOWN,
+    NEW,
+    Asking,
+    IAuthBackend,
+    IHashedPasswords,
+    IPasswordsOnly,
+    User,
+)
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 from tests.auth.waiting import Task, Timers, Waiting
@@ -213,3 +222,37 @@ def test_it_provides_what_the_back_end_does_and_words_its_exceptions() -> None:
     assert site.backend.typical_hash() == "{SSHA}x"
     with pytest.raises(AuthUnavailable):
         site.backend.password_hash(User("anna"))
+
+
+def test_a_flood_leaves_known_users_their_calls_and_clients_take_turns() -> None:
+    site = Site()
+    for number in range(3 * CALLS):
+        Task(site.backend.asked_by(Asking(f"198.51.100.{number % 3}", GUESSING)).find_user(f"user{number}"))
+    assert len(site.remote.asked) == CALLS
+    known = Task(site.backend.asked_by(Asking("anna", KNOWN)).find_user("anna"))
+    assert len(site.remote.asked) == CALLS + 1
+    site.remote.asked[-1].callback(User("anna"))
+    assert known.outcome() == User("anna")
+    other = Task(site.backend.asked_by(Asking("203.0.113.1", NEW)).find_user("ben"))
+    for waiting in site.remote.asked[:4]:
+        waiting.callback(None)
+    site.timers.advance(0.0)
+    site.remote.asked[CALLS + 4].callback(User("ben"))
+    assert other.outcome() == User("ben"), "after one of each client, not after all that wait"
+
+
+def test_hashes_are_checked_in_the_class_of_whoever_asks_the_back_end() -> None:
+    class Pool:
+        def __init__(self) -> None:
+            self.asked: list[tuple[str, int]] = []
+
+        async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
+            self.asked.append((share, rank))
+            return True
+
+    site = Site(Hashing())
+    pool = Pool()
+    site.remote.hasher = GuardedHasher(pool, site.guard)
+    Task(site.backend.asked_by(Asking("anna", KNOWN)).verify_password(User("anna"), Secret(b"one")))
+    Task(site.backend.verify_password(User("anna"), Secret(b"two")))
+    assert pool.asked == [("anna", KNOWN), ("", NEW)]

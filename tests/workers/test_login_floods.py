@@ -138,3 +138,21 @@ def test_guesses_from_the_users_own_address_do_not_keep_out_its_password(server:
         again = [log_in(server, NAMES[0], home) for _ in range(8)]
     assert [answer for answer, _seconds in again if b"a OK" not in answer] == [], flood.answers
     assert max(seconds for _answer, seconds in again) < HANG
+
+
+def test_junk_in_clear_keeps_no_right_password_before_tls_from_being_found(server: Server) -> None:
+    """At the listener that takes no password without TLS; by clients that do not wait for the refusal."""
+    name = "nobody@example.test"
+
+    def say(source: str, *logins: tuple[str, str]) -> None:
+        with Client(server, "imap", source=source) as client:
+            client.send(b"".join(f'a LOGIN "{user}" "{password}"\r\n'.encode() for user, password in logins))
+            for _ in logins:
+                assert b"[PRIVACYREQUIRED]" in client.until(rb"a ")[-1]
+
+    for network in range(40):
+        say(f"127.66.{network}.1", *((f"{each}{network}{name}", "junk") for each in range(8)))
+    for user in NAMES[1:]:
+        say("127.67.0.1", *((user, f"junk{number}") for number in range(5)))
+    say("127.68.0.1", (NAMES[0], "wrong"), (NAMES[0], PASSWORD), (NAMES[0], "wrong, too"))
+    server.wait_for(rf"password-exposed session=.*user={NAMES[0]}", seconds=HANG)
