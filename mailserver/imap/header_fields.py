@@ -20,6 +20,8 @@ from mailserver.store.interfaces import MessageFile
 
 MOST_PLACES: Final = 100_000
 """Places of fields that are noted of a long header; where there are more, it is read again for each item."""
+FEW_NAMES: Final = 16
+"""Field names that a pattern looks for by itself, which passes over other fields in a tenth of the time."""
 LONG_FIELD: Final = PIECE
 """Octets of a field of a long header that is not held in memory whole."""
 
@@ -160,6 +162,7 @@ class LongHeader:
 
     def _scan(self, names: frozenset[bytes]) -> Iterator[tuple[bytes, int, int] | None]:
         """(name, start, end) of each field of those names; None after each piece that has been read."""
+        pattern = _runs_of(names) if len(names) <= FEW_NAMES else FIELD
         window = b""
         base = at = self._start
         open_: tuple[bytes | None, int] | None = None
@@ -184,7 +187,7 @@ class LongHeader:
                 open_ = None
             cut = len(window) if at == self._end else _last_start(window)
             if cut:
-                for match in FIELD.finditer(window, 0, cut):
+                for match in pattern.finditer(window, 0, cut):
                     name = match[1].lower()
                     if name in names:
                         yield name, base + match.start(), base + match.end()
@@ -220,6 +223,13 @@ class LongHeader:
                     yield b"".join(parts)
                     parts, size = [], 0
         yield b"".join(parts)
+
+
+def _runs_of(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    """Fields of those names, each with those of the same name right behind it."""
+    alternatives = b"|".join(sorted(map(re.escape, names)))
+    rest = rb"[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+"
+    return re.compile(rb"^(%b)%b(?:^\1%b)*+" % (alternatives, rest, rest), re.MULTILINE | re.IGNORECASE)
 
 
 def _clipped(ranges: Iterable[Range | None], first: int, count: int) -> Iterator[Range | None]:

@@ -68,15 +68,19 @@ def test_the_fields_and_all_others_are_the_header(header: bytes, wanted: frozens
 PARTIALS = st.none() | st.tuples(st.integers(0, 40), st.integers(1, 40))
 
 
+@pytest.mark.parametrize("few", [0, 16])
 @pytest.mark.parametrize("most", [0, 3, 1000])
 @pytest.mark.parametrize(("piece", "long"), [(1, 9999), (2, 9999), (7, 20), (30, 20), (1, 20)])
-def test_a_long_header_has_the_same_fields(monkeypatch: pytest.MonkeyPatch, piece: int, long: int, most: int) -> None:
+def test_a_long_header_has_the_same_fields(
+    monkeypatch: pytest.MonkeyPatch, piece: int, long: int, most: int, few: int
+) -> None:  # fmt: skip
     """However its lines lie in the pieces that are read, and whether or not the places of its fields are noted."""
     monkeypatch.setattr(header_fields, "PIECE", piece)
+    monkeypatch.setattr(header_fields, "FEW_NAMES", few)
     monkeypatch.setattr(header_fields, "LONG_FIELD", long)
     monkeypatch.setattr(header_fields, "MOST_PLACES", most)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(HEADERS, WANTED, st.booleans(), st.sampled_from(["HEADER.FIELDS", "HEADER.FIELDS.NOT"]), PARTIALS)
     def check(
         header: bytes, wanted: frozenset[bytes], is_ended: bool, text: str, part: tuple[int, int] | None
