@@ -216,3 +216,17 @@ def test_a_change_says_how_many_messages_it_is_of(monkeypatch: pytest.MonkeyPatc
     client.ask(b"e UID EXPUNGE 3:5\r\n")
     assert b"c OK" in client.ask(b"c CLOSE\r\n")
     assert said == [8, 7, 2, 3, 2]
+
+
+def test_others_have_their_turn_while_names_are_matched() -> None:
+    """A pattern may have a thousand wildcards, and an account ten thousand mailboxes."""
+    client = logged_in(services())
+    for number in range(200):
+        client.ask(b"c CREATE box%d\r\nd SUBSCRIBE box%d\r\n" % (number, number))
+    drains = []
+    for command in (b'LIST "" *', b'LSUB "" *', b'LIST "" nothing'):
+        before = client.channel.drains
+        answer = client.ask(b"l %b\r\n" % command)
+        assert answer.count(b"box") == (0 if b"nothing" in command else 200)
+        drains.append(client.channel.drains - before)
+    assert min(drains) >= 3

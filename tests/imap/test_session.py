@@ -255,7 +255,7 @@ def test_append_writes_in_large_pieces() -> None:
     client = logged_in(services())
     runner = client.session.account._runner
     before = runner.runs
-    client.send(b"a APPEND INBOX {1000000+}\r\n")
+    client.send(b"a APPEND INBOX {1000002+}\r\n\r\n")
     for _ in range(1000):
         client.send(b"x" * 1000)
     client.send(b"\r\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Final, TypeVar
 
 from mailserver.cost import BOTH, CONSTANT, Cost
 from mailserver.errors import BadMailboxName, BadSyntax
@@ -15,6 +16,11 @@ from mailserver.store.interfaces import MailboxInfo
 
 _SLICE = 100
 """Names that are compared with a pattern before others get their turn."""
+
+T = TypeVar("T")
+
+_AT_ONCE: Final = 64
+"""Names that are matched before others have their turn."""
 
 
 async def list_mailboxes(session: Session, command: Command) -> None:
@@ -34,18 +40,23 @@ async def list_mailboxes(session: Session, command: Command) -> None:
     names = [namespace.to_client(info.name) for info in infos]
     parents = _parents(names, namespace.separator)
     await wanted.look_at(session, [*names, *parents])
-    lines = []
-    for name, info in zip(names, infos, strict=True):
-        if wanted.matches(name) and (info.special_use or not wanted.only_special_use):
-            attributes = " ".join(_attributes(info, has_children=name in parents)).encode("ascii")
-            lines.append(b"* LIST (%b) %b %b\r\n" % (attributes, separator, writer.mailbox(name)))
+    async for part in _parts(session, list(zip(names, infos, strict=True))):
+        lines = []
+        for name, info in part:
+            if wanted.matches(name) and (info.special_use or not wanted.only_special_use):
+                attributes = " ".join(_attributes(info, has_children=name in parents)).encode("ascii")
+                lines.append(b"* LIST (%b) %b %b\r\n" % (attributes, separator, writer.mailbox(name)))
+        session.write(b"".join(lines))
+    if wanted.only_special_use:
+        return
     # The prefix itself is a level that no mailbox stands at.
-    lines += [
-        b"* LIST (\\Noselect \\HasChildren) %b %b\r\n" % (separator, writer.mailbox(name))
-        for name in sorted(parents.difference(names))
-        if wanted.matches(name) and not wanted.only_special_use
-    ]
-    session.write(b"".join(lines))
+    async for others in _parts(session, sorted(parents.difference(names))):
+        lines = [
+            b"* LIST (\\Noselect \\HasChildren) %b %b\r\n" % (separator, writer.mailbox(name))
+            for name in others
+            if wanted.matches(name)
+        ]
+        session.write(b"".join(lines))
 
 
 async def lsub(session: Session, command: Command) -> None:
@@ -61,18 +72,19 @@ async def lsub(session: Session, command: Command) -> None:
     selectable = {namespace.to_client(info.name) for info in infos if info.selectable}
     names = sorted(map(namespace.to_client, subscribed))
     await wanted.look_at(session, [*names, *_parents(names, namespace.separator)])
-    matching = {name: name in selectable for name in names if wanted.matches(name)}
+    matching: dict[str, bool] = {}
+    async for part in _parts(session, names):
+        matching.update((name, name in selectable) for name in part if wanted.matches(name))
     # RFC 3501 6.3.9 asks for this of % alone.
     hidden = [name for name in names if name not in matching] if wanted.has_percent else []
-    for parent in _parents(hidden, namespace.separator):
-        if parent not in matching and wanted.matches(parent):
-            matching[parent] = False
-    session.write(
-        b"".join(
+    async for part in _parts(session, list(_parents(hidden, namespace.separator))):
+        matching.update((name, False) for name in part if name not in matching and wanted.matches(name))
+    async for told in _parts(session, sorted(matching.items())):
+        lines = [
             b"* LSUB (%b) %b %b\r\n" % (b"" if exists else b"\\Noselect", separator, writer.mailbox(name))
-            for name, exists in sorted(matching.items())
-        )
-    )
+            for name, exists in told
+        ]
+        session.write(b"".join(lines))
 
 
 async def namespaces(session: Session, command: Command) -> None:
@@ -81,6 +93,14 @@ async def namespaces(session: Session, command: Command) -> None:
     namespace = session.services.namespace
     prefix = writer.string(writer.mailbox(namespace.prefix).strip(b'"'))
     session.untagged(b"NAMESPACE ((%b %b)) NIL NIL" % (prefix, writer.quoted(namespace.separator.encode("ascii"))))
+
+
+async def _parts(session: Session, items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """A few at a time, between which other clients have their turn: a name may be matched against a thousand wildcards."""
+    for start in range(0, len(items), _AT_ONCE):
+        if start:
+            await session.channel.drain()
+        yield items[start : start + _AT_ONCE]
 
 
 def _arguments(session: Session, command: Command) -> _Wanted | None:
