@@ -32,6 +32,15 @@ _MOST_FIELDS: Final = 20
 _RESTRICTING: Final = frozenset({"allow_real_nets", "fail", "k5principals", "delay_until"})
 """Extra fields by which Dovecot refuses logins."""
 
+_INSTEAD: Final = {
+    "userdb_quota": "there are no quotas of octets, and [limits] bounds numbers of messages and mailboxes",
+    "userdb_mail": "[mail] root and location say where mail is",
+    "userdb_sieve": "there is no Sieve",
+    "userdb_acl": "there are no ACLs",
+    "userdb_namespace": "[mail] separator and prefix hold for all users",
+}
+"""What there is for fields of Dovecot's that begin so."""
+
 
 def read_text(path: Path) -> tuple[str, os.stat_result]:
     """The text, and the state of the very file it was read from. Raises: OSError, ValueError."""
@@ -113,8 +122,7 @@ class _Checking:
             number, user, count = self._unknown[name]
             place = f"line {number} user {user}"
             more = f", here and on {count - 1} lines more" if count > 1 else ""
-            effect = "it restricts nobody here" if name in _RESTRICTING else "it has no effect here"
-            reason = f"this extra field is not understood{more}: {effect}"
+            reason = f"this extra field is not understood{more}: {_effect(name)}"
             problems.append(Problem(self.file, place, name[:40], reason, warning=True))
         if len(names) > _MOST_FIELDS:
             reason = f"and {len(names) - _MOST_FIELDS} other extra fields that are not understood"
@@ -143,6 +151,14 @@ class _Checking:
                 self.warn(place, f"{{{scheme.name}}}", reason)
             elif scheme.name == "PLAIN":
                 self.warn(place, "{PLAIN}", "the password stands here in clear")
+
+
+def _effect(name: str) -> str:
+    """What an extra field that is not understood comes to, and what there is instead."""
+    if name in _RESTRICTING:
+        return "it restricts nobody here"
+    instead = next((words for start, words in _INSTEAD.items() if name.startswith(start)), "")
+    return f"it has no effect here; {instead}" if instead else "it has no effect here"
 
 
 def _network_faults(entry: PasswdEntry) -> Iterator[tuple[str, str]]:

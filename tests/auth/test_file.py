@@ -403,6 +403,28 @@ def test_the_networks_of_a_user(site: Site) -> None:
     assert limits == [("192.0.2.0/24", "local"), None, ()]
 
 
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("userdb_quota_rule=*:storage=1G", "no quotas"),
+        ("userdb_quota_storage_size=1G", "no quotas"),
+        ("userdb_mail_path=~/x", "[mail] root and location"),
+        ("userdb_sieve_script=x", "no Sieve"),
+        ("userdb_foo=1", "it has no effect here"),
+    ],
+)
+def test_fields_of_dovecots_that_have_no_effect_are_told_with_what_there_is(
+    tmp_path: Path, field: str, words: str
+) -> None:
+    path = tmp_path / "users"
+    path.write_text(f"anna@example.test:{SSHA}:::::: {field}\n")
+    path.chmod(0o640)
+    (problem,) = check(path)
+    assert problem.value == field.partition("=")[0]
+    assert words in problem.reason
+    assert problem.warning
+
+
 def test_check_tells_what_of_the_extra_fields_counts(tmp_path: Path) -> None:
     path = tmp_path / "users"
     path.write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +130,28 @@ def test_a_location_may_use_user_and_home(tmp_path):
         store.account("anna")
     store = MaildirStore(tmp_path, summarise, location="{root}/{user}", special_use={})
     assert store.account("anna").root == str(tmp_path / "anna")
+
+
+def test_an_escape_character_that_comes_later_changes_names_alone(tmp_path):
+    """UIDs, flags and what is subscribed stay; the index knows the mailbox by its GUID."""
+    before = MaildirStore(tmp_path, summarise, special_use={}).account(USER)
+    before.create("Projekt v1%2e2")
+    append(before, "Projekt v1%2e2")
+    before.set_subscribed("Projekt v1%2e2", subscribed=True)
+    before.set_subscribed("gone%2e", subscribed=True)
+    known = before.status("Projekt v1%2e2"), before.mailbox("Projekt v1%2e2").id
+    before.close()
+    account = MaildirStore(tmp_path, summarise, special_use={}, encoding=LevelEncoding(escape="%")).account(USER)
+    assert [info.name for info in account.mailboxes()] == ["INBOX", "Projekt v1.2"]
+    assert account.subscriptions() == {"Projekt v1.2", "gone."}
+    assert (account.status("Projekt v1.2"), account.mailbox("Projekt v1.2").id) == known
+    account.create("a.b/c.d")
+    account.rename("a.b", "e.f")
+    account.set_subscribed("e.f/c.d", subscribed=True)
+    assert {".e%2ef", ".e%2ef.c%2ed"} <= set(os.listdir(account.root))
+    assert b"e%2ef\tc%2ed\n" in (Path(account.root) / "subscriptions").read_bytes()
+    account.delete("e.f/c.d")
+    assert ".e%2ef.c%2ed" not in os.listdir(account.root)
 
 
 def test_utf8_names_on_disk(tmp_path):
