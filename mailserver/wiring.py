@@ -182,7 +182,9 @@ class Wiring:
     def _make_services(self, config: Config) -> None:
         """What sessions work with."""
         postmaster = Postmaster(
-            config.mail.postmaster, config.auth.default_domain or next((each.name for each in config.domains), "")
+            config.mail.postmaster,
+            config.auth.default_domain or next((each.name for each in config.domains), ""),
+            "{home}" not in config.mail.location,
         )
         self._imap = ImapServices(
             authenticator=self._authenticator,

@@ -211,9 +211,13 @@ def delete(accounts: Accounts, name: str, yes: bool, keep_mail: bool, keep_sessi
         take_up(config)
         return
     take_up(config, entry.name, "this account is deleted")
-    if config is None or keep_mail or place_of(config, entry.name, entry.home) is None:
+    place = None if config is None or keep_mail else place_of(config, entry.name, entry.home)
+    if config is None or place is None:
         return
-    aside = move_aside(config, entry.name, entry.home)
+    try:
+        aside = move_aside(config, entry.name, entry.home)
+    except click.ClickException as error:
+        raise click.ClickException(f"its mail stays in {place}: {error.message}") from error
     click.echo(f"its mail is in {aside}" if aside else "it had no mail")
 
 

@@ -44,7 +44,11 @@ def take_up(config: Config | None, user: str | None = None, reason: str = "") ->
             f"the users file is changed, but the server could not be told, and sessions of the user may go on: {error}"
         ) from error
     if not answer.ok:
-        raise click.ClickException("; ".join(answer.lines) or "the server has not done what was asked")
+        why = "; ".join(answer.lines) or "the server has not done what was asked"
+        if user:
+            raise click.ClickException(f"sessions of {user} may go on: {why}")
+        # It looks at the file by itself.
+        click.echo(f"warning: the server takes the change up in a second: {why}", err=True)
     return True
 
 

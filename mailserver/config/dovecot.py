@@ -46,7 +46,8 @@ HERE: Final[dict[str, str]] = {
     "ssl_verify_client_cert": _ASKED,
     "ssl_request_client_cert": _ASKED,
     "ssl_server_request_client_cert": f"{_ASKED}; any-cert is replaced by an authority of one's own",
-    "auth_ssl_require_client_cert": 'client_certificates = "required" of a [[domain]]',
+    "auth_ssl_require_client_cert": 'client_certificates = "required" of a [[domain]]; with client_user = "any" where '
+    "certificates need not name the user",
     "auth_ssl_username_from_cert": "client_user of a [[domain]], and EXTERNAL among mechanisms of [auth]",
     "ssl_cert_username_field": "client_user of a [[domain]]",
     "ssl_server_cert_username_field": "client_user of a [[domain]]",

@@ -12,6 +12,7 @@ from typing import Final
 from attrs import frozen
 
 from mailserver.auth.interfaces import Authenticator, User
+from mailserver.errors import AuthUnavailable
 from mailserver.smtp.address import Address
 
 NAME: Final = "postmaster"
@@ -26,6 +27,8 @@ class Postmaster:
     """Who gets the mail where a domain has no such user; empty: nobody is named."""
     domain: str = ""
     """Where a recipient <postmaster> without a domain belongs."""
+    keeps: bool = True
+    """Has an account that is no user's a place? It has none where [mail] location asks for {home}."""
 
 
 UNNAMED: Final = Postmaster()
@@ -40,4 +43,7 @@ async def find_postmaster(authenticator: Authenticator, address: Address, postma
         user = await authenticator.find(name)
         if user is not None:
             return user
+    if not postmaster.keeps:
+        # To be tried again, and not refused for good: the key may be set meanwhile.
+        raise AuthUnavailable
     return User(f"{NAME}@{domain.lower()}") if domain else None

@@ -26,6 +26,7 @@ from mailserver.auth.interfaces import (
     IAuthBackend,
     IHashedPasswords,
     IPasswordsOnly,
+    IReadsAhead,
     User,
 )
 from mailserver.errors import AuthUnavailable
@@ -256,3 +257,19 @@ def test_hashes_are_checked_in_the_class_of_whoever_asks_the_back_end() -> None:
     Task(site.backend.asked_by(Asking("anna", KNOWN)).verify_password(User("anna"), Secret(b"one")))
     Task(site.backend.verify_password(User("anna"), Secret(b"two")))
     assert pool.asked == [("anna", KNOWN), ("", NEW)]
+
+
+def test_a_back_end_whose_reload_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    @implementer(IReadsAhead)
+    class Failing(Remote):
+        def reload(self) -> None:
+            raise KeyError("a mistake")
+
+        def read_ahead(self) -> None:
+            raise OSError("gone")
+
+    site = Site(Failing())
+    site.backend.read_ahead()
+    site.backend.reload()
+    assert "KeyError" in caplog.text
+    assert "gone" in caplog.text

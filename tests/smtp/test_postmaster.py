@@ -65,6 +65,15 @@ def test_without_such_a_user_it_is_kept_where_nobody_loses_it(named: str) -> Non
     assert found(Users(), "PostMaster", "", postmaster) == "postmaster@example.test"
 
 
+def test_where_an_account_needs_a_home_it_is_to_be_tried_again() -> None:
+    homeless = Postmaster("", "example.test", keeps=False)
+    for local, domain in (("postmaster", "example.org"), ("postmaster", "")):
+        with pytest.raises(LookupFailed):
+            found(Users(), local, domain, homeless)
+    with pytest.raises(NoSuchUser):
+        found(Users(), "nobody", "example.org", homeless)
+
+
 def test_nobody_elses_address_is_postmasters() -> None:
     for local, domain in (("postmaster", "elsewhere.test"), ("postmasters", "example.test"), ("x", "")):
         with pytest.raises(NoSuchUser):

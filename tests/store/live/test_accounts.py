@@ -60,6 +60,18 @@ def test_an_account_that_one_cannot_open_and_the_next_can(world, monkeypatch):
     assert world.accounts.get(USER) is second.result()
 
 
+def test_an_account_that_was_moved_away_is_opened_anew():
+    world = World()
+    first = world.do(world.accounts.open(USER))
+    assert world.do(world.accounts.open(USER)) is first
+    first.account.is_there = False
+    assert world.do(world.accounts.open(USER)) is first, "its sessions have it"
+    for _ in range(3):
+        world.accounts.release(first)
+    second = world.do(world.accounts.open(USER))
+    assert second is not first
+
+
 def test_unused_accounts_are_closed_oldest_first(monkeypatch):
     world = World(max_unused_accounts=1)
     closed = []
