@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Final
 
 from twisted.logger import LogEvent, Logger, formatEventAsClassicLogText, formatTime
 
@@ -46,10 +47,14 @@ def _stamp(second: int) -> str:
     return formatTime(float(second))
 
 
+LONGEST_VALUE: Final = 500
+"""Characters of a value; what stands behind them is left out."""
+
+
 def escape(value: object) -> str:
     """A value as one word of a log line: control characters, spaces and quotes cannot break it."""
     text = str(value)
-    if text and text.isascii() and text.isprintable() and not set(text) & set(' "\\='):
+    if 0 < len(text) <= LONGEST_VALUE and text.isascii() and text.isprintable() and not set(text) & set(' "\\='):
         return text
     body = "".join(
         char
@@ -57,7 +62,7 @@ def escape(value: object) -> str:
         else char.encode("unicode_escape", "replace").decode("ascii")
         if char != '"'
         else '\\"'
-        for char in text[:500]
+        for char in text[:LONGEST_VALUE]
     )
     return f'"{body}"'
 

@@ -17,6 +17,7 @@ from mailserver.smtp import commands
 from mailserver.smtp.address import Address, Command
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
+from mailserver.smtp.log_fields import message_id_of
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec
@@ -85,6 +86,7 @@ class LmtpTransaction(Transaction):
         super().__init__(sender)
         self._session = session
         self._recipients: list[tuple[Address, User, str]] = []
+        self._message_id = ""
 
     async def look_up(self, recipient: Address) -> Reply:
         """See Transaction."""
@@ -97,7 +99,8 @@ class LmtpTransaction(Transaction):
     async def deliver(self, incoming: Incoming) -> Sequence[Reply]:
         """See Transaction: one reply for each recipient, in the order of RCPT (RFC 2033 4.2)."""
         session = self._session
-        await check_trace(incoming, None if session.channel.info.results_trusted else session.verifies_here)
+        trusted = session.channel.info.results_trusted
+        self._message_id = message_id_of(await check_trace(incoming, None if trusted else session.verifies_here))
         name = self._session.new_message_name()
         works = [self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
         return await run_all(self._session.services.together, works)
@@ -111,7 +114,14 @@ class LmtpTransaction(Transaction):
 
     async def _deliver_one(self, recipient: Address, user: User, detail: str, incoming: Incoming, name: str) -> Reply:
         channel, services = self._session.channel, self._session.services
-        facts = {"user": user.name, "sender": str(self.sender or ""), "size": incoming.size, "message": name}
+        facts = {
+            "user": user.name,
+            "sender": str(self.sender or ""),
+            "recipient": str(recipient),
+            "size": incoming.size,
+            "message": name,
+            "message_id": self._message_id,
+        }
         try:
             live = await services.accounts.open(user.name, user.home)
             try:

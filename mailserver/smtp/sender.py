@@ -1,4 +1,5 @@
-"""Whose name a submitted message bears: its header From and Sender must belong to the login (RFC 6409 6.1, 8.1).
+"""Whose name a submitted message bears: every address in From, Sender, Resent-From and Resent-Sender must belong to the
+login (RFC 6409 6.1, 8.1).
 
 The list of mailboxes is read strictly (RFC 5322 3.4, without groups and obsolete forms): a From that programs could
 understand in two ways is refused, or a recipient might be shown another sender than the one that was checked.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from mailserver.auth.interfaces import Authenticator, User
 from mailserver.errors import BadMessage, SenderRefused
@@ -16,6 +18,9 @@ from mailserver.smtp.header import Field
 
 MAX_FIELD = 16 * 1024
 """Octets of a From or Sender field: nobody else waits while it is read."""
+
+RESENT: Final = frozenset(["resent-from", "resent-sender"])
+"""Who has sent a message once more (RFC 5322 3.6.6), of whom there may be several, one above the other."""
 
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)
@@ -120,15 +125,22 @@ async def check_header(fields: Sequence[Field], envelope: Address | None, owned:
             raise BadMessage("the Sender field has more than one address")
         if not await owned(sent_by[0]):
             raise SenderRefused("the address in the Sender field does not belong to your login")
-    if len(authors) > 1:
-        if not senders:
-            raise BadMessage("a From field with several addresses needs a Sender field")
-        # Mail programs show the authors: a Sender alone must not let a login speak for others only.
-        if not any([await owned(author) for author in authors]):
-            raise SenderRefused("no address in the From field belongs to your login")
-    elif authors and not await owned(authors[0]):
-        raise SenderRefused("the address in the From field does not belong to your login")
+    if len(authors) > 1 and not senders:
+        raise BadMessage("a From field with several addresses needs a Sender field")
+    # Mail programs show the authors and hardly ever the Sender: who could name others beside oneself would speak for them.
+    await _check_all("From", authors, owned)
+    for field in fields:
+        if field.name in RESENT:
+            await _check_all(field.name.title(), parse_mailboxes(field.body), owned)
     return bool(froms)
+
+
+async def _check_all(name: str, addresses: Sequence[Address], owned: Owns) -> None:
+    """Raises: SenderRefused, AuthUnavailable."""
+    for address in {each.key: each for each in addresses}.values():
+        if not await owned(address):
+            which = "the address" if len(addresses) == 1 else "an address"
+            raise SenderRefused(f"{which} in the {name} field does not belong to your login")
 
 
 def _is_report(fields: Sequence[Field]) -> bool:

@@ -27,8 +27,9 @@ from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
 from mailserver.smtp.incoming import Incoming
+from mailserver.smtp.log_fields import LONGEST_ID, bounded, list_of, reply_text
 from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
-from mailserver.smtp.sender import check_header, owns
+from mailserver.smtp.sender import RESENT, check_header, owns
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.together import run_all
@@ -37,7 +38,7 @@ from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipien
 from mailserver.smtp.wire import Reply, reply
 from mailserver.store.live import LiveAccount
 
-FIELDS = frozenset(["from", "sender", "date", "message-id", "content-type"])
+FIELDS = frozenset(["from", "sender", "date", "message-id", "content-type"]) | RESENT
 """What is looked at in a submitted message's header."""
 
 
@@ -163,6 +164,16 @@ class SubmissionTransaction(Transaction):
         self._accounts: list[LiveAccount] = []
         self._prepared: list[LocalCopy] = []
         self._accepted = False
+        self._accepted_recipients: list[Address] = []
+        self._message_id = ""
+        self._hop_reply: str | None = None
+
+    async def add_recipient(self, recipient: Address) -> Reply:
+        """See Transaction."""
+        answer = await super().add_recipient(recipient)
+        if answer.code // 100 == 2:
+            self._accepted_recipients.append(recipient)
+        return answer
 
     async def look_up(self, recipient: Address) -> Reply:
         """See Transaction."""
@@ -210,6 +221,8 @@ class SubmissionTransaction(Transaction):
             await copy.append(incoming)
         else:
             if hop is not None and (refusal := await hop.send(prefix, incoming)) is not None:
+                self._hop_reply = reply_text(refusal)
+                self._log("submission-refused", name, incoming, reason=" ".join(refusal.lines))
                 return [refusal]
             self._prepared = await self._copies(prefix)
             together = self._session.services.together
@@ -218,6 +231,7 @@ class SubmissionTransaction(Transaction):
                     raise failure
             if hop is not None:
                 answer = await hop.finish()
+                self._hop_reply = reply_text(answer)
                 if answer.code // 100 != 2:
                     self._log("submission-refused", name, incoming, reason=" ".join(answer.lines))
                     return [answer]
@@ -286,8 +300,10 @@ class SubmissionTransaction(Transaction):
             added += f"From: <{author}>\r\n".encode("ascii", "replace")
         if "date" not in present:
             added += f"Date: {format_date(now)}\r\n".encode("ascii")
-        if "message-id" not in present:
-            added += f"Message-ID: {new_message_id(services.hostname, now)}\r\n".encode("ascii")
+        given = next((field.body for field in fields if field.name == "message-id"), None)
+        self._message_id = new_message_id(services.hostname, now) if given is None else bounded(given, LONGEST_ID)
+        if given is None:
+            added += f"Message-ID: {self._message_id}\r\n".encode("ascii")
         return added
 
     def _log(self, event: str, name: str, incoming: Incoming, **more: object) -> None:
@@ -297,9 +313,12 @@ class SubmissionTransaction(Transaction):
             user=self._user.name,
             sender=str(self.sender or ""),
             recipients=self.recipients,
+            to=list_of(self._accepted_recipients),
             size=incoming.size,
             message=name,
+            message_id=self._message_id,
             relay=services.next_hop.name if hop is not None and hop.accepted and services.next_hop else None,
+            reply=self._hop_reply,
             **more,
         )
 

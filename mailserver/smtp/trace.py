@@ -31,10 +31,10 @@ _SPF_RECEIVER = re.compile(r'(?i)(?:^|[\s;(])receiver[ \t]*=[ \t]*"?([^\s;()"]+)
 _VERIFIER = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s;()"]+)')
 
 
-async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None = None) -> None:
+async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None = None) -> bytes:
     """Take out what only this server may say; `is_ours` judges who has verified something, None keeps all that says so.
 
-    Raises: MailLoop, StoreUnavailable.
+    The header, as far as it was looked at. Raises: MailLoop, StoreUnavailable.
     """
     start = await incoming.read(0, MAX_HEADER)
     end = -2 if start.startswith(b"\r\n") else start.find(b"\r\n\r\n")
@@ -44,7 +44,7 @@ async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None 
         raise MailLoop
     names = (b"return-path",) if is_ours is None else _FORGEABLE_NAMES
     if not any(name in lower for name in names):
-        return
+        return header
 
     def judge(field: re.Match[bytes]) -> bytes:
         name = field[1].lower()
@@ -58,6 +58,7 @@ async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None 
     kept = _FORGEABLE.sub(judge, header)
     if len(kept) != len(header):
         incoming.replace_start(len(header), kept)
+    return kept
 
 
 def _receivers(body: bytes) -> list[str]:

@@ -24,6 +24,8 @@ def test_controls_and_quotes_are_shown_not_sent() -> None:
     assert escape('say "hi"') == '"say \\"hi\\""'
     assert escape("plain") == "plain"
     assert escape("") == '""'
+    assert escape("a" * 500) == "a" * 500
+    assert escape("a" * 100_000) == '"' + "a" * 500 + '"', "no stranger's word fills the log"
 
 
 def test_a_line_names_the_connection() -> None:

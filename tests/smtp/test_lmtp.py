@@ -300,8 +300,22 @@ def test_deliveries_are_logged(tmp_path: Path) -> None:
     ((event, facts),) = client.channel.logged
     assert event == "delivery"
     assert facts == {
-        "user": "anna@example.test", "sender": "x@example.net", "size": 2, "message": "test1.1", "mailbox": "INBOX", "uid": 1,
+        "user": "anna@example.test", "sender": "x@example.net", "recipient": "anna@example.test", "size": 2, "message": "test1.1",
+        "message_id": "", "mailbox": "INBOX", "uid": 1,
     }  # fmt: skip
+
+
+def test_the_message_id_is_logged_whoever_wrote_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.lhlo()
+    client.ask(begin(b"anna@example.test"))
+    client.ask(b"DATA\r\nX-Message-ID: <no@x>\r\nMessage-ID:\r\n <a\x1b[2J\x7f@x> \r\nMessage-ID: <b@x>\r\n\r\n.\r\n")
+    client.ask(begin(b"anna@example.test"))
+    client.ask(b"DATA\r\nmessage-id: <" + b"a" * 900 + b"@x>\r\n\r\n.\r\n")
+    assert [event for event, _facts in client.channel.logged] == ["delivery", "delivery"]
+    first, second = (facts["message_id"] for _event, facts in client.channel.logged)
+    assert first == "<a[2J@x>"
+    assert second == "<" + "a" * 249
 
 
 def test_whoever_has_the_mailbox_open_is_poked(tmp_path: Path) -> None:

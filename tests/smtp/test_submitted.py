@@ -14,7 +14,7 @@ from mailserver.auth.interfaces import User
 from mailserver.errors import InUse, MailboxFull, NoSpace
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.store.receiving import Appended
-from tests.smtp.world import DATE, HEADER, MESSAGE, World, submission_trace
+from tests.smtp.world import DATE, HEADER, MESSAGE, FakeHop, World, submission_trace
 
 
 def test_what_lacks_is_added(tmp_path: Path) -> None:
@@ -47,7 +47,8 @@ GOOD_FROM = {
     "dot in name": b"From: Anna B. <anna@example.test>\r\n",
     "quoted local part": b'From: "anna"@example.test\r\n',
     "own Sender": b"From: anna@example.test\r\nSender: anna@example.test\r\n",
-    "several with Sender": b"From: bert@example.org, Anna <anna@example.test>\r\nSender: anna@example.test\r\n",
+    "several of one's own": b"From: Anna <anna@example.test>, ANNA@example.test\r\nSender: anna@example.test\r\n",
+    "resent by oneself": b"Resent-From: anna@example.test\r\nFrom: anna@example.test\r\nResent-Sender: anna@example.test\r\n",
 }
 
 
@@ -69,6 +70,30 @@ BAD_FROM = {
         b"From: bert@example.org, boss@example.net\r\nSender: anna@example.test\r\n",
         b"550 5.7.1",
     ),
+    "oneself and another, with Sender": (
+        b"From: bert@example.org, Anna <anna@example.test>\r\nSender: anna@example.test\r\n",
+        b"550 5.7.1",
+    ),
+    "oneself and one elsewhere, with Sender": (
+        b"From: anna@example.test (a),\r\n =?utf-8?q?boss?= <boss@example.net>\r\nSender: anna@example.test\r\n",
+        b"550 5.7.1",
+    ),
+    "a group beside oneself": (
+        b"From: anna@example.test, us: bert@example.org;\r\nSender: anna@example.test\r\n",
+        b"550 5.6.0",
+    ),
+    "encoded address": (b"From: =?utf-8?q?anna=40example.test?=\r\n", b"550 5.6.0"),
+    "encoded local part": (b"From: =?utf-8?q?anna?=@example.test\r\n", b"550 5.7.1"),
+    "resent by another": (b"Resent-From: bert@example.org\r\nFrom: anna@example.test\r\n", b"550 5.7.1"),
+    "resent by another below": (
+        b"Resent-From: anna@example.test\r\nFrom: anna@example.test\r\nResent-From: anna@example.test, bert@example.org\r\n",
+        b"550 5.7.1",
+    ),
+    "resent for another": (
+        b"Resent-From: anna@example.test\r\nResent-Sender: bert@example.org\r\nFrom: anna@example.test\r\n",
+        b"550 5.7.1",
+    ),
+    "resent by nobody readable": (b"Resent-From: Anna\r\nFrom: anna@example.test\r\n", b"550 5.6.0"),
     "several without Sender": (b"From: anna@example.test, bert@example.org\r\n", b"550 5.6.0"),
     "several with another's Sender": (
         b"From: anna@example.test, bert@example.org\r\nSender: bert@example.org\r\n",
@@ -244,3 +269,49 @@ def test_two_local_recipients_find_the_message_when_they_are_told(tmp_path: Path
     client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<bert@example.org>\r\nRCPT TO:<anna@example.test>\r\n")
     client.ask(b"DATA\r\n" + MESSAGE + b".\r\n")
     assert kept == [2]
+
+
+def test_where_a_message_went_is_logged(tmp_path: Path) -> None:
+    """Its Message-ID, its recipients, and the name under which the next hop has it."""
+    queued = b"250-2.0.0 Ok:\x1b[2J\r\n250 2.0.0 queued as 4F1C2A\r\n"
+    world = World(tmp_path, FakeHop(replies={b".": queued}))
+    client = world.log_in()
+    many = [b"x%02d@example.net" % number for number in range(40)]
+    lines = [b"MAIL FROM:<anna@example.test>", b"RCPT TO:<bert@example.org>"]
+    lines += [b"RCPT TO:<%s>" % address for address in many]
+    for line in lines:
+        assert client.ask(line + b"\r\n").startswith(b"250")
+    client.ask(b"DATA\r\n")
+    assert client.ask(b"From: anna@example.test\r\nMessage-ID:\r\n <1@example.test>\r\n\r\n.\r\n").startswith(b"250")
+    ((event, facts),) = [entry for entry in client.channel.logged if entry[0] != "login"]
+    assert event == "submission"
+    assert (facts["message_id"], facts["recipients"], facts["relay"]) == ("<1@example.test>", 41, FakeHop.name)
+    assert facts["reply"] == "250 2.0.0 Ok:?[2J queued as 4F1C2A"
+    assert facts["to"].startswith("bert@example.org,x00@example.net,x01@example.net,")
+    assert facts["to"].endswith(" more")
+    named, more = facts["to"].removesuffix(" more").split(" and ")
+    assert len(named.split(",")) + int(more) == 41
+    assert len(facts["to"]) < 420
+
+
+def test_a_message_that_has_no_id_is_logged_with_the_one_it_gets(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.log_in()
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<bert@example.org>\r\nDATA\r\n")
+    client.ask(b"Subject: x\r\n\r\n.\r\n")
+    ((_event, facts),) = [entry for entry in client.channel.logged if entry[0] == "submission"]
+    assert f"Message-ID: {facts['message_id']}\r\n".encode() in world.kept("bert@example.org")[0]
+    assert (facts["to"], facts["reply"]) == ("bert@example.org", None)
+
+
+@pytest.mark.parametrize("at", [b"DATA", b"."])
+def test_what_the_next_hop_refuses_is_logged_in_its_words(at: bytes, tmp_path: Path) -> None:
+    world = World(tmp_path, FakeHop(replies={at: b"554 5.7.1 spam " + b"x" * 400 + b"\r\n"}))
+    client = world.log_in()
+    client.ask(b"MAIL FROM:<anna@example.test>\r\nRCPT TO:<x@example.net>\r\nDATA\r\n")
+    assert client.ask(b"From: anna@example.test\r\n\r\n.\r\n").startswith(b"554 5.7.1 spam")
+    ((event, facts),) = [entry for entry in client.channel.logged if entry[0] != "login"]
+    assert event == "submission-refused"
+    assert facts["reply"].startswith("554 5.7.1 spam x")
+    assert len(facts["reply"]) == 250
+    assert facts["to"] == "x@example.net"

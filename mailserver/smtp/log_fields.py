@@ -1,0 +1,48 @@
+"""What the log says of a message: who wrote it is a stranger, so control characters are left out and lengths bounded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from mailserver.smtp.address import Address
+from mailserver.smtp.wire import Reply
+
+LONGEST_ID: Final = 250
+"""Characters of a Message-ID."""
+LONGEST_REPLY: Final = 250
+"""Characters of a reply of the next hop."""
+LONGEST_LIST: Final = 400
+"""Characters of a list of recipients, before the number of those that have no room."""
+
+_MESSAGE_ID = re.compile(rb"^message-id[ \t]*:((?:[^\r\n]|\r?\n[ \t]){0,1000})", re.IGNORECASE | re.MULTILINE)
+
+
+def message_id_of(header: bytes) -> str:
+    """The first Message-ID field of a header; empty without one."""
+    found = _MESSAGE_ID.search(header)
+    return bounded(found[1].decode("latin-1"), LONGEST_ID) if found else ""
+
+
+def reply_text(reply: Reply) -> str:
+    """A reply of the next hop; its last line has the name under which the message is known there."""
+    return bounded(f"{reply.code} {' '.join(filter(None, [reply.enhanced, *reply.lines]))}", LONGEST_REPLY)
+
+
+def list_of(recipients: Iterable[Address]) -> str:
+    """Recipients in their order, as many as have room."""
+    names = [str(address) for address in recipients]
+    shown: list[str] = []
+    room = LONGEST_LIST
+    for name in names:
+        room -= len(name) + 1
+        if room < 0:
+            return f"{','.join(shown)} and {len(names) - len(shown)} more"
+        shown.append(bounded(name, LONGEST_LIST))
+    return ",".join(shown)
+
+
+def bounded(words: str, longest: int) -> str:
+    """Without control characters and space around it, cut to a length."""
+    return "".join(character for character in words if character.isprintable()).strip()[:longest]
