@@ -94,6 +94,10 @@ def _mail_from_elsewhere(config: Config, domain: Domain) -> Iterator[Record | No
         senders.append(_sender(relay.host))
     yield Record(name, "TXT", _text(" ".join(["v=spf1", *senders, "~all"])), example=True)
     yield Record(f"_dmarc.{name}", "TXT", _text(f"v=DMARC1; p=none; rua=mailto:postmaster@{domain.name}"), example=True)
+    if not config.mail.postmaster:
+        # The address takes mail in any case, but nobody may ever read it.
+        reason = f"set [mail] postmaster to the user who gets the reports that postmaster@{domain.name} is sent"
+        yield Note(f"DMARC, TLSRPT: {reason}")
     policy = mta_sts.policy(domain)
     if policy is not None:
         yield Record(f"_mta-sts.{name}", "TXT", _text(f"v=STSv1; id={mta_sts.policy_id(policy)};"))

@@ -207,3 +207,17 @@ def test_addresses_are_compared_with_those_listened_on(
         finding = check(config, server)[1]["mail.example.test.", "A/AAAA"]
     assert (finding["state"], finding["expected"]) == (state, expected)
     assert finding["found"] == ["192.0.2.8", "2001:db8::8"]
+
+
+def test_the_reports_of_dmarc_go_to_an_address_that_somebody_reads(demonstration: Path) -> None:
+    """Mail to postmaster is taken in every domain; where nobody is named who gets it, that is said."""
+    lines = records(demonstration)
+    (dmarc,) = [line for line in lines if line.startswith("_dmarc")]
+    assert 'rua=mailto:postmaster@example.test"' in dmarc
+    note = "set [mail] postmaster to the user who gets the reports that postmaster@example.test is sent"
+    text = demonstration.read_text()
+    named = "postmaster = " in text
+    assert any(note in line for line in lines) is not named
+    other = demonstration.with_name("named.toml")
+    other.write_text(text.replace("[mail]\n", "[mail]\n" + ("" if named else 'postmaster = "anna@example.test"\n')))
+    assert not any(note in line for line in records(other))
