@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +18,14 @@ from mailserver.auth.users_file import read_text
 from mailserver.config.model import Config, Problem
 from mailserver.config.values import as_toml
 from mailserver.mail_store import level_encoding
-from mailserver.store.maildir.account import is_account
 from mailserver.store.maildir.survey import survey
 
 SECONDS: Final = 10.0
 """Time that the look may take."""
 
 _WORDS: Final = {
+    "format": "mail of Dovecot's in another format (mdbox, sdbox, mbox) is not served: have `doveadm sync` make a Maildir of it",
+    "layout": "folders of Dovecot's layout `fs` are not shown: in Maildir++ they are directories such as `.Sent` and `.A.B`",
     "sieve": "Sieve scripts of Dovecot's are not run: file mail by the MTA, or by the detail of an address (user+folder)",
     "acl": "access rights of Dovecot's (dovecot-acl) have no effect: each account is its user's alone",
     "attributes": "mailbox attributes of Dovecot's (METADATA) are not served; Dovecot keeps them there",
@@ -75,7 +77,7 @@ def _example(things: list[str]) -> str:
 
 
 def _accounts(config: Config) -> Iterator[tuple[str, str | None]]:
-    """The Maildirs that are there, with their homes where a users file has them."""
+    """Places of accounts, whether there is a Maildir or not, with their homes where a users file has them."""
     location = config.mail.location
     homes = {}
     for name, home in _homes(config):
@@ -85,10 +87,13 @@ def _accounts(config: Config) -> Iterator[tuple[str, str | None]]:
     roots = set(homes)
     if "{home}" not in location:
         pattern = location.format(root=glob.escape(str(config.mail.root)), user="*", local="*", domain="*")
-        roots.update(glob.glob(pattern))
+        above, name = os.path.split(pattern)
+        if "*" in name:
+            roots.update(filter(os.path.isdir, glob.glob(pattern)))
+        else:
+            roots.update(os.path.join(home, name) for home in glob.glob(above) if os.path.isdir(home))
     for root in sorted(roots):
-        if is_account(root):
-            yield root, homes.get(root)
+        yield root, homes.get(root)
 
 
 def _homes(config: Config) -> Iterator[tuple[str, str]]:

@@ -102,6 +102,41 @@ def test_each_kind_is_told_once(mail: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.interop
+@pytest.mark.parametrize(
+    ("settings", "words", "example"),
+    [
+        ({"mail_driver = maildir": "mail_driver = mdbox", "~/Maildir": "~/mdbox"}, "another format", "mdbox"),
+        ({"mail_driver = maildir": "mail_driver = sdbox", "~/Maildir": "~/dbox"}, "another format", "dbox"),
+        (
+            {"mail_driver = maildir": "mail_driver = mbox\nmail_inbox_path = ~/inbox", "~/Maildir": "~/mail"},
+            "another format",
+            "mail",
+        ),
+        ({"~/Maildir": "~/Maildir\nmailbox_list_layout = fs"}, "layout `fs`", "Maildir/Sent"),
+    ],
+)
+def test_mail_of_dovecots_that_is_not_served(
+    tmp_path: Path, settings: dict[str, str], words: str, example: str
+) -> None:
+    need()
+    with away({ANNA: "secret"}) as dovecot:
+        text = dovecot.config.read_text()
+        for old, new in settings.items():
+            assert old in text
+            text = text.replace(old, new)
+        dovecot.config.write_text(text)
+        with dovecot:
+            client = imaplib.IMAP4("127.0.0.1", dovecot.ports["imap"])
+            client.login(ANNA, "secret")
+            assert client.create("Sent")[0] == "OK"
+            assert client.append("Sent", "", "", b"Subject: x\r\n\r\nx\r\n")[0] == "OK"
+            client.logout()
+        (told,) = lines(read(configuration(tmp_path, dovecot.root)))
+        assert words in told
+        assert f"({dovecot.root}/example.org/anna/{example})" in told
+
+
+@pytest.mark.interop
 def test_with_the_escape_character_nothing_more_is_said_of_names(mail: Path, tmp_path: Path) -> None:
     told = lines(read(configuration(tmp_path, mail, 'escape = "^"')))
     assert len(told) == 4

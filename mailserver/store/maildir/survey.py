@@ -16,7 +16,7 @@ from attrs import frozen
 from mailserver.store.maildir.folders import Layout
 from mailserver.store.maildir.names import LevelEncoding
 
-Kind = Literal["sieve", "acl", "attributes", "quota", "escape", "unshown"]
+Kind = Literal["format", "layout", "sieve", "acl", "attributes", "quota", "escape", "unshown"]
 
 _IN_HOME: Final[dict[str, Kind]] = {
     ".dovecot.sieve": "sieve",
@@ -28,6 +28,7 @@ _IN_MAILDIR: Final[dict[str, Kind]] = {
     "dovecot-acl": "acl",
     "maildirsize": "quota",
 }
+_PARTS: Final = frozenset({"cur", "new", "tmp"})
 _PROBABLE: Final = r"""[%^\\+:=#$@!*'"()\[\]{}<>|;?]"""
 """Characters that administrators choose for escapes; letters, digits and what is usual in names are left out."""
 _ESCAPED: Final = re.compile(rf"({_PROBABLE})(?:2[ef]|7e)")
@@ -44,13 +45,19 @@ class Finding:
 
 
 def survey(root: str, home: str | None, encoding: LevelEncoding) -> Iterator[Finding]:
-    """What there is in a Maildir and in its home, the directory above it unless named.
+    """What there is in a Maildir, which need not be there, and in its home, the directory above it unless named.
 
     Raises: OSError for what cannot be read; a home that is not there has nothing.
     """
     above = home or os.path.dirname(root)
     if os.path.isdir(above) and above != root:
-        yield from _named(above, sorted(os.listdir(above)), _IN_HOME)
+        inside = sorted(os.listdir(above))
+        yield from _named(above, inside, _IN_HOME)
+        for directory in (above, *(os.path.join(above, name) for name in inside if name[0] != ".")):
+            if _is_other_format(directory):
+                yield Finding("format", directory)
+    if not os.path.isdir(root):
+        return
     names = sorted(os.listdir(root))
     yield from _named(root, names, _IN_MAILDIR)
     layout = Layout(root, encoding)
@@ -59,6 +66,9 @@ def survey(root: str, home: str | None, encoding: LevelEncoding) -> Iterator[Fin
     if character and character != encoding.escape:
         first = next(name for name in folders if re.search(re.escape(character) + "(?:2[ef]|7e)", name))
         yield Finding("escape", os.path.join(root, first), character)
+    for name in names:
+        if name[0] != "." and name not in _PARTS and not name.startswith("mailserver-") and _is_folder(root, name):
+            yield Finding("layout", os.path.join(root, name))
     for name in folders:
         if layout.name(name) is None:
             yield Finding("unshown", os.path.join(root, name))
@@ -75,6 +85,14 @@ def _named(directory: str, names: list[str], kinds: dict[str, Kind]) -> Iterator
 
 def _is_folder(root: str, name: str) -> bool:
     return os.path.isdir(os.path.join(root, name, "cur"))
+
+
+def _is_other_format(directory: str) -> bool:
+    """Does a directory hold mail of Dovecot's as mdbox, sdbox or mbox?"""
+    mailboxes = os.path.join(directory, "mailboxes")
+    if os.path.isdir(mailboxes):
+        return any(os.path.isdir(os.path.join(mailboxes, name, "dbox-Mails")) for name in os.listdir(mailboxes))
+    return os.path.isdir(os.path.join(directory, ".imap"))
 
 
 def _escape_character(folders: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_the_home_of_the_users_file_counts(tmp_path: Path) -> None:
     assert [each.kind for each in survey(str(root), str(home), LevelEncoding())] == ["sieve"]
     assert [each.kind for each in survey(str(root), str(tmp_path / "missing"), LevelEncoding())] == []
     assert [each.kind for each in survey(str(root), str(root), LevelEncoding())] == []
+
+
+def test_mail_that_is_not_served(tmp_path: Path) -> None:
+    root = tmp_path / "anna" / "Maildir"
+    (root.parent / "mdbox" / "mailboxes" / "INBOX" / "dbox-Mails").mkdir(parents=True)
+    (root.parent / "mbox" / ".imap").mkdir(parents=True)
+    (root.parent / "other" / "mailboxes").mkdir(parents=True)
+    assert found(root) == [("format", "anna/mbox", ""), ("format", "anna/mdbox", "")]
+    make(root, "Sent", ".Trash", "mailserver-new.1")
+    assert found(root)[2:] == [("layout", "anna/Maildir/Sent", "")]
+    shutil.rmtree(root.parent / "mdbox")
+    (root.parent / "mailboxes" / "INBOX" / "dbox-Mails").mkdir(parents=True)
+    assert found(root)[0] == ("format", "anna", "")
 
 
 @pytest.mark.parametrize(
