@@ -12,7 +12,9 @@
  7. No large literal before login, none over the limit: test_imap.py; chunks: test_smtp.py.
  8. Clients that do not read: test_messages.py; that drip, and idle times, by the clock: tests/imap/test_session.py,
     tests/smtp/test_submission.py, tests/pop3/test_session.py, tests/net/test_connection.py and _limits, transcripts autologout, idle-timer.
- 9. Nobody makes another wait: the Watcher of conftest.py, in every test here.
+ 9. Nobody makes another wait: the Watcher of conftest.py, in every test here; each command's hostile case: test_costs.py;
+    SEARCH, kicks and stops during it: test_search_bounds.py, tests/live/test_stop.py; who computes without end:
+    tests/live/test_overrun.py.
 10. Hard messages: test_messages.py; linear time: tests/message/test_hostile.py.
 11. CRLF . CRLF alone ends a message; chunks are no commands: test_smtp.py, outbound tests/smtp/test_relay.py.
 12. Senders: `test_senders`, and whole in tests/smtp/test_sender.py and tests/smtp/test_submitted.py.

@@ -98,8 +98,9 @@ def test_a_command_that_waits_for_long_is_given_up(tmp_path: Path) -> None:
     no_bug(server.log)
 
 
-def test_a_search_of_a_thousand_texts_does_not_hold_it_up(tmp_path: Path) -> None:
-    server = Server(tmp_path)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_search_of_a_thousand_texts_does_not_hold_it_up(tmp_path: Path, workers: int) -> None:
+    server = Server(tmp_path, workers=workers)
     user, _password = server.user_of("example.test")
     new = server.maildir(user) / "new"
     (new / "1700000000.M1P1.host").write_bytes(b"Subject: large\r\n\r\n" + b"absent absent absent absent\r\n" * 500_000)
