@@ -28,6 +28,14 @@ from mailserver.message.limits import ALL_SEEN, SEEN
 MAX_DEPTH: Final = 100
 """Levels of multipart and message/rfc822 that are looked into."""
 
+SOUGHT: Final = 4
+"""Times that each octet of a message is looked at for delimiters, on the average of all its octets."""
+SOUGHT_AT_LEAST: Final = 64 * 1024 * 1024
+"""Octets that are looked at in any case: nothing for a message of less than a megabyte, whatever its depth.
+
+What lies deeper or behind that stays text: a hundred levels around all of a large message would take many seconds.
+"""
+
 MAX_PARTS: Final = 10_000
 """Parts of one message that are told apart."""
 
@@ -191,6 +199,9 @@ class _Scanner:
         self._open: list[Part] = []
         """From the root to the part being read, each inside the one before."""
         self._parts = 0
+        self._sought = 0
+        """Octets that have been looked through for delimiters, on all levels."""
+        self._most_sought = SOUGHT * len(source) + SOUGHT_AT_LEAST
         self._room = ALL_SEEN
         """Octets of headers that are still looked at."""
         self._blank = -1
@@ -198,7 +209,7 @@ class _Scanner:
 
     def scan(self) -> Part:
         root = self._enter(0, digest=False)
-        while self._levels and self._parts < MAX_PARTS:
+        while self._levels and self._parts < MAX_PARTS and self._sought <= self._most_sought:
             found = self._next_delimiter()
             if found is None:
                 break
@@ -241,12 +252,18 @@ class _Scanner:
             parent = self._open[level.opened]
             self._enter(min(line_end + 2, len(source)), digest=parent.subtype.lower() == b"digest")
 
+    def _find(self, level: _Level, start: int, limit: int) -> int:
+        """The level's next delimiter, -1 if there is none that begins before the limit."""
+        found = self._source.find(level.delimiter, start, limit + len(level.delimiter))
+        self._sought += (limit if found < 0 else found) - start
+        return found
+
     def _seek(self, position: int) -> None:
         """Find anew the delimiters that stand before that position."""
         limit = len(self._source)
         for level in self._levels:
             if 0 <= level.following < position:
-                level.following = self._source.find(level.delimiter, position, limit + len(level.delimiter))
+                level.following = self._find(level, position, limit)
             if level.following >= 0:
                 limit = level.following
 
@@ -281,13 +298,13 @@ class _Scanner:
 
     def _open_multipart(self, part: Part) -> None:
         delimiter = part.content.delimiter
-        if not delimiter or len(self._open) >= MAX_DEPTH:
+        if not delimiter or len(self._open) >= MAX_DEPTH or self._sought > self._most_sought:
             _as_text(part)
             return
         part.multipart = True
         level = _Level(b"\r\n--" + delimiter, len(self._open) - 1)
         # The line end before a delimiter belongs to it: it may be the one of the empty line.
-        level.following = self._source.find(level.delimiter, part.body - 2, self._limit() + len(level.delimiter))
+        level.following = self._find(level, part.body - 2, self._limit())
         if level.following == part.body < self._header_end(part.start):
             # What looked like a delimiter of the level around, right behind the empty line, is this one's.
             part.body += 2

@@ -33,6 +33,8 @@ SEARCHED_ADDRESSES: Final = frozenset({b"from", b"to", b"cc", b"bcc"})
 # A comment or white space beside the @, which are no part of the address (RFC 5322 4.4).
 _TORN: Final = re.compile(rb"[\s)]@|@[\s(]")
 _SHORT: Final = 128
+_LONG: Final = 4096
+_BETWEEN: Final = re.compile(r"[\s<>,;:()]+")
 _ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
 _PIECE: Final = 16 * 1024
@@ -101,7 +103,9 @@ def line_text(name: bytes, line: bytes) -> str:
     """`field_text` of a value that is unfolded already."""
     text = decode_line(line)
     if name in SEARCHED_ADDRESSES and is_torn(line):
-        text += "".join([f" {address}" for address in _addresses(line) if address not in text])
+        # Thousands of addresses are not each looked for in all of a long value.
+        words = frozenset(_BETWEEN.split(text)) if len(text) > _LONG else None
+        text += "".join([f" {address}" for address in _addresses(line) if address not in (words or text)])
     return f"\n{name.decode('ascii')}: {text}"
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message.structure import Part, find_part, parse_structure
+from mailserver.message.structure import SOUGHT, SOUGHT_AT_LEAST, Part, find_part, parse_structure
 from tests.corpus import crlf
 
 
@@ -196,3 +196,18 @@ def written(node: Any, numbers: Iterator[int]) -> bytes:
 @given(TREES)
 def test_what_is_written_is_read(node: Any) -> None:
     assert tree(written(node, count())) == node
+
+
+def depth_of(root: Part) -> int:
+    return 1 + max((depth_of(child) for child in root.children), default=0)
+
+
+def test_levels_around_all_of_a_large_message_are_looked_into_up_to_a_number_of_octets() -> None:
+    def nested(lines: int) -> bytes:
+        starts = (b"Content-Type: multipart/mixed; boundary=b%02d\r\n\r\n--b%02d\r\n" % (n, n) for n in range(90))
+        ends = (b"\r\n--b%02d--\r\n" % n for n in reversed(range(90)))
+        return b"".join(starts) + b"\r\n" + b"text\r\n" * lines + b"".join(ends)
+
+    assert depth_of(parse_structure(nested(1000))) == 91
+    large = nested(2_000_000)
+    assert depth_of(parse_structure(large)) <= 2 + SOUGHT + (SOUGHT_AT_LEAST + len(large)) // len(large)
