@@ -100,6 +100,7 @@ MAIL: Final[dict[str, str]] = {
     "pop3_reuse_xuidl": "nothing: X-UIDL of a message is not looked at",
     "pop3_no_flag_updates": "nothing: what was fetched whole is flagged as seen",
     "client_idle_timeout": _TIMES,
+    "postmaster_address": "postmaster of [mail]",
     "recipient_delimiter": "detail_separator of [lmtp]",
     "lmtp_save_to_detail_mailbox": "detail_separator of [lmtp]: the detail names the folder",
     "lmtp_user_concurrency_limit": "nothing: deliveries to one account are made one after the other",

@@ -69,9 +69,9 @@ class Maildrop:
             unknown = [UID(uid) for uid, size in zip(uids, sizes, strict=True) if size == UNKNOWN_SIZE]
             if unknown:
                 uids, sizes = await _learn_sizes(live, uids, sizes, unknown)
-            records = await live.run(lambda mailbox: mailbox.pop3_records(names=names))
-            if any(record.order is not None for record in records.values()):
-                uids, sizes = _put_in_order(uids, sizes, records)
+            uids, sizes, records = await live.run(
+                lambda mailbox: _put_in_order(uids, sizes, mailbox.pop3_records(names=names))
+            )
         except BaseException:
             account.release(live)
             raise
@@ -242,15 +242,17 @@ class Maildrop:
 
 def _put_in_order(
     uids: array[int], sizes: array[int], records: Mapping[UID, Pop3Record]
-) -> tuple[array[int], array[int]]:
-    """The listing as Dovecot has it: messages with an order first, rising; those of one order by UID."""
+) -> tuple[array[int], array[int], Mapping[UID, Pop3Record]]:
+    """The listing as Dovecot has it: messages with an order first, rising; those of one order by UID. In a thread."""
+    if all(record.order is None for record in records.values()):
+        return uids, sizes, records
 
     def place(pair: tuple[int, int]) -> tuple[bool, int]:
         record = records.get(UID(pair[0]))
         return (True, 0) if record is None or record.order is None else (False, record.order)
 
     pairs = sorted(zip(uids, sizes, strict=True), key=place)
-    return array("I", [uid for uid, _size in pairs]), array("I", [size for _uid, size in pairs])
+    return array("I", [uid for uid, _size in pairs]), array("I", [size for _uid, size in pairs]), records
 
 
 async def _learn_sizes(
