@@ -1,7 +1,8 @@
 """`make soak`: the random tests of the store for as long as wanted, with a new seed each round, which is printed.
 
-The first round has what is exhaustive, too: crashes, power cuts, killed workers, all of testssl.sh at every listener,
-and each command's hostile case in large mailboxes.
+The first round has what is exhaustive, too: crashes, power cuts, killed workers, fifty clients on one mailbox for ten
+minutes each way (ours, and ImapTest's where it is installed), all of testssl.sh at every listener, and each command's
+hostile case in large mailboxes.
 
 python -m tests.soak [--minutes 30] [--seed N]     one round with that seed, if given
 """
@@ -25,6 +26,8 @@ EXHAUSTIVE = (
     "tests/store/test_crash.py",
     "tests/store/test_powercut.py",
     "tests/workers/test_kill.py",
+    "tests/stress/test_stress.py",
+    "tests/interop/test_imaptest.py",
     "tests/interop/test_testssl.py",
     "tests/hostile/test_costs.py",
 )
@@ -55,6 +58,8 @@ def run_round(seed: int, files: tuple[str, ...], *, runs: int, steps: int) -> bo
             "MAILSERVER_RESTARTS": "50",
             "MAILSERVER_TESTSSL": "whole",
             "MAILSERVER_SCALE": "50",
+            "MAILSERVER_STRESS_CLIENTS": "50",
+            "MAILSERVER_STRESS_SECONDS": "600",
         },
         check=False,
     )
