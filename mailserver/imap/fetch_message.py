@@ -14,6 +14,7 @@ from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan
 from mailserver.imap.header_fields import Fields, Selected
 from mailserver.imap.open_message import OpenMessage, ReadMessage
 from mailserver.imap.section import Range, kept_lines, without_nul
+from mailserver.message.head import KEPT
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import MessageFile
 from mailserver.store.portion import Portion
@@ -96,7 +97,7 @@ class Teller:
         if self._plan.few_kept:
             return b"%b %b" % (item.label, kept_literal(item, summary))
         if self._kept is None:
-            self._kept = Fields(summary.fields)
+            self._kept = Fields(summary.fields, KEPT)
         assert item.section is not None
         return b"%b %b" % (item.label, _literal(item, self._kept.select(item.section)))
 

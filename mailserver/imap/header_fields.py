@@ -30,26 +30,34 @@ _NEXT_FIELD: Final = re.compile(rb"\n(?=[^ \t])")
 
 
 class Fields:
-    """The fields of one header, by name."""
+    """The fields of one header, by name. Where they are takes little memory: a client may leave off reading in between."""
 
-    def __init__(self, header: bytes) -> None:
+    def __init__(self, header: bytes, names: frozenset[bytes]) -> None:
+        """`names`: all field names that are asked for, in lower case."""
         self._header = header
-        self._places: dict[bytes, list[Range]] = {}
+        self._places: dict[bytes, array[int]] = {}
+        """Start and end in turn."""
         for name, _, start, end in iterate_fields(header, 0, len(header)):
+            if name not in names:
+                continue
             places = self._places.get(name)
             if places is None:
-                self._places[name] = [(start, end)]
-            elif places[-1][1] == start:
+                self._places[name] = array("I", (start, end))
+            elif places[-1] == start:
                 # Neighbours are told together.
-                places[-1] = places[-1][0], end
+                places[-1] = end
             else:
-                places.append((start, end))
+                places.extend((start, end))
 
     def select(self, section: Section) -> bytes:
         """HEADER.FIELDS: those fields in the order of the message, and an empty line. HEADER.FIELDS.NOT: all the rest."""
-        found = [places for name in section.fields if (places := self._places.get(name)) is not None]
+        found = [_pairs(places) for name in section.fields if (places := self._places.get(name)) is not None]
         wanted = found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
         return _told(self._header, wanted, others=section.text == "HEADER.FIELDS.NOT")
+
+
+def _pairs(places: array[int]) -> Iterable[Range]:
+    return zip(places[::2], places[1::2], strict=True)
 
 
 def select_fields(header: bytes, section: Section) -> bytes:
@@ -145,8 +153,7 @@ class LongHeader:
             for found in self._scan(names):
                 yield None if found is None else found[1:]
             return
-        pairs = [self._places[name] for name in names]
-        yield from sorted(chain.from_iterable(zip(places[::2], places[1::2], strict=True) for places in pairs))
+        yield from sorted(chain.from_iterable([_pairs(self._places[name]) for name in names]))
 
     def _between(self, ranges: Iterable[Range | None]) -> Iterator[Range | None]:
         start = self._start

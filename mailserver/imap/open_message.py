@@ -22,7 +22,7 @@ from mailserver.store.interfaces import MessageFile
 LARGE: Final = 256 * 1024
 FEW_PARTS: Final = 100
 """Structures of messages of at least LARGE octets are remembered, unless they have more parts than that."""
-_CUT: Final = 1024 * 1024
+_CUT: Final = SEEN
 """Octets of headers whose fields are held at a time."""
 _PART: Final = 32
 """What a part, or an empty line, of a message costs whose structure is looked at; see `Allowance`."""
@@ -94,6 +94,8 @@ class OpenMessage:
         self._sections = sections
         self._allowance = allowance
         self._header_end = -1
+        self._whole: bytes | None = None
+        """All of it, if it is not large and has been read."""
         self._fields: dict[int, Fields] = {}
         self._cut = 0
         """Octets of the headers in `_fields`."""
@@ -169,7 +171,7 @@ class OpenMessage:
     def _select(self, section: Section, start: int, end: int) -> Generator[None, None, bytes | Selected]:
         if end - start > SEEN:
             if self._long is None or self._long[0] != start:
-                header = LongHeader(self._file, start, end, self._names_asked(section.numbers))
+                header = LongHeader(self._file, start, end, self._names)
                 self._allowance.spend(end - start)
                 yield from header.measure()
                 self._long = start, header
@@ -185,7 +187,7 @@ class OpenMessage:
         return fields.select(section)
 
     def _cut_fields(self, start: int, end: int) -> Fields:
-        fields = Fields(self.read((start, end)))
+        fields = Fields(self.read((start, end)), self._names)
         self._cut += end - start
         if self._cut > _CUT:
             self._fields.clear()
@@ -193,19 +195,16 @@ class OpenMessage:
         self._fields[start] = fields
         return fields
 
-    def _names_asked(self, numbers: tuple[int, ...]) -> frozenset[bytes]:
-        """Of fields of the header of that message."""
-        return frozenset().union(*[section.fields for section in self._sections if section.numbers == numbers])
-
     @cached_property
-    def _whole(self) -> bytes:
-        return self._file.read()
+    def _names(self) -> frozenset[bytes]:
+        """Of all fields that are asked for."""
+        return frozenset().union(*[section.fields for section in self._sections])
 
     @cached_property
     def root(self) -> Part:
         """Its structure."""
         if self._file.size < LARGE:
-            whole = self._whole
+            whole = self._whole = self._file.read()
             parts = whole.count(b"\r\n--") + whole.count(b"\r\n\r\n")
             self._allowance.spend(len(whole) // 16 + _PART * parts)
             return parse_structure(whole)
@@ -213,28 +212,26 @@ class OpenMessage:
         if known:
             return known[0]
         self._allowance.spend(self._file.size)
-        root = parse_structure(self._whole)
-        if _slimmed(root):
+        # Not held on to: the client may leave off reading what is made of it.
+        root = parse_structure(self._file.read())
+        if _slim(root) <= FEW_PARTS:
             known.append(root)
         return root
 
     def read(self, found: Range) -> bytes:
         """Those octets. Raises: StoreUnavailable if the file has become shorter."""
         low, high = found
-        data = self._whole[low:high] if "_whole" in self.__dict__ else self._file.read(low, high - low)
+        data = self._file.read(low, high - low) if self._whole is None else self._whole[low:high]
         if len(data) != high - low:
             raise StoreUnavailable("a message file has changed while it was read")
         return data
 
 
-def _slimmed(root: Part) -> bool:
-    """Make it fit to be remembered; False if it has too many parts."""
+def _slim(root: Part) -> int:
+    """Make it fit to be held; how many parts there are."""
     todo = [root]
     for part in todo:
         todo += part.children
-        if len(todo) > FEW_PARTS:
-            return False
-    for part in todo:
         # Only places are asked for later: do not hold on to the headers.
         part.content = PLAIN
-    return True
+    return len(todo)

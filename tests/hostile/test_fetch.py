@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.conftest import Watcher, no_bugs, unharmed_server
+from tests.hostile.conftest import Watcher, no_bugs, peak, unharmed_server
 from tests.hostile.wire import Client, log_in, put_foreign
 from tests.server import Server
 
@@ -106,6 +106,27 @@ def test_a_long_header_of_another_program(server: Server, client: Client, user: 
     fetch_both_times(client, b"1 " + peeks(*sections, b"HEADER.FIELDS (a)]<3999990.20>", b"HEADER]<0.9>"))
     told = client.command(b"FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]")[0]
     assert told.endswith(b"{19}\r\nSubject: last\r\n\r\n)".replace(b"{19}", b"{17}")), told[-60:]
+
+
+@pytest.mark.parametrize(("line_end", "size"), [(b"\r\n", 62 << 20), (b"\n", 12 << 20)])
+def test_a_huge_header_takes_little_memory(
+    server: Server, client: Client, user: str, line_end: bytes, size: int
+) -> None:  # fmt: skip
+    """One message of the largest size is held for what needs its structure (`MEMORY`), nothing for the rest."""
+    line = b"a:b" + line_end
+    deliver_foreign(
+        server, client, user, line * (size // len(line)) + b"Subject: last" + line_end * 2 + b"x" + line_end
+    )
+    before = peak(server)
+    for item in (b"ENVELOPE", b"BODY.PEEK[HEADER]", b"BODY.PEEK[TEXT]", b"RFC822.SIZE", b"BODY.PEEK[HEADER.FIELDS (SUBJECT)]",
+                 b"BODY.PEEK[HEADER.FIELDS (A X)]<10000000.1000>", b"BODY.PEEK[HEADER.FIELDS.NOT (A)]", b"BODY.PEEK[]"):  # fmt: skip
+        client.count(b"FETCH 1 " + item)
+    with log_in(server, "pop3s", user) as pop3:
+        pop3.send(b"TOP 1 0\r\nQUIT\r\n")
+        assert pop3.to_the_end().count(b"a:b\r\n") == size // len(line)
+    assert peak(server) - before < 24 * 1024
+    if line_end == b"\r\n":
+        client.count(b"FETCH 1 BODYSTRUCTURE")
 
 
 def test_who_goes_is_noticed(server: Server, client: Client, user: str) -> None:

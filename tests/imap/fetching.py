@@ -8,6 +8,7 @@ import pytest
 
 from mailserver.store.live import LiveMailbox
 from mailserver.store.memory import MemoryMessage
+from mailserver.store.receiving import NewMessage
 from tests.corpus import crlf
 from tests.fakes import Client
 from tests.imap.sessions import logged_in, put, services
@@ -39,6 +40,16 @@ def opened(*messages: bytes, examine: bool = False) -> Client:
         put(client, message=message)
     assert b"s OK" in client.ask(b"s %b INBOX\r\n" % (b"EXAMINE" if examine else b"SELECT"))
     return client
+
+
+def put_foreign(client: Client, message: bytes) -> None:
+    """Into the INBOX, which is open, as other programs do, that have limits of their own."""
+    account = client.session.account.account
+    staged = account.stage()
+    staged.write(message)
+    account.append("INBOX", [NewMessage(staged)])
+    client.session.mailbox.live.poked()
+    client.ask(b"n NOOP\r\n")
 
 
 def live_mailbox(client: Client) -> LiveMailbox:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from mailserver.errors import StoreUnavailable
 from mailserver.imap import fetch_message, fetch_work, header_fields
 from mailserver.imap.allowance import AT_ONCE
 from mailserver.imap.fetch_plan import CHUNK
+from mailserver.imap.open_message import LARGE, OpenMessage
 from mailserver.store.memory import MemoryMessage
 from mailserver.store.portion import Portion
 from tests.fakes import Client
@@ -17,6 +19,7 @@ from tests.imap.fetching import NESTED, ask, live_mailbox, opened
 from tests.imap.sessions import MESSAGE
 from tests.imap.test_fetch_recent import Counts
 
+LARGE_SIZE = LARGE + 1
 LINES = b"a:b\r\n" * 12_000
 HEADER = LINES + b"\r\nbody\r\n"
 ITEMS = b"(" + b" ".join(b"BODY.PEEK[HEADER.FIELDS (x%d)]" % number for number in range(200)) + b")"
@@ -95,6 +98,23 @@ def test_an_answer_that_is_many_times_its_message_is_made_as_it_is_taken(monkeyp
     answer = ask(client, b"FETCH 1 (" + items + b")")
     assert answer.count(LINES + b"\r\n") == 100
     assert client.channel.drains - drains > len(answer) // (2 * CHUNK)
+
+
+def test_a_client_that_does_not_read_has_no_message_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = b"--b\r\n\r\n" + b"x" * LARGE_SIZE + b"\r\n"
+    client = opened(b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + part * 3)
+    held: list[object] = []
+    drain = type(client.channel).drain
+
+    async def measured(channel: Any) -> None:
+        held.extend(each._whole for each in gc.get_objects() if isinstance(each, OpenMessage))
+        await drain(channel)
+
+    monkeypatch.setattr(type(client.channel), "drain", measured)
+    monkeypatch.setattr(fetch_work, "Portion", Turn)
+    monkeypatch.setattr(fetch_message, "Portion", Turn)
+    assert ask(client, b"FETCH 1 (BODY.PEEK[1] BODY.PEEK[2] BODY.PEEK[3.MIME])").count(b"x" * LARGE_SIZE) == 2
+    assert set(held) == {None}
 
 
 def test_an_answer_that_cannot_be_gone_on_with_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:

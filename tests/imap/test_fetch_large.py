@@ -18,7 +18,7 @@ from mailserver.store.memory import MemoryMailbox, MemoryMessage
 from mailserver.store.receiving import NewMessage
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.corpus import crlf
-from tests.imap.fetching import LARGE, NESTED, ask, live_mailbox, opened, section, sizes_read
+from tests.imap.fetching import LARGE, NESTED, ask, live_mailbox, opened, put_foreign, section, sizes_read
 from tests.imap.sessions import MESSAGE
 
 
@@ -223,7 +223,8 @@ def test_the_structure_of_a_large_message_is_worked_out_once(monkeypatch: pytest
 def test_a_header_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 MB of header: read once, in pieces, and sent in pieces."""
     header = b"X-A: 0123456789\r\n" * 1_200_000
-    client = opened(header)
+    client = opened()
+    put_foreign(client, header)
     sizes = sizes_read(monkeypatch)
     assert section(client, b"[HEADER]") == header
     assert max(sizes) <= PIECE
