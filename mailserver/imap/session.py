@@ -29,6 +29,7 @@ from mailserver.config.model import Cache, Imap, Limits, Mail
 from mailserver.errors import (
     AuthFailed,
     BadSyntax,
+    Cancelled,
     ConnectionLost,
     InUse,
     MailboxChanged,
@@ -358,8 +359,8 @@ class Session:
                 step, self._afterwards = self._afterwards, None
                 await step()
         except MailError as error:
-            # Behind a lock that was not to be had in time nobody waits twice.
-            if self.selected is not None and error.imap_status == "NO" and not isinstance(error, InUse):
+            # Behind a lock that was not to be had in time nobody waits twice, nor where the session ends.
+            if self.selected is not None and error.imap_status == "NO" and not isinstance(error, InUse | Cancelled):
                 await self._closing_sync(allow_expunge=uid or not (spec and spec.uses_sequence_numbers), uid=uid)
             if isinstance(error, StorageFailure):
                 self.channel.log("storage-failed", user=self.user, command=form, reason=error.reason)

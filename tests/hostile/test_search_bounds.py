@@ -69,6 +69,11 @@ def test_a_client_that_goes_ends_it(server: Server, mail_user: str, protocol: st
         assert client.command(b"SELECT INBOX")[-1].startswith(b"OK")
         client.send(b"s " + KEYS + b"\r\n")
         assert b"INPROGRESS" in client.reply()
+    began = time.monotonic()
+    with log_in(server, "imaps", mail_user) as other:
+        assert other.command(b"SELECT INBOX")[-1].startswith(b"OK")
+        assert other.command(b"STORE 1 +FLAGS (\\Seen)")[-1].startswith(b"OK")
+    assert time.monotonic() - began < HANG, "the account's thread is kept by nobody"
     _is_idle(server, mail_user)
 
 
