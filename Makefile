@@ -23,7 +23,7 @@ endif
 
 venv: $(VENV)/.done
 
-$(VENV)/.done: setup.cfg pyproject.toml constraints.txt
+$(VENV)/.done: requirements/develop.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: apt-get install python3 python3-venv"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "$(PYTHON) is not Python 3.11 to 3.13: set PYTHON=..."; exit 1; }
@@ -32,7 +32,7 @@ $(VENV)/.done: setup.cfg pyproject.toml constraints.txt
 	@test ! -L $(VENV) || { echo "$(VENV) is a link, and what it leads to may be somebody else's: remove it, or set VENV=..."; exit 1; }
 	@echo "Setting up $(VENV): packages are fetched, which takes a minute or two."
 	@$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $$($(PYTHON) .ci/requirements.py)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/develop.txt
 	@touch $@
 
 run: venv
@@ -54,7 +54,7 @@ format: venv
 
 bench: venv
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
-	  $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt matplotlib
+	  $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python -m benchmarks $(BENCH)
 
 soak: venv

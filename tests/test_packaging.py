@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -36,6 +37,26 @@ def test_the_wheel_holds_the_plugins_and_no_package_of_twisteds_name(wheel: Path
     assert "mailserver/py.typed" in names
     assert not [name for name in names if name.startswith("twisted/") and name.endswith("__init__.py")]
     assert not [name for name in names if name.startswith("tests/")]
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Name -> version of a file, by the names that all spellings of one have in common."""
+    found = re.findall(r"(?m)^([A-Za-z0-9._-]+)==([^ ;\n]+)", path.read_text())
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+@pytest.mark.parametrize("name", ["server", "develop", "bench"])
+def test_what_is_installed_is_known_by_its_hashes(name: str) -> None:
+    """`.ci/pin` makes these files."""
+    path = ROOT / "requirements" / f"{name}.txt"
+    constraints, found = pins(ROOT / "constraints.txt"), pins(path)
+    assert {each: constraints.get(each) for each in found} == found
+    entries = re.split(r"(?m)^(?=\S)", path.read_text())[1:]
+    assert len(entries) == len(found)
+    assert all(re.search(r"\n    --hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries)
+    wanted = run(sys.executable, ".ci/requirements.py", name, cwd=ROOT).split()
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[<>=]", each)[0]).lower() for each in wanted}
+    assert names <= set(found)
 
 
 @pytest.mark.slow
