@@ -34,6 +34,7 @@ from mailserver.errors import ConnectionLost
 from mailserver.net.driver import Task, TurnOverrun
 from mailserver.net.listening import Listening, Session
 from mailserver.net.log import event_line, log
+from mailserver.net.refusal_log import is_refusal
 from mailserver.net.sightings import Sighting, program_of
 from mailserver.net.sniff import Sniffer
 from mailserver.net.stream import WITHIN_COMMAND
@@ -207,6 +208,13 @@ class Connection(Sniffer):
         if event in _SEEN:
             self._note(event, fields)
         self._listening.tally.count(event, self.info)
+        peer = self.info.peer
+        if peer is not None and self._user is None and is_refusal(event, fields):
+            unsaid = self._listening.counts.tell_refused(peer, event, self.now())
+            if unsaid is None:
+                return
+            if unsaid:
+                fields["unsaid"] = unsaid
         log.info("{line}", line=event_line(event, self.info, self._user, fields))
 
     def bug(self, doing: str) -> None:

@@ -20,6 +20,7 @@ from attrs import Factory, define
 
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
+from mailserver.net.refusal_log import RefusalLog
 from mailserver.types import client_of
 
 TELL_INTERVAL = 60.0
@@ -62,6 +63,8 @@ class ConnectionCounts:
         self._early: dict[Early | None, None] = {}
         """Those of this process, the oldest first."""
         self._refusals = _Refusals()
+        self.refusal_log = RefusalLog()
+        """How much is said of clients that are refused for something else than their number."""
 
     @property
     def total(self) -> int:
@@ -123,6 +126,10 @@ class ConnectionCounts:
             refusals.unsaid.clear()
         refusals.told[network] = now
         return refusals.unsaid.pop(network, 0)
+
+    def tell_refused(self, address: Address, event: str, now: float) -> int | None:
+        """See `RefusalLog.count`."""
+        return self.refusal_log.count(client_of(address), event, now)
 
     def logged_in(self, address: Address, user: str, early: Early | None = None) -> None:
         """The connection has logged in. Raises: LimitReached."""
