@@ -25,6 +25,7 @@ RANDOM = (
 EXHAUSTIVE = (
     "tests/store/test_crash.py",
     "tests/store/test_powercut.py",
+    "tests/store/test_faults.py",
     "tests/workers/test_kill.py",
     "tests/stress/test_stress.py",
     "tests/interop/test_imaptest.py",

@@ -9,6 +9,9 @@ either keeps all of it. Three disks bound what real ones do:
     then empty).
 *   `torn`: as `journal`, but of what was added to a file without a sync the first half is there.
 
+A file whose sync failed ("lost") has lost what was not safe: the kernel takes those pages for written, so that a later sync
+keeps nothing of them, until they are written anew or cut off. A directory's sync can be tried again.
+
 `everything` is what a killed process leaves. `Journal` records what a test does, and lets chosen changes reach a strict
 disk all the same, as they may.
 """
@@ -35,6 +38,8 @@ class File:
     safe: bytes = b""
     mtime: int | None = None
     safe_mtime: int | None = None
+    dropped: int | None = None
+    """The octet from which on a failed sync has left the data unwritten, and nobody will write them."""
 
 
 @define(eq=False)
@@ -117,14 +122,25 @@ class Disk:
         assert isinstance(file, File), path
         if operation == "write":
             file.data = file.data[:offset].ljust(offset, b"\0") + data + file.data[offset + len(data) :]
+            if file.dropped is not None and offset <= file.dropped and offset + len(data) >= len(file.data):
+                file.dropped = None
         elif operation == "truncate":
             file.data = file.data[:offset]
+            if file.dropped is not None and offset <= file.dropped:
+                file.dropped = None
+        elif operation == "lost":
+            if file.data != file.safe:
+                pairs = enumerate(zip(file.data, file.safe, strict=False))
+                file.dropped = next(
+                    (at for at, (now, safe) in pairs if now != safe), min(len(file.data), len(file.safe))
+                )
         elif operation == "utime":
             file.mtime = offset
         elif operation != "sync":
             raise ValueError(operation)
         if survives or operation == "sync":
-            file.safe, file.safe_mtime = file.data, file.mtime
+            safe = file.data if file.dropped is None else file.data[: file.dropped].ljust(len(file.data), b"\0")
+            file.safe, file.safe_mtime = safe, file.mtime
 
     def leave(self, target: str, kind: Kind) -> None:
         """Write what is left to a new or empty directory."""

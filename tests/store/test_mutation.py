@@ -43,7 +43,7 @@ def drop(name: str, where: Callable[[str], bool] = lambda _path: True) -> Callab
 
     def spoil(step: StepName, steps: set[str]) -> None:
         def around(original: Callable[..., Any], target: Any, *args: Any, **named: Any) -> Any:
-            path = safeio._path_of(target) if isinstance(target, int) else target
+            path = safeio.path_of(target) if isinstance(target, int) else target
             return None if step() in steps and where(path) else original(target, *args, **named)
 
         wrap(safeio, name, around)
@@ -102,7 +102,7 @@ def intent_before_the_data(step: StepName, steps: set[str]) -> None:
     waiting: list[int] = []
 
     def sync(original: Callable[[int], None], fd: int) -> None:
-        if step() in steps and "/tmp/" in safeio._path_of(fd):
+        if step() in steps and "/tmp/" in safeio.path_of(fd):
             waiting.append(os.dup(fd))
         else:
             original(fd)

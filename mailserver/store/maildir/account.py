@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,7 +46,7 @@ from mailserver.store.maildir.special_use import set_special_use
 from mailserver.store.maildir.text_index import NOW, TextIndex
 from mailserver.store.maildir.uid_validity import next_uid_validity
 from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
-from mailserver.types import UID, MailboxId
+from mailserver.types import UID, MailboxId, UIDValidity
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class MaildirAccount:
         """Subscribe or unsubscribe. Raises: BadMailboxName, LimitReached, InUse, NoSpace."""
         name = canonical(name)
         self._home.paths(name)
-        with self._home.locked():
+        with self._home.changing():
             known = self.subscriptions()
             wanted = known | {name} if subscribed else known - {name}
             if len(wanted) > max(len(known), self._home.settings.bounds.mailboxes):
@@ -113,18 +114,25 @@ class MaildirAccount:
         name = canonical(name)
         home = self._home
         home.paths(name)
-        with home.locked():
+        with home.changing():
             if home.layout.exists(name):
                 raise MailboxExists
             missing = [
                 level_name for level_name in (*folders.parents(name), name) if not home.layout.exists(level_name)
             ]
             home.check_mailboxes(len(missing))
-            for level_name in missing:
-                home.layout.create(level_name, next_uid_validity(home.root))
-            state = level(home, name)
-            if special_use:
-                set_special_use(home, state.guid, special_use)
+            made: list[str] = []
+            try:
+                for level_name in missing:
+                    home.layout.create(level_name, next_uid_validity(home.root))
+                    made.append(level_name)
+                state = level(home, name)
+                if special_use:
+                    set_special_use(home, state.guid, special_use)
+            except BaseException:
+                for level_name in reversed(made):
+                    home.layout.undo_create(level_name)
+                raise
             return state.guid
 
     def delete(self, name: str) -> None:
@@ -133,7 +141,7 @@ class MaildirAccount:
         home = self._home
         if name == INBOX:
             raise Cannot("INBOX cannot be deleted")
-        with home.locked():
+        with home.changing():
             if not self._exists(name):
                 raise MailboxHasChildren if self._children(name) else NoSuchMailbox
             safeio.point("delete.before-rename")
@@ -144,14 +152,15 @@ class MaildirAccount:
                 key = state.key
                 home.update(lambda index: index.mailboxes.remove(key))
                 home.forget(state.guid)
-                special_use.forget(home.root, state.guid)
+                try:
+                    special_use.forget(home.root, state.guid)
+                except (MailError, OSError) as error:
+                    # It is deleted all the same: LIST looks for one that is not there.
+                    _log.warning("the special use of %s cannot be forgotten: %r", name, error)
             safeio.point("delete.after-index")
         # Nobody sees it any more: others need not wait for the removal of much mail.
-        try:
-            directories.remove_tree(retired)
-        except (MailError, OSError) as error:
-            # It is deleted all the same; the next start sweeps what is left.
-            _log.warning("%s cannot be removed yet: %r", retired, error)
+        # It is deleted all the same where the disk keeps it: the next operation tries again.
+        directories.discard_tree(retired)
 
     def rename(self, old: str, new: str) -> None:
         """Rename with all children; INBOX: its messages move to `new`.
@@ -161,7 +170,7 @@ class MaildirAccount:
         old, new = canonical(old), canonical(new)
         home = self._home
         home.paths(new)
-        with home.locked():
+        with home.changing():
             children = self._children(old)
             moving = [old, *children] if self._exists(old) else children
             if not moving:
@@ -184,13 +193,18 @@ class MaildirAccount:
             self.create(new)
             inbox = self.mailbox(INBOX)
             inbox.refresh()
-            inbox.move([UID(uid) for uid in inbox.load().uids], new)
+            moved = inbox.move([UID(uid) for uid in inbox.load().uids], new)
+            if not moved.source:
+                # While the intent is there, mailboxes without messages are removed.
+                intent.clear(home.root, pending)
         except MailError:
-            touched = recovery.undo_create(home, pending.payload)
-            home.update(lambda index: index.mailboxes.distrust(touched))
-            intent.clear(home.root, pending)
+            with contextlib.suppress(OSError, MailError):
+                touched = recovery.undo_create(home, pending.payload)
+                home.update(lambda index: index.mailboxes.distrust(touched))
+                intent.forget(home.root, pending)
             raise
-        intent.clear(home.root, pending)
+        if moved.source:
+            intent.forget(home.root, pending)
 
     # --- mailboxes
 
@@ -295,10 +309,15 @@ class MaildirAccount:
             self._home.close()
             relocation.exchange(self._home.root, root)
 
+    def become_account(self, uid_validity: UIDValidity) -> None:
+        """Make a Maildir of a directory that is none. Raises: InUse, NoSpace, StoreUnavailable."""
+        with self._home.locked():
+            self._home.layout.create(INBOX, uid_validity)
+
     def set_up(self) -> None:
         """A new account's special-use folders, the first of each use's names. Raises: BadMailboxName, NoSpace."""
         uses = {use: names[0] for use, names in self._home.settings.special_use.items() if names}
-        with self._home.locked():
+        with self._home.changing():
             for name in dict.fromkeys(uses.values()):
                 self.create(name, frozenset("\\" + use for use, other in uses.items() if other == name))
             # Programs that list only subscribed mailboxes show them too.
@@ -316,7 +335,7 @@ class MaildirAccount:
         Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
         """
         home = self._home
-        with home.locked():
+        with home.changing():
             if name is None:
                 special_use.unset(home, attribute)
                 return

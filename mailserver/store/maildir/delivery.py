@@ -82,7 +82,7 @@ def append(
     Raises: NoSuchMailbox, LimitReached, InUse, NoSpace, StoreUnavailable.
     """
     arrivals = _sync(home, messages)
-    with home.locked(), home.dotlocked([_existing(home, name).directory]):
+    with home.changing(), home.dotlocked([_existing(home, name).directory]):
         state = level(home, name)
         home.check_messages(state, len(arrivals))
         # Where older messages wait in new/, the session takes them all together.
@@ -91,12 +91,10 @@ def append(
         pending = _write_intent(home, state, arrivals) if len(arrivals) > 1 else None
         try:
             appended = _publish(home, state, arrivals, claimed=claimed)
-        except BaseException:
+        finally:
             if pending is not None:
-                intent.clear(home.root, pending)
-            raise
-        if pending is not None:
-            intent.clear(home.root, pending)
+                # All are published, or none is there: settling it once more does no harm.
+                intent.forget(home.root, pending)
     return appended
 
 
@@ -127,7 +125,7 @@ def deliver(
             outcomes[at] = error
     if groups:
         try:
-            with home.locked():
+            with home.changing():
                 for name, members in groups.items():
                     _deliver_into(home, name, members, seen_by, outcomes)
         except Exception as error:
@@ -199,6 +197,8 @@ class PreparedMessages:
         self._arrivals = arrivals
         self._appended: Appended | None = None
         self._done = False
+        self._is_late = False
+        """It could not be published at once, so that somebody else may have done it meanwhile."""
 
     def publish(self) -> Appended:
         """Make them visible; repeated, it tells the same again.
@@ -212,20 +212,23 @@ class PreparedMessages:
         try:
             return self._publish()
         except BaseException:
+            self._is_late = True
             self._home.something_due = True
-            with contextlib.suppress(OSError, MailError):
+            try:
                 self._pending = intent.make_due(self._home.root, self._pending)
+            except (OSError, MailError):
+                self._home.due.add(self._pending.id)
             raise
 
     def _publish(self) -> Appended:
         home = self._home
-        with home.locked():
+        with home.changing():
             name = recovery.find_mailbox(home, self._pending.payload)
-            if self._pending.is_due:
-                # Somebody else may have done it meanwhile: then this does nothing.
+            if self._is_late:
+                # Does nothing where it has been done.
                 self._appended = self._publish_without_uids(name)
                 self._done = True
-                intent.clear(home.root, self._pending)
+                intent.forget(home.root, self._pending)
                 return self._appended
             try:
                 with home.dotlocked([home.paths(name).directory], must=True):
@@ -234,7 +237,7 @@ class PreparedMessages:
             except NoSpace:
                 self._appended = self._publish_without_uids(name)
             self._done = True
-            intent.clear(home.root, self._pending)
+            intent.forget(home.root, self._pending)
         return self._appended
 
     def _publish_without_uids(self, name: str) -> Appended:
@@ -249,20 +252,23 @@ class PreparedMessages:
 
     def abort(self) -> None:
         """Forget them, unless published, or left to be published by others."""
-        if self._done or self._pending.is_due:
+        if self._done or self._is_late:
             return
         self._done = True
         # The intent first: with some of the files gone it would publish the others.
-        intent.clear(self._home.root, self._pending)
+        intent.forget(self._home.root, self._pending)
         for arrival in self._arrivals:
-            with contextlib.suppress(FileNotFoundError):
-                safeio.unlink(arrival.staged.path)
+            safeio.discard(arrival.staged.path)
+        if safeio.leftovers:
+            # Whoever comes next must not publish it, in which process ever.
+            with contextlib.suppress(OSError, MailError), self._home.locked():
+                pass
 
 
 def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:
     """Steps 1 to 3. Raises: as `append`."""
     arrivals = _sync(home, messages)
-    with home.locked(), home.dotlocked([_existing(home, name).directory]):
+    with home.changing(), home.dotlocked([_existing(home, name).directory]):
         state = level(home, name)
         home.check_messages(state, len(arrivals))
         _name_files(home, state, arrivals)
@@ -367,8 +373,14 @@ def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *
         safeio.point("delivery.after-directory-sync")
     except BaseException:
         for source, target in done:
-            with contextlib.suppress(OSError, MailError):
+            try:
                 safeio.rename(target, source)
+            except (OSError, MailError):
+                if not must:
+                    # It is refused, and nobody is to see it.
+                    safeio.discard(target)
+        with contextlib.suppress(OSError, MailError):
+            sync_directories(os.path.dirname(target) for _source, target in done)
         raise
 
 

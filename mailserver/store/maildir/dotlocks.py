@@ -7,7 +7,7 @@ taken. The rules for stale ones are those of `lock`.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -16,6 +16,8 @@ from typing import Final
 from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir import lock, safeio
 from mailserver.store.maildir.uidlist import LOCK_NAME
+
+_log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "mailserver-dotlock"
 """What the names of the files begin with that are linked as dotlocks."""
@@ -65,8 +67,11 @@ class Dotlocks:
         self._root = root
         self._file = ""
         self._inode = 0
+        self._mtime = 0
         self._pid = 0
         self._held: dict[str, tuple[int, int] | None] = {}
+        self._left: dict[str, tuple[int, int]] = {}
+        """Locks that could not be removed, by path, and what tells them from others."""
 
     def holding(
         self, directories: Iterable[str], with_room: Callable[[Callable[[], None]], None] | None = None
@@ -77,6 +82,8 @@ class Dotlocks:
     def take(self, directory: str, wait: float | None = None) -> None:
         """Lock that mailbox. Raises: InUse after the wait, FileNotFoundError (no directory), NoSpace, StoreUnavailable."""
         path = f"{directory}/{LOCK_NAME}"
+        if self._left:
+            self.remove_left()
         patience = lock.WAIT if wait is None else wait
         if self._pid != os.getpid():
             self._make()
@@ -97,16 +104,34 @@ class Dotlocks:
         safeio.point("dotlock.taken")
 
     def release(self, directory: str) -> None:
-        """Unlock it, unless others have taken the lock for stale."""
+        """Unlock it, unless others have taken the lock for stale. Where the disk hinders it, the next time."""
         path = f"{directory}/{LOCK_NAME}"
         own = self._held.pop(directory)
         if own is not None:
-            lock.release_dotlock(path, own)
+            if not lock.release_dotlock(path, own):
+                self._left[path] = own
             return
-        with contextlib.suppress(FileNotFoundError):
+        try:
             # The other name of our file keeps its inode from being given to another lock.
-            if os.lstat(path).st_ino == self._inode:
+            status = os.lstat(path)
+            if status.st_ino == self._inode:
                 safeio.unlink(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, StoreUnavailable):
+            self._left[path] = self._inode, self._mtime
+            _log.warning("the lock %s cannot be removed yet", path)
+
+    @property
+    def some_left(self) -> bool:
+        """Are there locks that could not be removed?"""
+        return bool(self._left)
+
+    def remove_left(self) -> None:
+        """Remove those that could not be removed before. Inside the account's lock."""
+        for path, own in list(self._left.items()):
+            if os.path.dirname(path) in self._held or lock.release_dotlock(path, own):
+                del self._left[path]
 
     def is_held(self, directory: str) -> bool:
         """Whether Dovecot is kept out of that mailbox now."""
@@ -115,8 +140,8 @@ class Dotlocks:
     def close(self) -> None:
         """Remove the file; the next lock makes it anew."""
         if self._pid == os.getpid():
-            with contextlib.suppress(FileNotFoundError, StoreUnavailable):
-                safeio.unlink(self._file)
+            self.remove_left()
+            safeio.discard(self._file)
         self._pid = 0
 
     def _make(self) -> None:
@@ -125,9 +150,10 @@ class Dotlocks:
         fd = safeio.open_new(self._file)
         try:
             safeio.write(fd, f"{os.getpid()}:{host}".encode())
-            self._inode = os.fstat(fd).st_ino
+            status = os.fstat(fd)
+            self._inode, self._mtime = status.st_ino, status.st_mtime_ns
         except BaseException:
-            safeio.unlink(self._file)
+            safeio.discard(self._file)
             raise
         finally:
             os.close(fd)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mailserver.cancellation import is_change_cancelled
-from mailserver.errors import Cancelled, MailError
+from mailserver.errors import Cancelled, MailError, StoreUnavailable
 from mailserver.store.flags import DELETED
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
@@ -47,6 +47,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
     own.expect(entry.file_name for entry in entries)
     expunged = []
     is_cut = False
+    hindered: Exception | None = None
     for entry in entries:
         if is_cut := is_change_cancelled():
             break
@@ -54,6 +55,10 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
             safeio.unlink(f"{paths.place(entry.place)}/{entry.base}{entry.suffix}")
         except FileNotFoundError:
             pass
+        except StoreUnavailable as error:
+            # What is gone already is gone, and everybody is to hear of it.
+            hindered = error
+            break
         else:
             expunged.append(UID(entry.uid))
         safeio.point("expunge.after-unlink")
@@ -73,6 +78,8 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
         if state.key in home.untidied:
             home.untidied[state.key] += len(expunged)
         safeio.point("expunge.after-index")
+    if hindered is not None:
+        raise hindered
     if is_cut:
         # What is gone has been told to the index, the others stay.
         raise Cancelled

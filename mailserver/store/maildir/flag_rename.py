@@ -5,10 +5,12 @@ A rename is whole by itself, so there is no intent: one that was cut off has cha
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 
 from mailserver.cancellation import is_change_cancelled
-from mailserver.errors import Cancelled
+from mailserver.errors import Cancelled, MailError
 from mailserver.store.flags import FlagChange
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
@@ -91,6 +93,7 @@ class _FlagRename:
         self._changed: list[Entry] = []
         self._own: OwnChange | None = None
         self._is_cut = False
+        self._done: list[tuple[str, str]] = []
 
     def carry_out(self, entries: Sequence[Entry]) -> list[Entry]:
         """Rename; those whose file was not there."""
@@ -111,11 +114,16 @@ class _FlagRename:
             suffix = MaildirName.suffix_with_mask(entry.suffix, mask)
             renamed = entry.base + suffix
             own.expect((name, renamed))
+            old, new = f"{paths.place(entry.place)}/{name}", f"{paths.cur}/{renamed}"
             try:
-                safeio.rename(f"{paths.place(entry.place)}/{name}", f"{paths.cur}/{renamed}")
+                safeio.rename(old, new)
             except FileNotFoundError:
                 missing.append(entry)
                 continue
+            except BaseException:
+                self._take_back()
+                raise
+            self._done.append((old, new))
             safeio.point("store.after-rename")
             self._changed.append(Entry(entry.uid, modseq, mask, entry.size, entry.date, entry.base, suffix, 1))
         return missing
@@ -132,7 +140,11 @@ class _FlagRename:
         if changed:
             assert self._own is not None
             # cur/ first: a name that is in neither directory is a message lost.
-            sync_directories(self._paths.place(place) for place in self._own.places)
+            try:
+                sync_directories(self._paths.place(place) for place in self._own.places)
+            except BaseException:
+                self._take_back()
+                raise
             safeio.point("store.after-directory-sync")
             self._own.record()
             state.modseq = self._modseq
@@ -145,6 +157,14 @@ class _FlagRename:
         if changed:
             home.steps.keep(state.key, Step(before, state.modseq, [entry.row() for entry in changed], []))
         safeio.point("store.after-index")
+
+    def _take_back(self) -> None:
+        """Nobody has been told: put everything back, as far as the disk lets it."""
+        for old, new in reversed(self._done):
+            with contextlib.suppress(OSError, MailError):
+                safeio.rename(new, old)
+        with contextlib.suppress(OSError, MailError):
+            sync_directories(os.path.dirname(path) for pair in self._done for path in pair)
 
     def _new_mask(self, flags: int) -> int:
         return self._how.combine(flags, self._mask)

@@ -19,7 +19,7 @@ import stat
 import unicodedata
 
 from mailserver.errors import BadMailboxName, MailboxExists, MailError, NoSuchMailbox, StoreUnavailable
-from mailserver.store.maildir import directories, dotlocks, intent, names, safeio, uidlist
+from mailserver.store.maildir import directories, dotlocks, intent, names, safeio, uid_validity, uidlist
 from mailserver.types import SLASH, MailboxId, UIDValidity
 
 INBOX = "INBOX"
@@ -31,7 +31,8 @@ _PARTS = ("cur", "new", "tmp")
 _UNFINISHED = "mailserver-new."
 _DELETED = "mailserver-deleted."
 _LEFTOVER = re.compile(
-    rf"(({re.escape(uidlist.LOCK_NAME)}|{dotlocks.FILE_NAME})\.(.+\.)?[0-9]+\.[0-9a-f]{{16}}|.+\.[0-9]+\.[0-9]+\.tmp)"
+    rf"(({re.escape(uidlist.LOCK_NAME)}|{dotlocks.FILE_NAME})\.(.+\.)?[0-9]+\.[0-9a-f]{{16}}|.+\.[0-9]+\.[0-9]+\.tmp"
+    rf"|{re.escape(uid_validity.FILE_NAME)}\.tmp)"
 )
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/]")
 
@@ -136,11 +137,18 @@ class Layout:
             safeio.point("create.before-rename")
             self._install(unfinished, path)
         except BaseException:
-            with contextlib.suppress(Exception):
-                directories.remove_tree(unfinished)
+            directories.discard_tree(unfinished)
             raise
         safeio.point("create.after-rename")
         return path
+
+    def undo_create(self, name: str) -> None:
+        """Remove a mailbox that has just been made, and that nobody has been told of, if the disk lets it.
+
+        Else it stays, empty: later it may have mail.
+        """
+        with contextlib.suppress(OSError, MailError):
+            directories.discard_tree(self.retire(name))
 
     def retire(self, name: str) -> str:
         """Take a mailbox out of the tree, durably, by renaming its directory; where its mail is now, for `remove_tree`.
@@ -165,7 +173,7 @@ class Layout:
         with safeio.boundary():
             left = [name for name in os.listdir(self.root) if name.startswith((_UNFINISHED, _DELETED))]
         for name in left:
-            directories.remove_tree(os.path.join(self.root, name))
+            directories.discard_tree(os.path.join(self.root, name))
         count = len(left)
         intents = os.path.join(self.root, intent.DIRECTORY)
         for directory in {self.root, *map(self.path, self.mailboxes()), intents}:

@@ -6,6 +6,8 @@ Rules:
 *   While nobody else has held the lock, the rows of the index that this object wrote last are not read again.
 *   Files first, index after. Once files have changed nothing fails for the index's sake: `update` drops an index that
     cannot be written, and the next use makes it anew from the files.
+*   What is to be acknowledged as done runs inside `changing()`, which refuses while something of the account could not be
+    made safe on the disk, be it by another process (`unsynced`).
 *   Reading needs no lock, but for making an index that is absent or unusable.
 *   On a full disk the ballast is given up first; where that is not enough the index is built in memory, and the one on
     disk is tried again some seconds later.
@@ -28,9 +30,10 @@ from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
 from mailserver.store.interfaces import Bounds, MuchToRead
-from mailserver.store.maildir import ballast, lock
+from mailserver.store.maildir import ballast, lock, safeio, unsynced
 from mailserver.store.maildir.dotlocks import Dotlocks
 from mailserver.store.maildir.folders import Layout
+from mailserver.store.maildir.locked import Locked
 from mailserver.store.maildir.names import PLAIN, LevelEncoding
 from mailserver.store.maildir.own_steps import OwnNames, Steps
 from mailserver.store.maildir.paths import MailboxPaths
@@ -71,21 +74,6 @@ class Settings:
     """What `Account.bounded` bounds."""
 
 
-class _Locked:
-    """`Home.locked`: one object, as it is entered for everything."""
-
-    __slots__ = ("_home",)
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-
-    def __enter__(self) -> None:
-        self._home.take_lock()
-
-    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
-        self._home.give_lock(failed=kind is not None)
-
-
 class Home:
     """One account's directory, for one account object: used by one thread at a time."""
 
@@ -105,14 +93,19 @@ class Home:
         """An intent waits to be settled: the next look at a mailbox takes the lock for it."""
         self.unsettled: set[str] = set()
         """Ids of the intents that have been logged as not to be settled."""
+        self.due: set[str] = set()
+        """Ids of intents that are due though their names on the disk could not be made to say so."""
         self.steps = Steps()
         self.untidied: dict[int, int] = {}
         """Messages expunged since a mailbox's uidlist was last looked at for dead lines, by key."""
         self.most_unseen: int | None = None
         """Mailboxes with more new files than that are not to be read here; set by `bounded`."""
         self.dotlocks = Dotlocks(root)
+        self.unsafe = unsynced.Unsafe()
+        """What could not be made safe when the lock was taken last."""
         self._lock = lock.AccountLock(root)
-        self._locked = _Locked(self)
+        self._locked = Locked(self, changing=False)
+        self._changing = Locked(self, changing=True)
         self._index: Index | None = None
         self._is_current = False
         """The index has been looked at since the lock was taken."""
@@ -142,6 +135,10 @@ class Home:
         """Hold the account's lock. Reentrant. Raises: InUse, NoSpace, StoreUnavailable."""
         return self._locked
 
+    def changing(self) -> AbstractContextManager[None]:
+        """As `locked`, for what is to be acknowledged. Raises StoreUnavailable too while something cannot be made safe."""
+        return self._changing
+
     def take_lock(self) -> None:
         """For `locked`, which says what it raises."""
         if self._depth:
@@ -156,6 +153,10 @@ class Home:
         self._is_current = False
         self.steps.forget_long()
         try:
+            if held.noted or self.unsafe or safeio.unsynced or safeio.leftovers:
+                self.unsafe = unsynced.settle(self, held.notes())
+            if self.dotlocks.some_left:
+                self.dotlocks.remove_left()
             if not held.alone or self.something_due or self._intents_left:
                 self._forget()
                 self._intents_left = recover(self)
@@ -174,6 +175,8 @@ class Home:
             self._intents_left = True
         if self._index is not None:
             self._index.mailboxes.alone = False
+        if self._lock.noted or self.unsafe or safeio.unsynced or safeio.leftovers:
+            unsynced.note(self, self.unsafe, self._lock)
         self._lock.__exit__(None, None, None)
 
     def expect_intents(self) -> None:

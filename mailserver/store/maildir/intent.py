@@ -23,6 +23,7 @@ from typing import Any
 
 from attrs import frozen
 
+from mailserver.errors import MailError
 from mailserver.store.maildir import directories, lock, safeio
 
 DIRECTORY = "mailserver-intents"
@@ -59,8 +60,15 @@ def write(root: str, intent: Intent) -> Intent:
         directories.make_directories(directory)
     name = intent.id or f"{time.time_ns():020d}-{os.getpid()}-{next(_counter)}"
     data = json.dumps({"kind": intent.kind, "payload": intent.payload}).encode("ascii")
+    path = os.path.join(directory, name + _SUFFIX)
     safeio.point("intent.before-write")
-    safeio.replace(os.path.join(directory, name + _SUFFIX), data)
+    try:
+        safeio.replace(path, data)
+    except BaseException:
+        if not intent.id:
+            # The steps are not done: nobody is to do them.
+            safeio.discard(path)
+        raise
     safeio.point("intent.after-write")
     return Intent(intent.kind, intent.payload, name)
 
@@ -130,8 +138,20 @@ def make_due(root: str, intent: Intent) -> Intent:
     return due
 
 
+def forget(root: str, intent: Intent) -> None:
+    """As `clear`, where settling it once more does no harm: what the disk hinders is done later, and nothing raises."""
+    try:
+        clear(root, intent)
+    except (OSError, MailError) as error:
+        path = os.path.join(root, DIRECTORY, intent.id + _SUFFIX)
+        if os.path.lexists(path):
+            safeio.keep_for_later(path, error)
+        else:
+            _log.warning("the removal of %s is not safe on the disk yet: %r", path, error)
+
+
 def clear(root: str, intent: Intent) -> None:
-    """Forget it, durably; harmless when it is gone. Raises: StoreUnavailable."""
+    """Forget it, durably; harmless when it is gone. Raises: NoSpace, StoreUnavailable."""
     directory = os.path.join(root, DIRECTORY)
     with contextlib.suppress(FileNotFoundError):
         safeio.point("intent.before-clear")

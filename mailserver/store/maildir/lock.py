@@ -19,6 +19,9 @@ which is Dovecot's own rule.
 Each holder of the account's lock leaves its stamp in the lock file. Who finds its own there knows that nobody else has
 changed the account since it let go of it, and need not ask the index what it wrote there itself.
 
+Behind the stamp the file has room for `notes`: what the holder leaves for the next one, whoever that is. Its octets are
+there from the file's beginning, so that a note needs neither room on the disk nor a sync; it may not outlive the machine.
+
 Removing is done by renaming the lock to a name of our own and looking at what was got: between look and removal it may
 have become another program's fresh lock, which is then put back.
 """
@@ -49,6 +52,12 @@ _LONGEST_NAP = 0.005
 """Seconds, by half more at times: below `scan_process.PAUSE`, in which a long work lets others in."""
 _START_MARGIN = 1.0
 _STAMP_SIZE = 16
+_NOTES_AT = 32
+_SIZE = 4096
+"""Octets of the lock file: a block of the file system."""
+NOTES_ROOM = _SIZE - _NOTES_AT
+"""Octets of notes that there is room for."""
+_NO_STAMP = bytes(_STAMP_SIZE)
 
 
 class AccountLock:
@@ -62,6 +71,8 @@ class AccountLock:
         self._stamp = os.urandom(_STAMP_SIZE)
         self.alone = False
         """Once taken: nobody else has held it since this object held it last."""
+        self.noted = False
+        """Once taken: there are notes."""
 
     def __enter__(self) -> Self:
         """Take it. Raises: InUse after the wait, NoSpace, StoreUnavailable."""
@@ -70,7 +81,7 @@ class AccountLock:
         try:
             if not _try_flock(fd):
                 wait_for(lambda: _try_flock(fd), WAIT if self._wait is None else self._wait)
-            self.alone = _leave_stamp(fd, self._stamp)
+            self.alone, self.noted = _leave_stamp(fd, self._stamp)
         except BaseException:
             os.close(fd)
             raise
@@ -86,6 +97,24 @@ class AccountLock:
             fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
+
+    def notes(self) -> bytes:
+        """What a holder before has left; none if they cannot be read. While it is held."""
+        try:
+            return os.pread(self._fd, NOTES_ROOM, _NOTES_AT).rstrip(b"\0") if self.noted else b""
+        except OSError:
+            return b""
+
+    def leave_notes(self, notes: bytes) -> bool:
+        """Leave these, at most NOTES_ROOM octets that end in no NUL, in place of others; whether that could be done."""
+        try:
+            if len(notes) > NOTES_ROOM or os.pwrite(self._fd, notes.ljust(NOTES_ROOM, b"\0"), _NOTES_AT) != NOTES_ROOM:
+                return False
+            os.pwrite(self._fd, b"1" if notes else b"\0", _STAMP_SIZE)
+        except OSError:
+            return False
+        self.noted = bool(notes)
+        return True
 
 
 class MaildropLock:
@@ -118,7 +147,11 @@ class MaildropLock:
 def disturb(root: str) -> None:
     """Make the next holder of the account's lock, whoever it is, look at everything. Raises: StoreUnavailable."""
     with safeio.boundary(), contextlib.suppress(FileNotFoundError):
-        os.truncate(os.path.join(root, FILE_NAME), 0)
+        fd = os.open(os.path.join(root, FILE_NAME), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.pwrite(fd, _NO_STAMP, 0)
+        finally:
+            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -147,17 +180,24 @@ def take_dotlock(path: str, wait: float = WAIT) -> tuple[int, int]:
             os.close(fd)
         wait_for(lambda: try_link(temporary, path), wait, lambda: remove_if_stale(path))
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            safeio.unlink(temporary)
+        safeio.discard(temporary)
     safeio.point("dotlock.taken")
     return mine
 
 
-def release_dotlock(path: str, mine: tuple[int, int]) -> None:
-    """Remove the lock file if it still is the one that was made: others may have taken it for stale."""
-    with contextlib.suppress(FileNotFoundError):
+def release_dotlock(path: str, mine: tuple[int, int]) -> bool:
+    """Remove the lock file if it still is the one that was made: others may have taken it for stale. Whether it is gone.
+
+    Never raises for the disk: what was done under the lock is done.
+    """
+    try:
         if _identity(os.lstat(path)) == mine:
             safeio.unlink(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, StoreUnavailable):
+        return False
+    return True
 
 
 def remove_if_stale(path: str) -> bool:
@@ -179,7 +219,7 @@ def remove_if_stale(path: str) -> bool:
         # Somebody else removed the stale one and made this: give it back.
         with contextlib.suppress(FileExistsError):
             safeio.link(removed, path, or_copy=False)
-    safeio.unlink(removed)
+    safeio.discard(removed)
     return True
 
 
@@ -212,29 +252,33 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def _leave_stamp(fd: int, stamp: bytes) -> bool:
-    """Whether it was there; it is afterwards, or no stamp at all, so that everybody looks at everything.
+def _leave_stamp(fd: int, stamp: bytes) -> tuple[bool, bool]:
+    """Whether it was there, and whether there are notes; it is there afterwards, or no stamp at all, so that everybody
+    looks at everything.
 
     Raises: StoreUnavailable.
     """
     try:
-        found = os.pread(fd, _STAMP_SIZE, 0)
+        found = os.pread(fd, _NOTES_AT, 0)
     except OSError:
         # A directory in place of the file: the account may only be read.
-        return False
-    if found == stamp:
-        return True
+        return False, False
+    noted = found[_STAMP_SIZE : _STAMP_SIZE + 1] == b"1"
+    if found[:_STAMP_SIZE] == stamp:
+        return True, noted
+    # The first holder takes the room for notes.
+    data = stamp if len(found) == _NOTES_AT else stamp.ljust(_SIZE, b"\0")
     try:
-        if os.pwrite(fd, stamp, 0) == _STAMP_SIZE:
-            return False
+        if os.pwrite(fd, data, 0) == len(data):
+            return False, noted
     except OSError as error:
         if error.errno == errno.EBADF:
             # Opened for reading: who may not write here changes nothing either.
-            return False
+            return False, noted
     # A full disk. Another's stamp must not stay.
     with safeio.boundary():
         os.ftruncate(fd, 0)
-    return False
+    return False, False
 
 
 def _open_lock_file(path: str, stand_in: str) -> int:

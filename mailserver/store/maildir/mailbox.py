@@ -366,14 +366,14 @@ class MaildirMailbox:
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
     ) -> Stored:
         """Change flags of many messages: renames, one sync, one transaction. Raises: LimitReached, InUse, NoSpace."""
-        with self._home.locked():
+        with self._home.changing():
             return store_flags(
                 self._home, self._level(), sorted(set(uids)), how, list(flags), unchanged_since=unchanged_since
             )
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove messages, the files first. Raises: InUse, StoreUnavailable."""
-        with self._home.locked():
+        with self._home.changing():
             gone = expunge(self._home, self._level(), sorted(set(uids)), only_deleted=only_deleted)
             tidy_uidlist(self._home, self._state())
         return gone
@@ -387,7 +387,7 @@ class MaildirMailbox:
         return self._transfer(uids, target, move=True, skip_expunged=True)
 
     def _transfer(self, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool) -> Copied:
-        with self._home.locked():
+        with self._home.changing():
             return transfer(
                 self._home, self._level(), sorted(set(uids)), target, move=move, skip_expunged=skip_expunged
             )

@@ -67,6 +67,12 @@ def begin(home: Home, name: str, most: int) -> tuple[MailboxState, Postponed | N
 
 
 def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState, Postponed | None]:
+    if home.unsafe.names(home.root, home.paths(name)):
+        # UIDs of a list that a power cut may take away are told nobody.
+        known = home.read(lambda index: index.mailboxes.by_name(name))
+        if known is None:
+            raise StoreUnavailable("the disk fails: what is new in the mailbox is not safe on it yet")
+        return known, None
     for attempt in range(_ATTEMPTS):
         with contextlib.ExitStack() as stack:
             if attempt:

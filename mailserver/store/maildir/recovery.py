@@ -8,8 +8,9 @@
 | rename  | directories of a mailbox and children  | finished: parents made, each directory at its old place renamed |
 | create  | mailboxes made to move INBOX's mail to | undone unless messages are there already                        |
 
-A message that was copied or appended has not been acknowledged while its intent is there, for the intent is cleared,
-durably, before the answer. Each step may have been done already. The mailboxes touched are read from disk anew.
+A message that was copied has not been acknowledged while its intent is there, for the intent is cleared, durably, before
+the answer. What is finished may have been acknowledged, if clearing its intent failed. Each step may have been done
+already. The mailboxes touched are read from disk anew.
 
 An intent whose process is alive is left alone: prepared messages wait for the answer of another server, outside the lock.
 Unless it is due: that process has tried to publish them and could not.
@@ -43,11 +44,11 @@ CREATE: Final = "create"
 def recover(home: Home) -> bool:
     """Finish or undo what is left; on a full or failing disk what can be. Whether there is more. Under the lock.
 
-    Raises: StoreUnavailable when the intents cannot be read or cleared.
+    Raises: StoreUnavailable when the intents cannot be read.
     """
     waiting = more = False
     for left in intent.read_all(home.root):
-        if not left.is_due and is_alive(left.payload.get("owner")):
+        if not left.is_due and left.id not in home.due and is_alive(left.payload.get("owner")):
             more = True
             continue
         settle = SETTLERS.get(left.kind)
@@ -72,7 +73,9 @@ def recover(home: Home) -> bool:
                 continue
             safeio.point("recovery.after-settle")
             home.update(lambda index, touched=touched: index.mailboxes.distrust(touched))  # type: ignore[misc]
-        intent.clear(home.root, left)
+        # Settling it once more would do no harm.
+        intent.forget(home.root, left)
+        home.due.discard(left.id)
     home.something_due = waiting
     return more
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from mailserver.errors import BadMailboxName, MailboxExists, MailError
@@ -24,9 +25,11 @@ def rename_tree(home: Home, moving: Sequence[str], old: str, new: str) -> None:
     payload = {"parents": parents, "pairs": list(pairs.items())}
     pending = intent.write(home.root, intent.Intent(recovery.RENAME, payload))
     done: list[tuple[str, str]] = []
+    made: list[str] = []
     try:
         for parent in parents:
             home.layout.create(parent, next_uid_validity(home.root))
+            made.append(parent)
         for source, target in pairs.items():
             at, to = home.layout.path(source), home.layout.path(target)
             safeio.rename(at, to)
@@ -34,10 +37,8 @@ def rename_tree(home: Home, moving: Sequence[str], old: str, new: str) -> None:
             safeio.point("rename.after-rename")
         safeio.sync_directory(home.root)
     except (OSError, MailError) as error:
-        for at, to in reversed(done):
-            safeio.rename(to, at)
-        safeio.sync_directory(home.root)
-        intent.clear(home.root, pending)
+        if _take_back(home, done, made):
+            intent.forget(home.root, pending)
         if isinstance(error, MailError):
             raise
         raise BadMailboxName("something else has that name on disk") from error
@@ -45,4 +46,19 @@ def rename_tree(home: Home, moving: Sequence[str], old: str, new: str) -> None:
     home.update(lambda index: index.mailboxes.rename(pairs))
     home.names.update({guid: pairs[name] for guid, name in home.names.items() if name in pairs})
     safeio.point("rename.after-index")
-    intent.clear(home.root, pending)
+    # One that stays is finished once more, which does no harm.
+    intent.forget(home.root, pending)
+
+
+def _take_back(home: Home, done: Sequence[tuple[str, str]], made: Sequence[str]) -> bool:
+    """Nobody has been told: put everything back. Where that fails the intent stays, and it is finished."""
+    try:
+        for at, to in reversed(done):
+            safeio.rename(to, at)
+    except (OSError, MailError):
+        return False
+    with contextlib.suppress(OSError, MailError):
+        safeio.sync_directory(home.root)
+    for name in reversed(made):
+        home.layout.undo_create(name)
+    return True

@@ -9,10 +9,14 @@ Problems:
 *   A file that is written over in place can be torn; one that is renamed before it was synced can be empty.
 *   An append can be short: a disk that fills takes the first half of a line.
 *   write(2) and fsync(2) fail, for want of space or by the device; the caller needs to know which of the two.
+*   A sync that failed once may succeed when it is tried again, and prove nothing: the kernel tells an error once, and
+    takes the data for written.
 
 Rules:
 
 *   Files are replaced only by `replace`: a temporary file in the same directory, fsync, rename, fsync of the directory.
+*   What raises has been taken back, as far as the disk lets it. What could not be synced is in `unsynced`, names that
+    could not be removed are in `leftovers`, until an account takes both over (see the module `unsynced`).
 *   `append` writes whole lines in one write(2) and syncs; a short write is cut off again and refused.
 *   `rename`, `link`, `unlink`, `open_new` do not sync: who changes many names in a directory calls `sync_directory`
     once. `replace` and `append` are durable when they return.
@@ -31,48 +35,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Protocol
-
-from attrs import frozen
 
 from mailserver.errors import NoSpace, StoreUnavailable
+from mailserver.store.maildir.changes import Change, Recorder
 
 FILE_MODE = 0o600
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ANSWERS = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ELOOP})
 _LINK_REFUSED = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
-_COPY_REFUSED = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM})
 _COPY_CHUNK = 1 << 20
 _EXISTING = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _temporary = itertools.count()
-
-
-@frozen
-class Change:
-    """One step on disk, as a recorder sees it, after it succeeded.
-
-    `operation` is one of: create, write, truncate, utime, sync (a file's data and attributes are safe), rename, link,
-    unlink, mkdir, rmdir, sync_directory (the directory's names are safe).
-    """
-
-    operation: str
-    path: str
-    other: str = ""
-    """The new name of rename and link."""
-    offset: int = 0
-    """Where `data` went; the new size of truncate; nanoseconds of utime."""
-    data: bytes = b""
-
-
-class Recorder(Protocol):
-    """Is told of every change, in order."""
-
-    def record(self, change: Change) -> None:
-        """The change has been made."""
+_log = logging.getLogger(__name__)
 
 
 hook: Callable[[str], None] | None = None
@@ -80,6 +59,12 @@ hook: Callable[[str], None] | None = None
 
 recorder: Recorder | None = None
 """Set by tests: told of each change."""
+
+unsynced: set[str] = set()
+"""Directories whose last sync failed, and files that must be written anew, as their sync failed. Of all threads."""
+
+leftovers: set[str] = set()
+"""Files and directories of no use any more that could not be removed. Of all threads."""
 
 
 def point(name: str) -> None:
@@ -155,13 +140,17 @@ def read_file(path: str) -> bytes:
     """The whole of a regular file. Raises: FileNotFoundError, StoreUnavailable."""
     fd = open_existing(path)
     try:
-        with boundary():
-            chunks = []
-            while chunk := os.read(fd, _COPY_CHUNK):
-                chunks.append(chunk)
-            return b"".join(chunks)
+        return _read_all(fd)
     finally:
         os.close(fd)
+
+
+def _read_all(fd: int) -> bytes:
+    with boundary():
+        chunks = []
+        while chunk := os.read(fd, _COPY_CHUNK):
+            chunks.append(chunk)
+        return b"".join(chunks)
 
 
 def write(fd: int, data: bytes) -> None:
@@ -176,35 +165,7 @@ def write(fd: int, data: bytes) -> None:
         raise failure(error) from error
     finally:
         if recorder is not None and done:
-            recorder.record(Change("write", _path_of(fd), offset=start, data=data[:done]))
-
-
-def copy_part(source: int, offset: int, count: int, target: int) -> None:
-    """Add those octets of another open file at the descriptor's position, within the kernel where it can. Not synced.
-
-    Raises: NoSpace, StoreUnavailable (also where the source ends before).
-    """
-    end = offset + count
-    while offset < end:
-        start = os.lseek(target, 0, os.SEEK_CUR) if recorder is not None else 0
-        try:
-            done = _copy_some(source, offset, end - offset, target)
-        except OSError as error:
-            raise failure(error) from error
-        if not done:
-            raise StoreUnavailable("the file that is copied is too short")
-        if recorder is not None:
-            recorder.record(Change("write", _path_of(target), offset=start, data=os.pread(source, done, offset)))
-        offset += done
-
-
-def _copy_some(source: int, offset: int, count: int, target: int) -> int:
-    try:
-        return os.copy_file_range(source, target, count, offset_src=offset)
-    except OSError as error:
-        if error.errno not in _COPY_REFUSED:
-            raise
-    return os.write(target, os.pread(source, min(count, _COPY_CHUNK), offset))
+            recorder.record(Change("write", path_of(fd), offset=start, data=data[:done]))
 
 
 def sync(fd: int) -> None:
@@ -214,7 +175,7 @@ def sync(fd: int) -> None:
     except OSError as error:
         raise failure(error) from error
     if recorder is not None:
-        recorder.record(Change("sync", _path_of(fd)))
+        recorder.record(Change("sync", path_of(fd)))
 
 
 def truncate(fd: int, size: int) -> None:
@@ -224,7 +185,7 @@ def truncate(fd: int, size: int) -> None:
     except OSError as error:
         raise failure(error) from error
     if recorder is not None:
-        recorder.record(Change("truncate", _path_of(fd), offset=size))
+        recorder.record(Change("truncate", path_of(fd), offset=size))
 
 
 def set_mtime(fd: int, nanoseconds: int) -> None:
@@ -237,7 +198,7 @@ def set_mtime(fd: int, nanoseconds: int) -> None:
     except OSError as error:
         raise failure(error) from error
     if recorder is not None:
-        recorder.record(Change("utime", _path_of(fd), offset=nanoseconds))
+        recorder.record(Change("utime", path_of(fd), offset=nanoseconds))
 
 
 def append(path_or_fd: str | int, data: bytes) -> int:
@@ -259,10 +220,10 @@ def append(path_or_fd: str | int, data: bytes) -> int:
             written = os.pwrite(fd, data, start)
         finally:
             if written and recorder is not None:
-                recorder.record(Change("write", _path_of(fd), offset=start, data=data[:written]))
+                recorder.record(Change("write", path_of(fd), offset=start, data=data[:written]))
             if written < len(data):
                 # A torn last line would be read as another one.
-                truncate(fd, start)
+                _cut_back(fd, start)
         if written < len(data):
             raise NoSpace
         point("append.before-sync")
@@ -270,24 +231,63 @@ def append(path_or_fd: str | int, data: bytes) -> int:
             os.fdatasync(fd)
         except OSError:
             # Nobody knows what of it is on disk: take it back as far as that goes.
-            truncate(fd, start)
+            _cut_back(fd, start)
             raise
     except OSError as error:
         raise failure(error) from error
     if recorder is not None:
-        recorder.record(Change("sync", _path_of(fd)))
+        recorder.record(Change("sync", path_of(fd)))
     return start + written
+
+
+def _cut_back(fd: int, size: int) -> None:
+    try:
+        truncate(fd, size)
+    except StoreUnavailable:
+        unsynced.add(path_of(fd))
+        raise
+
+
+def temporary_name(path: str) -> str:
+    """A name beside `path` that nobody else uses; what is left under such names is swept at the next start."""
+    temporary = f"{path}.{os.getpid()}.{next(_temporary)}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        # Left by a dead process that had our pid.
+        unlink(temporary)
+    return temporary
 
 
 def replace(path: str, data: bytes, mode: int = FILE_MODE) -> None:
     """Make `path` hold exactly `data`; a reader, and a power cut, see the old file or the new one.
 
-    Raises: NoSpace, StoreUnavailable, FileNotFoundError when the directory is missing.
+    Where the directory cannot be synced the old file is put back. Raises: NoSpace, StoreUnavailable, FileNotFoundError
+    when the directory is missing.
     """
-    temporary = f"{path}.{os.getpid()}.{next(_temporary)}.tmp"
-    with contextlib.suppress(FileNotFoundError):
-        # Left by a dead process that had our pid.
-        unlink(temporary)
+    # Open, so that its data stay while the name is the new file's.
+    old = -1
+    with contextlib.suppress(FileNotFoundError, StoreUnavailable):
+        old = open_existing(path)
+    try:
+        _put(path, data, mode)
+        point("replace.after-rename")
+        try:
+            sync_directory(os.path.dirname(path))
+        except BaseException:
+            with contextlib.suppress(OSError, NoSpace, StoreUnavailable):
+                if old < 0:
+                    unlink(path)
+                else:
+                    _put(path, _read_all(old), stat.S_IMODE(os.fstat(old).st_mode))
+                sync_directory(os.path.dirname(path))
+            raise
+    finally:
+        if old >= 0:
+            os.close(old)
+
+
+def _put(path: str, data: bytes, mode: int) -> None:
+    """As `replace`, but the name is not synced."""
+    temporary = temporary_name(path)
     fd = open_new(temporary, mode)
     try:
         try:
@@ -298,11 +298,8 @@ def replace(path: str, data: bytes, mode: int = FILE_MODE) -> None:
         point("replace.before-rename")
         rename(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError, NoSpace, StoreUnavailable):
-            unlink(temporary)
+        discard(temporary)
         raise
-    point("replace.after-rename")
-    sync_directory(os.path.dirname(path))
 
 
 def rename(old: str, new: str) -> None:
@@ -343,8 +340,7 @@ def copy(old: str, new: str) -> None:
                 set_mtime(target, os.fstat(source).st_mtime_ns)
             sync(target)
         except BaseException:
-            with contextlib.suppress(OSError, StoreUnavailable):
-                unlink(new)
+            discard(new)
             raise
         finally:
             os.close(target)
@@ -362,6 +358,22 @@ def unlink(path: str) -> None:
         recorder.record(Change("unlink", path))
 
 
+def discard(path: str) -> None:
+    """Remove a name that is of no use any more, if it is there; where that fails, later. Never raises for the disk."""
+    try:
+        unlink(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, NoSpace, StoreUnavailable) as error:
+        keep_for_later(path, error)
+
+
+def keep_for_later(path: str, error: Exception) -> None:
+    """It could not be removed: whoever takes the account's lock next tries again."""
+    leftovers.add(path)
+    _log.warning("%s cannot be removed yet: %r", path, error)
+
+
 def sync_directory(path: str) -> None:
     """Sync a directory: the names in it are safe. Raises: FileNotFoundError, NoSpace, StoreUnavailable."""
     try:
@@ -371,11 +383,15 @@ def sync_directory(path: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
+        if error.errno != errno.ENOENT:
+            unsynced.add(path)
         raise failure(error) from error
+    if unsynced:
+        unsynced.discard(path)
     if recorder is not None:
         recorder.record(Change("sync_directory", path))
 
 
-def _path_of(fd: int) -> str:
+def path_of(fd: int) -> str:
     """The file's name now; asked only for a recorder."""
     return os.readlink(f"/proc/self/fd/{fd}")

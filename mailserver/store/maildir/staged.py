@@ -12,6 +12,7 @@ import time
 
 from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir import folders, safeio
+from mailserver.store.maildir.copying import copy_part
 from mailserver.store.maildir.filename import new_base, sized
 
 _BUFFER = 256 << 10
@@ -66,7 +67,7 @@ class StagedFile:
     def copy(self, descriptor: int, offset: int, count: int) -> None:
         """Append those octets of an open file, whose line ends are CRLF. Raises: NoSpace, StoreUnavailable."""
         self._flush()
-        safeio.copy_part(descriptor, offset, count, self._fd)
+        copy_part(descriptor, offset, count, self._fd)
         safeio.point("staged.after-copy")
         self.size += count
         self._last = b"\n"
@@ -104,8 +105,7 @@ class StagedFile:
         made = self._fd >= 0
         self._close()
         if made:
-            with contextlib.suppress(FileNotFoundError):
-                safeio.unlink(self.path)
+            safeio.discard(self.path)
 
     def _flush(self) -> None:
         if self._done:
@@ -150,6 +150,6 @@ def sweep(directory: str, keep: frozenset[str] = frozenset()) -> int:
                 status = entry.stat(follow_symlinks=False)
                 # A message's mtime is its INTERNALDATE; only the ctime tells when it was touched.
                 if max(status.st_mtime, status.st_ctime) < limit:
-                    safeio.unlink(entry.path)
+                    safeio.discard(entry.path)
                     removed += 1
     return removed

@@ -13,7 +13,7 @@ from typing import Final
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
-from mailserver.store.maildir import ballast, directories, relocation, safeio
+from mailserver.store.maildir import ballast, directories, relocation, safeio, unsynced
 from mailserver.store.maildir.account import MaildirAccount, is_account
 from mailserver.store.maildir.folders import INBOX, Layout
 from mailserver.store.maildir.home import Settings
@@ -143,7 +143,7 @@ class MaildirStore:
     def _make(self, user: str, root: str) -> None:
         """Make a new account whole, beside its place, and put it there: nobody sees half of one."""
         parent = os.path.dirname(root)
-        directories.make_directories(parent)
+        directories.make_directories(parent, top=self._root)
         _sweep(parent)
         unfinished = os.path.join(parent, _UNFINISHED + secrets.token_hex(8))
         try:
@@ -151,18 +151,22 @@ class MaildirStore:
             new = MaildirAccount(user, unfinished, self._settings)
             new.set_up()
             new.close()
+            # Whoever finds it there while this is not synced, as the sync failed and it could not be taken back, does it.
+            unsynced.announce(unfinished, [parent])
             safeio.point("account.before-rename")
             with contextlib.suppress(OSError):
                 # Another process may have been faster; or an empty directory stands there.
                 directories.rename_tree(unfinished, root)
+                unsynced.announce(root, [])
         except MailError:
-            with contextlib.suppress(MailError):
-                directories.remove_tree(unfinished)
+            directories.discard_tree(unfinished)
             raise
-        directories.remove_tree(unfinished)
+        directories.discard_tree(unfinished)
         if not is_account(root):
             # Somebody's directory, that is no Maildir yet.
-            Layout(root).create(INBOX, new_uid_validity())
+            new = MaildirAccount(user, root, self._settings)
+            new.become_account(new_uid_validity())
+            new.close()
 
 
 def _sweep(parent: str) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from attrs import define
 
 from mailserver.cancellation import check_change
-from mailserver.errors import MessageExpunged
+from mailserver.errors import MailError, MessageExpunged
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied
@@ -155,9 +155,13 @@ def _carry_out(
             safeio.point(f"{verb}.after-rename" if move else f"{verb}.after-link")
         sync_directories([target.cur, *map(source.place, places)])
         safeio.point(f"{verb}.after-directory-sync")
+        if not move:
+            # While the intent is there a copy is undone: it is told of when that is gone for good.
+            intent.clear(home.root, pending)
+            safeio.point("copy.after-clear")
     except BaseException as error:
-        _take_back(done, move=move)
-        intent.clear(home.root, pending)
+        if _take_back(done, move=move):
+            intent.forget(home.root, pending)
         if isinstance(error, FileNotFoundError):
             # It went between the look and the step.
             raise MessageExpunged from error
@@ -169,8 +173,10 @@ def _carry_out(
         change.record()
     _save(home, state, into, pairs, since, move=move)
     safeio.point(f"{verb}.after-index")
-    intent.clear(home.root, pending)
-    safeio.point(f"{verb}.after-clear")
+    if move:
+        # One that stays is finished once more, which does no harm.
+        intent.forget(home.root, pending)
+        safeio.point("move.after-clear")
     sources = [UID(pair.old.uid) for pair in pairs]
     return Copied(into.guid, into.uid_validity, sources, [UID(pair.new.uid) for pair in pairs])
 
@@ -189,17 +195,26 @@ def _write_intent(
     return intent.write(home.root, intent.Intent(recovery.MOVE if move else recovery.COPY, payload))
 
 
-def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> None:
-    """Nobody has been told: put everything back."""
-    directories = []
+def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> bool:
+    """Nobody has been told: put everything back. Whether the intent has no part in that any more."""
+    is_back = True
     for old, new in done:
-        with contextlib.suppress(OSError):
-            if move:
-                safeio.rename(new, old)
-            else:
-                safeio.unlink(new)
-        directories += [os.path.dirname(old), os.path.dirname(new)]
-    sync_directories(directories)
+        if not move:
+            safeio.discard(new)
+            is_back = is_back and new not in safeio.leftovers
+            continue
+        try:
+            safeio.rename(new, old)
+        except FileNotFoundError:
+            pass
+        except (OSError, MailError):
+            is_back = False
+    try:
+        sync_directories(os.path.dirname(path) for pair in done for path in (pair if move else pair[1:]))
+    except (OSError, MailError):
+        # The copies may come back with a power cut: then their intent is needed. Messages that moved are somewhere.
+        is_back = is_back and move
+    return is_back
 
 
 def _save(

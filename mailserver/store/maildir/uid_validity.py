@@ -6,7 +6,6 @@ is deleted and made again must get another value (RFC 3501 2.3.1.1), or a client
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
@@ -57,13 +56,14 @@ def next_uid_validity(root: str) -> UIDValidity:
 
 def _write(path: str, text: bytes) -> None:
     """Replace the file without a sync: after a power cut that spoilt it the other one's name, which is synced, counts."""
-    temporary = path + ".tmp"
-    with contextlib.suppress(FileNotFoundError):
-        # Left by a dead process.
-        safeio.unlink(temporary)
+    temporary = safeio.temporary_name(path)
     fd = safeio.open_new(temporary)
     try:
-        safeio.write(fd, text)
-    finally:
-        os.close(fd)
-    safeio.rename(temporary, path)
+        try:
+            safeio.write(fd, text)
+        finally:
+            os.close(fd)
+        safeio.rename(temporary, path)
+    except BaseException:
+        safeio.discard(temporary)
+        raise

@@ -44,10 +44,9 @@ def test_a_counter_behind_its_file_is_not_believed(tmp_path):
 def test_a_counter_that_a_power_cut_spoilt_is_told_by_the_name_of_its_file(tmp_path, text):
     (tmp_path / "dovecot-uidvalidity").write_bytes(text)
     (tmp_path / "dovecot-uidvalidity.f0000000").touch()
-    (tmp_path / "dovecot-uidvalidity.tmp").write_bytes(b"f")
     assert next_uid_validity(str(tmp_path)) == 0xF0000001
     assert (tmp_path / "dovecot-uidvalidity").read_bytes() == b"f0000001"
-    assert not (tmp_path / "dovecot-uidvalidity.tmp").exists()
+    assert sorted(os.listdir(tmp_path)) == ["dovecot-uidvalidity", "dovecot-uidvalidity.f0000001"]
 
 
 @pytest.mark.parametrize("kind", ["strict", "journal", "torn"])
