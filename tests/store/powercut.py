@@ -61,7 +61,8 @@ def cuts(log: Log, steps: Sequence[Step], only: set[str] | None = None, *, quick
                 Cut(position, kind, done, torn=1 + 997 * (position % 7)),
             ]
             if done < 0:
-                yield indexes[0]
+                # What is known of the account, and nothing of it on the disk.
+                yield from (indexes[0], Cut(position, kind, 0))
             elif only is None:
                 yield indexes[(position + number) % 4]
             else:
@@ -74,7 +75,9 @@ def after_power_cut(log: Log, cut: Cut, disk: Disk, scratch: str, expected: list
     shutil.rmtree(scratch, ignore_errors=True)
     os.mkdir(scratch)
     disk.leave(root, cut.kind)
-    if cut.index is not None and os.path.isdir(account_root(root)):
+    if cut.index is not None:
+        # Another file: it may be there where the directory that it belongs to has lost its names.
+        os.makedirs(account_root(root), exist_ok=True)
         for name, data in log.indexes[cut.index].items():
             kept = data[: max(0, len(data) - cut.torn)] if name.endswith("-wal") else data
             with open(os.path.join(account_root(root), name), "wb") as stream:
