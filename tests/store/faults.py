@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from typing import Any, Final, Literal
 from unittest import mock
 
+import apsw
 from attrs import frozen
 
+from mailserver.store.index import schema
 from mailserver.store.maildir import copying, directories, safeio
 
 Kind = Literal["once", "full once", "full", "short", "unsynced", "dead"]
@@ -93,7 +95,7 @@ class Faults:
         self.struck = self.struck or bool(code)
         return code
 
-    def _check(self, operation: str, path: object) -> None:
+    def check(self, operation: str, path: object) -> None:
         code = self._fails(operation, str(path))
         if code:
             raise OSError(errno.ENOSPC if code < 0 else code, os.strerror(abs(code)), str(path))
@@ -102,7 +104,7 @@ class Faults:
 
     def open(self, path: str, flags: int, mode: int = 0o777) -> int:
         if flags & os.O_CREAT:
-            self._check("create", path)
+            self.check("create", path)
         return os.open(path, flags, mode)
 
     def write(self, fd: int, data: Any) -> int:
@@ -133,7 +135,7 @@ class Faults:
 
     def _sync(self, sync: Any, fd: int, path: str, operation: str) -> None:
         try:
-            self._check(operation, path)
+            self.check(operation, path)
         except OSError:
             if operation == "sync" and safeio.recorder is not None:
                 safeio.recorder.record(safeio.Change("lost", path))
@@ -141,36 +143,94 @@ class Faults:
         # The order of calls counts and not the time they take.
 
     def ftruncate(self, fd: int, size: int) -> None:
-        self._check("truncate", _path_of(fd))
+        self.check("truncate", _path_of(fd))
         os.ftruncate(fd, size)
 
     def utime(self, fd: Any, **named: Any) -> None:
-        self._check("utime", fd)
+        self.check("utime", fd)
         os.utime(fd, **named)
 
     def rename(self, old: str, new: str) -> None:
-        self._check("rename", old)
+        self.check("rename", old)
         os.rename(old, new)
 
     def link(self, old: str, new: str, **named: Any) -> None:
-        self._check("link", new)
+        self.check("link", new)
         os.link(old, new, **named)
 
     def unlink(self, path: str) -> None:
-        self._check("unlink", path)
+        self.check("unlink", path)
         os.unlink(path)
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
-        self._check("mkdir", path)
+        self.check("mkdir", path)
         os.mkdir(path, mode)
 
     def rmdir(self, path: str) -> None:
-        self._check("rmdir", path)
+        self.check("rmdir", path)
         os.rmdir(path)
+
+
+class _FailingFiles(apsw.VFS):
+    """SQLite's files: the index, its WAL."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        super().__init__("failing", "")
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+        return _FailingFile(self._faults, name, flags)
+
+
+class _FailingFile(apsw.VFSFile):
+    def __init__(self, faults: Faults, name: Any, flags: list[int]) -> None:
+        self._faults = faults
+        self._path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
+        super().__init__("", name, flags)
+
+    def xWrite(self, data: Any, offset: int) -> None:
+        self._check("write")
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:
+        self._check("sync")
+        super().xSync(flags)
+
+    def xTruncate(self, size: int) -> None:
+        self._check("truncate")
+        super().xTruncate(size)
+
+    def _check(self, operation: str) -> None:
+        try:
+            self._faults.check(operation, self._path)
+        except OSError as error:
+            raise (apsw.FullError if error.errno == errno.ENOSPC else apsw.IOError) from error
+
+
+class _Apsw:
+    """`apsw`, as `schema` sees it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(apsw, name)
+
+    def Connection(self, path: str, flags: int) -> apsw.Connection:
+        return apsw.Connection(path, flags=flags, vfs=None if path == schema.IN_MEMORY else "failing")
 
 
 def _path_of(fd: int) -> str:
     return os.readlink(f"/proc/self/fd/{fd}")
+
+
+@contextlib.contextmanager
+def failing_index() -> Iterator[Faults]:
+    """The same for SQLite's files alone."""
+    faults = Faults()
+    files = _FailingFiles(faults)
+    try:
+        with mock.patch.object(schema, "apsw", _Apsw()):
+            yield faults
+    finally:
+        files.unregister()
 
 
 @contextlib.contextmanager

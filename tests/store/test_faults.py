@@ -14,7 +14,7 @@ import pytest
 
 from tests.store.disk import scratch
 from tests.store.failing import Run
-from tests.store.faults import KINDS, Kind, Plan, failing_disk
+from tests.store.faults import KINDS, Kind, Plan, failing_disk, failing_index
 from tests.store.operations import OPERATIONS, make_base
 
 EXHAUSTIVE = int(os.environ.get("MAILSERVER_RUNS", "25")) > 25
@@ -28,6 +28,18 @@ def bases():
             found[which] = os.path.join(directory, which)
             make_base(found[which], which)
         yield found
+
+
+def broken_promises(run: Run) -> list[str]:
+    """One line for each."""
+    calls = run.calls()
+    assert calls
+    return [
+        f"{kind} at {nth} ({calls[nth][0]} {calls[nth][1][-50:]}): {what}"
+        for nth in range(len(calls))
+        for kind in ways(calls, nth)
+        for what in run.fail(Plan(kind, nth))
+    ]
 
 
 def ways(calls: list[tuple[str, str]], nth: int) -> Iterator[Kind]:
@@ -53,12 +65,20 @@ def alike(call: tuple[str, str]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_a_disk_that_fails(bases, operation):
-    broken = []
     with scratch() as directory, failing_disk() as faults:
         run = Run(bases[operation.base], os.path.join(directory, "run"), operation, faults, exhaustive=EXHAUSTIVE)
-        calls = run.calls()
-        assert calls
-        for nth, (name, path) in enumerate(calls):
-            for kind in ways(calls, nth):
-                broken += [f"{kind} at {nth} ({name} {path[-50:]}): {what}" for what in run.fail(Plan(kind, nth))]
-    assert not broken, f"{len(broken)} broken promises in {len(calls)} calls\n" + "\n".join(broken)
+        broken = broken_promises(run)
+    assert not broken, f"{len(broken)} broken promises\n" + "\n".join(broken)
+
+
+INDEXED = ("append one", "deliver several", "store", "expunge", "copy", "move", "rename", "delete", "new account")
+
+
+@pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS] if EXHAUSTIVE else INDEXED)
+def test_an_index_that_fails(bases, name):
+    """Files first, index after: whatever becomes of the index, the operation is whole."""
+    [operation] = [each for each in OPERATIONS if each.name == name]
+    with scratch() as directory, failing_index() as faults:
+        run = Run(bases[operation.base], os.path.join(directory, "run"), operation, faults, exhaustive=EXHAUSTIVE)
+        broken = broken_promises(run)
+    assert not broken, f"{len(broken)} broken promises\n" + "\n".join(broken)
