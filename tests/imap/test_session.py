@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 import pytest
 from attrs import evolve
@@ -390,3 +391,20 @@ def test_the_greeting_names_the_host_that_the_client_asked_for() -> None:
     ):
         greeting = connect(service, evolve(info(tls=False), tls=tls)).take()
         assert greeting.endswith(b"] %b ready\r\n" % host)
+
+
+@pytest.mark.parametrize("protocol", ["imap", "imaps"])
+def test_capabilities_are_the_same_before_and_after_login(protocol: str) -> None:
+    """Clients that ask once, before login, refuse to IDLE where it is not listed there (aioimaplib)."""
+    client = connect(services(), info(protocol, cleartext=True))
+    greeting = set(re.findall(r"[^ \[\]]+", client.take().decode())[3:-2])
+    before = set(client.ask(b"a CAPABILITY\r\n").split(b"\r\n")[0].decode().split()[2:])
+    after = set(
+        client.ask(b"b LOGIN anna@example.test secret\r\nc CAPABILITY\r\n")
+        .split(b"* CAPABILITY ")[1]
+        .split(b"\r\n")[0]
+        .decode()
+        .split()
+    )
+    assert {"IDLE", "ENABLE", "MOVE", "UIDPLUS", "NAMESPACE"} <= before == greeting
+    assert {token for token in before if not token.startswith("AUTH=")} - {"STARTTLS", "SASL-IR"} == after - {"SASL-IR"}

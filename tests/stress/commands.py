@@ -98,15 +98,16 @@ async def _search_flag(client: Believer, flag: str, key: str) -> None:
 
 
 async def store(client: Believer, chance: random.Random) -> None:
-    """Set or clear flags that are one's own."""
-    flag, value = chance.choice(FLAGS), chance.random() < 0.5
-    owned = [
-        message.uid
-        for message in client.messages
-        if message.uid and client.truth.owns(client.number, message.uid, flag)
-    ]
+    """Set or clear one flag of messages where it is one's own."""
+    owned: dict[str, list[int]] = {}
+    for message in client.messages:
+        for flag in FLAGS:
+            if message.uid and client.truth.owns(client.number, message.uid, flag):
+                owned.setdefault(flag, []).append(message.uid)
     if owned:
-        await _store(client, chance, chance.sample(owned, chance.randint(1, len(owned))), flag, value=value)
+        flag, uids = chance.choice(list(owned.items()))
+        chosen = chance.sample(uids, chance.randint(1, len(uids)))
+        await _store(client, chance, chosen, flag, value=chance.random() < 0.5)
 
 
 async def _store(client: Believer, chance: random.Random, uids: list[int], flag: str, *, value: bool) -> None:
