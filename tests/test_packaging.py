@@ -74,3 +74,10 @@ def test_installed_in_an_empty_environment_it_gives_both_commands(wheel: Path, t
         run(str(commands / "pip"), "show", "mailserver", cwd=tmp_path).splitlines()[1] == f"Version: {told.split()[1]}"
     )
     assert run(str(commands / "twistd"), "mailserver", "--version", cwd=tmp_path) == told
+
+
+def test_the_unit_keeps_memory_and_other_processes_to_themselves() -> None:
+    lines = (ROOT / "etc" / "mailserver.service").read_text().splitlines()
+    assert {"LimitCORE=0", "ProtectProc=invisible", "NoNewPrivileges=yes"} <= set(lines)
+    # The store knows one start of the machine from another by a file there.
+    assert not any(line.startswith("ProcSubset=") for line in lines)

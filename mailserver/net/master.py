@@ -196,6 +196,7 @@ class MasterService(ServiceProcess):
             ours,
             lambda body: self.supervisor.heard(seat, body),
             lambda: self._worker_ended(number, seat),
+            self._owner[0] if self._owner is not None else None,
         )
         self._zygotes.fork(Fork(number, slot, seat, living), theirs)
         # It waits on the line; what others tell meanwhile comes behind it.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.error import ProcessDone
 from twisted.internet.interfaces import IReactorProcess
@@ -12,6 +15,9 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from mailserver.children import Child, ChildEvents
+
+_SETRESUID: Final = {"x86_64": 117, "aarch64": 147, "riscv64": 147}
+"""Number of the system call, by machine; elsewhere the check of the pidfd must do."""
 
 
 class _Child(ProcessProtocol):
@@ -53,10 +59,35 @@ class ProcessSpawner:
         return child
 
 
+def kill_as(pidfd: int, uid: int | None) -> None:
+    """SIGKILL to the process of a pidfd, with no more right to it than a user has; with this process's own for None.
+
+    For a root who was handed the pidfd. The calling thread alone is that user meanwhile, which glibc's setresuid would have all
+    threads be. Raises: ProcessLookupError, PermissionError.
+    """
+    if uid is None or os.geteuid() != 0 or os.uname().machine not in _SETRESUID:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return
+    # The real one too: by it a process may be signalled as well. The saved one is the way back.
+    _set_thread_user(uid, uid, 0)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    finally:
+        _set_thread_user(0, 0, 0)
+
+
+def _set_thread_user(real: int, effective: int, saved: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_SETRESUID[os.uname().machine], real, effective, saved) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def is_child(pidfd: int, pid: int, parents: Collection[int]) -> bool:
     """Is that the pidfd of that process, and does it have one of those parents, or has it ended and been waited for?
 
     For who may be root and is handed a pidfd by one who is not: a signal sent to any process that it names would be root's.
+    Where /proc hides processes this proves nothing, and `kill_as` does.
     """
     try:
         of = _field(Path(f"/proc/self/fdinfo/{pidfd}"), "Pid")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -29,7 +28,7 @@ from mailserver.net.frames import (
 )
 from mailserver.net.log import log
 from mailserver.net.passed import close_passed
-from mailserver.net.processes import is_child
+from mailserver.net.processes import is_child, kill_as
 from mailserver.net.supervisor import SILENCE
 from mailserver.net.told import Json, one_line
 from mailserver.net.zygote_start import StartedZygote, start_zygote
@@ -52,17 +51,23 @@ def from_json(frame: bytes) -> Json:
 class ProcessEnd:
     """Calls `ended()` once when the process of a pidfd has ended, whoever its parent is. It owns the descriptor."""
 
-    def __init__(self, reactor: Any, pidfd: int, ended: Callable[[], None]) -> None:
+    def __init__(self, reactor: Any, pidfd: int, ended: Callable[[], None], user: int | None = None) -> None:
+        """`user`: whose process it must be to be killed, where another process has passed the pidfd."""
         self._reactor = reactor
         self._pidfd = pidfd
+        self._user = user
         self._ended = ended
         reactor.addReader(self)
 
     def kill(self) -> None:
         """SIGKILL, to this process and no other that may have its number by now."""
         if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            try:
+                kill_as(self._pidfd, self._user)
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                log.error("{line}", line="a process that is no worker was to be killed as one, and was not")
 
     def fileno(self) -> int:
         """The descriptor, -1 once it has ended."""
@@ -90,9 +95,16 @@ class WorkerProcess:
     """A worker's line, and its end; implements `supervisor.Process`."""
 
     def __init__(
-        self, reactor: Any, line: socket.socket, heard: Callable[[Json], None], ended: Callable[[], None]
+        self,
+        reactor: Any,
+        line: socket.socket,
+        heard: Callable[[Json], None],
+        ended: Callable[[], None],
+        user: int | None = None,
     ) -> None:
+        """`user`: who serves, if not who this process is."""
         self._reactor = reactor
+        self._user = user
         self._ended = ended
         self._end: ProcessEnd | None = None
         self._line = FrameLine(reactor, line, self._take(heard), self._lost, longest=MAX_JSON, most_waiting=MAX_WAITING)
@@ -114,7 +126,7 @@ class WorkerProcess:
 
     def watch(self, pidfd: int) -> None:
         """It has been forked."""
-        self._end = ProcessEnd(self._reactor, pidfd, self._is_over)
+        self._end = ProcessEnd(self._reactor, pidfd, self._is_over, self._user)
 
     @staticmethod
     def _take(heard: Callable[[Json], None]) -> Callable[[bytes, list[int]], None]:

@@ -31,9 +31,26 @@ def owner() -> str:
 
 
 def is_alive(who: object) -> bool:
-    """Whether that `owner()` still runs."""
+    """Whether that `owner()` still runs.
+
+    Where the system hides processes (ProtectProc= of systemd, hidepid= of /proc), others of the service among them, as they have
+    changed their user, one that may be sent a signal counts as the owner: only processes of its user may.
+    """
     pid, _, started = str(who or "").partition(" ")
-    return bool(started) and pid.isdigit() and _started(int(pid)) == started
+    if not started or not pid.isdigit() or len(pid) > 10:
+        return False
+    found = _started(int(pid))
+    if found:
+        return found == started
+    return started.partition(" ")[0] == boot_id() and _may_be_signalled(int(pid))
+
+
+def _may_be_signalled(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return pid > 0
 
 
 def _started(pid: int) -> str:
