@@ -97,6 +97,8 @@ class _AddressReader:
     def _clear(self) -> None:
         self._words: list[bytes] = []
         """Tokens outside <>, with b" " for white space."""
+        self._has_at = False
+        """Is an "@" among them? They are not looked through for each colon."""
         self._comment: bytes | None = None
         self._angle: list[bytes] | None = None
         self._name: bytes | None = None
@@ -111,7 +113,7 @@ class _AddressReader:
                 self._read_angle()
             elif token == b",":
                 self._finish()
-            elif token == b":" and not self._in_group and b"@" not in self._words:
+            elif token == b":" and not self._in_group and not self._has_at:
                 self._addresses.append(Address(None, None, _phrase(self._words) or b"", None))
                 self._in_group = True
                 self._clear()
@@ -120,6 +122,7 @@ class _AddressReader:
                 self._end_group()
             elif token != b">":
                 self._words.append(b" " if token.isspace() else token)
+                self._has_at = self._has_at or token == b"@"
         self._finish()
         self._end_group()
         return self._addresses

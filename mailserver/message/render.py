@@ -51,6 +51,45 @@ class _Room:
         return self._left >= 0
 
 
+class _Lines:
+    """Line ends of messages that stand within each other: each octet is looked at once, not once a level."""
+
+    def __init__(self, source: bytes, root: Part) -> None:
+        self._source = source
+        self._root = root
+        self._before: dict[int, int] = {}
+        """Line ends in front of where such a message begins or ends; empty until one is asked for."""
+
+    def of_message(self, part: Part) -> int:
+        """Line ends in the body of a message/rfc822 part."""
+        if not self._before:
+            self._count()
+        return self._before[part.end] - self._before[part.body]
+
+    def _count(self) -> None:
+        places: set[int] = set()
+        todo = [self._root]
+        while todo:
+            part = todo.pop()
+            todo += part.children
+            if part.message is not None:
+                places |= {part.body, part.end}
+        at = count = 0
+        for place in sorted(places):
+            count += count_lines(self._source, at, place)
+            self._before[place] = count
+            at = place
+
+
+def count_lines(source: bytes, start: int, end: int) -> int:
+    """Line ends there. Each call of `count` keeps all other threads waiting."""
+    if end - start <= _COUNTED:
+        return source.count(b"\n", start, end)
+    return sum([source.count(b"\n", at, min(at + _COUNTED, end)) for at in range(start, end, _COUNTED)])
+
+
+_COUNTED: Final = 1024 * 1024
+"""Octets in which line ends are counted by one call."""
 _NO_ENVELOPE: Final = render_envelope({})
 
 
@@ -66,12 +105,12 @@ def message_envelope(source: bytes, part: Part) -> bytes:
 
 def render_structure(source: bytes, part: Part) -> tuple[bytes, bytes]:
     """The values of BODY and of BODYSTRUCTURE. Depth is bounded by structure.MAX_DEPTH."""
-    return _render(source, part, _Room())
+    return _render(source, part, _Room(), _Lines(source, part))
 
 
-def _render(source: bytes, part: Part, room: _Room) -> tuple[bytes, bytes]:
+def _render(source: bytes, part: Part, room: _Room, lines_of: _Lines) -> tuple[bytes, bytes]:
     if part.multipart:
-        bodies, structures = zip(*[_render(source, child, room) for child in part.children], strict=True)
+        bodies, structures = zip(*[_render(source, child, room, lines_of) for child in part.children], strict=True)
         subtype = nstring(part.subtype)
         parameters = _parameters(part.parameters)
         return (
@@ -84,14 +123,14 @@ def _render(source: bytes, part: Part, room: _Room) -> tuple[bytes, bytes]:
         message = part.children[0]
         seen = min(message.body - message.start, SEEN)
         envelope = message_envelope(source, message) if room.take(seen) else _NO_ENVELOPE
-        body, structure = _render(source, message, room)
-        lines = source.count(b"\n", part.body, part.end)
+        body, structure = _render(source, message, room, lines_of)
+        lines = lines_of.of_message(part)
         return (
             b"%b %d %b %b %d)" % (start, size, envelope, body, lines),
             b"%b %d %b %b %d%b" % (start, size, envelope, structure, lines, tail),
         )
     if part.family == b"text":
-        head = b"%b %d %d" % (start, size, source.count(b"\n", part.body, part.end))
+        head = b"%b %d %d" % (start, size, count_lines(source, part.body, part.end))
     else:
         head = b"%b %d" % (start, size)
     return head + b")", head + tail

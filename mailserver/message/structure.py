@@ -36,6 +36,10 @@ SOUGHT_AT_LEAST: Final = 64 * 1024 * 1024
 What lies deeper or behind that stays text: a hundred levels around all of a large message would take many seconds.
 """
 
+MAX_BOUNDARY: Final = 998
+"""Octets of a boundary, of which RFC 2046 5.1.1 allows 70, and a line of a message (RFC 5322 2.1.1) no more than these. A
+multipart whose boundary is longer is text: with boundaries of many kilobytes each search for one begins with as much work."""
+
 MAX_PARTS: Final = 10_000
 """Parts of one message that are told apart."""
 
@@ -81,11 +85,12 @@ class Content:
 
     @property
     def delimiter(self) -> bytes:
-        """The boundary between the parts of a multipart (RFC 2046 5.1.1); empty if it has none."""
-        for key, value in self.parameters:
-            if key.lower() == b"boundary":
-                return value.rstrip()
-        return (parameter(self.parameters, b"boundary") or "").encode("utf-8").rstrip()
+        """The boundary between the parts of a multipart (RFC 2046 5.1.1); empty if it has none that is of use."""
+        found = next((value for key, value in self.parameters if key.lower() == b"boundary"), None)
+        if found is None:
+            found = (parameter(self.parameters, b"boundary") or "").encode("utf-8")
+        found = found.rstrip()
+        return found if len(found) <= MAX_BOUNDARY else b""
 
 
 PLAIN: Final = Content(b"text", b"plain", _ASCII, {}, b"text")

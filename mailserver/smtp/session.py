@@ -28,6 +28,8 @@ from mailserver.smtp.transaction import Transaction
 from mailserver.smtp.wire import MAX_LINE, Reply, reply, reply_to
 from mailserver.store.live import LiveAccounts
 
+MOST_LABELS = 128
+"""Labels that a domain name has at most (RFC 1035 2.3.4: 255 octets)."""
 MIN_PROGRESS = 1024
 """Octets of message data that must come within each `transfer_timeout`."""
 MAX_SWALLOWED = 64 * 1024 * 1024
@@ -87,7 +89,7 @@ class Session(LineSession):
     def verifies_here(self, name: str) -> bool:
         """Would mail programs take this authserv-id for us: our name, a domain here, or a name within one?"""
         is_local = self.common.authenticator.is_local_domain
-        labels = name.split(".")
+        labels = name.rsplit(".", MOST_LABELS)[-MOST_LABELS:]
         return name == self.common.hostname or any(is_local(".".join(labels[at:])) for at in range(len(labels)))
 
     @property

@@ -43,6 +43,7 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "backslashes", b'To: "' + b"\\" * 1_000_000 + b"\r\n\r\nx"
     yield "at signs", b"To: " + b"a@ " * 300_000 + b"\r\n\r\nx"
     yield "groups", b"To: " + b"a:" * 300_000 + b"\r\n\r\nx"
+    yield "colons far behind an at sign", b"To: " + b")" * 120_000 + b"@" + b":" * 120_000 + b"\r\n\r\nx"
     yield "spaced dots", b"To: a@b" + b" ." * 300_000 + b"\r\n\r\nx"
     yield "folds", b"Subject: " + b"\r\n x" * 300_000 + b"\r\n\r\nx"
     yield "a megabyte without colon", b"x" * 1_000_000 + b"\r\n\r\nx"

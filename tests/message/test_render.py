@@ -175,3 +175,37 @@ def test_all_headers_together_are_looked_at_up_to_a_bound(monkeypatch: pytest.Mo
     told = summarise(source).body
     assert 5 < told.count(b'"rfc822"') < 15
     assert told.count(b"(") == told.count(b")")
+
+
+class Counted(bytes):
+    """Octets that know how many of them were looked at for line ends."""
+
+    looked = 0
+    largest = 0
+
+    def count(self, what: Any, start: Any = 0, end: Any = None) -> int:
+        octets = (len(self) if end is None else end) - start
+        self.looked += octets
+        self.largest = max(self.largest, octets)
+        return super().count(what, start, end)
+
+
+def test_lines_of_messages_within_each_other_are_counted_once() -> None:
+    """Not once a level: ninety levels around the largest message would take half a minute."""
+    levels, lines = 90, 600_000
+    head = b"Content-Type: message/rfc822\r\n\r\n"
+    source = Counted(head * levels + b"Subject: inner\r\n\r\n" + b"x\r\n" * lines)
+    _, found = render_structure(source, parse_structure(source))
+    value = notation.read(found)
+    for level in range(1, levels + 1):
+        assert value[9] == 2 * (levels - level) + 2 + lines
+        value = value[8]
+    assert value[7] == lines
+    assert source.looked < 3 * len(source)
+    assert source.largest <= 1024 * 1024, "no other thread had its turn meanwhile"
+
+
+def test_lines_of_messages_beside_each_other() -> None:
+    part = b"--x\r\nContent-Type: message/rfc822\r\n\r\nSubject: a\r\n\r\nline\r\nline\r\n"
+    value = structure(b"Content-Type: multipart/mixed; boundary=x\r\n\r\n" + part * 3 + b"--x--\r\n")
+    assert [message[9] for message in value[:3]] == [3, 3, 3]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message.structure import SOUGHT, SOUGHT_AT_LEAST, Part, find_part, parse_structure
+from mailserver.message.structure import MAX_BOUNDARY, SOUGHT, SOUGHT_AT_LEAST, Part, find_part, parse_structure
 from tests.corpus import crlf
 
 
@@ -211,3 +211,11 @@ def test_levels_around_all_of_a_large_message_are_looked_into_up_to_a_number_of_
     assert depth_of(parse_structure(nested(1000))) == 91
     large = nested(2_000_000)
     assert depth_of(parse_structure(large)) <= 2 + SOUGHT + (SOUGHT_AT_LEAST + len(large)) // len(large)
+
+
+@pytest.mark.parametrize(("length", "parts"), [(70, 1), (MAX_BOUNDARY, 1), (MAX_BOUNDARY + 1, 0), (200_000, 0)])
+def test_a_boundary_longer_than_a_line_is_none(length: int, parts: int) -> None:
+    """Each search for one that has 200,000 octets begins with as much work."""
+    boundary = b"b" * length
+    source = multipart(boundary, b"--" + boundary + b"\n\npart\n--" + boundary + b"--\n")
+    assert len(parse_structure(source).children) == parts

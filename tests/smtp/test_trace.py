@@ -120,3 +120,22 @@ def test_the_largest_header_is_looked_at_whole(tmp_path: Path) -> None:
     header = b"X: " + b"y" * (MAX_HEADER - len(late) - 5)
     assert world.deliver(header + late + BODY).startswith(b"250")
     assert world.kept()[0].endswith(header + b"\r\n" + BODY)
+
+
+def test_of_a_name_of_very_many_labels_the_last_ones_are_looked_at(tmp_path: Path) -> None:
+    """No domain has more (RFC 1035 2.3.4): to ask for each suffix of 100,000 labels would take minutes."""
+    world = World(tmp_path)
+    is_local, asked = world.authenticator.is_local_domain, []
+
+    def counted(domain: str) -> bool:
+        asked.append(len(domain))
+        return is_local(domain)
+
+    world.authenticator.is_local_domain = counted  # type: ignore[method-assign]
+    for name, stays in ((b"a." * 100_000 + b"a", True), (b"a." * 100_000 + b"example.test", False)):
+        field = b"Authentication-Results: " + name + b"; spf=pass\r\n"
+        asked.clear()
+        assert world.deliver(field + BODY).startswith(b"250")
+        assert (field in world.kept()[-1]) == stays
+        assert len(asked) < 300, "each label of it was asked for"
+        assert sum(asked) < 100_000
