@@ -17,12 +17,13 @@ SLICE: Final = 0.03
 class Portion:
     """Until so many octets have been read, or so much time has passed."""
 
-    __slots__ = ("_left", "_seconds", "_until", "full")
+    __slots__ = ("_seconds", "_until", "full", "left")
 
     def __init__(
         self, octets: int, seconds: float = SLICE, clock: Callable[[], float] = time.monotonic
     ) -> None:  # fmt: skip
-        self._left = octets
+        self.left = octets
+        """Octets that there is room for."""
         self._seconds = clock
         self._until = clock() + seconds
         self.full = False
@@ -30,7 +31,7 @@ class Portion:
 
     def take(self, octets: int) -> bool:
         """So many more have been read; is it time to end?"""
-        self._left -= octets
-        if self._left <= 0 or self._seconds() >= self._until:
+        self.left -= octets
+        if self.left <= 0 or self._seconds() >= self._until:
             self.full = True
         return self.full
