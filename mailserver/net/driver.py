@@ -101,15 +101,17 @@ class Task:
             self.began = self._seconds()
             before, turn.task = turn.task, self
             try:
-                waiting = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
+                try:
+                    waiting = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
+                finally:
+                    # Before `done`: the connection's own work at a session's end is not to be cut.
+                    turn.task = before
             except StopIteration:
                 self._done(None)
                 return
             except BaseException:
                 self._done(Failure())
                 return
-            finally:
-                turn.task = before
             self._pausing()
             # isinstance() asks the metaclass of Deferred, in two calls, of each that is none.
             if Deferred not in type(waiting).__mro__ or not self._wait(cast("Deferred[Any]", waiting)):

@@ -93,3 +93,15 @@ def test_a_signal_that_comes_late_cuts_nobody() -> None:
 
     assert run(short()) == [None]
     signal.raise_signal(NUMBER)
+
+
+@pytest.mark.parametrize("is_failing", [False, True])
+def test_the_end_of_a_session_belongs_to_no_turn(is_failing: bool) -> None:
+    seen: list[object] = []
+
+    async def session() -> None:
+        if is_failing:
+            raise ValueError
+
+    Task(session(), lambda _failure: seen.append(turn.task), lambda: None, time.monotonic).start()
+    assert seen == [None]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.errors import MailError
+from mailserver.errors import MailError, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.maildir import relocation
+from mailserver.store.maildir import relocation, safeio
 from mailserver.store.maildir.account import is_account
 from mailserver.store.maildir.store import MaildirStore
+from tests.store.failing import Recorder
 
 
 @pytest.fixture
@@ -51,6 +52,39 @@ def test_a_marker_of_a_move_that_never_came_is_used(store: MaildirStore, source:
     assert store.move("anna@example.test", None, target)
     assert is_account(target)
     assert relocation.is_marker(str(source))
+
+
+def test_the_marker_is_safe_on_the_disk(store: MaildirStore, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(safeio, "recorder", recorder)
+    assert store.move("anna@example.test", None, store.path("ben@example.test"))
+    written = [change for change in recorder.changes if change.operation == "write" and b"moving" in change.data]
+    assert written
+    for change in written:
+        assert any(later.operation == "sync" and later.path == change.path for later in recorder.changes)
+
+
+@pytest.mark.parametrize("length", [0, 10])
+def test_half_a_marker_that_a_kill_has_left_is_one(store: MaildirStore, source: Path, length: int) -> None:
+    target = store.path("ben@example.test")
+    os.makedirs(os.path.dirname(target))
+    Path(target).write_bytes(b"mailserver is moving this account\n"[:length])
+    assert store.move("anna@example.test", None, target)
+    assert is_account(target)
+
+
+def test_an_exchange_that_the_disk_refuses_leaves_no_marker(
+    store: MaildirStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_one: str, _other: str) -> bool:
+        raise StoreUnavailable
+
+    target = store.path("ben@example.test")
+    monkeypatch.setattr(relocation, "_swap", refuse)
+    with pytest.raises(StoreUnavailable):
+        store.move("anna@example.test", None, target)
+    assert not os.path.lexists(target)
+    assert is_account(str(source))
 
 
 def test_nothing_is_moved_over_anything(store: MaildirStore, source: Path) -> None:

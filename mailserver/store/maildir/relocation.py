@@ -43,25 +43,29 @@ def exchange(source: str, target: str) -> None:
         if not is_marker(target):
             raise PlaceTaken(target) from error
         descriptor = os.open(target, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with safeio.boundary(), open(descriptor, "wb") as file:
-        file.write(_MARKER)
-    if not _swap(source, target):
+    _write_marker(descriptor)
+    try:
+        is_swapped = _swap(source, target)
+    except BaseException:
+        with contextlib.suppress(OSError, StoreUnavailable):
+            safeio.unlink(target)
+        raise
+    if not is_swapped:
         safeio.unlink(target)
         safeio.rename(source, target)
-        with safeio.boundary(), open(safeio.open_new(source), "wb") as file:
-            file.write(_MARKER)
+        _write_marker(safeio.open_new(source))
     for place in (target, source):
         safeio.sync_directory(os.path.dirname(place))
 
 
 def is_marker(path: str) -> bool:
-    """Does the marker of a move stand there?"""
+    """Does the marker of a move stand there, or the beginning of one, as a kill leaves it?"""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:
-        return os.read(descriptor, len(_MARKER) + 1) == _MARKER
+        return _MARKER.startswith(os.read(descriptor, len(_MARKER) + 1))
     except OSError:
         return False
     finally:
@@ -84,6 +88,15 @@ def aside(path: str, now: float) -> str:
         if not os.path.lexists(candidate):
             return candidate
     raise StoreUnavailable
+
+
+def _write_marker(descriptor: int) -> None:
+    """Write it, safe on the disk, and close the file: an empty one would be in the way of every later account."""
+    try:
+        safeio.write(descriptor, _MARKER)
+        safeio.sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _swap(one: str, other: str) -> bool:
