@@ -231,6 +231,9 @@ class Run:
         allowed = [self.before]
         if lasts or self._operation.way not in {"whole", "back"}:
             allowed.append(self.then)
+        if self._operation.way == "forgotten":
+            # What was prepared before is given up.
+            allowed.append(self._told)
         mark, index = len(self._recorder.changes), self._index()
         self._faults_off(
             lambda: self._expect(f"{which}: refused, then restarted", self._branch(), allowed, dead=True, done=done)
@@ -239,7 +242,7 @@ class Run:
         self._expect(
             f"{which}: refused, then a power cut ({kind})",
             self._cut(mark, kind, index if self._exhaustive or mark % 3 else None),
-            [self.before, self.then],
+            [*allowed, self.then],
             boot="another start",
             done=done,
         )

@@ -134,6 +134,12 @@ def _prepare_and_publish(account: Account, held: dict[str, Any]) -> None:
         held["prepared"].publish()
 
 
+def _send_again(account: Account, held: dict[str, Any]) -> None:
+    """The first one was refused elsewhere; the sender has it sent once more, and is told that it is accepted."""
+    held["prepared"].abort()
+    _prepare_and_publish(account, held)
+
+
 def _drop_index(account: Account, _held: dict[str, Any]) -> None:
     account.close()
     for name in INDEX_FILES:
@@ -195,6 +201,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("local copy", _prepare_and_publish),
     Operation("publish", _publish, _prepare),
     Operation("abort", _abort, _prepare, "forgotten"),
+    Operation("send again", _send_again, _prepare, "forgotten"),
     Operation("new account", _append("INBOX", "new1"), base="empty"),
     Operation("look at a foreign account", _look, _drop_index, way="told", base="foreign", idempotent=True),
     Operation("look at foreign mail", _look, foreign_mail, way="told", idempotent=True),
