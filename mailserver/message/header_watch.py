@@ -12,6 +12,7 @@ the longest delimiter has. A message that is no longer than a header may be is n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from mailserver.errors import TooBig
@@ -20,6 +21,8 @@ from mailserver.message.structure import MAX_DEPTH, MAX_PARTS, PLAIN, Content, r
 
 _STEP: Final = 16 * 1024
 """Octets that are gathered before they are looked at."""
+_STEPS: Final = 100
+"""Headers and delimiters between two pauses: a few milliseconds."""
 
 
 class _Level:
@@ -39,7 +42,10 @@ class _Level:
 
 
 class HeaderWatch:
-    """Of one message, its line ends CRLF or LF; `write` for all of it, then `finish`. Either raises TooBig."""
+    """Of one message, its line ends CRLF or LF; `write` for all of it, then `finish`. Either raises TooBig.
+
+    Where others wait, `writing` and `finishing` do the same in small steps.
+    """
 
     def __init__(self, limit: int = MAX_HEADER, step: int = _STEP) -> None:
         """`limit`: octets of a header, as sent (each line end is CRLF), with its empty line."""
@@ -71,40 +77,53 @@ class HeaderWatch:
 
     def write(self, data: bytes) -> None:
         """The next octets. Raises: TooBig; later calls then mean nothing."""
+        for _ in self.writing(data):
+            pass
+
+    def finish(self) -> None:
+        """The message is over. Raises: TooBig."""
+        for _ in self.finishing():
+            pass
+
+    def writing(self, data: bytes) -> Iterator[None]:
+        """As `write`, with pauses: 64 KiB may hold thousands of parts. Go through it before the next call."""
         if self._is_over:
             return
         data = self._held + data
         self._held = b"\r" if data.endswith(b"\r") else b""
         if self._held:
             data = data[:-1]
-        self._take(data)
+        yield from self._take(data)
 
-    def finish(self) -> None:
-        """The message is over. Raises: TooBig."""
+    def finishing(self) -> Iterator[None]:
+        """As `finish`, with pauses."""
         if self._is_over:
             return
-        self._take(self._held)
+        yield from self._take(self._held)
         self._is_ended = True
         if self._size > self._limit:
-            self._look()
+            yield from self._look()
 
     @property
     def _is_over(self) -> bool:
         return self._step_on == self._nothing
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> Iterator[None]:
         if data.count(b"\n") != data.count(b"\r\n"):
             data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         self._data += data
         self._size += len(data)
         self._waiting += len(data)
         if self._size > self._limit and self._waiting >= self._step:
-            self._look()
+            yield from self._look()
 
-    def _look(self) -> None:
+    def _look(self) -> Iterator[None]:
         self._waiting = 0
+        count = 0
         while self._step_on():
-            pass
+            count += 1
+            if count % _STEPS == 0:
+                yield
 
     # --- Steps: True if another one can be done with what is here
 

@@ -196,7 +196,7 @@ async def _open_chunk(session: Session, count: int) -> Incoming:
 
 
 def _new_incoming(session: Session) -> Incoming:
-    return Incoming(session.common.spool, session.common.mail.max_message_size)
+    return Incoming(session.common.spool, session.common.mail.max_message_size, session.channel.drain)
 
 
 async def _conclude(session: Session, transaction: Transaction, incoming: Incoming) -> None:

@@ -5,7 +5,7 @@ The first failure is kept and everything behind it dropped, so that the stream i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from mailserver.errors import MailError, TooBig
 from mailserver.message.header_watch import HeaderWatch
@@ -21,7 +21,8 @@ IN_MEMORY = 128 * 1024
 class Incoming:
     """One message. `failure` says why it must be refused, if it must."""
 
-    def __init__(self, spool: Spool, limit: int) -> None:
+    def __init__(self, spool: Spool, limit: int, let_others: Callable[[], Awaitable[None]]) -> None:
+        """`let_others` go on for a moment, where this takes long."""
         self.size = 0
         """Octets so far, without dot-stuffing (RFC 1870 5); of the finished message, with its start replaced."""
         self.eight_bit = False
@@ -29,6 +30,7 @@ class Incoming:
         self.failure: MailError | None = None
         self._spool = spool
         self._limit = limit
+        self._let_others = let_others
         self._memory = bytearray()
         self._file: SpoolFile | None = None
         self._spooled = 0
@@ -60,7 +62,8 @@ class Incoming:
             if self.size > self._limit:
                 raise TooBig(f"the message is larger than {self._limit} octets")
             self._ends.check(data)
-            self._headers.write(data)
+            for _ in self._headers.writing(data):
+                await self._let_others()
             self.eight_bit = self.eight_bit or not data.isascii()
             self._memory += data
             if len(self._memory) > (PIECE if self._file else IN_MEMORY):
@@ -76,7 +79,8 @@ class Incoming:
             self._ends.finish()
             if not self._ends.complete:
                 await self.write(b"\r\n")
-            self._headers.finish()
+            for _ in self._headers.finishing():
+                await self._let_others()
             if self._file and self._memory:
                 await self._flush()
         except MailError as error:

@@ -24,6 +24,10 @@ US = Credentials("us", Secret(b"pass word"))
 SENDER = Address("anna", "example.test")
 
 
+async def nobody_waits() -> None:
+    """What an Incoming does for others where there are none."""
+
+
 def replies_of(pieces: list[bytes]) -> list[Reply | str]:
     reader = ReplyReader()
     replies: list[Reply | str] = []
@@ -221,7 +225,7 @@ def test_the_hop_gets_the_message_and_nothing_else(text: bytes) -> None:
     hop = FakeHop()
     transaction = begin(hop)
     run_now(transaction.add_recipient(Address("x", "elsewhere.test")))
-    incoming = Incoming(FileSpool("/nonexistent", DirectRunner), 10_000_000)
+    incoming = Incoming(FileSpool("/nonexistent", DirectRunner), 10_000_000, nobody_waits)
     incoming._memory += text  # whatever its size, in memory
     incoming.size = len(text)
     assert run_now(transaction.send(b"A: b\r\n", incoming)) is None
@@ -247,7 +251,7 @@ async def receive(incoming: Incoming, text: bytes, piece: int) -> bytes:
 @pytest.mark.parametrize("piece", [997, 65_536, 10_000_000])
 def test_a_message_waits_in_memory_or_in_a_file(size: int, piece: int, tmp_path: Path) -> None:
     text = (b"\r\n" + b"0123456789" * (size // 10 + 1))[: max(0, size - 2)] + b"\r\n" * (size >= 2)
-    incoming = Incoming(FileSpool(str(tmp_path / "spool"), DirectRunner), 2_000_000)
+    incoming = Incoming(FileSpool(str(tmp_path / "spool"), DirectRunner), 2_000_000, nobody_waits)
     assert run_now(receive(incoming, text, piece)) == text
     assert incoming.size == size
     assert (incoming.in_memory is not None) == (size <= IN_MEMORY)
@@ -257,12 +261,27 @@ def test_a_message_waits_in_memory_or_in_a_file(size: int, piece: int, tmp_path:
 
 
 def test_a_last_line_without_end_gets_one(tmp_path: Path) -> None:
-    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 100)
+    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 100, nobody_waits)
     assert run_now(receive(incoming, b"x", 1)) == b"x\r\n"
 
 
+def test_others_go_on_while_very_many_parts_are_looked_at(tmp_path: Path) -> None:
+    """64 KiB may hold 6,000 of them, of which each takes tens of microseconds."""
+    pauses = 0
+
+    async def let_others() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 40_000
+    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 1_000_000, let_others)
+    run_now(receive(incoming, message, 65_536))
+    assert incoming.failure is None
+    assert pauses > 100
+
+
 def test_eight_bit_text_anywhere_counts(tmp_path: Path) -> None:
-    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 100)
+    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 100, nobody_waits)
     run_now(receive(incoming, b"a\xe4b\r\n", 1))
     assert incoming.eight_bit
 
@@ -273,7 +292,7 @@ def test_spool_failures(number: int, error: type[Exception], tmp_path: Path, mon
         raise OSError(number, "no")
 
     monkeypatch.setattr("os.write", fail)
-    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 1_000_000)
+    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 1_000_000, nobody_waits)
     run_now(incoming.write(b"x" * 200_000))
     assert isinstance(incoming.failure, error)
     run_now(incoming.write(b"x" * 200_000))

@@ -142,7 +142,8 @@ async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[Non
         if refusal is not None:
             continue
         try:
-            headers.write(piece)
+            for _ in headers.writing(piece):
+                await session.channel.drain()
         except TooBig as error:
             refusal = error
             pieces.clear()
@@ -154,7 +155,8 @@ async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[Non
             pieces, size = [], 0
     if refusal is None:
         try:
-            headers.finish()
+            for _ in headers.finishing():
+                await session.channel.drain()
         except TooBig as error:
             refusal = error
         else:
