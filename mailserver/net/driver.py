@@ -7,7 +7,7 @@ by `Task.resume` (its connection). Only what really waits costs more than a gene
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
@@ -135,3 +135,7 @@ class Task:
         self._waits_for = deferred
         deferred.addBoth(take)
         return False
+
+
+STEP: Final = Task._step.__code__  # noqa: SLF001 - of this module
+"""What is above it on the stack is the session's turn."""

@@ -7,12 +7,17 @@ Rule: a thread looks twice a second which session's turn it is. One whose turn h
 cut: a signal has the main thread raise TurnOverrun wherever it computes, if it is still in the same turn, and so the
 session ends as if it had failed. Its connection is closed and the log names user, address, session and command.
 
+The signal may come in the midst of a change to what sessions share: Twisted's Deferreds and transports, the connections and
+the account's queue (`mailserver.net`), the mailboxes in memory (`mailserver.store.live`). There the cut is put off to the next
+look, a few times: such code takes microseconds, unless it is what computes.
+
 What this cannot cut is one call of a C function that keeps Python's lock, as neither the thread nor the signal's handler
 runs then; and work that is no session's. There the master's rule remains.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -21,7 +26,8 @@ from typing import Final
 
 from twisted.python.failure import Failure
 
-from mailserver.net.driver import Task, Turn, TurnOverrun, turn
+import twisted
+from mailserver.net.driver import STEP, Task, Turn, TurnOverrun, turn
 
 LIMIT: Final = 3.0
 """Seconds of the processor that one turn may take."""
@@ -29,6 +35,18 @@ INTERVAL: Final = 0.5
 """Seconds between two looks."""
 _CROWDED: Final = 2
 """Times LIMIT by the clock, where the processor is shared, after which a third of LIMIT is enough."""
+MOST_PUT_OFF: Final = 4
+"""Looks that a cut is put off for at most."""
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_SHARED: Final = tuple(
+    os.path.join(directory, "")
+    for directory in (
+        os.path.dirname(os.path.abspath(twisted.__file__)),
+        os.path.join(_PACKAGE, "net"),
+        os.path.join(_PACKAGE, "store", "live"),
+    )
+)
+"""Where the code lies that changes what sessions share."""
 NUMBER: Final = signal.SIGURG
 """Ignored where no handler is set."""
 
@@ -43,6 +61,7 @@ class TurnLimit:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._suspect: tuple[Task, float] | None = None
+        self._put_off = 0
 
     def start(self) -> None:
         """Begin to watch."""
@@ -71,6 +90,10 @@ class TurnLimit:
             if current is None or current != seen:
                 seen, since, looks = current, now, 0
                 continue
+            if self._suspect == current:
+                # It was put off, or is about to be handled.
+                signal.pthread_kill(main, NUMBER)
+                continue
             # A process that was stopped has not been looked at: looks count, not the clock.
             looks += 1
             used = now - since
@@ -80,12 +103,25 @@ class TurnLimit:
                 since, looks = now, 0
                 signal.pthread_kill(main, NUMBER)
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+    def _interrupt(self, _number: int, frame: FrameType | None) -> None:
         """In the main thread, between two of its steps: what it does now is known for certain."""
-        suspect, self._suspect = self._suspect, None
-        task = self._turn.task
-        if task is not None and suspect is not None and suspect == (task, task.began):
+        suspect, task = self._suspect, self._turn.task
+        if task is not None and suspect == (task, task.began):
+            if self._put_off < MOST_PUT_OFF and _changes_shared(frame):
+                self._put_off += 1
+                return
+            self._suspect, self._put_off = None, 0
             raise TurnOverrun
+        self._suspect, self._put_off = None, 0
+
+
+def _changes_shared(frame: FrameType | None) -> bool:
+    """Is a session, within its turn, in code that changes what sessions share?"""
+    while frame is not None and frame.f_code is not STEP:
+        if frame.f_code.co_filename.startswith(_SHARED):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def place_of(failure: Failure) -> str:

@@ -105,3 +105,36 @@ def test_the_end_of_a_session_belongs_to_no_turn(is_failing: bool) -> None:
 
     Task(session(), lambda _failure: seen.append(turn.task), lambda: None, time.monotonic).start()
     assert seen == [None]
+
+
+def test_what_sessions_share_is_not_left_half_changed(limit: TurnLimit) -> None:
+    steps: list[str] = []
+
+    def interrupt() -> None:
+        assert turn.task is not None
+        limit._suspect = (turn.task, turn.task.began)
+        signal.raise_signal(NUMBER)
+
+    async def session() -> None:
+        firing: Deferred[None] = Deferred()
+        firing.addCallback(lambda _none: interrupt())
+        firing.addCallback(lambda _none: steps.append("all callbacks have run"))
+        firing.callback(None)
+        interrupt()
+        steps.append("not cut")
+
+    [failure] = run(session())
+    assert failure.check(TurnOverrun)
+    assert steps == ["all callbacks have run"]
+
+
+@pytest.mark.usefixtures("limit")
+def test_shared_code_that_computes_itself_is_cut_too() -> None:
+    async def session() -> None:
+        firing: Deferred[None] = Deferred()
+        firing.addCallback(lambda _none: burn(10))
+        firing.callback(None)
+        await firing
+
+    [failure] = run(session())
+    assert failure.check(TurnOverrun)
