@@ -47,14 +47,14 @@ def ways(calls: list[tuple[str, str]], nth: int) -> Iterator[Kind]:
     if EXHAUSTIVE:
         yield from KINDS
         return
-    if [alike(call) for call in calls[:nth]].count(alike(calls[nth])) > 1:
+    if [alike(call) for call in calls[:nth]].count(alike(calls[nth])) > 0:
         # One of many messages, or of several mailboxes.
         return
     yield KINDS[0]
     if calls[nth][0].startswith("sync"):
         yield KINDS[-1 - nth % 2]
-    elif nth % 4 == 0:
-        yield KINDS[1 + nth // 4 % (len(KINDS) - 1)]
+    elif nth % 8 == 0:
+        yield KINDS[1 + nth // 8 % (len(KINDS) - 1)]
 
 
 def alike(call: tuple[str, str]) -> tuple[str, str]:
