@@ -235,6 +235,11 @@ def is_mailbox(path: str) -> bool:
     return _is_directory(path) and _is_directory(os.path.join(path, "cur"))
 
 
+def is_no_mailbox(path: str) -> bool:
+    """Is that the directory of a mailbox that is just being made, or of one that is deleted?"""
+    return os.path.basename(path).startswith((_UNFINISHED, _DELETED))
+
+
 def missing(name: str) -> MailError:
     """What to raise where a mailbox is not there.
 

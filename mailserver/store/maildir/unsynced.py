@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import frozen
 
 from mailserver.errors import MailError
-from mailserver.store.maildir import directories, intent, lock, safeio, subscriptions, uidlist
+from mailserver.store.maildir import directories, folders, intent, lock, safeio, subscriptions, uidlist
 from mailserver.store.maildir.starts import boot_id
 
 if TYPE_CHECKING:
@@ -105,6 +105,10 @@ def _ours(home: Home, paths: Iterable[str]) -> frozenset[str]:
 
 def _removed(path: str) -> bool:
     safeio.leftovers.discard(path)
+    if os.path.isdir(path) and not folders.is_no_mailbox(path):
+        # Nothing here ever leaves such a one over, whatever the notes say: mail is not removed on the word of a file.
+        _log.error("%s: it is noted as left over, and kept", path)
+        return True
     directories.discard_tree(path)
     if path in safeio.leftovers:
         return False

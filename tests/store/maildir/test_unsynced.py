@@ -145,6 +145,19 @@ def test_notes_that_make_no_sense_have_everything_synced(tmp_path, disk, spoilt)
     assert notes(account) == b""
 
 
+@pytest.mark.parametrize("left", [".", "..", ".there", "cur"])
+def test_no_directory_of_mail_is_removed_on_the_word_of_notes(tmp_path, left):
+    account = open_account(tmp_path)
+    account.create("there")
+    append(account)
+    home = account._home
+    with AccountLock(account.root) as held:
+        held.leave_notes(f'{{"boot": "{home.boot}", "unsynced": [], "leftovers": ["{left}"]}}'.encode())
+    account.set_subscribed("any", subscribed=True)
+    assert files(account)
+    assert os.path.isdir(os.path.join(account.root, ".there", "cur"))
+
+
 def test_more_than_there_is_room_for_stands_for_everything(tmp_path, disk):
     account = open_account(tmp_path)
     safeio.unsynced.update(os.path.join(account.root, f".{'x' * 200}{number}") for number in range(100))
