@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailserver import postmaster_check
 from mailserver.auth import backend_check
 from mailserver.config import load
 from mailserver.config.directories import check_directories
@@ -12,6 +11,7 @@ from mailserver.config.model import Config, Problem
 from mailserver.config.socket_rights import check_sockets
 from mailserver.config.trusted_files import check_trusted
 from mailserver.pop3 import uidl
+from mailserver.smtp import postmaster_check
 from mailserver.tls import certificates
 
 

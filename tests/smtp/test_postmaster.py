@@ -11,9 +11,9 @@ import pytest
 from mailserver.auth.interfaces import User
 from mailserver.config.model import Auth, Config, Domain, Listener, Mail, Server
 from mailserver.errors import AuthUnavailable, NoSuchUser
-from mailserver.postmaster_check import check
 from mailserver.smtp.address import Address
 from mailserver.smtp.postmaster import Postmaster
+from mailserver.smtp.postmaster_check import check
 from mailserver.smtp.transaction import LookupFailed, find_recipient
 from tests.fakes import run_now
 from tests.smtp.world import World, begin
