@@ -12,6 +12,7 @@ import codecs
 import enum
 import html
 import re
+import sys
 from collections.abc import Iterator
 from itertools import chain
 from typing import Final, NamedTuple
@@ -32,6 +33,12 @@ _FOLDED: Final = 4096
 """Characters that are folded at once where not all are ASCII."""
 _UTF_7: Final = 1024 * 1024
 """Octets of a part in UTF-7 that are looked at: Python decodes it in one piece alone, without quadratic time."""
+_BY_MARK: Final = {
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
+"""Codecs whose text says by its first octets which way round they are."""
+_LONGEST_MARK: Final = 4
 _LONGEST_TAG: Final = 64 * 1024
 _LONGEST_REFERENCE: Final = 64
 _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/=]+")
@@ -146,11 +153,11 @@ def _body_pieces(source: bytes, part: Part, end: int) -> Iterator[Piece]:
     shown = _Words(Stream.BODY)
     visible = _Words(Stream.VISIBLE)
     markup = ""
-    decoder = codecs.getincrementaldecoder(codec)("replace")
+    decoder = _Decoder(codec)
     pieces: Iterator[bytes | None] = chain(_decoded(source, part.body, end, encoding), (None,))
     for piece in pieces:
         last = piece is None
-        text = decoder.decode(piece or b"", last)
+        text = decoder.decode(piece or b"", last=last)
         yield from shown.add(text, last=last)
         if is_html:
             whole, markup = _cut_markup(markup + text, last=last)
@@ -186,6 +193,46 @@ def _cut_markup(text: str, *, last: bool) -> tuple[str, str]:
     if reference >= 0 and text.find(";", reference, cut) < 0:
         cut = reference
     return text[:cut], text[cut:]
+
+
+class _Decoder:
+    """Decodes in pieces, as `bytes.decode` with "replace" does all at once. Python's own raise for some octets."""
+
+    def __init__(self, codec: str) -> None:
+        self._codec = codec
+        self._decoder: codecs.IncrementalDecoder | None = None
+        """None until the order of the octets is known."""
+        if codec not in _BY_MARK:
+            self._decoder = codecs.getincrementaldecoder(codec)("replace")
+        self._beginning = b""
+
+    def decode(self, data: bytes, *, last: bool) -> str:
+        """The next characters. Never raises."""
+        if self._decoder is None:
+            data = self._beginning + data
+            if len(data) < _LONGEST_MARK and not last:
+                self._beginning = data
+                return ""
+            data = self._begin(data)
+        assert self._decoder is not None
+        try:
+            return self._decoder.decode(data, last)
+        except UnicodeError:
+            # More octets of a torn escape sequence than it can keep until the next piece.
+            self._decoder.reset()
+            return data.decode(self._codec, "replace")
+
+    def _begin(self, data: bytes) -> bytes:
+        """Find the order of the octets, as the whole decoder does: without a byte order mark it is the machine's."""
+        little, big = _BY_MARK[self._codec]
+        is_little = sys.byteorder == "little"
+        for mark in (little, big):
+            if data.startswith(mark):
+                data, is_little = data[len(mark) :], mark == little
+                break
+        self._codec = f"{self._codec}-{'le' if is_little else 'be'}"
+        self._decoder = codecs.getincrementaldecoder(self._codec)("replace")
+        return data
 
 
 class _Words:

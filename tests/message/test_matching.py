@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import quopri
 import time
 import tracemalloc
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.message import matching, text_pieces
+from mailserver.message.encodings import CHARSETS
 from mailserver.message.matching import Matching, Sought
 from mailserver.message.text import MessageText, fold
+from mailserver.message.text_pieces import Stream
 
 WORDS = ["alpha", "Äpfel", "größe", "naïve", "&uuml;ber", "<b>bold</b>", "x" * 30, "=?utf-8?q?=C3=84?=", "日本", "ﬁn"]
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=30).map(" ".join)
@@ -125,3 +128,29 @@ def test_no_piece_takes_seconds(name: str) -> None:
         now = time.thread_time()
         last, longest = now, max(longest, now - last)
     assert longest < 5, f"a piece took {longest:.1f} s of the processor"
+
+
+ODD = (
+    b"\x1b$", b"\x1b$B", b"\x1b(B", b"\x1b$)C", b"~{", b"~}", b"~", b"\xff", b"\xfe", b"\0", b"a", b"\xd8\0", b"\x81", b"\x30",
+    b"\x0e", b"\x0f", b"\x1b", b"\x1b.A", b"\x1bN", b"\xa4", codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(set(CHARSETS.values()) - {"utf-7"})), st.lists(st.sampled_from(ODD), max_size=20))
+def test_octets_that_no_charset_has_are_told_as_at_once(codec: str, octets: list[bytes]) -> None:
+    """Python's decoders by pieces raise for some: without a byte order mark, or within an escape sequence."""
+    charset = next(name for name, found in CHARSETS.items() if found == codec)
+    source = b"Content-Type: text/plain; charset=%b\r\n\r\n" % charset.encode() + b"".join(octets)
+    pieces = text_pieces.iterate_pieces(source, header=False, inner=False)
+    told = "".join([piece.text for piece in pieces if piece.stream is Stream.BODY])
+    assert told[1:] == MessageText(source).body
+
+
+@pytest.mark.parametrize("codec", sorted(set(CHARSETS.values())))
+def test_torn_escape_sequences_at_the_end_of_a_piece(codec: str) -> None:
+    charset = next(name for name, found in CHARSETS.items() if found == codec)
+    for odd in (b"\x1b$", b"~{~", b"\xff", b"\xd8\0\0"):
+        source = b"Content-Type: text/plain; charset=%b\r\n\r\n" % charset.encode() + odd * 50_000 + b"\r\nend"
+        for _ in text_pieces.iterate_pieces(source):
+            pass
