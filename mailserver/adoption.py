@@ -1,4 +1,4 @@
-"""What `check` says of accounts that another server had before: each kind of thing once, with an example.
+"""Warnings of `check` about accounts that another server had before: each kind of thing once, with an example.
 
 Nothing of this keeps a server from starting, and a start does not look: there may be many accounts.
 """

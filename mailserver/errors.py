@@ -236,7 +236,7 @@ class StoreUnavailable(StorageFailure):
 
 
 class Cancelled(MailError):
-    """The session was told its end, or has ended, before its command was done."""
+    """The session has been asked to end, or has ended, before its command was done."""
 
     imap_code = "UNAVAILABLE"
     smtp_reply = (451, "4.3.2")

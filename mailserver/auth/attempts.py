@@ -89,7 +89,7 @@ class Attempts:
         return Attempt(self, pairs_of(names, peer), client_of(peer), evidence)
 
     def asking(self, names: Iterable[str], peer: IPv4Address | IPv6Address | None) -> Asking:
-        """Who asks where one with these names is about to try."""
+        """Class and share of an attempt that is about to be made with one of these names."""
         return self.begin(names, peer, Secret(b"")).asking
 
     def failed(self, names: Iterable[str], peer: IPv4Address | IPv6Address | None, evidence: Secret) -> float:

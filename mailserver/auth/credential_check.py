@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @frozen
 class _Result:
-    """What a check has found."""
+    """The result of a check."""
 
     user: User | None
     reason: str = ""
@@ -273,10 +273,10 @@ def _asked_by(backend: IAuthBackend, asking: Asking) -> IAuthBackend:
 
 
 async def _answer(given: T | Awaitable[T]) -> T:
-    """What a back end answers, now or later."""
+    """The answer of a back end, given now or later."""
     return await given if inspect.isawaitable(given) else given
 
 
 def _unknown(candidates: Sequence[str]) -> str:
-    """What the log says of a name that nobody has."""
+    """The reason in the log for a name that nobody has."""
     return f"there is no user {' or '.join(candidates)}"

@@ -14,7 +14,7 @@ from mailserver.auth.attacks import Pair
 
 
 class Queued(Protocol):
-    """What may wait here."""
+    """An item of the queue."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

@@ -79,13 +79,13 @@ class Exposed:
 
     @property
     def client(self) -> str:
-        """Who has sent it."""
+        """The address of the client that has sent it, or the /64 of IPv6."""
         return client_of(self.context.peer)
 
 
 @define
 class _Checks:
-    """Those that are to come."""
+    """The checks that are to come."""
 
     due: int = 0
     """How many, of passwords that wait and of dummies."""
@@ -154,7 +154,7 @@ class ExposureWatch:
             queue.discard(lambda each: key in self._keys(each))
 
     def taken(self) -> list[Key]:
-        """What was taken within EVERY."""
+        """The keys that were taken within EVERY."""
         self._forget(self._clock())
         return list(self._recent)
 
@@ -187,7 +187,7 @@ class ExposureWatch:
             self._spawn(self._check(self._waiting.take()))
 
     async def _look_up(self) -> None:
-        """Who of those that have come since the last time exists."""
+        """Look up the names that have come since the last time."""
         try:
             for _ in range(len(self._names)):
                 exposed = self._names.take()

@@ -3,11 +3,11 @@
 The problem. A directory on the network may stop answering. Every login would wait for it, holding its turn and its place,
 for as long as the client waits; and each would ask it again.
 
-The rules. A call that has no answer within CALL_TIME is lost, and whoever asked is told AuthUnavailable. CALLS run at once;
+The rules. A call that has no answer within CALL_TIME is lost, and its caller gets AuthUnavailable. CALLS run at once;
 others wait for a place as long, clients in turns; users at networks known for them have KNOWN_CALLS besides, so that no flood of
 strangers is in their way. After LOSSES in a row the back end is not asked for a while: AuthUnavailable at once. Then
 one call is let through; its answer ends that, its loss doubles the while. Time in the pool that checks hashes is not the back
-end's: it stops a call's clock and takes no place. An exception is logged and told as AuthUnavailable, but is no loss: it may be
+end's: it stops a call's clock and takes no place. An exception is logged and becomes AuthUnavailable, but is no loss: it may be
 about one user, and must not refuse the others. A back end that answers at once is never slowed.
 
 A back end that blocks the thread cannot be ended from outside: it should answer later, by a Deferred, from a thread of its own.
@@ -136,7 +136,7 @@ class Guard:
             raise self._unavailable(error) from error
 
     def asking_of(self, password: Secret) -> Asking:
-        """Who asks in the call that verifies that very object."""
+        """Class and share of the call that verifies that very object."""
         call = self._calls.get(id(password))
         return ANYBODY if call is None else call.asking
 

@@ -191,7 +191,7 @@ CLASSES: Final = 3
 
 @frozen
 class Asking:
-    """Who wants a password checked: classes go one before the other, and shares of a class take turns."""
+    """Class and share of a password check: classes go one before the other, and shares of a class take turns."""
 
     share: str = ""
     """The user's name in the class KNOWN; else the client, an IPv4 address or an IPv6 /64."""

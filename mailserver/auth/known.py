@@ -156,7 +156,7 @@ class KnownNetworks:
 
 
 def rows_of(told: object, most: int) -> list[Row]:
-    """Rows that another process tells as JSON, at most so many. Raises: ValueError for anything else."""
+    """Validate rows from another process, as JSON, at most so many. Raises: ValueError for anything else."""
     if not isinstance(told, list) or len(told) > most:
         raise ValueError("no rows of known networks")
     rows = []

@@ -123,5 +123,5 @@ CRYPT_FORMS: Final = (
     Scheme("GOST-YESCRYPT", False, _yescrypt_check("GOST-YESCRYPT", b"$gy$"), _verify),
     Scheme("SCRYPT", False, _scrypt_check, _verify),
 )
-"""Those that have no scheme name in Dovecot."""
+"""Schemes without a name of Dovecot's."""
 SCHEMES: Final = (Scheme("MD5-CRYPT", False, _md5_crypt_check, _verify, is_weak=True),)

@@ -54,7 +54,7 @@ LEAST_FAILURE: Final = 0.25
 """Seconds that every failure takes at least, whatever the configuration says: longer than most hashes."""
 
 EXPOSED: Final = Asking("exposed", GUESSING)
-"""Who asks where a password that came in clear text is checked."""
+"""Class and share of checks of passwords that came in clear text."""
 
 
 class LoginService:

@@ -1,4 +1,4 @@
-"""What changes of `mailserver user` mean for mail on disk, and for the sessions of a server that runs."""
+"""Effects of `mailserver user` on mail on disk, and on the sessions of a server that runs."""
 
 from __future__ import annotations
 

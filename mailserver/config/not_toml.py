@@ -1,4 +1,4 @@
-"""What to say of a configuration file that is not TOML: the line, and the cure where the mistake is a usual one.
+"""Messages about a configuration file that is not TOML: the line, and the cure where the mistake is a usual one.
 
 Nothing of a value is shown whose key may hold a secret, or is none of ours.
 """

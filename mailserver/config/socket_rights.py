@@ -1,4 +1,4 @@
-"""Who can connect to the Unix sockets of listeners: their mode, owner and group, and these in words.
+"""Access to the Unix sockets of listeners: mode, owner and group of their files, and these in words.
 
 To connect needs the right to write the socket's file, and to pass the directories above it. Whoever can connect by LMTP
 delivers mail of any sender.

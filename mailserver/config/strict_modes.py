@@ -1,4 +1,4 @@
-"""Who else could change what a process trusts, as sshd's StrictModes asks it: of a path, and of all that leads to it.
+"""Rights of files that a process trusts, judged as by sshd's StrictModes: of a path, and of all that leads to it.
 
 A file is as safe as its directories, up to the root: whoever may write one of them can put another file there. A sticky
 directory is safe as far as what stands in it belongs to somebody trusted. Symbolic links are followed one by one, as the
@@ -29,7 +29,7 @@ _ACL: Final = "system.posix_acl_access"
 
 @frozen
 class Trust:
-    """Who may write what a process trusts."""
+    """Users and groups that may write what a process trusts."""
 
     users: frozenset[int]
     groups: frozenset[int] = frozenset()

@@ -49,7 +49,7 @@ CLOSING_TIME = 30.0
 LEAST_TIME = 2.0
 """Seconds that a client has in any case to log in, where others need the place."""
 COMMAND_TIME = 1.0
-"""Seconds that a command may go on once its session is told its end."""
+"""Seconds that a command may go on once its session has been asked to end."""
 STOPPING_TIME = 2.0
 """CLOSING_TIME while the service stops, for a client that does not even take the farewell."""
 LOOK = 0.02

@@ -138,4 +138,4 @@ class Task:
 
 
 STEP: Final = Task._step.__code__  # noqa: SLF001 - of this module
-"""What is above it on the stack is the session's turn."""
+"""Frames above it on the stack belong to the session's turn."""

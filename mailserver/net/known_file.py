@@ -18,7 +18,7 @@ FILE: Final = "known-networks"
 SAVE_AFTER: Final = 5.0
 """Seconds for which changes are gathered before the file is written."""
 ROWS_AT_ONCE: Final = 1000
-"""That one message of a worker may tell."""
+"""Rows in one message of a worker, at most."""
 
 
 class KnownFile:
@@ -51,7 +51,7 @@ class KnownFile:
             self._complain(str(error))
 
     def take(self, told: object) -> None:
-        """A worker tells rows; nonsense is not taken."""
+        """Take rows from a worker; nonsense is ignored."""
         try:
             rows = rows_of(told, ROWS_AT_ONCE)
         except ValueError:

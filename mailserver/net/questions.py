@@ -1,4 +1,4 @@
-"""What the administrator may ask of all processes that serve: who, kick, users, status. Their answers are made one.
+"""The administrator's questions to all processes that serve: who, kick, users, status. Their answers are made one.
 
 A process that does not answer in time is shown as such; nobody waits for it longer.
 """

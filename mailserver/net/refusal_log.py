@@ -1,4 +1,4 @@
-"""How much the log says of clients that are refused before they have logged in: a scanner must not fill the disk.
+"""A bound on log lines about clients that are refused before a login: a scanner must not fill the disk.
 
 Of one network and one kind of refusal so many lines are written in a minute as no rule of fail2ban needs more of; those
 behind them are counted, and the next line that is written has the number (`unsaid=`). Failed logins are not among these:
@@ -31,7 +31,7 @@ EVENTS: Final = frozenset(
         "timeout",
     }
 )
-"""What strangers can bring about, as often as they connect."""
+"""Events that any client can cause, as often as it connects."""
 
 
 @define

@@ -13,7 +13,7 @@ from mailserver.net.listeners import Port
 from mailserver.net.told import Json
 
 CUT_AFTER = 1.5
-"""Seconds until a session that was told its end, and goes on all the same, is cut; see `connection.COMMAND_TIME`."""
+"""Seconds until a session that was asked to end, and goes on all the same, is cut; see `connection.COMMAND_TIME`."""
 FAREWELLS = {
     "imap": b"* BYE %b\r\n",
     "pop3": b"-ERR [SYS/TEMP] %b\r\n",

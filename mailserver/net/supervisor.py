@@ -97,7 +97,7 @@ class Supervisor:
         self.on_exposed: Callable[[Json], None] = lambda _mark: None
         self.on_seen: Callable[[Json], None] = lambda _rows: None
         self.on_known: Callable[[Json], None] = lambda _rows: None
-        """Called with what a worker tells of exposed passwords, clients and known networks; it may be nonsense."""
+        """Called with reports of a worker about exposed passwords, clients and known networks; it may be nonsense."""
         self.exposures: Callable[[], int] = lambda: 0
         self.renewals: Callable[[], list[Json]] = list
         self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)

@@ -1,4 +1,4 @@
-"""What the log says of a message: who wrote it is a stranger, so control characters are left out and lengths bounded."""
+"""Log fields of a message. Its author is a stranger, so control characters are left out and lengths bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose mail to postmaster is: it is taken in every domain, whether there is a user of that name or not (RFC 5321 4.5.1).
+"""Mail to postmaster: it is taken in every domain, whether there is a user of that name or not (RFC 5321 4.5.1).
 
 A user postmaster@domain keeps its own mail. Else it goes to the user of [mail] postmaster. Where that is not set, or is
 nobody, it is kept in an account named postmaster@domain, which belongs to no user: nothing is lost, and the mail is there
@@ -24,9 +24,9 @@ class Postmaster:
     """What the configuration says of postmaster."""
 
     user: str = ""
-    """Who gets the mail where a domain has no such user; empty: nobody is named."""
+    """The user who gets the mail where a domain has no such user; empty: nobody is named."""
     domain: str = ""
-    """Where a recipient <postmaster> without a domain belongs."""
+    """The domain of a recipient <postmaster> without one."""
     keeps: bool = True
     """Has an account that is no user's a place? It has none where [mail] location asks for {home}."""
 
@@ -35,7 +35,7 @@ UNNAMED: Final = Postmaster()
 
 
 async def find_postmaster(authenticator: Authenticator, address: Address, postmaster: Postmaster) -> User | None:
-    """Who gets the mail for an address that is no user's; None if it is none of postmaster's. Raises: AuthUnavailable."""
+    """The user who gets the mail for an address that is no user's; None if it is none of postmaster's. Raises: AuthUnavailable."""
     if address.local.lower() != NAME or (address.domain and not authenticator.is_local_domain(address.domain)):
         return None
     domain = address.domain or postmaster.domain

@@ -1,4 +1,4 @@
-"""Whose name a submitted message bears: every address in From, Sender, Resent-From and Resent-Sender must belong to the
+"""Sender identity of a submitted message: every address in From, Sender, Resent-From and Resent-Sender must belong to the
 login (RFC 6409 6.1, 8.1).
 
 The list of mailboxes is read strictly (RFC 5322 3.4, without groups and obsolete forms): a From that programs could
@@ -20,7 +20,7 @@ MAX_FIELD = 16 * 1024
 """Octets of a From or Sender field: nobody else waits while it is read."""
 
 RESENT: Final = frozenset(["resent-from", "resent-sender"])
-"""Who has sent a message once more (RFC 5322 3.6.6), of whom there may be several, one above the other."""
+"""Fields of a message that was sent once more (RFC 5322 3.6.6); there may be several of each, one above the other."""
 
 _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)

@@ -62,7 +62,7 @@ async def check_trace(incoming: Incoming, is_ours: Callable[[str], bool] | None 
 
 
 def _receivers(body: bytes) -> list[str]:
-    """Who a Received-SPF field says has received the message (RFC 7208 9.1), in lower case."""
+    """Receivers that a Received-SPF field names (RFC 7208 9.1), in lower case."""
     return [name.lower().rstrip(".") for name in _SPF_RECEIVER.findall(body.decode("latin-1"))]
 
 

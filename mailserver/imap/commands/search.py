@@ -94,7 +94,7 @@ COMMANDS = (
 
 
 class _Work:
-    """What one SEARCH has cost."""
+    """The work that one SEARCH has cost."""
 
     def __init__(self) -> None:
         self._compared = 0

@@ -81,7 +81,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
     if hindered is not None:
         raise hindered
     if is_cut:
-        # What is gone has been told to the index, the others stay.
+        # The index knows what is gone, and the others stay.
         raise Cancelled
     return len(expunged) == len(entries)
 

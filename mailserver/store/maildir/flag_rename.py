@@ -107,7 +107,7 @@ class _FlagRename:
         )
         for entry, mask in changing:
             if is_change_cancelled():
-                # What is done stands, and is told to the index as ever.
+                # What is done stands, and goes to the index as ever.
                 self._is_cut = True
                 break
             name = entry.base + entry.suffix
@@ -159,7 +159,7 @@ class _FlagRename:
         safeio.point("store.after-index")
 
     def _take_back(self) -> None:
-        """Nobody has been told: put everything back, as far as the disk lets it."""
+        """Undo the renames, as far as the disk lets it: nothing has been acknowledged."""
         for old, new in reversed(self._done):
             with contextlib.suppress(OSError, MailError):
                 safeio.rename(new, old)

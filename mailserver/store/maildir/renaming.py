@@ -51,7 +51,7 @@ def rename_tree(home: Home, moving: Sequence[str], old: str, new: str) -> None:
 
 
 def _take_back(home: Home, done: Sequence[tuple[str, str]], made: Sequence[str]) -> bool:
-    """Nobody has been told: put everything back. Where that fails the intent stays, and it is finished."""
+    """Undo the renames: nothing has been acknowledged. Where that fails the intent stays, and it is finished."""
     try:
         for at, to in reversed(done):
             safeio.rename(to, at)

@@ -64,7 +64,7 @@ def write(root: str, attributes: Mapping[MailboxId, Collection[str]]) -> None:
 
 
 def given(home: Home, there: Collection[str]) -> dict[str, frozenset[str]]:
-    """What has been set, by the names of mailboxes that are there; of several that have one attribute, the last one set.
+    """Attributes that have been set, by the names of mailboxes that are there; of several that have one attribute, the last one set.
 
     The GUIDs of other mailboxes do not matter: most are not even looked at. Raises: StoreUnavailable.
     """

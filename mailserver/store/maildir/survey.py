@@ -1,4 +1,4 @@
-"""What another server has left in an account that is not taken over: scripts, rights, attributes, quotas, odd names.
+"""Things that another server has left in an account and that are not taken over: scripts, rights, attributes, quotas, odd names.
 
 It reads names of directories alone, opens no file and follows no link.
 """

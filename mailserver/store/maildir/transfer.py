@@ -196,7 +196,7 @@ def _write_intent(
 
 
 def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> bool:
-    """Nobody has been told: put everything back. Whether the intent has no part in that any more."""
+    """Undo the steps: nothing has been acknowledged. Whether the intent has no part in that any more."""
     is_back = True
     for old, new in done:
         if not move:

@@ -1,4 +1,4 @@
-"""What the disk did not let be made safe, or be removed: nothing of the account is acknowledged before it has been.
+"""Changes that could not be synced, and files that could not be removed: the account acknowledges nothing before they are.
 
 Problems:
 
