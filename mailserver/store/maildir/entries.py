@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from mailserver.errors import LimitReached
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.maildir import keywords, scan, uidlist
+from mailserver.store.maildir import keywords, scan, uidlist, uidlist_format
 from mailserver.store.maildir.filename import MaildirName, flags_mask, letters_of_info
 from mailserver.store.maildir.paths import MailboxPaths
 from mailserver.types import UID, ModSeq
@@ -30,7 +30,7 @@ def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
 
 def next_uids(state: MailboxState, count: int) -> list[UID]:
     """The next of its 2**32 - 2 UIDs, none of which is given twice; the state is left as it is. Raises: LimitReached."""
-    if state.uid_next + count - 1 > uidlist.HIGHEST_UID:
+    if state.uid_next + count - 1 > uidlist_format.HIGHEST_UID:
         raise LimitReached("the mailbox has no UIDs left")
     return [UID(uid) for uid in range(state.uid_next, state.uid_next + count)]
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
 from mailserver.message.summary import Summary
@@ -22,6 +22,7 @@ from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
 from mailserver.store.maildir import intent, pop3_fields, scan, uidlist
+from mailserver.store.maildir.contents import READ_AHEAD, contents
 from mailserver.store.maildir.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.flag_rename import store_flags
 from mailserver.store.maildir.home import Home
@@ -42,10 +43,6 @@ from mailserver.store.search import Search, evaluate
 from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
-
-_READ_AHEAD: Final = 256
-_SEARCHED_AT_ONCE: Final = 1 << 20
-"""Octets of messages that SEARCH holds."""
 
 
 class MaildirMailbox:
@@ -286,46 +283,18 @@ class MaildirMailbox:
 
     def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         """The messages as sent; those that are gone or cannot be read are left out."""
-        return ((uid, data) for uid, data in self._contents(uids, HeldMemory(0)) if data is not None)
+        return ((uid, data) for uid, data in contents(self, uids, HeldMemory(0)) if data is not None)
 
     def searched_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
         """As `SearchSource.sources` has them."""
-        return self._contents(uids, SEARCHED)
-
-    def _contents(self, uids: Sequence[UID], memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
-        at = 0
-        while at < len(uids):
-            found = self.read_whole(uids[at : at + _READ_AHEAD], _SEARCHED_AT_ONCE)
-            yield from found
-            at += len(found)
-            if not found:
-                # Large, gone, not readable, or not where the index says.
-                yield from self._contents_of(uids[at], memory)
-                at += 1
-
-    def _contents_of(self, uid: UID, memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
-        """One message, if it is there; its octets count as held until the next one is asked for."""
-        try:
-            message = self.open_message(uid)
-        except (MessageExpunged, StoreUnavailable):
-            return
-        try:
-            size = message.size
-            while not memory.take(size):
-                yield uid, None
-            try:
-                yield uid, message.read()
-            finally:
-                memory.give_back(size)
-        finally:
-            message.close()
+        return contents(self, uids, SEARCHED)
 
     def _open(self, entry: Entry) -> PlainFile:
         return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
 
     def _read_ahead(self, state: MailboxState, uid: UID) -> Entry | None:
         """The entry; of who opens one message after the other, with those that follow."""
-        self._stride = min(_READ_AHEAD, 4 * self._stride) if uid == self._ahead_end else 1
+        self._stride = min(READ_AHEAD, 4 * self._stride) if uid == self._ahead_end else 1
         following = range(uid, min(uid + self._stride, state.uid_next))
         self._ahead = {
             entry.uid: entry for entry in self._read(lambda index: index.messages.entries_of(state.key, following))

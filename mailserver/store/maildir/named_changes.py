@@ -8,7 +8,7 @@ from collections.abc import Collection
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.maildir import safeio, scan, uidlist
+from mailserver.store.maildir import safeio, scan, uidlist, uidlist_format
 from mailserver.store.maildir.differences import FEW
 from mailserver.store.maildir.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
 from mailserver.store.maildir.filename import base_of
@@ -74,7 +74,7 @@ def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
     if not changed and not fresh and not names_changed:
         return True
     sort_by_delivery(fresh)
-    if state.uid_next + len(fresh) - 1 > uidlist.HIGHEST_UID:
+    if state.uid_next + len(fresh) - 1 > uidlist_format.HIGHEST_UID:
         return False
     given = next_uids(state, len(fresh))
     new = fresh_entries([(uid, base, found) for uid, (base, found) in zip(given, fresh, strict=True)], modseq)

@@ -23,7 +23,7 @@ from mailserver.errors import InUse, NoSpace, StoreUnavailable
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
-from mailserver.store.maildir import folders, scan, uidlist
+from mailserver.store.maildir import folders, scan, uidlist, uidlist_format
 from mailserver.store.maildir.differences import differences
 from mailserver.store.maildir.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
 from mailserver.store.maildir.first_look import FirstLook, Postponed, Unlisted, first_look
@@ -189,7 +189,7 @@ class _Reconciliation:
         new, cur = scans
         if not self.is_new or cur is None or self.listed is None or self.listed.damaged:
             return False
-        if state.uid_next + len(new.names) + len(cur.names) > uidlist.HIGHEST_UID:
+        if state.uid_next + len(new.names) + len(cur.names) > uidlist_format.HIGHEST_UID:
             return False
         if not new.names and not cur.names:
             return True
@@ -269,7 +269,7 @@ class _Reconciliation:
             return
         sort_by_delivery(self.pending)
         # A list at the very end of its UIDs, which only a foreign hand can make: what comes after stays unseen.
-        pending = self.pending[: max(0, uidlist.HIGHEST_UID + 1 - state.uid_next)]
+        pending = self.pending[: max(0, uidlist_format.HIGHEST_UID + 1 - state.uid_next)]
         uids = next_uids(state, len(pending))
         given = fresh_entries([(uid, base, place) for uid, (base, place) in zip(uids, pending, strict=True)], modseq)
         lines = [(entry.uid, entry.base) for entry in given]

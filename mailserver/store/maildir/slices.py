@@ -35,7 +35,7 @@ from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.index.database import Index, next_modseq
 from mailserver.store.index.packed_columns import Arrays
 from mailserver.store.index.records import OWN, RACY, SETTLED, MailboxState
-from mailserver.store.maildir import safeio, uidlist
+from mailserver.store.maildir import safeio, uidlist, uidlist_format
 from mailserver.store.maildir.first_look import FirstLook, Postponed
 from mailserver.store.maildir.home import Home
 from mailserver.store.maildir.reconcile import begin
@@ -149,7 +149,7 @@ class _Slices:
                 return False
             if not self.left:
                 return True
-        room = uidlist.HIGHEST_UID + 1 - state.uid_next
+        room = uidlist_format.HIGHEST_UID + 1 - state.uid_next
         part = self._messages.part(self._at, self._at + min(at_once, room))
         if self.left and not len(part):
             self.stuck = True

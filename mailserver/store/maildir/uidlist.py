@@ -31,11 +31,8 @@ Rules:
 
 from __future__ import annotations
 
-import itertools
-import operator
 import os
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, cast
 
 from attrs import define
@@ -43,20 +40,22 @@ from attrs import define
 from mailserver.errors import StoreUnavailable
 from mailserver.store.maildir import safeio
 from mailserver.store.maildir.uid_validity import new_uid_validity
+from mailserver.store.maildir.uidlist_format import (
+    LINE,
+    header_line,
+    is_rising,
+    line_of,
+    only_rising,
+    other_header_fields,
+    parse_header,
+    parse_lines,
+)
 from mailserver.types import UID, MailboxId, UIDValidity
 
 FILE_NAME = "dovecot-uidlist"
 LOCK_NAME = "dovecot-uidlist.lock"
-HIGHEST_UID = 2**32 - 2
-"""Dovecot takes no higher one."""
 
-_HEADER = re.compile(rb"3(?: |$)")
-_LINE = re.compile(rb"([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?")
-_ALL_LINES = re.compile(r"^([0-9]{1,10}) +(?:[^: \n][^ \n]* +)*:([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
-_VERSION_1_LINE = re.compile(r"^([0-9]{1,10}) ([^:\n/\0]+)(?::[^\n/\0]*)?$", re.MULTILINE | re.ASCII)
 _FEW_LINES = 64
-_PART = 128 << 10
-"""Octets of the list that are parsed by one call."""
 
 
 class Signature(NamedTuple):
@@ -140,7 +139,7 @@ def create_with(listed: UidList, lines: bytes) -> Signature:
 
     Raises: NoSpace, StoreUnavailable, FileNotFoundError (no directory).
     """
-    safeio.replace(listed.path, _header(listed.uid_validity, listed.uid_next, listed.guid) + lines)
+    safeio.replace(listed.path, header_line(listed.uid_validity, listed.uid_next, listed.guid) + lines)
     return _known_signature(listed.path)
 
 
@@ -151,16 +150,16 @@ def read(path: str) -> UidList:
     if not newline:
         # A torn header could say a shorter, wrong number.
         first = b""
-    fields, damaged = _parse_header(first)
+    fields, damaged = parse_header(first)
     version_1 = first.split(b" ", 1)[:1] == [b"1"]
-    if damaged and not version_1 and _LINE.fullmatch(first):
+    if damaged and not version_1 and LINE.fullmatch(first):
         # No header at all: what looks like a message is one.
         body = data
-    pairs = _parse_lines(body, version_1=version_1)
+    pairs = parse_lines(body, version_1=version_1)
     uids = [uid for uid, _ in pairs]
-    if not _rising(uids, 0):
+    if not is_rising(uids, 0):
         damaged = True
-        pairs = _only_rising(pairs, 0)
+        pairs = only_rising(pairs, 0)
     entries = cast("dict[str, UID]", {base: uid for uid, base in pairs})
     if len(entries) != len(pairs):
         # The order of the dict is that of the UIDs: a name that stands twice belongs where it stands last.
@@ -193,7 +192,7 @@ def read_header(path: str) -> tuple[UIDValidity, MailboxId] | None:
             first, newline, _ = os.pread(fd, 4096, 0).partition(b"\n")
     finally:
         os.close(fd)
-    fields, _ = _parse_header(first if newline else b"")
+    fields, _ = parse_header(first if newline else b"")
     if "V" not in fields or "G" not in fields:
         return None
     return UIDValidity(int(fields["V"])), MailboxId(bytes.fromhex(fields["G"]))
@@ -213,11 +212,11 @@ def read_tail(path: str, known: Signature, last_uid: int = 0) -> Tail | None:
     if not before.endswith(b"\n"):
         return None
     if last_uid:
-        last_line = _LINE.fullmatch(before[:-1].rpartition(b"\n")[2])
+        last_line = LINE.fullmatch(before[:-1].rpartition(b"\n")[2])
         if last_line is None or int(last_line[1]) != last_uid:
             return None
-    pairs = _parse_lines(added)
-    rising = _only_rising(pairs, last_uid)
+    pairs = parse_lines(added)
+    rising = only_rising(pairs, last_uid)
     damaged = len(rising) != added.count(b"\n") or bool(added and not added.endswith(b"\n"))
     return Tail([(UID(uid), base) for uid, base in rising], state, damaged)
 
@@ -277,16 +276,16 @@ def rewrite(
     for base, uid in known.entries.items():
         if not wanted(base):
             continue
-        lines.append(_line(found, uid, base))
+        lines.append(line_of(found, uid, base))
         entries[base] = uid
     uid_next = known.uid_next
     for number, base in add:
-        lines.append(_line(found, number, base))
+        lines.append(line_of(found, number, base))
         entries.pop(base, None)
         entries[base] = UID(number)
         uid_next = UID(max(uid_next, number + 1))
     lines.append(b"")
-    header = _header(known.uid_validity, uid_next, known.guid, _other_header_fields(data))
+    header = header_line(known.uid_validity, uid_next, known.guid, other_header_fields(data))
     safeio.point("uidlist.before-rewrite")
     safeio.replace(known.path, header + b"\n".join(lines))
     safeio.point("uidlist.after-rewrite")
@@ -328,77 +327,6 @@ def _read_from(path: str, start: int) -> tuple[bytes, Signature]:
             return b"".join(chunks), state
     finally:
         os.close(fd)
-
-
-def _header(uid_validity: int, uid_next: int, guid: bytes, others: Iterable[bytes] = ()) -> bytes:
-    fields = [b"3", b"V%d" % uid_validity, b"N%d" % uid_next, b"G%b" % guid.hex().encode(), *others]
-    return b" ".join(fields) + b"\n"
-
-
-def _parse_header(line: bytes) -> tuple[dict[str, str], bool]:
-    """Valid fields by letter, and whether Dovecot would not take the line."""
-    words = line.split(b" ")
-    fields: dict[str, str] = {}
-    if words[0] == b"1" and len(words) == 3:
-        # The old format: validity and next UID without letters. It is replaced by ours.
-        words = [b"3", b"V" + words[1], b"N" + words[2]]
-        damaged = True
-    else:
-        damaged = _HEADER.match(line) is None
-    for word in words[1:] if words[0] == b"3" else ():
-        key, value = word[:1].decode("latin-1"), word[1:].decode("latin-1")
-        if key == "G":
-            if re.fullmatch("[0-9a-f]{32}", value, re.ASCII):
-                fields["G"] = value
-        elif key in {"V", "N"} and re.fullmatch("[0-9]{1,10}", value, re.ASCII) and 0 < int(value) < 2**32:
-            fields[key] = value
-    return fields, damaged
-
-
-def _other_header_fields(data: bytes) -> list[bytes]:
-    words = data.partition(b"\n")[0].split(b" ")
-    return [word for word in words[1:] if word and word[:1] not in b"VNG"] if words[0] == b"3" else []
-
-
-def _parse_lines(body: bytes, *, version_1: bool = False) -> list[tuple[int, str]]:
-    """(UID, base) of each whole line that can be read."""
-    find = (_VERSION_1_LINE if version_1 else _ALL_LINES).findall
-    pairs: list[tuple[int, str]] = []
-    start, end = 0, body.rfind(b"\n") + 1
-    while start < end:
-        # In parts: other threads wait while one call runs.
-        stop = body.find(b"\n", min(start + _PART, end - 1)) + 1
-        pairs += [
-            (number, base)
-            for uid, base in find(os.fsdecode(body[start:stop]))
-            if 0 < (number := int(uid)) <= HIGHEST_UID
-        ]
-        start = stop
-    return pairs
-
-
-def _rising(uids: list[int], last: int) -> bool:
-    return all(map(operator.lt, itertools.chain((last,), uids), uids))
-
-
-def _only_rising(pairs: list[tuple[int, str]], last: int) -> list[tuple[int, str]]:
-    kept = []
-    for uid, base in pairs:
-        if uid > last:
-            kept.append((uid, base))
-            last = uid
-    return kept
-
-
-def _line(found: Mapping[bytes, bytes], uid: int, base: str) -> bytes:
-    """The line as it stands in the file, with its fields; a new one where that is another message's."""
-    encoded = os.fsencode(base)
-    line = found.get(b"%d" % uid)
-    return line if line is not None and _has_base(line, encoded) else b"%d :%b" % (uid, encoded)
-
-
-def _has_base(line: bytes, base: bytes) -> bool:
-    return line.endswith(b" :" + base) or ((match := _LINE.fullmatch(line)) is not None and match[2] == base)
 
 
 def _keeper(keep: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
