@@ -125,8 +125,9 @@ def _changes_shared(frame: FrameType | None) -> bool:
 
 
 def place_of(failure: Failure) -> str:
-    """Where it computed: file and line of the innermost frame."""
-    if not failure.frames:
+    """The place that computed: file and line of the innermost frame but the signal's handler."""
+    places = [(path, line) for _function, path, line, *_rest in failure.frames if path != __file__]
+    if not places:
         return ""
-    _function, path, line, *_rest = failure.frames[-1]
+    path, line = places[-1]
     return f"{path.rpartition('/mailserver/')[2]}:{line}"

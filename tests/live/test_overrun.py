@@ -49,6 +49,7 @@ def test_it_is_cut_by_name_and_bystanders_survive(faulty: Server) -> None:
     line = faulty.wait_for(r"\] (turn-overrun session=\S+ protocol=imaps peer=127\.0\.0\.1 .*)\n")[1]
     assert f"user={USER}" in line
     assert "command=ID" in line
+    assert "sitecustomize.py:" in line, "the place that computes is named"
     for bystander in bystanders:
         with bystander:
             bystander.in_step()

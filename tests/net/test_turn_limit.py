@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailserver.net.driver import Task, TurnOverrun, turn
-from mailserver.net.turn_limit import NUMBER, TurnLimit
+from mailserver.net.turn_limit import NUMBER, TurnLimit, place_of
 
 
 @pytest.fixture
@@ -51,6 +51,9 @@ def test_a_turn_without_end_is_cut_whatever_it_catches() -> None:
 
     [failure] = run(endless())
     assert failure.check(TurnOverrun)
+    file, _, line = place_of(failure).rpartition(":")
+    assert file.endswith("test_turn_limit.py"), "the place in the program is the one that computes"
+    assert line.isdecimal()
     assert cleaned == [True]
     assert turn.task is None
     burn(0.5)  # no session's turn

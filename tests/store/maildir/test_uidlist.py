@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import NoSpace, StoreUnavailable
-from mailserver.store.maildir import safeio, uidlist
+from mailserver.store.maildir import safeio, uidlist, uidlist_format
 from tests.store.power import Journal
 
 GUID = "3085f01b7f11094c501100008c4a11c1"
@@ -350,7 +350,7 @@ def test_no_bytes_make_reading_fail_and_a_rewrite_always_mends(tmp_path_factory,
 
 @pytest.mark.parametrize("part", [1, 7, 8, 9, 40])
 def test_a_list_is_read_in_parts_that_end_with_a_line(tmp_path, monkeypatch, part):
-    monkeypatch.setattr(uidlist, "_PART", part)
+    monkeypatch.setattr(uidlist_format, "_PART", part)
     path = str(tmp_path / "dovecot-uidlist")
     uidlist.create(path, 7)
     uidlist.append(path, [(uid, f"{uid}.M1") for uid in range(1, 30)])
