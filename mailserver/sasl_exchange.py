@@ -27,7 +27,7 @@ class NotBase64(BadSyntax):
     text = "that is not base64"
 
 
-class Cancelled(MailError):
+class ExchangeCancelled(MailError):
     """The client sent `*`."""
 
     imap_status: ClassVar[str] = "BAD"
@@ -127,7 +127,7 @@ class Exchange:
     async def run(self, initial: bytes | None) -> User:
         """Begin with the initial response as it was sent, None without one.
 
-        Raises: BadSyntax and Cancelled, which are no failed login; AuthFailed, AuthorizationFailed, AuthUnavailable.
+        Raises: BadSyntax and ExchangeCancelled, which are no failed login; AuthFailed, AuthorizationFailed, AuthUnavailable.
         """
         step = self._mechanism.step(None if initial is None else b"" if initial == b"=" else _decode(initial))
         while True:
@@ -149,7 +149,7 @@ class Exchange:
     async def _answer_to(self, data: bytes) -> bytes:
         line = await self._ask(binascii.b2a_base64(data, newline=False))
         if line == b"*":
-            raise Cancelled
+            raise ExchangeCancelled
         return _decode(line)
 
 

@@ -14,7 +14,7 @@ from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
 from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import Cancelled, Exchange, login_context, situation, tell_exposed
+from mailserver.sasl_exchange import Exchange, ExchangeCancelled, login_context, situation, tell_exposed
 from mailserver.types import Secret
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def auth(session: Session, argument: bytes) -> None:
     exchange = Exchange(mechanism, ask, services.authenticator, login_context("pop3", channel.info))
     try:
         user = await exchange.run(initial or None)
-    except (BadSyntax, Cancelled):
+    except (BadSyntax, ExchangeCancelled):
         raise
     except MailError as error:
         session.login_failed(exchange.name, method, error)

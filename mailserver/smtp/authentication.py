@@ -8,8 +8,8 @@ from mailserver.cost import HASHING, Cost
 from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
 from mailserver.lines import Refused
 from mailserver.sasl_exchange import (
-    Cancelled,
     Exchange,
+    ExchangeCancelled,
     NotBase64,
     login_context,
     situation,
@@ -63,7 +63,7 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
     try:
         user = await exchange.run(initial or None)
         channel.logged_in(user.name)
-    except (BadSyntax, Cancelled):
+    except (BadSyntax, ExchangeCancelled):
         raise
     except MailError as error:
         who = {"user": exchange.name} if exchange.name else {}

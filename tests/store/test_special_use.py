@@ -140,3 +140,15 @@ def test_it_outlasts_the_index_and_a_time_under_dovecot() -> None:
                 os.unlink(os.path.join(account.root, name))
         again = MaildirStore(dovecot.root, summarise, special_use={}).account(USER)
         assert uses(again) == {"Sent": "Elsewhere/Gone", "Trash": "Sent"}
+
+
+def test_what_was_given_before_the_index_was_lost_stays_when_more_is_given(tmp_path: Path) -> None:
+    account = adopted(tmp_path, ["One", "Two", "Three"])
+    account.give_special_use("\\Sent", "One")
+    account.give_special_use("\\Trash", "Two")
+    account.close()
+    for path in (tmp_path / "example.test" / "anna" / "Maildir").glob(f"{INDEX_NAME}*"):
+        path.unlink()
+    account = MaildirStore(tmp_path, summarise).account(USER)
+    account.give_special_use("\\Junk", "Three")
+    assert uses(account) == {"Junk": "Three", "Sent": "One", "Trash": "Two"}

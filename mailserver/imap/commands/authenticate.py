@@ -15,8 +15,8 @@ from mailserver.imap.wire.reader import Reader
 from mailserver.sasl.mechanism import Credentials
 from mailserver.sasl_exchange import (
     LOGGED_NAME,
-    Cancelled,
     Exchange,
+    ExchangeCancelled,
     RefusedExchange,
     login_context,
     may_begin,
@@ -129,7 +129,7 @@ async def authenticate(session: Session, command: Command) -> str:
     exchange = Exchange(mechanism, session.input.read_continuation, services.authenticator, context)
     try:
         user = await exchange.run(initial)
-    except (BadSyntax, Cancelled):
+    except (BadSyntax, ExchangeCancelled):
         raise
     except MailError as error:
         _log_failure(session, exchange.name, name, error)

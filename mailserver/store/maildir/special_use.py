@@ -104,8 +104,12 @@ def set_special_use(home: Home, guid: MailboxId, attributes: frozenset[str]) -> 
 
     Raises: NoSpace, StoreUnavailable.
     """
+    known = read(home.root)
     alive = {state.guid for state in home.read(lambda index: index.mailboxes.all())}
-    kept = {known: uses - attributes for known, uses in read(home.root).items() if known in alive and known != guid}
+    if known.keys() - alive:
+        # An index that is new does not know all that is on disk.
+        alive.update(filter(None, (_guid(home, name) for name in home.layout.mailboxes())))
+    kept = {each: uses - attributes for each, uses in known.items() if each in alive and each != guid}
     write(home.root, kept | {guid: attributes})
 
 
