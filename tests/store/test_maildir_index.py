@@ -8,11 +8,13 @@ import re
 import pytest
 
 from mailserver.errors import MailboxChanged
+from mailserver.store import search as search_module
 from mailserver.store.columns import Columns
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.index import database
 from mailserver.store.maildir import home as home_module
 from mailserver.store.maildir import rendering
+from mailserver.store.maildir.home import Home
 from mailserver.store.query import And, Header, Larger
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.maildirs import append, deliver, open_account, read, settle, uids
@@ -331,6 +333,28 @@ def test_dead_lines_of_the_uidlist_are_written_off(account):
     assert append(account) == 201
 
 
+def test_uids_stay_when_the_index_is_lost_during_a_delivery(tmp_path, account, monkeypatch):
+    """The mailbox is written into the new index, which has told no UID: the others are those of the list."""
+    for _ in range(3):
+        append(account)
+    before = uids(account.mailbox("INBOX"))
+    check = Home.check_messages
+
+    def lose(home, state, more):
+        check(home, state, more)
+        home.index_is_damaged()
+
+    monkeypatch.setattr(Home, "check_messages", lose)
+    new = append(account)
+    monkeypatch.undo()
+    mailbox = account.mailbox("INBOX")
+    mailbox.refresh()
+    assert uids(mailbox) == [*before, new]
+    other = open_account(tmp_path).mailbox("INBOX")
+    other.refresh()
+    assert uids(other) == [*before, new]
+
+
 def two_mailboxes(account):
     """Two messages in INBOX and one in "there", of which the index knows no more than that they are there."""
     account.create("there")
@@ -371,9 +395,10 @@ def test_what_is_read_while_the_index_is_lost_is_kept_of_no_other_mailbox(tmp_pa
     assert row.size == (UNKNOWN_SIZE if only_head else len(b"Subject: pond\r\n\r\n") + 40)
 
 
-def test_a_search_goes_on_when_the_index_is_lost(tmp_path, account):
+def test_a_search_goes_on_when_the_index_is_lost(tmp_path, account, monkeypatch):
     two_mailboxes(account)
     search = account.mailbox("INBOX").searching(And((Larger(10), Header("Subject", "gardener"))), [1, 2])
+    monkeypatch.setattr(search_module, "STEP", 0.0)
     assert search.step() is None
     lose_the_index(account, open_account(tmp_path))
     while (found := search.step()) is None:

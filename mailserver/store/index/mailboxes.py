@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 import apsw
-from attrs import fields
+from attrs import evolve, fields
 
 from mailserver.store.index.records import MailboxState, Signature
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
@@ -75,7 +75,8 @@ class Mailboxes:
     def save(self, state: MailboxState) -> None:
         """Write it; a new one (key 0) gets its key. Whoever else has its name or GUID is gone from disk, and goes.
 
-        One that has a key from an index that is no more is written too, to be read from disk before it answers.
+        One that has a key from an index that is no more is written too, to be read from disk before it answers. All UIDs
+        are then those of the uidlist: the new index has told none.
         """
         state.floor = max(state.floor, self._floors.get(state.key, state.floor))
         if state.key:
@@ -92,11 +93,12 @@ class Mailboxes:
                     self._remember(_fields(state))
                 return
             state.boot = DISTRUSTED
+        told = UID(1) if state.key else state.uid_next
         self._known.clear()
         for known in (self.by_guid(state.guid), self.by_name(state.name)):
             if known is not None:
                 self.remove(known.key)
-        self._connection.execute(_INSERT, (None, *_values(state)))
+        self._connection.execute(_INSERT, (None, *_values(evolve(state, uid_next=told))))
         state.key = self._connection.last_insert_rowid()
 
     def rename(self, renames: dict[str, str]) -> None:
