@@ -38,6 +38,10 @@ _BETWEEN: Final = re.compile(r"[\s<>,;:()]+")
 _ADDRESSES_LIMIT: Final = 64 * 1024
 # Python refuses to convert very long numbers.
 _PIECE: Final = 16 * 1024
+# Combining marks are no letters, but for two that become some.
+_LONG_RUN: Final = re.compile(r"[\W\uff9e\uff9f]{64,}")
+_RUN: Final = 32
+"""Combining marks that are put in order together; no language has as many on one letter (UAX #15 13: 30)."""
 HUGE_REFERENCE: Final = re.compile(r"&#[xX]?[0-9a-fA-F]{8,}+;?")
 
 
@@ -75,6 +79,22 @@ def fold(text: str) -> str:
 def _fold(text: str) -> str:
     if text.isascii():
         return text.lower()
+    if _LONG_RUN.search(text):
+        return "".join(map(_normalised, _without_long_runs(text)))
+    return _normalised(text)
+
+
+def _without_long_runs(text: str) -> Iterator[str]:
+    """Its pieces, none with a long run of combining marks, which take quadratic time to be put in order."""
+    at = 0
+    for run in _LONG_RUN.finditer(text):
+        for cut in range(run.start() + _RUN, run.end(), _RUN):
+            yield text[at:cut]
+            at = cut
+    yield text[at:]
+
+
+def _normalised(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     # One character may become eighteen: of a text made of such, memory would not be bounded.
     return folded if len(folded) <= _PIECE or len(folded) <= 4 * len(text) else text.casefold()
