@@ -8,8 +8,9 @@ cut: a signal has the main thread raise TurnOverrun wherever it computes, if it 
 session ends as if it had failed. Its connection is closed and the log names user, address, session and command.
 
 The signal may come in the midst of a change to what sessions share: Twisted's Deferreds and transports, the connections and
-the account's queue (`mailserver.net`), the mailboxes in memory (`mailserver.store.live`). There the cut is put off to the next
-look, a few times: such code takes microseconds, unless it is what computes.
+the account's queue (`mailserver.net`), the queues of logins (`mailserver.auth`), the mailboxes in memory
+(`mailserver.store.live`). There the cut is put off to the next look, a few times: such code takes microseconds, unless it is
+what computes.
 
 What this cannot cut is one call of a C function that keeps Python's lock, as neither the thread nor the signal's handler
 runs then; and work that is no session's. There the master's rule remains.
@@ -43,6 +44,7 @@ _SHARED: Final = tuple(
     for directory in (
         os.path.dirname(os.path.abspath(twisted.__file__)),
         os.path.join(_PACKAGE, "net"),
+        os.path.join(_PACKAGE, "auth"),
         os.path.join(_PACKAGE, "store", "live"),
     )
 )
