@@ -146,7 +146,7 @@ def _as_service(config: Config, work: Callable[[], str]) -> str:
             become(config.server)
             said, status = work(), 0
         except relocation.PlaceTaken as error:
-            said = f"{error} exists already"
+            said = f"{error} exists already, and may be another user's mail: move it elsewhere first"
         except MailError as error:
             said = error.reason
         except Exception as error:

@@ -173,6 +173,9 @@ def test_rename_over_another_ones_mail_is_refused(server: Server) -> None:
     command(server, "delete", "jan@example.test", "--yes", "--keep-mail")
     assert "exists already" in command(server, "rename", "ida@example.test", "jan@example.test", check=False)
     assert uids(server, "ida@example.test")[1] == [b"* SEARCH 1\r\n"]
+    add(server, "fresh@example.test")
+    assert "exists already" in command(server, "rename", "fresh@example.test", "jan@example.test", check=False)
+    assert deliver(server, "jan@example.test", "x").startswith(b"550"), "the one without mail has kept its name"
 
 
 def test_while_mail_is_moved_a_delivery_is_tried_again(server: Server) -> None:

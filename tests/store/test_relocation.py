@@ -99,6 +99,12 @@ def test_who_has_no_mail_moves_nothing(store: MaildirStore, tmp_path: Path) -> N
     assert not (tmp_path / "there").exists()
 
 
+def test_who_has_no_mail_takes_over_nobody_elses(store: MaildirStore, source: Path) -> None:
+    with pytest.raises(relocation.PlaceTaken):
+        store.move("carla@example.test", None, str(source))
+    assert is_account(str(source))
+
+
 def test_places_aside_bear_the_date_and_are_free(tmp_path: Path) -> None:
     now = 1_700_000_000.0
     first = relocation.aside(str(tmp_path / "Maildir"), now)

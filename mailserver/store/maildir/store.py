@@ -99,13 +99,16 @@ class MaildirStore:
     def move(self, user: str, home: str | None, target: str) -> bool:
         """Move a user's mail to another path and leave the marker of `relocation`; was there any?
 
-        A move that was broken off is gone on with. Raises: PlaceTaken, NoSuchUser, InUse, NoSpace, StoreUnavailable.
+        A move that was broken off is gone on with. Somebody else's mail at that path refuses it, also for a user who has
+        none. Raises: PlaceTaken, NoSuchUser, InUse, NoSpace, StoreUnavailable.
         """
         source = self.path(user, home)
         if relocation.is_marker(source) and is_account(target):
             return True
         account = self.existing(user, home)
         if account is None:
+            if is_account(target):
+                raise relocation.PlaceTaken(target)
             return False
         try:
             account.move_to(target)
