@@ -87,14 +87,14 @@ def _show(told: dict[str, Any], now: float) -> None:
     answering = [worker for worker in told["workers"] if worker["answers"]]
     print_table(
         ("OF WORKER", *(str(worker["seat"]) for worker in answering)),
-        [(head, *(_fill(worker.get(name)) for worker in answering)) for head, name in _FILLS],
+        [(head, *(_fill(worker.get(name)) for worker in answering)) for head, name in FILLS],
     )
 
 
 _WELL = frozenset({"file", "added", "acme"})
 """Where certificates come from when all is well."""
 
-_FILLS = (
+FILLS = (
     ("open accounts", "accounts_in_use"),
     ("kept accounts", "accounts_kept"),
     ("open indexes", "indexes"),
@@ -107,8 +107,9 @@ _FILLS = (
     ("hashes waiting", "hashes_waiting"),
     ("mailboxes read apart", "mailboxes_read_apart"),
     ("penalties", "penalties"),
-    ("known_networks", "known networks"),
+    ("known networks", "known_networks"),
 )
+"""Lines of the last table: what is shown, and its key in a worker's answer."""
 
 
 def _fill(told: Any) -> str:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from mailserver.cli import main
+from mailserver.cli.status import FILLS
 from mailserver.probe.examine import Row
 from mailserver.probe.injection import Verdict
 
@@ -85,6 +86,10 @@ def test_the_keys_are_those_of_the_table(demonstration: Path, words: str) -> Non
     assert given
     name = next(each for each in documented() if f"mailserver {words} ".startswith(f"{each} "))
     assert given - documented()[name] == set()
+
+
+def test_status_shows_what_the_page_on_running_names() -> None:
+    assert {key for _head, key in FILLS} == fills() - {"mailboxes_in_use", "mailboxes_kept"}
 
 
 def test_the_keys_of_what_asks_a_server() -> None:
