@@ -11,7 +11,10 @@ import tomllib
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
+from mailserver.config import dovecot
+
 _AT: Final = re.compile(r"\(at line (\d+), column \d+\)")
+_TWICE: Final = re.compile(r"Cannot (?:overwrite a value|declare .* twice)")
 _SETTING: Final = re.compile(r"""\s*([A-Za-z0-9_-]+)\s*=\s*(.*?)\s*$""")
 _HEADER: Final = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_.-]+)\s*\]{1,2}\s*(?:#.*)?$")
 _NO_EQUALS: Final = re.compile(r"\s*([A-Za-z0-9_-]+)\s*(?::\s|\s+[^=\s])")
@@ -47,14 +50,16 @@ def is_dovecots(text: str) -> bool:
 
 def explain(text: str, error: tomllib.TOMLDecodeError, kind_of: Callable[[str, str], type | None]) -> str:
     """The reason in words. `kind_of(table, key)` is what a key of ours holds: None for others, and for secrets."""
-    at = _AT.search(str(error))
+    at, is_second = _AT.search(str(error)), _TWICE.search(str(error)) is not None
     plain = f"is not TOML: {str(error).replace(chr(10), ' ')}"
     lines = text.split("\n")
-    if at is None or int(at[1]) > len(lines):
+    number = int(at[1]) if at is not None else len(lines) if is_second else 0
+    if not 1 <= number <= len(lines):
         return plain
-    number = int(at[1])
     line = lines[number - 1].rstrip("\r")
-    setting = _SETTING.match(line)
+    header, setting = _HEADER.match(line), _SETTING.match(line)
+    if header is not None and is_second:
+        return f"is not TOML: line {number}: [{header[1]}] stands a second time: put the settings of both into one"
     if setting is None:
         no_equals = _NO_EQUALS.match(line)
         if no_equals is not None:
@@ -62,8 +67,13 @@ def explain(text: str, error: tomllib.TOMLDecodeError, kind_of: Callable[[str, s
         return plain
     key, value = setting[1], _without_comment(setting[2])
     if _reads(f"k = {value}"):
+        if is_second:
+            return f"is not TOML: line {number}: {key} stands a second time in its table"
         return plain
-    return f"is not TOML: line {number}: {key} {_cure(value, key, kind_of(_table_at(lines, number - 1), key))}"
+    kind = kind_of(_table_at(lines, number - 1), key)
+    if kind is None and (ours := dovecot.instead(key)):
+        return f"is not TOML: line {number}: {key} is a word of Dovecot's; here: {ours}"
+    return f"is not TOML: line {number}: {key} {_cure(value, key, kind)}"
 
 
 def _cure(value: str, key: str, kind: type | None) -> str:

@@ -48,6 +48,16 @@ def said(text: str | bytes) -> str:
         ("[mail]\nroot =\n", "line 2: root has no value"),
         ("[mail]\nroot : /var/mail\n", "line 2 has no = between root and its value"),
         ('[mail]\nroot "/var/mail"\n', "line 2 has no = between root and its value"),
+        ("[mail]\nroot = '/a'\nroot = '/b'", "line 3: root stands a second time in its table"),
+        ("[mail]\nroot = '/a'\nroot = '/b'\n", "line 3: root stands a second time in its table"),
+        (
+            "[mail]\nroot = '/a'\n[auth]\n[mail]  # more\n",
+            "line 4: [mail] stands a second time: put the settings of both into one",
+        ),
+        (
+            "[mail]\nquota_max_mail_size = 64M",
+            "line 2: quota_max_mail_size is a word of Dovecot's; here: max_message_size of [mail]",
+        ),
         # Who knows whether that is a secret?
         ("[auth]\nbackends = [sql:hunter2]", "line 2: backends must have its text in quotes"),
         ("[auth]\npassword = hunter2", "line 2: password must have its text in quotes"),
@@ -58,9 +68,7 @@ def test_the_line_and_the_cure(text: str, reason: str) -> None:
     assert said(text) == f"is not TOML: {reason}"
 
 
-@pytest.mark.parametrize(
-    "text", ["]", "a = 1 b = 2", "[a\n", "x = {", "[mail]\nroot = 'a'\nroot = 'b'", "=", 'a = "\\x"']
-)
+@pytest.mark.parametrize("text", ["]", "a = 1 b = 2", "[a\n", "x = {", "=", 'a = "\\x"'])
 def test_what_is_not_usual_is_told_in_the_parsers_words(text: str) -> None:
     assert said(text).startswith("is not TOML: ")
 
