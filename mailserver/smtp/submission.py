@@ -308,6 +308,11 @@ class SubmissionTransaction(Transaction):
 
     def _log(self, event: str, name: str, incoming: Incoming, **more: object) -> None:
         services, hop = self._session.services, self._hop
+        passed: dict[str, object] = {}
+        if hop is not None and hop.accepted and services.next_hop:
+            passed["relay"] = services.next_hop.name
+        if self._hop_reply:
+            passed["reply"] = self._hop_reply
         self._session.channel.log(
             event,
             user=self._user.name,
@@ -317,8 +322,7 @@ class SubmissionTransaction(Transaction):
             size=incoming.size,
             message=name,
             message_id=self._message_id,
-            relay=services.next_hop.name if hop is not None and hop.accepted and services.next_hop else None,
-            reply=self._hop_reply,
+            **passed,
             **more,
         )
 
