@@ -89,7 +89,7 @@ def check_directories(config: Config) -> list[Problem]:
     return [
         *_check_interpreter(config, identity),
         *problems,
-        *_check_control(config),
+        *_check_control(config, identity),
         *_check_log_file(config, identity),
     ]
 
@@ -99,13 +99,25 @@ def has_root_master(config: Config) -> bool:
     return os.geteuid() == 0 and config.server.workers != 0
 
 
-def _check_control(config: Config) -> list[Problem]:
+def _check_control(config: Config, identity: Identity) -> list[Problem]:
     """Where root's command asks a root's server, nobody else may put up a socket: it would get keys, and be believed."""
     directory = config.server.runtime_dir
     if not has_root_master(config) or not (fault := unsafe(directory, trust())):
         return []
     reason = f"may have its control socket replaced by other users: {fault}"
+    if fault.startswith(f"{directory} ") and _is_taken_back(directory, identity.uid):
+        reason = f"{reason}; the next start makes it root's"
     return [config.problem("[server] runtime_dir", as_toml(directory), reason, warning=True)]
+
+
+def _is_taken_back(directory: Path, uid: int) -> bool:
+    """Does the next start make it root's, as it was given to the service's user, and holds nothing but sockets?"""
+    try:
+        return os.stat(directory).st_uid == uid and all(
+            stat.S_ISSOCK(os.lstat(each).st_mode) for each in directory.iterdir()
+        )
+    except OSError:
+        return False
 
 
 def _check_state_dir(config: Config, identity: Identity) -> list[Problem]:

@@ -125,7 +125,11 @@ def test_with_a_root_master_the_runtime_dir_is_to_be_roots() -> None:
         os.chown(run, pwd.getpwnam("nobody").pw_uid, 0)
         (told,) = [problem for problem in check_directories(config) if problem.place == "[server] runtime_dir"]
         assert told.warning
-        assert told.reason == f"may have its control socket replaced by other users: {run} belongs to user nobody"
+        reason = f"may have its control socket replaced by other users: {run} belongs to user nobody"
+        assert told.reason == f"{reason}; the next start makes it root's"
+        (run / "note").touch()
+        (told,) = [problem for problem in check_directories(config) if problem.place == "[server] runtime_dir"]
+        assert told.reason == reason
 
 
 def test_a_state_dir_that_cannot_be_is_a_warning(tmp_path: Path) -> None:
