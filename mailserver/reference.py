@@ -20,10 +20,11 @@ _INTRODUCTION: Final = """\
 Written by `python -m mailserver.reference`; a test compares. `logged in` is authenticated or selected (RFC 3501 3).
 (The administrator's command is another: [administration.md](administration.md).)
 
-The cost is the work that one request can cause at most: what it is linear in, where `constant` means that nothing but
-the length of the line bounds it; and where it runs. Work of the reactor's thread holds up all clients of a process, work of
+The cost is the work that one request can cause at most: what it is linear in, where `constant` is work that grows with
+the length of the command alone; and where it runs. Work of the reactor's thread holds up all clients of a process, work of
 an account's thread those of that account. What becomes of a session that takes too much is in
-[operations.md](operations.md#what-one-session-may-take).
+[operations.md](operations.md#what-one-session-may-take). In the tables of submission and LMTP "before a required TLS" is what is
+looked at there before STARTTLS; everything else hears 530. A password (AUTH) and octets of a message (BDAT) are refused there, too.
 
 To add an IMAP command: a module with a table `COMMANDS`, its name in `FAMILIES` (`imap/commands/__init__.py`), a transcript in
 `tests/transcripts/` that names its capability (`transcripts.md`), its hostile case in `tests/hostile/test_costs.py` unless its

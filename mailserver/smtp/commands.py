@@ -261,7 +261,7 @@ _MESSAGE = Cost(
 COMMANDS = (
     CommandSpec(b"STARTTLS", starttls, "RFC 3207 4", before_tls=True, cost=CONSTANT),
     CommandSpec(b"MAIL", mail, "RFC 5321 4.1.1.2", cost=CONSTANT),
-    CommandSpec(b"RCPT", rcpt, "RFC 5321 4.1.1.3", cost=Cost("", "reactor, waiting for the next hop")),
+    CommandSpec(b"RCPT", rcpt, "RFC 5321 4.1.1.3", cost=Cost("", "reactor; submission waits for the next hop, too")),
     CommandSpec(b"DATA", data, "RFC 5321 4.1.1.4", cost=_MESSAGE),
     # It refuses by itself, behind its octets.
     CommandSpec(b"BDAT", bdat, "RFC 3030 2", before_tls=True, cost=_MESSAGE),

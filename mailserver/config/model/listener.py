@@ -50,8 +50,8 @@ class Listener:
         example="postfix",
     )
     trusted_authentication_results: bool = setting(
-        "lmtp: whoever delivers here takes out Authentication-Results and Received-SPF that strangers wrote in the name of "
-        "this server or of a domain here. Else this server does, and those of the transfer agent are among them.",
+        "lmtp: keep Authentication-Results and Received-SPF in the name of this server or of a domain here, as the transfer "
+        "agent takes out those that strangers wrote. Else all of them are taken out here, the transfer agent's, too.",
         default=False,
     )
     allow_cleartext: bool = setting(

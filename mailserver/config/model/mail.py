@@ -82,12 +82,12 @@ class Auth:
         default="all",
     )
     weak_schemes: bool = setting(
-        "Let users in whose passwords are stored by MD5-CRYPT, which is quick to guess from a stolen file.",
+        "Whether passwords stored by MD5-CRYPT, which are quick to guess from a stolen file, let their users in.",
         default=False,
     )
     hash_processes: Count = setting("Processes that check password hashes.", default=2)
     hash_queue: Count = setting(
-        "Password checks of a class that may wait, known users being one of three; more are told to try again.",
+        "Password checks that may wait, in each of three classes (known users are the first); more are told to try again.",
         default=64,
     )
     failure_delay: Seconds = setting(
