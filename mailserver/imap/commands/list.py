@@ -14,9 +14,6 @@ from mailserver.imap.wire.pattern import Pattern
 from mailserver.imap.wire.reader import Reader
 from mailserver.store.interfaces import MailboxInfo
 
-_SLICE = 100
-"""Names that are compared with a pattern before others get their turn."""
-
 T = TypeVar("T")
 
 _AT_ONCE: Final = 64
@@ -39,7 +36,6 @@ async def list_mailboxes(session: Session, command: Command) -> None:
     separator = writer.quoted(namespace.separator.encode("ascii"))
     names = [namespace.to_client(info.name) for info in infos]
     parents = _parents(names, namespace.separator)
-    await wanted.look_at(session, [*names, *parents])
     async for part in _parts(session, list(zip(names, infos, strict=True))):
         lines = []
         for name, info in part:
@@ -71,7 +67,6 @@ async def lsub(session: Session, command: Command) -> None:
     separator = writer.quoted(namespace.separator.encode("ascii"))
     selectable = {namespace.to_client(info.name) for info in infos if info.selectable}
     names = sorted(map(namespace.to_client, subscribed))
-    await wanted.look_at(session, [*names, *_parents(names, namespace.separator)])
     matching: dict[str, bool] = {}
     async for part in _parts(session, names):
         matching.update((name, name in selectable) for name in part if wanted.matches(name))
@@ -161,21 +156,9 @@ class _Wanted:
         self.has_percent = "%" in pattern
         self._pattern = Pattern(pattern, separator)
         self._inbox = Pattern(pattern.upper(), separator).matches("INBOX")
-        self._known: dict[str, bool] = {}
-
-    async def look_at(self, session: Session, names: Sequence[str]) -> None:
-        """Find out which of the names are asked for, while others get their turn."""
-        for count, name in enumerate(names):
-            if count % _SLICE == _SLICE - 1:
-                await session.channel.drain()
-            if name not in self._known:
-                self._known[name] = self.matches(name)
 
     def matches(self, name: str) -> bool:
         """Is that name asked for?"""
-        known = self._known.get(name)
-        if known is not None:
-            return known
         return self._inbox if name == "INBOX" else self._pattern.matches(name)
 
 
