@@ -191,6 +191,24 @@ def test_junk_from_many_networks_leaves_one_its_turn(site: Site) -> None:
     assert site.told == [ANNA]
 
 
+def test_a_flood_from_more_networks_than_there_are_places_holds_up_nobody_else(site: Site) -> None:
+    for number in range(3 * MAX_WAITING):
+        site.backend.entries[f"user{number}@example.test"] = "{PLAIN}secret"
+
+    def flood(word: str) -> None:
+        for number in range(3 * MAX_WAITING):
+            site.expose(f"user{number}@example.test", word, peer=f"10.0.{number}.1")
+
+    for turn in range(5):
+        flood(f"junk{turn}")
+        site.settle(GAP)
+    site.expose()
+    for turn in range(5):
+        flood(f"more{turn}")
+        site.settle(GAP)
+    assert site.told == [ANNA], "who has sent the least goes first"
+
+
 def test_junk_for_the_user_from_a_neighbour_leaves_the_user_its_place(site: Site) -> None:
     for number in range(50):
         site.expose(password=f"junk{number}", peer="192.0.2.77")
