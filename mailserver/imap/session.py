@@ -264,9 +264,9 @@ class Session:
         except FramingLost:
             self.bye("more data was sent than can be discarded")
         except BaseException:
-            # It may have been in the middle of changing what the mailbox's sessions share: others read it anew.
+            # It may have been in the middle of changing what the mailbox's sessions share.
             if self.selected is not None:
-                self.selected.live.account.drop(self.selected.live)
+                self.selected.live.account.distrust(self.selected.live)
             raise
         finally:
             self.close_mailbox()

@@ -408,3 +408,32 @@ def test_capabilities_are_the_same_before_and_after_login(protocol: str) -> None
     )
     assert {"IDLE", "ENABLE", "MOVE", "UIDPLUS", "NAMESPACE"} <= before == greeting
     assert {token for token in before if not token.startswith("AUTH=")} - {"STARTTLS", "SASL-IR"} == after - {"SASL-IR"}
+
+
+class Overrun(BaseException):
+    """As a session's turn is cut: no command catches it."""
+
+
+async def overrun(_session: Session, _command: Command) -> None:
+    """RFC 3501."""
+    raise Overrun
+
+
+def test_sessions_beside_one_that_was_cut_still_hear_of_new_messages() -> None:
+    service = with_extra(CommandSpec("XOVERRUN", ANY, overrun, cost=CONSTANT))
+    bystander, cut = selected(service), selected(service)
+    with pytest.raises(Overrun):
+        cut.send(b"a XOVERRUN\r\n")
+    put(logged_in(service))
+    assert b"* 1 EXISTS" in bystander.ask(b"n NOOP\r\n")
+
+
+def test_a_mailbox_that_only_a_cut_session_had_open_is_read_anew() -> None:
+    service = with_extra(CommandSpec("XOVERRUN", ANY, overrun, cost=CONSTANT))
+    cut = selected(service)
+    live = cut.session.selected.live
+    account = live.account
+    assert account.keeps(live)
+    with pytest.raises(Overrun):
+        cut.send(b"a XOVERRUN\r\n")
+    assert not account.keeps(live)

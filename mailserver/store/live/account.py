@@ -326,6 +326,16 @@ class LiveAccount:
         if self.keeps(live):
             self.forget(live.id)
 
+    def distrust(self, live: LiveMailbox) -> None:
+        """A session that has it open ends in the midst of its work: it is read anew, or looked at whole if others have it.
+
+        These go on in it, so it must stay the one that hears of changes.
+        """
+        if live.users > 1:
+            live.poked()
+        else:
+            self.drop(live)
+
     def forget_all(self) -> None:
         """The account is being closed."""
         for mailbox in tuple(self._mailboxes):
