@@ -16,7 +16,16 @@ from mailserver.auth.users_file import check
 from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences
-from mailserver.cli.user_mail import has_mail, move_aside, move_back, move_mail, place_of, remove_marker, take_up
+from mailserver.cli.user_mail import (
+    expect_free,
+    has_mail,
+    move_aside,
+    move_back,
+    move_mail,
+    place_of,
+    remove_marker,
+    take_up,
+)
 from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, BadKeys
 
@@ -242,6 +251,8 @@ def rename(accounts: Accounts, old: str, new: str) -> None:
     if source is not None and target is None:
         raise click.ClickException(f"[mail] location says no place for {plain}")
     moves = source is not None and target is not None and source != target
+    if moves and source is not None and target is not None:
+        expect_free(config, source, target)
     reason = "this account is being renamed"
     take_up(config, entry.name, reason)
     moved = bool(moves and target is not None and move_mail(config, entry.name, entry.home, target))

@@ -88,6 +88,20 @@ def has_mail(config: Config, place: str) -> bool:
     return bool(_as_service(config, look))
 
 
+def expect_free(config: Config, source: str, target: str) -> None:
+    """No mail lies where that of a user is to go, but what a rename that was broken off has moved there.
+
+    Raises: click.ClickException.
+    """
+
+    def look() -> str:
+        if is_account(target) and not relocation.is_marker(source):
+            raise relocation.PlaceTaken(target)
+        return ""
+
+    _as_service(config, look)
+
+
 def move_aside(config: Config, user: str, home: str) -> str:
     """Move a user's mail to a place beside it, with the date; the place, or "" where there was none.
 

@@ -171,7 +171,10 @@ def test_rename_over_another_ones_mail_is_refused(server: Server) -> None:
         assert deliver(server, name, "x").startswith(b"250")
     assert "already" in command(server, "rename", "ida@example.test", "jan@example.test", check=False)
     command(server, "delete", "jan@example.test", "--yes", "--keep-mail")
-    assert "exists already" in command(server, "rename", "ida@example.test", "jan@example.test", check=False)
+    with logged_in(server, "ida@example.test") as client:
+        assert "exists already" in command(server, "rename", "ida@example.test", "jan@example.test", check=False)
+        client.send(b"n NOOP\r\n")
+        assert client.until(rb"n OK"), "what is refused ends no session"
     assert uids(server, "ida@example.test")[1] == [b"* SEARCH 1\r\n"]
     add(server, "fresh@example.test")
     assert "exists already" in command(server, "rename", "fresh@example.test", "jan@example.test", check=False)
