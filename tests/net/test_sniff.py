@@ -316,7 +316,11 @@ def test_a_long_line_is_not_waited_for(make: Make) -> None:
     assert world.said() == SIGN
 
 
-@pytest.mark.parametrize("begun", [python_hello()[:1], python_hello()[:50], SSLV2_HELLO[:1], SSLV2_HELLO[:30]])
+@pytest.mark.parametrize(
+    "begun",
+    [python_hello()[:1], python_hello()[:50], SSLV2_HELLO[:1], SSLV2_HELLO[:30]],
+    ids=["TLS, an octet", "TLS, more", "SSLv2, an octet", "SSLv2, more"],
+)
 def test_nothing_is_said_in_clear_text_once_an_octet_of_a_hello_has_come(make: Make, begun: bytes) -> None:
     world = make("imaps")
     world.say(begun)
