@@ -62,10 +62,10 @@ def test_a_command_in_flight_finishes(tmp_path: Path) -> None:
             time.sleep(0.2)
             assert server.process is not None
             server.process.terminate()
-            time.sleep(0.1)
+            time.sleep(0.05)
             # Somebody asks for a reload meanwhile: that is no reason to end without waiting.
             server.process.send_signal(signal.SIGHUP)
-            time.sleep(0.2)
+            time.sleep(0.1)
             assert server.process.poll() is None, "it did not wait for the command"
             lock.unlink()
         finally:
