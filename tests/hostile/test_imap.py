@@ -272,11 +272,16 @@ def test_many_texts_to_search_in_a_large_message(server: Server, mail_user: str)
         assert client.command(b"APPEND INBOX {}", text)[-1].startswith(b"OK")
         client.command(b"SELECT INBOX")
         keys = b" ".join(b"NOT TEXT %b" % (b"a" * 30 + b"%d" % number) for number in range(120))
-        answer = client.command(b"SEARCH " + keys)
+        answer = without_progress(client.command(b"SEARCH " + keys))
         assert answer == [b"* SEARCH 1", answer[-1]]
         keys = b" ".join([b"NOT BODY {}"] * 8)
-        answer = client.command(b"SEARCH " + keys, *[b"a" * 4000 + b"b"] * 8)
+        answer = without_progress(client.command(b"SEARCH " + keys, *[b"a" * 4000 + b"b"] * 8))
         assert answer == [b"* SEARCH 1", answer[-1]]
+
+
+def without_progress(lines: list[bytes]) -> list[bytes]:
+    """An answer without what a slow machine tells of it on its way (RFC 9585)."""
+    return [line for line in lines if b"[INPROGRESS" not in line]
 
 
 # --- Names
