@@ -25,6 +25,8 @@ _OF_REPLACES: Final = ("alreadyReplaced", "malformed", "unauthorized", "")
 """Problems that an order may have for the certificate that it would replace; "": without a type. The library makes a status of
 409 its own error.
 """
+_INTERNAL: Final = "serverInternal"
+"""What an authority may also say that does not find the order of that certificate."""
 
 
 class NewOrder(messages.NewOrder):
@@ -69,11 +71,16 @@ def _ordered(authority: Authority, job: Mapping[str, Any]) -> messages.OrderReso
     try:
         response = authority.post(authority.directory["newOrder"], wanted)
     except (messages.Error, errors.ConflictError) as error:
-        if not replaces or code_of(error) not in _OF_REPLACES or is_passing(error, authority.network.status):
+        if not replaces or not _may_be_of_replaces(error, authority.network.status):
             raise
         # It was replaced before, or is another authority's: no reason to have none (RFC 9773 5).
         response = authority.post(authority.directory["newOrder"], NewOrder(identifiers=identifiers))
     return _checked(job, messages.Order.from_json(response.json()), response.headers["Location"])
+
+
+def _may_be_of_replaces(error: messages.Error | errors.ConflictError, status: int) -> bool:
+    code = code_of(error)
+    return code == _INTERNAL or (code in _OF_REPLACES and not is_passing(error, status))
 
 
 def _checked(job: Mapping[str, Any], body: messages.Order, address: str) -> messages.OrderResource:

@@ -94,7 +94,14 @@ UNTYPED = answer({"detail": "not here"}, 404)
 
 
 @pytest.mark.parametrize(
-    "refusal", [problem("alreadyReplaced", "again", 409), problem("malformed", "of another"), (409, {}, b""), UNTYPED]
+    "refusal",
+    [
+        problem("alreadyReplaced", "again", 409),
+        problem("malformed", "of another"),
+        problem("serverInternal", "no order of that certificate", 500),
+        (409, {}, b""),
+        UNTYPED,
+    ],
 )
 def test_one_that_will_not_replace_a_certificate_gives_another_all_the_same(world: World, refusal: Answer) -> None:
     world.authority.windows = True
