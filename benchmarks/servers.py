@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mailserver.store.maildir.index_report import report
+from mailserver.store.maildir.account.index_report import report
 from tests.dovecot import Dovecot
 from tests.server import Server
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mailserver.auth.passwd import BadLine, BadName, name_of, parse_line
-from mailserver.auth.users_file import read_text
+from mailserver.auth.backends.users_file import read_text
+from mailserver.auth.schemes.passwd import BadLine, BadName, name_of, parse_line
 from mailserver.config.model import Config, Problem
 from mailserver.config.values import as_toml
-from mailserver.mail_store import level_encoding
-from mailserver.store.maildir.survey import survey
+from mailserver.store.maildir.account.survey import survey
+from mailserver.wiring.mail_store import level_encoding
 
 SECONDS: Final = 10.0
 """Time that the look may take."""

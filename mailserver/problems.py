@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailserver.auth import backend_check
+from mailserver.auth.backends import backend_check
 from mailserver.config import load
 from mailserver.config.directories import check_directories
 from mailserver.config.model import Config, Problem
@@ -12,7 +12,7 @@ from mailserver.config.socket_rights import check_sockets
 from mailserver.config.trusted_files import check_trusted
 from mailserver.pop3 import uidl
 from mailserver.smtp import postmaster_check
-from mailserver.tls import certificates
+from mailserver.tls.serving import validation
 
 
 def check_named(config: Config) -> list[Problem]:
@@ -38,7 +38,7 @@ def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None,
     if reading.config is None:
         return None, list(reading.problems)
     config = reading.config
-    problems = reading.joined([*certificates.check(config, starting=starting), *check_named(config)])
+    problems = reading.joined([*validation.check(config, starting=starting), *check_named(config)])
     if not starting and all(problem.warning for problem in problems):
         from mailserver import adoption  # noqa: PLC0415 - a master needs nothing of the store
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from mailserver.cost import Cost
 from mailserver.http.routes import ROUTES
 from mailserver.imap.command import describe
 from mailserver.imap.commands import TABLE
 from mailserver.pop3.commands import COMMANDS
+from mailserver.session.cost import Cost
 from mailserver.smtp.lmtp import LmtpSession
 from mailserver.smtp.submission import SubmissionSession
 

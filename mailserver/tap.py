@@ -14,15 +14,15 @@ from twisted.python import usage
 
 from mailserver.config import load
 from mailserver.config.model import Config
-from mailserver.net import systemd
-from mailserver.net.identity import give_runtime_dir, give_state_dir
-from mailserver.net.line_log import LineLog
-from mailserver.net.log_file import LogFile, make_log_file
-from mailserver.net.zygote_start import StartedZygote, start_zygote
+from mailserver.net.log.log_file import LogFile, make_log_file
+from mailserver.net.log.process_log import LineLog
+from mailserver.net.service import systemd
+from mailserver.net.service.process_identity import give_runtime_dir, give_state_dir
+from mailserver.net.workers.zygote_start import StartedZygote, start_zygote
 
 if TYPE_CHECKING:
-    from mailserver.net.master import MasterService
-    from mailserver.net.service import ServiceProcess
+    from mailserver.net.service.service import ServiceProcess
+    from mailserver.net.workers.master import MasterService
 
 
 class Options(usage.Options):
@@ -91,15 +91,15 @@ def makeService(options: Options) -> IService:
     workers = worker_count(config)
     service: ServiceProcess
     if not workers:
-        from mailserver.net.one_process import MailService  # noqa: PLC0415
-        from mailserver.wiring import Wiring  # noqa: PLC0415 - a master needs none of what serves
+        from mailserver.net.service.one_process import MailService  # noqa: PLC0415
+        from mailserver.wiring.services import Wiring  # noqa: PLC0415 - a master needs none of what serves
 
         service = MailService(
             config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file
         )
     else:
         service = _master(config, reactor, workers, twistd, daemon=daemon, log_file=log_file, zygote=zygote)
-    from mailserver.net.inherited import CannotInherit, Inherited  # noqa: PLC0415 - beside the zygote
+    from mailserver.net.listeners.systemd_sockets import CannotInherit, Inherited  # noqa: PLC0415 - beside the zygote
 
     try:
         service.inherited = Inherited(handed_over)
@@ -121,8 +121,8 @@ def _master(
     log_file: LogFile | None,
     zygote: StartedZygote | None,
 ) -> MasterService:
-    from mailserver.judging import judge, read_policy  # noqa: PLC0415 - beside the zygote
-    from mailserver.net.master import MasterService  # noqa: PLC0415
+    from mailserver.net.workers.master import MasterService  # noqa: PLC0415
+    from mailserver.wiring.reload_check import judge, read_policy  # noqa: PLC0415 - beside the zygote
 
     return MasterService(
         config,

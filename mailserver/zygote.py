@@ -9,16 +9,16 @@ import socket
 import sys
 from typing import Any
 
-import mailserver.auth.file  # the back end of most
+import mailserver.auth.backends.file  # the back end of most
 import mailserver.imap.commands  # noqa: F401
-from mailserver.net import worker
-from mailserver.net.assignment import Assignment, Setting
-from mailserver.net.link import Link
-from mailserver.net.log_sources import log_event
-from mailserver.net.zygote import Zygote, quiet_signals
-from mailserver.tls.material import Change
-from mailserver.tls.policy import TlsPolicy
-from mailserver.wiring import Wiring
+from mailserver.net.ipc.ipc_messages import Assignment, Setting
+from mailserver.net.ipc.link import Link
+from mailserver.net.log.forwarding import log_event
+from mailserver.net.workers import worker
+from mailserver.net.workers.zygote import Zygote, quiet_signals
+from mailserver.tls.serving.material import Change
+from mailserver.tls.serving.policy import TlsPolicy
+from mailserver.wiring.services import Wiring
 
 
 def make_policy(setting: Setting) -> TlsPolicy:

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import attrs
 
 from mailserver.auth.interfaces import Abilities, LoginContext, User
-from mailserver.channel import ConnectionInfo, TLSInfo, Wake
 from mailserver.errors import AuthFailed, AuthorizationFailed, ConnectionLost
 from mailserver.sasl.mechanism import Certified, Claim, Credentials
 from mailserver.sasl.scram_keys import ScramKeys, derive
+from mailserver.session.channel import ConnectionInfo, TLSInfo, Wake
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class FakeTimer:
 
 
 class FakeChannel:
-    """`mailserver.channel.Channel` on two byte queues and a fake clock."""
+    """`mailserver.session.channel.Channel` on two byte queues and a fake clock."""
 
     def __init__(self, facts: ConnectionInfo) -> None:
         self.facts = facts

@@ -15,11 +15,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from mailserver.net.told import Json
+from mailserver.net.ipc.message_schema import Json
 
 
 class FakeLink:
-    """`mailserver.net.link.Link` of one worker."""
+    """`mailserver.net.ipc.link.Link` of one worker."""
 
     penalty_key = b"k" * 32
     known_key = b"n" * 32

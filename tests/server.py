@@ -18,7 +18,7 @@ from typing import Self
 import pytest
 from click.testing import CliRunner
 
-from mailserver.auth import schemes
+from mailserver.auth.schemes import schemes
 from mailserver.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent

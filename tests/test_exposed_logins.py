@@ -11,17 +11,17 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from mailserver.auth.attempts import Attempts
-from mailserver.auth.exposure import GAP, ExposureWatch
+from mailserver.auth.exposure.exposure import GAP, ExposureWatch
 from mailserver.auth.interfaces import NEW
-from mailserver.auth.penalties import Penalties
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
+from mailserver.auth.throttling.attempts import Attempts
+from mailserver.auth.throttling.penalties import Penalties
 from mailserver.errors import PrivacyRequired
 from mailserver.imap.session import CLEARTEXT_LOGINS
 from mailserver.imap.session import Session as ImapSession
-from mailserver.net.connection import Connection
-from mailserver.net.tally import Tally
+from mailserver.net.connection.connection import Connection
+from mailserver.net.ipc.event_counters import Tally
 from mailserver.types import Secret
 from tests.auth.test_service import Hashed
 from tests.fakes import Client, FakeAuthenticator, info

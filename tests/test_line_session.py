@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.cost import CONSTANT
-from mailserver.line_session import build_table
+from mailserver.session.cost import CONSTANT
+from mailserver.session.line_session import build_table
 from mailserver.smtp.spec import CommandSpec
 
 

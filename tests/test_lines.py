@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver import lines
-from mailserver.lines import DotStuffer, LineReader, Refused, is_http
+from mailserver.session import lines
+from mailserver.session.lines import DotStuffer, LineReader, Refused, is_http
 
 PIECES = st.sampled_from(
     [b"\r\n", b"\r", b"\n", b".", b"a", b"bc", b"\r\n.", b"\r\n..", b"\r\n.\r\n", b"\r\n.\n", b"\0"]

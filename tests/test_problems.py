@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailserver.judging import judge
 from mailserver.problems import find_problems
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving.policy import TlsPolicy
+from mailserver.wiring.reload_check import judge
 from tests.tls.site import Site, quiet
 
 WRONG = {

@@ -12,8 +12,8 @@ from scramp import ScramClient
 from scramp.core import CbName
 
 from mailserver.auth.interfaces import Abilities
-from mailserver.channel import ClientCertificate
 from mailserver.errors import AuthUnavailable
+from mailserver.session.channel import ClientCertificate
 from tests.fakes import BINDING, PROTOCOL_TLS, Client, FakeAuthenticator, info
 from tests.imap import sessions
 from tests.pop3 import dialogs

@@ -10,8 +10,7 @@ from attrs import frozen
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from mailserver.auth import schemes
-from mailserver.auth.guard import CALL_TIME as GUARDED_TIME
+from mailserver.auth.backends.guard import CALL_TIME as GUARDED_TIME
 from mailserver.auth.interfaces import (
     NEW,
     IAuthBackend,
@@ -24,6 +23,7 @@ from mailserver.auth.interfaces import (
     TypicalScram,
     User,
 )
+from mailserver.auth.schemes import schemes
 from mailserver.errors import AuthUnavailable
 from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, derive, prepare

@@ -13,9 +13,7 @@ from typing import TypeVar, cast
 
 from attrs import frozen
 
-from mailserver.auth import schemes
-from mailserver.auth.checked import CheckedPasswords
-from mailserver.auth.guard import GuardedBackend
+from mailserver.auth.backends.guard import GuardedBackend
 from mailserver.auth.interfaces import (
     ANYBODY,
     Asking,
@@ -29,6 +27,8 @@ from mailserver.auth.interfaces import (
     User,
 )
 from mailserver.auth.restrictions import Names, certificate_fault, network_fault
+from mailserver.auth.schemes import schemes
+from mailserver.auth.throttling.verified_passwords import CheckedPasswords
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret

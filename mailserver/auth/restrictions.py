@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from attrs import frozen
 
 from mailserver.auth.interfaces import LoginContext, User
-from mailserver.auth.passwd import BadName, normalise
+from mailserver.auth.schemes.passwd import BadName, normalise
 
 Find = Callable[[Sequence[str]], Awaitable[object | None]]
 """Finds the first name that a user has; None if nobody has one of them."""

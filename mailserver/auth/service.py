@@ -26,10 +26,8 @@ from typing import Any, Final, NoReturn, cast
 
 import attrs
 
-from mailserver.auth.attempts import Attempt, Attempts, pairs_of
-from mailserver.auth.checked import CheckedPasswords
 from mailserver.auth.credential_check import CredentialCheck, keys_of
-from mailserver.auth.exposure import Exposed, ExposureWatch
+from mailserver.auth.exposure.exposure import Exposed, ExposureWatch
 from mailserver.auth.interfaces import (
     GUESSING,
     Abilities,
@@ -43,8 +41,10 @@ from mailserver.auth.interfaces import (
     TypicalScram,
     User,
 )
-from mailserver.auth.passwd import BadName, normalise
 from mailserver.auth.restrictions import Names
+from mailserver.auth.schemes.passwd import BadName, normalise
+from mailserver.auth.throttling.attempts import Attempt, Attempts, pairs_of
+from mailserver.auth.throttling.verified_passwords import CheckedPasswords
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, Cancelled, TooManyLogins
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys

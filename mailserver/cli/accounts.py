@@ -11,7 +11,7 @@ from typing import Any
 import click
 from attrs import frozen
 
-from mailserver.auth.passwd import BadName, PasswdEntry, normalise
+from mailserver.auth.schemes.passwd import BadName, PasswdEntry, normalise
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.cli.usersfile import EntryExists, NoSuchEntry, UsersFile
 from mailserver.config.model import Config

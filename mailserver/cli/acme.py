@@ -14,7 +14,7 @@ from mailserver.cli.columns import duration, print_table
 from mailserver.cli.control import Answer, NotRunning, ask, ask_or_fail, asked_config
 from mailserver.cli.options import Sentences, config_option
 from mailserver.cli.sessions import finish
-from mailserver.tls.acme_account import REASONS
+from mailserver.tls.acme.account import REASONS
 
 PATIENCE: Final = 600.0
 """Seconds for which `renew` waits."""

@@ -15,8 +15,8 @@ import click
 from twisted.internet import defer, task
 
 from mailserver.auth.conformance import CALL_TIME, DirectHasher, Finding, NoAnswer, examine
-from mailserver.auth.passwd import BadName, normalise
 from mailserver.auth.plugins import BrokenBackend, UnknownBackend, find_backend, known_backends
+from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences, config_option
 from mailserver.cli.user import ask_password

@@ -31,14 +31,14 @@ from mailserver.cli.ca_options import (
 from mailserver.cli.columns import print_table
 from mailserver.cli.control import NotRunning, ask, take_up
 from mailserver.cli.options import Sentences, config_option, load_or_fail
-from mailserver.tls import ca_requests, private_ca
-from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
-from mailserver.tls.ca_names import domain_of
-from mailserver.tls.ca_records import Record
-from mailserver.tls.offered import LIST
-from mailserver.tls.pair import MAX_FILE
-from mailserver.tls.private_ca import LIST_DAYS, REASONS, PrivateCa
-from mailserver.tls.transaction import not_addable
+from mailserver.tls.ca import private_ca, requests
+from mailserver.tls.ca.authority import AUTHORITY_DAYS, DAYS, KEY_TYPES, MOST_DAYS, certificate_pem
+from mailserver.tls.ca.names import domain_of
+from mailserver.tls.ca.private_ca import LIST_DAYS, REASONS, PrivateCa
+from mailserver.tls.ca.records import Record
+from mailserver.tls.changes.transaction import not_addable
+from mailserver.tls.keypair.pair import MAX_FILE
+from mailserver.tls.keypair.published_ca import LIST
 
 _MOST_AUTHORITY_DAYS = 9131
 """25 years."""
@@ -171,8 +171,8 @@ def sign(
     """Sign the request (PKCS #10) of somebody who keeps the key. Of its extensions the names alone are taken."""
     with telling():
         try:
-            asked = ca_requests.parse_request(read(request, MAX_FILE))
-        except ca_requests.BadRequest as bad:
+            asked = requests.parse_request(read(request, MAX_FILE))
+        except requests.BadRequest as bad:
             raise click.ClickException(f"{request.name} {bad}") from bad
         if asked.purpose == "client" and not client:
             raise click.ClickException(

@@ -15,8 +15,8 @@ from mailserver.config.model import Config
 from mailserver.discovery import ca_guide
 from mailserver.discovery.ca_guide import Facts
 from mailserver.discovery.services import web_host, web_port
-from mailserver.tls.offered import describe
-from mailserver.tls.private_ca import PrivateCa
+from mailserver.tls.ca.private_ca import PrivateCa
+from mailserver.tls.keypair.published_ca import describe
 
 
 @click.command("export")

@@ -15,13 +15,13 @@ import click
 from mailserver.cli.options import load_or_fail
 from mailserver.config.model import Config
 from mailserver.config.values import Wrong, http_url
-from mailserver.replace import replace_file
-from mailserver.tls.authority import Authority
-from mailserver.tls.ca_names import BadName
-from mailserver.tls.ca_records import CaFault
-from mailserver.tls.history import make_directory
-from mailserver.tls.key_password import MAX_PASSWORD
-from mailserver.tls.private_ca import CERTIFICATE, PrivateCa, open_ca
+from mailserver.system.atomic_file import replace_file
+from mailserver.tls.ca.authority import Authority
+from mailserver.tls.ca.names import BadName
+from mailserver.tls.ca.private_ca import CERTIFICATE, PrivateCa, open_ca
+from mailserver.tls.ca.records import CaFault
+from mailserver.tls.keypair.key_password import MAX_PASSWORD
+from mailserver.tls.state.history import make_directory
 from mailserver.types import Secret
 
 DIRECTORY = "ca"

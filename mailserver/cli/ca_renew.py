@@ -10,10 +10,10 @@ import click
 from mailserver.cli.ca_options import crl_url_of, dir_option, now, opened, passphrase_option, telling, unlocked
 from mailserver.cli.cert import listed, offer
 from mailserver.cli.options import config_option, load_or_fail
-from mailserver.tls import ca_renewal
-from mailserver.tls.ca_renewal import Renewable, Served
-from mailserver.tls.offered import LIST
-from mailserver.tls.private_ca import PrivateCa
+from mailserver.tls.ca import renewal
+from mailserver.tls.ca.private_ca import PrivateCa
+from mailserver.tls.ca.renewal import Renewable, Served
+from mailserver.tls.keypair.published_ca import LIST
 
 
 @click.command("renew")
@@ -35,14 +35,14 @@ def renew(
         config, present = load_or_fail(configuration), now()
         answer = listed(config)
         served = {row["host"]: Served(row["origin"], _chains(row)) for row in answer.data}
-        found = ca_renewal.renewables(config, served)
+        found = renewal.renewables(config, served)
         if names:
             due = _named(one, found, names)
         else:
-            due = [each for each in found if any(ca_renewal.is_due(one, chain, present) for chain in each.chains)]
-        with_list = not names and ca_renewal.list_is_due(one, present)
+            due = [each for each in found if any(renewal.is_due(one, chain, present) for chain in each.chains)]
+        with_list = not names and renewal.list_is_due(one, present)
         what = [*(", ".join(each.hosts) for each in due), *([LIST] if with_list else [])]
-        if words := ca_renewal.ends_soon(one.certificate.not_valid_after_utc, present):
+        if words := renewal.ends_soon(one.certificate.not_valid_after_utc, present):
             click.echo(words, err=True)
         if dry_run or not what:
             click.echo("\n".join(what) if what else "nothing is due")
@@ -53,7 +53,7 @@ def renew(
             # What fails of one is no matter of the others.
             try:
                 with telling():
-                    renewed = ca_renewal.renew(one, signer, each, present, crl_url=crl_url, all_of_it=bool(names))
+                    renewed = renewal.renew(one, signer, each, present, crl_url=crl_url, all_of_it=bool(names))
                     _serve(configuration, one, each, renewed)
             except click.ClickException as fault:
                 failed = True
@@ -61,7 +61,7 @@ def renew(
             except SystemExit:  # as `cert add` ends, which has said why
                 failed = True
         if with_list:
-            made = ca_renewal.renew_list(one, signer, present)
+            made = renewal.renew_list(one, signer, present)
             click.echo(f"renewed {one.directory / LIST}, until {made.next_update_utc:%Y-%m-%d}")
         if any(each.files for each in due) and not config.tls.follow_files:
             click.echo("the server takes the files up at `mailserver reload`")
@@ -72,7 +72,7 @@ def renew(
 def _serve(configuration: Path, one: PrivateCa, each: Renewable, renewed: Renewable) -> None:
     """Put it into its files, or add it. Raises: CaFault, OSError, ClickException; SystemExit where it was refused."""
     if each.files:
-        for path in ca_renewal.write(each, renewed):
+        for path in renewal.write(each, renewed):
             click.echo(f"renewed {path} of {', '.join(each.hosts)}")
         return
     first, *rest = renewed.chains
@@ -83,7 +83,7 @@ def _serve(configuration: Path, one: PrivateCa, each: Renewable, renewed: Renewa
 def _named(one: PrivateCa, found: Sequence[Renewable], names: Sequence[str]) -> list[Renewable]:
     """Raises: ClickException."""
     wanted = [name.lower() for name in names]
-    ours = [each for each in found if ca_renewal.has_signed(one, each.first)]
+    ours = [each for each in found if renewal.has_signed(one, each.first)]
     known = {host for each in ours for host in each.hosts}
     if strange := [name for name in wanted if name not in known]:
         there = ", ".join(sorted(known)) or "none"

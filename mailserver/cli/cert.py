@@ -21,13 +21,13 @@ from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.sessions import finish
 from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
-from mailserver.tls.activation import Activation
-from mailserver.tls.history import CannotRecord, History
-from mailserver.tls.listing import described, history_of
-from mailserver.tls.pair import MAX_FILE
-from mailserver.tls.policy import CannotServe, TlsPolicy
-from mailserver.tls.signature import sign
-from mailserver.tls.transaction import Changed, Refused, Transaction
+from mailserver.tls.changes.activation import Activation
+from mailserver.tls.changes.listing import described, history_of
+from mailserver.tls.changes.transaction import Changed, Refused, Transaction
+from mailserver.tls.keypair.pair import MAX_FILE
+from mailserver.tls.keypair.signature import sign
+from mailserver.tls.serving.policy import CannotServe, TlsPolicy
+from mailserver.tls.state.history import CannotRecord, History
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 

@@ -21,11 +21,11 @@ from mailserver.cli.ca_options import (
 )
 from mailserver.cli.cert import offer
 from mailserver.cli.options import config_option, load_or_fail
-from mailserver.tls import ca_requests
-from mailserver.tls.authority import DAYS, KEY_TYPES, MOST_DAYS, key_pem, make_key
-from mailserver.tls.ca_names import address_of, hosts_of
-from mailserver.tls.pkcs12 import make_pkcs12
-from mailserver.tls.transaction import not_addable
+from mailserver.tls.ca import requests
+from mailserver.tls.ca.authority import DAYS, KEY_TYPES, MOST_DAYS, key_pem, make_key
+from mailserver.tls.ca.names import address_of, hosts_of
+from mailserver.tls.ca.pkcs12 import make_pkcs12
+from mailserver.tls.changes.transaction import not_addable
 
 _OF_FILE = "Password of the file"
 
@@ -143,7 +143,7 @@ def request(names: tuple[str, ...], key_type: str, *, out: Path | None, replaces
             refuse_existing(key_file, file)
         key = make_key(key_type)
         write(key_file, key_pem(key), 0o600)
-        write(file, ca_requests.make_request(key, hosts), 0o644)
+        write(file, requests.make_request(key, hosts), 0o644)
 
 
 def _user_files(where: Path, form: str) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from mailserver.cli.cert import listed_by_server_or_file, moment, text
 from mailserver.cli.columns import plain
 from mailserver.cli.options import config_option
 from mailserver.cli.sessions import finish
-from mailserver.tls.expiry import in_days
+from mailserver.tls.state.expiry import in_days
 
 
 @click.command("show")

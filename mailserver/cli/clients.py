@@ -26,7 +26,7 @@ from mailserver.ledger.impact import (
     drop_name,
     minimum_version,
 )
-from mailserver.tls.pair import covers
+from mailserver.tls.keypair.pair import covers
 
 _HEAD = (
     "USER",

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import tomlkit
 
-from mailserver.auth import schemes
+from mailserver.auth.schemes import schemes
 from mailserver.cli.ca_options import telling
 from mailserver.cli.demo_making import OFFSETS, USERS, Demonstration, make, named_users, sites_of
 

@@ -20,16 +20,16 @@ from pathlib import Path
 import tomlkit
 from attrs import frozen
 
-from mailserver.auth import schemes
-from mailserver.auth.scram_fields import make_fields, replace_fields
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.scram_fields import make_fields, replace_fields
 from mailserver.cli.samples import now, sample_messages
 from mailserver.config.kinds import PORTS
 from mailserver.message.render import summarise
-from mailserver.replace import replace_file, sync_directory
 from mailserver.sasl.scram_keys import LEAST_ROUNDS
-from mailserver.store.maildir.store import MaildirStore
-from mailserver.tls import private_ca
-from mailserver.tls.authority import AUTHORITY_DAYS, DAYS, certificate_pem, key_pem, make_key
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.system.atomic_file import replace_file, sync_directory
+from mailserver.tls.ca import private_ca
+from mailserver.tls.ca.authority import AUTHORITY_DAYS, DAYS, certificate_pem, key_pem, make_key
 
 OFFSETS: Mapping[str, int] = {**PORTS, "metrics": 90}
 """Listener -> distance of its port from the base. "metrics" is a second one of protocol http."""

@@ -15,7 +15,7 @@ from mailserver.cli.options import Sentences, config_option, instead, load_or_fa
 from mailserver.config.model import Config, Domain
 from mailserver.discovery.dns_records import TTL, Note, Record, records
 from mailserver.discovery.services import find_domain, mail_host, public_addresses
-from mailserver.tls.records import issuer_name, key_digest
+from mailserver.tls.keypair.dns_values import issuer_name, key_digest
 
 _MAX_CERTIFICATE = 1 << 20
 

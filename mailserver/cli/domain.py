@@ -13,8 +13,8 @@ from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.config import edit, values
 from mailserver.config.model import Config
 from mailserver.idn import ascii_name
-from mailserver.replace import replace_file
-from mailserver.tls import certificates
+from mailserver.system.atomic_file import replace_file
+from mailserver.tls.serving import validation
 
 
 @click.group("domain", cls=Sentences)
@@ -61,7 +61,7 @@ def _make_pair(config: Config, hosts: tuple[str, ...], certificate: Path, key: P
     if certificate.exists() or key.exists():
         raise click.ClickException(f"only one of {certificate} and {key} is there: move it away, or add the other")
     try:
-        certificate_pem, key_pem = certificates.make_self_signed(hosts)
+        certificate_pem, key_pem = validation.make_self_signed(hosts)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     owner = None

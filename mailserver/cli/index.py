@@ -8,15 +8,15 @@ from pathlib import Path
 import attrs
 import click
 
-from mailserver.auth.passwd import BadName, normalise
+from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences, config_option, load_or_fail
 from mailserver.cli.usersfile import home_of
 from mailserver.errors import NoSuchUser
 from mailserver.message.render import summarise
-from mailserver.store.maildir.account import is_account
-from mailserver.store.maildir.index_report import Report, report
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.account import is_account
+from mailserver.store.maildir.account.index_report import Report, report
+from mailserver.store.maildir.account.store import MaildirStore
 
 
 @click.group("index", cls=Sentences)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import click
 
-from mailserver.as_user import become
-from mailserver.auth.passwd import BadName, normalise
+from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences, config_option, instead, load_or_fail
 from mailserver.cli.usersfile import home_of
 from mailserver.config.model import Config
 from mailserver.errors import MailError, NoSuchUser
 from mailserver.imap.wire.mailbox_names import Namespace
-from mailserver.mail_store import make_store
-from mailserver.store.maildir.account import MaildirAccount
+from mailserver.store.maildir.account.account import MaildirAccount
+from mailserver.system.as_user import become
+from mailserver.wiring.mail_store import make_store
 
 USES = ("Archive", "Drafts", "Junk", "Sent", "Trash")
 

@@ -14,7 +14,7 @@ from mailserver.cli.columns import duration, octets, print_table
 from mailserver.cli.control import ask_or_fail
 from mailserver.cli.options import config_option
 from mailserver.cli.sessions import finish
-from mailserver.tls.expiry import in_days
+from mailserver.tls.state.expiry import in_days
 
 
 @click.command("status")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from mailserver.auth import schemes
-from mailserver.auth.passwd import PasswdEntry
-from mailserver.auth.scram_fields import StaleKeys, keys_of, make_fields
-from mailserver.auth.users_file import check
+from mailserver.auth.backends.users_file import check
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.passwd import PasswdEntry
+from mailserver.auth.schemes.scram_fields import StaleKeys, keys_of, make_fields
 from mailserver.cli.accounts import Accounts, on_accounts
 from mailserver.cli.columns import print_table
 from mailserver.cli.options import Sentences

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from mailserver.as_user import become
 from mailserver.cli.columns import plain
 from mailserver.cli.control import Answer, NotRunning, ask
 from mailserver.config.model import Config
 from mailserver.errors import MailError, NoSuchUser
-from mailserver.mail_store import make_store
-from mailserver.store.maildir import relocation
-from mailserver.store.maildir.account import is_account
+from mailserver.store.maildir.account import relocation
+from mailserver.store.maildir.account.account import is_account
+from mailserver.system.as_user import become
+from mailserver.wiring.mail_store import make_store
 
 SESSIONS_END = 15.0
 """Seconds that are waited for sessions to end: more than a server leaves them."""

@@ -12,10 +12,10 @@ from typing import Final
 import click
 from attrs import frozen
 
-from mailserver.auth.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
-from mailserver.auth.scram_fields import replace_fields
+from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, name_of, normalise, parse_line
+from mailserver.auth.schemes.scram_fields import replace_fields
 from mailserver.config.model import Config
-from mailserver.replace import only_one, replace_file
+from mailserver.system.atomic_file import only_one, replace_file
 
 _NO_KEYS: Final[Mapping[str, str]] = MappingProxyType({})
 

@@ -1,6 +1,6 @@
 """What the values of a configuration must be together. A new check is a function and a word in CHECKS.
 
-Nothing is opened here: certificates are checked by `tls.certificates`, users files by their back end, directories by
+Nothing is opened here: certificates are checked by `tls.serving.validation`, users files by their back end, directories by
 `directories`. Places and words are those of `load`.
 """
 

@@ -49,7 +49,7 @@ Workers: TypeAlias = Literal["auto"] | int
 TlsVersion: TypeAlias = Literal["1.2", "1.3"]
 
 Preset: TypeAlias = Literal["modern", "old-devices"]
-"""What [tls] says where it says nothing else; `tls.settings` has the values."""
+"""What [tls] says where it says nothing else; `tls.context.settings` has the values."""
 
 Ssl: TypeAlias = Literal["no", "yes", "required"]
 """Dovecot's ssl: whether TLS can be started, and what of a login may come without it."""

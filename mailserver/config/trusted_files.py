@@ -1,7 +1,7 @@
 """Files that a process believes or runs, and that others could change: refused, as sshd's StrictModes does.
 
 The certificates and keys of a domain are no matter of this module: an unsafe one is refused for its own names
-(`tls.certificates`), while what is found here stops a start and a reload.
+(`tls.serving.validation`), while what is found here stops a start and a reload.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mailserver.cost import CONSTANT
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import HttpServices
+from mailserver.session.cost import CONSTANT
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,256}")
 """RFC 8555 8.3: base64url."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 from mailserver.config.model import Domain
-from mailserver.cost import CONSTANT
 from mailserver.discovery import autodiscover as outlook
 from mailserver.discovery import mta_sts
 from mailserver.discovery.autoconfig import autoconfig
@@ -17,6 +16,7 @@ from mailserver.discovery.mobileconfig import mobileconfig
 from mailserver.discovery.services import Service, find_domain, services, split_address
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import DISCOVERY_LABELS, HttpServices
+from mailserver.session.cost import CONSTANT
 
 _XML: Final = "text/xml; charset=utf-8"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.cost import CONSTANT
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import HttpServices
+from mailserver.session.cost import CONSTANT
 
 
 async def answer(_request: Request, services: HttpServices) -> Response:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from mailserver.cost import CONSTANT
 from mailserver.discovery import landing
 from mailserver.discovery.mobileconfig import mobileconfig
 from mailserver.discovery.services import domain_of_host, services
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import HttpServices
+from mailserver.session.cost import CONSTANT
 
 
 def answer(request: Request, services_: HttpServices) -> Response:

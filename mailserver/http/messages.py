@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import field, frozen
 
-from mailserver.cost import Cost
+from mailserver.session.cost import Cost
 
 if TYPE_CHECKING:
     from mailserver.http.services import HttpServices

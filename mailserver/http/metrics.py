@@ -16,9 +16,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from mailserver.cost import Cost
 from mailserver.http.messages import Request, Response, Route, Status
 from mailserver.http.services import HttpServices, Trust
+from mailserver.session.cost import Cost
 
 _MAIL: Final = ("imap", "pop3", "submission", "lmtp")
 _USERS: Final = ("imap", "pop3", "submission")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from mailserver.config.model import Config
-from mailserver.cost import CONSTANT
 from mailserver.discovery import ca_guide
 from mailserver.discovery.ca_guide import Facts
 from mailserver.discovery.services import domain_of_host
 from mailserver.http.messages import Request, Response, Route, text
 from mailserver.http.services import HttpServices
+from mailserver.session.cost import CONSTANT
 
 _CERTIFICATE: Final = "application/x-x509-ca-cert"
 

@@ -24,12 +24,12 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 import h11
 
-from mailserver.channel import Channel, Wake
 from mailserver.discovery.services import web_port
 from mailserver.errors import ConnectionLost, MailError
 from mailserver.http.messages import Request, Response, text
 from mailserver.http.routes import ROUTES, find_route
 from mailserver.http.services import HttpServices
+from mailserver.session.channel import Channel, Wake
 
 MAX_HEAD: Final = 16384
 """Octets of a request line and the header."""

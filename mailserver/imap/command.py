@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import field, frozen
 
-from mailserver.cost import Cost
 from mailserver.errors import NoSuchMailbox
 from mailserver.imap.wire.reader import Reader
+from mailserver.session.cost import Cost
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Session

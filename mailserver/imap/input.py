@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 
-from mailserver.channel import Channel, Wake
 from mailserver.config.model import Imap, Limits
 from mailserver.errors import BadSyntax, TooBig
 from mailserver.imap.command import CommandSpec
@@ -22,6 +21,7 @@ from mailserver.imap.wire.framer import (
     LiteralAnnounced,
     LiteralData,
 )
+from mailserver.session.channel import Channel, Wake
 
 LINE_BEFORE_LOGIN = 32 * 1024
 """Octets: the largest ID (RFC 2971 3.3), 30 fields of 1024, has 31,807."""

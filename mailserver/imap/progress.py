@@ -13,9 +13,9 @@ from mailserver.imap.wire import writer
 from mailserver.store.interfaces import Progress
 
 if TYPE_CHECKING:
-    from mailserver.children import Timer
     from mailserver.imap.command import Command
     from mailserver.imap.session import Session
+    from mailserver.system.children import Timer
 
 FIRST: Final = 1.0
 LONGEST_PAUSE: Final = 10.0

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 from attrs import Factory, field, frozen
 
 from mailserver.auth.interfaces import Authenticator
-from mailserver.channel import Channel
 from mailserver.config.model import Cache, Imap, Limits, Mail
 from mailserver.errors import (
     AuthFailed,
@@ -40,16 +39,17 @@ from mailserver.errors import (
     WrongState,
 )
 from mailserver.imap import updates
+from mailserver.imap.argument_cache import Tails
 from mailserver.imap.command import ANY, Command, CommandSpec, State, Table, one_word_forms, row_capabilities
 from mailserver.imap.input import Input, TimedOut
-from mailserver.imap.tails import Tails
 from mailserver.imap.wire.command_head import HEAD, HTTP, HTTP_METHOD, tag_of
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
 from mailserver.imap.wire.mailbox_names import Namespace
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import SequenceSet
 from mailserver.sasl.registry import Mechanisms
-from mailserver.sasl_exchange import RefusedExchange
+from mailserver.session.channel import Channel
+from mailserver.session.sasl_exchange import RefusedExchange
 from mailserver.store.view import View
 from mailserver.types import UID
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from mailserver.cost import ACCOUNT, BOTH, CONSTANT, Cost
 from mailserver.errors import BadSyntax, ConnectionLost, MailError
-from mailserver.line_session import build_table
-from mailserver.lines import DotStuffer, stuffed
 from mailserver.pop3 import login
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.pop3.wire import TopCutter
+from mailserver.session.cost import ACCOUNT, BOTH, CONSTANT, Cost
+from mailserver.session.line_session import build_table
+from mailserver.session.lines import DotStuffer, stuffed
 
 if TYPE_CHECKING:
     from mailserver.pop3.session import Session

@@ -9,12 +9,12 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from mailserver.cost import CONSTANT, Cost
 from mailserver.errors import BadSyntax, MailError, PrivacyRequired, WrongState
-from mailserver.lines import Refused
 from mailserver.pop3.spec import CommandSpec, State
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import Exchange, ExchangeCancelled, login_context, situation, tell_exposed
+from mailserver.session.cost import CONSTANT, Cost
+from mailserver.session.lines import Refused
+from mailserver.session.sasl_exchange import Exchange, ExchangeCancelled, login_context, situation, tell_exposed
 from mailserver.types import Secret
 
 if TYPE_CHECKING:

@@ -8,11 +8,8 @@ from typing import ClassVar, NoReturn
 from attrs import field, frozen
 
 from mailserver.auth.interfaces import Authenticator, User
-from mailserver.channel import Channel
 from mailserver.config.model import Limits, Pop3
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, UnknownCommand, WrongState
-from mailserver.line_session import LineSession
-from mailserver.lines import Refused
 from mailserver.pop3.commands import COMMANDS
 from mailserver.pop3.maildrop import Maildrop
 from mailserver.pop3.spec import CommandSpec, State
@@ -20,7 +17,10 @@ from mailserver.pop3.uidl import UidlFormat, parse_uidl_format
 from mailserver.pop3.wire import MAX_LINE
 from mailserver.sasl.mechanism import Credentials
 from mailserver.sasl.registry import Mechanisms
-from mailserver.sasl_exchange import LOGGED_NAME, login_context
+from mailserver.session.channel import Channel
+from mailserver.session.line_session import LineSession
+from mailserver.session.lines import Refused
+from mailserver.session.sasl_exchange import LOGGED_NAME, login_context
 from mailserver.store.interfaces import MaildropLock
 from mailserver.store.live import LiveAccount, LiveAccounts
 

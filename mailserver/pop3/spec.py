@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from mailserver.cost import Cost
+from mailserver.session.cost import Cost
 
 if TYPE_CHECKING:
     from mailserver.pop3.session import Session

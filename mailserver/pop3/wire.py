@@ -1,4 +1,4 @@
-"""POP3 bytes without I/O, besides what `mailserver.lines` does: how long a line may be, and what TOP shows."""
+"""POP3 bytes without I/O, besides what `mailserver.session.lines` does: how long a line may be, and what TOP shows."""
 
 from __future__ import annotations
 

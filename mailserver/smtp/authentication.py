@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from mailserver.cost import HASHING, Cost
 from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
-from mailserver.lines import Refused
-from mailserver.sasl_exchange import (
+from mailserver.session.cost import HASHING, Cost
+from mailserver.session.lines import Refused
+from mailserver.session.sasl_exchange import (
     Exchange,
     ExchangeCancelled,
     NotBase64,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from mailserver.cost import CONSTANT, Cost
 from mailserver.errors import (
     BadSyntax,
     ConnectionLost,
@@ -16,6 +15,7 @@ from mailserver.errors import (
     TooBig,
     WrongState,
 )
+from mailserver.session.cost import CONSTANT, Cost
 from mailserver.smtp.address import Command, UnknownParameter, is_auth_parameter, is_hello_name, parse_mail, parse_rcpt
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.session import MAX_SWALLOWED, MAX_SWALLOWED_UNKNOWN

@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from mailserver.errors import RelayDown, TooBig
-from mailserver.lines import DotStuffer
 from mailserver.sasl.mechanism import Credentials
+from mailserver.session.lines import DotStuffer
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.relay import CLOSING, EightBitRefused, Exchange, pass_on

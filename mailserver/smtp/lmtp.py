@@ -8,20 +8,20 @@ from typing import ClassVar
 from attrs import frozen
 
 from mailserver.auth.interfaces import User
-from mailserver.channel import Channel
 from mailserver.config.model import Lmtp
-from mailserver.cost import CONSTANT
 from mailserver.errors import MailError, StoreUnavailable
-from mailserver.line_session import build_table
+from mailserver.session.channel import Channel
+from mailserver.session.cost import CONSTANT
+from mailserver.session.line_session import build_table
 from mailserver.smtp import commands
 from mailserver.smtp.address import Address, Command
+from mailserver.smtp.concurrency import run_all
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.log_fields import message_id_of
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec
-from mailserver.smtp.together import run_all
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply, reply_to

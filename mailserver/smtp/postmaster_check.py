@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from mailserver.auth.passwd import BadName, normalise
-from mailserver.auth.users_file import read_text
+from mailserver.auth.backends.users_file import read_text
+from mailserver.auth.schemes.passwd import BadName, normalise
 from mailserver.config.model import Config, Problem
 from mailserver.smtp.postmaster import NAME
 

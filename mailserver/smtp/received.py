@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from ipaddress import IPv6Address
 
-from mailserver.channel import ConnectionInfo
+from mailserver.session.channel import ConnectionInfo
 from mailserver.smtp.address import Address
 
 

@@ -14,16 +14,16 @@ from typing import ClassVar, NoReturn
 from attrs import field, frozen
 
 from mailserver.auth.interfaces import Authenticator
-from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits, Mail
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, UnknownCommand
-from mailserver.line_session import LineSession
-from mailserver.lines import Refused
+from mailserver.session.channel import Channel, Wake
+from mailserver.session.line_session import LineSession
+from mailserver.session.lines import Refused
 from mailserver.smtp.address import Command
+from mailserver.smtp.concurrency import Together, one_by_one
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.spool import Spool
-from mailserver.smtp.together import Together, one_by_one
 from mailserver.smtp.transaction import Transaction
 from mailserver.smtp.wire import MAX_LINE, Reply, reply, reply_to
 from mailserver.store.live import LiveAccounts

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from mailserver.cost import Cost
+from mailserver.session.cost import Cost
 
 
 @frozen

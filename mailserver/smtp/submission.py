@@ -13,16 +13,17 @@ from typing import ClassVar
 from attrs import frozen
 
 from mailserver.auth.interfaces import User
-from mailserver.channel import Channel
 from mailserver.config.model import Submission
-from mailserver.cost import CONSTANT
 from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRefused, WrongState
-from mailserver.line_session import build_table
 from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
-from mailserver.sasl_exchange import situation
+from mailserver.session.channel import Channel
+from mailserver.session.cost import CONSTANT
+from mailserver.session.line_session import build_table
+from mailserver.session.sasl_exchange import situation
 from mailserver.smtp import authentication, commands
 from mailserver.smtp.address import Address, Command
+from mailserver.smtp.concurrency import run_all
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
@@ -32,7 +33,6 @@ from mailserver.smtp.received import format_date, new_message_id, protocol_name,
 from mailserver.smtp.sender import RESENT, check_header, owns
 from mailserver.smtp.session import Services, Session
 from mailserver.smtp.spec import CommandSpec
-from mailserver.smtp.together import run_all
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply

@@ -1,4 +1,4 @@
-"""SMTP and LMTP bytes without I/O: DATA, line ends, replies (RFC 5321, RFC 3030). Lines are `mailserver.lines`.
+"""SMTP and LMTP bytes without I/O: DATA, line ends, replies (RFC 5321, RFC 3030). Lines are `mailserver.session.lines`.
 
 Problems this module exists for: message data must never be run as commands, nor commands end up in a message, for
 any cut of the stream; and what other programs might take for the end of a message must not pass through.

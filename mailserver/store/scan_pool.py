@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from mailserver.children import Child, Spawner, Timer, Waiting, module_command, module_environment
 from mailserver.errors import InUse, MailError, NoSpace, NoSuchMailbox, StoreUnavailable
 from mailserver.store.interfaces import Progress
+from mailserver.system.children import Child, Spawner, Timer, Waiting, module_command, module_environment
 
 IDLE: Final = 300.0
 """Seconds that a child without an order stays."""
@@ -225,7 +225,7 @@ class ScanPool:
 
     def _start(self) -> _Reader:
         reader = _Reader(self)
-        command = (*module_command("mailserver.store.maildir.scan_process"), *self._arguments)
+        command = (*module_command("mailserver.store.maildir.sync.scan_process"), *self._arguments)
         reader.child = self._spawn(command, module_environment(), reader)
         self._readers.append(reader)
         return reader

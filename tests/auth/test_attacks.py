@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.auth import attacks
-from mailserver.auth.attacks import ATTACK, OVER_AFTER
-from mailserver.auth.penalties import Penalties
+from mailserver.auth.throttling import attacks
+from mailserver.auth.throttling.attacks import ATTACK, OVER_AFTER
+from mailserver.auth.throttling.penalties import Penalties
 from mailserver.types import Secret
 
 ANNA = "anna@example.test"

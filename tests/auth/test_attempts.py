@@ -11,11 +11,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
-from mailserver.auth.attempts import PLACES, RATE, REFUSAL_DELAY, Attempts
 from mailserver.auth.interfaces import GUESSING, KNOWN, NEW, LoginContext, User
-from mailserver.auth.penalties import LONGEST_QUEUE, Penalties
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
+from mailserver.auth.throttling.attempts import PLACES, RATE, REFUSAL_DELAY, Attempts
+from mailserver.auth.throttling.penalties import LONGEST_QUEUE, Penalties
 from mailserver.errors import AuthFailed, MailError, TooManyLogins
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret

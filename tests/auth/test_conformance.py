@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
+from mailserver.auth.backends.file import FileBackend
+from mailserver.auth.backends.memory import MemoryBackend
 from mailserver.auth.conformance import DirectHasher, Finding, NoAnswer, examine
-from mailserver.auth.file import FileBackend
 from mailserver.auth.interfaces import IAuthBackend, IHashedPasswords, IPasswordsOnly, IReloadable, User
-from mailserver.auth.memory import MemoryBackend
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret
 from tests.fakes import run_now

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from mailserver.auth import exposure
-from mailserver.auth.attempts import Attempts
-from mailserver.auth.exposure import EVERY, GAP, MAX_WAITING, POSTPONED, ExposureWatch, Mark
-from mailserver.auth.exposure_record import FILE, MAX_USERS, Damaged, ExposureRecord
+from mailserver.auth.exposure import exposure
+from mailserver.auth.exposure.exposure import EVERY, GAP, MAX_WAITING, POSTPONED, ExposureWatch, Mark
+from mailserver.auth.exposure.record import FILE, MAX_USERS, Damaged, ExposureRecord
 from mailserver.auth.interfaces import LoginContext
-from mailserver.auth.penalties import Penalties
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
+from mailserver.auth.throttling.attempts import Attempts
+from mailserver.auth.throttling.penalties import Penalties
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
 from tests.auth.test_service import DUMMY, CountingHasher, Hashed

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
-from mailserver.auth import file as backend_file
-from mailserver.auth import schemes
-from mailserver.auth.file import FileBackend, check, check_backend, make_backend
+from mailserver.auth.backends import file as backend_file
+from mailserver.auth.backends.file import FileBackend, check, check_backend, make_backend
 from mailserver.auth.interfaces import NEW, IAuthBackend, IHashedPasswords, IReadsAhead, IReloadable, User
-from mailserver.auth.scram_fields import make_fields
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.scram_fields import make_fields
 from mailserver.cli.usersfile import UsersFile
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
-from mailserver.auth.guard import (
+from mailserver.auth.backends.guard import (
     CALL_TIME,
     CALLS,
     FIRST_REST,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.auth import schemes
-from mailserver.auth.hashing import LONGEST_WAIT, HashPool, _Request
 from mailserver.auth.interfaces import GUESSING, KNOWN, NEW
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.hashing import LONGEST_WAIT, HashPool, _Request
 from mailserver.errors import AuthUnavailable, TooManyLogins
 from mailserver.types import Secret
 from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting
@@ -391,6 +391,8 @@ def test_the_child_imports_no_twisted() -> None:
     import subprocess
     import sys
 
-    code = "import sys, mailserver.auth.hashworker; print([m for m in sys.modules if m.startswith('twisted')])"
+    code = (
+        "import sys, mailserver.auth.schemes.hash_process; print([m for m in sys.modules if m.startswith('twisted')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.auth.passwd import MAX_NAME, BadLine, BadName, name_of, normalise, parse_line
+from mailserver.auth.schemes.passwd import MAX_NAME, BadLine, BadName, name_of, normalise, parse_line
 
 
 def test_all_fields() -> None:

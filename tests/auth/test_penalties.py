@@ -4,8 +4,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from mailserver.auth import penalties
-from mailserver.auth.penalties import FORGET_AFTER, Penalties, network_of
+from mailserver.auth.throttling import penalties
+from mailserver.auth.throttling.penalties import FORGET_AFTER, Penalties, network_of
 from mailserver.types import Secret
 
 PAIR = ("anna@example.test", "192.0.2.0/24")

@@ -13,12 +13,12 @@ import attrs
 import pytest
 
 from mailserver.auth import plugins
-from mailserver.auth.backend_check import check
-from mailserver.auth.file import FileBackend
+from mailserver.auth.backends.backend_check import check
+from mailserver.auth.backends.file import FileBackend
+from mailserver.auth.backends.memory import MemoryBackend
+from mailserver.auth.backends.strcred import CheckerBackend
 from mailserver.auth.interfaces import NEW, IAuthBackendMaker, User
-from mailserver.auth.memory import MemoryBackend
 from mailserver.auth.plugins import AuthBackendMaker, BrokenBackend, UnknownBackend, find_backend
-from mailserver.auth.strcred import CheckerBackend
 from mailserver.config.model import Auth, Config, Mail, Server
 from mailserver.notify.watcher import Watcher
 from mailserver.types import Secret
@@ -126,7 +126,7 @@ def test_the_check_of_a_back_end_without_one_finds_nothing_wrong_with_a_sound_on
     plugin.write_text(
         "from mailserver.auth.plugins import AuthBackendMaker\nm = AuthBackendMaker('sound', 'sound_mod', 'x')\n"
     )
-    (elsewhere / "sound_mod.py").write_text("from mailserver.auth.memory import make_backend\n")
+    (elsewhere / "sound_mod.py").write_text("from mailserver.auth.backends.memory import make_backend\n")
     assert check(config("sound:anna=secret")) == []
 
 
@@ -146,14 +146,14 @@ def test_a_check_or_an_import_that_fails_is_a_problem(elsewhere: Path, body: str
 def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from twisted.internet.task import Clock
 
-    from mailserver import wiring
+    from mailserver.wiring import services
 
-    monkeypatch.setattr(wiring, "Watcher", lambda *_arguments, **_settings: Mock(spec=Watcher))
-    monkeypatch.setattr(wiring, "LoopingCall", lambda _call: SimpleNamespace())
-    monkeypatch.setattr(wiring, "read_policy", lambda *_a: (SimpleNamespace(rotate_tickets=None), None))
+    monkeypatch.setattr(services, "Watcher", lambda *_arguments, **_settings: Mock(spec=Watcher))
+    monkeypatch.setattr(services, "LoopingCall", lambda _call: SimpleNamespace())
+    monkeypatch.setattr(services, "read_policy", lambda *_a: (SimpleNamespace(rotate_tickets=None), None))
     broken = attrs.evolve(config("memory:anna"), mail=Mail(root=tmp_path))
     with pytest.raises(SystemExit, match=r"mailserver\.toml \[auth\] backends: "):
-        wiring.Wiring(broken, Clock())
+        services.Wiring(broken, Clock())
 
 
 def test_a_users_file_that_is_not_there_is_told_where_it_is_named(tmp_path: Path) -> None:

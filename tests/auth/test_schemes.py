@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.auth import libcrypt, schemes
-from mailserver.auth.schemes import BadHash, UnknownScheme, dummy_like, make, parse, verify
+from mailserver.auth.schemes import libcrypt, schemes
+from mailserver.auth.schemes.schemes import BadHash, UnknownScheme, dummy_like, make, parse, verify
 from mailserver.sasl.scram_keys import derive
 
 PASSWORD = "pä ss:{w}".encode()

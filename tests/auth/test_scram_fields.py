@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.auth import schemes
-from mailserver.auth.file import FileBackend, check
+from mailserver.auth.backends.file import FileBackend, check
 from mailserver.auth.interfaces import IScramKeys, ITrustsCertificates, TypicalScram, User
-from mailserver.auth.passwd import parse_line
-from mailserver.auth.salt_secret import salt_secret
-from mailserver.auth.scram_fields import StaleKeys, keys_of, make_fields, replace_fields, survey
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.passwd import parse_line
+from mailserver.auth.schemes.salt_secret import salt_secret
+from mailserver.auth.schemes.scram_fields import StaleKeys, keys_of, make_fields, replace_fields, survey
 from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import BadKeys, ScramKeys, derive
 from tests.auth.test_file import ARGON2, SSHA, DirectHasher

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
-from mailserver.auth.attempts import Attempts
 from mailserver.auth.interfaces import (
     NEW,
     IAuthBackend,
@@ -18,9 +17,10 @@ from mailserver.auth.interfaces import (
     ShownCertificate,
     User,
 )
-from mailserver.auth.penalties import Penalties
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LEAST_FAILURE, LoginService
+from mailserver.auth.throttling.attempts import Attempts
+from mailserver.auth.throttling.penalties import Penalties
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, MailError
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret

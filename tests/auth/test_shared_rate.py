@@ -8,9 +8,9 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from mailserver.auth import shared_rate
-from mailserver.auth.lines import WaitedTooLong
-from mailserver.auth.shared_rate import SharedRate
+from mailserver.auth.throttling import shared_rate
+from mailserver.auth.throttling.fair_semaphore import WaitedTooLong
+from mailserver.auth.throttling.shared_rate import SharedRate
 
 
 class Bench:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
-from mailserver.children import ChildEvents
+from mailserver.system.children import ChildEvents
 
 
 class Waiting:

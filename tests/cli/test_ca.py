@@ -21,9 +21,10 @@ from OpenSSL import SSL
 from mailserver.cli import ca as ca_commands
 from mailserver.cli import main
 from mailserver.cli.control import Answer
-from mailserver.tls import certificates, private_ca
-from mailserver.tls.client_certificates import user_of
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.ca import private_ca
+from mailserver.tls.context.client_certificates import user_of
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, quiet
 
 HOST = b"mail.example.test"
@@ -76,7 +77,7 @@ def test_a_servers_pair_is_fit_to_be_served(place: Place) -> None:
     certificate, key = place.pair("mail.example.test")
     assert (place.out / "mail.example.test.key").stat().st_mode & 0o777 == 0o600
     place.site.put("example.test", certificate, key)
-    assert certificates.check(place.site.config()) == []
+    assert validation.check(place.site.config()) == []
     seen = Client().connect(TlsPolicy(place.site.config(), quiet), HOST)
     assert seen.names == ("mail.example.test", "*.example.test")
 
@@ -241,7 +242,7 @@ class TestRequests:
         csr = place.out / "mail.example.test.csr"
         place.ok("ca", "sign", str(csr), "--out", str(place.out / "mail.example.test.pem"))
         place.site.put("example.test", *place.pair("mail.example.test"))
-        assert certificates.check(place.site.config()) == []
+        assert validation.check(place.site.config()) == []
         assert [row["names"] for row in place.issued()] == [["mail.example.test"]]
 
     def test_to_standard_output(self, place: Place) -> None:
@@ -250,7 +251,7 @@ class TestRequests:
         assert x509.load_pem_x509_certificate(done.stdout.encode()).issuer.rfc4514_string().startswith("CN=Authority")
 
     def test_a_user_only_where_it_is_said(self, place: Place, tmp_path: Path) -> None:
-        from tests.tls.test_ca_requests import request
+        from tests.tls.test_requests import request
 
         file = tmp_path / "anna.csr"
         file.write_bytes(request(x509.RFC822Name("anna@example.test")))

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes
 from mailserver.cli import control
 from mailserver.cli.control import Answer
 from mailserver.cli.root import main
-from mailserver.tls import certificates
-from mailserver.tls.authority import alternatives, certificate_pem, key_pem, make_authority, make_key, sign
+from mailserver.tls.ca.authority import alternatives, certificate_pem, key_pem, make_authority, make_key, sign
+from mailserver.tls.serving import validation
 from tests.tls.site import Site, authority
 
 TEST, ORG = "mail.example.test", "mail.example.org"
@@ -34,7 +34,7 @@ def run(site: Site, *words: str) -> Result:
 
 
 def given(site: Site, *hosts: str, days: int = 397) -> tuple[str, ...]:
-    certificate, key = certificates.issue(authority(), hosts or [ORG], days=days)
+    certificate, key = validation.issue(authority(), hosts or [ORG], days=days)
     for name, octets in (("new.pem", certificate), ("new.key", key)):
         (site.directory / name).write_bytes(octets)
     return "--certificate", str(site.directory / "new.pem"), "--key", str(site.directory / "new.key")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mailserver.auth import schemes
-from mailserver.auth.file import check as check_users
-from mailserver.auth.passwd import parse_line
+from mailserver.auth.backends.file import check as check_users
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.passwd import parse_line
 from mailserver.cli import main
 from mailserver.cli.samples import now, sample_messages
 from mailserver.config.model import Config

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mailserver.auth import schemes
-from mailserver.auth.passwd import PasswdEntry
-from mailserver.auth.scram_fields import keys_of
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.passwd import PasswdEntry
+from mailserver.auth.schemes.scram_fields import keys_of
 from mailserver.cli import main
 from mailserver.cli.usersfile import UsersFile
 from mailserver.sasl.scram_keys import HASHES, ScramKeys, derive

@@ -29,7 +29,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "module", ["mailserver.problems", "mailserver.net.master", "mailserver.zygote", "mailserver.cli"]
+    "module", ["mailserver.problems", "mailserver.net.workers.master", "mailserver.zygote", "mailserver.cli"]
 )
 def test_only_the_child_process_imports_them(module: str) -> None:
     code = f"import sys, {module}; print({{'acme', 'josepy', 'requests'}} & set(sys.modules))"

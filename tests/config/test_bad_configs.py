@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.config.load import load, read
-from mailserver.tls import certificates
+from mailserver.tls.serving import validation
 
 CASES = sorted(path for path in (Path(__file__).parents[1] / "bad_configs").iterdir() if path.is_dir())
 HOSTS = ["mail.example.org", "*.example.org", "mail.example.net", "*.example.net"]
@@ -21,7 +21,7 @@ HOSTS = ["mail.example.org", "*.example.org", "mail.example.net", "*.example.net
 
 @functools.cache
 def pair(name: str) -> tuple[bytes, bytes]:
-    return certificates.make_self_signed(HOSTS if name == "good" else ["mail.example.org"])
+    return validation.make_self_signed(HOSTS if name == "good" else ["mail.example.org"])
 
 
 def copy_of(case: Path, directory: Path) -> Path:
@@ -40,7 +40,7 @@ def said_of(path: Path) -> list[str]:
     reading = read(path)
     problems = list(reading.problems)
     if reading.config is not None:
-        problems = reading.joined(certificates.check(reading.config))
+        problems = reading.joined(validation.check(reading.config))
     directory = str(path.parent)
     return [str(problem).removeprefix(f"{directory}/").replace(directory, "DIR") for problem in problems]
 

@@ -11,7 +11,7 @@ import pytest
 from mailserver.config import describe, kinds, model
 from mailserver.config.load import keys_of, load, parse, read
 from mailserver.config.show import show
-from mailserver.net.listeners import places
+from mailserver.net.listeners.binding import places
 from tests.config.test_load import SOUND
 
 PROJECT = Path(__file__).parents[2]

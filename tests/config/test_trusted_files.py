@@ -11,9 +11,9 @@ import pytest
 from mailserver.config import trusted_files
 from mailserver.config.strict_modes import Trust
 from mailserver.config.trusted_files import check_trusted
-from mailserver.judging import judge
 from mailserver.problems import find_problems
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving.policy import TlsPolicy
+from mailserver.wiring.reload_check import judge
 from tests.tls.site import Site, quiet
 
 RELAY = """

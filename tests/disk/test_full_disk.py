@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.store.maildir import ballast
+from mailserver.store.maildir.disk import reserved_space
 from tests.disk.small import ABSENT, OTHER, USER, SmallDisk, contents, kill, message, send, small_server, subject_of
 from tests.hostile.conftest import no_bugs
 from tests.hostile.wire import Client, log_in
@@ -152,7 +152,7 @@ def test_everything_goes_on_but_what_needs_room(place: Place) -> None:
             assert client.command(b"STATUS %b (MESSAGES)" % line.rpartition(b" ")[2])[-1].startswith(b"OK")
     assert list(contents(server).values()) == taken
     assert list(contents(server, mailbox="later").values()) == taken
-    assert os.path.getsize(os.path.join(disk.root, ballast.FILE_NAME)) == ballast.SIZE
+    assert os.path.getsize(os.path.join(disk.root, reserved_space.FILE_NAME)) == reserved_space.SIZE
     server.stop()
     server.start()
     assert list(contents(server).values()) == taken

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.cost import Cost
 from mailserver.http.routes import ROUTES
 from mailserver.imap.commands import TABLE
 from mailserver.pop3.commands import COMMANDS
+from mailserver.session.cost import Cost
 from mailserver.smtp.lmtp import LmtpSession
 from mailserver.smtp.submission import SubmissionSession
 from tests.hostile.conftest import LARGEST

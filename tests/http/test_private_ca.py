@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailserver.discovery import ca_guide
 from mailserver.http.services import Trust
-from mailserver.tls import authority as making
-from mailserver.tls import certificates
-from mailserver.tls.offered import describe
-from mailserver.tls.pair import parse_pair
-from mailserver.tls.signature import sign
+from mailserver.tls.ca import authority as making
+from mailserver.tls.keypair.pair import parse_pair
+from mailserver.tls.keypair.published_ca import describe
+from mailserver.tls.keypair.signature import sign
+from mailserver.tls.serving import validation
 from tests.http.world import FILE, World, config_of
 
-PEM, KEY = certificates.make_ca("Authority <of> Example & Sons")
+PEM, KEY = validation.make_ca("Authority <of> Example & Sons")
 AUTHORITY = x509.load_pem_x509_certificate(PEM)
 
 
@@ -120,7 +120,7 @@ def test_the_list_is_der_where_there_is_one(world: World) -> None:
 
 
 def test_a_profile_that_is_signed(tmp_path: Path) -> None:
-    pair = parse_pair(*certificates.issue((PEM, KEY), ["mail.example.test"]))
+    pair = parse_pair(*validation.issue((PEM, KEY), ["mail.example.test"]))
     world = World(
         trust=trust(), sign=lambda host, octets: sign(pair, octets) if host == "mail.example.test" else octets
     )

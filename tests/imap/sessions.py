@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mailserver.channel import ConnectionInfo
 from mailserver.config.model import Imap, Mail
 from mailserver.imap.session import Services, Session
 from mailserver.message.render import summarise
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
+from mailserver.session.channel import ConnectionInfo
 from mailserver.store.live import LiveAccounts
 from mailserver.store.memory import MemoryStore
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info

@@ -10,7 +10,7 @@ import pytest
 from mailserver.imap.session import Session
 from mailserver.message.limits import MAX_HEADER
 from mailserver.message.render import summarise
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
 from tests.fakes import Client, info
 from tests.imap.sessions import services
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.cost import CONSTANT
 from mailserver.imap.__main__ import plain
 from mailserver.imap.command import ANY, Command, CommandSpec, DuplicateCommand, build_table
 from mailserver.imap.session import Session
 from mailserver.reference import markdown
+from mailserver.session.cost import CONSTANT
 
 
 async def nothing(_session: Session, _command: Command) -> None:

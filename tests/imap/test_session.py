@@ -8,12 +8,12 @@ import re
 import pytest
 from attrs import evolve
 
-from mailserver.channel import TLSInfo
-from mailserver.cost import CONSTANT
 from mailserver.errors import LimitReached, StoreUnavailable
 from mailserver.imap.command import ANY, Command, CommandSpec, build_table
 from mailserver.imap.commands import FAMILIES
 from mailserver.imap.session import Services, Session
+from mailserver.session.channel import TLSInfo
+from mailserver.session.cost import CONSTANT
 from mailserver.store.memory import MemoryStaged
 from tests.fakes import Client, FakeAuthenticator, info
 from tests.imap.sessions import MESSAGE, connect, logged_in, put, selected, services

@@ -13,7 +13,7 @@ from mailserver.imap.commands import TABLE
 from mailserver.imap.commands.capability import tokens
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import Store
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.memory import MemoryStore
 from mailserver.store.receiving import NewMessage
 from tests.fakes import Client, info

@@ -28,7 +28,7 @@ import dns.tsigkeyring
 import pytest
 from cryptography import x509
 
-from mailserver.tls import certificates
+from mailserver.tls.serving import validation
 from tests.server import free_ports
 
 ZONE = "acme.test"
@@ -53,8 +53,8 @@ class Pebble:
         self._environment = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0", **(environment or {})}
         self.port, self._management, self._dns, names, tls = free_ports(5)
         self._names_url = f"http://127.0.0.1:{names}"
-        authority = certificates.make_ca("Authority of Pebble's own address")
-        pair = certificates.issue(authority, ["127.0.0.1"])
+        authority = validation.make_ca("Authority of Pebble's own address")
+        pair = validation.issue(authority, ["127.0.0.1"])
         self.ca_file = directory / "pebble-ca.pem"
         for path, octets in (
             (self.ca_file, authority[0]),

@@ -24,11 +24,12 @@ from attrs import evolve
 from cryptography import x509
 
 from mailserver.config.load import load
-from mailserver.tls import acme_state, certificates
-from mailserver.tls.acme_child import Child, NotObtained
-from mailserver.tls.acme_order import Order
-from mailserver.tls.acme_plan import Held
-from mailserver.tls.pair import parse_pair
+from mailserver.tls.acme import acme_state
+from mailserver.tls.acme.child import Child, NotObtained
+from mailserver.tls.acme.order import Order
+from mailserver.tls.acme.schedule import Held
+from mailserver.tls.keypair.pair import parse_pair
+from mailserver.tls.serving import validation
 from mailserver.types import Secret
 from tests.cli.test_administration import documented
 from tests.interop.pebble import EAB_ID, EAB_KEY, KEY, KEY_NAME, Pebble, UpdatedZone
@@ -227,7 +228,7 @@ def test_a_page_below_a_web_root(tmp_path: Path) -> None:
             with pytest.raises(NotObtained, match=f"could not verify {MAIL}: .*404"):
                 Order(site.config(), Held(MAIL, 0, 0, self_signed=True)).obtain()
             site.more = pebble.table().replace(str(pebble.ca_file), str(site.directory / "other.pem"))
-            (tmp_path / "other.pem").write_bytes(certificates.make_ca("Another")[0])
+            (tmp_path / "other.pem").write_bytes(validation.make_ca("Another")[0])
             site.more += f'webroot = "{root}"\n'
             with pytest.raises(NotObtained, match=r"the certificate of 127.0.0.1:\d+ is not trusted"):
                 Order(site.config(), Held(MAIL, 0, 0, self_signed=True)).obtain()
@@ -248,8 +249,8 @@ def test_records_by_dynamic_update_for_a_bound_account_and_a_renewal_in_time(tmp
         )
         site = '[[domain.site]]\nhosts = ["autoconfig.acme.test"]\nacme = true\n'
         server.config.write_text(server.config.read_text() + domain([MAIL], site) + table)
-        old = certificates.issue(
-            certificates.make_ca("Old"), [MAIL], days=90, now=dt.datetime.now(dt.UTC) - dt.timedelta(days=61)
+        old = validation.issue(
+            validation.make_ca("Old"), [MAIL], days=90, now=dt.datetime.now(dt.UTC) - dt.timedelta(days=61)
         )
         for name, octets in zip(("old.pem", "old.key"), old, strict=True):
             (tmp_path / name).write_bytes(octets)

@@ -10,8 +10,8 @@ import pytest
 from attrs import evolve
 from scramp import ScramClient
 
-from mailserver.auth import schemes
-from mailserver.auth.scram_fields import make_fields, replace_fields
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.scram_fields import make_fields, replace_fields
 from tests import dovecot
 from tests.interop.conftest import Interop
 from tests.server import Server

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.auth import schemes
-from mailserver.tls import certificates
+from mailserver.auth.schemes import schemes
+from mailserver.tls.serving import validation
 from tests import dovecot
 from tests.ssl_words import ELSEWHERE, HERE, TABLE, look
 
@@ -20,7 +20,7 @@ def test_dovecot(ssl: str, *, cleartext: bool) -> None:
         directory = Path(name)
         directory.chmod(0o755)
         (directory / "mail").mkdir()
-        chain, key = certificates.make_self_signed(["mail.example.test"])
+        chain, key = validation.make_self_signed(["mail.example.test"])
         (directory / "pair.pem").write_bytes(chain)
         (directory / "pair.key").write_bytes(key)
         there = dovecot.Dovecot(

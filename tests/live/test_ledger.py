@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mailserver.net.ledger import GATHER
-from mailserver.net.sightings import REST
+from mailserver.net.admin.ledger import GATHER
+from mailserver.net.connection.client_log import REST
 from tests.server import Server
 
 

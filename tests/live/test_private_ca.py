@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from mailserver.tls import authority as making
-from mailserver.tls import private_ca
+from mailserver.tls.ca import authority as making
+from mailserver.tls.ca import private_ca
 from tests.live.client import Client
 from tests.live.conftest import no_bug
 from tests.live.test_client_certificates import connect

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from mailserver.cli.control import ask, asked_config
-from mailserver.replace import replace_file
-from mailserver.tls.authority import issue
+from mailserver.system.atomic_file import replace_file
+from mailserver.tls.ca.authority import issue
 from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.server import Server

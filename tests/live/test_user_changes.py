@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from mailserver.cli import main
 from mailserver.cli.control import ask, asked_config
-from mailserver.store.maildir import relocation
+from mailserver.store.maildir.account import relocation
 from tests.live.client import Client
 from tests.live.conftest import no_bug
 from tests.server import Server

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mailserver.net.control import ControlProtocol
+from mailserver.net.admin.control_socket import ControlProtocol
 from tests.cli.test_administration import documented, fills
 from tests.live.client import Client, eventually, logged_in
 from tests.server import Server

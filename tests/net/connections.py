@@ -8,13 +8,13 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from mailserver.channel import Channel
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost
-from mailserver.net.connection import Connection
-from mailserver.net.limits import ConnectionCounts
-from mailserver.net.listening import Listening
-from mailserver.net.tally import Tally
+from mailserver.net.connection.connection import Connection
+from mailserver.net.connection.connection_limits import ConnectionCounts
+from mailserver.net.connection.listener_context import Listening
+from mailserver.net.ipc.event_counters import Tally
+from mailserver.session.channel import Channel
 
 
 def make_listening(make_session: Any, clock: Clock, tally: Tally, **changed: Any) -> Listening:

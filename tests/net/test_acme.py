@@ -9,15 +9,15 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailserver.config.model import Config
-from mailserver.net import acme as module
-from mailserver.net.acme import LOOK, QUIET, AcmeCertificates
-from mailserver.net.control import BadRequest
-from mailserver.tls import acme_state
-from mailserver.tls.acme_child import NotObtained
-from mailserver.tls.acme_lanes import AT_ONCE, MOST, SLOW, SLOW_AT_ONCE
-from mailserver.tls.acme_order import Obtained
-from mailserver.tls.acme_plan import AFTER_SUCCESS, FAILED_AGAIN, Held, Window
-from mailserver.tls.transaction import Refused
+from mailserver.net.admin.control_socket import BadRequest
+from mailserver.net.certificates import acme as module
+from mailserver.net.certificates.acme import LOOK, QUIET, AcmeCertificates
+from mailserver.tls.acme import acme_state
+from mailserver.tls.acme.acme_concurrency import AT_ONCE, MOST, SLOW, SLOW_AT_ONCE
+from mailserver.tls.acme.child import NotObtained
+from mailserver.tls.acme.order import Obtained
+from mailserver.tls.acme.schedule import AFTER_SUCCESS, FAILED_AGAIN, Held, Window
+from mailserver.tls.changes.transaction import Refused
 from mailserver.types import Secret
 from tests.net.test_certificate_files import Reactor
 from tests.tls.site import Site

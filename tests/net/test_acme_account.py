@@ -12,11 +12,11 @@ import attrs
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
-from mailserver.net import acme_account as module
-from mailserver.net.acme_account import NO_TABLE, AcmeAccount
-from mailserver.net.control import BadRequest, Told
-from mailserver.tls.acme_child import NotObtained
-from mailserver.tls.transaction import Refused
+from mailserver.net.admin.control_socket import BadRequest, Told
+from mailserver.net.certificates import acme_account as module
+from mailserver.net.certificates.acme_account import NO_TABLE, AcmeAccount
+from mailserver.tls.acme.child import NotObtained
+from mailserver.tls.changes.transaction import Refused
 from tests.net.test_acme import at_once, done, site_of
 
 HOST = "mail.example.test"
@@ -45,7 +45,7 @@ class World:
             return asked
 
         for name in ("describe", "deactivate", "roll_over", "finish_roll_over", "revoke"):
-            monkeypatch.setattr(module.acme_account, name, ask(name))
+            monkeypatch.setattr(module.account, name, ask(name))
         monkeypatch.setattr(module, "deferToThreadPool", at_once)
         self.account = AcmeAccount(
             SimpleNamespace(getThreadPool=lambda: None),

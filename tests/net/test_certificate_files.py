@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.net import certificate_files
-from mailserver.net.certificate_files import LOOK, PATIENCE, RETRY, SETTLE, CertificateFiles
-from mailserver.tls.files import signature
+from mailserver.net.certificates import certificate_files
+from mailserver.net.certificates.certificate_files import LOOK, PATIENCE, RETRY, SETTLE, CertificateFiles
+from mailserver.tls.keypair.files import signature
 
 HOSTS = ("mail.example.test",)
 

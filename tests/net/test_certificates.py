@@ -11,14 +11,14 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 
-from mailserver.net import certificate_files
-from mailserver.net import certificates as module
-from mailserver.net.certificates import CONFIRMATION, EXPIRY_LOOK, Certificates
-from mailserver.net.control import BadRequest, Told
-from mailserver.tls import certificates
-from mailserver.tls.assembly import Outcome
-from mailserver.tls.material import Change
-from mailserver.tls.policy import Prepared, TlsPolicy
+from mailserver.net.admin.control_socket import BadRequest, Told
+from mailserver.net.certificates import certificate_files
+from mailserver.net.certificates import certificates as module
+from mailserver.net.certificates.certificates import CONFIRMATION, EXPIRY_LOOK, Certificates
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.context_builder import Outcome
+from mailserver.tls.serving.material import Change
+from mailserver.tls.serving.policy import Prepared, TlsPolicy
 from tests.net.test_certificate_files import Reactor
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import Client, Site, authority, quiet
@@ -78,7 +78,7 @@ class World:
         return result
 
     def add(self, *hosts: str) -> Any:
-        certificate, key = certificates.issue(authority(), [ORG])
+        certificate, key = validation.issue(authority(), [ORG])
         return self.do(
             "cert-add",
             hosts=" ".join(hosts),
@@ -103,7 +103,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     site = Site(tmp_path).add("example.test", [TEST]).add("example.org", [ORG])
     site.managed.add("example.org")
     made = World(site)
-    monkeypatch.setattr(module.probe, "listeners", made.probe)
+    monkeypatch.setattr(module.trial, "listeners", made.probe)
     return made
 
 
@@ -225,7 +225,7 @@ def test_files_that_are_well_again_are_told(
 
 def test_what_a_command_has_recorded_while_the_server_began_is_served(world: World) -> None:
     command = Server(world.site)
-    command.add(certificates.issue(authority(), [ORG]), ORG)
+    command.add(validation.issue(authority(), [ORG]), ORG)
     assert world.seen(ORG) != command.seen(ORG)
     world.certificates.start()
     world.pass_time()

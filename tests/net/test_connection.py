@@ -6,10 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
-from mailserver.net.connection import Connection
-from mailserver.net.stream import JOINED, READ_AHEAD, TURN
+from mailserver.net.connection.connection import Connection
+from mailserver.net.connection.stream import JOINED, READ_AHEAD, TURN
+from mailserver.session.channel import Channel, Wake
 from tests.net.connections import Transport, World, echo
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.channel import Channel, Wake
 from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost, LimitReached
-from mailserver.net.connection import LEAST_TIME
-from mailserver.net.limits import ConnectionCounts
+from mailserver.net.connection.connection import LEAST_TIME
+from mailserver.net.connection.connection_limits import ConnectionCounts
+from mailserver.session.channel import Channel, Wake
 from tests.net.connections import World, echo
 
 

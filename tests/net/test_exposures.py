@@ -12,9 +12,9 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from mailserver.auth.exposure_record import FILE
-from mailserver.net.control import BadRequest, Told
-from mailserver.net.exposures import SAVE_AFTER, Exposures
+from mailserver.auth.exposure.record import FILE
+from mailserver.net.admin.control_socket import BadRequest, Told
+from mailserver.net.admin.exposures import SAVE_AFTER, Exposures
 
 MARK = {"user": "anna@example.test", "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
 

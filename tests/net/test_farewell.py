@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from OpenSSL import SSL
 
-from mailserver.net.connection import CLOSING_TIME, LOOK, STOPPING_TIME
-from tests.net.test_sniff import World
+from mailserver.net.connection.connection import CLOSING_TIME, LOOK, STOPPING_TIME
+from tests.net.test_tls_detection import World
 
 
 @pytest.fixture

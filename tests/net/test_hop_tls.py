@@ -15,9 +15,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.hop_tls import HopTlsFactory
-from mailserver.net.outbound import HopProtocol
-from mailserver.net.tls import MOST_UNASKED, KeepsBusy
+from mailserver.net.fast.tls import MOST_UNASKED, KeepsBusy
+from mailserver.net.outbound.dialer import HopProtocol
+from mailserver.net.outbound.hop_tls import HopTlsFactory
 from tests.net.key_updates import KeyUpdater, needs_library
 
 

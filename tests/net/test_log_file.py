@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from twisted.logger import LogLevel, globalLogPublisher
 
-from mailserver.net.line_log import LineLog
-from mailserver.net.log import log
-from mailserver.net.log_file import LogFile, make_log_file
+from mailserver.net.log.events import log
+from mailserver.net.log.log_file import LogFile, make_log_file
+from mailserver.net.log.process_log import LineLog
 
 
 def say(observer: LogFile, text: str) -> None:

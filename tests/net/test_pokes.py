@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.net.pokes import AGAIN_AFTER, CHECKED_A_TURN, ID_SIZE, MOST_IDS, Pokes
+from mailserver.net.ipc.pokes import AGAIN_AFTER, CHECKED_A_TURN, ID_SIZE, MOST_IDS, Pokes
 from mailserver.types import MailboxId
 from tests.links import Links
 

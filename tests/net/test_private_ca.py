@@ -13,11 +13,11 @@ import pytest
 from cryptography import x509
 from twisted.internet.defer import Deferred
 
-from mailserver.net import private_ca as module
-from mailserver.net.private_ca import LOOK, PrivateCertificates
-from mailserver.tls import authority as making
-from mailserver.tls import ca_renewal
-from mailserver.tls.ca_renewal import Served
+from mailserver.net.certificates import private_ca as module
+from mailserver.net.certificates.private_ca import LOOK, PrivateCertificates
+from mailserver.tls.ca import authority as making
+from mailserver.tls.ca import renewal
+from mailserver.tls.ca.renewal import Served
 from mailserver.types import Secret
 from tests.net.test_certificate_files import Reactor
 from tests.tls.site import Site
@@ -240,7 +240,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, lines: list[str], monkeyp
     def fail(path: Path, *_given: object, **_more: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(ca_renewal, "replace_file", fail)
+    monkeypatch.setattr(renewal, "replace_file", fail)
     world.skew = dt.timedelta(days=61)
     world.renewing.follow()
     assert lines[0] == (f"private CA: {FILE_HOST}: cannot be renewed: {world.file}: No space left on device")

@@ -18,7 +18,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.tls import MOST_UNASKED, PIECE, KeepsBusy, TlsFactory, tls_info
+from mailserver.net.fast.tls import MOST_UNASKED, PIECE, KeepsBusy, TlsFactory, tls_info
 from tests.net.key_updates import KeyUpdater, needs_library
 
 CONTEXT = SSL.Context(SSL.TLS_SERVER_METHOD)

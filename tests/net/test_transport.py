@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Limits
-from mailserver.net.transport import (
+from mailserver.net.fast.transport import (
     AT_ONCE,
     DirectClient,
     DirectServer,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from mailserver.net.driver import Task, TurnOverrun, turn
-from mailserver.net.turn_limit import NUMBER, TurnLimit, place_of
+from mailserver.net.connection.coroutines import Task, TurnOverrun, turn
+from mailserver.net.connection.turn_limit import NUMBER, TurnLimit, place_of
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mailserver.net import unix_sockets
-from mailserver.net.unix_sockets import bind_unix
+from mailserver.net.listeners import unix_sockets
+from mailserver.net.listeners.unix_sockets import bind_unix
 
 
 def test_the_mode_is_the_one_asked_for_whatever_the_umask(tmp_path: Path) -> None:

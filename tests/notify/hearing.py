@@ -15,12 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.stdio import StandardIO
 
-from mailserver.net.pokes import Pokes
-from mailserver.net.threads import AccountRunner, StoreThreads
+from mailserver.net.connection.store_threads import AccountRunner, StoreThreads
+from mailserver.net.ipc.pokes import Pokes
 from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.store.live import LiveAccounts
-from mailserver.store.maildir import mailbox as mailbox_module
-from mailserver.store.maildir.lock import AccountLock
+from mailserver.store.maildir.disk.lock import AccountLock
+from mailserver.store.maildir.mailbox import mailbox as mailbox_module
 from tests.store.disk import USER, open_store
 
 reactor: Any = installed

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.imap.session import Services
-from mailserver.store.maildir.index_report import report
+from mailserver.store.maildir.account.index_report import report
 from tests.corpus import python_messages
 from tests.dovecot import away, need
 from tests.imap.sessions import selected, services

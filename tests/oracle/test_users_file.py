@@ -8,9 +8,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from mailserver.auth import schemes
+from mailserver.auth.backends.file import FileBackend
 from mailserver.auth.conformance import DirectHasher
-from mailserver.auth.file import FileBackend
+from mailserver.auth.schemes import schemes
 from mailserver.types import Secret
 from tests import dovecot
 from tests.fakes import run_now

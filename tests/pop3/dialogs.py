@@ -9,11 +9,11 @@ from __future__ import annotations
 import ast
 import random
 
-from mailserver.channel import ConnectionInfo
 from mailserver.config.model import Pop3
 from mailserver.message.summary import Summary
 from mailserver.pop3.session import Services, Session
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
+from mailserver.session.channel import ConnectionInfo
 from mailserver.store.live import LiveAccounts
 from mailserver.store.memory import MemoryStore
 from mailserver.store.receiving import NewMessage

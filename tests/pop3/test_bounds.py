@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mailserver.errors import ConnectionLost, LimitReached, NoSpace
-from mailserver.line_session import MAX_ERRORS
 from mailserver.pop3.session import MAX_LOGIN_FAILURES
+from mailserver.session.line_session import MAX_ERRORS
 from mailserver.store.memory import MemoryMessage
 from tests.fakes import info
 from tests.pop3.dialogs import World

@@ -14,7 +14,7 @@ from mailserver.config.model import Pop3
 from mailserver.pop3.session import Services, Session
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.store.live import LiveAccounts
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
 from tests.corpus import python_messages
 from tests.dovecot import Dovecot, need
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info

@@ -14,9 +14,9 @@ from mailserver.pop3.session import Services, Session
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.store.interfaces import Pop3Record
 from mailserver.store.live import LiveAccounts
-from mailserver.store.maildir import pop3_fields
-from mailserver.store.maildir.account import MaildirAccount
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.account import MaildirAccount
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.format import pop3_fields
 from mailserver.types import UID
 from tests.dovecot import Dovecot, need
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
 from tests.smtp.world import EMPTY_SUMMARY, HEADER, MESSAGE, FakeHop, World, begin, submission_trace
 
 ANNA, BERT = "example.test/anna", "example.org/bert"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.errors import AuthUnavailable, LimitReached
-from mailserver.line_session import MAX_ERRORS
+from mailserver.session.line_session import MAX_ERRORS
 from mailserver.smtp.authentication import MAX_LOGIN_FAILURES
 from tests.fakes import info
 from tests.pop3.dialogs import HOW, play

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from typing import Any, TypeVar
 
-from mailserver.channel import ConnectionInfo
 from mailserver.config.model import Limits, Lmtp, Mail, Submission
 from mailserver.errors import RelayDown
 from mailserver.message.summary import Summary
 from mailserver.sasl.mechanism import Credentials
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
+from mailserver.session.channel import ConnectionInfo
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.store.maildir import uidlist
+from mailserver.store.maildir.format import uidlist
 from tests.store.lists import watched_rewrite
 
 

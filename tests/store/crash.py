@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 
-from mailserver.store.maildir import safeio
+from mailserver.store.maildir.disk import safeio
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.workload import STEPS, Picture, Step, observe
 

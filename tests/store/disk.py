@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import Bounds
-from mailserver.store.maildir import ballast
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.disk import reserved_space
 
 USER = "anna@example.test"
 INDEX_FILES = tuple("mailserver-index.sqlite" + end for end in ("", "-wal", "-shm"))
@@ -20,10 +20,10 @@ INDEX_FILES = tuple("mailserver-index.sqlite" + end for end in ("", "-wal", "-sh
 def open_store(root: str, bounds: Bounds | None = None) -> MaildirStore:
     """A store without special-use folders, as another process would open it; the ballast is there as a file only."""
     os.makedirs(root, exist_ok=True)
-    path = os.path.join(root, ballast.FILE_NAME)
+    path = os.path.join(root, reserved_space.FILE_NAME)
     if not os.path.exists(path):
         with open(path, "wb") as stream:
-            stream.truncate(ballast.SIZE)
+            stream.truncate(reserved_space.SIZE)
     return MaildirStore(root, summarise, special_use={}, hostname="host.example.test", bounds=bounds or Bounds())
 
 

@@ -20,8 +20,9 @@ from unittest import mock
 
 from mailserver.errors import MailboxExists, MailError, MessageExpunged, NoSuchMailbox
 from mailserver.message.render import summarise
-from mailserver.store.maildir import ballast, home, lock, recovery, safeio, unsynced
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.disk import lock, reserved_space, safeio
+from mailserver.store.maildir.home import home, recovery, unsynced
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.faults import Faults, Plan
 from tests.store.operations import Operation, Refused, foreign_mail
@@ -69,7 +70,7 @@ class Recorder:
 
     def record(self, change: safeio.Change) -> None:
         name = os.path.basename(change.path)
-        if not name.startswith((lock.FILE_NAME, ballast.FILE_NAME, home.INDEX_NAME)):
+        if not name.startswith((lock.FILE_NAME, reserved_space.FILE_NAME, home.INDEX_NAME)):
             self.changes.append(change)
 
 

@@ -18,7 +18,7 @@ import apsw
 from attrs import frozen
 
 from mailserver.store.index import schema
-from mailserver.store.maildir import copying, directories, safeio
+from mailserver.store.maildir.disk import copying, directories, safeio
 
 Kind = Literal["once", "full once", "full", "short", "unsynced", "dead"]
 KINDS: Final[tuple[Kind, ...]] = ("once", "full once", "full", "short", "unsynced", "dead")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mailserver.store.maildir import uidlist
+from mailserver.store.maildir.format import uidlist
 
 _rewrite = uidlist.rewrite
 

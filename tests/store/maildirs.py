@@ -6,7 +6,7 @@ import os
 import time
 
 from mailserver.message.render import summarise
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.receiving import NewMessage
 
 USER = "anna@example.test"

@@ -25,7 +25,7 @@ from typing import Literal
 
 from attrs import define, field
 
-from mailserver.store.maildir.safeio import Change
+from mailserver.store.maildir.disk.safeio import Change
 
 Kind = Literal["strict", "journal", "torn", "everything"]
 

@@ -9,7 +9,7 @@ from unittest import mock
 
 from attrs import evolve, frozen
 
-from mailserver.store.maildir import home
+from mailserver.store.maildir.home import home
 from tests.store.aftermath import check_aftermath
 from tests.store.crash import Log
 from tests.store.disk import account_root

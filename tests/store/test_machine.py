@@ -22,8 +22,8 @@ from mailserver.message.render import summarise
 from mailserver.store.columns import Columns
 from mailserver.store.flags import FlagChange
 from mailserver.store.interfaces import Account, Mailbox
-from mailserver.store.maildir import expunge as expunging
-from mailserver.store.maildir import uidlist
+from mailserver.store.maildir.format import uidlist
+from mailserver.store.maildir.mailbox import expunge as expunging
 from mailserver.store.memory import MemoryStore
 from mailserver.store.view import View
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store

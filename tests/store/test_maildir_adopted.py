@@ -14,10 +14,12 @@ import pytest
 from mailserver.errors import NoSpace
 from mailserver.message.render import summarise
 from mailserver.store.flags import FlagChange
-from mailserver.store.maildir import safeio, scan, uidlist
-from mailserver.store.maildir.home import Home, Settings
-from mailserver.store.maildir.slices import read_in_slices
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format import uidlist
+from mailserver.store.maildir.home.home import Home, Settings
+from mailserver.store.maildir.sync import scan
+from mailserver.store.maildir.sync.slices import read_in_slices
 from mailserver.types import UID
 from tests.store.disk import INDEX_FILES
 from tests.store.maildir.dovecot import Dovecot, needs_dovecot

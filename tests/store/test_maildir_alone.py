@@ -8,7 +8,8 @@ import pytest
 from attrs import evolve
 
 from mailserver.store.flags import FLAGGED, SEEN, FlagChange
-from mailserver.store.maildir import lock, own_steps
+from mailserver.store.maildir.disk import lock
+from mailserver.store.maildir.home import own_steps
 from mailserver.store.receiving import NewMessage
 from tests.store.maildirs import TEXT, append, files, open_account, uids
 
@@ -126,7 +127,7 @@ def test_a_change_that_fails_leaves_nothing_remembered(account, monkeypatch):
         raise lock.StoreUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr("mailserver.store.maildir.safeio.sync_directory", fail)
+        patch.setattr("mailserver.store.maildir.disk.safeio.sync_directory", fail)
         with pytest.raises(lock.StoreUnavailable):
             flag(mailbox, 1, ["\\Seen"])
     mailbox.refresh()

@@ -12,7 +12,7 @@ from mailserver.errors import MailboxFull
 from mailserver.store.flags import FlagChange
 from mailserver.store.index import database
 from mailserver.store.interfaces import Bounds
-from mailserver.store.maildir import lock, safeio
+from mailserver.store.maildir.disk import lock, safeio
 from mailserver.store.receiving import Appended, Delivery
 from tests.store.disk import account_root, open_store, scratch
 from tests.store.samples import USER, content, message, put, staged, uids

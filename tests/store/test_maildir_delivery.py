@@ -10,7 +10,9 @@ import pytest
 
 from mailserver.errors import InUse, LimitReached, MessageExpunged, NoSpace, StoreUnavailable
 from mailserver.store.flags import SEEN, FlagChange
-from mailserver.store.maildir import delivery, intent, lock, recovery, safeio
+from mailserver.store.maildir.disk import lock, safeio
+from mailserver.store.maildir.home import intent, recovery
+from mailserver.store.maildir.mailbox import delivery
 from mailserver.store.receiving import DATES, NewMessage
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.maildirs import TEXT, append, files, open_account, read, uidlist, uids
@@ -225,7 +227,7 @@ PREPARE = """
 import os, sys
 from mailserver.message.render import summarise
 from mailserver.store.receiving import NewMessage
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
 account = MaildirStore(sys.argv[1], summarise, special_use={}).account("anna@example.test")
 messages = []
 for flags in ((), ("\\\\Seen", "work")):

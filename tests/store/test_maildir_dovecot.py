@@ -12,9 +12,9 @@ import pytest
 
 from mailserver.message.render import summarise
 from mailserver.store.flags import FlagChange
-from mailserver.store.maildir.keywords import Keywords
-from mailserver.store.maildir.slices import read_in_slices
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.format.keywords import Keywords
+from mailserver.store.maildir.sync.slices import read_in_slices
 from mailserver.store.receiving import NewMessage
 from tests.store.maildir.dovecot import Dovecot, needs_dovecot
 from tests.store.maildirs import read, uids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mailserver.store.maildir import reconcile
+from mailserver.store.maildir.sync import reconcile
 from tests.store.maildirs import deliver, open_account, uidlist, uids
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
 from mailserver.store.flags import DELETED, FLAGGED, SEEN, FlagChange
-from mailserver.store.maildir import own_steps, safeio, scan
-from mailserver.store.maildir import uidlist as uidlist_module
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format import uidlist as uidlist_module
+from mailserver.store.maildir.home import own_steps
+from mailserver.store.maildir.sync import scan
 from mailserver.store.query import All, Larger, Text
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.maildirs import TEXT, append, deliver, files, name_of, open_account, read, settle, uidlist, uids

@@ -9,8 +9,8 @@ import pytest
 
 from mailserver.errors import MailboxChanged, NoSpace
 from mailserver.store.flags import FlagChange
-from mailserver.store.maildir import safeio
-from mailserver.store.maildir import uidlist as uidlist_module
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format import uidlist as uidlist_module
 from mailserver.store.query import HasFlag
 from tests.store.maildirs import append, deliver, files, name_of, open_account, uidlist, uids
 

@@ -12,8 +12,9 @@ import pytest
 from mailserver.errors import NoSpace
 from mailserver.message.render import summarise
 from mailserver.store.flags import FLAGGED, SEEN, FlagChange
-from mailserver.store.maildir import ballast, scan
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.disk import reserved_space
+from mailserver.store.maildir.sync import scan
 from mailserver.store.receiving import NewMessage
 from tests.disk.small import fill, free
 from tests.store.maildirs import TEXT, append, deliver, files, read, uids
@@ -97,7 +98,7 @@ def test_a_full_disk_refuses_mail_and_serves_everything_else(disk, monkeypatch):
     mailbox.refresh()
     assert len(uids(mailbox)) == 15 + taken
     assert [row.flags & SEEN for row in mailbox.load().rows[:2]] == [0, SEEN]
-    assert os.path.getsize(os.path.join(disk, ballast.FILE_NAME)) == ballast.SIZE
+    assert os.path.getsize(os.path.join(disk, reserved_space.FILE_NAME)) == reserved_space.SIZE
     assert os.listdir(os.path.join(account.root, "tmp")) == []
 
 
@@ -109,7 +110,7 @@ def test_the_index_can_be_lost_on_a_full_disk(disk):
     for end in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(account.root, "mailserver-index.sqlite" + end))
-    ballast.release(disk)
+    reserved_space.release(disk)
     fill(disk)
     account = open_account(disk)
     mailbox = account.mailbox("INBOX")
@@ -127,7 +128,7 @@ def test_a_foreign_message_without_room_for_its_uid_waits(disk):
     append(account)
     mailbox = account.mailbox("INBOX")
     deliver(account)
-    ballast.release(disk)
+    reserved_space.release(disk)
     fill(disk)
     mailbox.refresh()
     mailbox.refresh({"1700000001.M1P1.other"})

@@ -12,9 +12,9 @@ from mailserver.store import search as search_module
 from mailserver.store.columns import Columns
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.index import database
-from mailserver.store.maildir import home as home_module
-from mailserver.store.maildir import rendering
-from mailserver.store.maildir.home import Home
+from mailserver.store.maildir.home import home as home_module
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.mailbox import rendering
 from mailserver.store.query import And, Header, Larger
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.maildirs import append, deliver, open_account, read, settle, uids

@@ -10,8 +10,8 @@ from mailserver.imap.commands.fetch import ITEMS
 from mailserver.imap.fetch_plan import Plan, Rows
 from mailserver.imap.fetch_work import Work
 from mailserver.message.render import summarise
-from mailserver.store.maildir import safeio
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.disk import safeio
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
 USER = "anna@example.test"

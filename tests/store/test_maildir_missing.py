@@ -9,8 +9,9 @@ import pytest
 
 from mailserver.errors import BadMailboxName, MailError, StoreUnavailable
 from mailserver.store.flags import FLAGGED, SEEN, FlagChange
-from mailserver.store.maildir import folders, uidlist
-from mailserver.store.maildir.dotlocks import Dotlocks
+from mailserver.store.maildir.format import uidlist
+from mailserver.store.maildir.format.dotlocks import Dotlocks
+from mailserver.store.maildir.home import folders
 from mailserver.store.receiving import Delivery, NewMessage
 from tests.store.maildirs import TEXT, append, open_account, uids
 

@@ -14,9 +14,10 @@ import pytest
 
 from mailserver.errors import StoreUnavailable
 from mailserver.store.flags import SEEN
-from mailserver.store.maildir import mailbox as mailbox_module
-from mailserver.store.maildir import safeio, scan
-from mailserver.store.maildir.lock import AccountLock
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk.lock import AccountLock
+from mailserver.store.maildir.mailbox import mailbox as mailbox_module
+from mailserver.store.maildir.sync import scan
 from tests.store.disk import USER, open_store
 from tests.store.samples import ADD, message, put, staged, uids
 

@@ -11,9 +11,10 @@ import pytest
 
 from mailserver.errors import NoSpace, NoSuchUser, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.maildir import ballast, directories, folders, safeio, special_use
-from mailserver.store.maildir.names import LevelEncoding
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.disk import directories, reserved_space, safeio
+from mailserver.store.maildir.format.names import LevelEncoding
+from mailserver.store.maildir.home import folders, special_use
 from mailserver.types import DirectoryId, UIDValidity
 from tests.store.maildirs import append
 
@@ -120,7 +121,7 @@ def test_a_spoilt_special_use_file_is_passed_over(store, text):
 def test_a_name_that_would_leave_its_place_has_no_account(store, tmp_path, user):
     with pytest.raises(NoSuchUser):
         store.account(user)
-    assert not (tmp_path / "mail").exists() or os.listdir(tmp_path / "mail") in ([], [ballast.FILE_NAME])
+    assert not (tmp_path / "mail").exists() or os.listdir(tmp_path / "mail") in ([], [reserved_space.FILE_NAME])
 
 
 def test_a_location_may_use_user_and_home(tmp_path):
@@ -199,7 +200,7 @@ def test_a_mailbox_is_deleted_though_its_files_cannot_be_removed_yet(store, tmp_
 def test_the_ballast_lies_at_the_root_of_all_mail(store, tmp_path):
     store.account(USER)
     store.account("bert@example.test")
-    assert (tmp_path / "mail" / ballast.FILE_NAME).stat().st_size == ballast.SIZE
+    assert (tmp_path / "mail" / reserved_space.FILE_NAME).stat().st_size == reserved_space.SIZE
 
 
 def test_special_use_is_found_where_another_program_moved_it_and_the_index_is_lost(store, tmp_path):

@@ -7,7 +7,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.store.maildir.message_file import has_bare_lf, to_crlf
+from mailserver.store.maildir.format.message_file import has_bare_lf, to_crlf
 
 
 @settings(max_examples=300, deadline=None)

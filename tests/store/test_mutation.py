@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from attrs import field, frozen
 
-from mailserver.store.maildir import intent, safeio
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.home import intent
 from tests.store.crash import run_workload
 from tests.store.disk import scratch
 from tests.store.powercut import violations

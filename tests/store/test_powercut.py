@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from mailserver.store.maildir.safeio import Change
+from mailserver.store.maildir.disk.safeio import Change
 from tests.store.crash import run_workload
 from tests.store.disk import scratch
 from tests.store.power import Disk

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from mailserver.message.summary import Summary
-from mailserver.store.live.recent import KEPT_OPEN, Recent
+from mailserver.store.live.message_cache import KEPT_OPEN, Recent
 
 
 class File:

@@ -9,9 +9,10 @@ import pytest
 
 from mailserver.errors import MailError, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.maildir import relocation, safeio
-from mailserver.store.maildir.account import is_account
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account import relocation
+from mailserver.store.maildir.account.account import is_account
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.disk import safeio
 from tests.store.failing import Recorder
 
 

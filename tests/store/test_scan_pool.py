@@ -15,9 +15,9 @@ import pytest
 from mailserver.errors import InUse, NoSuchMailbox, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import MuchToRead, Progress
-from mailserver.store.maildir.account import MaildirAccount
-from mailserver.store.maildir.home import Settings
-from mailserver.store.maildir.scan_process import carry_out
+from mailserver.store.maildir.account.account import MaildirAccount
+from mailserver.store.maildir.home.home import Settings
+from mailserver.store.maildir.sync.scan_process import carry_out
 from mailserver.store.scan_pool import IDLE, ScanPool
 from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting
 
@@ -304,7 +304,7 @@ def test_what_is_wrong_is_told_by_name(account) -> None:
 
 
 def test_an_index_in_memory_is_of_no_use_to_others(account, monkeypatch) -> None:
-    from mailserver.store.maildir.home import Home
+    from mailserver.store.maildir.home.home import Home
 
     order = order_of(account)
     monkeypatch.setattr(Home, "_open", lambda _home: None)
@@ -313,6 +313,6 @@ def test_an_index_in_memory_is_of_no_use_to_others(account, monkeypatch) -> None
 
 def test_a_bug_is_told_whole_and_leaves_it_to_the_server(account, monkeypatch, capsys) -> None:
     order = order_of(account)
-    monkeypatch.setattr("mailserver.store.maildir.scan_process.read_in_slices", None)
+    monkeypatch.setattr("mailserver.store.maildir.sync.scan_process.read_in_slices", None)
     assert carry_out(order, print) == "elsewhere"
     assert "TypeError" in capsys.readouterr().err

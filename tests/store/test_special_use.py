@@ -11,11 +11,12 @@ import pytest
 
 from mailserver.errors import NoSuchMailbox
 from mailserver.message.render import summarise
-from mailserver.store.maildir import names, special_use
-from mailserver.store.maildir.account import MaildirAccount
-from mailserver.store.maildir.common_names import COMMON_NAMES
-from mailserver.store.maildir.home import INDEX_NAME
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.account import MaildirAccount
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.format import names
+from mailserver.store.maildir.format.common_names import COMMON_NAMES
+from mailserver.store.maildir.home import special_use
+from mailserver.store.maildir.home.home import INDEX_NAME
 from tests.dovecot import away, need
 
 USER = "anna@example.test"

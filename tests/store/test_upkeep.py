@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mailserver.store.live import LiveAccounts
-from mailserver.store.maildir.index_report import report
+from mailserver.store.maildir.account.index_report import report
 from mailserver.store.query import Text
 from mailserver.store.upkeep import PATIENCE, QUIET, SHARE, Upkeep
 from tests.fakes import DirectRunner

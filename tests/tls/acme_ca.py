@@ -15,7 +15,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from mailserver.tls import certificates
+from mailserver.tls.serving import validation
 from tests.tls.site import authority
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -26,9 +26,9 @@ class Authority:
 
     def __init__(self, directory: Path) -> None:
         self.ca_file = directory / "acme-ca.pem"
-        ca = certificates.make_ca("Of the directory's own address")
+        ca = validation.make_ca("Of the directory's own address")
         self.ca_file.write_bytes(ca[0])
-        pair = certificates.issue(ca, ["127.0.0.1"])
+        pair = validation.issue(ca, ["127.0.0.1"])
         (directory / "web.pem").write_bytes(pair[0] + pair[1])
         self.odd: dict[str, Callable[[Answer], Answer]] = {}
         self.asked: list[tuple[str, Any]] = []
@@ -157,7 +157,7 @@ def issued(csr: bytes, names: list[str] | None = None) -> bytes:
     wanted = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if names is not None:
         wanted = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-    model = x509.load_pem_x509_certificate(certificates.issue(authority(), ["model.example.test"])[0])
+    model = x509.load_pem_x509_certificate(validation.issue(authority(), ["model.example.test"])[0])
     made = (
         x509.CertificateBuilder(ca.subject, x509.Name([]), request.public_key(), x509.random_serial_number())
         .not_valid_before(model.not_valid_before_utc)

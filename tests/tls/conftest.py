@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import ORG, TEST, Lines, Site
 
 

@@ -18,9 +18,9 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 from mailserver.config.load import load
 from mailserver.config.model import Config
-from mailserver.tls import certificates
-from mailserver.tls.contexts import parse_server_name
-from mailserver.tls.handshake import handshake_of, verified_certificate
+from mailserver.tls.context.contexts import parse_server_name
+from mailserver.tls.context.handshake import handshake_of, verified_certificate
+from mailserver.tls.serving import validation
 
 TEST, ORG = ("mail.example.test",), ("*.example.org", "mail.example.org")
 
@@ -38,7 +38,7 @@ def quiet(event: str, /, **fields: object) -> None:
 
 @functools.cache
 def authority() -> tuple[bytes, bytes]:
-    return certificates.make_ca("Authority of the tests")
+    return validation.make_ca("Authority of the tests")
 
 
 class Site:
@@ -61,7 +61,7 @@ class Site:
         return self
 
     def renew(self, name: str, names: list[str] | None = None, **how: object) -> None:
-        certificate, key = certificates.issue(authority(), names or self.domains[name], **how)
+        certificate, key = validation.issue(authority(), names or self.domains[name], **how)
         self.put(name, certificate, key)
 
     def put(self, name: str, certificate: bytes | None = None, key: bytes | None = None) -> None:

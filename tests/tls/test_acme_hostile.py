@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from mailserver.tls import acme_client, acme_issuance, acme_state, certificates
-from mailserver.tls.acme_child import NotObtained
-from mailserver.tls.acme_network import LONGEST, NONCES
-from mailserver.tls.acme_order import make_request
-from mailserver.tls.acme_proofs import Page
-from mailserver.tls.pair import parse_pair
+from mailserver.tls.acme import acme_state, client, issuance
+from mailserver.tls.acme.challenges import Page
+from mailserver.tls.acme.child import NotObtained
+from mailserver.tls.acme.network import LONGEST, NONCES
+from mailserver.tls.acme.order import make_request
+from mailserver.tls.keypair.pair import parse_pair
+from mailserver.tls.serving import validation
 from tests.tls.acme_ca import Answer, Authority, answer, problem
 
 HOST = "mail.example.test"
@@ -51,7 +52,7 @@ class World:
         }
 
     def do(self, **more: Any) -> dict[str, Any]:
-        return acme_client.do({**self.job, **more}, self.told.append)
+        return client.do({**self.job, **more}, self.told.append)
 
     def error(self, **more: Any) -> str:
         return str(self.do(**more)["error"])
@@ -171,9 +172,9 @@ def test_a_child_whose_parent_was_killed_ends_with_its_program(world: World, tmp
     challenge = {"type": "dns-01", "url": f"{world.authority.url}/chall", "status": "pending", "token": "t" * 43}
     world.authority.odd["/authz"] = changed(challenges=[challenge])
     code = (
-        "from mailserver.tls import acme_client, acme_proofs\n"
-        "acme_proofs.target = lambda record, _resolver, _port: record\n"
-        "acme_client.main()\n"
+        "from mailserver.tls.acme import client, challenges\n"
+        "challenges.target = lambda record, _resolver, _port: record\n"
+        "client.main()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -304,7 +305,7 @@ def test_nonces_that_are_always_wrong_end_it(world: World) -> None:
 def test_a_decision_that_never_comes_is_not_waited_for(
     world: World, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acme_issuance, "ORDER_TIME", 1)
+    monkeypatch.setattr(issuance, "ORDER_TIME", 1)
     status = "processing" if path == "/order" else "pending"
     world.authority.odd[path] = changed(status=status)
     refused = world.do()
@@ -403,7 +404,7 @@ def test_an_authority_out_of_reach_is_told_in_few_words(world: World, directory:
 
 def test_an_authority_that_is_not_trusted_is_told_with_the_reason(world: World, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
-    other.write_bytes(certificates.make_ca("Another")[0])
+    other.write_bytes(validation.make_ca("Another")[0])
     where = world.authority.url.removeprefix("https://")
     told = world.error(ca_file=str(other))
     assert told.startswith(f"the certificate of {where} is not trusted (ca_file): ")
@@ -421,7 +422,7 @@ def test_an_authority_that_is_not_trusted_is_told_with_the_reason(world: World, 
 def test_what_is_no_answer_ends_in_one_sentence(
     world: World, path: str, octets: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acme_issuance, "ORDER_TIME", 0.1)
+    monkeypatch.setattr(issuance, "ORDER_TIME", 0.1)
     world.authority.odd[path] = lambda honest: (honest[0], honest[1], octets)
     done = world.do()
     assert "chain" in done or done["error"]

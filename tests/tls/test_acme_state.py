@@ -12,11 +12,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from mailserver.tls import acme_state
-from mailserver.tls.acme_order import make_request
-from mailserver.tls.acme_plan import Attempts, Window
-from mailserver.tls.acme_state import Begun
-from mailserver.tls.history import CannotRecord
+from mailserver.tls.acme import acme_state
+from mailserver.tls.acme.acme_state import Begun
+from mailserver.tls.acme.order import make_request
+from mailserver.tls.acme.schedule import Attempts, Window
+from mailserver.tls.state.history import CannotRecord
 from mailserver.types import Secret
 from tests.tls.site import Site
 
@@ -87,7 +87,7 @@ def test_a_file_of_before_gets_what_it_lacks(tmp_path: Path) -> None:
 
 def test_two_that_want_a_key_at_once_get_the_same(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from mailserver.tls.acme_state import *; "
+        "import sys, pathlib; from mailserver.tls.acme.acme_state import *; "
         "print(thumbprint(account_key(pathlib.Path(sys.argv[1]), 'https://one.test/dir')))"
     )
     running = [

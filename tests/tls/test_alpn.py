@@ -8,7 +8,7 @@ import pytest
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, quiet
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.tls import certificates
-from mailserver.tls.pair import BadPair, load_pair
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.keypair.pair import BadPair, load_pair
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, authority, quiet
 
 NAME = "mail.example.test"
@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def told(site: Site) -> list[str]:
-    return [f"{problem.place.rpartition(' ')[2]} {problem.reason}" for problem in certificates.check(site.config())]
+    return [f"{problem.place.rpartition(' ')[2]} {problem.reason}" for problem in validation.check(site.config())]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_authority_first(site: Site) -> None:
 
 def test_a_chain_of_another_authority(site: Site) -> None:
     own = site.certificate("example.test").read_bytes().partition(b"-----END CERTIFICATE-----\n")
-    site.certificate("example.test").write_bytes(b"".join(own[:2]) + certificates.make_ca("Another")[0])
+    site.certificate("example.test").write_bytes(b"".join(own[:2]) + validation.make_ca("Another")[0])
     (line,) = told(site)
     assert (
         line
@@ -130,7 +130,7 @@ class TestSwappedLinks:
 
     def test_swapped_between_the_two_readings(self, linked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         """They are read again, as they have changed."""
-        from mailserver.tls import pair
+        from mailserver.tls.keypair import pair
 
         real, turned = pair.read_file, []
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 
-from mailserver.tls.handshake import failure_words
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.context.handshake import failure_words
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, client_hello, quiet
 from tests.tls.test_wire import s_client, serving
 

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from mailserver.tls import authority as making
-from mailserver.tls.authority import Authority
-from mailserver.tls.pkcs12 import make_pkcs12
+from mailserver.tls.ca import authority as making
+from mailserver.tls.ca.authority import Authority
+from mailserver.tls.ca.pkcs12 import make_pkcs12
 from mailserver.types import Secret
 
 HOST = "mail.example.org"

@@ -17,10 +17,11 @@ from typing import Any
 import apsw
 import pytest
 
-from mailserver.judging import read_policy
-from mailserver.tls import acme_state, certificates
-from mailserver.tls.history import FILE
-from mailserver.tls.transaction import Changed, Refused, Transaction
+from mailserver.tls.acme import acme_state
+from mailserver.tls.changes.transaction import Changed, Refused, Transaction
+from mailserver.tls.serving import validation
+from mailserver.tls.state.history import FILE
+from mailserver.wiring.reload_check import read_policy
 from tests.tls.site import Site, authority
 from tests.tls.test_transaction import ORG, TEST, Server
 
@@ -85,7 +86,7 @@ class KillingFile(apsw.VFSFile):
 
 
 def new_pair() -> tuple[bytes, bytes]:
-    return certificates.issue(authority(), [ORG, TEST])
+    return validation.issue(authority(), [ORG, TEST])
 
 
 def killed(last: int, torn: bool, work: Callable[[], object]) -> bool:

@@ -12,9 +12,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener
-from mailserver.tls import certificates, probe
-from mailserver.tls.client_certificates import user_of
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.changes import trial
+from mailserver.tls.context.client_certificates import user_of
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.client_authority import DAY, ClientAuthority
 from tests.tls.site import Client, Site, authority, quiet
 from tests.tls.test_wire import serving
@@ -101,7 +102,7 @@ def strangers(clients: ClientAuthority) -> tuple[bytes, bytes]:
 
 
 def self_signed(clients: ClientAuthority) -> tuple[bytes, bytes]:
-    return certificates.make_self_signed(["anna.example.test"])
+    return validation.make_self_signed(["anna.example.test"])
 
 
 BAD: list[tuple[str, Callable[[ClientAuthority], tuple[bytes, bytes]], str, str]] = [
@@ -171,7 +172,7 @@ class TestRevocation:
     def test_a_list_that_is_too_old_refuses_all(self, site: Site, clients: ClientAuthority) -> None:
         """Who holds back new lists must not undo a revocation. The start says so, and goes on."""
         with_list(site, clients.crl(begin=-3 * DAY, end=-DAY))
-        (problem,) = certificates.check(site.config())
+        (problem,) = validation.check(site.config())
         assert problem.warning
         assert "client_crl" in problem.place
         assert "too old" in problem.reason
@@ -181,12 +182,12 @@ class TestRevocation:
 
     def test_a_list_that_ends_soon_is_told_in_time(self, site: Site, clients: ClientAuthority) -> None:
         with_list(site, clients.crl(begin=-300 * DAY, end=30 * DAY))
-        (problem,) = certificates.check(site.config())
+        (problem,) = validation.check(site.config())
         assert problem.warning
         assert problem.reason.startswith("ends on ")
         with_list(site, clients.crl(begin=-300 * DAY, end=40 * DAY))
         site.of_domain["example.test"].pop()
-        assert certificates.check(site.config()) == []
+        assert validation.check(site.config()) == []
 
     def test_a_list_in_der(self, site: Site, clients: ClientAuthority) -> None:
         der = x509.load_pem_x509_crl(clients.crl()).public_bytes(serialization.Encoding.DER)
@@ -197,10 +198,10 @@ class TestRevocation:
         other = ClientAuthority("Others")
         (site.directory / "clients.pem").write_bytes(clients.pem + other.pem)
         with_list(site, clients.crl())
-        (problem,) = certificates.check(site.config())
+        (problem,) = validation.check(site.config())
         assert problem.reason == "holds no list of CN=Others, whose certificates would all be refused: add it"
         (site.directory / "clients.crl").write_bytes(clients.crl() + other.crl())
-        assert certificates.check(site.config()) == []
+        assert validation.check(site.config()) == []
         policy = TlsPolicy(site.config(), quiet)
         assert Client(certificate=other.issue()).connect(policy, CLOSED).client is not None
 
@@ -214,12 +215,12 @@ class TestRevocation:
 
     def test_a_list_of_another_key_is_no_list(self, site: Site) -> None:
         with_list(site, ClientAuthority().crl())
-        (problem,) = certificates.check(site.config())
+        (problem,) = validation.check(site.config())
         assert "holds no list of CN=Clients" in problem.reason
 
     @pytest.mark.parametrize("octets", [b"", b"nonsense", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"])
     def test_no_list_at_all(self, site: Site, octets: bytes) -> None:
-        (problem,) = certificates.check(with_list(site, octets).config())
+        (problem,) = validation.check(with_list(site, octets).config())
         assert problem.place.endswith("client_crl")
         assert not problem.warning
 
@@ -234,10 +235,10 @@ def test_an_authority_in_between_may_be_trusted_by_itself(site: Site, clients: C
 
 def test_what_is_no_authority(site: Site, clients: ClientAuthority) -> None:
     (site.directory / "clients.pem").write_bytes(clients.issue()[0])
-    (problem,) = certificates.check(site.config())
+    (problem,) = validation.check(site.config())
     assert problem.reason == "holds, at 1, CN=Anna, which is no authority: put who signed it there"
     (site.directory / "clients.pem").write_bytes(ClientAuthority(days=0).pem)
-    (problem,) = certificates.check(site.config())
+    (problem,) = validation.check(site.config())
     assert problem.warning
 
 
@@ -355,8 +356,8 @@ def test_the_probe_of_our_own_listeners_has_no_certificate(site: Site, version: 
     """A renewal must not be taken back for that."""
     site.tls = [f'maximum_version = "{"1.2" if version == SSL.TLS1_2_VERSION else "1.3"}"']
     policy = TlsPolicy(site.config(), quiet)
-    expected = {each.host: probe.fingerprints(each) for each in policy._map.by_host.values()}
+    expected = {each.host: trial.fingerprints(each) for each in policy._map.by_host.values()}
     assert len(expected) == 2
     with serving(policy) as port:
         own = [Listener("imaps", port=port, addresses=("127.0.0.1",))]
-        assert probe.listeners(own, expected, {CLOSED.decode()}) == {}
+        assert trial.listeners(own, expected, {CLOSED.decode()}) == {}

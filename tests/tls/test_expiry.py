@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.tls.expiry import Expiry, in_days, threshold
-from mailserver.tls.history import History
-from mailserver.tls.policy import Certificate
+from mailserver.tls.serving.policy import Certificate
+from mailserver.tls.state.expiry import Expiry, in_days, threshold
+from mailserver.tls.state.history import History
 from tests.tls.test_history import HOST, add, new_pair
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mailserver.tls.files import directories, signature
+from mailserver.tls.keypair.files import directories, signature
 
 
 def test_the_directories_of_all_links_on_the_way(tmp_path: Path) -> None:

@@ -14,16 +14,16 @@ from pathlib import Path
 import apsw
 import pytest
 
-from mailserver.tls import certificates
-from mailserver.tls.history import FILE, CannotRecord, History
-from mailserver.tls.pair import Pair, parse_pair
+from mailserver.tls.keypair.pair import Pair, parse_pair
+from mailserver.tls.serving import validation
+from mailserver.tls.state.history import FILE, CannotRecord, History
 from tests.tls.site import authority
 
 HOST = "mail.example.test"
 
 
 def new_pair() -> Pair:
-    return parse_pair(*certificates.issue(authority(), [HOST, "mail.example.org"]))
+    return parse_pair(*validation.issue(authority(), [HOST, "mail.example.org"]))
 
 
 def add(history: History, pair: Pair, *hosts: str, time: int = 1, **more: object) -> int:
@@ -90,7 +90,7 @@ def test_young_activations_are_kept_beside_the_last_ones_up_to_a_bound(
     numbers = [add(history, pair, time=now - age * day) for age in (60, 40, 29, 20, 10, 0)]
     assert [entry.id for entry in history.of_host(HOST)] == numbers[:1:-1]
     assert len(history.of_host("other.example.test")) == 1, "the last one stays, however old"
-    monkeypatch.setattr("mailserver.tls.history.MOST", 3)
+    monkeypatch.setattr("mailserver.tls.state.history.MOST", 3)
     numbers.append(add(history, pair, time=now))
     assert [entry.id for entry in history.of_host(HOST)] == numbers[:-4:-1]
 
@@ -101,7 +101,7 @@ def test_a_clock_that_jumped_ahead_leaves_as_many_as_are_to_be_kept(
     history = History.open(tmp_path, 2, 30)
     pair = new_pair()
     numbers = [add(history, pair, time=int(time.time())) for _ in range(4)]
-    monkeypatch.setattr("mailserver.tls.history.clock.time", lambda: 4_000_000_000)
+    monkeypatch.setattr("mailserver.tls.state.history.clock.time", lambda: 4_000_000_000)
     numbers.append(add(history, pair, time=4_000_000_000))
     assert [entry.id for entry in history.of_host(HOST)] == numbers[:-3:-1]
 
@@ -147,7 +147,7 @@ def test_killed_before_the_commit_nothing_is_there_and_after_it_all(tmp_path: Pa
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-from mailserver.tls.history import History
+from mailserver.tls.state.history import History
 from tests.tls.test_history import new_pair
 history = History.open(Path({str(tmp_path)!r}), 10)
 with history.transaction():
@@ -251,7 +251,7 @@ def test_who_may_not_read_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_arguments: object, **_named: object) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("mailserver.tls.history.os.open", refuse)
+    monkeypatch.setattr("mailserver.tls.state.history.os.open", refuse)
     assert "Permission denied" in History.open(tmp_path, 10).problem
     monkeypatch.undo()
     shutil.rmtree(tmp_path)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from mailserver.tls import certificates, key_password
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.keypair import key_password
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site
 
 NAME = "mail.example.test"
@@ -35,7 +36,7 @@ def command(site: Site, code: str) -> Site:
 
 
 def told(site: Site) -> list[str]:
-    words = [str(problem) for problem in certificates.check(site.config())]
+    words = [str(problem) for problem in validation.check(site.config())]
     assert "hunter" not in "".join(words)
     return [word.partition("[domain 1] ")[2] for word in words]
 

@@ -6,7 +6,7 @@ import pytest
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import ORG, TEST, Client, Site, quiet
 

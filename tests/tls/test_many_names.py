@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.tls import assembly, material, pair
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.keypair import pair
+from mailserver.tls.serving import context_builder, material
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, quiet
 
 NAMES = 1000
@@ -22,8 +23,8 @@ def test_a_thousand_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         site.add(f"d{number}.example.test", [f"mail.d{number}.example.test"])
     config = site.config()
     made, read = [], []
-    make_context, read_file = assembly.make_context, pair.read_file
-    for module in (assembly, material):
+    make_context, read_file = context_builder.make_context, pair.read_file
+    for module in (context_builder, material):
         monkeypatch.setattr(module, "make_context", lambda *given: made.append(given) or make_context(*given))
     monkeypatch.setattr(pair, "read_file", lambda path, *more: read.append(path) or read_file(path, *more))
     begun = time.monotonic()

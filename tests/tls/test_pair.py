@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mailserver.config.directories import Identity
-from mailserver.tls import certificates
-from mailserver.tls.pair import BadPair, Fault, covers, load_pair, pair_faults, parse_pair, read_file
+from mailserver.tls.keypair.pair import BadPair, Fault, covers, load_pair, pair_faults, parse_pair, read_file
+from mailserver.tls.serving import validation
 from tests.tls.site import Site, authority
 
 HOST = "mail.example.test"
@@ -231,7 +231,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 class TestMaking:
     def test_self_signed(self) -> None:
-        certificate_pem, key_pem = certificates.make_self_signed(["mail.Example.test", "*.example.test", "192.0.2.1"])
+        certificate_pem, key_pem = validation.make_self_signed(["mail.Example.test", "*.example.test", "192.0.2.1"])
         certificate = x509.load_pem_x509_certificate(certificate_pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.DNSName) == ["mail.example.test", "*.example.test"]
@@ -247,21 +247,21 @@ class TestMaking:
 
     def test_long_name(self) -> None:
         host = "a" * 60 + ".example.test"
-        certificate = x509.load_pem_x509_certificate(certificates.make_self_signed([host])[0])
+        certificate = x509.load_pem_x509_certificate(validation.make_self_signed([host])[0])
         assert len(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value) == 64
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.DNSName) == [host]
 
     def test_no_name(self) -> None:
         with pytest.raises(ValueError, match="at least one name"):
-            certificates.make_self_signed([])
+            validation.make_self_signed([])
 
     def test_issued_certificate_verifies(self) -> None:
         """By the path validation of cryptography, which is strict about RFC 5280 and the web's rules."""
         from cryptography.x509.verification import PolicyBuilder, Store
 
         store = Store([x509.load_pem_x509_certificate(authority()[0])])
-        certificate = x509.load_pem_x509_certificate(certificates.issue(authority(), [HOST])[0])
+        certificate = x509.load_pem_x509_certificate(validation.issue(authority(), [HOST])[0])
         verifier = PolicyBuilder().store(store).build_server_verifier(x509.DNSName(HOST))
         assert verifier.verify(certificate, []) == [certificate, x509.load_pem_x509_certificate(authority()[0])]
 
@@ -270,14 +270,14 @@ class TestCheck:
     """`certificates.check`, what --check says."""
 
     def test_nothing_wrong(self, tmp_path: Path) -> None:
-        assert certificates.check(Site(tmp_path).add("example.test", [HOST]).config()) == []
+        assert validation.check(Site(tmp_path).add("example.test", [HOST]).config()) == []
 
     def test_everything_wrong_of_one_certificate(self, tmp_path: Path) -> None:
         site = Site(tmp_path).add("example.test", [HOST])
         old = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
         names, usage = ["elsewhere.example.test"], ExtendedKeyUsageOID.CLIENT_AUTH
         site.put("example.test", signed(KEY, names=names, usage=usage, start=old, days=3))
-        told = {(problem.place, problem.reason.split(":")[0]) for problem in certificates.check(site.config())}
+        told = {(problem.place, problem.reason.split(":")[0]) for problem in validation.check(site.config())}
         assert told == {
             ("[domain 1] certificate", "is not made for servers"),
             ("[domain 1] certificate", "expired on 2025-01-04; clients refuse it"),
@@ -293,7 +293,7 @@ class TestCheck:
         site.tls = ['ciphers = "ECDHE+AES"', 'groups = "X25519:nonsense"']
         site.more = '[submission.relay]\nhost = "smtp.example.net"\nca_file = "missing.pem"'
         config = site.config()
-        told = [str(problem).removeprefix(str(config.source)) for problem in certificates.check(config)]
+        told = [str(problem).removeprefix(str(config.source)) for problem in validation.check(config)]
         expected = [
             ' [tls] groups = "X25519:nonsense": OpenSSL knows no such groups',
             f' [domain 1] certificate = "{tmp_path}/example.test.pem": cannot be read: No such file or directory',
@@ -328,17 +328,17 @@ class TestCheck:
         os.chown(site.key("example.test"), -1, group)
         site.key("example.test").chmod(mode)
         identity = Identity(os.geteuid(), frozenset({group} if own_group else ()))
-        faults = list(certificates._rights(site.config().domains[0], identity))
+        faults = list(validation._rights(site.config().domains[0], identity))
         assert [fault.reason for fault in faults] == told
         assert all(fault.warning for fault in faults)
 
     def test_who_else_can_read_the_relay_key(self, tmp_path: Path) -> None:
         site = Site(tmp_path).add("example.test", [HOST])
-        site.put("relay", *certificates.issue(authority(), ["relay.example.test"]))
+        site.put("relay", *validation.issue(authority(), ["relay.example.test"]))
         site.more = '[submission.relay]\nhost = "smtp.example.net"\ncertificate = "relay.pem"\nkey = "relay.key"'
-        assert certificates.check(site.config()) == []
+        assert validation.check(site.config()) == []
         site.key("relay").chmod(0o644)
-        (problem,) = certificates.check(site.config())
+        (problem,) = validation.check(site.config())
         assert problem.place == "[submission.relay] key"
         assert problem.warning
         assert "every user of this machine: chmod 600" in problem.reason
@@ -350,14 +350,14 @@ class TestCheck:
         # pytest makes the directory for its own user alone, so not even the certificate can be reached.
         config = site.config()
         alone = attrs.evolve(config, server=attrs.evolve(config.server, workers=0))
-        told = [(problem.place, problem.reason) for problem in certificates.check(alone)]
+        told = [(problem.place, problem.reason) for problem in validation.check(alone)]
         why = "who reads it: with workers = 0 the one process is that user; with workers a master started as root reads it"
         assert told == [
             (place, f"cannot be read by user {site.user!r}, {why}")
             for place in ("[domain 1] certificate", "[domain 1] key")
         ]
         if os.geteuid() == 0:
-            assert certificates.check(config) == [], "with workers the master reads it, who stays root"
+            assert validation.check(config) == [], "with workers the master reads it, who stays root"
 
     @pytest.mark.parametrize(
         ("ciphers", "reason"),
@@ -377,7 +377,7 @@ class TestCheck:
     def test_cipher_suites(self, tmp_path: Path, ciphers: str, reason: str) -> None:
         site = Site(tmp_path).add("example.test", [HOST])
         site.tls = [f'ciphers = "{ciphers}"']
-        problems = certificates.check(site.config())
+        problems = validation.check(site.config())
         assert [(problem.place, problem.reason) for problem in problems] == [
             ("[tls] ciphers", reason.format(old='; or say preset = "old-devices" in [tls]'))
         ]
@@ -400,7 +400,7 @@ class TestCheck:
         site = Site(tmp_path).add("example.test", [HOST])
         chain = site.certificate("example.test").read_bytes() + intermediate.public_bytes(serialization.Encoding.PEM)
         site.put("example.test", certificate=chain)
-        reasons = [problem.reason for problem in certificates.check(site.config()) if not problem.warning]
+        reasons = [problem.reason for problem in validation.check(site.config()) if not problem.warning]
         assert len(reasons) == 1
         assert reasons[0].startswith("is refused by OpenSSL: ")
 
@@ -409,7 +409,7 @@ def test_a_file_that_says_it_is_one_and_has_to_be_waited_for(tmp_path: Path, mon
     # As /proc/kmsg is.
     os.mkfifo(tmp_path / "file")
     writer = os.open(tmp_path / "file", os.O_RDWR)
-    monkeypatch.setattr("mailserver.tls.pair.stat.S_ISREG", lambda _mode: True)
+    monkeypatch.setattr("mailserver.tls.keypair.pair.stat.S_ISREG", lambda _mode: True)
     faults: list[Fault] = []
     try:
         assert read_file(tmp_path / "file", "certificate", faults) is None

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from mailserver.tls import certificates
-from mailserver.tls.contexts import make_context, parse_server_name
-from mailserver.tls.pair import load_pair
-from mailserver.tls.policy import CannotServe, TlsPolicy
-from mailserver.tls.settings import PRESETS, set_groups
+from mailserver.tls.context.contexts import make_context, parse_server_name
+from mailserver.tls.context.settings import PRESETS, set_groups
+from mailserver.tls.keypair.pair import load_pair
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import CannotServe, TlsPolicy
 from tests.tls.site import ORG, TEST, Client, Lines, Site, client_hello
 
 
@@ -202,7 +202,7 @@ class TestRefusal:
     def test_a_bug_in_the_choice_is_told_and_ends_the_handshake(
         self, refusing: TlsPolicy, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mailserver.tls.policy.parse_server_name", lambda raw: 1 // 0)
+        monkeypatch.setattr("mailserver.tls.serving.policy.parse_server_name", lambda raw: 1 // 0)
         with pytest.raises(SSL.Error, match="internal error"):
             Client().connect(refusing, b"mail.example.test")
         assert "ZeroDivisionError" in capfd.readouterr().err
@@ -383,6 +383,6 @@ def _authority_pem() -> bytes:
 
 def test_self_signed_is_served(tmp_path: Path) -> None:
     site = Site(tmp_path).add("example.test", list(TEST))
-    site.put("example.test", *certificates.make_self_signed(list(TEST)))
-    assert certificates.check(site.config()) == []
+    site.put("example.test", *validation.make_self_signed(list(TEST)))
+    assert validation.check(site.config()) == []
     assert Client().connect(TlsPolicy(site.config(), Lines()), None).names == TEST

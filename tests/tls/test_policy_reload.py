@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from OpenSSL import SSL
 
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import ORG, TEST, Client, Site, client_hello
 
 

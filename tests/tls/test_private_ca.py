@@ -11,11 +11,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from mailserver.tls import authority as making
-from mailserver.tls import ca_names, ca_renewal, private_ca
-from mailserver.tls.ca_names import BadName
-from mailserver.tls.ca_records import CaFault, Record
-from mailserver.tls.private_ca import PrivateCa, open_ca
+from mailserver.tls.ca import authority as making
+from mailserver.tls.ca import names as ca_names
+from mailserver.tls.ca import private_ca, renewal
+from mailserver.tls.ca.names import BadName
+from mailserver.tls.ca.private_ca import PrivateCa, open_ca
+from mailserver.tls.ca.records import CaFault, Record
 from mailserver.types import Secret
 
 NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
@@ -170,7 +171,7 @@ class TestRevocation:
             with pytest.raises(KeyboardInterrupt):
                 revoke(one, "anna@example.org")
         assert (len(the_list(one)), [record.names for record in one.unlisted()]) == (0, [("anna@example.org",)])
-        assert ca_renewal.list_is_due(one, NOW), "a server mends it"
+        assert renewal.list_is_due(one, NOW), "a server mends it"
         one.renew_list(one.unlock(None), one.list_days, NOW)
         assert (len(the_list(one)), one.unlisted()) == (1, [])
 

@@ -7,9 +7,9 @@ import pytest
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener
-from mailserver.tls.client_hello import LONGEST, MOST_RECORDS, Incomplete, Unreadable, server_name
-from mailserver.tls.handshake import ServerConnection
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.context.client_hello import LONGEST, MOST_RECORDS, Incomplete, Unreadable, server_name
+from mailserver.tls.context.handshake import ServerConnection
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, client_hello, quiet
 
 VERSIONS = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["1.2", "1.3"])
@@ -82,7 +82,7 @@ def test_where_the_name_cannot_be_read_nothing_is_resumed(policy: TlsPolicy, mon
     def unreadable(_octets: bytes) -> bytes | None:
         raise Unreadable
 
-    monkeypatch.setattr("mailserver.tls.handshake.server_name", unreadable)
+    monkeypatch.setattr("mailserver.tls.context.handshake.server_name", unreadable)
     for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
         client = Client(version)
         assert not client.connect(policy, TEST, client.connect(policy, TEST).session).resumed

@@ -9,9 +9,9 @@ import pytest
 from OpenSSL import SSL
 
 from mailserver.config.model import Acme, AcmeDns, Domain, Listener, Relay, Tls
-from mailserver.tls import certificates
-from mailserver.tls.policy import TlsPolicy
-from mailserver.tls.settings import PRESETS, settings_of
+from mailserver.tls.context.settings import PRESETS, settings_of
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, quiet
 
 NAME, OTHER = b"mail.example.test", b"mail.example.org"
@@ -263,37 +263,37 @@ class TestDomain:
     )
     def test_faults(self, site: Site, tls: list[str], domain: list[str], place: str, reason: str) -> None:
         site.tls, site.of_domain["example.test"] = tls, domain
-        (problem,) = certificates.check(site.config())
+        (problem,) = validation.check(site.config())
         assert problem.place == place
         assert reason in problem.reason
 
     def test_groups_of_1_3_do_where_nothing_older_is_served(self, site: Site) -> None:
         site.tls = ['groups = "X25519MLKEM768/X25519"']
-        assert certificates.check(site.config()) == [], "the one behind the slash is of TLS 1.2 too"
+        assert validation.check(site.config()) == [], "the one behind the slash is of TLS 1.2 too"
         site.tls = ['groups = "X25519MLKEM768"', 'minimum_version = "1.3"']
-        assert certificates.check(site.config()) == []
+        assert validation.check(site.config()) == []
         assert Client().connect(serving(site), NAME).group == "X25519MLKEM768"
 
     def test_suites_of_1_2_for_other_keys_alone_are_told(self, site: Site) -> None:
         """Nothing fails at the start, and no client of TLS 1.2 would get through."""
         for_rsa = 'ciphers = "ECDHE-RSA-AES128-GCM-SHA256"'
         site.of_domain["example.test"] = [for_rsa]
-        (problem,) = certificates.check(site.config())
+        (problem,) = validation.check(site.config())
         assert (problem.place, problem.warning) == ("[domain 1] certificate", True)
         assert "has a key of ECDSA, and ciphers names no suite for one" in problem.reason
         with pytest.raises(SSL.Error, match="handshake failure"):
             Client(V12).connect(serving(site), NAME)
         site.of_domain["example.test"] += ['minimum_version = "1.3"']
-        assert certificates.check(site.config()) == []
+        assert validation.check(site.config()) == []
         site.of_domain["example.test"], site.tls = [], [for_rsa]
-        assert [each.place for each in certificates.check(site.config())] == [
+        assert [each.place for each in validation.check(site.config())] == [
             "[domain 1] certificate",
             "[domain 2] certificate",
         ]
 
     def test_old_suites_in_a_domain_need_the_preset_too(self, site: Site) -> None:
         site.tls, site.of_domain["example.test"] = ['preset = "old-devices"'], ['ciphers = "ECDHE+AES"']
-        assert certificates.check(site.config()) == []
+        assert validation.check(site.config()) == []
 
 
 class TestSecondPair:
@@ -305,7 +305,7 @@ class TestSecondPair:
 
         site = Site(tmp_path).add("example.test", [NAME.decode()])
         certificate, key = rsa_pair([NAME.decode()], 2048)
-        other, _key = certificates.make_ca("Another")
+        other, _key = validation.make_ca("Another")
         site.put("rsa", certificate + other, key)
         site.of_domain["example.test"] = ['second_certificate = "rsa.pem"', 'second_key = "rsa.key"']
         return site
@@ -326,7 +326,7 @@ class TestSecondPair:
 
     def test_both_are_judged(self, both: Site) -> None:
         both.key("rsa").write_bytes(both.key("example.test").read_bytes())
-        (problem,) = (each for each in certificates.check(both.config()) if not each.warning)
+        (problem,) = (each for each in validation.check(both.config()) if not each.warning)
         assert (problem.place, problem.reason) == (
             "[domain 1] second_key",
             "does not belong to the certificate: put both files of the same renewal there",
@@ -334,19 +334,19 @@ class TestSecondPair:
 
     def test_one_of_them_may_be_for_1_3_alone(self, both: Site) -> None:
         both.of_domain["example.test"] += ['ciphers = "ECDHE+AESGCM+aRSA"']
-        assert all("ciphers" not in each.reason for each in certificates.check(both.config()))
+        assert all("ciphers" not in each.reason for each in validation.check(both.config()))
 
     def test_a_second_one_of_the_same_type(self, both: Site) -> None:
         for name in ("certificate", "key"):
             getattr(both, name)("rsa").write_bytes(getattr(both, name)("example.test").read_bytes())
-        (problem,) = certificates.check(both.config())
+        (problem,) = validation.check(both.config())
         assert problem.reason == "has a key of the first one's type; a second one is for RSA"
 
     def test_it_covers_the_same_hosts(self, both: Site) -> None:
         from tests.tls.test_pair import rsa_pair
 
         both.put("rsa", *rsa_pair(["elsewhere.example.test"], 2048))
-        (problem,) = certificates.check(both.config())
+        (problem,) = validation.check(both.config())
         assert (
             problem.reason
             == "is not covered by second_certificate, which names elsewhere.example.test: have one issued for it, or take it out"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.tls.pair import load_pair
-from mailserver.tls.signature import sign
+from mailserver.tls.keypair.pair import load_pair
+from mailserver.tls.keypair.signature import sign
 from tests.tls.site import Site, authority
 
 

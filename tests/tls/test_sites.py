@@ -10,8 +10,8 @@ from OpenSSL import SSL
 
 from mailserver.config.load import load
 from mailserver.config.model import Config
-from mailserver.tls import certificates
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, authority
 from tests.tls.test_pair import rsa_pair
 
@@ -28,7 +28,7 @@ class Sites(Site):
                 f'{path.read_text()}[[domain.site]]\nhosts = ["{host}"]\ncertificate = "{host}.pem"\nkey = "{host}.key"\n'
             )
             if not self.certificate(host).exists():
-                self.put(host, *certificates.issue(authority(), [host]))
+                self.put(host, *validation.issue(authority(), [host]))
         config, problems = load(path)
         assert config is not None, "\n".join(map(str, problems))
         return config
@@ -49,7 +49,7 @@ def test_each_site_is_seen_under_its_own(site: Sites) -> None:
         assert policy.domain_of(host) == "example.test"
         assert policy.pair_of(host).names == (host,)
     assert policy.pair_of("elsewhere.example.net") is None
-    assert certificates.check(config) == []
+    assert validation.check(config) == []
 
 
 def test_a_broken_site_stays_as_it_was_and_touches_no_other(site: Sites) -> None:
@@ -57,7 +57,7 @@ def test_a_broken_site_stays_as_it_was_and_touches_no_other(site: Sites) -> None
     before = {host: Client().connect(policy, host.encode()).fingerprint for host in (MAIL, CONFIG, STS)}
     site.put(CONFIG, certificate=b"not PEM")
     for host in (MAIL, STS):
-        site.put("example.test" if host == MAIL else host, *certificates.issue(authority(), [host]))
+        site.put("example.test" if host == MAIL else host, *validation.issue(authority(), [host]))
     outcomes = {outcome.name: outcome.state for outcome in policy.reload(site.config())}
     assert outcomes == {MAIL: "taken up", CONFIG: "refused", STS: "taken up"}
     after = {host: Client().connect(policy, host.encode()).fingerprint for host in (MAIL, CONFIG, STS)}
@@ -67,7 +67,7 @@ def test_a_broken_site_stays_as_it_was_and_touches_no_other(site: Sites) -> None
 def test_a_problem_names_the_site(site: Sites) -> None:
     config = site.config()
     site.put(STS, key=b"not PEM")
-    assert {problem.place for problem in certificates.check(config)} == {"[domain 1.site 2] key"}
+    assert {problem.place for problem in validation.check(config)} == {"[domain 1.site 2] key"}
 
 
 def test_a_domain_whose_sites_ask_for_no_certificate_is_spoken_for_all_the_same(site: Sites) -> None:
@@ -104,7 +104,7 @@ def test_a_site_may_have_a_second_pair_and_a_key_with_a_password(site: Sites) ->
     path.write_text(path.read_text().replace(line, line + more))
     config, problems = load(path)
     assert config is not None, "\n".join(map(str, problems))
-    assert certificates.check(config) == []
+    assert validation.check(config) == []
     policy = TlsPolicy(config, lambda *_words, **_fields: None)
     shown = {
         Client(SSL.TLS1_2_VERSION, suites).connect(policy, CONFIG.encode()).fingerprint

@@ -16,13 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
 from mailserver.config.model import Config
-from mailserver.tls import assembly, certificates, private_ca
-from mailserver.tls import authority as making
-from mailserver.tls import policy as policy_module
-from mailserver.tls.activation import Activation
-from mailserver.tls.history import CannotRecord, History
-from mailserver.tls.policy import Prepared, TlsPolicy
-from mailserver.tls.transaction import Changed, Refused, Transaction
+from mailserver.tls.ca import authority as making
+from mailserver.tls.ca import private_ca
+from mailserver.tls.changes.activation import Activation
+from mailserver.tls.changes.transaction import Changed, Refused, Transaction
+from mailserver.tls.serving import context_builder, validation
+from mailserver.tls.serving import policy as policy_module
+from mailserver.tls.serving.policy import Prepared, TlsPolicy
+from mailserver.tls.state.history import CannotRecord, History
 from tests.tls.site import Client, Site, authority
 from tests.tls.test_pair import rsa_pair
 
@@ -97,7 +98,7 @@ def server(site: Site) -> Server:
 
 
 def issue(*hosts: str, **how: object) -> tuple[bytes, bytes]:
-    return certificates.issue(authority(), hosts or (ORG, OTHER), **how)  # type: ignore[arg-type]
+    return validation.issue(authority(), hosts or (ORG, OTHER), **how)  # type: ignore[arg-type]
 
 
 def serial_of(pair: tuple[bytes, bytes]) -> int:
@@ -105,7 +106,7 @@ def serial_of(pair: tuple[bytes, bytes]) -> int:
 
 
 def fingerprint(pair: tuple[bytes, bytes]) -> str:
-    from mailserver.tls.pair import parse_pair
+    from mailserver.tls.keypair.pair import parse_pair
 
     return parse_pair(*pair).fingerprint
 
@@ -229,8 +230,8 @@ class TestFiles:
         self, site: Site, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made: list[object] = []
-        make = assembly.make_context
-        monkeypatch.setattr(assembly, "make_context", lambda *given: made.append(given) or make(*given))
+        make = context_builder.make_context
+        monkeypatch.setattr(context_builder, "make_context", lambda *given: made.append(given) or make(*given))
         before = server.seen(TEST)
         before_it = int(time.time())
         site.renew("example.test")
@@ -298,7 +299,7 @@ class TestFiles:
     ) -> None:
         before = server.seen(TEST)
         site.renew("example.test")
-        from mailserver.tls import activation
+        from mailserver.tls.changes import activation
 
         read = activation.read_files
 

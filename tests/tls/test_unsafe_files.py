@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mailserver.config.strict_modes import Trust
-from mailserver.judging import judge, read_policy
 from mailserver.problems import find_problems
-from mailserver.tls import certificates
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving import validation
+from mailserver.tls.serving.policy import TlsPolicy
+from mailserver.wiring.reload_check import judge, read_policy
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import TEST, Client, Site, quiet
 
@@ -19,7 +19,7 @@ NAME = TEST[0]
 
 def told(site: Site, *, starting: bool = False) -> dict[str, bool]:
     """Place -> is it a warning, of what is said of rights."""
-    problems = certificates.check(site.config(), starting=starting)
+    problems = validation.check(site.config(), starting=starting)
     return {problem.place: problem.warning for problem in problems if "others could change it" in problem.reason}
 
 
@@ -116,6 +116,6 @@ def test_a_command_that_others_could_change_is_not_run(site: Site, argument: boo
 def test_who_reads_the_keys_is_trusted(site: Site) -> None:
     domain = site.config().domains[0]
     nobody = Trust(frozenset())
-    now = certificates.dt.datetime.now(certificates.dt.UTC)
-    assert {fault.key for fault in certificates.domain_faults(domain, now, site.config().tls, nobody)} >= {"key"}
-    assert certificates.domain_faults(domain, now, site.config().tls) == []
+    now = validation.dt.datetime.now(validation.dt.UTC)
+    assert {fault.key for fault in validation.domain_faults(domain, now, site.config().tls, nobody)} >= {"key"}
+    assert validation.domain_faults(domain, now, site.config().tls) == []

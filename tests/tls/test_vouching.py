@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import Site, quiet
 

@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 
 from mailserver.config.model import Relay
 from mailserver.tls.client import client_creator, client_faults
-from mailserver.tls.pair import BadPair
-from mailserver.tls.policy import TlsPolicy
+from mailserver.tls.keypair.pair import BadPair
+from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import Site, authority, quiet
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailserver.net.answers import faults, outcome
+from mailserver.net.workers.reload_results import faults, outcome
 
 
 def test_any_may_refuse_and_each_reason_is_told_once() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.tls.authority import issue
+from mailserver.tls.ca.authority import issue
 from tests.live.client import eventually
 from tests.live.conftest import no_bug
 from tests.live.test_reload import serial

@@ -16,8 +16,8 @@ import pytest
 from twisted.internet.task import Clock, LoopingCall
 from twisted.logger import LogEvent, globalLogPublisher
 
-from mailserver.net.log import whatever_happens
-from mailserver.net.supervisor import SILENCE
+from mailserver.net.log.events import whatever_happens
+from mailserver.net.workers.supervisor import SILENCE
 from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
 from tests.server import ROOT, Server

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.net.frames import (
+from mailserver.net.ipc.frames import (
     HEADER,
     MAX_PASSED,
     BadFrame,
@@ -23,7 +23,7 @@ from mailserver.net.frames import (
     to_json,
     to_pickle,
 )
-from mailserver.net.zygote_process import from_json
+from mailserver.net.workers.zygote_process import from_json
 from tests.live.client import eventually
 
 

@@ -13,7 +13,7 @@ from typing import Self
 
 import pytest
 
-from mailserver.auth import schemes
+from mailserver.auth.schemes import schemes
 from tests.live.client import Client
 from tests.live.conftest import no_bug
 from tests.server import Server

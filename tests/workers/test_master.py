@@ -12,8 +12,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
-from mailserver.net.log_file import LogFile
-from mailserver.net.master import MasterService
+from mailserver.net.log.log_file import LogFile
+from mailserver.net.workers.master import MasterService
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe", "socket"])

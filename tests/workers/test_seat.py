@@ -13,13 +13,13 @@ from twisted.logger import capturedLogs
 
 from mailserver.config.model import Limits
 from mailserver.errors import MailError
-from mailserver.net.assignment import Assignment
-from mailserver.net.frames import MAX_JSON, MAX_PASSED, Decoder, read_some, send_blocking, to_pickle
-from mailserver.net.limits import ConnectionCounts
-from mailserver.net.seat import STATUS_PATIENCE, Seat
-from mailserver.net.shared import SharedCounts
-from mailserver.net.told import Json
-from mailserver.net.zygote_process import WorkerProcess, from_json
+from mailserver.net.connection.connection_limits import ConnectionCounts
+from mailserver.net.ipc.frames import MAX_JSON, MAX_PASSED, Decoder, read_some, send_blocking, to_pickle
+from mailserver.net.ipc.ipc_messages import Assignment
+from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.worker_link import STATUS_PATIENCE, Seat
+from mailserver.net.serving.state_sync import SharedCounts
+from mailserver.net.workers.zygote_process import WorkerProcess, from_json
 
 
 class Reactor:

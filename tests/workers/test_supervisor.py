@@ -10,7 +10,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from mailserver.net.supervisor import EARLY, LONGEST_WAIT, MEMORY_TIME, RETIRE_TIME, SILENCE, STARTING, Supervisor
+from mailserver.net.workers.supervisor import (
+    EARLY,
+    LONGEST_WAIT,
+    MEMORY_TIME,
+    RETIRE_TIME,
+    SILENCE,
+    STARTING,
+    Supervisor,
+)
 
 
 class Process:

@@ -12,10 +12,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from mailserver.config.model import Config, Listener
-from mailserver.net.assignment import Assignment, Setting
-from mailserver.net.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
-from mailserver.net.worker import BEAT, Worker
-from mailserver.net.zygote_process import from_json
+from mailserver.net.ipc.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
+from mailserver.net.ipc.ipc_messages import Assignment, Setting
+from mailserver.net.workers.worker import BEAT, Worker
+from mailserver.net.workers.zygote_process import from_json
 from tests.auth.test_plugins import config
 from tests.workers.test_frames import Reactor as Lines
 

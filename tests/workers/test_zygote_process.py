@@ -6,8 +6,8 @@ import os
 import socket
 import subprocess
 
-from mailserver.net.frames import send_blocking, to_json
-from mailserver.net.zygote_process import ProcessEnd, WorkerProcess
+from mailserver.net.ipc.frames import send_blocking, to_json
+from mailserver.net.workers.zygote_process import ProcessEnd, WorkerProcess
 from tests.workers.test_frames import Reactor
 
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.net.assignment import Fork
-from mailserver.net.supervisor import SILENCE
-from mailserver.net.zygote_watch import EARLY, ZygoteWatch
+from mailserver.net.ipc.ipc_messages import Fork
+from mailserver.net.workers.supervisor import SILENCE
+from mailserver.net.workers.zygote_watch import EARLY, ZygoteWatch
 
 
 class Zygote:

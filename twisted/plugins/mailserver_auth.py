@@ -2,6 +2,8 @@
 
 from mailserver.auth.plugins import AuthBackendMaker
 
-file = AuthBackendMaker("file", "mailserver.auth.file", "path of a users file in Dovecot's passwd-file format")
-memory = AuthBackendMaker("memory", "mailserver.auth.memory", "user=password, parted by commas; for tests")
-strcred = AuthBackendMaker("strcred", "mailserver.auth.strcred", "a twisted.cred checker, TYPE or TYPE:ARGUMENT")
+file = AuthBackendMaker("file", "mailserver.auth.backends.file", "path of a users file in Dovecot's passwd-file format")
+memory = AuthBackendMaker("memory", "mailserver.auth.backends.memory", "user=password, parted by commas; for tests")
+strcred = AuthBackendMaker(
+    "strcred", "mailserver.auth.backends.strcred", "a twisted.cred checker, TYPE or TYPE:ARGUMENT"
+)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
-from mailserver.cost import Cost
 from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooBig
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
 from mailserver.message.header_watch import HeaderWatch
+from mailserver.session.cost import Cost
 from mailserver.store.interfaces import Account
 from mailserver.store.live import LiveAccount
 from mailserver.store.receiving import DATES, Appended, Delivery, NewMessage, Staged

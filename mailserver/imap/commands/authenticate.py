@@ -7,13 +7,13 @@ command first, alike for right, wrong and unknown names. What has been sent all 
 from __future__ import annotations
 
 from mailserver.auth.interfaces import User
-from mailserver.cost import CONSTANT, HASHING, Cost
 from mailserver.errors import AuthFailed, BadSyntax, Cannot, MailError, PrivacyRequired
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.sasl.mechanism import Credentials
-from mailserver.sasl_exchange import (
+from mailserver.session.cost import CONSTANT, HASHING, Cost
+from mailserver.session.sasl_exchange import (
     LOGGED_NAME,
     Exchange,
     ExchangeCancelled,

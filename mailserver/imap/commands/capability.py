@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mailserver.cost import CHANGES, CONSTANT
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import ANY, LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.session import Session
-from mailserver.sasl_exchange import situation
+from mailserver.session.cost import CHANGES, CONSTANT
+from mailserver.session.sasl_exchange import situation
 
 
 def tokens(session: Session) -> list[str]:

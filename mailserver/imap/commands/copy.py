@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mailserver.cost import ACCOUNT, BOTH, Cost
 from mailserver.errors import NoSuchMailbox, ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State, TryCreate
 from mailserver.imap.progress import MANY, Telling
 from mailserver.imap.session import Session
 from mailserver.imap.wire.sequence_set import format_set
+from mailserver.session.cost import ACCOUNT, BOTH, Cost
 from mailserver.store.interfaces import Copied
 from mailserver.types import UID
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-from mailserver.cost import BOTH, Cost
 from mailserver.errors import ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.progress import MANY, Telling
 from mailserver.imap.session import Session
 from mailserver.imap.updates import deleted_messages
+from mailserver.session.cost import BOTH, Cost
 
 
 async def expunge(session: Session, command: Command) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from mailserver.cost import Cost
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.fetch_answer import Answer
@@ -19,6 +18,7 @@ from mailserver.imap.fetch_run import answer_alike
 from mailserver.imap.section import Range, Section, read_section
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.head import KEPT
+from mailserver.session.cost import Cost
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.types import UID
 

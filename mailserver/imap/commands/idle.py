@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mailserver.channel import Wake
-from mailserver.cost import CHANGES
 from mailserver.errors import BadSyntax, MailboxChanged, MailError
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.input import TimedOut
 from mailserver.imap.session import Session
+from mailserver.session.channel import Wake
+from mailserver.session.cost import CHANGES
 
 MINIMUM = 1860.0
 """Seconds before an IDLE may be ended: clients renew theirs every 29 minutes (RFC 2177 3)."""

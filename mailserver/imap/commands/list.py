@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-from mailserver.cost import BOTH, CONSTANT, Cost
 from mailserver.errors import BadMailboxName, BadSyntax
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.pattern import Pattern
 from mailserver.imap.wire.reader import Reader
+from mailserver.session.cost import BOTH, CONSTANT, Cost
 from mailserver.store.interfaces import MailboxInfo
 
 T = TypeVar("T")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mailserver.cost import ACCOUNT, Cost
 from mailserver.errors import BadMailboxName, BadSyntax, MailboxExists, MailError, NoSuchMailbox
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.session import Session
+from mailserver.session.cost import ACCOUNT, Cost
 from mailserver.store.live import LiveAccount
 from mailserver.types import MailboxId
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from mailserver.cost import BOTH, Cost
 from mailserver.errors import BadSyntax, LimitReached
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.progress import Telling
@@ -19,6 +18,7 @@ from mailserver.imap.search_columns import SLICE, plan
 from mailserver.imap.search_keys import Reading, at_set, read_codec, read_keys
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
+from mailserver.session.cost import BOTH, Cost
 from mailserver.store.interfaces import Mailbox, Searching
 from mailserver.store.pace import Pace
 from mailserver.store.query import And, Query

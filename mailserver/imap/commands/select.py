@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mailserver.cost import ACCOUNT, CONSTANT, READING, Cost
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.progress import Telling
 from mailserver.imap.session import Selected, Session
 from mailserver.imap.updates import deleted_messages, flag_lines
+from mailserver.session.cost import ACCOUNT, CONSTANT, READING, Cost
 from mailserver.store.interfaces import Mailbox
 from mailserver.store.live import LiveAccount, LiveMailbox
 from mailserver.types import UID

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mailserver.cost import READING
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
 from mailserver.imap.progress import Telling
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.reader import Reader
+from mailserver.session.cost import READING
 from mailserver.store.interfaces import Status
 
 ITEMS: Mapping[str, Callable[[Status, Session], int]] = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mailserver.cost import BOTH, Cost
 from mailserver.errors import BadSyntax, ReadOnly
 from mailserver.imap import updates
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.reader import Reader
+from mailserver.session.cost import BOTH, Cost
 from mailserver.store.flags import FlagChange, known_mask
 
 _ITEM = re.compile(r"([+-]?)FLAGS(\.SILENT)?")

@@ -14,7 +14,7 @@ from mailserver.store.columns import Columns
 from mailserver.store.interfaces import Account, Copied, Mailbox, MuchToRead, Progress, Status, Store, StoreRunner
 from mailserver.store.live.deliveries import Deliveries, Stage
 from mailserver.store.live.mailbox import LiveMailbox
-from mailserver.store.live.recent import Recent
+from mailserver.store.live.message_cache import Recent
 from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.store.rows import Changes, Mark
 from mailserver.types import UID, MailboxId

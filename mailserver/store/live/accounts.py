@@ -10,7 +10,7 @@ from attrs import frozen
 from mailserver.store.interfaces import Store, StoreRunner
 from mailserver.store.live.account import LiveAccount
 from mailserver.store.live.mailbox import LiveMailbox
-from mailserver.store.live.recent import Recent
+from mailserver.store.live.message_cache import Recent
 from mailserver.store.scan_pool import ScanPool
 from mailserver.types import MailboxId
 

@@ -14,7 +14,7 @@ from mailserver.store.index import packed_columns
 from mailserver.store.index.database import Index
 from mailserver.store.index.packed_columns import Arrays, pack, unpack
 from mailserver.store.index.records import Entry, MailboxState
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
 from tests.store.index.test_index import state
 
 UINT, LONG = st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mailserver.store.maildir import scan
+from mailserver.store.maildir.sync import scan
 
 
 def messages_in(path: str) -> dict[str, scan.Found]:

@@ -11,8 +11,8 @@ from mailserver.cancellation import Cancellation
 from mailserver.errors import Cancelled
 from mailserver.store.held_memory import HeldMemory
 from mailserver.store.interfaces import Account
-from mailserver.store.maildir import mailbox as maildir_mailbox
-from mailserver.store.maildir import safeio
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.mailbox import mailbox as maildir_mailbox
 from mailserver.store.query import Body
 from mailserver.types import ModSeq
 from tests.store.disk import USER, open_store, scratch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mailserver.store.maildir import directories, safeio
+from mailserver.store.maildir.disk import directories, safeio
 from tests.store.power import Journal, cuts
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mailserver.store.maildir.uidlist import LOCK_NAME
+from mailserver.store.maildir.format.uidlist import LOCK_NAME
 from tests.store.maildirs import open_account
 
 

@@ -9,13 +9,15 @@ import time
 import pytest
 
 from mailserver.store.flags import ANSWERED, FLAGGED, SEEN
-from mailserver.store.maildir import ballast, intent, keywords, lock, safeio, subscriptions, uidlist
-from mailserver.store.maildir.filename import MaildirName
-from mailserver.store.maildir.folders import Layout
-from mailserver.store.maildir.keywords import Keywords
-from mailserver.store.maildir.names import LevelEncoding
-from mailserver.store.maildir.staged import StagedFile
-from mailserver.store.maildir.uid_validity import next_uid_validity
+from mailserver.store.maildir.disk import lock, reserved_space, safeio
+from mailserver.store.maildir.format import keywords, subscriptions, uidlist
+from mailserver.store.maildir.format.filename import MaildirName
+from mailserver.store.maildir.format.keywords import Keywords
+from mailserver.store.maildir.format.names import LevelEncoding
+from mailserver.store.maildir.format.uid_validity import next_uid_validity
+from mailserver.store.maildir.home import intent
+from mailserver.store.maildir.home.folders import Layout
+from mailserver.store.maildir.mailbox.staged import StagedFile
 
 from .dovecot import Dovecot, needs_dovecot
 from .listing import messages_in
@@ -284,7 +286,7 @@ def test_files_of_ours_are_no_mailboxes_to_dovecot(dovecot):
     Layout(dovecot.root).create("INBOX", 1_600_000_000)
     with lock.AccountLock(dovecot.root):
         intent.write(dovecot.root, intent.Intent("rename", {}))
-    assert ballast.ensure(dovecot.root)
+    assert reserved_space.ensure(dovecot.root)
     os.mkdir(os.path.join(dovecot.root, "mailserver-new.0123"))
     os.mkdir(os.path.join(dovecot.root, "mailserver-new.0123/cur"))
     assert dovecot.run("mailbox", "list").splitlines() == ["INBOX"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.store.flags import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
-from mailserver.store.maildir.filename import (
+from mailserver.store.maildir.format.filename import (
     MaildirName,
     base_of,
     escaped_host,

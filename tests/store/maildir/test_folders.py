@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
-from mailserver.store.maildir import folders, intent, names, safeio, uidlist
-from mailserver.store.maildir.folders import Layout
-from mailserver.store.maildir.names import LevelEncoding
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format import names, uidlist
+from mailserver.store.maildir.format.names import LevelEncoding
+from mailserver.store.maildir.home import folders, intent
+from mailserver.store.maildir.home.folders import Layout
 from tests.store.power import Journal
 
 

@@ -12,10 +12,10 @@ import contextlib, os, sys
 import pytest
 from mailserver.errors import NoSpace
 from mailserver.store.maildir import ballast, intent, keywords, safeio, scan, uidlist
-from mailserver.store.maildir.folders import Layout
-from mailserver.store.maildir.keywords import Keywords
-from mailserver.store.maildir.lock import AccountLock, dotlock
-from mailserver.store.maildir.staged import StagedFile
+from mailserver.store.maildir.home.folders import Layout
+from mailserver.store.maildir.format.keywords import Keywords
+from mailserver.store.maildir.disk.lock import AccountLock, dotlock
+from mailserver.store.maildir.mailbox.staged import StagedFile
 
 root = sys.argv[1] + "/Maildir"
 layout = Layout(root)

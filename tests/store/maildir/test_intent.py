@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import os
 
-from mailserver.store.maildir import intent, safeio
-from mailserver.store.maildir.intent import Intent
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.home import intent
+from mailserver.store.maildir.home.intent import Intent
 from tests.store.power import Journal
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from mailserver.errors import BadSyntax, LimitReached
 from mailserver.store.flags import DELETED, SEEN
-from mailserver.store.maildir import keywords
-from mailserver.store.maildir.keywords import Keywords
+from mailserver.store.maildir.format import keywords
+from mailserver.store.maildir.format.keywords import Keywords
 
 
 def test_a_file_of_dovecot(tmp_path):

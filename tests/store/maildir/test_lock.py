@@ -11,14 +11,14 @@ import time
 import pytest
 
 from mailserver.errors import InUse
-from mailserver.store.maildir import lock
-from mailserver.store.maildir.dotlocks import Dotlocks
-from mailserver.store.maildir.lock import AccountLock, MaildropLock
+from mailserver.store.maildir.disk import lock
+from mailserver.store.maildir.disk.lock import AccountLock, MaildropLock
+from mailserver.store.maildir.format.dotlocks import Dotlocks
 
 HOST = socket.gethostname()
 HOLDER = """
 import sys, time
-from mailserver.store.maildir.lock import AccountLock, take_dotlock
+from mailserver.store.maildir.disk.lock import AccountLock, take_dotlock
 with AccountLock(sys.argv[1]):
     if len(sys.argv) > 2:
         take_dotlock(sys.argv[2])
@@ -27,7 +27,7 @@ with AccountLock(sys.argv[1]):
 """
 COUNTER = """
 import sys
-from mailserver.store.maildir.lock import AccountLock, dotlock
+from mailserver.store.maildir.disk.lock import AccountLock, dotlock
 root, rounds = sys.argv[1], int(sys.argv[2])
 for _ in range(rounds):
     with AccountLock(root, 60), dotlock(root + "/dovecot-uidlist.lock", 60):
@@ -377,7 +377,7 @@ def test_another_hosts_from_before_the_machines_start_is_not(path, monkeypatch):
 
 MAILDROP_HOLDER = """
 import sys
-from mailserver.store.maildir.lock import MaildropLock
+from mailserver.store.maildir.disk.lock import MaildropLock
 held = MaildropLock(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()

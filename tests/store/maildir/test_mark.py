@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mailserver.store.flags import FlagChange
-from mailserver.store.maildir import uidlist
+from mailserver.store.maildir.format import uidlist
 from tests.store.maildirs import open_account
 from tests.store.samples import put
 

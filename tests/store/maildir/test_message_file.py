@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mailserver.store.maildir.message_file import open_file, to_crlf
+from mailserver.store.maildir.format.message_file import open_file, to_crlf
 
 TEXT = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a", b"\r\r\n", b"\n\n"])).map(b"".join)
 

@@ -5,7 +5,8 @@ import errno
 import pytest
 
 from mailserver.errors import BadMailboxName, NoSpace
-from mailserver.store.maildir import intent, safeio
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.home import intent
 from tests.store.maildirs import append, open_account
 
 

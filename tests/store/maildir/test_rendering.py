@@ -14,10 +14,10 @@ from mailserver.imap.session import Session
 from mailserver.message.headers import header_end
 from mailserver.message.limits import SEEN
 from mailserver.message.render import summarise, summarise_header
-from mailserver.store.maildir import rendering
-from mailserver.store.maildir.message_file import to_crlf
-from mailserver.store.maildir.rendering import read_header
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account.store import MaildirStore
+from mailserver.store.maildir.format.message_file import to_crlf
+from mailserver.store.maildir.mailbox import rendering
+from mailserver.store.maildir.mailbox.rendering import read_header
 from mailserver.store.query import Header, Larger
 from tests.fakes import Client, info
 from tests.imap.sessions import services

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from mailserver.errors import NoSpace, StoreUnavailable
-from mailserver.store.maildir import directories, safeio
+from mailserver.store.maildir.disk import directories, safeio
 from tests.store.power import Journal, cuts, tree
 
 

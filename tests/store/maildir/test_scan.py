@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.store.maildir import scan
-from mailserver.store.maildir.scan import Found
+from mailserver.store.maildir.sync import scan
+from mailserver.store.maildir.sync.scan import Found
 
 from .listing import messages_in
 

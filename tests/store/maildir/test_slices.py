@@ -17,10 +17,11 @@ from mailserver.store.flags import FlagChange
 from mailserver.store.index import packed_columns
 from mailserver.store.index.records import Entry
 from mailserver.store.interfaces import MuchToRead
-from mailserver.store.maildir import safeio, uidlist
-from mailserver.store.maildir.account import MaildirAccount
-from mailserver.store.maildir.home import Home, Settings
-from mailserver.store.maildir.slices import Turn, read_in_slices
+from mailserver.store.maildir.account.account import MaildirAccount
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format import uidlist
+from mailserver.store.maildir.home.home import Home, Settings
+from mailserver.store.maildir.sync.slices import Turn, read_in_slices
 from tests.store.crash import in_child
 from tests.store.workload import stage
 
@@ -148,7 +149,7 @@ def test_afterwards_no_file_and_no_row_is_read_again(box, monkeypatch):
     account = box.account()
     mailbox = account.mailbox("INBOX")
     index = account._home.index()
-    monkeypatch.setattr("mailserver.store.maildir.mailbox.reconcile", None)
+    monkeypatch.setattr("mailserver.store.maildir.mailbox.mailbox.reconcile", None)
     monkeypatch.setattr(index.messages, "columns", None)
     mailbox.refresh()
     assert len(mailbox.load().uids) == 200
@@ -439,7 +440,7 @@ def test_a_mailbox_that_dovecot_has_listed_keeps_its_uids(box, monkeypatch, odd,
         stream.write("3 V1700000000 N90 G3085f01b7f11094c501100008c4a11c1\n49 :1500000000.gone\n" + lines)
     if odd:
         # The way of names that are out of the ordinary, which must lead to the same.
-        monkeypatch.setattr("mailserver.store.maildir.reconcile.first_look", lambda _new, _cur: None)
+        monkeypatch.setattr("mailserver.store.maildir.sync.reconcile.first_look", lambda _new, _cur: None)
     if at_once is None:
         account = box.account()
         account.status("INBOX")

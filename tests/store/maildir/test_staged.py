@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import NoSpace, StoreUnavailable
-from mailserver.store.maildir import safeio, staged
-from mailserver.store.maildir.staged import StagedFile
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.mailbox import staged
+from mailserver.store.maildir.mailbox.staged import StagedFile
 from tests.store.power import Journal
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.store.maildir import subscriptions
-from mailserver.store.maildir.names import LevelEncoding
+from mailserver.store.maildir.format import subscriptions
+from mailserver.store.maildir.format.names import LevelEncoding
 
 LEVEL = st.text(st.characters(blacklist_characters="/", blacklist_categories=["Cs"]), min_size=1, max_size=8)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.store.maildir.names import LevelEncoding
-from mailserver.store.maildir.survey import survey
+from mailserver.store.maildir.account.survey import survey
+from mailserver.store.maildir.format.names import LevelEncoding
 
 
 def make(root: Path, *folders: str) -> None:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from mailserver.store.maildir import safeio
-from mailserver.store.maildir.uid_validity import next_uid_validity
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format.uid_validity import next_uid_validity
 from tests.store.power import Disk, Journal
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import NoSpace, StoreUnavailable
-from mailserver.store.maildir import safeio, uidlist, uidlist_format
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format import uidlist, uidlist_format
 from tests.store.power import Journal
 
 GUID = "3085f01b7f11094c501100008c4a11c1"

@@ -10,8 +10,9 @@ import pytest
 
 from mailserver.errors import StoreUnavailable
 from mailserver.store.flags import SEEN, FlagChange
-from mailserver.store.maildir import lock, safeio, unsynced
-from mailserver.store.maildir.lock import AccountLock
+from mailserver.store.maildir.disk import lock, safeio
+from mailserver.store.maildir.disk.lock import AccountLock
+from mailserver.store.maildir.home import unsynced
 from tests.store.failing import another_process
 from tests.store.faults import Plan, failing_disk
 from tests.store.maildirs import append, deliver, files, open_account, uids
@@ -57,7 +58,7 @@ def fail_once(account, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(safeio, "sync_directory", lambda path: stuck(cur)(sync, path))
-        patch.setattr("mailserver.store.maildir.directories.safeio.sync_directory", safeio.sync_directory)
+        patch.setattr("mailserver.store.maildir.disk.directories.safeio.sync_directory", safeio.sync_directory)
         patch.setattr(safeio, "rename", rename_once)
         with pytest.raises(StoreUnavailable):
             flag(account)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mailserver.store.maildir.account import MaildirAccount
+from mailserver.store.maildir.account.account import MaildirAccount
 from tests.store.disk import USER, open_store, scratch
 
 

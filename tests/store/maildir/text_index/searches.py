@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mailserver.store.maildir import text_index
-from mailserver.store.maildir.account import MaildirAccount
-from mailserver.store.maildir.index_report import report
-from mailserver.store.maildir.mailbox import MaildirMailbox
+from mailserver.store.maildir.account import text_index
+from mailserver.store.maildir.account.account import MaildirAccount
+from mailserver.store.maildir.account.index_report import report
+from mailserver.store.maildir.mailbox.mailbox import MaildirMailbox
 from mailserver.store.query import Query
 from mailserver.types import UID
 from tests.store.samples import uids

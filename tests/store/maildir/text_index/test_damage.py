@@ -14,8 +14,8 @@ import time
 import apsw
 import pytest
 
-from mailserver.store.maildir import text_index
-from mailserver.store.maildir.index_report import report
+from mailserver.store.maildir.account import text_index
+from mailserver.store.maildir.account.index_report import report
 from mailserver.store.query import Body
 from tests.store.disk import USER, account_root, open_store
 from tests.store.maildir.text_index.searches import WORDS, build, indexed, read, search

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.message.render import summarise
-from mailserver.store.maildir import text_index
-from mailserver.store.maildir.store import MaildirStore
+from mailserver.store.maildir.account import text_index
+from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.query import And, Body, Header, Not, Or, Query, Text
 from tests.store.disk import USER, account_root, open_store, scratch
 from tests.store.maildir.text_index.searches import NEEDLES, WORDS, Opened, build, indexed, read, search

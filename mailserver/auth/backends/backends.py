@@ -1,0 +1,62 @@
+"""The back ends of a process: made once for each entry of the configuration, kept over reloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mailserver.auth.backends.guard import UNGUARDED, Clockwork, Guard, GuardedBackend, GuardedHasher
+from mailserver.auth.interfaces import Hasher, IReadsAhead, IReloadable
+from mailserver.auth.plugins import find_backend
+
+
+class Backends:
+    """Those made so far, by their entries `NAME:ARGUMENT`."""
+
+    def __init__(self, hasher: Hasher, clockwork: Clockwork) -> None:
+        self._hasher = hasher
+        self._clockwork = clockwork
+        self._made: dict[str, Any] = {}
+
+    def add(self, entries: Iterable[str]) -> None:
+        """Make those that are new: all, or none. Raises: BackendFault, which says what find_backend raised of which."""
+        made = {}
+        for entry in entries:
+            if entry not in self._made:
+                try:
+                    made[entry] = self._make(entry)
+                except Exception as error:
+                    raise BackendFault(entry.partition(":")[0], error) from error
+        self._made.update(made)
+
+    def chosen(self, entries: Iterable[str]) -> list[Any]:
+        """Those of a configuration, in its order."""
+        return [self._made[entry] for entry in entries]
+
+    def read_ahead(self) -> None:
+        """Have them read what `reload` takes up. In a thread, or before anybody is connected."""
+        for backend in list(self._made.values()):
+            if IReadsAhead.providedBy(backend):
+                backend.read_ahead()
+
+    def reload(self) -> None:
+        """Have them take up changed data now."""
+        for backend in self._made.values():
+            if IReloadable.providedBy(backend):
+                backend.reload()
+
+    def _make(self, entry: str) -> Any:
+        name = entry.partition(":")[0]
+        if name in UNGUARDED:
+            return find_backend(entry, self._hasher)
+        guard = Guard(name, self._clockwork)
+        return GuardedBackend(find_backend(entry, GuardedHasher(self._hasher, guard)), guard)
+
+
+class BackendFault(Exception):
+    """A back end cannot be made. The text is the reason; `name` is the word before the colon, `error` what was raised."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(str(error))
+        self.name = name
+        self.error = error

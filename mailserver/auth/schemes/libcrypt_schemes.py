@@ -1,0 +1,127 @@
+"""The schemes that only crypt(3) of the C library verifies: yescrypt, gost-yescrypt, scrypt (`$7$`), MD5-crypt.
+
+Debian stores new passwords of its own users by yescrypt. Their entries stand behind `{CRYPT}`, or without a scheme; Dovecot
+has a name of its own for MD5-crypt alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from typing import Final
+
+from mailserver.auth.schemes import libcrypt
+from mailserver.auth.schemes.scheme import BadHash, Scheme
+
+MAX_YESCRYPT_KIB: Final = 256 * 1024
+"""Most memory, times parallel and repeated passes, that an entry of yescrypt or scrypt may ask for, KiB."""
+
+_LETTERS = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_YESCRYPT = re.compile(rb"\$g?y\$([./A-Za-z0-9]{3,40})\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}")
+_SCRYPT = re.compile(rb"\$7\$([./A-Za-z0-9]{11})[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}")
+_MD5_CRYPT = re.compile(rb"\$1\$[!-#%-9;-~]{0,8}\$[./A-Za-z0-9]{22}")
+
+
+class _Parameters:
+    """Numbers in the letters of yescrypt's settings (crypt(5))."""
+
+    def __init__(self, text: bytes) -> None:
+        self._values = [_LETTERS.index(each) for each in text]
+
+    @property
+    def left(self) -> bool:
+        """Is there one more?"""
+        return bool(self._values)
+
+    def fixed(self, letters: int) -> int:
+        """The number in so many letters, the lowest six bits first. Raises: BadHash."""
+        return sum(self._take() << (6 * place) for place in range(letters))
+
+    def next(self, least: int) -> int:
+        """The number in as many letters as its first one says, from `least` on. Raises: BadHash."""
+        first = self._take()
+        number, start, end, more = least, 0, 47, 0
+        while first > end:
+            number += (end + 1 - start) << (6 * more)
+            start, end, more = end + 1, end + 1 + (62 - end) // 2, more + 1
+        number += (first - start) << (6 * more)
+        for place in reversed(range(more)):
+            number += self._take() << (6 * place)
+        return number
+
+    def _take(self) -> int:
+        if not self._values:
+            raise BadHash("the parameters of the hash end too soon")
+        return self._values.pop(0)
+
+
+def _yescrypt_check(family: str, head: bytes) -> Callable[[bytes], int]:
+    def check(body: bytes) -> int:
+        fields = _YESCRYPT.fullmatch(body)
+        if fields is None or not body.startswith(head):
+            raise BadHash(f"not a {family.lower()} hash")
+        _demand_library(family)
+        parameters = _Parameters(fields[1])
+        parameters.next(0)  # flags
+        logarithm, block = parameters.next(1), parameters.next(1)
+        parallel, passes = 1, 1
+        if parameters.left:
+            which = parameters.next(1)
+            parallel = parameters.next(2) if which & 1 else 1
+            passes = 1 + (parameters.next(1) if which & 2 else 0)
+            if which & ~3:
+                raise BadHash(f"a {family.lower()} hash with upgrades or a ROM is not verified here")
+        return _bounded(logarithm, block, parallel, passes)
+
+    return check
+
+
+def _scrypt_check(body: bytes) -> int:
+    fields = _SCRYPT.fullmatch(body)
+    if fields is None:
+        raise BadHash("not a scrypt hash")
+    _demand_library("SCRYPT")
+    parameters = _Parameters(fields[1])
+    return _bounded(parameters.fixed(1), parameters.fixed(5), parameters.fixed(5), 1)
+
+
+def _bounded(logarithm: int, block: int, parallel: int, passes: int) -> int:
+    """The memory that scrypt takes, KiB. Raises: BadHash beyond the bounds."""
+    # 64 is more than any bound: a shift by it is still cheap.
+    octets = 128 * block * parallel * passes << min(logarithm, 64)
+    if octets > MAX_YESCRYPT_KIB * 1024:
+        raise BadHash(f"memory times parallel and repeated passes must be at most {MAX_YESCRYPT_KIB} KiB")
+    if not octets:
+        raise BadHash("the hash has a parameter of zero")
+    return max(1, octets // 1024)
+
+
+def _md5_crypt_check(body: bytes) -> int:
+    if _MD5_CRYPT.fullmatch(body) is None:
+        raise BadHash("not an MD5-crypt hash")
+    _demand_library("MD5-CRYPT")
+    return 0
+
+
+def _demand_library(family: str) -> None:
+    if not libcrypt.knows(family):
+        raise BadHash(
+            f"a hash of {family.lower()} is verified by libcrypt, and this machine has none that knows it:"
+            " install libxcrypt (Debian: libcrypt1), or set the password anew"
+        )
+
+
+def _verify(body: bytes, password: bytes) -> bool:
+    made = libcrypt.crypt(password, body)
+    # None: a longer password than any that such a hash was made of, or a setting that the library refuses.
+    return made is not None and hmac.compare_digest(made, body)
+
+
+CRYPT_FORMS: Final = (
+    Scheme("YESCRYPT", False, _yescrypt_check("YESCRYPT", b"$y$"), _verify),
+    Scheme("GOST-YESCRYPT", False, _yescrypt_check("GOST-YESCRYPT", b"$gy$"), _verify),
+    Scheme("SCRYPT", False, _scrypt_check, _verify),
+)
+"""Schemes without a name of Dovecot's."""
+SCHEMES: Final = (Scheme("MD5-CRYPT", False, _md5_crypt_check, _verify, is_weak=True),)

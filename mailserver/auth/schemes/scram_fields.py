@@ -1,0 +1,141 @@
+"""SCRAM keys beside the password of a users file's line: extra fields that Dovecot passes over (no I/O).
+
+    scram_sha256=MARK,rounds,salt,StoredKey,ServerKey      scram_sha1=...
+
+Another program changes the password field and knows nothing of these. So the mark is a digest of the password field
+they were made with, and keys whose mark is another's count for nothing. A line whose password field is itself
+{SCRAM-SHA-256} or {SCRAM-SHA-1} has its keys there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from mailserver.auth.interfaces import TypicalScram
+from mailserver.auth.schemes import schemes
+from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, parse_line
+from mailserver.sasl.scram_keys import HASHES, ROUNDS, BadKeys, ScramKeys, make_keys
+
+_SAMPLE: Final = 500
+"""Lines with keys that are looked at to learn what they are like."""
+_FIELDS: Final = {name: f"scram_{name.lower().replace('-', '')}" for name in HASHES}
+FIELDS: Final = frozenset(_FIELDS.values())
+"""Names of the extra fields."""
+
+
+class StaleKeys(BadKeys):
+    """The password was changed by a program that does not know of the keys."""
+
+    def __init__(self) -> None:
+        super().__init__("its SCRAM keys are of another password; `mailserver user password` makes new ones")
+
+
+def make_fields(stored: str, password: bytes, hashes: Iterable[str], rounds: int = ROUNDS) -> dict[str, str]:
+    """The extra fields for a password field (without `!`), by name.
+
+    A hash that the password field itself has keys for gets none. Raises: saslprep.Unpreparable.
+    """
+    return {
+        _FIELDS[name]: f"{_mark(stored)},{make_keys(name, password, rounds).text()}"
+        for name in hashes
+        if not stored.upper().startswith(_scheme(name))
+    }
+
+
+def keys_of(entry: PasswdEntry, hash_name: str) -> ScramKeys | None:
+    """The keys of a user, disabled or not; None where the line has none. Raises: StaleKeys, BadKeys."""
+    scheme = _scheme(hash_name)
+    if entry.stored.upper().startswith(scheme):
+        return ScramKeys.parse(entry.stored[len(scheme) :], hash_name)
+    field = entry.extra.get(_FIELDS[hash_name])
+    if field is None:
+        return None
+    mark, _, text = field.partition(",")
+    keys = ScramKeys.parse(text, hash_name)
+    if mark != _mark(entry.stored):
+        raise StaleKeys
+    return keys
+
+
+def faults(entry: PasswdEntry) -> set[str]:
+    """What is wrong with the extra fields of a line that has some."""
+    found = set()
+    for name, field in _FIELDS.items():
+        try:
+            if field in entry.extra:
+                keys_of(entry, name)
+        except BadKeys as error:
+            found.add(str(error))
+    return found
+
+
+def survey(lines: Collection[str]) -> dict[str, TypicalScram]:
+    """What the keys of these lines look like, by hash; without an entry for a hash of which nobody has keys.
+
+    Lines are not read whole: there may be 100,000. That keys are in order is seen of the first some hundred.
+    """
+    found = {}
+    for name, field in _FIELDS.items():
+        mark, scheme = f"{field}=", _scheme(name)
+        holders = [line for line in lines if mark in line or scheme in line]
+        everybody = len(holders) == len(lines) or all(
+            mark in line or scheme in line or _is_disabled(line) or not _takes_password(line) for line in lines
+        )
+        typical = _typical(name, holders[:_SAMPLE], everybody)
+        if typical is not None:
+            found[name] = typical
+    return found
+
+
+def _is_disabled(line: str) -> bool:
+    return line.partition(":")[2].startswith("!") or "nologin" in line
+
+
+def _takes_password(line: str) -> bool:
+    """Could a password let somebody in by that line? One that cannot be used must not keep SCRAM from the others."""
+    try:
+        entry = parse_line(line)
+        if entry.stored:
+            schemes.parse(entry.stored)
+    except (BadLine, BadName, schemes.BadHash):
+        return False
+    return True
+
+
+def _typical(hash_name: str, lines: Iterable[str], everybody: bool) -> TypicalScram | None:
+    kinds: Counter[tuple[int, int]] = Counter()
+    for line in lines:
+        try:
+            entry = parse_line(line)
+            keys = keys_of(entry, hash_name)
+        except (BadLine, BadName):
+            continue  # nobody can log in by it, with a password either
+        except BadKeys:
+            keys = None
+        if keys is not None:
+            kinds[keys.rounds, len(keys.salt)] += 1
+        elif not entry.disabled and _takes_password(line):
+            everybody = False
+    if not kinds:
+        return None
+    rounds, salt_size = kinds.most_common(1)[0][0]
+    return TypicalScram(rounds, salt_size, everybody)
+
+
+def replace_fields(extra: str, fields: Mapping[str, str]) -> str:
+    """The extra fields of a line with these SCRAM fields, and without those that it had."""
+    kept = [word for word in extra.split() if word.partition("=")[0] not in FIELDS]
+    return " ".join([*kept, *(f"{name}={value}" for name, value in fields.items())])
+
+
+def _scheme(hash_name: str) -> str:
+    return f"{{SCRAM-{hash_name}}}"
+
+
+def _mark(stored: str) -> str:
+    digest = hashlib.sha256(stored.encode("utf-8", "surrogateescape")).digest()
+    return base64.b64encode(digest[:15]).decode("ascii")

@@ -1,0 +1,103 @@
+"""The record of exposed passwords, in the master or in the one process that does everything: kept, told, cleared."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Final, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+
+from mailserver.auth.exposure.record import Damaged, ExposureRecord
+from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, Told
+from mailserver.net.ipc.message_schema import Json
+from mailserver.net.log.events import log
+
+SAVE_AFTER: Final = 1.0
+"""Seconds for which changes are gathered before the file is written."""
+
+
+class Exposures:
+    """Around an `ExposureRecord`."""
+
+    def __init__(self, reactor: Any, directory: Path) -> None:
+        self._reactor = reactor
+        self._record = ExposureRecord(directory)
+        self._changed = False
+        self._saving: Deferred[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._record)
+
+    def load(self) -> None:
+        """At the start: before anybody is served, so it may block. A file that cannot be read is told, and left."""
+        try:
+            self._record.load()
+        except (Damaged, OSError) as error:
+            log.warn("{line}", line=f"exposed passwords: {error}")
+
+    def take(self, mark: object) -> None:
+        """A process that serves has found one; nonsense is not taken."""
+        if self._record.add(mark, int(time.time())):
+            self._save_later()
+
+    def commands(self) -> dict[str, Command]:
+        """For the control socket, by name."""
+        return {"exposures": self._list, "exposures-clear": self._clear}
+
+    def stop(self) -> Deferred[None]:
+        """Write what is not written yet."""
+        if self._saving is not None:
+            return self._saving.addCallback(lambda _none: self.stop())
+        if not self._changed:
+            return succeed(None)
+        return self._save()
+
+    def _list(self, arguments: Arguments) -> Deferred[Told]:
+        if arguments:
+            raise BadRequest("exposures takes no arguments")
+        return succeed(Told(cast("Json", self._record.rows())))
+
+    def _clear(self, arguments: Arguments) -> Deferred[Answer]:
+        """{"user": name}, or "" for all."""
+        user = arguments.get("user")
+        if set(arguments) != {"user"} or not isinstance(user, str):
+            raise BadRequest("exposures-clear takes a user, or an empty text for all")
+        cleared = self._record.clear(user)
+        if not cleared:
+            return succeed((False, [f"no exposure of {user} is recorded"] if user else ["no exposure is recorded"]))
+        self._save_later()
+        return succeed((True, [f"cleared {each}" for each in cleared]))
+
+    def _save_later(self) -> None:
+        if not self._changed:
+            self._changed = True
+            self._reactor.callLater(SAVE_AFTER, self._save_now)
+
+    def _save_now(self) -> None:
+        if self._changed and self._saving is None:
+            self._save()
+
+    def _save(self) -> Deferred[None]:
+        self._changed = False
+        pool = self._reactor.getThreadPool()
+        writing = deferToThreadPool(self._reactor, pool, self._record.save, self._record.text())
+        done: Deferred[None] = Deferred()
+        self._saving = done
+
+        def failed(failure: Failure) -> None:
+            failure.trap(OSError)
+            log.warn("{line}", line=f"exposed passwords are remembered until the server stops: {failure.value}")
+
+        def end(result: Failure | None) -> None:
+            self._saving = None
+            if isinstance(result, Failure):
+                log.failure("exposed passwords", result)
+            if self._changed:
+                self._reactor.callLater(SAVE_AFTER, self._save_now)
+            done.callback(None)
+
+        writing.addErrback(failed).addBoth(end)
+        return done

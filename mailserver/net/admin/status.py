@@ -1,0 +1,79 @@
+"""What a process that serves tells of itself: its listeners, sessions and memory, and what its parts tell."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from twisted.internet.defer import Deferred, succeed
+
+from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.message_schema import Json
+from mailserver.net.listeners.binding import Port
+
+
+class Status:
+    """Of this process, from now on."""
+
+    def __init__(self, ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], tally: Tally) -> None:
+        """`parts`: what they tell, by name."""
+        self._ports = ports
+        self._parts = parts
+        self._tally = tally
+        self._since = time.time()
+
+    def status(self, _asked: Json) -> Deferred[Json]:
+        """One object; memory in octets, times in Unix time."""
+        ports = list(self._ports())
+        return succeed(
+            {
+                "pid": os.getpid(),
+                "since": int(self._since),
+                "memory": resident(),
+                "descriptors": len(os.listdir("/proc/self/fd")),
+                "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                "listeners": [_listener(port) for port in ports],
+                "sessions": _sessions(ports),
+                "tally": self._tally.rows(),
+                **self._parts(),
+            }
+        )
+
+
+def resident() -> int:
+    """Octets of this process's memory that are in RAM."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def _listener(port: Port) -> dict[str, Json]:
+    listener = port.listener
+    return {
+        "place": port.place,
+        "protocol": listener.protocol,
+        "tls": "implicit" if listener.implicit_tls else "STARTTLS" if listener.starttls else "none",
+        "cleartext": listener.cleartext != "never" or listener.proofs_in_clear,
+        "connections": len(port.connections),
+    }
+
+
+def _sessions(ports: Iterable[Port]) -> dict[str, Json]:
+    """By protocol, by protocol and TLS version, and how many of all have logged in."""
+    by_protocol: Counter[str] = Counter()
+    by_tls: Counter[tuple[str, str]] = Counter()
+    logged_in = 0
+    for port in ports:
+        for connection in port.connections:
+            info = connection.info
+            by_protocol[info.protocol] += 1
+            by_tls[info.protocol, "none" if info.tls is None else info.tls.version] += 1
+            logged_in += connection.user is not None
+    return {
+        "all": by_protocol.total(),
+        "logged_in": logged_in,
+        "by_protocol": dict(sorted(by_protocol.items())),
+        "by_tls": [[protocol, tls, number] for (protocol, tls), number in sorted(by_tls.items())],
+    }

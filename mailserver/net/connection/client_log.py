@@ -1,0 +1,133 @@
+"""What this process has seen of clients, on its way to the ledger: gathered for some seconds, and each once an hour.
+
+A login costs an object in a list. IMAP clients often say what they are just after it, so a sighting rests for a
+while before it is told. Nothing waits for the ledger, and what is too much is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from attrs import define, evolve
+from twisted.internet.interfaces import IReactorTime
+
+from mailserver.ledger.entry import LONGEST, Entry
+from mailserver.session.channel import ConnectionInfo
+
+REST: Final = 5.0
+"""Seconds between a login and its telling."""
+AGAIN: Final = 3600.0
+"""Seconds until the same is told once more."""
+MOST_WAITING: Final = 5000
+MOST_KNOWN: Final = 20_000
+
+_FIELD: Final = re.compile(r"(?:^| )(name|version)=(.*?)(?= [a-z-]+=|\Z)", re.DOTALL)
+LONGEST_PROGRAM: Final = 80
+
+
+@define
+class Sighting:
+    """One login."""
+
+    entry: Entry
+    time: float
+    told: bool = False
+
+
+class Sightings:
+    """Of all listeners of this process."""
+
+    def __init__(
+        self, clock: IReactorTime, tell: Callable[[Sequence[Entry]], None], *, enabled: Callable[[], bool]
+    ) -> None:
+        """`tell` hands entries on."""
+        self._enabled = enabled
+        self._clock = clock
+        self._tell = tell
+        self._waiting: list[Sighting] = []
+        self._known: dict[Entry, float] = {}
+        """When it was told last, the longest ago first."""
+        self._timed = False
+
+    def login(self, info: ConnectionInfo, account: str, mechanism: str, program: str) -> Sighting | None:
+        """Somebody has logged in."""
+        if not self._enabled():
+            return None
+        return self._add(_entry(info, account, mechanism, program))
+
+    def identified(self, sighting: Sighting | None, program: str) -> None:
+        """Whoever that was says what it is."""
+        if sighting is None:
+            return
+        entry = evolve(sighting.entry, program=program)
+        if sighting.told:
+            self._add(entry)
+        else:
+            sighting.entry = entry
+
+    def tell_all(self) -> None:
+        """Let none rest: this process serves nobody any more."""
+        self._tell_first(len(self._waiting))
+
+    def _add(self, entry: Entry) -> Sighting | None:
+        if len(self._waiting) >= MOST_WAITING:
+            return None
+        sighting = Sighting(entry, self._clock.seconds())
+        self._waiting.append(sighting)
+        if not self._timed:
+            self._timed = True
+            self._clock.callLater(REST, self._tell_rested)
+        return sighting
+
+    def _tell_rested(self) -> None:
+        now = self._clock.seconds()
+        self._tell_first(sum(now - each.time >= REST for each in self._waiting))
+        self._timed = bool(self._waiting)
+        if self._timed:
+            self._clock.callLater(max(0.0, self._waiting[0].time + REST - now), self._tell_rested)
+
+    def _tell_first(self, number: int) -> None:
+        now = self._clock.seconds()
+        rested, self._waiting = self._waiting[:number], self._waiting[number:]
+        news = []
+        for each in rested:
+            each.told = True
+            before = self._known.get(each.entry)
+            if before is None or now - before >= AGAIN:
+                self._known.pop(each.entry, None)
+                self._known[each.entry] = now
+                news.append(each.entry)
+        while len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        if news and self._enabled():
+            self._tell(news)
+
+
+def program_of(said: str) -> str:
+    """Name and version of what a client says of itself ("name=Thunderbird version=128.0 ..."); all else is left out."""
+    found = dict(_FIELD.findall(said))
+    return _text(" ".join(found[key] for key in ("name", "version") if found.get(key)))[:LONGEST_PROGRAM]
+
+
+def _entry(info: ConnectionInfo, account: str, mechanism: str, program: str) -> Entry:
+    tls = info.tls
+    port = info.local.rpartition(":")[2]
+    return Entry(
+        account=_text(account),
+        program=program,
+        protocol=info.protocol,
+        port=int(port) if port.isdecimal() else 0,
+        tls="none" if tls is None else "implicit" if info.protocol.endswith("s") else "STARTTLS",
+        version="" if tls is None else tls.version,
+        cipher="" if tls is None else tls.cipher,
+        alpn="" if tls is None else tls.alpn or "",
+        server_name="" if tls is None else _text(tls.server_name or ""),
+        mechanism=mechanism,
+    )
+
+
+def _text(text: str) -> str:
+    """Without control characters, and not too long."""
+    return "".join(each for each in text if each.isprintable())[:LONGEST]

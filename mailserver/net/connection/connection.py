@@ -1,0 +1,408 @@
+"""One connection: a Twisted protocol below, a `mailserver.session.channel.Channel` above, and the task that runs its session.
+
+`net.connection.stream` has the bytes and the waits, `net.connection.tls_detection` what the first ones decide; here is its life. Problems, and what is done about them:
+
+*   Bytes behind STARTTLS: whatever arrived before the handshake and was not read ends the connection.
+*   A client that never logs in: its handshake and all its reads together end at `login_time`, however they drip.
+*   Shutting down: a session between two commands gets its protocol's farewell at once, one inside a command when it
+    next reads; what hangs is cut after a grace time.
+*   The end: a connection counts until its transport is gone, not only until its session is, so that clients which do
+    not close cannot pile up. What they still send is dropped, and after CLOSING_TIME they are cut; at the service's
+    end as soon as they have acknowledged all that was said.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from itertools import count
+from os import getpid
+from time import time
+from typing import Any, cast
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.errors import ConnectionLost
+from mailserver.net.connection.client_log import Sighting, program_of
+from mailserver.net.connection.coroutines import Task, TurnOverrun
+from mailserver.net.connection.listener_context import Listening, Session
+from mailserver.net.connection.stream import WITHIN_COMMAND
+from mailserver.net.connection.tls_detection import Sniffer
+from mailserver.net.connection.turn_limit import place_of
+from mailserver.net.fast.tls import KeepsBusy, channel_binding, tls_info
+from mailserver.net.fast.transport import address_of
+from mailserver.net.log.events import event_line, log
+from mailserver.net.log.refusal_log import is_refusal
+from mailserver.session.channel import Channel, ClientCertificate, ConnectionInfo
+from mailserver.tls.context.handshake import failure_words, handshake_of, openssl_words
+
+HANDSHAKE_TIME = 30.0
+NO_HANDSHAKE = "no handshake in time: the client, or something on the way, has stopped before its end"
+CLOSING_TIME = 30.0
+LEAST_TIME = 2.0
+"""Seconds that a client has in any case to log in, where others need the place."""
+COMMAND_TIME = 1.0
+"""Seconds that a command may go on once its session has been asked to end."""
+STOPPING_TIME = 2.0
+"""CLOSING_TIME while the service stops, for a client that does not even take the farewell."""
+LOOK = 0.02
+"""Seconds between two looks, meanwhile, whether a client has heard all."""
+
+_SEEN = frozenset({"login", "client"})
+"""Events from which the ledger learns."""
+
+_serial = count(1)
+
+
+@implementer(IHandshakeListener, IHalfCloseableProtocol)
+class Connection(Sniffer):
+    """The protocol instance of one connection; see the module's text."""
+
+    info: ConnectionInfo
+    since: float
+    """When it was accepted, Unix time."""
+
+    def __init__(self, listening: Listening, address: IAddress | None = None) -> None:
+        """`address`: the client's, where a trusted proxy tells another than the transport's peer."""
+        super().__init__(listening)
+        self._address = address
+        self._share: IPv4Address | IPv6Address | None = None
+        """Whose share of the limits it takes."""
+        self._counted = False
+        self._began = 0.0
+        self._logout_told = False
+        self._user: str | None = None
+        self._session: Session | None = None
+        self._sighting: Sighting | None = None
+        self._cut_at = 0.0
+        """When one that has ended while the service stops is cut, if the client has not heard all."""
+        self._program = ""
+        """What the client has said that it is."""
+
+    # --- What Twisted calls
+
+    def connectionMade(self) -> None:
+        """Accepted. What the client sends first may decide how it goes on."""
+        listening = self._listening
+        transport = self.transport
+        assert transport is not None
+        self.since = time()
+        peer, port = address_of(self._address if self._address is not None else transport.getPeer())
+        session_id = f"{getpid():x}.{next(_serial):x}"
+        allowed = self._may_send_passwords(peer)
+        self.info = listening.facts(session_id, (peer, port), None, cleartext_allowed=allowed)
+        if listening.logs_in:
+            self._share = peer
+            self._login_by = self.now() + listening.counts.limits.login_time
+        self._began = self.now()
+        if not listening.counts.open(self._share, self if listening.logs_in else None):
+            self._refuse()
+            return
+        self._counted = True
+        listening.tally.count("connection", self.info)
+        listening.open_connections.add(self)
+        self._await_first()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up: remember what was agreed on, and go on."""
+        connection = cast("Any", self.transport).getHandle()
+        tls = tls_info(connection)
+        before = self.info
+        peer = (before.peer, before.peer_port)
+        allowed = self._may_send_passwords(before.peer)
+        self.info = self._listening.facts(before.session_id, peer, tls, cleartext_allowed=allowed)
+        self._tell_certificate(tls.client, handshake_of(connection).fault)
+        self._listening.tally.count("handshake", self.info)
+        self._set_deadline(None)
+        if self._task is None:
+            self._start()
+        elif self._wait_for == "handshake":
+            self._resume(None)
+
+    def readConnectionLost(self) -> None:
+        """The client has sent all it will send; it still reads."""
+        self._ended = True
+        if self._turned_away:
+            cast("Any", self.transport).loseConnection()
+        elif self._wait_for is not None and self._wait_for not in WITHIN_COMMAND:
+            self._resume(None)
+        elif self._task is None and not self._finished:
+            self._abort()
+
+    def writeConnectionLost(self) -> None:
+        """The client reads no more, or was told why it is turned away."""
+        if not self._turned_away:
+            self._abort()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
+        """The end. A session in the middle of a store operation learns of it when that is done."""
+        if isinstance(reason.value, SSL.Error) and self.info.tls is None:
+            self.log("tls-failed", reason=self._handshake_fault(openssl_words(reason.value)))
+        elif isinstance(reason.value, KeepsBusy):
+            self.log("connection-cut", reason=str(reason.value))
+        self._lost = self._ended = True
+        self._set_deadline(None)
+        self._input.clear()
+        self._output.clear()
+        self._unread = self._unsent = 0
+        if self._task is not None:
+            # A wait for the next hop goes on: it may have the whole message.
+            self._task.cancellation.request()
+        if self._wait_for is not None:
+            self._resume(None)
+        elif self._task is None or self._finished:
+            self._forget()
+
+    # --- What the session calls (mailserver.session.channel.Channel)
+
+    async def start_tls(self) -> None:
+        """Hand the transport to TLS and wait for the handshake."""
+        factory = self._listening.tls
+        assert factory is not None, "TLS is not offered on this listener"
+        if self._input:
+            self.log("starttls-refused", reason="bytes arrived before the handshake")
+            self._abort()
+            raise ConnectionLost
+        self._flush()
+        if self._lost:
+            raise ConnectionLost
+        transport = cast("Any", self.transport)
+        if self._reading_paused:
+            self._reading_paused = False
+            transport.resumeProducing()
+        transport.unregisterProducer()
+        deadline = self._handshake_deadline()
+        self.transport = factory.wrap(self, transport)
+        cast("Any", self.transport).registerProducer(self, streaming=True)
+        while self.info.tls is None:
+            if self._lost or self._ended:
+                raise ConnectionLost
+            if self.now() >= deadline:
+                self.log("tls-failed", reason=NO_HANDSHAKE)
+                self._abort()
+                raise ConnectionLost
+            await self._wait("handshake", deadline)
+
+    def logged_in(self, user: str) -> None:
+        """Count the session for its user."""
+        if not self._counted:
+            raise ConnectionLost  # it has given way meanwhile
+        self._listening.counts.logged_in(self._share, user, self)
+        self._user = user
+        self._login_by = None
+
+    def channel_binding(self) -> bytes | None:
+        """See Channel."""
+        return None if self.info.tls is None else channel_binding(cast("Any", self.transport).getHandle())
+
+    def log(self, event: str, **fields: object) -> None:
+        """One line at level info."""
+        self._logout_told = self._logout_told or event == "logout"
+        if event in _SEEN:
+            self._note(event, fields)
+        self._listening.tally.count(event, self.info)
+        peer = self.info.peer
+        if peer is not None and self._user is None and is_refusal(event, fields):
+            unsaid = self._listening.counts.tell_refused(peer, event, self.now())
+            if unsaid is None:
+                return
+            if unsaid:
+                fields["unsaid"] = unsaid
+        log.info("{line}", line=event_line(event, self.info, self._user, fields))
+
+    def bug(self, doing: str) -> None:
+        """The exception being handled, with its traceback."""
+        self._listening.tally.count("bug", self.info)
+        log.failure("{line}", line=event_line("bug", self.info, self._user, {"doing": doing}))
+
+    # --- What the administrator sees
+
+    @property
+    def user(self) -> str | None:
+        """Who has logged in."""
+        return self._user
+
+    @property
+    def mailbox_name(self) -> str | None:
+        """The mailbox that its session has open."""
+        return None if self._session is None else self._session.mailbox_name
+
+    # --- Stopping it
+
+    def stop(self, farewell: bytes | None = None) -> None:
+        """Say farewell: now between two commands, else when the session next reads.
+
+        `farewell` is a whole line; the one for the service's end when None.
+        """
+        self._stopping = True
+        if farewell is not None:
+            self._farewell = farewell
+        if self._finished:
+            self._hasten()
+        elif self._task is None or self._wait_for == "handshake":
+            self._abort()
+        elif self._wait_for is not None and self._wait_for not in WITHIN_COMMAND:
+            self._ended = True
+            self._say_farewell()
+            self._resume(None)
+        else:
+            self._listening.reactor.callLater(COMMAND_TIME, self._cancel_command)
+
+    def _cancel_command(self) -> None:
+        if self._task is not None and not self._finished:
+            self._task.cancel()
+
+    def cut(self) -> None:
+        """End it at once."""
+        self._abort()
+
+    def give_way(self) -> bool:
+        """See `limits.Early`."""
+        if self.now() - self._began < LEAST_TIME:
+            return False
+        if (unsaid := self._listening.counts.tell_refusal(self._share, self.now())) is not None:
+            self.log("connection-cut", reason="another needs its place, and it has not logged in", unsaid=unsaid)
+        self._forget()
+        self._abort()
+        return True
+
+    # --- Inside
+
+    def _may_send_passwords(self, peer: IPv4Address | IPv6Address | None) -> bool:
+        """Without TLS. The same host is, as with Dovecot, the address that is connected to; and a Unix socket."""
+        cleartext = self._listening.cleartext
+        if cleartext != "same host":
+            return cleartext == "always"
+        own, _port = address_of(cast("Any", self.transport).getHost())
+        return peer == own
+
+    def _start(self) -> None:
+        cast("Any", self.transport).registerProducer(self, streaming=True)
+        self._session = self._listening.make_session(cast("Channel", self))
+        self._task = Task(self._session.run(), self._end, self._flush, self._listening.reactor.seconds)
+        self._task.start()
+
+    def _end(self, failure: Failure | None) -> None:
+        self._wait_for = None
+        self._finished = True
+        if failure is not None and failure.check(TurnOverrun):
+            command = "" if self._session is None else self._session.command
+            self.log("turn-overrun", command=command, at=place_of(failure))
+            self._abort()
+            failure = None
+        self._session = None  # it knows this connection: together they would wait for a search for cycles
+        if failure is not None and not failure.check(ConnectionLost):
+            self._listening.tally.count("bug", self.info)
+            log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
+        if self._user is not None and not self._logout_told:
+            self.log("logout")  # every login has its logout, however the session ended
+        if self._lost:
+            self._forget()
+            return
+        transport = cast("Any", self.transport)
+        if self.info.tls is not None:
+            transport.hold()
+        self._flush()
+        transport.unregisterProducer()
+        self._close()
+
+    def _close(self) -> None:
+        """What was written goes out, what still comes is dropped, and it is cut if that takes too long."""
+        self._finished = True
+        self._input.clear()
+        self._unread = 0
+        transport = cast("Any", self.transport)
+        if self._reading_paused:
+            self._reading_paused = False
+            transport.resumeProducing()
+        transport.loseConnection()
+        if self._lost:
+            return
+        if self._stopping:
+            self._hasten()
+        else:
+            self._set_deadline(self.now() + CLOSING_TIME)
+
+    def _hasten(self) -> None:
+        """It has ended, and so does the service: from now on the client's close is not waited for when it has heard all."""
+        now = self.now()
+        self._cut_at = now + STOPPING_TIME
+        self._set_deadline(now + LOOK)
+
+    def _refuse(self) -> None:
+        listening = self._listening
+        if (unsaid := listening.counts.tell_refusal(self._share, self.now())) is not None:
+            self.log("connection-refused", reason="too many connections", unsaid=unsaid)
+        if listening.implicit_tls or not listening.refusal:
+            self._finished = True
+            self._abort()
+            return
+        cast("Any", self.transport).write(listening.refusal)
+        self._close()
+
+    def _handshake_deadline(self) -> float:
+        deadline = self.now() + HANDSHAKE_TIME
+        return deadline if self._login_by is None else min(deadline, self._login_by)
+
+    def _overdue(self) -> None:
+        if self._sniffing and self._task is None:
+            self._not_in_time()
+            return
+        if not self._finished:
+            self.log("tls-failed", reason=NO_HANDSHAKE)
+        elif self._stopping and self.now() < self._cut_at:
+            if self.info.tls is None or not cast("Any", self.transport).end_if_delivered():
+                self._set_deadline(min(self.now() + LOOK, self._cut_at))
+            return
+        self._abort()
+
+    def _tell_certificate(self, client: ClientCertificate | None, fault: str) -> None:
+        if fault:
+            self.log("client-certificate-refused", reason=fault)
+        elif client is not None:
+            named = client.user or '(client_user is "any", or its field holds no name, or several)'
+            self.log("client-certificate", subject=client.subject, names=named, fingerprint=client.fingerprint)
+
+    def _handshake_fault(self, reason: str) -> str:
+        handle = getattr(self.transport, "getHandle", lambda: None)()
+        return failure_words(handle, reason) if isinstance(handle, SSL.Connection) else reason
+
+    def _note(self, event: str, fields: dict[str, object]) -> None:
+        """For the ledger."""
+        sightings = self._listening.sightings
+        if sightings is None:
+            return
+        if event == "client":
+            self._program = program_of(str(fields.get("id", "")))
+            sightings.identified(self._sighting, self._program)
+        else:
+            user, mechanism = str(fields.get("user")), str(fields.get("method"))
+            self._sighting = sightings.login(self.info, user, mechanism, self._program)
+
+    def _forget(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._listening.counts.close(self._share, self._user, self)
+            self._listening.open_connections.discard(self)
+            if not self._listening.open_connections:
+                self._listening.stopped()
+
+
+class ConnectionFactory(Factory):
+    """Makes the protocol of each connection of a listener."""
+
+    noisy = False
+
+    def __init__(self, listening: Listening) -> None:
+        self.listening = listening
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        """One for each client, who is at `addr`."""
+        return Connection(self.listening, addr)

@@ -1,0 +1,141 @@
+"""Runs coroutines: that of a session, which waits on its connection or on Deferreds, without a Deferred for each step.
+
+A session's coroutine yields either a Deferred (a store operation, a login) or the object that will resume it later
+by `Task.resume` (its connection). Only what really waits costs more than a generator's step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar, cast
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from mailserver.cancellation import Cancellation
+from mailserver.errors import Cancelled
+from mailserver.net.log.events import log
+
+T = TypeVar("T")
+
+
+def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end; what it raises is a bug, and logged whole."""
+    Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("work in the background", failure))
+
+
+def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:
+    """Run them at the same time; what they return, in their order."""
+    return gatherResults([Deferred.fromCoroutine(each) for each in works])
+
+
+class TurnOverrun(BaseException):
+    """A session has computed for too long without letting others have the reactor's thread (`turn_limit`).
+
+    No Exception, as whoever catches these would go on.
+    """
+
+
+class AbandonableDeferred(Deferred[T]):
+    """A wait that ends when the session that waits for it is cancelled: its coroutine is thrown Cancelled."""
+
+
+def abandonable(waiting: Deferred[T]) -> AbandonableDeferred[T]:
+    """The same wait as one that may be abandoned."""
+    outer: AbandonableDeferred[T] = AbandonableDeferred(lambda _outer: waiting.cancel())
+    waiting.addBoth(lambda result: None if outer.called else outer.callback(result))
+    return outer
+
+
+class Turn:
+    """The task whose coroutine runs on the reactor's thread now."""
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task: Task | None = None
+
+
+turn = Turn()
+
+
+class Task:
+    """One coroutine being driven. `done(failure or None)` is called at its end, `pausing()` each time it waits."""
+
+    __slots__ = ("_coroutine", "_done", "_pausing", "_seconds", "_waits_for", "began", "cancellation")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        done: Callable[[Failure | None], None],
+        pausing: Callable[[], None],
+        seconds: Callable[[], float],
+    ) -> None:
+        """`seconds` is the reactor's clock."""
+        self._coroutine = coroutine
+        self._done = done
+        self._pausing = pausing
+        self._seconds = seconds
+        self._waits_for: Deferred[Any] | None = None
+        self.began = 0.0
+        """When the coroutine was last let run."""
+        self.cancellation = Cancellation()
+        """What the store operations obey that the coroutine waits for."""
+
+    def start(self) -> None:
+        """Run to the first wait."""
+        self._step(None)
+
+    def resume(self, value: object) -> None:
+        """Go on with what the awaited object has to say."""
+        self._step(value)
+
+    def cancel(self) -> None:
+        """Have store operations that it waits for end early, and end a wait that may be abandoned."""
+        self.cancellation.request()
+        if isinstance(self._waits_for, AbandonableDeferred):
+            self._waits_for.cancel()
+
+    def _step(self, value: object, error: BaseException | None = None) -> None:
+        while True:
+            self.began = self._seconds()
+            before, turn.task = turn.task, self
+            try:
+                try:
+                    waiting = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
+                finally:
+                    # Before `done`: the connection's own work at a session's end is not to be cut.
+                    turn.task = before
+            except StopIteration:
+                self._done(None)
+                return
+            except BaseException:
+                self._done(Failure())
+                return
+            self._pausing()
+            # isinstance() asks the metaclass of Deferred, in two calls, of each that is none.
+            if Deferred not in type(waiting).__mro__ or not self._wait(cast("Deferred[Any]", waiting)):
+                return
+            value = error = None
+
+    def _wait(self, deferred: Deferred[Any]) -> bool:
+        """True if it had fired already; else the task goes on when it fires. A loop, so that depth never grows."""
+        if deferred.called and not deferred.paused and not isinstance(deferred.result, Deferred):
+            return True  # the coroutine reads its result by itself
+
+        def take(result: object) -> None:
+            self._waits_for = None
+            # A Deferred cannot be asked for a failure while it hands it out: it is thrown in, as Twisted does.
+            if isinstance(result, Failure):
+                abandoned = self.cancellation.requested and result.check(CancelledError)
+                self._step(None, Cancelled() if abandoned else result.value)
+            else:
+                self._step(result)
+
+        self._waits_for = deferred
+        deferred.addBoth(take)
+        return False
+
+
+STEP: Final = Task._step.__code__  # noqa: SLF001 - of this module
+"""Frames above it on the stack belong to the session's turn."""

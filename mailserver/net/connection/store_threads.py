@@ -1,0 +1,102 @@
+"""The one place where blocking store calls leave the reactor: one queue an account, one thread at a time each.
+
+Twisted's thread pool costs several lock operations and a context a call; a hop to a thread is most of what a small
+read costs, so this one is a queue that is written in C, and threads that wait on it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+
+from mailserver.cancellation import Cancellation
+from mailserver.cancellation import run as run_obeying
+from mailserver.net.connection.coroutines import turn
+
+T = TypeVar("T")
+
+
+class StoreThreads:
+    """A few threads, started when first needed, that run calls in the order given."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._pending = 0
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Run it in one of the threads; it must not raise."""
+        self._pending += 1
+        if self._pending > len(self._threads) < self._most:
+            thread = threading.Thread(target=self._work, name=f"store-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._calls.put(function)
+
+    def done(self) -> None:
+        """One call is over; said on the thread that makes the calls, so that the count needs no lock."""
+        self._pending -= 1
+
+    def stop(self, wait: float | None = None) -> None:
+        """End the threads; wait for what was given, for `wait` seconds at most. What goes on ends with the process."""
+        deadline = None if wait is None else time.monotonic() + wait
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self._threads.clear()
+
+    def _work(self) -> None:
+        get = self._calls.get
+        while (function := get()) is not None:
+            function()
+
+
+class AccountRunner:
+    """A `StoreRunner`: operations of one account run in order, in one of the shared threads."""
+
+    __slots__ = ("_busy", "_queue", "_reactor", "_threads")
+
+    def __init__(self, reactor: IReactorFromThreads, threads: StoreThreads) -> None:
+        self._reactor = reactor
+        self._threads = threads
+        self._queue: deque[tuple[Callable[[], Any], Cancellation | None, Deferred[Any]]] = deque()
+        self._busy = False
+
+    def run(self, operation: Callable[[], T]) -> Deferred[T]:
+        """The result, or the failure, of the operation. It obeys the cancellation of the session that runs now."""
+        answer: Deferred[T] = Deferred()
+        task = turn.task
+        cancellation = None if task is None else task.cancellation
+        if self._busy:
+            self._queue.append((operation, cancellation, answer))
+        else:
+            self._busy = True
+            self._threads.call(lambda: self._work(operation, cancellation, answer))
+        return answer
+
+    def _work(self, operation: Callable[[], Any], cancellation: Cancellation | None, answer: Deferred[Any]) -> None:
+        """In the thread: one operation, so that a busy account does not keep a thread from the others."""
+        try:
+            result = run_obeying(operation, cancellation)
+        except BaseException:
+            result = Failure()
+        self._reactor.callFromThread(self._finish, answer, result)
+
+    def _finish(self, answer: Deferred[Any], result: object) -> None:
+        self._threads.done()
+        if self._queue:
+            operation, cancellation, following = self._queue.popleft()
+            self._threads.call(lambda: self._work(operation, cancellation, following))
+        else:
+            self._busy = False
+        answer.callback(result)  # a Failure starts the errbacks

@@ -1,0 +1,283 @@
+"""The bytes and the waits of one connection: what its session reads and writes, and what it waits for.
+
+Problems, and what is done about them:
+
+*   A client that does not read: the transport pauses us as its producer; `drain`, and the next `read`, then wait. So
+    at most one transport buffer and one chunk of an answer are in memory. Taking nothing for `write_timeout` ends it.
+*   A client that sends faster than it is served: more than READ_AHEAD unread octets pause reading.
+*   Many writes of a few octets: they are joined and leave when the session waits.
+*   A timer for each read would cost more than a NOOP: one timer is kept, and moved only when a deadline comes nearer.
+*   A session that always has something to do, as a client which pipelines thousands of commands gives it: after TURN
+    seconds its next `drain` waits for the reactor's next turn.
+"""
+
+from __future__ import annotations
+
+import types
+from abc import abstractmethod
+from collections.abc import Callable, Generator
+from typing import Any, cast
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.protocol import Protocol
+from zope.interface import implementer
+
+from mailserver.errors import ConnectionLost
+from mailserver.net.connection.coroutines import Task
+from mailserver.net.connection.listener_context import Listening
+from mailserver.session.channel import Wake
+
+READ_AHEAD = 65536
+JOINED = 65536
+"""Octets that are joined to one write while a session goes on without waiting."""
+TURN = 0.005
+"""Seconds that a session may go on while others wait."""
+_READING = frozenset({"read", "read-or-poke"})
+WITHIN_COMMAND = frozenset({"drain", "turn"})
+"""What is waited for in the middle of an answer."""
+
+
+@types.coroutine
+def _wait(waiting: object) -> Generator[object, Any, Any]:
+    return (yield waiting)
+
+
+@implementer(IPushProducer)
+class Stream(Protocol):
+    """The lower half of a `net.connection.connection.Connection`, which begins and ends it."""
+
+    def __init__(self, listening: Listening) -> None:
+        self._listening = listening
+        self._login_by: float | None = None
+        self._task: Task | None = None
+        self._input: list[bytes] = []
+        self._unread = 0
+        self._reading_paused = False
+        self._output: list[bytes] = []
+        self._unsent = 0
+        """Octets in `_output`."""
+        self._choked = False
+        self._lost = False
+        self._ended = False
+        self._finished = False
+        self._closing = False
+        self._stopping = False
+        self._poked = False
+        self._sniffing = False
+        """Are the client's first octets still to be looked at?"""
+        self._farewell = listening.farewell
+        self.received = 0
+        """Octets of the client, and to it: inside TLS, not on the wire."""
+        self.sent = 0
+        self._wait_for: str | None = None
+        self._deadline: float | None = None
+        self._timer: IDelayedCall | None = None
+
+    # --- What Twisted calls
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes of the client."""
+        if self._finished or (self._sniffing and not self._take_first(data)):
+            return
+        self._input.append(data)
+        self._unread += len(data)
+        self.received += len(data)
+        if self._wait_for in _READING:
+            self._resume(None)
+        if self._unread > READ_AHEAD and not self._reading_paused and not self._lost:
+            self._reading_paused = True
+            cast("Any", self.transport).pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        self._choked = True
+
+    def resumeProducing(self) -> None:
+        """It has room again."""
+        self._choked = False
+        if self._wait_for == "drain":
+            self._resume(None)
+
+    def stopProducing(self) -> None:
+        """The transport takes nothing any more; connectionLost follows."""
+        self._choked = False
+
+    # --- What the session calls (mailserver.session.channel.Channel)
+
+    @property
+    def input_ended(self) -> bool:
+        """See Channel."""
+        return self._ended
+
+    def now(self) -> float:
+        """Monotonic seconds of the reactor."""
+        return self._listening.reactor.seconds()
+
+    async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
+        """The next bytes, joined; waits first until the client has taken what was written."""
+        if self._choked:
+            await self.drain()
+        deadline: float | None = None
+        while not self._input:
+            if self._lost or self._ended or self._closing:
+                raise ConnectionLost
+            if self._stopping:
+                self._say_farewell()
+                raise ConnectionLost
+            if pokes and self._poked:
+                self._poked = False
+                return Wake.POKED
+            if self._reading_paused:
+                self._reading_paused = False
+                cast("Any", self.transport).resumeProducing()
+                continue
+            if deadline is None:
+                deadline = self.now() + timeout
+                if self._login_by is not None:
+                    deadline = min(deadline, self._login_by)
+            elif self.now() >= deadline:
+                return Wake.TIMEOUT
+            await self._wait("read-or-poke" if pokes else "read", deadline)
+        data = self._input[0] if len(self._input) == 1 else b"".join(self._input)
+        self._input.clear()
+        self._unread = 0
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Queued until the session waits."""
+        if not self._lost:
+            self._output.append(data)
+            self._unsent += len(data)
+
+    async def drain(self) -> None:
+        """Wait for room in the transport's buffer; what is less than JOINED octets waits for more, or for a pause.
+
+        A session that has run for long lets the others go first.
+        """
+        if self._unsent >= JOINED or self._choked or self._lost:
+            await self._make_room()
+        assert self._task is not None
+        if self.now() - self._task.began > TURN:
+            self._listening.reactor.callLater(0, self._take_turn)
+            await self._wait("turn", None)
+            if self._lost:
+                raise ConnectionLost
+
+    async def _make_room(self) -> None:
+        self._flush()
+        deadline = self.now() + self._listening.counts.limits.write_timeout
+        while self._choked and not self._lost:
+            if self.now() >= deadline:
+                self.log("connection-cut", reason="the client takes nothing")
+                self._abort()
+                raise ConnectionLost
+            await self._wait("drain", deadline)
+        if self._lost:
+            raise ConnectionLost
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; ends early when the client goes."""
+        deadline = self.now() + seconds
+        while self.now() < deadline:
+            if self._lost or self._ended:
+                raise ConnectionLost
+            await self._wait("sleep", deadline)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """Call it after that time; what it writes leaves at once, if the client takes anything."""
+
+        def ring() -> None:
+            call()
+            if not self._choked:
+                self._flush()
+
+        return self._listening.reactor.callLater(seconds, ring)
+
+    def poke(self) -> None:
+        """Wake a read that listens for pokes."""
+        self._poked = True
+        if self._wait_for == "read-or-poke":
+            # Not from within whoever pokes: it may be in the middle of applying changes.
+            self._listening.reactor.callLater(0, self._take_poke)
+
+    def close(self) -> None:
+        """The session will read no more; the connection ends when it returns."""
+        self._closing = True
+
+    @abstractmethod
+    def log(self, event: str, **fields: object) -> None:
+        """One line at level info."""
+
+    # --- Inside
+
+    @abstractmethod
+    def _take_first(self, data: bytes) -> bool:
+        """The client's first octets. Are they for the session?"""
+
+    @abstractmethod
+    def _overdue(self) -> None:
+        """A deadline has passed, and nobody waits here: for the first octets, the handshake, or the closing."""
+
+    async def _wait(self, what: str, deadline: float | None) -> None:
+        self._wait_for = what
+        self._set_deadline(deadline)
+        await _wait(self)
+
+    def _resume(self, value: object) -> None:
+        self._wait_for = None
+        self._deadline = None
+        assert self._task is not None
+        self._task.resume(value)
+
+    def _wake_reader(self) -> None:
+        if self._wait_for in _READING:
+            self._resume(None)
+
+    def _take_turn(self) -> None:
+        if self._wait_for == "turn":
+            self._resume(None)
+
+    def _take_poke(self) -> None:
+        if self._wait_for == "read-or-poke":
+            self._resume(None)
+
+    def _flush(self) -> None:
+        if self._output and not self._lost:
+            data = self._output[0] if len(self._output) == 1 else b"".join(self._output)
+            self._output.clear()
+            self.sent += self._unsent
+            self._unsent = 0
+            cast("Any", self.transport).write(data)
+
+    def _say_farewell(self) -> None:
+        if self._farewell:
+            self.write(self._farewell)
+
+    def _abort(self) -> None:
+        if not self._lost and self.transport is not None:
+            cast("Any", self.transport).abortConnection()
+
+    def _set_deadline(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        timer = self._timer
+        if deadline is None:
+            if timer is not None and self._lost:
+                timer.cancel()
+                self._timer = None
+            return
+        if timer is None or timer.getTime() > deadline:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._listening.reactor.callLater(max(0.0, deadline - self.now()), self._timer_rang)
+
+    def _timer_rang(self) -> None:
+        self._timer = None
+        deadline = self._deadline
+        if deadline is None:
+            return
+        if self.now() < deadline:
+            self._set_deadline(deadline)
+        elif self._wait_for is not None:
+            self._resume(None)
+        else:
+            self._overdue()

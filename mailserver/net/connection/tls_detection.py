@@ -1,0 +1,159 @@
+"""The first octets of a connection: TLS at a port of STARTTLS, clear text or nothing at a port of implicit TLS.
+
+People take SSL/TLS, STARTTLS and their ports for one another, and each side then waits for the other until something
+times out. Here both mistakes end at once, with words where the client can read them.
+
+*   Port of implicit TLS: clear text, or nothing for SILENCE, gets one line of the protocol that names the right
+    port and mode, then the end. Nothing is sent in clear text once an octet of a ClientHello has come. A web browser's
+    request gets no answer at all at a port of mail: its page must not be able to read one.
+*   Port of STARTTLS: the greeting may be held back for `sniff_delay`. A ClientHello that comes before it is served as
+    implicit TLS, or refused by an alert. One that comes behind the greeting cannot be answered any more.
+
+No text of these protocols begins with an octet that a ClientHello begins with, so the first one decides.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+from mailserver.config.model import Listener
+from mailserver.net.connection.listener_context import Listening
+from mailserver.net.connection.stream import Stream
+from mailserver.session.lines import is_http
+
+SILENCE: Final = 10.0
+"""Seconds that a client may send nothing where it has to begin TLS."""
+LINGER: Final = 5.0
+"""Seconds that a client has to read why it is turned away, and to close."""
+LONGEST_FIRST_LINE: Final = 512
+"""Octets of clear text after which the end of the line is not waited for."""
+ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x0a"
+"""A record of TLS with the fatal alert unexpected_message (RFC 8446 6.2), as any version reads it."""
+
+_HANDSHAKE: Final = 0x16
+_CLIENT_HELLO: Final = b"\x01"
+_NAMES: Final = {"imap": "IMAP", "pop3": "POP3", "submission": "sending mail"}
+
+
+def begins_tls(data: bytes) -> bool:
+    """Are these the first octets of a ClientHello: of a record (RFC 8446 5.1), or of SSLv2's form (RFC 5246 E.2)?"""
+    return data[0] == _HANDSHAKE or (data[0] >= 0x80 and data[2:3] in (b"", _CLIENT_HELLO))
+
+
+def signpost(listener: Listener, listeners: Iterable[Listener]) -> bytes:
+    """What a client is told that does not begin TLS at a listener of implicit TLS; `listeners` are all there are."""
+    family = listener.family
+    if family == "http":
+        body = b"This port speaks HTTPS: write https:// instead of http://.\n"
+        return (
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (len(body), body)
+        )
+    words = f"Port {listener.tcp_port} is for SSL/TLS: set the security of {_NAMES[family]} to SSL/TLS"
+    others = [other.tcp_port for other in listeners if other.protocol == family and other.socket is None]
+    if others:
+        words += f", or the port to {others[0]} for STARTTLS"
+    before = {"imap": "* BYE", "pop3": "-ERR", "submission": "421 4.7.0"}[family]
+    return f"{before} {words}\r\n".encode("ascii")
+
+
+class Sniffer(Stream):
+    """Of a `net.connection.connection.Connection`, what it does before its session, or TLS, has the octets."""
+
+    def __init__(self, listening: Listening) -> None:
+        super().__init__(listening)
+        self._clear = b""
+        """What came in clear text where TLS was due."""
+        self._turned_away = False
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Begin the session."""
+
+    @abstractmethod
+    def _handshake_deadline(self) -> float:
+        """When a handshake that begins now must be done."""
+
+    def _await_first(self) -> None:
+        """The connection is there: wait for TLS, hold the greeting back, or greet."""
+        listening = self._listening
+        self._sniffing = True
+        if listening.implicit_tls:
+            deadline = self.now() + SILENCE
+            self._set_deadline(deadline if self._login_by is None else min(deadline, self._login_by))
+        elif listening.sniff_delay and listening.tls is not None:
+            self._set_deadline(self.now() + listening.sniff_delay)
+        else:
+            self._start()
+
+    def _take_first(self, data: bytes) -> bool:
+        """The client's first octets. Are they for the session?"""
+        listening = self._listening
+        if not self._clear and listening.tls is not None and begins_tls(data):
+            self._take_hello(data)
+            return False
+        if not listening.implicit_tls:
+            self._begin_in_clear()
+            return True
+        self._clear += data
+        line, end, _rest = self._clear.partition(b"\n")
+        if end or len(line) > LONGEST_FIRST_LINE:
+            self._tell_way("the client sends clear text")
+        return False
+
+    def _take_hello(self, data: bytes) -> None:
+        listening = self._listening
+        self._sniffing = False
+        if self._task is not None:
+            reason = "TLS behind the greeting: the client is set to SSL/TLS, and this port is for STARTTLS"
+            self.log("tls-at-starttls-port", reason=reason)
+            self._closing = True
+            self._wake_reader()
+        elif listening.implicit_tls or listening.early_tls == "serve":
+            self._begin_tls(data)
+        else:
+            self.log("tls-at-starttls-port", reason="TLS before the greeting is not served at this port")
+            self._turn_away(ALERT)
+
+    def _begin_in_clear(self) -> None:
+        self._sniffing = False
+        if self._task is None:
+            self._set_deadline(None)
+            self._start()
+
+    def _begin_tls(self, data: bytes) -> None:
+        factory = self._listening.tls
+        assert factory is not None
+        layer = factory.wrap(cast("Any", self), self.transport)
+        self.transport = cast("Any", layer)
+        self._set_deadline(self._handshake_deadline())
+        layer.dataReceived(data)
+
+    def _not_in_time(self) -> None:
+        """The wait for the first octets is over."""
+        if not self._listening.implicit_tls:
+            self._start()
+        elif self._clear:
+            self._tell_way("the client sends clear text")
+        else:
+            self._tell_way("the client sends nothing")
+
+    def _tell_way(self, reason: str) -> None:
+        self._sniffing = False
+        if self._listening.protocol != "https" and is_http(self._clear.partition(b" ")[0].upper()):
+            self.log("http-request")
+            self._turn_away(b"")
+            return
+        self.log("cleartext-at-tls-port", reason=reason)
+        self._turn_away(self._listening.signpost())
+
+    def _turn_away(self, words: bytes) -> None:
+        """Say that, if anything, and hear nothing more. What still comes is read, as it would undo what was said."""
+        self._finished = self._turned_away = True
+        transport = cast("Any", self.transport)
+        transport.write(words)
+        transport.loseWriteConnection()
+        if not self._lost:
+            self._set_deadline(self.now() + LINGER)

@@ -1,0 +1,107 @@
+"""Child processes on Twisted's reactor, as `children` describes them: bytes in, bytes out, told when they end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IReactorProcess
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from mailserver.system.children import Child, ChildEvents
+
+_SETRESUID: Final = {"x86_64": 117, "aarch64": 147, "riscv64": 147}
+"""Number of the system call, by machine; elsewhere the check of the pidfd must do."""
+
+
+class _Child(ProcessProtocol):
+    def __init__(self, events: ChildEvents) -> None:
+        self._events = events
+        self._alive = True
+
+    def write(self, data: bytes) -> None:
+        """To its standard input; dropped once it is dead."""
+        if self._alive and self.transport is not None:
+            self.transport.write(data)
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens if it is dead."""
+        if self._alive and self.transport is not None:
+            self.transport.signalProcess("KILL")
+
+    def outReceived(self, data: bytes) -> None:
+        """Its answer."""
+        self._events.received(data)
+
+    def processEnded(self, reason: Failure) -> None:
+        """It is dead and its pipes are closed."""
+        self._alive = False
+        self._events.ended("it stopped" if reason.check(ProcessDone) else reason.getErrorMessage())
+
+
+class ProcessSpawner:
+    """Starts processes with pipes at 0 and 1, and the server's own standard error. A `children.Spawner`."""
+
+    def __init__(self, reactor: IReactorProcess) -> None:
+        self._reactor = reactor
+
+    def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], events: ChildEvents) -> Child:
+        """Start it by exec. Raises: OSError."""
+        child = _Child(events)
+        descriptors: Any = {0: "w", 1: "r", 2: 2}
+        self._reactor.spawnProcess(child, arguments[0], list(arguments), env=dict(environment), childFDs=descriptors)
+        return child
+
+
+def kill_as(pidfd: int, uid: int | None) -> None:
+    """SIGKILL to the process of a pidfd, with no more right to it than a user has; with this process's own for None.
+
+    For a root who was handed the pidfd. The calling thread alone is that user meanwhile, which glibc's setresuid would have all
+    threads be. Raises: ProcessLookupError, PermissionError.
+    """
+    if uid is None or os.geteuid() != 0 or os.uname().machine not in _SETRESUID:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return
+    # The real one too: by it a process may be signalled as well. The saved one is the way back.
+    _set_thread_user(uid, uid, 0)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    finally:
+        _set_thread_user(0, 0, 0)
+
+
+def _set_thread_user(real: int, effective: int, saved: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_SETRESUID[os.uname().machine], real, effective, saved) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def is_child(pidfd: int, pid: int, parents: Collection[int]) -> bool:
+    """Is that the pidfd of that process, and does it have one of those parents, or has it ended and been waited for?
+
+    For who may be root and is handed a pidfd by one who is not: a signal sent to any process that it names would be root's.
+    Where /proc hides processes this proves nothing, and `kill_as` does.
+    """
+    try:
+        of = _field(Path(f"/proc/self/fdinfo/{pidfd}"), "Pid")
+        return of == -1 or (of == pid and _field(Path(f"/proc/{pid}/status"), "PPid") in parents)
+    except FileNotFoundError:
+        return True  # it has ended since
+    except (OSError, ValueError):
+        return False
+
+
+def _field(path: Path, name: str) -> int:
+    """Raises: OSError, ValueError."""
+    for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+        key, _colon, value = line.partition(":")
+        if key == name:
+            return int(value)
+    raise ValueError(f"{path} has no {name}")

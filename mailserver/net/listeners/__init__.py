@@ -1,0 +1,5 @@
+"""Listening sockets: bound from the configuration, inherited from systemd, shared by workers.
+
+`net.serving` and `net.service` use it. Begin with `binding.py`; `proxy_protocol.py` reads the PROXY header in front of
+a connection.
+"""

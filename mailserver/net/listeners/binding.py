@@ -1,0 +1,322 @@
+"""Binding: which sockets are opened for a listener of the configuration, and what stands behind them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Container, Iterable
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorSocket, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from mailserver.config.model import Listener
+from mailserver.config.socket_rights import SocketRights
+from mailserver.net.connection.client_log import Sightings
+from mailserver.net.connection.connection import Connection, ConnectionFactory
+from mailserver.net.connection.connection_limits import ConnectionCounts
+from mailserver.net.connection.listener_context import Listening, Session
+from mailserver.net.connection.tls_detection import signpost
+from mailserver.net.fast.tls import TlsFactory
+from mailserver.net.fast.transport import send_at_once
+from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.listeners.proxy_protocol import TrustingFactory
+from mailserver.net.listeners.unix_sockets import BACKLOG, UnixServer, bind_unix, serve
+from mailserver.net.log.events import log
+from mailserver.session.channel import Channel
+
+FAREWELLS = {
+    "imap": b"* BYE the server is shutting down\r\n",
+    "pop3": b"",
+    "submission": b"421 4.3.2 shutting down\r\n",
+    "lmtp": b"421 4.3.2 shutting down\r\n",
+    "http": b"",
+}
+REFUSALS = {
+    "imap": b"* BYE [LIMIT] too many connections\r\n",
+    "pop3": b"-ERR [SYS/TEMP] too many connections\r\n",
+    "submission": b"421 4.7.0 too many connections\r\n",
+    "lmtp": b"421 4.7.0 too many connections\r\n",
+    "http": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 60\r\nConnection: close\r\n\r\n",
+}
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+class TlsMaker(Protocol):
+    """`tls.serving.policy.TlsPolicy`, as listeners see it."""
+
+    def creator(self, listener: Listener, /) -> IOpenSSLServerConnectionCreator:
+        """Makes the TLS connections of a listener."""
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "another program has it, or this server runs already: `ss -tanp` says who (from 32768 up the system"
+    " gives ports to connections that go out);"
+    " `port` of a [[listener]] chooses another, `make run PORT_BASE=20000` those of the demonstration",
+    errno.EACCES: "ports below 1024 are root's: start it (again) as root, with [server] user, or set another `port`;"
+    " a Unix socket needs a directory that this user can write",
+    errno.EADDRNOTAVAIL: "`addresses` of a [[listener]] are those of this machine: `ip address` lists them",
+}
+
+
+@frozen
+class Bound:
+    """An open socket and what it serves, before anybody listens on it."""
+
+    listener: Listener
+    socket: socket.socket
+    place: str
+    inherited: bool = False
+    """systemd has it too, and keeps it open."""
+
+    def remove_file(self) -> None:
+        """That of a Unix socket which nobody is to find any more."""
+        if self.listener.socket is not None and not self.inherited:
+            try:
+                self.listener.socket.unlink(missing_ok=True)
+            except OSError as error:
+                log.warn("{line}", line=f"cannot remove {self.place}: {error.strerror}")
+
+
+def ready_line(listener: Listener, place: str) -> str:
+    """What the log says of a place that is served."""
+    if listener.socket is not None:
+        return f"serving {listener.protocol} on {place} ({_kind(listener)}){_who_connects(listener)}"
+    return f"serving {listener.protocol} on {place} ({_kind(listener)})"
+
+
+def _who_connects(listener: Listener) -> str:
+    """Of a Unix socket's file, whoever has made it; "" where that cannot be looked at."""
+    assert listener.socket is not None
+    try:
+        status = os.stat(listener.socket)
+    except OSError:
+        return ""
+    rights = SocketRights(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    return f": {rights} (mode {rights.mode:04o})"
+
+
+def _kind(listener: Listener) -> str:
+    kind = "implicit TLS" if listener.implicit_tls else "STARTTLS" if listener.starttls else "no TLS"
+    if listener.cleartext != "never":
+        where = " from its own address" if listener.cleartext == "same host" else ""
+        kind += f", passwords in clear text allowed{where}"
+    return kind
+
+
+def bind(
+    listener: Listener,
+    *,
+    known: Container[str] = (),
+    slots: int = 0,
+    rights: Callable[[Listener], SocketRights],
+    inherited: Callable[[str], socket.socket | None] = lambda _place: None,
+) -> list[Bound]:
+    """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
+
+    With `slots`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
+    the order of the slots; a Unix socket is one for all, and its file has the `rights` of its listener.
+    So is one that `inherited(place)` gives: what waits in its queue when the server ends is for the next one.
+    """
+    if listener.socket is not None:
+        place = str(listener.socket)
+        if place in known:
+            return []
+        if (handed_over := inherited(place)) is not None:
+            return [Bound(listener, handed_over, place, inherited=True)]
+        return [Bound(listener, _bind_unix(listener.socket, rights(listener)), place)]
+    port = listener.tcp_port
+    bound: list[Bound] = []
+    for address in listener.bind_addresses:
+        place = place_of(address, port)
+        if place in known:
+            continue
+        if (handed_over := inherited(place)) is not None:
+            bound.append(Bound(listener, handed_over, place, inherited=True))
+            continue
+        try:
+            if slots:
+                # Another server's sockets may share the port with ours, so first ask whether it is free.
+                _open_tcp(address, port).close()
+            bound.extend(
+                Bound(listener, _bind_tcp(address, port, shared=bool(slots)), place) for _slot in range(slots or 1)
+            )
+        except OSError as error:
+            if address == "::" and not listener.addresses and error.errno in _NO_IPV6:
+                continue  # a machine without IPv6: nobody asked for it in words
+            for other in bound:
+                other.socket.close()
+            raise OSError(error.errno, f"cannot listen on {place}: {os.strerror(error.errno or 0)}") from error
+    return bound
+
+
+def places(listener: Listener) -> list[str]:
+    """Where it listens, as `Bound.place` says it."""
+    if listener.socket is not None:
+        return [str(listener.socket)]
+    return [place_of(address, listener.tcp_port) for address in listener.bind_addresses]
+
+
+def place_of(address: str, port: int) -> str:
+    """How a TCP place is called."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _bind_tcp(address: str, port: int, *, shared: bool) -> socket.socket:
+    opened = _open_tcp(address, port, shared=shared)
+    try:
+        opened.listen(BACKLOG)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _open_tcp(address: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Bound, not listening."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setblocking(False)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind((address, port))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _bind_unix(path: Path, rights: SocketRights) -> socket.socket:
+    try:
+        return bind_unix(path, rights.mode, (rights.uid, rights.gid))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from error
+
+
+def advice(errors: Iterable[OSError]) -> list[str]:
+    """What to do where places could not be bound, a line for each kind of reason."""
+    numbers = {error.errno for error in errors}
+    return [words for number, words in _ADVICE.items() if number in numbers]
+
+
+class Port:
+    """One socket being served. Raises: OSError when that cannot be."""
+
+    def __init__(
+        self,
+        bound: Bound,
+        reactor: IReactorSocket,
+        counts: ConnectionCounts,
+        tls: TlsMaker,
+        make_session: Callable[[Channel], Session],
+        *,
+        tally: Tally,
+        sightings: Sightings,
+        listeners: Callable[[], Iterable[Listener]],
+        shared: bool = False,
+    ) -> None:
+        """`listeners()`: all that the configuration of now has. `shared`: other processes have the socket, too."""
+        self.connections: set[Connection] = set()
+        self.place = bound.place
+        self.on_empty: Callable[[], None] = lambda: None
+        self._reactor = reactor
+        self._counts = counts
+        self._tally = tally
+        self._sightings = sightings
+        self._listeners = listeners
+        self._tls = tls
+        self.listener = bound.listener
+        factory = self._make_factory(bound.listener, make_session)
+        with bound.socket:  # the reactor takes a duplicate
+            family = bound.socket.family
+            if family == socket.AF_UNIX and (shared or bound.inherited):
+                self._port: Any = serve(bound.socket, factory, reactor)
+            else:
+                self._port = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
+        if family == socket.AF_UNIX:
+            self._port.transport = UnixServer
+        else:
+            send_at_once(self._port)
+
+    @property
+    def ready_line(self) -> str:
+        """What the log says of it."""
+        return ready_line(self.listener, self.place)
+
+    def change(self, listener: Listener, make_session: Callable[[Channel], Session]) -> None:
+        """Serve new connections as another listener of the same place says; the socket stays open."""
+        self.listener = listener
+        self._port.factory = self._make_factory(listener, make_session)
+
+    def _make_factory(self, listener: Listener, make_session: Callable[[Channel], Session]) -> Factory:
+        clock = cast("IReactorTime", self._reactor)
+        family = listener.family
+        tls = self._tls.creator(listener)
+        listening = Listening(
+            protocol=listener.protocol,
+            make_session=make_session,
+            farewell=FAREWELLS[family],
+            refusal=REFUSALS[family],
+            reactor=clock,
+            counts=self._counts,
+            tally=self._tally,
+            tls=TlsFactory(tls, clock) if listener.implicit_tls or listener.starttls else None,
+            implicit_tls=listener.implicit_tls,
+            cleartext=listener.cleartext,
+            proofs_in_clear=listener.proofs_in_clear,
+            tls_required=listener.require_tls,
+            results_trusted=listener.trusted_authentication_results,
+            logs_in=family != "lmtp",
+            local=self.place,
+            sniff_delay=listener.sniff_delay,
+            early_tls=listener.early_tls,
+            signpost=lambda: signpost(listener, self._listeners()),
+            open_connections=self.connections,
+            stopped=self._empty,
+            sightings=self._sightings,
+        )
+        factory: Factory = ConnectionFactory(listening)
+        if listener.proxy_from:
+            factory = TrustingFactory(factory, listener.proxy_from, clock)
+        return factory
+
+    def _empty(self) -> None:
+        self.on_empty()
+
+    def drain(self) -> None:
+        """Take what has connected by now, before the last process that could gives the socket up."""
+        for _ in range(BACKLOG):
+            before = self._port.sessionno
+            self._port.doRead()
+            if self._port.sessionno == before:
+                return
+
+    def stop_listening(self) -> Deferred[None]:
+        """No new connections; a Unix socket's file is removed."""
+
+        def failed(failure: Failure) -> None:
+            # Made as root in a directory of root's; the next start removes it.
+            failure.trap(OSError)
+            log.warn("{line}", line=f"cannot remove {self.place}: {failure.getErrorMessage()}")
+
+        return maybeDeferred(self._port.stopListening).addErrback(failed)
+
+    def stop_sessions(self) -> None:
+        """Farewell to those that are open."""
+        for connection in tuple(self.connections):
+            connection.stop()
+
+    def cut_sessions(self) -> None:
+        """End what is still open."""
+        for connection in tuple(self.connections):
+            connection.cut()

@@ -1,0 +1,63 @@
+"""The listening sockets of the master: for each place one a slot, kept open as long as the place is served.
+
+Connections that wait in a socket's queue outlive the worker that would have taken them, as the master has the socket
+too. The number of slots is fixed for the life of the master: closing one of several sockets of a port resets what
+waits in it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+
+from mailserver.net.ipc.frames import MAX_PASSED
+from mailserver.net.ipc.ipc_messages import Sockets
+from mailserver.net.listeners.binding import Bound
+
+SHARED = -1
+"""The slot of what all workers share: a Unix socket, or one that systemd has handed over."""
+
+
+class Slots:
+    """Place -> its sockets by slot."""
+
+    def __init__(self) -> None:
+        self._by_place: dict[str, list[Bound]] = {}
+
+    @property
+    def places(self) -> set[str]:
+        """What is open."""
+        return set(self._by_place)
+
+    def add(self, opened: Sequence[Bound]) -> None:
+        """Keep what `listeners.bind` has opened."""
+        for bound in opened:
+            self._by_place.setdefault(bound.place, []).append(bound)
+
+    def of_slot(self, slot: int, places: Sequence[str]) -> list[socket.socket]:
+        """The sockets of these places that a worker of the slot serves."""
+        found = (self._by_place[place] for place in places)
+        return [bounds[0 if _is_shared(bounds) else slot].socket for bounds in found]
+
+    def frames(self, places: set[str]) -> Iterator[tuple[Sockets, list[socket.socket]]]:
+        """For a zygote: the sockets of these places."""
+        entries = [
+            ((place, SHARED if _is_shared(bounds) else slot), bound.socket)
+            for place, bounds in self._by_place.items()
+            if place in places
+            for slot, bound in enumerate(bounds)
+        ]
+        for start in range(0, len(entries), MAX_PASSED):
+            part = entries[start : start + MAX_PASSED]
+            yield Sockets(tuple(key for key, _socket in part)), [opened for _key, opened in part]
+
+    def close(self, places: set[str]) -> list[Bound]:
+        """Close them; a Unix socket's file is the caller's to remove."""
+        closed = [bound for place in places for bound in self._by_place.pop(place, ())]
+        for bound in closed:
+            bound.socket.close()
+        return closed
+
+
+def _is_shared(bounds: Sequence[Bound]) -> bool:
+    return len(bounds) == 1

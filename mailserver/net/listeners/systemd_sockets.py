@@ -1,0 +1,64 @@
+"""Listening sockets that systemd hands over (sd_listen_fds(3)): it keeps them open while the server restarts, and who connects waits."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+
+from mailserver.config.model import Config
+from mailserver.net.listeners.binding import place_of, places
+
+
+class CannotInherit(Exception):
+    """What is wrong with a socket that was handed over, in words."""
+
+
+class Inherited:
+    """The sockets by place, for as long as the process lives: a listener that was taken away may come back."""
+
+    def __init__(self, sockets: Iterable[socket.socket] = ()) -> None:
+        """Raises: CannotInherit for what cannot be served."""
+        self._by_place: dict[str, socket.socket] = {}
+        for opened in sockets:
+            place = _examined(opened)
+            if place in self._by_place:
+                raise CannotInherit(f"systemd hands over {place} twice: once is enough for all workers")
+            self._by_place[place] = opened
+
+    def at(self, place: str) -> socket.socket | None:
+        """A duplicate of the socket of a place, if it was handed over. Raises: OSError."""
+        opened = self._by_place.get(place)
+        return None if opened is None else opened.dup()
+
+    def has(self, place: str) -> bool:
+        """Was the socket of a place handed over? Its file is systemd's then."""
+        return place in self._by_place
+
+    def unserved(self, config: Config) -> list[str]:
+        """A line for each socket that no listener of a configuration is for, with what to do."""
+        served = {place for listener in config.listeners for place in places(listener)}
+        return [
+            f"systemd holds {place} open, where no [[listener]] serves: who connects waits in vain."
+            " Take it out of the socket unit, or add the listener"
+            for place in self._by_place
+            if place not in served
+        ]
+
+
+def _examined(opened: socket.socket) -> str:
+    """Its place. Raises: CannotInherit."""
+    if opened.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
+        kind = getattr(opened.family, "name", opened.family)
+        raise CannotInherit(f"systemd hands over a socket of {kind}: only ports and Unix sockets are served")
+    name = opened.getsockname()
+    place = place_of(*name[:2]) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@")
+    if opened.type != socket.SOCK_STREAM or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise CannotInherit(f"systemd hands over {place}, where nobody can connect: only ListenStream= is served")
+    if name[0] == "::" and not opened.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        raise CannotInherit(
+            f"systemd hands over {place} for IPv4, too: the socket unit needs BindIPv6Only=ipv6-only,"
+            " and a line of its own for 0.0.0.0"
+        )
+    opened.setblocking(False)
+    return place

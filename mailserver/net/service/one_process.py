@@ -1,0 +1,138 @@
+"""The service that twistd runs where there are no workers: a single process does everything."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+
+from mailserver.auth.exposure.exposure import Mark
+from mailserver.config.model import Config
+from mailserver.net.admin.admin_queries import Alone, Questions
+from mailserver.net.admin.control_socket import Answer
+from mailserver.net.connection.turn_limit import TurnLimit
+from mailserver.net.ipc.link import Hub
+from mailserver.net.listeners.binding import Bound
+from mailserver.net.log.events import log
+from mailserver.net.log.log_file import LogFile
+from mailserver.net.service.known_networks_file import KnownFile
+from mailserver.net.service.service import ServiceProcess
+from mailserver.net.serving.serving import Examined, Parts, Serving
+from mailserver.system.as_user import become
+from mailserver.tls.changes.activation import Activation
+from mailserver.tls.serving.policy import Prepared, TlsPolicy
+
+
+class ExaminingParts(Parts, Protocol):
+    """Parts that also judge the files of a reload, where no other process does."""
+
+    activation: Activation | None
+
+    @property
+    def tls(self) -> TlsPolicy:
+        """For every listener."""
+
+    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+        """Whom to tell whose password has come in clear text; before anybody is served."""
+
+    def take_known(self, file: KnownFile) -> None:
+        """The table of known networks and its file; before anybody is served."""
+
+    def examine(self) -> Examined[Any]:
+        """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
+
+
+class MailService(ServiceProcess):
+    """All in one process: listeners around the parts."""
+
+    def __init__(
+        self,
+        config: Config,
+        make_parts: Callable[[Config], ExaminingParts],
+        reactor: Any,
+        *,
+        daemon: bool = False,
+        log_file: LogFile | None = None,
+    ) -> None:
+        super().__init__(config, reactor, daemon=daemon, log_file=log_file)
+        self._make_parts = make_parts
+        self._parts: ExaminingParts | None = None
+        self._serving: Serving | None = None
+        self._alone: Alone | None = None
+        self._turn_limit = TurnLimit()
+
+    def begin(self) -> None:
+        """Become the configured user and serve. Raises: SystemExit."""
+        become(self.config.server)
+        if self.log_file is not None:
+            reopen = self.log_file.reopen
+            self.log_file.open()
+            signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
+        self.find_account()
+        self._parts = self._make_parts(self.config)
+        self._parts.start()
+        if self._parts.activation is not None:
+            self.follow_certificates(self._parts.tls, self._parts.activation, self._serve_certificates)
+        self._serving = Serving(self._parts, self.reactor, seen=self.ledger.add)
+        self._alone = Alone(self._serving.answers)
+        self._alone.exposures = self.exposures.__len__
+        self._alone.renewals = self.renewals
+        self.exposures.load()
+        self._parts.take_exposures(self.exposures.take)
+        self.known.load()
+        self._parts.take_known(self.known)
+        self._parts.take_hub(Questions(self._alone).numbers)
+        for bound in self.bound:
+            try:
+                log.info("{line}", line=self._serving.listen(bound))
+            except OSError as error:
+                raise SystemExit(f"cannot listen on {bound.place}: {error.strerror}") from error
+        self._turn_limit.start()
+        self.take_end_signals()
+        self.is_ready(len(self.bound))
+        self.bound.clear()
+
+    def end(self) -> Deferred[Any]:
+        """Farewell to the sessions, then the parts' end."""
+        self._turn_limit.stop()
+        parts = self._parts
+        if parts is None or self._serving is None:
+            return succeed(None)
+        return self._serving.stop().addCallback(lambda _none: Deferred.fromCoroutine(parts.stop()))
+
+    def hub(self) -> Hub:
+        """The one process, that asks itself."""
+        assert self._alone is not None
+        return self._alone
+
+    def _serve_certificates(self, prepared: Prepared) -> Deferred[list[str]]:
+        assert self._parts is not None
+        self._parts.tls.commit(prepared)
+        return succeed([])
+
+    async def take_up(self) -> Answer:
+        """Judge in a thread, then take up."""
+        parts, serving = self._parts, self._serving
+        assert parts is not None
+        assert serving is not None
+        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), parts.examine)
+        lines = examined.lines
+        config = examined.config
+        if config is None or not self.running:
+            return False, [*lines, "nothing was taken up"]
+        # Sockets last: nothing may fail once they are open.
+        faults = parts.accept(examined.prepared)
+        opened: list[Bound] = []
+        if not faults:
+            faults = self.bind_new(config, serving.known, opened)
+        if faults:
+            for bound in opened:
+                bound.socket.close()
+                bound.remove_file()
+            return False, [*lines, *faults, "nothing was taken up"]
+        lines += [*self.settle_sockets(config), *parts.commit(examined.prepared), *serving.change(config, opened)]
+        self.config = config
+        return examined.whole, lines

@@ -1,0 +1,227 @@
+"""The listeners of one process and what stands behind them: opened, changed at a reload, and closed with a farewell.
+
+At the end no new connection is taken, every session hears its farewell and may finish the command it is in within a
+second, what still hangs after GRACE seconds is cut, and what does not even hear that (a back end that never answers) is
+left behind at once. Listeners are compared place by place: a changed one keeps its open socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+
+from mailserver.config.model import Config, Listener
+from mailserver.ledger.entry import Entry
+from mailserver.net.admin.admin_queries import answers
+from mailserver.net.admin.ledger import tell_master
+from mailserver.net.connection.client_log import Sightings
+from mailserver.net.connection.connection_limits import ConnectionCounts
+from mailserver.net.connection.listener_context import Session
+from mailserver.net.fast.reactor_turn import dispatch_directly
+from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.link import Link
+from mailserver.net.ipc.message_schema import Json
+from mailserver.net.listeners.binding import Bound, Port, TlsMaker, places
+from mailserver.net.log.events import log
+from mailserver.net.serving.state_sync import SharedCounts
+from mailserver.session.channel import Channel
+
+GRACE = 1.5
+"""Seconds until sessions that do not end are cut; their commands are cancelled before (`connection.COMMAND_TIME`)."""
+LAST_GRACE = 0.2
+"""Seconds after which those are left behind that do not even hear that."""
+
+P = TypeVar("P")
+
+
+@frozen
+class Examined(Generic[P]):
+    """What the first half of a reload found."""
+
+    config: Config | None
+    """None if it cannot be taken up."""
+    lines: list[str]
+    prepared: P | None
+    """For `Parts.commit`."""
+    whole: bool = True
+    """False where something stays as it was, such as a certificate whose renewal is bad."""
+
+
+class Parts(Protocol):
+    """What a process serves with; made once it is the right user, by who wires."""
+
+    config: Config
+
+    @property
+    def tls(self) -> TlsMaker:
+        """For every listener."""
+
+    def session_maker(self, family: str) -> Callable[[Channel], Session]:
+        """For "imap", "pop3", "submission", "lmtp", "http": always with the settings of the newest configuration."""
+
+    def accept(self, prepared: Any) -> list[str]:
+        """Make what must be made on the reactor's thread and may fail; the faults. Nothing is taken up yet."""
+
+    def commit(self, prepared: Any) -> list[str]:
+        """Take up what was examined and accepted; what was done, in words."""
+
+    def status(self) -> dict[str, Json]:
+        """Numbers, or [number, bound], for `mailserver status`."""
+
+    def take_up_users(self) -> Deferred[None]:
+        """Read the users again; done when logins see what has changed."""
+
+    def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
+        """Whom to ask for the numbers of all workers; before anybody is served."""
+
+    def start(self) -> None:
+        """Start threads and processes."""
+
+    def hasten(self) -> None:
+        """Give up what takes long and can be done after the next start: sessions that wait for it are to end."""
+
+    async def stop(self) -> None:
+        """Close accounts, end threads and processes."""
+
+
+class Serving:
+    """The open listeners of this process and their sessions."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        reactor: Any,
+        *,
+        shared: bool = False,
+        link: Link | None = None,
+        seen: Callable[[Sequence[Entry]], None] | None = None,
+    ) -> None:
+        """`shared`: other processes have the same sockets. `link`: to other workers, who share limits and are asked too.
+
+        `seen` is told of clients where there is no link to a master.
+        """
+        dispatch_directly(reactor)
+        self.counts = ConnectionCounts(parts.config.limits)
+        self.tally = Tally()
+        if link is not None:
+            seen = partial(tell_master, link)
+        self.sightings = Sightings(reactor, seen or _nobody, enabled=lambda: parts.config.ledger.enabled)
+        self._parts = parts
+        self._reactor = reactor
+        self._shared = shared
+        self._ports: list[Port] = []
+        self._retired: list[Port] = []
+        self._empty: Deferred[None] | None = None
+        self.answers = answers(self._all, parts.status, parts.take_up_users, self.tally, reactor)
+        """To what the administrator asks, by name."""
+        if link is not None:
+            SharedCounts(link, reactor, self.counts)
+            for what, answer in self.answers.items():
+                link.on_ask(what, answer)
+
+    @property
+    def known(self) -> set[str]:
+        """The places that are served."""
+        return {port.place for port in self._ports}
+
+    @property
+    def sessions(self) -> int:
+        """How many connections there are."""
+        return sum(len(port.connections) for port in self._all())
+
+    def listen(self, bound: Bound) -> str:
+        """Serve a socket; the line for the log. Raises: OSError."""
+        maker = self._session_maker(bound.listener)
+        port = Port(
+            bound,
+            self._reactor,
+            self.counts,
+            self._parts.tls,
+            maker,
+            tally=self.tally,
+            sightings=self.sightings,
+            listeners=lambda: self._parts.config.listeners,
+            shared=self._shared,
+        )
+        self._ports.append(port)
+        return port.ready_line
+
+    def change(self, config: Config, opened: Sequence[Bound]) -> list[str]:
+        """Serve what a changed configuration says, with sockets opened for its new places; what changed, in words."""
+        self.counts.limits = config.limits
+        wanted = {place: listener for listener in config.listeners for place in places(listener)}
+        lines = []
+        for port in tuple(self._ports):
+            listener = wanted.get(port.place)
+            if listener is None:
+                lines.append(f"no longer serving {port.listener.protocol} on {port.place}")
+                port.drain()
+                port.stop_listening()
+                self._ports.remove(port)
+                self._retired.append(port)
+            elif listener != port.listener:
+                port.change(listener, self._session_maker(listener))
+                lines.append(port.ready_line)
+        lines += [self.listen(bound) for bound in opened]
+        self._retired = [port for port in self._retired if port.connections]
+        return lines
+
+    def stop_listening(self) -> Deferred[Any]:
+        """Take no new connections; those that are open go on."""
+        ports, self._ports = self._ports, []
+        self._retired += ports
+        return DeferredList([port.stop_listening() for port in ports])
+
+    def when_empty(self) -> Deferred[None]:
+        """Called when the last session has ended, after `stop_listening`; at once without any."""
+        if self._empty is None:
+            self._empty = Deferred()
+            self._empty.addCallback(lambda _none: self.sightings.tell_all())
+            for port in self._all():
+                port.on_empty = self._check_empty
+            self._check_empty()
+        return self._empty
+
+    def stop(self) -> Deferred[None]:
+        """Farewell to all; done when the last session has ended, or is left behind."""
+        closing = self.stop_listening()
+        for port in self._all():
+            port.stop_sessions()
+        self._parts.hasten()
+        clock = cast("IReactorTime", self._reactor)
+        timers = (clock.callLater(GRACE, self._cut), clock.callLater(GRACE + LAST_GRACE, self._leave_behind))
+
+        def end(_results: object) -> None:
+            for timer in timers:
+                if timer.active():
+                    timer.cancel()
+
+        return DeferredList([closing, self.when_empty()]).addCallback(end)
+
+    def _session_maker(self, listener: Listener) -> Callable[[Channel], Session]:
+        return self._parts.session_maker(listener.family)
+
+    def _check_empty(self) -> None:
+        if self._empty is not None and not self._empty.called and not any(port.connections for port in self._all()):
+            self._empty.callback(None)
+
+    def _cut(self) -> None:
+        for port in self._all():
+            port.cut_sessions()
+
+    def _leave_behind(self) -> None:
+        log.warn("{line}", line=f"stopping without {self.sessions} sessions that do not end")
+        if self._empty is not None and not self._empty.called:
+            self._empty.callback(None)
+
+    def _all(self) -> list[Port]:
+        return [*self._ports, *self._retired]
+
+
+def _nobody(_entries: Sequence[Entry]) -> None:
+    """Where nobody keeps a ledger."""

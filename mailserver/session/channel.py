@@ -1,0 +1,168 @@
+"""What a protocol session may ask of its connection. `net.connection.stream` and `net.connection.connection` implement it on a Twisted transport.
+
+A session is one coroutine, `run()`. It awaits only what this module and `store.interfaces.StoreRunner` offer, so
+tests drive it without a reactor. Commands of a connection run one after another: the session does not read the next
+one before the last one is answered, and unread input is held back by flow control.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Protocol
+
+from attrs import frozen
+
+from mailserver.system.children import Timer
+
+
+class Wake(enum.Enum):
+    """Why `Channel.read` came back without bytes."""
+
+    POKED = "poked"
+    """`poke()` was called: something the session watches may have changed."""
+    TIMEOUT = "timeout"
+    """The time given has passed."""
+
+
+@frozen
+class ClientCertificate:
+    """A client's certificate that was verified against the domain's authorities."""
+
+    user: str
+    """The name in the field that the domain's settings choose, as it stands there; empty if there is none."""
+    subject: str
+    """RFC 4514, for the log."""
+    fingerprint: str
+    """SHA-256 of the certificate, hexadecimal."""
+
+
+@frozen
+class TLSInfo:
+    """What the handshake agreed on."""
+
+    version: str
+    """As OpenSSL says it: "TLSv1.3"."""
+    cipher: str
+    server_name: str | None
+    """The SNI name asked for, lower case; None without SNI."""
+    alpn: str | None = None
+    """The application protocol agreed on (RFC 7301); None where the client offered none."""
+    client: ClientCertificate | None = None
+    """Whose certificate the client has shown; None without one, and for one that was not verified."""
+    host: str | None = None
+    """The host of the configuration that was served, `*.name` of a wildcard: the one asked for, or the listener's own
+    default; None for the default of all."""
+
+
+@frozen
+class ConnectionInfo:
+    """The facts of one connection. A new one replaces it after STARTTLS."""
+
+    session_id: str
+    """Short, unique in the log."""
+    protocol: str
+    """The listener's: "imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp"."""
+    peer: IPv4Address | IPv6Address | None
+    """The client's address (the one a trusted proxy tells); None on a Unix socket."""
+    peer_port: int
+    local: str
+    """Where it arrived, for the log: "127.0.0.1:993" or a path."""
+    tls: TLSInfo | None
+    cleartext_allowed: bool
+    """The listener says in words that passwords may come without TLS, from this client at least."""
+    starttls_offered: bool
+    """The listener can start TLS and has not."""
+    tls_required: bool = False
+    """LMTP `require_tls`: nothing but STARTTLS before TLS."""
+    proofs_allowed: bool = False
+    """The listener says in words that mechanisms which send no password may come without TLS."""
+
+    results_trusted: bool = False
+    """LMTP `trusted_authentication_results`: who delivers here has taken out what others say in our name."""
+
+    @property
+    def asked_host(self) -> str | None:
+        """The host name that the client asked for by SNI, if it is one of the configuration; else the listener's own.
+
+        None where there is neither.
+        """
+        if self.tls is None or self.tls.host is None:
+            return None
+        if not self.tls.host.startswith("*."):
+            return self.tls.host
+        return self.tls.server_name
+
+    @property
+    def password_allowed(self) -> bool:
+        """May a password be accepted on this connection now?"""
+        return self.tls is not None or self.cleartext_allowed
+
+    @property
+    def login_allowed(self) -> bool:
+        """May a client log in on this connection now, by whatever mechanism?"""
+        return self.password_allowed or self.proofs_allowed
+
+
+class Channel(Protocol):
+    """One connection, as its session sees it. All calls are made on the reactor's thread."""
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """The facts as they are now."""
+
+    @property
+    def input_ended(self) -> bool:
+        """Has the client sent all that it will send? It may still read, or have gone."""
+
+    def now(self) -> float:
+        """Monotonic seconds, of the reactor's clock."""
+
+    async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
+        """The next bytes of the client (never empty), or why there are none.
+
+        With `pokes`, a poke that came since the last such read returns at once. Without it pokes wait.
+        Raises: ConnectionLost at end of input, and ever after.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes. They leave together when the session next waits. Silently dropped once the client is gone."""
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written, and, in a long answer, until others had a turn.
+
+        Call it between chunks of an answer, and between slices of long work.
+        Raises: ConnectionLost when the client is gone or has taken nothing for too long.
+        """
+
+    async def start_tls(self) -> None:
+        """Send what is queued, shake hands; `info.tls` is then set.
+
+        The caller has made sure that no byte of the client is left unread in its framer; bytes that arrived before
+        the handshake and were not read end the connection. Raises: ConnectionLost.
+        """
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. Raises: ConnectionLost when the client goes meanwhile."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call it after that time, also while the session waits for something else; what it writes leaves at once."""
+
+    def poke(self) -> None:
+        """Make a `read(pokes=True)` return; remembered if none is waiting. Safe to repeat."""
+
+    def logged_in(self, user: str) -> None:
+        """Count this connection for `user` from now on. Raises: LimitReached (sessions per user and address)."""
+
+    def channel_binding(self) -> bytes | None:
+        """The 32 octets of tls-exporter (RFC 9266); None without TLS, and where they could be another connection's too."""
+
+    def log(self, event: str, **fields: object) -> None:
+        """One line in the log, with the connection's facts. Values are escaped; secrets must not be among them."""
+
+    def bug(self, doing: str) -> None:
+        """Log the exception being handled, whole, with what was being done."""
+
+    def close(self) -> None:
+        """Send what is queued and end the connection. Later reads raise ConnectionLost."""

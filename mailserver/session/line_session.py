@@ -1,0 +1,205 @@
+"""What POP3 and SMTP sessions have in common: lines of a client that come in time, each a command with its answer.
+
+Commands run one after another, so pipelined ones are answered in their order (RFC 2449 6.6, RFC 2920 3.2). What a
+command may await is what `channel` and the store's runner offer.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+
+from mailserver.auth.interfaces import Authenticator, User
+from mailserver.config.model import Limits
+from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, StorageFailure
+from mailserver.session.channel import Channel, Wake
+from mailserver.session.lines import LineReader, Refused, is_http
+from mailserver.session.sasl_exchange import RefusedExchange, may_begin
+
+MAX_ERRORS = 20
+"""Malformed, unknown or misplaced commands that a connection may send; by SMTP, between two messages."""
+
+_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
+
+
+class CommandRow(Protocol):
+    """What any row of a command table has."""
+
+    @property
+    def name(self) -> bytes:
+        """The command's word, in upper case."""
+
+    @property
+    def run(self) -> Callable[[Any, bytes], Awaitable[None]]:
+        """Gets the session, and the octets behind the command's word and its space."""
+
+
+Row = TypeVar("Row", bound=CommandRow)
+
+
+def build_table(*families: tuple[Row, ...]) -> dict[bytes, Row]:
+    """Rows by name. Raises: ValueError when two have the same."""
+    table: dict[bytes, Row] = {}
+    for row in (row for family in families for row in family):
+        if row.name in table:
+            raise ValueError(f"two commands are named {row.name!r}")
+        table[row.name] = row
+    return table
+
+
+class LineSession(ABC):
+    """One connection: `run()` is its whole life."""
+
+    protocol: ClassVar[str]
+    """As the log names it."""
+    table: ClassVar[Mapping[bytes, CommandRow]]
+    """The commands by their words."""
+
+    def __init__(self, channel: Channel, limits: Limits, longest_line: int) -> None:
+        """`longest_line` is in octets, its CRLF included."""
+        self.channel = channel
+        self.limits = limits
+        self.reader = LineReader(longest_line)
+        self.user: User | None = None
+        self.ended = False
+        self.login_deadline = channel.now() + limits.login_time
+        self._refused_exchange: RefusedExchange | None = None
+        self._errors = 0
+        self._word = b""
+
+    @property
+    def command(self) -> str:
+        """The word of the command that runs, or ran last."""
+        return self._word.decode("ascii", "replace")
+
+    @property
+    @abstractmethod
+    def timeout(self) -> float:
+        """Seconds that may pass without a command."""
+
+    @property
+    @abstractmethod
+    def must_log_in(self) -> bool:
+        """Has the client yet to log in, so that its time is short?"""
+
+    @abstractmethod
+    def greet(self) -> None:
+        """Say the first word."""
+
+    @abstractmethod
+    def find_command(self, line: bytes | Refused, word: bytes) -> CommandRow:
+        """The row of a line's first word, in upper case. Raises: MailError where it cannot be run."""
+
+    @abstractmethod
+    def refuse(self, error: MailError) -> None:
+        """Answer a command that failed."""
+
+    @abstractmethod
+    def answer_bug(self) -> None:
+        """Answer a command that failed in an unforeseen way; it has been logged."""
+
+    @abstractmethod
+    def cut_for_time(self) -> NoReturn:
+        """The client has let its time pass. Raises: ConnectionLost."""
+
+    @abstractmethod
+    def cut_for_errors(self) -> None:
+        """The client has made too many errors: end."""
+
+    @abstractmethod
+    async def leave(self) -> None:
+        """Give back what the session holds, however it came to its end."""
+
+    async def run(self) -> None:
+        """Serve until the client quits, is gone or is cut."""
+        try:
+            self.greet()
+            while not self.ended:
+                await self._run_line(await self.read_line())
+        except ConnectionLost:
+            pass
+        finally:
+            await self.leave()
+            if self.user is not None:
+                self.channel.log("logout", user=self.user.name)
+            self.channel.close()
+
+    def end(self) -> None:
+        """Read no further command."""
+        self.ended = True
+
+    def read_auth(self, authenticator: Authenticator, argument: bytes) -> tuple[str, bytes]:
+        """The mechanism of an AUTH, in capitals, and its initial response, b"" without one (RFC 5034 4, RFC 4954 4).
+
+        Raises: PrivacyRequired, BadSyntax.
+        """
+        name, space, initial = argument.partition(b" ")
+        mechanism = name.decode("ascii", "replace").upper()
+        if not may_begin(self.channel.info, mechanism):
+            # The client may go on with it, by lines that are no commands.
+            exchange = RefusedExchange(self.channel, authenticator, mechanism)
+            if initial:
+                exchange.take(initial)
+            self._refused_exchange = exchange
+            raise PrivacyRequired
+        if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
+            raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
+        return mechanism, initial
+
+    def log(self, event: str) -> None:
+        """A line in the log, with whoever is logged in."""
+        self.channel.log(event, user=self.user.name if self.user else None)
+
+    async def read_line(self) -> bytes | Refused:
+        """The client's next line. Raises: ConnectionLost, also when its time has passed."""
+        began: float | None = None
+        while (line := self.reader.next_line()) is None:
+            now = self.channel.now()
+            if self.reader.pending and began is None:
+                began = now
+            # A whole line must come within the time, however its octets drip.
+            deadline = now + self.timeout if began is None else began + self.limits.transfer_timeout
+            if self.must_log_in:
+                deadline = min(deadline, self.login_deadline)
+            data = await self.channel.read(deadline - now) if now < deadline else Wake.TIMEOUT
+            if isinstance(data, Wake):
+                self.cut_for_time()
+            self.reader.receive_data(data)
+        # Many short commands in one piece may have long answers, and others want their turn.
+        await self.channel.drain()
+        return line
+
+    async def _run_line(self, line: bytes | Refused) -> None:
+        word = (self.reader.head if isinstance(line, Refused) else line).partition(b" ")[0].upper()
+        # A line that begins as a header field does is no command either, whatever came before it.
+        if is_http(word):
+            self.channel.log("http-request")
+            self.end()
+            return
+        self._word = word
+        exchange, self._refused_exchange = self._refused_exchange, None
+        try:
+            await self.find_command(line, word).run(self, b"" if isinstance(line, Refused) else line[len(word) + 1 :])
+        except ConnectionLost:
+            raise
+        except MailError as error:
+            if isinstance(error, StorageFailure):
+                name = self.user.name if self.user else None
+                command = word.decode("ascii", "replace")
+                self.channel.log("storage-failed", user=name, command=command, reason=error.reason)
+            self.refuse(error)
+            if isinstance(error, BadSyntax | PrivacyRequired):
+                self._count_error()
+            if exchange is not None and word not in self.table and not isinstance(line, Refused):
+                exchange.take(line)
+                self._refused_exchange = exchange
+        except Exception:
+            self.channel.bug(f"{self.protocol} {word.decode('ascii', 'replace')}")
+            self.answer_bug()
+
+    def _count_error(self) -> None:
+        self._errors += 1
+        if self._errors >= MAX_ERRORS and not self.ended:
+            self.cut_for_errors()

@@ -1,0 +1,163 @@
+"""One SASL exchange of a session (RFC 4422 3), the same in IMAP, POP3 and SMTP but for how its lines look.
+
+Base64, `=` for an empty initial response (RFC 4959 3, RFC 5034 4, RFC 4954 4) and `*` to cancel are the same in all
+three; so is how the last message of the server travels, as a challenge that is answered by nothing (RFC 4422 5).
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from mailserver.auth.interfaces import Authenticator, LoginContext, ShownCertificate, User
+from mailserver.errors import AuthFailed, BadSyntax, MailError
+from mailserver.sasl.mechanism import Challenge, Credentials, Done, Failed, Mechanism, NeedKeys
+from mailserver.sasl.registry import MECHANISMS, Situation, sends_password
+from mailserver.session.channel import Channel, ConnectionInfo
+
+LOGGED_NAME = 255
+"""Characters of a name that the log keeps: anybody can send one."""
+
+
+class NotBase64(BadSyntax):
+    """RFC 3501 6.2.2, RFC 5034 4, RFC 4954 4."""
+
+    smtp_reply: ClassVar[tuple[int, str]] = (501, "5.5.2")
+    text = "that is not base64"
+
+
+class ExchangeCancelled(MailError):
+    """The client sent `*`."""
+
+    imap_status: ClassVar[str] = "BAD"
+    smtp_reply: ClassVar[tuple[int, str]] = (501, "5.7.0")
+    text = "authentication was cancelled"
+
+
+def situation(channel: Channel, authenticator: Authenticator) -> Situation:
+    """What can succeed on this connection now."""
+    tls, abilities = channel.info.tls, authenticator.abilities()
+    return Situation(
+        # Asked for only where it matters: it costs a computation.
+        binding=channel.channel_binding() if abilities.scram_hashes else None,
+        certified=tls.client.user if tls is not None and tls.client is not None else "",
+        scram_hashes=abilities.scram_hashes,
+        trusts_certificates=abilities.certificates,
+        passwords=channel.info.password_allowed,
+    )
+
+
+def login_context(protocol: str, info: ConnectionInfo) -> LoginContext:
+    """What the login service is told of a connection."""
+    tls = info.tls
+    client = tls.client if tls else None
+    shown = None
+    if client is not None:
+        label = (
+            f"the certificate of {client.user or 'no user'} (subject {client.subject}, SHA-256 {client.fingerprint})"
+        )
+        shown = ShownCertificate(client.user, label)
+    return LoginContext(protocol, info.peer, tls.host if tls else None, info.session_id, shown)
+
+
+def may_begin(info: ConnectionInfo, mechanism: str) -> bool:
+    """May a client begin that mechanism on the connection as it is? The name is upper case, and may be anything."""
+    return info.password_allowed or (info.proofs_allowed and not sends_password(mechanism))
+
+
+def tell_exposed(
+    channel: Channel, authenticator: Authenticator, protocol: str, credentials: Credentials, method: str
+) -> None:
+    """A password came before TLS and is refused: it may be checked later, out of the client's sight."""
+    channel.log("cleartext-login", user=credentials.name[:LOGGED_NAME], method=method)
+    authenticator.exposed(
+        credentials,
+        method,
+        login_context(protocol, channel.info),
+        lambda user: channel.log("password-exposed", user=user, method=method),
+    )
+
+
+class RefusedExchange:
+    """An exchange that was refused before TLS: a client that waits for no challenge gives its password away all the same."""
+
+    def __init__(self, channel: Channel, authenticator: Authenticator, mechanism: str) -> None:
+        self._channel = channel
+        self._authenticator = authenticator
+        self._method = mechanism.upper()
+        telling = sends_password(self._method)
+        self._mechanism: Mechanism | None = MECHANISMS[self._method].make(Situation(), False) if telling else None
+
+    def take(self, line: bytes) -> None:
+        """The client's next line, as it was sent; the initial response, if there is one, is the first."""
+        mechanism, self._mechanism = self._mechanism, None
+        if mechanism is None:
+            return
+        try:
+            step = mechanism.step(_decode(line))
+        except NotBase64:
+            return
+        match step:
+            case Challenge():
+                self._mechanism = mechanism
+            case Done(Credentials() as credentials):
+                protocol = self._channel.info.protocol
+                tell_exposed(self._channel, self._authenticator, protocol, credentials, self._method)
+
+
+class Exchange:
+    """One exchange, to the verified user."""
+
+    def __init__(
+        self,
+        mechanism: Mechanism,
+        ask: Callable[[bytes], Awaitable[bytes]],
+        authenticator: Authenticator,
+        context: LoginContext,
+    ) -> None:
+        """`ask` sends a challenge, in base64, and reads the client's line. It may raise any MailError."""
+        self.name = ""
+        """Who the client says it is, once that is known; for the log."""
+        self._mechanism = mechanism
+        self._ask = ask
+        self._authenticator = authenticator
+        self._context = context
+
+    async def run(self, initial: bytes | None) -> User:
+        """Begin with the initial response as it was sent, None without one.
+
+        Raises: BadSyntax and ExchangeCancelled, which are no failed login; AuthFailed, AuthorizationFailed, AuthUnavailable.
+        """
+        step = self._mechanism.step(None if initial is None else b"" if initial == b"=" else _decode(initial))
+        while True:
+            match step:
+                case Challenge(data):
+                    step = self._mechanism.step(await self._answer_to(data))
+                case NeedKeys(name, hash_name, take):
+                    self.name = name[:LOGGED_NAME]
+                    step = take(await self._authenticator.scram_keys(name, hash_name, self._context))
+                case Failed(reason):
+                    raise AuthFailed(reason)
+                case Done(claim, last):
+                    self.name = claim.name[:LOGGED_NAME]
+                    user = await self._authenticator.login(claim, self._context)
+                    if last is not None and await self._answer_to(last):
+                        raise AuthFailed("the client answered the server's last message by more than an empty line")
+                    return user
+
+    async def _answer_to(self, data: bytes) -> bytes:
+        line = await self._ask(binascii.b2a_base64(data, newline=False))
+        if line == b"*":
+            raise ExchangeCancelled
+        return _decode(line)
+
+
+def _decode(text: bytes) -> bytes:
+    # The strict decoder passes over padding behind whole groups.
+    if len(text) % 4:
+        raise NotBase64
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        raise NotBase64 from None

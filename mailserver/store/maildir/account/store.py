@@ -1,0 +1,197 @@
+"""All accounts on disk: from a user's name to a Maildir, made when it is new."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from mailserver.errors import InUse, MailError, NoSpace, NoSuchUser, StoreUnavailable
+from mailserver.message.summary import Summary
+from mailserver.store.interfaces import Bounds
+from mailserver.store.maildir.account import relocation
+from mailserver.store.maildir.account.account import MaildirAccount, is_account
+from mailserver.store.maildir.disk import directories, reserved_space, safeio
+from mailserver.store.maildir.format.names import PLAIN, LevelEncoding
+from mailserver.store.maildir.format.uid_validity import new_uid_validity
+from mailserver.store.maildir.home import unsynced
+from mailserver.store.maildir.home.folders import INBOX, Layout
+from mailserver.store.maildir.home.home import Settings
+from mailserver.types import DirectoryId
+
+LOCATION: Final = "{root}/{domain}/{local}/Maildir"
+SPECIAL_USE: Final = {"Drafts": "Drafts", "Sent": "Sent", "Junk": "Junk", "Trash": "Trash", "Archive": "Archive"}
+_LONGEST = 255
+_OURS: Final = "mailserver-"
+"""How the files begin that lie beside the accounts: the ballast, the spool."""
+_UNFINISHED: Final = "mailserver-new."
+_ABANDONED_AFTER: Final = 3600.0
+"""Seconds after which nobody is making that account any more."""
+
+
+class MaildirStore:
+    """Implements `store.interfaces.Store`.
+
+    `location` is a template of {root}, {user}, {local}, {domain}, {home}; `special_use` has folder names by use, of which the
+    first is made with an account; `summarise` renders a message as sent (message.render.summarise); `search_index` has the texts of
+    mailboxes that are searched indexed.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        summarise: Callable[[bytes], Summary],
+        *,
+        location: str = LOCATION,
+        special_use: Mapping[str, str | Sequence[str]] = SPECIAL_USE,
+        encoding: LevelEncoding = PLAIN,
+        hostname: str | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+        search_index: bool = True,
+        root_seen: DirectoryId | None = None,
+    ) -> None:
+        """`root_seen`: the root as it was when the server started, if not as it is now."""
+        self._root = os.fspath(root)
+        self._location = location
+        uses = {use: (names,) if isinstance(names, str) else tuple(names) for use, names in special_use.items()}
+        self._settings = Settings(
+            summarise, hostname or socket.gethostname(), self._root, encoding, bounds, search_index, uses
+        )
+        self._tidied: set[str] = set()
+        with safeio.boundary():
+            self._root_seen = root_seen or DirectoryId.of(self._root)
+
+    def account(self, user: str, home: str | None = None) -> MaildirAccount:
+        """Open the account, making its directories and special-use folders if it is new.
+
+        Raises: NoSuchUser for a name that no directory can have, NoSpace, StoreUnavailable.
+        """
+        root = self.path(user, home)
+        new = not is_account(root)
+        if new and "{root}" in self._location:
+            self._expect_root()
+        reserved_space.ensure(self._root)
+        if new:
+            try:
+                self._make(user, root)
+            except NoSpace:
+                if not reserved_space.release(self._root):
+                    raise
+                self._make(user, root)
+        account = MaildirAccount(user, root, self._settings)
+        if root not in self._tidied:
+            # Whoever holds the lock that long has done so, or will be followed by another start.
+            with contextlib.suppress(InUse):
+                account.tidy()
+                self._tidied.add(root)
+        return account
+
+    def existing(self, user: str, home: str | None = None) -> MaildirAccount | None:
+        """The account as it is, None where there is none: for commands beside a server, which keeps it tidy.
+
+        Raises: NoSuchUser.
+        """
+        root = self.path(user, home)
+        return MaildirAccount(user, root, self._settings) if is_account(root) else None
+
+    def move(self, user: str, home: str | None, target: str) -> bool:
+        """Move a user's mail to another path and leave the marker of `relocation`; was there any?
+
+        A move that was broken off is gone on with. Somebody else's mail at that path refuses it, also for a user who has
+        none. Raises: PlaceTaken, NoSuchUser, InUse, NoSpace, StoreUnavailable.
+        """
+        source = self.path(user, home)
+        if relocation.is_marker(source) and is_account(target):
+            return True
+        account = self.existing(user, home)
+        if account is None:
+            if is_account(target):
+                raise relocation.PlaceTaken(target)
+            return False
+        try:
+            account.move_to(target)
+        finally:
+            account.close()
+        return True
+
+    def path(self, user: str, home: str | None = None) -> str:
+        """The account's Maildir, there or not. Raises: NoSuchUser."""
+        local, at, domain = user.lower().rpartition("@")
+        if not at:
+            local, domain = domain, ""
+        parts = {"user": user.lower(), "local": local, "domain": domain}
+        for key, part in parts.items():
+            if f"{{{key}}}" in self._location and not _is_component(part):
+                raise NoSuchUser
+        if "{home}" in self._location and not home:
+            raise NoSuchUser
+        path = self._location.format(root=self._root, home=home or "", **parts)
+        return os.path.abspath(path)
+
+    def _expect_root(self) -> None:
+        """Make no account below a mount point whose file system is gone: its mail would be hidden by the next mount.
+
+        Raises: StoreUnavailable where the root is another directory than it was, and without mail, or is no more.
+        """
+        with safeio.boundary():
+            now = DirectoryId.of(self._root)
+            # What is made there for whatever message comes first is no mail.
+            empty = now is None or all(name.startswith(_OURS) for name in os.listdir(self._root))
+        if empty and self._root_seen not in {None, now}:
+            raise StoreUnavailable("the mail root is not the directory that it was: its file system must be mounted")
+        self._root_seen = now
+
+    def _make(self, user: str, root: str) -> None:
+        """Make a new account whole, beside its place, and put it there: nobody sees half of one."""
+        parent = os.path.dirname(root)
+        directories.make_directories(parent, top=self._root)
+        _sweep(parent)
+        unfinished = os.path.join(parent, _UNFINISHED + secrets.token_hex(8))
+        try:
+            Layout(unfinished).create(INBOX, new_uid_validity())
+            new = MaildirAccount(user, unfinished, self._settings)
+            new.set_up()
+            new.close()
+            # Whoever finds it there while this is not synced, as the sync failed and it could not be taken back, does it.
+            unsynced.announce(unfinished, [parent])
+            safeio.point("account.before-rename")
+            with contextlib.suppress(OSError):
+                # Another process may have been faster; or an empty directory stands there.
+                directories.rename_tree(unfinished, root)
+                unsynced.announce(root, [])
+        except MailError:
+            directories.discard_tree(unfinished)
+            raise
+        directories.discard_tree(unfinished)
+        if not is_account(root):
+            # Somebody's directory, that is no Maildir yet.
+            new = MaildirAccount(user, root, self._settings)
+            new.become_account(new_uid_validity())
+            new.close()
+
+
+def _sweep(parent: str) -> None:
+    """Remove accounts that a dead process left half made."""
+    with safeio.boundary(), os.scandir(parent) as entries:
+        old = [
+            entry.path
+            for entry in entries
+            if entry.name.startswith(_UNFINISHED)
+            and time.time() - entry.stat(follow_symlinks=False).st_ctime > _ABANDONED_AFTER
+        ]
+    for path in old:
+        directories.remove_tree(path)
+
+
+def _is_component(part: str) -> bool:
+    """Whether it can be one directory's name, and no path."""
+    return (
+        part not in {"", ".", ".."}
+        and "/" not in part
+        and part.isprintable()
+        and len(part.encode("utf-8", "replace")) <= _LONGEST
+    )

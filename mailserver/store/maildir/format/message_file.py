@@ -1,0 +1,193 @@
+"""A message file as it is sent: every line ends in CRLF, whatever the file has.
+
+A file that has CRLF throughout is read as it is. One with bare LFs is converted while it is read: a table with one number
+for each 64 KiB of the file says where that part begins in what is sent, so any range costs no more than its own length
+and no copy is kept. A bare CR stays what it is.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_right
+
+from mailserver.cancellation import check
+from mailserver.errors import StoreUnavailable
+from mailserver.store.maildir.disk import safeio
+
+_BLOCK = 64 << 10
+
+
+class PlainFile:
+    """A file that is sent as it is."""
+
+    def __init__(self, fd: int, size: int, date: int) -> None:
+        self.size = size
+        self.date = date
+        """The file's mtime, which is INTERNALDATE, in seconds since 1970."""
+        self._fd = fd
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end."""
+        end = self.size if count is None else min(self.size, offset + count)
+        return _read(self._fd, offset, end)
+
+    def read_now(self, offset: int, count: int) -> bytes | None:
+        """Those octets, or the first of them, if the page cache has them: nothing is waited for, not even a disk.
+
+        None where `read` must be asked, also for its errors and at the end.
+        """
+        buffer = bytearray(min(count, max(0, self.size - offset)))
+        try:
+            got = os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError:
+            return None  # not in memory (EAGAIN), or a file system that cannot say (EOPNOTSUPP)
+        return bytes(buffer[:got]) or None
+
+    def close(self) -> None:
+        """Give the descriptor back. Harmless when repeated."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class ConvertedFile(PlainFile):
+    """A file with bare LFs."""
+
+    def __init__(self, fd: int, raw_size: int, date: int, starts: array[int]) -> None:
+        super().__init__(fd, starts[-1], date)
+        self._raw_size = raw_size
+        self._starts = starts
+
+    def read(self, offset: int = 0, count: int | None = None) -> bytes:
+        """Those octets, fewer at the end."""
+        end = self.size if count is None else min(self.size, offset + count)
+        if offset >= end:
+            return b""
+        block = bisect_right(self._starts, offset) - 1
+        first = self._starts[block]
+        parts = []
+        while self._starts[block] < end:
+            check()
+            parts.append(self._convert(block))
+            block += 1
+        return b"".join(parts)[offset - first : end - first]
+
+    def read_now(self, offset: int, count: int) -> bytes | None:  # noqa: ARG002 - as in the parent
+        """None: converting is work for a thread."""
+        return None
+
+    def _convert(self, block: int) -> bytes:
+        start = block * _BLOCK
+        before = b"\r" if start and _read(self._fd, start - 1, start) == b"\r" else b" "
+        data = _read(self._fd, start, min(self._raw_size, start + _BLOCK))
+        return to_crlf(before + data)[1:]
+
+
+def open_file(path: str, size: int | None = None) -> PlainFile:
+    """Open it; `size` is what it is known to have as sent.
+
+    Raises: FileNotFoundError, StoreUnavailable (also for what is no regular file).
+    """
+    fd, status = safeio.open_with_status(path)
+    try:
+        raw_size = status.st_size
+        # As long on disk as sent means that there is nothing to convert.
+        starts = None if size == raw_size else _measure(fd, raw_size)
+    except BaseException:
+        os.close(fd)
+        raise
+    date = status.st_mtime_ns // 1_000_000_000
+    return PlainFile(fd, raw_size, date) if starts is None else ConvertedFile(fd, raw_size, date, starts)
+
+
+def read_small(path: str, size: int | None, limit: int) -> bytes | None:
+    """A message whole, as sent; None if it has more than `limit` octets, or not the known `size` any more.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    if size is None:
+        found = read_dated(path, size, limit)
+        return None if found is None else found[0]
+    if size > limit:
+        return None
+    # Nothing but a message has just so many octets: its status would cost a call for each.
+    fd = safeio.open_unasked(path)
+    try:
+        return _read_small(fd, size, size, limit)
+    except IsADirectoryError as error:
+        raise StoreUnavailable from error
+    finally:
+        os.close(fd)
+
+
+def read_dated(path: str, size: int | None, limit: int) -> tuple[bytes, int] | None:
+    """The same with the file's mtime, in seconds since 1970."""
+    fd, status = safeio.open_with_status(path)
+    try:
+        data = _read_small(fd, status.st_size, size, limit)
+    finally:
+        os.close(fd)
+    return None if data is None else (data, status.st_mtime_ns // 1_000_000_000)
+
+
+def _read_small(fd: int, expected: int, size: int | None, limit: int) -> bytes | None:
+    """`expected` is how long the file should be at most: as sent, no message is shorter than on disk."""
+    if expected > limit:
+        return None
+    try:
+        # One octet more than there should be tells whether there are.
+        data = os.read(fd, expected + 1)
+    except OSError as error:
+        raise safeio.failure(error) from error
+    if len(data) == size:
+        return data
+    sent = to_crlf(data)
+    if (len(sent) != size) if size is not None else (len(data) != expected or len(sent) > limit):
+        return None
+    return sent
+
+
+def to_crlf(data: bytes) -> bytes:
+    """The same with every line ended by CRLF."""
+    if b"\r" not in data:
+        return data.replace(b"\n", b"\r\n")
+    if not has_bare_lf(data):
+        return data
+    # A pattern that looks behind each LF takes six times as long as both of these.
+    return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def has_bare_lf(data: bytes) -> bool:
+    """Does a line end without CR?"""
+    # To count single octets takes three times as long as to leave them out.
+    return len(data) - len(data.replace(b"\n", b"")) != data.count(b"\r\n")
+
+
+def _measure(fd: int, raw_size: int) -> array[int] | None:
+    """Where each block begins in what is sent, and the whole size last; None without bare LFs."""
+    starts = array("Q", [0])
+    sent = 0
+    last = b""
+    for start in range(0, raw_size, _BLOCK):
+        check()
+        data = _read(fd, start, min(raw_size, start + _BLOCK))
+        bare = data.count(b"\n") - data.count(b"\r\n")
+        if last == b"\r" and data[:1] == b"\n":
+            bare -= 1
+        last = data[-1:]
+        sent += len(data) + bare
+        starts.append(sent)
+    return None if sent == raw_size else starts
+
+
+def _read(fd: int, start: int, end: int) -> bytes:
+    with safeio.boundary():
+        data = os.pread(fd, max(0, end - start), start)
+        parts = [data]
+        start += len(data)
+        while data and start < end:
+            data = os.pread(fd, end - start, start)
+            parts.append(data)
+            start += len(data)
+    return b"".join(parts) if len(parts) > 1 else parts[0]

@@ -1,0 +1,26 @@
+"""Where the parts of one mailbox lie."""
+
+from __future__ import annotations
+
+from mailserver.store.maildir.format import keywords, uidlist
+
+
+class MailboxPaths:
+    """Directories and files of one mailbox."""
+
+    __slots__ = ("cur", "directory", "keywords", "new", "uidlist")
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.new = f"{directory}/new"
+        """Delivered, not yet seen by any session."""
+        self.cur = f"{directory}/cur"
+        """Seen, or with flags."""
+        self.uidlist = f"{directory}/{uidlist.FILE_NAME}"
+        """UIDs."""
+        self.keywords = f"{directory}/{keywords.FILE_NAME}"
+        """Keyword letters."""
+
+    def place(self, place: int) -> str:
+        """new/ for 0, cur/ for 1."""
+        return self.cur if place else self.new

@@ -1,0 +1,30 @@
+"""The account's lock as operations hold it: for looking, and for what is to be acknowledged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailserver.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from mailserver.store.maildir.home.home import Home
+
+
+class Locked:
+    """`Home.locked` and `Home.changing`: two objects, as they are entered for everything."""
+
+    __slots__ = ("_changing", "_home")
+
+    def __init__(self, home: Home, *, changing: bool) -> None:
+        self._home = home
+        self._changing = changing
+
+    def __enter__(self) -> None:
+        home = self._home
+        home.take_lock()
+        if self._changing and home.unsafe.unsynced:
+            home.give_lock(failed=False)
+            raise StoreUnavailable("the disk fails: what was changed before is not safe on it yet")
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+        self._home.give_lock(failed=kind is not None)

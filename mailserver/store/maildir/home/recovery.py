@@ -1,0 +1,178 @@
+"""What a dead process left half done: the next holder of the account's lock finishes or undoes it.
+
+| kind    | the change was                         | what happens                                                    |
+|---------|----------------------------------------|-----------------------------------------------------------------|
+| publish | several messages, or prepared ones     | finished: each file still in tmp/ gets its name                 |
+| copy    | links into another mailbox             | undone: the new names are removed                               |
+| move    | renames into another mailbox           | finished: each file still at its old place is renamed           |
+| rename  | directories of a mailbox and children  | finished: parents made, each directory at its old place renamed |
+| create  | mailboxes made to move INBOX's mail to | undone unless messages are there already                        |
+
+A message that was copied has not been acknowledged while its intent is there, for the intent is cleared, durably, before
+the answer. What is finished may have been acknowledged, if clearing its intent failed. Each step may have been done
+already. The mailboxes touched are read from disk anew.
+
+An intent whose process is alive is left alone: prepared messages wait for the answer of another server, outside the lock.
+Unless it is due: that process has tried to publish them and could not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from mailserver.errors import BadMailboxName, NoSpace, StoreUnavailable
+from mailserver.store.maildir.disk import directories, safeio
+from mailserver.store.maildir.disk.process_start import is_alive
+from mailserver.store.maildir.format.uid_validity import next_uid_validity
+from mailserver.store.maildir.home import folders, intent
+
+if TYPE_CHECKING:
+    from mailserver.store.maildir.home.home import Home
+
+_log = logging.getLogger(__name__)
+
+PUBLISH: Final = "publish"
+COPY: Final = "copy"
+MOVE: Final = "move"
+RENAME: Final = "rename"
+CREATE: Final = "create"
+
+
+def recover(home: Home) -> bool:
+    """Finish or undo what is left; on a full or failing disk what can be. Whether there is more. Under the lock.
+
+    Raises: StoreUnavailable when the intents cannot be read.
+    """
+    waiting = more = False
+    for left in intent.read_all(home.root):
+        if not left.is_due and left.id not in home.due and is_alive(left.payload.get("owner")):
+            more = True
+            continue
+        settle = SETTLERS.get(left.kind)
+        if settle is not None:
+            safeio.point("recovery.before-settle")
+            try:
+                touched = settle(home, left.payload)
+            except NoSpace:
+                # Mail is served meanwhile, and whoever comes next tries again.
+                waiting = more = True
+                continue
+            except (OSError, StoreUnavailable) as error:
+                more = True
+                # One change that the disk does not let be finished must not close the whole account.
+                if left.id not in home.unsettled:
+                    home.unsettled.add(left.id)
+                    _log.warning("intent %s of %s cannot be settled yet: %r", left.id, home.root, error)
+                continue
+            except (ValueError, TypeError, KeyError, AttributeError, BadMailboxName):
+                _log.warning("intent %s of %s is spoilt", left.id, home.root, exc_info=True)
+                intent.put_aside(home.root, left)
+                continue
+            safeio.point("recovery.after-settle")
+            home.update(lambda index, touched=touched: index.mailboxes.distrust(touched))  # type: ignore[misc]
+        # Settling it once more would do no harm.
+        intent.forget(home.root, left)
+        home.due.discard(left.id)
+    home.something_due = waiting
+    return more
+
+
+def find_mailbox(home: Home, payload: dict[str, Any]) -> str:
+    """The name now of the mailbox that a "publish" is for: by its GUID, then its name, then INBOX."""
+    guid = bytes.fromhex(payload["guid"])
+    state = home.read(lambda index: index.mailboxes.by_guid(guid))  # type: ignore[arg-type]
+    for name in (state.name if state is not None else payload["mailbox"], payload["mailbox"]):
+        if home.layout.exists(name):
+            return str(name)
+    return folders.INBOX
+
+
+def _publish(home: Home, payload: dict[str, Any]) -> list[str]:
+    name = find_mailbox(home, payload)
+    paths = home.paths(name)
+    # A directory that is missing is no sign that the file has been moved already.
+    folders.complete(paths.directory)
+    places = set()
+    for temporary, place, file_name in payload["files"]:
+        directory = paths.place(place)
+        source = os.path.join(home.temporary, temporary)
+        target = os.path.join(directory, file_name)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.lexists(target):
+                safeio.unlink(source)
+            else:
+                safeio.rename(source, target)
+        places.add(directory)
+    for directory in places:
+        safeio.sync_directory(directory)
+    return [name]
+
+
+def _undo_copy(home: Home, payload: dict[str, Any]) -> list[str]:
+    name = payload["target"]
+    directory = home.paths(name).cur
+    with contextlib.suppress(FileNotFoundError):
+        for file_name in payload["names"]:
+            with contextlib.suppress(FileNotFoundError):
+                safeio.unlink(os.path.join(directory, file_name))
+        safeio.sync_directory(directory)
+    return [name]
+
+
+def _finish_move(home: Home, payload: dict[str, Any]) -> list[str]:
+    source, target = home.paths(payload["source"]), home.paths(payload["target"])
+    sources = set()
+    if folders.is_mailbox(target.directory):
+        for place, old, new in payload["pairs"]:
+            at, to = os.path.join(source.place(place), old), os.path.join(target.cur, new)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.lexists(to):
+                    safeio.unlink(at)
+                else:
+                    safeio.rename(at, to)
+            sources.add(source.place(place))
+        safeio.sync_directory(target.cur)
+        for directory in sources:
+            with contextlib.suppress(FileNotFoundError):
+                safeio.sync_directory(directory)
+    return [payload["source"], payload["target"]]
+
+
+def _finish_rename(home: Home, payload: dict[str, Any]) -> list[str]:
+    touched = []
+    for parent in payload["parents"]:
+        if not home.layout.exists(parent):
+            home.layout.create(parent, next_uid_validity(home.root))
+    for old, new in payload["pairs"]:
+        source, target = home.layout.path(old), home.layout.path(new)
+        if os.path.lexists(source) and not os.path.lexists(target):
+            safeio.rename(source, target)
+        touched += [old, new]
+    safeio.sync_directory(home.root)
+    return touched
+
+
+def undo_create(home: Home, payload: dict[str, Any]) -> list[str]:
+    """Remove the mailboxes, children first, unless they have messages already."""
+    for name in reversed(payload["created"]):
+        paths = home.paths(name)
+        if not folders.is_mailbox(paths.directory):
+            continue
+        folders.complete(paths.directory)
+        if os.listdir(paths.new) or os.listdir(paths.cur):
+            break
+        directories.remove_tree(home.layout.retire(name))
+    return list(payload["created"])
+
+
+SETTLERS: Final[dict[str, Callable[[Home, dict[str, Any]], list[str]]]] = {
+    PUBLISH: _publish,
+    COPY: _undo_copy,
+    MOVE: _finish_move,
+    RENAME: _finish_rename,
+    CREATE: undo_create,
+}

@@ -1,0 +1,4 @@
+"""One mailbox: reading and searching, delivery, flags, copies, removal.
+
+`account` opens mailboxes. Begin with `mailbox.py`; `delivery.py` is how a message gets to disk.
+"""

@@ -1,0 +1,57 @@
+"""The octets of many messages, one message after the other: small ones are read together, of large ones one is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+from mailserver.errors import MessageExpunged, StoreUnavailable
+from mailserver.store.held_memory import HeldMemory
+from mailserver.store.maildir.format.message_file import PlainFile
+from mailserver.types import UID
+
+READ_AHEAD: Final = 256
+"""Messages that are asked of the index at once."""
+AT_ONCE: Final = 1 << 20
+"""Octets of small messages that are held at once."""
+
+
+class Readable(Protocol):
+    """A mailbox's messages."""
+
+    def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
+        """See `Mailbox`."""
+
+    def open_message(self, uid: UID) -> PlainFile:
+        """See `Mailbox`."""
+
+
+def contents(messages: Readable, uids: Sequence[UID], memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
+    """Those of the messages that are there and can be read; None while there is no room for the next one."""
+    at = 0
+    while at < len(uids):
+        found = messages.read_whole(uids[at : at + READ_AHEAD], AT_ONCE)
+        yield from found
+        at += len(found)
+        if not found:
+            # Large, gone, not readable, or not where the index says.
+            yield from _one(messages, uids[at], memory)
+            at += 1
+
+
+def _one(messages: Readable, uid: UID, memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
+    """One message, if it is there; its octets count as held until the next one is asked for."""
+    try:
+        message = messages.open_message(uid)
+    except (MessageExpunged, StoreUnavailable):
+        return
+    try:
+        size = message.size
+        while not memory.take(size):
+            yield uid, None
+        try:
+            yield uid, message.read()
+        finally:
+            memory.give_back(size)
+    finally:
+        message.close()

@@ -1,0 +1,402 @@
+"""How a message gets to disk: APPEND, LMTP, submission's local copies.
+
+Order, each step surviving a power cut before the next one begins:
+
+1.  the file in tmp/, synced (before the lock is taken)
+2.  both locks; the keyword file, where a new keyword is used
+3.  an intent, for more than one message: all of them become visible, or none
+4.  the lines of the uidlist: a line without a file is a burnt UID; a file without a line was never acknowledged
+5.  the rename of each file into new/, or cur/ with flags; the directories synced
+6.  the index; it may be lost, and is then made anew from the files
+7.  the intent cleared
+
+Prepared messages stop after step 3 and leave the lock: `publish` is the rest. If the process dies between, or cannot do
+it, the next holder of the lock publishes them (`recovery`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from attrs import define, evolve
+
+from mailserver.errors import BadMailboxName, MailError, NoSpace, NoSuchMailbox
+from mailserver.message.summary import Summary
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk.directories import sync_directories
+from mailserver.store.maildir.disk.process_start import owner
+from mailserver.store.maildir.format import uidlist
+from mailserver.store.maildir.format.filename import flag_letters
+from mailserver.store.maildir.format.message_file import to_crlf
+from mailserver.store.maildir.format.paths import MailboxPaths
+from mailserver.store.maildir.home import folders, intent, recovery
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.home.own_steps import Step
+from mailserver.store.maildir.mailbox.staged import StagedFile
+from mailserver.store.maildir.sync.entries import next_uids
+from mailserver.store.maildir.sync.own_change import OwnChange, make_keywords
+from mailserver.store.maildir.sync.reconcile import level
+from mailserver.store.receiving import Appended, Delivery, NewMessage
+from mailserver.types import UID, MailboxId, ModSeq
+
+SUMMARISED_AT_ONCE: Final = 256 << 10
+"""Octets up to which a message is rendered when it arrives; larger ones when somebody asks."""
+
+
+@define
+class _Arrival:
+    """One message on its way."""
+
+    staged: StagedFile
+    flags: frozenset[str]
+    date: int
+    summary: Summary | None
+    mask: int = 0
+    suffix: str = ""
+    place: int = 0
+
+    @property
+    def base(self) -> str:
+        return self.staged.final_base
+
+    def entry(self, uid: UID, modseq: ModSeq) -> Entry:
+        """What the index keeps of it."""
+        size, date = self.staged.virtual_size, self.date
+        return Entry(uid, modseq, self.mask, size, date, self.base, self.suffix, self.place)
+
+    @property
+    def record(self) -> list[object]:
+        """For an intent: file in tmp/, place, final name."""
+        return [os.path.basename(self.staged.path), self.place, self.base + self.suffix]
+
+
+def append(
+    home: Home, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
+) -> Appended:
+    """Make messages visible, all or none; `seen_by` says whether a session that takes \\Recent messages is there.
+
+    Raises: NoSuchMailbox, LimitReached, InUse, NoSpace, StoreUnavailable.
+    """
+    arrivals = _sync(home, messages)
+    with home.changing(), home.dotlocked([_existing(home, name).directory]):
+        state = level(home, name)
+        home.check_messages(state, len(arrivals))
+        # Where older messages wait in new/, the session takes them all together.
+        claimed = state.recent_from >= state.uid_next and seen_by(state.guid)
+        _name_files(home, state, arrivals, claimed=claimed)
+        pending = _write_intent(home, state, arrivals) if len(arrivals) > 1 else None
+        try:
+            appended = _publish(home, state, arrivals, claimed=claimed)
+        finally:
+            if pending is not None:
+                # All are published, or none is there: settling it once more does no harm.
+                intent.forget(home.root, pending)
+    return appended
+
+
+Outcomes = dict[int, Appended | Exception]
+"""What became of deliveries, by their place among those asked for."""
+
+
+def deliver(
+    home: Home, deliveries: Sequence[Delivery], seen_by: Callable[[MailboxId], bool]
+) -> list[Appended | Exception]:  # fmt: skip
+    """As `append` for each, whatever becomes of the others; those of one message each are published together.
+
+    Such a group has one lock, and for each mailbox one append to the uidlist, one sync of each directory and one
+    transaction. It needs no intent: each message is whole by itself, and none has been acknowledged before all are synced.
+    """
+    outcomes: Outcomes = {}
+    groups: dict[str, list[tuple[int, _Arrival]]] = {}
+    for at, delivery in enumerate(deliveries):
+        try:
+            # Before anything is written; whether it still is there is seen under the locks.
+            _check_exists(home, delivery.name)
+            if len(deliveries) == 1 or len(delivery.messages) != 1:
+                outcomes[at] = append(home, delivery.name, delivery.messages, seen_by)
+            else:
+                [arrival] = _sync(home, delivery.messages)
+                groups.setdefault(delivery.name, []).append((at, arrival))
+        except Exception as error:
+            outcomes[at] = error
+    if groups:
+        try:
+            with home.changing():
+                for name, members in groups.items():
+                    _deliver_into(home, name, members, seen_by, outcomes)
+        except Exception as error:
+            for at in range(len(deliveries)):
+                outcomes.setdefault(at, error)
+    return [outcomes[at] for at in range(len(deliveries))]
+
+
+def _check_exists(home: Home, name: str) -> None:
+    """Raises: NoSuchMailbox, also for what can be no mailbox's name."""
+    try:
+        exists = home.layout.exists(name)
+    except BadMailboxName as error:
+        raise NoSuchMailbox from error
+    if not exists:
+        raise folders.missing(name)
+
+
+def _deliver_into(
+    home: Home,
+    name: str,
+    members: Sequence[tuple[int, _Arrival]],
+    seen_by: Callable[[MailboxId], bool],
+    outcomes: Outcomes,
+) -> None:
+    """Steps 2 to 6 for several messages of one mailbox that have nothing to do with each other."""
+    try:
+        with home.dotlocked([_existing(home, name).directory]):
+            state = level(home, name)
+            claimed = state.recent_from >= state.uid_next and seen_by(state.guid)
+            ready: list[tuple[int, _Arrival]] = []
+            for at, arrival in members:
+                try:
+                    home.check_messages(state, len(ready) + 1)
+                    _name_files(home, state, [arrival], claimed=claimed)
+                except MailError as error:
+                    outcomes[at] = error
+                else:
+                    ready.append((at, arrival))
+            try:
+                together = _publish(home, state, [arrival for _, arrival in ready], claimed=claimed)
+            except (MailError, OSError):
+                # What hinders one need not hinder the others.
+                for at, arrival in ready:
+                    outcomes[at] = _publish_alone(home, name, arrival, claimed=claimed)
+            else:
+                for (at, _), uid in zip(ready, together.uids, strict=True):
+                    outcomes[at] = evolve(together, uids=[uid])
+    except Exception as error:
+        for at, _ in members:
+            outcomes.setdefault(at, error)
+
+
+def _publish_alone(home: Home, name: str, arrival: _Arrival, *, claimed: bool) -> Appended | Exception:
+    try:
+        state = level(home, name)
+        _name_files(home, state, [arrival], claimed=claimed)
+        return _publish(home, state, [arrival], claimed=claimed)
+    except Exception as error:
+        return error
+
+
+class PreparedMessages:
+    """Synced in tmp/ with an intent; see `store.receiving.Prepared`."""
+
+    def __init__(self, home: Home, pending: intent.Intent, arrivals: list[_Arrival]) -> None:
+        self._home = home
+        self._pending = pending
+        self._arrivals = arrivals
+        self._appended: Appended | None = None
+        self._done = False
+        self._is_late = False
+        """It could not be published at once, so that somebody else may have done it meanwhile."""
+
+    def publish(self) -> Appended:
+        """Make them visible; repeated, it tells the same again.
+
+        After a failure whoever takes the account's lock next does it. Raises: InUse, StoreUnavailable.
+        """
+        if self._appended is not None:
+            return self._appended
+        if self._done:
+            raise ValueError("these messages have been given up")
+        try:
+            return self._publish()
+        except BaseException:
+            self._is_late = True
+            self._home.something_due = True
+            try:
+                self._pending = intent.make_due(self._home.root, self._pending)
+            except (OSError, MailError):
+                self._home.due.add(self._pending.id)
+            raise
+
+    def _publish(self) -> Appended:
+        home = self._home
+        with home.changing():
+            name = recovery.find_mailbox(home, self._pending.payload)
+            if self._is_late:
+                # Does nothing where it has been done.
+                self._appended = self._publish_without_uids(name)
+                self._done = True
+                intent.forget(home.root, self._pending)
+                return self._appended
+            try:
+                with home.dotlocked([home.paths(name).directory], must=True):
+                    state = level(home, name)
+                    self._appended = _publish(home, state, self._arrivals, must=True)
+            except NoSpace:
+                self._appended = self._publish_without_uids(name)
+            self._done = True
+            intent.forget(home.root, self._pending)
+        return self._appended
+
+    def _publish_without_uids(self, name: str) -> Appended:
+        """A rename needs no room. Whoever reads the mailbox when there is some gives them UIDs."""
+        home = self._home
+        touched = recovery.SETTLERS[recovery.PUBLISH](home, self._pending.payload)
+        home.update(lambda index: index.mailboxes.distrust(touched))
+        known = home.read(lambda index: index.mailboxes.by_name(name))
+        if known is None:
+            raise NoSpace
+        return Appended(known.guid, known.uid_validity, [])
+
+    def abort(self) -> None:
+        """Forget them, unless published, or left to be published by others."""
+        if self._done or self._is_late:
+            return
+        self._done = True
+        # The intent first: with some of the files gone it would publish the others.
+        intent.forget(self._home.root, self._pending)
+        for arrival in self._arrivals:
+            safeio.discard(arrival.staged.path)
+        if safeio.leftovers:
+            # Whoever comes next must not publish it, in which process ever.
+            with contextlib.suppress(OSError, MailError), self._home.locked():
+                pass
+
+
+def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMessages:
+    """Steps 1 to 3. Raises: as `append`."""
+    arrivals = _sync(home, messages)
+    with home.changing(), home.dotlocked([_existing(home, name).directory]):
+        state = level(home, name)
+        home.check_messages(state, len(arrivals))
+        _name_files(home, state, arrivals)
+        _save(home, state, [], [])
+        home.expect_intents()
+        pending = _write_intent(home, state, arrivals)
+    for arrival in arrivals:
+        arrival.staged.release()
+    return PreparedMessages(home, pending, arrivals)
+
+
+def _existing(home: Home, name: str) -> MailboxPaths:
+    """Paths of a mailbox that is there. Raises: NoSuchMailbox, BadMailboxName."""
+    paths = home.paths(name)
+    if not folders.is_mailbox(paths.directory):
+        level(home, name)
+    return paths
+
+
+def _sync(home: Home, messages: Sequence[NewMessage]) -> list[_Arrival]:
+    """Step 1, and the rendering, both without the lock."""
+    arrivals = []
+    for new in messages:
+        staged = new.staged
+        if not isinstance(staged, StagedFile):
+            raise TypeError("not a message staged here")
+        content = staged.content(SUMMARISED_AT_ONCE)
+        summary = None if content is None else home.settings.summarise(to_crlf(content))
+        date = int(time.time()) if new.date is None else new.date
+        staged.sync(date)
+        safeio.point("delivery.after-sync")
+        arrivals.append(_Arrival(staged, new.flags, date, summary))
+    return arrivals
+
+
+def _name_files(home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, claimed: bool = False) -> None:
+    """Step 2: what each file will be called, and where it goes."""
+    make_keywords(home, state, {flag for arrival in arrivals for flag in arrival.flags})
+    for arrival in arrivals:
+        arrival.mask = make_keywords(home, state, arrival.flags) if arrival.flags else 0
+        arrival.place = int(claimed or arrival.mask != 0)
+        arrival.suffix = ":2," + flag_letters(arrival.mask) if arrival.place else ""
+
+
+def _write_intent(home: Home, state: MailboxState, arrivals: Sequence[_Arrival]) -> intent.Intent:
+    payload: dict[str, Any] = {
+        "owner": owner(),
+        "mailbox": state.name,
+        "guid": state.guid.hex(),
+        "files": [arrival.record for arrival in arrivals],
+    }
+    # The names in tmp/ must be there when the intent is.
+    safeio.sync_directory(home.temporary)
+    return intent.write(home.root, intent.Intent(recovery.PUBLISH, payload))
+
+
+def _publish(
+    home: Home, state: MailboxState, arrivals: Sequence[_Arrival], *, must: bool = False, claimed: bool = False
+) -> Appended:
+    """Steps 4 to 6, under both locks. With `must` the ballast may go."""
+    paths = home.paths(state.name)
+    own = OwnChange(home, paths, state, sorted({arrival.place for arrival in arrivals}))
+    own.expect(arrival.base + arrival.suffix for arrival in arrivals)
+    uids = next_uids(state, len(arrivals))
+    lines = [(uid, arrival.base) for uid, arrival in zip(uids, arrivals, strict=True)]
+    safeio.point("delivery.before-uidlist")
+    state.uidlist_signature = _with_room(home, lambda: uidlist.append(paths.uidlist, lines), must=must)
+    safeio.point("delivery.after-uidlist")
+    _rename_all(home, paths, arrivals, must=must)
+    own.record()
+    before, modseq = state.modseq, next_modseq(state.modseq)
+    if uids:
+        state.uid_next = UID(uids[-1] + 1)
+        state.modseq = modseq
+    if claimed:
+        state.recent_from = state.uid_next
+    entries = [arrival.entry(uid, modseq) for uid, arrival in zip(uids, arrivals, strict=True)]
+    summaries = [
+        (int(uid), arrival.summary) for uid, arrival in zip(uids, arrivals, strict=True) if arrival.summary is not None
+    ]
+    safeio.point("delivery.before-index")
+    _save(home, state, entries, summaries)
+    if uids:
+        home.steps.keep(state.key, Step(before, modseq, [entry.row() for entry in entries], []))
+    safeio.point("delivery.after-index")
+    for arrival in arrivals:
+        arrival.staged.release()
+    return Appended(state.guid, state.uid_validity, uids, claimed)
+
+
+def _rename_all(home: Home, paths: MailboxPaths, arrivals: Sequence[_Arrival], *, must: bool) -> None:
+    """Step 5; what was renamed before a failure is taken back."""
+    done: list[tuple[str, str]] = []
+    try:
+        for arrival in arrivals:
+            target = os.path.join(paths.place(arrival.place), arrival.base + arrival.suffix)
+            source = arrival.staged.path
+            _with_room(home, lambda source=source, target=target: safeio.rename(source, target), must=must)  # type: ignore[misc]
+            done.append((source, target))
+            safeio.point("delivery.after-rename")
+        sync_directories(paths.place(arrival.place) for arrival in arrivals)
+        safeio.point("delivery.after-directory-sync")
+    except BaseException:
+        for source, target in done:
+            try:
+                safeio.rename(target, source)
+            except (OSError, MailError):
+                if not must:
+                    # It is refused, and nobody is to see it.
+                    safeio.discard(target)
+        with contextlib.suppress(OSError, MailError):
+            sync_directories(os.path.dirname(target) for _source, target in done)
+        raise
+
+
+def _with_room(home: Home, operation: Callable[[], Any], *, must: bool) -> Any:
+    """The ballast is not for deliveries, but for those that have been promised."""
+    return home.with_room(operation) if must else operation()
+
+
+def _save(
+    home: Home, state: MailboxState, entries: Sequence[Entry], summaries: Sequence[tuple[int, Summary]]
+) -> None:  # fmt: skip
+    def save(index: Index) -> None:
+        index.mailboxes.save(state)
+        index.messages.add(state.key, entries)
+        index.summaries.put(state.key, summaries)
+
+    home.update(save, len(entries))

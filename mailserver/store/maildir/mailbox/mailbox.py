@@ -1,0 +1,398 @@
+"""One mailbox of a Maildir account: what sessions ask of it, on the index where that knows, on the files where it does not.
+
+Rules: commit before telling; nothing is written to a client under a lock. Reading takes no lock while the index is level
+with the disk. Changes are steps on files first, durable before the index says so: STORE renames within cur/ and syncs
+the directory once, EXPUNGE unlinks first and tells the index after, so that it works on a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
+from mailserver.message.summary import Summary
+from mailserver.store.flags import FlagChange
+from mailserver.store.held_memory import SEARCHED, HeldMemory
+from mailserver.store.index import schema
+from mailserver.store.index.database import Index
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
+from mailserver.store.maildir.format import pop3_fields, uidlist
+from mailserver.store.maildir.format.message_file import PlainFile, open_file, read_small
+from mailserver.store.maildir.format.paths import MailboxPaths
+from mailserver.store.maildir.home import intent
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.mailbox.contents import READ_AHEAD, contents
+from mailserver.store.maildir.mailbox.expunge import expunge, tidy_uidlist
+from mailserver.store.maildir.mailbox.flag_rename import store_flags
+from mailserver.store.maildir.mailbox.recent import claim
+from mailserver.store.maildir.mailbox.rendering import Rendering, filled, is_unmeasured
+from mailserver.store.maildir.mailbox.search_facts import Facts
+from mailserver.store.maildir.mailbox.transfer import transfer
+from mailserver.store.maildir.sync import scan
+from mailserver.store.maildir.sync.locate import locate
+from mailserver.store.maildir.sync.mark import DiskMark
+from mailserver.store.maildir.sync.named_changes import no_news, take_up
+from mailserver.store.maildir.sync.reconcile import level, reconcile
+from mailserver.store.portion import Portion
+from mailserver.store.query import Query
+from mailserver.store.rows import Changes, Row, Snapshot
+from mailserver.store.search import Search, evaluate
+from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq
+
+T = TypeVar("T")
+
+
+class MaildirMailbox:
+    """Implements `store.interfaces.Mailbox`."""
+
+    def __init__(self, home: Home, state: MailboxState) -> None:
+        self._home = home
+        self._id = state.guid
+        self._uid_validity = state.uid_validity
+        self._name = state.name
+        home.names[state.guid] = state.name
+        self._ahead: dict[int, Entry] = {}
+        self._ahead_end = 0
+        self._stride = 1
+
+    @property
+    def id(self) -> MailboxId:
+        """Its GUID."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """Its name as of the last operation."""
+        return self._home.names.get(self._id, self._name)
+
+    @property
+    def read_only(self) -> bool:
+        """We may not write its directory."""
+        return not os.access(self._paths().cur, os.W_OK)
+
+    @property
+    def watched_paths(self) -> tuple[str, ...]:
+        """cur/ and new/."""
+        paths = self._paths()
+        return paths.cur, paths.new
+
+    # --- what others did
+
+    def foreign_names(self, names: Collection[str]) -> Collection[str]:
+        """Those that we did not change."""
+        return self._home.own_names.others(names)
+
+    def refresh(self, names: Collection[str] | None = None) -> None:
+        """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
+        state = self._state()
+        if names is not None:
+            try:
+                if no_news(self._home, state, names):
+                    return
+                with self._home.locked():
+                    state = self._state()
+                    if take_up(self._home, state, names):
+                        return
+            except schema.Broken:
+                self._home.index_is_damaged()
+        elif self._is_level(state):
+            return
+        with self._home.locked():
+            state = self._level()
+            # Others of ours may have done it while we waited for the lock.
+            if names is not None or not self._is_level(state):
+                reconcile(self._home, state.name)
+        self._state()
+
+    def _is_level(self, state: MailboxState) -> bool:
+        """Nothing on disk has changed since it was read."""
+        home = self._home
+        if state.boot != home.boot or home.something_due or intent.any_due(home.root, home.unsettled):
+            return False
+        paths = self._paths()
+        try:
+            return (
+                scan.is_unchanged(paths.new, state.new_mtime, state.new_racy)
+                and scan.is_unchanged(paths.cur, state.cur_mtime, state.cur_racy)
+                and uidlist.signature(paths.uidlist) == state.uidlist_signature
+            )
+        except FileNotFoundError:
+            return False
+
+    # --- reading the index
+
+    def load(self) -> Snapshot:
+        """The mailbox whole. Raises: MailboxChanged."""
+        state = self._state()
+        columns, is_worth_packing = self._read(lambda index: index.packed_columns.load(state))
+        if is_worth_packing:
+            self._home.index().pack(state.key, state.modseq, columns)
+        return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity, self._mark(state))
+
+    def changes_since(self, modseq: ModSeq) -> Changes:
+        """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
+        state = self._state()
+        key = state.key
+        step = self._home.steps.take(key, modseq, state.modseq)
+        if step is not None:
+            return Changes(
+                modseq, step.upto, step.rows, step.expunged, state.keywords, state.uid_next, None, self._mark(state)
+            )
+        rows = self._read(lambda index: index.messages.changed_since(key, modseq)) if modseq < state.modseq else []
+        expunged: Sequence[UID] = []
+        present = None
+        if modseq < state.floor:
+            present = self._read(lambda index: index.messages.uids(key))
+        elif modseq < state.modseq:
+            expunged = self._read(lambda index: index.messages.expunged_since(key, modseq))
+        return Changes(modseq, state.modseq, rows, expunged, state.keywords, state.uid_next, present, self._mark(state))
+
+    def _mark(self, state: MailboxState) -> DiskMark:
+        return DiskMark(self._home, self._paths(), state)
+
+    def status(self) -> Status:
+        """Counts, as the index has them."""
+        state = self._state()
+        key = state.key
+        counted_at, counts = self._home.counts.get(self._id, (0, (0, 0, 0)))
+        if counted_at != state.modseq:
+            counts = self._read(lambda index: index.messages.counts(key))
+            self._home.counts[self._id] = state.modseq, counts
+        messages, unseen, deleted = counts
+        recent = 0
+        if state.recent_from < state.uid_next:
+            recent = self._read(lambda index: index.messages.count_from(key, state.recent_from))
+        return Status(
+            messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq, self._mark(state)
+        )
+
+    def summaries(
+        self, uids: Sequence[UID], *, only_head: bool = False, portion: Portion | None = None
+    ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
+        """The pre-rendered facts of those messages; messages gone or unreadable are left out."""
+        state = self._state()
+        key = state.key
+        wanted = sorted(set(uids))
+        rows = {row.uid: row for row in self._read(lambda index: index.messages.rows_of(key, wanted))}
+        known = self._read(lambda index: index.summaries.get(key, list(rows), portion))
+        if portion is not None and portion.full:
+            rows = {uid: row for uid, row in rows.items() if uid <= max(known)}
+        if only_head:
+            missing = [uid for uid in rows if uid not in known]
+        else:
+            missing = [
+                uid for uid, row in rows.items() if uid not in known or not known[uid].body or is_unmeasured(row)
+            ]
+        gone = set(missing)
+        last = None
+        for uid, size, date, summary in self._rendering(state).summaries(missing, only_head=only_head, portion=portion):
+            if size != UNKNOWN_SIZE:
+                rows[uid] = filled(rows[uid], size, date)
+            known[uid] = summary
+            gone.discard(uid)
+            last = uid
+        if portion is not None and portion.full and last is not None:
+            # Those behind it have not been looked at.
+            rows = {uid: row for uid, row in rows.items() if uid <= last}
+        return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
+
+    def envelopes(self, uids: Sequence[UID], *, portion: Portion | None = None) -> Mapping[UID, bytes]:
+        """The ENVELOPE values that are kept."""
+        key = self._state().key
+        return self._read(lambda index: index.summaries.envelopes(key, sorted(uids), portion))
+
+    def measure(
+        self, uids: Sequence[UID], *, only_dates: bool = False, portion: Portion | None = None
+    ) -> Sequence[Row]:  # fmt: skip
+        """Rows with sizes and dates, read where they are not known; messages gone or unreadable are left out."""
+        state = self._state()
+        wanted = sorted(set(uids))
+        rows = self._read(lambda index: index.messages.rows_of(state.key, wanted))
+        unknown = [row.uid for row in rows if is_unmeasured(row, only_dates=only_dates)]
+        if unknown:
+            read = self._rendering(state)
+            measured = read.dates(unknown) if only_dates else read.measure(unknown, portion)
+            facts = {uid: (size, date) for uid, size, date in measured}
+            rows = [filled(row, *facts[row.uid]) if row.uid in facts else row for row in rows]
+            if portion is not None and portion.full:
+                # Those behind it have not been looked at.
+                rows = [row for row in rows if row.uid <= max(facts)]
+        return [row for row in rows if not is_unmeasured(row, only_dates=only_dates)]
+
+    def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
+        """Those of the candidates that match, rising."""
+        return evaluate(query, candidates, self._facts())
+
+    def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
+        """As `search`, in steps."""
+        return Search(query, candidates, self._facts())
+
+    # --- files
+
+    def pop3_records(self, *, names: bool = False) -> Mapping[UID, Pop3Record]:
+        """What the uidlist keeps for POP3. Raises: StoreUnavailable."""
+        return pop3_fields.read(self._paths().uidlist, names=names)
+
+    def open_message(self, uid: UID) -> PlainFile:
+        """Open it. Raises: MessageExpunged, StoreUnavailable."""
+        entry = self._ahead.get(uid)
+        if entry is None:
+            entry = self._read_ahead(self._state(), uid)
+            if entry is None:
+                raise MessageExpunged
+        # What is opened is the message, however old the entry is: a base names one message for ever.
+        with contextlib.suppress(FileNotFoundError):
+            return self._open(entry)
+        self._ahead = {}
+        # Renamed by another program, or by another process of ours: the index may know by now.
+        again = self._entry(self._state(), uid)
+        if again is not None and again != entry:
+            with contextlib.suppress(FileNotFoundError):
+                return self._open(again)
+        with self._home.locked():
+            reconcile(self._home, self._level().name)
+        entry = self._entry(self._state(), uid)
+        if entry is None:
+            raise MessageExpunged
+        try:
+            return self._open(entry)
+        except FileNotFoundError as error:
+            raise MessageExpunged from error
+
+    def read_whole(self, uids: Sequence[UID], limit: int) -> Sequence[tuple[UID, bytes]]:
+        """The first of those messages, up to `limit` octets together."""
+        key = self._state().key
+        paths = self._paths()
+        places = (os.path.join(paths.new, ""), os.path.join(paths.cur, ""))
+        found: list[tuple[UID, bytes]] = []
+        for uid, place, name, size in self._read(lambda index: index.messages.files_of(key, uids)):
+            if uid != uids[len(found)]:
+                break
+            try:
+                data = read_small(places[place] + os.fsdecode(name), size, limit)
+            except (FileNotFoundError, StoreUnavailable):
+                break
+            if data is None:
+                break
+            limit -= len(data)
+            found.append((uid, data))
+        return found
+
+    def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
+        """The messages as sent; those that are gone or cannot be read are left out."""
+        return ((uid, data) for uid, data in contents(self, uids, HeldMemory(0)) if data is not None)
+
+    def searched_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
+        """As `SearchSource.sources` has them."""
+        return contents(self, uids, SEARCHED)
+
+    def _open(self, entry: Entry) -> PlainFile:
+        return open_file(os.path.join(self._paths().place(entry.place), entry.base + entry.suffix), entry.size)
+
+    def _read_ahead(self, state: MailboxState, uid: UID) -> Entry | None:
+        """The entry; of who opens one message after the other, with those that follow."""
+        self._stride = min(READ_AHEAD, 4 * self._stride) if uid == self._ahead_end else 1
+        following = range(uid, min(uid + self._stride, state.uid_next))
+        self._ahead = {
+            entry.uid: entry for entry in self._read(lambda index: index.messages.entries_of(state.key, following))
+        }
+        self._ahead_end = following.stop
+        return self._ahead.get(uid)
+
+    def _entry(self, state: MailboxState, uid: UID) -> Entry | None:
+        entries = self._read(lambda index: index.messages.entries_of(state.key, [uid]))
+        return entries[0] if entries else None
+
+    def _facts(self) -> Facts:
+        return Facts(self._home, self._state, self.open_message, self.searched_contents)
+
+    def _rendering(self, state: MailboxState) -> Rendering:
+        return Rendering(self._home, state, self.open_message)
+
+    # --- changing
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nobody else changes the account meanwhile. Raises: InUse, NoSpace, StoreUnavailable."""
+        return self._home.locked()
+
+    def first_recent(self) -> UID:
+        """The UID from which on messages are unclaimed."""
+        return self._state().recent_from
+
+    def claim_recent(self, below: UID | None = None) -> range:
+        """Take the \\Recent messages for one session; their files move from new/ to cur/."""
+        state = self._state()
+        end = state.uid_next if below is None else min(below, state.uid_next)
+        if state.recent_from >= end and not self._read(lambda index: index.messages.entries_in_new(state.key)):
+            return range(state.recent_from, end)
+        with self._home.locked():
+            return claim(self._home, self._level(), below, read_only=self.read_only)
+
+    def store_flags(
+        self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
+    ) -> Stored:
+        """Change flags of many messages: renames, one sync, one transaction. Raises: LimitReached, InUse, NoSpace."""
+        with self._home.changing():
+            return store_flags(
+                self._home, self._level(), sorted(set(uids)), how, list(flags), unchanged_since=unchanged_since
+            )
+
+    def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
+        """Remove messages, the files first. Raises: InUse, StoreUnavailable."""
+        with self._home.changing():
+            gone = expunge(self._home, self._level(), sorted(set(uids)), only_deleted=only_deleted)
+            tidy_uidlist(self._home, self._state())
+        return gone
+
+    def copy(self, uids: Sequence[UID], target: str, *, skip_expunged: bool = False) -> Copied:
+        """Copy, all or none, or all that exist. Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace."""
+        return self._transfer(uids, target, move=False, skip_expunged=skip_expunged)
+
+    def move(self, uids: Sequence[UID], target: str) -> Copied:
+        """Move what is there of them. Raises: NoSuchMailbox, LimitReached, InUse, NoSpace."""
+        return self._transfer(uids, target, move=True, skip_expunged=True)
+
+    def _transfer(self, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool) -> Copied:
+        with self._home.changing():
+            return transfer(
+                self._home, self._level(), sorted(set(uids)), target, move=move, skip_expunged=skip_expunged
+            )
+
+    # --- small parts
+
+    def _read(self, operation: Callable[[Index], T]) -> T:
+        return self._home.read(operation)
+
+    def _paths(self) -> MailboxPaths:
+        return self._home.paths(self.name)
+
+    def _state(self) -> MailboxState:
+        """What the index knows of this mailbox. Raises: MailboxChanged."""
+        state = self._home.read(lambda index: index.mailboxes.by_guid(self._id))
+        if state is None:
+            with self._home.locked():
+                state = locate(self._home, self._id, self._uid_validity)
+        if state is None or state.uid_validity != self._uid_validity:
+            self._home.forget(self._id)
+            raise MailboxChanged
+        self._home.names[self._id] = state.name
+        return state
+
+    def _level(self) -> MailboxState:
+        """Under the account's lock: the state with the UIDs that are on disk. Raises: MailboxChanged."""
+        known: MailboxState | None = None
+        with contextlib.suppress(NoSuchMailbox):
+            known = level(self._home, self.name)
+        if known is None or known.guid != self._id:
+            # Another program renamed it, removed it, or made it anew.
+            known = locate(self._home, self._id, self._uid_validity)
+        if known is None or known.uid_validity != self._uid_validity:
+            self._home.forget(self._id)
+            raise MailboxChanged
+        self._home.names[self._id] = known.name
+        return known

@@ -1,0 +1,54 @@
+"""\\Recent: messages that no session has been told of lie in new/, and leave it for cur/ with the first that is.
+
+Nothing here is synced: after a power cut they may be in new/ again, and \\Recent again, which is true of no client that
+is still there. Whatever changes one of them later syncs a directory that this rename belongs to.
+"""
+
+from __future__ import annotations
+
+from mailserver.errors import NoSpace, StoreUnavailable
+from mailserver.store.index.database import Index
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format.filename import MaildirName
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.sync.own_change import OwnChange
+from mailserver.types import UID
+
+
+def claim(home: Home, state: MailboxState, below: UID | None, *, read_only: bool) -> range:
+    """Take them (those under `below`) for one session: the range of their UIDs. Under the account's lock."""
+    start, end = state.recent_from, state.uid_next if below is None else min(below, state.uid_next)
+    state.recent_from = max(start, end)
+    moved = [] if read_only else _leave_new(home, state)
+
+    def save(index: Index) -> None:
+        index.mailboxes.save(state)
+        index.messages.change(state.key, moved)
+
+    home.update(save, len(moved))
+    return range(start, end)
+
+
+def _leave_new(home: Home, state: MailboxState) -> list[Entry]:
+    """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages."""
+    paths = home.paths(state.name)
+    own = OwnChange(home, paths, state)
+    moved = []
+    for entry in home.read(lambda index: index.messages.entries_in_new(state.key)):
+        if entry.uid >= state.recent_from:
+            continue
+        target = MaildirName.parse(entry.file_name).with_mask(entry.flags).format()
+        own.expect((entry.file_name, target))
+        try:
+            safeio.rename(f"{paths.new}/{entry.file_name}", f"{paths.cur}/{target}")
+        except FileNotFoundError:
+            continue
+        except (NoSpace, StoreUnavailable):
+            # They can be read where they are.
+            break
+        safeio.point("recent.after-rename")
+        moved.append(entry._replace(suffix=target[len(entry.base) :], place=1))
+    if moved:
+        own.record()
+    return moved

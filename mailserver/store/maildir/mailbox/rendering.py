@@ -1,0 +1,233 @@
+"""Reading message files for what the index does not know of them yet: summaries, sizes, dates.
+
+Of a message whose header alone is asked for, only the beginning of the file is read, and nothing is measured: bodies are
+most of the octets of a mailbox. A file that is not where the index says is found by the mailbox (`reopen`); what is gone
+or cannot be read is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from mailserver.cancellation import check
+from mailserver.errors import MessageExpunged, StoreUnavailable
+from mailserver.message.limits import SEEN
+from mailserver.message.render import summarise_header
+from mailserver.message.summary import Summary
+from mailserver.store.index.database import Index
+from mailserver.store.index.records import MailboxState
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format.message_file import PlainFile, has_bare_lf, open_file, read_dated, to_crlf
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.portion import Portion
+from mailserver.store.rows import Row
+from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
+
+BATCH: Final = 256
+"""Messages between two commits."""
+_DATED: Final = 2000
+"""The same where no message is read."""
+_SMALL: Final = 256 * 1024
+_HEADER: Final = 8192
+"""Octets that are read for a header at first."""
+_MARK: Final = 3
+"""Octets of an empty line and of the line end before it, but the last."""
+
+_EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
+
+Rendered = tuple[UID, int, int, Summary]
+"""UID, size as sent, date, summary; UNKNOWN_SIZE and UNKNOWN_DATE where only the header was read."""
+
+
+class Rendering:
+    """Of one mailbox, in one operation."""
+
+    def __init__(self, home: Home, state: MailboxState, reopen: Callable[[UID], PlainFile]) -> None:
+        """`reopen` opens a message wherever it is. Raises: MessageExpunged, StoreUnavailable."""
+        self._home = home
+        self._key = state.key
+        self._guid = state.guid
+        paths = home.paths(state.name)
+        self._places = os.path.join(paths.new, ""), os.path.join(paths.cur, "")
+        self._reopen = reopen
+
+    def summaries(
+        self, uids: Sequence[UID], *, only_head: bool, portion: Portion | None = None
+    ) -> Iterator[Rendered]:  # fmt: skip
+        """Of those messages (rising), kept in the index; with `only_head` and `portion` as in `Mailbox.summaries`."""
+        for start in range(0, len(uids), BATCH):
+            files = self._files(uids[start : start + BATCH])
+            read = self._read_heads(files) if only_head else self._read_whole(files)
+            batch = list(read) if portion is None else list(_within(portion, read))
+            measured = [(uid, size, date) for uid, size, date, _summary in batch if size != UNKNOWN_SIZE]
+            self._keep(measured, [(uid, summary) for uid, _size, _date, summary in batch])
+            yield from batch
+            if portion is not None and portion.full:
+                return
+
+    def measure(self, uids: Sequence[UID], portion: Portion | None = None) -> list[tuple[UID, int, int]]:
+        """UID, size and date of those messages (rising), as far as the portion goes; the index knows them from now on."""
+        measured: list[tuple[UID, int, int]] = []
+        for start in range(0, len(uids), BATCH):
+            facts = []
+            for uid, path, size in self._files(uids[start : start + BATCH]):
+                check()
+                message = self._open(uid, path, size)
+                if message is not None:
+                    facts.append((uid, message.size, message.date))
+                    message.close()
+                    if portion is not None and portion.take(0):
+                        break
+            self._keep(facts, [])
+            measured += facts
+            if portion is not None and portion.full:
+                break
+        return measured
+
+    def dates(self, uids: Sequence[UID]) -> list[tuple[UID, int, int]]:
+        """As `measure`, but no message is read; sizes are UNKNOWN_SIZE, whatever the index knows."""
+        dated: list[tuple[UID, int, int]] = []
+        for start in range(0, len(uids), _DATED):
+            facts = []
+            for uid, path, _size in self._files(uids[start : start + _DATED]):
+                date = self._date(uid, path)
+                if date is not None:
+                    facts.append((uid, UNKNOWN_SIZE, date))
+            self._keep(facts, [])
+            dated += facts
+        return dated
+
+    def _date(self, uid: UID, path: str) -> int | None:
+        try:
+            status = os.lstat(path)
+        except OSError:
+            status = None
+        if status is not None and stat.S_ISREG(status.st_mode):
+            return status.st_mtime_ns // 1_000_000_000
+        message = self._open(uid, path, None)
+        if message is None:
+            return None
+        message.close()
+        return message.date
+
+    def _keep(self, measured: Sequence[tuple[UID, int, int]], summaries: Sequence[tuple[UID, Summary]]) -> None:
+        """Put it into the index, unless that was made anew while the files were read: the key may be another mailbox's."""
+
+        def save(index: Index) -> None:
+            if index.mailboxes.has(self._key, self._guid):
+                index.messages.learn(self._key, measured)
+                index.summaries.put(self._key, summaries)
+
+        self._home.update(save, max(len(measured), len(summaries)))
+
+    def _files(self, uids: Sequence[UID]) -> list[tuple[UID, str, int | None]]:
+        """(uid, path, size)."""
+        rows = self._home.read(lambda index: index.messages.files_of(self._key, uids))
+        return [
+            (uid, self._places[place] + name.decode("utf-8", "surrogateescape"), size)
+            for uid, place, name, size in rows
+        ]
+
+    def _read_heads(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
+        for uid, path, size in files:
+            check()
+            try:
+                header, is_whole = read_header(path)
+            except (FileNotFoundError, StoreUnavailable):
+                yield from self._read_whole([(uid, path, size)])
+                continue
+            yield uid, UNKNOWN_SIZE, UNKNOWN_DATE, summarise_header(header, is_whole=is_whole)
+
+    def _read_whole(self, files: Sequence[tuple[UID, str, int | None]]) -> Iterator[Rendered]:
+        summarise = self._home.settings.summarise
+        for uid, path, size in files:
+            check()
+            try:
+                small = read_dated(path, size, _SMALL)
+            except (FileNotFoundError, StoreUnavailable):
+                small = None
+            if small is not None:
+                yield uid, len(small[0]), small[1], summarise(small[0])
+                continue
+            message = self._open(uid, path, size)
+            if message is not None:
+                try:
+                    yield uid, message.size, message.date, summarise(message.read())
+                finally:
+                    message.close()
+
+    def _open(self, uid: UID, path: str, size: int | None) -> PlainFile | None:
+        try:
+            return open_file(path, size)
+        except FileNotFoundError:
+            try:
+                return self._reopen(uid)
+            except (MessageExpunged, StoreUnavailable):
+                return None
+        except StoreUnavailable:
+            return None
+
+
+def _within(portion: Portion, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
+    for each in rendered:
+        yield each
+        summary = each[3]
+        if portion.take(len(summary.envelope) + len(summary.body) + len(summary.body_structure) + len(summary.fields)):
+            return
+
+
+def filled(row: Row, size: int, date: int) -> Row:
+    """The row with what a file tells. A date that is known stays (RFC 3501 2.3.1.1), whoever has touched the file since."""
+    return Row(
+        row.uid,
+        row.flags,
+        row.modseq,
+        row.size if size == UNKNOWN_SIZE else size,
+        date if row.date == UNKNOWN_DATE else row.date,
+    )
+
+
+def is_unmeasured(row: Row, *, only_dates: bool = False) -> bool:
+    """Is there something that `measure`, or `dates`, has to find out?"""
+    return row.date == UNKNOWN_DATE or (row.size == UNKNOWN_SIZE and not only_dates)
+
+
+def read_header(path: str) -> tuple[bytes, bool]:
+    """The header of a message as sent, with its empty line, and whether it is whole: else it is too long, and these are its
+    first octets.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    fd = safeio.open_unasked(path)
+    try:
+        data = os.read(fd, _HEADER)
+        # A status for each would cost a fifth more; what is no file, put in its place, mostly has nothing to read.
+        if not data and not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise StoreUnavailable
+        end = _header_end(data, 0)
+        while end < 0 and len(data) <= SEEN and (more := os.read(fd, max(_HEADER, len(data)))):
+            looked = max(0, len(data) - _MARK)
+            data += more
+            end = _header_end(data, looked)
+    except IsADirectoryError as error:
+        raise StoreUnavailable from error
+    except OSError as error:
+        raise safeio.failure(error) from error
+    finally:
+        os.close(fd)
+    is_whole = end >= 0 or len(data) <= SEEN
+    header = data[:end] if end >= 0 else data
+    return (to_crlf(header) if has_bare_lf(header) else header), is_whole
+
+
+def _header_end(data: bytes, start: int) -> int:
+    """Behind the empty line, -1 if there is none; before `start` none begins."""
+    end = data.find(b"\r\n\r\n", start) + 4
+    if end >= 4 and not has_bare_lf(data[:end]) and not data.startswith(b"\r\n"):
+        return end
+    match = _EMPTY_LINE.search(data, start)
+    return match.end() if match else -1

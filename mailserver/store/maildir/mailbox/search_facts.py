@@ -1,0 +1,89 @@
+"""The facts of a Maildir mailbox that SEARCH asks for: from the index, and from the files where that does not know.
+
+A search goes on while others use the account, for seconds: so the state of the mailbox is asked for anew each time, as
+the index may have been made anew meanwhile, with other keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from mailserver.store.index.records import MailboxState
+from mailserver.store.maildir.format.message_file import PlainFile
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.mailbox.rendering import Rendering
+from mailserver.store.maildir.sync.own_change import known_mask
+from mailserver.store.rows import Row
+from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
+from mailserver.types import UID
+
+
+class Facts:
+    """Implements `store.search_source.SearchSource`."""
+
+    def __init__(
+        self,
+        home: Home,
+        state: Callable[[], MailboxState],
+        open_message: Callable[[UID], PlainFile],
+        contents: Callable[[Sequence[UID]], Iterator[tuple[UID, bytes | None]]],
+    ) -> None:
+        """The last three are the mailbox's: its state, and its messages, opened and as sent."""
+        self._home = home
+        self._state = state
+        self._open_message = open_message
+        self._contents = contents
+
+    def rows(self, uids: Sequence[UID]) -> list[Row]:
+        """What the index knows of these."""
+        key = self._state().key
+        return self._home.read(lambda index: index.messages.rows_of(key, sorted(uids)))
+
+    def measure(self, uids: Sequence[UID], *, only_dates: bool) -> None:
+        """Let the index know their sizes and dates, or their dates alone."""
+        rendering = self._rendering()
+        (rendering.dates if only_dates else rendering.measure)(sorted(uids))
+
+    def flag_mask(self, name: str) -> int:
+        """The bit of a flag."""
+        return known_mask(self._state(), [name])
+
+    def summaries(self, uids: Sequence[UID]) -> Iterator[tuple[UID, str, int | None]]:
+        """Searchable header text and sent day, rendered where missing."""
+        key = self._state().key
+        wanted = sorted(uids)
+        known = self._home.read(lambda index: index.header_texts.get(key, wanted))
+        yield from known
+        there = {uid for uid, _text, _sent in known}
+        missing = [uid for uid in wanted if uid not in there]
+        for uid, _size, _date, summary in self._rendering().summaries(missing, only_head=True):
+            yield uid, summary.search, summary.sent
+
+    def texts_with(self, uids: Sequence[UID], needles: Sequence[str]) -> TextsWith:
+        """Searchable header texts that may have a needle, where they are kept."""
+        key = self._state().key
+        wanted = sorted(uids)
+        return TextsWith(*self._home.read(lambda index: index.header_texts.with_needles(key, wanted, needles)))
+
+    def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
+        """Days of the Date field, where they are kept."""
+        key = self._state().key
+        wanted = sorted(uids)
+        return SentWithin(*self._home.read(lambda index: index.header_texts.sent_within(key, wanted, first, end)))
+
+    def sources(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
+        """The messages as sent."""
+        return self._contents(uids)
+
+    def indexed(self, uids: Sequence[UID], needle: str, where: Where) -> Indexed | None:
+        """What the text index knows."""
+        text_index = self._home.text_index
+        return None if text_index is None else text_index.look_up(self._state(), uids, needle, where)
+
+    def present(self, uids: Sequence[UID]) -> list[UID]:
+        """Those of the messages (rising) that are there."""
+        key = self._state().key
+        return self._home.read(lambda index: index.messages.present(key, uids))
+
+    def _rendering(self) -> Rendering:
+        return Rendering(self._home, self._state(), self._open_message)

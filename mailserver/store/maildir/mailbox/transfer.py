@@ -1,0 +1,245 @@
+"""COPY and MOVE between the mailboxes of one account.
+
+COPY links (link(2)) each file to a new base in the target's cur/; MOVE renames (rename(2)), never links and unlinks: a
+message is in exactly one of the two mailboxes at any moment. The base is new in both, as an old line of the target's
+uidlist may know the old one. An intent stands from before the first change until all is in place: a COPY that was
+interrupted is undone, a MOVE finished (`recovery`). The order of syncs is that of `delivery`; of a MOVE the target is
+synced before the source.
+
+The new message keeps date, size, flags (keywords by name) and what was rendered of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+
+from attrs import define
+
+from mailserver.cancellation import check_change
+from mailserver.errors import MailError, MessageExpunged
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.interfaces import Copied
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.disk.directories import sync_directories
+from mailserver.store.maildir.format import uidlist
+from mailserver.store.maildir.format.filename import MaildirName, flag_letters, new_base, other_letters
+from mailserver.store.maildir.home import folders, intent, recovery
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.home.own_steps import Step
+from mailserver.store.maildir.sync.entries import next_uids
+from mailserver.store.maildir.sync.own_change import OwnChange, flag_names, make_keywords
+from mailserver.store.maildir.sync.reconcile import level, reconcile
+from mailserver.types import UID, ModSeq
+
+
+@define
+class _Pair:
+    """One message, as it is and as it will be."""
+
+    old: Entry
+    new: Entry
+
+
+_RETRIES = 2
+
+Found = tuple[Entry, int]
+"""A message whose file is there, and the file's octets."""
+
+
+def transfer(
+    home: Home, state: MailboxState, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool
+) -> Copied:
+    """Copy or move messages: all that exist with `skip_expunged`, else all or none. Under the account's lock.
+
+    The state is saved.
+
+    Raises: NoSuchMailbox, MessageExpunged, LimitReached, InUse, NoSpace, StoreUnavailable, Cancelled.
+    """
+    for _ in range(_RETRIES if skip_expunged else 0):
+        # A file that another program removes after the look is skipped as well.
+        with contextlib.suppress(MessageExpunged):
+            return _transfer(home, state, uids, target, move=move, skip_expunged=True)
+    return _transfer(home, state, uids, target, move=move, skip_expunged=skip_expunged)
+
+
+def _transfer(
+    home: Home, state: MailboxState, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool
+) -> Copied:
+    if not home.layout.exists(target):
+        raise folders.missing(target)
+    # Before the target's lock: it may take the source's, and locks are not taken against the order of paths.
+    state, found = present_entries(home, state, uids)
+    with home.dotlocked([home.paths(target).directory]):
+        into = level(home, target)
+        if into.guid == state.guid:
+            state = into
+        if len(found) != len(uids) and not skip_expunged:
+            raise MessageExpunged
+        if not found:
+            return Copied(into.guid, into.uid_validity, [], [])
+        if into is not state or not move:
+            home.check_messages(into, len(found))
+        pairs = _name_files(home, state, into, found)
+        return _carry_out(home, state, into, pairs, move=move)
+
+
+def present_entries(home: Home, state: MailboxState, uids: Sequence[UID]) -> tuple[MailboxState, list[Found]]:
+    """Those of the messages (rising) whose files are where the index says, after one look at the disk."""
+    paths = home.paths(state.name)
+    for attempt in range(2):
+        key = state.key
+        entries = home.read(lambda index, key=key: index.messages.entries_of(key, uids))  # type: ignore[misc]
+        there = []
+        for entry in entries:
+            check_change()
+            with contextlib.suppress(FileNotFoundError), safeio.boundary():
+                size = os.lstat(f"{paths.place(entry.place)}/{entry.base}{entry.suffix}").st_size
+                there.append((entry, size))
+        if len(there) == len(entries) or attempt:
+            return state, there
+        state = reconcile(home, state.name)
+    raise AssertionError
+
+
+def _name_files(home: Home, state: MailboxState, into: MailboxState, found: Sequence[Found]) -> list[_Pair]:
+    """New names and UIDs, with the target's letters for the keywords."""
+    used = 0
+    for entry, _size in found:
+        used |= entry.flags
+    make_keywords(home, into, flag_names(state, used))
+    masks: dict[int, int] = {}
+    suffixes: dict[tuple[int, str], str] = {}
+    modseq = next_modseq(max(into.modseq, state.modseq if into is state else 0))
+    host = home.settings.hostname
+    pairs = []
+    for uid, (entry, disk) in zip(next_uids(into, len(found)), found, strict=True):
+        mask = masks.get(entry.flags)
+        if mask is None:
+            mask = masks[entry.flags] = make_keywords(home, into, flag_names(state, entry.flags))
+        suffix = suffixes.get((mask, entry.suffix))
+        if suffix is None:
+            others = other_letters(MaildirName.parse(entry.suffix).letters)
+            suffix = suffixes[mask, entry.suffix] = ":2," + flag_letters(mask, others)
+        base = new_base(host) if entry.size is None else new_base(host, size=disk, virtual_size=entry.size)
+        pairs.append(_Pair(entry, Entry(uid, modseq, mask, entry.size, entry.date, base, suffix, 1)))
+    return pairs
+
+
+def _carry_out(
+    home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], *, move: bool
+) -> Copied:  # fmt: skip
+    source, target = home.paths(state.name), home.paths(into.name)
+    places: set[int] = {pair.old.place for pair in pairs} if move else set()
+    if into is state:
+        own = [OwnChange(home, source, state, sorted({1, *places}))]
+    else:
+        own = [OwnChange(home, source, state, sorted(places)), OwnChange(home, target, into, (1,))]
+    pending = _write_intent(home, state, into, pairs, move=move)
+    step: Callable[[str, str], None] = safeio.rename if move else safeio.link
+    verb = "move" if move else "copy"
+    done: list[tuple[str, str]] = []
+    try:
+        lines = [(pair.new.uid, pair.new.base) for pair in pairs]
+        into.uidlist_signature = uidlist.append(target.uidlist, lines)
+        safeio.point(f"{verb}.after-uidlist")
+        if move:
+            own[-1].expect(pair.old.file_name for pair in pairs)
+        own[-1].expect(pair.new.file_name for pair in pairs)
+        for pair in pairs:
+            check_change()
+            old = f"{source.place(pair.old.place)}/{pair.old.base}{pair.old.suffix}"
+            new = f"{target.cur}/{pair.new.base}{pair.new.suffix}"
+            step(old, new)
+            done.append((old, new))
+            safeio.point(f"{verb}.after-rename" if move else f"{verb}.after-link")
+        sync_directories([target.cur, *map(source.place, places)])
+        safeio.point(f"{verb}.after-directory-sync")
+        if not move:
+            # While the intent is there a copy is undone: it is told of when that is gone for good.
+            intent.clear(home.root, pending)
+            safeio.point("copy.after-clear")
+    except BaseException as error:
+        if _take_back(done, move=move):
+            intent.forget(home.root, pending)
+        if isinstance(error, FileNotFoundError):
+            # It went between the look and the step.
+            raise MessageExpunged from error
+        raise
+    since = state.modseq, into.modseq
+    into.uid_next = UID(pairs[-1].new.uid + 1)
+    into.modseq = ModSeq(pairs[0].new.modseq)
+    for change in own:
+        change.record()
+    _save(home, state, into, pairs, since, move=move)
+    safeio.point(f"{verb}.after-index")
+    if move:
+        # One that stays is finished once more, which does no harm.
+        intent.forget(home.root, pending)
+        safeio.point("move.after-clear")
+    sources = [UID(pair.old.uid) for pair in pairs]
+    return Copied(into.guid, into.uid_validity, sources, [UID(pair.new.uid) for pair in pairs])
+
+
+def _write_intent(
+    home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], *, move: bool
+) -> intent.Intent:  # fmt: skip
+    names = [pair.new.base + pair.new.suffix for pair in pairs]
+    if move:
+        files = [
+            [pair.old.place, pair.old.base + pair.old.suffix, name] for pair, name in zip(pairs, names, strict=True)
+        ]
+        payload: dict[str, object] = {"source": state.name, "target": into.name, "pairs": files}
+    else:
+        payload = {"target": into.name, "names": names}
+    return intent.write(home.root, intent.Intent(recovery.MOVE if move else recovery.COPY, payload))
+
+
+def _take_back(done: Sequence[tuple[str, str]], *, move: bool) -> bool:
+    """Undo the steps: nothing has been acknowledged. Whether the intent has no part in that any more."""
+    is_back = True
+    for old, new in done:
+        if not move:
+            safeio.discard(new)
+            is_back = is_back and new not in safeio.leftovers
+            continue
+        try:
+            safeio.rename(new, old)
+        except FileNotFoundError:
+            pass
+        except (OSError, MailError):
+            is_back = False
+    try:
+        sync_directories(os.path.dirname(path) for pair in done for path in (pair if move else pair[1:]))
+    except (OSError, MailError):
+        # The copies may come back with a power cut: then their intent is needed. Messages that moved are somewhere.
+        is_back = is_back and move
+    return is_back
+
+
+def _save(
+    home: Home, state: MailboxState, into: MailboxState, pairs: Sequence[_Pair], since: tuple[ModSeq, ModSeq], *, move: bool
+) -> None:  # fmt: skip
+    """Tell the index; `since` are the modseqs that the two mailboxes had."""
+    modseq = into.modseq if into is state else next_modseq(state.modseq)
+    gone = [UID(pair.old.uid) for pair in pairs] if move else []
+    if move:
+        state.modseq = modseq
+    new = [pair.new for pair in pairs]
+
+    def save(index: Index) -> None:
+        index.mailboxes.save(state)
+        if into is not state:
+            index.mailboxes.save(into)
+        index.messages.add(into.key, new)
+        index.summaries.copy(state.key, into.key, [(pair.old.uid, pair.new.uid) for pair in pairs])
+        if move:
+            index.expunge(state.key, gone, modseq)
+
+    home.update(save, 2 * len(pairs))
+    if move:
+        home.steps.keep(state.key, Step(since[0], modseq, [], gone))
+    rows = [entry.row() for entry in new]
+    home.steps.keep(into.key, Step(since[1], into.modseq, rows, gone if into is state else []))

@@ -1,0 +1,71 @@
+"""What the files of a Maildir say of messages, as entries of the index, and the UIDs that these get."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from mailserver.errors import LimitReached
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.maildir.format import keywords, uidlist, uidlist_format
+from mailserver.store.maildir.format.filename import MaildirName, flags_mask, letters_of_info
+from mailserver.store.maildir.format.paths import MailboxPaths
+from mailserver.store.maildir.sync import scan
+from mailserver.types import UID, ModSeq
+
+_DELIVERED = re.compile("[0-9]{1,18}", re.ASCII)
+
+
+def read_keywords(paths: MailboxPaths, state: MailboxState) -> bool:
+    """Take up another keyword file; whether the names changed."""
+    signature = uidlist.signature(paths.keywords) or ()
+    if signature == state.keywords_signature:
+        return False
+    names = keywords.read(paths.keywords).names
+    state.keywords_signature = signature
+    if names == state.keywords:
+        return False
+    state.keywords = names
+    return True
+
+
+def next_uids(state: MailboxState, count: int) -> list[UID]:
+    """The next of its 2**32 - 2 UIDs, none of which is given twice; the state is left as it is. Raises: LimitReached."""
+    if state.uid_next + count - 1 > uidlist_format.HIGHEST_UID:
+        raise LimitReached("the mailbox has no UIDs left")
+    return [UID(uid) for uid in range(state.uid_next, state.uid_next + count)]
+
+
+def fresh_entries(messages: Iterable[tuple[UID, str, scan.Found]], modseq: ModSeq) -> list[Entry]:
+    """Entries of (uid, base, where) that are new to the index."""
+    masks = {"": 0}
+    make = tuple.__new__
+    entries = []
+    for uid, base, (place, name) in messages:
+        suffix = name[len(base) :]
+        mask = masks.get(suffix)
+        if mask is None:
+            mask = masks[suffix] = flags_mask(letters_of_info(suffix[1:]))
+        entries.append(make(Entry, (uid, modseq, mask, None, None, base, suffix, int(place == "cur"))))
+    return entries
+
+
+def moved_entry(entry: Entry, found: scan.Found, modseq: ModSeq) -> Entry:
+    """The same message under another name; it has changed only if its flags did."""
+    mask = MaildirName.parse(found.name).mask
+    return entry._replace(
+        modseq=entry.modseq if mask == entry.flags else modseq,
+        flags=mask,
+        suffix=found.name[len(entry.base) :],
+        place=int(found.place == "cur"),
+    )
+
+
+def sort_by_delivery(pending: list[tuple[str, scan.Found]]) -> None:
+    """By the second that a Maildir name begins with, then by name."""
+    pending.sort(key=lambda pair: _delivery_order(pair[0]))
+
+
+def _delivery_order(base: str) -> tuple[int, str]:
+    seconds = _DELIVERED.match(base)
+    return int(seconds[0]) if seconds else 0, base

@@ -1,0 +1,32 @@
+"""Finding a mailbox again that another program may have renamed, by the identity that its uidlist tells."""
+
+from __future__ import annotations
+
+import contextlib
+
+from mailserver.errors import NoSuchMailbox
+from mailserver.store.index.records import MailboxState
+from mailserver.store.maildir.home.folders import identity
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.sync.reconcile import level
+from mailserver.types import MailboxId, UIDValidity
+
+
+def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxState | None:
+    """The mailbox, wherever other programs have renamed it to; None when it is gone.
+
+    Under the account's lock. Raises: InUse, NoSpace, StoreUnavailable.
+    """
+    known = home.read(lambda index: index.mailboxes.by_guid(guid))
+    there = home.layout.mailboxes()
+    if known is not None and known.name in there:
+        # Its old place is the likeliest one.
+        there.insert(0, known.name)
+    for name in there:
+        if identity(home.paths(name).directory) == (guid, uid_validity):
+            with contextlib.suppress(NoSuchMailbox):
+                return level(home, name)
+    if known is not None:
+        key = known.key
+        home.update(lambda index: index.mailboxes.remove(key))
+    return None

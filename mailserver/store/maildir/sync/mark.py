@@ -1,0 +1,60 @@
+"""What a mailbox looked like on disk when the index was level with it: can be asked, without the index, if it still does.
+
+A SELECT of a mailbox whose columns are in memory needs no more than that, so it needs no hop to the account's thread.
+
+Why three stats are enough, whoever changes the mailbox (this process, other ones of ours, foreign programs):
+
+*   Every message that comes, goes or changes its flags moves the mtime of new/ or cur/. Both were read when they had
+    not moved for `scan.RACY_NS` (`SETTLED`): a later change cannot have the same mtime. Fresh mtimes, also those that
+    our own change left, are not `settled`: the index knows more about them than a stat can tell.
+*   UIDs that are given or burnt, and a new UIDVALIDITY, change the uidlist, whose signature has inode, size and mtime.
+    A mailbox that is deleted and made anew, or another one that was renamed to this name, has another uidlist.
+*   Only the index says that \\Recent messages are claimed. A mark that knows of unclaimed ones is never `settled`; where
+    none are left none can come without a new UID.
+*   A keyword that gets a letter without a file that bears it changes nothing that the index would see either.
+*   What this process has changed, and its columns do not hold yet, moved one of the three as well.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mailserver.errors import StoreUnavailable
+from mailserver.store.index.records import SETTLED, MailboxState
+from mailserver.store.maildir.format import uidlist
+from mailserver.store.maildir.format.paths import MailboxPaths
+from mailserver.store.maildir.home.home import Home
+
+
+class DiskMark:
+    """Implements `store.rows.Mark`. Made in the account's thread, asked on any."""
+
+    __slots__ = ("_cur", "_home", "_name", "_new", "_paths", "_signature", "settled")
+
+    def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState) -> None:
+        """`state`: as the index has it, when the columns that this mark is kept beside are level with it."""
+        self._home = home
+        self._name = state.name
+        self._paths = paths.new, paths.cur, paths.uidlist
+        self._new, self._cur = state.new_mtime, state.cur_mtime
+        self._signature = state.uidlist_signature
+        self.settled = (
+            state.new_racy == SETTLED
+            and state.cur_racy == SETTLED
+            and state.boot == home.boot
+            and state.recent_from >= state.uid_next
+        )
+
+    def unchanged(self, name: str) -> bool:
+        """Is the mailbox of that name this one, and as it was? Three stats."""
+        if name != self._name or self._home.something_due:
+            return False
+        new, cur, listed = self._paths
+        try:
+            return (
+                os.stat(new).st_mtime_ns == self._new
+                and os.stat(cur).st_mtime_ns == self._cur
+                and uidlist.signature(listed) == self._signature
+            )
+        except (OSError, StoreUnavailable):
+            return False

@@ -1,0 +1,133 @@
+"""Taking up changes of other programs by the file names that a watcher saw, without reading the directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from mailserver.errors import NoSpace, StoreUnavailable
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.records import Entry, MailboxState
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format import uidlist, uidlist_format
+from mailserver.store.maildir.format.filename import base_of
+from mailserver.store.maildir.format.paths import MailboxPaths
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.sync import scan
+from mailserver.store.maildir.sync.differences import FEW
+from mailserver.store.maildir.sync.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
+from mailserver.types import UID
+
+
+def no_news(home: Home, state: MailboxState, names: Collection[str]) -> bool:
+    """Is all that happened to these file names in the index already? Without the lock; False if that is not certain.
+
+    So it is where another process of ours changed them. Raises: StoreUnavailable.
+    """
+    paths = home.paths(state.name)
+    if not _lists_unchanged(home, state, paths):
+        return False
+    bases = _by_base(names)
+    if len(bases) > FEW:
+        return False
+    index = home.index()
+    for base, its_names in bases.items():
+        known = index.messages.by_base(state.key, base)
+        found = _look(paths, its_names)
+        if known is None:
+            if found is not None:
+                return False
+        elif not _exists(paths.place(known.place), known.file_name) or (
+            found is not None and (known.file_name != found.name or known.place != (found.place == "cur"))
+        ):
+            return False
+    return True
+
+
+def take_up(home: Home, state: MailboxState, names: Collection[str]) -> bool:
+    """Look at these file names alone, which a watcher saw come or go; False if only `reconcile` can tell.
+
+    Under the account's lock. Raises: as `reconcile`.
+    """
+    paths = home.paths(state.name)
+    if uidlist.signature(paths.uidlist) != state.uidlist_signature or state.boot != home.boot:
+        return False
+    bases = _by_base(names)
+    if len(bases) > FEW:
+        return False
+    index = home.index()
+    changed: list[Entry] = []
+    fresh: list[tuple[str, scan.Found]] = []
+    modseq = next_modseq(state.modseq)
+    for base, its_names in bases.items():
+        known = index.messages.by_base(state.key, base)
+        found = _look(paths, its_names)
+        if found is None:
+            if known is not None and not _exists(paths.place(known.place), known.file_name):
+                return False
+        elif known is None:
+            fresh.append((base, found))
+        elif not _exists(paths.place(known.place), known.file_name):
+            changed.append(moved_entry(known, found, modseq))
+        elif known.file_name != found.name or known.place != (found.place == "cur"):
+            # Under two names at once: a scan decides.
+            return False
+    names_changed = read_keywords(paths, state)
+    if not changed and not fresh and not names_changed:
+        return True
+    sort_by_delivery(fresh)
+    if state.uid_next + len(fresh) - 1 > uidlist_format.HIGHEST_UID:
+        return False
+    given = next_uids(state, len(fresh))
+    new = fresh_entries([(uid, base, found) for uid, (base, found) in zip(given, fresh, strict=True)], modseq)
+    if new:
+        try:
+            with home.dotlocked([paths.directory], must=True):
+                if uidlist.signature(paths.uidlist) != state.uidlist_signature:
+                    return False
+                lines = [(entry.uid, entry.base) for entry in new]
+                state.uidlist_signature = home.with_room(lambda: uidlist.append(paths.uidlist, lines))
+        except (NoSpace, StoreUnavailable):
+            return False
+        state.uid_next = UID(new[-1].uid + 1)
+    if new or names_changed or any(entry.modseq == modseq for entry in changed):
+        state.modseq = modseq
+
+    def save(index: Index) -> None:
+        index.mailboxes.save(state)
+        index.messages.change(state.key, changed)
+        index.messages.add(state.key, new)
+
+    home.update(save, len(new) + len(changed))
+    return True
+
+
+def _lists_unchanged(home: Home, state: MailboxState, paths: MailboxPaths) -> bool:
+    return (
+        state.boot == home.boot
+        and uidlist.signature(paths.uidlist) == state.uidlist_signature
+        and (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
+    )
+
+
+def _by_base(names: Collection[str]) -> dict[str, list[str]]:
+    bases: dict[str, list[str]] = {}
+    for name in names:
+        if name and name[0] != "." and scan.can_be_listed(name):
+            bases.setdefault(base_of(name), []).append(name)
+    return bases
+
+
+def _look(paths: MailboxPaths, names: Collection[str]) -> scan.Found | None:
+    """Which of these names is there, cur/ before new/, more flags before fewer."""
+    for place, directory in (("cur", paths.cur), ("new", paths.new)):
+        for name in sorted(names, key=lambda name: (len(name), name), reverse=True):
+            if _exists(directory, name):
+                return scan.Found(place, name)
+    return None
+
+
+def _exists(directory: str, name: str) -> bool:
+    path = os.path.join(directory, name)
+    with safeio.boundary():
+        return "/" not in name and os.path.isfile(path) and not os.path.islink(path)

@@ -1,0 +1,100 @@
+"""What our own changes leave in the index about a mailbox: the mtimes of new/ and cur/, and the keywords.
+
+The mtimes recorded say up to when the directories have been read. A change of ours moves them; if they stood where they
+were recorded before it, then what moved them was ours, and the new ones are recorded as such. If not, somebody else
+changed the directory first, and the old ones stay, so that the next refresh reads it.
+
+After a change of ours the directory is not read at once, which would cost far more than the change and, within the
+same tick, prove nothing; once, when the mtime is old enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from mailserver.store.index.records import OWN, MailboxState
+from mailserver.store.maildir.format import keywords, uidlist
+from mailserver.store.maildir.format.paths import MailboxPaths
+from mailserver.store.maildir.home import folders
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.sync import scan
+
+
+class OwnChange:
+    """Made before a change of the directories, `record`ed after it."""
+
+    def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState, places: Sequence[int] = (0, 1)) -> None:
+        """`places`: the directories that the change touches, 0 for new/, 1 for cur/.
+
+        Raises: NoSuchMailbox when its directory is gone, NoSpace, StoreUnavailable.
+        """
+        self.places = places
+        self._names = home.own_names
+        self._paths = paths
+        self._state = state
+        self._level: list[int] = []
+        """Those of the places that stood as they were recorded."""
+        try:
+            self._look()
+        except FileNotFoundError:
+            # Somebody removed an empty new/ or cur/ below the running server.
+            try:
+                folders.complete(paths.directory)
+                self._look()
+            except FileNotFoundError as error:
+                raise folders.missing(state.name) from error
+
+    def _look(self) -> None:
+        paths, state = self._paths, self._state
+        self._level = [
+            place
+            for place in self.places
+            if scan.directory_mtime(paths.place(place)) == (state.cur_mtime if place else state.new_mtime)
+        ]
+
+    def expect(self, names: Iterable[str]) -> None:
+        """A watcher is about to see these file names come or go: no news to this account object."""
+        self._names.expect(names)
+
+    def record(self) -> None:
+        """Put the mtimes as they are now into the state."""
+        state = self._state
+        for place in self._level:
+            mtime = scan.directory_mtime(self._paths.place(place))
+            if place and mtime != state.cur_mtime:
+                state.cur_mtime, state.cur_racy = mtime, state.cur_racy or OWN
+            elif not place and mtime != state.new_mtime:
+                state.new_mtime, state.new_racy = mtime, state.new_racy or OWN
+
+
+def known_mask(state: MailboxState, names: Iterable[str]) -> int:
+    """Bits of those of the flags that the mailbox has."""
+    return keywords.Keywords(state.keywords).mask(names)
+
+
+def make_keywords(home: Home, state: MailboxState, names: Collection[str]) -> int:
+    """Bits of the flags; their keywords get letters, on disk before any file name has them.
+
+    Under the account's lock; takes Dovecot's where it writes. Raises: LimitReached, BadSyntax, InUse, NoSpace.
+    """
+    wanted = [name for name in names if not name.startswith("\\")]
+    known = keywords.Keywords(state.keywords)
+    if not wanted:
+        # The file says nothing of system flags.
+        return known.mask(names)
+    paths = home.paths(state.name)
+    level = (uidlist.signature(paths.keywords) or ()) == state.keywords_signature
+    if not level or any(known.bit(name) is None for name in wanted):
+        with home.dotlocked([paths.directory]):
+            current = keywords.read(paths.keywords)
+            known = current.including(wanted)
+            if known is not current:
+                keywords.write(paths.keywords, known)
+            state.keywords_signature = uidlist.signature(paths.keywords) or ()
+        state.keywords = known.names
+    return known.mask(names)
+
+
+def flag_names(state: MailboxState, mask: int) -> list[str]:
+    """Names for a mask, system flags first."""
+    return keywords.Keywords(state.keywords).flags(mask)

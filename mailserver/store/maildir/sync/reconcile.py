@@ -1,0 +1,379 @@
+"""Making the index what is on disk, whoever changed the disk: the opposite of every other module here.
+
+The problems are listed in `scan`. The rules:
+
+*   Runs under the account's lock. Dovecot's lock is taken only when the list of UIDs is to be changed; if the list then
+    is another one than was read, all is done again.
+*   What is unchanged is not read: new/ alone when cur/ has not moved, the uidlist only when its signature differs.
+*   UIDs: a file whose base the index knows keeps its UID. One that it does not know gets the UID of the uidlist if that
+    is not below the UIDNEXT told last, else a new one: a client never sees a UID appear below UIDNEXT. A list that was
+    cut back (its next UID is lower than the index's) is mended from the index; otherwise the list is right, and a
+    message that it gives another UID is expunged and comes again.
+*   A message is expunged only when a stable scan did not show it.
+*   Another GUID or UIDVALIDITY is another mailbox: what the index knew of the old one goes, and whoever holds it gets
+    MailboxChanged. A GUID that another mailbox has already was copied with its directory: the copy gets a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from mailserver.errors import InUse, NoSpace, StoreUnavailable
+from mailserver.store.index import schema
+from mailserver.store.index.database import Index, next_modseq
+from mailserver.store.index.records import RACY, SETTLED, Entry, MailboxState
+from mailserver.store.maildir.format import uidlist, uidlist_format
+from mailserver.store.maildir.home import folders
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.sync import scan
+from mailserver.store.maildir.sync.differences import differences
+from mailserver.store.maildir.sync.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
+from mailserver.store.maildir.sync.first_scan import FirstLook, Postponed, Unlisted, first_look
+from mailserver.store.maildir.sync.identification import forget, identify
+from mailserver.store.maildir.sync.uidlist_repair import mend
+from mailserver.types import UID, ModSeq
+
+_ATTEMPTS = 4
+_KNOWN = 4
+"""A message that is in the index already costs so many times less than a new one, or even less."""
+
+
+class _ListMoved(Exception):
+    """Another program changed the uidlist after it was read."""
+
+
+def level(home: Home, name: str) -> MailboxState:
+    """The mailbox's state with the UIDs that are on disk; new files need not be in it. For who adds messages.
+
+    Under the account's lock. Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
+    """
+    state = home.read(lambda index: index.mailboxes.by_name(name))
+    signature = uidlist.signature(home.paths(name).uidlist)
+    if state is None or signature is None or signature != state.uidlist_signature or state.boot != home.boot:
+        return reconcile(home, name)
+    return state
+
+
+def reconcile(home: Home, name: str) -> MailboxState:
+    """Take up whatever is on disk; the state as saved. Under the account's lock.
+
+    Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable; MuchToRead inside `Home.bounded`.
+    """
+    return _reconcile(home, name, most=None)[0]
+
+
+def begin(home: Home, name: str, most: int) -> tuple[MailboxState, Postponed | None]:
+    """As `reconcile`, but where there are more than `most` messages without UIDs these are left for later."""
+    return _reconcile(home, name, most=most)
+
+
+def _reconcile(home: Home, name: str, *, most: int | None) -> tuple[MailboxState, Postponed | None]:
+    if home.unsafe.names(home.root, home.paths(name)):
+        # UIDs of a list that a power cut may take away are told nobody.
+        known = home.read(lambda index: index.mailboxes.by_name(name))
+        if known is None:
+            raise StoreUnavailable("the disk fails: what is new in the mailbox is not safe on it yet")
+        return known, None
+    for attempt in range(_ATTEMPTS):
+        with contextlib.ExitStack() as stack:
+            if attempt:
+                # Writers that come without a pause would let no attempt end: keep them out from the start.
+                with contextlib.suppress(FileNotFoundError):
+                    stack.enter_context(home.dotlocked([home.paths(name).directory], must=True))
+            with contextlib.suppress(_ListMoved):
+                attempted = _Reconciliation(home, name, most)
+                try:
+                    return attempted.run(), attempted.postponed
+                except schema.Broken:
+                    home.index_is_damaged()
+    raise InUse
+
+
+class _Reconciliation:
+    """One attempt."""
+
+    def __init__(self, home: Home, name: str, most: int | None) -> None:
+        self.most = most
+        self.postponed: Postponed | None = None
+        self.home = home
+        self.name = name
+        self.paths = home.paths(name)
+        self.listed: uidlist.UidList | None = None
+        self.is_written = True
+        self.tail: dict[str, UID] = {}
+        self.is_new = False
+        self.changed: list[Entry] = []
+        self.new: list[Entry] = []
+        self.gone: list[UID] = []
+        self.pending: list[tuple[str, scan.Found]] = []
+        self.unlisted: Unlisted | None = None
+        self.first: FirstLook | None = None
+        self.told: FirstLook | None = None
+        self.scans: list[scan.DirectoryScan] = []
+        """new/ and, where a list was read, cur/."""
+
+    def run(self) -> MailboxState:
+        with contextlib.ExitStack() as stack:
+            self.stack = stack
+            found = identify(self.home, self.name, self._exclude_dovecot)
+            state, self.listed, self.tail = found.state, found.listed, found.tail
+            self.is_new, self.is_written = found.is_new, found.is_written
+            told = UID(1) if self.is_new else state.uid_next
+            mended = self._is_behind(state)
+            if self.listed is not None:
+                state.uid_next = UID(max(state.uid_next, self.listed.uid_next))
+            if self.tail:
+                state.uid_next = UID(max(self.tail.values()) + 1)
+            modseq = next_modseq(state.modseq)
+            scans = self._scan(state, told)
+            self.scans = [each for each in scans if each is not None]
+            if not self._look_first(state, scans):
+                self._compare(state, scans, modseq, told, mended=mended)
+            self._postpone(state, scans)
+            self._give_uids(state, modseq, mended=mended)
+            names_changed = read_keywords(self.paths, state)
+            if self.is_new:
+                state.recent_from = self._first_recent(state)
+            if (
+                names_changed
+                or self.new
+                or self.first
+                or self.told
+                or self.gone
+                or any(entry.modseq == modseq for entry in self.changed)
+            ):
+                state.modseq = modseq
+            state.boot = self.home.boot
+            self._save(state, modseq)
+            return state
+
+    def _is_behind(self, state: MailboxState) -> bool:
+        """Was the list cut back or spoilt, so that the index knows more?"""
+        if self.listed is None or self.is_new:
+            return False
+        return self.listed.damaged or self.listed.uid_next < state.uid_next
+
+    # --- what is there
+
+    def _scan(self, state: MailboxState, told: UID) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
+        """new/ and, unless it has not moved, cur/; in that order, so that a move from one to the other is seen."""
+        most = self.home.most_unseen
+        if most is not None:
+            most = min(most + told - 1, (_KNOWN + 1) * most)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                return self._scan_once(state, most)
+            folders.complete(self.paths.directory)
+            return self._scan_once(state, most)
+        except scan.TooMany:
+            raise self.home.much_to_read(self.name) from None
+        except FileNotFoundError as error:
+            if state.key:
+                forget(self.home, state)
+            raise folders.missing(self.name) from error
+
+    def _scan_once(self, state: MailboxState, most: int | None) -> tuple[scan.DirectoryScan, scan.DirectoryScan | None]:
+        new = scan.read_directory(self.paths.new, most)
+        state.new_mtime, state.new_racy = new.mtime_ns, RACY if new.racy else SETTLED
+        if (
+            self.listed is None
+            and state.boot == self.home.boot
+            and scan.is_unchanged(self.paths.cur, state.cur_mtime, state.cur_racy)
+        ):
+            return new, None
+        cur = scan.read_directory(self.paths.cur, most)
+        state.cur_mtime, state.cur_racy = cur.mtime_ns, RACY if cur.racy else SETTLED
+        return new, cur
+
+    def _look_first(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> bool:
+        """Whether this is a mailbox that the index has never seen, with names that let it be done fast."""
+        new, cur = scans
+        if not self.is_new or cur is None or self.listed is None or self.listed.damaged:
+            return False
+        if state.uid_next + len(new.names) + len(cur.names) > uidlist_format.HIGHEST_UID:
+            return False
+        if not new.names and not cur.names:
+            return True
+        found = first_look(new.names, cur.names)
+        if found is None:
+            return False
+        if self.listed.entries:
+            self.told, self.pending = found.told(self.listed.entries)
+        else:
+            self.unlisted = found
+        return True
+
+    def _postpone(self, state: MailboxState, scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None]) -> None:
+        """Leave the messages that need UIDs for later, if they are too many; until then the mailbox is not level."""
+        count = len(self.pending) if self.unlisted is None else len(self.unlisted)
+        if self.most is None or count <= self.most:
+            if self.unlisted is not None:
+                self.first = self.unlisted.given(state.uid_next)
+            return
+        sort_by_delivery(self.pending)
+        new, cur = scans
+        self.postponed = Postponed(
+            Unlisted.of(self.pending) if self.unlisted is None else self.unlisted,
+            found=len(new.names) + (0 if cur is None else len(cur.names)),
+            is_new=self.is_new,
+            new=(state.new_mtime, state.new_racy),
+            cur=(state.cur_mtime, state.cur_racy),
+        )
+        self.pending = []
+        state.new_racy = state.cur_racy = RACY
+
+    def _compare(
+        self,
+        state: MailboxState,
+        scans: tuple[scan.DirectoryScan, scan.DirectoryScan | None],
+        modseq: ModSeq,
+        told: UID,
+        *,
+        mended: bool,
+    ) -> None:
+        new, cur = scans
+        is_whole = not state.key or self.listed is not None
+        messages, known = differences(self.home.index(), state.key, new, cur, look_at_all=is_whole)
+        uids = self.listed.entries if self.listed is not None and not mended else None
+        told_uids: list[tuple[UID, str, scan.Found]] = []
+        for base, place in messages.items():
+            entry = known.pop(base, None)
+            if entry is not None and uids is not None and uids.get(base) != entry.uid:
+                # The list is newer than the index and says otherwise.
+                self.gone.append(UID(entry.uid))
+                entry = None
+            if entry is not None:
+                if place.name != entry.base + entry.suffix or (place.place == "cur") != entry.place:
+                    self.changed.append(moved_entry(entry, place, modseq))
+                continue
+            uid = self.listed.entries.get(base) if self.listed is not None else self.tail.get(base)
+            if uid is not None and uid >= told:
+                told_uids.append((uid, base, place))
+            else:
+                self.pending.append((base, place))
+        if new.stable and (cur is None or cur.stable):
+            self.gone += [UID(entry.uid) for entry in known.values()]
+        self.new = fresh_entries(told_uids, modseq)
+
+    # --- UIDs
+
+    def _give_uids(self, state: MailboxState, modseq: ModSeq, *, mended: bool) -> None:
+        listed = self.listed
+        if self.first is not None:
+            self._list_first(state, self.first)
+            return
+        if not self.is_written:
+            self._create_list(b"")
+        if listed is not None:
+            state.uidlist_signature = listed.signature
+        if not self.pending and not mended and (listed is None or not listed.damaged):
+            return
+        sort_by_delivery(self.pending)
+        # A list at the very end of its UIDs, which only a foreign hand can make: what comes after stays unseen.
+        pending = self.pending[: max(0, uidlist_format.HIGHEST_UID + 1 - state.uid_next)]
+        uids = next_uids(state, len(pending))
+        given = fresh_entries([(uid, base, place) for uid, (base, place) in zip(uids, pending, strict=True)], modseq)
+        lines = [(entry.uid, entry.base) for entry in given]
+        try:
+            self._exclude_dovecot(listed.signature if listed is not None else state.uidlist_signature)
+            if mended:
+                assert listed is not None
+                there = scan.bases_there(self.scans)
+                mend(self.home, listed, state, gone=self.gone, more=[*self.new, *given], there=there)
+            elif listed is not None and listed.damaged:
+                self.home.with_room(lambda: uidlist.rewrite(listed, add=lines))
+            elif listed is not None and (alive := self._without_dead_lines(listed)) is not None:
+                self.home.with_room(lambda: uidlist.rewrite(listed, keep=alive, add=lines))
+            else:
+                self.home.with_room(lambda: uidlist.append(self.paths.uidlist, lines))
+            state.uidlist_signature = uidlist.signature(self.paths.uidlist) or ()
+        except NoSpace:
+            # They stay unseen until there is room to keep their UIDs; the next refresh tries again.
+            state.new_racy = state.cur_racy = RACY
+            if mended or (listed is not None and listed.damaged):
+                # Nor is the list in order: it must be read again, too.
+                state.uidlist_signature = ()
+            return
+        except StoreUnavailable:
+            if os.access(self.paths.directory, os.W_OK):
+                raise
+            # A mailbox that we may only read: these UIDs last as long as the index.
+        self.new += given
+        if lines:
+            state.uid_next = UID(lines[-1][0] + 1)
+
+    def _list_first(self, state: MailboxState, first: FirstLook) -> None:
+        listed = self.listed
+        assert listed is not None
+        lines = b"".join(first.lines())
+        try:
+            if self.is_written:
+                self._exclude_dovecot(listed.signature)
+                listed.signature = self.home.with_room(lambda: uidlist.append_lines(listed.path, lines))
+            else:
+                self._create_list(lines)
+        except NoSpace:
+            state.new_racy = state.cur_racy = RACY
+            self.first = None
+            if not self.is_written:
+                self._create_list(b"")
+        except StoreUnavailable:
+            if not self.is_written or os.access(self.paths.directory, os.W_OK):
+                raise
+        state.uidlist_signature = listed.signature
+        if self.first is not None:
+            state.uid_next = UID(first.uids[-1] + 1)
+
+    def _create_list(self, lines: bytes) -> None:
+        listed = self.listed
+        assert listed is not None
+        self._exclude_dovecot(None)
+        listed.signature = self.home.with_room(lambda: uidlist.create_with(listed, lines))
+        self.is_written = True
+
+    def _without_dead_lines(self, listed: uidlist.UidList) -> set[str] | None:
+        """The listed names that have a file, if enough others have none to write the list without these; else None."""
+        if not listed.is_long:
+            return None
+        there = scan.bases_there(self.scans)
+        if there is None:
+            return None
+        there &= listed.entries.keys()
+        return there if listed.worth_rewriting(len(there)) else None
+
+    def _exclude_dovecot(self, expected: tuple[int, ...] | None) -> None:
+        """Take Dovecot's lock if it is not held; the list must still be what was read."""
+        if not self.home.holds_dotlock(self.paths.directory):
+            self.stack.enter_context(self.home.dotlocked([self.paths.directory], must=True))
+        if uidlist.signature(self.paths.uidlist) != expected:
+            raise _ListMoved
+
+    def _first_recent(self, state: MailboxState) -> UID:
+        """After the last message that some session has seen already: those have left new/."""
+        if self.first is not None:
+            return self.first.first_recent
+        seen = max((entry.uid for entry in self.new if entry.place), default=0)
+        if self.told is not None and 1 in self.told.places:
+            seen = max(seen, self.told.first_recent - 1)
+        return UID(min(seen + 1, state.uid_next))
+
+    # --- the index
+
+    def _save(self, state: MailboxState, modseq: ModSeq) -> None:
+        first = self.first or self.told
+        self.gone.sort()
+        self.new.sort()
+
+        def save(index: Index) -> None:
+            index.mailboxes.save(state)
+            index.expunge(state.key, self.gone, modseq)
+            index.messages.change(state.key, self.changed)
+            index.messages.add(state.key, self.new)
+            if first is not None:
+                index.messages.add_bundles(state.key, first.bundles(modseq))
+                if not self.new:
+                    index.packed_columns.put(state.key, modseq, first.columns(modseq))
+
+        count = len(self.gone) + len(self.changed) + len(self.new)
+        self.home.update(save, count + (len(first.uids) if first is not None else 0))

@@ -1,0 +1,194 @@
+"""What lies in new/ and cur/, and how far that can be trusted.
+
+Problems, all made by programs that know nothing of us:
+
+*   They deliver into new/ by rename or link from tmp/, and move from new/ to cur/, at any moment.
+*   They rename in cur/ to change flags. readdir(3) promises nothing about names that change while it runs: a message
+    may be seen under its old name, under both, or not at all.
+*   One message can so lie in new/ and cur/ at once, or twice in cur/ with different letters (an interrupted copy, a
+    restored backup, two programs that each set a flag).
+*   A directory's mtime may not move for a change that comes within the same tick of the kernel's clock (4 ms on some)
+    as the one before: equal mtimes prove something only when they are old.
+*   A file system may keep no type in its directory entries, or seconds only in its times.
+*   FIFOs, sockets, devices, directories and links lie among the files; some cannot be opened, some would wait for ever.
+*   Sizes in names (S=, W=) can be wrong, dates in names too; a restored backup changes inode and ctime.
+*   Messages are removed, and restored later under the same name: then the UID is the same only if the list still has
+    it.
+*   A mailbox can be deleted and made anew between two calls.
+
+Rules:
+
+*   The mtimes are read before the names, new/ before cur/: a move from new/ to cur/ is then seen at least once, and a
+    change that comes later shows by its mtime.
+*   When a mtime moved while the names were read, they are read again, a few times; `stable` says whether it came to
+    rest. If it did not, what any of these readings saw and is still there counts. A message that is missing from a scan
+    that is not stable may be there all the same: nobody calls it expunged.
+*   A time is recorded with what it was read at; within RACY_NS of each other they prove nothing (`racy`).
+*   Only regular files count, by the entry's type, without opening or following. Names that begin with "." are not mail.
+    Nor are those with a line feed before the first ":": no uidlist can hold them, and the line that they would break is
+    one for which Dovecot drops the list.
+*   Where a base is found twice, one in cur/ counts before one in new/, and of two in cur/ the one with more flags; the
+    other is reported, and left alone.
+
+Rejected: a stat for each file (100,000 of them cost more than all else of a first SELECT), and trusting inotify alone
+(queues overflow, and it is deaf on network file systems).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple
+
+from mailserver.store.index.records import RACY, SETTLED
+from mailserver.store.maildir.disk import safeio
+from mailserver.store.maildir.format.filename import base_of
+
+_log = logging.getLogger(__name__)
+
+RACY_NS = 1_000_000_000
+"""A directory changed this shortly before it was read may have changed again without a newer mtime."""
+
+_ATTEMPTS = 4
+_LONG_ENTRY = 300
+"""Octets that a directory takes for a file, at the very most; file systems that take less need a count."""
+
+
+class TooMany(Exception):
+    """A directory holds more files than were to be read."""
+
+
+class Found(NamedTuple):
+    """Where a message lies."""
+
+    place: str
+    """"new" or "cur"."""
+    name: str
+    """Its file name there."""
+
+
+class DirectoryScan(NamedTuple):
+    """One directory as it was read."""
+
+    names: list[str]
+    """Regular files, in no order."""
+    mtime_ns: int
+    """The directory's mtime, from before the names were read."""
+    racy: bool
+    """The mtime is so fresh that an equal one later proves nothing."""
+    stable: bool
+    """The mtime was the same after the names had been read."""
+
+
+def is_racy(mtime_ns: int, recorded_ns: int) -> bool:
+    """Whether a directory's mtime, read at `recorded_ns` (time.time_ns()), may hide a later change.
+
+    A mtime from the future (a clock set back, another machine's clock) proves nothing either.
+    """
+    return mtime_ns > recorded_ns - RACY_NS
+
+
+def directory_mtime(path: str) -> int:
+    """The mtime in nanoseconds. Raises: FileNotFoundError, StoreUnavailable."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError as error:
+        raise safeio.failure(error) from error
+
+
+def is_unchanged(path: str, mtime_ns: int, trust: int) -> bool:
+    """Whether what was known of a directory when it had that mtime holds still; see `records.SETTLED`.
+
+    Raises: FileNotFoundError, StoreUnavailable.
+    """
+    if trust == RACY or directory_mtime(path) != mtime_ns:
+        return False
+    now = time.time_ns()
+    return trust == SETTLED or now - RACY_NS < mtime_ns <= now
+
+
+def scan_directory(path: str, most: int | None = None) -> list[str]:
+    """Names of the regular files, in no order, without those that are no mail's.
+
+    Raises: TooMany where there are more entries than `most`, or have been, FileNotFoundError, StoreUnavailable.
+    """
+    with safeio.boundary():
+        if most is not None and os.stat(path).st_size > most * _LONG_ENTRY:
+            raise TooMany
+    with safeio.boundary(), os.scandir(path) as entries:
+        some = entries if most is None else islice(entries, most + 1)
+        names = [entry.name for entry in some if entry.is_file(follow_symlinks=False) and entry.name[0] != "."]
+        if most is not None and (len(names) > most or next(entries, None) is not None):
+            raise TooMany
+    if "\n" in "".join(names):
+        found, names = len(names), list(filter(can_be_listed, names))
+        if len(names) < found:
+            _tell(path)
+    return names
+
+
+def can_be_listed(name: str) -> bool:
+    """Can a file of that name have a line in a uidlist?"""
+    return "\n" not in base_of(name)
+
+
+@functools.lru_cache(maxsize=256)
+def _tell(path: str) -> None:
+    _log.warning("%r holds files with a line feed in their names: no client sees them until they are renamed", path)
+
+
+def read_directory(path: str, most: int | None = None) -> DirectoryScan:
+    """The names with what is known about their truth.
+
+    Raises: TooMany where there are more than `most`, FileNotFoundError, StoreUnavailable.
+    """
+    asked = time.time_ns()
+    before = directory_mtime(path)
+    seen: set[str] = set()
+    for _ in range(_ATTEMPTS):
+        names = scan_directory(path, most)
+        again = time.time_ns()
+        after = directory_mtime(path)
+        if after == before:
+            # Judged from before the names were read: what changed meanwhile may have the same, coarse time.
+            return DirectoryScan(names, before, is_racy(before, asked), stable=True)
+        before, asked = after, again
+        seen.update(names)
+    names += [name for name in seen.difference(names) if os.path.lexists(os.path.join(path, name))]
+    return DirectoryScan(names, before, racy=True, stable=False)
+
+
+def bases_there(scans: Iterable[DirectoryScan]) -> set[str] | None:
+    """The bases that have a file; None where a directory changed while it was read, as a name may be missing then."""
+    bases: set[str] = set()
+    for one in scans:
+        if not one.stable:
+            return None
+        bases.update(name.partition(":")[0] for name in one.names)
+    return bases
+
+
+def classify(new_names: Iterable[str], cur_names: Iterable[str]) -> tuple[dict[str, Found], list[Found]]:
+    """Messages by base, and the files that are duplicates of them. The order of the names does not count."""
+    # Made as tuple.__new__ does it: there is one for each message of a mailbox.
+    make = tuple.__new__
+    listing = [make(Found, ("cur", name)) for name in cur_names]
+    listing += [make(Found, ("new", name)) for name in new_names]
+    messages = {found[1].partition(":")[0]: found for found in listing}
+    if len(messages) == len(listing):
+        return messages, []
+    duplicates: list[Found] = []
+    messages = {}
+    for found in listing:
+        base = found.name.partition(":")[0]
+        known = messages.setdefault(base, found)
+        if known is found:
+            continue
+        if found.place == known.place and (len(found.name), found.name) > (len(known.name), known.name):
+            messages[base], found = found, known  # noqa: PLW2901
+        duplicates.append(found)
+    return messages, duplicates

@@ -1,0 +1,400 @@
+"""A certificate with its chain and key: read once, judged, and kept as the octets that were judged.
+
+`load_pair` says everything that is wrong with two files. A fault that makes a pair useless is an error; one that a
+client will complain of while others work (dates, a life that phones refuse) is a warning, because a server that does
+not start after a reboot helps nobody.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from mailserver.tls.keypair.sanitize import printable
+from mailserver.types import Secret
+
+MAX_FILE: Final = 1 << 20
+"""Octets of a PEM file that are read at most."""
+
+LONGEST_CHAIN: Final = 16
+"""Certificates that GnuTLS follows by default; OpenSSL takes more, but no more than 100 KiB."""
+
+LONGEST_NAME: Final = 253
+"""Characters of a host name (RFC 1035 2.3.4)."""
+
+MAX_DAYS: Final = 825
+"""Longest life that phones take, of certificates of private authorities too."""
+
+READINGS: Final = 3
+"""How often two files that do not belong together are read, as long as they change meanwhile."""
+
+SOON: Final = dt.timedelta(days=7)
+
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
+
+_NOT_OPENED: Final = "is not opened by its password: look at key_password_file or key_password_command"
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+@frozen
+class Fault:
+    """One thing wrong with a pair."""
+
+    key: str
+    """The configuration's key it belongs to: "certificate", "key", "hosts", "client_ca" ..."""
+    reason: str
+    warning: bool = False
+    value: str = ""
+    """What to show instead of the path: a host name."""
+
+
+class BadPair(Exception):
+    """A pair that cannot be served; `faults` says why."""
+
+    def __init__(self, faults: Sequence[Fault], pair: Pair | None = None) -> None:
+        """`pair`: as it was read, for what else there is to say."""
+        super().__init__("; ".join(f"{fault.key} {fault.value} {fault.reason}".replace("  ", " ") for fault in faults))
+        self.faults = tuple(faults)
+        self.pair = pair
+
+
+@frozen
+class Pair:
+    """A certificate, its chain and its key, as read and found to belong together."""
+
+    chain_pem: bytes = field(repr=False)
+    """The certificate first, then its chain."""
+    key_pem: Secret
+    names: tuple[str, ...]
+    """DNS names that it covers, lower case."""
+    not_before: dt.datetime
+    not_after: dt.datetime
+    """UTC."""
+    fingerprint: str
+    """SHA-256 of the certificate, hexadecimal."""
+    issuer: str
+    """Who signed it, in RFC 4514's words."""
+    builds: bool
+    """Has each certificate of the chain signed the one before it?"""
+    digest: bytes = field(repr=False)
+    """SHA-256 of all octets: two pairs with the same are served by one context."""
+    faults: tuple[Fault, ...] = ()
+    """Warnings that hold at any time; those of dates are in `date_faults`."""
+    key_type: Literal["RSA", "ECDSA"] = "ECDSA"
+
+    def date_faults(self, now: dt.datetime) -> list[Fault]:
+        """What the clock says against it: warnings, for at the start an old certificate is better than none."""
+        if now >= self.not_after:
+            return [
+                Fault("certificate", f"expired on {self.not_after:%Y-%m-%d}; clients refuse it: renew it", warning=True)
+            ]
+        if now < self.not_before:
+            reason = f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC: look at the clock of this machine"
+            return [Fault("certificate", reason, warning=True)]
+        if now > self.not_after - SOON:
+            return [Fault("certificate", f"expires on {self.not_after:%Y-%m-%d}: renew it", warning=True)]
+        return []
+
+    @property
+    def length(self) -> int:
+        """Certificates of it, and its chain."""
+        return self.chain_pem.count(_BEGIN)
+
+    def is_current(self, now: dt.datetime) -> bool:
+        """Do its dates allow it now?"""
+        return self.not_before <= now < self.not_after
+
+
+def load_pair(certificate: Path, key: Path, password: Secret | None = None) -> Pair:
+    """Read and judge two files, the key with its password if it has one. Raises: BadPair with every fault found."""
+    for _attempt in range(READINGS):
+        faults: list[Fault] = []
+        chain_pem = read_file(certificate, "certificate", faults)
+        key_pem = read_file(key, "key", faults)
+        chain = _certificates(chain_pem, faults) if chain_pem is not None else []
+        private = _private_key(key_pem, password, faults) if key_pem is not None else None
+        if not chain or private is None or _same_key(chain[0], private):
+            break
+        # A renewal replaces two files or links one after the other: half of it is not the administrator's fault.
+        again: list[Fault] = []
+        if (read_file(certificate, "certificate", again), read_file(key, "key", again)) == (chain_pem, key_pem):
+            break
+    return _pair(chain, private, faults)
+
+
+def parse_pair(chain_pem: bytes, key_pem: bytes) -> Pair:
+    """Judge octets that came another way than by files. Raises: BadPair with every fault found."""
+    faults: list[Fault] = []
+    chain = _certificates(chain_pem, faults)
+    return _pair(chain, _private_key(key_pem, None, faults), faults)
+
+
+def has_same_key(one_pem: bytes, other_pem: bytes) -> bool:
+    """Are two certificates, each the first of a chain, for one key? What cannot be read is for none. Raises nothing."""
+    try:
+        one, other = (x509.load_pem_x509_certificate(each).public_key() for each in (one_pem, other_pem))
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return one == other
+
+
+def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults: list[Fault]) -> Pair:
+    strange = list(_belonging(chain, private)) if chain and private is not None else []
+    # What is said of an authority that stands first would only mislead.
+    judged = bool(chain) and not any(fault.key == "certificate" for fault in strange)
+    faults += _judge(chain) if judged else ()
+    pair = _as_read(chain, private, faults) if judged and private is not None else None
+    faults += strange
+    if pair is None or not all(fault.warning for fault in faults):
+        raise BadPair([fault for fault in faults if not fault.warning], pair)
+    return pair
+
+
+def _as_read(chain: Sequence[x509.Certificate], private: PrivateKey, faults: Iterable[Fault]) -> Pair:
+    # Written anew: what an editor of another system has added, a byte order mark say, OpenSSL does not read.
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    chain_pem = b"".join(each.public_bytes(pem) for each in chain)
+    key_pem = private.private_bytes(pem, pkcs8, serialization.NoEncryption())
+    return Pair(
+        chain_pem,
+        Secret(key_pem),
+        _dns_names(chain[0]),
+        chain[0].not_valid_before_utc,
+        chain[0].not_valid_after_utc,
+        chain[0].fingerprint(hashes.SHA256()).hex(),
+        printable(chain[0].issuer.rfc4514_string()),
+        not any(_unsigned(chain)),
+        hashlib.sha256(chain_pem + b"\0" + key_pem).digest(),
+        tuple(fault for fault in faults if fault.warning),
+        "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA",
+    )
+
+
+def _belonging(chain: Sequence[x509.Certificate], private: PrivateKey) -> Iterator[Fault]:
+    if _same_key(chain[0], private):
+        return
+    own = next((number for number, each in enumerate(chain, 1) if _same_key(each, private)), None)
+    if own is None:
+        yield Fault("key", "does not belong to the certificate: put both files of the same renewal there")
+    else:
+        reason = f"has its chain out of order: certificate {own} is the one of the key, and must come first"
+        yield Fault("certificate", reason)
+
+
+def covers(names: Iterable[str], host: str) -> bool:
+    """Is a host name, or `*.name`, covered by a certificate's names (RFC 6125 6.4.3: `*` is one whole label)?"""
+    _label, _dot, parent = host.partition(".")
+    return any(name in (host, f"*.{parent}") for name in names)
+
+
+def pair_faults(pair: Pair, hosts: Iterable[str], now: dt.datetime) -> list[Fault]:
+    """What is wrong with serving these hosts under that pair; a host that is not covered is an error."""
+    uncovered = [host for host in hosts if not covers(pair.names, host)]
+    known = ", ".join(pair.names[:5])
+    reason = f"is not covered by the certificate, which names {known}: have one issued for it, or take it out"
+    faults = [Fault("hosts", reason, value=host) for host in uncovered]
+    return [*faults, *pair.faults, *pair.date_faults(now)]
+
+
+def read_authorities(path: Path) -> list[x509.Certificate]:
+    """The certificates of a file of authorities. Raises: BadPair."""
+    faults: list[Fault] = []
+    octets = read_file(path, "certificate", faults)
+    found = _certificates(octets, faults) if octets is not None else []
+    if faults:
+        raise BadPair(faults)
+    return found
+
+
+def load_client_pair(
+    certificate: Path, key: Path, password: Secret | None = None
+) -> tuple[list[x509.Certificate], PrivateKey]:
+    """A certificate with its chain, and its key, that we show as a client. Raises: BadPair."""
+    faults: list[Fault] = []
+    octets, key_pem = read_file(certificate, "certificate", faults), read_file(key, "key", faults)
+    chain = _certificates(octets, faults) if octets is not None else []
+    private = _private_key(key_pem, password, faults) if key_pem is not None else None
+    if chain and private is not None:
+        faults += _belonging(chain, private)
+    if faults or private is None:
+        raise BadPair(faults)
+    return chain, private
+
+
+def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
+    """A file's octets; None, and a fault of the configuration's `key`, where they cannot be had."""
+    try:
+        # O_NONBLOCK: a FIFO must not hold the start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as fault:
+        faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        faults.append(Fault(key, "must be a regular file"))
+        return None
+    with open(descriptor, "rb") as file:
+        try:
+            octets: bytes | None = file.read(MAX_FILE + 1)
+        except OSError as fault:
+            faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
+            return None
+    if octets is None:
+        # Some of /proc call themselves regular and have to be waited for.
+        faults.append(Fault(key, "must be a regular file"))
+        return None
+    if len(octets) > MAX_FILE:
+        faults.append(Fault(key, f"must be at most {MAX_FILE} octets"))
+        return None
+    return octets
+
+
+def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
+    if _BEGIN not in octets:
+        other = "private key" if b"PRIVATE KEY-----" in octets else ""
+        faults.append(Fault("certificate", _not_pem(octets, "certificate", other)))
+        return []
+    if octets.count(_BEGIN) != octets.count(_END):
+        reason = "ends within a certificate: it is being written, or was cut off; put the whole file there by renaming"
+        faults.append(Fault("certificate", reason))
+        return []
+    try:
+        return x509.load_pem_x509_certificates(octets)
+    except ValueError:
+        faults.append(Fault("certificate", "holds a certificate that cannot be decoded: copy the file there anew"))
+        return []
+
+
+def _not_pem(octets: bytes, what: str, other: str) -> str:
+    """`other`: what it is instead, if that is known."""
+    if not octets.strip():
+        return f"is empty: put the {what} there"
+    if other:
+        return f"is a {other}, not a {what} in PEM: name the {what}'s file here"
+    # X.690 8.9: a SEQUENCE begins DER and PKCS #12.
+    if octets[:1] == b"\x30":
+        return f"is not a {what} in PEM: it is binary; `openssl x509`, `pkey` or `pkcs12 -nodes` write PEM"
+    return f"is not a {what} in PEM, which has a line -----BEGIN {what.upper()}-----: put the right file there"
+
+
+def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) -> PrivateKey | None:
+    if b"PRIVATE KEY-----" not in octets:
+        other = "certificate" if _BEGIN in octets else ""
+        faults.append(Fault("key", _not_pem(octets, "private key", other)))
+        return None
+    try:
+        private = _decoded(octets, password)
+    except TypeError:
+        reason = "has a passphrase; there is nobody to type it: say key_password_file or key_password_command"
+        faults.append(Fault("key", reason))
+        return None
+    except (ValueError, UnsupportedAlgorithm):
+        encrypted = b"ENCRYPTED" in octets and password is not None
+        faults.append(Fault("key", _NOT_OPENED if encrypted else "cannot be decoded: copy the file there anew"))
+        return None
+    if isinstance(private, rsa.RSAPrivateKey):
+        if private.key_size < 2048:
+            faults.append(
+                Fault("key", f"is RSA of {private.key_size} bits; clients need at least 2048: make a new key")
+            )
+        return private
+    if isinstance(private, ec.EllipticCurvePrivateKey):
+        if private.curve.name not in ("secp256r1", "secp384r1"):
+            faults.append(
+                Fault("key", f"is on the curve {private.curve.name}; clients know P-256 and P-384: make a new key")
+            )
+        return private
+    faults.append(Fault("key", "must be RSA or ECDSA; mail clients know nothing else: make a new key"))
+    return None
+
+
+def _decoded(octets: bytes, password: Secret | None) -> object:
+    """Raises: TypeError where a password is needed, ValueError, UnsupportedAlgorithm."""
+    try:
+        return serialization.load_pem_private_key(octets, None)
+    except TypeError:
+        if password is None:
+            raise
+        return serialization.load_pem_private_key(octets, password.reveal())
+
+
+def _same_key(certificate: x509.Certificate, private: PrivateKey) -> bool:
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    try:
+        return certificate.public_key().public_bytes(*form) == private.public_key().public_bytes(*form)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
+    """Names, purpose, life and order; the first certificate is the server's."""
+    leaf = chain[0]
+    try:
+        extensions = leaf.extensions
+    except ValueError:
+        yield Fault("certificate", "has extensions that cannot be decoded: have it issued anew")
+        return
+    if not _dns_names(leaf):
+        yield Fault(
+            "certificate", "has no subject alternative DNS name; clients look at nothing else: have it issued with one"
+        )
+    try:
+        usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        yield Fault("certificate", "has no extended key usage serverAuth; Apple's clients ask for it", warning=True)
+    else:
+        if ExtendedKeyUsageOID.SERVER_AUTH not in usage and ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE not in usage:
+            yield Fault("certificate", "is not made for servers: have it issued with extended key usage serverAuth")
+    days = (leaf.not_valid_after_utc - leaf.not_valid_before_utc).days
+    if days > MAX_DAYS:
+        yield Fault("certificate", f"is valid for {days} days; phones refuse more than {MAX_DAYS}", warning=True)
+    if len(chain) > LONGEST_CHAIN:
+        reason = f"has {len(chain)} certificates in its chain; clients refuse more than {LONGEST_CHAIN}"
+        yield Fault("certificate", reason, warning=True)
+    for position in _unsigned(chain):
+        order = "the server's own comes first, then who signed it, and so on"
+        reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}: {order}"
+        yield Fault("certificate", reason, warning=True)
+        return
+
+
+def _unsigned(chain: Sequence[x509.Certificate]) -> Iterator[int]:
+    """Positions, from 1, of certificates that the next one did not sign."""
+    for position in range(1, len(chain)):
+        if not _issued(chain[position - 1], chain[position]):
+            yield position
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    # What is no host's name is of no use, and would be shown in a log or on a terminal.
+    return tuple(
+        name.lower()
+        for name in names.get_values_for_type(x509.DNSName)
+        if name.isprintable() and len(name) <= LONGEST_NAME
+    )

@@ -1,0 +1,402 @@
+"""Which certificate is served under which name, now: built before use (`assembly`), replaced whole at a reload.
+
+`TlsPolicy` makes the OpenSSL connections of all listeners, implicit TLS and STARTTLS alike.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import attrs
+from attrs import frozen
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from mailserver.config.model import Config, Listener, Problem, Tls
+from mailserver.tls.context.client_certificates import Demand
+from mailserver.tls.context.contexts import Certificate, ContextKey, ContextMap, make_base, parse_server_name
+from mailserver.tls.context.handshake import (
+    PROTOCOL_VERSION,
+    PROTOCOLS,
+    UNRECOGNIZED_NAME,
+    BaseContext,
+    Refused,
+    ServerConnection,
+    demand_certificate,
+    handshake_of,
+)
+from mailserver.tls.context.settings import VERSIONS, Settings, setting_faults, settings_of, settings_of_listeners
+from mailserver.tls.keypair.pair import Fault, Pair
+from mailserver.tls.keypair.published_ca import Offered, read_offered
+from mailserver.tls.serving.context_builder import Outcome, build, default_host
+from mailserver.tls.serving.material import Change, Material, assemble, material_of, plain
+from mailserver.tls.serving.source import Files, Source
+from mailserver.tls.serving.validation import check
+
+REFUSAL_INTERVAL: Final = 60.0
+"""Seconds in which refused names make one line of the log."""
+_UNKNOWN: Final = "no hosts have the name that it asks for: add it there, or have the client set to one of them"
+
+
+class Log(Protocol):
+    """Where events go: one line each; values are escaped by whoever writes it."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        """Write a line."""
+
+
+@frozen
+class Prepared:
+    """A changed configuration, ready to be served."""
+
+    map: ContextMap
+    tls: Tls
+    listeners: Mapping[Listener, Settings]
+    bases: Mapping[Settings, BaseContext]
+    """New ones: for settings that none had, or that must not go on with the old tickets."""
+    outcomes: tuple[Outcome, ...]
+    private_ca: Offered | None
+
+    @property
+    def material(self) -> Material:
+        """The same for a policy of another process."""
+        return material_of(self.map, self.tls, self.listeners, self.private_ca)
+
+
+class CannotServe(Exception):
+    """No policy can be made of a configuration; `problems` says why."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class TlsPolicy:
+    """The certificates in use. All calls but `prepare` are made on the reactor's thread.
+
+    Raises: CannotServe when a pair or setting is bad at the start, with all problems.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        *,
+        material: Material | None = None,
+        source: Source | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        """With `material` no file is read and nothing judged: that was done where it comes from.
+
+        `source`: what is there beside the files of the configuration. What it lets stand in is told, and is no reason
+        to refuse the start.
+        """
+        self.source: Source = source or Files()
+        self._log = log
+        self._seconds = seconds
+        self._now = now
+        self._refusals = 0
+        self._refusals_told = float("-inf")
+        self._tls = material.tls if material else config.tls
+        self._settings = settings_of(self._tls)
+        self._map = assemble(material, {}) if material else self._judge(config)
+        self.private_ca = material.private_ca if material else read_offered(config.tls, [])
+        """The authority that people are to import."""
+        self._listeners = dict(material.listeners) if material else settings_of_listeners(config, self._tls)
+        self._bases = self._make_bases(_wanted(self._tls, self._listeners))
+        self._kept = list(self._bases.values())
+        """Every base there ever was: see `contexts`."""
+
+    def _make_bases(self, wanted: Iterable[Settings]) -> dict[Settings, BaseContext]:
+        return {settings: make_base(settings, self._choose) for settings in wanted}
+
+    def _judge(self, config: Config) -> ContextMap:
+        if any(setting_faults(config)):
+            raise CannotServe(_problems(config, []))
+        nothing = ContextMap(MappingProxyType({}), None)
+        made, outcomes = build(config, config.tls, nothing, {}, now=self._now(), source=self.source)
+        if any(outcome.state == "refused" and outcome.name not in made.by_host for outcome in outcomes):
+            raise CannotServe(_problems(config, outcomes))
+        for outcome in outcomes:
+            if outcome.why:
+                self._log("TLS certificate", host=outcome.name, warning=outcome.why)
+        return made
+
+    # -- in a handshake ---------------------------------------------------------------------------------------------
+
+    def creator(self, listener: Listener) -> IOpenSSLServerConnectionCreator:
+        """Makes the connections of one listener."""
+        return ListenerTls(self, listener, PROTOCOLS.get(listener.family, ()))
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
+        """A server's connection of no listener in particular."""
+        return self.connection(None, ())
+
+    def connection(self, listener: Listener | None, protocols: tuple[bytes, ...]) -> SSL.Connection:
+        """A server's connection of a listener, or with the settings of [tls]; `protocols` are ALPN identifiers."""
+        settings = self._listeners.get(listener) if listener is not None and self._listeners else None
+        default = listener.default if listener is not None else None
+        unnamed = default or (self._map.default.host if self._map.default is not None else "")
+        return ServerConnection(self._bases[settings or self._settings], protocols, default, unnamed)
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """OpenSSL's callback, with and without a name. Raises: Refused."""
+        raw, handshake = connection.get_servername(), handshake_of(connection)
+        found = self._map.find(parse_server_name(raw)) if raw else None
+        if found is None and raw and self._tls.unknown_name == "refuse":
+            handshake.fault = _UNKNOWN
+            self._refused(raw)
+            raise Refused(UNRECOGNIZED_NAME)
+        found = found or self._map.find(handshake.default)
+        handshake.host = found.host if found is not None else None
+        found = found or self._map.default
+        if found is None:
+            raise Refused(UNRECOGNIZED_NAME)
+        if connection.get_protocol_version() < VERSIONS[found.terms.minimum_version]:
+            least = found.terms.minimum_version
+            handshake.fault = (
+                f"{found.host} takes no TLS below {least}: renew the client, or lower minimum_version there"
+            )
+            raise Refused(PROTOCOL_VERSION)
+        connection.set_context(found.context)
+        demand_certificate(connection, found.terms.demand)
+
+    def _refused(self, raw: bytes) -> None:
+        """One line at most every REFUSAL_INTERVAL: a scanner must not fill the log."""
+        self._refusals += 1
+        now = self._seconds()
+        if now - self._refusals_told >= REFUSAL_INTERVAL:
+            # Bytes have no control characters when shown.
+            self._log("TLS server name refused", name=repr(raw[:255])[2:-1], refusals=self._refusals, reason=_UNKNOWN)
+            self._refusals_told, self._refusals = now, 0
+
+    # -- after it ---------------------------------------------------------------------------------------------------
+
+    def domain_of(self, host: str | None) -> str | None:
+        """The mail domain of the host that a connection was served (`Handshake.host`), for logins without a domain."""
+        found = self._map.find(host)
+        return found.domain if found else None
+
+    def demands(self, domain: str) -> bool:
+        """Must the clients of a mail domain's users show a certificate; those of any domain, when it is empty?
+
+        The host name that a client asks for is its own choice, so that name's terms alone are no answer.
+        """
+        of_domains: dict[str, bool] = {}
+        for each in self._map.by_host.values():
+            if not domain or each.domain == domain:
+                required = each.terms.demand.certificates == "required"
+                of_domains[each.domain] = of_domains.get(each.domain, False) or required
+        return bool(of_domains) and all(of_domains.values())
+
+    def names_user(self, domain: str) -> bool:
+        """Must the certificates of a mail domain's clients name the user; those of some domain, when it is empty?
+
+        They need not where `client_user = "any"`.
+        """
+        return any(
+            each.terms.demand.user != "any"
+            for each in self._map.by_host.values()
+            if each.terms.demand.authorities and (not domain or each.domain == domain)
+        )
+
+    def vouches(self, host: str | None, domain: str) -> bool:
+        """May a client's certificate taken for that host (`Handshake.host`) speak for users of a mail domain (any, when empty)?
+
+        It may where the domain itself would have taken it: other authorities, fields and lists are other people's.
+        """
+        found = self._map.default if host is None else self._map.find(host)
+        of_domains: dict[str, list[Demand]] = {}
+        for each in self._map.by_host.values():
+            if not domain or each.domain == domain:
+                demands = of_domains.setdefault(each.domain, [])
+                # The sites of a domain ask for no certificate.
+                demands += [each.terms.demand] if each.terms.demand.authorities else []
+        if found is None or not of_domains or not found.terms.demand.authorities:
+            return False
+        taken = attrs.evolve(found.terms.demand, certificates="none")
+        return all(
+            demands and all(attrs.evolve(demand, certificates="none") == taken for demand in demands)
+            for demands in of_domains.values()
+        )
+
+    def pair_of(self, server_name: str) -> Pair | None:
+        """What a name is served under; None for one that no host covers."""
+        found = self._map.find(server_name)
+        return found.pair if found else None
+
+    # -- changes ----------------------------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> list[Outcome]:
+        """Take up what can be served of a changed configuration; for the rest the last good one stays.
+
+        Connections that exist go on as they are. Raises nothing.
+        """
+        return self.commit(self.prepare(config))
+
+    def prepare(self, config: Config) -> Prepared:
+        """The first half of `reload`: reads and judges all files. May run in a thread; changes nothing."""
+        tls, outcomes = config.tls, []
+        faults = [f"{place} {key} {why}" for place, key, _value, why in setting_faults(config)]
+        if faults:
+            # What [tls] and listeners say is refused together: one may rest on the other.
+            outcomes.append(Outcome("[tls]", "refused", "; ".join(faults)))
+            tls = attrs.evolve(self._tls, default=tls.default, unknown_name=tls.unknown_name)
+            listeners = dict(self._listeners)
+        else:
+            listeners = settings_of_listeners(config, tls)
+            if settings_of(tls) != settings_of(self._tls) or listeners != self._listeners:
+                outcomes.append(Outcome("[tls]", "taken up"))
+        of_ca: list[Fault] = []
+        private_ca = read_offered(config.tls, of_ca)
+        if of_ca:
+            outcomes.append(_of_private_ca(of_ca))
+            private_ca = self.private_ca
+        new, of_hosts = build(config, tls, self._map, self._contexts(tls), now=self._now(), source=self.source)
+        bases = self._new_bases(new, tls, listeners)
+        return Prepared(new, tls, listeners, bases, (*outcomes, *of_hosts), private_ca)
+
+    def prepare_hosts(self, config: Config, hosts: Collection[str]) -> Prepared:
+        """The same for the domains of some hosts, of the configuration that is served; no other's files are read.
+
+        Without hosts, for the own authority.
+        """
+        domains = tuple(
+            attrs.evolve(domain, sites=()) for domain in config.certified if any(host in hosts for host in domain.hosts)
+        )
+        of_domains = {host for domain in domains for host in domain.hosts}
+        current = self._map
+        part = {host: serving for host, serving in current.by_host.items() if host in of_domains}
+        new, outcomes = build(
+            attrs.evolve(config, domains=domains),
+            self._tls,
+            ContextMap(MappingProxyType(part), current.default),
+            self._contexts(self._tls),
+            now=self._now(),
+            source=self.source,
+            keep_bases=True,
+        )
+        by_host = {**current.by_host, **new.by_host}
+        default = by_host.get(default_host(config), current.default)
+        told = [outcome for outcome in outcomes if outcome.name in of_domains]
+        new = ContextMap(MappingProxyType(by_host), default)
+        of_ca: list[Fault] = []
+        private_ca = read_offered(config.tls, of_ca) or self.private_ca
+        if of_ca and not hosts:  # it is no matter of any host
+            told.append(_of_private_ca(of_ca))
+        return Prepared(new, self._tls, self._listeners, {}, tuple(told), private_ca)
+
+    def changed_hosts(self, prepared: Prepared) -> list[str]:
+        """Hosts that `prepared` serves otherwise than they are served now."""
+        old = self._map.by_host
+        return [host for host, each in prepared.map.by_host.items() if old.get(host) != each]
+
+    def change(self, prepared: Prepared) -> Change:
+        """The same for another process."""
+        hosts = [prepared.map.by_host[host] for host in self.changed_hosts(prepared)]
+        default = prepared.map.default
+        return Change(tuple(map(plain, hosts)), plain(default) if default else None, prepared.private_ca)
+
+    def take(self, change: Change) -> None:
+        """Serve what another process has changed; contexts are made for what is new alone. Raises: BadPair."""
+        new = assemble(Material(self._tls, (), change.hosts, change.default), self._contexts(self._tls))
+        self._map = ContextMap(MappingProxyType({**self._map.by_host, **new.by_host}), new.default)
+        self.private_ca = change.private_ca
+
+    def prepare_material(self, material: Material) -> Prepared:
+        """The same of what another process has judged, which tells the outcomes."""
+        new, listeners = assemble(material, self._contexts(material.tls)), dict(material.listeners)
+        bases = self._new_bases(new, material.tls, listeners)
+        return Prepared(new, material.tls, listeners, bases, (), material.private_ca)
+
+    def _contexts(self, tls: Tls) -> dict[ContextKey, SSL.Context]:
+        """Those to use again."""
+        if settings_of(tls).ciphers != self._settings.ciphers:
+            return {}
+        return {serving.key: serving.context for serving in self._map.all()}
+
+    def _new_bases(
+        self, new: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]
+    ) -> dict[Settings, BaseContext]:
+        """For settings that have none; for all of them where a name asks for something else than it did.
+
+        Sessions begun on its old terms must then not be resumed.
+        """
+        old = self._map
+        pairs = [(new.default, old.default), *((each, old.by_host.get(host)) for host, each in new.by_host.items())]
+        others = any(one and other and one.terms.resumable != other.terms.resumable for one, other in pairs)
+        wanted = _wanted(tls, listeners)
+        return self._make_bases(wanted if others else wanted - set(self._bases))
+
+    def commit(self, prepared: Prepared) -> list[Outcome]:
+        """The second half: from here on new handshakes see what was prepared."""
+        # Old bases stay: handshakes are under way on them. Tickets of those that were replaced resume no more.
+        self._kept += prepared.bases.values()
+        wanted = _wanted(prepared.tls, prepared.listeners)
+        self._bases = {each: prepared.bases.get(each) or self._bases[each] for each in wanted}
+        self._map, self._tls, self._listeners = prepared.map, prepared.tls, dict(prepared.listeners)
+        self._settings = settings_of(self._tls)
+        self.private_ca = prepared.private_ca
+        return list(prepared.outcomes)
+
+    def rotate_tickets(self) -> None:
+        """Seal new tickets with new keys: a stolen key opens no session begun after this. Old tickets resume no more.
+
+        For a schedule of days: OpenSSL keeps the keys inside a base context, and none is ever given up.
+        """
+        self._bases = self._make_bases(_wanted(self._tls, self._listeners))
+        self._kept += self._bases.values()
+
+    @property
+    def served(self) -> ContextMap:
+        """What is served now."""
+        return self._map
+
+    @property
+    def material(self) -> Material:
+        """The same for a policy of another process."""
+        return material_of(self._map, self._tls, self._listeners, self.private_ca)
+
+    # -- for people -------------------------------------------------------------------------------------------------
+
+    def describe(self) -> list[Certificate]:
+        """What is served, by host name."""
+        return self._map.describe()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+@frozen
+class ListenerTls:
+    """Makes the connections of one listener; Twisted calls it for implicit TLS and STARTTLS."""
+
+    policy: TlsPolicy
+    listener: Listener
+    protocols: tuple[bytes, ...]
+    """ALPN identifiers."""
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
+        """A server's connection."""
+        # Nobody needs to find the protocol from it: they would hold each other until a search for cycles.
+        return self.policy.connection(self.listener, self.protocols)
+
+
+def _wanted(tls: Tls, listeners: Mapping[Listener, Settings]) -> set[Settings]:
+    return {settings_of(tls), *listeners.values()}
+
+
+def _of_private_ca(faults: list[Fault]) -> Outcome:
+    return Outcome("[tls] private_ca", "refused", faults[0].reason)
+
+
+def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
+    """Why the start is refused: in the words of the check, or if that finds nothing by now, in those of the build."""
+    found = [problem for problem in check(config) if not problem.warning]
+    return found or [config.problem("", outcome.name, outcome.why) for outcome in outcomes if outcome.why]

@@ -1,0 +1,78 @@
+"""The logins' part of `mailserver.wiring.services`: what is remembered of them lives as long as the process, whatever is reloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from mailserver.auth.exposure.exposure import ExposureWatch, Mark
+from mailserver.auth.restrictions import Names
+from mailserver.auth.schemes.hashing import HashPool
+from mailserver.auth.schemes.salt_secret import salt_secret
+from mailserver.auth.service import LoginService
+from mailserver.auth.throttling.attempts import Attempts
+from mailserver.auth.throttling.known_networks import MAX_KNOWN, KnownNetworks
+from mailserver.auth.throttling.penalties import MAX_PAIRS, Penalties
+from mailserver.auth.throttling.verified_passwords import CheckedPasswords
+from mailserver.config.model import Auth
+from mailserver.net.connection.coroutines import AbandonableDeferred, spawn
+from mailserver.net.ipc.link import Link
+from mailserver.net.ipc.message_schema import Json
+from mailserver.net.service.known_networks_file import KnownFile
+from mailserver.net.serving.state_sync import SharedChecked, SharedExposures, SharedKnown, SharedPenalties
+
+
+class Logins:
+    """Penalties, turns, known networks and exposed passwords of one process."""
+
+    def __init__(
+        self, reactor: Any, link: Link | None, hash_pool: HashPool, sleep: Callable[[float], Awaitable[object]]
+    ) -> None:
+        """`link`: to the other workers, where there are some."""
+        self._hash_pool = hash_pool
+        key = link.penalty_key if link is not None else None
+        self._known = KnownNetworks(link.known_key if link is not None else None)
+        self._penalties = Penalties(reactor.seconds, key=key, known=self._known)
+        self._attempts = Attempts(self._penalties, sleep, reactor.seconds, AbandonableDeferred, reactor.callLater)
+        self._checked = CheckedPasswords(reactor.seconds, key)
+        self._exposures = ExposureWatch(
+            self._penalties.digest, reactor.seconds, reactor.callLater, spawn, lambda: hash_pool.waiting[0] > 0
+        )
+        if link is not None:
+            SharedPenalties(link, self._penalties)
+            SharedChecked(link, self._checked)
+            SharedKnown(link, self._known)
+            SharedExposures(link, self._exposures)
+        self._salt_secret = salt_secret() or key
+
+    def make_service(self, auth: Auth, backends: Sequence[Any], names: Names) -> LoginService:
+        """The login service of a configuration."""
+        self._penalties.first = auth.failure_delay
+        self._penalties.most = auth.failure_delay_max
+        return LoginService(
+            backends,
+            self._hash_pool,
+            names,
+            self._attempts,
+            secret=self._salt_secret,
+            scram_for_some=auth.scram_for == "some",
+            weak_schemes=auth.weak_schemes,
+            exposures=self._exposures,
+            checked=self._checked,
+        )
+
+    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+        """Whom to tell whose password has come in clear text, where no master is told."""
+        self._exposures.on_exposed = take
+
+    def take_known(self, file: KnownFile) -> None:
+        """The table that is kept over restarts, where no master keeps it."""
+        self._known = self._penalties.known = file.known
+        file.known.on_news = file.changed
+
+    def status(self) -> dict[str, Json]:
+        """Numbers with their bounds."""
+        return {
+            "penalties": [len(self._penalties), MAX_PAIRS],
+            "known_networks": [len(self._known), MAX_KNOWN],
+        }

@@ -1,0 +1,384 @@
+"""The objects of a process that serves, made from its configuration. The only place that wires the parts together."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+
+from mailserver.auth.backends.backends import BackendFault, Backends
+from mailserver.auth.backends.guard import Clockwork
+from mailserver.auth.exposure.exposure import Mark
+from mailserver.auth.restrictions import Names
+from mailserver.auth.schemes.hashing import HashPool
+from mailserver.auth.schemes.schemes import MAX_MEMORY_KIB
+from mailserver.config.model import Auth, Config
+from mailserver.imap.argument_cache import Tails
+from mailserver.imap.session import Services as ImapServices
+from mailserver.imap.session import Session as ImapSession
+from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable, spawn, together
+from mailserver.net.connection.listener_context import Session
+from mailserver.net.connection.store_threads import AccountRunner, StoreThreads
+from mailserver.net.ipc.child_processes import ProcessSpawner
+from mailserver.net.ipc.link import Link
+from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.pokes import Pokes
+from mailserver.net.log.events import log
+from mailserver.net.log.forwarding import forward_logging
+from mailserver.net.outbound.dialer import Outbound
+from mailserver.net.service.known_networks_file import KnownFile
+from mailserver.net.serving.serving import Examined
+from mailserver.notify.watcher import GATHER_TIME, Watcher
+from mailserver.pop3.session import Services as Pop3Services
+from mailserver.pop3.session import Session as Pop3Session
+from mailserver.sasl.registry import Mechanisms
+from mailserver.session.channel import Channel
+from mailserver.smtp.lmtp import LmtpServices, LmtpSession
+from mailserver.smtp.postmaster import Postmaster
+from mailserver.smtp.spool import FileSpool
+from mailserver.smtp.submission import SubmissionServices, SubmissionSession
+from mailserver.store.live import LiveAccounts, Recent, tell_nobody
+from mailserver.store.scan_pool import ScanPool
+from mailserver.store.upkeep import Upkeep
+from mailserver.tls.changes.activation import Activation
+from mailserver.tls.changes.listing import summary
+from mailserver.tls.client import client_creator
+from mailserver.tls.keypair.pair import BadPair
+from mailserver.tls.serving import policy
+from mailserver.tls.serving.context_builder import in_words
+from mailserver.tls.serving.material import Change, Material
+from mailserver.types import DirectoryId
+from mailserver.wiring.logins import Logins
+from mailserver.wiring.mail_store import make_store
+from mailserver.wiring.reload_check import judge, read_policy
+
+STORE_THREADS = 8
+TICKET_ROTATION = 7 * 24 * 3600.0
+"""Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
+HASH_MEMORY_KIB = 2 * MAX_MEMORY_KIB
+"""What the processes that check passwords may use, those of all workers together; each worker may check one hash."""
+GC_THRESHOLDS = (20_000, 20, 20)
+"""New objects before Python looks for cycles; a look at everything holds up every client."""
+CLOSING_TIME, LEAST_CLOSING_TIME, LAST_WAIT = 1.8, 0.2, 0.1
+"""Seconds for operations of the store to end: since the stop began, at least, and for the threads."""
+SWITCH_INTERVAL = 0.0001
+"""Seconds that a thread keeps Python's lock while another one waits; the default is fifty times as long.
+
+A thread of the store gives the lock up at each call of the system, and waits for it again as long as the reactor is busy.
+"""
+
+
+def _mechanisms(auth: Auth, protocol: Literal["imap", "pop3", "submission"]) -> Mechanisms:
+    with_scram = protocol in auth.scram_protocols
+    return Mechanisms(name for name in auth.mechanisms if with_scram or not name.startswith("SCRAM-"))
+
+
+@frozen
+class Prepared:
+    """A changed configuration with all that one process makes of it."""
+
+    config: Config
+    tls: policy.Prepared
+    next_hop: Outbound | None
+
+
+class Wiring:
+    """All objects of a running server (`net.service.one_process.ExaminingParts`)."""
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        link: Link | None = None,
+        *,
+        tls: policy.TlsPolicy | None = None,
+        workers: int = 1,
+        mail_root: DirectoryId | None = None,
+    ) -> None:
+        """`link`: to the other workers, where there are some, `workers` in all, which share a policy.
+
+        `mail_root`: as it was when the server started.
+        """
+        self.config = config
+        self._reactor = reactor
+        try:
+            self.activation: Activation | None = None
+            if tls is None:
+                tls, self.activation = read_policy(config, reactor.seconds)
+            self.tls = tls
+            self._next_hop = self._make_next_hop(config)
+        except (BadPair, OSError) as error:
+            raise SystemExit(str(error)) from error
+        self._hash_pool = HashPool(
+            ProcessSpawner(reactor),
+            AbandonableDeferred,
+            reactor.callLater,
+            processes=max(1, config.auth.hash_processes // workers),
+            queue=config.auth.hash_queue,
+            memory_kib=HASH_MEMORY_KIB // workers,
+        )
+        self._scans = ScanPool(ProcessSpawner(reactor), AbandonableDeferred, reactor.callLater)
+        self._stopping_since = 0.0
+        self._pool = StoreThreads(STORE_THREADS)
+        self._watcher = Watcher(reactor, reactor, gather=GATHER_TIME if link is not None else 0.0)
+        # Workers share their keys for tickets; these change when the workers do.
+        self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
+        self._pokes = Pokes(link, reactor, reactor) if link is not None else None
+        self._upkeep = Upkeep(self._sleep, spawn)
+        self._accounts = self._make_accounts(config, mail_root)
+        self._backends = Backends(self._hash_pool, Clockwork(reactor.seconds, reactor.callLater, Deferred, spawn))
+        try:
+            self._backends.add(config.auth.backends)
+        except BackendFault as fault:
+            raise SystemExit(f"{config.source} [auth] backends: {fault}") from fault
+        self._logins = Logins(reactor, link, self._hash_pool, lambda seconds: abandonable(deferLater(reactor, seconds)))
+        self._spool = FileSpool(str(config.mail.root / "mailserver-spool"), self._make_runner)
+        self._settle()
+
+    def _make_accounts(self, config: Config, mail_root: DirectoryId | None) -> LiveAccounts:
+        return LiveAccounts(
+            make_store(config, root_seen=mail_root),
+            self._make_runner,
+            scans=self._scans,
+            wake=self._upkeep.wake,
+            tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
+            watch=self._watcher.watch,
+            leave=self._watcher.leave,
+            unwatch=self._watcher.unwatch,
+            pause=self._watcher.pause,
+            resume=self._watcher.resume,
+            recent=Recent(call_later=self._reactor.callLater, seconds=self._reactor.seconds),
+        )
+
+    def _settle(self) -> None:
+        """What follows from the configuration and holds no state: made anew at each reload."""
+        config = self.config
+        self._accounts.max_unused_accounts = config.cache.accounts
+        self._accounts.max_unused_messages = config.cache.messages
+        self._accounts.max_indexes = config.cache.indexes
+        self._accounts.recent.octets = config.cache.recent
+        self._accounts.recent.files = config.cache.files
+        self._authenticator = self._logins.make_service(
+            config.auth,
+            self._backends.chosen(config.auth.backends),
+            Names(
+                frozenset(domain.name.lower() for domain in config.domains),
+                config.auth.default_domain,
+                self.tls.domain_of,
+                self.tls.vouches,
+                self.tls.demands,
+                self.tls.names_user,
+            ),
+        )
+        self._make_services(config)
+
+    def _make_services(self, config: Config) -> None:
+        """What sessions work with."""
+        postmaster = Postmaster(
+            config.mail.postmaster,
+            config.auth.default_domain or next((each.name for each in config.domains), ""),
+            "{home}" not in config.mail.location,
+        )
+        self._imap = ImapServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            mechanisms=_mechanisms(config.auth, "imap"),
+            config=config.imap,
+            limits=config.limits,
+            tails=Tails(config.cache.commands),
+        )
+        self._pop3 = Pop3Services(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.pop3,
+            mechanisms=_mechanisms(config.auth, "pop3"),
+            hostname=config.server.hostname,
+            limits=config.limits,
+        )
+        self._submission = SubmissionServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.submission,
+            mechanisms=_mechanisms(config.auth, "submission"),
+            hostname=config.server.hostname,
+            mail=config.mail,
+            limits=config.limits,
+            spool=self._spool,
+            postmaster=postmaster,
+            detail_separator=config.lmtp.detail_separator,
+            next_hop=self._next_hop,
+            together=together,
+        )
+        if any(listener.family == "http" for listener in config.listeners):
+            # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
+            from mailserver.wiring.http import make_http  # noqa: PLC0415
+
+            self._http = make_http(config, self.tls, self._all_numbers)
+        self._lmtp = LmtpServices(
+            authenticator=self._authenticator,
+            accounts=self._accounts,
+            config=config.lmtp,
+            hostname=config.server.hostname,
+            mail=config.mail,
+            limits=config.limits,
+            spool=self._spool,
+            postmaster=postmaster,
+            together=together,
+        )
+
+    def session_maker(self, family: str) -> Callable[[Channel], Session]:
+        """Sessions of a protocol, each with the settings of the moment it begins."""
+        makers: dict[str, Callable[[Channel], Session]] = {
+            "imap": lambda channel: ImapSession(channel, self._imap),
+            "pop3": lambda channel: Pop3Session(channel, self._pop3),
+            "submission": lambda channel: SubmissionSession(channel, self._submission),
+            "lmtp": lambda channel: LmtpSession(channel, self._lmtp),
+            "http": self._make_http_session,
+        }
+        return makers[family]
+
+    def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
+        """Whom HTTP sessions ask for the numbers of all workers."""
+        self._ask_status = ask_status
+
+    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+        """Whom to tell whose password has come in clear text, where no master is told."""
+        self._logins.take_exposures(take)
+
+    def take_known(self, file: KnownFile) -> None:
+        """The table of known networks that is kept over restarts, where no master keeps it."""
+        self._logins.take_known(file)
+
+    def start(self) -> None:
+        """Threads, hash processes, the watcher."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        self._backends.read_ahead()
+        # What is there now stays to the end; and a mailbox being read makes many objects and no cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        forward_logging()
+        self._hash_pool.start()
+        self._watcher.start()
+        if self._pokes is not None:
+            self._pokes.start(self._accounts)
+        if self._rotation is not None:
+            self._rotation.clock = self._reactor
+            self._rotation.start(TICKET_ROTATION, now=False)
+
+    def hasten(self) -> None:
+        """What reads large mailboxes goes on where it stopped, and so does upkeep."""
+        self._stopping_since = self._stopping_since or self._reactor.seconds()
+        self._scans.stop()
+        self._upkeep.stop()
+
+    async def stop(self) -> None:
+        """End them, accounts first."""
+        if self._rotation is not None and self._rotation.running:
+            self._rotation.stop()
+        self._watcher.stop()
+        if self._pokes is not None:
+            self._pokes.stop()
+        self._hash_pool.stop()
+        self.hasten()
+        closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
+        since = self._reactor.seconds() - self._stopping_since
+        ends = await closing.addTimeout(max(CLOSING_TIME - since, LEAST_CLOSING_TIME), self._reactor)
+        if not all(in_time for in_time, _result in ends):
+            # What it changes has its intent: the next start finishes or undoes it, as after a crash.
+            log.warn("a store operation does not end: stopping without it")
+        self._pool.stop(LAST_WAIT)
+
+    def status(self) -> dict[str, Json]:
+        """Numbers, or [number, bound], for `mailserver status`."""
+        usage, cache = self._accounts.usage(), self.config.cache
+        return {
+            "certificates": cast("list[Json]", summary(self.tls)),
+            "accounts_in_use": usage.accounts_in_use,
+            "accounts_kept": [usage.accounts_kept, cache.accounts],
+            "indexes": [usage.indexes, cache.indexes],
+            "mailboxes_in_use": usage.mailboxes_in_use,
+            "messages_in_use": usage.messages_in_use,
+            "mailboxes_kept": usage.mailboxes_kept,
+            "messages_kept": [usage.messages_kept, cache.messages],
+            "recent_octets": [usage.octets_kept, cache.recent],
+            "files_kept": [usage.files_kept, cache.files],
+            "commands_known": [self._imap.tails.known, cache.commands],
+            "hashes_running": list(self._hash_pool.running),
+            "hashes_waiting": list(self._hash_pool.waiting),
+            "mailboxes_read_apart": self._scans.orders,
+            **self._logins.status(),
+        }
+
+    def take_up_users(self) -> Deferred[None]:
+        """Read the users again, in a thread; done when logins see what has changed."""
+        return Deferred.fromCoroutine(self._reread_users())
+
+    def examine(self) -> Examined[Prepared]:
+        """Read and judge the changed file and all that it names; in a thread."""
+        judged = judge(self.config, self.tls)
+        if judged.prepared is None:
+            return Examined(None, judged.lines, None)
+        try:
+            prepared = self.prepare(judged.prepared.config, judged.prepared.tls)
+        except (BadPair, OSError) as error:  # a file that has changed since it was judged
+            return Examined(None, [*judged.lines, f"{self.config.source} [submission.relay]: {error}"], None)
+        return Examined(judged.config, judged.lines, prepared, whole=judged.whole)
+
+    def prepare(self, config: Config, tls: policy.Prepared | Material) -> Prepared:
+        """What this process needs for a configuration that was judged; in a thread. Raises: BadPair, OSError."""
+        if isinstance(tls, Material):
+            tls = self.tls.prepare_material(tls)
+        self._backends.read_ahead()
+        return Prepared(config, tls, self._make_next_hop(config))
+
+    def take_certificates(self, change: Change) -> None:
+        """Serve what the master has judged and changed."""
+        self.tls.take(change)
+
+    def accept(self, prepared: Prepared) -> list[str]:
+        """Make new back ends."""
+        try:
+            self._backends.add(prepared.config.auth.backends)
+        except BackendFault as fault:
+            log.failure("back end {name}", Failure(fault.error), name=fault.name)
+            return [f"[auth] backends: {fault.name}: {fault}"]
+        return []
+
+    def commit(self, prepared: Prepared) -> list[str]:
+        """From now on new sessions, and the next thing that open ones ask, see the new configuration."""
+        self.config = prepared.config
+        lines = in_words(self.tls.commit(prepared.tls))
+        self._next_hop = prepared.next_hop
+        self._backends.reload()
+        self._settle()
+        return lines
+
+    async def _reread_users(self) -> None:
+        await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._backends.read_ahead)
+        self._backends.reload()
+
+    def _make_next_hop(self, config: Config) -> Outbound | None:
+        relay = config.submission.relay
+        return Outbound(self._reactor, relay, client_creator(relay)) if relay else None
+
+    def _make_http_session(self, channel: Channel) -> Session:
+        return self._http(channel)
+
+    def _all_numbers(self) -> Deferred[dict[str, Json]]:
+        return self._ask_status()
+
+    def _make_runner(self) -> AccountRunner:
+        return AccountRunner(self._reactor, self._pool)
+
+    def _sleep(self, seconds: float) -> Deferred[None]:
+        return deferLater(self._reactor, seconds)

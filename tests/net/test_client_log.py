@@ -1,0 +1,220 @@
+"""What a process tells the ledger of logins: once an hour each, in batches, bounded; and who writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+
+from mailserver.config.kinds import Count
+from mailserver.config.model import Ledger
+from mailserver.ledger.database import Ledger as Database
+from mailserver.ledger.entry import Entry, as_row
+from mailserver.net.admin import ledger as writing
+from mailserver.net.admin.ledger import LedgerWriter, tell_master
+from mailserver.net.connection import client_log as module
+from mailserver.net.connection.client_log import AGAIN, REST, Sightings, program_of
+from mailserver.session.channel import TLSInfo
+from tests.fakes import info
+from tests.ledger.entries import ANNA
+
+TLS = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", "mail.example.test", "imap")
+CONNECTION = evolve(info(), protocol="imaps", local="[::1]:993", tls=TLS)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.enabled = True
+        self.told: list[list[Entry]] = []
+        self.sightings = Sightings(
+            self.clock, lambda entries: self.told.append(list(entries)), enabled=lambda: self.enabled
+        )
+
+    def login(self, program: str = "", **changed: Any) -> Any:
+        account = changed.pop("account", "anna@example.test")
+        return self.sightings.login(evolve(CONNECTION, **changed), account, "PLAIN", program)
+
+
+def test_what_is_kept_of_a_login() -> None:
+    world = World()
+    world.login("Thunderbird 128.0")
+    world.login(protocol="imap", local="192.0.2.1:143")
+    world.login(protocol="imap", local="/run/imap", tls=None)
+    world.clock.advance(REST)
+    (told,) = world.told
+    assert told == [
+        ANNA,
+        evolve(ANNA, program="", protocol="imap", port=143, tls="STARTTLS"),
+        evolve(ANNA, program="", protocol="imap", port=0, tls="none", version="", cipher="", alpn="", server_name=""),
+    ]
+
+
+def test_the_same_is_told_once_an_hour() -> None:
+    world = World()
+    for _ in range(100):
+        world.login()
+    world.clock.advance(REST)
+    assert [len(entries) for entries in world.told] == [1]
+    world.login()
+    world.clock.advance(AGAIN - 1)
+    assert len(world.told) == 1
+    world.login()
+    world.clock.advance(REST)
+    assert [len(entries) for entries in world.told] == [1, 1]
+
+
+def test_what_it_is_may_be_said_before_or_after_the_login() -> None:
+    world = World()
+    soon, late = world.login(), world.login(account="bert")
+    world.sightings.identified(soon, "K-9 6.8")
+    world.clock.advance(REST)
+    world.sightings.identified(late, "mutt 2.2")
+    world.clock.advance(REST)
+    assert [(each.account, each.program) for entries in world.told for each in entries] == [
+        ("anna@example.test", "K-9 6.8"),
+        ("bert", ""),
+        ("bert", "mutt 2.2"),
+    ]
+
+
+def test_each_rests_for_as_long() -> None:
+    world = World()
+    world.login()
+    world.clock.advance(REST - 1)
+    late = world.login(account="bert")
+    world.clock.advance(1)
+    assert [each.account for each in world.told[0]] == ["anna@example.test"]
+    world.sightings.identified(late, "mutt")
+    world.clock.advance(REST - 1)
+    assert [each.program for each in world.told[1]] == ["mutt"]
+    assert not world.clock.getDelayedCalls()
+
+
+def test_at_the_end_none_rests() -> None:
+    world = World()
+    world.login()
+    world.clock.advance(REST)
+    world.login()
+    late = world.login(account="bert")
+    world.sightings.tell_all()
+    assert [[each.account for each in entries] for entries in world.told] == [["anna@example.test"], ["bert"]]
+    assert late.told
+    world.clock.advance(REST)
+    assert len(world.told) == 2
+    assert not world.clock.getDelayedCalls()
+
+
+def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 3)
+    monkeypatch.setattr(module, "MOST_KNOWN", 2)
+    world = World()
+    for number in range(5):
+        world.login(account=f"{number}")
+    world.clock.advance(REST)
+    assert [each.account for each in world.told[0]] == ["0", "1", "2"]
+    # The one that was told longest ago is not remembered.
+    for number in range(3):
+        world.login(account=f"{number}")
+    world.clock.advance(REST)
+    assert [each.account for each in world.told[1]] == ["0"]
+
+
+def test_switched_off_nothing_is_gathered() -> None:
+    world = World()
+    world.login()
+    world.enabled = False
+    world.sightings.identified(world.login(account="bert"), "mutt")
+    world.clock.advance(REST)
+    assert world.told == []
+    assert not world.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(
+    ("said", "program"),
+    [
+        ("name=Thunderbird version=128.0 vendor=Mozilla", "Thunderbird 128.0"),
+        ("os=iOS os-version=17.1 (21B80) name=iPhone Mail version=21B80", "iPhone Mail 21B80"),
+        ("vendor=Example address=Somewhere 1", ""),
+        ("version=1", "1"),
+        ("name=a\x00b\r\nc", "abc"),
+        ("", ""),
+        ("name=" + "x" * 500, "x" * 80),
+    ],
+)
+def test_only_name_and_version_of_a_client_are_kept(said: str, program: str) -> None:
+    assert program_of(said) == program
+
+
+class Link:
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def report_seen(self, rows: Any) -> None:
+        self.seen.append(rows)
+
+
+def test_a_worker_tells_the_master_in_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "ROWS_AT_ONCE", 2)
+    link: Any = Link()
+    tell_master(link, [evolve(ANNA, account=f"{number}") for number in range(3)])
+    assert [len(rows) for rows in link.seen] == [2, 1]
+    assert link.seen[0][0] == as_row(evolve(ANNA, account="0"))
+
+
+class Writer(LedgerWriter):
+    """Whose thread is this one."""
+
+    def __init__(self, directory: Path, settings: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        reactor: Any = Clock()
+        reactor.getThreadPool = lambda: None
+
+        def now(_reactor: object, _pool: object, call: Any, *arguments: Any, **more: Any) -> Deferred[Any]:
+            result: Deferred[Any] = succeed(None)
+            return result.addCallback(lambda _none: call(*arguments, **more))
+
+        monkeypatch.setattr(writing, "deferToThreadPool", now)
+        config: Any = type("Config", (), {"ledger": settings})
+        super().__init__(reactor, directory, lambda: config)
+        self.clock: Clock = reactor
+
+
+def test_the_master_writes_what_workers_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path, Ledger(), monkeypatch)
+    for told in (None, "x", {"a": 1}, [["nonsense"]], [as_row(ANNA), 7]):
+        writer.take(told)
+    assert Database(tmp_path).seen() == []
+    writer.clock.advance(writing.GATHER)
+    assert [each.entry for each in Database(tmp_path).seen()] == [ANNA]
+    writer.take([as_row(evolve(ANNA, account="bert"))])
+    writer.stop()
+    assert [each.entry.account for each in Database(tmp_path).seen()] == ["anna@example.test", "bert"]
+
+
+def test_bounds_are_those_of_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path, Ledger(entries_per_account=Count(2)), monkeypatch)
+    writer.add([evolve(ANNA, port=number) for number in range(5)])
+    writer.clock.advance(writing.GATHER)
+    assert len(Database(tmp_path).seen()) == 2
+
+
+def test_a_full_queue_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "MOST_WAITING", 3)
+    writer = Writer(tmp_path, Ledger(), monkeypatch)
+    writer.add([evolve(ANNA, port=number) for number in range(9)])
+    writer.stop()
+    assert len(Database(tmp_path).seen()) == 3
+
+
+def test_where_it_cannot_be_written_the_server_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "state").write_text("")
+    writer = Writer(tmp_path / "state", Ledger(), monkeypatch)
+    writer.add([ANNA])
+    writer.clock.advance(writing.GATHER)
+    writer.add([ANNA])
+    writer.clock.advance(writing.GATHER)
+    assert not writer.clock.getDelayedCalls()
