@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import OpenSSL
+
 from mailserver.auth.backends import backend_check
 from mailserver.config import load
 from mailserver.config.directories import check_directories
@@ -12,6 +14,7 @@ from mailserver.config.socket_rights import check_sockets
 from mailserver.config.trusted_files import check_trusted
 from mailserver.pop3 import uidl
 from mailserver.smtp import postmaster_check
+from mailserver.tls.context import private_names
 from mailserver.tls.serving import validation
 
 
@@ -27,6 +30,14 @@ def check_named(config: Config) -> list[Problem]:
     ]
 
 
+def check_libraries() -> list[Problem]:
+    """Find what the installed pyOpenSSL lacks of what is needed to serve TLS correctly."""
+    if not (missing := private_names.missing()):
+        return []
+    reason = f"has no {', '.join(missing)}, which this server needs: install a version of requirements/server.txt"
+    return [Problem(f"pyOpenSSL {OpenSSL.__version__}", "", "", reason)]
+
+
 def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
     """Everything wrong with the file and with what it names: certificates, users, directories; and, but for `starting`, what
     accounts have that is not taken over.
@@ -38,6 +49,8 @@ def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None,
     if reading.config is None:
         return None, list(reading.problems)
     config = reading.config
+    if faults := check_libraries():
+        return None, reading.joined(faults)
     problems = reading.joined([*validation.check(config, starting=starting), *check_named(config)])
     if not starting and all(problem.warning for problem in problems):
         from mailserver import adoption  # noqa: PLC0415 - a master needs nothing of the store

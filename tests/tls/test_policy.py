@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from mailserver.tls.context.contexts import make_context, parse_server_name
-from mailserver.tls.context.settings import PRESETS, set_groups
+from mailserver.tls.context.private_names import set_groups
+from mailserver.tls.context.settings import PRESETS
 from mailserver.tls.keypair.pair import load_pair
 from mailserver.tls.serving import validation
 from mailserver.tls.serving.policy import CannotServe, TlsPolicy

@@ -42,6 +42,7 @@ from mailserver.session.channel import ClientCertificate, TLSInfo
 from mailserver.tls.context.client_certificates import user_of
 from mailserver.tls.context.contexts import parse_server_name
 from mailserver.tls.context.handshake import ServerConnection, handshake_of, verified_certificate
+from mailserver.tls.context.private_names import has_extended_master_secret
 
 PIECE = 16384
 """Octets of a whole record (RFC 8446 5.1)."""
@@ -297,14 +298,9 @@ def channel_binding(connection: SSL.Connection) -> bytes | None:
     None where TLS 1.2 goes on without the extended master secret: two connections may then have the same (RFC 7627 1,
     RFC 9266).
     """
-    if connection.get_protocol_version() < SSL.TLS1_3_VERSION and not _has_extended_master_secret(connection):
+    if connection.get_protocol_version() < SSL.TLS1_3_VERSION and not has_extended_master_secret(connection):
         return None
     return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
-
-
-def _has_extended_master_secret(connection: SSL.Connection) -> bool:
-    # pyOpenSSL has no call for it, but its bindings do.
-    return bool(_lib.SSL_get_extms_support(connection._ssl))
 
 
 def _forget(data: bytes) -> None:

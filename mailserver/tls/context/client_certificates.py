@@ -18,11 +18,10 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
-from OpenSSL._util import ffi as _ffi
-from OpenSSL._util import lib as _lib
 
 from mailserver.config.kinds import ClientCertificates, ClientUser
 from mailserver.config.model import Domain
+from mailserver.tls.context.private_names import verification_error
 from mailserver.tls.keypair.pair import BadPair, Fault, read_authorities, read_file
 
 _BEGIN_CRL: Final = b"-----BEGIN X509 CRL-----"
@@ -119,8 +118,7 @@ def verification_fault(error: int, certificate: x509.Certificate) -> str:
     """Why OpenSSL does not take a chain: its number, and the certificate of the chain that it is about."""
     words = _WORDS.get(error)
     if words is None:
-        words = _ffi.string(_lib.X509_verify_cert_error_string(error)).decode()
-        return f"{words} (OpenSSL's error {error})"
+        return f"{verification_error(error)} (OpenSSL's error {error})"
     return words.format(issuer=_name(certificate.issuer), subject=_name(certificate.subject))
 
 

@@ -29,7 +29,6 @@ from attrs import field, frozen
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
-from OpenSSL._util import lib as _lib
 
 from mailserver.config.kinds import TlsVersion
 from mailserver.tls.context.client_certificates import Demand, put_demand
@@ -43,7 +42,8 @@ TICKET_LIFE: Final = 7200
 """Seconds for which a session may be resumed."""
 
 _SSL_MODE_NO_AUTO_CHAIN: Final = 0x8
-"""Of openssl/ssl.h; the bindings have no name for it."""
+_SSL_MODE_RELEASE_BUFFERS: Final = 0x10
+"""Of openssl/ssl.h; pyOpenSSL has no public names for them."""
 
 _NAME: Final = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
@@ -225,6 +225,6 @@ def _settle(context: _Context, settings: Settings) -> _Context:
     context.set_timeout(TICKET_LIFE)
     # Buffers of idle connections are given back: 34 KiB each. A chain is sent as it was judged: none is looked for among
     # the authorities of clients.
-    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS | _SSL_MODE_NO_AUTO_CHAIN)
+    context.set_mode(_SSL_MODE_RELEASE_BUFFERS | _SSL_MODE_NO_AUTO_CHAIN)
     context.set_alpn_select_callback(select_protocol)
     return context

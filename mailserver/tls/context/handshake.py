@@ -22,11 +22,10 @@ from typing import Any, Final
 from attrs import define
 from cryptography import x509
 from OpenSSL import SSL, crypto
-from OpenSSL._util import ffi as _ffi
-from OpenSSL._util import lib as _lib
 
 from mailserver.tls.context.client_certificates import NONE_SHOWN, Demand, verification_fault
 from mailserver.tls.context.client_hello import LONGEST, Incomplete, Unreadable, server_name
+from mailserver.tls.context.private_names import is_resumed, set_server_name_callback, take_session_context
 
 HANDSHAKE_FAILURE: Final = 40
 PROTOCOL_VERSION: Final = 70
@@ -111,6 +110,8 @@ class BaseContext(SSL.Context):
 
     naming: SSL.Context
     """One of the same settings, by which a connection gets the session context of its name."""
+    name_callback: object = None
+    """What OpenSSL calls: it must live as long as the context."""
 
 
 SESSION_CONTEXT: Final = b"mailserver"
@@ -164,7 +165,7 @@ class ServerConnection(SSL.Connection):
         """
         naming = self._naming
         naming.set_session_id(name)
-        _lib.SSL_set_SSL_CTX(self._ssl, naming._context)  # noqa: SLF001 - pyOpenSSL's set_context would hold on to it
+        take_session_context(self, naming)
         naming.set_session_id(SESSION_CONTEXT)
 
     def _resume_nothing(self) -> None:
@@ -183,25 +184,20 @@ def handshake_of(connection: SSL.Connection) -> Handshake:
     return connection.handshake if isinstance(connection, ServerConnection) else Handshake()
 
 
-def set_name_callback(context: SSL.Context, choose: Callable[[SSL.Connection], None]) -> None:
-    """Have `choose` called with each connection once its client's first message is read; it may raise Refused."""
+def set_name_callback(context: BaseContext, choose: Callable[[SSL.Connection], None]) -> None:
+    """Have `choose` called with each connection once its ClientHello is read; it may raise Refused."""
 
-    def called(ssl: Any, alert: Any, _argument: Any) -> int:
-        connection = SSL.Connection._reverse_mapping[ssl]  # noqa: SLF001 - as pyOpenSSL's own callback finds it
+    def called(connection: SSL.Connection) -> int | None:
         try:
             choose(connection)
         except Refused as refused:
-            alert[0] = refused.alert
+            return refused.alert
         except Exception:
             sys.excepthook(*sys.exc_info())
-            alert[0] = INTERNAL_ERROR
-        else:
-            return 0
-        return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+            return INTERNAL_ERROR
+        return None
 
-    # pyOpenSSL keeps its own callback there, alive as long as the context.
-    context._tlsext_servername_callback = callback = _ffi.callback("int (*)(SSL *, int *, void *)", called)  # noqa: SLF001
-    _lib.SSL_CTX_set_tlsext_servername_callback(context._context, callback)  # noqa: SLF001
+    context.name_callback = set_server_name_callback(context, called)
 
 
 def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
@@ -238,11 +234,6 @@ def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, _d
     if not good:
         handshake.fault = handshake.fault or verification_fault(error, certificate.to_cryptography())
     return bool(good) or handshake.demand.certificates == "asked"
-
-
-def is_resumed(connection: SSL.Connection) -> bool:
-    """Does the connection go on with the session of an earlier one? Known in the callback of the name already."""
-    return bool(_lib.SSL_session_reused(connection._ssl))  # noqa: SLF001 - pyOpenSSL has no call for it
 
 
 def verified_certificate(connection: SSL.Connection) -> x509.Certificate | None:

@@ -14,10 +14,10 @@ from typing import Final, Literal
 
 from attrs import frozen
 from OpenSSL import SSL
-from OpenSSL._util import lib as _lib
 
 from mailserver.config.kinds import Preset, TlsVersion
 from mailserver.config.model import Config, Listener, Tls
+from mailserver.tls.context.private_names import set_groups
 
 VERSIONS: Final = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
@@ -193,14 +193,6 @@ def _is_suite(name: str) -> bool:
     except SSL.Error:
         return False
     return name.startswith("TLS_")
-
-
-def set_groups(context: SSL.Context, groups: str) -> None:
-    """The key exchange groups. pyOpenSSL has no public call for them; its binding has. Raises: ValueError."""
-    if not _lib.SSL_CTX_set1_curves_list(context._context, groups.encode()):  # noqa: SLF001 - see above
-        while _lib.ERR_get_error():
-            pass  # What a later call would take for its own error.
-        raise ValueError(f"not groups: {groups!r}")
 
 
 def settle(context: SSL.Context, settings: Settings) -> None:
