@@ -14,7 +14,7 @@ import click
 
 from mailserver.cli.options import load_or_fail
 from mailserver.config.model import Config
-from mailserver.config.values import Wrong, http_url
+from mailserver.config.values import InvalidValue, http_url
 from mailserver.system.atomic_file import replace_file
 from mailserver.tls.ca.authority import Authority
 from mailserver.tls.ca.names import BadName
@@ -52,7 +52,7 @@ def crl_url_of(said: str | None, one: PrivateCa, configuration: Path) -> str:
     if said is not None:
         try:
             return http_url(said)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             raise click.BadParameter(wrong.reason, param_hint="--crl-url") from wrong
     config = load_or_fail(configuration) if configuration.exists() else None
     if config is None or config.tls.private_ca is None:

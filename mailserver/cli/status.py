@@ -100,7 +100,7 @@ FILLS = (
     ("open indexes", "indexes"),
     ("open messages", "messages_in_use"),
     ("kept messages", "messages_kept"),
-    ("recent octets", "recent_octets"),
+    ("message octets", "message_octets"),
     ("kept files", "files_kept"),
     ("commands", "commands_known"),
     ("hashes running", "hashes_running"),

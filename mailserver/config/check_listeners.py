@@ -46,11 +46,11 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         if listener.default is not None and not listener.implicit_tls and not listener.starttls:
             reason = f"is for listeners with TLS; this one of {listener.protocol} has none"
             yield config.problem(f"{place} default", as_toml(listener.default), reason)
-        if listener.sniff_delay and not listener.starttls:
+        if listener.greeting_delay and not listener.starttls:
             reason = f"is for listeners with STARTTLS, which this one of {listener.protocol} has not"
-            yield config.problem(f"{place} sniff_delay", f"{listener.sniff_delay:g}", reason)
-        if listener.early_tls != "serve" and not listener.sniff_delay:
-            reason = "has no use without sniff_delay, such as 0.1"
+            yield config.problem(f"{place} greeting_delay", f"{listener.greeting_delay:g}", reason)
+        if listener.early_tls != "serve" and not listener.greeting_delay:
+            reason = "has no use without greeting_delay, such as 0.1"
             yield config.problem(f"{place} early_tls", as_toml(listener.early_tls), reason)
 
 

@@ -16,8 +16,8 @@ from attrs import Attribute
 
 from mailserver.config import kinds
 from mailserver.config.kinds import PORTS
-from mailserver.config.load import keys_of
 from mailserver.config.model import Acme, AcmeDns, Config, Domain, Listener, MtaSts, Relay, Site
+from mailserver.config.schema import keys_of
 
 _INTRODUCTION: Final = """\
 Configuration of mailserver, in TOML. Keys behind # have the value shown when they are left out.
@@ -59,7 +59,7 @@ _MEANINGS: Final = {
     kinds.Count: "whole number, at least 1",
     kinds.Size: "octets, at least 1",
     kinds.Seconds: "seconds, above 0",
-    kinds.Hold: "seconds, 0 to 5",
+    kinds.GreetingDelay: "seconds, 0 to 5",
     kinds.FileMode: "three octal digits, as text",
     kinds.HostName: "host name",
     kinds.HostPattern: "host name or *.name",
@@ -169,8 +169,13 @@ def _default_cell(attribute: Attribute[Any]) -> str:
 
 
 def _doc_cell(attribute: Attribute[Any]) -> str:
-    example = _example(attribute)
-    return f"{attribute.metadata['doc']}" + (f" Example: `{_toml(example)}`." if example is not None else "")
+    example, old = _example(attribute), attribute.metadata["formerly"]
+    sentences = [attribute.metadata["doc"]]
+    if example is not None:
+        sentences.append(f"Example: `{_toml(example)}`.")
+    if old:
+        sentences.append(f"Until the next release the old name `{old}` works, too.")
+    return " ".join(sentences)
 
 
 def _meaning(hint: Any) -> str:

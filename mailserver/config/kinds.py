@@ -16,7 +16,7 @@ Size = NewType("Size", int)
 Seconds = NewType("Seconds", float)
 """A time, above 0 and finite; whole or decimal."""
 
-Hold = NewType("Hold", float)
+GreetingDelay = NewType("GreetingDelay", float)
 """A time from 0 to 5 seconds."""
 
 HostName = NewType("HostName", str)

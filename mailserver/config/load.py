@@ -9,27 +9,25 @@ add theirs; `load` gives a Config only if nothing is wrong.
 from __future__ import annotations
 
 import copy
-import functools
 import os
-import re
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final
 
 import attrs
 from attrs import frozen
 from cattrs import AttributeValidationNote, BaseValidationError, ForbiddenExtraKeysError
 
-from mailserver.config import check, dovecot, not_toml, values
-from mailserver.config.model import Config, Domain, Listener, Problem, Site
-from mailserver.config.values import TOML_NAMES, BadElements, Wrong
+from mailserver.config import check, converter, dovecot, not_toml, renamed_keys, values
+from mailserver.config.converter import InvalidElements
+from mailserver.config.model import Config, Domain, Listener, Problem
+from mailserver.config.schema import TOML_NAMES, KeyPath, all_tables, hints_of, keys_of, place_of, table_at, value_at
+from mailserver.config.values import InvalidValue
 
 MAX_FILE: Final = 1 << 20
 """Octets of a configuration file that are read at most."""
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _DOMAIN_CANNOT: Final = {
     "maximum_version": "the version is agreed on before the certificate is chosen by name",
@@ -58,9 +56,6 @@ _DOVECOT_FILE: Final = (
 )
 
 _ARRAYS: Final = ("domain", "listener")
-
-Path_ = tuple[str | int, ...]
-"""The way to a value: names of tables and keys, and positions in arrays from 0."""
 
 
 @frozen
@@ -125,30 +120,31 @@ def parse(octets: bytes, path: Path) -> Reading:
     except RecursionError:
         return _unreadable(path, "is not a configuration: too deeply nested")
     source = path.absolute()
-    converter = values.make_converter(source.parent)
+    renamed = renamed_keys.replace_old_names(document, str(source))
+    structure = converter.make_converter(source.parent).structure
     try:
-        config = converter.structure(document, Config)
+        config = structure(document, Config)
     except BaseValidationError as group:
         faults = list(_faults(group, ()))
     else:
         config = _numbered(config, {}, source)
-        return Reading(config, tuple(check.check(config)))
+        return Reading(config, (*renamed, *check.check(config)))
     problems = [_problem(str(source), document, where, fault) for where, fault in faults]
     rest, kept = _without(document, faults)
-    config = _numbered(converter.structure(rest, Config), kept, source)
+    config = _numbered(structure(rest, Config), kept, source)
     broken = {problem.place for problem in problems}
     broken |= {f"[{place}]" for place in broken if not place.startswith("[")}
-    reading = Reading(config, tuple(problems), frozenset(broken))
+    reading = Reading(config, (*renamed, *problems), frozenset(broken))
     return attrs.evolve(reading, problems=tuple(reading.joined(check.check(config, partial=frozenset(kept)))))
 
 
 def _kind_of(table: str, key: str) -> type | None:
     """What a key holds; None for one that does not exist, or that may hold a secret."""
-    found = _table(tuple(table.split(".")))
+    found = table_at(tuple(table.split(".")))
     attribute = keys_of(found).get(key) if found is not None else None
     if found is None or attribute is None or attribute.metadata.get("hidden"):
         return None
-    return not_toml.base_kind(_hints(found)[attribute.name])
+    return not_toml.base_kind(hints_of(found)[attribute.name])
 
 
 def _unreadable(path: Path, reason: str) -> Reading:
@@ -178,7 +174,7 @@ def _absolute(backend: str, source: Path) -> str:
 
 
 def _without(
-    document: dict[str, Any], faults: list[tuple[Path_, Exception]]
+    document: dict[str, Any], faults: list[tuple[KeyPath, Exception]]
 ) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """A copy that can be structured, and which tables are left of each array of which some are gone."""
     rest = copy.deepcopy(document)
@@ -190,13 +186,13 @@ def _without(
         # What can be said of all names, hosts, ports or logins by certificate only if each is known.
         if top in _ARRAYS and (len(cut) <= 2 or key in ("name", "hosts", "client_certificates") or "site" in cut):
             shortened.add(top)
-        holder = _lookup(rest, cut[:-1])
+        holder = value_at(rest, cut[:-1])
         stand_ins = _STAND_INS.get(top, {})
         if len(cut) == 1 and top in _ARRAYS:
             rest[top] = []
         elif len(cut) == 1 and stand_ins:
             rest[top] = dict(stand_ins)
-        elif isinstance(holder, dict) and _table(cut[:-1]) is _table((top,)) and key in stand_ins:
+        elif isinstance(holder, dict) and table_at(cut[:-1]) is table_at((top,)) and key in stand_ins:
             holder[key] = stand_ins[key]
         elif isinstance(holder, list):
             holder[int(cut[-1])] = gone
@@ -208,14 +204,14 @@ def _without(
     return rest, kept
 
 
-def _cut(where: Path_) -> Path_:
+def _cut(where: KeyPath) -> KeyPath:
     """What to take out for a fault at a path: the key, or the table that cannot be without it."""
     if isinstance(where[-1], int):
         return where
-    parent = _table(where[:-1])
+    parent = table_at(where[:-1])
     attribute = keys_of(parent).get(where[-1]) if parent is not None else None
     required = attribute is not None and attribute.default is attrs.NOTHING
-    has_stand_in = where[0] in _STAND_INS and parent is _table((where[0],))
+    has_stand_in = where[0] in _STAND_INS and parent is table_at((where[0],))
     return where[:-1] if required and not has_stand_in and len(where) > 1 else where
 
 
@@ -226,9 +222,9 @@ def _sweep(value: Any, gone: object) -> None:
         _sweep(inner, gone)
 
 
-def _faults(fault: BaseException, where: Path_) -> Iterator[tuple[Path_, Exception]]:
+def _faults(fault: BaseException, where: KeyPath) -> Iterator[tuple[KeyPath, Exception]]:
     """Each single fault in cattrs' tree of them, with the way to it in the file's own names."""
-    if isinstance(fault, BadElements):
+    if isinstance(fault, InvalidElements):
         for index, inner in zip(fault.indexes, fault.exceptions, strict=True):
             yield from _faults(inner, (*where, index))
     elif isinstance(fault, BaseValidationError):
@@ -240,83 +236,51 @@ def _faults(fault: BaseException, where: Path_) -> Iterator[tuple[Path_, Excepti
     elif isinstance(fault, ForbiddenExtraKeysError):
         for name in sorted(fault.extra_fields):
             yield (*where, name), fault
-    elif isinstance(fault, Wrong | KeyError):
+    elif isinstance(fault, InvalidValue | KeyError):
         yield where, fault
     else:
         raise fault
 
 
-_hints = functools.cache(get_type_hints)
-"""Types of a table's keys; there are as many as tables."""
-
-
-def _table(where: Path_) -> type | None:
-    """The class of the table at a path, or None where the path leads to no table."""
-    found: Any = Config
-    for step in where:
-        if isinstance(step, int):
-            continue
-        if not attrs.has(found):
-            return None
-        hints = _hints(found)
-        attribute = next((name for name in hints if TOML_NAMES.get(name, name) == step), None)
-        if attribute is None:
-            return None
-        parts = [part for part in (hints[attribute], *get_args(hints[attribute])) if attrs.has(part)]
-        found = parts[0] if parts else None
-        if found is None:
-            return None
-    return found if isinstance(found, type) else None
-
-
-def keys_of(table: type) -> dict[str, Any]:
-    """The keys of a table by their names in the file, each with its attrs attribute."""
-    return {
-        TOML_NAMES.get(attribute.name, attribute.name): attribute
-        for attribute in attrs.fields(table)
-        if not attribute.metadata.get("no_key") and not (table is Config and attribute.name == "source")
-    }
-
-
-def _problem(file: str, document: dict[str, Any], where: Path_, fault: Exception) -> Problem:
+def _problem(file: str, document: dict[str, Any], where: KeyPath, fault: Exception) -> Problem:
     if isinstance(fault, ForbiddenExtraKeysError):
         return _unknown(file, document, where)
     if isinstance(fault, KeyError):
-        return Problem(file, _place(where), "", _missing(where))
-    assert isinstance(fault, Wrong)
-    value = _lookup(document, where)
+        return Problem(file, place_of(where), "", _missing(where))
+    assert isinstance(fault, InvalidValue)
+    value = value_at(document, where)
     # `imap = 3` is a key, though [imap] would be a table.
-    place = _place(where, as_table=isinstance(value, dict | list))
+    place = place_of(where, as_table=isinstance(value, dict | list))
     return Problem(file, place, _shown(where, document), fault.reason, fault.near)
 
 
-def _missing(where: Path_) -> str:
-    table = _table(where)
+def _missing(where: KeyPath) -> str:
+    table = table_at(where)
     name = str(where[-1])
     if table in (Domain, Listener):
         return f"at least one [[{name}]] is needed"
     if table is not None:
         needed = [key for key, attribute in keys_of(table).items() if attribute.default is attrs.NOTHING]
         return f"the table is missing; it needs {' and '.join(needed)}"
-    parent = _table(where[:-1])
+    parent = table_at(where[:-1])
     assert parent is not None
     return f"is missing; an example: {values.as_toml(keys_of(parent)[name].metadata['example'])}"
 
 
-def _unknown(file: str, document: dict[str, Any], where: Path_) -> Problem:
+def _unknown(file: str, document: dict[str, Any], where: KeyPath) -> Problem:
     """A key or table that does not exist. Its value is not shown: nobody can say whether it is a secret."""
     name = str(where[-1])
-    table = _table(where[:-1])
+    table = table_at(where[:-1])
     assert table is not None
-    value = _lookup(document, where)
-    place = _place(where, as_table=isinstance(value, dict))
+    value = value_at(document, where)
+    place = place_of(where, as_table=isinstance(value, dict))
     if table is Domain and name in _DOMAIN_CANNOT:
         home = "[tls] or to a [[listener]]" if name in keys_of(Listener) else "[tls]"
         return Problem(file, place, "", f"a domain cannot have this; it belongs to {home}: {_DOMAIN_CANNOT[name]}")
     if ours := dovecot.instead(name):
         return Problem(file, place, "", f"is a word of Dovecot's; here: {ours}")
     near = values.nearest(name, keys_of(table))
-    homes = [home for home, other in _all_tables() if other not in (table, Config) and name in keys_of(other)]
+    homes = [home for home, other in all_tables() if other not in (table, Config) and name in keys_of(other)]
     if homes and not isinstance(value, dict):
         # A word that is a key elsewhere was meant as that key, more likely than as one spelt alike.
         return Problem(file, place, "", f"no such key here; it belongs to {' or '.join(homes)}")
@@ -324,55 +288,10 @@ def _unknown(file: str, document: dict[str, Any], where: Path_) -> Problem:
     return Problem(file, place, "", what, near)
 
 
-def _all_tables() -> Iterator[tuple[str, type]]:
-    for top in keys_of(Config):
-        table = _table((top,))
-        assert table is not None
-        yield (f"[[{top}]]" if table in (Domain, Listener) else f"[{top}]"), table
-        for inner in keys_of(table):
-            nested = _table((top, inner))
-            if nested is not None:
-                yield (f"[[{top}.{inner}]]" if nested is Site else f"[{top}.{inner}]"), nested
-
-
-def _lookup(document: Any, where: Path_) -> Any:
-    found = document
-    for step in where:
-        try:
-            found = found[step]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return found
-
-
-def _place(where: Path_, *, as_table: bool | None = None) -> str:
-    """Table and key, such as [listener 2] port; elements of an array of values have the place of their key.
-
-    `as_table` says whether the last step is shown as a table; by default if the model has one there.
-    """
-    tables: list[str] = []
-    steps = list(where)
-    while steps:
-        prefix = where[: len(where) - len(steps) + 1]
-        known = _table(prefix) is not None
-        if not (known if len(steps) > 1 or as_table is None else as_table):
-            break
-        tables.append(_key(str(steps.pop(0))))
-        if steps and isinstance(steps[0], int):
-            tables[-1] += f" {int(steps.pop(0)) + 1}"
-    table = f"[{'.'.join(tables)}]" if tables else ""
-    key = _key(str(steps[0])) if steps else ""
-    return f"{table} {key}".strip()
-
-
-def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else values.as_toml(name)
-
-
-def _shown(where: Path_, document: dict[str, Any]) -> str:
+def _shown(where: KeyPath, document: dict[str, Any]) -> str:
     named = [step for step in where if not isinstance(step, int)]
-    parent = _table(tuple(named[:-1]))
+    parent = table_at(tuple(named[:-1]))
     attribute = keys_of(parent).get(named[-1]) if parent is not None else None
     if attribute is not None and attribute.metadata.get("hidden"):
         return ""
-    return values.as_toml(_lookup(document, where))
+    return values.as_toml(value_at(document, where))

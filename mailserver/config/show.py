@@ -10,8 +10,8 @@ import tomlkit
 from tomlkit.items import AoT, Table
 
 from mailserver.config.kinds import Address, Port
-from mailserver.config.load import keys_of
 from mailserver.config.model import Config, Listener
+from mailserver.config.schema import keys_of
 
 _PUBLIC_BACKENDS = ("file",)
 """Back ends whose argument is a path; those of others may hold a password and are not shown."""

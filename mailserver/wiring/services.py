@@ -163,7 +163,7 @@ class Wiring:
         self._accounts.max_unused_accounts = config.cache.accounts
         self._accounts.max_unused_messages = config.cache.messages
         self._accounts.max_indexes = config.cache.indexes
-        self._accounts.recent.octets = config.cache.recent
+        self._accounts.recent.octets = config.cache.message_octets
         self._accounts.recent.files = config.cache.files
         self._authenticator = self._logins.make_service(
             config.auth,
@@ -310,7 +310,9 @@ class Wiring:
             "messages_in_use": usage.messages_in_use,
             "mailboxes_kept": usage.mailboxes_kept,
             "messages_kept": [usage.messages_kept, cache.messages],
-            "recent_octets": [usage.octets_kept, cache.recent],
+            "message_octets": [usage.octets_kept, cache.message_octets],
+            # The old name, until the next release.
+            "recent_octets": [usage.octets_kept, cache.message_octets],
             "files_kept": [usage.files_kept, cache.files],
             "commands_known": [self._imap.tails.known, cache.commands],
             "hashes_running": list(self._hash_pool.running),

@@ -9,7 +9,8 @@ import attrs
 import pytest
 
 from mailserver.config import describe, kinds, model
-from mailserver.config.load import keys_of, load, parse, read
+from mailserver.config.load import load, parse, read
+from mailserver.config.schema import keys_of
 from mailserver.config.show import show
 from mailserver.net.listeners.binding import places
 from tests.config.test_load import SOUND

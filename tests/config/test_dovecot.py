@@ -15,7 +15,8 @@ import pytest
 from mailserver.config import dovecot_mail, model
 from mailserver.config.dovecot import HERE, table
 from mailserver.config.dovecot_mail import MAIL
-from mailserver.config.load import keys_of, parse
+from mailserver.config.load import parse
+from mailserver.config.schema import keys_of
 from tests.config.test_load import SOUND
 
 PAGE = Path(__file__).parents[2] / "docs" / "tls-from-dovecot.md"

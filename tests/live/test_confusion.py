@@ -19,14 +19,14 @@ EXTRA = """
 protocol = "imap"
 port = {a}
 addresses = ["127.0.0.1"]
-sniff_delay = 5
+greeting_delay = 5
 early_tls = "refuse"
 
 [[listener]]
 protocol = "pop3"
 port = {b}
 addresses = ["127.0.0.1"]
-sniff_delay = 5
+greeting_delay = 5
 proxy_from = ["127.0.0.0/8"]
 
 [[listener]]

@@ -32,7 +32,7 @@ def make_listening(make_session: Any, clock: Clock, tally: Tally, **changed: Any
         "results_trusted": False,
         "logs_in": True,
         "local": "127.0.0.1:143",
-        "sniff_delay": 0.0,
+        "greeting_delay": 0.0,
         "early_tls": "serve",
         "signpost": lambda: b"",
         "open_connections": set(),

@@ -79,7 +79,7 @@ class World:
             counts=ConnectionCounts(Limits(login_time=login_time)),
             tls=TlsFactory(Creator(), self.clock),
             implicit_tls=protocol.endswith("s"),
-            sniff_delay=delay,
+            greeting_delay=delay,
             early_tls=early,
             signpost=lambda: SIGN,
         )

@@ -7,12 +7,17 @@ from typing import Any
 import attrs
 
 
-def setting(doc: str, *, default: Any = attrs.NOTHING, example: Any = None, hidden: bool = False) -> Any:
-    """One key: what it means, its default (none: it must be given), an example in TOML's words.
+def setting(
+    doc: str, *, default: Any = attrs.NOTHING, example: Any = None, hidden: bool = False, formerly: str = ""
+) -> Any:
+    """A key: its meaning, its default (none: the key is required), and an example as a TOML value.
 
     `hidden`: people paste secrets here by mistake, so a wrong value is never shown.
+    `formerly`: the key's name in the release before, still accepted with a warning (`renamed_keys`).
     """
-    return attrs.field(default=default, metadata={"doc": doc, "example": example, "hidden": hidden})
+    return attrs.field(
+        default=default, metadata={"doc": doc, "example": example, "hidden": hidden, "formerly": formerly}
+    )
 
 
 def position() -> Any:

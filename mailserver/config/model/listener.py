@@ -16,7 +16,7 @@ from mailserver.config.kinds import (
     Cleartext,
     EarlyTls,
     FileMode,
-    Hold,
+    GreetingDelay,
     HostName,
     Network,
     Port,
@@ -68,14 +68,15 @@ class Listener:
         "As Dovecot's: accept passwords without TLS here, from anywhere; beside ssl, yes or no.", default=False
     )
     require_tls: bool = setting("lmtp: nothing but STARTTLS before TLS.", default=False)
-    sniff_delay: Hold = setting(
-        "Seconds, at most 5, for which the greeting of a port with STARTTLS is held back, so that clients set to SSL/TLS "
-        "are noticed in time; 0.1 is enough for most. docs/tls.md tells more.",
+    greeting_delay: GreetingDelay = setting(
+        "Seconds, at most 5, by which the greeting of a port with STARTTLS is delayed, to detect clients that are set to "
+        "SSL/TLS; 0.1 is enough for most. See docs/tls.md.",
         default=0.0,
         example=0.1,
+        formerly="sniff_delay",
     )
     early_tls: EarlyTls = setting(
-        "What such a client gets in that time: the same as at a port of implicit TLS, or a TLS alert.",
+        "Answer to a ClientHello within greeting_delay: serve as at a port of implicit TLS, or refuse with a TLS alert.",
         default="serve",
         example="refuse",
     )

@@ -73,10 +73,10 @@ class Cache:
     indexes: Count = setting(
         "Accounts, in use or not, whose index stays open: three files and some memory each.", default=256
     )
-    recent: Size = setting(
-        "Octets of small messages, and of envelopes and structures, that were just read and stay in memory in each worker, "
-        "to be told again without reading.",
+    message_octets: Size = setting(
+        "Octets of small messages, envelopes and structures that stay in memory after they were read.",
         default=16 * 1024 * 1024,
+        formerly="recent",
     )
     files: Count = setting(
         "Files of larger messages that each worker keeps open for a minute after they were read.", default=64

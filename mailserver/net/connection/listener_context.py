@@ -62,7 +62,7 @@ class Listening:
     Those of HTTP count as some that never do.
     """
     local: str
-    sniff_delay: float
+    greeting_delay: float
     """Seconds for which the greeting is held back where TLS is started by a command."""
     early_tls: EarlyTls
     """What becomes of a ClientHello before that greeting."""

@@ -6,7 +6,7 @@ times out. Here both mistakes end at once, with words where the client can read 
 *   Port of implicit TLS: clear text, or nothing for SILENCE, gets one line of the protocol that names the right
     port and mode, then the end. Nothing is sent in clear text once an octet of a ClientHello has come. A web browser's
     request gets no answer at all at a port of mail: its page must not be able to read one.
-*   Port of STARTTLS: the greeting may be held back for `sniff_delay`. A ClientHello that comes before it is served as
+*   Port of STARTTLS: the greeting may be held back for `greeting_delay`. A ClientHello that comes before it is served as
     implicit TLS, or refused by an alert. One that comes behind the greeting cannot be answered any more.
 
 No text of these protocols begins with an octet that a ClientHello begins with, so the first one decides.
@@ -83,8 +83,8 @@ class Sniffer(Stream):
         if listening.implicit_tls:
             deadline = self.now() + SILENCE
             self._set_deadline(deadline if self._login_by is None else min(deadline, self._login_by))
-        elif listening.sniff_delay and listening.tls is not None:
-            self._set_deadline(self.now() + listening.sniff_delay)
+        elif listening.greeting_delay and listening.tls is not None:
+            self._set_deadline(self.now() + listening.greeting_delay)
         else:
             self._start()
 

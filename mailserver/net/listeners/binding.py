@@ -278,7 +278,7 @@ class Port:
             results_trusted=listener.trusted_authentication_results,
             logs_in=family != "lmtp",
             local=self.place,
-            sniff_delay=listener.sniff_delay,
+            greeting_delay=listener.greeting_delay,
             early_tls=listener.early_tls,
             signpost=lambda: signpost(listener, self._listeners()),
             open_connections=self.connections,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from mailserver.config.values import Wrong, host_name, host_pattern
+from mailserver.config.values import InvalidValue, host_name, host_pattern
 from mailserver.idn import ascii_name
 
 MOST_NAMES: Final = 100
@@ -64,6 +64,6 @@ def _judged(name: str, *, allow_wildcard: bool) -> str:
         raise BadName("is no internationalised host name", name)
     try:
         return host_pattern(plain) if allow_wildcard else host_name(plain)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         why = ": mail programs are given a name, and compare that" if "IP address" in wrong.reason else ""
         raise BadName(f"{wrong.reason}{why}", name) from wrong
