@@ -15,7 +15,7 @@ from twisted.python import usage
 from mailserver.config import load
 from mailserver.config.model import Config
 from mailserver.net.log.log_file import LogFile, make_log_file
-from mailserver.net.log.process_log import LineLog
+from mailserver.net.log.process_log import ProcessLog
 from mailserver.net.service import systemd
 from mailserver.net.service.process_identity import give_runtime_dir, give_state_dir
 from mailserver.net.workers.zygote_start import StartedZygote, start_zygote
@@ -107,7 +107,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(str(error)) from error
     if twistd is not None and not daemon and _logs_to_output(twistd):
         # Who does not read our output must not hold us up.
-        service.output_log = LineLog("", relayed=False)
+        service.output_log = ProcessLog("", relayed=False)
     return service
 
 
@@ -127,7 +127,7 @@ def _master(
     return MasterService(
         config,
         reactor,
-        slots=workers,
+        shards=workers,
         make_policy=lambda: read_policy(config),
         judge=judge,
         relayed=daemon or (twistd is not None and not _logs_to_output(twistd)),

@@ -11,8 +11,8 @@ from typing import Any
 
 import mailserver.auth.backends.file  # the back end of most
 import mailserver.imap.commands  # noqa: F401
-from mailserver.net.ipc.ipc_messages import Assignment, Setting
-from mailserver.net.ipc.link import Link
+from mailserver.net.ipc.ipc_messages import ServedConfig, WorkerInit
+from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.log.forwarding import log_event
 from mailserver.net.workers import worker
 from mailserver.net.workers.zygote import Zygote, quiet_signals
@@ -21,7 +21,7 @@ from mailserver.tls.serving.policy import TlsPolicy
 from mailserver.wiring.services import Wiring
 
 
-def make_policy(setting: Setting) -> TlsPolicy:
+def make_policy(setting: ServedConfig) -> TlsPolicy:
     """The base context, and those of the certificates."""
     if any(listener.family == "http" for listener in setting.config.listeners):
         import mailserver.http.services  # noqa: PLC0415 - where there is none it costs nothing
@@ -29,7 +29,7 @@ def make_policy(setting: Setting) -> TlsPolicy:
     return TlsPolicy(setting.config, log_event, material=setting.material)
 
 
-def update_policy(policy: TlsPolicy, setting: Setting) -> None:
+def update_policy(policy: TlsPolicy, setting: ServedConfig) -> None:
     """What later forks serve."""
     policy.commit(policy.prepare_material(setting.material))
 
@@ -39,15 +39,15 @@ def change_policy(policy: TlsPolicy, change: Change) -> None:
     policy.take(change)
 
 
-def make_parts(assignment: Assignment, reactor: Any, link: Link) -> Wiring:
+def make_services(init: WorkerInit, reactor: Any, link: ServerLink) -> Wiring:
     """A worker's objects."""
     return Wiring(
-        assignment.setting.config,
+        init.setting.config,
         reactor,
         link,
-        tls=assignment.tls,
-        workers=assignment.slots,
-        mail_root=assignment.mail_root,
+        tls=init.tls,
+        workers=init.shards,
+        mail_root=init.mail_root,
     )
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     quiet_signals()
     line = socket.socket(fileno=int(sys.argv[1]))
     line.set_inheritable(False)
-    Zygote(line, make_policy, update_policy, change_policy, lambda assignment: worker.run(assignment, make_parts)).run()
+    Zygote(line, make_policy, update_policy, change_policy, lambda init: worker.run(init, make_services)).run()
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from mailserver.net.ipc.message_schema import Json
 
 
 class FakeLink:
-    """`mailserver.net.ipc.link.Link` of one worker."""
+    """`mailserver.net.ipc.server_link.ServerLink` of one worker."""
 
     penalty_key = b"k" * 32
     known_key = b"n" * 32
 
-    def __init__(self, links: Links, slot: int) -> None:
-        self.slot = slot
+    def __init__(self, links: Links, number: int) -> None:
+        self.number = number
         self.poke_receive, self.poke_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.poke_receive.setblocking(False)
         self.poke_end.setblocking(False)
@@ -54,14 +54,14 @@ class FakeLink:
 
     @property
     def poke_send(self) -> dict[int, socket.socket]:
-        return {slot: other.poke_end for slot, other in self._links.living.items() if other is not self}
+        return {number: other.poke_end for number, other in self._links.living.items() if other is not self}
 
     def tell(self, kind: str, body: Json) -> None:
         self.told.append((kind, body))
-        for slot, other in self._links.living.items():
+        for number, other in self._links.living.items():
             if other is not self:
                 # What passes between processes is JSON.
-                self._links.queue.append((other, kind, slot, self.slot, json.dumps(body)))
+                self._links.queue.append((other, kind, number, self.number, json.dumps(body)))
 
     def on(self, kind: str, take: Callable[[int, Json], None]) -> None:
         assert kind not in self.takers
@@ -73,7 +73,7 @@ class FakeLink:
     def on_gone(self, take: Callable[[int], None]) -> None:
         self.gone.append(take)
 
-    def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
+    def on_query(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
         assert what not in self.answers
         self.answers[what] = answer
 
@@ -86,28 +86,28 @@ class FakeLink:
 
 
 class Links:
-    """All of them; seats are not given again."""
+    """All of them; workers are not given again."""
 
     def __init__(self, count: int) -> None:
         self.living: dict[int, FakeLink] = {}
         self.queue: deque[tuple[FakeLink, str, int, int, str]] = deque()
-        for slot in range(count):
-            self.living[slot] = FakeLink(self, slot)
+        for number in range(count):
+            self.living[number] = FakeLink(self, number)
 
-    def __getitem__(self, slot: int) -> FakeLink:
-        return self.living[slot]
+    def __getitem__(self, number: int) -> FakeLink:
+        return self.living[number]
 
     def deliver(self) -> None:
         """What was told arrives, and what is told upon that."""
         while self.queue:
-            other, kind, slot, sender, body = self.queue.popleft()
-            if slot in self.living and kind in other.takers:
+            other, kind, number, sender, body = self.queue.popleft()
+            if number in self.living and kind in other.takers:
                 other.takers[kind](sender, json.loads(body))
 
     def join(self) -> FakeLink:
         """A new worker; the others hear of it once the caller calls `greet` for it."""
-        slot = max(self.living, default=-1) + 1
-        link = self.living[slot] = FakeLink(self, slot)
+        number = max(self.living, default=-1) + 1
+        link = self.living[number] = FakeLink(self, number)
         return link
 
     def greet(self, link: FakeLink) -> None:
@@ -115,20 +115,20 @@ class Links:
         for other in tuple(self.living.values()):
             if other is not link:
                 for take in other.joined:
-                    take(link.slot)
+                    take(link.number)
 
-    def end(self, slot: int) -> None:
+    def end(self, number: int) -> None:
         """That worker has died."""
-        link = self.living.pop(slot)
+        link = self.living.pop(number)
         link.poke_receive.close()
         link.poke_end.close()
         for other in self.living.values():
             for take in other.gone:
-                take(slot)
+                take(number)
 
     def close(self) -> None:
         """Close every socket."""
-        for slot in tuple(self.living):
-            link = self.living.pop(slot)
+        for number in tuple(self.living):
+            link = self.living.pop(number)
             link.poke_receive.close()
             link.poke_end.close()

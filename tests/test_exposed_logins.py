@@ -21,7 +21,7 @@ from mailserver.errors import PrivacyRequired
 from mailserver.imap.session import CLEARTEXT_LOGINS
 from mailserver.imap.session import Session as ImapSession
 from mailserver.net.connection.connection import Connection
-from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.types import Secret
 from tests.auth.test_service import Hashed
 from tests.fakes import Client, FakeAuthenticator, info
@@ -290,8 +290,8 @@ class OneByOne:
             exposures=self.watch,
         )
         service = services(authenticator=authenticator)
-        self.tally = Tally()
-        listening = make_listening(lambda channel: ImapSession(channel, service), self.clock, self.tally)
+        self.event_counters = EventCounters()
+        listening = make_listening(lambda channel: ImapSession(channel, service), self.clock, self.event_counters)
         events = self.events
 
         class Writes(Transport):
@@ -322,7 +322,7 @@ def test_the_answer_is_written_before_any_check_begins(password: str, trace: lis
     assert process.events[1:] == trace
     process.connection.dataReceived(b"c NOOP\r\n")
     assert process.events[-1] == b"c OK NOOP completed\r\n"
-    counted = {row[0]: row[3] for row in process.tally.rows()}  # type: ignore[index]
+    counted = {row[0]: row[3] for row in process.event_counters.rows()}  # type: ignore[index]
     assert counted["cleartext-login"] == 1
     assert counted.get("password-exposed", 0) == (password == "secret")
 

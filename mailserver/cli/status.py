@@ -86,7 +86,7 @@ def _show(told: dict[str, Any], now: float) -> None:
     click.echo()
     answering = [worker for worker in told["workers"] if worker["answers"]]
     print_table(
-        ("OF WORKER", *(str(worker["seat"]) for worker in answering)),
+        ("OF WORKER", *(str(worker["worker"]) for worker in answering)),
         [(head, *(_fill(worker.get(name)) for worker in answering)) for head, name in FILLS],
     )
 
@@ -123,12 +123,12 @@ def _fill(told: Any) -> str:
 
 
 def _worker(worker: dict[str, Any], now: float) -> tuple[str, ...]:
-    seat, pid = str(worker["seat"]), str(worker.get("pid", ""))
+    number, pid = str(worker["worker"]), str(worker.get("pid", ""))
     if not worker["answers"]:
-        return (seat, pid, "does not answer", "", "", "", "", "")
+        return (number, pid, "does not answer", "", "", "", "", "")
     sessions = worker["sessions"]
     return (
-        seat,
+        number,
         pid,
         worker.get("state", "serving"),
         duration(now - worker["since"]),

@@ -11,8 +11,8 @@ from mailserver.session.cost import CONSTANT
 
 async def answer(_request: Request, services: HttpServices) -> Response:
     """200, or 503 with a line for each worker that does not answer."""
-    workers = (await services.ask_status())["workers"]
-    silent = [f"worker {worker['seat']} does not answer" for worker in workers if not worker["answers"]]
+    workers = (await services.query_status())["workers"]
+    silent = [f"worker {worker['worker']} does not answer" for worker in workers if not worker["answers"]]
     return text(503, "\n".join(silent)) if silent or not workers else text(200, "ok")
 
 

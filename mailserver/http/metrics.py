@@ -128,7 +128,7 @@ class Numbers(Collector):
 
 def _counters(status: Status) -> Iterator[Metric]:
     counted = dict.fromkeys(_at_first(status["listeners"]), 0)
-    counted |= {(event, protocol, tls): number for event, protocol, tls, number in status["tally"]}
+    counted |= {(event, protocol, tls): number for event, protocol, tls, number in status["event_counters"]}
     families = {
         event: CounterMetricFamily(f"mailserver_{count.name}", count.words, labels=("protocol", "tls"))
         for event, count in COUNTERS.items()
@@ -189,13 +189,13 @@ def _workers(status: Status) -> Iterator[Metric]:
         filled = GaugeMetricFamily(f"mailserver_{name}", words, labels=("worker",))
         most = GaugeMetricFamily(f"mailserver_{name}_limit", f"The most there may be: {words}", labels=("worker",))
         for worker in _answering(status):
-            seat = str(worker["seat"])
+            label = str(worker["worker"])
             match worker.get(key):
                 case [number, bound]:
-                    filled.add_metric((seat,), number)
-                    most.add_metric((seat,), bound)
+                    filled.add_metric((label,), number)
+                    most.add_metric((label,), bound)
                 case int(number):
-                    filled.add_metric((seat,), number)
+                    filled.add_metric((label,), number)
         yield filled
         if most.samples:
             yield most
@@ -235,7 +235,7 @@ def _answering(status: Status) -> list[Mapping[str, Any]]:
 async def answer(_request: Request, services: HttpServices) -> Response:
     """The page."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Numbers(await services.ask_status(), services.trust(), dt.datetime.now(dt.UTC)))
+    registry.register(Numbers(await services.query_status(), services.trust(), dt.datetime.now(dt.UTC)))
     return Response(200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4)
 
 

@@ -35,7 +35,7 @@ class HttpServices:
     """For all sessions of a process."""
 
     config: Config
-    ask_status: Callable[[], Awaitable[Status]]
+    query_status: Callable[[], Awaitable[Status]]
     """The numbers of all workers. Raises: MailError where nobody tells them in time."""
     sign: Callable[[str, bytes], bytes]
     """Octets signed under the certificate of a host; as they are where that cannot be."""

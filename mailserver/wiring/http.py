@@ -14,9 +14,9 @@ from mailserver.tls.serving.policy import TlsPolicy
 
 
 def make_http(
-    config: Config, policy: TlsPolicy, ask_status: Callable[[], Awaitable[Status]]
+    config: Config, policy: TlsPolicy, query_status: Callable[[], Awaitable[Status]]
 ) -> Callable[[Channel], HttpSession]:
-    """What makes the sessions of a configuration; `ask_status` asks for the numbers of all workers."""
+    """What makes the sessions of a configuration; `query_status` asks for the numbers of all workers."""
 
     def sign_for(host: str, octets: bytes) -> bytes:
         pair = policy.pair_of(host)
@@ -30,5 +30,5 @@ def make_http(
         pair = policy.pair_of(host)
         return "" if pair is None else pair.fingerprint
 
-    services = HttpServices(config, ask_status, sign_for, trust, fingerprint)
+    services = HttpServices(config, query_status, sign_for, trust, fingerprint)
     return lambda channel: HttpSession(channel, services)

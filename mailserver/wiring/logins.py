@@ -16,17 +16,17 @@ from mailserver.auth.throttling.penalties import MAX_PAIRS, Penalties
 from mailserver.auth.throttling.verified_passwords import CheckedPasswords
 from mailserver.config.model import Auth
 from mailserver.net.connection.coroutines import AbandonableDeferred, spawn
-from mailserver.net.ipc.link import Link
 from mailserver.net.ipc.message_schema import Json
-from mailserver.net.service.known_networks_file import KnownFile
-from mailserver.net.serving.state_sync import SharedChecked, SharedExposures, SharedKnown, SharedPenalties
+from mailserver.net.ipc.server_link import ServerLink
+from mailserver.net.service.known_networks_file import KnownNetworksFile
+from mailserver.net.serving.state_sync import ExposureSync, KnownNetworkSync, PenaltySync, VerifiedPasswordSync
 
 
 class Logins:
     """Penalties, turns, known networks and exposed passwords of one process."""
 
     def __init__(
-        self, reactor: Any, link: Link | None, hash_pool: HashPool, sleep: Callable[[float], Awaitable[object]]
+        self, reactor: Any, link: ServerLink | None, hash_pool: HashPool, sleep: Callable[[float], Awaitable[object]]
     ) -> None:
         """`link`: to the other workers, where there are some."""
         self._hash_pool = hash_pool
@@ -39,10 +39,10 @@ class Logins:
             self._penalties.digest, reactor.seconds, reactor.callLater, spawn, lambda: hash_pool.waiting[0] > 0
         )
         if link is not None:
-            SharedPenalties(link, self._penalties)
-            SharedChecked(link, self._checked)
-            SharedKnown(link, self._known)
-            SharedExposures(link, self._exposures)
+            PenaltySync(link, self._penalties)
+            VerifiedPasswordSync(link, self._checked)
+            KnownNetworkSync(link, self._known)
+            ExposureSync(link, self._exposures)
         self._salt_secret = salt_secret() or key
 
     def make_service(self, auth: Auth, backends: Sequence[Any], names: Names) -> LoginService:
@@ -65,7 +65,7 @@ class Logins:
         """Whom to tell whose password has come in clear text, where no master is told."""
         self._exposures.on_exposed = take
 
-    def take_known(self, file: KnownFile) -> None:
+    def take_known(self, file: KnownNetworksFile) -> None:
         """The table that is kept over restarts, where no master keeps it."""
         self._known = self._penalties.known = file.known
         file.known.on_news = file.changed

@@ -15,7 +15,7 @@ from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
 from mailserver.net.log.events import log
 from mailserver.net.log.forwarding import log_event
-from mailserver.net.serving.serving import Examined
+from mailserver.net.serving.serving import ReloadCheck
 from mailserver.problems import check_named
 from mailserver.tls.acme.acme_state import with_account
 from mailserver.tls.changes.activation import Activation
@@ -53,7 +53,7 @@ def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -
         raise SystemExit(str(error)) from error
 
 
-def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
+def judge(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[Judged]:
     """Read and judge the changed file and all that it names; in a thread.
 
     What is taken up at the start alone stays as it is in the running configuration. A pair that cannot be served is no
@@ -63,16 +63,16 @@ def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
     reading = load.read(source)
     config = reading.config
     if config is None:
-        return Examined(None, list(map(str, reading.problems)), None)
+        return ReloadCheck(None, list(map(str, reading.problems)), None)
     problems = reading.joined(check_named(config))
     lines = list(map(str, problems))
     if not all(problem.warning for problem in problems):
-        return Examined(None, lines, None)
+        return ReloadCheck(None, lines, None)
     if config.submission.relay is not None:
         try:
             client_creator(config.submission.relay)
         except (BadPair, OSError) as error:
-            return Examined(None, [*lines, f"{source} [submission.relay]: {error}"], None)
+            return ReloadCheck(None, [*lines, f"{source} [submission.relay]: {error}"], None)
     config, waiting = at_start.keep(running, config)
     lines += waiting
     try:
@@ -81,4 +81,4 @@ def judge(running: Config, tls: policy.TlsPolicy) -> Examined[Judged]:
         lines.append(f"acme: {error}")
     prepared = tls.prepare(config)
     refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
-    return Examined(config, lines, Judged(config, prepared), whole=not refused)
+    return ReloadCheck(config, lines, Judged(config, prepared), whole=not refused)

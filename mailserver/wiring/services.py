@@ -27,14 +27,14 @@ from mailserver.net.connection.coroutines import AbandonableDeferred, abandonabl
 from mailserver.net.connection.listener_context import Session
 from mailserver.net.connection.store_threads import AccountRunner, StoreThreads
 from mailserver.net.ipc.child_processes import ProcessSpawner
-from mailserver.net.ipc.link import Link
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.pokes import Pokes
+from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.log.events import log
 from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.outbound.dialer import Outbound
-from mailserver.net.service.known_networks_file import KnownFile
-from mailserver.net.serving.serving import Examined
+from mailserver.net.service.known_networks_file import KnownNetworksFile
+from mailserver.net.serving.serving import ReloadCheck
 from mailserver.notify.watcher import GATHER_TIME, Watcher
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
@@ -90,13 +90,13 @@ class Prepared:
 
 
 class Wiring:
-    """All objects of a running server (`net.service.one_process.ExaminingParts`)."""
+    """All objects of a running server (`net.service.one_process.SingleProcessServices`)."""
 
     def __init__(
         self,
         config: Config,
         reactor: Any,
-        link: Link | None = None,
+        link: ServerLink | None = None,
         *,
         tls: policy.TlsPolicy | None = None,
         workers: int = 1,
@@ -246,15 +246,15 @@ class Wiring:
         }
         return makers[family]
 
-    def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
+    def set_status_query(self, query_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
         """Whom HTTP sessions ask for the numbers of all workers."""
-        self._ask_status = ask_status
+        self._ask_status = query_status
 
     def take_exposures(self, take: Callable[[Mark], None]) -> None:
         """Whom to tell whose password has come in clear text, where no master is told."""
         self._logins.take_exposures(take)
 
-    def take_known(self, file: KnownFile) -> None:
+    def take_known(self, file: KnownNetworksFile) -> None:
         """The table of known networks that is kept over restarts, where no master keeps it."""
         self._logins.take_known(file)
 
@@ -275,7 +275,7 @@ class Wiring:
             self._rotation.clock = self._reactor
             self._rotation.start(TICKET_ROTATION, now=False)
 
-    def hasten(self) -> None:
+    def cancel_background(self) -> None:
         """What reads large mailboxes goes on where it stopped, and so does upkeep."""
         self._stopping_since = self._stopping_since or self._reactor.seconds()
         self._scans.stop()
@@ -289,7 +289,7 @@ class Wiring:
         if self._pokes is not None:
             self._pokes.stop()
         self._hash_pool.stop()
-        self.hasten()
+        self.cancel_background()
         closing = DeferredList([cast("Deferred[None]", each) for each in self._accounts.close()], consumeErrors=True)
         since = self._reactor.seconds() - self._stopping_since
         ends = await closing.addTimeout(max(CLOSING_TIME - since, LEAST_CLOSING_TIME), self._reactor)
@@ -325,16 +325,16 @@ class Wiring:
         """Read the users again, in a thread; done when logins see what has changed."""
         return Deferred.fromCoroutine(self._reread_users())
 
-    def examine(self) -> Examined[Prepared]:
+    def examine(self) -> ReloadCheck[Prepared]:
         """Read and judge the changed file and all that it names; in a thread."""
         judged = judge(self.config, self.tls)
         if judged.prepared is None:
-            return Examined(None, judged.lines, None)
+            return ReloadCheck(None, judged.lines, None)
         try:
             prepared = self.prepare(judged.prepared.config, judged.prepared.tls)
         except (BadPair, OSError) as error:  # a file that has changed since it was judged
-            return Examined(None, [*judged.lines, f"{self.config.source} [submission.relay]: {error}"], None)
-        return Examined(judged.config, judged.lines, prepared, whole=judged.whole)
+            return ReloadCheck(None, [*judged.lines, f"{self.config.source} [submission.relay]: {error}"], None)
+        return ReloadCheck(judged.config, judged.lines, prepared, whole=judged.whole)
 
     def prepare(self, config: Config, tls: policy.Prepared | Material) -> Prepared:
         """What this process needs for a configuration that was judged; in a thread. Raises: BadPair, OSError."""

@@ -90,7 +90,7 @@ def test_a_worker_that_does_not_answer_is_told_and_makes_the_status_1(
         "certificates": [certificate("soon", 7, 6), certificate("over", 0, -2), certificate("well", None, 60)],
         "exposures": 2,
         "acme": [],
-        "workers": [{"seat": 1, "pid": 7, "since": 1, "state": "serving", "answers": False}],
+        "workers": [{"worker": 1, "pid": 7, "since": 1, "state": "serving", "answers": False}],
     }
     done, _ = run(tmp_path, monkeypatch, Answer(ok=False, lines=("x",), data=data), "status")
     assert done.exit_code == 1

@@ -12,9 +12,9 @@ from mailserver.http.services import Trust
 from tests.http.world import World
 
 
-def worker(seat: int, **more: Any) -> dict[str, Any]:
+def worker(number: int, **more: Any) -> dict[str, Any]:
     return {
-        "seat": seat,
+        "worker": number,
         "state": "serving",
         "answers": True,
         "sessions": {"all": 3, "logged_in": 2, "by_tls": [["imaps", "TLSv1.3", 2], ["imap", "none", 1]]},
@@ -42,8 +42,12 @@ def test_the_numbers_of_all_workers() -> None:
             {"protocol": "pop3s", "tls": "implicit", "cleartext": False},
         ],
         "certificates": [{"host": "mail.example.test", "days_left": 29, "warning": None}],
-        "workers": [worker(0), worker(1), {"seat": 2, "state": "retiring", "answers": False}],
-        "tally": [["login", "imaps", "TLSv1.3", 7], ["login", "imaps", "TLSv1.2", 1], ["timeout", "imaps", "none", 3]],
+        "workers": [worker(0), worker(1), {"worker": 2, "state": "retiring", "answers": False}],
+        "event_counters": [
+            ["login", "imaps", "TLSv1.3", 7],
+            ["login", "imaps", "TLSv1.2", 1],
+            ["timeout", "imaps", "none", 3],
+        ],
         "restarts": 4,
         "exposures": 2,
         "acme": [],
@@ -71,7 +75,7 @@ def test_a_host_name_cannot_break_the_page() -> None:
         "listeners": [],
         "certificates": [{"host": 'a"\n\\', "days_left": 1, "warning": 7}],
         "workers": [worker(0)],
-        "tally": [],
+        "event_counters": [],
         "restarts": 0,
         "exposures": 2,
         "acme": [{"host": 'a"\n\\', "failures": 3}],
@@ -94,7 +98,7 @@ def test_numbers_begin_at_0_and_where_they_can_grow() -> None:
         "listeners": listeners,
         "certificates": [],
         "workers": [],
-        "tally": [["bug", "imap", "TLSv1.3", 1]],
+        "event_counters": [["bug", "imap", "TLSv1.3", 1]],
         "restarts": 0,
         "exposures": 0,
         "acme": [],

@@ -9,7 +9,7 @@ from mailserver.http.session import IDLE_TIME, MAX_BODY, MAX_HEAD, MAX_REQUESTS,
 from tests.http.world import STATUS, World
 
 GOOD = b"GET /health HTTP/1.1\r\nHost: mail.example.test\r\n\r\n"
-WELL = {**STATUS, "workers": [{"seat": 0, "answers": True, "sessions": {"logged_in": 0, "by_tls": []}}]}
+WELL = {**STATUS, "workers": [{"worker": 0, "answers": True, "sessions": {"logged_in": 0, "by_tls": []}}]}
 
 
 def test_an_answer_is_whole_and_the_connection_goes_on() -> None:
@@ -215,7 +215,7 @@ def test_what_fails_is_told_as_such() -> None:
     answered = world.get("/metrics")
     assert (answered.status, answered.body) == (500, b"internal error\n")
     assert len(world.client.channel.bugs) == 1
-    silent = {**STATUS, "workers": [{"seat": 1, "answers": False}]}
+    silent = {**STATUS, "workers": [{"worker": 1, "answers": False}]}
     answered = World(status=silent).get("/health")
     assert (answered.status, answered.body) == (503, b"worker 1 does not answer\n")
 

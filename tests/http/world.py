@@ -38,7 +38,7 @@ STATUS: dict[str, Any] = {
     "listeners": [],
     "certificates": [],
     "workers": [],
-    "tally": [],
+    "event_counters": [],
     "restarts": 0,
     "exposures": 2,
     "acme": [],
@@ -79,14 +79,14 @@ class World:
         """`status`: an exception is raised instead."""
         from ipaddress import ip_address
 
-        async def ask_status() -> Any:
+        async def query_status() -> Any:
             if isinstance(status, Exception):
                 raise status
             return status
 
         made = HttpServices(
             config or config_of(),
-            ask_status,
+            query_status,
             sign,
             lambda: trust,
             lambda host: hashlib.sha256(host.encode()).hexdigest(),

@@ -13,11 +13,11 @@ from mailserver.errors import ConnectionLost
 from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.listener_context import Listening
-from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.session.channel import Channel
 
 
-def make_listening(make_session: Any, clock: Clock, tally: Tally, **changed: Any) -> Listening:
+def make_listening(make_session: Any, clock: Clock, event_counters: EventCounters, **changed: Any) -> Listening:
     """An IMAP listener without TLS, but for what is `changed`."""
     settings: dict[str, Any] = {
         "protocol": "imap",
@@ -38,7 +38,7 @@ def make_listening(make_session: Any, clock: Clock, tally: Tally, **changed: Any
         "open_connections": set(),
         "stopped": lambda: None,
     }
-    return Listening(make_session=make_session, reactor=clock, tally=tally, **settings | changed)
+    return Listening(make_session=make_session, reactor=clock, event_counters=event_counters, **settings | changed)
 
 
 class Transport(StringTransport):
@@ -85,11 +85,11 @@ class World:
         def stopped() -> None:
             world.empty += 1
 
-        self.tally = Tally()
+        self.event_counters = EventCounters()
         self.listening = make_listening(
             Session,
             self.clock,
-            self.tally,
+            self.event_counters,
             farewell=b"* BYE\r\n",
             refusal=refusal,
             counts=self.counts,

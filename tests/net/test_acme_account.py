@@ -12,7 +12,7 @@ import attrs
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
-from mailserver.net.admin.control_socket import BadRequest, Told
+from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.certificates import acme_account as module
 from mailserver.net.certificates.acme_account import NO_TABLE, AcmeAccount
 from mailserver.tls.acme.child import NotObtained
@@ -77,8 +77,8 @@ class World:
         self.did.append(("noted", fingerprint[:3]))
         return succeed(None)
 
-    def ask(self, command: str, **arguments: Any) -> Told:
-        told: Told = done(self.account.commands()[command](arguments))
+    def ask(self, command: str, **arguments: Any) -> DataAnswer:
+        told: DataAnswer = done(self.account.commands()[command](arguments))
         return told
 
 

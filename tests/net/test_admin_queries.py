@@ -16,7 +16,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Listener
-from mailserver.net.admin.admin_queries import LONGEST_REASON, PATIENCE, Alone, Questions, is_reason
+from mailserver.net.admin.admin_queries import LONGEST_REASON, PATIENCE, AdminQueries, SingleProcess, is_reason
 from mailserver.net.admin.control_socket import (
     MOST,
     REQUEST_TIME,
@@ -25,10 +25,10 @@ from mailserver.net.admin.control_socket import (
     Command,
     ControlFactory,
     ControlProtocol,
-    Told,
+    DataAnswer,
 )
 from mailserver.net.admin.sessions import CUT_AFTER, Sessions
-from mailserver.net.ipc.event_counters import Totals
+from mailserver.net.ipc.event_counters import EventTotals
 from mailserver.net.ipc.message_schema import Json
 
 
@@ -45,7 +45,7 @@ def status(connections: int = 0, certificates: Sequence[Json] = (), **others: Js
     return {
         "pid": 100, "since": 5, "memory": 7, "descriptors": 1, "descriptors_most": 2, "listeners": [place],
         "sessions": {"all": 0, "logged_in": 0, "by_tls": []}, "certificates": list(certificates),
-        "tally": [["login", "imaps", "TLSv1.3", connections]], **others,
+        "event_counters": [["login", "imaps", "TLSv1.3", connections]], **others,
     }  # fmt: skip
 
 
@@ -54,12 +54,12 @@ CERTIFICATE: Json = {"host": "mail.example.test", "domain": "example.test", "not
 
 
 class Master:
-    """A hub whose workers answer what the test says."""
+    """A worker pool whose workers answer what the test says."""
 
     def __init__(self, answers: dict[int, Json]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, Json, float]] = []
-        self.totals = Totals()
+        self.totals = EventTotals()
         self.restarts = 3
         self.exposures = lambda: 7
         self.renewals = lambda: [{"host": "mail.example.test", "failures": 1}]
@@ -69,22 +69,22 @@ class Master:
         return succeed(dict(self.answers))
 
     def workers(self) -> list[dict[str, Json]]:
-        return [{"seat": seat, "pid": 100 + seat, "since": 5, "state": "serving"} for seat in self.answers]
+        return [{"worker": worker, "pid": 100 + worker, "since": 5, "state": "serving"} for worker in self.answers]
 
 
-def ask(hub: Any, name: str, **arguments: Any) -> Told:
+def ask(pool: Any, name: str, **arguments: Any) -> DataAnswer:
     results: list[Any] = []
-    command: Command = Questions(hub).commands()[name]
+    command: Command = AdminQueries(pool).commands()[name]
     command(arguments).addCallback(results.append)
     [told] = results
-    assert isinstance(told, Told)
+    assert isinstance(told, DataAnswer)
     return told
 
 
 def test_the_sessions_of_all_workers_by_their_age() -> None:
     master = Master({0: [session(3, "a")], 1: [session(2, "b"), session(4, "c")]})
     told = ask(master, "who", user="x")
-    assert told == Told(
+    assert told == DataAnswer(
         [{**session(2, "b"), "worker": 1}, {**session(3, "a"), "worker": 0}, {**session(4, "c"), "worker": 1}]
     )
     assert master.asked == [("who", {"user": "x", "protocol": None}, PATIENCE)]
@@ -113,13 +113,13 @@ def test_status_adds_up_what_workers_have_in_common() -> None:
     assert isinstance(told.data, dict)
     [listener] = cast("list[dict[str, Json]]", told.data["listeners"])
     assert (listener["place"], listener["protocol"], listener["connections"]) == ("192.0.2.1:993", "imaps", 5)
-    assert told.data["tally"] == [["login", "imaps", "TLSv1.3", 5]]
+    assert told.data["event_counters"] == [["login", "imaps", "TLSv1.3", 5]]
     assert told.data["restarts"] == 3
     assert told.data["exposures"] == 7
     assert told.data["acme"] == [{"host": "mail.example.test", "failures": 1}]
     assert told.data["certificates"] == [CERTIFICATE]
     workers = cast("list[dict[str, Json]]", told.data["workers"])
-    assert [(each["seat"], each["state"], each["answers"]) for each in workers] == [
+    assert [(each["worker"], each["state"], each["answers"]) for each in workers] == [
         (0, "serving", True),
         (1, "serving", False),
         (2, "serving", True),
@@ -151,15 +151,23 @@ def test_a_worker_that_lies_spoils_nothing_of_the_others(lie: Json) -> None:
     assert told.lines == ("worker 1 (pid 101) answers nonsense",)
     assert isinstance(told.data, dict)
     assert told.data["certificates"] == [CERTIFICATE]
-    assert told.data["tally"] == [["login", "imaps", "TLSv1.3", 2]]
+    assert told.data["event_counters"] == [["login", "imaps", "TLSv1.3", 2]]
     told = ask(Master({0: [session(1, "a")], 1: [{**session(2, "b"), "since": None}]}), "who")
     assert (told.data, told.lines) == ([{**session(1, "a"), "worker": 0}], ("worker 1 (pid 101) answers nonsense",))
 
 
 def test_a_worker_that_says_it_is_another_is_shown_as_itself() -> None:
-    told = ask(Master({1: status(seat=0, state=7, answers=0)}), "status")
+    told = ask(Master({1: status(worker=0, state=7, answers=0)}), "status")
     [worker] = cast("dict[str, Any]", told.data)["workers"]
-    assert (worker["seat"], worker["state"], worker["answers"]) == (1, "serving", True)
+    assert (worker["worker"], worker["state"], worker["answers"]) == (1, "serving", True)
+
+
+def test_status_has_the_keys_of_the_release_before_beside_the_present_ones() -> None:
+    told = ask(Master({4: status(1)}), "status")
+    data = cast("dict[str, Any]", told.data)
+    assert data["tally"] == data["event_counters"] != []
+    [worker] = data["workers"]
+    assert worker["seat"] == worker["worker"] == 4
 
 
 def test_one_process_asks_itself_and_its_faults_are_told() -> None:
@@ -167,10 +175,10 @@ def test_one_process_asks_itself_and_its_faults_are_told() -> None:
         raise ValueError("a bug")
 
     asked: list[Json] = []
-    hub = Alone({"who": lambda body: asked.append(body) or succeed([session(1, "a")]), "kick": broken})
-    assert ask(hub, "who").data == [{**session(1, "a"), "worker": 0}]
+    pool = SingleProcess({"who": lambda body: asked.append(body) or succeed([session(1, "a")]), "kick": broken})
+    assert ask(pool, "who").data == [{**session(1, "a"), "worker": 0}]
     assert asked == [{"user": None, "protocol": None}]
-    told = ask(hub, "kick", target="anna")
+    told = ask(pool, "kick", target="anna")
     assert not told.ok
     assert "internal error" in told.lines[0]
 
@@ -198,9 +206,9 @@ def say(line: bytes, **commands: Command) -> tuple[dict[str, Any], StringTranspo
 def test_a_command_gets_its_arguments_and_answers_with_data() -> None:
     seen: list[Arguments] = []
 
-    def do(arguments: Arguments) -> Deferred[Told]:
+    def do(arguments: Arguments) -> Deferred[DataAnswer]:
         seen.append(arguments)
-        return succeed(Told([1], lines=("a",)))
+        return succeed(DataAnswer([1], lines=("a",)))
 
     answer, _ = say(b'{"do": "it", "how": "well"}\n', it=do)
     assert answer == {"ok": True, "lines": ["a"], "data": [1]}
@@ -208,7 +216,7 @@ def test_a_command_gets_its_arguments_and_answers_with_data() -> None:
 
 
 def test_what_a_command_raises_or_fails_with_is_no_answer_to_the_client() -> None:
-    def raises(_arguments: Arguments) -> Deferred[Told]:
+    def raises(_arguments: Arguments) -> Deferred[DataAnswer]:
         raise BadRequest("it takes nothing")
 
     assert say(b'{"do": "it"}\n', it=raises)[0] == {"ok": False, "lines": ["it takes nothing"]}

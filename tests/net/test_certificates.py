@@ -11,7 +11,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 
-from mailserver.net.admin.control_socket import BadRequest, Told
+from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.certificates import certificate_files
 from mailserver.net.certificates import certificates as module
 from mailserver.net.certificates.certificates import CONFIRMATION, EXPIRY_LOOK, Certificates
@@ -164,7 +164,7 @@ def test_commands_take_what_they_say(world: World) -> None:
 def test_lists(world: World) -> None:
     world.add()
     listed, history = world.do("cert-list"), world.do("cert-history", host=ORG)
-    assert isinstance(listed, Told)
+    assert isinstance(listed, DataAnswer)
     assert [(row["host"], row["origin"]) for row in listed.data] == [(ORG, "added"), (TEST, "file")]
     assert (history.data[0]["origin"], history.data[0]["reason"]) == ("added", "r")
     assert listed.data[0]["activation"] == history.data[0]["id"]

@@ -15,7 +15,7 @@ from mailserver.config.model import Ledger
 from mailserver.ledger.database import Ledger as Database
 from mailserver.ledger.entry import Entry, as_row
 from mailserver.net.admin import ledger as writing
-from mailserver.net.admin.ledger import LedgerWriter, tell_master
+from mailserver.net.admin.ledger import LedgerWriter, report_to_master
 from mailserver.net.connection import client_log as module
 from mailserver.net.connection.client_log import AGAIN, REST, Sightings, program_of
 from mailserver.session.channel import TLSInfo
@@ -150,7 +150,7 @@ def test_only_name_and_version_of_a_client_are_kept(said: str, program: str) -> 
     assert program_of(said) == program
 
 
-class Link:
+class ServerLink:
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
@@ -160,8 +160,8 @@ class Link:
 
 def test_a_worker_tells_the_master_in_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "ROWS_AT_ONCE", 2)
-    link: Any = Link()
-    tell_master(link, [evolve(ANNA, account=f"{number}") for number in range(3)])
+    link: Any = ServerLink()
+    report_to_master(link, [evolve(ANNA, account=f"{number}") for number in range(3)])
     assert [len(rows) for rows in link.seen] == [2, 1]
     assert link.seen[0][0] == as_row(evolve(ANNA, account="0"))
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from mailserver.net.ipc.event_counters import MAX_ROWS, Tally, Totals
+from mailserver.net.ipc.event_counters import MAX_ROWS, EventCounters, EventTotals
 from tests.fakes import info
 
 
 def test_events_by_protocol_and_tls_version() -> None:
-    tally = Tally()
+    event_counters = EventCounters()
     for protocol in ("imaps", "imaps", "lmtp"):
-        tally.count("delivery", info(protocol))
-    assert tally.rows() == [["delivery", "imaps", "TLSv1.3", 2], ["delivery", "lmtp", "none", 1]]
+        event_counters.count("delivery", info(protocol))
+    assert event_counters.rows() == [["delivery", "imaps", "TLSv1.3", 2], ["delivery", "lmtp", "none", 1]]
 
 
 def test_what_an_ended_worker_has_counted_stays() -> None:
-    totals = Totals()
+    totals = EventTotals()
     totals.take(0, [["login", "imaps", "none", 3]])
     totals.take(1, [["login", "imaps", "none", 1]])
     totals.take(0, [["login", "imaps", "none", 5]])
@@ -47,14 +47,14 @@ def test_what_an_ended_worker_has_counted_stays() -> None:
     ],
 )
 def test_nonsense_is_not_taken(nonsense: Any) -> None:
-    totals = Totals()
+    totals = EventTotals()
     totals.take(0, [["login", "imaps", "none", 3]])
     totals.take(0, nonsense)
     assert totals.rows() == [["login", "imaps", "none", 3]]
 
 
 def test_workers_that_die_again_and_again_with_other_words_cost_no_more() -> None:
-    totals = Totals()
+    totals = EventTotals()
     totals.take(0, [["login", "imaps", "none", 3]])
     totals.end(0)
     for life in range(5):

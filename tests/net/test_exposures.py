@@ -13,7 +13,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from mailserver.auth.exposure.record import FILE
-from mailserver.net.admin.control_socket import BadRequest, Told
+from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.admin.exposures import SAVE_AFTER, Exposures
 
 MARK = {"user": "anna@example.test", "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
@@ -113,7 +113,7 @@ def test_they_are_told_and_cleared(tmp_path: Path) -> None:
     exposures = Exposures(reactor, tmp_path)
     exposures.take(MARK)
     told = ask(exposures, "exposures")
-    assert isinstance(told, Told)
+    assert isinstance(told, DataAnswer)
     [row] = told.data  # type: ignore[misc]
     assert row["user"] == MARK["user"]  # type: ignore[index, call-overload]
     assert ask(exposures, "exposures-clear", user="nobody") == (False, ["no exposure of nobody is recorded"])

@@ -8,7 +8,7 @@ import pytest
 from twisted.logger import capturedLogs
 
 from mailserver.auth.throttling.known_networks import KnownNetworks, Row
-from mailserver.net.service.known_networks_file import FILE, ROWS_AT_ONCE, SAVE_AFTER, KnownFile
+from mailserver.net.service.known_networks_file import FILE, ROWS_AT_ONCE, SAVE_AFTER, KnownNetworksFile
 from tests.net.test_exposures import Reactor
 
 HOME = ("anna@example.test", "192.0.2.0/24")
@@ -17,7 +17,7 @@ HOME = ("anna@example.test", "192.0.2.0/24")
 class Site:
     def __init__(self, directory: Path) -> None:
         self.reactor = Reactor()
-        self.file = KnownFile(self.reactor, directory / "state")
+        self.file = KnownNetworksFile(self.reactor, directory / "state")
         self.file.load()
         self.file.known.on_news = self.file.changed
         self.path = directory / "state" / FILE

@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from mailserver.net.log.events import log
 from mailserver.net.log.log_file import LogFile, make_log_file
-from mailserver.net.log.process_log import LineLog
+from mailserver.net.log.process_log import ProcessLog
 
 
 def say(observer: LogFile, text: str) -> None:
@@ -43,7 +43,7 @@ def test_a_pipe_put_in_its_place_is_not_written_to(tmp_path: Path, read: bool) -
     path = tmp_path / "log"
     observer = LogFile(path, None)
     observer.open()
-    lines = LineLog("0", relayed=False)
+    lines = ProcessLog("0", relayed=False)
     lines.open(path)
     path.rename(tmp_path / "log.1")
     os.mkfifo(path)

@@ -42,8 +42,8 @@ class Turns(Clock):
 class Worker:
     """One worker's mailboxes, and its reactor."""
 
-    def __init__(self, links: Links, seat: int, clock: Turns) -> None:
-        self.link = links[seat]
+    def __init__(self, links: Links, worker: int, clock: Turns) -> None:
+        self.link = links[worker]
         self.readers: list[Any] = []
         self.open: dict[MailboxId, list[Live]] = {}
         self.pokes = Pokes(self.link, self, clock)
@@ -89,7 +89,7 @@ def links() -> Iterator[Links]:
 
 @pytest.fixture
 def workers(links: Links, clock: Turns) -> Iterator[list[Worker]]:
-    workers = [Worker(links, seat, clock) for seat in range(3)]
+    workers = [Worker(links, worker, clock) for worker in range(3)]
     yield workers
     for worker in workers:
         worker.pokes.stop()

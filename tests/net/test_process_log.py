@@ -10,7 +10,7 @@ import pytest
 from twisted.logger import LogLevel
 
 from mailserver.net.log import process_log
-from mailserver.net.log.process_log import LineLog
+from mailserver.net.log.process_log import ProcessLog
 
 Ends = tuple[int, Callable[[], bytes]]
 
@@ -33,13 +33,13 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     os.close(writing)
 
 
-def say(lines: LineLog, text: str) -> None:
+def say(lines: ProcessLog, text: str) -> None:
     lines({"log_format": "{line}", "line": text, "log_time": 0.0, "log_level": LogLevel.info, "log_namespace": "m"})
 
 
 def test_what_nobody_reads_is_left_out_and_counted(output: Ends) -> None:
     writing, read = output
-    lines = LineLog("1", relayed=False)
+    lines = ProcessLog("1", relayed=False)
     assert os.get_blocking(writing), "others have this opening, too"
     for number in range(5000):
         say(lines, f"line {number} " + "x" * 200)
@@ -62,7 +62,7 @@ def test_what_nobody_reads_is_left_out_and_counted(output: Ends) -> None:
 def test_a_line_that_was_cut_ends_before_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     writing, read = _pipe()
     monkeypatch.setattr(process_log, "_STANDARD_OUTPUT", writing)
-    lines = LineLog("1", relayed=False)
+    lines = ProcessLog("1", relayed=False)
     say(lines, "x" * 200_000)  # a traceback, say
     cut = read()
     assert 0 < len(cut) < 200_000
@@ -77,7 +77,7 @@ def test_a_line_that_was_cut_ends_before_the_next_one(monkeypatch: pytest.Monkey
 
 def test_chatter_is_left_out_and_a_name_stands_behind_the_level(output: Ends) -> None:
     _writing, read = output
-    lines = LineLog("3", relayed=False)
+    lines = ProcessLog("3", relayed=False)
     lines({"log_format": "x starting on 1", "log_system": "-", "log_time": 0.0})
     say(lines, "said")
     assert read().decode().rstrip().endswith("[m#info 3] said")

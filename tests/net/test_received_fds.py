@@ -17,7 +17,7 @@ import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from mailserver.net.ipc.frames import Decoder, FrameLine, to_json
+from mailserver.net.ipc.frames import Decoder, FrameSocket, to_json
 from mailserver.net.ipc.received_fds import close_line, close_passed
 from mailserver.net.listeners.unix_sockets import bind_unix, serve
 
@@ -117,7 +117,7 @@ class Reactor:
 
 def test_the_end_of_a_frame_line(lingering: list[int]) -> None:
     ours, theirs = socket.socketpair()
-    line = FrameLine(Reactor(), ours, lambda _body, _passed: None, lambda: None, longest=1000)  # type: ignore[arg-type]
+    line = FrameSocket(Reactor(), ours, lambda _body, _passed: None, lambda: None, longest=1000)  # type: ignore[arg-type]
     body = to_json({})
     pass_on(theirs, lingering[0], struct.pack("!IH", len(body), 5) + body)  # five are announced: the end
     pass_on(theirs, lingering[1])

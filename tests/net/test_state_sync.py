@@ -20,11 +20,11 @@ from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.serving.state_sync import (
     COUNTS_EVERY,
     PAIRS_AT_ONCE,
-    SharedChecked,
-    SharedCounts,
-    SharedExposures,
-    SharedKnown,
-    SharedPenalties,
+    ConnectionCountSync,
+    ExposureSync,
+    KnownNetworkSync,
+    PenaltySync,
+    VerifiedPasswordSync,
 )
 from mailserver.types import Secret
 from tests.links import FakeLink, Links
@@ -49,12 +49,12 @@ class Site:
         self.links = links
         self.clock = Clock()
         self.counts: dict[int, ConnectionCounts] = {}
-        for seat in links.living:
-            self.add(links[seat])
+        for worker in links.living:
+            self.add(links[worker])
 
     def add(self, link: FakeLink) -> ConnectionCounts:
-        counts = self.counts[link.slot] = ConnectionCounts(LIMITS)
-        SharedCounts(link, self.clock, counts)
+        counts = self.counts[link.number] = ConnectionCounts(LIMITS)
+        ConnectionCountSync(link, self.clock, counts)
         return counts
 
     def settle(self) -> None:
@@ -199,11 +199,11 @@ class Guard:
     def __init__(self, links: Links) -> None:
         self.now = 1000.0
         self.links = links
-        self.tables = [self.add(links[seat]) for seat in links.living]
+        self.tables = [self.add(links[worker]) for worker in links.living]
 
     def add(self, link: FakeLink) -> Penalties:
         table = Penalties(lambda: self.now, 1.0, 15.0, key=link.penalty_key)
-        SharedPenalties(link, table)
+        PenaltySync(link, table)
         return table
 
 
@@ -256,11 +256,11 @@ def test_a_worker_that_begins_does_not_forgive(links: Links) -> None:
         guard.tables[1].failed((f"user{number}@example.test", PAIR[1]), Secret(b"wrong"))
     links.deliver()
     guard.now += 2
-    told = [len(links[seat].told) for seat in (0, 1)]
+    told = [len(links[worker].told) for worker in (0, 1)]
     table = guard.add(links.join())
     links.greet(links[2])
     links.deliver()
-    assert [len(links[seat].told) - before for seat, before in zip((0, 1), told, strict=True)] == [2, 0]
+    assert [len(links[worker].told) - before for worker, before in zip((0, 1), told, strict=True)] == [2, 0]
     assert len(table) == PAIRS_AT_ONCE + 1
     assert table.turn(PAIR) == 2, "four seconds since the third failure, two of them gone"
     assert table.failed(PAIR, Secret(b"wrong2")) == 4
@@ -277,9 +277,9 @@ def test_what_is_no_news_of_penalties_is_refused(news: list[str]) -> None:
 
 def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: Links) -> None:
     tables = []
-    for seat in links.living:
-        table = KnownNetworks(links[seat].known_key)
-        SharedKnown(links[seat], table)
+    for worker in links.living:
+        table = KnownNetworks(links[worker].known_key)
+        KnownNetworkSync(links[worker], table)
         tables.append(table)
     tables[0].welcome(PAIR)
     links.deliver()
@@ -292,7 +292,7 @@ def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: 
     assert kept.merge(rows_of(links[0].known[0], 10))
     begun = KnownNetworks(links[0].known_key)
     link = links.join()
-    SharedKnown(link, begun)
+    KnownNetworkSync(link, begun)
     [take] = link.known_takers
     take(kept.to_bytes())
     assert begun.is_known(PAIR)
@@ -300,16 +300,16 @@ def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: 
 
 def test_a_password_found_right_by_one_worker_is_right_in_all(links: Links) -> None:
     tables = []
-    for seat in links.living:
-        table = CheckedPasswords(lambda: 0.0, links[seat].penalty_key)
-        SharedChecked(links[seat], table)
+    for worker in links.living:
+        table = CheckedPasswords(lambda: 0.0, links[worker].penalty_key)
+        VerifiedPasswordSync(links[worker], table)
         tables.append(table)
     tables[0].add(ANNA, "{X}", Secret(b"right"))
     links.deliver()
     assert tables[1].holds(ANNA, "{X}", Secret(b"right"))
     begun = CheckedPasswords(lambda: 0.0, links[0].penalty_key)
     link = links.join()
-    SharedChecked(link, begun)
+    VerifiedPasswordSync(link, begun)
     links.greet(link)
     links.deliver()
     assert begun.holds(ANNA, "{X}", Secret(b"right"))
@@ -322,30 +322,30 @@ class Watches:
         self.links = links
         self.clock = Clock()
         self.checked: list[int] = []
-        """The seat of who checked, once a check."""
+        """The worker of who checked, once a check."""
         self.of: dict[int, ExposureWatch] = {}
-        for seat in links.living:
-            self.add(links[seat])
+        for worker in links.living:
+            self.add(links[worker])
 
     def add(self, link: FakeLink) -> ExposureWatch:
         clock = self.clock
         watch = ExposureWatch(lambda password: password.reveal(), clock.seconds, clock.callLater, _run, lambda: False)
-        SharedExposures(link, watch)
-        self.of[link.slot] = watch
+        ExposureSync(link, watch)
+        self.of[link.number] = watch
         return watch
 
-    def expose(self, seat: int, pair: tuple[str, str] = PAIR, password: bytes = b"secret") -> None:
+    def expose(self, worker: int, pair: tuple[str, str] = PAIR, password: bytes = b"secret") -> None:
         async def exists() -> bool:
             return True
 
         async def verify() -> None:
-            self.checked.append(seat)
+            self.checked.append(worker)
 
         async def check_dummy() -> None:
             pass
 
         context = LoginContext("imap", HERE, None, "s1")
-        self.of[seat].notice(
+        self.of[worker].notice(
             Exposed((pair,), Secret(password), "LOGIN", context, exists, verify, check_dummy, lambda _name: None)
         )
 
@@ -383,8 +383,8 @@ def test_of_workers_that_take_a_pair_in_the_same_moment_one_checks_it(order: tup
     links = Links(3)
     watches = Watches(links)
     try:
-        for seat in order:
-            watches.expose(seat)
+        for worker in order:
+            watches.expose(worker)
         watches.expose(2, (BEN, PAIR[1]))
         watches.settle()
         assert sorted(watches.checked) == [0, 2], "and what is another's stays"
@@ -402,9 +402,9 @@ def test_a_worker_that_begins_knows_what_the_last_minute_has_seen(links: Links) 
     watches.expose(1)
     links.deliver()
     watches.add(links.join())
-    told = [len(links[seat].told) for seat in (0, 1)]
+    told = [len(links[worker].told) for worker in (0, 1)]
     links.greet(links[2])
-    assert [len(links[seat].told) - before for seat, before in zip((0, 1), told, strict=True)] == [2, 0]
+    assert [len(links[worker].told) - before for worker, before in zip((0, 1), told, strict=True)] == [2, 0]
     links.deliver()
     for pair in (PAIR, ("user0", PAIR[1])):
         watches.expose(2, pair)

@@ -39,7 +39,7 @@ def test_a_listener_gets_the_socket_of_its_place_one_for_all_workers(opened: con
     inherited = Inherited([four, six])
     listener = Listener(protocol="imaps", port=port, addresses=("127.0.0.1", "::1"))
     for _ in range(2):
-        found = bind(listener, slots=3, rights=rights, inherited=inherited.at)
+        found = bind(listener, shards=3, rights=rights, inherited=inherited.at)
         assert [(each.place, each.inherited) for each in found] == [
             (f"127.0.0.1:{port}", True),
             (f"[::1]:{port}", True),
@@ -53,7 +53,7 @@ def test_a_listener_gets_the_socket_of_its_place_one_for_all_workers(opened: con
 def test_what_is_not_handed_over_is_bound(opened: contextlib.ExitStack) -> None:
     four = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
     listener = Listener(protocol="imaps", port=four.getsockname()[1], addresses=("127.0.0.1", "127.0.0.2"))
-    found = bind(listener, slots=2, rights=rights, inherited=Inherited([four]).at)
+    found = bind(listener, shards=2, rights=rights, inherited=Inherited([four]).at)
     for each in found:
         opened.enter_context(each.socket)
     assert [each.inherited for each in found] == [True, False, False]

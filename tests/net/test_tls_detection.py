@@ -21,7 +21,7 @@ from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.tls_detection import ALERT, LINGER, LONGEST_FIRST_LINE, SILENCE, begins_tls, signpost
 from mailserver.net.fast.tls import TlsFactory
-from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.session.channel import Channel
 from tests.net.connections import make_listening
 from tests.net.test_tls import Creator
@@ -69,12 +69,12 @@ class World:
         self, protocol: str = "imap", *, delay: float = 0.0, early: EarlyTls = "serve", login_time: float = 180.0
     ) -> None:
         self.clock = Clock()
-        self.tally = Tally()
+        self.event_counters = EventCounters()
         self.lines: list[str] = []
         listening = make_listening(
             Echo,
             self.clock,
-            self.tally,
+            self.event_counters,
             protocol=protocol,
             counts=ConnectionCounts(Limits(login_time=login_time)),
             tls=TlsFactory(Creator(), self.clock),
@@ -135,7 +135,7 @@ class World:
         return read
 
     def counted(self, event: str) -> int:
-        return sum(row[3] for row in self.tally.rows() if row[0] == event)  # type: ignore[index, misc]
+        return sum(row[3] for row in self.event_counters.rows() if row[0] == event)  # type: ignore[index, misc]
 
 
 @pytest.fixture

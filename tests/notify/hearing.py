@@ -35,10 +35,10 @@ def counted(name: str, function: Any) -> Any:
     return count
 
 
-class Link:
+class ServerLink:
     """That of a worker whose others only tell."""
 
-    slot = 0
+    number = 0
     penalty_key = b""
 
     def __init__(self, descriptor: int) -> None:
@@ -61,7 +61,7 @@ class Input(Protocol):
 async def hear(root: str, descriptor: int) -> None:
     threads = StoreThreads(2)
     watcher = Watcher(reactor, reactor, gather=GATHER_TIME)
-    pokes = Pokes(Link(descriptor), reactor, reactor)  # type: ignore[arg-type]
+    pokes = Pokes(ServerLink(descriptor), reactor, reactor)  # type: ignore[arg-type]
     accounts = LiveAccounts(
         open_store(root),
         lambda: AccountRunner(reactor, threads),

@@ -108,7 +108,7 @@ def test_workers_without_a_descriptor_left_live_on(server: Server) -> None:
 def test_a_worker_that_has_grown_is_replaced_and_its_sessions_go_on(tmp_path: Path) -> None:
     with Server(tmp_path, workers=2, append="\n[limits]\nworker_memory = 8388608\n") as server:
         told = r"worker {} \(process (\d+)\) has \d+ MiB of memory: replaced"
-        first, second = (int(server.wait_for(told.format(slot))[1]) for slot in (0, 1))
+        first, second = (int(server.wait_for(told.format(shard))[1]) for shard in (0, 1))
         eventually(lambda: not {first, second} & set(workers(server)) and len(workers(server)) == 2)
         time.sleep(3)
         # Every worker is larger than that: the limit must not churn.

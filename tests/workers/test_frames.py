@@ -16,7 +16,7 @@ from mailserver.net.ipc.frames import (
     MAX_PASSED,
     BadFrame,
     Decoder,
-    FrameLine,
+    FrameSocket,
     from_pickle,
     read_some,
     send_blocking,
@@ -114,7 +114,7 @@ def test_the_descriptors_of_the_next_frame_may_come_with_this_one() -> None:
 def test_descriptors_without_frames_are_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = pair
     reactor, ends = Reactor(), []
-    line = FrameLine(reactor, other, lambda *_frame: None, lambda: ends.append(1), longest=1 << 20)
+    line = FrameSocket(reactor, other, lambda *_frame: None, lambda: ends.append(1), longest=1 << 20)
     one.send(HEADER.pack(1 << 20, 0))
     for _ in range(30):
         if not ends:
@@ -128,7 +128,7 @@ def test_sockets_that_were_given_away_are_closed_where_the_line_is_gone(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     one, other = pair
-    line = FrameLine(Reactor(), one, lambda *_frame: None, lambda: None, longest=10)
+    line = FrameSocket(Reactor(), one, lambda *_frame: None, lambda: None, longest=10)
     other.close()
     given, rest = socket.socketpair()
     with rest:
@@ -175,13 +175,13 @@ def test_descriptors_come_with_their_frame(pair: tuple[socket.socket, socket.soc
 def test_a_line_that_is_not_read_holds_what_waits_and_loses_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = pair
     reactor, got = Reactor(), []
-    line = FrameLine(reactor, one, lambda *_frame: None, lambda: None, longest=1 << 20)
+    line = FrameSocket(reactor, one, lambda *_frame: None, lambda: None, longest=1 << 20)
     bodies = [os.urandom(100_000) for _ in range(20)]
     for body in bodies:
         line.send(body)
     assert reactor.writers == {line}
     assert line.waiting > 10
-    reader = FrameLine(reactor, other, lambda body, _passed: got.append(body), lambda: None, longest=1 << 20)
+    reader = FrameSocket(reactor, other, lambda body, _passed: got.append(body), lambda: None, longest=1 << 20)
     for _ in range(1000):
         line.doWrite()
         reader.doRead()
@@ -192,7 +192,7 @@ def test_a_line_that_is_not_read_holds_what_waits_and_loses_nothing(pair: tuple[
 def test_who_does_not_read_is_given_up_before_much_waits(pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = pair
     reactor, ends = Reactor(), []
-    line = FrameLine(
+    line = FrameSocket(
         reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10, most_waiting=10_000_000
     )  # fmt: skip
     line.send(bytes(20_000_000))
@@ -210,8 +210,8 @@ def test_who_does_not_read_is_given_up_before_much_waits(pair: tuple[socket.sock
 def test_who_reads_is_sent_more_than_may_wait(pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = pair
     reactor, got, ends = Reactor(), [], []
-    line = FrameLine(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10, most_waiting=1_000_000)
-    reader = FrameLine(reactor, other, lambda body, _passed: got.append(body), lambda: None, longest=1 << 20)
+    line = FrameSocket(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10, most_waiting=1_000_000)
+    reader = FrameSocket(reactor, other, lambda body, _passed: got.append(body), lambda: None, longest=1 << 20)
     for _ in range(100):
         line.send(bytes(100_000))
         for _ in range(4):
@@ -228,7 +228,7 @@ def test_a_frame_that_cannot_be_sent_is_the_end_of_the_line(pair: tuple[socket.s
     """What waited behind it is lost, so that nobody must go on as if it had come."""
     one, other = pair
     reactor, ends = Reactor(), []
-    line = FrameLine(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10)
+    line = FrameSocket(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10)
     closed = socket.socket()
     closed.close()
     line.send(b"with what is closed", (closed,))
@@ -241,7 +241,7 @@ def test_a_frame_that_cannot_be_sent_is_the_end_of_the_line(pair: tuple[socket.s
 def test_the_end_is_told_once(pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = pair
     reactor, ends = Reactor(), []
-    line = FrameLine(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10)
+    line = FrameSocket(reactor, one, lambda *_frame: None, lambda: ends.append(1), longest=10)
     other.sendall(HEADER.pack(11, 0))
     line.doRead()
     line.close()
@@ -253,7 +253,7 @@ def test_the_end_is_told_once(pair: tuple[socket.socket, socket.socket]) -> None
 def test_what_a_process_said_before_its_end_is_taken(pair: tuple[socket.socket, socket.socket]) -> None:
     near, far = pair
     taken: list[bytes] = []
-    line = FrameLine(Reactor(), near, lambda body, _passed: taken.append(body), lambda: None, longest=1 << 20)  # type: ignore[arg-type]
+    line = FrameSocket(Reactor(), near, lambda body, _passed: taken.append(body), lambda: None, longest=1 << 20)  # type: ignore[arg-type]
     bodies = [b"a" * 40_000, b"b" * 40_000, b"c"]
     for body in bodies:
         send_blocking(far, body)

@@ -43,11 +43,11 @@ def connected(server: Server, protocol: str, stack: contextlib.ExitStack) -> tup
         client = Client(server, protocol)
         client.greeting()
         port = client.socket.getsockname()[1]
-        [seat] = [row["worker"] for row in who(server) if row["port"] == port]
-        if seat in found:
+        [worker] = [row["worker"] for row in who(server) if row["port"] == port]
+        if worker in found:
             client.socket.close()
         else:
-            found[seat] = stack.enter_context(client)
+            found[worker] = stack.enter_context(client)
         if len(found) == 2:
             first, second = found.values()
             return first, second

@@ -82,7 +82,7 @@ def test_systemd_hears_of_start_reload_and_stop(tmp_path: Path, workers: int) ->
 
 
 def test_another_server_has_the_port(tmp_path: Path) -> None:
-    """The sockets of a slot share their port, but with those of no other server."""
+    """The sockets of a shard share their port, but with those of no other server."""
     server = Server(tmp_path, workers=2)
     with server:
         second = server.run(*server.command())

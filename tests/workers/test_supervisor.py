@@ -22,8 +22,8 @@ from mailserver.net.workers.supervisor import (
 
 
 class Process:
-    def __init__(self, slot: int, seat: int, living: tuple[int, ...]) -> None:
-        self.slot, self.seat, self.living = slot, seat, living
+    def __init__(self, shard: int, worker: int, living: tuple[int, ...]) -> None:
+        self.shard, self.worker, self.living = shard, worker, living
         self.sent: list[Any] = []
         self.killed = False
 
@@ -41,13 +41,13 @@ class Process:
 
 
 class Master:
-    """Two slots, five seats."""
+    """Two shards, five workers."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.made: list[Process] = []
         self.empty = 0
-        self.supervisor = Supervisor(self.clock, self.fork, slots=2, seats=range(5), wall=lambda: 1000.0)
+        self.supervisor = Supervisor(self.clock, self.fork, shards=2, numbers=range(5), wall=lambda: 1000.0)
         self.supervisor.on_empty = self.emptied
         self.supervisor.start()
         for process in self.made:
@@ -56,19 +56,19 @@ class Master:
     def emptied(self) -> None:
         self.empty += 1
 
-    def fork(self, slot: int, seat: int, living: tuple[int, ...]) -> Process:
-        self.made.append(Process(slot, seat, living))
+    def fork(self, shard: int, worker: int, living: tuple[int, ...]) -> Process:
+        self.made.append(Process(shard, worker, living))
         return self.made[-1]
 
     def ready(self, process: Process) -> None:
-        self.supervisor.heard(process.seat, {"ready": True})
+        self.supervisor.heard(process.worker, {"ready": True})
 
     def end(self, process: Process) -> None:
-        self.supervisor.ended(process.seat, process)
+        self.supervisor.ended(process.worker, process)
 
     def beat(self, *processes: Process, memory: int = 0) -> None:
         for process in processes:
-            self.supervisor.heard(process.seat, {"beat": 0, "memory": memory, "tally": []})
+            self.supervisor.heard(process.worker, {"beat": 0, "memory": memory, "event_counters": []})
 
     def live(self, seconds: float, *processes: Process) -> None:
         """Time in which these beat."""
@@ -78,7 +78,7 @@ class Master:
             self.supervisor.check()
 
     def states(self) -> dict[int, str]:
-        return {seat: record.state for seat, record in self.supervisor.records.items()}
+        return {worker: record.state for worker, record in self.supervisor.records.items()}
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def master() -> Master:
 
 def test_each_slot_has_a_worker_that_knows_the_others(master: Master) -> None:
     one, two = master.made
-    assert (one.slot, one.seat, one.living) == (0, 0, ())
-    assert (two.slot, two.seat, two.living) == (1, 1, (0,))
+    assert (one.shard, one.worker, one.living) == (0, 0, ())
+    assert (two.shard, two.worker, two.living) == (1, 1, (0,))
     assert one.sent == [("joined", 1)]
     assert two.sent == []
 
@@ -108,7 +108,7 @@ def test_a_dead_one_is_replaced_at_once_and_only_one_that_dies_soon_waits(master
     master.end(one)
     assert two.of("gone") == [("gone", 0)]
     again = master.made[2]
-    assert again.slot == 0
+    assert again.shard == 0
     waited = []
     for _ in range(6):
         master.end(master.made[-1])
@@ -130,7 +130,7 @@ def test_the_end_of_a_process_of_the_same_seat_before_is_no_end(master: Master) 
     one, two = master.made
     master.live(EARLY + 1, one, two)
     master.end(one)
-    assert master.made[2].seat == one.seat
+    assert master.made[2].worker == one.worker
     master.end(one)
     assert len(master.made) == 3
 
@@ -175,7 +175,7 @@ def test_who_is_replaced_serves_until_the_other_is_ready(master: Master) -> None
     one, two = master.made
     master.supervisor.replace_all()
     three, four = master.made[2:]
-    assert {three.slot, four.slot} == {0, 1}
+    assert {three.shard, four.shard} == {0, 1}
     assert one.orders() == two.orders() == []
     master.ready(three)
     assert [len(process.orders()) for process in (one, two)] in ([1, 0], [0, 1])
@@ -194,11 +194,11 @@ def test_who_is_replaced_serves_until_the_other_is_ready(master: Master) -> None
 def test_a_successor_that_dies_is_made_again_and_the_old_one_serves(master: Master) -> None:
     one, _two = master.made
     master.supervisor.replace_all()
-    successor = next(process for process in master.made[2:] if process.slot == 0)
+    successor = next(process for process in master.made[2:] if process.shard == 0)
     master.end(successor)
     master.clock.advance(LONGEST_WAIT)
     again = master.made[-1]
-    assert again.slot == 0
+    assert again.shard == 0
     assert one.orders() == []
     master.ready(again)
     assert one.orders() == ["retire"]
@@ -227,7 +227,7 @@ def test_memory_replaces_a_worker_but_not_again_and_again(master: Master) -> Non
     assert len(master.made) == 2
     master.beat(one, memory=101)
     master.beat(one, memory=101)
-    assert [process.slot for process in master.made[2:]] == [0]
+    assert [process.shard for process in master.made[2:]] == [0]
     new = master.made[2]
     master.ready(new)
     assert one.orders() == ["retire"]
@@ -240,7 +240,7 @@ def test_memory_replaces_a_worker_but_not_again_and_again(master: Master) -> Non
 
 def test_nonsense_is_the_end_of_who_says_it(master: Master) -> None:
     one, two = master.made
-    huge = {"beat": 0, "memory": 1 << 70, "tally": []}
+    huge = {"beat": 0, "memory": 1 << 70, "event_counters": []}
     for body in (None, [], {"beat": "x"}, {"answer": 1}, {"tell": 1}, huge, {"ready": True}):
         one.killed = master.supervisor.records[0].killed = False
         master.supervisor.heard(0, body)
@@ -263,19 +263,19 @@ def test_who_was_killed_for_nonsense_is_not_heard_any_more(master: Master) -> No
     one, two = master.made
     with capturedLogs() as logged:
         for _ in range(100):
-            master.supervisor.heard(one.seat, None)
+            master.supervisor.heard(one.worker, None)
     assert len(logged) == 1
-    master.supervisor.heard(one.seat, {"tell": "counts", "body": []})
+    master.supervisor.heard(one.worker, {"tell": "counts", "body": []})
     assert two.of("told") == []
 
 
 def test_one_that_retires_does_not_serve_again_because_it_says_so(master: Master) -> None:
     one, _two = master.made
-    master.supervisor.replace(master.supervisor.records[one.seat])
+    master.supervisor.replace(master.supervisor.records[one.worker])
     master.ready(master.made[-1])
-    assert master.states()[one.seat] == "retiring"
+    assert master.states()[one.worker] == "retiring"
     master.ready(one)
-    assert master.states()[one.seat] == "retiring"
+    assert master.states()[one.worker] == "retiring"
     assert one.killed
 
 
@@ -316,7 +316,7 @@ def test_one_that_is_replaced_serves_until_its_successor_does(master: Master) ->
     master.supervisor.replace(record)
     master.supervisor.replace(record)
     (successor,) = master.made[2:]
-    assert (successor.slot, one.orders()) == (0, [])
+    assert (successor.shard, one.orders()) == (0, [])
     master.ready(successor)
     assert one.orders() == ["retire"]
     master.supervisor.replace(record)
@@ -330,7 +330,7 @@ def test_one_that_begins_is_replaced_by_its_end(master: Master) -> None:
     master.end(one)
     master.clock.advance(LONGEST_WAIT)
     begun = master.made[2]
-    record = master.supervisor.records[begun.seat]
+    record = master.supervisor.records[begun.worker]
     master.supervisor.replace(record)
     assert begun.killed
     master.end(begun)
@@ -356,11 +356,11 @@ def test_a_worker_is_told_the_status_of_all_one_question_at_a_time() -> None:
     master.supervisor.status = status
     first = master.made[0]
     for _ in range(3):
-        master.supervisor.heard(first.seat, {"ask": "status"})
+        master.supervisor.heard(first.worker, {"ask": "status"})
     assert len(asked) == 1
     asked[0].callback({"workers": []})
     assert first.of("status") == [("status", {"workers": []})]
-    master.supervisor.heard(first.seat, {"ask": "status"})
+    master.supervisor.heard(first.worker, {"ask": "status"})
     assert len(asked) == 2
     master.end(first)
     asked[1].callback({"workers": []})
@@ -369,8 +369,8 @@ def test_a_worker_is_told_the_status_of_all_one_question_at_a_time() -> None:
 def test_what_an_ended_worker_has_counted_stays_and_its_replacement_is_counted() -> None:
     master = Master()
     first = master.made[0]
-    beat = {"beat": 0, "memory": 0, "tally": [["login", "imaps", "none", 3]]}
-    master.supervisor.heard(first.seat, beat)
+    beat = {"beat": 0, "memory": 0, "event_counters": [["login", "imaps", "none", 3]]}
+    master.supervisor.heard(first.worker, beat)
     assert master.supervisor.restarts == 0
     master.clock.advance(EARLY + 1)
     master.end(first)

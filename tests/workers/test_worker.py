@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from mailserver.config.model import Config, Listener
 from mailserver.net.ipc.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
-from mailserver.net.ipc.ipc_messages import Assignment, Setting
+from mailserver.net.ipc.ipc_messages import ServedConfig, WorkerInit
 from mailserver.net.workers.worker import BEAT, Worker
 from mailserver.net.workers.zygote_process import from_json
 from tests.auth.test_plugins import config
@@ -42,7 +42,7 @@ class Reactor(Lines):
         call(*arguments)
 
 
-class Parts:
+class FakeServices:
     def __init__(self) -> None:
         self.refused: list[str] = []
         self.committed: list[Any] = []
@@ -63,7 +63,7 @@ class Serving:
 
     def __init__(self) -> None:
         self.places: list[str] = []
-        self.tally: Any = None
+        self.event_counters: Any = None
 
     def change(self, _config: Config, opened: list[Any]) -> list[str]:
         self.places += [bound.place for bound in opened]
@@ -85,11 +85,11 @@ class Bench:
         self.ours, self.poke = ours, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.decoder = Decoder(MAX_JSON)
         lines: Any = None
-        assignment = Assignment(
-            setting=Setting(BEFORE, None),
-            slots=1,
-            slot=0,
-            seat=0,
+        init = WorkerInit(
+            setting=ServedConfig(BEFORE, None),
+            shards=1,
+            shard=0,
+            worker=0,
             living=(),
             penalty_key=b"secret",
             tls=None,
@@ -101,17 +101,17 @@ class Bench:
             poke_receive=self.poke,
             poke_send={},
         )
-        assert "secret" not in repr(assignment)
+        assert "secret" not in repr(init)
         make: Any = None
-        self.worker = Worker(assignment, make, self.reactor)
-        self.parts, self.serving = Parts(), Serving()
+        self.worker = Worker(init, make, self.reactor)
+        self.services, self.serving = FakeServices(), Serving()
         inside: Any = self.worker
-        inside._parts, inside._serving = self.parts, self.serving
-        inside._seat.on_order("prepare", inside._prepare)
-        inside._seat.on_order("commit", inside._commit)
-        inside._seat.on_order("drop", inside._drop)
-        inside._seat.on_order("retire", inside._retire)
-        self.seat = inside._seat
+        inside._services, inside._serving = self.services, self.serving
+        inside._link.on_order("prepare", inside._prepare)
+        inside._link.on_order("commit", inside._commit)
+        inside._link.on_order("drop", inside._drop)
+        inside._link.on_order("retire", inside._retire)
+        self.link = inside._link
 
     def order(self, number: int, what: str, body: object = None, passed: list[int] | None = None) -> None:
         send_blocking(self.ours, to_pickle(("order", number, what, body)), passed or ())
@@ -121,7 +121,7 @@ class Bench:
     def prepare(self, number: int) -> socket.socket:
         """The listening socket of which the worker has a duplicate."""
         listening = socket.create_server(("127.0.0.1", 0))
-        self.order(number, "prepare", (Setting(CHANGED, "material"), (PLACE,)), [listening.fileno()])
+        self.order(number, "prepare", (ServedConfig(CHANGED, "material"), (PLACE,)), [listening.fileno()])
         return listening
 
     def run(self) -> None:
@@ -135,7 +135,7 @@ class Bench:
         return from_json(frame[0])
 
     def close(self) -> None:
-        self.seat.close()
+        self.link.close()
         self.ours.close()
         self.poke.close()
 
@@ -162,7 +162,7 @@ def test_what_was_prepared_is_taken_up(bench: Bench) -> None:
         assert bench.answer() == {"answer": 1, "body": {"faults": []}}
         bench.order(2, "commit")
         assert bench.answer() == {"answer": 2, "body": {"lines": ["taken up", f"serving {PLACE}"]}}
-    assert bench.parts.committed == [(CHANGED, "material")]
+    assert bench.services.committed == [(CHANGED, "material")]
 
 
 def test_a_commit_that_overtakes_the_preparation_is_no_success(bench: Bench) -> None:
@@ -173,7 +173,7 @@ def test_a_commit_that_overtakes_the_preparation_is_no_success(bench: Bench) -> 
     assert bench.answer() == {"answer": 1, "body": {"faults": ["given up"]}}
     bench.order(3, "commit")
     assert "error" in bench.answer()["body"], "what was given up is not taken up by a later reload"
-    assert not bench.parts.committed
+    assert not bench.services.committed
     assert is_closed(listening)
 
 
@@ -185,11 +185,11 @@ def test_what_is_dropped_is_closed(bench: Bench, late: bool) -> None:
     bench.order(2, "drop")
     bench.run()
     assert is_closed(listening)
-    assert not bench.parts.committed
+    assert not bench.services.committed
 
 
 def test_what_is_refused_is_closed_and_cannot_be_taken_up(bench: Bench) -> None:
-    bench.parts.refused = ["no such back end"]
+    bench.services.refused = ["no such back end"]
     listening = bench.prepare(1)
     bench.run()
     assert bench.answer()["body"] == {"faults": ["no such back end"]}
@@ -214,7 +214,7 @@ def test_a_sign_of_life_that_fails_is_not_the_last(bench: Bench) -> None:
     inside: Any = bench.worker
     inside._beats.clock = clock
     inside._beats.start(BEAT)  # as yet there is nothing to tell of events: it fails
-    bench.serving.tally = SimpleNamespace(rows=list)
+    bench.serving.event_counters = SimpleNamespace(rows=list)
     clock.advance(BEAT)
     assert bench.answer()["beat"] == bench.serving.sessions
     inside._beats.stop()

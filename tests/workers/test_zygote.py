@@ -30,5 +30,5 @@ def test_the_running_zygote_has_no_epoll_and_its_workers_nothing_of_others(serve
     one, other = workers(server)
     assert sum("eventpoll" in kind for kind in kinds(one)) == 1
     assert not any("pidfd" in kind for pid in (one, other) for kind in kinds(pid))
-    # As many sockets as the other, not those of both slots; one of them may have a file open for a moment.
+    # As many sockets as the other, not those of both shards; one of them may have a file open for a moment.
     eventually(lambda: abs(descriptors(one) - descriptors(other)) <= 2)

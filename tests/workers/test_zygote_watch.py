@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.net.ipc.ipc_messages import Fork
+from mailserver.net.ipc.ipc_messages import ForkRequest
 from mailserver.net.workers.supervisor import SILENCE
 from mailserver.net.workers.zygote_watch import EARLY, ZygoteWatch
 
@@ -110,7 +110,7 @@ def test_a_worker_that_is_asked_for_between_two_is_begun_again() -> None:
     near, far = socket.socketpair()
     with near:
         near.settimeout(60)
-        world.watch.fork(Fork(1, 0, 0, ()), far)
+        world.watch.fork(ForkRequest(1, 0, 0, ()), far)
         assert near.recv(1) == b"", "the end of its line says so"
 
 

@@ -34,7 +34,7 @@ Arguments: TypeAlias = Mapping[str, Any]
 
 
 @frozen
-class Told:
+class DataAnswer:
     """An answer that is data."""
 
     data: Json
@@ -47,7 +47,7 @@ MOST: Final = 16
 REQUEST_TIME: Final = 30.0
 """Seconds until a request must be there, and then until its answer must have been read."""
 
-Command = Callable[[Arguments], Deferred[Answer] | Deferred[Told]]
+Command = Callable[[Arguments], Deferred[Answer] | Deferred[DataAnswer]]
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -132,8 +132,8 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
             self._asked = True
             self._answer((False, [f"a request may have {self.MAX_LENGTH} octets"]))
 
-    def _answer(self, answer: Answer | Told) -> None:
-        if isinstance(answer, Told):
+    def _answer(self, answer: Answer | DataAnswer) -> None:
+        if isinstance(answer, DataAnswer):
             body = {"ok": answer.ok, "lines": list(answer.lines), "data": answer.data}
         else:
             body = {"ok": answer[0], "lines": answer[1]}

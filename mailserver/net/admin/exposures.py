@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from mailserver.auth.exposure.record import Damaged, ExposureRecord
-from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, Told
+from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
 
@@ -55,10 +55,10 @@ class Exposures:
             return succeed(None)
         return self._save()
 
-    def _list(self, arguments: Arguments) -> Deferred[Told]:
+    def _list(self, arguments: Arguments) -> Deferred[DataAnswer]:
         if arguments:
             raise BadRequest("exposures takes no arguments")
-        return succeed(Told(cast("Json", self._record.rows())))
+        return succeed(DataAnswer(cast("Json", self._record.rows())))
 
     def _clear(self, arguments: Arguments) -> Deferred[Answer]:
         """{"user": name}, or "" for all."""

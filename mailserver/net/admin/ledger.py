@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from mailserver.config.model import Config
 from mailserver.ledger.database import CannotKeep, Ledger
 from mailserver.ledger.entry import Entry, as_row, from_row
-from mailserver.net.ipc.link import Link
 from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.log.events import log
 
 GATHER: Final = 2.0
@@ -24,7 +24,7 @@ MOST_WAITING: Final = 20_000
 ROWS_AT_ONCE: Final = 500
 
 
-def tell_master(link: Link, entries: Sequence[Entry]) -> None:
+def report_to_master(link: ServerLink, entries: Sequence[Entry]) -> None:
     """From a worker."""
     for at in range(0, len(entries), ROWS_AT_ONCE):
         link.report_seen([cast("Json", as_row(entry)) for entry in entries[at : at + ROWS_AT_ONCE]])

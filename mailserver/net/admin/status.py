@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred, succeed
 
-from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.listeners.binding import Port
 
@@ -18,11 +18,13 @@ from mailserver.net.listeners.binding import Port
 class Status:
     """Of this process, from now on."""
 
-    def __init__(self, ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], tally: Tally) -> None:
+    def __init__(
+        self, ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], event_counters: EventCounters
+    ) -> None:
         """`parts`: what they tell, by name."""
         self._ports = ports
         self._parts = parts
-        self._tally = tally
+        self._event_counters = event_counters
         self._since = time.time()
 
     def status(self, _asked: Json) -> Deferred[Json]:
@@ -37,7 +39,7 @@ class Status:
                 "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
                 "listeners": [_listener(port) for port in ports],
                 "sessions": _sessions(ports),
-                "tally": self._tally.rows(),
+                "event_counters": self._event_counters.rows(),
                 **self._parts(),
             }
         )

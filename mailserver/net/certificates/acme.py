@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from mailserver.config.model import Config
-from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, Told
+from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
 from mailserver.tls.acme import acme_state, renewal_info
@@ -169,10 +169,10 @@ class AcmeCertificates:
 
     # --- Commands
 
-    def _status(self, arguments: Arguments) -> Deferred[Told]:
+    def _status(self, arguments: Arguments) -> Deferred[DataAnswer]:
         if arguments:
             raise BadRequest("takes nothing")
-        return succeed(Told(self.renewals()))
+        return succeed(DataAnswer(self.renewals()))
 
     def _renew(self, arguments: Arguments) -> Deferred[Answer]:
         """{"host": name, or "" for all}."""

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
-from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, Told
+from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
 from mailserver.net.certificates.acme import QUIET, AcmeCertificates
 from mailserver.net.certificates.certificates import Certificates
 from mailserver.net.log.events import log
@@ -61,29 +61,29 @@ class AcmeAccount:
 
     # --- Commands
 
-    def _account(self, arguments: Arguments) -> Deferred[Told]:
+    def _account(self, arguments: Arguments) -> Deferred[DataAnswer]:
         """{"what": "show", "update" or "deactivate"}."""
         what = arguments.get("what")
         if set(arguments) != {"what"} or what not in ("show", "update", "deactivate"):
             raise BadRequest("takes what: show, update or deactivate")
 
-        async def show() -> Told:
+        async def show() -> DataAnswer:
             row = await self._in_thread(lambda: account.describe(self._config(), update=what == "update"))
-            return Told(dict(row))
+            return DataAnswer(dict(row))
 
         return self._answer(self._deactivate() if what == "deactivate" else show())
 
-    async def _deactivate(self) -> Told:
+    async def _deactivate(self) -> DataAnswer:
         ok, lines = await self._changed(account.deactivate, "the account has ended; the next order makes another")
-        return Told({}, ok=ok, lines=tuple(lines))
+        return DataAnswer({}, ok=ok, lines=tuple(lines))
 
-    def _roll_over(self, arguments: Arguments) -> Deferred[Told]:
+    def _roll_over(self, arguments: Arguments) -> Deferred[DataAnswer]:
         if arguments:
             raise BadRequest("takes nothing")
 
-        async def roll_over() -> Told:
+        async def roll_over() -> DataAnswer:
             ok, lines = await self._changed(account.roll_over, "the account has a new key")
-            return Told({}, ok=ok, lines=tuple(lines))
+            return DataAnswer({}, ok=ok, lines=tuple(lines))
 
         return self._answer(roll_over())
 
@@ -97,7 +97,7 @@ class AcmeAccount:
             ok, lines = await self._reload()
         return ok, [done, *([] if ok else lines)]
 
-    def _revoke(self, arguments: Arguments) -> Deferred[Told]:
+    def _revoke(self, arguments: Arguments) -> Deferred[DataAnswer]:
         """{"host": name, "id": number of an activation, or "" for what is served, "reason": one of REASONS}."""
         texts = all(isinstance(value, str) for value in arguments.values())
         if set(arguments) != {"host", "id", "reason"} or not texts or arguments["reason"] not in account.REASONS:
@@ -106,7 +106,7 @@ class AcmeAccount:
         if number and not (number.isdecimal() and len(number) < 18):
             raise BadRequest("id is the number of an activation")
 
-        async def revoke() -> Told:
+        async def revoke() -> DataAnswer:
             pair, is_served = await self._certificates.recorded(host, int(number) if number else None)
             by_account = await self._in_thread(account.revoke, self._config(), pair, reason)
             line = f"{host}: revoked, SHA-256 {pair.fingerprint[:16]}, {reason}"
@@ -115,25 +115,27 @@ class AcmeAccount:
             log.info("{line}", line=f"acme: {line}")
             await self._certificates.revoked(pair.fingerprint)
             if not is_served:
-                return Told({}, lines=(line,))
+                return DataAnswer({}, lines=(line,))
             if host in self._config().acme_hosts:
                 self._orders.hurry([host])
-                return Told({}, lines=(line, f"{host}: another is asked for, which `mailserver acme status` shows"))
-            return Told({}, lines=(line, f"{host}: is still served with it: give it another, with a new key"))
+                return DataAnswer(
+                    {}, lines=(line, f"{host}: another is asked for, which `mailserver acme status` shows")
+                )
+            return DataAnswer({}, lines=(line, f"{host}: is still served with it: give it another, with a new key"))
 
         return self._answer(revoke())
 
-    def _answer(self, work: Any) -> Deferred[Told]:
-        async def answer() -> Told:
+    def _answer(self, work: Any) -> Deferred[DataAnswer]:
+        async def answer() -> DataAnswer:
             if self._config().acme is None:
                 work.close()
-                return Told({}, ok=False, lines=(NO_TABLE,))
+                return DataAnswer({}, ok=False, lines=(NO_TABLE,))
             try:
-                told: Told = await work
+                told: DataAnswer = await work
             except (NotObtained, CannotRecord) as error:
-                return Told({}, ok=False, lines=(str(error),))
+                return DataAnswer({}, ok=False, lines=(str(error),))
             except Refused as refused:
-                return Told({}, ok=False, lines=tuple(refused.lines))
+                return DataAnswer({}, ok=False, lines=tuple(refused.lines))
             return told
 
         return Deferred.fromCoroutine(answer())

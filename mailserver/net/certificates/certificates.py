@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
-from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, Told
+from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
 from mailserver.net.certificates.certificate_files import CertificateFiles, Hosts
 from mailserver.net.log.events import log
 from mailserver.tls.changes import trial
@@ -183,20 +183,20 @@ class Certificates:
         host = _texts(arguments, "host")["host"]
         return self._change(lambda one: one.roll_back(host))
 
-    def _list(self, arguments: Arguments) -> Deferred[Told]:
+    def _list(self, arguments: Arguments) -> Deferred[DataAnswer]:
         _texts(arguments)
         return self._one_at_a_time(self._told, lambda: described(self._policy, self._activation))
 
-    def _history(self, arguments: Arguments) -> Deferred[Told]:
+    def _history(self, arguments: Arguments) -> Deferred[DataAnswer]:
         host = _texts(arguments, "host")["host"]
         return self._one_at_a_time(self._told, lambda: history_of(self._activation.history, host))
 
-    def _told(self, question: Callable[[], Any]) -> Deferred[Told]:
-        async def ask() -> Told:
+    def _told(self, question: Callable[[], Any]) -> Deferred[DataAnswer]:
+        async def ask() -> DataAnswer:
             try:
-                return Told(await self._in_thread(question))
+                return DataAnswer(await self._in_thread(question))
             except CannotRecord as error:
-                return Told([], ok=False, lines=(str(error),))
+                return DataAnswer([], ok=False, lines=(str(error),))
 
         return Deferred.fromCoroutine(ask())
 

@@ -106,7 +106,7 @@ class Connection(Sniffer):
             self._refuse()
             return
         self._counted = True
-        listening.tally.count("connection", self.info)
+        listening.event_counters.count("connection", self.info)
         listening.open_connections.add(self)
         self._await_first()
 
@@ -119,7 +119,7 @@ class Connection(Sniffer):
         allowed = self._may_send_passwords(before.peer)
         self.info = self._listening.facts(before.session_id, peer, tls, cleartext_allowed=allowed)
         self._tell_certificate(tls.client, handshake_of(connection).fault)
-        self._listening.tally.count("handshake", self.info)
+        self._listening.event_counters.count("handshake", self.info)
         self._set_deadline(None)
         if self._task is None:
             self._start()
@@ -207,7 +207,7 @@ class Connection(Sniffer):
         self._logout_told = self._logout_told or event == "logout"
         if event in _SEEN:
             self._note(event, fields)
-        self._listening.tally.count(event, self.info)
+        self._listening.event_counters.count(event, self.info)
         peer = self.info.peer
         if peer is not None and self._user is None and is_refusal(event, fields):
             unsaid = self._listening.counts.tell_refused(peer, event, self.now())
@@ -219,7 +219,7 @@ class Connection(Sniffer):
 
     def bug(self, doing: str) -> None:
         """The exception being handled, with its traceback."""
-        self._listening.tally.count("bug", self.info)
+        self._listening.event_counters.count("bug", self.info)
         log.failure("{line}", line=event_line("bug", self.info, self._user, {"doing": doing}))
 
     # --- What the administrator sees
@@ -299,7 +299,7 @@ class Connection(Sniffer):
             failure = None
         self._session = None  # it knows this connection: together they would wait for a search for cycles
         if failure is not None and not failure.check(ConnectionLost):
-            self._listening.tally.count("bug", self.info)
+            self._listening.event_counters.count("bug", self.info)
             log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
         if self._user is not None and not self._logout_told:
             self.log("logout")  # every login has its logout, however the session ended

@@ -79,17 +79,17 @@ class ConnectionCounts:
         """Every number of this process that is not 0."""
         return list(self._own.items())
 
-    def take(self, seat: int, numbers: Iterable[tuple[Counted, int]]) -> None:
+    def take(self, worker: int, numbers: Iterable[tuple[Counted, int]]) -> None:
         """Another worker tells some of its numbers as they are now."""
-        told = self._told.setdefault(seat, {})
+        told = self._told.setdefault(worker, {})
         for counted, number in numbers:
             self._add(self._others, counted, number - told.pop(counted, 0))
             if number > 0:
                 told[counted] = number
 
-    def forget(self, seat: int) -> None:
+    def forget(self, worker: int) -> None:
         """That worker has gone, and its connections with it."""
-        for counted, number in self._told.pop(seat, {}).items():
+        for counted, number in self._told.pop(worker, {}).items():
             self._add(self._others, counted, -number)
 
     def open(self, address: Address, early: Early | None = None) -> bool:

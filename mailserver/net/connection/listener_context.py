@@ -12,7 +12,7 @@ from mailserver.config.kinds import Cleartext, EarlyTls
 from mailserver.net.connection.client_log import Sightings
 from mailserver.net.connection.connection_limits import Address, ConnectionCounts
 from mailserver.net.fast.tls import TlsFactory
-from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.session.channel import Channel, ConnectionInfo, TLSInfo
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Listening:
     """The greeting of a connection too many, where it can be said without TLS."""
     reactor: IReactorTime
     counts: ConnectionCounts
-    tally: Tally
+    event_counters: EventCounters
     tls: TlsFactory | None
     """For STARTTLS, or for implicit TLS; None where TLS is not offered."""
     implicit_tls: bool

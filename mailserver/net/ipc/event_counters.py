@@ -1,6 +1,6 @@
 """How often what has happened: events of connections, by protocol and TLS version, since the start.
 
-Each process that serves keeps a `Tally`. Whoever makes one answer of theirs keeps the `Totals`: what a worker last told
+Each process that serves keeps `EventCounters`. Whoever makes one answer of theirs keeps the `EventTotals`: what a worker last told
 stays counted when it has ended, so that no number ever goes back.
 """
 
@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[str, str, str]
 """Event, protocol, TLS version or "none"."""
 
 
-class Tally:
+class EventCounters:
     """Of this process."""
 
     def __init__(self) -> None:
@@ -36,15 +36,15 @@ class Tally:
         return _rows(self._counted)
 
 
-class Totals:
+class EventTotals:
     """Of all processes, those that have ended included."""
 
     def __init__(self) -> None:
         self._living: dict[int, Counter[Key]] = {}
         self._ended: Counter[Key] = Counter()
 
-    def take(self, seat: int, rows: Json) -> None:
-        """A worker tells its tally as it is now; nonsense is not taken."""
+    def take(self, worker: int, rows: Json) -> None:
+        """A worker tells its event_counters as it is now; nonsense is not taken."""
         if not isinstance(rows, list) or len(rows) > MAX_ROWS:
             return
         counted: Counter[Key] = Counter()
@@ -56,17 +56,17 @@ class Totals:
                     counted[event, protocol, tls] = number
                 case _:
                     return
-        self._living[seat] = counted
+        self._living[worker] = counted
 
-    def end(self, seat: int) -> None:
+    def end(self, worker: int) -> None:
         """It has ended: what it told last stays."""
-        for key, number in self._living.pop(seat, {}).items():
+        for key, number in self._living.pop(worker, {}).items():
             # One that was taken over may die again and again, each time with other words.
             if key in self._ended or len(self._ended) < MAX_ROWS:
                 self._ended[key] += number
 
     def rows(self) -> list[Json]:
-        """As those of a `Tally`."""
+        """As those of `EventCounters`."""
         return _rows(sum(self._living.values(), self._ended.copy()))
 
 

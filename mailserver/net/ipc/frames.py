@@ -121,7 +121,7 @@ def send_blocking(line: socket.socket, body: bytes, passed: Sequence[int] = ()) 
 
 
 @implementer(IReadWriteDescriptor)
-class FrameLine:
+class FrameSocket:
     """One end of a line, on a reactor."""
 
     def __init__(

@@ -8,12 +8,12 @@ from typing import Any
 from attrs import define, field, frozen
 
 from mailserver.config.model import Config
-from mailserver.net.log.process_log import LineLog
+from mailserver.net.log.process_log import ProcessLog
 from mailserver.types import DirectoryId
 
 
 @frozen
-class Setting:
+class ServedConfig:
     """What new workers begin with."""
 
     config: Config
@@ -22,11 +22,11 @@ class Setting:
 
 
 @frozen
-class Beginning:
+class ZygoteInit:
     """The first frame to a zygote."""
 
-    setting: Setting
-    slots: int
+    setting: ServedConfig
+    shards: int
     penalty_key: bytes = field(repr=False)
     relayed: bool
     """The master writes the log lines that come out of standard output."""
@@ -37,51 +37,51 @@ class Beginning:
 
 
 @frozen
-class Fork:
+class ForkRequest:
     """Make a worker; its line to the master comes beside it."""
 
     number: int
     """Of this order, by which the zygote tells what came of it."""
-    slot: int
-    seat: int
+    shard: int
+    worker: int
     living: tuple[int, ...]
-    """Seats of the others."""
+    """Numbers of the others."""
 
 
 @frozen
-class Sockets:
-    """Listening sockets, in the order of `places`, come beside it; slot -1 is a socket which all share."""
+class ListenerSockets:
+    """Listening sockets, in the order of `places`, come beside it; shard -1 is a socket which all share."""
 
     places: tuple[tuple[str, int], ...]
 
 
 @frozen
-class Seats:
-    """Two sockets for each seat come beside it: where its worker receives pokes, and where others send them."""
+class PokeSockets:
+    """Two sockets for each worker come beside it: where its worker receives pokes, and where others send them."""
 
-    seats: tuple[int, ...]
+    workers: tuple[int, ...]
 
 
 @define
-class Assignment:
+class WorkerInit:
     """All that a new worker has, just after the fork."""
 
-    setting: Setting
-    slots: int
-    slot: int
-    seat: int
+    setting: ServedConfig
+    shards: int
+    shard: int
+    worker: int
     living: tuple[int, ...]
     penalty_key: bytes = field(repr=False)
     tls: Any
     """`tls.serving.policy.TlsPolicy`, made before the fork."""
-    lines: LineLog
+    lines: ProcessLog
     """The log's observer."""
     line: socket.socket
     """To the master."""
     listening: dict[str, socket.socket]
     """By place."""
     mail_root: DirectoryId | None
-    """As `Beginning` says."""
+    """As `ZygoteInit` says."""
     known_key: bytes = field(repr=False)
     poke_receive: socket.socket
     poke_send: dict[int, socket.socket]

@@ -45,7 +45,7 @@ _STATUS: Final = {
         }
     ],
 }
-_ELSEWHERE: Final = frozenset({"tally"})
+_ELSEWHERE: Final = frozenset({"event_counters"})
 """Judged by who takes it."""
 
 

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTim
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.ipc.link import Link
+from mailserver.net.ipc.server_link import ServerLink
 from mailserver.types import MailboxId
 
 ID_SIZE: Final = 16
@@ -61,7 +61,7 @@ class OpenMailboxes(Protocol):
 class Pokes:
     """The end that one worker has."""
 
-    def __init__(self, link: Link, reactor: IReactorFDSet, clock: IReactorTime) -> None:
+    def __init__(self, link: ServerLink, reactor: IReactorFDSet, clock: IReactorTime) -> None:
         self._link = link
         self._reactor = reactor
         self._clock = clock
@@ -102,13 +102,13 @@ class Pokes:
         self._flushing = None
         changed, self._changed = self._changed, {}
         datagram = b"".join(changed) if len(changed) <= MOST_IDS else CHECK_ALL
-        for seat in tuple(self._link.poke_send):
-            if seat not in self._behind:
-                self._send(seat, datagram)
+        for worker in tuple(self._link.poke_send):
+            if worker not in self._behind:
+                self._send(worker, datagram)
 
-    def _send(self, seat: int, datagram: bytes) -> None:
+    def _send(self, worker: int, datagram: bytes) -> None:
         try:
-            self._link.poke_send[seat].send(datagram)
+            self._link.poke_send[worker].send(datagram)
         except ConnectionError:
             pass  # it has ended, and `_gone` follows
         except OSError as error:
@@ -116,16 +116,16 @@ class Pokes:
                 return  # the same, said from the second time on
             if error.errno not in _FULL:
                 raise
-            self._behind.add(seat)
+            self._behind.add(worker)
             if self._again is None:
                 self._again = self._clock.callLater(AGAIN_AFTER, self._try_again)
 
     def _try_again(self) -> None:
         self._again = None
         behind, self._behind = self._behind, set()
-        for seat in behind:
-            if seat in self._link.poke_send:
-                self._send(seat, CHECK_ALL)
+        for worker in behind:
+            if worker in self._link.poke_send:
+                self._send(worker, CHECK_ALL)
 
     # --- receiving
 
@@ -162,8 +162,8 @@ class Pokes:
                 # The files need no look: whoever changed them has told the index.
                 live.poked(())
 
-    def _gone(self, seat: int) -> None:
-        self._behind.discard(seat)
+    def _gone(self, worker: int) -> None:
+        self._behind.discard(worker)
         self._check_all(None)
 
     def _check_all(self, names: tuple[str, ...] | None) -> None:

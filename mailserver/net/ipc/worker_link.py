@@ -1,4 +1,4 @@
-"""A worker's `Link`: what passes over its line to the master, and who else is there."""
+"""A worker's `ServerLink`: what passes over its line to the master, and who else is there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from mailserver.errors import MailError
-from mailserver.net.ipc.frames import MAX_JSON, MAX_PICKLE, FrameLine, from_pickle, to_json
-from mailserver.net.ipc.ipc_messages import Assignment
+from mailserver.net.ipc.frames import MAX_JSON, MAX_PICKLE, FrameSocket, from_pickle, to_json
+from mailserver.net.ipc.ipc_messages import WorkerInit
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
 
@@ -19,17 +19,17 @@ STATUS_PATIENCE = 5.0
 """Seconds for which the master is waited for, which itself waits for the workers."""
 
 
-class Seat:
-    """One worker's place among the others; implements `Link`."""
+class WorkerLink:
+    """One worker's place among the others; implements `ServerLink`."""
 
-    def __init__(self, assignment: Assignment, reactor: Any, lost: Callable[[], None]) -> None:
+    def __init__(self, init: WorkerInit, reactor: Any, lost: Callable[[], None]) -> None:
         """`lost()`: the master has gone."""
-        self.slot = assignment.seat
-        self.poke_receive = assignment.poke_receive
-        self.penalty_key = assignment.penalty_key
-        self.known_key = assignment.known_key
-        self._sending = assignment.poke_send
-        self._peers = {seat: assignment.poke_send[seat] for seat in assignment.living}
+        self.number = init.worker
+        self.poke_receive = init.poke_receive
+        self.penalty_key = init.penalty_key
+        self.known_key = init.known_key
+        self._sending = init.poke_send
+        self._peers = {worker: init.poke_send[worker] for worker in init.living}
         self._nonsense: set[int] = set()
         """Who has told what nobody could take."""
         self._takers: dict[str, Callable[[int, Json], None]] = {}
@@ -42,7 +42,7 @@ class Seat:
         self._reactor = reactor
         self._ahead: list[int] = []
         """Descriptors of the next order that came ahead of it."""
-        self._line = FrameLine(reactor, assignment.line, self._take, lost, longest=MAX_PICKLE)
+        self._line = FrameSocket(reactor, init.line, self._take, lost, longest=MAX_PICKLE)
         for one in (self.poke_receive, *self._sending.values()):
             one.setblocking(False)
 
@@ -68,7 +68,7 @@ class Seat:
         """Hear of others that have ended."""
         self._gone.append(take)
 
-    def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
+    def on_query(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
         """Answer the master."""
         self._answers[what] = answer
 
@@ -88,7 +88,7 @@ class Seat:
         """To the master's record."""
         self.report({"exposed": mark})
 
-    def ask_status(self) -> Deferred[dict[str, Json]]:
+    def query_status(self) -> Deferred[dict[str, Json]]:
         """The master asks all workers; whoever asks while it does gets the same answer."""
         if not self._asking:
             self.report({"ask": "status"})
@@ -125,21 +125,21 @@ class Seat:
 
     def _take(self, frame: bytes, descriptors: list[int]) -> None:
         match from_pickle(frame):
-            case ("told", seat, kind, body):
+            case ("told", worker, kind, body):
                 take = self._takers.get(kind)
-                if take is not None and seat in self._peers and seat not in self._nonsense:
-                    self._take_told(take, seat, body)
+                if take is not None and worker in self._peers and worker not in self._nonsense:
+                    self._take_told(take, worker, body)
             case ("known", table):
                 self._take_known(table)
-            case ("joined", seat):
-                self._peers[seat] = self._sending[seat]
+            case ("joined", worker):
+                self._peers[worker] = self._sending[worker]
                 for hear in self._joined:
-                    hear(seat)
-            case ("gone", seat):
-                self._peers.pop(seat, None)
-                self._nonsense.discard(seat)
+                    hear(worker)
+            case ("gone", worker):
+                self._peers.pop(worker, None)
+                self._nonsense.discard(worker)
                 for hear in self._gone:
-                    hear(seat)
+                    hear(worker)
             case ("status", status):
                 asking, self._asking = self._asking, []
                 for asked in asking:
@@ -152,13 +152,13 @@ class Seat:
             case "sockets":
                 self._ahead += descriptors
 
-    def _take_told(self, take: Callable[[int, Json], None], seat: int, body: Json) -> None:
+    def _take_told(self, take: Callable[[int, Json], None], worker: int, body: Json) -> None:
         """The master passes on what it has not judged; a worker that was taken over is no reason for another to end."""
         try:
-            take(seat, body)
+            take(worker, body)
         except Exception:
-            log.failure("the worker in seat {seat} tells nonsense, and is not heard any more", seat=seat)
-            self._nonsense.add(seat)
+            log.failure("the worker in worker {worker} tells nonsense, and is not heard any more", worker=worker)
+            self._nonsense.add(worker)
 
     def _answer(self, number: int, what: str, body: Json) -> None:
         answer = self._answers.get(what)

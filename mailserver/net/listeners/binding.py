@@ -25,7 +25,7 @@ from mailserver.net.connection.listener_context import Listening, Session
 from mailserver.net.connection.tls_detection import signpost
 from mailserver.net.fast.tls import TlsFactory
 from mailserver.net.fast.transport import send_at_once
-from mailserver.net.ipc.event_counters import Tally
+from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.listeners.proxy_protocol import TrustingFactory
 from mailserver.net.listeners.unix_sockets import BACKLOG, UnixServer, bind_unix, serve
 from mailserver.net.log.events import log
@@ -114,14 +114,14 @@ def bind(
     listener: Listener,
     *,
     known: Container[str] = (),
-    slots: int = 0,
+    shards: int = 0,
     rights: Callable[[Listener], SocketRights],
     inherited: Callable[[str], socket.socket | None] = lambda _place: None,
 ) -> list[Bound]:
     """Open its sockets, but for the places that are `known`. Raises: OSError, with the place in its text.
 
-    With `slots`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
-    the order of the slots; a Unix socket is one for all, and its file has the `rights` of its listener.
+    With `shards`, a TCP place has as many sockets, among which the kernel spreads the connections (SO_REUSEPORT), in
+    the order of the shards; a Unix socket is one for all, and its file has the `rights` of its listener.
     So is one that `inherited(place)` gives: what waits in its queue when the server ends is for the next one.
     """
     if listener.socket is not None:
@@ -141,11 +141,11 @@ def bind(
             bound.append(Bound(listener, handed_over, place, inherited=True))
             continue
         try:
-            if slots:
+            if shards:
                 # Another server's sockets may share the port with ours, so first ask whether it is free.
                 _open_tcp(address, port).close()
             bound.extend(
-                Bound(listener, _bind_tcp(address, port, shared=bool(slots)), place) for _slot in range(slots or 1)
+                Bound(listener, _bind_tcp(address, port, shared=bool(shards)), place) for _shard in range(shards or 1)
             )
         except OSError as error:
             if address == "::" and not listener.addresses and error.errno in _NO_IPV6:
@@ -220,7 +220,7 @@ class Port:
         tls: TlsMaker,
         make_session: Callable[[Channel], Session],
         *,
-        tally: Tally,
+        event_counters: EventCounters,
         sightings: Sightings,
         listeners: Callable[[], Iterable[Listener]],
         shared: bool = False,
@@ -231,7 +231,7 @@ class Port:
         self.on_empty: Callable[[], None] = lambda: None
         self._reactor = reactor
         self._counts = counts
-        self._tally = tally
+        self._event_counters = event_counters
         self._sightings = sightings
         self._listeners = listeners
         self._tls = tls
@@ -269,7 +269,7 @@ class Port:
             refusal=REFUSALS[family],
             reactor=clock,
             counts=self._counts,
-            tally=self._tally,
+            event_counters=self._event_counters,
             tls=TlsFactory(tls, clock) if listener.implicit_tls or listener.starttls else None,
             implicit_tls=listener.implicit_tls,
             cleartext=listener.cleartext,

@@ -1,7 +1,7 @@
-"""The listening sockets of the master: for each place one a slot, kept open as long as the place is served.
+"""The listening sockets of the master: for each place one a shard, kept open as long as the place is served.
 
 Connections that wait in a socket's queue outlive the worker that would have taken them, as the master has the socket
-too. The number of slots is fixed for the life of the master: closing one of several sockets of a port resets what
+too. The number of shards is fixed for the life of the master: closing one of several sockets of a port resets what
 waits in it.
 """
 
@@ -11,15 +11,15 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from mailserver.net.ipc.frames import MAX_PASSED
-from mailserver.net.ipc.ipc_messages import Sockets
+from mailserver.net.ipc.ipc_messages import ListenerSockets
 from mailserver.net.listeners.binding import Bound
 
 SHARED = -1
-"""The slot of what all workers share: a Unix socket, or one that systemd has handed over."""
+"""The shard of what all workers share: a Unix socket, or one that systemd has handed over."""
 
 
-class Slots:
-    """Place -> its sockets by slot."""
+class ListenerShards:
+    """Place -> its sockets by shard."""
 
     def __init__(self) -> None:
         self._by_place: dict[str, list[Bound]] = {}
@@ -34,22 +34,22 @@ class Slots:
         for bound in opened:
             self._by_place.setdefault(bound.place, []).append(bound)
 
-    def of_slot(self, slot: int, places: Sequence[str]) -> list[socket.socket]:
-        """The sockets of these places that a worker of the slot serves."""
+    def of_shard(self, shard: int, places: Sequence[str]) -> list[socket.socket]:
+        """The sockets of these places that a worker of the shard serves."""
         found = (self._by_place[place] for place in places)
-        return [bounds[0 if _is_shared(bounds) else slot].socket for bounds in found]
+        return [bounds[0 if _is_shared(bounds) else shard].socket for bounds in found]
 
-    def frames(self, places: set[str]) -> Iterator[tuple[Sockets, list[socket.socket]]]:
+    def frames(self, places: set[str]) -> Iterator[tuple[ListenerSockets, list[socket.socket]]]:
         """For a zygote: the sockets of these places."""
         entries = [
-            ((place, SHARED if _is_shared(bounds) else slot), bound.socket)
+            ((place, SHARED if _is_shared(bounds) else shard), bound.socket)
             for place, bounds in self._by_place.items()
             if place in places
-            for slot, bound in enumerate(bounds)
+            for shard, bound in enumerate(bounds)
         ]
         for start in range(0, len(entries), MAX_PASSED):
             part = entries[start : start + MAX_PASSED]
-            yield Sockets(tuple(key for key, _socket in part)), [opened for _key, opened in part]
+            yield ListenerSockets(tuple(key for key, _socket in part)), [opened for _key, opened in part]
 
     def close(self, places: set[str]) -> list[Bound]:
         """Close them; a Unix socket's file is the caller's to remove."""

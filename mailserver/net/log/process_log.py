@@ -34,7 +34,7 @@ def may_wait(number: int) -> bool:
 
 
 @implementer(ILogObserver)
-class LineLog:
+class ProcessLog:
     """Each event is one write, so that lines of several processes do not mix.
 
     Nothing waits for a reader: where there is no room lines are left out, and how many is told when there is again.

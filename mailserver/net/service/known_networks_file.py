@@ -21,7 +21,7 @@ ROWS_AT_ONCE: Final = 1000
 """Rows in one message of a worker, at most."""
 
 
-class KnownFile:
+class KnownNetworksFile:
     """Around the table of `known`, whose changes it writes."""
 
     def __init__(self, reactor: Any, directory: Path) -> None:

@@ -11,23 +11,23 @@ from twisted.internet.threads import deferToThreadPool
 
 from mailserver.auth.exposure.exposure import Mark
 from mailserver.config.model import Config
-from mailserver.net.admin.admin_queries import Alone, Questions
+from mailserver.net.admin.admin_queries import AdminQueries, SingleProcess
 from mailserver.net.admin.control_socket import Answer
 from mailserver.net.connection.turn_limit import TurnLimit
-from mailserver.net.ipc.link import Hub
+from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import Bound
 from mailserver.net.log.events import log
 from mailserver.net.log.log_file import LogFile
-from mailserver.net.service.known_networks_file import KnownFile
+from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.service.service import ServiceProcess
-from mailserver.net.serving.serving import Examined, Parts, Serving
+from mailserver.net.serving.serving import ProcessServices, ReloadCheck, Serving
 from mailserver.system.as_user import become
 from mailserver.tls.changes.activation import Activation
 from mailserver.tls.serving.policy import Prepared, TlsPolicy
 
 
-class ExaminingParts(Parts, Protocol):
-    """Parts that also judge the files of a reload, where no other process does."""
+class SingleProcessServices(ProcessServices, Protocol):
+    """Services that also judge the files of a reload, where no other process does."""
 
     activation: Activation | None
 
@@ -38,30 +38,30 @@ class ExaminingParts(Parts, Protocol):
     def take_exposures(self, take: Callable[[Mark], None]) -> None:
         """Whom to tell whose password has come in clear text; before anybody is served."""
 
-    def take_known(self, file: KnownFile) -> None:
+    def take_known(self, file: KnownNetworksFile) -> None:
         """The table of known networks and its file; before anybody is served."""
 
-    def examine(self) -> Examined[Any]:
+    def examine(self) -> ReloadCheck[Any]:
         """Judge the configuration as it is on disk now. Runs in a thread and changes nothing."""
 
 
 class MailService(ServiceProcess):
-    """All in one process: listeners around the parts."""
+    """All in one process: listeners around the services."""
 
     def __init__(
         self,
         config: Config,
-        make_parts: Callable[[Config], ExaminingParts],
+        make_services: Callable[[Config], SingleProcessServices],
         reactor: Any,
         *,
         daemon: bool = False,
         log_file: LogFile | None = None,
     ) -> None:
         super().__init__(config, reactor, daemon=daemon, log_file=log_file)
-        self._make_parts = make_parts
-        self._parts: ExaminingParts | None = None
+        self._make_services = make_services
+        self._services: SingleProcessServices | None = None
         self._serving: Serving | None = None
-        self._alone: Alone | None = None
+        self._single_process: SingleProcess | None = None
         self._turn_limit = TurnLimit()
 
     def begin(self) -> None:
@@ -72,19 +72,19 @@ class MailService(ServiceProcess):
             self.log_file.open()
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
         self.find_account()
-        self._parts = self._make_parts(self.config)
-        self._parts.start()
-        if self._parts.activation is not None:
-            self.follow_certificates(self._parts.tls, self._parts.activation, self._serve_certificates)
-        self._serving = Serving(self._parts, self.reactor, seen=self.ledger.add)
-        self._alone = Alone(self._serving.answers)
-        self._alone.exposures = self.exposures.__len__
-        self._alone.renewals = self.renewals
+        self._services = self._make_services(self.config)
+        self._services.start()
+        if self._services.activation is not None:
+            self.follow_certificates(self._services.tls, self._services.activation, self._serve_certificates)
+        self._serving = Serving(self._services, self.reactor, seen=self.ledger.add)
+        self._single_process = SingleProcess(self._serving.answers)
+        self._single_process.exposures = self.exposures.__len__
+        self._single_process.renewals = self.renewals
         self.exposures.load()
-        self._parts.take_exposures(self.exposures.take)
+        self._services.take_exposures(self.exposures.take)
         self.known.load()
-        self._parts.take_known(self.known)
-        self._parts.take_hub(Questions(self._alone).numbers)
+        self._services.take_known(self.known)
+        self._services.set_status_query(AdminQueries(self._single_process).numbers)
         for bound in self.bound:
             try:
                 log.info("{line}", line=self._serving.listen(bound))
@@ -96,35 +96,35 @@ class MailService(ServiceProcess):
         self.bound.clear()
 
     def end(self) -> Deferred[Any]:
-        """Farewell to the sessions, then the parts' end."""
+        """Farewell to the sessions, then the services' end."""
         self._turn_limit.stop()
-        parts = self._parts
-        if parts is None or self._serving is None:
+        services = self._services
+        if services is None or self._serving is None:
             return succeed(None)
-        return self._serving.stop().addCallback(lambda _none: Deferred.fromCoroutine(parts.stop()))
+        return self._serving.stop().addCallback(lambda _none: Deferred.fromCoroutine(services.stop()))
 
-    def hub(self) -> Hub:
+    def worker_pool(self) -> WorkerPool:
         """The one process, that asks itself."""
-        assert self._alone is not None
-        return self._alone
+        assert self._single_process is not None
+        return self._single_process
 
     def _serve_certificates(self, prepared: Prepared) -> Deferred[list[str]]:
-        assert self._parts is not None
-        self._parts.tls.commit(prepared)
+        assert self._services is not None
+        self._services.tls.commit(prepared)
         return succeed([])
 
     async def take_up(self) -> Answer:
         """Judge in a thread, then take up."""
-        parts, serving = self._parts, self._serving
-        assert parts is not None
+        services, serving = self._services, self._serving
+        assert services is not None
         assert serving is not None
-        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), parts.examine)
+        examined = await deferToThreadPool(self.reactor, self.reactor.getThreadPool(), services.examine)
         lines = examined.lines
         config = examined.config
         if config is None or not self.running:
             return False, [*lines, "nothing was taken up"]
         # Sockets last: nothing may fail once they are open.
-        faults = parts.accept(examined.prepared)
+        faults = services.accept(examined.prepared)
         opened: list[Bound] = []
         if not faults:
             faults = self.bind_new(config, serving.known, opened)
@@ -133,6 +133,6 @@ class MailService(ServiceProcess):
                 bound.socket.close()
                 bound.remove_file()
             return False, [*lines, *faults, "nothing was taken up"]
-        lines += [*self.settle_sockets(config), *parts.commit(examined.prepared), *serving.change(config, opened)]
+        lines += [*self.settle_sockets(config), *services.commit(examined.prepared), *serving.change(config, opened)]
         self.config = config
         return examined.whole, lines

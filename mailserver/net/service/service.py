@@ -28,7 +28,7 @@ from twisted.python.components import Componentized
 
 from mailserver.config.model import Config, Listener
 from mailserver.config.socket_rights import SocketRights
-from mailserver.net.admin.admin_queries import Questions
+from mailserver.net.admin.admin_queries import AdminQueries
 from mailserver.net.admin.control_socket import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.admin.exposures import Exposures
 from mailserver.net.admin.ledger import LedgerWriter
@@ -36,15 +36,15 @@ from mailserver.net.certificates.acme import AcmeCertificates, held
 from mailserver.net.certificates.acme_account import AcmeAccount
 from mailserver.net.certificates.certificates import CHANGES, Certificates
 from mailserver.net.certificates.private_ca import PrivateCertificates, served
-from mailserver.net.ipc.link import Hub
 from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import Bound, advice, bind, places
 from mailserver.net.listeners.systemd_sockets import Inherited
 from mailserver.net.listeners.unix_sockets import bind_unix, serve, settle
 from mailserver.net.log.events import log
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.service import systemd
-from mailserver.net.service.known_networks_file import KnownFile
+from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.service.process_identity import allow_files, identity_to_take
 from mailserver.tls.acme.acme_state import with_account
 from mailserver.tls.changes.activation import Activation
@@ -63,7 +63,7 @@ class ServiceProcess(Service, ABC):
     """Where the log goes without a `log_file`, if not where twistd would write it."""
 
     def __init__(
-        self, config: Config, reactor: Any, *, daemon: bool = False, log_file: LogFile | None = None, slots: int = 0
+        self, config: Config, reactor: Any, *, daemon: bool = False, log_file: LogFile | None = None, shards: int = 0
     ) -> None:
         self.setName("mailserver")
         self.log_file = log_file
@@ -72,7 +72,7 @@ class ServiceProcess(Service, ABC):
         self.bound: list[Bound] = []
         self.inherited = Inherited()
         self._daemon = daemon
-        self.slots = slots
+        self.shards = shards
         self._control: IListeningPort | None = None
         self._reloading = DeferredLock()
         self._certificates: Certificates | None = None
@@ -81,7 +81,7 @@ class ServiceProcess(Service, ABC):
         self._account: AcmeAccount | None = None
         self._watchdog: LoopingCall | None = None
         self.exposures = Exposures(reactor, config.server.state_dir)
-        self.known = KnownFile(reactor, config.server.state_dir)
+        self.known = KnownNetworksFile(reactor, config.server.state_dir)
         self.ledger = LedgerWriter(reactor, config.server.state_dir, lambda: self.config)
         self.ending = False
 
@@ -94,13 +94,13 @@ class ServiceProcess(Service, ABC):
 
     def privilegedStartService(self) -> None:
         """Bind, while the process may. Raises: SystemExit, CannotStart with every place that cannot be bound."""
-        with self._telling():
+        with self._startup_errors():
             self._bind_all()
 
     def startService(self) -> None:
         """Serve. Raises: SystemExit, CannotStart."""
         super().startService()
-        with self._telling():
+        with self._startup_errors():
             self.begin()
 
     def stopService(self) -> Deferred[Any]:
@@ -202,7 +202,7 @@ class ServiceProcess(Service, ABC):
         """A reload's two halves."""
 
     @abstractmethod
-    def hub(self) -> Hub:
+    def worker_pool(self) -> WorkerPool:
         """Who answers what the administrator asks."""
 
     def is_ready(self, listeners: int) -> None:
@@ -264,7 +264,7 @@ class ServiceProcess(Service, ABC):
         return None if identity is None else (identity[0].pw_uid, identity[1])
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _startup_errors(self) -> Iterator[None]:
         try:
             yield
         except SystemExit as error:
@@ -276,10 +276,10 @@ class ServiceProcess(Service, ABC):
     def _allow_sockets(self, config: Config) -> None:
         """Let this process open those that listen, each twice, as what serves one may have a duplicate."""
         count = sum(len(places(listener)) for listener in config.listeners)
-        allow_files(0 if self.slots else config.limits.connections, 2 * count * max(1, self.slots))
+        allow_files(0 if self.shards else config.limits.connections, 2 * count * max(1, self.shards))
 
     def _bind(self, listener: Listener, known: Container[str] = ()) -> list[Bound]:
-        return bind(listener, known=known, slots=self.slots, rights=self._socket_rights, inherited=self.inherited.at)
+        return bind(listener, known=known, shards=self.shards, rights=self._socket_rights, inherited=self.inherited.at)
 
     def _socket_rights(self, listener: Listener) -> SocketRights:
         return SocketRights.of_listener(listener, self.config.server)
@@ -310,7 +310,7 @@ class ServiceProcess(Service, ABC):
             return
         commands = {
             "reload": lambda _arguments: self.reload(),
-            **Questions(self.hub()).commands(),
+            **AdminQueries(self.worker_pool()).commands(),
             **self.exposures.commands(),
         }
         if self._certificates is not None:

@@ -18,17 +18,17 @@ from twisted.internet.interfaces import IReactorTime
 from mailserver.config.model import Config, Listener
 from mailserver.ledger.entry import Entry
 from mailserver.net.admin.admin_queries import answers
-from mailserver.net.admin.ledger import tell_master
+from mailserver.net.admin.ledger import report_to_master
 from mailserver.net.connection.client_log import Sightings
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.listener_context import Session
 from mailserver.net.fast.reactor_turn import dispatch_directly
-from mailserver.net.ipc.event_counters import Tally
-from mailserver.net.ipc.link import Link
+from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.listeners.binding import Bound, Port, TlsMaker, places
 from mailserver.net.log.events import log
-from mailserver.net.serving.state_sync import SharedCounts
+from mailserver.net.serving.state_sync import ConnectionCountSync
 from mailserver.session.channel import Channel
 
 GRACE = 1.5
@@ -40,19 +40,19 @@ P = TypeVar("P")
 
 
 @frozen
-class Examined(Generic[P]):
+class ReloadCheck(Generic[P]):
     """What the first half of a reload found."""
 
     config: Config | None
     """None if it cannot be taken up."""
     lines: list[str]
     prepared: P | None
-    """For `Parts.commit`."""
+    """For `ProcessServices.commit`."""
     whole: bool = True
     """False where something stays as it was, such as a certificate whose renewal is bad."""
 
 
-class Parts(Protocol):
+class ProcessServices(Protocol):
     """What a process serves with; made once it is the right user, by who wires."""
 
     config: Config
@@ -76,13 +76,13 @@ class Parts(Protocol):
     def take_up_users(self) -> Deferred[None]:
         """Read the users again; done when logins see what has changed."""
 
-    def take_hub(self, ask_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
+    def set_status_query(self, query_status: Callable[[], Deferred[dict[str, Json]]]) -> None:
         """Whom to ask for the numbers of all workers; before anybody is served."""
 
     def start(self) -> None:
         """Start threads and processes."""
 
-    def hasten(self) -> None:
+    def cancel_background(self) -> None:
         """Give up what takes long and can be done after the next start: sessions that wait for it are to end."""
 
     async def stop(self) -> None:
@@ -94,11 +94,11 @@ class Serving:
 
     def __init__(
         self,
-        parts: Parts,
+        services: ProcessServices,
         reactor: Any,
         *,
         shared: bool = False,
-        link: Link | None = None,
+        link: ServerLink | None = None,
         seen: Callable[[Sequence[Entry]], None] | None = None,
     ) -> None:
         """`shared`: other processes have the same sockets. `link`: to other workers, who share limits and are asked too.
@@ -106,23 +106,23 @@ class Serving:
         `seen` is told of clients where there is no link to a master.
         """
         dispatch_directly(reactor)
-        self.counts = ConnectionCounts(parts.config.limits)
-        self.tally = Tally()
+        self.counts = ConnectionCounts(services.config.limits)
+        self.event_counters = EventCounters()
         if link is not None:
-            seen = partial(tell_master, link)
-        self.sightings = Sightings(reactor, seen or _nobody, enabled=lambda: parts.config.ledger.enabled)
-        self._parts = parts
+            seen = partial(report_to_master, link)
+        self.sightings = Sightings(reactor, seen or _nobody, enabled=lambda: services.config.ledger.enabled)
+        self._services = services
         self._reactor = reactor
         self._shared = shared
         self._ports: list[Port] = []
         self._retired: list[Port] = []
         self._empty: Deferred[None] | None = None
-        self.answers = answers(self._all, parts.status, parts.take_up_users, self.tally, reactor)
+        self.answers = answers(self._all, services.status, services.take_up_users, self.event_counters, reactor)
         """To what the administrator asks, by name."""
         if link is not None:
-            SharedCounts(link, reactor, self.counts)
+            ConnectionCountSync(link, reactor, self.counts)
             for what, answer in self.answers.items():
-                link.on_ask(what, answer)
+                link.on_query(what, answer)
 
     @property
     def known(self) -> set[str]:
@@ -141,11 +141,11 @@ class Serving:
             bound,
             self._reactor,
             self.counts,
-            self._parts.tls,
+            self._services.tls,
             maker,
-            tally=self.tally,
+            event_counters=self.event_counters,
             sightings=self.sightings,
-            listeners=lambda: self._parts.config.listeners,
+            listeners=lambda: self._services.config.listeners,
             shared=self._shared,
         )
         self._ports.append(port)
@@ -192,7 +192,7 @@ class Serving:
         closing = self.stop_listening()
         for port in self._all():
             port.stop_sessions()
-        self._parts.hasten()
+        self._services.cancel_background()
         clock = cast("IReactorTime", self._reactor)
         timers = (clock.callLater(GRACE, self._cut), clock.callLater(GRACE + LAST_GRACE, self._leave_behind))
 
@@ -204,7 +204,7 @@ class Serving:
         return DeferredList([closing, self.when_empty()]).addCallback(end)
 
     def _session_maker(self, listener: Listener) -> Callable[[Channel], Session]:
-        return self._parts.session_maker(listener.family)
+        return self._services.session_maker(listener.family)
 
     def _check_empty(self) -> None:
         if self._empty is not None and not self._empty.called and not any(port.connections for port in self._all()):

@@ -21,10 +21,10 @@ from mailserver.auth.throttling.penalties import News, Penalties
 from mailserver.auth.throttling.verified_passwords import CheckedPasswords
 from mailserver.auth.throttling.verified_passwords import News as CheckedNews
 from mailserver.net.connection.connection_limits import ConnectionCounts, Counted
-from mailserver.net.ipc.link import Link
 from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.server_link import ServerLink
 
-Told = TypeVar("Told")
+T = TypeVar("T")
 COUNTS_EVERY = 0.05
 """Seconds for which changes of counts are gathered."""
 COUNTS_AT_ONCE = 5000
@@ -32,16 +32,16 @@ PAIRS_AT_ONCE = 500
 """In one message to a worker that begins."""
 
 
-class SharedCounts:
+class ConnectionCountSync:
     """Keeps a worker's `ConnectionCounts` level with those of the others: ["counts", [[what, number], ...]]."""
 
-    def __init__(self, link: Link, clock: IReactorTime, counts: ConnectionCounts) -> None:
+    def __init__(self, link: ServerLink, clock: IReactorTime, counts: ConnectionCounts) -> None:
         self._link = link
         self._clock = clock
         self._counts = counts
         self._lowest: dict[Counted, int] = {}
         """Of what has changed since it was told."""
-        self._telling: IDelayedCall | None = None
+        self._sending: IDelayedCall | None = None
         link.on("counts", self._take)
         link.on_joined(self._tell_all)
         link.on_gone(counts.forget)
@@ -49,40 +49,40 @@ class SharedCounts:
 
     def stop(self) -> None:
         """Tell nothing more."""
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
         self._counts.on_change = lambda _counted: None
 
     def _note(self, counted: Counted) -> None:
         number = self._counts.own(counted)
         self._lowest[counted] = min(number, self._lowest.get(counted, number))
-        if self._telling is None:
-            self._telling = self._clock.callLater(COUNTS_EVERY, self._tell)
+        if self._sending is None:
+            self._sending = self._clock.callLater(COUNTS_EVERY, self._tell)
 
     def _tell(self) -> None:
-        self._telling = None
+        self._sending = None
         lowest, self._lowest = self._lowest, {}
         self._link.tell("counts", [[list(counted), number] for counted, number in lowest.items()])
         for counted, number in lowest.items():
             if self._counts.own(counted) != number:
                 self._note(counted)
 
-    def _tell_all(self, _seat: int) -> None:
+    def _tell_all(self, _worker: int) -> None:
         numbers = self._counts.all_own()
         for start in range(0, len(numbers), COUNTS_AT_ONCE):
             part = numbers[start : start + COUNTS_AT_ONCE]
             self._link.tell("counts", [[list(counted), number] for counted, number in part])
 
-    def _take(self, seat: int, body: Json) -> None:
+    def _take(self, worker: int, body: Json) -> None:
         numbers = cast("list[tuple[list[str], int]]", body)
-        self._counts.take(seat, [(tuple(counted), number) for counted, number in numbers])
+        self._counts.take(worker, [(tuple(counted), number) for counted, number in numbers])
 
 
-class SharedPenalties:
+class PenaltySync:
     """Has failed logins count in every worker, whichever they were tried at: ["penalties", [news, ...]]."""
 
-    def __init__(self, link: Link, penalties: Penalties) -> None:
+    def __init__(self, link: ServerLink, penalties: Penalties) -> None:
         self._link = link
         self._penalties = penalties
         link.on("penalties", self._take)
@@ -92,20 +92,20 @@ class SharedPenalties:
     def _tell(self, news: News) -> None:
         self._link.tell("penalties", cast("Json", [news]))
 
-    def _tell_all(self, seat: int) -> None:
-        if _speaks(self._link, seat):
+    def _tell_all(self, worker: int) -> None:
+        if _speaks(self._link, worker):
             for news in _parts(self._penalties.all()):
                 self._link.tell("penalties", cast("Json", news))
 
-    def _take(self, _seat: int, body: Json) -> None:
+    def _take(self, _worker: int, body: Json) -> None:
         for news in cast("list[News]", body):
             self._penalties.take(news)
 
 
-class SharedChecked:
+class VerifiedPasswordSync:
     """Has a password that was found right pass at once in every worker: ["checked", [news, ...]]."""
 
-    def __init__(self, link: Link, checked: CheckedPasswords) -> None:
+    def __init__(self, link: ServerLink, checked: CheckedPasswords) -> None:
         self._link = link
         self._checked = checked
         link.on("checked", self._take)
@@ -115,23 +115,23 @@ class SharedChecked:
     def _tell(self, news: CheckedNews) -> None:
         self._link.tell("checked", cast("Json", [news]))
 
-    def _tell_all(self, seat: int) -> None:
-        if _speaks(self._link, seat):
+    def _tell_all(self, worker: int) -> None:
+        if _speaks(self._link, worker):
             for news in _parts(self._checked.all()):
                 self._link.tell("checked", cast("Json", news))
 
-    def _take(self, _seat: int, body: Json) -> None:
+    def _take(self, _worker: int, body: Json) -> None:
         for news in cast("list[CheckedNews]", body):
             self._checked.take(news)
 
 
-class SharedKnown:
+class KnownNetworkSync:
     """Has a network that a user has logged in from known in every worker and in the master's file: ["known", [row, ...]].
 
     A worker that begins has the master's table.
     """
 
-    def __init__(self, link: Link, known: KnownNetworks) -> None:
+    def __init__(self, link: ServerLink, known: KnownNetworks) -> None:
         self._link = link
         self._known = known
         link.on("known", self._take)
@@ -143,18 +143,18 @@ class SharedKnown:
         self._link.tell("known", told)
         self._link.report_known(told)
 
-    def _take(self, _seat: int, body: Json) -> None:
+    def _take(self, _worker: int, body: Json) -> None:
         self._known.merge(rows_of(body, PAIRS_AT_ONCE))
 
 
-class SharedExposures:
+class ExposureSync:
     """Has a password that came in clear text checked by one worker, and the master told of a right one.
 
-    ["exposure", key]; of two workers that take one in the same moment the one of the lower seat checks it. To a
+    ["exposure", key]; of two workers that take one in the same moment the one of the lower worker checks it. To a
     worker that begins, those of the last minute: ["exposures", [key, ...]].
     """
 
-    def __init__(self, link: Link, watch: ExposureWatch) -> None:
+    def __init__(self, link: ServerLink, watch: ExposureWatch) -> None:
         self._link = link
         self._watch = watch
         link.on("exposure", self._take)
@@ -166,17 +166,17 @@ class SharedExposures:
     def _tell(self, key: ExposureKey) -> None:
         self._link.tell("exposure", list(key))
 
-    def _tell_all(self, seat: int) -> None:
-        if _speaks(self._link, seat):
+    def _tell_all(self, worker: int) -> None:
+        if _speaks(self._link, worker):
             for keys in _parts(self._watch.taken()):
                 self._link.tell("exposures", [list(key) for key in keys])
 
-    def _take(self, seat: int, body: Json) -> None:
+    def _take(self, worker: int, body: Json) -> None:
         key = _exposure_key(body)
-        if not self._watch.take(key) and seat < self._link.slot:
+        if not self._watch.take(key) and worker < self._link.number:
             self._watch.leave(key)
 
-    def _take_all(self, _seat: int, body: Json) -> None:
+    def _take_all(self, _worker: int, body: Json) -> None:
         for each in cast("list[Json]", body):
             self._watch.take(_exposure_key(each))
 
@@ -193,11 +193,11 @@ def _exposure_key(told: Json) -> ExposureKey:
             raise ValueError("no password that came in clear text")
 
 
-def _speaks(link: Link, joined: int) -> bool:
+def _speaks(link: ServerLink, joined: int) -> bool:
     """Does this worker tell the new one? The others know the same."""
-    return link.slot == min({link.slot, *link.poke_send} - {joined})
+    return link.number == min({link.number, *link.poke_send} - {joined})
 
 
-def _parts(told: list[Told]) -> Iterator[list[Told]]:
+def _parts(told: list[T]) -> Iterator[list[T]]:
     for start in range(0, len(told), PAIRS_AT_ONCE):
         yield told[start : start + PAIRS_AT_ONCE]

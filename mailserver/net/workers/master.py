@@ -27,19 +27,19 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
 from mailserver.config.model import Config
-from mailserver.net.admin.admin_queries import Questions
+from mailserver.net.admin.admin_queries import AdminQueries
 from mailserver.net.admin.control_socket import Answer
-from mailserver.net.ipc.ipc_messages import Beginning, Fork, Seats, Setting
-from mailserver.net.ipc.link import Hub
+from mailserver.net.ipc.ipc_messages import ForkRequest, PokeSockets, ServedConfig, ZygoteInit
 from mailserver.net.ipc.received_fds import close_passed
+from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import Bound, places, ready_line
-from mailserver.net.listeners.listener_shards import Slots
+from mailserver.net.listeners.listener_shards import ListenerShards
 from mailserver.net.log.events import log, whatever_happens
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.log.process_log import may_wait
 from mailserver.net.log.relay import LogRelay
 from mailserver.net.service.service import ServiceProcess
-from mailserver.net.serving.serving import GRACE, Examined
+from mailserver.net.serving.serving import GRACE, ReloadCheck
 from mailserver.net.workers import reload_results
 from mailserver.net.workers.supervisor import Record, Supervisor
 from mailserver.net.workers.zygote_process import WorkerProcess, ZygoteProcess
@@ -52,7 +52,7 @@ from mailserver.types import DirectoryId
 
 RENEWAL = 7 * 24 * 3600.0
 """Seconds after which a new zygote makes new keys for TLS session tickets: who has the old ones reads no later session."""
-SPARE_SEATS = 4
+SPARE_NUMBERS = 4
 CHECK_EVERY = 1.0
 PREPARE_TIME = 30.0
 END_TIME = GRACE + 2.5
@@ -68,9 +68,9 @@ class MasterService(ServiceProcess):
         config: Config,
         reactor: Any,
         *,
-        slots: int,
+        shards: int,
         make_policy: Callable[[], tuple[TlsPolicy, Activation]],
-        judge: Callable[[Config, Any], Examined[Any]],
+        judge: Callable[[Config, Any], ReloadCheck[Any]],
         relayed: bool,
         daemon: bool = False,
         log_file: LogFile | None = None,
@@ -80,30 +80,30 @@ class MasterService(ServiceProcess):
 
         `relayed`: this process's log is not its standard output. `zygote`: one that has been started already.
         """
-        super().__init__(config, reactor, daemon=daemon, log_file=log_file, slots=slots)
+        super().__init__(config, reactor, daemon=daemon, log_file=log_file, shards=shards)
         self._make_policy = make_policy
         self._judge = judge
         self._relayed = relayed
         self._relay: LogRelay | None = None
-        self._sockets = Slots()
+        self._sockets = ListenerShards()
         self._policy: Any = None
-        self._setting = Setting(config, None)
+        self._setting = ServedConfig(config, None)
         self._penalty_key = secrets.token_bytes(32)
         self._mail_root: DirectoryId | None = None
-        self._seat_sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._poke_sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._started_zygote = zygote
         self._forks: dict[int, WorkerProcess] = {}
-        self._numbers = itertools.count(1)
+        self._requests = itertools.count(1)
         self._places = 0
         self._ready_told = False
         self._all_ended: Deferred[None] | None = None
         self.supervisor = Supervisor(
-            reactor, self._fork, slots=slots, seats=range(2 * slots + SPARE_SEATS), wall=time.time
+            reactor, self._fork, shards=shards, numbers=range(2 * shards + SPARE_NUMBERS), wall=time.time
         )
         self.supervisor.on_ready = self._worker_ready
         self.supervisor.on_failed = self._worker_failed
         self.supervisor.on_empty = self._worker_none
-        self.supervisor.status = Questions(self.supervisor).numbers
+        self.supervisor.status = AdminQueries(self.supervisor).numbers
         self._zygotes = ZygoteWatch(
             reactor, self._start_zygote, self._first_frames, self.supervisor.replace_all, self._reap
         )
@@ -112,7 +112,7 @@ class MasterService(ServiceProcess):
         for call in (self._checks, self._renewals):
             call.clock = reactor
 
-    def hub(self) -> Hub:
+    def worker_pool(self) -> WorkerPool:
         """All workers."""
         return self.supervisor
 
@@ -126,7 +126,7 @@ class MasterService(ServiceProcess):
         self.find_account()
         self._policy, activation = self._make_policy()
         self.follow_certificates(self._policy, activation, self._serve_certificates)
-        self._setting = Setting(self.config, self._policy.material)
+        self._setting = ServedConfig(self.config, self._policy.material)
         self.exposures.load()
         self.supervisor.on_exposed = self.exposures.take
         self.supervisor.on_seen = self.ledger.take
@@ -137,11 +137,11 @@ class MasterService(ServiceProcess):
         self.supervisor.memory_limit = self.config.limits.worker_memory
         # What a zygote or a worker leaves behind becomes our child, to be waited for.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        for seat in range(2 * self.slots + SPARE_SEATS):
+        for worker in range(2 * self.shards + SPARE_NUMBERS):
             receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             receive.setblocking(False)
             send.setblocking(False)
-            self._seat_sockets[seat] = (receive, send)
+            self._poke_sockets[worker] = (receive, send)
         if self._relayed:
             self._relay = LogRelay(self.reactor)
         self._zygotes.begin()
@@ -168,17 +168,17 @@ class MasterService(ServiceProcess):
         )
 
     def _first_frames(self) -> Frames:
-        seats = list(self._seat_sockets)
+        workers = list(self._poke_sockets)
         # Not those that a reload has opened and may give up again.
         served = {place for listener in self.config.listeners for place in places(listener)}
         frames: Frames = list(self._sockets.frames(served))
-        for start in range(0, len(seats), 100):
-            part = seats[start : start + 100]
-            sockets = [each for seat in part for each in self._seat_sockets[seat]]
-            frames.append((Seats(tuple(part)), sockets))
-        beginning = Beginning(
+        for start in range(0, len(workers), 100):
+            part = workers[start : start + 100]
+            sockets = [each for worker in part for each in self._poke_sockets[worker]]
+            frames.append((PokeSockets(tuple(part)), sockets))
+        beginning = ZygoteInit(
             self._setting,
-            self.slots,
+            self.shards,
             self._penalty_key,
             self._relayed,
             self._mail_root,
@@ -188,17 +188,17 @@ class MasterService(ServiceProcess):
 
     # --- Workers
 
-    def _fork(self, slot: int, seat: int, living: tuple[int, ...]) -> WorkerProcess:
+    def _fork(self, shard: int, worker: int, living: tuple[int, ...]) -> WorkerProcess:
         ours, theirs = socket.socketpair()
-        number = next(self._numbers)
+        number = next(self._requests)
         process = self._forks[number] = WorkerProcess(
             self.reactor,
             ours,
-            lambda body: self.supervisor.heard(seat, body),
-            lambda: self._worker_ended(number, seat),
+            lambda body: self.supervisor.heard(worker, body),
+            lambda: self._worker_ended(number, worker),
             self._owner[0] if self._owner is not None else None,
         )
-        self._zygotes.fork(Fork(number, slot, seat, living), theirs)
+        self._zygotes.fork(ForkRequest(number, shard, worker, living), theirs)
         # It waits on the line; what others tell meanwhile comes behind it.
         process.send(("known", self.known.known.to_bytes()))
         return process
@@ -216,15 +216,15 @@ class MasterService(ServiceProcess):
         if number in self._forks:
             self._forks[number].kill()
 
-    def _worker_ended(self, number: int, seat: int) -> None:
+    def _worker_ended(self, number: int, worker: int) -> None:
         process = self._forks.pop(number)
         self._reap()
-        self.supervisor.ended(seat, process)
+        self.supervisor.ended(worker, process)
 
     def _worker_ready(self) -> None:
         records = self.supervisor.records.values()
-        serving = {record.slot for record in records if record.state != "starting"}
-        if not self._ready_told and len(serving) == self.slots:
+        serving = {record.shard for record in records if record.state != "starting"}
+        if not self._ready_told and len(serving) == self.shards:
             self._ready_told = True
             self.is_ready(self._places)
 
@@ -279,7 +279,7 @@ class MasterService(ServiceProcess):
         config, prepared = examined.prepared.config, examined.prepared.tls
         opened: list[Bound] = []
         faults = self.bind_new(config, self._sockets.places, opened)
-        setting = Setting(config, prepared.material)
+        setting = ServedConfig(config, prepared.material)
         new = list(dict.fromkeys(bound.place for bound in opened))
         asked = tuple(self.supervisor.records.values())
         if not faults:
@@ -304,7 +304,7 @@ class MasterService(ServiceProcess):
         """Have all workers, and the zygote for later ones, serve some other certificates."""
         change = self._policy.change(prepared)
         self._policy.commit(prepared)
-        self._setting = Setting(self.config, self._policy.material)
+        self._setting = ServedConfig(self.config, self._policy.material)
         self._zygotes.send(("certificates", change))
         # None can be begun between these: whoever comes later is forked from a zygote that has the change.
         told = tuple(self.supervisor.records.values())
@@ -312,13 +312,13 @@ class MasterService(ServiceProcess):
         def taken(said: dict[int, Any]) -> list[str]:
             lines, behind = reload_results.outcome(said)
             for record in self.supervisor.living(told):
-                if record.seat in behind:
+                if record.worker in behind:
                     self.supervisor.replace(record)
             return lines
 
         return self.supervisor.order(told, "certificates", change, PREPARE_TIME).addCallback(taken)
 
-    async def _prepare(self, asked: tuple[Record, ...], setting: Setting, new: list[str]) -> list[str]:
+    async def _prepare(self, asked: tuple[Record, ...], setting: ServedConfig, new: list[str]) -> list[str]:
         """All workers' faults."""
         return reload_results.faults(
             await self.supervisor.order(
@@ -326,11 +326,11 @@ class MasterService(ServiceProcess):
                 "prepare",
                 (setting, tuple(new)),
                 PREPARE_TIME,
-                lambda record: self._sockets.of_slot(record.slot, new),
+                lambda record: self._sockets.of_shard(record.shard, new),
             )
         )
 
-    async def _commit(self, asked: tuple[Record, ...], setting: Setting, new: list[str]) -> list[str]:
+    async def _commit(self, asked: tuple[Record, ...], setting: ServedConfig, new: list[str]) -> list[str]:
         """What was done, in the words of the workers, each once."""
         config = setting.config
         self._setting, self.config = setting, config
@@ -349,7 +349,7 @@ class MasterService(ServiceProcess):
         for bound in self._sockets.close(gone):
             bound.remove_file()
         for record in self.supervisor.living(told):
-            if record.seat in behind:
+            if record.worker in behind:
                 self.supervisor.replace(record)
         return lines
 

@@ -1,4 +1,4 @@
-"""What workers answer to the two orders of a reload, by seat, as the master tells it."""
+"""What workers answer to the two orders of a reload, by worker, as the master tells it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def faults(prepared: Mapping[int, Json]) -> list[str]:
 
 
 def outcome(committed: Mapping[int, Json]) -> tuple[list[str], list[int]]:
-    """What was done, each line once; and the seats of those that may still serve as before."""
+    """What was done, each line once; and the workers of those that may still serve as before."""
     lines: list[str] = []
     behind = []
-    for seat, answer in committed.items():
+    for worker, answer in committed.items():
         match answer:
             case {"lines": list(said)}:
                 lines += [str(line) for line in said]
             case {"error": str(error)}:
                 lines.append(f"a worker did not take it up, and is replaced: {error}")
-                behind.append(seat)
+                behind.append(worker)
             case _:
-                behind.append(seat)
+                behind.append(worker)
     return list(dict.fromkeys(lines)), behind

@@ -1,6 +1,6 @@
 """Which workers there are, and what becomes of them: the master's rules, without processes of its own.
 
-A slot is a set of listening sockets, a seat a place among the living workers. Each slot has one worker that serves it,
+A shard is a set of listening sockets, a worker a place among the living workers. Each shard has one worker that serves it,
 and may have others that retire: those take no new connections and end with their last session.
 
 - A worker that dies is forked again at once; only one that dies soon after its start waits, twice as long each time.
@@ -18,7 +18,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from mailserver.net.ipc.event_counters import Totals
+from mailserver.net.ipc.event_counters import EventTotals
 from mailserver.net.ipc.message_schema import Json, are_numbers, one_line
 from mailserver.net.log.events import log
 
@@ -32,11 +32,11 @@ FIRST_WAIT = 0.25
 BLIND = 3.0
 """Seconds between two looks after which it is us who stood still."""
 LONGEST_WAIT = 2.0
-"""Seconds; meanwhile who is sent to the slot waits."""
+"""Seconds; meanwhile who is sent to the shard waits."""
 RETIRE_TIME = 3600.0
 """Seconds after which the sessions of a retiring worker hear a farewell."""
 MEMORY_TIME = 600.0
-"""Seconds between two replacements of a slot's worker for its memory: a limit that is too low must not churn."""
+"""Seconds between two replacements of a shard's worker for its memory: a limit that is too low must not churn."""
 
 
 class Process(Protocol):
@@ -53,8 +53,8 @@ class Process(Protocol):
 class Record:
     """One worker."""
 
-    slot: int
-    seat: int
+    shard: int
+    worker: int
     process: Process
     begun: float
     heard: float
@@ -75,18 +75,18 @@ class Record:
 
 
 class Supervisor:
-    """All workers of a master. Implements `link.Hub`."""
+    """All workers of a master. Implements `link.WorkerPool`."""
 
     def __init__(
         self,
         clock: IReactorTime,
         fork: Callable[[int, int, tuple[int, ...]], Process],
         *,
-        slots: int,
-        seats: Sequence[int],
+        shards: int,
+        numbers: Sequence[int],
         wall: Callable[[], float],
     ) -> None:
-        """`fork(slot, seat, seats of the living)` begins a worker; its end is told by `ended`, also of one never made."""
+        """`fork(shard, worker, workers of the living)` begins a worker; its end is told by `ended`, also of one never made."""
         self.records: dict[int, Record] = {}
         self.memory_limit = 0
         self.on_ready: Callable[[], None] = lambda: None
@@ -102,36 +102,36 @@ class Supervisor:
         self.renewals: Callable[[], list[Json]] = list
         self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)
         """What a worker is told that asks for the status of all."""
-        self.totals = Totals()
+        self.totals = EventTotals()
         self.restarts = 0
         self._clock = clock
         self._fork = fork
-        self._slots = slots
-        self._seats = seats
+        self._shards = shards
+        self._numbers = numbers
         self._wall = wall
-        self._numbers = itertools.count(1)
-        self._waits = dict.fromkeys(range(slots), 0.0)
+        self._requests = itertools.count(1)
+        self._waits = dict.fromkeys(range(shards), 0.0)
         self._timers: dict[int, IDelayedCall] = {}
-        self._memory_told = dict.fromkeys(range(slots), float("-inf"))
+        self._memory_told = dict.fromkeys(range(shards), float("-inf"))
         self._stopping = False
         self._looked = clock.seconds()
 
     # --- Life
 
     def start(self) -> None:
-        """Begin a worker on every slot that has none."""
-        for slot in range(self._slots):
-            if not any(record.slot == slot and record.state != "retiring" for record in self.records.values()):
-                self._begin(slot)
+        """Begin a worker on every shard that has none."""
+        for shard in range(self._shards):
+            if not any(record.shard == shard and record.state != "retiring" for record in self.records.values()):
+                self._begin(shard)
 
     def replace_all(self) -> None:
-        """A new worker for each slot; those of now retire when it is ready."""
+        """A new worker for each shard; those of now retire when it is ready."""
         for record in tuple(self.records.values()):
             if record.state == "starting":
                 # Begun by the old zygote, and not ready yet: what follows its end begins anew.
                 record.process.kill()
-        for slot in {record.slot for record in self.records.values() if record.state == "serving"}:
-            self._begin(slot)
+        for shard in {record.shard for record in self.records.values() if record.state == "serving"}:
+            self._begin(shard)
 
     def stop(self) -> None:
         """Farewell in all; `on_empty` is called when the last has ended."""
@@ -151,14 +151,14 @@ class Supervisor:
 
     def living(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Those that have not ended."""
-        return tuple(record for record in records if self.records.get(record.seat) is record)
+        return tuple(record for record in records if self.records.get(record.worker) is record)
 
     def replace(self, record: Record) -> None:
         """A new worker in place of one that serves or begins; the sessions of one that serves go on."""
         if record.state == "starting":
             record.process.kill()
         elif record.state == "serving" and not any(other.replaces is record for other in self.records.values()):
-            self._begin(record.slot)
+            self._begin(record.shard)
 
     def forked(self, process: Process, pid: int) -> None:
         """The zygote has made it."""
@@ -166,17 +166,17 @@ class Supervisor:
             if record.process is process:
                 record.pid = pid
 
-    def ended(self, seat: int, process: Process) -> None:
+    def ended(self, worker: int, process: Process) -> None:
         """A worker is dead, or its zygote before it could be made. Called once for each process."""
-        record = self.records.get(seat)
+        record = self.records.get(worker)
         if record is None or record.process is not process:
             return
-        del self.records[seat]
-        self.totals.end(seat)
+        del self.records[worker]
+        self.totals.end(worker)
         for question in tuple(record.questions.values()):
             question.callback(None)
         for other in self.records.values():
-            other.process.send(("gone", seat))
+            other.process.send(("gone", worker))
             if other.replaces is record:
                 other.replaces = None
         if self._stopping:
@@ -185,15 +185,15 @@ class Supervisor:
             return
         if record.state == "retiring":
             return
-        log.warn("{line}", line=f"worker {record.slot} (process {record.pid}) has ended; it is replaced")
+        log.warn("{line}", line=f"worker {record.shard} (process {record.pid}) has ended; it is replaced")
         self.restarts += 1
-        if any(other.slot == record.slot and other.state == "starting" for other in self.records.values()):
+        if any(other.shard == record.shard and other.state == "starting" for other in self.records.values()):
             return  # its successor is on the way
         if record.state == "starting" or self._clock.seconds() - record.ready < EARLY:
-            self._waits[record.slot] = min(LONGEST_WAIT, max(FIRST_WAIT, 2 * self._waits[record.slot]))
+            self._waits[record.shard] = min(LONGEST_WAIT, max(FIRST_WAIT, 2 * self._waits[record.shard]))
         else:
-            self._waits[record.slot] = 0.0
-        self._begin_later(record.slot, self._waits[record.slot])
+            self._waits[record.shard] = 0.0
+        self._begin_later(record.shard, self._waits[record.shard])
 
     def check(self) -> None:
         """Look for those that are silent or have retired long enough; every second or so."""
@@ -206,7 +206,7 @@ class Supervisor:
         for record in tuple(self.records.values()):
             patience = STARTING if record.state == "starting" else SILENCE
             if now - record.heard > patience and not record.killed:
-                log.error("{line}", line=f"worker {record.slot} (process {record.pid}) gives no sign of life: killed")
+                log.error("{line}", line=f"worker {record.shard} (process {record.pid}) gives no sign of life: killed")
                 record.killed = True
                 record.process.kill()
             elif record.state == "retiring" and record.retire_until and now > record.retire_until:
@@ -215,16 +215,18 @@ class Supervisor:
 
     # --- What a worker says
 
-    def heard(self, seat: int, body: Json) -> None:
+    def heard(self, worker: int, body: Json) -> None:
         """One frame of a worker; nonsense is its end."""
-        record = self.records.get(seat)
+        record = self.records.get(worker)
         if record is None or record.killed:
             return
         record.heard = self._clock.seconds()
         match body:
-            case {"beat": int(sessions), "memory": int(memory), "tally": tally} if are_numbers(sessions, memory):
+            case {"beat": int(sessions), "memory": int(memory), "event_counters": event_counters} if are_numbers(
+                sessions, memory
+            ):
                 record.sessions, record.memory = sessions, memory
-                self.totals.take(seat, tally)
+                self.totals.take(worker, event_counters)
                 self._look_at_memory(record)
             case {"seen": rows}:
                 self.on_seen(rows)
@@ -237,7 +239,7 @@ class Supervisor:
             case {"tell": str(kind), "body": told}:
                 for other in self.records.values():
                     if other is not record:
-                        other.process.send(("told", seat, kind, told))
+                        other.process.send(("told", worker, kind, told))
             case {"answer": int(number), "error": str(error)}:
                 self._settle(record, number, {"error": error})
             case {"answer": int(number), "body": answer}:
@@ -245,18 +247,20 @@ class Supervisor:
             case {"ready": True} if record.state == "starting":
                 self._is_ready(record)
             case {"failed": str(why)}:
-                log.error("{line}", line=f"worker {record.slot} cannot start: {one_line(why)}")
+                log.error("{line}", line=f"worker {record.shard} cannot start: {one_line(why)}")
                 self.on_failed(one_line(why))
             case _:
-                log.error("{line}", line=f"worker {record.slot} says nonsense: killed")
+                log.error("{line}", line=f"worker {record.shard} says nonsense: killed")
                 record.killed = True
                 record.process.kill()
 
-    # --- Questions and orders
+    # --- Queries and orders
 
     def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
         """Ask every worker that has begun."""
-        asked = {seat: self._question(record, ("ask", what, body), seconds) for seat, record in self.records.items()}
+        asked = {
+            worker: self._question(record, ("ask", what, body), seconds) for worker, record in self.records.items()
+        }
         return self._gather(asked)
 
     def order(
@@ -269,15 +273,15 @@ class Supervisor:
     ) -> Deferred[dict[int, Json]]:
         """Have these workers obey; `sockets(record)` go beside it."""
         return self._gather(
-            {record.seat: self._order(record, what, body, seconds, sockets(record)) for record in records}
+            {record.worker: self._order(record, what, body, seconds, sockets(record)) for record in records}
         )
 
     def workers(self) -> list[dict[str, Json]]:
-        """Each as `link.Hub` says."""
+        """Each as `link.WorkerPool` says."""
         return [
             {
-                "seat": record.seat,
-                "slot": record.slot,
+                "worker": record.worker,
+                "shard": record.shard,
                 "pid": record.pid,
                 "since": record.since,
                 "state": record.state,
@@ -307,43 +311,43 @@ class Supervisor:
         if question is not None:
             question.callback(answer)
 
-    def _begin_later(self, slot: int, seconds: float) -> None:
+    def _begin_later(self, shard: int, seconds: float) -> None:
         if seconds == 0:
-            self._begin(slot)
-        elif slot not in self._timers:
+            self._begin(shard)
+        elif shard not in self._timers:
 
             def begin() -> None:
-                del self._timers[slot]
-                self._begin(slot)
+                del self._timers[shard]
+                self._begin(shard)
 
-            self._timers[slot] = self._clock.callLater(seconds, begin)
+            self._timers[shard] = self._clock.callLater(seconds, begin)
 
-    def _begin(self, slot: int) -> None:
-        """A new worker for a slot; the one that serves it now retires when the new one is ready."""
+    def _begin(self, shard: int) -> None:
+        """A new worker for a shard; the one that serves it now retires when the new one is ready."""
         if self._stopping:
             return
-        serving = [record for record in self.records.values() if record.slot == slot and record.state == "serving"]
+        serving = [record for record in self.records.values() if record.shard == shard and record.state == "serving"]
         replaces = serving[0] if serving else None
-        seat = next((seat for seat in self._seats if seat not in self.records), None)
-        if seat is None:
+        worker = next((worker for worker in self._numbers if worker not in self.records), None)
+        if worker is None:
             # Whoever has retired longest makes room, and then this is tried again.
             retiring = [record for record in self.records.values() if record.state == "retiring"]
             if retiring:
                 self._order(min(retiring, key=lambda record: record.begun), "stop", None)
-            self._begin_later(slot, 1.0)
+            self._begin_later(shard, 1.0)
             return
         living = tuple(self.records)
         now = self._clock.seconds()
-        process = self._fork(slot, seat, living)
+        process = self._fork(shard, worker, living)
         for other in self.records.values():
-            other.process.send(("joined", seat))
-        self.records[seat] = Record(slot, seat, process, now, now, self._wall(), replaces=replaces)
+            other.process.send(("joined", worker))
+        self.records[worker] = Record(shard, worker, process, now, now, self._wall(), replaces=replaces)
 
     def _is_ready(self, record: Record) -> None:
         record.state = "serving"
         record.ready = self._clock.seconds()
         before, record.replaces = record.replaces, None
-        if before is not None and before.seat in self.records:
+        if before is not None and before.worker in self.records:
             before.state = "retiring"
             before.retire_until = self._clock.seconds() + RETIRE_TIME
             self._order(before, "retire", None)
@@ -355,11 +359,11 @@ class Supervisor:
             self.memory_limit
             and record.memory > self.memory_limit
             and record.state == "serving"
-            and now - self._memory_told[record.slot] >= MEMORY_TIME
+            and now - self._memory_told[record.shard] >= MEMORY_TIME
         ):
-            self._memory_told[record.slot] = now
+            self._memory_told[record.shard] = now
             mib = record.memory >> 20
-            log.warn("{line}", line=f"worker {record.slot} (process {record.pid}) has {mib} MiB of memory: replaced")
+            log.warn("{line}", line=f"worker {record.shard} (process {record.pid}) has {mib} MiB of memory: replaced")
             self.replace(record)
 
     def _order(
@@ -371,7 +375,7 @@ class Supervisor:
         self, record: Record, words: tuple[str, str, object], seconds: float, sockets: Sequence[Any] = ()
     ) -> Deferred[Json]:
         """None for an answer that does not come."""
-        number = next(self._numbers)
+        number = next(self._requests)
         answer: Deferred[Json] = Deferred()
         record.questions[number] = answer
 
@@ -394,8 +398,8 @@ class Supervisor:
 
     @staticmethod
     def _gather(answers: dict[int, Deferred[Json]]) -> Deferred[dict[int, Json]]:
-        seats = list(answers)
+        workers = list(answers)
         all_of_them = DeferredList(list(answers.values()))
         return all_of_them.addCallback(
-            lambda results: dict(zip(seats, [result for _ok, result in results], strict=True))
+            lambda results: dict(zip(workers, [result for _ok, result in results], strict=True))
         )

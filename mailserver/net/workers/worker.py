@@ -1,4 +1,4 @@
-"""A worker: serves every protocol on the sockets of its slot, in a process forked by the zygote.
+"""A worker: serves every protocol on the sockets of its shard, in a process forked by the zygote.
 
 Its life: it makes its parts, listens, says that it is ready, and beats. A reload comes in two orders, as its halves:
 "prepare", which may refuse, then "commit" or "drop". "retire" has it take no new connections and end with its last
@@ -20,20 +20,20 @@ from twisted.python.failure import Failure
 
 from mailserver.config.model import Config
 from mailserver.net.connection.turn_limit import TurnLimit
-from mailserver.net.ipc.ipc_messages import Assignment, Setting
-from mailserver.net.ipc.link import Link
+from mailserver.net.ipc.ipc_messages import ServedConfig, WorkerInit
 from mailserver.net.ipc.message_schema import Json
-from mailserver.net.ipc.worker_link import Seat
+from mailserver.net.ipc.server_link import ServerLink
+from mailserver.net.ipc.worker_link import WorkerLink
 from mailserver.net.listeners.binding import Bound, places
 from mailserver.net.log.events import log, whatever_happens
-from mailserver.net.serving.serving import Parts, Serving
+from mailserver.net.serving.serving import ProcessServices, Serving
 
 BEAT = 2.0
 """Seconds between two signs of life."""
 
 
-class WorkerParts(Parts, Protocol):
-    """Parts that take up what another process has judged."""
+class WorkerServices(ProcessServices, Protocol):
+    """Services that take up what another process has judged."""
 
     def prepare(self, config: Config, tls: Any) -> Any:
         """What `accept` and `commit` take, of a configuration and a policy's material. In a thread. Raises: OSError."""
@@ -42,17 +42,17 @@ class WorkerParts(Parts, Protocol):
         """Serve a `tls.serving.material.Change`. Raises: BadPair."""
 
 
-MakeParts = Callable[[Assignment, Any, Link], WorkerParts]
+MakeServices = Callable[[WorkerInit, Any, ServerLink], WorkerServices]
 
 
-def run(assignment: Assignment, make_parts: MakeParts) -> None:
+def run(init: WorkerInit, make_services: MakeServices) -> None:
     """Serve until the end; called just after the fork, with no reactor installed. Raises: SystemExit."""
     from twisted.internet import epollreactor  # noqa: PLC0415 - a reactor must not be forked
 
     epollreactor.install()
     from twisted.internet import reactor  # noqa: PLC0415
 
-    worker = Worker(assignment, make_parts, reactor)
+    worker = Worker(init, make_services, reactor)
     running = cast("Any", reactor)
     running.callWhenRunning(worker.start)
     running.run()
@@ -62,15 +62,15 @@ def run(assignment: Assignment, make_parts: MakeParts) -> None:
 class Worker:
     """One worker's objects and the master's orders."""
 
-    def __init__(self, assignment: Assignment, make_parts: MakeParts, reactor: Any) -> None:
+    def __init__(self, init: WorkerInit, make_services: MakeServices, reactor: Any) -> None:
         self.status = 0
-        self._assignment = assignment
-        self._make_parts = make_parts
+        self._init = init
+        self._make_services = make_services
         self._reactor = reactor
-        self._config = assignment.setting.config
-        self._seat = Seat(assignment, reactor, self._stop)
+        self._config = init.setting.config
+        self._link = WorkerLink(init, reactor, self._stop)
         self._serving: Serving | None = None
-        self._parts: WorkerParts | None = None
+        self._services: WorkerServices | None = None
         self._preparing: object = None
         self._prepared: tuple[Config, Any, list[Bound]] | None = None
         # Kept: where no descriptor is left, a worker that could not tell its memory would seem dead.
@@ -94,11 +94,11 @@ class Worker:
 
     def _start(self) -> None:
         self._take_signals()
-        parts = self._parts = self._make_parts(self._assignment, self._reactor, self._seat)
-        parts.start()
-        parts.take_hub(self._seat.ask_status)
-        serving = self._serving = Serving(parts, self._reactor, shared=True, link=self._seat)
-        for bound in self._bound(self._config, self._assignment.listening):
+        services = self._services = self._make_services(self._init, self._reactor, self._link)
+        services.start()
+        services.set_status_query(self._link.query_status)
+        serving = self._serving = Serving(services, self._reactor, shared=True, link=self._link)
+        for bound in self._bound(self._config, self._init.listening):
             serving.listen(bound)
         for what, obey in (
             ("prepare", self._prepare),
@@ -109,14 +109,14 @@ class Worker:
             ("stop", self._obey_stop),
             ("log file", self._reopen_log),
         ):
-            self._seat.on_order(what, obey)
+            self._link.on_order(what, obey)
         self._turn_limit.start()
         self._beats.start(BEAT)
-        self._seat.report({"ready": True})
+        self._link.report({"ready": True})
 
     def _fail(self, why: str) -> None:
         self.status = 1
-        self._seat.report({"failed": why})
+        self._link.report({"failed": why})
         self._reactor.callLater(0, self._reactor.stop)
 
     def _take_signals(self) -> None:
@@ -132,15 +132,21 @@ class Worker:
 
     def _beat(self) -> None:
         serving = self._serving
-        tally = serving.tally.rows() if serving else []
-        self._seat.beat({"beat": serving.sessions if serving else 0, "memory": memory(self._statm), "tally": tally})
+        event_counters = serving.event_counters.rows() if serving else []
+        self._link.beat(
+            {
+                "beat": serving.sessions if serving else 0,
+                "memory": memory(self._statm),
+                "event_counters": event_counters,
+            }
+        )
 
     # --- Orders
 
-    def _prepare(self, body: tuple[Setting, tuple[str, ...]], descriptors: list[int]) -> Deferred[Json]:
+    def _prepare(self, body: tuple[ServedConfig, tuple[str, ...]], descriptors: list[int]) -> Deferred[Json]:
         """A reload's first half: the faults."""
-        parts = self._parts
-        assert parts is not None
+        services = self._services
+        assert services is not None
         setting, new_places = body
         sockets = (socket.socket(fileno=number) for number in descriptors)
         opened = self._bound(setting.config, dict(zip(new_places, sockets, strict=True)))
@@ -150,7 +156,7 @@ class Worker:
 
         def accept(prepared: Any) -> Json:
             # Nobody waits any more where it has taken too long.
-            faults = ["given up"] if self._preparing is not mine else list(parts.accept(prepared))
+            faults = ["given up"] if self._preparing is not mine else list(services.accept(prepared))
             if faults:
                 _close(opened)
             else:
@@ -162,17 +168,17 @@ class Worker:
             return failure
 
         pool = self._reactor.getThreadPool()
-        preparing = deferToThreadPool(self._reactor, pool, parts.prepare, setting.config, setting.material)
+        preparing = deferToThreadPool(self._reactor, pool, services.prepare, setting.config, setting.material)
         return preparing.addCallback(accept).addErrback(failed)
 
     def _commit(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
         """Its second half: what was done."""
         prepared, self._prepared = self._prepared, None
         self._forget()
-        if prepared is None or self._parts is None or self._serving is None:
+        if prepared is None or self._services is None or self._serving is None:
             return succeed({"error": "it was not prepared in time"})
         config, made, opened = prepared
-        lines = self._parts.commit(made)
+        lines = self._services.commit(made)
         if self._stopping:
             # Nobody would answer who connects to them.
             _close(opened)
@@ -183,8 +189,8 @@ class Worker:
 
     def _take_certificates(self, change: Any, _descriptors: list[int]) -> Deferred[Json]:
         """Contexts are made for what has changed, a fraction of a millisecond each."""
-        assert self._parts is not None
-        self._parts.take_certificates(change)
+        assert self._services is not None
+        self._services.take_certificates(change)
         return succeed({"lines": []})
 
     def _drop(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
@@ -211,7 +217,7 @@ class Worker:
 
     def _reopen_log(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
         if self._config.server.log_file is not None:
-            self._assignment.lines.reopen(self._config.server.log_file)
+            self._init.lines.reopen(self._config.server.log_file)
         return succeed(None)
 
     # --- The end
@@ -231,8 +237,8 @@ class Worker:
             return
         self._ended = True
         self._turn_limit.stop()
-        parts = self._parts
-        ending = Deferred.fromCoroutine(parts.stop()) if parts is not None else succeed(None)
+        services = self._services
+        ending = Deferred.fromCoroutine(services.stop()) if services is not None else succeed(None)
 
         def end(_result: object) -> None:
             # What was counted since the last sign of life.

@@ -23,10 +23,17 @@ from attrs import define, field
 from twisted.logger import globalLogBeginner
 
 from mailserver.net.ipc.frames import MAX_PICKLE, BadFrame, Decoder, from_pickle, read_some, send_blocking, to_json
-from mailserver.net.ipc.ipc_messages import Assignment, Beginning, Fork, Seats, Setting, Sockets
+from mailserver.net.ipc.ipc_messages import (
+    ForkRequest,
+    ListenerSockets,
+    PokeSockets,
+    ServedConfig,
+    WorkerInit,
+    ZygoteInit,
+)
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
-from mailserver.net.log.process_log import LineLog, open_log_file
+from mailserver.net.log.process_log import ProcessLog, open_log_file
 from mailserver.net.service.process_identity import allow_files
 from mailserver.system.as_user import become
 
@@ -41,21 +48,21 @@ class Zygote:
     """The zygote's state, and its loop."""
 
     line: socket.socket
-    make_policy: Callable[[Setting], Any]
+    make_policy: Callable[[ServedConfig], Any]
     """A TLS policy of a setting's material."""
-    update_policy: Callable[[Any, Setting], None]
+    update_policy: Callable[[Any, ServedConfig], None]
     """Have the policy serve other material, on the same base."""
     change_policy: Callable[[Any, Any], None]
     """Have it serve a `tls.serving.material.Change`."""
-    work: Callable[[Assignment], None]
+    work: Callable[[WorkerInit], None]
     """What a worker does, from just after the fork to its end."""
     decoder: Decoder = field(factory=lambda: Decoder(MAX_PICKLE))
-    beginning: Beginning | None = None
-    setting: Setting | None = None
+    beginning: ZygoteInit | None = None
+    setting: ServedConfig | None = None
     policy: Any = None
-    lines: LineLog | None = None
+    lines: ProcessLog | None = None
     listening: dict[tuple[str, int], socket.socket] = field(factory=dict)
-    seats: dict[int, tuple[socket.socket, socket.socket]] = field(factory=dict)
+    poke_sockets: dict[int, tuple[socket.socket, socket.socket]] = field(factory=dict)
     children: dict[int, int] = field(factory=dict)
     """Its pidfd -> the child's number."""
     retired: bool = False
@@ -109,20 +116,20 @@ class Zygote:
 
     def _take(self, body: object, descriptors: list[int]) -> None:
         match body:
-            case Beginning():
+            case ZygoteInit():
                 self._begin(body)
-            case Sockets():
+            case ListenerSockets():
                 for key, number in zip(body.places, descriptors, strict=True):
                     self.listening[key] = socket.socket(fileno=number)
-            case Seats():
-                for seat, receive, send in zip(body.seats, descriptors[::2], descriptors[1::2], strict=True):
-                    self.seats[seat] = (socket.socket(fileno=receive), socket.socket(fileno=send))
-            case Setting():
+            case PokeSockets():
+                for worker, receive, send in zip(body.workers, descriptors[::2], descriptors[1::2], strict=True):
+                    self.poke_sockets[worker] = (socket.socket(fileno=receive), socket.socket(fileno=send))
+            case ServedConfig():
                 self.update_policy(self.policy, body)
                 self.setting = body
             case ("certificates", change):
                 self.change_policy(self.policy, change)
-            case Fork():
+            case ForkRequest():
                 self._fork(body, socket.socket(fileno=descriptors[0]))
             case ("close", list(places)):
                 for key in [key for key in self.listening if key[0] in places]:
@@ -133,10 +140,10 @@ class Zygote:
             case "log file":
                 self._open_log_file()
 
-    def _begin(self, beginning: Beginning) -> None:
+    def _begin(self, beginning: ZygoteInit) -> None:
         self.beginning = beginning
         self.setting = beginning.setting
-        self.lines = LineLog("zygote", relayed=beginning.relayed)
+        self.lines = ProcessLog("zygote", relayed=beginning.relayed)
         globalLogBeginner.beginLoggingTo([self.lines], discardBuffer=True, redirectStandardIO=False)
         server = beginning.setting.config.server
         allow_files(beginning.setting.config.limits.connections)
@@ -175,7 +182,7 @@ class Zygote:
         else:
             self._tell({"log file": True}, passed)
 
-    def _fork(self, fork: Fork, line: socket.socket) -> None:
+    def _fork(self, fork: ForkRequest, line: socket.socket) -> None:
         assert self.beginning is not None
         assert self.setting is not None
         assert self.lines is not None
@@ -188,8 +195,8 @@ class Zygote:
         if number == 0:
             status = 1
             try:
-                assignment = self._become_worker(fork, line)
-                self.work(assignment)
+                init = self._become_worker(fork, line)
+                self.work(init)
                 status = 0
             except SystemExit as error:
                 status = error.code if isinstance(error.code, int) else 1
@@ -203,11 +210,11 @@ class Zygote:
         self.children[pidfd] = number
         self._tell({"forked": fork.number, "pid": number}, [pidfd], keep=True)
 
-    def _become_worker(self, fork: Fork, line: socket.socket) -> Assignment:
+    def _become_worker(self, fork: ForkRequest, line: socket.socket) -> WorkerInit:
         assert self.beginning is not None
         assert self.setting is not None
         assert self.lines is not None
-        self.lines.name = str(fork.slot)
+        self.lines.name = str(fork.shard)
         gc.enable()
         go_on_when_parent_dies()
         self.line.close()
@@ -215,24 +222,24 @@ class Zygote:
         for pidfd in self.children:
             os.close(pidfd)
         listening = {}
-        for (place, slot), opened in self.listening.items():
-            if slot in {fork.slot, -1}:
+        for (place, shard), opened in self.listening.items():
+            if shard in {fork.shard, -1}:
                 listening[place] = opened
             else:
                 opened.close()
         poke_send = {}
-        for seat, (receive, send) in self.seats.items():
-            if seat == fork.seat:
+        for worker, (receive, send) in self.poke_sockets.items():
+            if worker == fork.worker:
                 poke_receive = receive
                 send.close()
             else:
                 receive.close()
-                poke_send[seat] = send
-        return Assignment(
+                poke_send[worker] = send
+        return WorkerInit(
             setting=self.setting,
-            slots=self.beginning.slots,
-            slot=fork.slot,
-            seat=fork.seat,
+            shards=self.beginning.shards,
+            shard=fork.shard,
+            worker=fork.worker,
             living=fork.living,
             penalty_key=self.beginning.penalty_key,
             tls=self.policy,

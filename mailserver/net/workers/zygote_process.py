@@ -21,12 +21,12 @@ from mailserver.net.ipc.frames import (
     MAX_WAITING,
     BadFrame,
     Decoder,
-    FrameLine,
+    FrameSocket,
     read_some,
     send_blocking,
     to_pickle,
 )
-from mailserver.net.ipc.ipc_messages import Fork
+from mailserver.net.ipc.ipc_messages import ForkRequest
 from mailserver.net.ipc.message_schema import Json, one_line
 from mailserver.net.ipc.received_fds import close_passed
 from mailserver.net.log.events import log
@@ -107,7 +107,9 @@ class WorkerProcess:
         self._user = user
         self._ended = ended
         self._end: ProcessEnd | None = None
-        self._line = FrameLine(reactor, line, self._take(heard), self._lost, longest=MAX_JSON, most_waiting=MAX_WAITING)
+        self._line = FrameSocket(
+            reactor, line, self._take(heard), self._lost, longest=MAX_JSON, most_waiting=MAX_WAITING
+        )
 
     def send(self, body: object, passed: Sequence[socket.socket] = ()) -> None:
         """A frame to it; sockets that do not fit beside it go ahead."""
@@ -180,7 +182,7 @@ class ZygoteProcess:
         self._socket, self.pid = begun.line, begun.pid
         # Ours was raised for all that listens, perhaps after its start.
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
-        self._line: FrameLine | None = None
+        self._line: FrameSocket | None = None
         self._end = ProcessEnd(reactor, os.pidfd_open(self.pid), lambda: self._is_over(ended))
 
     def begin(self, frames: Sequence[tuple[object, Sequence[socket.socket]]]) -> None:
@@ -211,7 +213,7 @@ class ZygoteProcess:
         if self._line is not None:
             self._line.send(to_pickle(body), passed)
 
-    def fork(self, fork: Fork, line: socket.socket) -> None:
+    def fork(self, fork: ForkRequest, line: socket.socket) -> None:
         """Have it fork a worker, whose end of the line is given away."""
         assert self._line is not None
         self._line.send(to_pickle(fork), (line,), given=True)
@@ -232,7 +234,7 @@ class ZygoteProcess:
             self._line.close()
 
     def _listen(self) -> None:
-        self._line = FrameLine(self._reactor, self._socket, self._take, self._lost, longest=MAX_JSON)
+        self._line = FrameSocket(self._reactor, self._socket, self._take, self._lost, longest=MAX_JSON)
 
     def _lost(self) -> None:
         self._reactor.callLater(ENDING_TIME, self._end.kill)

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from mailserver.net.ipc.ipc_messages import Fork
+from mailserver.net.ipc.ipc_messages import ForkRequest
 from mailserver.net.log.events import log
 from mailserver.net.workers.supervisor import BLIND
 from mailserver.net.workers.zygote_process import ZygoteProcess
@@ -68,7 +68,7 @@ class ZygoteWatch:
         if self._current is not None:
             self._current.send(body, passed)
 
-    def fork(self, fork: Fork, line: socket.socket) -> None:
+    def fork(self, fork: ForkRequest, line: socket.socket) -> None:
         """Have it fork a worker, whose end of the line is given away."""
         if self._current is None:
             # Between two zygotes: the end of this line has the worker begun again.

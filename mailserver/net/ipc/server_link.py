@@ -1,10 +1,10 @@
 """What joins the workers of a server: each one's line to the master, and the sockets on which they poke each other.
 
-With `workers = 0` there is none, and whoever takes a `Link` takes None for it.
+With `workers = 0` there is none, and whoever takes a `ServerLink` takes None for it.
 
-A worker is known to the others by its seat, a small number that no other living worker has. A worker that replaces
-another begins before that one has ended (its sessions go on), so it has another seat: whatever was told from a seat is
-void once that seat is gone, and for that alone. Seats are given again later, after `on_gone`.
+A worker is known to the others by its worker, a small number that no other living worker has. A worker that replaces
+another begins before that one has ended (its sessions go on), so it has another worker: whatever was told from a worker is
+void once that worker is gone, and for that alone. Numbers are given again later, after `on_gone`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from mailserver.net.ipc.event_counters import Totals
+from mailserver.net.ipc.event_counters import EventTotals
 from mailserver.net.ipc.message_schema import Json
 
 
-class Link(Protocol):
+class ServerLink(Protocol):
     """A worker's side. All calls, and all that are called back, are on the reactor's thread."""
 
     @property
-    def slot(self) -> int:
-        """The seat of this worker."""
+    def number(self) -> int:
+        """The worker of this worker."""
 
     @property
     def poke_receive(self) -> socket.socket:
@@ -32,9 +32,9 @@ class Link(Protocol):
 
     @property
     def poke_send(self) -> Mapping[int, socket.socket]:
-        """Seat of each other living worker -> where to send datagrams for it; non-blocking.
+        """WorkerLink of each other living worker -> where to send datagrams for it; non-blocking.
 
-        The mapping changes as workers come and go: keep no copy, and nothing about a seat after `on_gone`.
+        The mapping changes as workers come and go: keep no copy, and nothing about a worker after `on_gone`.
         """
 
     @property
@@ -49,18 +49,18 @@ class Link(Protocol):
         """To every other living worker, through the master: in order, and dropped only where a worker dies."""
 
     def on(self, kind: str, take: Callable[[int, Json], None]) -> None:
-        """Call `take(seat of the sender, body)` for what others tell of that kind. One taker a kind."""
+        """Call `take(worker of the sender, body)` for what others tell of that kind. One taker a kind."""
 
     def on_joined(self, take: Callable[[int], None]) -> None:
-        """Call `take(seat)` when another worker begins; what is told from then on reaches it. Tell it what it lacks.
+        """Call `take(worker)` when another worker begins; what is told from then on reaches it. Tell it what it lacks.
 
         A worker that begins itself hears of no joining: the others hear of it, and tell.
         """
 
     def on_gone(self, take: Callable[[int], None]) -> None:
-        """Call `take(seat)` when another worker has ended, however it did: all that it told is void."""
+        """Call `take(worker)` when another worker has ended, however it did: all that it told is void."""
 
-    def on_ask(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
+    def on_query(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
         """Answer the master's question of that name. A failure is logged, and told to the master as one."""
 
     def report_seen(self, rows: Json) -> None:
@@ -75,24 +75,24 @@ class Link(Protocol):
     def report_exposed(self, mark: Json) -> None:
         """Tell the master whose password has come in clear text (`auth.exposure.exposure.Mark`)."""
 
-    def ask_status(self) -> Deferred[dict[str, Json]]:
+    def query_status(self) -> Deferred[dict[str, Json]]:
         """What `mailserver status` would be told of all workers, this one among them. Fails: MailError, in time."""
 
 
-class Hub(Protocol):
+class WorkerPool(Protocol):
     """The master's side, for what the control socket is asked."""
 
     def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
-        """Ask every living worker; the answers by seat. Never fails.
+        """Ask every living worker; the answers by worker. Never fails.
 
         {"error": sentence} stands for a worker that fails, None for one that does not answer in time.
         """
 
     def workers(self) -> list[dict[str, Json]]:
-        """Of each worker {"seat": int, "pid": int, "since": Unix time, "state": "serving" or "retiring"}."""
+        """Of each worker {"worker": int, "pid": int, "since": Unix time, "state": "serving" or "retiring"}."""
 
     @property
-    def totals(self) -> Totals:
+    def totals(self) -> EventTotals:
         """What all workers have counted."""
 
     @property

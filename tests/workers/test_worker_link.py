@@ -15,10 +15,10 @@ from mailserver.config.model import Limits
 from mailserver.errors import MailError
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.ipc.frames import MAX_JSON, MAX_PASSED, Decoder, read_some, send_blocking, to_pickle
-from mailserver.net.ipc.ipc_messages import Assignment
+from mailserver.net.ipc.ipc_messages import WorkerInit
 from mailserver.net.ipc.message_schema import Json
-from mailserver.net.ipc.worker_link import STATUS_PATIENCE, Seat
-from mailserver.net.serving.state_sync import SharedCounts
+from mailserver.net.ipc.worker_link import STATUS_PATIENCE, WorkerLink
+from mailserver.net.serving.state_sync import ConnectionCountSync
 from mailserver.net.workers.zygote_process import WorkerProcess, from_json
 
 
@@ -38,12 +38,12 @@ class Turned(Clock):
     removeReader = addWriter = removeWriter = addReader  # noqa: N815
 
 
-def assignment(line: socket.socket, receive: socket.socket) -> Assignment:
-    return Assignment(
+def init(line: socket.socket, receive: socket.socket) -> WorkerInit:
+    return WorkerInit(
         setting=None,  # type: ignore[arg-type]
-        slots=1,
-        slot=0,
-        seat=0,
+        shards=1,
+        shard=0,
+        worker=0,
         living=(),
         penalty_key=b"k" * 32,
         tls=None,
@@ -60,15 +60,15 @@ def assignment(line: socket.socket, receive: socket.socket) -> Assignment:
 def test_an_answer_that_the_master_would_not_take_is_an_error_and_not_the_end() -> None:
     ours, theirs = socket.socketpair()
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    seat = Seat(assignment(theirs, receive), Reactor(), lambda: None)
+    worker = WorkerLink(init(theirs, receive), Reactor(), lambda: None)
     long: Json = ["x" * 1000] * (MAX_JSON // 1000)
-    seat.on_ask("long", lambda _body: succeed(long))
-    seat.on_ask("short", lambda _body: succeed(["x"]))
+    worker.on_query("long", lambda _body: succeed(long))
+    worker.on_query("short", lambda _body: succeed(["x"]))
     decoder = Decoder(MAX_JSON)
     try:
         for number, what in ((1, "long"), (2, "short")):
             send_blocking(ours, to_pickle(("ask", number, what, None)))
-            seat._line.doRead()
+            worker._line.doRead()
         told = []
         ours.settimeout(10)
         while len(told) < 2:
@@ -80,7 +80,7 @@ def test_an_answer_that_the_master_would_not_take_is_an_error_and_not_the_end() 
             {"answer": 2, "body": ["x"]},
         ]
     finally:
-        seat.close()
+        worker.close()
         for one in (ours, receive, send):
             one.close()
 
@@ -89,12 +89,12 @@ def test_nonsense_of_another_worker_is_heard_once_and_ends_nobody() -> None:
     ours, theirs = socket.socketpair()
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ended: list[None] = []
-    seat = Seat(assignment(theirs, receive), Reactor(), lambda: ended.append(None))
-    seat._sending = {1: send, 2: send}  # type: ignore[assignment]
+    worker = WorkerLink(init(theirs, receive), Reactor(), lambda: ended.append(None))
+    worker._sending = {1: send, 2: send}  # type: ignore[assignment]
     counts = ConnectionCounts(Limits())
-    SharedCounts(seat, Clock(), counts)
+    ConnectionCountSync(worker, Clock(), counts)
     told: list[tuple[int, Json]] = []
-    seat.on("noted", lambda who, body: told.append((who, body)))
+    worker.on("noted", lambda who, body: told.append((who, body)))
     with capturedLogs() as logged:
         for body in (
             ("joined", 1),
@@ -108,11 +108,11 @@ def test_nonsense_of_another_worker_is_heard_once_and_ends_nobody() -> None:
             ("told", 1, "noted", "another now"),
         ):
             send_blocking(ours, to_pickle(body))
-            seat._line.doRead()
+            worker._line.doRead()
     assert told == [(2, "heard"), (1, "another now")]
     assert len(logged) == 1
     assert ended == []
-    seat.close()
+    worker.close()
     for one in (ours, receive, send):
         one.close()
 
@@ -120,7 +120,7 @@ def test_nonsense_of_another_worker_is_heard_once_and_ends_nobody() -> None:
 def test_an_order_has_more_sockets_than_fit_beside_one_frame() -> None:
     ours, theirs = socket.socketpair()
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    seat = Seat(assignment(theirs, receive), Reactor(), lambda: None)
+    worker = WorkerLink(init(theirs, receive), Reactor(), lambda: None)
     process = WorkerProcess(Reactor(), ours, lambda _body: None, lambda: None)
     got: list[list[int]] = []
 
@@ -130,7 +130,7 @@ def test_an_order_has_more_sockets_than_fit_beside_one_frame() -> None:
             os.close(number)
         return succeed(None)
 
-    seat.on_order("prepare", obey)
+    worker.on_order("prepare", obey)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(2 * MAX_PASSED + 50)]
         try:
@@ -138,9 +138,9 @@ def test_an_order_has_more_sockets_than_fit_beside_one_frame() -> None:
                 process.send(("order", number, "prepare", None), passed)
             for _ in range(20):
                 process._line.doWrite()
-                seat._line.doRead()
+                worker._line.doRead()
         finally:
-            seat.close()
+            worker.close()
             process._line.close()
             receive.close()
             send.close()
@@ -152,11 +152,11 @@ def test_who_asks_for_the_status_while_it_is_asked_for_gets_the_same_answer() ->
     ours, theirs = socket.socketpair()
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     clock = Turned()
-    seat = Seat(assignment(theirs, receive), clock, lambda: None)
+    worker = WorkerLink(init(theirs, receive), clock, lambda: None)
     told: list[Any] = []
     try:
         for _ in range(2):
-            seat.ask_status().addBoth(told.append)
+            worker.query_status().addBoth(told.append)
         ours.settimeout(10)
         decoder = Decoder(MAX_JSON)
         decoder.receive(*read_some(ours))
@@ -165,17 +165,17 @@ def test_who_asks_for_the_status_while_it_is_asked_for_gets_the_same_answer() ->
         assert from_json(frame[0]) == {"ask": "status"}
         assert decoder.next_frame() is None, "once"
         send_blocking(ours, to_pickle(("status", {"workers": []})))
-        seat._line.doRead()
+        worker._line.doRead()
         assert told == [{"workers": []}, {"workers": []}]
 
-        seat.ask_status().addBoth(told.append)
+        worker.query_status().addBoth(told.append)
         clock.advance(STATUS_PATIENCE)
         assert isinstance(told[2].value, MailError)
         # What comes too late is nobody's, and the next question is asked anew.
         send_blocking(ours, to_pickle(("status", {"late": True})))
-        seat._line.doRead()
+        worker._line.doRead()
         assert len(told) == 3
     finally:
-        seat.close()
+        worker.close()
         for one in (ours, receive, send):
             one.close()
