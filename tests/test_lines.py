@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.session import lines
-from mailserver.session.lines import DotStuffer, LineReader, Refused, is_http
+from mailserver.session.lines import DotStuffer, LineFault, LineReader, is_http
 
 PIECES = st.sampled_from(
     [b"\r\n", b"\r", b"\n", b".", b"a", b"bc", b"\r\n.", b"\r\n..", b"\r\n.\r\n", b"\r\n.\n", b"\0"]
@@ -28,10 +28,10 @@ def bytewise(data: bytes) -> list[bytes]:
     return [data[at : at + 1] for at in range(len(data))]
 
 
-def lines_of(pieces: list[bytes], limit: int = 20) -> list[tuple[bytes | Refused, bytes]]:
+def lines_of(pieces: list[bytes], limit: int = 20) -> list[tuple[bytes | LineFault, bytes]]:
     """Every line, with the head that was known when it was given out."""
     reader = LineReader(limit)
-    lines: list[tuple[bytes | Refused, bytes]] = []
+    lines: list[tuple[bytes | LineFault, bytes]] = []
     for piece in pieces:
         reader.receive_data(piece)
         while (line := reader.next_line()) is not None:
@@ -39,14 +39,14 @@ def lines_of(pieces: list[bytes], limit: int = 20) -> list[tuple[bytes | Refused
     return lines
 
 
-def by_the_book(stream: bytes, limit: int) -> list[bytes | Refused]:
+def by_the_book(stream: bytes, limit: int) -> list[bytes | LineFault]:
     """Lines end at LF; a good one has its CR before it, and no other control character."""
-    lines: list[bytes | Refused] = []
+    lines: list[bytes | LineFault] = []
     for line in stream.split(b"\n")[:-1]:
         if len(line) + 1 > limit:
-            lines.append(Refused.TOO_LONG)
+            lines.append(LineFault.TOO_LONG)
         elif not line.endswith(b"\r") or any(octet < 32 or octet == 127 for octet in line[:-1]):
-            lines.append(Refused.MALFORMED)
+            lines.append(LineFault.MALFORMED)
         else:
             lines.append(line[:-1])
     return lines
@@ -62,7 +62,7 @@ def test_lines_by_the_book_for_every_cut(stream: bytes, points: list[int]) -> No
 
 def test_lines() -> None:
     data = b"NOOP\r\nLF only\nCR\rinside\r\nNUL\0\r\nDEL\x7f\r\n" + b"x" * 19 + b"\r\n" + b"x" * 18 + b"\r\n\r\n"
-    refused = [Refused.MALFORMED] * 4 + [Refused.TOO_LONG]
+    refused = [LineFault.MALFORMED] * 4 + [LineFault.TOO_LONG]
     assert [line for line, _ in lines_of([data])] == [b"NOOP", *refused, b"x" * 18, b""]
 
 
@@ -70,7 +70,7 @@ def test_the_head_of_a_refused_line_is_known() -> None:
     data = b"GET / HTTP/1.1\n" + b"POST /" + b"x" * 100 + b"\r\n"
     for pieces in ([data], bytewise(data)):
         (first, head), (second, long_head) = lines_of(pieces)
-        assert (first, second) == (Refused.MALFORMED, Refused.TOO_LONG)
+        assert (first, second) == (LineFault.MALFORMED, LineFault.TOO_LONG)
         assert head.startswith(b"GET ")
         assert long_head.startswith(b"POST ")
 
@@ -83,7 +83,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
         assert len(reader._buffer) <= 100
     assert reader.pending
     reader.receive_data(b"\r\nNOOP\r\n")
-    assert reader.next_line() is Refused.TOO_LONG
+    assert reader.next_line() is LineFault.TOO_LONG
     assert reader.next_line() == b"NOOP"
     assert not reader.pending
 

@@ -1,4 +1,4 @@
-"""`python -m mailserver.imap`: every IMAP command, where it is allowed, what it stands on, where its code is."""
+"""`python -m mailserver.imap`: every IMAP command, its states, capabilities, reference and file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import sys
 
 from mailserver.imap.command import describe
 from mailserver.imap.commands import TABLE
+from mailserver.session.command_table import align
 
 
 def plain() -> str:
     """The table for a terminal."""
-    rows = describe(TABLE)
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) + "\n"
-        for row in rows
-    )
+    return align(describe(TABLE))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
-"""What a command is: one row of one table, in the module that does it. `build_table` joins the rows."""
+"""The row of a command, which stands in the module that does it. `build_table` joins the rows."""
 
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from attrs import field, frozen
 
 from mailserver.errors import NoSuchMailbox
 from mailserver.imap.wire.reader import Reader
+from mailserver.session.command_table import DuplicateCommand, source_path
 from mailserver.session.cost import Cost
-
-if TYPE_CHECKING:
-    from mailserver.imap.session import Session
 
 
 class State(enum.Flag):
@@ -27,7 +24,7 @@ class State(enum.Flag):
 
     @property
     def refusal(self) -> str:
-        """What a client is told whose command is not allowed in this state."""
+        """The answer to a command that is not allowed in this state."""
         if self is State.NOT_AUTHENTICATED:
             return "log in first"
         if self is State.AUTHENTICATED:
@@ -51,22 +48,27 @@ class Command(NamedTuple):
     """Behind the name: at the space, or at the end."""
 
 
-Run = Callable[["Session", Command], Awaitable[str | None]]
+Run = Callable[[Any, Command], Awaitable[str | None]]
+"""Takes the session and the command."""
 
 
 @frozen
 class CommandSpec:
-    """A row. `run` parses to the end, calls the store, writes untagged answers, and returns the text of the tagged OK
-    (which may begin with a response code in brackets), or None for "NAME completed". It raises MailErrors.
+    """A command. `run` parses it to its end, calls the store and writes the untagged responses.
+
+    It returns the text of the tagged OK, which may begin with a response code in brackets, or None for "NAME completed".
+    It raises MailErrors.
     """
 
     name: str
     states: State
     run: Run
     uses_sequence_numbers: bool = False
-    """No EXPUNGE may be told at its end, unless it came as UID command (RFC 3501 7.4.1)."""
+    """No EXPUNGE may be sent at its end, unless it came as a UID command (RFC 3501 7.4.1)."""
     capabilities: tuple[str, ...] = ()
     """Tokens that CAPABILITY lists for it."""
+    offer: Callable[[Any], Sequence[str]] | None = None
+    """Takes the session; returns further tokens, which depend on its state."""
     reference: str = "RFC 3501"
     cost: Cost = field(kw_only=True)
     """The work that it can cause at most, and where that is done."""
@@ -78,10 +80,10 @@ class CommandSpec:
     """Octets that all its literals may have together, unless streamed."""
     streams: Callable[[Sequence[bytes]], bool] | None = None
     """Given the text and literals before an announced literal: is that one not read but left to `run`?"""
-    precondition: Callable[[Session], None] | None = None
-    """Raises the MailError that refuses the command before any of its literals is asked for."""
-    exposed: Callable[[Session, Reader], None] | None = None
-    """Called with what the client has sent of the command unasked, when its precondition has refused it.
+    precondition: Callable[[Any], None] | None = None
+    """Takes the session; raises the MailError that refuses the command before any of its literals is asked for."""
+    exposed: Callable[[Any, Reader], None] | None = None
+    """Called with the part of the command that the client has sent unasked, when its precondition has refused it.
 
     It may raise BadSyntax.
     """
@@ -103,10 +105,6 @@ class TryCreate(NoSuchMailbox):
     """The target of APPEND, COPY or MOVE does not exist, but could be created (RFC 3501 7.1 TRYCREATE)."""
 
     imap_code = "TRYCREATE"
-
-
-class DuplicateCommand(Exception):
-    """Two rows claim one name."""
 
 
 Table = Mapping[str, CommandSpec]
@@ -135,15 +133,18 @@ def row_capabilities(table: Table, states: State) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for spec in table.values() if spec.states & states for name in spec.capabilities))
 
 
+def row_offers(table: Table) -> tuple[Callable[[Any], Sequence[str]], ...]:
+    """The functions of all rows that return tokens for a session, each once."""
+    return tuple(dict.fromkeys(spec.offer for spec in table.values() if spec.offer is not None))
+
+
 def describe(table: Table) -> list[tuple[str, str, str, str, str]]:
-    """For each form: its name, states, capabilities, reference, and where its code is ("imap/commands/idle.py")."""
+    """For each form: its name, states, capabilities, reference, and its file ("imap/commands/idle.py")."""
     rows = []
     for form in sorted(table):
         spec = table[form]
         states = "any" if spec.states == ANY else "logged in" if spec.states == LOGGED_IN else _words(spec.states)
-        place = inspect.getmodule(spec.run)
-        path = (place.__name__ if place else "").replace("mailserver.", "").replace(".", "/") + ".py"
-        rows.append((form, states, " ".join(spec.capabilities), spec.reference, path))
+        rows.append((form, states, " ".join(spec.capabilities), spec.reference, source_path(spec.run)))
     return rows
 
 

@@ -19,18 +19,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
 from mailserver.imap.fetch_message import Large
 from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
 from mailserver.imap.fetch_work import Known, Ready, Work
 from mailserver.imap.section import PIECE, Range, without_nul
+from mailserver.imap.selected_mailbox import SelectedMailbox
+from mailserver.imap.session import Session
 from mailserver.imap.updates import keyword_lines
 from mailserver.imap.wire import writer
-
-if TYPE_CHECKING:
-    from mailserver.imap.session import Selected, Session
 
 _FEW: Final = 64
 _REMEMBERED: Final = 256
@@ -53,7 +52,7 @@ class _FlagTexts(dict[int, bytes]):
 class Answer:
     """One FETCH being answered."""
 
-    def __init__(self, session: Session, selected: Selected, plan: Plan, seen: frozenset[int]) -> None:
+    def __init__(self, session: Session, selected: SelectedMailbox, plan: Plan, seen: frozenset[int]) -> None:
         self._session = session
         self._selected = selected
         self._plan = plan

@@ -5,15 +5,13 @@ from __future__ import annotations
 import enum
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attrs import define, field, frozen
 
 from mailserver.imap.section import Range, Section
+from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
-
-if TYPE_CHECKING:
-    from mailserver.imap.session import Selected
 
 CHUNK: Final = 256 * 1024
 """Octets that are made ready before the client must take them."""
@@ -181,7 +179,7 @@ class Pace:
             self.count = max(self.count // 4, 1)
 
 
-def gather(selected: Selected, ranges: Iterable[Range], pace: Pace) -> Iterator[Rows]:
+def gather(selected: SelectedMailbox, ranges: Iterable[Range], pace: Pace) -> Iterator[Rows]:
     """The messages at those positions of the view, as many at a time as the pace says."""
     view = selected.view
     for group in _groups(ranges, pace):

@@ -10,13 +10,11 @@ import re
 from bisect import bisect_left
 from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mailserver.imap.fetch_answer import Answer
 from mailserver.imap.fetch_plan import Plan, Rows
-
-if TYPE_CHECKING:
-    from mailserver.imap.session import Session
+from mailserver.imap.session import Session
 
 MOST: Final = 256
 """Commands that are answered before others have their turn."""

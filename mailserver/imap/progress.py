@@ -7,15 +7,13 @@ after a second, and each pause is twice the one before, up to that.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
+from mailserver.imap.command import Command
+from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.store.interfaces import Progress
-
-if TYPE_CHECKING:
-    from mailserver.imap.command import Command
-    from mailserver.imap.session import Session
-    from mailserver.system.children import Timer
+from mailserver.system.children import Timer
 
 FIRST: Final = 1.0
 LONGEST_PAUSE: Final = 10.0

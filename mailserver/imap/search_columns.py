@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attrs import frozen
 
 from mailserver.store.flags import KEYWORD_BIT, SYSTEM_FLAGS
 from mailserver.store.query import All, And, HasFlag, InUIDs, Larger, Not, Query, Received, Smaller
 from mailserver.store.rows import LARGEST_SIZE
+from mailserver.store.view import View
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
-
-if TYPE_CHECKING:
-    from mailserver.store.view import View
 
 SLICE: Final = 10_000
 """Messages looked at before others get their turn."""

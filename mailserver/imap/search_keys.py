@@ -6,11 +6,12 @@ Sequence numbers, UIDs and \\Recent are UID ranges in it already.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attrs import define
 
 from mailserver.errors import BadCharset, BadSyntax, LimitReached
+from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.encodings import CHARSETS
 from mailserver.store.query import (
@@ -29,10 +30,7 @@ from mailserver.store.query import (
     Smaller,
     Text,
 )
-
-if TYPE_CHECKING:
-    from mailserver.imap.session import Session
-    from mailserver.store.view import View
+from mailserver.store.view import View
 
 MAX_DEPTH: Final = 50
 """Parentheses, NOT and OR within each other."""

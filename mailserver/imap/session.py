@@ -17,9 +17,9 @@ out costs more than it gains.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Any
 
 from attrs import Factory, field, frozen
 
@@ -40,8 +40,18 @@ from mailserver.errors import (
 )
 from mailserver.imap import updates
 from mailserver.imap.argument_cache import Tails
-from mailserver.imap.command import ANY, Command, CommandSpec, State, Table, one_word_forms, row_capabilities
+from mailserver.imap.command import (
+    ANY,
+    Command,
+    CommandSpec,
+    State,
+    Table,
+    one_word_forms,
+    row_capabilities,
+    row_offers,
+)
 from mailserver.imap.input import Input, TimedOut
+from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.wire.command_head import HEAD, HTTP, HTTP_METHOD, tag_of
 from mailserver.imap.wire.framer import FramingLost, Line, LineRefused, LiteralAnnounced
 from mailserver.imap.wire.mailbox_names import Namespace
@@ -49,12 +59,10 @@ from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import SequenceSet
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
-from mailserver.session.sasl_exchange import RefusedExchange
+from mailserver.session.sasl_exchange import ExposedExchange
+from mailserver.store.live import LiveAccount, LiveAccounts
 from mailserver.store.view import View
 from mailserver.types import UID
-
-if TYPE_CHECKING:
-    from mailserver.store.live import LiveAccount, LiveAccounts, LiveMailbox
 
 _NOT_AUTHENTICATED, _AUTHENTICATED = State.NOT_AUTHENTICATED.value, State.AUTHENTICATED.value
 _SELECTED, _LOGOUT = State.SELECTED.value, State.LOGOUT.value
@@ -65,12 +73,6 @@ FAILED_LOGINS = 5
 """In one connection, whatever comes between them."""
 CLEARTEXT_LOGINS = 20
 """As many before TLS: right or wrong, they get the same answer."""
-
-
-def _command_table() -> Table:
-    from mailserver.imap.commands import TABLE  # noqa: PLC0415 - the commands know the session
-
-    return TABLE
 
 
 @frozen
@@ -86,12 +88,16 @@ class Services:
     config: Imap = Factory(Imap)
     limits: Limits = Factory(Limits)
     tails: Tails = Factory(lambda: Tails(Cache().commands))
-    table: Table = Factory(_command_table)
+    table: Table = field(kw_only=True)
+    """`commands.TABLE`."""
     one_word_forms: Mapping[bytes, str] = field(
         init=False, default=Factory(lambda self: one_word_forms(self.table), takes_self=True)
     )
     row_capabilities: tuple[str, ...] = field(
         init=False, default=Factory(lambda self: self.list_capabilities(), takes_self=True)
+    )
+    offers: tuple[Callable[[Any], Sequence[str]], ...] = field(
+        init=False, default=Factory(lambda self: row_offers(self.table), takes_self=True)
     )
     namespace: Namespace = field(
         default=Factory(
@@ -107,15 +113,6 @@ class Services:
         return tuple(limit if name == "APPENDLIMIT" else name for name in names)
 
 
-@frozen
-class Selected:
-    """The mailbox that is open."""
-
-    live: LiveMailbox
-    view: View
-    read_only: bool
-
-
 class Session:
     """The session of one connection; `run()` is its whole life."""
 
@@ -124,13 +121,13 @@ class Session:
         self.services = services
         self.account: LiveAccount | None = None
         self.user = ""
-        self.selected: Selected | None = None
+        self.selected: SelectedMailbox | None = None
         self.logged_out = False
         self.command = ""
         """The form of the command that runs, or ran last."""
         self.identified = False
         """Has the client's ID been logged?"""
-        self.refused_exchange: RefusedExchange | None = None
+        self.exposed_exchange: ExposedExchange | None = None
         """Which the client may go on with all the same, by lines that are no commands."""
         self.input = Input(channel, services.config, services.limits)
         self._errors = 0
@@ -191,7 +188,7 @@ class Session:
         return [UID(uid) for low, high in self.positions(command, sequence_set) for uid in uids[low:high]]
 
     @property
-    def mailbox(self) -> Selected:
+    def mailbox(self) -> SelectedMailbox:
         """The selected mailbox, in commands that are allowed only with one."""
         assert self.selected is not None
         return self.selected
@@ -208,9 +205,11 @@ class Session:
 
     def capabilities(self) -> str:
         """The tokens that CAPABILITY lists now."""
-        from mailserver.imap.commands.capability import tokens  # noqa: PLC0415 - the commands know the session
-
-        return " ".join(tokens(self))
+        services = self.services
+        tokens = ["IMAP4rev1", "LITERAL+" if services.config.literal == "plus" else "LITERAL-"]
+        for offer in services.offers:
+            tokens += offer(self)
+        return " ".join([*tokens, *services.row_capabilities])
 
     def enter(self, account: LiveAccount, user: str) -> None:
         """The client has logged in: bounds grow, the account is given back at the end."""
@@ -221,7 +220,7 @@ class Session:
     def forget(self) -> None:
         """TLS has started: nothing from before counts (RFC 3501 6.2.1)."""
         self.input.forget()
-        self.refused_exchange = None
+        self.exposed_exchange = None
         self._errors = 0
         self._first = True
 
@@ -229,7 +228,7 @@ class Session:
         """Do that once the command that runs has been answered OK."""
         self._afterwards = step
 
-    def open_mailbox(self, selected: Selected) -> None:
+    def open_mailbox(self, selected: SelectedMailbox) -> None:
         """A mailbox is selected; none may be open."""
         assert self.selected is None
         self.selected = selected
@@ -317,8 +316,8 @@ class Session:
             head = HEAD.match(line)
             if head is None:
                 self._answer_error(tag_of(line), BadSyntax("expected a tag, a space and a command"))
-                if self.refused_exchange is not None:
-                    self.refused_exchange.take(line)
+                if self.exposed_exchange is not None:
+                    self.exposed_exchange.take(line)
                 return
             tag = head[1]
             form = head[2].decode("ascii").upper()
@@ -375,7 +374,7 @@ class Session:
 
     async def _closing_sync(self, *, allow_expunge: bool, uid: bool) -> None:
         try:
-            await updates.tell(self, allow_expunge=allow_expunge, uid=uid)
+            await updates.sync(self.channel, self.mailbox, allow_expunge=allow_expunge, uid=uid)
         except MailboxChanged as error:
             self.bye(f"[{error.imap_code}] {error.sentence}")
         except MailError as error:

@@ -1,4 +1,4 @@
-"""Telling a session what changed in its mailbox: EXPUNGE, EXISTS, RECENT, FLAGS and FETCH (RFC 3501 7).
+"""Unsolicited responses: EXPUNGE, EXISTS, RECENT, FLAGS and FETCH for changes in the selected mailbox (RFC 3501 7).
 
 A client's sequence numbers move only here. The order is: expunges from the highest number down, then the new size,
 then flags, whose numbers are those after the expunges.
@@ -9,49 +9,48 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
+from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.wire import writer
+from mailserver.session.channel import Channel
 from mailserver.store.flags import MAX_KEYWORDS
 from mailserver.types import UID
 
-if TYPE_CHECKING:
-    from mailserver.imap.session import Selected, Session
-
 _CHUNK = 1000
-"""Messages told between two looks at whether the client still reads, and others wait."""
+"""Messages in one write. Between two, the session waits for a client that does not read, and lets others go first."""
 
 
-async def tell(session: Session, *, allow_expunge: bool, uid: bool = False, wait: bool = True) -> None:
-    """Take up what others did, if anybody poked, and write all that is new; `uid` adds UIDs to FETCH answers.
+async def sync(
+    channel: Channel, selected: SelectedMailbox, *, allow_expunge: bool, uid: bool = False, wait: bool = True
+) -> None:
+    """Read the changes of others, if there was a poke, and send all that is new; `uid` adds UIDs to FETCH responses.
 
-    `wait` is for what another session of the mailbox is taking up now; IDLE is poked once that is done.
+    `wait`: also for changes that another session of the mailbox is reading now. IDLE is poked once they are read.
     Raises: MailboxChanged, StoreUnavailable, InUse.
     """
-    selected = session.mailbox
     with selected.live.listening(selected.view):
         if wait:
             await selected.live.catch_up()
         elif selected.live.stale:
             await selected.live.refresh()
     if selected.view.behind():
-        await tell_changes(session, allow_expunge=allow_expunge, uid=uid)
+        await send_changes(channel, selected, allow_expunge=allow_expunge, uid=uid)
 
 
-def listening(session: Session, name: str | None = None) -> AbstractContextManager[None]:
-    """The client is told at once, meanwhile, of messages that come into the selected mailbox (if `name` is that one's)."""
-    selected = session.selected
+def listening(selected: SelectedMailbox | None, name: str | None = None) -> AbstractContextManager[None]:
+    """Send new messages of the selected mailbox at once, until the block exits; only if `name` is that mailbox's."""
     if selected is None or name not in (None, selected.live.mailbox.name):
         return nullcontext()
     return selected.live.listening(selected.view)
 
 
-async def tell_changes(session: Session, *, allow_expunge: bool, uid: bool = False) -> None:
-    """Move the view to its columns, and tell the client what moved; others get their turn in between.
+async def send_changes(
+    channel: Channel, selected: SelectedMailbox, *, allow_expunge: bool, uid: bool = False
+) -> None:  # fmt: skip
+    """Move the view to its columns, and send the differences; others get their turn in between.
 
     Messages that come while \\Recent is claimed are left to the next time. Raises: ConnectionLost.
     """
-    channel, selected = session.channel, session.mailbox
     view, uids = selected.view, selected.view.columns.uids
     newest = uids[-1] if uids else 0
     if newest > view.last_uid:
@@ -62,7 +61,7 @@ async def tell_changes(session: Session, *, allow_expunge: bool, uid: bool = Fal
         channel.write(lines)
 
 
-def _changes(selected: Selected, *, allow_expunge: bool, uid: bool, below: UID) -> Iterator[bytes]:
+def _changes(selected: SelectedMailbox, *, allow_expunge: bool, uid: bool, below: UID) -> Iterator[bytes]:
     view = selected.view
     moved = view.sync(allow_expunge=allow_expunge, below=below)
     for start in range(0, len(moved.expunged), _CHUNK):
@@ -77,7 +76,7 @@ def _changes(selected: Selected, *, allow_expunge: bool, uid: bool, below: UID) 
         for seq, number in moved.flags[start : start + _CHUNK]:
             at = columns.position(number)
             if at < 0:
-                continue  # expunged since the last chunk: told the next time
+                continue  # expunged since the last chunk: sent the next time
             flags = writer.flags(columns.flags[at], columns.keywords, number in view.recent_uids)
             if uid:
                 pieces.append(b"* %d FETCH (UID %d FLAGS %b)\r\n" % (seq, number, flags))
@@ -86,8 +85,8 @@ def _changes(selected: Selected, *, allow_expunge: bool, uid: bool, below: UID) 
         yield b"".join(pieces)
 
 
-def keyword_lines(selected: Selected) -> bytes:
-    """FLAGS and PERMANENTFLAGS if there are new keywords; a client hears of a keyword before a message has it."""
+def keyword_lines(selected: SelectedMailbox) -> bytes:
+    """FLAGS and PERMANENTFLAGS if there are new keywords; they are sent before a message has one of them."""
     keywords = selected.view.take_keywords()
     return b"" if keywords is None else flag_lines(keywords, read_only=selected.read_only)
 
@@ -103,8 +102,8 @@ def flag_lines(keywords: tuple[str, ...], *, read_only: bool) -> bytes:
     )
 
 
-async def deleted_messages(selected: Selected) -> list[UID]:
-    """The messages of the view that are flagged \\Deleted now, rising; what others flagged counts too."""
+async def deleted_messages(selected: SelectedMailbox) -> list[UID]:
+    """The messages of the view that are flagged \\Deleted now, by whatever session, rising."""
     await selected.live.catch_up()
     view = selected.view
     found = view.columns.deleted_uids()

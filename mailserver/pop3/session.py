@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
 from attrs import field, frozen
 
 from mailserver.auth.interfaces import Authenticator, User
 from mailserver.config.model import Limits, Pop3
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, UnknownCommand, WrongState
-from mailserver.pop3.commands import COMMANDS
+from mailserver.pop3.command import CommandSpec, State, Table
 from mailserver.pop3.maildrop import Maildrop
-from mailserver.pop3.spec import CommandSpec, State
 from mailserver.pop3.uidl import UidlFormat, parse_uidl_format
 from mailserver.pop3.wire import MAX_LINE
 from mailserver.sasl.mechanism import Credentials
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
 from mailserver.session.line_session import LineSession
-from mailserver.session.lines import Refused
+from mailserver.session.lines import LineFault
 from mailserver.session.sasl_exchange import LOGGED_NAME, login_context
 from mailserver.store.interfaces import MaildropLock
 from mailserver.store.live import LiveAccount, LiveAccounts
@@ -30,8 +28,10 @@ MAX_LOGIN_FAILURES = 5
 
 @frozen
 class Services:
-    """What POP3 sessions share."""
+    """The objects and settings that POP3 sessions share."""
 
+    table: Table = field(kw_only=True)
+    """`commands.TABLE`."""
     authenticator: Authenticator
     accounts: LiveAccounts
     config: Pop3
@@ -50,10 +50,9 @@ class Session(LineSession):
     """What commands see: the channel, the state, the maildrop."""
 
     protocol = "POP3"
-    table: ClassVar[Mapping[bytes, CommandSpec]] = COMMANDS
 
     def __init__(self, channel: Channel, services: Services) -> None:
-        super().__init__(channel, services.limits, MAX_LINE)
+        super().__init__(channel, services.limits, services.table.commands, MAX_LINE)
         self.services = services
         self.state = State.AUTHORIZATION
         self.user_name: str | None = None
@@ -118,11 +117,11 @@ class Session(LineSession):
         self.log("too-many-errors")
         self.end()
 
-    def find_command(self, line: bytes | Refused, word: bytes) -> CommandSpec:
+    def find_command(self, line: bytes | LineFault, word: bytes) -> CommandSpec:
         """See LineSession."""
-        if isinstance(line, Refused):
+        if isinstance(line, LineFault):
             raise BadSyntax(line.value)
-        spec = self.table.get(word)
+        spec = self.services.table.commands.get(word)
         if spec is None:
             raise UnknownCommand
         if self.state not in spec.states:

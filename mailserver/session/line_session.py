@@ -1,22 +1,23 @@
-"""What POP3 and SMTP sessions have in common: lines of a client that come in time, each a command with its answer.
+"""The base class of POP3 and SMTP sessions: reads a client's lines within their time and runs each as a command.
 
-Commands run one after another, so pipelined ones are answered in their order (RFC 2449 6.6, RFC 2920 3.2). What a
-command may await is what `channel` and the store's runner offer.
+Commands run one after another, so pipelined ones are answered in their order (RFC 2449 6.6, RFC 2920 3.2). A command
+awaits only what `channel` and the store's runner offer.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, NoReturn
 
 from mailserver.auth.interfaces import Authenticator, User
 from mailserver.config.model import Limits
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, StorageFailure
 from mailserver.session.channel import Channel, Wake
-from mailserver.session.lines import LineReader, Refused, is_http
-from mailserver.session.sasl_exchange import RefusedExchange, may_begin
+from mailserver.session.command_table import CommandRow
+from mailserver.session.lines import LineFault, LineReader, is_http
+from mailserver.session.sasl_exchange import ExposedExchange, may_begin
 
 MAX_ERRORS = 20
 """Malformed, unknown or misplaced commands that a connection may send; by SMTP, between two messages."""
@@ -24,48 +25,25 @@ MAX_ERRORS = 20
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 
 
-class CommandRow(Protocol):
-    """What any row of a command table has."""
-
-    @property
-    def name(self) -> bytes:
-        """The command's word, in upper case."""
-
-    @property
-    def run(self) -> Callable[[Any, bytes], Awaitable[None]]:
-        """Gets the session, and the octets behind the command's word and its space."""
-
-
-Row = TypeVar("Row", bound=CommandRow)
-
-
-def build_table(*families: tuple[Row, ...]) -> dict[bytes, Row]:
-    """Rows by name. Raises: ValueError when two have the same."""
-    table: dict[bytes, Row] = {}
-    for row in (row for family in families for row in family):
-        if row.name in table:
-            raise ValueError(f"two commands are named {row.name!r}")
-        table[row.name] = row
-    return table
-
-
 class LineSession(ABC):
     """One connection: `run()` is its whole life."""
 
     protocol: ClassVar[str]
-    """As the log names it."""
-    table: ClassVar[Mapping[bytes, CommandRow]]
-    """The commands by their words."""
+    """The protocol's name in the log."""
 
-    def __init__(self, channel: Channel, limits: Limits, longest_line: int) -> None:
+    def __init__(
+        self, channel: Channel, limits: Limits, commands: Mapping[bytes, CommandRow], longest_line: int
+    ) -> None:  # fmt: skip
         """`longest_line` is in octets, its CRLF included."""
         self.channel = channel
+        self.commands = commands
+        """The rows by their words."""
         self.limits = limits
         self.reader = LineReader(longest_line)
         self.user: User | None = None
         self.ended = False
         self.login_deadline = channel.now() + limits.login_time
-        self._refused_exchange: RefusedExchange | None = None
+        self._exposed_exchange: ExposedExchange | None = None
         self._errors = 0
         self._word = b""
 
@@ -89,7 +67,7 @@ class LineSession(ABC):
         """Say the first word."""
 
     @abstractmethod
-    def find_command(self, line: bytes | Refused, word: bytes) -> CommandRow:
+    def find_command(self, line: bytes | LineFault, word: bytes) -> CommandRow:
         """The row of a line's first word, in upper case. Raises: MailError where it cannot be run."""
 
     @abstractmethod
@@ -139,10 +117,10 @@ class LineSession(ABC):
         mechanism = name.decode("ascii", "replace").upper()
         if not may_begin(self.channel.info, mechanism):
             # The client may go on with it, by lines that are no commands.
-            exchange = RefusedExchange(self.channel, authenticator, mechanism)
+            exchange = ExposedExchange(self.channel, authenticator, mechanism)
             if initial:
                 exchange.take(initial)
-            self._refused_exchange = exchange
+            self._exposed_exchange = exchange
             raise PrivacyRequired
         if not _MECHANISM.fullmatch(name) or (space and not initial) or b" " in initial:
             raise BadSyntax("AUTH needs a mechanism, and at most an initial response")
@@ -152,7 +130,7 @@ class LineSession(ABC):
         """A line in the log, with whoever is logged in."""
         self.channel.log(event, user=self.user.name if self.user else None)
 
-    async def read_line(self) -> bytes | Refused:
+    async def read_line(self) -> bytes | LineFault:
         """The client's next line. Raises: ConnectionLost, also when its time has passed."""
         began: float | None = None
         while (line := self.reader.next_line()) is None:
@@ -171,17 +149,17 @@ class LineSession(ABC):
         await self.channel.drain()
         return line
 
-    async def _run_line(self, line: bytes | Refused) -> None:
-        word = (self.reader.head if isinstance(line, Refused) else line).partition(b" ")[0].upper()
+    async def _run_line(self, line: bytes | LineFault) -> None:
+        word = (self.reader.head if isinstance(line, LineFault) else line).partition(b" ")[0].upper()
         # A line that begins as a header field does is no command either, whatever came before it.
         if is_http(word):
             self.channel.log("http-request")
             self.end()
             return
         self._word = word
-        exchange, self._refused_exchange = self._refused_exchange, None
+        exchange, self._exposed_exchange = self._exposed_exchange, None
         try:
-            await self.find_command(line, word).run(self, b"" if isinstance(line, Refused) else line[len(word) + 1 :])
+            await self.find_command(line, word).run(self, b"" if isinstance(line, LineFault) else line[len(word) + 1 :])
         except ConnectionLost:
             raise
         except MailError as error:
@@ -192,9 +170,9 @@ class LineSession(ABC):
             self.refuse(error)
             if isinstance(error, BadSyntax | PrivacyRequired):
                 self._count_error()
-            if exchange is not None and word not in self.table and not isinstance(line, Refused):
+            if exchange is not None and word not in self.commands and not isinstance(line, LineFault):
                 exchange.take(line)
-                self._refused_exchange = exchange
+                self._exposed_exchange = exchange
         except Exception:
             self.channel.bug(f"{self.protocol} {word.decode('ascii', 'replace')}")
             self.answer_bug()

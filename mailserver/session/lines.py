@@ -24,7 +24,7 @@ def is_http(word: bytes) -> bool:
     return word in _HTTP_METHODS or word.endswith(b":")
 
 
-class Refused(enum.Enum):
+class LineFault(enum.Enum):
     """Why a line is not given to anyone."""
 
     TOO_LONG = "line too long"
@@ -51,7 +51,7 @@ class LineReader:
         """Take up bytes of the client."""
         self._buffer += data
 
-    def next_line(self) -> bytes | Refused | None:
+    def next_line(self) -> bytes | LineFault | None:
         """The next line without its CRLF, why it is refused, or None: more bytes are needed."""
         end = self._buffer.find(b"\n")
         if end < 0:
@@ -65,12 +65,12 @@ class LineReader:
         del self._buffer[: end + 1]
         if self._overlong:
             self._overlong = False
-            return Refused.TOO_LONG
+            return LineFault.TOO_LONG
         self.head = line[:_HEAD]
         if len(line) > self.limit:
-            return Refused.TOO_LONG
+            return LineFault.TOO_LONG
         if not line.endswith(b"\r\n") or _CONTROL.search(line, 0, len(line) - 2):
-            return Refused.MALFORMED
+            return LineFault.MALFORMED
         return line[:-2]
 
     def take(self, count: int | None = None) -> bytes:

@@ -66,7 +66,7 @@ def may_begin(info: ConnectionInfo, mechanism: str) -> bool:
     return info.password_allowed or (info.proofs_allowed and not sends_password(mechanism))
 
 
-def tell_exposed(
+def report_exposed_password(
     channel: Channel, authenticator: Authenticator, protocol: str, credentials: Credentials, method: str
 ) -> None:
     """A password came before TLS and is refused: it may be checked later, out of the client's sight."""
@@ -79,7 +79,7 @@ def tell_exposed(
     )
 
 
-class RefusedExchange:
+class ExposedExchange:
     """An exchange that was refused before TLS: a client that waits for no challenge gives its password away all the same."""
 
     def __init__(self, channel: Channel, authenticator: Authenticator, mechanism: str) -> None:
@@ -103,7 +103,7 @@ class RefusedExchange:
                 self._mechanism = mechanism
             case Done(Credentials() as credentials):
                 protocol = self._channel.info.protocol
-                tell_exposed(self._channel, self._authenticator, protocol, credentials, self._method)
+                report_exposed_password(self._channel, self._authenticator, protocol, credentials, self._method)
 
 
 class Exchange:

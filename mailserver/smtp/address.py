@@ -78,8 +78,8 @@ class Address:
 
 
 @frozen
-class Command:
-    """What stands behind MAIL or RCPT."""
+class Path:
+    """The argument of MAIL or RCPT: a path and its parameters."""
 
     address: Address | None
     """None is the null path, `<>`."""
@@ -87,20 +87,20 @@ class Command:
     """By keyword, upper case; None without a value."""
 
 
-def parse_mail(argument: bytes) -> Command:
+def parse_mail(argument: bytes) -> Path:
     """`FROM:<...>` and its parameters. Raises: BadSender, NotASCII, BadSyntax."""
     return _parse(argument, "FROM:", BadSender)
 
 
-def parse_rcpt(argument: bytes) -> Command:
+def parse_rcpt(argument: bytes) -> Path:
     """`TO:<...>` and its parameters. Raises: BadRecipient, NotASCII, BadSyntax."""
-    command = _parse(argument, "TO:", BadRecipient)
-    if command.address is None:
+    path = _parse(argument, "TO:", BadRecipient)
+    if path.address is None:
         raise BadRecipient
-    return command
+    return path
 
 
-def _parse(argument: bytes, keyword: str, refusal: type[BadSyntax]) -> Command:
+def _parse(argument: bytes, keyword: str, refusal: type[BadSyntax]) -> Path:
     if not argument.isascii():
         raise NotASCII
     text = argument.decode("ascii")
@@ -112,7 +112,7 @@ def _parse(argument: bytes, keyword: str, refusal: type[BadSyntax]) -> Command:
     address, rest = _parse_path(text, refusal)
     if rest and not rest.startswith(" "):
         raise BadSyntax("a space is expected before a parameter")
-    return Command(address, _parse_parameters(rest))
+    return Path(address, _parse_parameters(rest))
 
 
 def _parse_path(text: str, refusal: type[BadSyntax]) -> tuple[Address | None, str]:

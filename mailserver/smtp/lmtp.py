@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from attrs import frozen
 
@@ -11,17 +10,13 @@ from mailserver.auth.interfaces import User
 from mailserver.config.model import Lmtp
 from mailserver.errors import MailError, StoreUnavailable
 from mailserver.session.channel import Channel
-from mailserver.session.cost import CONSTANT
-from mailserver.session.line_session import build_table
-from mailserver.smtp import commands
-from mailserver.smtp.address import Address, Command
+from mailserver.smtp.address import Address
 from mailserver.smtp.concurrency import run_all
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.log_fields import message_id_of
 from mailserver.smtp.received import protocol_name, received_field, trace_fields
 from mailserver.smtp.session import Services, Session
-from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.trace import check_trace
 from mailserver.smtp.transaction import Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply, reply_to
@@ -34,17 +29,9 @@ class LmtpServices(Services):
     config: Lmtp
 
 
-async def lhlo(session: LmtpSession, argument: bytes) -> None:
-    """LHLO (RFC 2033 4.1)."""
-    await commands.say_hello(session, argument, extended=True)
-
-
 class LmtpSession(Session):
     """One connection of a mail transfer agent. It gives no password: the listener is local, or chosen in words."""
 
-    table: ClassVar[Mapping[bytes, CommandSpec]] = build_table(
-        commands.COMMANDS, (CommandSpec(b"LHLO", lhlo, "RFC 2033 4.1", before_tls=True, cost=CONSTANT),)
-    )
     banner = "LMTP"
 
     def __init__(self, channel: Channel, services: LmtpServices) -> None:
@@ -74,16 +61,16 @@ class LmtpSession(Session):
     def require_login(self) -> None:
         """See Session: nobody logs in here."""
 
-    async def begin(self, command: Command) -> Transaction:
-        """See Session. Every sender is taken: the transfer agent has asked its questions."""
-        return LmtpTransaction(self, command.address)
+    async def begin(self, sender: Address | None, parameters: Mapping[str, object]) -> Transaction:
+        """See Session. Every sender is accepted: the transfer agent has checked it."""
+        return LmtpTransaction(self, sender, parameters)
 
 
 class LmtpTransaction(Transaction):
     """One message; each recipient's copy succeeds or fails by itself."""
 
-    def __init__(self, session: LmtpSession, sender: Address | None) -> None:
-        super().__init__(sender)
+    def __init__(self, session: LmtpSession, sender: Address | None, parameters: Mapping[str, object]) -> None:
+        super().__init__(sender, parameters)
         self._session = session
         self._recipients: list[tuple[Address, User, str]] = []
         self._message_id = ""

@@ -18,11 +18,11 @@ from mailserver.config.model import Limits, Mail
 from mailserver.errors import BadSyntax, ConnectionLost, MailError, PrivacyRequired, UnknownCommand
 from mailserver.session.channel import Channel, Wake
 from mailserver.session.line_session import LineSession
-from mailserver.session.lines import Refused
-from mailserver.smtp.address import Command
+from mailserver.session.lines import LineFault
+from mailserver.smtp.address import Address
+from mailserver.smtp.command import CommandSpec, Table
 from mailserver.smtp.concurrency import Together, one_by_one
 from mailserver.smtp.postmaster import Postmaster
-from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.spool import Spool
 from mailserver.smtp.transaction import Transaction
 from mailserver.smtp.wire import MAX_LINE, Reply, reply, reply_to
@@ -48,6 +48,8 @@ class LineRefused(BadSyntax):
 class Services:
     """What sessions of both roles share."""
 
+    table: Table
+    """The commands and extensions of the role: `tables.SUBMISSION` or `tables.LMTP`."""
     authenticator: Authenticator
     accounts: LiveAccounts
     hostname: str
@@ -66,15 +68,15 @@ class Session(LineSession):
     """What commands see."""
 
     protocol = "SMTP"
-    table: ClassVar[Mapping[bytes, CommandSpec]]
     banner: ClassVar[str]
     """The protocol's name in the greeting."""
     mailbox_name: ClassVar[str | None] = None
     """What the administrator sees: none is ever open."""
 
     def __init__(self, channel: Channel, services: Services) -> None:
-        super().__init__(channel, services.limits, MAX_LINE)
+        super().__init__(channel, services.limits, services.table.commands, MAX_LINE)
         self.common = services
+        self.table = services.table
         self.hello: str | None = None
         """The name the client gave with EHLO, HELO or LHLO."""
         self.extended = False
@@ -107,16 +109,12 @@ class Session(LineSession):
         """Raises: MailError if nothing may be sent before a login."""
 
     @abstractmethod
-    async def begin(self, command: Command) -> Transaction:
-        """The transaction that a MAIL command begins. Raises: MailError."""
+    async def begin(self, sender: Address | None, parameters: Mapping[str, object]) -> Transaction:
+        """Begin the transaction of a MAIL command, whose parameters have been parsed. Raises: MailError."""
 
-    def keywords(self) -> list[str]:
-        """What EHLO or LHLO offers now."""
-        info = self.channel.info
-        offered = ["PIPELINING", f"SIZE {self.common.mail.max_message_size}", "8BITMIME", "CHUNKING"]
-        if info.starttls_offered and info.tls is None:
-            offered.append("STARTTLS")
-        return [*offered, "ENHANCEDSTATUSCODES"]
+    def ehlo_lines(self) -> list[str]:
+        """The extensions that EHLO or LHLO lists now."""
+        return [line for extension in self.table.extensions if (line := extension.line(self)) is not None]
 
     def new_message_name(self) -> str:
         """The id of a message in its Received field and in the log."""
@@ -195,12 +193,12 @@ class Session(LineSession):
             self.expect_data()
         return data
 
-    def find_command(self, line: bytes | Refused, word: bytes) -> CommandSpec:
+    def find_command(self, line: bytes | LineFault, word: bytes) -> CommandSpec:
         """See LineSession."""
-        spec = None if isinstance(line, Refused) else self.table.get(word)
+        spec = None if isinstance(line, LineFault) else self.table.commands.get(word)
         if self.must_start_tls and not (spec and spec.before_tls):
             raise PrivacyRequired("start TLS first: nothing else is done in clear text here")
-        if isinstance(line, Refused):
+        if isinstance(line, LineFault):
             raise LineRefused(line.value)
         if spec is None:
             raise UnknownCommand

@@ -18,11 +18,7 @@ from mailserver.errors import AuthUnavailable, MailError, RelayRefused, SenderRe
 from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
-from mailserver.session.cost import CONSTANT
-from mailserver.session.line_session import build_table
-from mailserver.session.sasl_exchange import situation
-from mailserver.smtp import authentication, commands
-from mailserver.smtp.address import Address, Command
+from mailserver.smtp.address import Address
 from mailserver.smtp.concurrency import run_all
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
@@ -32,9 +28,8 @@ from mailserver.smtp.log_fields import LONGEST_ID, bounded, list_of, reply_text
 from mailserver.smtp.received import format_date, new_message_id, protocol_name, received_field, trace_fields
 from mailserver.smtp.sender import RESENT, check_header, owns
 from mailserver.smtp.session import Services, Session
-from mailserver.smtp.spec import CommandSpec
 from mailserver.smtp.trace import check_trace
-from mailserver.smtp.transaction import LookupFailed, Transaction, find_recipient
+from mailserver.smtp.transaction import NO_PARAMETERS, LookupFailed, Transaction, find_recipient
 from mailserver.smtp.wire import Reply, reply
 from mailserver.store.live import LiveAccount
 
@@ -61,27 +56,9 @@ class SubmissionServices(Services):
     """As LMTP's, for local recipients."""
 
 
-async def ehlo(session: SubmissionSession, argument: bytes) -> None:
-    """EHLO (RFC 5321 4.1.1.1)."""
-    await commands.say_hello(session, argument, extended=True)
-
-
-async def helo(session: SubmissionSession, argument: bytes) -> None:
-    """HELO (RFC 5321 4.1.1.1)."""
-    await commands.say_hello(session, argument, extended=False)
-
-
 class SubmissionSession(Session):
     """One connection of a mail program."""
 
-    table: ClassVar[Mapping[bytes, CommandSpec]] = build_table(
-        commands.COMMANDS,
-        authentication.COMMANDS,
-        (
-            CommandSpec(b"EHLO", ehlo, "RFC 5321 4.1.1.1", before_tls=True, cost=CONSTANT),
-            CommandSpec(b"HELO", helo, "RFC 5321 4.1.1.1", cost=CONSTANT),
-        ),
-    )
     banner = "ESMTP"
 
     def __init__(self, channel: Channel, services: SubmissionServices) -> None:
@@ -119,27 +96,17 @@ class SubmissionSession(Session):
         """See LineSession."""
         return self.user is None
 
-    def keywords(self) -> list[str]:
-        """See Session; AUTH where a mechanism may come, and until one was taken (RFC 4954 4)."""
-        offered = super().keywords()
-        if self.channel.info.login_allowed and self.user is None:
-            now = situation(self.channel, self.services.authenticator)
-            mechanisms = self.services.mechanisms.offered(now)
-            offered += [" ".join(["AUTH", *mechanisms])] if mechanisms else []
-        return offered
-
     def require_login(self) -> None:
         """See Session."""
         if self.user is None:
             raise LoginRequired
 
-    async def begin(self, command: Command) -> Transaction:
+    async def begin(self, sender: Address | None, parameters: Mapping[str, object]) -> Transaction:
         """See Session. The sender must belong to the login; the null sender is judged by the message (RFC 8098)."""
         assert self.user is not None
-        if command.address is not None and not await self.owned(command.address):
+        if sender is not None and not await self.owned(sender):
             raise SenderRefused
-        size = command.parameters.get("SIZE")
-        return SubmissionTransaction(self, self.user, command.address, int(size) if size else None)
+        return SubmissionTransaction(self, self.user, sender, parameters)
 
     async def owned(self, address: Address) -> bool:
         """Does the address belong to the login? Raises: LookupFailed."""
@@ -153,11 +120,14 @@ class SubmissionSession(Session):
 class SubmissionTransaction(Transaction):
     """One message: all its recipients get it, or none does and the client is told."""
 
-    def __init__(self, session: SubmissionSession, user: User, sender: Address | None, size: int | None) -> None:
-        super().__init__(sender)
+    def __init__(
+        self, session: SubmissionSession, user: User, sender: Address | None, parameters: Mapping[str, object]
+    ) -> None:
+        super().__init__(sender, parameters)
         self._session = session
         self._user = user
-        self._declared_size = size
+        size = parameters.get("SIZE")
+        self._declared_size = size if isinstance(size, int) else None
         self._local: dict[tuple[str, str], tuple[Address, User]] = {}
         self._hop: HopTransaction | None = None
         self._hop_failure: MailError | None = None
@@ -168,9 +138,9 @@ class SubmissionTransaction(Transaction):
         self._message_id = ""
         self._hop_reply: str | None = None
 
-    async def add_recipient(self, recipient: Address) -> Reply:
+    async def add_recipient(self, recipient: Address, parameters: Mapping[str, object] = NO_PARAMETERS) -> Reply:
         """See Transaction."""
-        answer = await super().add_recipient(recipient)
+        answer = await super().add_recipient(recipient, parameters)
         if answer.code // 100 == 2:
             self._accepted_recipients.append(recipient)
         return answer

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 from mailserver.auth.interfaces import Authenticator, User
 from mailserver.errors import AuthUnavailable, MailError, NoSuchUser
@@ -12,6 +13,8 @@ from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.postmaster import UNNAMED, Postmaster, find_postmaster
 from mailserver.smtp.wire import Reply, reply_to
+
+NO_PARAMETERS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class LookupFailed(MailError):
@@ -24,19 +27,25 @@ class LookupFailed(MailError):
 class Transaction(ABC):
     """From MAIL to the reply after the message, or to RSET."""
 
-    def __init__(self, sender: Address | None) -> None:
+    def __init__(self, sender: Address | None, parameters: Mapping[str, object] = NO_PARAMETERS) -> None:
         self.sender = sender
         """None is the null sender."""
+        self.parameters = parameters
+        """Those of MAIL, by keyword, as their rows have parsed them."""
+        self.recipient_parameters: dict[Address, Mapping[str, object]] = {}
+        """Those of RCPT, for accepted recipients that have some."""
         self.recipients = 0
         """Recipients accepted."""
         self.incoming: Incoming | None = None
         """The message, once its data begins."""
 
-    async def add_recipient(self, recipient: Address) -> Reply:
+    async def add_recipient(self, recipient: Address, parameters: Mapping[str, object] = NO_PARAMETERS) -> Reply:
         """Answer RCPT; a positive answer counts. Raises: MailError."""
         answer = await self.look_up(recipient)
         if answer.code // 100 == 2:
             self.recipients += 1
+            if parameters:
+                self.recipient_parameters[recipient] = parameters
         return answer
 
     @abstractmethod

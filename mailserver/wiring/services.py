@@ -20,6 +20,7 @@ from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.hashing import HashPool
 from mailserver.auth.schemes.schemes import MAX_MEMORY_KIB
 from mailserver.config.model import Auth, Config
+from mailserver.imap import commands as imap_commands
 from mailserver.imap.argument_cache import Tails
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
@@ -36,10 +37,12 @@ from mailserver.net.outbound.dialer import Outbound
 from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.serving.serving import ReloadCheck
 from mailserver.notify.watcher import GATHER_TIME, Watcher
+from mailserver.pop3 import commands as pop3_commands
 from mailserver.pop3.session import Services as Pop3Services
 from mailserver.pop3.session import Session as Pop3Session
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
+from mailserver.smtp import tables as smtp_tables
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spool import FileSpool
@@ -187,6 +190,7 @@ class Wiring:
             "{home}" not in config.mail.location,
         )
         self._imap = ImapServices(
+            table=imap_commands.TABLE,
             authenticator=self._authenticator,
             accounts=self._accounts,
             hostname=config.server.hostname,
@@ -197,6 +201,7 @@ class Wiring:
             tails=Tails(config.cache.commands),
         )
         self._pop3 = Pop3Services(
+            table=pop3_commands.TABLE,
             authenticator=self._authenticator,
             accounts=self._accounts,
             config=config.pop3,
@@ -205,6 +210,7 @@ class Wiring:
             limits=config.limits,
         )
         self._submission = SubmissionServices(
+            table=smtp_tables.SUBMISSION,
             authenticator=self._authenticator,
             accounts=self._accounts,
             config=config.submission,
@@ -224,6 +230,7 @@ class Wiring:
 
             self._http = make_http(config, self.tls, self._all_numbers)
         self._lmtp = LmtpServices(
+            table=smtp_tables.LMTP,
             authenticator=self._authenticator,
             accounts=self._accounts,
             config=config.lmtp,

@@ -14,10 +14,9 @@ import pytest
 
 from mailserver.http.routes import ROUTES
 from mailserver.imap.commands import TABLE
-from mailserver.pop3.commands import COMMANDS
+from mailserver.pop3 import commands as pop3_commands
 from mailserver.session.cost import Cost
-from mailserver.smtp.lmtp import LmtpSession
-from mailserver.smtp.submission import SubmissionSession
+from mailserver.smtp import tables
 from tests.hostile.conftest import LARGEST
 from tests.hostile.wire import Client, log_in, plain
 from tests.server import Server
@@ -40,9 +39,9 @@ KEYWORDS = b" ".join(b"keyword%d" % number for number in range(20))
 def rows() -> dict[str, Cost]:
     """Every row of every protocol."""
     found = {f"IMAP {spec.name}": spec.cost for spec in TABLE.values()}
-    found |= {f"POP3 {name.decode()}": spec.cost for name, spec in COMMANDS.items()}
-    found |= {f"submission {name.decode()}": spec.cost for name, spec in SubmissionSession.table.items()}
-    found |= {f"LMTP {name.decode()}": spec.cost for name, spec in LmtpSession.table.items()}
+    found |= {f"POP3 {name.decode()}": spec.cost for name, spec in pop3_commands.TABLE.commands.items()}
+    found |= {f"submission {name.decode()}": spec.cost for name, spec in tables.SUBMISSION.commands.items()}
+    found |= {f"LMTP {name.decode()}": spec.cost for name, spec in tables.LMTP.commands.items()}
     return found | {f"HTTP {route.path}": route.cost for route in ROUTES}
 
 

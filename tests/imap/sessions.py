@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mailserver.config.model import Imap, Mail
+from mailserver.imap.commands import TABLE
 from mailserver.imap.session import Services, Session
 from mailserver.message.render import summarise
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
@@ -22,6 +23,7 @@ def services(**changes: Any) -> Services:
     store = changes.pop("store", None) or MemoryStore(summarise, special_use={"\\Sent": "Sent", "\\Trash": "Trash"})
     mail = Mail(root=Path("/nowhere"), **changes.pop("mail", {}))
     config = Imap(**changes.pop("imap", {}))
+    changes.setdefault("table", TABLE)
     return Services(
         authenticator=changes.pop("authenticator", None) or FakeAuthenticator(),
         accounts=LiveAccounts(store, DirectRunner),

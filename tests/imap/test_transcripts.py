@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from mailserver.imap.commands import TABLE
-from mailserver.imap.commands.capability import tokens
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import Store
 from mailserver.store.maildir.account.store import MaildirStore
@@ -118,12 +117,12 @@ def open_all(header: Header, store: Store, cut: Cut) -> list[FakeConnection]:
         client = connect(service, info(listener, cleartext=cleartext))
         assert client.take().startswith(b"* OK ")
         connection = FakeConnection(client, whole)
-        before = set(tokens(client.session))
+        before = set(client.session.capabilities().split())
         if header.state != "nonauth":
             assert b"OK" in client.ask(f"x LOGIN {USER} secret\r\n".encode())
         if header.state == "selected":
             assert b"x OK" in client.ask(b"x SELECT INBOX\r\n")
-        offered = {token.split("=")[0] for token in before | set(tokens(client.session))}
+        offered = {token.split("=")[0] for token in before | set(client.session.capabilities().split())}
         connection._cut = whole if only_whole else cut
         found.append(connection)
         if header.state == "nonauth":

@@ -11,6 +11,7 @@ import random
 
 from mailserver.config.model import Pop3
 from mailserver.message.summary import Summary
+from mailserver.pop3.commands import TABLE
 from mailserver.pop3.session import Services, Session
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.session.channel import ConnectionInfo
@@ -41,6 +42,7 @@ class World:
             Pop3(**config),  # type: ignore[arg-type]
             Mechanisms(MECHANISMS),
             "mail.example.test",
+            table=TABLE,
         )
 
     def deliver(self, *messages: bytes, user: str = "anna@example.test") -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.config.model import Pop3
+from mailserver.pop3.commands import TABLE
 from mailserver.pop3.session import Services, Session
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.store.live import LiveAccounts
@@ -90,7 +91,12 @@ def test_dovecot_tells_the_same(place: Path) -> None:
     store = MaildirStore(place / "ours", lambda _message: EMPTY_SUMMARY)
     authenticator = FakeAuthenticator({USER: PASSWORD})
     services = Services(
-        authenticator, LiveAccounts(store, DirectRunner), Pop3(), Mechanisms(MECHANISMS), "mail.example.test"
+        authenticator,
+        LiveAccounts(store, DirectRunner),
+        Pop3(),
+        Mechanisms(MECHANISMS),
+        "mail.example.test",
+        table=TABLE,
     )
     client = Client(lambda channel: Session(channel, services), info("pop3s"))
     client.ask(b"USER " + USER.encode() + b"\r\nPASS " + PASSWORD.encode() + b"\r\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.config.model import Pop3
+from mailserver.pop3.commands import TABLE
 from mailserver.pop3.session import Services, Session
 from mailserver.sasl.registry import MECHANISMS, Mechanisms
 from mailserver.store.interfaces import Pop3Record
@@ -67,6 +68,7 @@ def ours(root: Path, **config: str) -> Client:
         Pop3(**config),  # type: ignore[arg-type]
         Mechanisms(MECHANISMS),
         "mail.example.test",
+        table=TABLE,
     )
     client = Client(lambda channel: Session(channel, services), info("pop3s"))
     client.ask(b"USER " + USER.encode() + b"\r\nPASS " + PASSWORD.encode() + b"\r\n")

@@ -246,7 +246,7 @@ def test_a_large_chunk_where_no_message_may_come(tmp_path: Path) -> None:
 
 
 def test_an_endless_message_ends_the_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailserver.smtp.commands.MAX_SWALLOWED", 0)
+    monkeypatch.setattr("mailserver.smtp.commands.data.MAX_SWALLOWED", 0)
     client = World(tmp_path).lhlo()
     client.ask(begin(b"anna@example.test"))
     client.ask(b"DATA\r\n")

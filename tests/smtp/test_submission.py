@@ -9,7 +9,7 @@ import pytest
 
 from mailserver.errors import AuthUnavailable, LimitReached
 from mailserver.session.line_session import MAX_ERRORS
-from mailserver.smtp.authentication import MAX_LOGIN_FAILURES
+from mailserver.smtp.extensions.auth import MAX_LOGIN_FAILURES
 from tests.fakes import info
 from tests.pop3.dialogs import HOW, play
 from tests.smtp.world import GREETING, HEADER, PLAIN, World, submission_trace

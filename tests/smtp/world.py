@@ -14,6 +14,7 @@ from mailserver.session.channel import ConnectionInfo
 from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
+from mailserver.smtp.tables import LMTP, SUBMISSION
 from mailserver.store.live import LiveAccounts
 from mailserver.store.memory import MemoryAccount, MemoryPrepared, MemoryStaged, MemoryStore
 from tests.fakes import Client, DirectRunner, FakeAuthenticator, info
@@ -117,9 +118,13 @@ class World:
             "clock": lambda: NOW,
         }
         self.submission = SubmissionServices(
-            config=Submission(**submission or {}), mechanisms=Mechanisms(MECHANISMS), next_hop=hop, **common
+            table=SUBMISSION,
+            config=Submission(**submission or {}),
+            mechanisms=Mechanisms(MECHANISMS),
+            next_hop=hop,
+            **common,
         )
-        self.lmtp = LmtpServices(config=Lmtp(**lmtp or {}), **common)
+        self.lmtp = LmtpServices(table=LMTP, config=Lmtp(**lmtp or {}), **common)
 
     def connect(self, facts: ConnectionInfo | None = None, **changes: bool) -> Client:
         """A connection for submission, within TLS unless said otherwise."""

@@ -97,7 +97,7 @@ async def _append_small(
             raise
         return deliver(staged)
 
-    with updates.listening(session, target):
+    with updates.listening(session.selected, target):
         return await account.deliver(stage)
 
 
@@ -117,7 +117,7 @@ async def _append_large(session: Session, account: LiveAccount, target: str, del
     except BaseException:
         await account.run(staged.abort)
         raise
-    with updates.listening(session, target):
+    with updates.listening(session.selected, target):
         return await account.deliver(lambda _account: deliver(staged))
 
 

@@ -17,11 +17,11 @@ from mailserver.session.sasl_exchange import (
     LOGGED_NAME,
     Exchange,
     ExchangeCancelled,
-    RefusedExchange,
+    ExposedExchange,
     login_context,
     may_begin,
+    report_exposed_password,
     situation,
-    tell_exposed,
 )
 from mailserver.types import Secret
 
@@ -42,6 +42,24 @@ def tls_offered(session: Session) -> None:
     """Raises: BadSyntax where TLS cannot be started."""
     if not session.channel.info.starttls_offered:
         raise BadSyntax("TLS is on already" if session.channel.info.tls else "TLS is not offered here")
+
+
+def offer_starttls(session: Session) -> list[str]:
+    """STARTTLS, where TLS can be started."""
+    return ["STARTTLS"] if session.account is None and session.channel.info.starttls_offered else []
+
+
+def offer_login(session: Session) -> list[str]:
+    """LOGINDISABLED, where no password may come yet."""
+    return ["LOGINDISABLED"] if session.account is None and not session.channel.info.password_allowed else []
+
+
+def offer_mechanisms(session: Session) -> list[str]:
+    """AUTH= and each mechanism that may come now; none once the client has logged in."""
+    if session.account is not None or not session.channel.info.login_allowed:
+        return []
+    services = session.services
+    return [f"AUTH={name}" for name in services.mechanisms.offered(situation(session.channel, services.authenticator))]
 
 
 async def starttls(session: Session, command: Command) -> str:
@@ -87,7 +105,7 @@ def _read_login(reader: Reader) -> Credentials:
 
 def login_exposed(session: Session, reader: Reader) -> None:
     """A LOGIN came before TLS."""
-    tell_exposed(session.channel, session.services.authenticator, "imap", _read_login(reader), "LOGIN")
+    report_exposed_password(session.channel, session.services.authenticator, "imap", _read_login(reader), "LOGIN")
 
 
 def authenticate_exposed(session: Session, reader: Reader) -> None:
@@ -97,7 +115,7 @@ def authenticate_exposed(session: Session, reader: Reader) -> None:
 
 def _overhear(session: Session, name: str, initial: bytes | None) -> None:
     """An exchange is refused. The client may go on with it, by lines that are no commands."""
-    exchange = session.refused_exchange = RefusedExchange(session.channel, session.services.authenticator, name)
+    exchange = session.exposed_exchange = ExposedExchange(session.channel, session.services.authenticator, name)
     if initial is not None:
         exchange.take(initial)
 
@@ -161,11 +179,19 @@ def _log_failure(session: Session, name: str, method: str, error: MailError) -> 
 
 
 COMMANDS = (
-    CommandSpec("STARTTLS", State.NOT_AUTHENTICATED, starttls, precondition=tls_offered, cost=CONSTANT),
+    CommandSpec(
+        "STARTTLS",
+        State.NOT_AUTHENTICATED,
+        starttls,
+        offer=offer_starttls,
+        precondition=tls_offered,
+        cost=CONSTANT,
+    ),
     CommandSpec(
         "LOGIN",
         State.NOT_AUTHENTICATED,
         login,
+        offer=offer_login,
         precondition=password_allowed,
         exposed=login_exposed,
         cost=Cost("", HASHING),
@@ -175,6 +201,7 @@ COMMANDS = (
         State.NOT_AUTHENTICATED,
         authenticate,
         capabilities=("SASL-IR",),
+        offer=offer_mechanisms,
         reference="RFC 3501, RFC 4959",
         precondition=login_allowed,
         exposed=authenticate_exposed,

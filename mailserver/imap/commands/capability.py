@@ -6,25 +6,6 @@ from mailserver.errors import BadSyntax
 from mailserver.imap.command import ANY, LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.session import Session
 from mailserver.session.cost import CHANGES, CONSTANT
-from mailserver.session.sasl_exchange import situation
-
-
-def tokens(session: Session) -> list[str]:
-    """What CAPABILITY lists now: all tokens before login too, as clients ask once; mechanisms where they may be used."""
-    services = session.services
-    found = ["IMAP4rev1", "LITERAL+" if services.config.literal == "plus" else "LITERAL-"]
-    logged_in = session.account is not None
-    if not logged_in:
-        facts = session.channel.info
-        if facts.starttls_offered:
-            found.append("STARTTLS")
-        if not facts.password_allowed:
-            found.append("LOGINDISABLED")
-        if facts.login_allowed:
-            offered = services.mechanisms.offered(situation(session.channel, services.authenticator))
-            found += [f"AUTH={name}" for name in offered]
-    found += services.row_capabilities
-    return found
 
 
 async def capability(session: Session, command: Command) -> None:

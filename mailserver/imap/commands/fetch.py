@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
@@ -16,14 +16,13 @@ from mailserver.imap.fetch_answer import Answer
 from mailserver.imap.fetch_plan import Item, Need, Pace, Plan, gather
 from mailserver.imap.fetch_run import answer_alike
 from mailserver.imap.section import Range, Section, read_section
+from mailserver.imap.selected_mailbox import SelectedMailbox
+from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.message.head import KEPT
 from mailserver.session.cost import Cost
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.types import UID
-
-if TYPE_CHECKING:
-    from mailserver.imap.session import Selected, Session
 
 MAX_ITEMS: Final = 1000
 
@@ -134,7 +133,7 @@ COMMANDS = (
 )
 
 
-async def _set_seen(session: Session, selected: Selected, ranges: Sequence[Range]) -> frozenset[int]:
+async def _set_seen(session: Session, selected: SelectedMailbox, ranges: Sequence[Range]) -> frozenset[int]:
     """Flag \\Seen what is not, in one operation; the UIDs that were changed.
 
     Mail is still read where flags cannot be written: on a full disk, in somebody else's directory.

@@ -30,7 +30,7 @@ async def idle(session: Session, command: Command) -> None:
         if session.selected is not None:
             failed = not await _tell(session, quiet=failed)
         again = channel.now() + RETRY if failed else end
-        with updates.listening(session):
+        with updates.listening(session.selected):
             line = await session.input.read_idle(min(notice, end, again) - channel.now())
         if line is Wake.TIMEOUT:
             if channel.now() >= end:
@@ -47,7 +47,7 @@ async def idle(session: Session, command: Command) -> None:
 async def _tell(session: Session, *, quiet: bool) -> bool:
     """Tell what is new, if it is to be had now: a lock that somebody holds for a moment is no reason to end IDLE."""
     try:
-        await updates.tell(session, allow_expunge=True, wait=False)
+        await updates.sync(session.channel, session.mailbox, allow_expunge=True, wait=False)
     except MailboxChanged:
         raise
     except MailError as error:

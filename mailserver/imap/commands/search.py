@@ -9,13 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from mailserver.errors import BadSyntax, LimitReached
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.progress import Telling
 from mailserver.imap.search_columns import SLICE, plan
 from mailserver.imap.search_keys import Reading, at_set, read_codec, read_keys
+from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
 from mailserver.session.cost import BOTH, Cost
@@ -25,9 +26,6 @@ from mailserver.store.query import And, Query
 from mailserver.store.rows import Row
 from mailserver.store.view import View
 from mailserver.types import UID
-
-if TYPE_CHECKING:
-    from mailserver.imap.session import Session
 
 _MEASURED: Final = 1000
 """Messages whose files are looked at in one turn of the account's thread at most."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
 from mailserver.imap.progress import Telling
-from mailserver.imap.session import Selected, Session
+from mailserver.imap.selected_mailbox import SelectedMailbox
+from mailserver.imap.session import Session
 from mailserver.imap.updates import deleted_messages, flag_lines
 from mailserver.session.cost import ACCOUNT, CONSTANT, READING, Cost
 from mailserver.store.interfaces import Mailbox
@@ -35,7 +36,7 @@ async def _open(session: Session, command: Command, *, examine: bool) -> str:
     name = session.services.namespace.to_store(wire_name)
     live, read_only, first_recent = await _begin(session, command, account, name, examine=examine)
     view = live.open_view(session.channel.poke, read_only=read_only)
-    selected = Selected(live, view, read_only)
+    selected = SelectedMailbox(live, view, read_only)
     session.open_mailbox(selected)
     if read_only:
         live.show_recent(view, range(min(first_recent, view.last_uid + 1), view.last_uid + 1))
@@ -71,7 +72,7 @@ async def _begin(
     return live, read_only, first_recent
 
 
-def _facts(selected: Selected) -> bytes:
+def _facts(selected: SelectedMailbox) -> bytes:
     """The untagged responses that SELECT needs (RFC 3501 6.3.1)."""
     view = selected.view
     columns = view.columns

@@ -55,7 +55,7 @@ async def store(session: Session, command: Command) -> str | None:
         columns.flag_expunged(view.expunged_position, stored.gone, how, known_mask(flags, columns.keywords))
     if not silent:
         # A keyword that is new is told before the first message that has it.
-        await updates.tell_changes(session, allow_expunge=False, uid=command.uid)
+        await updates.send_changes(session.channel, session.mailbox, allow_expunge=False, uid=command.uid)
         await _answer(session, ranges, uid=command.uid)
     return "[EXPUNGEISSUED] some of the messages no longer exist" if stored.gone and not command.uid else None
 

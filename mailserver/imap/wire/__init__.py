@@ -1,1 +1,4 @@
-"""IMAP on the wire, without I/O: framing, reading, writing, sequence sets, mailbox names (RFC 3501 9)."""
+"""IMAP's octets without I/O: cutting input into lines and literals, reading arguments, writing responses.
+
+Used by `mailserver.imap` alone; it knows no session. Begin with `framer.py` (input) and `writer.py` (output).
+"""

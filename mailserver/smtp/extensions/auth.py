@@ -1,12 +1,12 @@
-"""AUTH (RFC 4954), of submission only."""
+"""AUTH (RFC 4954), in submission only: the command, the mechanisms that EHLO lists, the parameter of MAIL."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mailserver.errors import AuthUnavailable, BadSyntax, LimitReached, MailError, WrongState
 from mailserver.session.cost import HASHING, Cost
-from mailserver.session.lines import Refused
+from mailserver.session.lines import LineFault
 from mailserver.session.sasl_exchange import (
     Exchange,
     ExchangeCancelled,
@@ -14,11 +14,10 @@ from mailserver.session.sasl_exchange import (
     login_context,
     situation,
 )
-from mailserver.smtp.spec import CommandSpec
+from mailserver.smtp.address import is_auth_parameter
+from mailserver.smtp.command import SUBMISSION, CommandSpec, Extension, Parameter
+from mailserver.smtp.submission import SubmissionSession
 from mailserver.smtp.wire import reply, reply_to
-
-if TYPE_CHECKING:
-    from mailserver.smtp.submission import SubmissionSession
 
 MAX_LOGIN_FAILURES = 5
 """Failed logins that a connection may make."""
@@ -38,6 +37,21 @@ class ExchangeTooLong(BadSyntax):
     text = "authentication exchange line is too long"
 
 
+def offer(session: SubmissionSession) -> str | None:
+    """The EHLO line: the mechanisms that may come now, until the client has logged in (RFC 4954 4)."""
+    if session.user is not None or not session.channel.info.login_allowed:
+        return None
+    mechanisms = session.services.mechanisms.offered(situation(session.channel, session.services.authenticator))
+    return " ".join(["AUTH", *mechanisms]) if mechanisms else None
+
+
+def parse_auth(_session: SubmissionSession, value: str | None) -> str:
+    """AUTH of MAIL (RFC 4954 5), which is not used. Raises: BadSyntax."""
+    if value is None or not is_auth_parameter(value):
+        raise BadSyntax("AUTH is xtext or <>")
+    return value
+
+
 async def auth(session: SubmissionSession, argument: bytes) -> None:
     """AUTH: once, after EHLO and TLS. It never comes within a transaction: that needs a login first."""
     method, initial = session.read_auth(session.services.authenticator, argument)
@@ -53,9 +67,9 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
     async def ask(challenge: bytes) -> bytes:
         session.reply(reply(334, None, challenge.decode("ascii")))
         line = await session.read_line()
-        if line is Refused.TOO_LONG:
+        if line is LineFault.TOO_LONG:
             raise ExchangeTooLong
-        if isinstance(line, Refused):
+        if isinstance(line, LineFault):
             raise NotBase64
         return line
 
@@ -82,4 +96,14 @@ def _refuse(session: SubmissionSession, error: MailError) -> None:
         session.cut(reply(421, "4.7.0", "too many failed logins, closing the connection"), "too-many-errors")
 
 
-COMMANDS = (CommandSpec(b"AUTH", auth, "RFC 4954 4", before_tls=True, cost=Cost("", HASHING)),)
+EXTENSIONS = (
+    Extension(
+        "AUTH",
+        "RFC 4954",
+        offer,
+        mail=(Parameter("AUTH", parse_auth),),
+        commands=(CommandSpec(b"AUTH", auth, "RFC 4954 4", before_tls=True, cost=Cost("", HASHING)),),
+        roles=SUBMISSION,
+        defined_in=__name__,
+    ),
+)
