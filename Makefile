@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make run` serves mail, `make test` passes the tests.
-# Others: check, bench, soak, format, clean.
+# Others: quick, check, bench, soak, format, clean. CONTRIBUTING.md says when each is for.
 
 PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.13 python3,$(shell command -v $(v) 2>/dev/null)))
 VENV ?= .venv
@@ -7,11 +7,14 @@ BIN = $(VENV)/bin
 PORT_BASE ?= 10000
 DIR ?= var/demo
 TESTS ?=
+# Processes of the tests; "auto" is two for each processor, 0 none beside pytest itself (for a debugger).
+JOBS ?= auto
+ALL ?=
 BENCH ?=
 export PYTHONPATH := $(CURDIR)
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: run test check bench soak format clean venv FORCE
+.PHONY: run test quick check bench soak format clean venv FORCE
 
 # PYTHON=... is another interpreter than the one of $(VENV): it is set up anew.
 ifneq ($(origin PYTHON),file)
@@ -40,7 +43,10 @@ run: venv
 	@exec $(BIN)/twistd -n --pidfile= mailserver --config $(DIR)/mailserver.toml
 
 test: venv
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+quick: venv
+	$(BIN)/python -m tests.quick $(if $(ALL),--all) -n $(JOBS)
 
 check: venv
 	$(BIN)/ruff check .

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 import socket
 import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
+from tests import scheduling
 from tests.server import kill_all
 
 # The same examples in each run, and as long a time for one as it takes: no test fails for what was drawn this once, or
@@ -16,6 +20,25 @@ from tests.server import kill_all
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("others", settings.get_profile("same"), derandomize=False)
 settings.load_profile("same")
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """The processes of `-n auto`."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else scheduling.process_count()
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Modules stay whole, where the command line asks for no other distribution."""
+    return scheduling.ModuleScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In several processes, slow folders come first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: scheduling.rank(item.nodeid))
 
 
 def pytest_sessionfinish() -> None:
