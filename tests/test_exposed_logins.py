@@ -26,7 +26,7 @@ from mailserver.types import Secret
 from tests.auth.test_service import Hashed
 from tests.fakes import Client, FakeAuthenticator, info
 from tests.imap.sessions import connect, services
-from tests.net.connections import Transport, make_listening
+from tests.net.connections import Transport, make_context
 from tests.pop3.dialogs import World as Pop3World
 from tests.smtp.world import World as SmtpWorld
 
@@ -291,14 +291,14 @@ class OneByOne:
         )
         service = services(authenticator=authenticator)
         self.event_counters = EventCounters()
-        listening = make_listening(lambda channel: ImapSession(channel, service), self.clock, self.event_counters)
+        context = make_context(lambda channel: ImapSession(channel, service), self.clock, self.event_counters)
         events = self.events
 
         class Writes(Transport):
             def write(self, data: bytes) -> None:
                 events.append(data)
 
-        self.connection = Connection(listening)
+        self.connection = Connection(context)
         self.connection.makeConnection(Writes())
         events.clear()
 

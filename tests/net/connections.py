@@ -12,12 +12,12 @@ from mailserver.config.model import Limits
 from mailserver.errors import ConnectionLost
 from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
-from mailserver.net.connection.listener_context import Listening
+from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.session.channel import Channel
 
 
-def make_listening(make_session: Any, clock: Clock, event_counters: EventCounters, **changed: Any) -> Listening:
+def make_context(make_session: Any, clock: Clock, event_counters: EventCounters, **changed: Any) -> ListenerContext:
     """An IMAP listener without TLS, but for what is `changed`."""
     settings: dict[str, Any] = {
         "protocol": "imap",
@@ -34,11 +34,13 @@ def make_listening(make_session: Any, clock: Clock, event_counters: EventCounter
         "local": "127.0.0.1:143",
         "greeting_delay": 0.0,
         "early_tls": "serve",
-        "signpost": lambda: b"",
+        "wrong_port_message": lambda: b"",
         "open_connections": set(),
         "stopped": lambda: None,
     }
-    return Listening(make_session=make_session, reactor=clock, event_counters=event_counters, **settings | changed)
+    return ListenerContext(
+        make_session=make_session, reactor=clock, event_counters=event_counters, **settings | changed
+    )
 
 
 class Transport(StringTransport):
@@ -86,7 +88,7 @@ class World:
             world.empty += 1
 
         self.event_counters = EventCounters()
-        self.listening = make_listening(
+        self.context = make_context(
             Session,
             self.clock,
             self.event_counters,
@@ -97,7 +99,7 @@ class World:
             logs_in=logs_in,
             stopped=stopped,
         )
-        self.connection = Connection(self.listening)
+        self.connection = Connection(self.context)
         self.transport = make()
         self.connection.makeConnection(self.transport)
 

@@ -17,7 +17,7 @@ from mailserver.ledger.entry import Entry, as_row
 from mailserver.net.admin import ledger as writing
 from mailserver.net.admin.ledger import LedgerWriter, report_to_master
 from mailserver.net.connection import client_log as module
-from mailserver.net.connection.client_log import AGAIN, REST, Sightings, program_of
+from mailserver.net.connection.client_log import AGAIN, REST, ClientLog, program_of
 from mailserver.session.channel import TLSInfo
 from tests.fakes import info
 from tests.ledger.entries import ANNA
@@ -31,13 +31,13 @@ class World:
         self.clock = Clock()
         self.enabled = True
         self.told: list[list[Entry]] = []
-        self.sightings = Sightings(
+        self.client_log = ClientLog(
             self.clock, lambda entries: self.told.append(list(entries)), enabled=lambda: self.enabled
         )
 
     def login(self, program: str = "", **changed: Any) -> Any:
         account = changed.pop("account", "anna@example.test")
-        return self.sightings.login(evolve(CONNECTION, **changed), account, "PLAIN", program)
+        return self.client_log.login(evolve(CONNECTION, **changed), account, "PLAIN", program)
 
 
 def test_what_is_kept_of_a_login() -> None:
@@ -71,9 +71,9 @@ def test_the_same_is_told_once_an_hour() -> None:
 def test_what_it_is_may_be_said_before_or_after_the_login() -> None:
     world = World()
     soon, late = world.login(), world.login(account="bert")
-    world.sightings.identified(soon, "K-9 6.8")
+    world.client_log.identified(soon, "K-9 6.8")
     world.clock.advance(REST)
-    world.sightings.identified(late, "mutt 2.2")
+    world.client_log.identified(late, "mutt 2.2")
     world.clock.advance(REST)
     assert [(each.account, each.program) for entries in world.told for each in entries] == [
         ("anna@example.test", "K-9 6.8"),
@@ -89,7 +89,7 @@ def test_each_rests_for_as_long() -> None:
     late = world.login(account="bert")
     world.clock.advance(1)
     assert [each.account for each in world.told[0]] == ["anna@example.test"]
-    world.sightings.identified(late, "mutt")
+    world.client_log.identified(late, "mutt")
     world.clock.advance(REST - 1)
     assert [each.program for each in world.told[1]] == ["mutt"]
     assert not world.clock.getDelayedCalls()
@@ -101,7 +101,7 @@ def test_at_the_end_none_rests() -> None:
     world.clock.advance(REST)
     world.login()
     late = world.login(account="bert")
-    world.sightings.tell_all()
+    world.client_log.tell_all()
     assert [[each.account for each in entries] for entries in world.told] == [["anna@example.test"], ["bert"]]
     assert late.told
     world.clock.advance(REST)
@@ -128,7 +128,7 @@ def test_switched_off_nothing_is_gathered() -> None:
     world = World()
     world.login()
     world.enabled = False
-    world.sightings.identified(world.login(account="bert"), "mutt")
+    world.client_log.identified(world.login(account="bert"), "mutt")
     world.clock.advance(REST)
     assert world.told == []
     assert not world.clock.getDelayedCalls()

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from mailserver.net.listeners.proxy_protocol import HEADER_TIME, MAX_V2, BadHeader, TrustingFactory, read_header
+from mailserver.net.listeners.proxy_protocol import HEADER_TIME, MAX_V2, BadHeader, ProxyProtocolFactory, read_header
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -112,7 +112,7 @@ class World:
         self.transport: Any = StringTransport(peerAddress=address)
         self.transport.aborted = False
         self.transport.abortConnection = lambda: setattr(self.transport, "aborted", True)
-        self.transport.protocol = TrustingFactory(Inners(), trusted, self.clock).buildProtocol(address)
+        self.transport.protocol = ProxyProtocolFactory(Inners(), trusted, self.clock).buildProtocol(address)
         self.transport.protocol.makeConnection(self.transport)
 
     def receive(self, data: bytes) -> None:

@@ -19,11 +19,18 @@ from mailserver.config.model import Limits, Listener
 from mailserver.errors import ConnectionLost
 from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
-from mailserver.net.connection.tls_detection import ALERT, LINGER, LONGEST_FIRST_LINE, SILENCE, begins_tls, signpost
+from mailserver.net.connection.tls_detection import (
+    ALERT,
+    LINGER,
+    LONGEST_FIRST_LINE,
+    SILENCE,
+    begins_tls,
+    wrong_port_message,
+)
 from mailserver.net.fast.tls import TlsFactory
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.session.channel import Channel
-from tests.net.connections import make_listening
+from tests.net.connections import make_context
 from tests.net.test_tls import Creator
 
 SIGN = b"* BYE the way\r\n"
@@ -71,7 +78,7 @@ class World:
         self.clock = Clock()
         self.event_counters = EventCounters()
         self.lines: list[str] = []
-        listening = make_listening(
+        context = make_context(
             Echo,
             self.clock,
             self.event_counters,
@@ -81,10 +88,10 @@ class World:
             implicit_tls=protocol.endswith("s"),
             greeting_delay=delay,
             early_tls=early,
-            signpost=lambda: SIGN,
+            wrong_port_message=lambda: SIGN,
         )
-        self.listening = listening
-        self.connection = Connection(listening)
+        self.context = context
+        self.connection = Connection(context)
         self.transport = Transport()
         self.transport.protocol = self.connection
         globalLogPublisher.addObserver(self._hear)
@@ -98,7 +105,7 @@ class World:
     def close(self) -> None:
         globalLogPublisher.removeObserver(self._hear)
         self.transport.protocol.connectionLost(Failure(ConnectionLost()))
-        assert not self.listening.open_connections, "a connection that has ended is counted no more"
+        assert not self.context.open_connections, "a connection that has ended is counted no more"
 
     def say(self, data: bytes) -> None:
         if data:
@@ -402,11 +409,11 @@ def test_the_end_of_the_service_cuts_who_has_said_nothing(make: Make) -> None:
     ],
 )
 def test_the_line_names_port_and_mode(protocol: Any, others: list[Listener], line: bytes) -> None:
-    assert signpost(Listener(protocol), others) == line
+    assert wrong_port_message(Listener(protocol), others) == line
 
 
 def test_the_page_of_https() -> None:
-    head, _, body = signpost(Listener("https"), []).partition(b"\r\n\r\n")
+    head, _, body = wrong_port_message(Listener("https"), []).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"Content-Length: %d\r\n" % len(body) in head
     assert b"https://" in body

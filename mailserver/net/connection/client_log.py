@@ -28,7 +28,7 @@ LONGEST_PROGRAM: Final = 80
 
 
 @define
-class Sighting:
+class LoginRecord:
     """One login."""
 
     entry: Entry
@@ -36,7 +36,7 @@ class Sighting:
     told: bool = False
 
 
-class Sightings:
+class ClientLog:
     """Of all listeners of this process."""
 
     def __init__(
@@ -46,18 +46,18 @@ class Sightings:
         self._enabled = enabled
         self._clock = clock
         self._tell = tell
-        self._waiting: list[Sighting] = []
+        self._waiting: list[LoginRecord] = []
         self._known: dict[Entry, float] = {}
         """When it was told last, the longest ago first."""
         self._timed = False
 
-    def login(self, info: ConnectionInfo, account: str, mechanism: str, program: str) -> Sighting | None:
+    def login(self, info: ConnectionInfo, account: str, mechanism: str, program: str) -> LoginRecord | None:
         """Somebody has logged in."""
         if not self._enabled():
             return None
         return self._add(_entry(info, account, mechanism, program))
 
-    def identified(self, sighting: Sighting | None, program: str) -> None:
+    def identified(self, sighting: LoginRecord | None, program: str) -> None:
         """Whoever that was says what it is."""
         if sighting is None:
             return
@@ -71,10 +71,10 @@ class Sightings:
         """Let none rest: this process serves nobody any more."""
         self._tell_first(len(self._waiting))
 
-    def _add(self, entry: Entry) -> Sighting | None:
+    def _add(self, entry: Entry) -> LoginRecord | None:
         if len(self._waiting) >= MOST_WAITING:
             return None
-        sighting = Sighting(entry, self._clock.seconds())
+        sighting = LoginRecord(entry, self._clock.seconds())
         self._waiting.append(sighting)
         if not self._timed:
             self._timed = True

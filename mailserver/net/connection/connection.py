@@ -30,9 +30,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.errors import ConnectionLost
-from mailserver.net.connection.client_log import Sighting, program_of
+from mailserver.net.connection.client_log import LoginRecord, program_of
 from mailserver.net.connection.coroutines import Task, TurnOverrun
-from mailserver.net.connection.listener_context import Listening, Session
+from mailserver.net.connection.listener_context import ListenerContext, Session
 from mailserver.net.connection.stream import WITHIN_COMMAND
 from mailserver.net.connection.tls_detection import Sniffer
 from mailserver.net.connection.turn_limit import place_of
@@ -69,9 +69,9 @@ class Connection(Sniffer):
     since: float
     """When it was accepted, Unix time."""
 
-    def __init__(self, listening: Listening, address: IAddress | None = None) -> None:
+    def __init__(self, context: ListenerContext, address: IAddress | None = None) -> None:
         """`address`: the client's, where a trusted proxy tells another than the transport's peer."""
-        super().__init__(listening)
+        super().__init__(context)
         self._address = address
         self._share: IPv4Address | IPv6Address | None = None
         """Whose share of the limits it takes."""
@@ -80,7 +80,7 @@ class Connection(Sniffer):
         self._logout_told = False
         self._user: str | None = None
         self._session: Session | None = None
-        self._sighting: Sighting | None = None
+        self._sighting: LoginRecord | None = None
         self._cut_at = 0.0
         """When one that has ended while the service stops is cut, if the client has not heard all."""
         self._program = ""
@@ -90,24 +90,24 @@ class Connection(Sniffer):
 
     def connectionMade(self) -> None:
         """Accepted. What the client sends first may decide how it goes on."""
-        listening = self._listening
+        context = self._context
         transport = self.transport
         assert transport is not None
         self.since = time()
         peer, port = address_of(self._address if self._address is not None else transport.getPeer())
         session_id = f"{getpid():x}.{next(_serial):x}"
         allowed = self._may_send_passwords(peer)
-        self.info = listening.facts(session_id, (peer, port), None, cleartext_allowed=allowed)
-        if listening.logs_in:
+        self.info = context.facts(session_id, (peer, port), None, cleartext_allowed=allowed)
+        if context.logs_in:
             self._share = peer
-            self._login_by = self.now() + listening.counts.limits.login_time
+            self._login_by = self.now() + context.counts.limits.login_time
         self._began = self.now()
-        if not listening.counts.open(self._share, self if listening.logs_in else None):
+        if not context.counts.open(self._share, self if context.logs_in else None):
             self._refuse()
             return
         self._counted = True
-        listening.event_counters.count("connection", self.info)
-        listening.open_connections.add(self)
+        context.event_counters.count("connection", self.info)
+        context.open_connections.add(self)
         self._await_first()
 
     def handshakeCompleted(self) -> None:
@@ -117,9 +117,9 @@ class Connection(Sniffer):
         before = self.info
         peer = (before.peer, before.peer_port)
         allowed = self._may_send_passwords(before.peer)
-        self.info = self._listening.facts(before.session_id, peer, tls, cleartext_allowed=allowed)
+        self.info = self._context.facts(before.session_id, peer, tls, cleartext_allowed=allowed)
         self._tell_certificate(tls.client, handshake_of(connection).fault)
-        self._listening.event_counters.count("handshake", self.info)
+        self._context.event_counters.count("handshake", self.info)
         self._set_deadline(None)
         if self._task is None:
             self._start()
@@ -164,7 +164,7 @@ class Connection(Sniffer):
 
     async def start_tls(self) -> None:
         """Hand the transport to TLS and wait for the handshake."""
-        factory = self._listening.tls
+        factory = self._context.tls
         assert factory is not None, "TLS is not offered on this listener"
         if self._input:
             self.log("starttls-refused", reason="bytes arrived before the handshake")
@@ -194,7 +194,7 @@ class Connection(Sniffer):
         """Count the session for its user."""
         if not self._counted:
             raise ConnectionLost  # it has given way meanwhile
-        self._listening.counts.logged_in(self._share, user, self)
+        self._context.counts.logged_in(self._share, user, self)
         self._user = user
         self._login_by = None
 
@@ -207,10 +207,10 @@ class Connection(Sniffer):
         self._logout_told = self._logout_told or event == "logout"
         if event in _SEEN:
             self._note(event, fields)
-        self._listening.event_counters.count(event, self.info)
+        self._context.event_counters.count(event, self.info)
         peer = self.info.peer
         if peer is not None and self._user is None and is_refusal(event, fields):
-            unsaid = self._listening.counts.tell_refused(peer, event, self.now())
+            unsaid = self._context.counts.tell_refused(peer, event, self.now())
             if unsaid is None:
                 return
             if unsaid:
@@ -219,7 +219,7 @@ class Connection(Sniffer):
 
     def bug(self, doing: str) -> None:
         """The exception being handled, with its traceback."""
-        self._listening.event_counters.count("bug", self.info)
+        self._context.event_counters.count("bug", self.info)
         log.failure("{line}", line=event_line("bug", self.info, self._user, {"doing": doing}))
 
     # --- What the administrator sees
@@ -253,7 +253,7 @@ class Connection(Sniffer):
             self._say_farewell()
             self._resume(None)
         else:
-            self._listening.reactor.callLater(COMMAND_TIME, self._cancel_command)
+            self._context.reactor.callLater(COMMAND_TIME, self._cancel_command)
 
     def _cancel_command(self) -> None:
         if self._task is not None and not self._finished:
@@ -267,7 +267,7 @@ class Connection(Sniffer):
         """See `limits.Early`."""
         if self.now() - self._began < LEAST_TIME:
             return False
-        if (unsaid := self._listening.counts.tell_refusal(self._share, self.now())) is not None:
+        if (unsaid := self._context.counts.tell_refusal(self._share, self.now())) is not None:
             self.log("connection-cut", reason="another needs its place, and it has not logged in", unsaid=unsaid)
         self._forget()
         self._abort()
@@ -277,7 +277,7 @@ class Connection(Sniffer):
 
     def _may_send_passwords(self, peer: IPv4Address | IPv6Address | None) -> bool:
         """Without TLS. The same host is, as with Dovecot, the address that is connected to; and a Unix socket."""
-        cleartext = self._listening.cleartext
+        cleartext = self._context.cleartext
         if cleartext != "same host":
             return cleartext == "always"
         own, _port = address_of(cast("Any", self.transport).getHost())
@@ -285,8 +285,8 @@ class Connection(Sniffer):
 
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
-        self._session = self._listening.make_session(cast("Channel", self))
-        self._task = Task(self._session.run(), self._end, self._flush, self._listening.reactor.seconds)
+        self._session = self._context.make_session(cast("Channel", self))
+        self._task = Task(self._session.run(), self._end, self._flush, self._context.reactor.seconds)
         self._task.start()
 
     def _end(self, failure: Failure | None) -> None:
@@ -299,7 +299,7 @@ class Connection(Sniffer):
             failure = None
         self._session = None  # it knows this connection: together they would wait for a search for cycles
         if failure is not None and not failure.check(ConnectionLost):
-            self._listening.event_counters.count("bug", self.info)
+            self._context.event_counters.count("bug", self.info)
             log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
         if self._user is not None and not self._logout_told:
             self.log("logout")  # every login has its logout, however the session ended
@@ -337,14 +337,14 @@ class Connection(Sniffer):
         self._set_deadline(now + LOOK)
 
     def _refuse(self) -> None:
-        listening = self._listening
-        if (unsaid := listening.counts.tell_refusal(self._share, self.now())) is not None:
+        context = self._context
+        if (unsaid := context.counts.tell_refusal(self._share, self.now())) is not None:
             self.log("connection-refused", reason="too many connections", unsaid=unsaid)
-        if listening.implicit_tls or not listening.refusal:
+        if context.implicit_tls or not context.refusal:
             self._finished = True
             self._abort()
             return
-        cast("Any", self.transport).write(listening.refusal)
+        cast("Any", self.transport).write(context.refusal)
         self._close()
 
     def _handshake_deadline(self) -> float:
@@ -376,23 +376,23 @@ class Connection(Sniffer):
 
     def _note(self, event: str, fields: dict[str, object]) -> None:
         """For the ledger."""
-        sightings = self._listening.sightings
-        if sightings is None:
+        client_log = self._context.client_log
+        if client_log is None:
             return
         if event == "client":
             self._program = program_of(str(fields.get("id", "")))
-            sightings.identified(self._sighting, self._program)
+            client_log.identified(self._sighting, self._program)
         else:
             user, mechanism = str(fields.get("user")), str(fields.get("method"))
-            self._sighting = sightings.login(self.info, user, mechanism, self._program)
+            self._sighting = client_log.login(self.info, user, mechanism, self._program)
 
     def _forget(self) -> None:
         if self._counted:
             self._counted = False
-            self._listening.counts.close(self._share, self._user, self)
-            self._listening.open_connections.discard(self)
-            if not self._listening.open_connections:
-                self._listening.stopped()
+            self._context.counts.close(self._share, self._user, self)
+            self._context.open_connections.discard(self)
+            if not self._context.open_connections:
+                self._context.stopped()
 
 
 class ConnectionFactory(Factory):
@@ -400,9 +400,9 @@ class ConnectionFactory(Factory):
 
     noisy = False
 
-    def __init__(self, listening: Listening) -> None:
-        self.listening = listening
+    def __init__(self, context: ListenerContext) -> None:
+        self.context = context
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         """One for each client, who is at `addr`."""
-        return Connection(self.listening, addr)
+        return Connection(self.context, addr)

@@ -9,7 +9,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from mailserver.config.kinds import Cleartext, EarlyTls
-from mailserver.net.connection.client_log import Sightings
+from mailserver.net.connection.client_log import ClientLog
 from mailserver.net.connection.connection_limits import Address, ConnectionCounts
 from mailserver.net.fast.tls import TlsFactory
 from mailserver.net.ipc.event_counters import EventCounters
@@ -35,7 +35,7 @@ class Session(Protocol):
 
 
 @frozen
-class Listening:
+class ListenerContext:
     """What all connections of one listener share."""
 
     protocol: str
@@ -66,12 +66,12 @@ class Listening:
     """Seconds for which the greeting is held back where TLS is started by a command."""
     early_tls: EarlyTls
     """What becomes of a ClientHello before that greeting."""
-    signpost: Callable[[], bytes]
+    wrong_port_message: Callable[[], bytes]
     """What a client is told that does not begin TLS where it is implicit."""
     open_connections: set[Connection]
     stopped: Callable[[], None]
     """Called when the last connection has ended."""
-    sightings: Sightings | None = None
+    client_log: ClientLog | None = None
     """Who is told of logins; nobody when None."""
 
     def facts(

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from mailserver.errors import ConnectionLost
 from mailserver.net.connection.coroutines import Task
-from mailserver.net.connection.listener_context import Listening
+from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.session.channel import Wake
 
 READ_AHEAD = 65536
@@ -46,8 +46,8 @@ def _wait(waiting: object) -> Generator[object, Any, Any]:
 class Stream(Protocol):
     """The lower half of a `net.connection.connection.Connection`, which begins and ends it."""
 
-    def __init__(self, listening: Listening) -> None:
-        self._listening = listening
+    def __init__(self, context: ListenerContext) -> None:
+        self._context = context
         self._login_by: float | None = None
         self._task: Task | None = None
         self._input: list[bytes] = []
@@ -65,7 +65,7 @@ class Stream(Protocol):
         self._poked = False
         self._sniffing = False
         """Are the client's first octets still to be looked at?"""
-        self._farewell = listening.farewell
+        self._farewell = context.farewell
         self.received = 0
         """Octets of the client, and to it: inside TLS, not on the wire."""
         self.sent = 0
@@ -111,7 +111,7 @@ class Stream(Protocol):
 
     def now(self) -> float:
         """Monotonic seconds of the reactor."""
-        return self._listening.reactor.seconds()
+        return self._context.reactor.seconds()
 
     async def read(self, timeout: float, *, pokes: bool = False) -> bytes | Wake:
         """The next bytes, joined; waits first until the client has taken what was written."""
@@ -158,14 +158,14 @@ class Stream(Protocol):
             await self._make_room()
         assert self._task is not None
         if self.now() - self._task.began > TURN:
-            self._listening.reactor.callLater(0, self._take_turn)
+            self._context.reactor.callLater(0, self._take_turn)
             await self._wait("turn", None)
             if self._lost:
                 raise ConnectionLost
 
     async def _make_room(self) -> None:
         self._flush()
-        deadline = self.now() + self._listening.counts.limits.write_timeout
+        deadline = self.now() + self._context.counts.limits.write_timeout
         while self._choked and not self._lost:
             if self.now() >= deadline:
                 self.log("connection-cut", reason="the client takes nothing")
@@ -191,14 +191,14 @@ class Stream(Protocol):
             if not self._choked:
                 self._flush()
 
-        return self._listening.reactor.callLater(seconds, ring)
+        return self._context.reactor.callLater(seconds, ring)
 
     def poke(self) -> None:
         """Wake a read that listens for pokes."""
         self._poked = True
         if self._wait_for == "read-or-poke":
             # Not from within whoever pokes: it may be in the middle of applying changes.
-            self._listening.reactor.callLater(0, self._take_poke)
+            self._context.reactor.callLater(0, self._take_poke)
 
     def close(self) -> None:
         """The session will read no more; the connection ends when it returns."""
@@ -268,7 +268,7 @@ class Stream(Protocol):
         if timer is None or timer.getTime() > deadline:
             if timer is not None:
                 timer.cancel()
-            self._timer = self._listening.reactor.callLater(max(0.0, deadline - self.now()), self._timer_rang)
+            self._timer = self._context.reactor.callLater(max(0.0, deadline - self.now()), self._timer_rang)
 
     def _timer_rang(self) -> None:
         self._timer = None

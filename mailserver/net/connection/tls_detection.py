@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from mailserver.config.model import Listener
-from mailserver.net.connection.listener_context import Listening
+from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.net.connection.stream import Stream
 from mailserver.session.lines import is_http
 
@@ -42,7 +42,7 @@ def begins_tls(data: bytes) -> bool:
     return data[0] == _HANDSHAKE or (data[0] >= 0x80 and data[2:3] in (b"", _CLIENT_HELLO))
 
 
-def signpost(listener: Listener, listeners: Iterable[Listener]) -> bytes:
+def wrong_port_message(listener: Listener, listeners: Iterable[Listener]) -> bytes:
     """What a client is told that does not begin TLS at a listener of implicit TLS; `listeners` are all there are."""
     family = listener.family
     if family == "http":
@@ -62,8 +62,8 @@ def signpost(listener: Listener, listeners: Iterable[Listener]) -> bytes:
 class Sniffer(Stream):
     """Of a `net.connection.connection.Connection`, what it does before its session, or TLS, has the octets."""
 
-    def __init__(self, listening: Listening) -> None:
-        super().__init__(listening)
+    def __init__(self, context: ListenerContext) -> None:
+        super().__init__(context)
         self._clear = b""
         """What came in clear text where TLS was due."""
         self._turned_away = False
@@ -78,23 +78,23 @@ class Sniffer(Stream):
 
     def _await_first(self) -> None:
         """The connection is there: wait for TLS, hold the greeting back, or greet."""
-        listening = self._listening
+        context = self._context
         self._sniffing = True
-        if listening.implicit_tls:
+        if context.implicit_tls:
             deadline = self.now() + SILENCE
             self._set_deadline(deadline if self._login_by is None else min(deadline, self._login_by))
-        elif listening.greeting_delay and listening.tls is not None:
-            self._set_deadline(self.now() + listening.greeting_delay)
+        elif context.greeting_delay and context.tls is not None:
+            self._set_deadline(self.now() + context.greeting_delay)
         else:
             self._start()
 
     def _take_first(self, data: bytes) -> bool:
         """The client's first octets. Are they for the session?"""
-        listening = self._listening
-        if not self._clear and listening.tls is not None and begins_tls(data):
+        context = self._context
+        if not self._clear and context.tls is not None and begins_tls(data):
             self._take_hello(data)
             return False
-        if not listening.implicit_tls:
+        if not context.implicit_tls:
             self._begin_in_clear()
             return True
         self._clear += data
@@ -104,14 +104,14 @@ class Sniffer(Stream):
         return False
 
     def _take_hello(self, data: bytes) -> None:
-        listening = self._listening
+        context = self._context
         self._sniffing = False
         if self._task is not None:
             reason = "TLS behind the greeting: the client is set to SSL/TLS, and this port is for STARTTLS"
             self.log("tls-at-starttls-port", reason=reason)
             self._closing = True
             self._wake_reader()
-        elif listening.implicit_tls or listening.early_tls == "serve":
+        elif context.implicit_tls or context.early_tls == "serve":
             self._begin_tls(data)
         else:
             self.log("tls-at-starttls-port", reason="TLS before the greeting is not served at this port")
@@ -124,7 +124,7 @@ class Sniffer(Stream):
             self._start()
 
     def _begin_tls(self, data: bytes) -> None:
-        factory = self._listening.tls
+        factory = self._context.tls
         assert factory is not None
         layer = factory.wrap(cast("Any", self), self.transport)
         self.transport = cast("Any", layer)
@@ -133,7 +133,7 @@ class Sniffer(Stream):
 
     def _not_in_time(self) -> None:
         """The wait for the first octets is over."""
-        if not self._listening.implicit_tls:
+        if not self._context.implicit_tls:
             self._start()
         elif self._clear:
             self._tell_way("the client sends clear text")
@@ -142,12 +142,12 @@ class Sniffer(Stream):
 
     def _tell_way(self, reason: str) -> None:
         self._sniffing = False
-        if self._listening.protocol != "https" and is_http(self._clear.partition(b" ")[0].upper()):
+        if self._context.protocol != "https" and is_http(self._clear.partition(b" ")[0].upper()):
             self.log("http-request")
             self._turn_away(b"")
             return
         self.log("cleartext-at-tls-port", reason=reason)
-        self._turn_away(self._listening.signpost())
+        self._turn_away(self._context.wrong_port_message())
 
     def _turn_away(self, words: bytes) -> None:
         """Say that, if anything, and hear nothing more. What still comes is read, as it would undo what was said."""

@@ -18,15 +18,15 @@ from twisted.python.failure import Failure
 
 from mailserver.config.model import Listener
 from mailserver.config.socket_rights import SocketRights
-from mailserver.net.connection.client_log import Sightings
+from mailserver.net.connection.client_log import ClientLog
 from mailserver.net.connection.connection import Connection, ConnectionFactory
 from mailserver.net.connection.connection_limits import ConnectionCounts
-from mailserver.net.connection.listener_context import Listening, Session
-from mailserver.net.connection.tls_detection import signpost
+from mailserver.net.connection.listener_context import ListenerContext, Session
+from mailserver.net.connection.tls_detection import wrong_port_message
 from mailserver.net.fast.tls import TlsFactory
 from mailserver.net.fast.transport import send_at_once
 from mailserver.net.ipc.event_counters import EventCounters
-from mailserver.net.listeners.proxy_protocol import TrustingFactory
+from mailserver.net.listeners.proxy_protocol import ProxyProtocolFactory
 from mailserver.net.listeners.unix_sockets import BACKLOG, UnixServer, bind_unix, serve
 from mailserver.net.log.events import log
 from mailserver.session.channel import Channel
@@ -221,7 +221,7 @@ class Port:
         make_session: Callable[[Channel], Session],
         *,
         event_counters: EventCounters,
-        sightings: Sightings,
+        client_log: ClientLog,
         listeners: Callable[[], Iterable[Listener]],
         shared: bool = False,
     ) -> None:
@@ -232,7 +232,7 @@ class Port:
         self._reactor = reactor
         self._counts = counts
         self._event_counters = event_counters
-        self._sightings = sightings
+        self._sightings = client_log
         self._listeners = listeners
         self._tls = tls
         self.listener = bound.listener
@@ -262,7 +262,7 @@ class Port:
         clock = cast("IReactorTime", self._reactor)
         family = listener.family
         tls = self._tls.creator(listener)
-        listening = Listening(
+        context = ListenerContext(
             protocol=listener.protocol,
             make_session=make_session,
             farewell=FAREWELLS[family],
@@ -280,14 +280,14 @@ class Port:
             local=self.place,
             greeting_delay=listener.greeting_delay,
             early_tls=listener.early_tls,
-            signpost=lambda: signpost(listener, self._listeners()),
+            wrong_port_message=lambda: wrong_port_message(listener, self._listeners()),
             open_connections=self.connections,
             stopped=self._empty,
-            sightings=self._sightings,
+            client_log=self._sightings,
         )
-        factory: Factory = ConnectionFactory(listening)
+        factory: Factory = ConnectionFactory(context)
         if listener.proxy_from:
-            factory = TrustingFactory(factory, listener.proxy_from, clock)
+            factory = ProxyProtocolFactory(factory, listener.proxy_from, clock)
         return factory
 
     def _empty(self) -> None:

@@ -152,7 +152,7 @@ class HeaderReader(Protocol):
             timer.cancel()
 
 
-class TrustingFactory(Factory):
+class ProxyProtocolFactory(Factory):
     """Chooses by the peer whether a PROXY header is expected."""
 
     noisy = False

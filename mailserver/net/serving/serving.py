@@ -19,7 +19,7 @@ from mailserver.config.model import Config, Listener
 from mailserver.ledger.entry import Entry
 from mailserver.net.admin.admin_queries import answers
 from mailserver.net.admin.ledger import report_to_master
-from mailserver.net.connection.client_log import Sightings
+from mailserver.net.connection.client_log import ClientLog
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.listener_context import Session
 from mailserver.net.fast.reactor_turn import dispatch_directly
@@ -110,7 +110,7 @@ class Serving:
         self.event_counters = EventCounters()
         if link is not None:
             seen = partial(report_to_master, link)
-        self.sightings = Sightings(reactor, seen or _nobody, enabled=lambda: services.config.ledger.enabled)
+        self.client_log = ClientLog(reactor, seen or _nobody, enabled=lambda: services.config.ledger.enabled)
         self._services = services
         self._reactor = reactor
         self._shared = shared
@@ -144,7 +144,7 @@ class Serving:
             self._services.tls,
             maker,
             event_counters=self.event_counters,
-            sightings=self.sightings,
+            client_log=self.client_log,
             listeners=lambda: self._services.config.listeners,
             shared=self._shared,
         )
@@ -181,7 +181,7 @@ class Serving:
         """Called when the last session has ended, after `stop_listening`; at once without any."""
         if self._empty is None:
             self._empty = Deferred()
-            self._empty.addCallback(lambda _none: self.sightings.tell_all())
+            self._empty.addCallback(lambda _none: self.client_log.tell_all())
             for port in self._all():
                 port.on_empty = self._check_empty
             self._check_empty()
