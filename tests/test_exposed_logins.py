@@ -11,11 +11,11 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from mailserver.auth.exposure.exposure import GAP, ExposureWatch
+from mailserver.auth.exposure.checker import GAP, ExposureChecker
 from mailserver.auth.interfaces import NEW
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
-from mailserver.auth.throttling.attempts import Attempts
+from mailserver.auth.throttling.login_throttle import LoginThrottle
 from mailserver.auth.throttling.penalties import Penalties
 from mailserver.errors import PrivacyRequired
 from mailserver.imap.session import CLEARTEXT_LOGINS
@@ -272,7 +272,7 @@ class OneByOne:
         self.events: list[object] = []
         self.clock = Clock()
         penalties = Penalties(self.clock.seconds)
-        self.watch = ExposureWatch(
+        self.watch = ExposureChecker(
             penalties.digest, self.clock.seconds, self.clock.callLater, self.spawn, lambda: False
         )
         self.watch.on_exposed = lambda _mark: self.events.append("marked")
@@ -280,7 +280,7 @@ class OneByOne:
             [Hashed({ANNA: "{PLAIN}secret"})],
             self,
             Names(frozenset(), "", lambda _name: None),
-            Attempts(
+            LoginThrottle(
                 penalties,
                 lambda _seconds: pytest.fail("nobody waits"),
                 self.clock.seconds,

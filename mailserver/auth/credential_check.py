@@ -28,7 +28,7 @@ from mailserver.auth.interfaces import (
 )
 from mailserver.auth.restrictions import Names, certificate_fault, network_fault
 from mailserver.auth.schemes import schemes
-from mailserver.auth.throttling.verified_passwords import CheckedPasswords
+from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.types import Secret
@@ -55,7 +55,7 @@ class CredentialCheck:
         backends: Sequence[IAuthBackend],
         hasher: Hasher,
         names: Names,
-        checked: CheckedPasswords,
+        checked: VerifiedPasswords,
         *,
         weak_schemes: bool,
     ) -> None:
@@ -93,9 +93,9 @@ class CredentialCheck:
             await self.check_dummy(claim.password, asking)
         return None, fault
 
-    def mentions(self, candidates: Sequence[str]) -> bool:
-        """Has one of these names logged in lately?"""
-        return self._checked.mentions(candidates)
+    def was_right_recently(self, candidates: Sequence[str]) -> bool:
+        """Was a password of one of these users right recently?"""
+        return self._checked.has_any(candidates)
 
     async def was_right(self, claim: Claim, candidates: Sequence[str], asking: Asking) -> bool:
         """Has it been found right lately, and may it still be? Nothing is hashed. Raises: AuthUnavailable."""
@@ -105,11 +105,11 @@ class CredentialCheck:
             case Credentials(password=password) if password.reveal():
                 stored = self._stored(found)
                 can_be = stored is not None and (stored or self._is_elsewhere(found))
-                return bool(can_be) and self._checked.holds(user.name, stored or "", password)
+                return bool(can_be) and self._checked.contains(user.name, stored or "", password)
             case ScramProof():
                 keys = None if found is None else await keys_of(found, claim.hash_name)
                 right = keys is not None and claim.fits and claim.keys == keys
-                return right and self._checked.holds(
+                return right and self._checked.contains(
                     user.name, f"SCRAM-{claim.hash_name}", Secret(claim.keys.stored_key)
                 )
             case _:
@@ -151,7 +151,7 @@ class CredentialCheck:
             reason = await self._ask_back_ends(found, user, password, asking)
         else:
             reason = self._stored_fault(stored, user)
-            reused = not reason and self._checked.holds(user.name, stored or "", password)
+            reused = not reason and self._checked.contains(user.name, stored or "", password)
             if reason:
                 await self.check_dummy(password, asking)
             elif not reused and not await self._hasher.verify(stored or "", password, asking.share, asking.rank):
@@ -160,7 +160,7 @@ class CredentialCheck:
                 # A hash takes a while: who was disabled or got another password meanwhile is not let in by the old one.
                 reason = f"the entry of {user.name} was changed while the password was checked"
         if reason:
-            if not stored and self._checked.holds(user.name, "", password):
+            if not stored and self._checked.contains(user.name, "", password):
                 # Right until lately: it has been changed there.
                 self._checked.forget(user.name)
             return _Result(None, reason)

@@ -27,7 +27,7 @@ from typing import Any, Final, NoReturn, cast
 import attrs
 
 from mailserver.auth.credential_check import CredentialCheck, keys_of
-from mailserver.auth.exposure.exposure import Exposed, ExposureWatch
+from mailserver.auth.exposure.checker import ExposedPassword, ExposureChecker
 from mailserver.auth.interfaces import (
     GUESSING,
     Abilities,
@@ -43,8 +43,8 @@ from mailserver.auth.interfaces import (
 )
 from mailserver.auth.restrictions import Names
 from mailserver.auth.schemes.passwd import BadName, normalise
-from mailserver.auth.throttling.attempts import Attempt, Attempts, pairs_of
-from mailserver.auth.throttling.verified_passwords import CheckedPasswords
+from mailserver.auth.throttling.login_throttle import LoginAttempt, LoginThrottle, pairs_of
+from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, Cancelled, TooManyLogins
 from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
@@ -65,13 +65,13 @@ class LoginService:
         backends: Sequence[Any],
         hasher: Hasher,
         names: Names,
-        attempts: Attempts,
+        throttle: LoginThrottle,
         *,
         secret: bytes | None = None,
         scram_for_some: bool = False,
         weak_schemes: bool = False,
-        exposures: ExposureWatch | None = None,
-        checked: CheckedPasswords | None = None,
+        exposures: ExposureChecker | None = None,
+        checked: VerifiedPasswords | None = None,
     ) -> None:
         """`backends` provide IAuthBackend and are asked in this order.
 
@@ -85,10 +85,10 @@ class LoginService:
         self._with_scram = [cast("IScramKeys", each) if IScramKeys.providedBy(each) else None for each in listing]
         self._trusts_certificates = any(map(ITrustsCertificates.providedBy, listing))
         if checked is None:
-            checked = CheckedPasswords(attempts.clock)
+            checked = VerifiedPasswords(throttle.clock)
         self._check = CredentialCheck(provided, hasher, names, checked, weak_schemes=weak_schemes)
         self._names = names
-        self._attempts = attempts
+        self._throttle = throttle
         self._secret = secret or secrets.token_bytes(32)
         self._scram_for_some = scram_for_some
         self._exposures = exposures
@@ -103,26 +103,26 @@ class LoginService:
             candidates = self._names.candidates(normalise(name), context.host)
         except BadName:
             candidates = [name]
-        found = await self._check.find(candidates, self._attempts.asking(candidates, context.peer))
+        found = await self._check.find(candidates, self._throttle.asking(candidates, context.peer))
         keys = None if found is None else await keys_of(found, hash_name)
         return keys or self._made_up_keys(candidates[-1], hash_name)
 
     async def login(self, claim: Claim, context: LoginContext) -> User:
         """Verify. Raises: AuthFailed, AuthorizationFailed, AuthUnavailable."""
-        started = self._attempts.clock()
+        started = self._throttle.clock()
         evidence = _evidence(claim)
         try:
             name = normalise(claim.name)
         except BadName as error:
             # No account can have it: nothing is learnt from the missing hash check.
-            await self._fail(self._attempts.failed(("",), context.peer, evidence), started, str(error))
+            await self._fail(self._throttle.failed(("",), context.peer, evidence), started, str(error))
         candidates = self._names.candidates(name, context.host)
-        attempt = self._attempts.begin(candidates, context.peer, evidence)
+        attempt = self._throttle.begin(candidates, context.peer, evidence)
         unchecked: float | None = None
         try:
             user = await self._was_right(claim, candidates, context, attempt)
             if user is None:
-                await attempt.turn()
+                await attempt.wait_turn()
                 user, reason = await self._check.check(claim, candidates, context, attempt.asking)
             if user is None:
                 delay = attempt.failed()
@@ -145,14 +145,14 @@ class LoginService:
         return self._with_own_address(user)
 
     async def _was_right(
-        self, claim: Claim, candidates: Sequence[str], context: LoginContext, attempt: Attempt
+        self, claim: Claim, candidates: Sequence[str], context: LoginContext, attempt: LoginAttempt
     ) -> User | None:
         """The user, ahead of the attempt's turn, if the claim was found right lately and still is."""
-        if not self._check.mentions(candidates) or not await attempt.look():
+        if not self._check.was_right_recently(candidates) or not await attempt.take_lookup():
             return None
         if not await self._check.was_right(claim, candidates, attempt.asking):
             return None
-        attempt.looked_right()
+        attempt.lookup_succeeded()
         user, _reason = await self._check.check(claim, candidates, context, attempt.asking, again=True)
         return user
 
@@ -168,8 +168,8 @@ class LoginService:
         except BadName:
             return
         candidates = self._names.candidates(name, context.host)
-        self._exposures.notice(
-            Exposed(
+        self._exposures.submit(
+            ExposedPassword(
                 pairs_of(candidates, context.peer),
                 password,
                 method,
@@ -178,7 +178,7 @@ class LoginService:
                 exists=lambda: self._check.may_exist(candidates),
                 verify=lambda: self._check.owner(candidates, password, EXPOSED),
                 check_dummy=lambda: self._check.check_dummy(Secret(b"none"), EXPOSED),
-                tell=tell,
+                report=tell,
             )
         )
 
@@ -206,9 +206,9 @@ class LoginService:
         raise AuthFailed(reason)
 
     async def _sleep_until(self, time: float) -> None:
-        rest = time - self._attempts.clock()
+        rest = time - self._throttle.clock()
         if rest > 0:
-            await self._attempts.sleep(rest)
+            await self._throttle.sleep(rest)
 
     def _typical_scram(self, hash_name: str) -> list[TypicalScram | None]:
         """Of each back end that lists users."""

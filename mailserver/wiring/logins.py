@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from mailserver.auth.exposure.exposure import ExposureWatch, Mark
+from mailserver.auth.exposure.checker import ExposureChecker, ExposureMark
 from mailserver.auth.restrictions import Names
-from mailserver.auth.schemes.hashing import HashPool
+from mailserver.auth.schemes.hash_pool import HashPool
 from mailserver.auth.schemes.salt_secret import salt_secret
 from mailserver.auth.service import LoginService
-from mailserver.auth.throttling.attempts import Attempts
 from mailserver.auth.throttling.known_networks import MAX_KNOWN, KnownNetworks
+from mailserver.auth.throttling.login_throttle import LoginThrottle
 from mailserver.auth.throttling.penalties import MAX_PAIRS, Penalties
-from mailserver.auth.throttling.verified_passwords import CheckedPasswords
+from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
 from mailserver.config.model import Auth
 from mailserver.net.connection.coroutines import AbandonableDeferred, spawn
 from mailserver.net.ipc.message_schema import Json
@@ -33,9 +33,9 @@ class Logins:
         key = link.penalty_key if link is not None else None
         self._known = KnownNetworks(link.known_key if link is not None else None)
         self._penalties = Penalties(reactor.seconds, key=key, known=self._known)
-        self._attempts = Attempts(self._penalties, sleep, reactor.seconds, AbandonableDeferred, reactor.callLater)
-        self._checked = CheckedPasswords(reactor.seconds, key)
-        self._exposures = ExposureWatch(
+        self._attempts = LoginThrottle(self._penalties, sleep, reactor.seconds, AbandonableDeferred, reactor.callLater)
+        self._checked = VerifiedPasswords(reactor.seconds, key)
+        self._exposures = ExposureChecker(
             self._penalties.digest, reactor.seconds, reactor.callLater, spawn, lambda: hash_pool.waiting[0] > 0
         )
         if link is not None:
@@ -47,8 +47,8 @@ class Logins:
 
     def make_service(self, auth: Auth, backends: Sequence[Any], names: Names) -> LoginService:
         """The login service of a configuration."""
-        self._penalties.first = auth.failure_delay
-        self._penalties.most = auth.failure_delay_max
+        self._penalties.first_delay = auth.failure_delay
+        self._penalties.max_delay = auth.failure_delay_max
         return LoginService(
             backends,
             self._hash_pool,
@@ -61,14 +61,14 @@ class Logins:
             checked=self._checked,
         )
 
-    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+    def take_exposures(self, take: Callable[[ExposureMark], None]) -> None:
         """Whom to tell whose password has come in clear text, where no master is told."""
         self._exposures.on_exposed = take
 
     def take_known(self, file: KnownNetworksFile) -> None:
         """The table that is kept over restarts, where no master keeps it."""
         self._known = self._penalties.known = file.known
-        file.known.on_news = file.changed
+        file.known.on_change = file.changed
 
     def status(self) -> dict[str, Json]:
         """Numbers with their bounds."""

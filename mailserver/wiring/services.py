@@ -14,10 +14,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from mailserver.auth.backends.backends import BackendFault, Backends
-from mailserver.auth.backends.guard import Clockwork
-from mailserver.auth.exposure.exposure import Mark
+from mailserver.auth.backends.guard import Scheduler
+from mailserver.auth.exposure.checker import ExposureMark
 from mailserver.auth.restrictions import Names
-from mailserver.auth.schemes.hashing import HashPool
+from mailserver.auth.schemes.hash_pool import HashPool
 from mailserver.auth.schemes.schemes import MAX_MEMORY_KIB
 from mailserver.config.model import Auth, Config
 from mailserver.imap import commands as imap_commands
@@ -136,7 +136,7 @@ class Wiring:
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
         self._upkeep = Upkeep(self._sleep, spawn)
         self._accounts = self._make_accounts(config, mail_root)
-        self._backends = Backends(self._hash_pool, Clockwork(reactor.seconds, reactor.callLater, Deferred, spawn))
+        self._backends = Backends(self._hash_pool, Scheduler(reactor.seconds, reactor.callLater, Deferred, spawn))
         try:
             self._backends.add(config.auth.backends)
         except BackendFault as fault:
@@ -257,7 +257,7 @@ class Wiring:
         """Whom HTTP sessions ask for the numbers of all workers."""
         self._ask_status = query_status
 
-    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+    def take_exposures(self, take: Callable[[ExposureMark], None]) -> None:
         """Whom to tell whose password has come in clear text, where no master is told."""
         self._logins.take_exposures(take)
 

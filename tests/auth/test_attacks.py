@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.auth.throttling import attacks
-from mailserver.auth.throttling.attacks import ATTACK, OVER_AFTER
+from mailserver.auth.throttling.attacks import ATTACK_FAILURES, OVER_AFTER
 from mailserver.auth.throttling.penalties import Penalties
 from mailserver.types import Secret
 
@@ -19,7 +19,7 @@ class Site:
         self.now = 0.0
         self.table = Penalties(lambda: self.now, 1.0, 15.0)
 
-    def attack(self, failures: int = ATTACK, name: str = ANNA, *, start: int = 0) -> None:
+    def attack(self, failures: int = ATTACK_FAILURES, name: str = ANNA, *, start: int = 0) -> None:
         """One wrong password from each of many networks."""
         for number in range(start, start + failures):
             self.table.failed((name, f"10.0.{number}.0/24"), Secret(b"wrong%d" % number))
@@ -35,7 +35,7 @@ def test_unknown_networks_share_a_rate_and_those_where_the_user_was_before_do_no
     site.attack()
     assert not site.table.shares_rate(HOME)
     assert site.table.shares_rate(NEW)
-    assert site.table.turn(NEW) == 0, "and its first attempt pays no delay"
+    assert site.table.take_turn(NEW) == 0, "and its first attempt pays no delay"
     site.table.succeeded(NEW)
     assert not site.table.shares_rate(NEW)
 
@@ -52,21 +52,21 @@ def test_who_mistypes_at_home_is_slowed_as_ever(site: Site) -> None:
 
 
 def test_fewer_failures_are_no_attack(site: Site) -> None:
-    site.attack(ATTACK - 1)
+    site.attack(ATTACK_FAILURES - 1)
     assert not site.table.shares_rate(NEW)
-    site.attack(1, start=ATTACK)
+    site.attack(1, start=ATTACK_FAILURES)
     assert site.table.shares_rate(NEW)
 
 
 def test_a_stale_password_is_no_attack(site: Site) -> None:
-    for _ in range(2 * ATTACK):
+    for _ in range(2 * ATTACK_FAILURES):
         site.table.failed(NEW, Secret(b"stale"))
     assert not site.table.shares_rate((ANNA, "203.0.113.0/24"))
 
 
 def test_failures_at_home_are_no_attack_and_no_guessing_network(site: Site) -> None:
     site.table.succeeded(HOME)
-    for number in range(2 * ATTACK):
+    for number in range(2 * ATTACK_FAILURES):
         site.table.failed(HOME, Secret(b"guess%d" % number))
     assert not site.table.shares_rate(NEW)
     assert not site.table.attacks.has_guessed(HOME[1])
@@ -105,8 +105,8 @@ def test_memory_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_begins_learns_of_it(site: Site) -> None:
     site.attack()
     other = Site()
-    for news in site.table.all():
-        other.table.take(news)
+    for news in site.table.snapshot():
+        other.table.apply(news)
     assert other.table.shares_rate(NEW)
 
 

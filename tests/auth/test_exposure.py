@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from mailserver.auth.exposure import exposure
-from mailserver.auth.exposure.exposure import EVERY, GAP, MAX_WAITING, POSTPONED, ExposureWatch, Mark
-from mailserver.auth.exposure.record import FILE, MAX_USERS, Damaged, ExposureRecord
+from mailserver.auth.exposure import checker
+from mailserver.auth.exposure.checker import EVERY, GAP, MAX_WAITING, POSTPONED, ExposureChecker, ExposureMark
+from mailserver.auth.exposure.record import FILE, MAX_USERS, DamagedRecord, ExposureRecord
 from mailserver.auth.interfaces import LoginContext
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
-from mailserver.auth.throttling.attempts import Attempts
+from mailserver.auth.throttling.login_throttle import LoginThrottle
 from mailserver.auth.throttling.penalties import Penalties
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
@@ -37,17 +37,17 @@ class Site:
         self.penalties = Penalties(self.timers.clock)
         self.busy = False
         self.tasks: list[Task] = []
-        self.watch = ExposureWatch(
+        self.watch = ExposureChecker(
             self.penalties.digest, self.timers.clock, self.timers.call_later, self.spawn, lambda: self.busy
         )
-        self.marks: list[Mark] = []
+        self.marks: list[ExposureMark] = []
         self.told: list[str] = []
         self.watch.on_exposed = self.marks.append
         self.service = LoginService(
             [self.backend],
             self.hasher,
             Names(frozenset({"example.test"}), "example.test", lambda _name: None),
-            Attempts(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
+            LoginThrottle(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
             exposures=self.watch,
         )
 
@@ -219,15 +219,15 @@ def test_junk_for_the_user_from_a_neighbour_leaves_the_user_its_place(site: Site
 
 
 def test_the_memory_of_what_was_checked_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposure, "MAX_RECENT", 5)
+    monkeypatch.setattr(checker, "MAX_RECENT", 5)
     for number in range(20):
-        assert site.watch.take((f"user{number}", "net", "00"))
-    assert len(site.watch.taken()) == 5
-    assert not site.watch.take(("user19", "net", "00"))
-    assert site.watch.take(("user19", "net", "01"))
-    assert site.watch.take(("user0", "net", "00")), "it would be checked once more"
+        assert site.watch.claim((f"user{number}", "net", "00"))
+    assert len(site.watch.claimed()) == 5
+    assert not site.watch.claim(("user19", "net", "00"))
+    assert site.watch.claim(("user19", "net", "01"))
+    assert site.watch.claim(("user0", "net", "00")), "it would be checked once more"
     site.timers.advance(EVERY)
-    assert site.watch.taken() == []
+    assert site.watch.claimed() == []
 
 
 def test_logins_that_wait_for_the_pool_go_first_for_a_while(site: Site) -> None:
@@ -378,7 +378,7 @@ def test_nonsense_is_not_taken(tmp_path: Path, mark: object) -> None:
 def test_a_damaged_record_is_set_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     record = ExposureRecord(tmp_path)
-    with pytest.raises(Damaged, match="set aside"):
+    with pytest.raises(DamagedRecord, match="set aside"):
         record.load()
     assert len(record) == 0
     assert (tmp_path / FILE).with_suffix(".damaged").read_bytes() == content

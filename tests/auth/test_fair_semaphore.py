@@ -1,23 +1,23 @@
-"""Lines for places, without a reactor."""
+"""FairSemaphore for places, without a reactor."""
 
 from __future__ import annotations
 
 import pytest
 
-from mailserver.auth.throttling.fair_semaphore import Lines, WaitedTooLong
+from mailserver.auth.throttling.fair_semaphore import FairSemaphore, WaitTimedOut
 from tests.auth.waiting import Task, Timers, Waiting
 
 
 class Bench:
     def __init__(self, places: int = 1) -> None:
         self.timers = Timers()
-        self.lines: Lines[str] = Lines(places, Waiting, self.timers.call_later)
+        self.semaphore: FairSemaphore[str] = FairSemaphore(places, Waiting, self.timers.call_later)
 
     def enter(self, share: str = "a", purpose: bytes = b"", longest: float = 60.0) -> Task:
-        return Task(self.lines.enter("key", share, longest, purpose))
+        return Task(self.semaphore.acquire("key", share, longest, purpose))
 
     def leave(self) -> None:
-        self.lines.leave("key")
+        self.semaphore.release("key")
         self.timers.advance(0)
 
 
@@ -35,13 +35,13 @@ def test_places_are_bounded_and_the_first_that_waits_comes_next() -> None:
     for _ in range(3):
         bench.leave()
     assert states(*tasks) == "PPPP"
-    assert len(bench.lines) == 0
+    assert len(bench.semaphore) == 0
 
 
 def test_keys_have_lines_of_their_own() -> None:
     bench = Bench()
     bench.enter()
-    assert Task(bench.lines.enter("other", "a", 60.0)).done
+    assert Task(bench.semaphore.acquire("other", "a", 60.0)).done
 
 
 def test_shares_take_turns() -> None:
@@ -59,7 +59,7 @@ def test_only_an_open_line_is_joined_and_only_for_its_purpose() -> None:
     first = bench.enter(purpose=b"x")
     before, other = bench.enter(purpose=b"x"), bench.enter(purpose=b"y")
     assert states(first, before, other) == "P--"
-    bench.lines.open("key")
+    bench.semaphore.allow_joining("key")
     bench.timers.advance(0)
     assert states(first, before, other) == "PJ-"
     assert not bench.enter(purpose=b"x").done, "nobody joins past who waits"
@@ -72,7 +72,7 @@ def test_only_an_open_line_is_joined_and_only_for_its_purpose() -> None:
 def test_who_comes_to_an_open_line_without_waiters_joins() -> None:
     bench = Bench()
     bench.enter(purpose=b"x")
-    bench.lines.open("key")
+    bench.semaphore.allow_joining("key")
     assert states(*(bench.enter(purpose=b"x") for _ in range(3))) == "JJJ"
 
 
@@ -80,7 +80,7 @@ def test_a_place_given_back_later_is_taken_till_then() -> None:
     bench = Bench()
     bench.enter()
     waits = bench.enter()
-    bench.lines.leave("key", after=5.0)
+    bench.semaphore.release("key", after=5.0)
     bench.timers.advance(4.9)
     assert states(waits) == "-"
     bench.timers.advance(0.2)
@@ -92,10 +92,10 @@ def test_waiting_ends_after_its_time() -> None:
     bench.enter()
     waits = bench.enter(longest=3.0)
     bench.timers.advance(3.1)
-    with pytest.raises(WaitedTooLong):
+    with pytest.raises(WaitTimedOut):
         waits.outcome()
     bench.leave()
-    assert len(bench.lines) == 0
+    assert len(bench.semaphore) == 0
 
 
 def test_who_goes_while_it_waits_or_is_just_let_in_holds_nobody_up() -> None:
@@ -103,10 +103,10 @@ def test_who_goes_while_it_waits_or_is_just_let_in_holds_nobody_up() -> None:
     bench.enter()
     gone, let_in, last = bench.enter(), bench.enter(), bench.enter()
     gone.cancel()
-    bench.lines.leave("key")
+    bench.semaphore.release("key")
     let_in.cancel()  # before it has heard
     bench.timers.advance(0)
     assert states(last) == "P"
     bench.leave()
-    assert len(bench.lines) == 0
+    assert len(bench.semaphore) == 0
     assert bench.timers.pending == []

@@ -13,10 +13,10 @@ from mailserver.auth.backends.guard import (
     FIRST_REST,
     LONGEST_REST,
     LOSSES,
-    Clockwork,
     Guard,
     GuardedBackend,
     GuardedHasher,
+    Scheduler,
 )
 from mailserver.auth.interfaces import (
     GUESSING,
@@ -57,7 +57,7 @@ class Site:
     def __init__(self, backend: Any = None) -> None:
         self.timers = Timers()
         self.remote = backend or Remote()
-        self.guard = Guard("remote", Clockwork(self.timers.clock, self.timers.call_later, Waiting, Task))
+        self.guard = Guard("remote", Scheduler(self.timers.clock, self.timers.call_later, Waiting, Task))
         self.backend = GuardedBackend(self.remote, self.guard)
 
     def find(self) -> Task:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from mailserver.auth.throttling import known_networks
-from mailserver.auth.throttling.known_networks import KEEP_DAYS, Damaged, KnownNetworks, Row, rows_of
+from mailserver.auth.throttling.known_networks import KEEP_DAYS, DamagedTable, KnownNetworks, Row, validate_rows
 
 ANNA = "anna@example.test"
 HOME = (ANNA, "192.0.2.0/24")
@@ -29,7 +29,7 @@ def network(number: int) -> str:
 def test_a_login_makes_its_network_known_for_that_user_alone() -> None:
     table = KnownNetworks()
     assert not table.is_known(HOME)
-    table.welcome(HOME)
+    table.add(HOME)
     assert table.is_known(HOME)
     assert not table.is_known((ANNA, "198.51.100.0/24"))
     assert not table.is_known(("ben@example.test", HOME[1]))
@@ -39,9 +39,9 @@ def test_a_login_makes_its_network_known_for_that_user_alone() -> None:
 def test_it_is_known_for_ninety_days_after_the_last_login() -> None:
     wall = Wall()
     table = KnownNetworks(wall=wall)
-    table.welcome(HOME)
+    table.add(HOME)
     wall.now += 60 * DAY
-    table.welcome(HOME)
+    table.add(HOME)
     wall.now += KEEP_DAYS * DAY
     assert table.is_known(HOME)
     wall.now += DAY
@@ -52,12 +52,12 @@ def test_news_are_the_first_login_of_a_day() -> None:
     wall = Wall()
     table = KnownNetworks(wall=wall)
     told: list[Row] = []
-    table.on_news = told.extend
+    table.on_change = told.extend
     for _ in range(3):
-        table.welcome(HOME)
+        table.add(HOME)
     assert len(told) == 1
     wall.now += DAY
-    table.welcome(HOME)
+    table.add(HOME)
     assert [day for _digest, day in told] == [20_000, 20_001]
 
 
@@ -66,7 +66,7 @@ def test_the_file_brings_all_back_and_names_nobody() -> None:
     table = KnownNetworks(wall=wall)
     pairs = [(f"user{number % 40}@example.test", network(number)) for number in range(500)]
     for pair in random.sample(pairs, len(pairs)):
-        table.welcome(pair)
+        table.add(pair)
     data = table.to_bytes()
     assert b"user" not in data
     assert b"10." not in data
@@ -82,7 +82,7 @@ def test_the_file_brings_all_back_and_names_nobody() -> None:
 
 def test_another_key_knows_nothing() -> None:
     one, other = KnownNetworks(b"1" * 32), KnownNetworks(b"2" * 32)
-    one.welcome(HOME)
+    one.add(HOME)
     other.merge([(digest, 20_000) for digest in one._digests])
     assert len(other) == 1
     assert not other.is_known(HOME)
@@ -91,7 +91,7 @@ def test_another_key_knows_nothing() -> None:
 @pytest.mark.parametrize("damage", ["empty", "short", "long", "flipped", "other"])
 def test_a_damaged_file_is_told_and_changes_nothing(damage: str) -> None:
     table = KnownNetworks()
-    table.welcome(HOME)
+    table.add(HOME)
     data = table.to_bytes()
     broken = {
         "empty": b"",
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_told_and_changes_nothing(damage: str) -> None:
         "flipped": data[:40] + bytes([data[40] ^ 1]) + data[41:],
         "other": b"x" * len(data),
     }[damage]
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedTable):
         table.load(broken)
     assert table.is_known(HOME)
 
@@ -109,10 +109,10 @@ def test_a_user_has_a_bounded_number_of_networks_and_takes_none_from_others(monk
     monkeypatch.setattr(known_networks, "MAX_NETWORKS", 5)
     wall = Wall()
     table = KnownNetworks(wall=wall)
-    table.welcome(("ben@example.test", network(0)))
+    table.add(("ben@example.test", network(0)))
     for number in range(20):
         wall.now += DAY
-        table.welcome((ANNA, network(number)))
+        table.add((ANNA, network(number)))
     assert [number for number in range(20) if table.is_known((ANNA, network(number)))] == [15, 16, 17, 18, 19]
     assert table.is_known(("ben@example.test", network(0)))
 
@@ -124,7 +124,7 @@ def test_the_table_is_bounded_and_the_longest_unused_goes(monkeypatch: pytest.Mo
     for number in range(300):
         if number % 7 == 0:
             wall.now += DAY
-        table.welcome((f"user{number}", network(number)))
+        table.add((f"user{number}", network(number)))
         assert len(table) <= 200
         assert list(table._digests) == sorted(table._digests)
     left = [number for number in range(300) if table.is_known((f"user{number}", network(number)))]
@@ -136,9 +136,9 @@ def test_workers_tell_rows_and_no_day_of_the_future() -> None:
     wall = Wall()
     one, other = KnownNetworks(b"k" * 32, wall), KnownNetworks(b"k" * 32, wall)
     told: list[Row] = []
-    one.on_news = told.extend
-    one.welcome(HOME)
-    assert other.merge(rows_of([list(row) for row in told], 10))
+    one.on_change = told.extend
+    one.add(HOME)
+    assert other.merge(validate_rows([list(row) for row in told], 10))
     assert other.is_known(HOME)
     assert not other.merge(told), "that was known"
     other.merge([(told[0][0], 60_000)])
@@ -165,4 +165,4 @@ def test_workers_tell_rows_and_no_day_of_the_future() -> None:
 )
 def test_what_is_no_rows_is_refused(told: object) -> None:
     with pytest.raises(ValueError, match="known networks"):
-        rows_of(told, 2)
+        validate_rows(told, 2)

@@ -100,32 +100,32 @@ def test_a_unix_socket_is_a_network_of_its_own() -> None:
 
 def test_who_does_not_wait_for_the_answer_waits_for_the_turn() -> None:
     bench = Bench()
-    assert bench.table.turn(PAIR) == 0
+    assert bench.table.take_turn(PAIR) == 0
     bench.guess()
-    assert bench.table.turn(PAIR) == 1
+    assert bench.table.take_turn(PAIR) == 1
     bench.now += 1
     bench.guess()
-    assert bench.table.turn(PAIR) == 2
+    assert bench.table.take_turn(PAIR) == 2
 
 
 def test_attempts_at_once_get_turns_one_after_another() -> None:
     bench = Bench()
     bench.guess()
-    assert [bench.table.turn(PAIR) for _ in range(4)] == [1, 2, 3, 4]
-    assert bench.table.turn(("ben@example.test", PAIR[1])) == 0
+    assert [bench.table.take_turn(PAIR) for _ in range(4)] == [1, 2, 3, 4]
+    assert bench.table.take_turn(("ben@example.test", PAIR[1])) == 0
 
 
 def test_who_waited_for_the_answer_waits_no_more() -> None:
     bench = Bench()
     for _ in range(6):
-        assert bench.table.turn(PAIR) == 0
+        assert bench.table.take_turn(PAIR) == 0
         bench.now += bench.guess()
 
 
 def test_the_queue_of_turns_is_bounded() -> None:
     bench = Bench()
     bench.guess()
-    turns = [bench.table.turn(PAIR) for _ in range(1000)]
-    assert max(turns) <= penalties.LONGEST_QUEUE + bench.table.most
-    bench.now += penalties.LONGEST_QUEUE + bench.table.most
-    assert bench.table.turn(PAIR) == 0
+    turns = [bench.table.take_turn(PAIR) for _ in range(1000)]
+    assert max(turns) <= penalties.MAX_WAIT + bench.table.max_delay
+    bench.now += penalties.MAX_WAIT + bench.table.max_delay
+    assert bench.table.take_turn(PAIR) == 0

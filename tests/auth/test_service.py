@@ -19,7 +19,7 @@ from mailserver.auth.interfaces import (
 )
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LEAST_FAILURE, LoginService
-from mailserver.auth.throttling.attempts import Attempts
+from mailserver.auth.throttling.login_throttle import LoginThrottle
 from mailserver.auth.throttling.penalties import Penalties
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, MailError
 from mailserver.sasl.mechanism import Credentials
@@ -140,7 +140,7 @@ class Site:
                 lambda domain: domain == demands,
                 lambda _domain: names_user,
             ),
-            Attempts(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
+            LoginThrottle(self.penalties, self.timers.sleep, self.timers.clock, Waiting, self.timers.call_later),
             scram_for_some=scram_for_some,
             weak_schemes=weak_schemes,
         )
@@ -233,7 +233,7 @@ def test_a_name_with_and_without_its_domain_is_one_pair(site: Site) -> None:
 
 
 def test_a_failure_takes_a_moment_even_when_delays_are_switched_off(site: Site) -> None:
-    site.penalties.first = site.penalties.most = 0.0
+    site.penalties.first_delay = site.penalties.max_delay = 0.0
     assert site.failure(site.login("anna@example.test", "wrong"))[2] >= LEAST_FAILURE
 
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from mailserver.auth.throttling import shared_rate
-from mailserver.auth.throttling.fair_semaphore import WaitedTooLong
+from mailserver.auth.throttling.fair_semaphore import WaitTimedOut
 from mailserver.auth.throttling.shared_rate import SharedRate
 
 
@@ -21,7 +21,7 @@ class Bench:
 
     def ask(self, share: str, longest: float = 60.0, key: str = "anna") -> Deferred[Any]:
         async def turn() -> None:
-            await self.rate.enter(key, share, longest)
+            await self.rate.wait_turn(key, share, longest)
             self.turns.append(share)
 
         return Deferred.fromCoroutine(turn())
@@ -99,7 +99,7 @@ def test_nobody_waits_longer_than_it_says(bench: Bench) -> None:
         each.addErrback(lambda failure: refused.append(failure.type))
     bench.pass_time(10.25)
     assert len(bench.turns) in (20, 21)
-    assert refused == [WaitedTooLong] * (50 - len(bench.turns))
+    assert refused == [WaitTimedOut] * (50 - len(bench.turns))
     assert bench.clock.getDelayedCalls() == [] or bench.pass_time(1) is None
 
 
@@ -113,6 +113,6 @@ def test_memory_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(bench.rate) <= 4
     for number in range(10):
         bench.ask(str(number), key="waited for")
-    assert len(bench.rate._keys["waited for"].tries) <= 3
+    assert len(bench.rate._keys["waited for"].requests) <= 3
     bench.pass_time(10)
     assert "b" in bench.turns

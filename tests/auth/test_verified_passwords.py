@@ -10,13 +10,13 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from mailserver.auth.interfaces import IAuthBackend, Limits, User
-from mailserver.auth.throttling import cache_lookups, verified_passwords
-from mailserver.auth.throttling.cache_lookups import AT_ONCE, INTERVAL, Looks
-from mailserver.auth.throttling.penalties import LONGEST_QUEUE
-from mailserver.auth.throttling.verified_passwords import KEEP, MAX_DIGESTS, CheckedPasswords
+from mailserver.auth.throttling import token_buckets, verified_passwords
+from mailserver.auth.throttling.penalties import MAX_WAIT
+from mailserver.auth.throttling.token_buckets import BURST, REFILL_INTERVAL, TokenBuckets
+from mailserver.auth.throttling.verified_passwords import KEEP_TIME, MAX_DIGESTS, VerifiedPasswords
 from mailserver.errors import AuthFailed, TooManyLogins
 from mailserver.types import Secret
-from tests.auth.test_attempts import ANNA, HASHING, Site
+from tests.auth.test_login_throttle import ANNA, HASHING, Site
 from tests.auth.test_service import Hashed
 
 RIGHT = Secret(b"right")
@@ -25,7 +25,7 @@ RIGHT = Secret(b"right")
 class Table:
     def __init__(self) -> None:
         self.now = 0.0
-        self.checked = CheckedPasswords(lambda: self.now, b"k" * 32)
+        self.checked = VerifiedPasswords(lambda: self.now, b"k" * 32)
 
 
 # --- The digests
@@ -34,16 +34,16 @@ class Table:
 def test_a_digest_is_of_user_entry_and_password_and_ends_with_its_time() -> None:
     table = Table()
     table.checked.add(ANNA, "{X}1", RIGHT)
-    assert table.checked.holds(ANNA, "{X}1", RIGHT)
+    assert table.checked.contains(ANNA, "{X}1", RIGHT)
     for user, stored, password in (
         (ANNA, "{X}2", b"right"),
         (ANNA, "{X}1", b"wrong"),
         ("ben@example.test", "{X}1", b"right"),
         (ANNA, "{X}", b"1right"),
     ):
-        assert not table.checked.holds(user, stored, Secret(password))
-    table.now += KEEP
-    assert not table.checked.holds(ANNA, "{X}1", RIGHT)
+        assert not table.checked.contains(user, stored, Secret(password))
+    table.now += KEEP_TIME
+    assert not table.checked.contains(ANNA, "{X}1", RIGHT)
 
 
 def test_no_password_is_kept() -> None:
@@ -51,10 +51,10 @@ def test_no_password_is_kept() -> None:
     told: list[Any] = []
     table.checked.on_change = told.append
     table.checked.add(ANNA, "{X}1", Secret(b"hunter2hunter2"))
-    assert "hunter2" not in repr([table.checked.__dict__, told, table.checked.all()])
-    other = CheckedPasswords(lambda: 0.0)
-    other.take(told[0])
-    assert not other.holds(ANNA, "{X}1", Secret(b"hunter2hunter2")), "another key"
+    assert "hunter2" not in repr([table.checked.__dict__, told, table.checked.snapshot()])
+    other = VerifiedPasswords(lambda: 0.0)
+    other.apply(told[0])
+    assert not other.contains(ANNA, "{X}1", Secret(b"hunter2hunter2")), "another key"
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,38 +62,38 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table()
     for number in range(2 * MAX_DIGESTS):
         table.checked.add(ANNA, "{X}", Secret(b"%d" % number))
-    assert len(table.checked.all()) == MAX_DIGESTS
-    assert table.checked.holds(ANNA, "{X}", Secret(b"%d" % (2 * MAX_DIGESTS - 1)))
+    assert len(table.checked.snapshot()) == MAX_DIGESTS
+    assert table.checked.contains(ANNA, "{X}", Secret(b"%d" % (2 * MAX_DIGESTS - 1)))
     for number in range(5):
         table.checked.add(f"user{number}", "{X}", RIGHT)
     assert len(table.checked) == 3
-    assert not table.checked.mentions([ANNA])
-    table.now += KEEP
+    assert not table.checked.has_any([ANNA])
+    table.now += KEEP_TIME
     table.checked.add("late", "{X}", RIGHT)
     assert len(table.checked) == 1
 
 
 def test_workers_tell_each_other() -> None:
     one, other = Table(), Table()
-    one.checked.on_change = other.checked.take
+    one.checked.on_change = other.checked.apply
     one.checked.add(ANNA, "{X}1", RIGHT)
-    assert other.checked.holds(ANNA, "{X}1", RIGHT)
+    assert other.checked.contains(ANNA, "{X}1", RIGHT)
     begun = Table()
-    one.now += KEEP - 10
-    for news in one.checked.all():
-        begun.checked.take(news)
-    assert begun.checked.holds(ANNA, "{X}1", RIGHT)
+    one.now += KEEP_TIME - 10
+    for news in one.checked.snapshot():
+        begun.checked.apply(news)
+    assert begun.checked.contains(ANNA, "{X}1", RIGHT)
     begun.now += 10
-    assert not begun.checked.holds(ANNA, "{X}1", RIGHT), "it is kept no longer there"
+    assert not begun.checked.contains(ANNA, "{X}1", RIGHT), "it is kept no longer there"
 
 
 @pytest.mark.parametrize(
-    "news", [[], [ANNA], [ANNA, "zz", 1.0], [ANNA, "00", KEEP + 1], [ANNA, "00", -1], [1, "00", 1]]
+    "news", [[], [ANNA], [ANNA, "zz", 1.0], [ANNA, "00", KEEP_TIME + 1], [ANNA, "00", -1], [1, "00", 1]]
 )
 def test_nonsense_is_refused(news: list[Any]) -> None:
     table = Table()
     with pytest.raises(ValueError):  # noqa: PT011 - two texts
-        table.checked.take(news)
+        table.checked.apply(news)
     assert len(table.checked) == 0
 
 
@@ -103,7 +103,7 @@ def test_nonsense_is_refused(news: list[Any]) -> None:
 class Budgets:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.looks = Looks(self.clock.seconds, Deferred, self.clock.callLater)
+        self.looks = TokenBuckets(self.clock.seconds, Deferred, self.clock.callLater)
         self.had: list[str] = []
 
     def wait(self, share: str, longest: float = 20.0) -> Deferred[bool]:
@@ -118,19 +118,19 @@ class Budgets:
 
 def test_some_at_once_then_at_a_rate_and_in_order() -> None:
     budgets = Budgets()
-    waiting = [budgets.wait(str(number)) for number in range(AT_ONCE + 4)]
-    assert len(budgets.had) == AT_ONCE
-    budgets.clock.pump([0.01] * round(2 * INTERVAL / 0.01 + 5))
-    assert budgets.had == [str(number) for number in range(AT_ONCE + 2)]
+    waiting = [budgets.wait(str(number)) for number in range(BURST + 4)]
+    assert len(budgets.had) == BURST
+    budgets.clock.pump([0.01] * round(2 * REFILL_INTERVAL / 0.01 + 5))
+    assert budgets.had == [str(number) for number in range(BURST + 2)]
     budgets.clock.pump([0.5] * 60)
     assert all(each.called for each in waiting)
-    assert [budgets.looks.take("key") for _ in range(AT_ONCE + 1)] == [True] * AT_ONCE + [False]
+    assert [budgets.looks.take("key") for _ in range(BURST + 1)] == [True] * BURST + [False]
     assert budgets.clock.getDelayedCalls() == []
 
 
 def test_who_waits_too_long_has_none_and_who_hangs_up_takes_none() -> None:
     budgets = Budgets()
-    for _ in range(AT_ONCE):
+    for _ in range(BURST):
         budgets.looks.take("key")
     gone = budgets.wait("gone")
     late = [budgets.wait(str(number), 1.2) for number in range(4)]
@@ -143,7 +143,7 @@ def test_who_waits_too_long_has_none_and_who_hangs_up_takes_none() -> None:
 
 def test_clients_take_turns_and_a_free_look_goes_to_the_next() -> None:
     budgets = Budgets()
-    for _ in range(AT_ONCE):
+    for _ in range(BURST):
         budgets.looks.take("key")
     for share in ("many", "many", "many", "one"):
         budgets.wait(share)
@@ -154,11 +154,11 @@ def test_clients_take_turns_and_a_free_look_goes_to_the_next() -> None:
 
 
 def test_budgets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_lookups, "MAX_KEYS", 3)
+    monkeypatch.setattr(token_buckets, "MAX_KEYS", 3)
     budgets = Budgets()
     for number in range(10):
         budgets.looks.take(str(number))
-    assert len(budgets.looks._budgets) <= 3
+    assert len(budgets.looks._buckets) <= 3
 
 
 # --- Logins
@@ -186,18 +186,18 @@ def test_the_same_password_passes_at_once_beside_guesses_from_its_own_address() 
 def test_twelve_guesses_in_the_same_moment_keep_it_waiting_for_a_look_alone() -> None:
     site = Site()
     logged_in(site)
-    for number in range(3 * AT_ONCE):
+    for number in range(3 * BURST):
         site.login(f"wrong{number}")
     again = site.login("right")
     assert not again.called
-    site.pass_time(2 * AT_ONCE * INTERVAL + 1)
+    site.pass_time(2 * BURST * REFILL_INTERVAL + 1)
     assert isinstance(again.result, User)
 
 
 def test_guesses_from_elsewhere_have_the_budget_of_all_unknown_networks_together() -> None:
     site = Site()
     logged_in(site)
-    for network in range(AT_ONCE):
+    for network in range(BURST):
         site.login("wrong0", peer=f"10.0.{network}.1")
         site.login("wrong1", peer=f"10.0.{network}.1")
     late = site.login("wrong2", peer="10.0.0.1")
@@ -290,5 +290,5 @@ def test_a_back_end_that_compares_by_itself_decides_and_only_the_turn_is_spared(
     stale = site.login("right")
     site.pass_time(0.1)
     assert not stale.called, "it has its turn now, as others"
-    site.pass_time(LONGEST_QUEUE + 20)
+    site.pass_time(MAX_WAIT + 20)
     assert stale.result in (AuthFailed, TooManyLogins)

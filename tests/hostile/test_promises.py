@@ -29,7 +29,7 @@
 20. UIDs survive foreign renames: tests/store/test_maildir_foreign.py.
 21. Foreign files: `test_foreign_files`, tests/store/test_maildir_foreign.py.
 22. Everyone exhausts only an own share: `test_connections_of_one_address`, `test_sessions_of_one_user`,
-    tests/auth/test_hashing.py.
+    tests/auth/test_hash_pool.py.
 
 Faults of other libraries that must not come back: commands behind STARTTLS (1), AUTHENTICATE in clear text (2), literals
 run as commands, odd and huge ones (test_imap.py), `test_partial`, `test_order`, sets of 3,300 numbers (test_imap.py),

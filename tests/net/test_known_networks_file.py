@@ -19,7 +19,7 @@ class Site:
         self.reactor = Reactor()
         self.file = KnownNetworksFile(self.reactor, directory / "state")
         self.file.load()
-        self.file.known.on_news = self.file.changed
+        self.file.known.on_change = self.file.changed
         self.path = directory / "state" / FILE
 
 
@@ -30,7 +30,7 @@ def site(tmp_path: Path) -> Site:
 
 def test_changes_are_gathered_written_once_and_read_at_the_next_start(site: Site, tmp_path: Path) -> None:
     for number in range(50):
-        site.file.known.welcome((HOME[0], f"10.0.{number}.0/24"))
+        site.file.known.add((HOME[0], f"10.0.{number}.0/24"))
     assert not site.path.exists()
     site.reactor.advance(SAVE_AFTER)
     assert site.reactor.work() == 1
@@ -43,9 +43,9 @@ def test_changes_are_gathered_written_once_and_read_at_the_next_start(site: Site
 
 
 def test_the_end_writes_what_is_not_written_and_what_came_meanwhile(site: Site, tmp_path: Path) -> None:
-    site.file.known.welcome(HOME)
+    site.file.known.add(HOME)
     site.reactor.advance(SAVE_AFTER)
-    site.file.known.welcome((HOME[0], "198.51.100.0/24"))
+    site.file.known.add((HOME[0], "198.51.100.0/24"))
     ended: list[None] = []
     site.file.stop().addCallback(ended.append)
     assert not ended
@@ -58,8 +58,8 @@ def test_the_end_writes_what_is_not_written_and_what_came_meanwhile(site: Site, 
 def test_rows_of_workers_are_merged_and_nonsense_is_not(site: Site) -> None:
     worker = KnownNetworks(site.file.known.key)
     told: list[Row] = []
-    worker.on_news = told.extend
-    worker.welcome(HOME)
+    worker.on_change = told.extend
+    worker.add(HOME)
     for nonsense in (None, {}, [["x", 1]], [[1, 2, 3]], [[1, 1]] * (ROWS_AT_ONCE + 1)):
         site.file.take(nonsense)
     assert len(site.file.known) == 0
@@ -76,7 +76,7 @@ def test_a_damaged_file_is_set_aside(site: Site, tmp_path: Path) -> None:
         again = Site(tmp_path)
     assert "is set aside" in events[0]["line"]
     assert again.path.with_suffix(".damaged").read_bytes() == b"junk"
-    again.file.known.welcome(HOME)
+    again.file.known.add(HOME)
     again.reactor.advance(SAVE_AFTER)
     again.reactor.work()
     assert Site(tmp_path).file.known.is_known(HOME)
@@ -86,7 +86,7 @@ def test_a_directory_that_cannot_be_written_is_told_once(site: Site) -> None:
     site.path.parent.write_text("a file")
     with capturedLogs() as events:
         for number in range(3):
-            site.file.known.welcome((HOME[0], f"10.0.{number}.0/24"))
+            site.file.known.add((HOME[0], f"10.0.{number}.0/24"))
             site.reactor.advance(SAVE_AFTER)
             site.reactor.work()
     assert [event["line"] for event in events if "until the server stops" in event["line"]] != []

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.auth.exposure.exposure import EVERY, GAP, Exposed, ExposureWatch
+from mailserver.auth.exposure.checker import EVERY, GAP, ExposedPassword, ExposureChecker
 from mailserver.auth.interfaces import LoginContext
-from mailserver.auth.throttling.known_networks import KnownNetworks, rows_of
+from mailserver.auth.throttling.known_networks import KnownNetworks, validate_rows
 from mailserver.auth.throttling.penalties import Penalties
-from mailserver.auth.throttling.verified_passwords import CheckedPasswords
+from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
 from mailserver.net.connection.connection_limits import ConnectionCounts
@@ -231,7 +231,7 @@ def test_turns_are_taken_over_all_workers(links: Links) -> None:
     links.deliver()
     waits = []
     for table in (second, first, second):
-        waits.append(table.turn(PAIR))
+        waits.append(table.take_turn(PAIR))
         links.deliver()
     assert waits == [1, 2, 3]
 
@@ -242,7 +242,7 @@ def test_a_success_forgives_everywhere_and_is_told_only_where_there_was_somethin
     links.deliver()
     second.succeeded(PAIR)
     links.deliver()
-    assert first.turn(PAIR) == 0
+    assert first.take_turn(PAIR) == 0
     told = len(links[0].told) + len(links[1].told)
     first.succeeded(PAIR)
     assert len(links[0].told) + len(links[1].told) == told
@@ -262,7 +262,7 @@ def test_a_worker_that_begins_does_not_forgive(links: Links) -> None:
     links.deliver()
     assert [len(links[worker].told) - before for worker, before in zip((0, 1), told, strict=True)] == [2, 0]
     assert len(table) == PAIRS_AT_ONCE + 1
-    assert table.turn(PAIR) == 2, "four seconds since the third failure, two of them gone"
+    assert table.take_turn(PAIR) == 2, "four seconds since the third failure, two of them gone"
     assert table.failed(PAIR, Secret(b"wrong2")) == 4
     assert table.failed(PAIR, Secret(b"fourth")) == 8
 
@@ -271,7 +271,7 @@ def test_a_worker_that_begins_does_not_forgive(links: Links) -> None:
 def test_what_is_no_news_of_penalties_is_refused(news: list[str]) -> None:
     table = Penalties(lambda: 0.0)
     with pytest.raises(ValueError):  # noqa: PT011 - two texts
-        table.take(news)
+        table.apply(news)
     assert len(table) == 0
 
 
@@ -281,15 +281,15 @@ def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: 
         table = KnownNetworks(links[worker].known_key)
         KnownNetworkSync(links[worker], table)
         tables.append(table)
-    tables[0].welcome(PAIR)
+    tables[0].add(PAIR)
     links.deliver()
     assert tables[1].is_known(PAIR)
     assert len(links[0].known) == 1
     assert links[1].known == [], "what was told is not told on"
-    tables[1].welcome(PAIR)
+    tables[1].add(PAIR)
     assert links[1].known == []
     kept = KnownNetworks(links[0].known_key)
-    assert kept.merge(rows_of(links[0].known[0], 10))
+    assert kept.merge(validate_rows(links[0].known[0], 10))
     begun = KnownNetworks(links[0].known_key)
     link = links.join()
     KnownNetworkSync(link, begun)
@@ -301,18 +301,18 @@ def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: 
 def test_a_password_found_right_by_one_worker_is_right_in_all(links: Links) -> None:
     tables = []
     for worker in links.living:
-        table = CheckedPasswords(lambda: 0.0, links[worker].penalty_key)
+        table = VerifiedPasswords(lambda: 0.0, links[worker].penalty_key)
         VerifiedPasswordSync(links[worker], table)
         tables.append(table)
     tables[0].add(ANNA, "{X}", Secret(b"right"))
     links.deliver()
-    assert tables[1].holds(ANNA, "{X}", Secret(b"right"))
-    begun = CheckedPasswords(lambda: 0.0, links[0].penalty_key)
+    assert tables[1].contains(ANNA, "{X}", Secret(b"right"))
+    begun = VerifiedPasswords(lambda: 0.0, links[0].penalty_key)
     link = links.join()
     VerifiedPasswordSync(link, begun)
     links.greet(link)
     links.deliver()
-    assert begun.holds(ANNA, "{X}", Secret(b"right"))
+    assert begun.contains(ANNA, "{X}", Secret(b"right"))
 
 
 class Watches:
@@ -323,13 +323,13 @@ class Watches:
         self.clock = Clock()
         self.checked: list[int] = []
         """The worker of who checked, once a check."""
-        self.of: dict[int, ExposureWatch] = {}
+        self.of: dict[int, ExposureChecker] = {}
         for worker in links.living:
             self.add(links[worker])
 
-    def add(self, link: FakeLink) -> ExposureWatch:
+    def add(self, link: FakeLink) -> ExposureChecker:
         clock = self.clock
-        watch = ExposureWatch(lambda password: password.reveal(), clock.seconds, clock.callLater, _run, lambda: False)
+        watch = ExposureChecker(lambda password: password.reveal(), clock.seconds, clock.callLater, _run, lambda: False)
         ExposureSync(link, watch)
         self.of[link.number] = watch
         return watch
@@ -345,8 +345,10 @@ class Watches:
             pass
 
         context = LoginContext("imap", HERE, None, "s1")
-        self.of[worker].notice(
-            Exposed((pair,), Secret(password), "LOGIN", context, exists, verify, check_dummy, lambda _name: None)
+        self.of[worker].submit(
+            ExposedPassword(
+                (pair,), Secret(password), "LOGIN", context, exists, verify, check_dummy, lambda _name: None
+            )
         )
 
     def settle(self) -> None:
@@ -398,7 +400,7 @@ def test_a_worker_that_begins_knows_what_the_last_minute_has_seen(links: Links) 
     watches.settle()
     watches.clock.advance(EVERY)
     for number in range(PAIRS_AT_ONCE):
-        assert watches.of[0].take((f"user{number}", PAIR[1], b"secret".hex()))
+        assert watches.of[0].claim((f"user{number}", PAIR[1], b"secret".hex()))
     watches.expose(1)
     links.deliver()
     watches.add(links.join())

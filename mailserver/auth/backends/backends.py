@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mailserver.auth.backends.guard import UNGUARDED, Clockwork, Guard, GuardedBackend, GuardedHasher
+from mailserver.auth.backends.guard import UNGUARDED, Guard, GuardedBackend, GuardedHasher, Scheduler
 from mailserver.auth.interfaces import Hasher, IReadsAhead, IReloadable
 from mailserver.auth.plugins import find_backend
 
@@ -13,9 +13,9 @@ from mailserver.auth.plugins import find_backend
 class Backends:
     """Those made so far, by their entries `NAME:ARGUMENT`."""
 
-    def __init__(self, hasher: Hasher, clockwork: Clockwork) -> None:
+    def __init__(self, hasher: Hasher, scheduler: Scheduler) -> None:
         self._hasher = hasher
-        self._clockwork = clockwork
+        self._scheduler = scheduler
         self._made: dict[str, Any] = {}
 
     def add(self, entries: Iterable[str]) -> None:
@@ -49,7 +49,7 @@ class Backends:
         name = entry.partition(":")[0]
         if name in UNGUARDED:
             return find_backend(entry, self._hasher)
-        guard = Guard(name, self._clockwork)
+        guard = Guard(name, self._scheduler)
         return GuardedBackend(find_backend(entry, GuardedHasher(self._hasher, guard)), guard)
 
 

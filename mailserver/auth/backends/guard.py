@@ -24,7 +24,7 @@ from attrs import define, frozen
 from zope.interface import alsoProvides, providedBy
 
 from mailserver.auth.interfaces import ANYBODY, KNOWN, NEW, Asking, Hasher, IReadsAhead, IReloadable, TypicalScram, User
-from mailserver.auth.throttling.fair_semaphore import Lines, WaitedTooLong
+from mailserver.auth.throttling.fair_semaphore import FairSemaphore, WaitTimedOut
 from mailserver.errors import AuthUnavailable
 from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.system.children import Timer, Waiting
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 @frozen
-class Clockwork:
+class Scheduler:
     """Ways to measure time, to wait and to go on in the background."""
 
     clock: Callable[[], float]
@@ -84,12 +84,12 @@ class _Call:
 class Guard:
     """Decides about the calls of one back end. All calls are made on one thread."""
 
-    def __init__(self, name: str, clockwork: Clockwork) -> None:
+    def __init__(self, name: str, scheduler: Scheduler) -> None:
         """`name` is for the log."""
         self._name = name
-        self._clockwork = clockwork
-        self._places: Lines[str] = Lines(CALLS, clockwork.waiting, clockwork.call_later)
-        self._known_places: Lines[str] = Lines(KNOWN_CALLS, clockwork.waiting, clockwork.call_later)
+        self._scheduler = scheduler
+        self._places: FairSemaphore[str] = FairSemaphore(CALLS, scheduler.waiting, scheduler.call_later)
+        self._known_places: FairSemaphore[str] = FairSemaphore(KNOWN_CALLS, scheduler.waiting, scheduler.call_later)
         self._losses = 0
         self._rest = FIRST_REST
         self._closed_until = 0.0
@@ -106,8 +106,8 @@ class Guard:
         """The answer of a call, which may be awaitable. Raises: AuthUnavailable."""
         self._refuse_if_lost()
         try:
-            await self._places_of(asking).enter("", asking.share, CALL_TIME)
-        except WaitedTooLong:
+            await self._places_of(asking).acquire("", asking.share, CALL_TIME)
+        except WaitTimedOut:
             raise AuthUnavailable from None
         call = self._begin(password, asking)
         try:
@@ -120,7 +120,7 @@ class Guard:
             self._answered()
             return given
         call.answer = given
-        self._clockwork.spawn(self._wait_for(call, given, password))
+        self._scheduler.spawn(self._wait_for(call, given, password))
         outcome: _Outcome = await call.waiting
         if outcome.error is not None:
             raise outcome.error
@@ -159,10 +159,10 @@ class Guard:
         return go_on
 
     def _refuse_if_lost(self) -> None:
-        if self.is_lost and (self._probing or self._clockwork.clock() < self._closed_until):
+        if self.is_lost and (self._probing or self._scheduler.clock() < self._closed_until):
             raise AuthUnavailable
 
-    def _places_of(self, asking: Asking) -> Lines[str]:
+    def _places_of(self, asking: Asking) -> FairSemaphore[str]:
         return self._known_places if asking.rank == KNOWN else self._places
 
     def _begin(self, password: Secret | None, asking: Asking) -> _Call:
@@ -170,17 +170,17 @@ class Guard:
         try:
             self._refuse_if_lost()
         except AuthUnavailable:
-            self._places_of(asking).leave("")
+            self._places_of(asking).release("")
             raise
         self._probing = self._probing or self.is_lost
-        call = _Call(self._clockwork.waiting(), is_probe=self.is_lost, asking=asking)
+        call = _Call(self._scheduler.waiting(), is_probe=self.is_lost, asking=asking)
         if password is not None:
             self._calls[id(password)] = call
         self._set_timer(call, password)
         return call
 
     def _set_timer(self, call: _Call, password: Secret | None) -> None:
-        call.timer = self._clockwork.call_later(CALL_TIME, lambda: self._lose(call, password))
+        call.timer = self._scheduler.call_later(CALL_TIME, lambda: self._lose(call, password))
 
     async def _wait_for(self, call: _Call, given: Any, password: Secret | None) -> None:
         try:
@@ -202,7 +202,7 @@ class Guard:
         self._end(call, password)
         self._losses += 1
         if call.is_probe or self._losses == LOSSES:
-            self._closed_until = self._clockwork.clock() + self._rest
+            self._closed_until = self._scheduler.clock() + self._rest
             _log.error("back end %s does not answer: logins that need it are refused for %d s", self._name, self._rest)
             self._rest = min(self._rest * 2, LONGEST_REST)
         elif self._losses < LOSSES:
@@ -232,7 +232,7 @@ class Guard:
     def _give_place(self, call: _Call) -> None:
         if call.has_place:
             call.has_place = False
-            self._places_of(call.asking).leave("")
+            self._places_of(call.asking).release("")
 
     def _unavailable(self, error: Exception) -> AuthUnavailable:
         if isinstance(error, AuthUnavailable):

@@ -33,7 +33,7 @@ class Queued(Protocol):
 Item = TypeVar("Item", bound=Queued)
 
 
-class ExposedQueue(Generic[Item]):
+class ExposureQueue(Generic[Item]):
     """A few hundred at most: every step looks at all of them."""
 
     def __init__(self, limit: int, per_network: int, per_pair: int) -> None:

@@ -20,7 +20,7 @@ _LONGEST: Final = {"user": 1024, "protocol": 20, "method": 20, "peer": 64}
 _LARGEST_FILE: Final = 64 << 20
 
 
-class Damaged(Exception):
+class DamagedRecord(Exception):
     """The file is none of ours; the text says where it was put."""
 
 
@@ -53,7 +53,7 @@ class ExposureRecord:
         return len(self._by_user)
 
     def load(self) -> None:
-        """Read the file, if there is one. Raises: OSError; Damaged, and it begins anew."""
+        """Read the file, if there is one. Raises: OSError; DamagedRecord, and it begins anew."""
         try:
             with open(self.path, encoding="utf-8") as file:
                 text = file.read(_LARGEST_FILE)
@@ -66,12 +66,12 @@ class ExposureRecord:
         except (ValueError, TypeError, KeyError, RecursionError):
             aside = self.path.with_suffix(".damaged")
             os.replace(self.path, aside)
-            raise Damaged(f"{self.path} is damaged: it was set aside as {aside}, and begun anew") from None
+            raise DamagedRecord(f"{self.path} is damaged: it was set aside as {aside}, and begun anew") from None
         found.sort(key=lambda each: each.last)
         self._by_user = {each.user: each for each in found[-MAX_USERS:]}
 
     def add(self, mark: object, now: int) -> bool:
-        """Mark a user, as `exposure.Mark` says. False for nonsense."""
+        """ExposureMark a user, as `exposure.ExposureMark` says. False for nonsense."""
         if not isinstance(mark, dict) or set(mark) != set(_LONGEST):
             return False
         if not all(isinstance(mark[key], str) and len(mark[key]) <= longest for key, longest in _LONGEST.items()):

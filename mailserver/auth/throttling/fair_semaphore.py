@@ -1,4 +1,4 @@
-"""Lines for places: so many at once for each key, the others wait, and clients take turns."""
+"""A semaphore for each key, fair among clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mailserver.system.children import Timer, Waiting
 Key = TypeVar("Key", bound=Hashable)
 
 
-class WaitedTooLong(Exception):
+class WaitTimedOut(Exception):
     """No place became free in time."""
 
 
@@ -22,111 +22,114 @@ class _Waiter:
     share: str
     purpose: bytes
     waiting: Waiting
-    """Called back with: has it joined others? None: it waited too long."""
+    """Called back with True where the waiter has joined others, False where it has a place of its own, None at the timeout."""
     timer: Timer | None = None
-    """Of that call."""
-    is_inside: bool = False
+    """Of the timeout, then of the callback."""
+    has_place: bool = False
 
 
 @define(eq=False)
-class _Line:
+class _Semaphore:
     purpose: bytes = b""
-    """What whoever came in last came for."""
-    is_open: bool = False
-    """Others may join, for the same purpose."""
-    inside: int = 0
+    """Purpose of the last holder that came in by itself."""
+    is_joinable: bool = False
+    """Others with the same purpose may join."""
+    holders: int = 0
     waiters: FairQueue[_Waiter] = field(factory=FairQueue)
 
 
-class Lines(Generic[Key]):
-    """A line for each key that anybody is in."""
+class FairSemaphore(Generic[Key]):
+    """Counting semaphores by key; one exists while somebody holds or awaits it. Clients take turns.
+
+    A holder has a purpose. While the key allows it, others with the same purpose join beyond the limit.
+    """
 
     def __init__(
         self,
-        places: int,
+        limit: int,
         waiting: Callable[[], Waiting],
         call_later: Callable[[float, Callable[[], None]], Timer],
     ) -> None:
-        """`places` of each line."""
-        self._places = places
+        """`limit`: holders of one key at a time."""
+        self._limit = limit
         self._make_waiting = waiting
         self._call_later = call_later
-        self._lines: dict[Key, _Line] = {}
+        self._semaphores: dict[Key, _Semaphore] = {}
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._semaphores)
 
-    async def enter(self, key: Key, share: str, longest: float, purpose: bytes = b"") -> bool:
-        """Wait for a place, at most `longest` seconds; `leave` must follow. `share` is whose turn is taken.
+    async def acquire(self, key: Key, share: str, timeout: float, purpose: bytes = b"") -> bool:
+        """Wait for a place, at most `timeout` seconds. `release` must follow. Shares take turns.
 
-        True where it has joined those who are inside for the same purpose. Raises: WaitedTooLong.
+        Return True where the caller has joined holders with the same purpose. Raises: WaitTimedOut.
         """
-        line = self._lines.setdefault(key, _Line())
-        if not line.waiters:
-            if line.inside < self._places:
-                self._let_in(line, purpose)
+        semaphore = self._semaphores.setdefault(key, _Semaphore())
+        if not semaphore.waiters:
+            if semaphore.holders < self._limit:
+                self._admit(semaphore, purpose)
                 return False
-            # Not past who waits: the same again and again would keep them out.
-            if line.is_open and line.purpose == purpose:
-                line.inside += 1
+            # Nobody joins past a waiter: a purpose that is repeated would keep the waiter out.
+            if semaphore.is_joinable and semaphore.purpose == purpose:
+                semaphore.holders += 1
                 return True
         waiter = _Waiter(share, purpose, self._make_waiting())
-        waiter.timer = self._call_later(max(longest, 0.0), lambda: self._give_up(key, waiter))
-        line.waiters.add(waiter)
+        waiter.timer = self._call_later(max(timeout, 0.0), lambda: self._time_out(key, waiter))
+        semaphore.waiters.add(waiter)
         try:
             joined = await waiter.waiting
         except BaseException:
-            # The client is gone.
+            # The client has disconnected.
             waiter.timer.cancel()
-            if waiter.is_inside:
-                self.leave(key)
+            if waiter.has_place:
+                self.release(key)
             else:
-                line.waiters.discard(waiter)
+                semaphore.waiters.discard(waiter)
             raise
         if joined is None:
-            raise WaitedTooLong
+            raise WaitTimedOut
         return bool(joined)
 
-    def open(self, key: Key) -> None:
-        """Let others join who came for the same purpose as whoever is inside."""
-        line = self._lines[key]
-        line.is_open = True
-        for waiter in [each for each in line.waiters if each.purpose == line.purpose]:
-            line.waiters.discard(waiter)
-            line.inside += 1
+    def allow_joining(self, key: Key) -> None:
+        """Admit all waiters, now and later, that have the same purpose as the last holder."""
+        semaphore = self._semaphores[key]
+        semaphore.is_joinable = True
+        for waiter in [each for each in semaphore.waiters if each.purpose == semaphore.purpose]:
+            semaphore.waiters.discard(waiter)
+            semaphore.holders += 1
             self._wake(waiter, joined=True)
 
-    def shut(self, key: Key) -> None:
-        """Nobody joins whoever is inside any more."""
-        self._lines[key].is_open = False
+    def stop_joining(self, key: Key) -> None:
+        """Admit nobody else beyond the limit."""
+        self._semaphores[key].is_joinable = False
 
-    def leave(self, key: Key, *, after: float = 0.0) -> None:
-        """Give the place back, in so many seconds."""
+    def release(self, key: Key, *, after: float = 0.0) -> None:
+        """Give the place back, `after` so many seconds."""
         if after > 0:
-            self._call_later(after, lambda: self.leave(key))
+            self._call_later(after, lambda: self.release(key))
             return
-        line = self._lines[key]
-        line.inside -= 1
-        if line.inside < self._places and (waiter := line.waiters.first()) is not None:
-            line.waiters.take_first()
-            self._let_in(line, waiter.purpose)
+        semaphore = self._semaphores[key]
+        semaphore.holders -= 1
+        if semaphore.holders < self._limit and (waiter := semaphore.waiters.first()) is not None:
+            semaphore.waiters.pop_first()
+            self._admit(semaphore, waiter.purpose)
             self._wake(waiter, joined=False)
-        elif not line.inside:
-            del self._lines[key]
+        elif not semaphore.holders:
+            del self._semaphores[key]
 
     @staticmethod
-    def _let_in(line: _Line, purpose: bytes) -> None:
-        line.inside += 1
-        line.purpose = purpose
-        line.is_open = False
+    def _admit(semaphore: _Semaphore, purpose: bytes) -> None:
+        semaphore.holders += 1
+        semaphore.purpose = purpose
+        semaphore.is_joinable = False
 
     def _wake(self, waiter: _Waiter, *, joined: bool) -> None:
         assert waiter.timer is not None
         waiter.timer.cancel()
-        waiter.is_inside = True
-        # In a turn of its own: each may let in the next, and so on, deeper than the stack.
+        waiter.has_place = True
+        # In its own reactor turn: each waiter may admit the next one, and recursion would overflow the stack.
         waiter.timer = self._call_later(0.0, lambda: waiter.waiting.callback(joined))
 
-    def _give_up(self, key: Key, waiter: _Waiter) -> None:
-        self._lines[key].waiters.discard(waiter)
+    def _time_out(self, key: Key, waiter: _Waiter) -> None:
+        self._semaphores[key].waiters.discard(waiter)
         waiter.waiting.callback(None)

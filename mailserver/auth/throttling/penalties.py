@@ -1,12 +1,12 @@
-"""What failed logins cost: a delay that grows for each pair of user name and network (no I/O, no Twisted).
+"""Penalties: a delay for each pair of user name and network, which grows with failed logins (no I/O, no Twisted).
 
-Only the pair is slowed, so that nobody is locked out by others. Where a user is under attack from many networks
-(`attacks`), the first failure of a network that is not known for the user costs the longest delay. The table is bounded; its
-oldest pair makes room. A wrong password that is repeated, as a program with a stale one does, counts once; only a keyed
+Only the pair is slowed down, so nobody can lock out a user from elsewhere. If a user is under attack from many networks
+(`attacks`), the first failure of a network that is not known for the user costs the longest delay. The table is bounded;
+the oldest pair is dropped. The same wrong password again, as from a program with an old one, counts once; only a keyed
 digest of it is kept.
 
-Where several processes take logins, each has the table: what one does to it, it tells as `News`, and the others do the
-same. The key of the digests is then the same in all of them.
+Where several processes accept logins, each has the whole table: a process sends each change as a `PenaltyChange`, and the
+others apply it. All of them have the same key for the digests.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from mailserver.types import Secret
 MAX_PAIRS: Final = 10_000
 """Pairs remembered."""
 FORGET_AFTER: Final = 600.0
-"""Seconds after the last failure until a pair starts anew."""
-LONGEST_QUEUE: Final = 60.0
-"""Seconds that an attempt may wait for its turn; beyond, it is refused unchecked."""
+"""Seconds after the last failure until the failures of a pair are forgotten."""
+MAX_WAIT: Final = 60.0
+"""Seconds that an attempt may wait for its turn; after that it is refused unchecked."""
 _MAX_WRONG: Final = 16
+"""Wrong passwords of a pair whose digests are kept."""
 
-News: TypeAlias = list[Any]
-"""What JSON can hold: ["failed", name, network, digest], ["turn", name, network, seconds until it is free],
-["succeeded", name, network], or all that is known of a pair: ["pair", name, network, delay, seconds since the last
-failure, seconds until it is free, digests]. Digests are hexadecimal.
+PenaltyChange: TypeAlias = list[Any]
+"""A change as JSON: ["failed", name, network, digest], ["turn", name, network, seconds until the next turn],
+["succeeded", name, network], or the whole state of a pair: ["pair", name, network, delay, seconds since the last
+failure, seconds until the next turn, digests]. Digests are hexadecimal.
 """
 
 
 def network_of(peer: IPv4Address | IPv6Address | None) -> str:
-    """The /24 or /48 that an address shares with its neighbours; an IPv4-mapped one counts as IPv4."""
+    """The /24 (IPv4) or /48 (IPv6) network of an address; an IPv4-mapped address counts as IPv4."""
     if peer is None:
         return "local"
     if isinstance(peer, IPv6Address):
@@ -56,48 +57,51 @@ class _Record:
     delay: float
     last: float
     free_at: float = 0.0
-    """When the next attempt of the pair may be checked."""
+    """Time at which the next attempt of the pair may be checked."""
     wrong: set[bytes] = field(factory=set)
 
 
 class Penalties:
-    """The table. One for the life of the process: a reload of the configuration must not forgive."""
+    """The table of penalties, for the life of the process: it survives a reload of the configuration."""
 
     def __init__(
         self,
         clock: Callable[[], float],
-        first: float = 1.0,
-        most: float = 15.0,
+        first_delay: float = 1.0,
+        max_delay: float = 15.0,
         *,
         key: bytes | None = None,
         known: KnownNetworks | None = None,
     ) -> None:
-        """`first` seconds for the first failure, doubled for each further one up to `most`.
+        """`first_delay`: seconds for the first failure, doubled for each further one up to `max_delay`.
 
-        `key` is for the digests, up to 64 octets; one of its own when None. `known`: an empty table when None.
+        `key`: for the digests, up to 64 octets; a random one if None. `known`: an empty table if None.
         """
         self._clock = clock
         self._key = key or secrets.token_bytes(32)
         self._records: OrderedDict[Pair, _Record] = OrderedDict()
         self.known = KnownNetworks() if known is None else known
         self.attacks = Attacks(clock)
-        self.first = first
-        self.most = most
-        self.on_change: Callable[[News], None] = lambda _news: None
-        """Called with whatever happens here that other processes should do, too."""
+        self.first_delay = first_delay
+        self.max_delay = max_delay
+        self.on_change: Callable[[PenaltyChange], None] = lambda _change: None
+        """Called with each change that other processes must apply, too."""
 
-    def turn(self, pair: Pair) -> float:
-        """Take the next turn of a pair: seconds until its attempt may be checked, 0 for a pair without failures.
+    def __len__(self) -> int:
+        return len(self._records)
 
-        Who hangs up instead of waiting for the answer is no faster for it. Who asks many times at once is held by
-        `attempts`, which asks here for one after another.
+    def take_turn(self, pair: Pair) -> float:
+        """Take the next turn of a pair. Return the seconds until its attempt may be checked, 0 without failures.
+
+        A client that disconnects instead of waiting for the answer gains nothing. For parallel attempts `login_throttle`
+        takes one turn after another.
         """
         now = self._clock()
         record = self._records.get(pair)
         if record is None or now - record.last > FORGET_AFTER:
             return 0.0
         start = max(now, record.free_at)
-        record.free_at = min(start, now + LONGEST_QUEUE) + record.delay
+        record.free_at = min(start, now + MAX_WAIT) + record.delay
         self.on_change(["turn", *pair, record.free_at - now])
         return start - now
 
@@ -106,29 +110,29 @@ class Penalties:
         return self.attacks.is_under_attack(pair[0]) and not self.known.is_known(pair)
 
     def was_wrong(self, pair: Pair, digest: bytes) -> bool:
-        """Is it one of the pair's wrong passwords that are remembered?"""
+        """Is this the digest of a wrong password of the pair?"""
         record = self._records.get(pair)
         return record is not None and digest in record.wrong
 
     def digest(self, password: Secret) -> bytes:
-        """What is kept of a password, and tells two from each other."""
+        """The keyed digest by which a password is remembered."""
         return hashlib.blake2b(password.reveal(), key=self._key, digest_size=16).digest()
 
     def failed(self, pair: Pair, password: Secret) -> float:
-        """Count a failure. Returns the seconds that its answer is to take."""
+        """Count a failure. Return the seconds until its answer is due."""
         digest = self.digest(password)
         delay = self._count(pair, digest)
         self.on_change(["failed", *pair, digest.hex()])
         return delay
 
     def succeeded(self, pair: Pair) -> None:
-        """Forget the pair's failures; the network is known for the user from now on."""
-        self.known.welcome(pair)
+        """Forget the pair's failures, and note that the network is known for the user."""
+        self.known.add(pair)
         if self._records.pop(pair, None) is not None:
             self.on_change(["succeeded", *pair])
 
-    def all(self) -> list[News]:
-        """Every pair, for a process that begins."""
+    def snapshot(self) -> list[PenaltyChange]:
+        """All pairs, for a process that starts."""
         now = self._clock()
         return [
             [
@@ -143,10 +147,10 @@ class Penalties:
             if now - record.last <= FORGET_AFTER
         ]
 
-    def take(self, news: News) -> None:
-        """What another process did. Raises: ValueError if it is none of the kinds."""
+    def apply(self, change: PenaltyChange) -> None:
+        """Apply a change of another process. Raises: ValueError if it is malformed."""
         now = self._clock()
-        match news:
+        match change:
             case ["failed", str(name), str(network), str(digest)]:
                 self._count((name, network), bytes.fromhex(digest))
             case ["turn", str(name), str(network), (float() | int()) as free_in]:
@@ -171,7 +175,7 @@ class Penalties:
                 record.free_at = max(record.free_at, now + free_in)
                 record.wrong.update(bytes.fromhex(digest) for digest in digests[:_MAX_WRONG])
             case _:
-                msg = f"no news of penalties: {news[:1]}"
+                msg = f"malformed change of penalties: {change[:1]}"
                 raise ValueError(msg)
 
     def _count(self, pair: Pair, digest: bytes) -> float:
@@ -179,10 +183,10 @@ class Penalties:
         record = self._records.get(pair)
         if record is None or now - record.last > FORGET_AFTER:
             self._records.pop(pair, None)
-            first = self.most if self.shares_rate(pair) else self.first
-            record = self._add(pair, _Record(delay=min(first, self.most), last=now))
+            first = self.max_delay if self.shares_rate(pair) else self.first_delay
+            record = self._add(pair, _Record(delay=min(first, self.max_delay), last=now))
         elif digest not in record.wrong:
-            record.delay = min(record.delay * 2, self.most)
+            record.delay = min(record.delay * 2, self.max_delay)
         if digest not in record.wrong:
             self._count_attack(pair)
         record.last = now
@@ -202,6 +206,3 @@ class Penalties:
         if len(self._records) > MAX_PAIRS:
             self._records.popitem(last=False)
         return record
-
-    def __len__(self) -> int:
-        return len(self._records)

@@ -1,14 +1,14 @@
-"""A rate for each key, shared by all who want a turn: the one that has asked least often is next, and of those the newest.
+"""A fixed rate of turns for each key, shared by all networks. The network with the fewest requests goes first.
 
-The problem. A user's password is guessed from hundreds of networks, and the user comes from a new one. A queue in order of
-arrival would have the user wait behind all of them; one that only takes turns would, too, while each of them has a first turn.
+The problem. Attackers guess a user's password from hundreds of networks, and the user comes from a new network. In a queue by
+arrival the user would wait behind all of them. Round robin does not help either, as long as each network has a first turn.
 
-The rules. Turns come at a fixed rate. Who has asked least often goes first: that is the user, behind whom all must stand who
-guess again, or hang up to come back as new. Of those who ask for the first time the newest goes first: where there are more
-than the rate can take, the old ones are refused in the end, as they would be in any order, and whoever comes in a moment of
-quiet does not wait for them. Nobody waits longer than it says.
+The rules. Turns come at a fixed rate. The network with the fewest requests so far goes first. That is the user: networks
+that guess again, or disconnect and come back, have more requests. Among networks with equally many requests the newest goes
+first. If more networks come than the rate can serve, the oldest time out, as some would in any order; and a network that
+comes in a quiet moment does not wait for them. Nobody waits longer than its timeout.
 
-Rejected: the order of arrival (160 networks that begin together would take 80 seconds to pass).
+Rejected: order of arrival (160 networks that begin together would take 80 seconds to pass).
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from typing import Final
 
 from attrs import define, field
 
-from mailserver.auth.throttling.fair_semaphore import WaitedTooLong
+from mailserver.auth.throttling.fair_semaphore import WaitTimedOut
 from mailserver.system.children import Timer, Waiting
 
 MAX_KEYS: Final = 10_000
-"""Keys remembered that nobody waits for."""
+"""Keys remembered that have no waiters."""
 MAX_SHARES: Final = 4096
-"""Shares of a key whose tries are remembered; beyond, all of that key begin anew."""
+"""Shares of a key whose requests are counted; beyond that, the counts of the key are reset."""
 
 
 @define(eq=False)
 class _Waiter:
-    tries: int
+    requests: int
     number: int
     waiting: Waiting
     timer: Timer | None = None
-    """Of its call, or of its giving up."""
+    """Of the timeout."""
 
 
 @define(eq=False)
 class _Turns:
     free_at: float = float("-inf")
-    tries: dict[str, int] = field(factory=dict)
+    requests: dict[str, int] = field(factory=dict)
     waiters: list[_Waiter] = field(factory=list)
     timer: Timer | None = None
 
 
 class SharedRate:
-    """The rates of this process. All calls are made on one thread."""
+    """The rates of this process, by key. All calls are made on one thread."""
 
     def __init__(
         self,
@@ -66,32 +66,32 @@ class SharedRate:
     def __len__(self) -> int:
         return len(self._keys)
 
-    async def enter(self, key: str, share: str, longest: float) -> None:
-        """Wait for a turn, at most `longest` seconds. Raises: WaitedTooLong."""
+    async def wait_turn(self, key: str, share: str, timeout: float) -> None:
+        """Wait for a turn, at most `timeout` seconds. Raises: WaitTimedOut."""
         turns = self._of(key)
-        if len(turns.tries) >= MAX_SHARES and share not in turns.tries:
-            turns.tries.clear()
-        tries = turns.tries[share] = turns.tries.get(share, 0) + 1
+        if len(turns.requests) >= MAX_SHARES and share not in turns.requests:
+            turns.requests.clear()
+        requests = turns.requests[share] = turns.requests.get(share, 0) + 1
         now = self._clock()
         if not turns.waiters and now >= turns.free_at:
             turns.free_at = now + self._interval
             return
         self._number += 1
-        waiter = _Waiter(tries, self._number, self._make_waiting())
-        waiter.timer = self._call_later(max(longest, 0.0), lambda: self._give_up(turns, waiter))
+        waiter = _Waiter(requests, self._number, self._make_waiting())
+        waiter.timer = self._call_later(max(timeout, 0.0), lambda: self._time_out(turns, waiter))
         turns.waiters.append(waiter)
         self._set_timer(turns)
         try:
             has_turn = await waiter.waiting
         except BaseException:
-            # The client is gone; its turn, if it had come, is spent.
+            # The client has disconnected. If its turn had come, the turn is used up.
             if waiter in turns.waiters:
                 turns.waiters.remove(waiter)
                 assert waiter.timer is not None
                 waiter.timer.cancel()
             raise
         if not has_turn:
-            raise WaitedTooLong
+            raise WaitTimedOut
 
     def _of(self, key: str) -> _Turns:
         turns = self._keys.setdefault(key, _Turns())
@@ -111,7 +111,7 @@ class SharedRate:
         turns.timer = None
         if not turns.waiters:
             return
-        waiter = min(turns.waiters, key=lambda each: (each.tries, -each.number))
+        waiter = min(turns.waiters, key=lambda each: (each.requests, -each.number))
         turns.waiters.remove(waiter)
         turns.free_at = self._clock() + self._interval
         assert waiter.timer is not None
@@ -120,6 +120,6 @@ class SharedRate:
         waiter.waiting.callback(True)
 
     @staticmethod
-    def _give_up(turns: _Turns, waiter: _Waiter) -> None:
+    def _time_out(turns: _Turns, waiter: _Waiter) -> None:
         turns.waiters.remove(waiter)
         waiter.waiting.callback(False)

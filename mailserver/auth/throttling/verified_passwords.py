@@ -1,27 +1,27 @@
-"""Passwords found right lately, as keyed digests in memory: the same password again needs no check, no turn and no delay.
+"""Passwords that were right recently, as keyed digests in memory. The same password again needs no hash, turn or delay.
 
-The problems. Clients log in again and again with the password that was right a minute ago, and each time a hash takes 0.3 s of
-a processor. And where somebody at the user's own address guesses (a neighbour behind the same NAT, an infected device), the
-user's right password waits behind the guesses.
+The problems. Clients log in again and again with a password that was right a minute ago, and each time a hash takes 0.3 s of
+processor time. And where somebody guesses at the user's own address (a neighbour behind the same NAT, an infected
+device), the user's right password waits behind the guesses.
 
-The rules. When a password has been found right, a digest of the user, the stored entry and the password is kept for KEEP
-seconds, under a key that is made at the start and is in memory alone. The stored entry is asked for anew at each login: where the back
-end gives it (`IHashedPasswords`), a digest that is found says that the password is right, by construction after any change
-of the password too, and whether the user is disabled is seen as ever. Where it does not, the entry counts as empty: a digest that is
-found only spares the login its turn and its delay, and the back end still decides. Networks and certificates are looked
-at in both cases, as for every right password.
+The rules. When a password was right, a digest of user, stored entry and password is kept for KEEP_TIME, under a key that
+is made at the start and exists only in memory. The stored entry is read again at each login. Where the back end provides
+it (`IHashedPasswords`), a matching digest proves that the password is right, after any change of the password too, and
+a disabled user is refused as ever. Where the back end does not, the entry counts as empty: a matching digest only spares the
+login its turn and its delay, and the back end still decides. Networks and certificates are checked in both cases, as for
+every right password.
 
-To look for a digest ahead of the turn is a guess, too, and one that costs its maker nothing. So looks are counted (`looks`): a
-user at a known network has a few at once and two a second, all other networks together as many. A look that finds the password right is
-free. Nobody learns anything from a look but by logging in; where a right password is then refused for its network or certificate,
-the attempt takes its turn and the time of a check, as a wrong one does.
+A lookup ahead of the turn is a guess, too, and one without a cost. So token buckets limit lookups: a user at a known
+network has a few at once and two a second, all other networks together as many. A lookup that finds the password right
+is free. A lookup shows nothing but by a login. If a right password is then refused for its network or certificate,
+the attempt takes its turn and the time of a hash, as a wrong password does.
 
-What is told from outside: who knows the right password can see by the time whether it was used within KEEP seconds. A password
-that came in clear text is not noted when it is found right.
+What shows outside: a person who knows the right password can see from the time whether it was used within KEEP_TIME. A
+password that came in clear text is not added when it is right.
 
-Rejected: digests on disk (a copy would let passwords be tried at the speed of BLAKE2); looks without a bound (a password could be
-guessed as fast as connections are made, while its owner is logged in); to prolong the time with each use (a stolen device
-would keep a digest alive for ever).
+Rejected: digests on disk (a copy would let passwords be tried at the speed of BLAKE2); unlimited lookups (an attacker could
+guess as fast as it connects while the user is logged in); extending the time at each use (a stolen device would
+keep a digest alive for ever).
 """
 
 from __future__ import annotations
@@ -34,52 +34,52 @@ from typing import Any, Final, TypeAlias
 
 from mailserver.types import Secret
 
-KEEP: Final = 600.0
-"""Seconds after a check for which its result is kept."""
+KEEP_TIME: Final = 600.0
+"""Seconds for which the result of a hash is kept."""
 MAX_USERS: Final = 20_000
-"""Users with digests; the one that has logged in longest ago makes room."""
+"""Users with digests; the one with the oldest login is dropped."""
 MAX_DIGESTS: Final = 8
-"""Digests of one user: its password, and its keys or other passwords; the oldest makes room."""
+"""Digests of one user: of its password, its SCRAM keys, other passwords; the oldest is dropped."""
 
-News: TypeAlias = list[Any]
-"""What JSON can hold: user, digest in hexadecimal, seconds that it is still kept."""
+VerifiedChange: TypeAlias = list[Any]
+"""A new digest as JSON: user, digest in hexadecimal, seconds until it expires."""
 
 
-class CheckedPasswords:
-    """The digests. One for the life of the process."""
+class VerifiedPasswords:
+    """The digests, for the life of the process."""
 
     def __init__(self, clock: Callable[[], float], key: bytes | None = None) -> None:
-        """`clock` is monotonic seconds. `key`, up to 64 octets, is the same in all workers; one of its own when None."""
+        """`clock`: monotonic seconds. `key`: up to 64 octets, the same in all workers; a random one if None."""
         self._clock = clock
         self._key = key or secrets.token_bytes(32)
         self._users: OrderedDict[str, dict[bytes, float]] = OrderedDict()
-        """User -> digest -> until when."""
-        self.on_change: Callable[[News], None] = lambda _news: None
-        """Called with each new digest, so that other workers have it."""
+        """User -> digest -> time of expiry."""
+        self.on_change: Callable[[VerifiedChange], None] = lambda _change: None
+        """Called with each new digest, for the other workers."""
 
     def __len__(self) -> int:
         return len(self._users)
 
-    def mentions(self, names: Iterable[str]) -> bool:
-        """Has a password of one of these users been found right lately?"""
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Was a password of one of these users right recently?"""
         return any(name in self._users for name in names)
 
-    def holds(self, user: str, stored: str, password: Secret) -> bool:
-        """Has this password been found right for this entry?"""
+    def contains(self, user: str, stored: str, password: Secret) -> bool:
+        """Was this password right recently, for this stored entry?"""
         return self._users.get(user, {}).get(self._digest(user, stored, password), 0.0) > self._clock()
 
     def add(self, user: str, stored: str, password: Secret) -> None:
-        """It has been found right just now. `stored`: the entry; empty where the back end gives none."""
+        """Add a password that was right. `stored`: its entry, empty where the back end provides none."""
         digest = self._digest(user, stored, password)
-        self._keep(user, digest, KEEP)
-        self.on_change([user, digest.hex(), KEEP])
+        self._keep(user, digest, KEEP_TIME)
+        self.on_change([user, digest.hex(), KEEP_TIME])
 
     def forget(self, user: str) -> None:
-        """One of the user's was found wrong after all."""
+        """Drop the user's digests: a password that was right is now wrong."""
         self._users.pop(user, None)
 
-    def all(self) -> list[News]:
-        """What is kept, for a worker that begins."""
+    def snapshot(self) -> list[VerifiedChange]:
+        """All digests, for a worker that starts."""
         now = self._clock()
         return [
             [user, digest.hex(), until - now]
@@ -88,13 +88,13 @@ class CheckedPasswords:
             if until > now
         ]
 
-    def take(self, news: News) -> None:
-        """Another worker has found one right. Raises: ValueError for nonsense."""
-        match news:
-            case [str(user), str(digest), (float() | int()) as left] if 0 <= left <= KEEP:
+    def apply(self, change: VerifiedChange) -> None:
+        """Add a digest of another worker. Raises: ValueError if it is malformed."""
+        match change:
+            case [str(user), str(digest), (float() | int()) as left] if 0 <= left <= KEEP_TIME:
                 self._keep(user, bytes.fromhex(digest), left)
             case _:
-                raise ValueError("no news of a checked password")
+                raise ValueError("malformed change of verified passwords")
 
     def _digest(self, user: str, stored: str, password: Secret) -> bytes:
         hashed = hashlib.blake2b(key=self._key, digest_size=16, person=b"checked")
@@ -112,6 +112,6 @@ class CheckedPasswords:
             del digests[old]
         while len(digests) > MAX_DIGESTS:
             del digests[next(iter(digests))]
-        # Those at the front are the oldest: what is over goes, and what is too much.
+        # The oldest are at the front. Drop expired ones, and as many as exceed the bound.
         while len(self._users) > MAX_USERS or max(next(iter(self._users.values())).values()) <= now:
             self._users.popitem(last=False)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from mailserver.auth.exposure.record import Damaged, ExposureRecord
+from mailserver.auth.exposure.record import DamagedRecord, ExposureRecord
 from mailserver.net.admin.control_socket import Answer, Arguments, BadRequest, Command, DataAnswer
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
@@ -35,7 +35,7 @@ class Exposures:
         """At the start: before anybody is served, so it may block. A file that cannot be read is told, and left."""
         try:
             self._record.load()
-        except (Damaged, OSError) as error:
+        except (DamagedRecord, OSError) as error:
             log.warn("{line}", line=f"exposed passwords: {error}")
 
     def take(self, mark: object) -> None:

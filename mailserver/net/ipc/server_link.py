@@ -73,7 +73,7 @@ class ServerLink(Protocol):
         """Call `take(table)` with what the master knew of them when this worker began (`KnownNetworks.to_bytes`)."""
 
     def report_exposed(self, mark: Json) -> None:
-        """Tell the master whose password has come in clear text (`auth.exposure.exposure.Mark`)."""
+        """Tell the master whose password has come in clear text (`auth.exposure.checker.ExposureMark`)."""
 
     def query_status(self) -> Deferred[dict[str, Json]]:
         """What `mailserver status` would be told of all workers, this one among them. Fails: MailError, in time."""

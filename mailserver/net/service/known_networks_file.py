@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from mailserver.auth.throttling.known_networks import LARGEST_FILE, Damaged, KnownNetworks, Row, rows_of
+from mailserver.auth.throttling.known_networks import LARGEST_FILE, DamagedTable, KnownNetworks, Row, validate_rows
 from mailserver.net.log.events import log
 from mailserver.system.atomic_file import replace_file
 
@@ -40,7 +40,7 @@ class KnownNetworksFile:
                 self.known.load(file.read(LARGEST_FILE))
         except FileNotFoundError:
             return
-        except Damaged as error:
+        except DamagedTable as error:
             aside = self._path.with_suffix(".damaged")
             self._complain(f"{error}: {self._path} is set aside as {aside}")
             try:
@@ -53,7 +53,7 @@ class KnownNetworksFile:
     def take(self, told: object) -> None:
         """Take rows from a worker; nonsense is ignored."""
         try:
-            rows = rows_of(told, ROWS_AT_ONCE)
+            rows = validate_rows(told, ROWS_AT_ONCE)
         except ValueError:
             return
         if self.known.merge(rows):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
-from mailserver.auth.exposure.exposure import Mark
+from mailserver.auth.exposure.checker import ExposureMark
 from mailserver.config.model import Config
 from mailserver.net.admin.admin_queries import AdminQueries, SingleProcess
 from mailserver.net.admin.control_socket import Answer
@@ -35,7 +35,7 @@ class SingleProcessServices(ProcessServices, Protocol):
     def tls(self) -> TlsPolicy:
         """For every listener."""
 
-    def take_exposures(self, take: Callable[[Mark], None]) -> None:
+    def take_exposures(self, take: Callable[[ExposureMark], None]) -> None:
         """Whom to tell whose password has come in clear text; before anybody is served."""
 
     def take_known(self, file: KnownNetworksFile) -> None:

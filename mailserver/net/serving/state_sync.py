@@ -14,12 +14,11 @@ from typing import TypeVar, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from mailserver.auth.exposure.exposure import ExposureWatch, Mark
-from mailserver.auth.exposure.exposure import Key as ExposureKey
-from mailserver.auth.throttling.known_networks import KnownNetworks, Row, rows_of
-from mailserver.auth.throttling.penalties import News, Penalties
-from mailserver.auth.throttling.verified_passwords import CheckedPasswords
-from mailserver.auth.throttling.verified_passwords import News as CheckedNews
+from mailserver.auth.exposure.checker import ExposureChecker, ExposureMark
+from mailserver.auth.exposure.checker import Key as ExposureKey
+from mailserver.auth.throttling.known_networks import KnownNetworks, Row, validate_rows
+from mailserver.auth.throttling.penalties import Penalties, PenaltyChange
+from mailserver.auth.throttling.verified_passwords import VerifiedChange, VerifiedPasswords
 from mailserver.net.connection.connection_limits import ConnectionCounts, Counted
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
@@ -89,40 +88,40 @@ class PenaltySync:
         link.on_joined(self._tell_all)
         penalties.on_change = self._tell
 
-    def _tell(self, news: News) -> None:
+    def _tell(self, news: PenaltyChange) -> None:
         self._link.tell("penalties", cast("Json", [news]))
 
     def _tell_all(self, worker: int) -> None:
         if _speaks(self._link, worker):
-            for news in _parts(self._penalties.all()):
+            for news in _parts(self._penalties.snapshot()):
                 self._link.tell("penalties", cast("Json", news))
 
     def _take(self, _worker: int, body: Json) -> None:
-        for news in cast("list[News]", body):
-            self._penalties.take(news)
+        for news in cast("list[PenaltyChange]", body):
+            self._penalties.apply(news)
 
 
 class VerifiedPasswordSync:
     """Has a password that was found right pass at once in every worker: ["checked", [news, ...]]."""
 
-    def __init__(self, link: ServerLink, checked: CheckedPasswords) -> None:
+    def __init__(self, link: ServerLink, checked: VerifiedPasswords) -> None:
         self._link = link
         self._checked = checked
         link.on("checked", self._take)
         link.on_joined(self._tell_all)
         checked.on_change = self._tell
 
-    def _tell(self, news: CheckedNews) -> None:
+    def _tell(self, news: VerifiedChange) -> None:
         self._link.tell("checked", cast("Json", [news]))
 
     def _tell_all(self, worker: int) -> None:
         if _speaks(self._link, worker):
-            for news in _parts(self._checked.all()):
+            for news in _parts(self._checked.snapshot()):
                 self._link.tell("checked", cast("Json", news))
 
     def _take(self, _worker: int, body: Json) -> None:
-        for news in cast("list[CheckedNews]", body):
-            self._checked.take(news)
+        for news in cast("list[VerifiedChange]", body):
+            self._checked.apply(news)
 
 
 class KnownNetworkSync:
@@ -136,7 +135,7 @@ class KnownNetworkSync:
         self._known = known
         link.on("known", self._take)
         link.on_known(known.load)
-        known.on_news = self._tell
+        known.on_change = self._tell
 
     def _tell(self, rows: list[Row]) -> None:
         told: Json = [list(row) for row in rows]
@@ -144,7 +143,7 @@ class KnownNetworkSync:
         self._link.report_known(told)
 
     def _take(self, _worker: int, body: Json) -> None:
-        self._known.merge(rows_of(body, PAIRS_AT_ONCE))
+        self._known.merge(validate_rows(body, PAIRS_AT_ONCE))
 
 
 class ExposureSync:
@@ -154,13 +153,13 @@ class ExposureSync:
     worker that begins, those of the last minute: ["exposures", [key, ...]].
     """
 
-    def __init__(self, link: ServerLink, watch: ExposureWatch) -> None:
+    def __init__(self, link: ServerLink, watch: ExposureChecker) -> None:
         self._link = link
         self._watch = watch
         link.on("exposure", self._take)
         link.on("exposures", self._take_all)
         link.on_joined(self._tell_all)
-        watch.on_notice = self._tell
+        watch.on_claim = self._tell
         watch.on_exposed = self._report
 
     def _tell(self, key: ExposureKey) -> None:
@@ -168,19 +167,19 @@ class ExposureSync:
 
     def _tell_all(self, worker: int) -> None:
         if _speaks(self._link, worker):
-            for keys in _parts(self._watch.taken()):
+            for keys in _parts(self._watch.claimed()):
                 self._link.tell("exposures", [list(key) for key in keys])
 
     def _take(self, worker: int, body: Json) -> None:
         key = _exposure_key(body)
-        if not self._watch.take(key) and worker < self._link.number:
-            self._watch.leave(key)
+        if not self._watch.claim(key) and worker < self._link.number:
+            self._watch.drop(key)
 
     def _take_all(self, _worker: int, body: Json) -> None:
         for each in cast("list[Json]", body):
-            self._watch.take(_exposure_key(each))
+            self._watch.claim(_exposure_key(each))
 
-    def _report(self, mark: Mark) -> None:
+    def _report(self, mark: ExposureMark) -> None:
         self._link.report_exposed(cast("Json", mark))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mailserver.auth.interfaces import GUESSING, KNOWN, NEW
 from mailserver.auth.schemes import schemes
-from mailserver.auth.schemes.hashing import LONGEST_WAIT, HashPool, _Request
+from mailserver.auth.schemes.hash_pool import LONGEST_WAIT, HashPool, _Request
 from mailserver.errors import AuthUnavailable, TooManyLogins
 from mailserver.types import Secret
 from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting

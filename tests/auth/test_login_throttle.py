@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from mailserver.auth.interfaces import GUESSING, KNOWN, NEW, LoginContext, User
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
-from mailserver.auth.throttling.attempts import PLACES, RATE, REFUSAL_DELAY, Attempts
-from mailserver.auth.throttling.penalties import LONGEST_QUEUE, Penalties
+from mailserver.auth.throttling.login_throttle import CHECKS_PER_SECOND, NETWORK_LIMIT, REFUSAL_DELAY, LoginThrottle
+from mailserver.auth.throttling.penalties import MAX_WAIT, Penalties
 from mailserver.errors import AuthFailed, MailError, TooManyLogins
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
@@ -33,7 +33,7 @@ class Site:
     def __init__(self, *, clock: Clock | None = None, **entries: str | None) -> None:
         self.clock = clock or Clock()
         self.penalties = Penalties(self.clock.seconds, key=b"of all")
-        self.attempts = Attempts(self.penalties, self.sleep, self.clock.seconds, Deferred, self.clock.callLater)
+        self.attempts = LoginThrottle(self.penalties, self.sleep, self.clock.seconds, Deferred, self.clock.callLater)
         self.checked: list[bytes] = []
         self.asked: list[tuple[str, int]] = []
         self.is_full = False
@@ -90,13 +90,13 @@ def test_parallel_guesses_of_a_pair_are_checked_when_serial_ones_would_be(site: 
         site.pass_time(seconds)
         checked.append(len(site.checked))
     assert checked == [1, 2, 3, 4, 5, 6], "1, 2, 4, 8 and 15 s behind one another"
-    site.pass_time(LONGEST_QUEUE)
+    site.pass_time(MAX_WAIT)
     assert len(site.checked) <= 10
     told = Counter(guess.result for guess in guesses)
     assert told == {AuthFailed: len(site.checked), TooManyLogins: 50 - len(site.checked)}, (
         "what is not checked is not wrong"
     )
-    assert len(site.attempts.lines) == 0
+    assert len(site.attempts.pairs) == 0
 
 
 def test_parallel_guesses_from_many_addresses_of_a_network_are_no_cheaper(site: Site) -> None:
@@ -108,7 +108,7 @@ def test_parallel_guesses_from_many_addresses_of_a_network_are_no_cheaper(site: 
 
 def test_two_processes_look_at_two_guesses_at_once_and_no_more(site: Site) -> None:
     other = Site(clock=site.clock)
-    site.penalties.on_change, other.penalties.on_change = other.penalties.take, site.penalties.take
+    site.penalties.on_change, other.penalties.on_change = other.penalties.apply, site.penalties.apply
     for number in range(20):
         for each in (site, other):
             each.login(f"wrong{number}")
@@ -135,7 +135,7 @@ def test_a_household_that_comes_back_at_once_waits_for_nothing_but_its_checks(si
 
 
 def test_so_do_the_users_of_an_office(site: Site) -> None:
-    clients = [site.login("right", name=name) for name in list(USERS)[:PLACES]]
+    clients = [site.login("right", name=name) for name in list(USERS)[:NETWORK_LIMIT]]
     site.pass_time(2 * HASHING)
     assert all(isinstance(client.result, User) for client in clients)
 
@@ -160,9 +160,9 @@ def test_one_guess_for_each_of_many_users_of_a_network_is_bounded(site: Site) ->
     for name in USERS:
         site.login("winter2026", name=name)
     site.pass_time(0.9)
-    assert len(site.checked) == PLACES
+    assert len(site.checked) == NETWORK_LIMIT
     site.pass_time(1.0)
-    assert len(site.checked) <= 2 * PLACES
+    assert len(site.checked) <= 2 * NETWORK_LIMIT
 
 
 def test_hanging_up_gives_no_place_of_the_network_back(site: Site) -> None:
@@ -170,7 +170,7 @@ def test_hanging_up_gives_no_place_of_the_network_back(site: Site) -> None:
         guess = site.login("winter2026", name=name)
         site.pass_time(2 * HASHING)
         guess.cancel()
-    assert len(site.checked) <= PLACES * (2 * HASHING * len(USERS)) + PLACES
+    assert len(site.checked) <= NETWORK_LIMIT * (2 * HASHING * len(USERS)) + NETWORK_LIMIT
 
 
 def test_a_neighbour_of_a_guesser_has_its_turn_and_one_that_is_known_does_not_wait(site: Site) -> None:
@@ -191,11 +191,11 @@ def test_a_neighbour_of_a_guesser_has_its_turn_and_one_that_is_known_does_not_wa
 
 def test_who_finds_no_place_in_time_is_told_to_come_again() -> None:
     site = Site()
-    site.penalties.first = site.penalties.most = 2 * LONGEST_QUEUE
-    for name in list(USERS)[:PLACES]:
+    site.penalties.first_delay = site.penalties.max_delay = 2 * MAX_WAIT
+    for name in list(USERS)[:NETWORK_LIMIT]:
         site.login("winter2026", name=name)
     right = site.login("right")
-    site.pass_time(LONGEST_QUEUE + 1)
+    site.pass_time(MAX_WAIT + 1)
     assert right.result is TooManyLogins
 
 
@@ -241,7 +241,7 @@ def test_a_right_password_behind_guesses_of_its_own_network_is_never_called_wron
     for number in range(12):
         site.login(f"wrong{number}")
     right = site.login("right")
-    site.pass_time(LONGEST_QUEUE + 1)
+    site.pass_time(MAX_WAIT + 1)
     assert b"right" not in site.checked
     assert right.result is TooManyLogins
 
@@ -256,7 +256,9 @@ def test_a_person_on_a_new_network_is_in_within_seconds_while_many_networks_gues
     assert site.seconds_of(person) <= 1
     assert isinstance(person.result, User)
     site.pass_time(60)
-    assert len(site.checked) - guesses <= 61 * RATE + 1, "and all those networks together have the rate alone"
+    assert len(site.checked) - guesses <= 61 * CHECKS_PER_SECOND + 1, (
+        "and all those networks together have the rate alone"
+    )
 
 
 def test_a_name_that_nobody_has_waits_as_one_that_exists() -> None:
@@ -294,7 +296,7 @@ def test_refusals_of_a_flood_are_late_and_keep_their_places(site: Site) -> None:
     site.penalties.succeeded(("user1@example.test", "198.51.100.0/24"))
     known = site.login("right", name="user1@example.test", peer="198.51.100.1")
     assert known.result is TooManyLogins, "known users hear it at once, to try again"
-    for name in list(USERS)[: PLACES + 5]:
+    for name in list(USERS)[: NETWORK_LIMIT + 5]:
         site.login("winter2026", name=name).cancel()
     site.is_full = False
     late = site.login("right")

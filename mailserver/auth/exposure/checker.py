@@ -28,7 +28,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import define, field, frozen
 
-from mailserver.auth.exposure.queue import ExposedQueue
+from mailserver.auth.exposure.queue import ExposureQueue
 from mailserver.auth.interfaces import LoginContext, User
 from mailserver.auth.throttling.attacks import Pair
 from mailserver.errors import AuthUnavailable
@@ -51,7 +51,7 @@ PER_NETWORK: Final = 16
 PER_PAIR: Final = 4
 """...and of one user from one network."""
 
-Mark: TypeAlias = dict[str, str]
+ExposureMark: TypeAlias = dict[str, str]
 """What the record is told: "user", "protocol", "method" and "peer"."""
 Key: TypeAlias = tuple[str, str, str]
 """Name, network, and a digest of the password in hexadecimal."""
@@ -59,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 
 @frozen
-class Exposed:
+class ExposedPassword:
     """One password that came in clear text."""
 
     pairs: tuple[Pair, ...]
@@ -74,7 +74,7 @@ class Exposed:
     """The user whose it is, if it is right. Raises: AuthUnavailable."""
     check_dummy: Callable[[], Awaitable[None]] = field(repr=False)
     """Takes the time of a check; it knows no password. Raises: AuthUnavailable."""
-    tell: Callable[[str], None] = field(repr=False)
+    report: Callable[[str], None] = field(repr=False)
     """Called with the user's name if it is right."""
 
     @property
@@ -95,7 +95,7 @@ class _Checks:
     are_looking: bool = False
 
 
-class ExposureWatch:
+class ExposureChecker:
     """Checks them out of band. All calls are made on one thread; one for the life of the process."""
 
     def __init__(
@@ -114,30 +114,30 @@ class ExposureWatch:
         self._call_later = call_later
         self._spawn = spawn
         self._busy = busy
-        self._names: ExposedQueue[Exposed] = ExposedQueue(MAX_NAMES, MAX_NAMES // 4, PER_PAIR)
-        self._waiting: ExposedQueue[Exposed] = ExposedQueue(MAX_WAITING, PER_NETWORK, PER_PAIR)
+        self._names: ExposureQueue[ExposedPassword] = ExposureQueue(MAX_NAMES, MAX_NAMES // 4, PER_PAIR)
+        self._waiting: ExposureQueue[ExposedPassword] = ExposureQueue(MAX_WAITING, PER_NETWORK, PER_PAIR)
         self._checks = _Checks()
         self._recent: OrderedDict[Key, float] = OrderedDict()
         self._check_dummy: Callable[[], Awaitable[None]] | None = None
         self._complained = float("-inf")
-        self.on_notice: Callable[[Key], None] = lambda _key: None
+        self.on_claim: Callable[[Key], None] = lambda _key: None
         """Called with each that is going to be checked here, so that other processes do not."""
-        self.on_exposed: Callable[[Mark], None] = lambda _mark: None
+        self.on_exposed: Callable[[ExposureMark], None] = lambda _mark: None
         """Called with each right one."""
 
-    def notice(self, exposed: Exposed) -> None:
+    def submit(self, exposed: ExposedPassword) -> None:
         """One has come, and was refused."""
         keys = self._keys(exposed)
-        if not all([self.take(key) for key in keys]):  # noqa: C419 - each is to be taken
+        if not all([self.claim(key) for key in keys]):  # noqa: C419 - each is to be taken
             return
         for key in keys:
-            self.on_notice(key)
+            self.on_claim(key)
         self._names.add(exposed)
         self._check_dummy = exposed.check_dummy
         self._checks.due = min(self._checks.due + 1, MAX_WAITING)
         self._begin()
 
-    def take(self, key: Key) -> bool:
+    def claim(self, key: Key) -> bool:
         """It is going to be checked, here or in another process. Was it free?"""
         now = self._clock()
         self._forget(now)
@@ -148,17 +148,17 @@ class ExposureWatch:
             self._recent.popitem(last=False)
         return True
 
-    def leave(self, key: Key) -> None:
+    def drop(self, key: Key) -> None:
         """Another process checks it: what waits here is forgotten."""
         for queue in (self._names, self._waiting):
             queue.discard(lambda each: key in self._keys(each))
 
-    def taken(self) -> list[Key]:
+    def claimed(self) -> list[Key]:
         """The keys that were taken within EVERY."""
         self._forget(self._clock())
         return list(self._recent)
 
-    def _keys(self, exposed: Exposed) -> list[Key]:
+    def _keys(self, exposed: ExposedPassword) -> list[Key]:
         digest = self._digest(exposed.password).hex()
         return [(*pair, digest) for pair in exposed.pairs]
 
@@ -204,12 +204,12 @@ class ExposureWatch:
             self._checks.are_looking = False
             self._begin()
 
-    def _wait(self, exposed: Exposed) -> None:
+    def _wait(self, exposed: ExposedPassword) -> None:
         if not self._waiting.add(exposed) and self._clock() - self._complained >= EVERY:
             self._complained = self._clock()
             _log.warning("passwords that came in clear text are not checked: too many of one network wait")
 
-    async def _check(self, exposed: Exposed | None) -> None:
+    async def _check(self, exposed: ExposedPassword | None) -> None:
         """One that waits, or else a dummy."""
         try:
             if exposed is not None:
@@ -223,10 +223,10 @@ class ExposureWatch:
         finally:
             self._call_later(GAP, self._go_on)
 
-    async def _verify(self, exposed: Exposed) -> None:
+    async def _verify(self, exposed: ExposedPassword) -> None:
         user = await exposed.verify()
         if user is not None:
-            exposed.tell(user.name)
+            exposed.report(user.name)
             context = exposed.context
             peer = "" if context.peer is None else str(context.peer)
             self.on_exposed({"user": user.name, "protocol": context.protocol, "method": exposed.method, "peer": peer})

@@ -28,7 +28,7 @@ from attrs import define, field
 
 from mailserver.auth.interfaces import CLASSES, NEW
 from mailserver.auth.schemes import schemes
-from mailserver.auth.throttling.fair_queue import ClassQueue, FairQueue, NewestFirst
+from mailserver.auth.throttling.fair_queue import ClassQueue, FairQueue, NewestFirstQueue
 from mailserver.errors import AuthUnavailable, TooManyLogins
 from mailserver.system.children import Child, Spawner, Timer, Waiting, module_command, module_environment
 from mailserver.types import Secret
@@ -119,7 +119,7 @@ class HashPool:
         self._memory_kib = memory_kib
         self._timeout = timeout
         self._queue: ClassQueue[_Request] = ClassQueue(
-            [NewestFirst() if rank == NEW else FairQueue() for rank in range(CLASSES)]
+            [NewestFirstQueue() if rank == NEW else FairQueue() for rank in range(CLASSES)]
         )
         self._workers: list[_Worker] = []
         self._stopped = False
@@ -168,7 +168,7 @@ class HashPool:
         line = json.dumps({"stored": stored, "password": encoded}).encode("ascii") + b"\n"
         request = _Request(line, entry.memory_kib, self._make_waiting(), share, rank)
         if self._queue.length(rank) >= self._limit:
-            other = self._queue.give_way(request)
+            other = self._queue.evict_for(request)
             if other is None:
                 raise TooManyLogins
             self._refuse(other)
@@ -240,7 +240,7 @@ class HashPool:
             worker = self._free_worker()
             if worker is None and self._workers:
                 return
-            self._queue.take_first()
+            self._queue.pop_first()
             request.end_wait()
             if worker is None:
                 request.waiting.callback(None)
