@@ -38,6 +38,8 @@ SPARE = (0, 1, 2)
 START_TIME = 60
 WORKERS = int(os.environ.get("TEST_WORKERS", "0"))
 """Of servers that do not say; one process starts sooner."""
+TRANSPORT = os.environ.get("MAILSERVER_TRANSPORT", "auto")
+"""`[server] transport` of every server: "stock" has all tests of whole servers hold on Twisted's own transports."""
 
 HAND_OVER = """
 import fcntl, os, sys
@@ -140,7 +142,7 @@ class Server:
         directory.mkdir(parents=True, exist_ok=True)
         make_demonstration("--dir", str(directory), "--port-base", str(self.base), "--users", str(users))
         workers = WORKERS if workers is None else workers
-        edits = {"[server]\n": f"[server]\nworkers = {workers}\n"}
+        edits = {"[server]\n": f'[server]\nworkers = {workers}\ntransport = "{TRANSPORT}"\n'}
         if not follow:
             edits["[tls]\n"] = "[tls]\nfollow_files = false\n"
         for old, new in {**edits, **(edit or {})}.items():

@@ -46,6 +46,9 @@ FileMode = NewType("FileMode", str)
 Workers: TypeAlias = Literal["auto"] | int
 """A number of processes, or as many as there are processors."""
 
+TransportKind: TypeAlias = Literal["auto", "stock"]
+"""Whose transports serve TCP connections."""
+
 TlsVersion: TypeAlias = Literal["1.2", "1.3"]
 
 Preset: TypeAlias = Literal["modern", "old-devices"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from OpenSSL import SSL
-from twisted.internet import abstract, base, epollreactor, posixbase, tcp, unix
+from twisted.internet import base, epollreactor, posixbase
 from twisted.protocols import tls
 
 CONNECTION: Any = SSL.Connection
@@ -25,14 +25,6 @@ COPIED: list[tuple[str, Callable[..., Any], str]] = [
     ("net.fast.reactor_turn", POLLING._doReadOrWrite, "5ffee55b79492b00"),
     ("net.fast.reactor_turn", posixbase.PosixReactorBase._disconnectSelectable, "9d6de0e555ea44fe"),
     ("net.fast.reactor_turn", base.ReactorBase.runUntilCurrent, "b9fbbdb8e8414792"),
-    ("net.fast.transport", tcp.Port.doRead, "d240fc123090ee23"),
-    ("net.fast.transport", tcp.Server.__init__, "fbf83f6f693d6860"),
-    ("net.fast.transport", tcp.Connection.__init__, "162e5439d76f8d2d"),
-    ("net.fast.transport", abstract.FileDescriptor.write, "3e46c97fc173bc7e"),
-    ("net.fast.transport", abstract.FileDescriptor.doWrite, "a986d7b1b1054e43"),
-    ("net.fast.transport", abstract.FileDescriptor.loseConnection, "e13b8468f05208ae"),
-    ("net.listeners.unix_sockets", unix._SendmsgMixin.doRead, "66be9a29b9c79e37"),
-    ("net.listeners.unix_sockets", tcp.Connection._closeSocket, "9aa82f5b862c8498"),
     ("net.fast.tls", LAYER.makeConnection, "c83b193e6cb07f9f"),
     ("net.fast.tls", LAYER._checkHandshakeStatus, "3902da2549f56145"),
     ("net.fast.tls", LAYER._flushSendBIO, "c034168e4f0faf2c"),

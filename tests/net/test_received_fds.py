@@ -164,8 +164,7 @@ def test_a_unix_socket_cuts_who_passes_some(tmp_path: Path, lingering: list[int]
         assert until()
         assert time.monotonic() - began < SOON
 
-    with bind_unix(tmp_path / "socket", 0o600) as opened:
-        port = serve(opened, Made(), reactor)
+    port = serve(bind_unix(tmp_path / "socket", 0o600), Made(), reactor)
     with socket.socket(socket.AF_UNIX) as bad, socket.socket(socket.AF_UNIX) as good:
         bad.connect(str(tmp_path / "socket"))
         pass_on(bad, lingering[0])

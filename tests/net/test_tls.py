@@ -1,8 +1,9 @@
-"""The TLS layer, against a client of OpenSSL in memory."""
+"""Both TLS layers, against a client of OpenSSL in memory."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.fast.tls import MOST_UNASKED, PIECE, KeepsBusy, TlsFactory, tls_info
+from mailserver.net.fast.tls import FastTlsFactory
+from mailserver.net.transport.tls import MOST_UNASKED, PIECE, StockTlsFactory, TlsFactory, TooManyAnswers, tls_info
 from tests.net.key_updates import KeyUpdater, needs_library
 
 CONTEXT = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -53,6 +55,8 @@ class Inner(Protocol):
 class World:
     """A protocol on a transport, in clear text until `wrap`."""
 
+    make_factory: Callable[..., TlsFactory]
+
     def __init__(self, inner: Any = None) -> None:
         self.inner: Any = inner or Inner()
         self.transport: Any = StringTransport()
@@ -62,7 +66,7 @@ class World:
         self.client.set_connect_state()
 
     def wrap(self) -> Any:
-        self.layer = TlsFactory(Creator(), Clock()).wrap(self.inner, self.transport)
+        self.layer = World.make_factory(Creator(), Clock()).wrap(self.inner, self.transport)
         return self.layer
 
     def exchange(self) -> bytes:
@@ -85,6 +89,11 @@ class World:
             except SSL.WantReadError:
                 if not moved:
                     return read
+
+
+@pytest.fixture(autouse=True, scope="module", params=[FastTlsFactory, StockTlsFactory], ids=["fast", "stock"])
+def factory(request: pytest.FixtureRequest) -> None:
+    World.make_factory = request.param
 
 
 def test_the_protocol_hears_of_the_handshake_and_of_what_follows() -> None:
@@ -349,7 +358,7 @@ def test_a_client_that_asks_for_new_keys_without_end_is_cut() -> None:
     assert len(world.transport.value()) < MOST_UNASKED + 10_000
     assert world.transport.disconnected
     layer.connectionLost(Failure(ConnectionLost()))
-    assert [type(reason) for reason in reasons] == [KeepsBusy]
+    assert [type(reason) for reason in reasons] == [TooManyAnswers]
     client.close()
 
 
@@ -390,7 +399,7 @@ def test_nothing_is_read_of_a_client_that_is_gone_and_was_answered() -> None:
     world.exchange()
     layer.loseConnection()
     world.client.send(b"a NOOP\r\n")
-    layer._tlsConnection.bio_write(world.client.bio_read(65536))
+    layer.getHandle().bio_write(world.client.bio_read(65536))
     layer.connectionLost(Failure(ConnectionDone()))
     assert world.inner.said == b""
     assert world.inner.lost.check(ConnectionDone)

@@ -27,7 +27,7 @@ from mailserver.net.connection.tls_detection import (
     begins_tls,
     wrong_port_message,
 )
-from mailserver.net.fast.tls import TlsFactory
+from mailserver.net.fast.tls import FastTlsFactory
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.session.channel import Channel
 from tests.net.connections import make_context
@@ -84,7 +84,7 @@ class World:
             self.event_counters,
             protocol=protocol,
             counts=ConnectionCounts(Limits(login_time=login_time)),
-            tls=TlsFactory(Creator(), self.clock),
+            tls=FastTlsFactory(Creator(), self.clock),
             implicit_tls=protocol.endswith("s"),
             greeting_delay=delay,
             early_tls=early,

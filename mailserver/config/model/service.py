@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from mailserver.config.kinds import Count, HostName, Seconds, Size, Workers
+from mailserver.config.kinds import Count, HostName, Seconds, Size, TransportKind, Workers
 from mailserver.config.model.keys import setting
 
 
@@ -30,6 +30,11 @@ class Server:
     workers: Workers = setting(
         "Processes that serve, each with a share of all connections: as many as there are usable processors with auto; "
         "0 has one process do everything.",
+        default="auto",
+    )
+    transport: TransportKind = setting(
+        "How TCP connections are served: auto uses private names of Twisted and pyOpenSSL, which saves processor time, if both "
+        "versions are known to fit; stock uses Twisted's own transports alone.",
         default="auto",
     )
     log_file: Path | None = setting(

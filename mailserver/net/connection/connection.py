@@ -36,10 +36,10 @@ from mailserver.net.connection.listener_context import ListenerContext, Session
 from mailserver.net.connection.stream import WITHIN_COMMAND
 from mailserver.net.connection.tls_detection import Sniffer
 from mailserver.net.connection.turn_limit import place_of
-from mailserver.net.fast.tls import KeepsBusy, channel_binding, tls_info
-from mailserver.net.fast.transport import address_of
 from mailserver.net.log.events import event_line, log
 from mailserver.net.log.refusal_log import is_refusal
+from mailserver.net.transport.address import address_of
+from mailserver.net.transport.tls import TooManyAnswers, channel_binding, tls_info
 from mailserver.session.channel import Channel, ClientCertificate, ConnectionInfo
 from mailserver.tls.context.handshake import failure_words, handshake_of, openssl_words
 
@@ -145,7 +145,7 @@ class Connection(Sniffer):
         """The end. A session in the middle of a store operation learns of it when that is done."""
         if isinstance(reason.value, SSL.Error) and self.info.tls is None:
             self.log("tls-failed", reason=self._handshake_fault(openssl_words(reason.value)))
-        elif isinstance(reason.value, KeepsBusy):
+        elif isinstance(reason.value, TooManyAnswers):
             self.log("connection-cut", reason=str(reason.value))
         self._lost = self._ended = True
         self._set_deadline(None)

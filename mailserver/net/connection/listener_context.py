@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 from mailserver.config.kinds import Cleartext, EarlyTls
 from mailserver.net.connection.client_log import ClientLog
 from mailserver.net.connection.connection_limits import Address, ConnectionCounts
-from mailserver.net.fast.tls import TlsFactory
 from mailserver.net.ipc.event_counters import EventCounters
+from mailserver.net.transport.tls import TlsFactory
 from mailserver.session.channel import Channel, ConnectionInfo, TLSInfo
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
-"""Faster replacements of Twisted's own transport, TLS layer and reactor turn.
+"""What is faster by names that Twisted and pyOpenSSL keep private, and the choice whether it is taken.
 
-They use names that Twisted keeps private. Only `net.connection`, `net.outbound`, `net.listeners` and `net.serving` use them.
-Begin with `transport.py`.
+Only known versions get it (`versions.py`, where to begin); any other gets `net.transport`, which is never absent. Only `net.listeners`
+and `net.serving` use this package, by `choose_transports`.
 """

@@ -14,7 +14,6 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorSocket, IReactorTime
 from twisted.internet.protocol import Factory
-from twisted.python.failure import Failure
 
 from mailserver.config.model import Listener
 from mailserver.config.socket_rights import SocketRights
@@ -23,12 +22,11 @@ from mailserver.net.connection.connection import Connection, ConnectionFactory
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.listener_context import ListenerContext, Session
 from mailserver.net.connection.tls_detection import wrong_port_message
-from mailserver.net.fast.tls import TlsFactory
-from mailserver.net.fast.transport import send_at_once
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.listeners.proxy_protocol import ProxyProtocolFactory
-from mailserver.net.listeners.unix_sockets import BACKLOG, UnixServer, bind_unix, serve
+from mailserver.net.listeners.unix_sockets import BACKLOG, bind_unix, serve
 from mailserver.net.log.events import log
+from mailserver.net.transport.stock import Transports
 from mailserver.session.channel import Channel
 
 FAREWELLS = {
@@ -223,6 +221,7 @@ class Port:
         event_counters: EventCounters,
         client_log: ClientLog,
         listeners: Callable[[], Iterable[Listener]],
+        transports: Transports,
         shared: bool = False,
     ) -> None:
         """`listeners()`: all that the configuration of now has. `shared`: other processes have the socket, too."""
@@ -230,6 +229,7 @@ class Port:
         self.place = bound.place
         self.on_empty: Callable[[], None] = lambda: None
         self._reactor = reactor
+        self._transports = transports
         self._counts = counts
         self._event_counters = event_counters
         self._sightings = client_log
@@ -237,16 +237,10 @@ class Port:
         self._tls = tls
         self.listener = bound.listener
         factory = self._make_factory(bound.listener, make_session)
-        with bound.socket:  # the reactor takes a duplicate
-            family = bound.socket.family
-            if family == socket.AF_UNIX and (shared or bound.inherited):
-                self._port: Any = serve(bound.socket, factory, reactor)
-            else:
-                self._port = reactor.adoptStreamPort(bound.socket.fileno(), family, cast("Any", factory))
-        if family == socket.AF_UNIX:
-            self._port.transport = UnixServer
-        else:
-            send_at_once(self._port)
+        self._removed = None if shared else bound
+        """Whose file is to be removed at the end."""
+        listen = serve if bound.socket.family == socket.AF_UNIX else transports.listen
+        self._port = listen(bound.socket, factory, reactor)
 
     @property
     def ready_line(self) -> str:
@@ -270,7 +264,7 @@ class Port:
             reactor=clock,
             counts=self._counts,
             event_counters=self._event_counters,
-            tls=TlsFactory(tls, clock) if listener.implicit_tls or listener.starttls else None,
+            tls=self._transports.tls_factory(tls, clock) if listener.implicit_tls or listener.starttls else None,
             implicit_tls=listener.implicit_tls,
             cleartext=listener.cleartext,
             proofs_in_clear=listener.proofs_in_clear,
@@ -302,14 +296,10 @@ class Port:
                 return
 
     def stop_listening(self) -> Deferred[None]:
-        """No new connections; a Unix socket's file is removed."""
-
-        def failed(failure: Failure) -> None:
-            # Made as root in a directory of root's; the next start removes it.
-            failure.trap(OSError)
-            log.warn("{line}", line=f"cannot remove {self.place}: {failure.getErrorMessage()}")
-
-        return maybeDeferred(self._port.stopListening).addErrback(failed)
+        """No new connections; a Unix socket's file is removed, where no other process serves it."""
+        if self._removed is not None:
+            self._removed.remove_file()
+        return maybeDeferred(cast("Any", self._port.stopListening))
 
     def stop_sessions(self) -> None:
         """Farewell to those that are open."""

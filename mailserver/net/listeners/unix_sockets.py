@@ -15,11 +15,14 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import unix
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from mailserver.net.ipc.received_fds import close_line, close_passed
+from mailserver.net.transport.direct import READ_SIZE, DirectPort, DirectTransport
 
 BACKLOG = 1024
+_ROOM_FOR_DESCRIPTORS = socket.CMSG_SPACE(253 * array.array("i").itemsize)
+"""SCM_MAX_FD: as many as one message can pass (unix(7))."""
 
 
 def bind_unix(path: Path, mode: int, owner: tuple[int, int] | None = None) -> socket.socket:
@@ -56,34 +59,40 @@ def remove_stale(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), str(path))
 
 
-class UnixServer(unix.Server):
+class UnixTransport(DirectTransport):
     """The server's side of a connection. A client that passes descriptors is cut: nobody here wants any."""
 
-    def _ancillaryLevelSOLSOCKETTypeSCMRIGHTS(self, data: bytes) -> None:
+    def doRead(self) -> Any:
+        """As the parent."""
+        try:
+            data, ancillary, _flags, _address = self.socket.recvmsg(
+                READ_SIZE, _ROOM_FOR_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return CONNECTION_LOST
         passed = array.array("i")
-        passed.frombytes(data[: len(data) - len(data) % passed.itemsize])
-        close_passed(passed)
-        self.abortConnection()
+        for level, kind, octets in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                passed.frombytes(octets[: len(octets) - len(octets) % passed.itemsize])
+        if passed:
+            close_passed(passed)
+            self.abortConnection()
+            return None
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
-    def _closeSocket(self, orderly: bool) -> None:  # noqa: ARG002 - a Unix socket has no other way
+    def close_socket(self) -> None:
+        """As no client's descriptor may hold up the reactor."""
         close_line(self.socket)
 
 
-class UnixPort(unix.Port):
-    """Serves a bound socket, whose file, and the socket itself where other processes serve it too, is not this one's to end."""
-
-    _shouldShutdown = False
-    transport = UnixServer
-
-    def __init__(self, path: Any, *arguments: Any, **named: Any) -> None:
-        super().__init__(path, *arguments, **named)
-        # Twisted changes the mode of a path at the start and removes it at the end; an abstract name it leaves alone.
-        self._bindPath = b"\0" + os.fsencode(path)
-
-
-def serve(opened: socket.socket, factory: Any, reactor: Any) -> UnixPort:
-    """Take connections; the reactor has a duplicate of the socket."""
-    port: UnixPort = UnixPort._fromListeningDescriptor(reactor, opened.fileno(), factory)  # noqa: SLF001 - as adoptStreamPort does
+def serve(opened: socket.socket, factory: Any, reactor: Any) -> DirectPort:
+    """Take connections; the socket is the port's from now on. Its file is not."""
+    port = DirectPort(opened, factory, reactor, UnixTransport)
     port.startListening()
     return port
 

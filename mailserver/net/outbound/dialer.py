@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
+from socket import IPPROTO_TCP, TCP_QUICKACK, socket
 from typing import Any, cast
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IPushProducer,
     IReactorTime,
+    ISystemHandle,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
@@ -23,9 +25,8 @@ from zope.interface import implementer
 from mailserver.config.model import Relay
 from mailserver.errors import Cancelled, RelayDown
 from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable
-from mailserver.net.fast.transport import send_client_at_once
 from mailserver.net.log.events import log, plain_line
-from mailserver.net.outbound.hop_tls import HopTlsFactory
+from mailserver.net.transport.tls import StockTlsFactory
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
 
@@ -55,7 +56,7 @@ class HopProtocol(Protocol):
         self._unsent = 0
         """Octets in `_output`."""
         self._choked = False
-        self._acknowledge: Callable[[], None]
+        self._socket: socket | None = None
         self._secure = False
         self._lost: Failure | None = None
         self._closing: IDelayedCall | None = None
@@ -68,7 +69,10 @@ class HopProtocol(Protocol):
         """Connected."""
         transport = cast("Any", self.transport)
         # Beneath TLS, if that was there first.
-        self._acknowledge = send_client_at_once(getattr(transport, "transport", transport))
+        tcp = getattr(transport, "transport", transport)
+        if ISystemHandle.providedBy(tcp):
+            self._socket = cast("socket", tcp.getHandle())
+            cast("Any", tcp).urgent = True  # see `net.fast.reactor_turn`
         transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:
@@ -135,7 +139,10 @@ class HopProtocol(Protocol):
         self._unsent = 0
         if data and self._lost is None:
             cast("Any", self.transport).write(data)
-            self._acknowledge()
+            # Of what comes next: a hop that answers pipelined commands one by one may wait for that (RFC 9293 3.7.4).
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
 
     async def start_tls(self) -> None:
         """Shake hands. Bytes that came before are an injection and end it. Raises: RelayDown."""
@@ -144,7 +151,7 @@ class HopProtocol(Protocol):
         self._flush()
         transport = cast("Any", self.transport)
         transport.unregisterProducer()
-        layer = HopTlsFactory(self._tls, self._clock).wrap(self, transport)
+        layer = StockTlsFactory(self._tls, self._clock, is_client=True).wrap(self, transport)
         self.transport = cast("Any", layer)
         layer.registerProducer(self, True)
         await self._until(lambda: self._secure, HANDSHAKE_TIME)
@@ -250,7 +257,9 @@ class Outbound:
         factory.noisy = False
         try:
             if relay.tls == "implicit":
-                layer = await abandonable(endpoint.connect(HopTlsFactory(self._tls, self._reactor, factory)))
+                layer = await abandonable(
+                    endpoint.connect(StockTlsFactory(self._tls, self._reactor, is_client=True, above=factory))
+                )
                 connection = cast("HopProtocol", layer.wrappedProtocol)
             else:
                 connection = cast("HopProtocol", await abandonable(endpoint.connect(factory)))

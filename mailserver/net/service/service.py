@@ -36,6 +36,7 @@ from mailserver.net.certificates.acme import AcmeCertificates, held
 from mailserver.net.certificates.acme_account import AcmeAccount
 from mailserver.net.certificates.certificates import CHANGES, Certificates
 from mailserver.net.certificates.private_ca import PrivateCertificates, served
+from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import Bound, advice, bind, places
@@ -212,6 +213,7 @@ class ServiceProcess(Service, ABC):
             self._certificates.start()
         self._follow_renewals()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._hang_up))
+        log.info("{line}", line=choose_transports(self.config.server.transport, self.reactor).line)
         log.info("{line}", line=f"ready: {listeners} listeners")
         systemd.notify("READY=1")
         self._watchdog = systemd.watchdog(self.reactor)
@@ -320,8 +322,7 @@ class ServiceProcess(Service, ABC):
         if self._account is not None:
             commands |= self._account.commands()
         factory = ControlFactory(commands, CHANGES, clock=self.reactor)
-        with opened:  # the reactor takes a duplicate
-            self._control = serve(opened, factory, self.reactor)
+        self._control = serve(opened, factory, self.reactor)
 
     def _close_control(self) -> Deferred[Any]:
         control, self._control = self._control, None

@@ -22,7 +22,7 @@ from mailserver.net.admin.ledger import report_to_master
 from mailserver.net.connection.client_log import ClientLog
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.listener_context import Session
-from mailserver.net.fast.reactor_turn import dispatch_directly
+from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
@@ -105,7 +105,8 @@ class Serving:
 
         `seen` is told of clients where there is no link to a master.
         """
-        dispatch_directly(reactor)
+        self._transports = choose_transports(services.config.server.transport, reactor)
+        self._transports.prepare(reactor)
         self.counts = ConnectionCounts(services.config.limits)
         self.event_counters = EventCounters()
         if link is not None:
@@ -146,6 +147,7 @@ class Serving:
             event_counters=self.event_counters,
             client_log=self.client_log,
             listeners=lambda: self._services.config.listeners,
+            transports=self._transports,
             shared=self._shared,
         )
         self._ports.append(port)

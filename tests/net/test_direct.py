@@ -1,4 +1,4 @@
-"""The TCP transport that sends at once, on a real pair of sockets with a reactor that does nothing by itself."""
+"""The transport and the port of public interfaces, on real sockets with a reactor that does nothing by itself."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
-from twisted.internet import tcp
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Limits
-from mailserver.net.fast.transport import (
-    AT_ONCE,
-    DirectClient,
-    DirectServer,
-    send_at_once,
-    send_client_at_once,
-)
+from mailserver.net.transport.direct import AT_ONCE, DirectPort, DirectTransport
+from mailserver.net.transport.stock import set_options
 
 
 class Reactor:
@@ -73,7 +68,7 @@ class World:
             self.client = socket.create_connection(listener.getsockname(), 30)
             accepted, address = listener.accept()
         self.reactor = Reactor()
-        self.transport = DirectServer(accepted, Protocol(), address, cast("Any", None), 1, cast("Any", self.reactor))
+        self.transport: Any = DirectTransport(accepted, Protocol(), IPv4Address("TCP", *address), self.reactor)
 
 
 @pytest.fixture
@@ -150,9 +145,10 @@ class Greeters(Factory):
 
 
 def listening(host: str = "127.0.0.1") -> Any:
-    port = tcp.Port(0, Greeters(), interface=host, reactor=cast("Any", Reactor()))
+    opened = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    set_options(opened)
+    port = DirectPort(opened, Greeters(), Reactor())
     port.startListening()
-    send_at_once(port)
     return port
 
 
@@ -184,9 +180,8 @@ def test_those_who_have_gone_unseen_do_not_fill_the_limit_of_their_address_for_t
     assert Limits().unauthenticated_per_address > 20 + 2 * AT_ONCE
 
 
-def test_a_port_that_is_closed_by_whom_it_serves_takes_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_closed_by_whom_it_serves_takes_nobody_else() -> None:
     port = listening()
-    monkeypatch.setattr(tcp.Port, "doRead", lambda _port: pytest.fail("it is asked again"))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(port.socket.getsockname(), 30)) for _ in range(2)]
         build = port.factory.buildProtocol
@@ -206,7 +201,7 @@ def test_they_do_not_wait_to_send_small_pieces_and_look_whether_a_silent_client_
     with port.socket, socket.create_connection(port.socket.getsockname(), 30):
         port.doRead()
     made = port.factory.protocols[0].transport
-    assert type(made) is DirectServer
+    assert type(made) is DirectTransport
     assert made.getTcpNoDelay()
     assert made.getTcpKeepAlive()
     made.socket.close()
@@ -240,18 +235,17 @@ def test_without_descriptors_nobody_is_taken_and_the_port_stays(monkeypatch: pyt
     port = listening()
 
     class Full:
-        """Until Twisted has given up the descriptor that it keeps for this."""
+        """As long as the port keeps its reserved descriptor."""
 
         def __init__(self, opened: socket.socket) -> None:
             self.opened = opened
             self.tried = 0
 
-        def _accept(self) -> object:
-            raise OSError(errno.EMFILE, "too many open files")
-
         def accept(self) -> object:
             self.tried += 1
-            return self._accept() if self.tried == 1 else self.opened.accept()
+            if self.tried == 1:
+                raise OSError(errno.EMFILE, "too many open files")
+            return self.opened.accept()
 
     with port.socket as opened, socket.create_connection(opened.getsockname(), 30) as first:
         monkeypatch.setattr(port, "socket", Full(opened))
@@ -262,25 +256,6 @@ def test_without_descriptors_nobody_is_taken_and_the_port_stays(monkeypatch: pyt
         with socket.create_connection(opened.getsockname(), 30) as second:
             port.doRead()
             assert second.recv(100) == b"hello"
-
-
-def test_a_connection_that_was_dialled_sends_at_once_too(world: World) -> None:
-    near, far = socket.socketpair()
-    transport: Any = tcp.Client.__new__(tcp.Client)  # as the reactor has it once it is connected
-    tcp.Connection.__init__(transport, near, Protocol(), cast("Any", world.reactor))
-    transport.connected = 1
-    with near, far:
-        send_client_at_once(transport)()
-        assert isinstance(transport, DirectClient)
-        assert transport.urgent
-        transport.write(b"MAIL FROM:<>\r\n")
-        assert far.recv(100) == b"MAIL FROM:<>\r\n"
-    assert not world.reactor.writers
-
-
-def test_other_transports_stay_what_they_are(world: World) -> None:
-    send_client_at_once(world.transport)()
-    assert type(world.transport) is DirectServer
 
 
 def test_what_was_written_is_delivered_when_the_client_has_acknowledged_it(world: World) -> None:

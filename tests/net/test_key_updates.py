@@ -15,9 +15,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailserver.net.fast.tls import MOST_UNASKED, KeepsBusy
 from mailserver.net.outbound.dialer import HopProtocol
-from mailserver.net.outbound.hop_tls import HopTlsFactory
+from mailserver.net.transport.tls import MOST_UNASKED, StockTlsFactory, TooManyAnswers
 from tests.net.key_updates import KeyUpdater, needs_library
 
 
@@ -39,7 +38,7 @@ def connected() -> tuple[HopProtocol, Any, StringTransport]:
     transport = StringTransport()
     protocol.makeConnection(transport)
     transport.unregisterProducer()
-    layer = HopTlsFactory(cast("Any", Creator()), cast("Any", Clock())).wrap(protocol, transport)
+    layer = StockTlsFactory(cast("Any", Creator()), cast("Any", Clock()), is_client=True).wrap(protocol, transport)
     protocol.transport = cast("Any", layer)
     return protocol, layer, transport
 
@@ -56,7 +55,7 @@ def test_a_hop_that_asks_for_new_keys_without_end_is_cut(pem: Path) -> None:
     assert transport.disconnected
     layer.connectionLost(Failure(ConnectionLost()))
     assert protocol._lost is not None
-    assert isinstance(protocol._lost.value, KeepsBusy)
+    assert isinstance(protocol._lost.value, TooManyAnswers)
     hop.close()
 
 

@@ -1,0 +1,430 @@
+"""A stream transport and a listening port, on the reactor's public interfaces alone.
+
+Problem: Twisted's transport keeps every write until the reactor has said that the socket takes octets, which it nearly always
+does. That costs two changes of the epoll set and one more turn of the reactor for each answer. Its port keeps back what is
+logged while it accepts a client, gives each transport two names, and accepts the more clients at once the more there are,
+without bound. Its Unix transport has no public hook for descriptors that a client passes.
+
+Rule: a write goes straight to the socket while nothing waits before it. What the socket does not take waits, in order, and
+pauses the producer, as with Twisted's transport.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from fcntl import ioctl
+from socket import AF_UNIX, IPPROTO_TCP, SO_KEEPALIVE, SO_LINGER, SOL_SOCKET, TCP_NODELAY, socket
+from struct import pack
+from termios import TIOCOUTQ
+from typing import Any, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IListeningPort,
+    IPushProducer,
+    IReadWriteDescriptor,
+    ISystemHandle,
+    ITCPTransport,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailserver.net.log.events import log
+
+AT_ONCE: Final = 8
+"""Clients that a port accepts in one turn of the reactor. Who has gone is noticed behind them, or in the turn that follows, and
+counts as connected until then: of clients from one address who come again and again, twice as many as these may be counted
+beside those that are there, and must not reach its limit."""
+READ_SIZE: Final = 65536
+HIGH_WATER: Final = 65536
+"""Octets that may wait before the producer is paused."""
+SEND_SIZE: Final = 131072
+"""Octets that are given to the socket at once, of what has waited."""
+_RESET: Final = pack("ii", 1, 0)
+_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_GONE_BEFORE: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.ENOBUFS, errno.ENOMEM})
+"""A connection that failed before it was accepted (accept(2)); the next one may be accepted."""
+
+
+@implementer(ITCPTransport, ISystemHandle, IConsumer, IPushProducer, IReadWriteDescriptor, IHalfCloseableDescriptor)
+class DirectTransport:
+    """The server's side of one connection.
+
+    No child has a copy of its socket (accept4(2) with SOCK_CLOEXEC), so that the close is the end.
+    """
+
+    connected = True
+    disconnecting = False
+    _aborted = False
+    _ends_writing = False
+    _has_ended_writing = False
+    _producer: Any = None
+    _is_streaming = True
+    _is_paused = False
+    _buffer = b""
+    _offset = 0
+
+    def __init__(self, accepted: socket, protocol: Any, peer: IAddress, reactor: Any) -> None:
+        accepted.setblocking(False)
+        self.socket = accepted
+        self.protocol = protocol
+        self.reactor = reactor
+        self._peer = peer
+        self._pieces: list[bytes] = []
+        """What waits behind `_buffer`."""
+        self._waiting = 0
+        """Octets that wait, in all."""
+        reactor.addReader(self)
+
+    # --- What the reactor calls
+
+    def fileno(self) -> int:
+        """See IFileDescriptor."""
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        """See ILoggingContext."""
+        return "a client's connection"
+
+    def doRead(self) -> Any:
+        """Read what has come; the reason of the end, or None."""
+        try:
+            data = self.socket.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def doWrite(self) -> Any:
+        """Send what has waited; the reason of the end, or None. Behind the last octet the producer goes on, or the connection ends."""
+        if self._aborted:
+            return None
+        if self._waiting:
+            if self._pieces and len(self._buffer) - self._offset < SEND_SIZE:
+                self._buffer = b"".join((self._buffer[self._offset :], *self._pieces))
+                self._offset = 0
+                self._pieces.clear()
+            with memoryview(self._buffer) as octets:
+                try:
+                    sent = self.socket.send(octets[self._offset : self._offset + SEND_SIZE])
+                except (BlockingIOError, InterruptedError):
+                    return None
+                except OSError:
+                    return CONNECTION_LOST
+            self._offset += sent
+            self._waiting -= sent
+            if self._waiting:
+                return None
+            self._buffer, self._offset = b"", 0
+        self.reactor.removeWriter(self)
+        if self._producer is not None and (self._is_paused or not self._is_streaming):
+            self._is_paused = False
+            self._producer.resumeProducing()
+        elif self.disconnecting:
+            return CONNECTION_DONE
+        elif self._ends_writing and not self._has_ended_writing:
+            self._end_writing()
+        return None
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """The client has closed its side."""
+        if not IHalfCloseableProtocol.providedBy(self.protocol):
+            self.connectionLost(reason)
+            return
+        try:
+            self.protocol.readConnectionLost()
+        except Exception:
+            log.failure("a connection ends for a fault in its half-close")
+            self.connectionLost(Failure())
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """See IHalfCloseableDescriptor; the reactor does not call it for sockets."""
+        self.connectionLost(reason)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket and tell the protocol, once."""
+        if not self.connected:
+            return
+        self.connected = False
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.reactor.removeReader(self)
+        self.reactor.removeWriter(self)
+        self._pieces.clear()
+        self._buffer, self._waiting = b"", 0
+        if isinstance(reason.value, ConnectionAborted):
+            with suppress(OSError):
+                self.socket.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+        self.close_socket()
+        protocol = self.protocol
+        del self.protocol  # it knows this transport: together they would wait for a search for cycles
+        protocol.connectionLost(reason)
+
+    def close_socket(self) -> None:
+        """Close it; a kind of socket may do otherwise."""
+        self.socket.close()
+
+    # --- What the protocol calls
+
+    def write(self, data: bytes) -> None:
+        """Send; an error is left to `doWrite`, so that the protocol is not told of it within this call."""
+        if not self.connected or self._has_ended_writing or self._aborted:
+            return
+        if not self._waiting and self._is_streaming:
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        if not data:
+            return
+        self._pieces.append(data)
+        self._waiting += len(data)
+        self.reactor.addWriter(self)
+        if self._waiting > HIGH_WATER and self._producer is not None and self._is_streaming:
+            self._is_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, data: Any) -> None:
+        """See ITransport."""
+        self.write(b"".join(data))
+
+    @property
+    def delivered(self) -> bool:
+        """Has the client's machine acknowledged all that was written?"""
+        return self.connected and not self._waiting and not any(ioctl(self.socket, TIOCOUTQ, bytes(4)))
+
+    def loseConnection(self) -> None:
+        """Send what waits, and end; without asking the reactor for the socket when nothing waits."""
+        if not self.connected or self.disconnecting:
+            return
+        self.disconnecting = True
+        self.reactor.removeReader(self)
+        if not self._waiting:
+            self.reactor.callLater(0, self._end)
+
+    def loseWriteConnection(self) -> None:
+        """Send what waits, and close this side."""
+        self._ends_writing = True
+        self.reactor.addWriter(self)
+
+    def abortConnection(self) -> None:
+        """End without sending what waits."""
+        if not self.connected or self._aborted:
+            return
+        self._aborted = True
+        self.reactor.removeReader(self)
+        self.reactor.removeWriter(self)
+        self.reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """See IConsumer."""
+        if self._producer is not None:
+            raise RuntimeError(f"cannot register {producer!r}: {self._producer!r} is registered")
+        if not self.connected:
+            producer.stopProducing()
+            return
+        self._producer, self._is_streaming = producer, streaming
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """See IConsumer."""
+        self._producer, self._is_streaming, self._is_paused = None, True, False
+        if self.connected and self.disconnecting and not self._waiting:
+            self.reactor.callLater(0, self._end)
+
+    def pauseProducing(self) -> None:
+        """Read nothing more."""
+        if self.connected:
+            self.reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+        if self.connected and not self.disconnecting and not self._aborted:
+            self.reactor.addReader(self)
+
+    def stopProducing(self) -> None:
+        """See IProducer."""
+        self.loseConnection()
+
+    def getPeer(self) -> Any:
+        """See ITransport."""
+        return self._peer
+
+    def getHost(self) -> Any:
+        """See ITransport."""
+        return twisted_address(self.socket.family, self.socket.getsockname())
+
+    def getHandle(self) -> socket:
+        """The socket (ISystemHandle)."""
+        return self.socket
+
+    def getTcpNoDelay(self) -> bool:
+        """See ITCPTransport."""
+        return bool(self.socket.getsockopt(IPPROTO_TCP, TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See ITCPTransport."""
+        self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """See ITCPTransport."""
+        return bool(self.socket.getsockopt(SOL_SOCKET, SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """See ITCPTransport."""
+        self.socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, enabled)
+
+    # --- Inside
+
+    def _end(self) -> None:
+        # What was written since then is the reactor's to send, which ends the connection behind it.
+        if self.connected and not self._waiting:
+            self.connectionLost(Failure(ConnectionDone()))
+
+    def _end_writing(self) -> None:
+        self._has_ended_writing = True
+        try:
+            self.socket.shutdown(1)
+        except OSError:
+            self.reactor.callLater(0, self.connectionLost, Failure(CONNECTION_LOST))
+            return
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.writeConnectionLost()
+
+
+MakeTransport = Callable[[socket, Any, IAddress, Any], DirectTransport]
+
+
+@implementer(IListeningPort, IReadWriteDescriptor)
+class DirectPort:
+    """A listening socket. It is closed at the end, and nothing else: other processes may have it, too."""
+
+    def __init__(
+        self, listening: socket, factory: Any, reactor: Any, make_transport: MakeTransport = DirectTransport
+    ) -> None:
+        """`listening` is this port's own from now on."""
+        listening.setblocking(False)
+        self.socket = listening
+        self.factory = factory
+        self.sessionno = 0
+        """Clients that were accepted."""
+        self.reactor = reactor
+        self._family = listening.family
+        self._make_transport = make_transport
+        self._reserved = -1
+
+    def startListening(self) -> None:
+        """Accept from now on."""
+        self._reserve()
+        self.factory.doStart()
+        self.reactor.addReader(self)
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept nobody any more."""
+        if self.fileno() != -1:
+            self.reactor.removeReader(self)
+            self.socket.close()
+            self._release()
+            self.factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """See IListeningPort."""
+        return twisted_address(self._family, self.socket.getsockname())
+
+    def fileno(self) -> int:
+        """See IFileDescriptor."""
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        """See ILoggingContext."""
+        return "a listening port"
+
+    def doRead(self) -> None:
+        """Accept those who wait, AT_ONCE at most.
+
+        By one in each turn those who come while many are served would wait for a turn of all of them each.
+        """
+        for _ in range(AT_ONCE):
+            try:
+                accepted, client = self.socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTORS:
+                    self._turn_away(error)
+                    return
+                if error.errno not in _GONE_BEFORE:
+                    raise
+                continue
+            self._serve(accepted, twisted_address(self._family, client))
+            if self.fileno() == -1:
+                return  # what has served this one has ended the port
+
+    def doWrite(self) -> None:
+        """Nothing is ever written here."""
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
+        """The reactor ends, or `doRead` has failed."""
+        self.stopListening()
+
+    def _serve(self, accepted: socket, client: IAddress) -> None:
+        try:
+            protocol = self.factory.buildProtocol(client)
+            if protocol is None:
+                accepted.close()
+                return
+            transport = self._make_transport(accepted, protocol, client, self.reactor)
+        except Exception:
+            log.failure("a client that has connected is not served")
+            accepted.close()
+            return
+        self.sessionno += 1
+        try:
+            protocol.makeConnection(transport)
+        except Exception:
+            log.failure("a client that has connected is served no more")
+            transport.abortConnection()
+
+    def _reserve(self) -> None:
+        self._reserved = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _release(self) -> None:
+        if self._reserved != -1:
+            os.close(self._reserved)
+            self._reserved = -1
+
+    def _turn_away(self, error: OSError) -> None:
+        """Close one who waits, by the descriptor that is kept for this: else the reactor would be busy with him."""
+        log.warn("{line}", line=f"a client is turned away: {error.strerror}")
+        self._release()
+        # Another thread may take the descriptor first: then the next turn tries again.
+        with suppress(OSError):
+            self.socket.accept()[0].close()
+            self._reserve()
+
+
+def twisted_address(family: int, name: Any) -> IAddress:
+    """Return what a socket calls itself, or its peer, as Twisted's address."""
+    if family == AF_UNIX:
+        return UNIXAddress(name or None)
+    return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)

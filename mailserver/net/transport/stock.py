@@ -1,0 +1,102 @@
+"""The transports of a listener by Twisted's own code: its ports, its TCP transport, its TLS layer, its reactor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fcntl import ioctl
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY, socket
+from termios import TIOCOUTQ
+from typing import Any, Protocol, cast
+
+from attrs import frozen
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+
+from mailserver.net.transport.tls import StockTlsFactory, TlsFactory
+
+
+class ListeningPort(Protocol):
+    """A listening TCP port of either kind."""
+
+    factory: Any
+    """May be replaced: it makes the protocols of clients to come."""
+
+    @property
+    def sessionno(self) -> int:
+        """How many clients were accepted."""
+
+    def doRead(self) -> None:
+        """Accept some who wait."""
+
+    def stopListening(self) -> Deferred[None] | None:
+        """Accept nobody any more."""
+
+
+@frozen
+class Transports:
+    """How a process serves its TCP connections. `net.fast.versions` chooses."""
+
+    name: str
+    """As `[server] transport` calls it, or "fast"."""
+    line: str
+    """For the log of the start: what was chosen, and why."""
+    prepare: Callable[[Any], None]
+    """Have a reactor serve this way, before anything listens."""
+    listen: Callable[[socket, Any, Any], ListeningPort]
+    """Serve a socket by a factory and a reactor; the socket is a duplicate's, or the port's own, from then on."""
+    tls_factory: Callable[[IOpenSSLServerConnectionCreator, IReactorTime], TlsFactory]
+
+
+def stock_transports(line: str) -> Transports:
+    """Return those of Twisted."""
+    return Transports(
+        name="stock", line=line, prepare=_leave_alone, listen=listen_by_twisted, tls_factory=StockTlsFactory
+    )
+
+
+def set_options(listening: socket) -> None:
+    """Set what each accepted connection inherits (tcp(7)): this spares two calls for each."""
+    listening.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    listening.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+
+
+def listen_by_twisted(listening: socket, factory: Any, reactor: Any) -> ListeningPort:
+    """Serve a socket by Twisted's own port."""
+    set_options(listening)
+    with listening:  # the reactor takes a duplicate
+        port = reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
+    port.transport = StockServer
+    return cast("ListeningPort", port)
+
+
+class StockServer(tcp.Server):
+    """Twisted's own transport, which knows in addition what the client's machine has acknowledged."""
+
+    _octets_unsent = 0
+
+    def write(self, data: bytes) -> None:
+        """As the parent."""
+        if self.connected:
+            self._octets_unsent += len(data)
+        super().write(data)
+
+    def writeSequence(self, iovec: Any) -> None:
+        """As the parent."""
+        self.write(b"".join(iovec))
+
+    def writeSomeData(self, data: bytes) -> Any:
+        """As the parent, counted."""
+        sent = super().writeSomeData(data)
+        if isinstance(sent, int):
+            self._octets_unsent -= sent
+        return sent
+
+    @property
+    def delivered(self) -> bool:
+        """Has the client's machine acknowledged all that was written?"""
+        return bool(self.connected) and not self._octets_unsent and not any(ioctl(self.socket, TIOCOUTQ, bytes(4)))
+
+
+def _leave_alone(_reactor: Any) -> None:
+    """Twisted's own reactor is as it is."""
