@@ -36,7 +36,7 @@ def update_policy(policy: TlsPolicy, setting: ServedConfig) -> None:
 
 def change_policy(policy: TlsPolicy, change: Change) -> None:
     """The same, where few names have changed."""
-    policy.take(change)
+    policy.apply(change)
 
 
 def make_services(init: WorkerInit, reactor: Any, link: ServerLink) -> Wiring:

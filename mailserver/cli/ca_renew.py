@@ -12,7 +12,7 @@ from mailserver.cli.cert import listed, offer
 from mailserver.cli.options import config_option, load_or_fail
 from mailserver.tls.ca import renewal
 from mailserver.tls.ca.private_ca import PrivateCa
-from mailserver.tls.ca.renewal import Renewable, Served
+from mailserver.tls.ca.renewal import Renewable, ServedChains
 from mailserver.tls.keypair.published_ca import LIST
 
 
@@ -34,7 +34,7 @@ def renew(
         one = opened(directory, configuration)
         config, present = load_or_fail(configuration), now()
         answer = listed(config)
-        served = {row["host"]: Served(row["origin"], _chains(row)) for row in answer.data}
+        served = {row["host"]: ServedChains(row["origin"], _chains(row)) for row in answer.data}
         found = renewal.renewables(config, served)
         if names:
             due = _named(one, found, names)

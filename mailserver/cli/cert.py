@@ -22,8 +22,8 @@ from mailserver.cli.sessions import finish
 from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
 from mailserver.tls.changes.activation import Activation
-from mailserver.tls.changes.listing import described, history_of
-from mailserver.tls.changes.transaction import Changed, Refused, Transaction
+from mailserver.tls.changes.listing import certificate_rows, history_rows
+from mailserver.tls.changes.transaction import ChangeRefused, RecordedChange, Transaction
 from mailserver.tls.keypair.pair import MAX_FILE
 from mailserver.tls.keypair.signature import sign
 from mailserver.tls.serving.policy import CannotServe, TlsPolicy
@@ -158,7 +158,7 @@ def history(configuration: Path, host: str, *, as_json: bool) -> None:
         answer = ask_if_running(configuration, "cert-history", host=host)
     except NotRunning:
         with _telling(), contextlib.closing(_history(load_or_fail(configuration))) as opened:
-            answer = Answer(True, (), history_of(opened, host))
+            answer = Answer(True, (), history_rows(opened, host))
     if host and answer.ok and not answer.data:
         raise click.ClickException(f"{host}: has no history; without a name, that of all is listed")
     if as_json:
@@ -181,7 +181,7 @@ def history(configuration: Path, host: str, *, as_json: bool) -> None:
     finish(answer)
 
 
-def _change(configuration: Path, work: Callable[[Transaction], Changed], request: str, **arguments: str) -> None:
+def _change(configuration: Path, work: Callable[[Transaction], RecordedChange], request: str, **arguments: str) -> None:
     try:
         answer = ask_if_running(configuration, request, **arguments)
     except NotRunning:
@@ -190,7 +190,7 @@ def _change(configuration: Path, work: Callable[[Transaction], Changed], request
             activation, policy = _policy(config, opened)
             try:
                 changed = work(Transaction(activation, policy, config, dt.datetime.now(dt.UTC)))
-            except Refused as refused:
+            except ChangeRefused as refused:
                 answer = Answer(False, (*refused.lines, "nothing was changed"))
             else:
                 answer = Answer(
@@ -203,7 +203,7 @@ def _change(configuration: Path, work: Callable[[Transaction], Changed], request
 
 
 def listed(config: Config) -> Answer:
-    """What each host name is served with, `listing.described`; where no server runs, what one would serve.
+    """What each host name is served with, `listing.certificate_rows`; where no server runs, what one would serve.
 
     Raises: ClickException.
     """
@@ -212,7 +212,9 @@ def listed(config: Config) -> Answer:
     except NotRunning:
         with _telling(), contextlib.closing(_history(config)) as opened:
             activation, policy = _policy(config, opened)
-            return Answer(True, ("no server is running; this is what one would serve",), described(policy, activation))
+            return Answer(
+                True, ("no server is running; this is what one would serve",), certificate_rows(policy, activation)
+            )
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""TLS towards the next hop: its host name is verified, by service-identity, against authorities we trust."""
+"""TLS towards the next hop: service-identity verifies its host name, OpenSSL its chain."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _VERSIONS = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}
 
 
 def client_creator(relay: Relay) -> IOpenSSLClientConnectionCreator:
-    """Makes connections that fail unless the hop shows a valid certificate for `relay.host`, if that is required.
+    """Make a connection creator that requires a valid certificate for `relay.host`, unless verification is off.
 
-    Raises: BadPair when a file cannot be used.
+    Raises: BadPair if a file cannot be used.
     """
     options: dict[str, Any] = {"raiseMinimumTo": _VERSIONS[relay.minimum_version]}
     if (own := _own_pair(relay)) is not None:
@@ -47,7 +47,7 @@ def client_creator(relay: Relay) -> IOpenSSLClientConnectionCreator:
 
 
 def client_faults(relay: Relay) -> list[Fault]:
-    """What is wrong with the files of the next hop; keys are those of [submission.relay]."""
+    """Validate the files of the next hop; the faults' keys are those of [submission.relay]."""
     faults: list[Fault] = []
     if relay.ca_file is not None:
         try:
@@ -59,15 +59,13 @@ def client_faults(relay: Relay) -> list[Fault]:
     except BadPair as bad:
         faults += bad.faults
     if relay.verification == "none":
-        reason = (
-            "leaves mail and password to anybody between here and there; ca_file can name an authority of one's own"
-        )
+        reason = "exposes mail and password to anybody on the path; ca_file can name a private authority"
         faults.append(Fault("verification", reason, warning=True))
     return faults
 
 
 def _own_pair(relay: Relay) -> tuple[list[x509.Certificate], PrivateKey] | None:
-    """What we show to the hop, if anything. Raises: BadPair."""
+    """Read the certificate that we show to the hop, if any. Raises: BadPair."""
     if relay.certificate is None or relay.key is None:
         return None
     password = None
@@ -79,7 +77,7 @@ def _own_pair(relay: Relay) -> tuple[list[x509.Certificate], PrivateKey] | None:
     try:
         return load_client_pair(relay.certificate, relay.key, password)
     except BadPair as bad:
-        # A command that gives the password is for the keys of domains.
+        # key_password_command exists for the keys of domains alone.
         raise BadPair(
             [attrs.evolve(each, reason=each.reason.replace(" or key_password_command", "")) for each in bad.faults]
         ) from bad
@@ -87,14 +85,14 @@ def _own_pair(relay: Relay) -> tuple[list[x509.Certificate], PrivateKey] | None:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unverified:
-    """For a hop whose certificate nobody looks at."""
+    """Connection creator for a hop whose certificate is not verified."""
 
     def __init__(self, relay: Relay, context: SSL.Context) -> None:
         self._name = None if relay.host.replace(".", "").isdigit() or ":" in relay.host else relay.host
         self._context = context
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
-        """Twisted's call."""
+        """See IOpenSSLClientConnectionCreator."""
         connection = SSL.Connection(self._context, None)
         if self._name is not None:
             # RFC 6066 3: no addresses.

@@ -175,9 +175,9 @@ class Wiring:
                 frozenset(domain.name.lower() for domain in config.domains),
                 config.auth.default_domain,
                 self.tls.domain_of,
-                self.tls.vouches,
-                self.tls.demands,
-                self.tls.names_user,
+                self.tls.accepts_certificate,
+                self.tls.requires_certificate,
+                self.tls.requires_named_user,
             ),
         )
         self._make_services(config)
@@ -352,7 +352,7 @@ class Wiring:
 
     def take_certificates(self, change: Change) -> None:
         """Serve what the master has judged and changed."""
-        self.tls.take(change)
+        self.tls.apply(change)
 
     def accept(self, prepared: Prepared) -> list[str]:
         """Make new back ends."""

@@ -84,7 +84,7 @@ def test_without_hosts_status_says_so(server: Fake) -> None:
 
 @pytest.mark.parametrize(("row", "status"), [(ROW, 0), (FAILED, 1)])
 def test_renew_waits_for_what_comes_of_it(server: Fake, row: dict[str, Any], status: int) -> None:
-    asked = Answer(True, (f"{HOST}: is asked for",))
+    asked = Answer(True, (f"{HOST}: ordered",))
     done = run(server, f"renew {HOST.upper()}", asked, rows({**row, "running": True}), rows(row))
     assert done.exit_code == status
     assert server.asked[0] == ("acme-renew", {"host": HOST})

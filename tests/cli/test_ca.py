@@ -282,7 +282,7 @@ class TestPassphrase:
     def test_it_is_needed(self, locked: Place, word: str) -> None:
         assert b"ENCRYPTED" in (locked.ca / "ca.key").read_bytes()
         said = locked.refused("cert", "create", "mail.example.test", "--out", str(locked.out), text="wrong\n")
-        assert "not opened by that passphrase" in said
+        assert "cannot be decrypted with that passphrase" in said
         assert locked.issued() == []
         locked.create("mail.example.test", text="many long words\n")
         locked.ok("ca", "revoke", "mail.example.test", "--passphrase-file", word)

@@ -113,4 +113,6 @@ def test_a_key_with_a_passphrase(place: Place, tmp_path: Path) -> None:
     place.ok("ca", "init", "--name", "Locked", *words)
     place.ok("cert", "create", ADDED, "--days", "90", "--activate", *words)
     assert f"{ADDED}: taken up" in place.ok("ca", "renew", *words)
-    assert "not opened by that passphrase" in place.refused("ca", "renew", ADDED, "--dir", other, text="wrong\n")
+    assert "cannot be decrypted with that passphrase" in place.refused(
+        "ca", "renew", ADDED, "--dir", other, text="wrong\n"
+    )

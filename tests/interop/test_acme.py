@@ -25,9 +25,9 @@ from cryptography import x509
 
 from mailserver.config.load import load
 from mailserver.tls.acme import acme_state
-from mailserver.tls.acme.child import Child, NotObtained
+from mailserver.tls.acme.child import AcmeError, Child
 from mailserver.tls.acme.order import Order
-from mailserver.tls.acme.schedule import Held
+from mailserver.tls.acme.schedule import CurrentCertificate
 from mailserver.tls.keypair.pair import parse_pair
 from mailserver.tls.serving import validation
 from mailserver.types import Secret
@@ -63,7 +63,9 @@ def command(server: Server, *words: str, check: bool = True) -> subprocess.Compl
 
 def without_orders(server: Server, *words: str) -> str:
     """A command that waits for no order: on a slow machine the host that fails may be asked for just then."""
-    while (done := command(server, *words, check=False)).returncode and "orders are under way" in done.stderr:
+    while (
+        done := command(server, *words, check=False)
+    ).returncode and "orders signed with the account's key are running" in done.stderr:
         time.sleep(1)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -216,22 +218,22 @@ def test_a_page_below_a_web_root(tmp_path: Path) -> None:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         try:
             site.more = pebble.table(f'webroot = "{root}"\n')
-            order = Order(site.config(), Held(MAIL, 0, 0, self_signed=True))
+            order = Order(site.config(), CurrentCertificate(MAIL, 0, 0, self_signed=True))
             found = order.obtain()
             # Until its certificate was judged, an order is gone on with: it costs the authority no other.
-            assert Order(site.config(), Held(MAIL, 0, 0, self_signed=True)).obtain() == found
+            assert Order(site.config(), CurrentCertificate(MAIL, 0, 0, self_signed=True)).obtain() == found
             order.close()
             assert parse_pair(found.chain_pem, found.key_pem.reveal()).names == (MAIL,)
             assert list(root.rglob("*")) == [root / ".well-known", root / ".well-known/acme-challenge"]
             site.more = pebble.table(f'webroot = "{tmp_path / "elsewhere"}"\n')
             (tmp_path / "elsewhere").mkdir()
-            with pytest.raises(NotObtained, match=f"could not verify {MAIL}: .*404"):
-                Order(site.config(), Held(MAIL, 0, 0, self_signed=True)).obtain()
+            with pytest.raises(AcmeError, match=f"could not verify {MAIL}: .*404"):
+                Order(site.config(), CurrentCertificate(MAIL, 0, 0, self_signed=True)).obtain()
             site.more = pebble.table().replace(str(pebble.ca_file), str(site.directory / "other.pem"))
             (tmp_path / "other.pem").write_bytes(validation.make_ca("Another")[0])
             site.more += f'webroot = "{root}"\n'
-            with pytest.raises(NotObtained, match=r"the certificate of 127.0.0.1:\d+ is not trusted"):
-                Order(site.config(), Held(MAIL, 0, 0, self_signed=True)).obtain()
+            with pytest.raises(AcmeError, match=r"the certificate of 127.0.0.1:\d+ is not trusted"):
+                Order(site.config(), CurrentCertificate(MAIL, 0, 0, self_signed=True)).obtain()
         finally:
             web.shutdown()
 
@@ -265,7 +267,7 @@ def test_records_by_dynamic_update_for_a_bound_account_and_a_renewal_in_time(tmp
             (tmp_path / "tsig").write_text("d3Jvbmcga2V5IG9mIHRoZSB0ZXN0cw==\n")
             done = command(server, "acme", "renew", MAIL, check=False)
             assert done.returncode == 1
-            assert "name server 127.0.0.1 does not take the update: The peer didn't like the signature" in done.stdout
+            assert "name server 127.0.0.1 cannot be updated: The peer didn't like the signature" in done.stdout
             assert zone.refused == 2  # to add it, and to take it away
         no_bug(server.log)
 
@@ -292,10 +294,12 @@ def test_the_account_is_shown_gets_another_key_and_ends(running: tuple[Server, P
     assert served(server, MAIL).serial_number != serial
 
     without_orders(server, "acme", "account", "--deactivate")
-    assert "knows no account" in command(server, "acme", "account", check=False).stderr
+    assert "has no account" in command(server, "acme", "account", check=False).stderr
     # What the account has asked for can be revoked all the same (RFC 8555 7.6), and another makes a new account.
     last = served(server, MAIL)
-    assert "its own key has signed that" in command(server, "acme", "revoke", MAIL, "--reason", "keyCompromise").stdout
+    assert (
+        "its own key signed the request" in command(server, "acme", "revoke", MAIL, "--reason", "keyCompromise").stdout
+    )
     assert pebble.revocation(last)["Status"] == "Revoked"
     until(lambda: served(server, MAIL).serial_number != last.serial_number, server, pebble)
     assert command(server, "acme", "account").stdout != before
@@ -364,11 +368,11 @@ def test_an_order_that_a_killed_server_has_begun_is_ended_by_the_next(tmp_path: 
         server.config.write_text(server.config.read_text() + domain([MAIL]) + pebble.table(more))
         server.start()
         until(begun.exists, server, pebble)
-        assert acme_state.begun(server.dir / "state", MAIL) is not None
+        assert acme_state.pending_order(server.dir / "state", MAIL) is not None
         server.stop(signal.SIGKILL)
         with server:
             until(lambda: by_pebble(server, MAIL), server, pebble)
-            until(lambda: acme_state.begun(server.dir / "state", MAIL) is None, server, pebble)
+            until(lambda: acme_state.pending_order(server.dir / "state", MAIL) is None, server, pebble)
             assert pebble.log.count("POST /order-plz") == 1
             assert pebble.log.count("Issued certificate serial") == 1
             assert len(command(server, "cert", "history", MAIL).stdout.splitlines()) == 3  # with the self-signed one

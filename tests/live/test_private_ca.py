@@ -49,7 +49,7 @@ def _grow_old(server: Server) -> None:
     signer, key = one.unlock(None), making.make_key()
     before = dt.datetime.now(dt.UTC) - dt.timedelta(days=61)
     with pytest.MonkeyPatch.context() as patch:  # the demonstration's authority was made a moment ago
-        patch.setattr(private_ca.PrivateCa, "expect_begun", lambda *_arguments: None)
+        patch.setattr(private_ca.PrivateCa, "require_clock", lambda *_arguments: None)
         made = one.sign(signer, key.public_key(), ["mail.example.org"], "server", days=90, now=before)
     (server.dir / "certs" / "mail.example.org.pem").write_bytes(making.certificate_pem(made))
     (server.dir / "certs" / "mail.example.org.key").write_bytes(making.key_pem(key))

@@ -11,13 +11,13 @@ from twisted.internet.defer import Deferred
 from mailserver.config.model import Config
 from mailserver.net.admin.control_socket import BadRequest
 from mailserver.net.certificates import acme as module
-from mailserver.net.certificates.acme import LOOK, QUIET, AcmeCertificates
+from mailserver.net.certificates.acme import CHECK_INTERVAL, QUIET, AcmeCertificates
 from mailserver.tls.acme import acme_state
 from mailserver.tls.acme.acme_concurrency import AT_ONCE, MOST, SLOW, SLOW_AT_ONCE
-from mailserver.tls.acme.child import NotObtained
+from mailserver.tls.acme.child import AcmeError
 from mailserver.tls.acme.order import Obtained
-from mailserver.tls.acme.schedule import AFTER_SUCCESS, FAILED_AGAIN, Held, Window
-from mailserver.tls.changes.transaction import Refused
+from mailserver.tls.acme.schedule import AFTER_SUCCESS, FAILED_AGAIN, CurrentCertificate, Window
+from mailserver.tls.changes.transaction import ChangeRefused
 from mailserver.types import Secret
 from tests.net.test_certificate_files import Reactor
 from tests.tls.site import Site
@@ -39,7 +39,7 @@ class FakeOrder:
         outcome = self.world.outcomes.get(self.host, "ok")
         if outcome is None:
             if self.world.hang_time:
-                self.world.reactor.callLater(self.world.hang_time, self.done.errback, NotObtained("it hangs"))
+                self.world.reactor.callLater(self.world.hang_time, self.done.errback, AcmeError("it hangs"))
             return self.done
         if isinstance(outcome, Exception):
             raise outcome
@@ -62,12 +62,14 @@ class World:
         """Seconds after which an order without an outcome fails; 0: never."""
         self.begun: dict[str, float] = {}
         self.answers: dict[str, tuple[bool, list[str]]] = {}
-        self.refusals: dict[str, Refused] = {}
+        self.refusals: dict[str, ChangeRefused] = {}
         self.orders: list[FakeOrder] = []
         self.offered: list[tuple[str, float]] = []
         self.windows: dict[str, tuple[int, int, int]] = {}
         self.asked_about: list[list[str]] = []
-        self.held = {host: Held(host, NOW, NOW + DAY, self_signed=True) for host in [*config.acme_hosts, "other"]}
+        self.held = {
+            host: CurrentCertificate(host, NOW, NOW + DAY, self_signed=True) for host in [*config.acme_hosts, "other"]
+        }
         self.reactor = Reactor()
         self.begin()
 
@@ -82,12 +84,12 @@ class World:
             wall=lambda: NOW + self.reactor.seconds(),
         )
 
-    def _make_order(self, _config: Config, held: Held) -> FakeOrder:
+    def _make_order(self, _config: Config, held: CurrentCertificate) -> FakeOrder:
         self.orders.append(FakeOrder(self, held.host))
         self.begun.setdefault(held.host, self.reactor.seconds())
         return self.orders[-1]
 
-    def _ask_windows(self, _config: Config, asked: list[Held], _before: object, now: int) -> list[Window]:
+    def _ask_windows(self, _config: Config, asked: list[CurrentCertificate], _before: object, now: int) -> list[Window]:
         self.asked_about.append([held.host for held in asked])
         return [
             Window(held.host, held.fingerprint, *self.windows.get(held.host, (0, 0, 0)), now + FAILED_AGAIN)
@@ -103,7 +105,7 @@ class World:
         answer = self.answers.get(host, (True, ["taken up"]))
         if answer[0]:
             now = NOW + int(self.reactor.seconds())
-            self.held[host] = Held(host, now, now + 90 * DAY, False, f"of {now}", b"chain")
+            self.held[host] = CurrentCertificate(host, now, now + 90 * DAY, False, f"of {now}", b"chain")
         return answer
 
     @property
@@ -111,9 +113,9 @@ class World:
         return [order.host for order in self.orders]
 
     def advance(self, seconds: float) -> None:
-        for _ in range(int(seconds // LOOK)):
-            self.reactor.advance(LOOK)
-        self.reactor.advance(seconds % LOOK)
+        for _ in range(int(seconds // CHECK_INTERVAL)):
+            self.reactor.advance(CHECK_INTERVAL)
+        self.reactor.advance(seconds % CHECK_INTERVAL)
 
     def rows(self) -> dict[str, Any]:
         return {row["host"]: row for row in done(self.acme.commands()["acme-status"]({})).data}
@@ -155,15 +157,15 @@ def test_each_host_gets_its_own_and_is_renewed_at_two_thirds(world: World) -> No
     world.acme.follow()
     hosts = list(world.config.acme_hosts)
     assert sorted(world.asked) == sorted(hosts)
-    world.advance(60 * DAY - LOOK)
+    world.advance(60 * DAY - CHECK_INTERVAL)
     assert len(world.offered) == 5
-    world.advance(2 * LOOK)
+    world.advance(2 * CHECK_INTERVAL)
     assert sorted(host for host, _when in world.offered[5:]) == sorted(hosts)
-    assert all(60 * DAY <= when <= 60 * DAY + LOOK for _host, when in world.offered[5:])
+    assert all(60 * DAY <= when <= 60 * DAY + CHECK_INTERVAL for _host, when in world.offered[5:])
 
 
 def test_hosts_that_fail_wait_longer_each_time_and_delay_nobody(world: World) -> None:
-    world.outcomes["h0.example.test"] = NotObtained("the authority could not verify it")
+    world.outcomes["h0.example.test"] = AcmeError("the authority could not verify it")
     world.answers["h1.example.test"] = (False, ["h1.example.test: refused", "nothing was changed"])
     world.acme.follow()
     assert sorted(host for host, _when in world.offered) == [f"h{n}.example.test" for n in range(1, 5)]
@@ -191,7 +193,7 @@ def test_few_run_at_once_and_what_takes_long_makes_way(world: World) -> None:
         world.outcomes[host] = None
     world.acme.follow()
     assert len(world.orders) == AT_ONCE
-    world.orders[0].done.errback(NotObtained("late"))
+    world.orders[0].done.errback(AcmeError("late"))
     assert len(world.orders) == AT_ONCE + 1
     world.reactor.advance(SLOW - 1)
     assert len(world.orders) == AT_ONCE + 1
@@ -202,16 +204,16 @@ def test_few_run_at_once_and_what_takes_long_makes_way(world: World) -> None:
 def test_orders_that_hang_one_after_the_other_do_not_keep_the_account_from_a_change(hanging: World) -> None:
     hanging.acme.follow()
     hanging.reactor.advance(QUIET)
-    with hanging.acme.held_up() as quiet:
+    with hanging.acme.pause() as quiet:
         assert not quiet
     before = len(hanging.orders)
     for _ in range(9):
         hanging.reactor.advance(10)
-    with hanging.acme.held_up() as quiet:
+    with hanging.acme.pause() as quiet:
         assert quiet
         assert len(hanging.orders) == before
     assert len(hanging.orders) > before, "it is done, and they go on"
-    with hanging.acme.held_up() as quiet:
+    with hanging.acme.pause() as quiet:
         assert not quiet
     before = len(hanging.orders)
     for _ in range(int(QUIET) // 10 - 1):
@@ -262,7 +264,7 @@ def test_a_host_that_is_new_waits_for_none_that_has_hung_before(hanging: World) 
 
 def test_of_two_domains_the_one_that_hangs_is_not_in_front_with_all_of_its_hosts(hanging: World) -> None:
     late = "h200.example.test"
-    hanging.held[late] = Held(late, NOW, NOW + DAY, self_signed=True, domain="another.test")
+    hanging.held[late] = CurrentCertificate(late, NOW, NOW + DAY, self_signed=True, domain="another.test")
     hanging.acme.follow()
     assert hanging.begun[late] <= SLOW
 
@@ -282,7 +284,7 @@ def test_records_that_hang_hold_up_no_page(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_authority_may_say_when_to_come_again(world: World) -> None:
-    world.outcomes["h0.example.test"] = NotObtained("rateLimited", 3 * 3600)
+    world.outcomes["h0.example.test"] = AcmeError("rateLimited", 3 * 3600)
     world.acme.follow()
     assert world.rows()["h0.example.test"]["next"] == NOW + 3 * 3600
 
@@ -295,7 +297,7 @@ def test_the_authority_is_asked_when_to_renew_each_certificate_that_it_gave(worl
     assert world.rows()[first]["next"] == NOW + 10 * DAY
     assert world.rows()[second]["next"] == NOW + 60 * DAY
     world.asked_about.clear()
-    world.advance(FAILED_AGAIN - LOOK)
+    world.advance(FAILED_AGAIN - CHECK_INTERVAL)
     assert not world.asked_about
     world.windows[second] = (NOW - 50, NOW - 60, NOW - 40)  # revoked by the authority, say
     world.advance(DAY)
@@ -320,7 +322,7 @@ def test_windows_outlive_the_process(world: World) -> None:
 def test_an_order_is_closed_once_its_certificate_was_judged_and_stays_where_it_could_not_be(world: World) -> None:
     good, bad, later = (f"h{n}.example.test" for n in range(3))
     world.answers[bad] = (False, ["it is of another key"])
-    world.refusals[later] = Refused(["no space is left on the disk"], later=True)
+    world.refusals[later] = ChangeRefused(["no space is left on the disk"], later=True)
     world.acme.follow()
     closed = {order.host: order.closed for order in world.orders}
     assert (closed[good], closed[bad], closed[later]) == (True, True, False)
@@ -330,16 +332,16 @@ def test_an_order_is_closed_once_its_certificate_was_judged_and_stays_where_it_c
 def test_nothing_begins_while_the_account_changes(world: World) -> None:
     world.outcomes["h0.example.test"] = None
     world.acme.follow()
-    with world.acme.held_up() as quiet:
+    with world.acme.pause() as quiet:
         assert not quiet
-    world.orders[0].done.errback(NotObtained("late"))
+    world.orders[0].done.errback(AcmeError("late"))
     before = len(world.orders)
-    with world.acme.held_up() as quiet:
+    with world.acme.pause() as quiet:
         assert quiet
         world.renew("h1.example.test")
         world.advance(DAY)
         assert len(world.orders) == before
-        with world.acme.held_up() as again:
+        with world.acme.pause() as again:
             assert not again
         assert len(world.orders) == before
     assert len(world.orders) > before
@@ -355,14 +357,14 @@ def test_two_hundred_that_fail_delay_no_other(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(acme_state, "save", lambda _directory, _attempts: None)  # each is synced
     hosts = [f"h{n}.example.test" for n in range(201)]
     world = World(site_of(tmp_path, hosts).config())
-    world.outcomes = {host: NotObtained("the authority could not verify it") for host in hosts[:200]}
+    world.outcomes = {host: AcmeError("the authority could not verify it") for host in hosts[:200]}
     world.acme.follow()
     for _ in range(1000):
         world.reactor.advance(0)
     assert world.offered == [(hosts[200], 0)]
     assert set(world.asked) == set(hosts)
     # All are due again at once, and a certificate that has never failed comes before them.
-    world.held[hosts[200]] = Held(hosts[200], NOW - 80 * DAY, NOW + 10 * DAY, self_signed=False)
+    world.held[hosts[200]] = CurrentCertificate(hosts[200], NOW - 80 * DAY, NOW + 10 * DAY, self_signed=False)
     world.reactor.advance(AFTER_SUCCESS)
     assert hosts[200] in world.asked[201 : 201 + 2 * AT_ONCE]
 
@@ -382,7 +384,7 @@ def test_what_an_earlier_process_has_left_comes_first(world: World) -> None:
 
 
 def test_a_restart_knows_what_has_failed(world: World) -> None:
-    world.outcomes["h0.example.test"] = NotObtained("no")
+    world.outcomes["h0.example.test"] = AcmeError("no")
     world.acme.follow()
     world.acme.stop()
     before = len(world.orders)
@@ -402,10 +404,10 @@ def test_a_bug_is_a_failure_like_others(world: World) -> None:
 
 
 def test_the_administrator_need_not_wait(world: World) -> None:
-    world.outcomes["h0.example.test"] = NotObtained("no")
+    world.outcomes["h0.example.test"] = AcmeError("no")
     world.acme.follow()
     world.outcomes.clear()
-    assert world.renew("h0.example.test") == (True, ["h0.example.test: is asked for"])
+    assert world.renew("h0.example.test") == (True, ["h0.example.test: ordered"])
     assert world.rows()["h0.example.test"]["failures"] == 0
     assert world.renew("")[0]
     assert len(world.offered) == 4 + 1 + 5
@@ -426,11 +428,11 @@ def test_what_is_asked_for_while_an_order_runs_is_under_way_until_its_own_has_en
     first.done.callback(Obtained(b"chain of h0.example.test", Secret(b"key")))
     assert [order.host for order in world.orders[before:]] == [host]
     assert world.rows()[host]["running"]
-    world.orders[-1].done.errback(NotObtained("no"))
+    world.orders[-1].done.errback(AcmeError("no"))
     assert not world.rows()[host]["running"]
     assert world.rows()[host]["error"] == "no"
     # As long as it finds no place, too.
-    with world.acme.held_up():
+    with world.acme.pause():
         assert world.renew(host)[0]
         assert world.rows()[host]["running"]
 
@@ -441,7 +443,7 @@ def test_the_end_stops_what_is_under_way_and_counts_no_failure(world: World) -> 
     order = next(order for order in world.orders if order.host == "h0.example.test")
     world.acme.stop()
     assert order.stopped
-    order.done.errback(NotObtained("it was ended"))
+    order.done.errback(AcmeError("it was ended"))
     assert not world.reactor.getDelayedCalls()
     assert "h0.example.test" not in acme_state.all_attempts(world.config.server.state_dir)
 
@@ -457,5 +459,5 @@ def test_without_a_state_directory_nothing_is_asked_for(world: World) -> None:
     world.acme.follow()  # by a reload
     assert len(world.reactor.getDelayedCalls()) == 1
     in_the_way.unlink()
-    world.reactor.advance(LOOK)
+    world.reactor.advance(CHECK_INTERVAL)
     assert len(world.orders) == 5, "it is looked for again"

@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.certificates import acme_account as module
 from mailserver.net.certificates.acme_account import NO_TABLE, AcmeAccount
-from mailserver.tls.acme.child import NotObtained
-from mailserver.tls.changes.transaction import Refused
+from mailserver.tls.acme.child import AcmeError
+from mailserver.tls.changes.transaction import ChangeRefused
 from tests.net.test_acme import at_once, done, site_of
 
 HOST = "mail.example.test"
@@ -58,12 +58,12 @@ class World:
     first: Any = None
 
     @contextlib.contextmanager
-    def held_up(self) -> Iterator[bool]:
+    def pause(self) -> Iterator[bool]:
         self.did.append("held up")
         yield self.quiet
         self.did.append("going on")
 
-    def hurry(self, hosts: list[str]) -> None:
+    def order_now(self, hosts: list[str]) -> None:
         self.did.append(("hurry", *hosts))
 
     async def _reload(self) -> tuple[bool, list[str]]:
@@ -103,7 +103,7 @@ def test_while_orders_run_it_is_refused(world: World, command: str, arguments: d
     world.quiet = False
     told = world.ask(command, **arguments)
     assert not told.ok
-    assert "orders are under way" in told.lines[0]
+    assert "orders signed with the account's key are running" in told.lines[0]
     assert (name,) not in world.did
 
 
@@ -112,7 +112,7 @@ def test_while_orders_run_it_is_refused(world: World, command: str, arguments: d
     [*((command, more) for command, more, _name in CHANGES), ("acme-account", {"what": "show"})],
 )
 def test_what_the_authority_says_against_it_is_told(world: World, command: str, arguments: dict[str, str]) -> None:
-    world.fault = NotObtained("the authority refuses: \x1b[2Jno")
+    world.fault = AcmeError("the authority refuses: \x1b[2Jno")
     told = world.ask(command, **arguments)
     assert (told.ok, told.lines) == (False, ("the authority refuses:  [2Jno",))
     assert "reload" not in world.did
@@ -125,13 +125,13 @@ def test_a_revoked_certificate_that_is_served_is_asked_for_anew(world: World) ->
     world.did.clear()
     world.by_account = False
     told = world.ask("acme-revoke", host=HOST, id="", reason="superseded")
-    assert "its own key has signed that" in told.lines[0]
+    assert "its own key signed the request" in told.lines[0]
     world.did.clear()
     world.recorded = world.recorded[0], False
     assert len(world.ask("acme-revoke", host=HOST, id="7", reason="superseded").lines) == 1
     assert ("hurry", HOST) not in world.did
     world.did.clear()
-    world.recorded = Refused([f"{HOST}: has no such activation"])
+    world.recorded = ChangeRefused([f"{HOST}: has no such activation"])
     assert world.ask("acme-revoke", host=HOST, id="8", reason="superseded").lines == (
         f"{HOST}: has no such activation",
     )
@@ -140,7 +140,7 @@ def test_a_revoked_certificate_that_is_served_is_asked_for_anew(world: World) ->
 
 def test_one_of_a_host_that_gets_none_from_the_authority_is_not_asked_for(world: World) -> None:
     told = world.ask("acme-revoke", host="files.example.test", id="", reason="superseded")
-    assert told.lines[1] == "files.example.test: is still served with it: give it another, with a new key"
+    assert told.lines[1] == "files.example.test: is still served with it: replace it by one with a new key"
     assert not [each for each in world.did if each[0] == "hurry"]
 
 
@@ -180,6 +180,6 @@ def test_what_was_begun_before_is_ended_and_told_to_all_and_hinders_no_start(wor
     done(Deferred.fromCoroutine(world.account.finish()))
     assert world.did == [("finish_roll_over",), "reload"]
     world.did.clear()
-    world.fault = NotObtained("it is down")
+    world.fault = AcmeError("it is down")
     done(Deferred.fromCoroutine(world.account.finish()))
     assert world.did == []

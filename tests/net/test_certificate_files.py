@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from mailserver.net.certificates import certificate_files
-from mailserver.net.certificates.certificate_files import LOOK, PATIENCE, RETRY, SETTLE, CertificateFiles
-from mailserver.tls.keypair.files import signature
+from mailserver.net.certificates.certificate_files import PATIENCE, POLL_INTERVAL, RETRY, SETTLE, CertificateFiles
+from mailserver.tls.keypair.files import file_states
 
 HOSTS = ("mail.example.test",)
 
@@ -36,7 +36,7 @@ class World:
         self.paths = (directory / "cert.pem", directory / "key.pem")
         for path in self.paths:
             path.write_text("1")
-        self.seen: dict[Any, Any] = {self.paths: signature(self.paths)}
+        self.seen: dict[Any, Any] = {self.paths: file_states(self.paths)}
         self.taken: list[tuple[float, bool]] = []
         self.answer: bool | None = True
         self.files = CertificateFiles(self.reactor, self.seen, self._take)
@@ -44,7 +44,7 @@ class World:
 
     async def _take(self, hosts: tuple[str, ...], tell: bool) -> bool | None:
         assert hosts == HOSTS
-        self.seen[self.paths] = signature(self.paths)
+        self.seen[self.paths] = file_states(self.paths)
         self.taken.append((round(self.reactor.seconds(), 1), tell))
         return self.answer
 
@@ -79,14 +79,14 @@ def test_a_change_is_taken_up_once_it_is_still_without_inotify_too(world: World)
     world.change()
     world.pass_time(10)
     ((when, tell),) = world.taken
-    assert SETTLE <= when <= LOOK + SETTLE + 0.3
+    assert SETTLE <= when <= POLL_INTERVAL + SETTLE + 0.3
     assert not tell
 
 
 def test_what_goes_on_changing_waits(world: World) -> None:
     for number in range(20):
         world.change(number % 2, f"piece {number}")
-        world.files._look_soon()
+        world.files._check_soon()
         world.pass_time(0.3)
     assert world.taken == []
     world.pass_time(1)

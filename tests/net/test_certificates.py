@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.certificates import certificate_files
 from mailserver.net.certificates import certificates as module
-from mailserver.net.certificates.certificates import CONFIRMATION, EXPIRY_LOOK, Certificates
+from mailserver.net.certificates.certificates import CONFIRMATION, EXPIRY_INTERVAL, Certificates
 from mailserver.tls.serving import validation
 from mailserver.tls.serving.context_builder import Outcome
 from mailserver.tls.serving.material import Change
@@ -103,7 +103,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     site = Site(tmp_path).add("example.test", [TEST]).add("example.org", [ORG])
     site.managed.add("example.org")
     made = World(site)
-    monkeypatch.setattr(module.trial, "listeners", made.probe)
+    monkeypatch.setattr(module.trial, "check_listeners", made.probe)
     return made
 
 
@@ -183,7 +183,7 @@ def test_files_are_followed_and_ends_are_told_each_once(
     assert world.seen(TEST) != before
     assert told == []
     for _ in range(3):
-        world.reactor.advance(EXPIRY_LOOK)
+        world.reactor.advance(EXPIRY_INTERVAL)
     assert len(told) == 1
     assert told[0].startswith(f"certificate: {TEST}: the certificate ends in 5 days")
     world.certificates.stop()
@@ -213,7 +213,7 @@ def test_files_that_are_well_again_are_told(
         domain.certificate.write_bytes(whole)
     world.pass_time()
     (line,) = told
-    assert ("taken up" if again else "its files are well again, and have what is served") in line
+    assert ("taken up" if again else "its files are valid again, and hold what is served") in line
     assert world.do("cert-list").data[1]["origin"] == "file"
     told.clear()
     # It is told once, and not where nothing was said of a fault.
@@ -233,7 +233,7 @@ def test_what_a_command_has_recorded_while_the_server_began_is_served(world: Wor
     assert world.served == [(ORG,)]
     assert world.asked == [{ORG}]
     entries = len(world.tls.history.of_host(ORG))
-    world.reactor.advance(EXPIRY_LOOK)
+    world.reactor.advance(EXPIRY_INTERVAL)
     assert (len(world.served), len(world.tls.history.of_host(ORG))) == (1, entries)
     world.certificates.stop()
 
@@ -265,7 +265,7 @@ def test_the_list_of_the_own_authority_is_followed(
     world.pass_time()
     assert world.served == [()], "of no host anything has changed"
     [told] = change
-    worker.take(told)
+    worker.apply(told)
     for policy in (world.tls.policy, worker):
         assert policy.private_ca is not None
         assert policy.private_ca.der == before.der

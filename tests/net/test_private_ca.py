@@ -14,10 +14,10 @@ from cryptography import x509
 from twisted.internet.defer import Deferred
 
 from mailserver.net.certificates import private_ca as module
-from mailserver.net.certificates.private_ca import LOOK, PrivateCertificates
+from mailserver.net.certificates.private_ca import CHECK_INTERVAL, PrivateCertificates
 from mailserver.tls.ca import authority as making
 from mailserver.tls.ca import renewal
-from mailserver.tls.ca.renewal import Served
+from mailserver.tls.ca.renewal import ServedChains
 from mailserver.types import Secret
 from tests.net.test_certificate_files import Reactor
 from tests.tls.site import Site
@@ -56,25 +56,25 @@ class World:
     def now(self) -> dt.datetime:
         return NOW + dt.timedelta(seconds=self.reactor.seconds()) + self.skew
 
-    def issue(self, host: str, origin: str) -> Served:
+    def issue(self, host: str, origin: str) -> ServedChains:
         signer = self.one.unlock(self.passphrase)
         made = self.one.sign(signer, making.make_key().public_key(), [host], "server", days=90, now=NOW)
-        return Served(origin, (making.certificate_pem(made),))
+        return ServedChains(origin, (making.certificate_pem(made),))
 
     async def renew(self, hosts: Sequence[str], chains: Sequence[bytes], reason: str) -> tuple[bool, list[str]]:
         self.calls.append(("renew", *hosts, reason))
         if self.answer:
-            self.served[hosts[0]] = Served("added", tuple(chains))
+            self.served[hosts[0]] = ServedChains("added", tuple(chains))
         return self.answer, ["taken up" if self.answer else "a listener does not show it"]
 
     async def take_files(self, hosts: Sequence[str]) -> tuple[bool, list[str]]:
         self.calls.append(("files", *hosts))
-        self.served[hosts[0]] = Served("file", (self.file.read_bytes(),))
+        self.served[hosts[0]] = ServedChains("file", (self.file.read_bytes(),))
         return True, ["taken up"]
 
     def pass_hours(self, hours: int) -> None:
         for _ in range(hours):
-            self.reactor.advance(LOOK)
+            self.reactor.advance(CHECK_INTERVAL)
 
     def end(self, host: str) -> dt.datetime:
         return x509.load_pem_x509_certificate(self.served[host].chains[0]).not_valid_after_utc
@@ -166,7 +166,7 @@ def test_a_part_of_the_authority_is_gone(tmp_path: Path, lines: list[str], gone:
         assert lines == []
     else:
         assert all("private CA: " in line for line in lines)
-        assert any("put it back from a backup" in line or "there is no authority" in line for line in lines)
+        assert any("restore it from a backup" in line or "there is no authority" in line for line in lines)
 
 
 def test_a_revoked_one_stays_as_it_is(tmp_path: Path, lines: list[str]) -> None:

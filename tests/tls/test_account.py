@@ -15,7 +15,7 @@ from josepy.util import ComparableKey
 from mailserver.config.model import Config
 from mailserver.system.as_user import UserProcess
 from mailserver.tls.acme import account, acme_state
-from mailserver.tls.acme.child import Child, NotObtained
+from mailserver.tls.acme.child import AcmeError, Child
 from mailserver.tls.ca.authority import alternatives, certificate_pem, key_pem, make_authority, sign
 from mailserver.tls.keypair.pair import Pair, parse_pair
 from tests.tls.site import Site
@@ -38,7 +38,7 @@ def test_a_refused_change_is_dropped_and_one_that_was_cut_short_goes_on_with_its
     place = (config.server.state_dir, config.acme.directory)
     before = acme_state.account_key(*place)
     offered: list[str] = []
-    outcomes: list[Exception | dict[str, Any]] = [NotObtained("not now", decided=decided), {}]
+    outcomes: list[Exception | dict[str, Any]] = [AcmeError("not now", decided=decided), {}]
 
     def ask(_child: Child, do: str, job: dict[str, Any], **_more: object) -> dict[str, Any]:
         assert do == "roll-over"
@@ -49,7 +49,7 @@ def test_a_refused_change_is_dropped_and_one_that_was_cut_short_goes_on_with_its
         return outcome
 
     monkeypatch.setattr(Child, "ask", ask)
-    with pytest.raises(NotObtained):
+    with pytest.raises(AcmeError):
         account.roll_over(config)
     assert acme_state.account_key(*place) == before
     assert acme_state.is_changing(*place) == (not decided)
@@ -87,8 +87,8 @@ class Answers:
 TERMS = {"address": PLACE, "nonce": "oFvnlFP1wIhRlYS2jTaXbA"}
 
 
-def refused(code: str) -> NotObtained:
-    return NotObtained(f"the authority refuses: {code}", decided=True, code=code)
+def refused(code: str) -> AcmeError:
+    return AcmeError(f"the authority refuses: {code}", decided=True, code=code)
 
 
 def pair_of(key: Any) -> Pair:
@@ -135,7 +135,7 @@ def test_the_type_of_a_problem_comes_from_the_process_that_asks(
 ) -> None:
     row = {"error": "no", "code": "unauthorized", "retry_after": 7, "decided": True}
     monkeypatch.setattr(UserProcess, "ask", lambda *_words, **_more: json.dumps(row).encode() + b"\n")
-    with pytest.raises(NotObtained) as caught:
+    with pytest.raises(AcmeError) as caught:
         Child(config).ask("revoke", {})
     assert (str(caught.value), caught.value.code, caught.value.retry_after) == ("no", "unauthorized", 7)
     assert caught.value.decided
@@ -162,6 +162,6 @@ def test_what_is_refused_is_told_and_ends(
     config: Config, monkeypatch: pytest.MonkeyPatch, answers: list[Exception | dict[str, Any]]
 ) -> None:
     asked = Answers(monkeypatch, *answers)
-    with pytest.raises(NotObtained):
+    with pytest.raises(AcmeError):
         account.revoke(config, pair_of(ec.generate_private_key(ec.SECP256R1())), "keyCompromise")
     assert len(asked.jobs) == len(answers)

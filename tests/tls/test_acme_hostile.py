@@ -16,7 +16,7 @@ import pytest
 
 from mailserver.tls.acme import acme_state, client, issuance
 from mailserver.tls.acme.challenges import Page
-from mailserver.tls.acme.child import NotObtained
+from mailserver.tls.acme.child import AcmeError
 from mailserver.tls.acme.network import LONGEST, NONCES
 from mailserver.tls.acme.order import make_request
 from mailserver.tls.keypair.pair import parse_pair
@@ -207,7 +207,7 @@ def test_a_child_whose_parent_was_killed_ends_with_its_program(world: World, tmp
 )
 def test_an_order_for_other_names_is_not_gone_on_with(world: World, odd: dict[str, Any]) -> None:
     world.authority.odd["/newOrder"] = changed(**odd)
-    assert "its order is not of mail.example.test alone" in world.error()
+    assert "the order is not for mail.example.test alone" in world.error()
     assert "/authz" not in world.authority.paths()
     assert world.told == []
 
@@ -215,14 +215,14 @@ def test_an_order_for_other_names_is_not_gone_on_with(world: World, odd: dict[st
 def test_so_many_authorizations_are_not_looked_at(world: World) -> None:
     many = [f"{world.authority.url}/authz"] * 10000
     world.authority.odd["/newOrder"] = changed(authorizations=many)
-    assert "not of mail.example.test alone" in world.error()
+    assert "not for mail.example.test alone" in world.error()
     assert "/authz" not in world.authority.paths()
 
 
 @pytest.mark.parametrize("name", ["bank.example.test", "x.$(reboot)", f"{HOST}\n", "../../etc", "*.example.test"])
 def test_nothing_is_proved_of_other_names(world: World, name: str) -> None:
     world.authority.odd["/authz"] = changed(identifier={"type": "dns", "value": name})
-    assert "its authorization is not of mail.example.test" in world.error()
+    assert "the authorization is not for mail.example.test" in world.error()
     assert "/chall" not in world.authority.paths()
     assert not list(world.root.iterdir())
 
@@ -284,14 +284,14 @@ def test_one_that_grows_when_it_is_unpacked_is_not_either(world: World) -> None:
 def test_nobody_is_sent_elsewhere(world: World, where: str, path: str) -> None:
     place = where.format(url=world.authority.url)
     world.authority.odd[path] = lambda _honest: (302, {"Location": place}, b"")
-    assert "sends us elsewhere" in world.error()
+    assert "redirects to" in world.error()
     assert world.authority.paths().count(path) == 1
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1/order", "file:///etc/passwd", "ftp://x/", ""])
 def test_nothing_but_https_is_spoken(world: World, address: str) -> None:
     world.authority.odd["/dir"] = changed(newOrder=address)
-    assert "that is not https" in world.error()
+    assert "without https" in world.error()
 
 
 def test_nonces_that_are_always_wrong_end_it(world: World) -> None:
@@ -371,8 +371,8 @@ def test_that_there_is_no_account_is_told_by_its_type(world: World) -> None:
             f"the authority refuses: compound: see below; {HOST}: caa: another authority",
         ),
         (answer({"title": "Bad Gateway"}, 502), "the authority refuses: Bad Gateway"),
-        ((503, {}, b"<html>"), "the authority answers with status 503 Service Unavailable, and not why"),
-        ((409, {}, b""), "the authority says that it conflicts with what it has (status 409)"),
+        ((503, {}, b"<html>"), "the authority answers with status 503 Service Unavailable without a reason"),
+        ((409, {}, b""), "the authority reports a conflict (status 409)"),
     ],
 )
 def test_a_refusal_is_told_with_its_type_and_what_the_authority_says(
@@ -434,7 +434,7 @@ def test_what_a_stranger_says_moves_no_cursor(world: World) -> None:
     )
     words = world.error()
     assert "\n" not in words
-    # The rest is done where the child's words come in: see NotObtained.
-    shown = str(NotObtained(words))
+    # The rest is done where the child's words come in: see AcmeError.
+    shown = str(AcmeError(words))
     assert shown.isprintable()
     assert len(shown) <= 500

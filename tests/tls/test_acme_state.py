@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from mailserver.tls.acme import acme_state
-from mailserver.tls.acme.acme_state import Begun
+from mailserver.tls.acme.acme_state import PendingOrder
 from mailserver.tls.acme.order import make_request
 from mailserver.tls.acme.schedule import Attempts, Window
 from mailserver.tls.state.history import CannotRecord
@@ -46,11 +46,13 @@ def test_windows_and_orders_are_remembered_with_their_keys(tmp_path: Path) -> No
     acme_state.save_windows(tmp_path, [window, Window("b", "second", 0, 0, 0, 7)])
     acme_state.save_windows(tmp_path, [Window("b", "second", 1, 1, 2, 8)])
     assert acme_state.all_windows(tmp_path) == {"a": window, "b": Window("b", "second", 1, 1, 2, 8)}
-    order = Begun("a", "https://one.test/dir", "ecdsa", "https://one.test/order/1", Secret(b"a key"), b"a request", 5)
+    order = PendingOrder(
+        "a", "https://one.test/dir", "ecdsa", "https://one.test/order/1", Secret(b"a key"), b"a request", 5
+    )
     acme_state.save_order(tmp_path, order)
-    assert acme_state.begun(tmp_path, "a") == order
+    assert acme_state.pending_order(tmp_path, "a") == order
     acme_state.drop_order(tmp_path, "a")
-    assert acme_state.begun(tmp_path, "a") is None
+    assert acme_state.pending_order(tmp_path, "a") is None
     assert b"a key" not in (tmp_path / acme_state.FILE).read_bytes()
 
 

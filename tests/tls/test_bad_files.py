@@ -61,7 +61,7 @@ def test_half_written(site: Site, cut: int) -> None:
     whole = site.certificate("example.test").read_bytes() + authority()[0]
     site.certificate("example.test").write_bytes(whole[:cut])
     assert told(site) == [
-        "certificate ends within a certificate: it is being written, or was cut off; put the whole file there by renaming"
+        "certificate ends within a certificate: it is being written, or was truncated; replace the file by renaming a new one"
     ]
     (outcome,) = policy.reload(site.config())
     assert outcome.state == "refused"
@@ -72,7 +72,7 @@ def test_half_written(site: Site, cut: int) -> None:
 def test_half_a_key(site: Site, cut: int) -> None:
     site.key("example.test").write_bytes(site.key("example.test").read_bytes()[:cut])
     (line,) = told(site)
-    said = "is empty: put" if cut == 0 else "is not a private key in PEM" if cut == 20 else "cannot be decoded: copy"
+    said = "is empty" if cut == 0 else "is not a private key in PEM" if cut == 20 else "cannot be decoded: copy"
     assert line.startswith(f"key {said}")
 
 
@@ -98,7 +98,7 @@ def test_a_chain_of_another_authority(site: Site) -> None:
     (line,) = told(site)
     assert (
         line
-        == "certificate has its chain out of order: certificate 2 did not sign certificate 1: the server's own comes first, then who signed it, and so on"
+        == "certificate has its chain out of order: certificate 2 did not sign certificate 1: the server's own comes first, then its issuer, and so on"
     )
     assert Client().connect(TlsPolicy(site.config(), quiet), NAME.encode()).names == (NAME,), "some clients take it"
 

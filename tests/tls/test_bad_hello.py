@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 
-from mailserver.tls.context.handshake import failure_words
+from mailserver.tls.context.handshake import failure_reason
 from mailserver.tls.serving.policy import TlsPolicy
 from tests.tls.site import Client, Site, client_hello, quiet
 from tests.tls.test_wire import s_client, serving
@@ -45,7 +45,7 @@ def fed(policy: TlsPolicy, pieces: list[bytes]) -> tuple[bytes, str]:
         except SSL.WantReadError:
             continue
         except SSL.Error as error:
-            why = failure_words(connection, "; ".join(entry[-1] for entry in error.args[0]))
+            why = failure_reason(connection, "; ".join(entry[-1] for entry in error.args[0]))
             break
     with contextlib.suppress(SSL.WantReadError):
         answer = connection.bio_read(1 << 16)
@@ -89,22 +89,22 @@ def with_version(version: bytes) -> bytes:
     [
         # RFC 8446 6: protocol_version(70), handshake_failure(40), illegal_parameter(47), record_overflow(22),
         # unexpected_message(10), decode_error(50); RFC 6066 3: unrecognized_name(112).
-        (with_version(b"\3\0"), 70, "TLS below minimum_version"),
-        (with_version(b"\3\1"), 70, "TLS below minimum_version"),
-        (with_version(b"\3\2"), 70, "TLS below minimum_version"),
+        (with_version(b"\3\0"), 70, "TLS version is below minimum_version"),
+        (with_version(b"\3\1"), 70, "TLS version is below minimum_version"),
+        (with_version(b"\3\2"), 70, "TLS version is below minimum_version"),
         (
             HELLO.replace(bytes.fromhex("0002 c02b 0100"), bytes.fromhex("0002 0005 0100")),
             40,
             "no suite that is served",
         ),
-        (b"\x16\3\1\x40\0\1\xff\xff\xff" + bytes(16380), 47, "excessive message size: no mail program"),
-        (b"\x16\3\1\xff\xff" + bytes(65535), 22, "data length too long; record layer failure: no mail program"),
-        (b"\x16\3\1\0\0" * 40, 10, "record too small; record layer failure: no mail program"),
-        (b"\x15\3\1\0\2\2\x30", 10, "unexpected message: no mail program"),
-        (HELLO.replace(bytes.fromhex("c02b 0100"), bytes.fromhex("c02b 0001")), 50, "length mismatch: no mail program"),
-        (client_hello(b"a" * 256), 112, "bad extension: a server name that is none"),
-        (client_hello(b"a" * 60000), 112, "bad extension: a server name that is none"),
-        (client_hello(b"mail.example.test\0.example.net"), 112, "bad extension: a server name that is none"),
+        (b"\x16\3\1\x40\0\1\xff\xff\xff" + bytes(16380), 47, "excessive message size: no mail client"),
+        (b"\x16\3\1\xff\xff" + bytes(65535), 22, "data length too long; record layer failure: no mail client"),
+        (b"\x16\3\1\0\0" * 40, 10, "record too small; record layer failure: no mail client"),
+        (b"\x15\3\1\0\2\2\x30", 10, "unexpected message: no mail client"),
+        (HELLO.replace(bytes.fromhex("c02b 0100"), bytes.fromhex("c02b 0001")), 50, "length mismatch: no mail client"),
+        (client_hello(b"a" * 256), 112, "bad extension: such as an invalid server name"),
+        (client_hello(b"a" * 60000), 112, "bad extension: such as an invalid server name"),
+        (client_hello(b"mail.example.test\0.example.net"), 112, "bad extension: such as an invalid server name"),
     ],
     ids=[
         "SSLv3",
@@ -130,9 +130,9 @@ def test_a_bad_one_gets_its_alert(policy: TlsPolicy, hello: bytes, alert: int, w
 @pytest.mark.parametrize(
     ("octets", "words"),
     [
-        (bytes.fromhex("802e0100020015000000100100800200800300800400800500800600400700c0") + bytes(16), "no TLS"),
+        (bytes.fromhex("802e0100020015000000100100800200800300800400800500800600400700c0") + bytes(16), "not TLS"),
         (b"GET / HTTP/1.0\r\n\r\n", "a web browser or a scanner"),
-        (b"a LOGIN anna secret\r\n", "gone on in clear text"),
+        (b"a LOGIN anna secret\r\n", "continued in clear text"),
     ],
     ids=["SSLv2", "HTTP", "IMAP"],
 )

@@ -18,7 +18,7 @@ import apsw
 import pytest
 
 from mailserver.tls.acme import acme_state
-from mailserver.tls.changes.transaction import Changed, Refused, Transaction
+from mailserver.tls.changes.transaction import ChangeRefused, RecordedChange, Transaction
 from mailserver.tls.serving import validation
 from mailserver.tls.state.history import FILE
 from mailserver.wiring.reload_check import read_policy
@@ -109,7 +109,7 @@ def killed(last: int, torn: bool, work: Callable[[], object]) -> bool:
     return False
 
 
-CHANGES: dict[str, Callable[[Transaction, tuple[bytes, bytes]], Changed]] = {
+CHANGES: dict[str, Callable[[Transaction, tuple[bytes, bytes]], RecordedChange]] = {
     "add": lambda one, pair: one.offer([ORG, TEST], *pair, reason="a test", origin="added"),
     "roll back": lambda one, _pair: one.roll_back(TEST),
 }
@@ -171,10 +171,10 @@ def test_a_disk_that_is_full_at_any_step_leaves_what_was_and_takes_the_same_late
         for last in range(MOST):
             old, pair = server.seen(TEST), new_pair()
             layer.left = last
-            told: list[Refused] = []
+            told: list[ChangeRefused] = []
             try:
                 server.add(pair, ORG, TEST)
-            except Refused as refused:
+            except ChangeRefused as refused:
                 told.append(refused)
             if not told:
                 break
@@ -240,7 +240,7 @@ def test_a_state_directory_that_is_moved_away_is_told_and_served_on(server: Serv
         shutil.copytree(old, state)
     elif instead == "an empty directory":
         state.mkdir()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ChangeRefused) as refused:
         server.add(new_pair(), ORG, TEST)
     assert "cannot be used" in str(refused.value)
     assert server.seen(TEST) == server.seen(ORG) == before

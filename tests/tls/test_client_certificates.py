@@ -114,7 +114,7 @@ BAD: list[tuple[str, Callable[[ClientAuthority], tuple[bytes, bytes]], str, str]
         "unsupported certificate",
         "clientAuth",
     ),
-    ("unknown authority", strangers, "unknown ca", "signed by CN=Strangers, who is not in client_ca"),
+    ("unknown authority", strangers, "unknown ca", "signed by CN=Strangers, which is not in client_ca"),
     ("self-signed", self_signed, "unknown ca|unsupported certificate", "authority of client_ca|clientAuth"),
 ]
 
@@ -178,7 +178,7 @@ class TestRevocation:
         assert "too old" in problem.reason
         alert, words = refused(TlsPolicy(site.config(), quiet), Client(certificate=clients.issue()))
         assert "certificate expired" in alert
-        assert "list of CN=Clients is too old: put a new one" in words
+        assert "list of CN=Clients has expired: put a new one" in words
 
     def test_a_list_that_ends_soon_is_told_in_time(self, site: Site, clients: ClientAuthority) -> None:
         with_list(site, clients.crl(begin=-300 * DAY, end=30 * DAY))
@@ -236,7 +236,7 @@ def test_an_authority_in_between_may_be_trusted_by_itself(site: Site, clients: C
 def test_what_is_no_authority(site: Site, clients: ClientAuthority) -> None:
     (site.directory / "clients.pem").write_bytes(clients.issue()[0])
     (problem,) = validation.check(site.config())
-    assert problem.reason == "holds, at 1, CN=Anna, which is no authority: put who signed it there"
+    assert problem.reason == "holds, at 1, CN=Anna, which is not an authority: name its issuer instead"
     (site.directory / "clients.pem").write_bytes(ClientAuthority(days=0).pem)
     (problem,) = validation.check(site.config())
     assert problem.warning
@@ -360,4 +360,4 @@ def test_the_probe_of_our_own_listeners_has_no_certificate(site: Site, version: 
     assert len(expected) == 2
     with serving(policy) as port:
         own = [Listener("imaps", port=port, addresses=("127.0.0.1",))]
-        assert trial.listeners(own, expected, {CLOSED.decode()}) == {}
+        assert trial.check_listeners(own, expected, {CLOSED.decode()}) == {}

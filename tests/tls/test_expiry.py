@@ -49,7 +49,7 @@ class World:
         self.expiry = Expiry(self.history)
 
     def told(self, days: float) -> list[int]:
-        return [each.threshold for each in self.expiry.look(self.served, NOW + days * DAY)]
+        return [each.threshold for each in self.expiry.due_warnings(self.served, NOW + days * DAY)]
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def test_what_cannot_be_recorded_is_told_all_the_same(world: World) -> None:
 
 
 def test_the_words(world: World) -> None:
-    (warning,) = world.expiry.look(world.served, NOW + 24.5 * DAY)
+    (warning,) = world.expiry.due_warnings(world.served, NOW + 24.5 * DAY)
     assert str(warning) == f"{HOST}: the certificate ends in 6 days, on 2026-04-01 12:00 UTC (file)"
-    (warning,) = world.expiry.look(world.served, NOW + 30.5 * DAY)
+    (warning,) = world.expiry.due_warnings(world.served, NOW + 30.5 * DAY)
     assert "the certificate ends in less than a day, on 2026-04-01" in str(warning)
     assert (in_days(1), in_days(2)) == ("1 day", "2 days")
-    (warning,) = world.expiry.look(world.served, NOW + 40 * DAY)
+    (warning,) = world.expiry.due_warnings(world.served, NOW + 40 * DAY)
     assert "ended on 2026-04-01 12:00 UTC; clients refuse it" in str(warning)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mailserver.tls.keypair.files import directories, signature
+from mailserver.tls.keypair.files import directories, file_states
 
 
 def test_the_directories_of_all_links_on_the_way(tmp_path: Path) -> None:
@@ -32,20 +32,20 @@ def test_a_file_that_is_not_there_and_a_circle_of_links_end(tmp_path: Path) -> N
 
 def test_every_way_to_change_a_file_changes_its_signature(tmp_path: Path) -> None:
     path = tmp_path / "cert.pem"
-    seen = [signature([path])]
+    seen = [file_states([path])]
     path.write_text("one")
-    seen.append(signature([path]))
+    seen.append(file_states([path]))
     with path.open("r+") as file:
         file.write("two")
     os.utime(path, ns=(1, 1))
-    seen.append(signature([path]))
+    seen.append(file_states([path]))
     other = tmp_path / "other"
     other.write_text("two")
     os.utime(other, ns=(1, 1))
     os.rename(other, path)
-    seen.append(signature([path]))
+    seen.append(file_states([path]))
     link = tmp_path / "link"
     link.symlink_to(path)
-    seen.append(signature([path, link]))
+    seen.append(file_states([path, link]))
     assert len(set(seen)) == len(seen)
-    assert signature([path]) == seen[3]
+    assert file_states([path]) == seen[3]

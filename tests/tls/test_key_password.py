@@ -65,7 +65,7 @@ def test_a_key_without_one_needs_none(site: Site) -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("print('hunter3')", "is not opened by its password"),
+        ("print('hunter3')", "cannot be decrypted with its password"),
         ("print()", "key_password_command: holds no password on its first line"),
         ("print('x' * 2000)", "key_password_command: gives more than 1024 octets"),
         ("while True: print('x' * 2000)", "key_password_command: prints more than 4096 octets"),

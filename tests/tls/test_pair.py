@@ -83,7 +83,7 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
 @pytest.mark.parametrize(
     ("certificate", "key", "expected"),
     [
-        (b"", pem(KEY), ["certificate: is empty: put the certificate there"]),
+        (b"", pem(KEY), ["certificate: is empty: it must hold the certificate"]),
         (
             pem(KEY),
             pem(KEY),
@@ -101,14 +101,14 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
             b"x",
             b"y",
             [
-                f"{key}: is not a {what} in PEM, which has a line -----BEGIN {what.upper()}-----: put the right file there"
+                f"{key}: is not a {what} in PEM: it has no line -----BEGIN {what.upper()}-----"
                 for key, what in (("certificate", "certificate"), ("key", "private key"))
             ],
         ),
         (
             GOOD,
             pem(KEY, b"secret"),
-            ["key: has a passphrase; there is nobody to type it: say key_password_file or key_password_command"],
+            ["key: has a passphrase, which nobody can type: set key_password_file or key_password_command"],
         ),
         (
             GOOD,
@@ -118,17 +118,19 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
         (
             GOOD.replace(b"\n", b"\nAAAA", 1),
             pem(KEY),
-            ["certificate: holds a certificate that cannot be decoded: copy the file there anew"],
+            ["certificate: holds a certificate that cannot be decoded: copy the file again"],
         ),
         (
             GOOD,
             b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n",
-            ["key: cannot be decoded: copy the file there anew"],
+            ["key: cannot be decoded: copy the file again"],
         ),
         (
             signed(KEY, names=()),
             pem(KEY),
-            ["certificate: has no subject alternative DNS name; clients look at nothing else: have it issued with one"],
+            [
+                "certificate: has no subject alternative DNS name, the only one that clients check: have it issued with one"
+            ],
         ),
         (
             signed(KEY, usage=ExtendedKeyUsageOID.CLIENT_AUTH),
@@ -149,7 +151,7 @@ def test_a_good_pair(tmp_path: Path, faults_of) -> None:
             GOOD + GOOD[:0] + authority()[0],
             pem(KEY),
             [
-                "warning certificate: has its chain out of order: certificate 2 did not sign certificate 1: the server's own comes first, then who signed it, and so on"
+                "warning certificate: has its chain out of order: certificate 2 did not sign certificate 1: the server's own comes first, then its issuer, and so on"
             ],
         ),
     ],
@@ -179,7 +181,7 @@ def test_kinds_of_keys(faults_of, key, expected: str) -> None:
 @pytest.mark.parametrize(
     ("day", "expected"),
     [
-        (-1, ["warning certificate: is not valid before 2026-06-01 00:00 UTC: look at the clock of this machine"]),
+        (-1, ["warning certificate: is not valid before 2026-06-01 00:00 UTC: check the clock of this machine"]),
         (0, []),
         (82, []),
         (84, ["warning certificate: expires on 2026-08-30: renew it"]),
@@ -351,7 +353,9 @@ class TestCheck:
         config = site.config()
         alone = attrs.evolve(config, server=attrs.evolve(config.server, workers=0))
         told = [(problem.place, problem.reason) for problem in validation.check(alone)]
-        why = "who reads it: with workers = 0 the one process is that user; with workers a master started as root reads it"
+        why = (
+            "which reads it: workers = 0 has one process with that user; with workers a master started as root reads it"
+        )
         assert told == [
             (place, f"cannot be read by user {site.user!r}, {why}")
             for place in ("[domain 1] certificate", "[domain 1] key")

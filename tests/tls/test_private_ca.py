@@ -199,7 +199,7 @@ class TestFaults:
         one = make(tmp_path, passphrase=Secret(b"long words"))
         assert one.is_locked
         assert one.unlock(Secret(b"long words")).certificate == one.certificate
-        with pytest.raises(CaFault, match="not opened by that passphrase"):
+        with pytest.raises(CaFault, match="cannot be decrypted with that passphrase"):
             one.unlock(Secret(b"other words"))
         with pytest.raises(CaFault, match="must be given"):
             one.unlock(None)
@@ -310,8 +310,8 @@ def test_names_in_their_form(name: str, form: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("192.0.2.1", "not an IP address: mail programs are given a name"),
-        ("2001:db8::1", "not an IP address: mail programs are given a name"),
+        ("192.0.2.1", "not an IP address: mail clients are configured with a name"),
+        ("2001:db8::1", "not an IP address: mail clients are configured with a name"),
         ("*", "wildcard"),
         ("*.org", "two labels"),
         ("mail.*.example.org", "wildcard"),

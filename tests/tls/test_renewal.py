@@ -15,7 +15,7 @@ from mailserver.tls.ca import authority as making
 from mailserver.tls.ca import renewal
 from mailserver.tls.ca.private_ca import PrivateCa
 from mailserver.tls.ca.records import CaFault
-from mailserver.tls.ca.renewal import Renewable, Served
+from mailserver.tls.ca.renewal import Renewable, ServedChains
 from mailserver.tls.keypair.pair import Fault, parse_pair, read_file
 from mailserver.tls.serving import validation
 from tests.tls.site import Site
@@ -147,7 +147,7 @@ def test_what_is_said_of_its_end(tmp_path: Path) -> None:
     assert told(NOW) == []
     (tmp_path / "ca" / "ca.key").chmod(0o604)
     [exposed] = [str(each) for each in validation.check(config, now=NOW) if "private_ca" in each.place]
-    assert "every user of this machine, who could sign anything: chmod 600" in exposed
+    assert "every user of this machine, any of whom could sign: chmod 600" in exposed
     (tmp_path / "ca" / "ca.key").chmod(0o600)
     assert "the authority ends in 89 days, on 2026-09-09: make another" in told(NOW + 10 * DAY)[0]
     assert "the authority ended on 2026-09-09" in told(NOW + 100 * DAY)[0]
@@ -158,17 +158,17 @@ def test_what_is_renewed_of_a_configuration(tmp_path: Path) -> None:
     site.managed.add("example.org")
     config = site.config()
     served = {
-        HOST: Served("file", (b"one",)),
-        "a.example.org": Served("added", (b"two",)),
-        "b.example.org": Served("added", (b"two",)),
+        HOST: ServedChains("file", (b"one",)),
+        "a.example.org": ServedChains("added", (b"two",)),
+        "b.example.org": ServedChains("added", (b"two",)),
     }
     files = (tmp_path / "example.test.pem",)
     both = [Renewable((HOST,), (b"one",), files), Renewable(("a.example.org", "b.example.org"), (b"two",), ())]
     assert renewal.renewables(config, served) == both
     # Neither what stands in for something, nor another authority's.
     for origin in ("last good", "rolled back", "self-signed"):
-        assert renewal.renewables(config, {**served, HOST: Served(origin, (b"one",))}) == both[1:]
-    assert renewal.renewables(config, {**served, "a.example.org": Served("acme", (b"two",))})[1].hosts == (
+        assert renewal.renewables(config, {**served, HOST: ServedChains(origin, (b"one",))}) == both[1:]
+    assert renewal.renewables(config, {**served, "a.example.org": ServedChains("acme", (b"two",))})[1].hosts == (
         "b.example.org",
     )
 
@@ -311,5 +311,5 @@ def test_a_key_that_the_service_cannot_read_is_told(tmp_path: Path) -> None:
     assert told(workers=2, user="nobody") == [], "the master reads it"
     if os.geteuid() == 0:
         [reason] = told(workers=0, user="nobody")
-        assert "user 'nobody' cannot read: nothing of it is renewed" in reason
+        assert "user 'nobody' cannot read: the server renews nothing" in reason
     assert told(workers=0, user="") == []

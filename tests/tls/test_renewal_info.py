@@ -13,8 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailserver.config.model import Config
 from mailserver.tls.acme import renewal_info
-from mailserver.tls.acme.child import NotObtained
-from mailserver.tls.acme.schedule import FAILED_AGAIN, LATEST_AGAIN, PASSING_TRIES, SOONEST_AGAIN, Held, Window
+from mailserver.tls.acme.child import AcmeError
+from mailserver.tls.acme.schedule import (
+    FAILED_AGAIN,
+    LATEST_AGAIN,
+    PASSING_TRIES,
+    SOONEST_AGAIN,
+    CurrentCertificate,
+    Window,
+)
 from mailserver.tls.serving import validation
 from tests.tls.site import Site, authority
 
@@ -53,12 +60,16 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def held() -> Held:
+def held() -> CurrentCertificate:
     chain, _key = validation.issue(authority(), [HOST])
-    return Held(HOST, NOW, NOW + 90 * DAY, self_signed=False, fingerprint="of the first", of_authority=chain)
+    return CurrentCertificate(
+        HOST, NOW, NOW + 90 * DAY, self_signed=False, fingerprint="of the first", of_authority=chain
+    )
 
 
-def told(monkeypatch: pytest.MonkeyPatch, config: Config, held: Held, row: Any, before: Window | None = None) -> Window:
+def told(
+    monkeypatch: pytest.MonkeyPatch, config: Config, held: CurrentCertificate, row: Any, before: Window | None = None
+) -> Window:
     """What comes of an answer with one row; of an exception, without an answer."""
 
     def ask(_self: object, do: str, job: dict[str, Any], **_how: object) -> Any:
@@ -77,51 +88,53 @@ def window(start: int = NOW + DAY, end: int = NOW + 3 * DAY, wait: int = 3600) -
 
 
 def test_a_moment_in_the_window_is_chosen_and_kept_while_it_is_the_same(
-    monkeypatch: pytest.MonkeyPatch, config: Config, held: Held
+    monkeypatch: pytest.MonkeyPatch, config: Config, held: CurrentCertificate
 ) -> None:
     found = [told(monkeypatch, config, held, window()) for _ in range(20)]
-    assert all(NOW + DAY <= each.chosen <= NOW + 3 * DAY for each in found)
-    assert len({each.chosen for each in found}) > 1
+    assert all(NOW + DAY <= each.moment <= NOW + 3 * DAY for each in found)
+    assert len({each.moment for each in found}) > 1
     first = found[0]
     assert (first.fingerprint, first.again, first.explanation) == (
         "of the first",
         NOW + 3600,
         "https://ca.test/why [2J",
     )
-    assert told(monkeypatch, config, held, window(), first).chosen == first.chosen
+    assert told(monkeypatch, config, held, window(), first).moment == first.moment
     moved = told(monkeypatch, config, held, window(NOW - 2 * DAY, NOW - DAY), first)
-    assert NOW - 2 * DAY <= moved.chosen <= NOW - DAY
+    assert NOW - 2 * DAY <= moved.moment <= NOW - DAY
 
 
 @pytest.mark.parametrize(
     ("wait", "again"), [(0, FAILED_AGAIN), (1, SOONEST_AGAIN), (7200, 7200), (10**9, LATEST_AGAIN)]
 )
 def test_it_is_asked_again_when_the_authority_says_within_reason(
-    monkeypatch: pytest.MonkeyPatch, config: Config, held: Held, wait: int, again: int
+    monkeypatch: pytest.MonkeyPatch, config: Config, held: CurrentCertificate, wait: int, again: int
 ) -> None:
     assert told(monkeypatch, config, held, window(wait=wait)).again == NOW + again
 
 
-def test_one_that_cannot_say_yet_says_when(monkeypatch: pytest.MonkeyPatch, config: Config, held: Held) -> None:
+def test_one_that_cannot_say_yet_says_when(
+    monkeypatch: pytest.MonkeyPatch, config: Config, held: CurrentCertificate
+) -> None:
     busy = {"error": "503", "retry_after": 7200, "passing": True}
     assert told(monkeypatch, config, held, busy).again == NOW + 7200
 
 
-@pytest.mark.parametrize("row", [{"error": "500", "retry_after": 0, "passing": True}, NotObtained("it is down")])
+@pytest.mark.parametrize("row", [{"error": "500", "retry_after": 0, "passing": True}, AcmeError("it is down")])
 def test_what_may_pass_is_asked_again_soon_and_not_for_ever(
-    monkeypatch: pytest.MonkeyPatch, config: Config, held: Held, row: Any
+    monkeypatch: pytest.MonkeyPatch, config: Config, held: CurrentCertificate, row: Any
 ) -> None:
     """RFC 9773 4.3.3: a back-off with a capped number of tries, and then as for what does not pass."""
     waits, before = [], Window(HOST, "of the first", 50, 40, 60, NOW)
     for _ in range(PASSING_TRIES + 2):
         before = told(monkeypatch, config, held, row, before)
         waits.append(before.again - NOW)
-        assert before.chosen == 50, "what was said before counts on"
+        assert before.moment == 50, "what was said before counts on"
     assert waits == [300, 600, 1200, 2400, FAILED_AGAIN, FAILED_AGAIN]
     assert told(monkeypatch, config, held, window(), before).failures == 0
     first = told(monkeypatch, config, held, row)
     assert [each.again - NOW for each in (first, told(monkeypatch, config, held, row, first))] == [300, 600]
-    for refused in ({"error": "404", "retry_after": 0, "passing": False}, NotObtained("never", decided=True)):
+    for refused in ({"error": "404", "retry_after": 0, "passing": False}, AcmeError("never", decided=True)):
         assert told(monkeypatch, config, held, refused).again == NOW + FAILED_AGAIN
 
 
@@ -143,11 +156,11 @@ def test_what_may_pass_is_asked_again_soon_and_not_for_ever(
     ],
 )
 def test_what_is_no_answer_leaves_what_was_said_before(
-    monkeypatch: pytest.MonkeyPatch, config: Config, held: Held, row: Any
+    monkeypatch: pytest.MonkeyPatch, config: Config, held: CurrentCertificate, row: Any
 ) -> None:
     assert told(monkeypatch, config, held, row) == Window(HOST, "of the first", 0, 0, 0, NOW + FAILED_AGAIN)
     before = Window(HOST, "of the first", 50, 40, 60, NOW, "https://ca.test/why")
     after = told(monkeypatch, config, held, row, before)
-    assert (after.chosen, after.again) == (50, NOW + FAILED_AGAIN)
+    assert (after.moment, after.again) == (50, NOW + FAILED_AGAIN)
     of_another = Window(HOST, "of another", 50, 40, 60, NOW)
-    assert told(monkeypatch, config, held, row, of_another).chosen == 0
+    assert told(monkeypatch, config, held, row, of_another).moment == 0

@@ -10,11 +10,11 @@ from mailserver.tls.acme.schedule import (
     LONGEST_ASKED,
     LONGEST_WAIT,
     Attempts,
-    Held,
+    CurrentCertificate,
     Window,
-    asks,
     due,
     plan,
+    should_ask_window,
 )
 
 DAY = 86400
@@ -22,9 +22,9 @@ NOW = 1_800_000_000
 HOST = "mail.example.test"
 
 
-def held(days_old: float = 0, life: float = 90, host: str = HOST, *, self_signed: bool = False) -> Held:
+def held(days_old: float = 0, life: float = 90, host: str = HOST, *, self_signed: bool = False) -> CurrentCertificate:
     begin = NOW - int(days_old * DAY)
-    return Held(host, begin, begin + int(life * DAY), self_signed)
+    return CurrentCertificate(host, begin, begin + int(life * DAY), self_signed)
 
 
 @pytest.mark.parametrize(("life", "at"), [(90, 60), (45, 30), (6, 4)])
@@ -78,8 +78,8 @@ def test_who_has_nothing_that_clients_take_comes_before_renewals_that_have_time(
 
 
 def test_domains_take_turns_and_those_that_fail_come_last() -> None:
-    def of(domain: str, number: int) -> Held:
-        return Held(f"{number}.{domain}", NOW, NOW + DAY, self_signed=True, domain=domain)
+    def of(domain: str, number: int) -> CurrentCertificate:
+        return CurrentCertificate(f"{number}.{domain}", NOW, NOW + DAY, self_signed=True, domain=domain)
 
     hosts = [*(of("a", number) for number in range(3)), of("b", 0), of("c", 0)]
     failed = {"0.a": Attempts("0.a").failed("no", NOW - DAY)}
@@ -92,9 +92,11 @@ def test_nothing_of_a_stranger_moves_the_terminal() -> None:
     assert len(Attempts(HOST).failed("x" * 10_000, NOW).error) == 500
 
 
-def given(days_old: float = 0, of: str = "first", life: float = 90) -> Held:
+def given(days_old: float = 0, of: str = "first", life: float = 90) -> CurrentCertificate:
     begin = NOW - int(days_old * DAY)
-    return Held(HOST, begin, begin + int(life * DAY), self_signed=False, fingerprint=of, of_authority=b"chain")
+    return CurrentCertificate(
+        HOST, begin, begin + int(life * DAY), self_signed=False, fingerprint=of, of_authority=b"chain"
+    )
 
 
 def test_the_authoritys_window_counts_for_the_certificate_that_it_is_of() -> None:
@@ -125,10 +127,12 @@ def test_no_window_lets_a_certificate_end() -> None:
 
 def test_who_is_asked_about() -> None:
     window = Window(HOST, "first", 1, 1, 2, NOW + 3600)
-    assert asks(given(), None, NOW)
-    assert not asks(given(), window, NOW)
-    assert asks(given(), window, NOW + 3600)
-    assert asks(given(of="second"), window, NOW)
-    assert not asks(held(), None, NOW), "one from elsewhere"
-    assert not asks(given(days_old=91), None, NOW), "one that has ended (RFC 9773 4.3)"
-    assert asks(given(), Window(HOST, "first", 1, 1, 2, NOW + LATEST_AGAIN + 1), NOW), "the clock has jumped back"
+    assert should_ask_window(given(), None, NOW)
+    assert not should_ask_window(given(), window, NOW)
+    assert should_ask_window(given(), window, NOW + 3600)
+    assert should_ask_window(given(of="second"), window, NOW)
+    assert not should_ask_window(held(), None, NOW), "one from elsewhere"
+    assert not should_ask_window(given(days_old=91), None, NOW), "one that has ended (RFC 9773 4.3)"
+    assert should_ask_window(given(), Window(HOST, "first", 1, 1, 2, NOW + LATEST_AGAIN + 1), NOW), (
+        "the clock has jumped back"
+    )

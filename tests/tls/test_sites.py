@@ -82,10 +82,10 @@ def test_a_domain_whose_sites_ask_for_no_certificate_is_spoken_for_all_the_same(
     config, problems = load(path)
     assert config is not None, "\n".join(map(str, problems))
     policy = TlsPolicy(config, lambda *_words, **_fields: None)
-    assert policy.vouches(MAIL, "example.test")
-    assert policy.vouches(MAIL, "")
-    assert policy.demands("example.test")
-    assert not policy.vouches(CONFIG, "example.test"), "nobody is asked there"
+    assert policy.accepts_certificate(MAIL, "example.test")
+    assert policy.accepts_certificate(MAIL, "")
+    assert policy.requires_certificate("example.test")
+    assert not policy.accepts_certificate(CONFIG, "example.test"), "nobody is asked there"
     assert Client().connect(policy, CONFIG.encode()).names == (CONFIG,)
 
 

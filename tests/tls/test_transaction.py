@@ -19,7 +19,7 @@ from mailserver.config.model import Config
 from mailserver.tls.ca import authority as making
 from mailserver.tls.ca import private_ca
 from mailserver.tls.changes.activation import Activation
-from mailserver.tls.changes.transaction import Changed, Refused, Transaction
+from mailserver.tls.changes.transaction import ChangeRefused, RecordedChange, Transaction
 from mailserver.tls.serving import context_builder, validation
 from mailserver.tls.serving import policy as policy_module
 from mailserver.tls.serving.policy import Prepared, TlsPolicy
@@ -53,20 +53,20 @@ class Server:
         self.history.close()
         self.start()
 
-    def change(self, work: Callable[[Transaction], Changed], now: dt.datetime | None = None) -> Changed:
+    def change(self, work: Callable[[Transaction], RecordedChange], now: dt.datetime | None = None) -> RecordedChange:
         changed = work(Transaction(self.activation, self.policy, self.config, now or dt.datetime.now(dt.UTC)))
         self.policy.commit(changed.prepared)
         return changed
 
-    def take(self, *hosts: str) -> Changed:
+    def take(self, *hosts: str) -> RecordedChange:
         return self.change(lambda one: one.take_files(hosts or [TEST]))
 
-    def add(self, pair: tuple[bytes, bytes], *hosts: str) -> Changed:
+    def add(self, pair: tuple[bytes, bytes], *hosts: str) -> RecordedChange:
         return self.change(lambda one: one.offer(hosts, *pair, reason="a test", origin="added"))
 
-    def refused(self, work: Callable[[Transaction], Changed], now: dt.datetime | None = None) -> list[str]:
+    def refused(self, work: Callable[[Transaction], RecordedChange], now: dt.datetime | None = None) -> list[str]:
         before = self.policy.describe(), self.history.of_host(TEST), self.history.of_host(ORG)
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ChangeRefused) as caught:
             self.change(work, now)
         assert before == (self.policy.describe(), self.history.of_host(TEST), self.history.of_host(ORG))
         return caught.value.lines
@@ -285,7 +285,7 @@ class TestFiles:
                 site.renew("example.test")
                 server.take()
 
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ChangeRefused) as caught:
             fill()
         assert caught.value.later
         assert "no space is left" in caught.value.lines[0]
@@ -398,7 +398,7 @@ class TestOffer:
                 for kind in ("ECDSA", "RSA")
             }
 
-        def add(second: tuple[bytes, bytes]) -> Callable[[Transaction], Changed]:
+        def add(second: tuple[bytes, bytes]) -> Callable[[Transaction], RecordedChange]:
             return lambda one: one.offer([], *first, second=second, reason="both", origin="added")
 
         assert set(server.change(add(second)).hosts) == {ORG, OTHER}
@@ -412,7 +412,7 @@ class TestOffer:
         for bad, said in (
             (issue(), "second_certificate has a key of the first one's type, ECDSA"),
             (rsa_pair([ORG], 2048), f"{OTHER}: is not covered by second_certificate, which names {ORG}"),
-            ((b"", b""), "second_certificate is empty: put the certificate there"),
+            ((b"", b""), "second_certificate is empty: it must hold the certificate"),
             (
                 (second[0], rsa_pair([ORG], 2048)[1]),
                 "second_key does not belong to the certificate: put both files of the same renewal there",
@@ -487,7 +487,7 @@ class TestBack:
         for question in ("pair", "is_revoked"):
             with monkeypatch.context() as patch:
                 patch.setattr(History, question, Mock(side_effect=CannotRecord("the disk is gone")))
-                with pytest.raises(Refused, match="the disk is gone") as caught:
+                with pytest.raises(ChangeRefused, match="the disk is gone") as caught:
                     server.change(lambda one: one.roll_back(ORG))
             assert caught.value.later
 

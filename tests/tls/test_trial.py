@@ -74,7 +74,7 @@ def shown(tmp_path: Path) -> Shown:
 
 def ask(protocol: str, port: int, *fingerprints: str, **more: object) -> dict[str, str]:
     listener = Listener(protocol, Port(port), (Address("127.0.0.1"),), **more)  # type: ignore[arg-type]
-    return trial.listeners([listener], {HOST: frozenset(fingerprints)})
+    return trial.check_listeners([listener], {HOST: frozenset(fingerprints)})
 
 
 def test_what_is_expected_is_no_fault_and_another_is_one(shown: Shown) -> None:

@@ -270,7 +270,7 @@ class TestTwisted:
         plain = serialization.load_pem_private_key(key.read_bytes(), None)
         key.write_bytes(plain.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
         (fault,) = client_faults(relay)
-        assert fault.reason.endswith("say key_password_file")
+        assert fault.reason.endswith("set key_password_file")
         relay = attrs.evolve(relay, key_password_file=password)
         assert client_faults(relay) == []
         assert shake(client_creator(relay), TlsPolicy(site.config(), quiet))[1].read == b"hello"

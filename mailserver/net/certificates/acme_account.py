@@ -1,4 +1,4 @@
-"""What the administrator asks of the account at an ACME authority, of a running server."""
+"""The control socket's commands about the account at an ACME authority."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from mailserver.net.certificates.acme import QUIET, AcmeCertificates
 from mailserver.net.certificates.certificates import Certificates
 from mailserver.net.log.events import log
 from mailserver.tls.acme import account
-from mailserver.tls.acme.child import NotObtained
-from mailserver.tls.changes.transaction import Refused
+from mailserver.tls.acme.child import AcmeError
+from mailserver.tls.changes.transaction import ChangeRefused
 from mailserver.tls.state.history import CannotRecord
 
 NO_TABLE: Final = "the configuration has no [acme]"
-_UNDER_WAY: Final = f"orders are under way, which the account's key signs; no other begins for {QUIET / 60:g} minutes: try again in some"
+_UNDER_WAY: Final = (
+    f"orders signed with the account's key are running; none will start for {QUIET / 60:g} minutes: try again soon"
+)
 
 T = TypeVar("T")
 
 
 class AcmeAccount:
-    """Its key signs every order, so none runs while that changes."""
+    """Changes of the account. Its key signs every order, so no order may run during a change of keys."""
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class AcmeAccount:
         certificates: Certificates,
         reload: Callable[[], Awaitable[Answer]],
     ) -> None:
-        """`reload` has all workers answer with the account's new key."""
+        """`reload` makes all workers answer challenges with the account's new key."""
         self._reactor = reactor
         self._config = config
         self._orders = orders
@@ -45,18 +47,18 @@ class AcmeAccount:
         self._reload = reload
 
     def commands(self) -> dict[str, Command]:
-        """For the control socket, by name."""
+        """Return the control socket's commands, by name."""
         return {"acme-account": self._account, "acme-rollover": self._roll_over, "acme-revoke": self._revoke}
 
     async def finish(self) -> None:
-        """End a change of keys that an earlier process has begun."""
+        """Complete a change of keys that an earlier process has begun."""
         try:
             finished = await self._in_thread(account.finish_roll_over, self._config())
-        except (NotObtained, CannotRecord) as error:
-            log.warn("{line}", line=f"acme: the change of the account's key that was begun is not ended: {error}")
+        except (AcmeError, CannotRecord) as error:
+            log.warn("{line}", line=f"acme: the interrupted change of the account's key cannot be completed: {error}")
             return
         if finished:
-            log.info("{line}", line="acme: the account has its new key, as was begun before")
+            log.info("{line}", line="acme: the account has its new key: the interrupted change is complete")
             await self._reload()
 
     # --- Commands
@@ -88,8 +90,8 @@ class AcmeAccount:
         return self._answer(roll_over())
 
     async def _changed(self, change: Callable[[Config], None], done: str) -> Answer:
-        """Change the account's key, with no order under way, and have all workers know."""
-        with self._orders.held_up() as quiet:
+        """Change the account's key while no order runs, and give it to all workers."""
+        with self._orders.pause() as quiet:
             if not quiet:
                 return False, [_UNDER_WAY]
             await self._in_thread(change, self._config())
@@ -111,17 +113,15 @@ class AcmeAccount:
             by_account = await self._in_thread(account.revoke, self._config(), pair, reason)
             line = f"{host}: revoked, SHA-256 {pair.fingerprint[:16]}, {reason}"
             if not by_account:
-                line += "; its own key has signed that, as the account here did not ask for it"
+                line += "; its own key signed the request, as this server's account did not order it"
             log.info("{line}", line=f"acme: {line}")
             await self._certificates.revoked(pair.fingerprint)
             if not is_served:
                 return DataAnswer({}, lines=(line,))
             if host in self._config().acme_hosts:
-                self._orders.hurry([host])
-                return DataAnswer(
-                    {}, lines=(line, f"{host}: another is asked for, which `mailserver acme status` shows")
-                )
-            return DataAnswer({}, lines=(line, f"{host}: is still served with it: give it another, with a new key"))
+                self._orders.order_now([host])
+                return DataAnswer({}, lines=(line, f"{host}: another is ordered; `mailserver acme status` shows it"))
+            return DataAnswer({}, lines=(line, f"{host}: is still served with it: replace it by one with a new key"))
 
         return self._answer(revoke())
 
@@ -131,12 +131,12 @@ class AcmeAccount:
                 work.close()
                 return DataAnswer({}, ok=False, lines=(NO_TABLE,))
             try:
-                told: DataAnswer = await work
-            except (NotObtained, CannotRecord) as error:
+                answer: DataAnswer = await work
+            except (AcmeError, CannotRecord) as error:
                 return DataAnswer({}, ok=False, lines=(str(error),))
-            except Refused as refused:
+            except ChangeRefused as refused:
                 return DataAnswer({}, ok=False, lines=tuple(refused.lines))
-            return told
+            return answer
 
         return Deferred.fromCoroutine(answer())
 

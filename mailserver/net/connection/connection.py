@@ -41,7 +41,7 @@ from mailserver.net.log.refusal_log import is_refusal
 from mailserver.net.transport.address import address_of
 from mailserver.net.transport.tls import TooManyAnswers, channel_binding, tls_info
 from mailserver.session.channel import Channel, ClientCertificate, ConnectionInfo
-from mailserver.tls.context.handshake import failure_words, handshake_of, openssl_words
+from mailserver.tls.context.handshake import failure_reason, handshake_of, openssl_reason
 
 HANDSHAKE_TIME = 30.0
 NO_HANDSHAKE = "no handshake in time: the client, or something on the way, has stopped before its end"
@@ -144,7 +144,7 @@ class Connection(Sniffer):
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """The end. A session in the middle of a store operation learns of it when that is done."""
         if isinstance(reason.value, SSL.Error) and self.info.tls is None:
-            self.log("tls-failed", reason=self._handshake_fault(openssl_words(reason.value)))
+            self.log("tls-failed", reason=self._handshake_fault(openssl_reason(reason.value)))
         elif isinstance(reason.value, TooManyAnswers):
             self.log("connection-cut", reason=str(reason.value))
         self._lost = self._ended = True
@@ -372,7 +372,7 @@ class Connection(Sniffer):
 
     def _handshake_fault(self, reason: str) -> str:
         handle = getattr(self.transport, "getHandle", lambda: None)()
-        return failure_words(handle, reason) if isinstance(handle, SSL.Connection) else reason
+        return failure_reason(handle, reason) if isinstance(handle, SSL.Connection) else reason
 
     def _note(self, event: str, fields: dict[str, object]) -> None:
         """For the ledger."""

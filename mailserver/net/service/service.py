@@ -32,10 +32,10 @@ from mailserver.net.admin.admin_queries import AdminQueries
 from mailserver.net.admin.control_socket import Answer, ControlFactory, make_runtime_dir, socket_path
 from mailserver.net.admin.exposures import Exposures
 from mailserver.net.admin.ledger import LedgerWriter
-from mailserver.net.certificates.acme import AcmeCertificates, held
+from mailserver.net.certificates.acme import AcmeCertificates, current_certificates
 from mailserver.net.certificates.acme_account import AcmeAccount
 from mailserver.net.certificates.certificates import CHANGES, Certificates
-from mailserver.net.certificates.private_ca import PrivateCertificates, served
+from mailserver.net.certificates.private_ca import PrivateCertificates, served_chains
 from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import WorkerPool
@@ -164,10 +164,16 @@ class ServiceProcess(Service, ABC):
             one_at_a_time=self._reloading.run,
         )
         self._acme = AcmeCertificates(
-            self.reactor, config=lambda: self.config, held=lambda: held(policy), offer=self._certificates.offer
+            self.reactor,
+            config=lambda: self.config,
+            held=lambda: current_certificates(policy),
+            offer=self._certificates.offer,
         )
         self._private_ca = PrivateCertificates(
-            self.reactor, config=lambda: self.config, served=lambda: served(policy), serving=self._certificates
+            self.reactor,
+            config=lambda: self.config,
+            served=lambda: served_chains(policy),
+            serving=self._certificates,
         )
         self._account = AcmeAccount(
             self.reactor,

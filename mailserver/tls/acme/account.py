@@ -1,6 +1,6 @@
-"""Where keys are read: what the administrator wants of an ACME account and its certificates, done by the child process.
+"""Requests about an ACME account and its certificates, made by the process that reads keys through a child process.
 
-All block for less than a minute. All raise: NotObtained, CannotRecord.
+Each call blocks for less than a minute. All raise: AcmeError, CannotRecord.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives import serialization
 
 from mailserver.config.model import Config
 from mailserver.tls.acme import acme_state, jws
-from mailserver.tls.acme.child import Child, NotObtained
+from mailserver.tls.acme.child import AcmeError, Child
 from mailserver.tls.keypair.pair import Pair
 from mailserver.tls.keypair.sanitize import printable
 
 NONCES: Final = 4
-"""Tries of a request whose nonce is refused (RFC 8555 6.5)."""
+"""Maximum tries of a request whose nonce is refused (RFC 8555 6.5)."""
 PATIENCE: Final = 50.0
-"""Seconds until the child processes are ended."""
+"""Timeout of the child processes, in seconds."""
 REASONS: Final = {
     "unspecified": 0,
     "keyCompromise": 1,
@@ -29,12 +29,12 @@ REASONS: Final = {
     "superseded": 4,
     "cessationOfOperation": 5,
 }
-"""Why a certificate is revoked, of RFC 5280 5.3.1 what its owner may say."""
+"""Reasons for a revocation that a certificate's owner may give (RFC 5280 5.3.1)."""
 _NONCE: Final = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
 def describe(config: Config, *, update: bool) -> dict[str, str]:
-    """The account at the authority; with `update` it gets the configuration's contacts first (RFC 8555 7.3.2)."""
+    """Return the account at the authority; with `update`, set the configuration's contacts first (RFC 8555 7.3.2)."""
     match _ask(config, "account", update=update):
         case {"address": str(address), "status": str(status), "contact": [*contact]}:
             return {
@@ -42,11 +42,11 @@ def describe(config: Config, *, update: bool) -> dict[str, str]:
                 "status": printable(status),
                 "contact": printable(", ".join(map(str, contact))),
             }
-    raise NotObtained("the authority tells nothing of the account")
+    raise AcmeError("the authority's answer does not describe the account")
 
 
 def deactivate(config: Config) -> None:
-    """End the account, and forget its key (RFC 8555 7.3.6)."""
+    """End the account and forget its key (RFC 8555 7.3.6)."""
     directory, authority = _place(config)
     _ask(config, "deactivate")
     acme_state.forget_account(directory, authority)
@@ -55,13 +55,13 @@ def deactivate(config: Config) -> None:
 def roll_over(config: Config) -> None:
     """Give the account a new key (RFC 8555 7.3.5).
 
-    The new one is remembered before the authority hears of it: a change that was cut short is ended by the next call.
+    The new key is recorded before the authority gets it, so that the next call completes an interrupted change.
     """
     directory, authority = _place(config)
     key = acme_state.next_account_key(directory, authority)
     try:
         _ask(config, "roll-over", next=key.reveal().decode())
-    except NotObtained as refused:
+    except AcmeError as refused:
         if refused.decided:
             acme_state.drop_next_key(directory, authority)
         raise
@@ -69,7 +69,7 @@ def roll_over(config: Config) -> None:
 
 
 def finish_roll_over(config: Config) -> bool:
-    """End a change of keys that was cut short. Was there one?"""
+    """Complete an interrupted change of keys. Was there one?"""
     if not acme_state.is_changing(*_place(config)):
         return False
     roll_over(config)
@@ -77,14 +77,14 @@ def finish_roll_over(config: Config) -> bool:
 
 
 def revoke(config: Config, pair: Pair, reason: str) -> bool:
-    """Have the authority revoke a certificate (RFC 8555 7.6); `reason` is one of REASONS. True if the account has done it.
+    """Have the authority revoke a certificate (RFC 8555 7.6); `reason` is one of REASONS. Did the account sign it?
 
-    One that another account has asked for, or one that is gone, is revoked by the certificate's own key.
+    If another account ordered the certificate, or the account is gone, the certificate's own key signs the revocation.
     """
     end = time.monotonic() + PATIENCE
     try:
         _ask(config, "revoke", certificate=pair.chain_pem.decode("ascii"), reason=REASONS[reason])
-    except NotObtained as refused:
+    except AcmeError as refused:
         if refused.code not in ("unauthorized", "accountDoesNotExist"):
             raise
         _revoke_by_own_key(config, pair, reason, end)
@@ -100,10 +100,10 @@ def _revoke_by_own_key(config: Config, pair: Pair, reason: str, end: float) -> N
             case {"address": str(address), "nonce": str(nonce)} if _NONCE.fullmatch(nonce):
                 signed = jws.signed(pair.key_pem, address, nonce, body)
             case _:
-                raise NotObtained("the authority gives no nonce (RFC 8555 7.2)")
+                raise AcmeError("the authority gives no nonce (RFC 8555 7.2)")
         try:
             _ask(config, "revoke-signed", end, address=address, signed=signed)
-        except NotObtained as refused:
+        except AcmeError as refused:
             if refused.code != "badNonce" or not left:
                 raise
         else:
@@ -116,5 +116,5 @@ def _place(config: Config) -> tuple[Any, str]:
 
 
 def _ask(config: Config, do: str, end: float | None = None, **job: Any) -> dict[str, Any]:
-    """`end`: when it has to be done, by time.monotonic."""
+    """Run a job; `end` is its deadline by time.monotonic."""
     return Child(config).ask(do, job, seconds=PATIENCE if end is None else max(0.0, end - time.monotonic()))

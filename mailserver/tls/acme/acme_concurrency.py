@@ -1,8 +1,8 @@
-"""How many orders of an ACME authority run at once, so that those that hang hold up no others: no clock, no network.
+"""Concurrency limits for ACME orders, so that hanging orders do not delay others. Pure: no clock, no network.
 
-Each runs in a lane: of its proof, and of whether it has failed before. So a program for TXT records that hangs for two hundred
-hosts holds up no page on port 80, and no host that is asked for the first time behind them. What takes long, and has not failed
-before, makes way for the next of its lane, and goes on beside; there are few such places, as each order is a process.
+Orders are limited in groups, by the kind of challenge and by whether the host has failed before. A hanging program for TXT
+records thus blocks neither http-01 orders nor hosts that are tried for the first time. A slow order that has not failed
+before moves to the group of slow orders, and the next of its group starts. Each order is a process, so limits are low.
 """
 
 from __future__ import annotations
@@ -14,61 +14,61 @@ from typing import Final, TypeAlias
 from mailserver.config.model import Acme
 from mailserver.tls.acme.schedule import Attempts
 
-Lane: TypeAlias = tuple[str, str]
+Group: TypeAlias = tuple[str, str]
 
 AT_ONCE: Final = 3
-"""Orders of each lane."""
+"""Maximum orders of each group."""
 SLOW: Final = 30.0
-"""Seconds after which an order makes way."""
+"""Seconds after which an order is slow."""
 SLOW_AT_ONCE: Final = 4
-"""Orders that have made way; all of their lanes together."""
-HURRIED: Final[Lane] = ("any", "hurried")
-"""Of what the administrator asks for."""
+"""Maximum slow orders of all groups together."""
+URGENT: Final[Group] = ("any", "urgent")
+"""The group of orders that the administrator asks for."""
 _FAILED: Final = "failed before"
-_ASIDE: Final[Lane] = ("any", "slow")
+_SLOW: Final[Group] = ("any", "slow")
 MOST: Final = 12
-"""Orders in all: more than those of one proof take if all of them hang."""
+"""Maximum orders in all: more than one kind of challenge takes if all its orders hang."""
 
 
 def challenge_of(acme: Acme, host: str) -> str:
-    """How a host is proved; wildcards are by DNS alone."""
+    """Return the kind of challenge for a host; wildcards need dns-01."""
     return "dns-01" if host.startswith("*.") else acme.challenge
 
 
-def lane_of(acme: Acme, host: str, attempts: Attempts) -> Lane:
-    """That of a host's next order."""
+def group_of(acme: Acme, host: str, attempts: Attempts) -> Group:
+    """Return the group of a host's next order."""
     return challenge_of(acme, host), _FAILED if attempts.failures else "new"
 
 
-class Lanes:
-    """Those orders that run. Times are of a clock that does not jump."""
+class OrderLimits:
+    """The running orders by group. Times are of a monotonic clock."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, Lane] = {}
-        self._begun: dict[str, float] = {}
+        self._groups: dict[str, Group] = {}
+        self._started: dict[str, float] = {}
 
-    def has_place(self, lane: Lane) -> bool:
-        """May another begin?"""
-        return Counter(self._lanes.values())[lane] < AT_ONCE and len(self._lanes) < MOST
+    def may_start(self, group: Group) -> bool:
+        """May another order of the group start?"""
+        return Counter(self._groups.values())[group] < AT_ONCE and len(self._groups) < MOST
 
-    def enter(self, host: str, lane: Lane, now: float) -> None:
-        """Its order begins."""
-        self._lanes[host], self._begun[host] = lane, now
+    def start(self, host: str, group: Group, now: float) -> None:
+        """Count a host's order."""
+        self._groups[host], self._started[host] = group, now
 
-    def leave(self, host: str) -> None:
-        """It has ended."""
-        del self._lanes[host], self._begun[host]
+    def end(self, host: str) -> None:
+        """Forget a host's order."""
+        del self._groups[host], self._started[host]
 
-    def until_way(self, now: float) -> float:
-        """Seconds until the next one makes way; without end where none will."""
-        return min((left for begun in self._begun.values() if (left := begun + SLOW - now) > 0), default=math.inf)
+    def until_slow(self, now: float) -> float:
+        """Return the seconds until the next order becomes slow; infinity if none will."""
+        return min((left for start in self._started.values() if (left := start + SLOW - now) > 0), default=math.inf)
 
-    def make_way(self, now: float) -> None:
-        """Have those that take long go on beside their lane, the oldest first, as far as there is room."""
-        for host, begun in self._begun.items():
+    def move_slow(self, now: float) -> None:
+        """Move slow orders to the slow group, the oldest first, up to its limit."""
+        for host, start in self._started.items():
             if (
-                self._lanes[host][1] != _FAILED
-                and now - begun >= SLOW
-                and Counter(self._lanes.values())[_ASIDE] < SLOW_AT_ONCE
+                self._groups[host][1] != _FAILED
+                and now - start >= SLOW
+                and Counter(self._groups.values())[_SLOW] < SLOW_AT_ONCE
             ):
-                self._lanes[host] = _ASIDE
+                self._groups[host] = _SLOW

@@ -1,6 +1,6 @@
-"""What ACME must remember: the account's key at each authority, and of each host failed attempts, an order, a window.
+"""ACME state: the account's key at each authority; failed attempts, a pending order and a renewal window for each host.
 
-One SQLite file beside the history of certificates, its owner's alone, opened for each use: these are rare.
+It is one SQLite file beside the history of certificates, readable by its owner alone. Each use opens it: uses are rare.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mailserver.config.model import Config
 from mailserver.tls.acme.jws import base64url, jwk_of
 from mailserver.tls.acme.schedule import Attempts, Window
-from mailserver.tls.state.history import BUSY_TIME, CannotRecord, make_directory, why_not
+from mailserver.tls.state.history import BUSY_TIME, CannotRecord, make_directory, unusable_reason
 from mailserver.types import Secret
 
 FILE: Final = "acme.sqlite"
@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS windows (
 
 
 @frozen
-class Begun:
-    """An order that was placed, and what its certificate will belong to."""
+class PendingOrder:
+    """An order that was placed, with the key and request of its certificate."""
 
     host: str
     directory: str
@@ -51,12 +51,12 @@ class Begun:
     address: str
     key_pem: Secret
     request_pem: bytes
-    begun: int
+    placed: int
     """Unix time."""
 
 
 def account_key(directory: Path, authority: str) -> Secret:
-    """The key of the account at an authority, PEM; made at the first call. Raises: CannotRecord."""
+    """Return the account's key at an authority, PEM; the first call makes it. Raises: CannotRecord."""
     with _opened(directory) as connection:
         connection.execute("BEGIN IMMEDIATE")
         rows = list(connection.execute("SELECT key FROM account WHERE directory = ?", (authority,)))
@@ -69,9 +69,9 @@ def account_key(directory: Path, authority: str) -> Secret:
 
 
 def next_account_key(directory: Path, authority: str) -> Secret:
-    """The key that the account is to have; made at the first call, and the same until one of the two below.
+    """Return the account's next key; the first call makes it, and it stays until `take_next_key` or `drop_next_key`.
 
-    So a change of keys that was cut short can be ended, whatever the authority has seen of it. Raises: CannotRecord.
+    An interrupted change of keys can thus be completed, whether or not the authority has applied it. Raises: CannotRecord.
     """
     with _opened(directory) as connection:
         connection.execute("INSERT OR IGNORE INTO next_account VALUES (?, ?)", (authority, _new_key()))
@@ -80,13 +80,13 @@ def next_account_key(directory: Path, authority: str) -> Secret:
 
 
 def is_changing(directory: Path, authority: str) -> bool:
-    """Was a change of the account's key begun and not ended? Raises: CannotRecord."""
+    """Is a change of the account's key unfinished? Raises: CannotRecord."""
     with _opened(directory) as connection:
         return bool(list(connection.execute("SELECT 1 FROM next_account WHERE directory = ?", (authority,))))
 
 
 def take_next_key(directory: Path, authority: str) -> None:
-    """It is the account's key from now on, and the one before is forgotten. Raises: CannotRecord."""
+    """Make the next key the account's key, and forget the previous one. Raises: CannotRecord."""
     with _opened(directory) as connection, connection:
         connection.execute(
             "INSERT OR REPLACE INTO account SELECT directory, key FROM next_account WHERE directory = ?", (authority,)
@@ -95,50 +95,50 @@ def take_next_key(directory: Path, authority: str) -> None:
 
 
 def drop_next_key(directory: Path, authority: str) -> None:
-    """The account's key stays. Raises: CannotRecord."""
+    """Forget the next key: the account keeps its key. Raises: CannotRecord."""
     with _opened(directory) as connection:
         connection.execute("DELETE FROM next_account WHERE directory = ?", (authority,))
 
 
 def forget_account(directory: Path, authority: str) -> None:
-    """Its keys, and what was ordered with them: the account has ended. Raises: CannotRecord."""
+    """Forget the keys and orders of an account that has ended. Raises: CannotRecord."""
     with _opened(directory) as connection, connection:
         for table in ("account", "next_account", "orders"):
             connection.execute(f"DELETE FROM {table} WHERE directory = ?", (authority,))  # noqa: S608 - ours
 
 
-def begun(directory: Path, host: str) -> Begun | None:
-    """The order of a host. Raises: CannotRecord."""
+def pending_order(directory: Path, host: str) -> PendingOrder | None:
+    """Return the pending order of a host. Raises: CannotRecord."""
     with _opened(directory) as connection:
         rows = list(connection.execute("SELECT * FROM orders WHERE host = ?", (host,)))
     if not rows:
         return None
     host, authority, key_type, address, key, request, moment = cast("tuple[Any, ...]", rows[0])
-    return Begun(host, authority, key_type, address, Secret(key), request, moment)
+    return PendingOrder(host, authority, key_type, address, Secret(key), request, moment)
 
 
-def save_order(directory: Path, order: Begun) -> None:
-    """Remember it, instead of another of that host. Raises: CannotRecord."""
+def save_order(directory: Path, order: PendingOrder) -> None:
+    """Record an order, in place of an earlier one of the host. Raises: CannotRecord."""
     row = attrs.astuple(attrs.evolve(order, key_pem=order.key_pem.reveal()), recurse=False)  # type: ignore[arg-type]
     with _opened(directory) as connection:
         connection.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def drop_order(directory: Path, host: str) -> None:
-    """It has come to its end. Raises: CannotRecord."""
+    """Forget an order that has ended. Raises: CannotRecord."""
     with _opened(directory) as connection:
         connection.execute("DELETE FROM orders WHERE host = ?", (host,))
 
 
 def all_windows(directory: Path) -> dict[str, Window]:
-    """By host. Raises: CannotRecord."""
+    """Return all renewal windows by host. Raises: CannotRecord."""
     with _opened(directory) as connection:
         rows = connection.execute("SELECT * FROM windows")
         return {str(row[0]): Window(*cast("tuple[Any, ...]", row)) for row in rows}
 
 
 def save_windows(directory: Path, windows: Iterable[Window]) -> None:
-    """Remember those of some hosts. Raises: CannotRecord."""
+    """Record renewal windows. Raises: CannotRecord."""
     kept = attrs.filters.exclude("failures")
     rows = [attrs.astuple(window, filter=kept) for window in windows]
     with _opened(directory) as connection, connection:
@@ -146,20 +146,20 @@ def save_windows(directory: Path, windows: Iterable[Window]) -> None:
 
 
 def all_attempts(directory: Path) -> dict[str, Attempts]:
-    """By host. Raises: CannotRecord."""
+    """Return all attempts by host. Raises: CannotRecord."""
     with _opened(directory) as connection:
         rows = connection.execute("SELECT host, failures, tried, until, error FROM attempts")
         return {str(row[0]): Attempts(*cast("tuple[Any, ...]", row)) for row in rows}
 
 
 def save(directory: Path, attempts: Attempts) -> None:
-    """Remember a host's. Raises: CannotRecord."""
+    """Record the attempts of a host. Raises: CannotRecord."""
     with _opened(directory) as connection:
         connection.execute("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?)", attrs.astuple(attempts))
 
 
 def with_account(config: Config) -> Config:
-    """With the thumbprint of the account's key, where a host wants one. Raises: CannotRecord."""
+    """Add the thumbprint of the account's key to a configuration with ACME hosts. Raises: CannotRecord."""
     if config.acme is None or not config.acme_hosts:
         return config
     key = account_key(config.server.state_dir, config.acme.directory)
@@ -167,7 +167,7 @@ def with_account(config: Config) -> Config:
 
 
 def thumbprint(key_pem: Secret) -> str:
-    """Of a key of `account_key` (RFC 7638 3.1)."""
+    """Return the thumbprint of a key of `account_key` (RFC 7638 3.1)."""
     key = serialization.load_pem_private_key(key_pem.reveal(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     words = json.dumps(jwk_of(key.public_key()), separators=(",", ":"), sort_keys=True)
@@ -185,7 +185,7 @@ def _opened(directory: Path) -> Iterator[apsw.Connection]:
     path = directory / FILE
     try:
         make_directory(directory)
-        # SQLite would make it readable by more.
+        # SQLite would create it with wider permissions.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         with contextlib.closing(connection):
@@ -193,4 +193,4 @@ def _opened(directory: Path) -> Iterator[apsw.Connection]:
             connection.execute(f"PRAGMA synchronous = EXTRA; {_TABLES} PRAGMA secure_delete = ON")
             yield connection
     except (apsw.Error, OSError) as error:
-        raise CannotRecord(why_not(path, error)) from error
+        raise CannotRecord(unusable_reason(path, error)) from error

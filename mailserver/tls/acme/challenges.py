@@ -1,7 +1,8 @@
-"""Proofs that a name is ours, put where an ACME authority looks, and taken away again.
+"""Responses to ACME challenges, published where the authority looks and removed afterwards.
 
-A page of another web server (RFC 8555 8.3), a TXT record by dynamic update (RFC 2136, signed by RFC 8945) or by the
-administrator's own program (RFC 8555 8.4). Where our own listener answers there is nothing to put.
+An http-01 response is a file that another web server serves (RFC 8555 8.3). A dns-01 response is a TXT record (RFC 8555
+8.4), set by dynamic update (RFC 2136, signed by RFC 8945) or by the administrator's own program. Where our own listener
+answers, nothing is published.
 """
 
 from __future__ import annotations
@@ -27,57 +28,60 @@ import dns.tsig
 import dns.update
 from attrs import define, frozen
 
-from mailserver.tls.acme.dns_alias import CannotFollow, target
+from mailserver.tls.acme.dns_alias import AliasNotResolved, target
 
 HOOK_TIME: Final = 60.0
-"""Seconds that the administrator's program may take."""
+"""Maximum run time of the administrator's program, in seconds."""
 HUNG_HOOK_TIME: Final = 10.0
-"""The same to take away what it has hung in making."""
+"""The same for removing a record after the program has hung while adding it."""
 DNS_TIME: Final = 15.0
-"""Seconds for an answer of the name server."""
+"""Timeout of a query to the name server, in seconds."""
 TTL: Final = 60
-"""Of the record, seconds."""
+"""TTL of the record, in seconds."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
 
-class CannotProve(Exception):
-    """The proof cannot be put there; the text says why."""
+class ChallengeFailed(Exception):
+    """The challenge response cannot be published; the text says why."""
 
 
 class Proof(Protocol):
-    """Of one name."""
+    """The response to the challenge of one name."""
 
     def put(self) -> None:
-        """Until it can be seen. Raises: CannotProve."""
+        """Publish it, and return once it is visible. Raises: ChallengeFailed."""
 
     def remove(self) -> None:
-        """Also where it was put in part only. Raises nothing."""
+        """Remove it, also if it was published only in part. Raises nothing."""
 
 
 def make_proof(job: Mapping[str, Any], host: str, token: str, validation: str) -> Proof:
-    """For a host without `*.`; `validation` is the page's content, or the record's. Raises: CannotProve."""
+    """Make the response for a host (without `*.`).
+
+    `validation` is the content of the file or of the record. Raises: ChallengeFailed.
+    """
     if job["challenge"] == "http-01":
         if not _TOKEN.fullmatch(token):
-            raise CannotProve("the authority's token is none (RFC 8555 8.3)")
+            raise ChallengeFailed("the authority sent an invalid token (RFC 8555 8.3)")
         return Page(Path(job["webroot"]), token, validation) if job["webroot"] else Nothing()
     of_dns = job["dns"]
     try:
         record = target(f"_acme-challenge.{host}", of_dns["resolver"], of_dns["resolver_port"])
-    except CannotFollow as error:
-        raise CannotProve(str(error)) from error
+    except AliasNotResolved as error:
+        raise ChallengeFailed(str(error)) from error
     if of_dns["hook"]:
         return ByHook(tuple(of_dns["hook"]), record, validation, of_dns["wait"])
     return ByUpdate(of_dns, record, validation)
 
 
 class Nothing:
-    """Our own listener answers."""
+    """A response that our own listener serves."""
 
     def put(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def remove(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @frozen
@@ -89,22 +93,22 @@ class Page:
     content: str
 
     def put(self) -> None:
-        """The directories may have to be made. Raises: CannotProve."""
+        """Write the file, and make its directories if they are missing. Raises: ChallengeFailed."""
         try:
             for directory in (self._path.parent.parent, self._path.parent):
                 if not directory.exists():
                     directory.mkdir()
-                    directory.chmod(0o755)  # the web server is another user, whatever our umask
-            # Others may write there: a link of theirs must not lead us to a file that only we may change.
+                    directory.chmod(0o755)  # the web server runs as another user, whatever our umask
+            # Other users may write there: their symbolic link must not lead us to a file that only we may change.
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             with open(os.open(self._path, flags, 0o600), "w", encoding="ascii") as file:
                 file.write(self.content)
                 os.fchmod(file.fileno(), 0o644)
         except OSError as error:
-            raise CannotProve(f"{self._path} cannot be written: {error.strerror}") from error
+            raise ChallengeFailed(f"{self._path} cannot be written: {error.strerror}") from error
 
     def remove(self) -> None:
-        """The file alone."""
+        """Remove the file; its directories stay."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -115,46 +119,46 @@ class Page:
 
 @define
 class ByHook:
-    """A record by the administrator's program."""
+    """A TXT record that the administrator's program sets."""
 
     program: tuple[str, ...]
     record: str
     content: str
     wait: float
     hangs: bool = False
-    """So it did when the record was made."""
+    """Did the program hang when it added the record?"""
 
     def put(self) -> None:
-        """Raises: CannotProve where it fails or takes too long."""
+        """Run the program. Raises: ChallengeFailed if it fails or takes too long."""
         try:
             done = self._run("add")
         except OSError as error:
-            raise CannotProve(f"{self.program[0]} cannot be run: {error.strerror}") from error
+            raise ChallengeFailed(f"{self.program[0]} cannot be run: {error.strerror}") from error
         except subprocess.TimeoutExpired:
             self.hangs = True
-            raise CannotProve(f"{self.program[0]} was ended: it took more than {HOOK_TIME:g} seconds") from None
+            raise ChallengeFailed(f"{self.program[0]} was killed after {HOOK_TIME:g} seconds") from None
         if done != 0:
-            raise CannotProve(f"{self.program[0]} has failed with status {done}")
+            raise ChallengeFailed(f"{self.program[0]} failed with status {done}")
         time.sleep(self.wait)
 
     def remove(self) -> None:
-        """What it says then is not needed any more."""
+        """Run the program; ignore its status."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             self._run("remove")
 
     def _run(self, what: str) -> int:
         command = [*self.program, what, self.record, self.content]
-        # Programs show there what they send and get, which may be a secret; what goes wrong they say on the other.
+        # Programs print requests and answers on standard output, which may be secret; errors go to standard error.
         quiet = subprocess.DEVNULL
         seconds = HUNG_HOOK_TIME if self.hangs else HOOK_TIME
         return subprocess.run(command, stdin=quiet, stdout=quiet, timeout=seconds, check=False).returncode
 
 
 class ByUpdate:
-    """A record by dynamic update."""
+    """A TXT record that a dynamic update sets."""
 
     def __init__(self, settings: Mapping[str, Any], record: str, content: str) -> None:
-        """Raises: CannotProve for settings that the library does not take."""
+        """Raises: ChallengeFailed if the library rejects the settings."""
         self._server: str = settings["server"]
         self._port: int = settings["port"]
         self._wait: float = settings["wait"]
@@ -167,24 +171,24 @@ class ByUpdate:
                 self._key = dns.tsig.Key(settings["key_name"], secret, settings["key_algorithm"])
             self._zone = dns.name.from_text(settings["zone"]) if settings["zone"] else None
         except (dns.exception.DNSException, ValueError) as error:
-            raise CannotProve(f"[acme.dns] key or zone: {error}") from error
+            raise ChallengeFailed(f"[acme.dns] key or zone: {error}") from error
         if self._zone is not None and not self._record.is_subdomain(self._zone):
-            raise CannotProve(f"{self._record} is not in the zone of [acme.dns], {self._zone}")
+            raise ChallengeFailed(f"{self._record} is not in the zone of [acme.dns], {self._zone}")
 
     def put(self) -> None:
-        """Raises: CannotProve."""
+        """Send the update. Raises: ChallengeFailed."""
         try:
             answer = self._send("add")
         except (OSError, EOFError, dns.exception.DNSException) as error:
             words = str(error) or type(error).__name__
-            raise CannotProve(f"name server {self._server} does not take the update: {words}") from error
+            raise ChallengeFailed(f"name server {self._server} cannot be updated: {words}") from error
         if answer.rcode() != dns.rcode.NOERROR:
             words = dns.rcode.to_text(answer.rcode())
-            raise CannotProve(f"name server {self._server} refuses the update of {self._record}: {words}")
+            raise ChallengeFailed(f"name server {self._server} refuses the update of {self._record}: {words}")
         time.sleep(self._wait)
 
     def remove(self) -> None:
-        """One record alone: another of the same name may be another order's."""
+        """Remove this record alone: another of the same name may belong to another order."""
         with contextlib.suppress(OSError, EOFError, dns.exception.DNSException):
             self._send("remove")
 
@@ -201,7 +205,7 @@ class ByUpdate:
         return dns.query.tcp(update, self._server, timeout=DNS_TIME, port=self._port)
 
     def _find_zone(self) -> dns.name.Name:
-        """The name above the record that the server has an SOA record for. Raises: OSError, DNSException."""
+        """Find the closest parent name with an SOA record on the server. Raises: OSError, DNSException."""
         name = self._record
         while len(name) > 1:
             name = name.parent()
@@ -209,4 +213,4 @@ class ByUpdate:
             answer = dns.query.tcp(query, self._server, timeout=DNS_TIME, port=self._port)
             if any(found.rdtype == dns.rdatatype.SOA and found.name == name for found in answer.answer):
                 return name
-        raise dns.exception.DNSException(f"it has no zone for {self._record}")
+        raise dns.exception.DNSException(f"the server has no zone for {self._record}")

@@ -1,4 +1,4 @@
-"""Where keys are read: a job at an ACME authority, done by a child process without those rights (`acme_client`)."""
+"""A job at an ACME authority, done by a child process (`client.py`) without the right to read keys."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from mailserver.tls.keypair.sanitize import printable
 from mailserver.tls.state.history import CannotRecord
 
 PATIENCE: Final = 480.0
-"""Seconds until the child process is ended."""
+"""Timeout of the child process, in seconds."""
 LONGEST: Final = 1 << 20
-"""Octets of its answer."""
+"""Maximum length of its answer, in octets."""
 
 
-class NotObtained(Exception):
-    """The authority has not done it; the text says why, and is fit to be shown."""
+class AcmeError(Exception):
+    """The authority did not do the job; the text says why, and is safe to show."""
 
     def __init__(self, reason: str, retry_after: int = 0, *, decided: bool = False, code: str = "") -> None:
         super().__init__(printable(reason))
         self.code = code
-        """The type of its problem (RFC 8555 6.7), or ""."""
+        """The type of the authority's problem (RFC 8555 6.7), or ""."""
         self.retry_after = retry_after
-        """Seconds that it would have us wait."""
+        """Seconds that the authority asks to wait."""
         self.decided = decided
-        """By the authority: what was asked for will not be had by asking on."""
+        """Has the authority decided, so that repeating the request is useless?"""
 
 
 class Child:
-    """Of one job."""
+    """The child process of one job."""
 
     def __init__(self, config: Config) -> None:
-        """`config` has an [acme]."""
+        """`config` must have an [acme]."""
         assert config.acme is not None
         self._config = config
         self._acme: Acme = config.acme
@@ -48,7 +48,10 @@ class Child:
     def ask(
         self, do: str, job: dict[str, Any], *, seconds: float = PATIENCE, order: Callable[[str], None] | None = None
     ) -> dict[str, Any]:
-        """What comes of a job; `order` gets the address of an order as soon as there is one. Blocks. Raises: NotObtained."""
+        """Run a job and return its result; `order` gets the address of an order as soon as there is one.
+
+        Blocks. Raises: AcmeError.
+        """
 
         def each(line: bytes) -> None:
             match _row(line):
@@ -62,23 +65,23 @@ class Child:
                 child.stop()
             answer = child.ask(octets, seconds=seconds, longest=LONGEST, each=each)
         except (OSError, KeyError, CannotRecord) as error:
-            raise NotObtained(str(error)) from error
+            raise AcmeError(str(error)) from error
         row = _row(answer.rstrip(b"\n").rpartition(b"\n")[2])
         match row:
             case {"error": str(why), "code": str(code), "retry_after": int(retry_after), "decided": bool(decided)}:
-                raise NotObtained(why, retry_after, decided=decided, code=code)
+                raise AcmeError(why, retry_after, decided=decided, code=code)
             case {"order": _} | None:
-                raise NotObtained("the process that asks the authority was ended, or its log has more")
+                raise AcmeError("the process that connects to the authority was killed; its log may say why")
         return row
 
     def stop(self) -> None:
-        """End it, from another thread."""
+        """Stop the process, from another thread."""
         self._stopped = True
         if self._process is not None:
             self._process.stop()
 
     def _terms(self) -> dict[str, Any]:
-        """On which the authority is asked. Raises: NotObtained, CannotRecord."""
+        """Return the account's part of every job. Raises: AcmeError, CannotRecord."""
         acme = self._acme
         eab = None
         if acme.eab_key_file is not None:
@@ -93,16 +96,16 @@ class Child:
 
 
 def read_key(path: Path, key: str) -> str:
-    """A key in base64, of the file that the configuration's `key` names. Raises: NotObtained."""
+    """Read a base64 key from the file that the configuration's `key` names. Raises: AcmeError."""
     faults: list[Fault] = []
     line = first_line(path, key, faults)
     if line is None:
-        raise NotObtained(f"{key} {faults[0].reason}")
+        raise AcmeError(f"{key} {faults[0].reason}")
     return line
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """One object of the child's; None where it is none."""
+    """Parse one line of the child's output; None if it is no JSON object."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

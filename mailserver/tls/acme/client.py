@@ -1,8 +1,8 @@
-"""`python -m mailserver.tls.acme.client`: one job at an ACME authority (RFC 8555), by the service's user.
+"""`python -m mailserver.tls.acme.client`: run one job at an ACME authority (RFC 8555) as the service's user.
 
-A job comes in on standard input and what comes of it goes out on standard output, JSON both, a line each: what the
-authority sends is read here alone, with no more rights than the workers have. A certificate's key never comes here, only
-the request that it signed. The account's key does: no other process of the user can read this one's memory.
+The job is one line of JSON on standard input, the result one line on standard output. This process alone reads what the
+authority sends, and it has no more rights than the workers. A certificate's private key never comes here, only the signed
+request. The account's key does; other processes of the same user cannot read this one's memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final
 
 from mailserver.tls.acme import issuance, requests
-from mailserver.tls.acme.faults import code_of, is_decided, told
+from mailserver.tls.acme.faults import code_of, error_text, is_decided
 from mailserver.tls.acme.network import Authority, seconds_of
 
 JOBS: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {
@@ -37,10 +37,10 @@ _PR_SET_DUMPABLE: Final = 4
 
 
 def do(job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """What a job ends with.
+    """Run a job and return its result.
 
-    Where it fails, `{"error": text, "code": text, "retry_after": seconds, "decided": bool}`; decided: by the authority, so
-    that the same order is of no use any more; code: the type of its problem, or "".
+    A failure is `{"error": text, "code": text, "retry_after": seconds, "decided": bool}`. `code` is the type of the
+    authority's problem, or "". `decided` means that the authority has decided, so that repeating the order is useless.
     """
     authority = None
     try:
@@ -49,7 +49,7 @@ def do(job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[s
     except Exception as error:
         retry_after = 0 if authority is None else seconds_of(authority.network.retry_after)
         return {
-            "error": told(error),
+            "error": error_text(error),
             "code": code_of(error),
             "retry_after": retry_after,
             "decided": is_decided(error),
@@ -57,9 +57,9 @@ def do(job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[s
 
 
 def end_with(listener: int) -> None:
-    """End this process, and what it has started, once nobody reads `listener` any more: who asked was killed.
+    """Kill this process and its children once nobody reads `listener`: the parent was killed.
 
-    The order is another process's then, whose proof this one must not take away.
+    The order then belongs to another process, whose challenge response this one must not remove.
     """
 
     def wait() -> None:
@@ -72,8 +72,8 @@ def end_with(listener: int) -> None:
 
 
 def main() -> None:
-    """Do the job; whatever the libraries print goes to standard error."""
-    # Others of the same user could otherwise read the account's key out of this process.
+    """Run the job; output of the libraries goes to standard error."""
+    # Other processes of the same user could otherwise read the account's key from this process.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     answers: BinaryIO

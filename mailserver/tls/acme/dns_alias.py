@@ -1,6 +1,6 @@
-"""Where a TXT record for an ACME authority has to stand: behind the CNAMEs at its name, as the authority follows them.
+"""The name at which a TXT record for an ACME authority must be set, after all CNAMEs.
 
-So a zone that takes no updates can point `_acme-challenge` at one that does (RFC 8555 8.4, RFC 1034 3.6.2).
+A zone that takes no updates can point `_acme-challenge` at one that does (RFC 8555 8.4, RFC 1034 3.6.2).
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import dns.name
 import dns.resolver
 
 MOST: Final = 8
-"""CNAMEs in a row."""
+"""Maximum number of CNAMEs in a row."""
 PATIENCE: Final = 10.0
-"""Seconds for each answer."""
+"""Timeout of each query, in seconds."""
 
 
-class CannotFollow(Exception):
-    """Where it stands cannot be told; the text says why."""
+class AliasNotResolved(Exception):
+    """The CNAMEs cannot be followed; the text says why."""
 
 
 def target(record: str, resolver: str | None, port: int) -> str:
-    """The name at the end, without a last dot; `resolver`: an address, or None for the system's. Raises: CannotFollow."""
+    """Follow CNAMEs to the last name, without its final dot.
+
+    `resolver` is an address, or None for the system's. Raises: AliasNotResolved.
+    """
     try:
         asked = dns.resolver.Resolver(configure=resolver is None)
         if resolver is not None:
@@ -36,5 +39,5 @@ def target(record: str, resolver: str | None, port: int) -> str:
                 return name.to_text(omit_final_dot=True)
             name = answer[0].target
     except dns.exception.DNSException as error:
-        raise CannotFollow(f"whether {record} is an alias cannot be told: {error or type(error).__name__}") from error
-    raise CannotFollow(f"{record} leads through more than {MOST} aliases (CNAME)")
+        raise AliasNotResolved(f"the CNAME of {record} cannot be looked up: {error or type(error).__name__}") from error
+    raise AliasNotResolved(f"{record} has more than {MOST} CNAMEs in a row")

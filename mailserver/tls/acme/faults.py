@@ -1,4 +1,4 @@
-"""What an ACME authority, or the way to it, has against a request: in a sentence, and whether it passes (RFC 8555 6.7)."""
+"""Errors of an ACME authority and of the way to it: one sentence for people, and whether they are temporary (RFC 8555 6.7)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 import requests
 from acme import errors, messages
 
-from mailserver.tls.acme.challenges import CannotProve
+from mailserver.tls.acme.challenges import ChallengeFailed
 
 _PREFIX: Final = "urn:ietf:params:acme:error:"
 _PASSING: Final = ("badNonce", "rateLimited", "serverInternal")
-"""Problems that say nothing of what was asked for."""
+"""Problem types that do not concern the request itself."""
 _MOST: Final = 5
-"""Subproblems that are told."""
+"""Maximum number of subproblems shown."""
 
 
 class NoAccount(Exception):
-    """The authority knows no account of this key."""
+    """The authority has no account for this key."""
 
 
 def code_of(error: Exception) -> str:
-    """The type of a problem without its prefix, `rateLimited` say; "" for what is no problem of ACME."""
+    """Return the type of a problem without its prefix, such as `rateLimited`; "" if it is no problem of ACME."""
     if isinstance(error, NoAccount):
         return "accountDoesNotExist"
     kind = str(error.typ) if isinstance(error, messages.Error) else ""
@@ -31,27 +31,27 @@ def code_of(error: Exception) -> str:
 
 
 def is_decided(error: Exception) -> bool:
-    """Has the authority decided, so that the same order is of no use any more?"""
+    """Has the authority decided, so that repeating the same order is useless?"""
     if isinstance(error, messages.Error):
         return code_of(error) not in ("", *_PASSING)
     return isinstance(error, errors.ValidationError | errors.IssuanceError | NoAccount)
 
 
 def is_passing(error: Exception, status: int) -> bool:
-    """May the same request have another answer in a while, as far as can be told? `status`: of the answer, if there was one."""
+    """Is the failure temporary, as far as is known? `status` is the answer's, 0 without one."""
     if code_of(error):
         return not is_decided(error)
-    # A problem without a type of ACME may be of something between.
+        # A problem without a type of ACME may come from a proxy in between.
     if isinstance(error, messages.Error) or _answer(error) is not None:
         return status >= 500 or status == 429
     return isinstance(error, requests.exceptions.RequestException | errors.TimeoutError)
 
 
-def told(error: Exception) -> str:
-    """A failure in one line for the administrator."""
+def error_text(error: Exception) -> str:
+    """Describe a failure to the administrator in one line."""
     response = _answer(error)
     match error:
-        case CannotProve():
+        case ChallengeFailed():
             words = str(error)
         case errors.ValidationError():
             found = [
@@ -70,20 +70,20 @@ def told(error: Exception) -> str:
         case requests.exceptions.RequestException():
             words = _unreached(error)
         case NoAccount():
-            words = "the authority knows no account of this server's key"
+            words = "the authority has no account for this server's key"
         case _ if response is not None:
-            words = f"the authority answers with status {response.status_code} {response.reason or ''}, and not why"
+            words = f"the authority answers with status {response.status_code} {response.reason or ''} without a reason"
         case errors.ConflictError():
-            words = "the authority says that it conflicts with what it has (status 409)"
+            words = "the authority reports a conflict (status 409)"
         case errors.ClientError() if type(error) is errors.ClientError:
-            words = f"the authority's answer is not as it should be: {error}"
+            words = f"the authority's answer is invalid: {error}"
         case _:
-            words = f"the authority's answer is not understood: {type(error).__name__}: {error}"
+            words = f"the authority's answer cannot be parsed: {type(error).__name__}: {error}"
     return " ".join(words.split())
 
 
 def _problem(error: messages.Error) -> str:
-    """A problem document (RFC 7807) with its subproblems (RFC 8555 6.7.1)."""
+    """Describe a problem document (RFC 7807) with its subproblems (RFC 8555 6.7.1)."""
     parts = [_one(error)]
     for each in (error.subproblems or ())[:_MOST]:
         name = f"{each.identifier.value}: " if each.identifier is not None else ""
@@ -92,13 +92,13 @@ def _problem(error: messages.Error) -> str:
 
 
 def _one(error: messages.Error) -> str:
-    what = error.detail or error.title or error.description or "it does not say why"
+    what = error.detail or error.title or error.description or "no reason given"
     code = code_of(error)
     return f"{code}: {what}" if code else str(what)
 
 
 def _unreached(error: requests.exceptions.RequestException) -> str:
-    """What keeps us from an address, without the libraries' words of it."""
+    """Describe a connection failure without the libraries' own words."""
     address = str(error.request.url or "") if error.request is not None else ""
     where = urllib.parse.urlsplit(address).netloc or "its address"
     if isinstance(error, requests.exceptions.Timeout):
@@ -115,7 +115,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The first cause first."""
+    """Iterate over the chain of causes, the first cause first."""
     found = [error]
     while (cause := found[-1].__cause__ or found[-1].__context__) is not None and len(found) < 20:
         found.append(cause)
@@ -123,7 +123,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _answer(error: Exception) -> requests.Response | None:
-    """An answer without a problem document, of which the library says no more than that."""
+    """Return the HTTP response without a problem document that the library attached to the error."""
     if not isinstance(error, errors.ClientError) or not error.args:
         return None
     first = error.args[0][0] if isinstance(error.args[0], tuple) and error.args[0] else error.args[0]

@@ -1,4 +1,4 @@
-"""What is wrong with the files that [acme] names. Nothing of them is ever shown."""
+"""Validate the files that [acme] names. No message shows their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST: Final = 1024
 
 
 def acme_problems(config: Config, identity: Identity) -> Iterator[Problem]:
-    """`identity`: who the service is, and who talks to the authority."""
+    """Yield every problem; `identity` is the service's user, under which the child process runs."""
     acme = config.acme
     if acme is None or not config.acme_hosts:
         return
@@ -27,7 +27,10 @@ def acme_problems(config: Config, identity: Identity) -> Iterator[Problem]:
 
 
 def first_line(path: Path, key: str, faults: list[Fault]) -> str | None:
-    """A key in base64; None, and a fault of the configuration's `key`, where there is none."""
+    """Read a base64 key from the first line of a file.
+
+    Return None, and add a fault of the configuration's `key`, if there is none.
+    """
     octets = read_file(path, key, faults)
     if octets is None:
         return None
@@ -39,7 +42,7 @@ def first_line(path: Path, key: str, faults: list[Fault]) -> str | None:
 
 
 def _of_keys(acme: Acme) -> Iterator[tuple[str, Fault]]:
-    """Of files that are read where the keys of certificates are."""
+    """Check the files that the process with the certificates' keys reads."""
     dns_file = acme.dns.key_file if acme.dns is not None else None
     for table, key, path in (("[acme]", "eab_key_file", acme.eab_key_file), ("[acme.dns]", "key_file", dns_file)):
         if path is None:
@@ -52,7 +55,7 @@ def _of_keys(acme: Acme) -> Iterator[tuple[str, Fault]]:
 
 
 def _of_service(acme: Acme, identity: Identity) -> Iterator[tuple[str, Fault]]:
-    """Of what the service's user reads, writes and runs."""
+    """Check what the service's user reads, writes and runs."""
     if acme.ca_file is not None:
         try:
             read_authorities(acme.ca_file)
@@ -60,13 +63,13 @@ def _of_service(acme: Acme, identity: Identity) -> Iterator[tuple[str, Fault]]:
             yield from (("[acme]", Fault("ca_file", fault.reason, value=str(acme.ca_file))) for fault in bad.faults)
         else:
             if not identity.may_open(acme.ca_file):
-                reason = f"cannot be read by user {identity.name!r}, who talks to the authority"
+                reason = f"cannot be read by user {identity.name!r}, which connects to the authority"
                 yield "[acme]", Fault("ca_file", reason, value=str(acme.ca_file))
     if acme.webroot is not None and not _may(identity, acme.webroot, os.W_OK | os.X_OK):
         reason = f"must be a directory in which user {identity.name!r} may write"
         yield "[acme]", Fault("webroot", reason, value=str(acme.webroot))
     if acme.dns is not None and acme.dns.hook and not _may(identity, Path(acme.dns.hook[0]), os.X_OK):
-        # Its arguments may hold a secret.
+        # Its arguments may be secret.
         yield "[acme.dns]", Fault("hook", f"names no program that user {identity.name!r} may run")
 
 

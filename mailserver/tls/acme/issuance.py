@@ -1,6 +1,6 @@
-"""A certificate of an ACME authority: the order, the proof that the host is ours, the chain (RFC 8555 7.4).
+"""Obtain a certificate from an ACME authority: the order, the challenge, the chain (RFC 8555 7.4).
 
-An order that an earlier process began is gone on with, at whatever step it is, as its certificate may be there already.
+An order that an earlier process placed is continued at its present step: its certificate may exist already.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from typing import Any, Final
 from acme import challenges, errors, messages
 from josepy.json_util import field
 
-from mailserver.tls.acme.challenges import CannotProve, make_proof
+from mailserver.tls.acme.challenges import ChallengeFailed, make_proof
 from mailserver.tls.acme.faults import code_of, is_passing
 from mailserver.tls.acme.network import Authority
 
 ORDER_TIME: Final = 150
-"""Seconds for the validation, and as long again for the certificate."""
+"""Timeout of the validation, and again of the certificate, in seconds."""
 _BEGUN: Final = (messages.STATUS_PROCESSING, messages.STATUS_VALID)
-"""Of orders that have had the request already."""
+"""States of orders whose request was sent already."""
 _OF_REPLACES: Final = ("alreadyReplaced", "malformed", "unauthorized", "")
-"""Problems that an order may have for the certificate that it would replace; "": without a type. The library makes a status of
-409 its own error.
+"""Problems that may concern the certificate that an order replaces; "" is a problem without a type. The library turns status
+409 into its own error.
 """
 _INTERNAL: Final = "serverInternal"
-"""What an authority may also say that does not find the order of that certificate."""
+"""An authority may answer this if it does not find the order of the replaced certificate."""
 
 
 class NewOrder(messages.NewOrder):
-    """With the certificate that it is to replace (RFC 9773 5)."""
+    """A new order that names the certificate it replaces (RFC 9773 5)."""
 
     replaces: str | None = field("replaces", omitempty=True)
 
 
 def obtain(authority: Authority, job: Mapping[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """`{"chain": PEM}`; `tell` gets `{"order": address}` before anything else is done.
+    """Return `{"chain": PEM}`; `tell` gets `{"order": address}` before any further step.
 
-    Raises: what the libraries raise; CannotProve.
+    Raises: exceptions of the libraries; ChallengeFailed.
     """
     authority.sign_up(job)
     order = _begun(authority, job) or _ordered(authority, job)
@@ -51,7 +51,7 @@ def obtain(authority: Authority, job: Mapping[str, Any], tell: Callable[[dict[st
 
 
 def _begun(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResource | None:
-    """The order of an earlier attempt, unless the authority has given it up."""
+    """Return the order of an earlier attempt, unless the authority has dropped it."""
     if not job["order"]:
         return None
     try:
@@ -59,12 +59,12 @@ def _begun(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResour
     except (messages.Error, errors.ClientError) as error:
         if is_passing(error, authority.network.status):
             raise
-        return None  # it has forgotten it
+        return None  # the authority has forgotten it
     return None if body.status == messages.STATUS_INVALID else _checked(job, body, job["order"])
 
 
 def _ordered(authority: Authority, job: Mapping[str, Any]) -> messages.OrderResource:
-    # Only an authority that has renewal information knows the field.
+    # Only an authority with renewal information knows the field.
     replaces = job["replaces"] if authority.address_of("renewalInfo") is not None else None
     identifiers = [messages.Identifier(typ=messages.IDENTIFIER_FQDN, value=job["host"])]
     wanted = NewOrder(identifiers=identifiers, replaces=replaces or None)
@@ -73,7 +73,7 @@ def _ordered(authority: Authority, job: Mapping[str, Any]) -> messages.OrderReso
     except (messages.Error, errors.ConflictError) as error:
         if not replaces or not _may_be_of_replaces(error, authority.network.status):
             raise
-        # It was replaced before, or is another authority's: no reason to have none (RFC 9773 5).
+        # It was replaced already, or another authority issued it: order without it (RFC 9773 5).
         response = authority.post(authority.directory["newOrder"], NewOrder(identifiers=identifiers))
     return _checked(job, messages.Order.from_json(response.json()), response.headers["Location"])
 
@@ -84,29 +84,29 @@ def _may_be_of_replaces(error: messages.Error | errors.ConflictError, status: in
 
 
 def _checked(job: Mapping[str, Any], body: messages.Order, address: str) -> messages.OrderResource:
-    """An order of our host alone: what it names otherwise is no matter of ours. Raises: ClientError."""
+    """Validate that an order is for our host alone. Raises: ClientError."""
     named = [each.value for each in body.identifiers or ()]
     if named != [job["host"]] or len(body.authorizations or ()) != 1:
-        raise errors.ClientError(f"its order is not of {job['host']} alone")
+        raise errors.ClientError(f"the order is not for {job['host']} alone")
     return messages.OrderResource(body=body, uri=address, authorizations=[], csr_pem=job["csr"].encode())
 
 
 def _prove(authority: Authority, job: Mapping[str, Any], order: messages.OrderResource) -> None:
-    """Put the proof where the authority looks until it has seen it."""
+    """Publish the challenge response until the authority has validated it."""
     host = job["host"].removeprefix("*.")
     authorization = messages.Authorization.from_json(authority.post(order.body.authorizations[0], None).json())
     if authorization.identifier is None or authorization.identifier.value != host:
-        raise errors.ClientError(f"its authorization is not of {host}")
+        raise errors.ClientError(f"the authorization is not for {host}")
     with contextlib.ExitStack() as proofs:
         if authorization.status == messages.STATUS_PENDING:
             offered = [each for each in authorization.challenges or () if each.chall.typ == job["challenge"]]
             if not offered:
-                raise CannotProve(f"the authority offers no {job['challenge']} for it")
+                raise ChallengeFailed(f"the authority offers no {job['challenge']} challenge for {job['host']}")
             response, validation = offered[0].response_and_validation(authority.key)
             proof = make_proof(job, host, _token(offered[0]), validation)
             proofs.callback(proof.remove)
             proof.put()
-            # An attempt that was cut short may have answered it.
+            # An interrupted attempt may have answered it.
             if offered[0].status == messages.STATUS_PENDING:
                 authority.client.answer_challenge(offered[0], response)
         authority.client.poll_authorizations(order, _deadline())

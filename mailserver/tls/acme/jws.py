@@ -1,4 +1,4 @@
-"""A request to an ACME authority that is signed where keys are read (RFC 7515, RFC 8555 6.2): by a certificate's own key."""
+"""Requests to an ACME authority signed by a certificate's own key (RFC 7515, RFC 8555 6.2), in the process that reads keys."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from mailserver.types import Secret
 
 _CURVES: Final = {"secp256r1": ("P-256", "ES256", 32), "secp384r1": ("P-384", "ES384", 48)}
-"""Of keys that a certificate may have here (`pair`): name, algorithm (RFC 7518 3.1), octets of a coordinate."""
+"""Curves that certificates may have here (`pair`): name, algorithm (RFC 7518 3.1), octets of a coordinate."""
 _HASHES: Final = {"ES256": hashes.SHA256, "ES384": hashes.SHA384}
 
 
 def signed(key_pem: Secret, address: str, nonce: str, payload: dict[str, Any]) -> str:
-    """A JWS in JSON, with the public key in its header (RFC 8555 6.2: `jwk`)."""
+    """Make a JWS in JSON with the public key in its header (RFC 8555 6.2: `jwk`)."""
     key = serialization.load_pem_private_key(key_pem.reveal(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
     algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else _CURVES[key.curve.name][1]
@@ -29,7 +29,7 @@ def signed(key_pem: Secret, address: str, nonce: str, payload: dict[str, Any]) -
 
 
 def jwk_of(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> dict[str, str]:
-    """A public key as RFC 7517 has it, with what a thumbprint is of and nothing else (RFC 7638 3.2)."""
+    """Encode a public key as a JWK (RFC 7517), with the members of its thumbprint alone (RFC 7638 3.2)."""
     if isinstance(key, rsa.RSAPublicKey):
         of_rsa = key.public_numbers()
         return {"e": _number(of_rsa.e), "kty": "RSA", "n": _number(of_rsa.n)}
@@ -39,7 +39,7 @@ def jwk_of(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> dict[str, str]:
 
 
 def base64url(octets: bytes) -> str:
-    """Without the padding (RFC 7515 2)."""
+    """Encode without padding (RFC 7515 2)."""
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 

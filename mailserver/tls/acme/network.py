@@ -1,7 +1,6 @@
-"""An ACME authority as a child process talks to it (RFC 8555 6): signed requests, each answer of bounded length.
+"""Signed requests from the child process to an ACME authority (RFC 8555 6), with answers of bounded length.
 
-What the authority sends is a stranger's. So nothing but https is spoken, no other address is gone to at its word, and what
-is longer than any honest answer is not read on.
+What the authority sends is untrusted: only https is spoken, redirects are refused, and reading stops at the limit.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from josepy.jwk import JWKEC
 from mailserver.tls.acme.faults import NoAccount, code_of
 
 HTTP_TIME: Final = 30
-"""Seconds for each wait for the authority."""
+"""Timeout of each request, in seconds."""
 NONCES: Final = 8
-"""Tries of a request whose nonce is refused (RFC 8555 6.5)."""
+"""Maximum tries of a request whose nonce is refused (RFC 8555 6.5)."""
 LONGEST: Final = 1 << 20
-"""Octets of an answer."""
+"""Maximum length of an answer, in octets."""
 _AGENT: Final = "mailserver"
 
 
 class Network(ClientNetwork):
-    """Requests, tried again with a new nonce, and how long the authority would have us wait."""
+    """HTTP requests, repeated with a new nonce; it remembers the authority's Retry-After."""
 
     retry_after: str = ""
     status: int = 0
-    """Of the last answer."""
+    """Status of the last answer."""
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Signed."""
+        """Send a signed request."""
         for _try in range(NONCES - 1):
             try:
                 return self._post_once(*args, **kwargs)
@@ -49,40 +48,40 @@ class Network(ClientNetwork):
         return self._post_once(*args, **kwargs)
 
     def post_signed(self, url: str, octets: str) -> requests.Response:
-        """What another key has signed."""
+        """Send a request that another key has signed."""
         fields = {"Content-Type": self.JOSE_CONTENT_TYPE}
         return self._check_response(self._send_request("POST", url, data=octets, headers=fields))
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
         self.retry_after = ""
         if not url.startswith("https://"):
-            raise errors.ClientError(f"the authority names an address that is not https: {url[:200]}")
+            raise errors.ClientError(f"the authority names an address without https: {url[:200]}")
         kwargs |= {"allow_redirects": False, "hooks": {"response": _bounded}, "stream": True}
         response = super()._send_request(method, url, *args, **kwargs)
         self.status = response.status_code
         if response.is_redirect:
-            raise errors.ClientError(f"the authority sends us elsewhere: {response.headers['Location'][:200]}")
+            raise errors.ClientError(f"the authority redirects to {response.headers['Location'][:200]}")
         if not response.ok:
             self.retry_after = response.headers.get("Retry-After", "")
         return response
 
 
 def _bounded(response: requests.Response, **_kwargs: object) -> None:
-    """Read the answer, and no more of it than LONGEST, as unpacked. Raises: ClientError, RequestException."""
+    """Read the unpacked answer up to LONGEST. Raises: ClientError, RequestException."""
     octets = bytearray()
     for piece in response.iter_content(1 << 16):
         octets += piece
         if len(octets) > LONGEST:
             response.close()
             raise errors.ClientError(f"the authority's answer has more than {LONGEST} octets")
-    response._content = bytes(octets)  # noqa: SLF001 - as `content` would have it
+    response._content = bytes(octets)  # noqa: SLF001 - as the property `content` sets it
 
 
 class Authority:
-    """What an authority offers, and requests of an account."""
+    """An authority's directory, and the requests of one account."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
-        """Reads its directory (RFC 8555 7.1.1). Raises: what the libraries raise."""
+        """Read the directory (RFC 8555 7.1.1). Raises: exceptions of the libraries."""
         self.key = key_of(job["account"])
         self.network = Network(
             self.key, alg=ES256, verify_ssl=job["ca_file"] or True, user_agent=_AGENT, timeout=HTTP_TIME
@@ -91,23 +90,23 @@ class Authority:
         self.client = ClientV2(self.directory, self.network)
 
     def post(self, url: str, body: JSONDeSerializable | None) -> requests.Response:
-        """Signed by the account's key; without a body it is a POST-as-GET (RFC 8555 6.3)."""
+        """Send a request signed by the account's key; without a body it is a POST-as-GET (RFC 8555 6.3)."""
         return self.network.post(url, body, new_nonce_url=self.directory["newNonce"])
 
     def nonce(self) -> str:
-        """For a request that is signed elsewhere (RFC 8555 7.2)."""
+        """Return a nonce for a request that is signed elsewhere (RFC 8555 7.2)."""
         response = self.network.head(self.directory["newNonce"])
         return str(response.headers.get(self.network.REPLAY_NONCE_HEADER, ""))
 
     def address_of(self, resource: str) -> str | None:
-        """What the directory says of it (RFC 8555 9.7.5); None where the authority has none."""
+        """Return the directory's URL of a resource (RFC 8555 9.7.5); None if the authority has none."""
         try:
             return str(self.directory[resource])
         except KeyError:
             return None
 
     def sign_up(self, job: Mapping[str, Any]) -> None:
-        """Make the account, or find the one that the key has (RFC 8555 7.3)."""
+        """Make the account, or find the existing one of the key (RFC 8555 7.3)."""
         binding = None
         if job["eab"] is not None:
             key_id, mac_key = job["eab"]
@@ -119,7 +118,7 @@ class Authority:
         )
 
     def log_in(self) -> str:
-        """Find the account that the key has; its address (RFC 8555 7.3.1). Raises: NoAccount, too."""
+        """Find the account of the key and return its address (RFC 8555 7.3.1). Raises: NoAccount, too."""
         try:
             return self._account(messages.NewRegistration(only_return_existing=True))
         except messages.Error as error:
@@ -128,7 +127,7 @@ class Authority:
             raise NoAccount from error
 
     def use(self, key: JWKEC, address: str | None) -> None:
-        """Sign with a key: for the account of that address, or for none yet."""
+        """Sign with a key, for the account at that address or for none yet."""
         self.key = self.network.key = key
         body = messages.Registration()
         self.network.account = None if address is None else messages.RegistrationResource(body=body, uri=address)
@@ -144,13 +143,13 @@ class Authority:
 
 
 def key_of(pem: str) -> JWKEC:
-    """An account's key."""
+    """Parse an account's key."""
     key = serialization.load_pem_private_key(pem.encode(), None)
     return JWKEC(key=key)
 
 
 def seconds_of(retry_after: str) -> int:
-    """A Retry-After field (RFC 9110 10.2.3) in seconds from now; 0 where it says nothing."""
+    """Convert a Retry-After field (RFC 9110 10.2.3) to seconds from now; 0 if it is missing or invalid."""
     try:
         return max(0, int(retry_after))
     except ValueError:

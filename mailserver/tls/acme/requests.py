@@ -1,4 +1,4 @@
-"""What else is asked of an ACME authority: when to renew, and about the account and certificates that are to end."""
+"""Requests to an ACME authority beside orders: renewal information, the account, revocations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from acme import errors, jws, messages
 from cryptography import x509
 from josepy.jwa import ES256
 
-from mailserver.tls.acme.faults import NoAccount, code_of, is_passing, told
+from mailserver.tls.acme.faults import NoAccount, code_of, error_text, is_passing
 from mailserver.tls.acme.network import Authority, key_of, seconds_of
 
 
 def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
-    """`{"windows": rows}` (RFC 9773 4), a row for each of `certificates`, [] where the authority has no such thing.
+    """Ask when certificates should be renewed (RFC 9773 4): `{"windows": rows}`, a row for each of `certificates`.
 
     A row has "certificate" and "retry_after" (seconds), and "start", "end" (Unix times) and "explanation", or "error" and
-    "passing": may that be over soon (RFC 9773 4.3.3)?
+    "passing": is the failure temporary (RFC 9773 4.3.3)? Rows are [] if the authority has no renewal information.
     """
     address = authority.address_of("renewalInfo")
     if address is None:
@@ -31,30 +31,30 @@ def renewal_infos(authority: Authority, job: Mapping[str, Any], _tell: object) -
 def _window(authority: Authority, address: str, certificate: str) -> dict[str, Any]:
     try:
         response = authority.network.get(address)
-        told_of = response.json()
-        start, end = (_unix_time(told_of["suggestedWindow"][edge]) for edge in ("start", "end"))
+        answer = response.json()
+        start, end = (_unix_time(answer["suggestedWindow"][edge]) for edge in ("start", "end"))
         if end <= start:
             raise errors.ClientError("its window ends before it begins")  # noqa: TRY301 - as no answer (RFC 9773 4.2)
     except Exception as error:
         wait = seconds_of(authority.network.retry_after)
         passing = is_passing(error, authority.network.status)
-        return {"certificate": certificate, "error": told(error), "retry_after": wait, "passing": passing}
+        return {"certificate": certificate, "error": error_text(error), "retry_after": wait, "passing": passing}
     return {
         "certificate": certificate,
         "start": start,
         "end": end,
         "retry_after": seconds_of(response.headers.get("Retry-After", "")),
-        "explanation": str(told_of.get("explanationURL", "")),
+        "explanation": str(answer.get("explanationURL", "")),
     }
 
 
 def _unix_time(text: str) -> int:
-    """Of a time in RFC 3339's form."""
+    """Parse a time of RFC 3339."""
     return int(dt.datetime.fromisoformat(text).timestamp())
 
 
 def account(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
-    """`{"address": of the account, "status", "contact"}` (RFC 8555 7.1.2); with `update`, given the contacts of the job."""
+    """Return `{"address", "status", "contact"}` of the account (RFC 8555 7.1.2); with `update`, set the job's contacts first."""
     address = authority.log_in()
     update = messages.UpdateRegistration(contact=tuple(job["contact"])) if job["update"] else None
     body = messages.Registration.from_json(authority.post(address, update).json())
@@ -62,7 +62,7 @@ def account(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict
 
 
 def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
-    """End the account (RFC 8555 7.3.6); {}. One that is not there has ended, as has one whose key is not taken any more."""
+    """End the account (RFC 8555 7.3.6); {}. An account that is missing, or whose key is rejected, has ended already."""
     try:
         address = authority.log_in()
     except NoAccount:
@@ -76,7 +76,7 @@ def deactivate(authority: Authority, _job: object, _tell: object) -> dict[str, A
 
 
 def roll_over(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
-    """Give the account the key `next` (RFC 8555 7.3.5); {}. Done once more it finds that it is done."""
+    """Give the account the key `next` (RFC 8555 7.3.5); {}. A repeated request succeeds without a change."""
     old, new = authority.key, key_of(job["next"])
     authority.use(new, None)
     try:
@@ -97,7 +97,7 @@ def roll_over(authority: Authority, job: Mapping[str, Any], _tell: object) -> di
 def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[str, Any]:
     """Revoke `certificate`, PEM, for `reason`, a number of RFC 5280 5.3.1 (RFC 8555 7.6); {}.
 
-    One that was revoked before is as it should be: what is remembered of it here may have been lost.
+    A certificate that was already revoked is no failure: our own record of the revocation may have been lost.
     """
     authority.log_in()
     certificate = x509.load_pem_x509_certificates(job["certificate"].encode())[0]
@@ -107,7 +107,7 @@ def revoke(authority: Authority, job: Mapping[str, Any], _tell: object) -> dict[
 
 
 def revocation_terms(authority: Authority, _job: object, _tell: object) -> dict[str, Any]:
-    """`{"address": where revocations go, "nonce"}`, for one that is signed by the certificate's own key, which is not here."""
+    """Return `{"address", "nonce"}` for a revocation that another process signs with the certificate's own key."""
     return {"address": str(authority.directory["revokeCert"]), "nonce": authority.nonce()}
 
 

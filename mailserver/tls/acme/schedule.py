@@ -1,10 +1,10 @@
-"""When to ask an ACME authority for which certificate: no clock, no network, no file.
+"""The schedule of ACME orders and of requests for renewal windows. Pure: no clock, no network, no file.
 
-A certificate is renewed at a moment in the window that the authority suggests (RFC 9773); where it suggests none, when two
-thirds of its life are over. What fails is tried again after five minutes, and after
-twice as long each time, up to half a day; or as late as the authority says. Each host has its own count, so that one
-that fails delays nobody. Of those that are due, the ones that have failed least come first; of these, those whose clients
-have no certificate that they take; of these, those of domains of which least has failed or is under way.
+A certificate is renewed at a moment in the window that the authority suggests (RFC 9773), or without one after two thirds
+of its life. A failed order is repeated after five minutes, and after twice as long each time, up to half a day, or as late
+as the authority says. Each host has its own count, so a failing host delays no other. Among the due hosts those with the
+fewest failures come first; then those whose certificate clients refuse or soon will; then those of domains with the
+fewest failed and running orders.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ FIRST_WAIT: Final = 300
 LONGEST_WAIT: Final = 12 * 3600
 AFTER_SUCCESS: Final = 3600
 LONGEST_ASKED: Final = 8 * 24 * 3600
-"""Seconds that the authority may have us wait; limits of public ones are of a week."""
+"""Maximum seconds that the authority may have us wait; public authorities have limits of a week."""
 SOONEST_RENEWAL: Final = 24 * 3600
-"""Seconds between a certificate and the next, if that is less than a tenth of its life."""
+"""Minimum seconds between a certificate and the next, unless a tenth of its life is less."""
 SOONEST_AGAIN: Final = 60
 LATEST_AGAIN: Final = 24 * 3600
-"""Seconds between two looks at a window, as far as the authority may say it (RFC 9773 4.3.2)."""
+"""Bounds in seconds of the authority's interval between two requests for a window (RFC 9773 4.3.2)."""
 FAILED_AGAIN: Final = 6 * 3600
-"""Seconds until it is asked again where it has not said when (RFC 9773 4.3.3)."""
+"""Interval in seconds without the authority's word (RFC 9773 4.3.3)."""
 PASSING_AGAIN: Final = 300
-"""The same after a failure that may pass (no answer, a status of 500), and twice as long after the next."""
+"""Interval after a temporary failure (no answer, a status of 500), doubled after each further one."""
 PASSING_TRIES: Final = 4
-"""So many of these; then it is FAILED_AGAIN."""
+"""Number of such intervals; then FAILED_AGAIN applies."""
 
 
 @frozen
 class Attempts:
-    """What came of asking for a host's certificate, since the last success. Times are Unix times."""
+    """The attempts to get a host's certificate since the last success. Times are Unix times."""
 
     host: str
     failures: int = 0
     tried: int = 0
     until: int = 0
-    """No attempt before."""
+    """Earliest time of the next attempt."""
     error: str = ""
-    """Of the last failure."""
+    """Text of the last failure."""
 
     def failed(self, error: str, now: int, retry_after: int = 0) -> Attempts:
-        """With one more failure; `retry_after` seconds are the authority's word (RFC 8555 6.6)."""
+        """Add a failure; `retry_after` is the authority's, in seconds (RFC 8555 6.6)."""
         failures = self.failures + 1
         wait = min(LONGEST_WAIT, FIRST_WAIT << min(failures - 1, 16))
         wait = max(wait, min(LONGEST_ASKED, retry_after))
         return Attempts(self.host, failures, now, now + wait, printable(error))
 
     def succeeded(self, now: int) -> Attempts:
-        """Nothing is left of the failures. An authority whose certificates are old at once is not asked at once again."""
+        """Clear the failures. AFTER_SUCCESS delays the next order if the authority's certificates are old at once."""
         return Attempts(self.host, tried=now, until=now + AFTER_SUCCESS)
 
 
 @frozen
-class Held:
-    """The certificate that is served for a host."""
+class CurrentCertificate:
+    """The certificate that a host is served with now."""
 
     host: str
     not_before: int
@@ -69,7 +69,7 @@ class Held:
     self_signed: bool
     fingerprint: str = ""
     of_authority: bytes = b""
-    """Its chain, PEM, where it came from the authority."""
+    """Its chain, PEM, if the authority issued it."""
     domain: str = ""
     """The [[domain]] of the host."""
 
@@ -80,95 +80,95 @@ class Held:
 
 @frozen
 class Window:
-    """When the authority would have a certificate renewed (RFC 9773 4.2). Times are Unix times."""
+    """The time in which the authority suggests a renewal (RFC 9773 4.2). Times are Unix times."""
 
     host: str
     fingerprint: str
-    """Of the certificate."""
-    chosen: int
-    """A moment in the window; 0 where there is none."""
+    """Fingerprint of the certificate."""
+    moment: int
+    """The moment chosen in the window; 0 without a window."""
     start: int
     end: int
     again: int
     """When to ask again."""
     explanation: str = ""
-    """Address of a page that says why; "" where there is none."""
+    """URL of the authority's explanation, or ""."""
     failures: int = 0
-    """Answers in a row that have failed in a way that may pass. A restart forgets them."""
+    """Temporary failures in a row. A restart forgets them."""
 
 
-def chosen(start: int, end: int, before: Window | None, place: float) -> int:
-    """A moment in a window; the one of before where the window is the same. `place`: by chance, from 0 to 1."""
+def choose_moment(start: int, end: int, before: Window | None, place: float) -> int:
+    """Choose a moment in a window; keep the previous one if the window is the same. `place` is random, from 0 to 1."""
     if before is not None and (before.start, before.end) == (start, end):
-        return before.chosen
+        return before.moment
     return start + int((end - start) * place)
 
 
 def ask_again(now: int, retry_after: int) -> int:
-    """When to ask again for a window, by the authority's Retry-After in seconds, 0 for none (RFC 9773 4.3)."""
+    """Return when to ask for a window again; `retry_after` in seconds, 0 for none (RFC 9773 4.3)."""
     return now + (min(max(retry_after, SOONEST_AGAIN), LATEST_AGAIN) if retry_after else FAILED_AGAIN)
 
 
 def ask_after_failure(now: int, retry_after: int, failures: int) -> int:
-    """The same where the answer has failed; `failures`: of those that may pass, in a row (RFC 9773 4.3.3)."""
+    """The same after a failure; `failures` counts temporary ones in a row (RFC 9773 4.3.3)."""
     if retry_after or not 0 < failures <= PASSING_TRIES:
         return ask_again(now, retry_after)
     return now + (PASSING_AGAIN << (failures - 1))
 
 
-def asks(held: Held, window: Window | None, now: int) -> bool:
-    """Is the authority to be asked for a certificate's window? Not once it has ended (RFC 9773 4.3)."""
+def should_ask_window(held: CurrentCertificate, window: Window | None, now: int) -> bool:
+    """Is it time to ask for a certificate's window? Not after the certificate has ended (RFC 9773 4.3)."""
     if not held.of_authority or held.not_after <= now:
         return False
-    # A clock that has jumped back must not silence it.
+        # A clock that has jumped back must not suppress the request.
     return window is None or window.fingerprint != held.fingerprint or not now < window.again <= now + LATEST_AGAIN
 
 
 @frozen
 class Due:
-    """When a host's certificate is to be asked for."""
+    """When a host's certificate is due."""
 
     time: int
     failures: int
     host: str
 
 
-def due(held: Held, attempts: Attempts, now: int, window: Window | None = None) -> Due:
-    """Of one host."""
+def due(held: CurrentCertificate, attempts: Attempts, now: int, window: Window | None = None) -> Due:
+    """Return when one host's certificate is due."""
     renewal = 0 if held.self_signed else _renewal(held, window)
     until = attempts.until
     if attempts.tried > now:
-        # The clock has jumped back: what was decided by it does not count.
+        # The clock has jumped back: times that it gave before do not count.
         until = min(until, now + LONGEST_WAIT)
     return Due(max(renewal, until), attempts.failures, held.host)
 
 
-def _renewal(held: Held, window: Window | None) -> int:
+def _renewal(held: CurrentCertificate, window: Window | None) -> int:
     life = held.not_after - held.not_before
-    if window is None or not window.chosen or window.fingerprint != held.fingerprint:
+    if window is None or not window.moment or window.fingerprint != held.fingerprint:
         return held.not_before + life * 2 // 3
-    # Whatever it suggests: time is left for attempts that fail, and none is replaced as soon as it has come.
+    # Leave time for failed attempts whatever the authority suggests, and never replace a certificate at once.
     soonest, latest = held.not_before + min(SOONEST_RENEWAL, life // 10), held.not_before + life * 9 // 10
-    return max(soonest, min(window.chosen, latest))
+    return max(soonest, min(window.moment, latest))
 
 
 def plan(
-    hosts: Iterable[Held],
+    hosts: Iterable[CurrentCertificate],
     attempts: Mapping[str, Attempts],
     now: int,
     windows: Mapping[str, Window] | None = None,
     under_way: Iterable[str] = (),
 ) -> list[Due]:
-    """All, what is due first in front; `under_way`: the domain of each order that runs."""
+    """Order all hosts, due ones first; `under_way` holds the domain of each running order."""
     known = windows or {}
     found = [
         (each, due(each, attempts.get(each.host, Attempts(each.host)), now, known.get(each.host))) for each in hosts
     ]
-    # One domain whose proofs fail or hang should not be in front with all of its hosts.
+    # A domain whose challenges fail or hang must not come first with all its hosts.
     burdens = Counter(under_way)
     burdens.update(held.domain for held, each in found if each.failures)
 
-    def place(pair: tuple[Held, Due]) -> tuple[int, ...]:
+    def place(pair: tuple[CurrentCertificate, Due]) -> tuple[int, ...]:
         held, each = pair
         if each.time > now:
             return 1, each.time

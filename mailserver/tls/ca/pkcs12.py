@@ -1,4 +1,4 @@
-"""A user's certificate with its key in one file that key stores import (PKCS #12, RFC 7292)."""
+"""A user's certificate and key in one file for import into key stores (PKCS #12, RFC 7292)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mailserver.tls.ca.authority import PrivateKey
 from mailserver.types import Secret
 
 OLD_ROUNDS = 2048
-"""Some old key stores take no more."""
+"""Some old key stores support no more."""
 
 NEW_ROUNDS = 100_000
 
@@ -24,11 +24,11 @@ def make_pkcs12(
     *,
     new: bool,
 ) -> bytes:
-    """Certificate, key and the authority's certificate, under a password.
+    """Pack a certificate, its key and the authority's certificate, encrypted with a password.
 
-    The old form (PBES1 with SHA-1 and triple DES, RFC 7292 appendix C; a MAC with SHA-1) is what key stores of older
-    Windows, macOS, iOS and Android read, and newer ones too. The new form is PBES2 with AES-256 and SHA-256, which those do
-    not open. Against who has the file, the old one is as good as its password.
+    The old form (PBES1 with SHA-1 and triple DES, RFC 7292 appendix C; a MAC with SHA-1) is read by key stores of older
+    Windows, macOS, iOS and Android, and by newer ones. The new form (PBES2 with AES-256 and SHA-256) is not read by old
+    ones. The old form protects the file only as well as its password.
     """
     builder = PrivateFormat.PKCS12.encryption_builder()
     if new:
@@ -41,7 +41,7 @@ def make_pkcs12(
         builder = (
             builder.kdf_rounds(OLD_ROUNDS)
             .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
-            .hmac_hash(hashes.SHA1())  # noqa: S303 - what old key stores read
+            .hmac_hash(hashes.SHA1())  # noqa: S303 - for old key stores
         )
     return pkcs12.serialize_key_and_certificates(
         name.encode(), key, certificate, [authority], builder.build(password.reveal())

@@ -1,10 +1,10 @@
-"""A private authority in a directory: `ca.pem`, `ca.key`, `ca.crl`, and the record of what it issued.
+"""A private authority in a directory: `ca.pem`, `ca.key`, `ca.crl`, and the record of issued certificates.
 
-Each file is replaced whole. The key comes before the certificate, so a directory with `ca.pem` has all that it needs; the
-record comes last, and without it nothing is signed. Several commands may work on it at once.
+Each file is replaced atomically. The key is written before the certificate, so a directory with `ca.pem` has its key. The
+record is made last, and without it nothing is signed. Several commands may run at once.
 
-A revocation is recorded, then listed. What the list on disk has and the record has not, it keeps: a record that was begun
-anew, or put back from an old backup, takes no revocation back.
+A revocation is first recorded, then listed. A new list keeps the entries of the list on disk that the record lacks, so that
+a new or restored record withdraws no revocation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailserver.system.atomic_file import only_one, replace_file
-from mailserver.tls.ca import authority as making
+from mailserver.tls.ca import authority
 from mailserver.tls.ca.authority import Authority, PrivateKey, PublicKey, Purpose
 from mailserver.tls.ca.names import outside
 from mailserver.tls.ca.records import FILE as RECORDS
@@ -36,7 +36,7 @@ CERTIFICATE: Final = "ca.pem"
 KEY: Final = "ca.key"
 
 LIST_DAYS: Final = 365
-"""Life of a revocation list: with one that is too old, a server takes no client's certificate."""
+"""Life of a revocation list: a server with an expired list refuses all clients' certificates."""
 
 LEAST_BITS: Final = 2048
 
@@ -48,7 +48,7 @@ REASONS: Final = (
     "cessationOfOperation",
     "privilegeWithdrawn",
 )
-"""Why a certificate is revoked (RFC 5280 5.3.1), of those that fit one that is no authority's."""
+"""Reasons for a revocation (RFC 5280 5.3.1) that fit certificates of servers and users."""
 
 
 def create(
@@ -61,7 +61,7 @@ def create(
     passphrase: Secret | None,
     now: dt.datetime,
 ) -> bool:
-    """Make an authority, or where there is one without a record, made elsewhere, begin a record for it (then False).
+    """Make an authority. If one made elsewhere is there without a record, begin a record for it and return False.
 
     Raises: CaFault, OSError.
     """
@@ -74,24 +74,24 @@ def create(
         if is_new:
             if key.exists():
                 raise CaFault(
-                    f"{key} is there without its certificate {CERTIFICATE}: put that back, or move the key away"
+                    f"{key} is there without its certificate {CERTIFICATE}: restore that, or move the key away"
                 )
-            made = making.make_authority(name, making.make_key(key_type), days=days, only=only, now=now)
+            made = authority.make_authority(name, authority.make_key(key_type), days=days, only=only, now=now)
             secret = passphrase.reveal() if passphrase is not None else None
-            replace_file(key, making.key_pem(made.key, secret))
-            replace_file(certificate, making.certificate_pem(made.certificate), mode=0o644)
-        one = PrivateCa(directory, read_certificate(directory))
-        signer = one.unlock(passphrase)
+            replace_file(key, authority.key_pem(made.key, secret))
+            replace_file(certificate, authority.certificate_pem(made.certificate), mode=0o644)
+        ca = PrivateCa(directory, read_certificate(directory))
+        signer = ca.unlock(passphrase)
         records = Records.create(directory)
         try:
-            _write_list(one, signer, records, LIST_DAYS, now)
+            _write_list(ca, signer, records, LIST_DAYS, now)
         finally:
             records.close()
     return is_new
 
 
 def read_certificate(directory: Path) -> x509.Certificate:
-    """The authority's certificate. Raises: CaFault."""
+    """Read the authority's certificate. Raises: CaFault."""
     path = directory / CERTIFICATE
     octets = _read(path)
     try:
@@ -99,7 +99,7 @@ def read_certificate(directory: Path) -> x509.Certificate:
         is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (ValueError, x509.ExtensionNotFound) as error:
         raise CaFault(
-            f"{path} does not hold the certificate of an authority in PEM: put it back from a backup"
+            f"{path} does not hold the certificate of an authority in PEM: restore it from a backup"
         ) from error
     if not is_authority:
         raise CaFault(f"{path} holds a certificate that may not sign others (basicConstraints)")
@@ -115,12 +115,12 @@ class PrivateCa:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its subject, for people."""
         return self.certificate.subject.rfc4514_string()
 
     @property
     def only(self) -> tuple[str, ...]:
-        """Domains that it may sign for; empty: any."""
+        """Domains that it may sign for; empty for any."""
         try:
             constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         except x509.ExtensionNotFound:
@@ -134,17 +134,15 @@ class PrivateCa:
 
     @property
     def exposure(self) -> str:
-        """What is to be said of the rights of its key; "" if all is well."""
+        """A warning about the permissions of its key; "" if they are right."""
         path = self.directory / KEY
         with contextlib.suppress(OSError):
             if path.stat().st_mode & 0o006:
-                return (
-                    f"{path} can be read or changed by every user of this machine, who could sign anything: chmod 600"
-                )
+                return f"{path} can be read or changed by every user of this machine, any of whom could sign: chmod 600"
         return ""
 
     def unlock(self, passphrase: Secret | None) -> Authority:
-        """With its key. Raises: CaFault."""
+        """Load its key. Raises: CaFault."""
         path = self.directory / KEY
         try:
             key = serialization.load_pem_private_key(
@@ -153,7 +151,7 @@ class PrivateCa:
         except TypeError as error:
             raise CaFault(f"{path} has a passphrase, which must be given") from error
         except (ValueError, UnsupportedAlgorithm) as error:
-            why = "is not opened by that passphrase" if self.is_locked else "holds no private key in PEM"
+            why = "cannot be decrypted with that passphrase" if self.is_locked else "holds no private key in PEM"
             raise CaFault(f"{path} {why}") from error
         if not isinstance(key, PrivateKey):
             raise CaFault(f"{path} must hold a key of RSA or ECDSA")
@@ -161,21 +159,21 @@ class PrivateCa:
             raise CaFault(f"{path} has an RSA key of {key.key_size} bits; clients take no signature below {LEAST_BITS}")
         form = (Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         if key.public_key().public_bytes(*form) != self.certificate.public_key().public_bytes(*form):
-            raise CaFault(f"{path} does not belong to {CERTIFICATE}: put both back from one backup")
+            raise CaFault(f"{path} does not belong to {CERTIFICATE}: restore both from one backup")
         return Authority(self.certificate, key)
 
     def chain(self, certificate: x509.Certificate) -> bytes:
-        """What is served with a certificate, PEM: behind it the authority, where another one has signed that.
+        """Return the chain to serve with a certificate, PEM; an intermediate authority's own certificate is part of it.
 
-        RFC 8446 4.4.2: what clients trust need not be sent.
+        A root is left out: clients have it (RFC 8446 4.4.2).
         """
         is_root = self.certificate.issuer == self.certificate.subject
-        return b"".join(map(making.certificate_pem, (certificate,) if is_root else (certificate, self.certificate)))
+        return b"".join(map(authority.certificate_pem, (certificate,) if is_root else (certificate, self.certificate)))
 
-    def expect_begun(self, now: dt.datetime) -> None:
-        """A machine without a clock of its own begins in 1970: what it signed then would have ended when it knows better.
+    def require_clock(self, now: dt.datetime) -> None:
+        """Refuse to sign while the clock is wrong: a machine without a clock of its own starts in 1970.
 
-        Raises: CaFault where it is earlier than the authority's own begin.
+        Raises: CaFault if the time is before the authority's own begin.
         """
         begin = self.certificate.not_valid_before_utc
         if now < begin:
@@ -185,7 +183,7 @@ class PrivateCa:
             )
 
     def records(self) -> Records:
-        """What it issued. Raises: CaFault."""
+        """Open the record. Raises: CaFault."""
         return Records.open(self.directory)
 
     def sign(
@@ -199,22 +197,22 @@ class PrivateCa:
         now: dt.datetime,
         crl_url: str = "",
     ) -> x509.Certificate:
-        """A certificate, recorded: for host names and IP addresses, or for the one mail address of a user.
+        """Sign and record a certificate, for host names and IP addresses or for the one mail address of a user.
 
-        It ends with the authority's own where that is sooner. Raises: CaFault.
+        It ends with the authority if that is sooner. Raises: CaFault.
         """
-        if self.only and (strangers := outside(names, self.only)):
-            raise CaFault(f"{', '.join(strangers)}: this authority may sign for {', '.join(self.only)} alone")
-        self.expect_begun(now)
+        if self.only and (foreign := outside(names, self.only)):
+            raise CaFault(f"{', '.join(foreign)}: this authority may sign for {', '.join(self.only)} alone")
+        self.require_clock(now)
         left = (self.certificate.not_valid_after_utc - now).days
         if left < 1:
             raise CaFault(f"the authority's own certificate ended on {self.certificate.not_valid_after_utc:%Y-%m-%d}")
         others: list[x509.GeneralName] = [x509.RFC822Name(name) for name in names]
-        certificate = making.sign(
+        certificate = authority.sign(
             signer,
             public_key,
-            making.common_name(names[0]),
-            making.alternatives(names) if purpose == "server" else others,
+            authority.common_name(names[0]),
+            authority.alternatives(names) if purpose == "server" else others,
             purpose,
             days=min(days, left),
             now=now,
@@ -238,7 +236,7 @@ class PrivateCa:
             records.close()
 
     def renew_list(self, signer: Authority, days: int, now: dt.datetime) -> x509.CertificateRevocationList:
-        """Write a new list of the same. Raises: CaFault, OSError."""
+        """Write a new list with the same entries. Raises: CaFault, OSError."""
         records = self.records()
         try:
             with only_one(self.directory / CERTIFICATE):
@@ -248,19 +246,19 @@ class PrivateCa:
 
     @property
     def current_list(self) -> x509.CertificateRevocationList | None:
-        """As it is on disk, if it is this authority's."""
+        """The list on disk, if it is this authority's."""
         return list_of(self.certificate, self.directory / LIST)
 
     @property
     def list_days(self) -> int:
-        """How long it was made for."""
+        """The lifetime of the present list."""
         found = self.current_list
         if found is None or found.next_update_utc is None:
             return LIST_DAYS
         return max(1, (found.next_update_utc - found.last_update_utc).days)
 
     def unlisted(self) -> list[Record]:
-        """What was revoked, and is not on the list as a command was ended in between. Raises: CaFault."""
+        """Return revocations missing from the list because a command was interrupted. Raises: CaFault."""
         found = self.current_list
         records = self.records()
         try:
@@ -275,16 +273,16 @@ class PrivateCa:
 
 
 def open_ca(directory: Path) -> PrivateCa:
-    """The authority in a directory. Raises: CaFault."""
+    """Open the authority in a directory. Raises: CaFault."""
     if not (directory / CERTIFICATE).exists():
         raise CaFault(f"there is no authority in {directory}: `mailserver ca init` makes one")
     return PrivateCa(directory, read_certificate(directory))
 
 
 def _write_list(
-    one: PrivateCa, signer: Authority, records: Records, days: int, now: dt.datetime
+    ca: PrivateCa, signer: Authority, records: Records, days: int, now: dt.datetime
 ) -> x509.CertificateRevocationList:
-    before = one.current_list
+    before = ca.current_list
     number, revoked = records.next_list(now, 0 if before is None else _number(before) + 1)
     entries = {
         int(record.serial, 16): (
@@ -296,8 +294,8 @@ def _write_list(
     for each in before or ():
         entries.setdefault(each.serial_number, (each.revocation_date_utc, _reason(each)))
     listed = [(serial, time, reason) for serial, (time, reason) in entries.items()]
-    made = making.make_list(signer, listed, number=number, days=days, now=now)
-    replace_file(one.directory / LIST, made.public_bytes(Encoding.PEM), mode=0o644)
+    made = authority.make_list(signer, listed, number=number, days=days, now=now)
+    replace_file(ca.directory / LIST, made.public_bytes(Encoding.PEM), mode=0o644)
     return made
 
 

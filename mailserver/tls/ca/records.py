@@ -1,7 +1,7 @@
-"""What a private authority has issued and revoked: one SQLite file, its owner's alone.
+"""The record of certificates that a private authority has issued and revoked: one SQLite file, for its owner alone.
 
-A certificate is recorded, and synced, before anybody gets it: so each can be revoked. A file that is damaged or gone is
-never begun anew by itself, as a list made from it would take back every revocation.
+A certificate is recorded and synced before anybody gets it, so that each can be revoked. A damaged or missing file is never
+replaced automatically: a revocation list made from an empty record would withdraw every revocation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COLUMNS: Final = "serial, purpose, names, time, until, certificate, revoked, re
 
 
 class CaFault(Exception):
-    """What keeps the authority from doing something; the text says what to do."""
+    """The authority cannot do something; the text says what to do."""
 
 
 @frozen
@@ -59,14 +59,14 @@ class Record:
     """RFC 5280 5.3.1."""
 
     def state(self, now: dt.datetime) -> Literal["valid", "expired", "revoked"]:
-        """What it is good for."""
+        """Return the certificate's state."""
         if self.revoked is not None:
             return "revoked"
         return "valid" if self.until > now.timestamp() else "expired"
 
 
 class Records:
-    """The open file. All calls raise CaFault where it cannot be used."""
+    """The open file. All calls raise CaFault if it cannot be used."""
 
     def __init__(self, path: Path, connection: apsw.Connection) -> None:
         self.path = path
@@ -74,31 +74,31 @@ class Records:
 
     @classmethod
     def create(cls, directory: Path) -> Records:
-        """A new one where there is none."""
+        """Create the file if there is none."""
         path = directory / FILE
-        with _telling(path):
-            # SQLite would make it readable by more; its journal gets the mode of the file.
+        with _sqlite_errors(path):
+            # SQLite would create it with wider permissions; its journal gets the mode of the file.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             return cls(path, _connect(path, new=True))
 
     @classmethod
     def open(cls, directory: Path) -> Records:
-        """The one that is there."""
+        """Open the existing file."""
         path = directory / FILE
         if not path.exists():
             raise CaFault(
-                f"{path} is not there, which says what was issued and revoked: put it back from a backup, or begin a "
-                "new one for this authority with `mailserver ca init`"
+                f"{path}, the record of issued and revoked certificates, is missing: restore it from a backup, or begin "
+                "a new one for this authority with `mailserver ca init`"
             )
-        with _telling(path):
+        with _sqlite_errors(path):
             return cls(path, _connect(path, new=False))
 
     def close(self) -> None:
-        """Give up the file."""
+        """Close the file."""
         self._connection.close()
 
     def add(self, certificate: x509.Certificate, purpose: Purpose, names: Sequence[str], now: dt.datetime) -> Record:
-        """Remember a certificate that is about to be handed out."""
+        """Record a certificate before it is handed out."""
         record = Record(
             f"{certificate.serial_number:x}",
             purpose,
@@ -109,7 +109,7 @@ class Records:
             None,
             None,
         )
-        with _telling(self.path), self._transaction():
+        with _sqlite_errors(self.path), self._transaction():
             self._connection.execute(
                 f"INSERT INTO issued ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",  # noqa: S608 - ours
                 (record.serial, purpose, json.dumps(names), record.time, record.until, record.certificate),
@@ -117,30 +117,30 @@ class Records:
         return record
 
     def all(self) -> list[Record]:
-        """The newest first."""
+        """Return all certificates, the newest first."""
         return self._read("ORDER BY time DESC, serial")
 
     def find(self, which: str) -> list[Record]:
-        """By serial number, as `list` shows it or with colons, or by name."""
+        """Find certificates by serial number (as `list` shows it, or with colons) or by name."""
         serial = which.replace(":", "").lower().lstrip("0")
         found = self._read("WHERE serial = ?", serial)
         return found or [record for record in self.all() if which.lower() in map(str.lower, record.names)]
 
     def revoke(self, serials: Sequence[str], reason: str, now: dt.datetime) -> None:
-        """Revoke certificates, all of them or none; one that is revoked keeps its time and reason."""
+        """Revoke all of these certificates or none; a revoked one keeps its time and reason."""
         rows = [(int(now.timestamp()), reason, serial) for serial in serials]
-        with _telling(self.path), self._transaction():
+        with _sqlite_errors(self.path), self._transaction():
             self._connection.executemany(
                 "UPDATE issued SET revoked = ?, reason = ? WHERE serial = ? AND revoked IS NULL", rows
             )
 
     def revoked(self) -> list[Record]:
-        """What a list holds."""
+        """Return the revoked certificates."""
         return self._read("WHERE revoked IS NOT NULL ORDER BY revoked, serial")
 
     def next_list(self, now: dt.datetime, least: int) -> tuple[int, list[Record]]:
-        """The number of a new revocation list (RFC 5280 5.2.3), `least` or more, and what it holds."""
-        with _telling(self.path), self._transaction():
+        """Return the number of a new revocation list (RFC 5280 5.2.3), `least` or more, and its certificates."""
+        with _sqlite_errors(self.path), self._transaction():
             self._connection.execute(
                 "INSERT INTO list (number, time) SELECT max(?, 1 + coalesce(max(number), 0)), ? FROM list",
                 (least, int(now.timestamp())),
@@ -149,7 +149,7 @@ class Records:
 
     def _read(self, condition: str, *values: object) -> list[Record]:
         query = f"SELECT {_COLUMNS} FROM issued {condition}"  # noqa: S608 - ours
-        with _telling(self.path):
+        with _sqlite_errors(self.path):
             rows = [cast("tuple[Any, ...]", row) for row in self._connection.execute(query, cast("Any", values))]
         return [Record(row[0], row[1], tuple(json.loads(row[2])), *row[3:]) for row in rows]
 
@@ -187,11 +187,11 @@ def _connect(path: Path, *, new: bool) -> apsw.Connection:
 
 
 @contextlib.contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def _sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise CaFault(f"{path} is damaged ({error}): put it back from a backup") from error
+        raise CaFault(f"{path} is damaged ({error}): restore it from a backup") from error
     except apsw.FullError as error:
         raise CaFault(f"{path} cannot be used: no space is left on the disk") from error
     except apsw.BusyError as error:

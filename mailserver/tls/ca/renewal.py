@@ -1,9 +1,9 @@
-"""Renewing what one's own authority has signed for this server: what is due, and what comes in its place.
+"""Renewal of certificates that a private authority has signed for this server.
 
-A certificate is renewed when two thirds of its life are over, with the same names, for as long again, and for the same key.
-So what DNS says of the key (TLSA) stays true, of two files one changes, and no key leaves its place. The revocation list is
-signed anew at the same part of its life. What is not renewed: a certificate that was revoked, files that a
-rollback passes over, and what the authority's own end would cut as short.
+A certificate is renewed after two thirds of its life, with the same names, lifetime and key. TLSA records in DNS thus stay
+valid, only the certificate's file changes, and the key stays in its place. The revocation list is signed anew at the same
+part of its life. Not renewed are revoked certificates, files that a rollback has pinned, and certificates whose life the
+authority's own end would cut as short.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from mailserver.tls.ca.authority import MOST_DAYS, Authority, certificate_pem
 from mailserver.tls.ca.private_ca import CERTIFICATE, KEY, PrivateCa, open_ca
 from mailserver.tls.ca.records import CaFault
 from mailserver.tls.keypair.pair import Fault, read_file
-from mailserver.tls.keypair.published_ca import LIST, Offered
+from mailserver.tls.keypair.published_ca import LIST, PublishedCa
 from mailserver.tls.state.expiry import in_days
 
 ENDS_SOON: Final = dt.timedelta(days=90)
-"""What is left of an authority when people need another one, and time to import it."""
+"""Remaining life of an authority at which a warning is due: people need time to import its successor."""
 
 USERS_SOON: Final = dt.timedelta(days=30)
 
-_MOST_TOLD: Final = 20
+_MOST_LISTED: Final = 20
 _LEAST_GAIN: Final = dt.timedelta(days=2)
-"""Lives are whole days: near the authority's end a new certificate ends at most so much later, or not at all."""
+"""Lives are whole days. Near the authority's end a new certificate gains less than this, or nothing."""
 _AFTER: Final = 2 / 3
-"""The part of a life that is over when the next begins."""
+"""The part of its life after which a certificate is renewed."""
 
 
 @frozen
-class Served:
-    """What a host name is served under."""
+class ServedChains:
+    """The certificate chains that a host name is served with."""
 
     origin: str
     """`contexts.Origin`."""
     chains: tuple[bytes, ...]
-    """PEM: the certificate, and the one of the other key type if there is one; each with its chain."""
+    """PEM: the certificate and, if there is one, that of the other key type; each with its chain."""
 
 
 @frozen
@@ -59,24 +59,24 @@ class Renewable:
     hosts: tuple[str, ...]
     chains: tuple[bytes, ...]
     files: tuple[Path, ...]
-    """That hold the chains; none for what `cert add` or `cert create --activate` has added."""
+    """The files of the chains; empty for what `cert add` or `cert create --activate` has added."""
 
     @property
     def first(self) -> x509.Certificate:
-        """Of the first chain."""
+        """The first chain's certificate."""
         return _leaf(self.chains[0])
 
 
 def authority_of(config: Config) -> Path | None:
-    """The directory of the authority that `[tls] private_ca` names, where it has its key there."""
+    """Return the directory of the authority of `[tls] private_ca`, if it has its key there."""
     path = config.tls.private_ca
     if path is None or path.name != CERTIFICATE or not os.path.exists(path.parent / KEY):
         return None
     return path.parent
 
 
-def renewables(config: Config, served: Mapping[str, Served]) -> list[Renewable]:
-    """All that could be renewed, by whoever has signed it: what is served as it was meant."""
+def renewables(config: Config, served: Mapping[str, ServedChains]) -> list[Renewable]:
+    """Return all served certificates that can be renewed, by any authority, unless another is served in their place."""
     found: dict[tuple[tuple[bytes, ...], tuple[Path, ...]], list[str]] = {}
     for domain in config.certified:
         files = tuple(path for path in (domain.certificate, domain.second_certificate) if path is not None)
@@ -88,28 +88,28 @@ def renewables(config: Config, served: Mapping[str, Served]) -> list[Renewable]:
     return [Renewable(tuple(hosts), chains, files) for (chains, files), hosts in found.items()]
 
 
-def is_due(one: PrivateCa, chain: bytes, now: dt.datetime) -> bool:
-    """Is it time to renew a certificate, which this authority has signed?"""
+def is_due(ca: PrivateCa, chain: bytes, now: dt.datetime) -> bool:
+    """Is it time to renew a certificate, and has this authority signed it?"""
     certificate = _leaf(chain)
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     life = end - begin
-    gained = min(now + life, one.certificate.not_valid_after_utc) - end
+    gained = min(now + life, ca.certificate.not_valid_after_utc) - end
     is_old = now >= begin + life * _AFTER and gained >= min(_LEAST_GAIN, life * (1 - _AFTER))
-    # One that begins in the future was signed while the clock was wrong.
-    return (is_old or now < begin) and has_signed(one, certificate)
+    # A certificate that begins in the future was signed while the clock was wrong.
+    return (is_old or now < begin) and has_signed(ca, certificate)
 
 
-def has_signed(one: PrivateCa, certificate: x509.Certificate) -> bool:
-    """Has the authority, with the key that it has now?"""
+def has_signed(ca: PrivateCa, certificate: x509.Certificate) -> bool:
+    """Has the authority signed a certificate with its present key?"""
     try:
-        certificate.verify_directly_issued_by(one.certificate)
+        certificate.verify_directly_issued_by(ca.certificate)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
 
 def renew(
-    one: PrivateCa,
+    ca: PrivateCa,
     signer: Authority,
     what: Renewable,
     now: dt.datetime,
@@ -117,13 +117,13 @@ def renew(
     crl_url: str = "",
     all_of_it: bool = False,
 ) -> Renewable:
-    """With new certificates in place of those that are due, recorded and nowhere else yet. Raises: CaFault.
+    """Sign new certificates in place of those that are due, and record them. Raises: CaFault.
 
-    `crl_url`: of the revocation list, for the new ones. `all_of_it`: in place of all that the authority has signed.
+    `crl_url` is the URL of the revocation list for the new ones. `all_of_it` renews all that this authority has signed.
     """
     chains = tuple(
-        _renewed(one, signer, chain, now, crl_url)
-        if is_due(one, chain, now) or (all_of_it and has_signed(one, _leaf(chain)))
+        _renewed(ca, signer, chain, now, crl_url)
+        if is_due(ca, chain, now) or (all_of_it and has_signed(ca, _leaf(chain)))
         else chain
         for chain in what.chains
     )
@@ -131,13 +131,13 @@ def renew(
 
 
 def write(what: Renewable, renewed: Renewable) -> list[Path]:
-    """Put renewed certificates into their files; those written. Raises: CaFault where a file holds more, OSError."""
+    """Write renewed certificates into their files; return these. Raises: OSError, or CaFault if a file holds more."""
     written = []
     for file, old, new in zip(what.files, what.chains, renewed.chains, strict=True):
         if old == new:
             continue
         faults: list[Fault] = []
-        # Looked up once: what is replaced is what was read, whoever may put a link there in between.
+        # The link is resolved once: what is replaced is what was read, even if somebody changes the link meanwhile.
         place = Path(os.path.realpath(file))
         held = read_file(place, "certificate", faults)
         if held is None or b"PRIVATE KEY" in held:
@@ -150,29 +150,29 @@ def write(what: Renewable, renewed: Renewable) -> list[Path]:
     return written
 
 
-def list_is_due(one: PrivateCa, now: dt.datetime) -> bool:
-    """Is it time to sign the revocation list anew? Also where it is gone, begins in the future or lacks something.
+def list_is_due(ca: PrivateCa, now: dt.datetime) -> bool:
+    """Is it time to sign the revocation list anew? Also if it is missing, begins in the future or is incomplete.
 
     Raises: CaFault.
     """
-    current = one.current_list
+    current = ca.current_list
     if current is None or current.next_update_utc is None:
         return True
     begin, end = current.last_update_utc, current.next_update_utc
-    return not begin <= now < begin + (end - begin) * _AFTER or bool(one.unlisted())
+    return not begin <= now < begin + (end - begin) * _AFTER or bool(ca.unlisted())
 
 
-def renew_list(one: PrivateCa, signer: Authority, now: dt.datetime) -> x509.CertificateRevocationList:
-    """Sign it anew, for as long as before. Raises: CaFault, OSError."""
-    return one.renew_list(signer, one.list_days, now)
+def renew_list(ca: PrivateCa, signer: Authority, now: dt.datetime) -> x509.CertificateRevocationList:
+    """Sign the revocation list anew, for as long as before. Raises: CaFault, OSError."""
+    return ca.renew_list(signer, ca.list_days, now)
 
 
-def users_ending(one: PrivateCa, now: dt.datetime) -> str:
-    """What is to be said of users whose last certificate ends soon; "" if there are none. Raises: CaFault.
+def users_ending(ca: PrivateCa, now: dt.datetime) -> str:
+    """Return a warning of users whose last certificate ends soon; "" if there are none. Raises: CaFault.
 
-    Nobody else can renew these: the keys are the users'.
+    Only the users, who have the keys, can renew these.
     """
-    records = one.records()
+    records = ca.records()
     try:
         last: dict[str, int] = {}
         for record in records.all():
@@ -183,13 +183,13 @@ def users_ending(one: PrivateCa, now: dt.datetime) -> str:
     soon = sorted((until, name) for name, until in last.items() if until - now.timestamp() < USERS_SOON.total_seconds())
     if not soon:
         return ""
-    told = [f"{name} on {dt.datetime.fromtimestamp(until, dt.UTC):%Y-%m-%d}" for until, name in soon[:_MOST_TOLD]]
-    more = f" and {len(soon) - _MOST_TOLD} more" if len(soon) > _MOST_TOLD else ""
-    return f"users' certificates end soon, and there are no newer ones: {', '.join(told)}{more}"
+    listed = [f"{name} on {dt.datetime.fromtimestamp(until, dt.UTC):%Y-%m-%d}" for until, name in soon[:_MOST_LISTED]]
+    more = f" and {len(soon) - _MOST_LISTED} more" if len(soon) > _MOST_LISTED else ""
+    return f"users' certificates end soon without successors: {', '.join(listed)}{more}"
 
 
-def warnings(config: Config, authority: Offered, now: dt.datetime) -> list[str]:
-    """What is to be said of the authority of a configuration, whose certificate is sound."""
+def warnings(config: Config, authority: PublishedCa, now: dt.datetime) -> list[str]:
+    """Return all warnings about a configuration's authority, whose certificate is valid."""
     said = [ends_soon(authority.not_after, now), _unanswered_url(config, authority)]
     directory = authority_of(config)
     if directory is not None:
@@ -200,8 +200,8 @@ def warnings(config: Config, authority: Offered, now: dt.datetime) -> list[str]:
     return [words for words in said if words]
 
 
-def _unanswered_url(config: Config, authority: Offered) -> str:
-    """Clients that look for the list take no certificate where they do not find it."""
+def _unanswered_url(config: Config, authority: PublishedCa) -> str:
+    """Warn that nobody serves the list at its URL: clients that check it then refuse every certificate."""
     url = config.tls.private_ca_crl_url
     own: set[str] = {host for each in config.certified for host in each.hosts}
     if not url or urlsplit(url).hostname not in own:
@@ -214,38 +214,40 @@ def _unanswered_url(config: Config, authority: Offered) -> str:
 
 
 def ends_soon(not_after: dt.datetime, now: dt.datetime) -> str:
-    """What is to be said of an authority's own end; "" if that is far."""
+    """Warn of an authority's own end; "" if that is far."""
     left = not_after - now
     if left > ENDS_SOON:
         return ""
     when = f"{not_after:%Y-%m-%d}"
     if left <= dt.timedelta(0):
-        return f"the authority ended on {when}: nobody takes what it has signed; make another with `mailserver ca init`"
+        return (
+            f"the authority ended on {when}: clients refuse all it has signed; make another with `mailserver ca init`"
+        )
     return (
         f"the authority ends in {in_days(left.days)}, on {when}: make another with `mailserver ca init --dir`, "
         "and have people import it before"
     )
 
 
-def _renewed(one: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime, crl_url: str) -> bytes:
+def _renewed(ca: PrivateCa, signer: Authority, chain: bytes, now: dt.datetime, crl_url: str) -> bytes:
     old, *above = x509.load_pem_x509_certificates(chain)
     names = _names(old)
-    if _is_revoked(one, old.serial_number):
+    if _is_revoked(ca, old.serial_number):
         raise CaFault(f"the certificate of {names[0]} is revoked: `mailserver cert create` makes one with another key")
     key = old.public_key()
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         raise CaFault(f"the certificate of {names[0]} has a key that is neither RSA nor ECDSA")
     days = max(1, min(MOST_DAYS, (old.not_valid_after_utc - old.not_valid_before_utc).days))
-    made = one.sign(signer, key, names, "server", days=days, now=now, crl_url=crl_url)
+    made = ca.sign(signer, key, names, "server", days=days, now=now, crl_url=crl_url)
     return b"".join(map(certificate_pem, (made, *above)))
 
 
-def _is_revoked(one: PrivateCa, serial: int) -> bool:
-    """By the record, or by a list from before the record was begun. Raises: CaFault."""
-    listed = one.current_list
+def _is_revoked(ca: PrivateCa, serial: int) -> bool:
+    """Is a certificate revoked, by the record or by a list older than the record? Raises: CaFault."""
+    listed = ca.current_list
     if listed is not None and listed.get_revoked_certificate_by_serial_number(serial) is not None:
         return True
-    records = one.records()
+    records = ca.records()
     try:
         return any(record.serial == f"{serial:x}" for record in records.revoked())
     finally:

@@ -1,4 +1,4 @@
-"""Signing requests (PKCS #10, RFC 2986): made for another authority, and judged for our own."""
+"""Certificate signing requests (PKCS #10, RFC 2986): made for another authority, and validated for our own."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _BEGIN = b"-----BEGIN "
 
 
 class BadRequest(Exception):
-    """A request that is not signed; the text says why."""
+    """A request that is refused; the text says why."""
 
 
 @frozen
 class Request:
-    """What somebody asks to have signed. Extensions that it asks for are not taken over."""
+    """A validated request. Its extensions are ignored."""
 
     public_key: PublicKey
     purpose: Purpose
@@ -32,7 +32,7 @@ class Request:
 
 
 def make_request(key: PrivateKey, hosts: Sequence[str]) -> bytes:
-    """PEM, for a server of these host names."""
+    """Make a request in PEM for a server with these host names."""
     builder = x509.CertificateSigningRequestBuilder(common_name(hosts[0])).add_extension(
         x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False
     )
@@ -40,7 +40,7 @@ def make_request(key: PrivateKey, hosts: Sequence[str]) -> bytes:
 
 
 def parse_request(octets: bytes) -> Request:
-    """A request in PEM or DER, whose sender has the key. Raises: BadRequest, BadName."""
+    """Validate a request in PEM or DER, signed by its own key. Raises: BadRequest, BadName."""
     load = x509.load_pem_x509_csr if _BEGIN in octets else x509.load_der_x509_csr
     try:
         request = load(octets)
@@ -57,10 +57,10 @@ def parse_request(octets: bytes) -> Request:
         alternatives = []
     common = [str(each.value) for each in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     purpose, names = _names(alternatives, common)
-    return Request(_judged_key(public_key), purpose, names)
+    return Request(_validated_key(public_key), purpose, names)
 
 
-def _judged_key(public_key: object) -> PublicKey:
+def _validated_key(public_key: object) -> PublicKey:
     if isinstance(public_key, rsa.RSAPublicKey):
         if not 2048 <= public_key.key_size <= 8192:
             raise BadRequest(f"has an RSA key of {public_key.key_size} bits; it must have 2048 to 8192")
@@ -80,7 +80,7 @@ def _names(alternatives: Sequence[x509.GeneralName], common: Sequence[str]) -> t
     if hosts and addresses:
         raise BadRequest("asks for host names and mail addresses in one; a certificate is for a server or for a user")
     if len(addresses) > 1:
-        raise BadRequest("asks for several mail addresses; nobody could tell which user it is")
+        raise BadRequest("asks for several mail addresses; a certificate names one user")
     if addresses:
         return "client", (address_of(addresses[0]),)
     names = hosts or common

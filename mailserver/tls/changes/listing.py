@@ -1,4 +1,4 @@
-"""What is served and what was, as plain values for the administrator's command."""
+"""Served and recorded certificates as plain values for the administrator's commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row: TypeAlias = dict[str, "str | int | bool | None"]
 
 
 def summary(policy: TlsPolicy) -> list[Row]:
-    """Each host name with the certificate that it is served under, as `mailserver status` tells it."""
+    """Describe the certificate of each host name, for `mailserver status`."""
     now = dt.datetime.now(dt.UTC)
     return [
         {
@@ -32,8 +32,8 @@ def summary(policy: TlsPolicy) -> list[Row]:
     ]
 
 
-def described(policy: TlsPolicy, activation: Activation) -> list[Row]:
-    """The same with all that is known of the certificates, chains included. Raises: CannotRecord."""
+def certificate_rows(policy: TlsPolicy, activation: Activation) -> list[Row]:
+    """Describe each certificate in full, chains included. Raises: CannotRecord."""
     rows = []
     for row, each in zip(summary(policy), policy.describe(), strict=True):
         entry = activation.history.current(each.host)
@@ -54,8 +54,8 @@ def described(policy: TlsPolicy, activation: Activation) -> list[Row]:
     return rows
 
 
-def history_of(history: History, host: str) -> list[Row]:
-    """The activations of a host, or of all where it is "", the newest first. Raises: CannotRecord."""
+def history_rows(history: History, host: str) -> list[Row]:
+    """List the activations of a host, or of all if it is "", the newest first. Raises: CannotRecord."""
     hosts = [host] if host else history.hosts()
     found = [(each, entry) for each in hosts for entry in history.of_host(each)]
     found.sort(key=lambda pair: (-pair[1].id, pair[0]))

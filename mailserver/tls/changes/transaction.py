@@ -1,10 +1,10 @@
-"""One change of what is served, whole or not at all: from the files, from elsewhere, or back to what was.
+"""One change of the served certificates, whole or not at all: from files, from elsewhere, or back to an earlier one.
 
-The new pair is read and judged (key, chain, dates, names, strength), built into a context, tried out in a handshake, and
-recorded; whatever fails leaves all as it was. Who serves it asks the listeners afterwards, and comes back with
+The new pair is read and validated (key, chain, dates, names, strength), built into a context, tried in a handshake, and
+recorded. Any failure leaves everything as it was. The server then asks its listeners for the certificate, and calls
 `go_back` for the hosts that do not show it.
 
-Nothing here knows Twisted: it reads files and syncs, so a server calls it in a thread, one at a time.
+This module knows no Twisted: it reads files and syncs, so a server calls it in a thread, one change at a time.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ FILES_CHANGED = "the files have changed"
 _REVOKED = "was revoked by its authority"
 
 
-class Refused(Exception):
+class ChangeRefused(Exception):
     """A change that is not made; `lines` say why, one for each host or fault."""
 
     def __init__(self, lines: Sequence[str], *, later: bool = False) -> None:
         super().__init__("; ".join(lines))
         self.lines = list(lines)
         self.later = later
-        """The same may be taken at another time."""
+        """May the same change succeed at another time?"""
 
 
 @frozen
-class Changed:
-    """A change that is recorded, to be served now."""
+class RecordedChange:
+    """A recorded change, ready to be served."""
 
     prepared: Prepared
     hosts: tuple[str, ...]
-    """Those whose certificate is another than before."""
+    """Hosts that get another certificate."""
     lines: tuple[str, ...]
-    """What became of each host that was to change, in words."""
+    """The result for each host of the change, in words."""
     whole: bool
-    """False where something was refused."""
+    """False if part of it was refused."""
 
 
 @frozen
 class Transaction:
-    """A change, by one of its methods. All raise: Refused."""
+    """A change, made by one of its methods. All raise: ChangeRefused."""
 
     activation: Activation
     policy: TlsPolicy
-    """What serves now, with `activation` as its source."""
+    """The policy that serves now, with `activation` as its source."""
     config: Config
     now: dt.datetime
 
-    def take_files(self, hosts: Collection[str]) -> Changed:
-        """Take up the files of some hosts as they are now; what cannot be served is told, and the last good one stays.
+    def take_files(self, hosts: Collection[str]) -> RecordedChange:
+        """Load the files of some hosts as they are now; a host whose files are refused keeps its last good certificate.
 
-        Without hosts, what is offered of the own authority alone.
+        Without hosts, load the published authority alone.
         """
         if not hosts:
             self.activation.see(published_ca.paths_of(self.config.tls))
@@ -81,18 +81,18 @@ class Transaction:
         second: tuple[bytes, bytes] | None = None,
         reason: str,
         origin: Origin,
-    ) -> Changed:
-        """Serve hosts that have no files of their own with another pair; all of them, or none.
+    ) -> RecordedChange:
+        """Serve hosts without files with another pair, all of them or none.
 
-        Without hosts, all of those that it covers. `second`: chain and key of a pair beside it, of the other key type.
-        Where a key is empty the certificate is for one that such hosts are served with now.
+        Without hosts, all that it covers. `second` is the chain and key of a pair with the other key type. An empty key
+        stands for the key that such hosts are served with now.
         """
         if not self.activation.history.is_durable:
-            raise Refused([self.activation.history.problem])
+            raise ChangeRefused([self.activation.history.problem])
         pair = _parse("", chain_pem, key_pem or self._key_served(chain_pem))
         beside = None if second is None else _parse("second_", second[0], second[1] or self._key_served(second[0]))
         wanted = hosts or [host for host in managed_hosts(self.config) if covers(pair.names, host)]
-        self._judge(wanted, pair, beside)
+        self._validate(wanted, pair, beside)
 
         def edit() -> None:
             what = content(pair, beside)
@@ -102,39 +102,39 @@ class Transaction:
 
         return self._change(wanted, edit, reason)
 
-    def roll_back(self, host: str) -> Changed:
-        """Serve what the host had before; again, and it is one step further.
+    def roll_back(self, host: str) -> RecordedChange:
+        """Serve a host with its previous certificate; each call goes back one step further.
 
-        Files are passed over from then on, until they change.
+        The host's files are then ignored until they change.
         """
         domain = self._domain_of(host)
-        entry = self._found(lambda: self.activation.history.before(host))
+        entry = self._entry(lambda: self.activation.history.before(host))
         if entry is None:
-            raise Refused([f"{host}: there is no earlier certificate to go back to"])
+            raise ChangeRefused([f"{host}: there is no earlier certificate to go back to"])
         return self._restore(domain, host, entry, f"rolled back to {entry.id}")
 
-    def activate(self, host: str, number: int | None) -> Changed:
+    def activate(self, host: str, number: int | None) -> RecordedChange:
         """Serve a host with a recorded activation; with None, with its files again."""
         domain = self._domain_of(host)
         if number is None:
             if domain.certificate is None:
-                raise Refused([f"{host}: the configuration names no files for it"])
+                raise ChangeRefused([f"{host}: the configuration names no files for it"])
             return self._change([host], lambda: self.activation.history.unpin(host), "the files again")
-        entry = self._found(lambda: self.activation.history.entry(host, number))
+        entry = self._entry(lambda: self.activation.history.entry(host, number))
         if entry is None:
-            raise Refused([f"{host}: has no activation {number}; `mailserver cert history {host}` lists them"])
+            raise ChangeRefused([f"{host}: has no activation {number}; `mailserver cert history {host}` lists them"])
         return self._restore(domain, host, entry, f"activated {number} again")
 
-    def go_back(self, faults: Mapping[str, str]) -> Changed:
-        """Serve again what hosts had before, for a fault that the listeners showed of each."""
+    def go_back(self, faults: Mapping[str, str]) -> RecordedChange:
+        """Serve hosts again with their previous certificate, for the fault that a listener showed of each."""
         history = self.activation.history
 
         def edit() -> None:
             for host, fault in faults.items():
                 entry = history.before(host)
                 if entry is None:
-                    raise Refused([f"{host}: there is no earlier certificate to go back to"])
-                self._judge_again(host, entry)
+                    raise ChangeRefused([f"{host}: there is no earlier certificate to go back to"])
+                self._validate_recorded(host, entry)
                 self._pin(self._domain_of(host), host)
                 self._add_again(host, entry, f"went back to {entry.id}: {fault}")
 
@@ -147,16 +147,16 @@ class Transaction:
         return int(self.now.timestamp())
 
     def _key_served(self, chain_pem: bytes) -> bytes:
-        """The key of a certificate, among those that are served without files. Raises: Refused."""
+        """Find the key of a certificate among those served without files. Raises: ChangeRefused."""
         served = self.policy.served.by_host
         pairs = [pair for host in managed_hosts(self.config) if host in served for pair in served[host].pairs]
         key = next((pair.key_pem.reveal() for pair in pairs if has_same_key(pair.chain_pem, chain_pem)), None)
         if key is None and chain_pem:
-            raise Refused(["key must be given: no host without files is served with the one of this certificate"])
+            raise ChangeRefused(["key must be given: no host without files is served with the one of this certificate"])
         return key or b""
 
-    def _judge(self, hosts: Sequence[str], pair: Pair, second: Pair | None) -> None:
-        """Whether a pair, and one beside it, may be added for these hosts. Raises: Refused with every fault."""
+    def _validate(self, hosts: Sequence[str], pair: Pair, second: Pair | None) -> None:
+        """May a pair, and one beside it, be added for these hosts? Raises: ChangeRefused with every fault."""
         names = ", ".join(pair.names[:5])
         faults = []
         for host in hosts:
@@ -182,25 +182,25 @@ class Transaction:
         if second is not None and second.key_type == pair.key_type:
             faults.append(f"second_certificate has a key of the first one's type, {pair.key_type}")
         if faults:
-            raise Refused(faults)
+            raise ChangeRefused(faults)
 
-    def _judge_again(self, host: str, entry: Entry) -> None:
-        """Whether what was served before may be served again. Raises: Refused with every fault."""
+    def _validate_recorded(self, host: str, entry: Entry) -> None:
+        """May an earlier activation be served again? Raises: ChangeRefused with every fault."""
         history = self.activation.history
         try:
             pairs = [history.pair(digest) for digest in (entry.digest, entry.second) if digest is not None]
         except BadPair as bad:
-            raise Refused([f"{host}: activation {entry.id}: {bad}"]) from bad
+            raise ChangeRefused([f"{host}: activation {entry.id}: {bad}"]) from bad
         except CannotRecord as error:
-            raise Refused([str(error)], later=True) from error
+            raise ChangeRefused([str(error)], later=True) from error
         old = [fault.reason for pair in pairs if not pair.is_current(self.now) for fault in pair.date_faults(self.now)]
         words = ("certificate", "second_certificate")
         old += [f"{word} {_REVOKED}" for word, pair in zip(words, pairs, strict=False) if self._is_revoked(pair)]
         if old:
-            raise Refused([f"{host}: activation {entry.id}: {reason}" for reason in old])
+            raise ChangeRefused([f"{host}: activation {entry.id}: {reason}" for reason in old])
 
-    def _restore(self, domain: Domain, host: str, entry: Entry, reason: str) -> Changed:
-        self._judge_again(host, entry)
+    def _restore(self, domain: Domain, host: str, entry: Entry, reason: str) -> RecordedChange:
+        self._validate_recorded(host, entry)
 
         def edit() -> None:
             self._pin(domain, host)
@@ -214,11 +214,11 @@ class Transaction:
             if self.activation.history.is_revoked(pair.fingerprint):
                 return True
         except CannotRecord as error:
-            raise Refused([str(error)], later=True) from error
-        return published_ca.has_revoked(published_ca.read_offered(self.config.tls, []), pair.chain_pem)
+            raise ChangeRefused([str(error)], later=True) from error
+        return published_ca.has_revoked(published_ca.read_published_ca(self.config.tls, []), pair.chain_pem)
 
     def _pin(self, domain: Domain, host: str) -> None:
-        """Pass over the host's files until they change."""
+        """Ignore the host's files until they change."""
         if domain.certificate is None:
             return
         found = read_files(domain, self.now, self.config.tls, reader_trust(self.config))
@@ -246,46 +246,46 @@ class Transaction:
         for domain in self.config.certified:
             if host in domain.hosts:
                 return domain
-        raise Refused([f"{host}: is no host of a [[domain]]"])
+        raise ChangeRefused([f"{host}: is no host of a [[domain]]"])
 
     @staticmethod
-    def _found(question: Callable[[], Entry | None]) -> Entry | None:
+    def _entry(question: Callable[[], Entry | None]) -> Entry | None:
         try:
             return question()
         except CannotRecord as error:
-            raise Refused([str(error)], later=True) from error
+            raise ChangeRefused([str(error)], later=True) from error
 
-    def _change(self, hosts: Collection[str], edit: Callable[[], None], reason: str) -> Changed:
+    def _change(self, hosts: Collection[str], edit: Callable[[], None], reason: str) -> RecordedChange:
         try:
             with self.activation.history.transaction():
                 edit()
                 prepared = self.policy.prepare_hosts(self.config, hosts)
                 changed = self.policy.changed_hosts(prepared)
-                faults = trial.in_memory(prepared.map, prepared.tls, changed)
+                faults = trial.check_in_memory(prepared.map, prepared.tls, changed)
                 if faults:
-                    raise Refused([f"{host}: {fault}" for host, fault in faults.items()])
+                    raise ChangeRefused([f"{host}: {fault}" for host, fault in faults.items()])
                 self.activation.note(prepared.map, changed, reason)
         except CannotRecord as error:
-            raise Refused([str(error)], later=True) from error
+            raise ChangeRefused([str(error)], later=True) from error
         served = self.policy.served
         renewed = tuple(host for host in changed if _pairs(prepared.map, host) != _pairs(served, host))
         lines = tuple(
             _line(outcome, prepared, renewed) for outcome in prepared.outcomes if outcome.state != "unchanged"
         )
         refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
-        return Changed(prepared, renewed, lines, whole=not refused)
+        return RecordedChange(prepared, renewed, lines, whole=not refused)
 
 
 def _parse(word: str, chain_pem: bytes, key_pem: bytes) -> Pair:
-    """Raises: Refused."""
+    """Validate octets. Raises: ChangeRefused."""
     try:
         return parse_pair(chain_pem, key_pem)
     except BadPair as bad:
-        raise Refused([f"{word}{fault.key} {fault.reason}" for fault in bad.faults]) from bad
+        raise ChangeRefused([f"{word}{fault.key} {fault.reason}" for fault in bad.faults]) from bad
 
 
 def not_addable(config: Config, host: str) -> str | None:
-    """Why no certificate at all can be added for a host, in words."""
+    """Return why no certificate can be added for a host."""
     domain = next((each for each in config.certified if host in each.hosts), None)
     if domain is None:
         return f"{host}: is no host of a [[domain]]"
@@ -298,7 +298,7 @@ def not_addable(config: Config, host: str) -> str | None:
 
 
 def managed_hosts(config: Config) -> list[str]:
-    """Hosts whose domain names no files."""
+    """Return the hosts whose domain names no files."""
     return [host for domain in config.certified if domain.certificate is None for host in domain.hosts]
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener, Tls
-from mailserver.tls.context.contexts import ContextMap, Serving, make_base, parse_server_name
+from mailserver.tls.context.contexts import ContextMap, ServedHost, make_base, parse_server_name
 from mailserver.tls.context.settings import settings_of
 
 PATIENCE: Final = 3.0
@@ -34,7 +34,7 @@ _STARTTLS: Final[Mapping[str, tuple[tuple[bytes, bytes], ...]]] = {
 """What is said, and the beginning of the line that must come of it."""
 
 
-def fingerprints(serving: Serving) -> frozenset[str]:
+def fingerprints(serving: ServedHost) -> frozenset[str]:
     """Of the certificates that a client may be shown."""
     return frozenset(pair.fingerprint for pair in serving.pairs)
 
@@ -44,7 +44,7 @@ def server_name(host: str) -> str:
     return host.replace("*", "probe", 1)
 
 
-def in_memory(served: ContextMap, tls: Tls, hosts: Iterable[str]) -> dict[str, str]:
+def check_in_memory(served: ContextMap, tls: Tls, hosts: Iterable[str]) -> dict[str, str]:
     """Shake hands with what is prepared for each host: what is wrong, by host. Nothing is sent anywhere."""
 
     def choose(connection: SSL.Connection) -> None:
@@ -94,7 +94,7 @@ def _reason(fault: SSL.Error) -> str:
     return ", ".join(dict.fromkeys(str(entry[-1]) for entry in entries if entry[-1])) or "no reason given"
 
 
-def listeners(
+def check_listeners(
     served: Iterable[Listener], hosts: Mapping[str, frozenset[str]], demanding: Container[str] = ()
 ) -> dict[str, str]:
     """Shake hands with the own listeners for each host, of which one of these fingerprints is expected.
@@ -131,15 +131,15 @@ def _ask(listener: Listener, address: str, name: str) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with socket.create_connection((address, listener.tcp_port), PATIENCE) as plain:
-        own = ipaddress.ip_address(plain.getsockname()[0])
+    with socket.create_connection((address, listener.tcp_port), PATIENCE) as without_context:
+        own = ipaddress.ip_address(without_context.getsockname()[0])
         if any(own in ipaddress.ip_network(network) for network in listener.proxy_from):
-            plain.sendall(b"PROXY UNKNOWN\r\n")
+            without_context.sendall(b"PROXY UNKNOWN\r\n")
         if not listener.implicit_tls:
             for said, wanted in _STARTTLS[listener.protocol]:
-                plain.sendall(said)
-                _expect(plain, wanted)
-        with context.wrap_socket(plain, server_hostname=name) as secured:
+                without_context.sendall(said)
+                _expect(without_context, wanted)
+        with context.wrap_socket(without_context, server_hostname=name) as secured:
             octets = secured.getpeercert(binary_form=True)
     assert octets is not None
     return hashlib.sha256(octets).hexdigest()

@@ -1,8 +1,8 @@
-"""What a host name asks of its clients' certificates, and what is said of one that is not taken.
+"""A host name's demand for client certificates, and explanations of refused ones.
 
 OpenSSL verifies the chain, the dates, the purpose (extended key usage clientAuth, RFC 5280 4.2.1.12) and the revocation
-lists (RFC 5280 6.3) while the handshake goes on. Here is what it verifies against, judged when it is read, and its
-numbers in words that tell the administrator what to do.
+lists (RFC 5280 6.3) during the handshake. This module validates the files that it verifies against, and turns its error
+numbers into advice for the administrator.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ _SUBJECT_FIELDS: Final = {
 }
 
 _LATE: Final = 0.1
-"""The part of a revocation list's life in which a new one should be there."""
+"""The last part of a revocation list's life, in which a successor should exist."""
 
-_CLOCK: Final = "look at its dates and at the clock of this machine"
+_CLOCK: Final = "check its dates and the clock of this machine"
 
 _ISSUE: Final = "give the user one that an authority of client_ca has signed"
 
 _WORDS: Final = {
-    2: "its chain ends at no authority of client_ca: put the authority there, or have the client send the chain",
+    2: "its chain ends at no authority of client_ca: add the authority there, or have the client send the chain",
     3: "client_crl holds no revocation list of {issuer}: add it",
     9: f"it is not valid yet: {_CLOCK}",
     10: "it has expired: give the user a new one",
     11: f"the revocation list of {{issuer}} is not valid yet: {_CLOCK}",
-    12: "the revocation list of {issuer} is too old: put a new one into client_crl",
-    18: f"it is signed by itself, by no authority of client_ca: {_ISSUE}",
-    19: f"its chain ends at an authority that is not in client_ca: put it there, or {_ISSUE}",
-    20: f"it is signed by {{issuer}}, who is not in client_ca: put that authority there, or {_ISSUE}",
-    21: f"it is signed by {{issuer}}, who is not in client_ca: put that authority there, or {_ISSUE}",
-    23: "it is revoked by client_crl: give the user a new one, unless it is not the user's any more",
+    12: "the revocation list of {issuer} has expired: put a new one into client_crl",
+    18: f"it is self-signed, not signed by an authority of client_ca: {_ISSUE}",
+    19: f"its chain ends at an authority that is not in client_ca: add it there, or {_ISSUE}",
+    20: f"it is signed by {{issuer}}, which is not in client_ca: add that authority there, or {_ISSUE}",
+    21: f"it is signed by {{issuer}}, which is not in client_ca: add that authority there, or {_ISSUE}",
+    23: "it is revoked by client_crl: give the user a new one, unless somebody else has its key",
     24: f"the chain holds {{subject}}, which is no authority: {_ISSUE}",
     26: "it is not made for clients: issue one with extended key usage clientAuth",
 }
-"""By OpenSSL's number of the error (x509_vfy.h); {issuer} and {subject} are names of the certificate that it is about."""
+"""By OpenSSL's error number (x509_vfy.h); {issuer} and {subject} are names of the certificate concerned."""
 
 NONE_SHOWN: Final = "a certificate is required and the client has shown none: import one there"
-"""What is said of a client without a certificate where one is required."""
+"""The message for a client without a certificate where one is required."""
 
 
 @frozen
 class Demand:
-    """What a host name asks of its clients, and the octets that were judged good to verify them."""
+    """What a host name demands of its clients, with the validated octets to verify them."""
 
     certificates: ClientCertificates = "none"
     user: ClientUser = "rfc822Name"
@@ -71,11 +71,11 @@ class Demand:
     authorities: bytes = field(default=b"", repr=False)
     """PEM; each is trusted by itself, an intermediate one too."""
     revocations: bytes = field(default=b"", repr=False)
-    """Lists (RFC 5280 5), PEM; empty: revocation is not looked at."""
+    """Lists (RFC 5280 5), PEM; empty if revocation is not checked."""
 
 
 def read_demand(domain: Domain, now: dt.datetime, faults: list[Fault]) -> Demand:
-    """What a domain's keys say, with what is wrong of their files added to `faults`."""
+    """Read a domain's demand, and add what is wrong with its files to `faults`."""
     if domain.client_certificates == "none" or domain.client_ca is None:
         return Demand()
     authorities: list[x509.Certificate] = []
@@ -97,8 +97,8 @@ def read_demand(domain: Domain, now: dt.datetime, faults: list[Fault]) -> Demand
     )
 
 
-def put_demand(context: SSL.Context, demand: Demand) -> None:
-    """Have a new context verify against the demand's authorities, and name them to clients (RFC 8446 4.2.4)."""
+def apply_demand(context: SSL.Context, demand: Demand) -> None:
+    """Have a new context verify with the demand's authorities, and name them to clients (RFC 8446 4.2.4)."""
     if demand.certificates == "none":
         return
     store = context.get_cert_store()
@@ -115,7 +115,7 @@ def put_demand(context: SSL.Context, demand: Demand) -> None:
 
 
 def verification_fault(error: int, certificate: x509.Certificate) -> str:
-    """Why OpenSSL does not take a chain: its number, and the certificate of the chain that it is about."""
+    """Explain OpenSSL's error about a certificate of the chain."""
     words = _WORDS.get(error)
     if words is None:
         return f"{verification_error(error)} (OpenSSL's error {error})"
@@ -123,7 +123,7 @@ def verification_fault(error: int, certificate: x509.Certificate) -> str:
 
 
 def user_of(certificate: x509.Certificate, chosen: ClientUser) -> str:
-    """The user name in the chosen field; "" where there is none, more than one, or one with control characters.
+    """Return the user name in the chosen field; "" if there is none, more than one, or one with control characters.
 
     "any" chooses no field: such a certificate names nobody.
     """
@@ -138,7 +138,7 @@ def user_of(certificate: x509.Certificate, chosen: ClientUser) -> str:
             found = [str(each.value) for each in attributes]
     except (x509.ExtensionNotFound, ValueError):
         return ""
-    # Two names would leave it to chance who logs in.
+    # With two names the choice would be arbitrary.
     return found[0] if len(found) == 1 and found[0].isprintable() else ""
 
 
@@ -151,13 +151,11 @@ def _authority_faults(authorities: list[x509.Certificate], now: dt.datetime) -> 
         if not is_authority:
             yield Fault(
                 "client_ca",
-                f"holds, at {number}, {_name(each.subject)}, which is no authority: put who signed it there",
+                f"holds, at {number}, {_name(each.subject)}, which is not an authority: name its issuer instead",
             )
         elif each.not_valid_after_utc <= now:
             when = f"{each.not_valid_after_utc:%Y-%m-%d}"
-            reason = (
-                f"holds {_name(each.subject)}, which expired on {when}: put its new one there, or its users are refused"
-            )
+            reason = f"holds {_name(each.subject)}, which expired on {when}: put its successor there, or its users are refused"
             yield Fault("client_ca", reason, warning=True)
 
 
@@ -170,14 +168,14 @@ def _read_lists(path: Path, faults: list[Fault]) -> list[x509.CertificateRevocat
             return [x509.load_pem_x509_crl(each) for each in _split(octets)]
         return [x509.load_der_x509_crl(octets)]
     except ValueError:
-        broken = "holds a list that cannot be decoded: fetch it anew from the authority"
+        broken = "holds a list that cannot be decoded: fetch it again from the authority"
         none = "is not a revocation list, PEM or DER: fetch the authority's, or have it make one (`mailserver ca crl`)"
         faults.append(Fault("client_crl", broken if _BEGIN_CRL in octets else none))
         return []
 
 
 def _split(octets: bytes) -> Iterator[bytes]:
-    """Single lists: the library reads one at a time."""
+    """Split lists: the library parses one at a time."""
     for piece in octets.split(_BEGIN_CRL)[1:]:
         yield _BEGIN_CRL + piece.partition(_END_CRL)[0] + _END_CRL + b"\n"
 
@@ -196,7 +194,7 @@ def _list_faults(
             continue
         newest, begun = max(lives)
         if newest <= now:
-            reason = f"is too old: the list of {name} was due to be renewed on {newest:%Y-%m-%d}; its users are refused"
+            reason = f"is too old: the list of {name} expired on {newest:%Y-%m-%d}; its users are refused"
             yield Fault("client_crl", reason, warning=True)
         elif newest - now < (newest - begun) * _LATE:
             reason = f"ends on {newest:%Y-%m-%d}: put a new list of {name} there before, or its users are refused then"

@@ -1,7 +1,7 @@
-"""The server name of a ClientHello, read before OpenSSL reads it (RFC 8446 4.1.2, RFC 5246 7.4.1.2, RFC 6066 3).
+"""A parser for the server name of a ClientHello (RFC 8446 4.1.2, RFC 5246 7.4.1.2, RFC 6066 3).
 
-OpenSSL looks whether a session can be resumed before it looks at the name, so whoever ties sessions to names must know
-it sooner. Nothing else is decided by what is found here: the handshake and all its errors are OpenSSL's.
+OpenSSL decides whether to resume a session before it reads the name, so code that ties sessions to names must know it
+earlier. The result is used for nothing else: OpenSSL does the handshake and reports all its errors.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import struct
 from typing import Final
 
 LONGEST: Final = 1 << 15
-"""Octets, records and all, after which a ClientHello is not waited for any more. Those of today have 2,000."""
+"""Maximum length of a ClientHello with its records, in octets. Today's have 2,000."""
 MOST_RECORDS: Final = 16
-"""Records of one, as all of them are looked at again whenever more has come."""
+"""Maximum records of one: all of them are parsed again whenever more octets arrive."""
 
 _RECORD: Final = 22
 _CLIENT_HELLO: Final = 1
@@ -28,11 +28,11 @@ class Incomplete(Exception):
 
 
 class Unreadable(Exception):
-    """The octets begin no ClientHello."""
+    """The octets are not a ClientHello."""
 
 
 def server_name(octets: bytes) -> bytes | None:
-    """The name that a client asks for, as it stands there; None without one. Raises: Incomplete, Unreadable."""
+    """Return the requested name as sent; None without one. Raises: Incomplete, Unreadable."""
     hello = _message(octets)
     try:
         at = _BEHIND_RANDOM
@@ -46,7 +46,7 @@ def server_name(octets: bytes) -> bytes | None:
         while at < end:
             kind, length = _extension(hello, at)
             if kind == _SERVER_NAME:
-                # The list's length, the entry's kind, the name's length. OpenSSL takes the first entry alone.
+                # The list's length, the entry's kind, the name's length. OpenSSL uses the first entry alone.
                 size = _two(hello, at + 7)[0]
                 name = hello[at + 9 : at + 9 + size]
                 if hello[at + 6] != 0 or len(name) != size or size + 5 > length:
@@ -59,7 +59,7 @@ def server_name(octets: bytes) -> bytes | None:
 
 
 def _message(octets: bytes) -> bytes:
-    """The ClientHello out of its records. Raises: Incomplete, Unreadable."""
+    """Extract the ClientHello from its records. Raises: Incomplete, Unreadable."""
     if len(octets) >= 9 and octets[0] == _RECORD and octets[5] == _CLIENT_HELLO:
         length = 4 + int.from_bytes(octets[6:9], "big")
         if length <= _two(octets, 3)[0]:

@@ -1,18 +1,17 @@
-"""OpenSSL contexts: one base for the life of the process, one for each certificate, and the choice by server name.
+"""OpenSSL contexts: one base for each set of settings, one for each certificate, and the choice by server name.
 
 Problems, each tried:
 
-- A context must not change once used, and the base must not be collected: its callback runs during handshakes, and a
-  connection that was given another context holds the base no longer. So the policy keeps every base it ever made.
-- `Connection.set_context` carries the key pairs and the TLS 1.2 cipher list. It does not carry the versions, the suites
-  of TLS 1.3, the groups, the order and the tickets: those are the base's. So there is a base for each set of such
-  settings that a listener has (`settings`).
-- Session tickets are sealed with keys of the base, the same for all names. A session is tied to its name by OpenSSL's
-  session context (`handshake.ServerConnection`). What it was begun on is not in it: so a name that
-  demands certificates of its clients gives no tickets and takes none (`handshake.demand_certificate`), and what a name
-  begins to demand makes a new base, under which the tickets that its clients have by then do not resume.
+- A context must not change once used, and a base must not be freed: its callback runs during handshakes, and a connection
+  that was given another context no longer refers to its base. So the policy keeps every base.
+- `Connection.set_context` transfers the key pairs and the TLS 1.2 cipher list. The versions, TLS 1.3 suites, groups, cipher
+  order and tickets remain the base's. So each set of such settings that a listener has (`settings`) has its base.
+- Session tickets are encrypted with keys of the base, the same for all names. OpenSSL's session context ties a session to
+  its name (`handshake.ServerConnection`), but not to the terms of that name. So a name that demands client certificates
+  issues and accepts no tickets (`handshake.request_certificate`). When a name begins to demand them there is a new base,
+  under which its clients' tickets do not resume.
 
-Rules: contexts are built of checked octets before the swap, never in a handshake; the map is replaced as a whole.
+Rules: contexts are built of validated octets before the swap, never in a handshake; the map is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
 from mailserver.config.kinds import TlsVersion
-from mailserver.tls.context.client_certificates import Demand, put_demand
+from mailserver.tls.context.client_certificates import Demand, apply_demand
 from mailserver.tls.context.handshake import SESSION_CONTEXT, BaseContext, select_protocol, set_name_callback
-from mailserver.tls.context.settings import Settings, settle
+from mailserver.tls.context.settings import Settings, apply_settings
 from mailserver.tls.keypair.pair import BadPair, Fault, Pair
 
 _Context = TypeVar("_Context", bound=SSL.Context)
@@ -43,14 +42,14 @@ TICKET_LIFE: Final = 7200
 
 _SSL_MODE_NO_AUTO_CHAIN: Final = 0x8
 _SSL_MODE_RELEASE_BUFFERS: Final = 0x10
-"""Of openssl/ssl.h; pyOpenSSL has no public names for them."""
+"""From openssl/ssl.h; pyOpenSSL has no public names for them."""
 
 _NAME: Final = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
 
 @lru_cache(maxsize=1024)
 def parse_server_name(raw: bytes | None) -> str | None:
-    """A server name as the client sent it, in lower case without a final dot; None if it is none. Never raises."""
+    """Parse a server name as sent: lower case, no final dot; None if it is invalid. Never raises."""
     if raw is None:
         return None
     bare = raw.removesuffix(b".")
@@ -59,39 +58,39 @@ def parse_server_name(raw: bytes | None) -> str | None:
 
 @frozen
 class Terms:
-    """On what terms a host name is served, beside its pair."""
+    """The terms on which a host name is served, beside its pair."""
 
     demand: Demand = Demand()
-    """What it asks of its clients' certificates."""
+    """Its demand for client certificates."""
     ciphers: str | None = None
-    """Suites of TLS 1.2; None for those of [tls]."""
+    """TLS 1.2 suites; None for those of [tls]."""
     minimum_version: TlsVersion = "1.2"
-    """Held to after the version is agreed on."""
+    """Enforced after the version is negotiated."""
     second: Pair | None = None
     """A certificate with a key of the other type."""
 
     @property
     def resumable(self) -> tuple[bool, str | None, TlsVersion]:
-        """On what the sessions rest that tickets bring back: where certificates are asked for there are no tickets.
+        """The terms that tickets depend on: names that request certificates have no tickets.
 
-        So another authority or revocation list there changes nothing of it.
+        Another authority or revocation list changes nothing here.
         """
         return self.demand.certificates == "none", self.ciphers, self.minimum_version
 
 
 Origin = Literal["file", "added", "acme", "last good", "rolled back", "self-signed"]
-"""How a pair came to be served: from the files of the configuration, by the administrator's command, from an ACME
-authority; instead of files that cannot be served, or that were rolled back; made here as there was no other."""
+"""Where a served pair came from: the configured files, the administrator's command, an ACME authority; the last good pair or a
+rollback instead of files; or a certificate made here because there was no other."""
 
 
 @frozen
-class Serving:
-    """What is served to one host name."""
+class ServedHost:
+    """What one host name is served with."""
 
     host: str
-    """The name or `*.name` of the configuration."""
+    """The name or `*.name` in the configuration."""
     domain: str
-    """The mail domain it belongs to."""
+    """Its mail domain."""
     pair: Pair
     terms: Terms
     context: SSL.Context = field(repr=False)
@@ -99,33 +98,33 @@ class Serving:
 
     @property
     def key(self) -> ContextKey:
-        """What its context was made of."""
+        """The key of its context."""
         return context_key(self.pair, self.terms)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """The one, and the second if there is one."""
+        """The pair, and the second one if there is one."""
         return (self.pair,) if self.terms.second is None else (self.pair, self.terms.second)
 
 
 ContextKey = tuple[bytes, bytes, Demand, str | None]
-"""What is served by one context has the same."""
+"""Identifies what a context serves."""
 
 
 def context_key(pair: Pair, terms: Terms) -> ContextKey:
-    """Hosts with the same share a context, and a changed configuration's context is the one that there is."""
+    """Return the key under which hosts share a context, also across reloads."""
     return pair.digest, terms.second.digest if terms.second else b"", terms.demand, terms.ciphers
 
 
 @frozen
 class Certificate:
-    """One host name, for people."""
+    """The certificate of one host name, for people."""
 
     host: str
     domain: str
     fingerprint: str
     not_after: dt.datetime
-    """Of the second one, where that ends sooner."""
+    """The earlier end, if there are two certificates."""
     issuer: str
     origin: Origin
     is_default: bool
@@ -133,19 +132,19 @@ class Certificate:
 
 @frozen
 class ContextMap:
-    """Server name -> what is served. Replaced as a whole, never changed."""
+    """Server name -> what is served. Immutable, replaced as a whole."""
 
-    by_host: Mapping[str, Serving]
-    default: Serving | None
+    by_host: Mapping[str, ServedHost]
+    default: ServedHost | None
 
-    def all(self) -> Iterator[Serving]:
-        """Everything served; the default twice, if it has a host of its own."""
+    def all(self) -> Iterator[ServedHost]:
+        """Iterate over everything served; the default comes twice if it has a host of its own."""
         yield from self.by_host.values()
         if self.default is not None:
             yield self.default
 
-    def find(self, name: str | None) -> Serving | None:
-        """The exact name, then `*.parent` for one label, else None. The name is one of `parse_server_name`."""
+    def find(self, name: str | None) -> ServedHost | None:
+        """Find the exact name, then `*.parent` for one label. The name must come from `parse_server_name`."""
         if name is None:
             return None
         found = self.by_host.get(name)
@@ -155,7 +154,7 @@ class ContextMap:
         return found
 
     def describe(self) -> list[Certificate]:
-        """What is served, by host name."""
+        """Describe what is served, by host name."""
         return [
             Certificate(
                 serving.host,
@@ -171,35 +170,35 @@ class ContextMap:
 
 
 def make_base(settings: Settings, choose: Callable[[SSL.Connection], None]) -> BaseContext:
-    """The context every connection begins with; `choose` gives it another by name, or raises `handshake.Refused`.
+    """Make the context that connections begin with; `choose` replaces it by name, or raises `handshake.HandshakeRefused`.
 
-    Raises: ValueError or SSL.Error for settings that `setting_faults` would name.
+    Raises: ValueError or SSL.Error for settings that `setting_faults` would report.
     """
-    context = _settle(BaseContext(SSL.TLS_SERVER_METHOD), settings)
-    context.naming = _settled(settings)
+    context = _configure(BaseContext(SSL.TLS_SERVER_METHOD), settings)
+    context.naming = _new_context(settings)
     set_name_callback(context, choose)
     return context
 
 
 def make_context(pair: Pair, settings: Settings, terms: Terms = Terms()) -> SSL.Context:
-    """The context of one certificate, or two of different key types, on some terms.
+    """Make the context of one certificate, or of two with different key types.
 
-    Raises: BadPair when OpenSSL does not take what was judged good, such as a chain signed with SHA-1.
+    Raises: BadPair if OpenSSL refuses a validated pair, such as a chain signed with SHA-1.
     """
-    context = _settled(settings if terms.ciphers is None else attrs.evolve(settings, ciphers=terms.ciphers))
+    context = _new_context(settings if terms.ciphers is None else attrs.evolve(settings, ciphers=terms.ciphers))
     _put_pair(context, pair, "certificate")
     if terms.second is not None:
         _put_pair(context, terms.second, "second_certificate")
-    put_demand(context, terms.demand)
+    apply_demand(context, terms.demand)
     return context
 
 
 def _put_pair(context: SSL.Context, pair: Pair, name: str) -> None:
-    """A chain and its key; OpenSSL has a place for one of each key type. Raises: BadPair."""
-    # It was validated when it was judged, which takes long for RSA.
+    """Load a chain and its key; a context holds one of each key type. Raises: BadPair."""
+    # The key was checked when the pair was validated, which takes long for RSA.
     key = serialization.load_pem_private_key(pair.key_pem.reveal(), None, unsafe_skip_rsa_key_validation=True)
     assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
-    # What was judged is what is loaded: the octets, not the file, which may be another by now.
+    # Load the validated octets, not the file, which may have changed by now.
     descriptor = os.memfd_create("certificate")
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -213,18 +212,18 @@ def _put_pair(context: SSL.Context, pair: Pair, name: str) -> None:
         os.close(descriptor)
 
 
-def _settled(settings: Settings) -> SSL.Context:
-    return _settle(SSL.Context(SSL.TLS_SERVER_METHOD), settings)
+def _new_context(settings: Settings) -> SSL.Context:
+    return _configure(SSL.Context(SSL.TLS_SERVER_METHOD), settings)
 
 
-def _settle(context: _Context, settings: Settings) -> _Context:
-    settle(context, settings)
-    # Tickets hold the whole session, so nothing is kept here for clients that may never come back.
+def _configure(context: _Context, settings: Settings) -> _Context:
+    apply_settings(context, settings)
+    # Tickets hold the whole session: nothing is cached here for clients that may never return.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(SESSION_CONTEXT)
     context.set_timeout(TICKET_LIFE)
-    # Buffers of idle connections are given back: 34 KiB each. A chain is sent as it was judged: none is looked for among
-    # the authorities of clients.
+    # Release the buffers of idle connections, 34 KiB each. Send the chain as it was validated: do not complete it from
+    # the clients' authorities.
     context.set_mode(_SSL_MODE_RELEASE_BUFFERS | _SSL_MODE_NO_AUTO_CHAIN)
     context.set_alpn_select_callback(select_protocol)
     return context

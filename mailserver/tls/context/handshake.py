@@ -1,14 +1,14 @@
-"""What is decided inside a handshake, and what is remembered of it: refusals, the application protocol, the client.
+"""Decisions inside a handshake and their results: refusals, the application protocol, the client's certificate.
 
-Each `ServerConnection` carries a `Handshake` from its making on. OpenSSL's callbacks find it there. (Its application data
-is no place for that: Twisted puts the transport there.)
+Each `ServerConnection` has a `Handshake` from the start, where OpenSSL's callbacks find it. (Its application data belongs to
+Twisted, which stores the transport there.)
 
-- A refusal in the callback of the server name sends the alert that its `Refused` names. pyOpenSSL's own callback knows
-  one alert only and shows the exception to `sys.excepthook`, so here is one of ours.
-- ALPN (RFC 7301): a client that offers protocols of which none is ours gets alert no_application_protocol; one that
-  offers none is served, as mail clients hardly ever do.
-- A client's certificate is verified by OpenSSL, against the store of the name's context. What a resumed session says
-  of its client is never believed: names that ask for certificates give no tickets.
+- A refusal in the callback of the server name sends the alert of its `HandshakeRefused`. pyOpenSSL's own callback knows
+  one alert only and passes the exception to `sys.excepthook`, so this module has its own.
+- ALPN (RFC 7301): a client that offers only unknown protocols gets alert no_application_protocol. A client that offers
+  none is served: mail clients seldom do.
+- OpenSSL verifies a client's certificate against the store of the name's context. A resumed session proves nothing about
+  its client: names that request certificates issue no tickets.
 """
 
 from __future__ import annotations
@@ -45,35 +45,35 @@ PROTOCOLS: Final[dict[str, tuple[bytes, ...]]] = {
 """The ALPN identifiers of each family of protocols, the one preferred first."""
 
 
-_OUR_CERTIFICATE: Final = "look at its names, dates and chain, and whether the client knows its authority"
+_OUR_CERTIFICATE: Final = "check its names, dates and chain, and whether the client knows its authority"
 
-_NO_CLIENT: Final = "no mail program sends this: a scanner or a broken client; nothing, if it is not often"
+_NO_CLIENT: Final = "no mail client sends this: a scanner or a broken client; ignore it unless it is frequent"
 
 _ADVICE: Final = {
-    "no shared cipher": 'it offers no suite that is served; a device that has no better one needs preset = "old-devices"',
-    "unsupported protocol": "the client speaks TLS below minimum_version, or is set to; below 1.2 nothing is served",
-    "version too low": "the client speaks TLS below minimum_version, or is set to; below 1.2 nothing is served",
-    "wrong version number": "this is no TLS: the client has gone on in clear text where the handshake was due",
-    "http request": "a web browser or a scanner has come to a port of mail",
-    "no suitable signature algorithm": "it can use no key of ours; a second_certificate of the other type may help",
-    "no suitable key share": "it offers none of groups",
-    "no suitable groups": "it offers none of groups",
+    "no shared cipher": 'it offers no suite that is served; a device without a better one needs preset = "old-devices"',
+    "unsupported protocol": "the client's TLS version is below minimum_version; nothing below 1.2 is served",
+    "version too low": "the client's TLS version is below minimum_version; nothing below 1.2 is served",
+    "wrong version number": "this is not TLS: the client continued in clear text instead of starting a handshake",
+    "http request": "a web browser or a scanner has connected to a mail port",
+    "no suitable signature algorithm": "it supports no key of ours; a second_certificate of the other type may help",
+    "no suitable key share": "it offers no group that is served",
+    "no suitable groups": "it offers no group that is served",
     "unknown ca": "the client does not know the authority of our certificate: import it there, or have the chain sent",
     "certificate unknown": f"the client refuses our certificate: {_OUR_CERTIFICATE}",
     "bad certificate": f"the client refuses our certificate: {_OUR_CERTIFICATE}",
-    "certificate expired": "the client says that ours has: look at its dates and at the client's clock",
-    "bad extension": f"a server name that is none, say; {_NO_CLIENT}",
+    "certificate expired": "the client says that our certificate has expired: check its dates and the client's clock",
+    "bad extension": f"such as an invalid server name; {_NO_CLIENT}",
     "length mismatch": _NO_CLIENT,
     "excessive message size": _NO_CLIENT,
     "data length too long": _NO_CLIENT,
     "record too small": _NO_CLIENT,
     "unexpected message": _NO_CLIENT,
 }
-"""What to do, by words of OpenSSL's reasons."""
+"""What to do, by part of OpenSSL's reason."""
 
 
-class Refused(Exception):
-    """Raised in the callback of the server name: the handshake ends with an alert."""
+class HandshakeRefused(Exception):
+    """Ends the handshake with an alert, raised in the callback of the server name."""
 
     def __init__(self, alert: int) -> None:
         super().__init__(alert)
@@ -81,69 +81,69 @@ class Refused(Exception):
 
 
 class NoApplicationProtocol(SSL.Error):
-    """The client offers protocols of which none is served here."""
+    """The client offers only protocols that are not served here."""
 
     def __init__(self, offered: list[bytes]) -> None:
         names = ", ".join(repr(name[:20])[2:-1] for name in offered[:5])
-        reason = f"no application protocol of ours among those offered: {names}; a client of another one has this port"
+        reason = f"no application protocol of ours among those offered: {names}; it is a client of another protocol"
         super().__init__([("SSL routines", "", reason)])
 
 
 @define
 class Handshake:
-    """What is known of one connection's handshake so far."""
+    """The state of one connection's handshake."""
 
     protocols: tuple[bytes, ...] = ()
-    """ALPN identifiers that are served; none: the extension is not looked at."""
+    """ALPN identifiers that are served; with none the extension is ignored."""
     default: str | None = None
-    """The host that the listener serves to clients without a name; None for that of [tls]."""
+    """The listener's host for clients that send no name; None for that of [tls]."""
     host: str | None = None
-    """The host that was served: the one asked for, or the listener's default; None for that of [tls]."""
+    """The host that was served: the requested one, or the listener's default; None for that of [tls]."""
     demand: Demand = Demand()
-    """What the name that was asked for demands of the client."""
+    """What the requested name demands of the client."""
     fault: str = ""
-    """Why it was refused, or the client's certificate was not taken, for the administrator."""
+    """Why the handshake or the client's certificate was refused, for the administrator."""
 
 
 class BaseContext(SSL.Context):
-    """A context that connections begin with, before their server name is known."""
+    """The context of a connection before its server name is known."""
 
     naming: SSL.Context
-    """One of the same settings, by which a connection gets the session context of its name."""
+    """A context with the same settings, from which a connection inherits the session context of its name."""
     name_callback: object = None
-    """What OpenSSL calls: it must live as long as the context."""
+    """The callback that OpenSSL calls; it must live as long as the context."""
 
 
 SESSION_CONTEXT: Final = b"mailserver"
-"""Of every context: OpenSSL refuses to resume where it differs or is missing."""
+"""The session context of every context: OpenSSL does not resume if it differs or is missing."""
 
 
 class ServerConnection(SSL.Connection):
     """The server's side of one connection, over memory.
 
-    A session may be resumed under its own name alone (RFC 6066 3), in TLS 1.3 as well, where it need not be tied to it
-    (RFC 8446 4.2.11): another certificate was verified, and another name's terms were met. OpenSSL resumes none of
-    another session context, which it compares before it looks at the name; so the name is read before.
+    A session may be resumed under its own name alone (RFC 6066 3): another name has another certificate and other terms.
+    This holds for TLS 1.3 too, where the RFC does not require it (RFC 8446 4.2.11). OpenSSL resumes no session of another
+    session context, which it compares before it reads the name; so this class reads the name first.
     """
 
     def __init__(
         self, context: BaseContext, protocols: tuple[bytes, ...], default: str | None = None, unnamed: str = ""
     ) -> None:
-        """`protocols`: ALPN identifiers. `default`: the listener's own. `unnamed`: the host for clients that name none."""
+        """Make it with ALPN identifiers, the listener's own default host, and the host for clients without a name."""
         super().__init__(context, None)
         self.handshake = Handshake(protocols, default)
         self._hello: bytes | None = b""
-        """What has come of the ClientHello; None once it is read."""
+        """The ClientHello received so far; None once it is parsed."""
         self._naming = context.naming
         self._unnamed = unnamed
 
     def bio_write(self, buf: bytes | bytearray | memoryview) -> int:
-        """See pyOpenSSL's."""
+        """See pyOpenSSL."""
         self.examine(bytes(buf))
         return super().bio_write(bytes(buf))
 
     def examine(self, octets: bytes) -> None:
-        """Look at what OpenSSL is about to get, until the ClientHello is whole."""
+        """Collect the ClientHello from what OpenSSL is about to get."""
         if self._hello is None:
             return
         self._hello += octets
@@ -160,8 +160,9 @@ class ServerConnection(SSL.Connection):
         self._hello = None
 
     def _set_session_context(self, name: bytes) -> None:
-        """PyOpenSSL's bindings lack SSL_set_session_id_context, but a connection inherits it from a context that it is given,
-        and keeps it if that one has another by the time of the next.
+        """Set the session context by way of `naming`: pyOpenSSL's bindings lack SSL_set_session_id_context.
+
+        A connection inherits it from a context that it is given, and keeps it if that one changes later.
         """
         naming = self._naming
         naming.set_session_id(name)
@@ -174,23 +175,23 @@ class ServerConnection(SSL.Connection):
 
 @lru_cache(maxsize=1024)
 def _session_context(raw: bytes | None, unnamed: str) -> bytes:
-    """For a name as it was asked for, a context of at most 32 octets. Names that are none are served as if none was said."""
+    """Return the session context, at most 32 octets, of a requested name. Invalid names count as none."""
     name = raw.removesuffix(b".").lower() if raw else b"\0" + unnamed.encode()
     return hashlib.sha256(name).digest()
 
 
 def handshake_of(connection: SSL.Connection) -> Handshake:
-    """A connection's; an empty one of a connection that is none of ours."""
+    """Return a connection's state; an empty one for a connection of another class."""
     return connection.handshake if isinstance(connection, ServerConnection) else Handshake()
 
 
 def set_name_callback(context: BaseContext, choose: Callable[[SSL.Connection], None]) -> None:
-    """Have `choose` called with each connection once its ClientHello is read; it may raise Refused."""
+    """Have `choose` called once the ClientHello is parsed; it may raise HandshakeRefused."""
 
     def called(connection: SSL.Connection) -> int | None:
         try:
             choose(connection)
-        except Refused as refused:
+        except HandshakeRefused as refused:
             return refused.alert
         except Exception:
             sys.excepthook(*sys.exc_info())
@@ -201,7 +202,7 @@ def set_name_callback(context: BaseContext, choose: Callable[[SSL.Connection], N
 
 
 def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
-    """OpenSSL's callback for ALPN: ours in our order. Raises: NoApplicationProtocol, which sends its alert."""
+    """Choose the application protocol, in OpenSSL's callback for ALPN. Raises: NoApplicationProtocol, which sends its alert."""
     ours = handshake_of(connection).protocols
     if not ours:
         return SSL.NO_OVERLAPPING_PROTOCOLS
@@ -211,10 +212,10 @@ def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
     raise NoApplicationProtocol(offered)
 
 
-def demand_certificate(connection: SSL.Connection, demand: Demand) -> None:
-    """In the callback of the server name: ask the client for a certificate. Raises: Refused.
+def request_certificate(connection: SSL.Connection, demand: Demand) -> None:
+    """Request a certificate from the client, in the callback of the server name. Raises: HandshakeRefused.
 
-    A session that is being resumed has shown none, or to another name: it cannot give what is required here.
+    A resumed session has shown no certificate, or to another name: it cannot meet a requirement.
     """
     handshake_of(connection).demand = demand
     if demand.certificates == "none":
@@ -222,14 +223,14 @@ def demand_certificate(connection: SSL.Connection, demand: Demand) -> None:
     if is_resumed(connection) and demand.certificates == "required":
         handshake_of(connection).fault = NONE_SHOWN
         modern = connection.get_protocol_version() == SSL.TLS1_3_VERSION
-        raise Refused(CERTIFICATE_REQUIRED if modern else HANDSHAKE_FAILURE)
+        raise HandshakeRefused(CERTIFICATE_REQUIRED if modern else HANDSHAKE_FAILURE)
     connection.set_options(SSL.OP_NO_TICKET)
     required = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demand.certificates == "required" else 0
     connection.set_verify(SSL.VERIFY_PEER | required, _verify)
 
 
 def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, _depth: int, good: int) -> bool:
-    """OpenSSL's verdict on each certificate of the chain. Where one is only asked for, a bad one counts as none."""
+    """Decide on each certificate of the chain after OpenSSL. If one is only requested, an invalid one counts as none."""
     handshake = handshake_of(connection)
     if not good:
         handshake.fault = handshake.fault or verification_fault(error, certificate.to_cryptography())
@@ -237,21 +238,21 @@ def _verify(connection: SSL.Connection, certificate: crypto.X509, error: int, _d
 
 
 def verified_certificate(connection: SSL.Connection) -> x509.Certificate | None:
-    """After the handshake: the client's certificate, if it was asked for, shown here and verified."""
+    """Return the client's certificate after the handshake, if it was requested, shown in this one and verified."""
     handshake = handshake_of(connection)
     if handshake.demand.certificates == "none" or handshake.fault or is_resumed(connection):
         return None
     return connection.get_peer_certificate(as_cryptography=True)
 
 
-def openssl_words(error: SSL.Error) -> str:
-    """What OpenSSL says, without its places in its own source."""
+def openssl_reason(error: SSL.Error) -> str:
+    """Return OpenSSL's reasons without positions in its source."""
     reasons = [str(entry[-1]) for entry in (error.args[0] if error.args else ()) if isinstance(entry, tuple)]
     return "; ".join(reasons) or type(error).__name__
 
 
-def failure_words(connection: SSL.Connection, reason: str) -> str:
-    """Why a handshake failed, for the administrator; `reason` is what OpenSSL says."""
+def failure_reason(connection: SSL.Connection, reason: str) -> str:
+    """Say why a handshake failed, for the administrator; `reason` is OpenSSL's."""
     if fault := handshake_of(connection).fault:
         return fault
     if "peer did not return a certificate" in reason:

@@ -195,7 +195,7 @@ def _is_suite(name: str) -> bool:
     return name.startswith("TLS_")
 
 
-def settle(context: SSL.Context, settings: Settings) -> None:
+def apply_settings(context: SSL.Context, settings: Settings) -> None:
     """Put them into a new context."""
     context.set_min_proto_version(VERSIONS[settings.minimum_version])
     context.set_max_proto_version(VERSIONS[settings.maximum_version])

@@ -1,4 +1,4 @@
-"""What DNS says of a certificate: the digest of its key for TLSA, and its authority for CAA."""
+"""Values for DNS records of a certificate: the digest of its key (TLSA) and the name of its authority (CAA)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ ISSUERS: Final = {
     "HARICA": "harica.gr",
     "Hellenic Academic and Research Institutions CA": "harica.gr",
 }
-"""Organization in a certificate's issuer -> the name that the authority has for CAA (RFC 8659 4.2)."""
+"""Organization in a certificate's issuer -> the authority's name for CAA (RFC 8659 4.2)."""
 
 
 def key_digest(pem: bytes) -> str:
-    """SHA-256 of the first certificate's SubjectPublicKeyInfo (TLSA 3 1 1, RFC 6698 2.1), hexadecimal. Raises: ValueError."""
+    """Return the SHA-256 of the first certificate's SubjectPublicKeyInfo (TLSA 3 1 1, RFC 6698 2.1), hexadecimal. Raises: ValueError."""
     spki = _first(pem).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(spki).hexdigest()
 
 
 def issuer_name(pem: bytes) -> str | None:
-    """What CAA calls the authority that issued the first certificate; None for one not known here. Raises: ValueError."""
+    """Return the CAA name of the first certificate's authority; None if it is not known here. Raises: ValueError."""
     organizations = _first(pem).issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     return next((ISSUERS[str(each.value)] for each in organizations if str(each.value) in ISSUERS), None)
 

@@ -1,4 +1,4 @@
-"""The files of certificates as they lie on disk: have they changed, and where must one look to see it."""
+"""State of certificate files on disk: whether they have changed, and which directories to watch."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import TypeAlias
 from mailserver.config.model import Config, Domain
 from mailserver.tls.keypair import published_ca
 
-Signature: TypeAlias = tuple[tuple[int, ...], ...]
-"""What tells one content of some files from another; a file that is not there has an empty part."""
+FileStates: TypeAlias = tuple[tuple[int, ...], ...]
+"""Identifies the content of some files; the entry of a missing file is its errno."""
 
 _MOST_LINKS = 40
-"""As many as Linux follows."""
+"""Linux's own limit."""
 
 
-def signature(paths: Iterable[Path]) -> Signature:
-    """Of the files that the paths lead to now. Raises nothing."""
-    return tuple(map(_part, paths))
+def file_states(paths: Iterable[Path]) -> FileStates:
+    """Return the states of the files that the paths lead to now. Raises nothing."""
+    return tuple(map(_state, paths))
 
 
-def _part(path: Path) -> tuple[int, ...]:
+def _state(path: Path) -> tuple[int, ...]:
     try:
         status = os.stat(path)
     except OSError as fault:
         return (fault.errno or 0,)
-    # A change within the file's size and a tick of its mtime still has another ctime.
+    # ctime shows a change that keeps the size and falls into the same tick of mtime.
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def paths_of(domain: Domain) -> tuple[Path, ...]:
-    """The files of its certificates and keys, and of its clients' authorities and revocation lists."""
+    """Return the files of a domain's certificates and keys, client authorities and revocation lists."""
     found = (
         domain.certificate,
         domain.key,
@@ -45,17 +45,17 @@ def paths_of(domain: Domain) -> tuple[Path, ...]:
     return tuple(path for path in found if path is not None)
 
 
-def followed(config: Config) -> dict[tuple[str, ...], tuple[Path, ...]]:
-    """The hosts of each domain that has files -> these; no hosts -> those of the own authority."""
+def watched_files(config: Config) -> dict[tuple[str, ...], tuple[Path, ...]]:
+    """Return the hosts of each domain with files -> these files; () -> those of the published authority."""
     found = {domain.hosts: paths_of(domain) for domain in config.certified}
     found[()] = published_ca.paths_of(config.tls)
     return {hosts: paths for hosts, paths in found.items() if paths}
 
 
 def directories(path: Path) -> set[str]:
-    """Where names lie that decide what the path leads to: the file's own, and those of all links on the way.
+    """Return the directories whose entries decide what the path leads to: the file's own, and those of all links.
 
-    certbot's live/NAME/fullchain.pem is a link into archive/NAME; others change a link of a directory.
+    certbot's live/NAME/fullchain.pem is a link into archive/NAME; other programs replace a link to a directory.
     """
     found = set()
     links = 0

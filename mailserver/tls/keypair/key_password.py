@@ -1,4 +1,4 @@
-"""The password of a private key: the first line of a file, or of what a command prints."""
+"""The password of a private key: the first line of a file, or of a command's output."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mailserver.tls.keypair.pair import Fault, read_file
 from mailserver.types import Secret
 
 COMMAND_TIME: Final = 10.0
-"""Seconds that a command may take; the start waits for it."""
+"""Timeout of the command, in seconds; the start waits for it."""
 
 MAX_PASSWORD: Final = 1024
-"""Octets of a password that OpenSSL takes (its PEM_BUFSIZE)."""
+"""Maximum length of a password in OpenSSL, in octets (its PEM_BUFSIZE)."""
 
 MAX_OUTPUT: Final = 4096
-"""Octets that a command may print."""
+"""Maximum output of the command, in octets."""
 
 
 def read_password(domain: Domain, faults: list[Fault]) -> Secret | None:
-    """The password of a domain's keys; None without one. What is wrong is added to `faults`, never what was read."""
+    """Read the password of a domain's keys; None without one. `faults` gets faults, never the content."""
     if domain.key_password_file is not None:
         return read_password_file(domain.key_password_file, faults)
     if domain.key_password_command:
@@ -35,7 +35,7 @@ def read_password(domain: Domain, faults: list[Fault]) -> Secret | None:
 
 
 def read_password_file(path: Path, faults: list[Fault]) -> Secret | None:
-    """The password in a file; None where it is not right, with what is wrong added to `faults`."""
+    """Read the password from a file; None, and a fault in `faults`, if there is none."""
     octets = read_file(path, "key_password_file", faults)
     return None if octets is None else _first_line(octets, "key_password_file", faults)
 
@@ -50,7 +50,7 @@ def _first_line(octets: bytes, key: str, faults: list[Fault]) -> Secret | None:
 
 
 def _run(command: tuple[str, ...], faults: list[Fault]) -> bytes | None:
-    """What it prints; None, and a fault, where it does not end well and in time."""
+    """Return the command's output; None, and a fault, if it fails or takes too long."""
     try:
         process = subprocess.Popen(
             command,
@@ -65,7 +65,7 @@ def _run(command: tuple[str, ...], faults: list[Fault]) -> bytes | None:
     with process:
         output, why = _output(process)
         if why:
-            # It and what it has started.
+            # The command and its children.
             os.killpg(process.pid, signal.SIGKILL)
         elif process.wait():
             why = f"failed, with exit status {process.returncode}; run it by hand as the user that reads the key"
@@ -76,7 +76,7 @@ def _run(command: tuple[str, ...], faults: list[Fault]) -> bytes | None:
 
 
 def _output(process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
-    """What it prints until it has closed its output and ended; and why it must be killed, or ""."""
+    """Return the output once the command has ended, and "" or the reason for killing it."""
     assert process.stdout is not None
     end = time.monotonic() + COMMAND_TIME
     output = b""

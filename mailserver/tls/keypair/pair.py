@@ -1,8 +1,7 @@
-"""A certificate with its chain and key: read once, judged, and kept as the octets that were judged.
+"""A certificate with its chain and key: read once, validated, and kept as the validated octets.
 
-`load_pair` says everything that is wrong with two files. A fault that makes a pair useless is an error; one that a
-client will complain of while others work (dates, a life that phones refuse) is a warning, because a server that does
-not start after a reboot helps nobody.
+`load_pair` reports everything wrong with two files. A fault that makes a pair useless is an error. One that some clients
+reject (dates, a life that phones refuse) is a warning: a server that does not start after a reboot helps nobody.
 """
 
 from __future__ import annotations
@@ -26,47 +25,47 @@ from mailserver.tls.keypair.sanitize import printable
 from mailserver.types import Secret
 
 MAX_FILE: Final = 1 << 20
-"""Octets of a PEM file that are read at most."""
+"""Maximum length of a PEM file, in octets."""
 
 LONGEST_CHAIN: Final = 16
-"""Certificates that GnuTLS follows by default; OpenSSL takes more, but no more than 100 KiB."""
+"""GnuTLS's default limit of certificates in a chain; OpenSSL's limit is 100 KiB."""
 
 LONGEST_NAME: Final = 253
 """Characters of a host name (RFC 1035 2.3.4)."""
 
 MAX_DAYS: Final = 825
-"""Longest life that phones take, of certificates of private authorities too."""
+"""Longest life in days that phones accept, of private authorities' certificates too."""
 
 READINGS: Final = 3
-"""How often two files that do not belong together are read, as long as they change meanwhile."""
+"""Maximum number of times that two files are read until they belong together, while they change."""
 
 SOON: Final = dt.timedelta(days=7)
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
 
-_NOT_OPENED: Final = "is not opened by its password: look at key_password_file or key_password_command"
+_NOT_OPENED: Final = "cannot be decrypted with its password: check key_password_file or key_password_command"
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 @frozen
 class Fault:
-    """One thing wrong with a pair."""
+    """One fault of a pair."""
 
     key: str
-    """The configuration's key it belongs to: "certificate", "key", "hosts", "client_ca" ..."""
+    """The key of the configuration: "certificate", "key", "hosts", "client_ca" ..."""
     reason: str
     warning: bool = False
     value: str = ""
-    """What to show instead of the path: a host name."""
+    """A host name to show instead of the path."""
 
 
 class BadPair(Exception):
     """A pair that cannot be served; `faults` says why."""
 
     def __init__(self, faults: Sequence[Fault], pair: Pair | None = None) -> None:
-        """`pair`: as it was read, for what else there is to say."""
+        """`pair` is the pair as read, for further checks."""
         super().__init__("; ".join(f"{fault.key} {fault.value} {fault.reason}".replace("  ", " ") for fault in faults))
         self.faults = tuple(faults)
         self.pair = pair
@@ -74,36 +73,36 @@ class BadPair(Exception):
 
 @frozen
 class Pair:
-    """A certificate, its chain and its key, as read and found to belong together."""
+    """A certificate, its chain and its key, which belong together."""
 
     chain_pem: bytes = field(repr=False)
     """The certificate first, then its chain."""
     key_pem: Secret
     names: tuple[str, ...]
-    """DNS names that it covers, lower case."""
+    """DNS names that it covers, in lower case."""
     not_before: dt.datetime
     not_after: dt.datetime
     """UTC."""
     fingerprint: str
     """SHA-256 of the certificate, hexadecimal."""
     issuer: str
-    """Who signed it, in RFC 4514's words."""
+    """The issuer's name in RFC 4514's form."""
     builds: bool
     """Has each certificate of the chain signed the one before it?"""
     digest: bytes = field(repr=False)
-    """SHA-256 of all octets: two pairs with the same are served by one context."""
+    """SHA-256 of all octets: pairs with the same digest share a context."""
     faults: tuple[Fault, ...] = ()
-    """Warnings that hold at any time; those of dates are in `date_faults`."""
+    """Warnings that do not depend on the time; `date_faults` has the others."""
     key_type: Literal["RSA", "ECDSA"] = "ECDSA"
 
     def date_faults(self, now: dt.datetime) -> list[Fault]:
-        """What the clock says against it: warnings, for at the start an old certificate is better than none."""
+        """Return warnings about the dates; at the start an expired certificate is better than none."""
         if now >= self.not_after:
             return [
                 Fault("certificate", f"expired on {self.not_after:%Y-%m-%d}; clients refuse it: renew it", warning=True)
             ]
         if now < self.not_before:
-            reason = f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC: look at the clock of this machine"
+            reason = f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC: check the clock of this machine"
             return [Fault("certificate", reason, warning=True)]
         if now > self.not_after - SOON:
             return [Fault("certificate", f"expires on {self.not_after:%Y-%m-%d}: renew it", warning=True)]
@@ -111,16 +110,16 @@ class Pair:
 
     @property
     def length(self) -> int:
-        """Certificates of it, and its chain."""
+        """Number of certificates in its chain, its own included."""
         return self.chain_pem.count(_BEGIN)
 
     def is_current(self, now: dt.datetime) -> bool:
-        """Do its dates allow it now?"""
+        """Do its dates include this moment?"""
         return self.not_before <= now < self.not_after
 
 
 def load_pair(certificate: Path, key: Path, password: Secret | None = None) -> Pair:
-    """Read and judge two files, the key with its password if it has one. Raises: BadPair with every fault found."""
+    """Read and validate two files, the key with its password if it has one. Raises: BadPair with every fault."""
     for _attempt in range(READINGS):
         faults: list[Fault] = []
         chain_pem = read_file(certificate, "certificate", faults)
@@ -129,7 +128,7 @@ def load_pair(certificate: Path, key: Path, password: Secret | None = None) -> P
         private = _private_key(key_pem, password, faults) if key_pem is not None else None
         if not chain or private is None or _same_key(chain[0], private):
             break
-        # A renewal replaces two files or links one after the other: half of it is not the administrator's fault.
+        # A renewal replaces two files or links one after the other: an inconsistent pair may be half of one.
         again: list[Fault] = []
         if (read_file(certificate, "certificate", again), read_file(key, "key", again)) == (chain_pem, key_pem):
             break
@@ -137,14 +136,14 @@ def load_pair(certificate: Path, key: Path, password: Secret | None = None) -> P
 
 
 def parse_pair(chain_pem: bytes, key_pem: bytes) -> Pair:
-    """Judge octets that came another way than by files. Raises: BadPair with every fault found."""
+    """Validate octets from another source than files. Raises: BadPair with every fault."""
     faults: list[Fault] = []
     chain = _certificates(chain_pem, faults)
     return _pair(chain, _private_key(key_pem, None, faults), faults)
 
 
 def has_same_key(one_pem: bytes, other_pem: bytes) -> bool:
-    """Are two certificates, each the first of a chain, for one key? What cannot be read is for none. Raises nothing."""
+    """Do two chains' first certificates have the same key? False if one cannot be parsed. Raises nothing."""
     try:
         one, other = (x509.load_pem_x509_certificate(each).public_key() for each in (one_pem, other_pem))
     except (ValueError, UnsupportedAlgorithm):
@@ -153,19 +152,19 @@ def has_same_key(one_pem: bytes, other_pem: bytes) -> bool:
 
 
 def _pair(chain: Sequence[x509.Certificate], private: PrivateKey | None, faults: list[Fault]) -> Pair:
-    strange = list(_belonging(chain, private)) if chain and private is not None else []
-    # What is said of an authority that stands first would only mislead.
-    judged = bool(chain) and not any(fault.key == "certificate" for fault in strange)
-    faults += _judge(chain) if judged else ()
-    pair = _as_read(chain, private, faults) if judged and private is not None else None
-    faults += strange
+    mismatches = list(_mismatches(chain, private)) if chain and private is not None else []
+    # Faults of an authority's certificate that stands first would be misleading.
+    is_leaf_first = bool(chain) and not any(fault.key == "certificate" for fault in mismatches)
+    faults += _chain_faults(chain) if is_leaf_first else ()
+    pair = _as_read(chain, private, faults) if is_leaf_first and private is not None else None
+    faults += mismatches
     if pair is None or not all(fault.warning for fault in faults):
         raise BadPair([fault for fault in faults if not fault.warning], pair)
     return pair
 
 
 def _as_read(chain: Sequence[x509.Certificate], private: PrivateKey, faults: Iterable[Fault]) -> Pair:
-    # Written anew: what an editor of another system has added, a byte order mark say, OpenSSL does not read.
+    # Encoded anew: OpenSSL cannot read additions of other systems' editors, such as a byte order mark.
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     chain_pem = b"".join(each.public_bytes(pem) for each in chain)
     key_pem = private.private_bytes(pem, pkcs8, serialization.NoEncryption())
@@ -184,7 +183,7 @@ def _as_read(chain: Sequence[x509.Certificate], private: PrivateKey, faults: Ite
     )
 
 
-def _belonging(chain: Sequence[x509.Certificate], private: PrivateKey) -> Iterator[Fault]:
+def _mismatches(chain: Sequence[x509.Certificate], private: PrivateKey) -> Iterator[Fault]:
     if _same_key(chain[0], private):
         return
     own = next((number for number, each in enumerate(chain, 1) if _same_key(each, private)), None)
@@ -196,13 +195,13 @@ def _belonging(chain: Sequence[x509.Certificate], private: PrivateKey) -> Iterat
 
 
 def covers(names: Iterable[str], host: str) -> bool:
-    """Is a host name, or `*.name`, covered by a certificate's names (RFC 6125 6.4.3: `*` is one whole label)?"""
+    """Do a certificate's names cover a host name or `*.name` (RFC 6125 6.4.3: `*` is one whole label)?"""
     _label, _dot, parent = host.partition(".")
     return any(name in (host, f"*.{parent}") for name in names)
 
 
 def pair_faults(pair: Pair, hosts: Iterable[str], now: dt.datetime) -> list[Fault]:
-    """What is wrong with serving these hosts under that pair; a host that is not covered is an error."""
+    """Return the faults of serving these hosts with this pair; a host that it does not cover is an error."""
     uncovered = [host for host in hosts if not covers(pair.names, host)]
     known = ", ".join(pair.names[:5])
     reason = f"is not covered by the certificate, which names {known}: have one issued for it, or take it out"
@@ -211,7 +210,7 @@ def pair_faults(pair: Pair, hosts: Iterable[str], now: dt.datetime) -> list[Faul
 
 
 def read_authorities(path: Path) -> list[x509.Certificate]:
-    """The certificates of a file of authorities. Raises: BadPair."""
+    """Read the certificates of a file of authorities. Raises: BadPair."""
     faults: list[Fault] = []
     octets = read_file(path, "certificate", faults)
     found = _certificates(octets, faults) if octets is not None else []
@@ -223,22 +222,22 @@ def read_authorities(path: Path) -> list[x509.Certificate]:
 def load_client_pair(
     certificate: Path, key: Path, password: Secret | None = None
 ) -> tuple[list[x509.Certificate], PrivateKey]:
-    """A certificate with its chain, and its key, that we show as a client. Raises: BadPair."""
+    """Read the certificate, chain and key that we show as a client. Raises: BadPair."""
     faults: list[Fault] = []
     octets, key_pem = read_file(certificate, "certificate", faults), read_file(key, "key", faults)
     chain = _certificates(octets, faults) if octets is not None else []
     private = _private_key(key_pem, password, faults) if key_pem is not None else None
     if chain and private is not None:
-        faults += _belonging(chain, private)
+        faults += _mismatches(chain, private)
     if faults or private is None:
         raise BadPair(faults)
     return chain, private
 
 
 def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
-    """A file's octets; None, and a fault of the configuration's `key`, where they cannot be had."""
+    """Read a file; None, and a fault of the configuration's `key`, if that fails."""
     try:
-        # O_NONBLOCK: a FIFO must not hold the start.
+        # O_NONBLOCK: opening a FIFO must not block the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as fault:
         faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
@@ -254,7 +253,7 @@ def read_file(path: Path, key: str, faults: list[Fault]) -> bytes | None:
             faults.append(Fault(key, f"cannot be read: {fault.strerror}"))
             return None
     if octets is None:
-        # Some of /proc call themselves regular and have to be waited for.
+        # Some files of /proc claim to be regular and would block.
         faults.append(Fault(key, "must be a regular file"))
         return None
     if len(octets) > MAX_FILE:
@@ -269,26 +268,28 @@ def _certificates(octets: bytes, faults: list[Fault]) -> list[x509.Certificate]:
         faults.append(Fault("certificate", _not_pem(octets, "certificate", other)))
         return []
     if octets.count(_BEGIN) != octets.count(_END):
-        reason = "ends within a certificate: it is being written, or was cut off; put the whole file there by renaming"
+        reason = (
+            "ends within a certificate: it is being written, or was truncated; replace the file by renaming a new one"
+        )
         faults.append(Fault("certificate", reason))
         return []
     try:
         return x509.load_pem_x509_certificates(octets)
     except ValueError:
-        faults.append(Fault("certificate", "holds a certificate that cannot be decoded: copy the file there anew"))
+        faults.append(Fault("certificate", "holds a certificate that cannot be decoded: copy the file again"))
         return []
 
 
 def _not_pem(octets: bytes, what: str, other: str) -> str:
-    """`other`: what it is instead, if that is known."""
+    """Say why a file is not the expected PEM; `other` is what it is instead, if that is known."""
     if not octets.strip():
-        return f"is empty: put the {what} there"
+        return f"is empty: it must hold the {what}"
     if other:
         return f"is a {other}, not a {what} in PEM: name the {what}'s file here"
     # X.690 8.9: a SEQUENCE begins DER and PKCS #12.
     if octets[:1] == b"\x30":
         return f"is not a {what} in PEM: it is binary; `openssl x509`, `pkey` or `pkcs12 -nodes` write PEM"
-    return f"is not a {what} in PEM, which has a line -----BEGIN {what.upper()}-----: put the right file there"
+    return f"is not a {what} in PEM: it has no line -----BEGIN {what.upper()}-----"
 
 
 def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) -> PrivateKey | None:
@@ -299,12 +300,12 @@ def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) ->
     try:
         private = _decoded(octets, password)
     except TypeError:
-        reason = "has a passphrase; there is nobody to type it: say key_password_file or key_password_command"
+        reason = "has a passphrase, which nobody can type: set key_password_file or key_password_command"
         faults.append(Fault("key", reason))
         return None
     except (ValueError, UnsupportedAlgorithm):
         encrypted = b"ENCRYPTED" in octets and password is not None
-        faults.append(Fault("key", _NOT_OPENED if encrypted else "cannot be decoded: copy the file there anew"))
+        faults.append(Fault("key", _NOT_OPENED if encrypted else "cannot be decoded: copy the file again"))
         return None
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < 2048:
@@ -323,7 +324,7 @@ def _private_key(octets: bytes, password: Secret | None, faults: list[Fault]) ->
 
 
 def _decoded(octets: bytes, password: Secret | None) -> object:
-    """Raises: TypeError where a password is needed, ValueError, UnsupportedAlgorithm."""
+    """Load a key. Raises: TypeError if a password is needed; ValueError, UnsupportedAlgorithm."""
     try:
         return serialization.load_pem_private_key(octets, None)
     except TypeError:
@@ -340,8 +341,8 @@ def _same_key(certificate: x509.Certificate, private: PrivateKey) -> bool:
         return False
 
 
-def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
-    """Names, purpose, life and order; the first certificate is the server's."""
+def _chain_faults(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
+    """Check names, purpose, life and order; the first certificate is the server's."""
     leaf = chain[0]
     try:
         extensions = leaf.extensions
@@ -350,7 +351,8 @@ def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
         return
     if not _dns_names(leaf):
         yield Fault(
-            "certificate", "has no subject alternative DNS name; clients look at nothing else: have it issued with one"
+            "certificate",
+            "has no subject alternative DNS name, the only one that clients check: have it issued with one",
         )
     try:
         usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -366,14 +368,14 @@ def _judge(chain: Sequence[x509.Certificate]) -> Iterator[Fault]:
         reason = f"has {len(chain)} certificates in its chain; clients refuse more than {LONGEST_CHAIN}"
         yield Fault("certificate", reason, warning=True)
     for position in _unsigned(chain):
-        order = "the server's own comes first, then who signed it, and so on"
+        order = "the server's own comes first, then its issuer, and so on"
         reason = f"has its chain out of order: certificate {position + 1} did not sign certificate {position}: {order}"
         yield Fault("certificate", reason, warning=True)
         return
 
 
 def _unsigned(chain: Sequence[x509.Certificate]) -> Iterator[int]:
-    """Positions, from 1, of certificates that the next one did not sign."""
+    """Yield the positions, from 1, of certificates that the next one did not sign."""
     for position in range(1, len(chain)):
         if not _issued(chain[position - 1], chain[position]):
             yield position
@@ -392,7 +394,7 @@ def _dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         return ()
-    # What is no host's name is of no use, and would be shown in a log or on a terminal.
+    # Names that cannot be host names are useless, and unsafe to show in a log or on a terminal.
     return tuple(
         name.lower()
         for name in names.get_values_for_type(x509.DNSName)

@@ -1,4 +1,4 @@
-"""The certificate of one's own authority that `[tls] private_ca` names, and its list: read where files can be, offered elsewhere."""
+"""The published private authority, `[tls] private_ca`, and its revocation list."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from mailserver.config.model import Tls
 from mailserver.tls.keypair.pair import BadPair, Fault, read_authorities, read_file
 
 LIST: Final = "ca.crl"
-"""The revocation list of an authority, beside its certificate."""
+"""File name of an authority's revocation list, beside its certificate."""
 
 
 @frozen
-class Offered:
-    """An authority that people are to import."""
+class PublishedCa:
+    """The authority that people are to import."""
 
     name: str
-    """Its common name, else the whole subject."""
+    """Its common name, or the whole subject without one."""
     der: bytes = field(repr=False)
     not_after: dt.datetime
     crl: bytes = field(default=b"", repr=False)
-    """Its revocation list, DER, that lies beside it; empty without one."""
+    """Its revocation list, DER, from the file beside it; empty without one."""
     crl_not_after: dt.datetime | None = None
-    """When a new list is due (nextUpdate)."""
+    """When the next list is due (nextUpdate)."""
 
 
-def read_offered(tls: Tls, faults: list[Fault]) -> Offered | None:
-    """None where there is none; what is wrong is added to `faults`. Raises nothing."""
+def read_published_ca(tls: Tls, faults: list[Fault]) -> PublishedCa | None:
+    """Read the configured authority, if any; faults are added to `faults`. Raises nothing."""
     if tls.private_ca is None:
         return None
     try:
@@ -50,22 +50,22 @@ def read_offered(tls: Tls, faults: list[Fault]) -> Offered | None:
     except (x509.ExtensionNotFound, ValueError):
         is_authority = False
     if not is_authority:
-        faults.append(Fault("private_ca", "holds no authority: name the certificate that signed those of the hosts"))
+        faults.append(Fault("private_ca", "is not an authority: name the certificate that signed those of the hosts"))
         return None
     listed = list_of(found[0], tls.private_ca.with_name(LIST))
-    offered = describe(found[0])
+    published = describe(found[0])
     if listed is None:
-        return offered
-    return attrs.evolve(offered, crl=listed.public_bytes(Encoding.DER), crl_not_after=listed.next_update_utc)
+        return published
+    return attrs.evolve(published, crl=listed.public_bytes(Encoding.DER), crl_not_after=listed.next_update_utc)
 
 
 def paths_of(tls: Tls) -> tuple[Path, ...]:
-    """The files that `read_offered` reads."""
+    """Return the files that `read_published_ca` reads."""
     return () if tls.private_ca is None else (tls.private_ca.with_name(LIST), tls.private_ca)
 
 
 def list_of(authority: x509.Certificate, path: Path) -> x509.CertificateRevocationList | None:
-    """The revocation list of an authority in a file, PEM; None where that holds no such list."""
+    """Read an authority's revocation list from a PEM file; None if that holds no list of it."""
     octets, key = read_file(path, LIST, []), authority.public_key()
     try:
         found = x509.load_pem_x509_crl(octets or b"")
@@ -75,17 +75,17 @@ def list_of(authority: x509.Certificate, path: Path) -> x509.CertificateRevocati
     return found if is_its else None
 
 
-def has_revoked(offered: Offered | None, chain_pem: bytes) -> bool:
-    """Does its list have the first certificate of a chain?"""
-    if offered is None or not offered.crl:
+def has_revoked(published: PublishedCa | None, chain_pem: bytes) -> bool:
+    """Does the authority's list contain the first certificate of a chain?"""
+    if published is None or not published.crl:
         return False
-    listed, certificate = x509.load_der_x509_crl(offered.crl), x509.load_pem_x509_certificates(chain_pem)[0]
+    listed, certificate = x509.load_der_x509_crl(published.crl), x509.load_pem_x509_certificates(chain_pem)[0]
     is_its = certificate.issuer == listed.issuer
     return is_its and listed.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
 
 
-def describe(certificate: x509.Certificate) -> Offered:
-    """An authority's certificate."""
+def describe(certificate: x509.Certificate) -> PublishedCa:
+    """Describe an authority's certificate, without its list."""
     names = certificate.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
     name = str(names[0].value) if names else certificate.subject.rfc4514_string()
-    return Offered(name, certificate.public_bytes(Encoding.DER), certificate.not_valid_after_utc)
+    return PublishedCa(name, certificate.public_bytes(Encoding.DER), certificate.not_valid_after_utc)

@@ -1,4 +1,4 @@
-"""What strangers have written, in certificates and in answers, as it may be shown in a log or on a terminal."""
+"""Sanitizing of untrusted text, from certificates and answers, for logs and terminals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Final
 LONGEST: Final = 500
 
 
-def printable(words: str) -> str:
-    """Without what would move a terminal's cursor or begin a line, and with an end."""
-    return "".join(character if character.isprintable() else " " for character in words[:LONGEST])
+def printable(text: str) -> str:
+    """Replace control characters by spaces and truncate."""
+    return "".join(character if character.isprintable() else " " for character in text[:LONGEST])

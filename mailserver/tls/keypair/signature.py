@@ -1,4 +1,4 @@
-"""Signing octets with a certificate that is served, for whoever knows its authorities (CMS, RFC 5652)."""
+"""CMS signatures (RFC 5652) with a served certificate."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mailserver.tls.keypair.pair import Pair
 
 
 def sign(pair: Pair, octets: bytes) -> bytes:
-    """SignedData in DER that holds the octets, the certificate and its chain."""
+    """Make SignedData in DER with the octets, the certificate and its chain."""
     certificate, *chain = x509.load_pem_x509_certificates(pair.chain_pem)
     key = serialization.load_pem_private_key(
-        # It was checked when the pair was judged; once more would take longer than the signature.
+        # The pair was validated when it was loaded; checking the key again would take longer than the signature.
         pair.key_pem.reveal(),
         None,
         unsafe_skip_rsa_key_validation=True,

@@ -15,10 +15,10 @@ from attrs import frozen
 from OpenSSL import SSL
 
 from mailserver.config.model import Config, Tls
-from mailserver.tls.context.contexts import ContextKey, ContextMap, Origin, Serving, Terms, context_key, make_context
+from mailserver.tls.context.contexts import ContextKey, ContextMap, Origin, ServedHost, Terms, context_key, make_context
 from mailserver.tls.context.settings import settings_of
 from mailserver.tls.keypair.pair import BadPair, Fault, Pair
-from mailserver.tls.serving.source import Found, Source
+from mailserver.tls.serving.source import Candidate, Source
 
 
 @frozen
@@ -63,7 +63,7 @@ def build(
             contexts[key] = make_context(pair, settings, terms)
         return contexts[key]
 
-    by_host: dict[str, Serving] = {}
+    by_host: dict[str, ServedHost] = {}
     outcomes = []
     hosts = [host for domain in config.certified for host in domain.hosts]
     for domain in config.certified:
@@ -77,15 +77,15 @@ def build(
             why = _objection(host, pair, faults, last, now)
             if pair is not None and not why:
                 context = context_of(pair, found.terms)
-                by_host[host] = Serving(host, domain.name, pair, found.terms, context, found.origin)
+                by_host[host] = ServedHost(host, domain.name, pair, found.terms, context, found.origin)
             elif last is not None:
                 # What it asked of its clients stays with its certificate.
                 origin: Origin = "last good" if last.origin == "file" else last.origin
                 context = context_of(last.pair, last.terms)
                 by_host[host] = attrs.evolve(last, domain=domain.name, context=context, origin=origin)
-            elif (instead := source.stand_in(domain, host, found)) is not None and instead.pair is not None:
+            elif (instead := source.fallback(domain, host, found)) is not None and instead.pair is not None:
                 context = context_of(instead.pair, instead.terms)
-                by_host[host] = Serving(host, domain.name, instead.pair, instead.terms, context, instead.origin)
+                by_host[host] = ServedHost(host, domain.name, instead.pair, instead.terms, context, instead.origin)
                 why += f"; served meanwhile: {instead.origin}"
             if why:
                 outcomes.append(Outcome(host, "refused", why))
@@ -103,7 +103,7 @@ def build(
     return ContextMap(MappingProxyType(by_host), default), outcomes
 
 
-def _on_base_of(last: Serving, found: Found) -> Found:
+def _on_base_of(last: ServedHost, found: Candidate) -> Candidate:
     """What was found, on the terms of before where its own would need another base."""
     if found.terms.resumable == last.terms.resumable:
         return found
@@ -117,7 +117,7 @@ def default_host(config: Config) -> str:
     return config.tls.default or next((host for domain in config.domains for host in domain.hosts), "")
 
 
-def _judged(found: Found, context_of: Callable[[Pair, Terms], SSL.Context]) -> tuple[Pair | None, list[Fault]]:
+def _judged(found: Candidate, context_of: Callable[[Pair, Terms], SSL.Context]) -> tuple[Pair | None, list[Fault]]:
     """What was found for a host, with everything that is wrong of it."""
     faults = list(found.faults)
     if found.pair is not None and all(fault.warning or fault.key == "hosts" for fault in faults):
@@ -128,7 +128,7 @@ def _judged(found: Found, context_of: Callable[[Pair, Terms], SSL.Context]) -> t
     return found.pair, faults
 
 
-def _objection(host: str, pair: Pair | None, faults: list[Fault], last: Serving | None, now: dt.datetime) -> str:
+def _objection(host: str, pair: Pair | None, faults: list[Fault], last: ServedHost | None, now: dt.datetime) -> str:
     """Why a host cannot be served under a new pair, or "". Faults of other hosts of the domain do not count."""
     against = [f"{fault.key} {fault.reason}" for fault in faults if not fault.warning and fault.value in ("", host)]
     if pair is not None and not pair.is_current(now) and last is not None and last.pair.is_current(now):

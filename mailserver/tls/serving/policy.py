@@ -1,6 +1,6 @@
-"""Which certificate is served under which name, now: built before use (`assembly`), replaced whole at a reload.
+"""The TLS policy: which certificate is served under which name. It is replaced as a whole at a reload.
 
-`TlsPolicy` makes the OpenSSL connections of all listeners, implicit TLS and STARTTLS alike.
+`TlsPolicy` makes the OpenSSL connections of all listeners, for implicit TLS and STARTTLS alike.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from mailserver.tls.context.handshake import (
     PROTOCOLS,
     UNRECOGNIZED_NAME,
     BaseContext,
-    Refused,
+    HandshakeRefused,
     ServerConnection,
-    demand_certificate,
     handshake_of,
+    request_certificate,
 )
 from mailserver.tls.context.settings import VERSIONS, Settings, setting_faults, settings_of, settings_of_listeners
 from mailserver.tls.keypair.pair import Fault, Pair
-from mailserver.tls.keypair.published_ca import Offered, read_offered
+from mailserver.tls.keypair.published_ca import PublishedCa, read_published_ca
 from mailserver.tls.serving.context_builder import Outcome, build, default_host
-from mailserver.tls.serving.material import Change, Material, assemble, material_of, plain
+from mailserver.tls.serving.material import Change, Material, assemble, material_of, without_context
 from mailserver.tls.serving.source import Files, Source
 from mailserver.tls.serving.validation import check
 
 REFUSAL_INTERVAL: Final = 60.0
-"""Seconds in which refused names make one line of the log."""
+"""Interval in seconds in which refused names are logged once."""
 _UNKNOWN: Final = "no hosts have the name that it asks for: add it there, or have the client set to one of them"
 
 
 class Log(Protocol):
-    """Where events go: one line each; values are escaped by whoever writes it."""
+    """A log: one line for each event; the log escapes values."""
 
     def __call__(self, event: str, /, **fields: object) -> None:
         """Write a line."""
@@ -59,18 +59,18 @@ class Prepared:
     tls: Tls
     listeners: Mapping[Listener, Settings]
     bases: Mapping[Settings, BaseContext]
-    """New ones: for settings that none had, or that must not go on with the old tickets."""
+    """New base contexts: for new settings, or to invalidate old tickets."""
     outcomes: tuple[Outcome, ...]
-    private_ca: Offered | None
+    private_ca: PublishedCa | None
 
     @property
     def material(self) -> Material:
-        """The same for a policy of another process."""
+        """The same content for a policy of another process."""
         return material_of(self.map, self.tls, self.listeners, self.private_ca)
 
 
 class CannotServe(Exception):
-    """No policy can be made of a configuration; `problems` says why."""
+    """No policy can be made from a configuration; `problems` says why."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -79,9 +79,9 @@ class CannotServe(Exception):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class TlsPolicy:
-    """The certificates in use. All calls but `prepare` are made on the reactor's thread.
+    """The certificates in use. All calls but `prepare` must be made on the reactor's thread.
 
-    Raises: CannotServe when a pair or setting is bad at the start, with all problems.
+    Raises: CannotServe with all problems if a pair or setting is invalid at the start.
     """
 
     def __init__(
@@ -94,31 +94,30 @@ class TlsPolicy:
         seconds: Callable[[], float] = time.monotonic,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
-        """With `material` no file is read and nothing judged: that was done where it comes from.
+        """With `material` no file is read: another process has read and validated it.
 
-        `source`: what is there beside the files of the configuration. What it lets stand in is told, and is no reason
-        to refuse the start.
+        `source` adds certificates to the files of the configuration. Its fallbacks are logged, and do not prevent the start.
         """
         self.source: Source = source or Files()
         self._log = log
         self._seconds = seconds
         self._now = now
         self._refusals = 0
-        self._refusals_told = float("-inf")
+        self._refusals_logged = float("-inf")
         self._tls = material.tls if material else config.tls
         self._settings = settings_of(self._tls)
-        self._map = assemble(material, {}) if material else self._judge(config)
-        self.private_ca = material.private_ca if material else read_offered(config.tls, [])
-        """The authority that people are to import."""
+        self._map = assemble(material, {}) if material else self._load(config)
+        self.private_ca = material.private_ca if material else read_published_ca(config.tls, [])
+        """The private authority for people to import."""
         self._listeners = dict(material.listeners) if material else settings_of_listeners(config, self._tls)
         self._bases = self._make_bases(_wanted(self._tls, self._listeners))
         self._kept = list(self._bases.values())
-        """Every base there ever was: see `contexts`."""
+        """Every base context ever made: see `contexts`."""
 
     def _make_bases(self, wanted: Iterable[Settings]) -> dict[Settings, BaseContext]:
         return {settings: make_base(settings, self._choose) for settings in wanted}
 
-    def _judge(self, config: Config) -> ContextMap:
+    def _load(self, config: Config) -> ContextMap:
         if any(setting_faults(config)):
             raise CannotServe(_problems(config, []))
         nothing = ContextMap(MappingProxyType({}), None)
@@ -133,62 +132,62 @@ class TlsPolicy:
     # -- in a handshake ---------------------------------------------------------------------------------------------
 
     def creator(self, listener: Listener) -> IOpenSSLServerConnectionCreator:
-        """Makes the connections of one listener."""
+        """Return the connection creator of one listener."""
         return ListenerTls(self, listener, PROTOCOLS.get(listener.family, ()))
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
-        """A server's connection of no listener in particular."""
+        """Make a connection without a listener."""
         return self.connection(None, ())
 
     def connection(self, listener: Listener | None, protocols: tuple[bytes, ...]) -> SSL.Connection:
-        """A server's connection of a listener, or with the settings of [tls]; `protocols` are ALPN identifiers."""
+        """Make a connection with the settings of a listener or of [tls]; `protocols` are ALPN identifiers."""
         settings = self._listeners.get(listener) if listener is not None and self._listeners else None
         default = listener.default if listener is not None else None
         unnamed = default or (self._map.default.host if self._map.default is not None else "")
         return ServerConnection(self._bases[settings or self._settings], protocols, default, unnamed)
 
     def _choose(self, connection: SSL.Connection) -> None:
-        """OpenSSL's callback, with and without a name. Raises: Refused."""
+        """Choose the context by server name, in OpenSSL's callback. Raises: HandshakeRefused."""
         raw, handshake = connection.get_servername(), handshake_of(connection)
         found = self._map.find(parse_server_name(raw)) if raw else None
         if found is None and raw and self._tls.unknown_name == "refuse":
             handshake.fault = _UNKNOWN
             self._refused(raw)
-            raise Refused(UNRECOGNIZED_NAME)
+            raise HandshakeRefused(UNRECOGNIZED_NAME)
         found = found or self._map.find(handshake.default)
         handshake.host = found.host if found is not None else None
         found = found or self._map.default
         if found is None:
-            raise Refused(UNRECOGNIZED_NAME)
+            raise HandshakeRefused(UNRECOGNIZED_NAME)
         if connection.get_protocol_version() < VERSIONS[found.terms.minimum_version]:
             least = found.terms.minimum_version
             handshake.fault = (
                 f"{found.host} takes no TLS below {least}: renew the client, or lower minimum_version there"
             )
-            raise Refused(PROTOCOL_VERSION)
+            raise HandshakeRefused(PROTOCOL_VERSION)
         connection.set_context(found.context)
-        demand_certificate(connection, found.terms.demand)
+        request_certificate(connection, found.terms.demand)
 
     def _refused(self, raw: bytes) -> None:
-        """One line at most every REFUSAL_INTERVAL: a scanner must not fill the log."""
+        """Log a refused name at most once every REFUSAL_INTERVAL: a scanner must not fill the log."""
         self._refusals += 1
         now = self._seconds()
-        if now - self._refusals_told >= REFUSAL_INTERVAL:
-            # Bytes have no control characters when shown.
+        if now - self._refusals_logged >= REFUSAL_INTERVAL:
+            # The repr of bytes has no control characters.
             self._log("TLS server name refused", name=repr(raw[:255])[2:-1], refusals=self._refusals, reason=_UNKNOWN)
-            self._refusals_told, self._refusals = now, 0
+            self._refusals_logged, self._refusals = now, 0
 
     # -- after it ---------------------------------------------------------------------------------------------------
 
     def domain_of(self, host: str | None) -> str | None:
-        """The mail domain of the host that a connection was served (`Handshake.host`), for logins without a domain."""
+        """Return the mail domain of a connection's host (`Handshake.host`), for logins without a domain."""
         found = self._map.find(host)
         return found.domain if found else None
 
-    def demands(self, domain: str) -> bool:
-        """Must the clients of a mail domain's users show a certificate; those of any domain, when it is empty?
+    def requires_certificate(self, domain: str) -> bool:
+        """Do a mail domain's hosts all require a client certificate? With an empty domain: does every domain?
 
-        The host name that a client asks for is its own choice, so that name's terms alone are no answer.
+        The client chooses the host name that it asks for, so the terms of that name alone do not decide.
         """
         of_domains: dict[str, bool] = {}
         for each in self._map.by_host.values():
@@ -197,10 +196,10 @@ class TlsPolicy:
                 of_domains[each.domain] = of_domains.get(each.domain, False) or required
         return bool(of_domains) and all(of_domains.values())
 
-    def names_user(self, domain: str) -> bool:
-        """Must the certificates of a mail domain's clients name the user; those of some domain, when it is empty?
+    def requires_named_user(self, domain: str) -> bool:
+        """Must a mail domain's client certificates name the user? With an empty domain: must those of some domain?
 
-        They need not where `client_user = "any"`.
+        They need not with `client_user = "any"`.
         """
         return any(
             each.terms.demand.user != "any"
@@ -208,46 +207,47 @@ class TlsPolicy:
             if each.terms.demand.authorities and (not domain or each.domain == domain)
         )
 
-    def vouches(self, host: str | None, domain: str) -> bool:
-        """May a client's certificate taken for that host (`Handshake.host`) speak for users of a mail domain (any, when empty)?
+    def accepts_certificate(self, host: str | None, domain: str) -> bool:
+        """May a certificate accepted for that host (`Handshake.host`) identify users of a mail domain (any, if empty)?
 
-        It may where the domain itself would have taken it: other authorities, fields and lists are other people's.
+        It may if the domain would have accepted it: with the same authorities, field and revocation lists.
         """
         found = self._map.default if host is None else self._map.find(host)
         of_domains: dict[str, list[Demand]] = {}
         for each in self._map.by_host.values():
             if not domain or each.domain == domain:
-                demands = of_domains.setdefault(each.domain, [])
-                # The sites of a domain ask for no certificate.
-                demands += [each.terms.demand] if each.terms.demand.authorities else []
+                requires_certificate = of_domains.setdefault(each.domain, [])
+                # The sites of a domain request no certificate.
+                requires_certificate += [each.terms.demand] if each.terms.demand.authorities else []
         if found is None or not of_domains or not found.terms.demand.authorities:
             return False
         taken = attrs.evolve(found.terms.demand, certificates="none")
         return all(
-            demands and all(attrs.evolve(demand, certificates="none") == taken for demand in demands)
-            for demands in of_domains.values()
+            requires_certificate
+            and all(attrs.evolve(demand, certificates="none") == taken for demand in requires_certificate)
+            for requires_certificate in of_domains.values()
         )
 
     def pair_of(self, server_name: str) -> Pair | None:
-        """What a name is served under; None for one that no host covers."""
+        """Return the pair that a name is served with; None if no host covers it."""
         found = self._map.find(server_name)
         return found.pair if found else None
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
     def reload(self, config: Config) -> list[Outcome]:
-        """Take up what can be served of a changed configuration; for the rest the last good one stays.
+        """Load a changed configuration; a host that cannot be served keeps its last good certificate.
 
-        Connections that exist go on as they are. Raises nothing.
+        Existing connections stay as they are. Raises nothing.
         """
         return self.commit(self.prepare(config))
 
     def prepare(self, config: Config) -> Prepared:
-        """The first half of `reload`: reads and judges all files. May run in a thread; changes nothing."""
+        """Read and validate all files: the first half of `reload`. May run in a thread; changes nothing."""
         tls, outcomes = config.tls, []
         faults = [f"{place} {key} {why}" for place, key, _value, why in setting_faults(config)]
         if faults:
-            # What [tls] and listeners say is refused together: one may rest on the other.
+            # The settings of [tls] and of listeners are refused together: they may depend on each other.
             outcomes.append(Outcome("[tls]", "refused", "; ".join(faults)))
             tls = attrs.evolve(self._tls, default=tls.default, unknown_name=tls.unknown_name)
             listeners = dict(self._listeners)
@@ -256,7 +256,7 @@ class TlsPolicy:
             if settings_of(tls) != settings_of(self._tls) or listeners != self._listeners:
                 outcomes.append(Outcome("[tls]", "taken up"))
         of_ca: list[Fault] = []
-        private_ca = read_offered(config.tls, of_ca)
+        private_ca = read_published_ca(config.tls, of_ca)
         if of_ca:
             outcomes.append(_of_private_ca(of_ca))
             private_ca = self.private_ca
@@ -265,9 +265,9 @@ class TlsPolicy:
         return Prepared(new, tls, listeners, bases, (*outcomes, *of_hosts), private_ca)
 
     def prepare_hosts(self, config: Config, hosts: Collection[str]) -> Prepared:
-        """The same for the domains of some hosts, of the configuration that is served; no other's files are read.
+        """Prepare the domains of some hosts of the served configuration; files of others are not read.
 
-        Without hosts, for the own authority.
+        Without hosts, prepare the private authority alone.
         """
         domains = tuple(
             attrs.evolve(domain, sites=()) for domain in config.certified if any(host in hosts for host in domain.hosts)
@@ -286,39 +286,41 @@ class TlsPolicy:
         )
         by_host = {**current.by_host, **new.by_host}
         default = by_host.get(default_host(config), current.default)
-        told = [outcome for outcome in outcomes if outcome.name in of_domains]
+        results = [outcome for outcome in outcomes if outcome.name in of_domains]
         new = ContextMap(MappingProxyType(by_host), default)
         of_ca: list[Fault] = []
-        private_ca = read_offered(config.tls, of_ca) or self.private_ca
-        if of_ca and not hosts:  # it is no matter of any host
-            told.append(_of_private_ca(of_ca))
-        return Prepared(new, self._tls, self._listeners, {}, tuple(told), private_ca)
+        private_ca = read_published_ca(config.tls, of_ca) or self.private_ca
+        if of_ca and not hosts:  # it concerns no host
+            results.append(_of_private_ca(of_ca))
+        return Prepared(new, self._tls, self._listeners, {}, tuple(results), private_ca)
 
     def changed_hosts(self, prepared: Prepared) -> list[str]:
-        """Hosts that `prepared` serves otherwise than they are served now."""
+        """Return the hosts that `prepared` serves differently."""
         old = self._map.by_host
         return [host for host, each in prepared.map.by_host.items() if old.get(host) != each]
 
     def change(self, prepared: Prepared) -> Change:
-        """The same for another process."""
+        """Return the difference to `prepared`, for another process."""
         hosts = [prepared.map.by_host[host] for host in self.changed_hosts(prepared)]
         default = prepared.map.default
-        return Change(tuple(map(plain, hosts)), plain(default) if default else None, prepared.private_ca)
+        return Change(
+            tuple(map(without_context, hosts)), without_context(default) if default else None, prepared.private_ca
+        )
 
-    def take(self, change: Change) -> None:
-        """Serve what another process has changed; contexts are made for what is new alone. Raises: BadPair."""
+    def apply(self, change: Change) -> None:
+        """Serve another process's change; only changed hosts get new contexts. Raises: BadPair."""
         new = assemble(Material(self._tls, (), change.hosts, change.default), self._contexts(self._tls))
         self._map = ContextMap(MappingProxyType({**self._map.by_host, **new.by_host}), new.default)
         self.private_ca = change.private_ca
 
     def prepare_material(self, material: Material) -> Prepared:
-        """The same of what another process has judged, which tells the outcomes."""
+        """Prepare what another process has validated; that process reports the outcomes."""
         new, listeners = assemble(material, self._contexts(material.tls)), dict(material.listeners)
         bases = self._new_bases(new, material.tls, listeners)
         return Prepared(new, material.tls, listeners, bases, (), material.private_ca)
 
     def _contexts(self, tls: Tls) -> dict[ContextKey, SSL.Context]:
-        """Those to use again."""
+        """Return the contexts to use again."""
         if settings_of(tls).ciphers != self._settings.ciphers:
             return {}
         return {serving.key: serving.context for serving in self._map.all()}
@@ -326,9 +328,9 @@ class TlsPolicy:
     def _new_bases(
         self, new: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings]
     ) -> dict[Settings, BaseContext]:
-        """For settings that have none; for all of them where a name asks for something else than it did.
+        """Make base contexts for new settings, or for all if a name's terms have changed.
 
-        Sessions begun on its old terms must then not be resumed.
+        Sessions begun on the old terms must then not be resumed.
         """
         old = self._map
         pairs = [(new.default, old.default), *((each, old.by_host.get(host)) for host, each in new.by_host.items())]
@@ -337,8 +339,8 @@ class TlsPolicy:
         return self._make_bases(wanted if others else wanted - set(self._bases))
 
     def commit(self, prepared: Prepared) -> list[Outcome]:
-        """The second half: from here on new handshakes see what was prepared."""
-        # Old bases stay: handshakes are under way on them. Tickets of those that were replaced resume no more.
+        """Serve what was prepared to new handshakes: the second half of `reload`."""
+        # Old base contexts stay for running handshakes. Tickets of replaced ones are no longer resumed.
         self._kept += prepared.bases.values()
         wanted = _wanted(prepared.tls, prepared.listeners)
         self._bases = {each: prepared.bases.get(each) or self._bases[each] for each in wanted}
@@ -348,34 +350,34 @@ class TlsPolicy:
         return list(prepared.outcomes)
 
     def rotate_tickets(self) -> None:
-        """Seal new tickets with new keys: a stolen key opens no session begun after this. Old tickets resume no more.
+        """Encrypt new tickets with new keys: a stolen key opens no later session. Old tickets are no longer resumed.
 
-        For a schedule of days: OpenSSL keeps the keys inside a base context, and none is ever given up.
+        Call it every few days: OpenSSL keeps the keys inside a base context, and no base context is ever freed.
         """
         self._bases = self._make_bases(_wanted(self._tls, self._listeners))
         self._kept += self._bases.values()
 
     @property
     def served(self) -> ContextMap:
-        """What is served now."""
+        """The contexts served now."""
         return self._map
 
     @property
     def material(self) -> Material:
-        """The same for a policy of another process."""
+        """The served certificates and settings, for a policy of another process."""
         return material_of(self._map, self._tls, self._listeners, self.private_ca)
 
     # -- for people -------------------------------------------------------------------------------------------------
 
     def describe(self) -> list[Certificate]:
-        """What is served, by host name."""
+        """Describe the served certificates, by host name."""
         return self._map.describe()
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 @frozen
 class ListenerTls:
-    """Makes the connections of one listener; Twisted calls it for implicit TLS and STARTTLS."""
+    """The connection creator of one listener; Twisted calls it for implicit TLS and STARTTLS."""
 
     policy: TlsPolicy
     listener: Listener
@@ -383,8 +385,8 @@ class ListenerTls:
     """ALPN identifiers."""
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
-        """A server's connection."""
-        # Nobody needs to find the protocol from it: they would hold each other until a search for cycles.
+        """Make a connection."""
+        # It does not refer to the protocol: both would hold each other until the garbage collector finds the cycle.
         return self.policy.connection(self.listener, self.protocols)
 
 
@@ -397,6 +399,6 @@ def _of_private_ca(faults: list[Fault]) -> Outcome:
 
 
 def _problems(config: Config, outcomes: list[Outcome]) -> list[Problem]:
-    """Why the start is refused: in the words of the check, or if that finds nothing by now, in those of the build."""
+    """Say why the start is refused: by `check`, or if that no longer finds anything, by the build's outcomes."""
     found = [problem for problem in check(config) if not problem.warning]
     return found or [config.problem("", outcome.name, outcome.why) for outcome in outcomes if outcome.why]

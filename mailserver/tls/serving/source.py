@@ -1,4 +1,4 @@
-"""Where the certificates of a configuration come from: by itself the files it names, in a server `activation` too."""
+"""Sources of certificates for a configuration: by default the files it names; in a server `Activation` adds its history."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mailserver.tls.context.contexts import Origin, Terms
 from mailserver.tls.keypair.pair import Fault, Pair
 from mailserver.tls.serving.validation import read_domain
 
-OF_FIRST: Final = frozenset({"certificate", "key", "hosts"})
-OF_PAIRS: Final = OF_FIRST | {"second_certificate", "second_key", "key_password_file", "key_password_command"}
-"""Keys whose faults are of a pair, not of the terms."""
+FIRST_PAIR_KEYS: Final = frozenset({"certificate", "key", "hosts"})
+PAIR_KEYS: Final = FIRST_PAIR_KEYS | {"second_certificate", "second_key", "key_password_file", "key_password_command"}
+"""Keys whose faults concern a pair, not the terms."""
 
 
 @frozen
-class Found:
-    """What there is for a host name, judged."""
+class Candidate:
+    """A validated pair and terms for a host name."""
 
     pair: Pair | None
     terms: Terms
     faults: Sequence[Fault] = ()
-    """With a host as their value, of that host alone."""
+    """A fault with a host as its value concerns that host alone."""
     origin: Origin = "file"
 
     def is_wrong_beside(self, keys: frozenset[str]) -> bool:
@@ -35,32 +35,32 @@ class Found:
 
 
 class Source(Protocol):
-    """For `assembly.build`. All calls may read files."""
+    """Where `context_builder.build` gets certificates. All calls may read files."""
 
-    def read(self, domain: Domain, now: dt.datetime, tls: Tls) -> Callable[[str], Found]:
-        """What is to be served for each host of a domain. Raises nothing."""
+    def read(self, domain: Domain, now: dt.datetime, tls: Tls) -> Callable[[str], Candidate]:
+        """Return a function from host to candidate for a domain. Raises nothing."""
 
-    def stand_in(self, domain: Domain, host: str, found: Found) -> Found | None:
-        """What is served where what was found cannot be, and nothing was served before."""
+    def fallback(self, domain: Domain, host: str, candidate: Candidate) -> Candidate | None:
+        """Return what to serve if the candidate cannot be, and nothing was served before."""
 
 
 class Files:
-    """The files of the configuration alone. A Source."""
+    """The files of the configuration alone. Implements Source."""
 
-    def read(self, domain: Domain, now: dt.datetime, tls: Tls) -> Callable[[str], Found]:
-        """The same for each host."""
-        found = read_files(domain, now, tls)
-        return lambda _host: found
+    def read(self, domain: Domain, now: dt.datetime, tls: Tls) -> Callable[[str], Candidate]:
+        """Return the same candidate for each host."""
+        candidate = read_files(domain, now, tls)
+        return lambda _host: candidate
 
-    def stand_in(self, _domain: Domain, _host: str, _found: Found) -> Found | None:
-        """Nothing."""
+    def fallback(self, _domain: Domain, _host: str, _candidate: Candidate) -> Candidate | None:
+        """Return None."""
         return None
 
 
-def read_files(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | None = None) -> Found:
-    """What a domain's files hold; `trusted`: see `read_domain`."""
+def read_files(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | None = None) -> Candidate:
+    """Read a domain's files; `trusted`: see `read_domain`."""
     reading = read_domain(domain, now, tls, trusted)
     faults = reading.faults
     if domain.certificate is None:
         faults = [*faults, Fault("certificate", "is not named, and none was added")]
-    return Found(reading.pair, reading.terms, faults)
+    return Candidate(reading.pair, reading.terms, faults)

@@ -1,6 +1,6 @@
-"""What is wrong with the certificates of a configuration; and the way to certificates for others.
+"""Validation of a configuration's certificates, keys and TLS settings.
 
-The judging is `pair`'s, the making is `authority`'s; what other parts need of both has its name here too.
+`pair` validates pairs and `authority` makes certificates; both are exported here too.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from mailserver.tls.context.contexts import Terms, make_context
 from mailserver.tls.context.settings import PRESETS, cipher_faults, key_types_of, setting_faults, settings_of
 from mailserver.tls.keypair.key_password import read_password
 from mailserver.tls.keypair.pair import BadPair, Fault, Pair, load_pair, pair_faults
-from mailserver.tls.keypair.published_ca import read_offered
+from mailserver.tls.keypair.published_ca import read_published_ca
 from mailserver.types import Secret
 
 __all__ = ["BadPair", "Fault", "Pair", "check", "issue", "load_pair", "make_ca", "make_self_signed"]
 
-_STOOD_IN_FOR: Final = ("certificate", "key", "hosts")
-"""Keys whose faults do not keep a server from starting: something else is served."""
+_HAVE_FALLBACK: Final = ("certificate", "key", "hosts")
+"""Keys whose faults do not prevent the start: a fallback is served."""
 
 _OF_FIRST: Final = ("certificate", "key", "key_password_file", "key_password_command")
 
 
 def check(config: Config, *, now: dt.datetime | None = None, starting: bool = False) -> list[Problem]:
-    """Every problem of all files with certificates and keys, and of the TLS settings. Raises nothing.
+    """Return every problem of certificates, keys and TLS settings. Raises nothing.
 
-    `starting`: those of a domain's pair are warnings, as something else stands in for it.
+    With `starting`, problems of a domain's pair are warnings, as a fallback is served.
     """
     now = now or dt.datetime.now(dt.UTC)
     identity = service_identity(config)
     problems = [
         config.problem(f"{place} {key}", as_toml(value), reason) for place, key, value, reason in setting_faults(config)
     ]
-    offered: list[Fault] = []
-    authority = read_offered(config.tls, offered)
+    ca_faults: list[Fault] = []
+    authority = read_published_ca(config.tls, ca_faults)
     if authority is not None:
-        offered += [Fault("private_ca", words, warning=True) for words in warnings(config, authority, now)]
-        offered += _authority_rights(config, identity)
+        ca_faults += [Fault("private_ca", words, warning=True) for words in warnings(config, authority, now)]
+        ca_faults += _authority_rights(config, identity)
     problems += [
-        # It is for people who look for it: mail is served all the same.
+        # The authority is published for people; mail is served without it.
         config.problem(
             "[tls] private_ca", as_toml(config.tls.private_ca), fault.reason, warning=starting or fault.warning
         )
-        for fault in offered
+        for fault in ca_faults
     ]
     trusted = reader_trust(config)
     for domain in config.certified:
@@ -70,7 +70,7 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
             *_rights(domain, identity, has_master=config.server.workers != 0),
         ]
         if starting:
-            faults = [attrs.evolve(fault, warning=fault.warning or _is_stood_in_for(fault, domain)) for fault in faults]
+            faults = [attrs.evolve(fault, warning=fault.warning or _has_fallback(fault, domain)) for fault in faults]
         problems += [as_problem(config, domain, fault) for fault in faults]
     problems += acme_problems(config, identity)
     relay = config.submission.relay
@@ -82,18 +82,18 @@ def check(config: Config, *, now: dt.datetime | None = None, starting: bool = Fa
     return problems
 
 
-def _is_stood_in_for(fault: Fault, domain: Domain) -> bool:
-    """An unsafe file of a second pair, or with a password, is a matter of its own names, as those of the first pair are."""
+def _has_fallback(fault: Fault, domain: Domain) -> bool:
+    """Is something else served in place of a pair with this fault? An unsafe file of any pair counts."""
     of_pairs = [key for key, _path in _of_pairs(domain)]
-    return fault.key in _STOOD_IN_FOR or (fault.key in of_pairs and fault.reason.startswith(UNSAFE))
+    return fault.key in _HAVE_FALLBACK or (fault.key in of_pairs and fault.reason.startswith(UNSAFE))
 
 
 def domain_faults(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | None = None) -> list[Fault]:
-    """Everything wrong with what a domain names; `trusted`: see `read_domain`."""
+    """Return all faults of a domain's files and settings; `trusted`: see `read_domain`."""
     reading = read_domain(domain, now, tls, trusted)
     if reading.pair is not None and all(fault.warning for fault in reading.faults):
         try:
-            # Settings are told apart; here only what OpenSSL says of the pairs counts.
+            # `check` reports the settings separately: here only OpenSSL's verdict on the pairs counts.
             make_context(reading.pair, PRESETS["modern"], attrs.evolve(reading.terms, ciphers=None))
         except BadPair as bad:
             return [*reading.faults, *bad.faults]
@@ -102,19 +102,19 @@ def domain_faults(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | N
 
 @frozen
 class Reading:
-    """What the files of a domain hold."""
+    """The validated content of a domain's files."""
 
     pair: Pair | None
-    """None where it cannot be served."""
+    """None if it cannot be served."""
     terms: Terms
     faults: list[Fault]
-    """Of both pairs and of the terms."""
+    """Faults of both pairs and of the terms."""
 
 
 def read_domain(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | None = None) -> Reading:
-    """Read and judge all that a domain names, for `tls`; it may name no files. Runs the command for the password, if there is one.
+    """Read and validate all files that a domain names, if any, and run its password command.
 
-    Nothing is read, and no command run, that others than `trusted` could change; by default root, this process's user
+    No file is read, and no command run, that others than `trusted` could change; the default is root, this process's user
     and the program's owner.
     """
     faults = list(_unsafe_files(domain, trusted or trust()))
@@ -138,7 +138,7 @@ def read_domain(domain: Domain, now: dt.datetime, tls: Tls, trusted: Trust | Non
         pair = second = None
     if domain.ciphers is not None:
         faults += [Fault("ciphers", reason) for reason in cipher_faults(domain.ciphers, tls.preset)]
-    # A demand that cannot be believed is a fault, with which nothing is served on these terms.
+    # An unsafe demand is a fault: the host is not served on these terms.
     demand_is_unsafe = not unsafe_keys.isdisjoint(("client_ca", "client_crl"))
     demand = Demand() if demand_is_unsafe else read_demand(domain, now, faults)
     settings = settings_of(tls)
@@ -175,7 +175,7 @@ def _read_pair(
 
 
 def _suite_faults(pair: Pair, second: Pair | None, key_types: Collection[str]) -> Iterator[Fault]:
-    """`key_types`: those that the suites of TLS 1.2 are for; none where these are refused themselves."""
+    """Warn of keys without a cipher suite of TLS 1.2; `key_types` is empty if the suites themselves are refused."""
     own = {each.key_type for each in (pair, second) if each is not None}
     if key_types and own.isdisjoint(key_types):
         other = "ECDSA" if pair.key_type == "RSA" else "RSA"
@@ -191,29 +191,29 @@ def _of_second(fault: Fault) -> Fault:
 
 
 def as_problem(config: Config, domain: Domain, fault: Fault) -> Problem:
-    """A fault in the administrator's words."""
+    """Convert a fault to a problem of the configuration."""
     value = fault.value or (None if fault.key in ("hosts", "key_password_command") else getattr(domain, fault.key))
     place = f"{domain.place} {fault.key}"
     return config.problem(place, as_toml(value), fault.reason, warning=fault.warning)
 
 
 def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> Iterator[Fault]:
-    """Whether the service can read the files at a reload, and who else can read the key.
+    """Check that the service can read the files at a reload, and that others cannot read the keys.
 
-    With workers it is the master who reads them, and stays who it is.
+    With workers the master reads them, and keeps its user.
     """
     if domain.certificate is None or domain.key is None:
         return
     why = (
-        "who reads it at the start and at each reload"
+        "which reads it at the start and at each reload"
         if has_master
-        else "who reads it: with workers = 0 the one process is that user; with workers a master started as root reads it"
+        else "which reads it: workers = 0 has one process with that user; with workers a master started as root reads it"
     )
     files = _of_pairs(domain)
     for name, path in files:
         if has_master and os.geteuid() == 0:
             break
-        # What cannot be read here and now `load_pair` has told.
+        # `load_pair` has reported what this process cannot read.
         if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
             yield Fault(name, f"cannot be read by user {identity.name!r}, {why}")
     for name, path in files:
@@ -222,26 +222,26 @@ def _rights(domain: Domain, identity: Identity, *, has_master: bool = False) -> 
 
 
 def _authority_rights(config: Config, identity: Identity) -> Iterator[Fault]:
-    """Where there is no master it is the service's user who renews."""
+    """Warn if the service's user, which renews where there is no master, cannot read the authority's key."""
     directory = authority_of(config)
     if directory is None or config.server.workers != 0:
         return
     path = directory / KEY
     if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
         reason = (
-            f"has its key in {path}, which user {identity.name!r} cannot read: nothing of it is renewed by the server"
+            f"has its key in {path}, which user {identity.name!r} cannot read: the server renews nothing that it signed"
         )
         yield Fault("private_ca", reason, warning=True)
 
 
 def _relay_rights(relay: Relay, identity: Identity) -> Iterator[Fault]:
-    """It is the service's user who shows the certificate to the next hop."""
+    """Check that the service's user, which connects to the next hop, can read the certificate's key."""
     for name in ("key", "key_password_file"):
         path = getattr(relay, name)
         if path is None:
             continue
         if os.access(path, os.R_OK, effective_ids=True) and not identity.may_open(path):
-            yield Fault(name, f"cannot be read by user {identity.name!r}, who shows the certificate to the next hop")
+            yield Fault(name, f"cannot be read by user {identity.name!r}, which shows the certificate to the next hop")
         yield from _others_rights(name, path, identity)
 
 

@@ -1,4 +1,4 @@
-"""Who is to be told that a certificate ends soon: once for each threshold, and after a restart not twice a day."""
+"""Warnings of certificates that end soon: once for each threshold, and after a restart at most once a day."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mailserver.tls.context.contexts import Certificate
 from mailserver.tls.state.history import CannotRecord, History
 
 THRESHOLDS: Final = (0, 1, 7, 14, 30)
-"""Days left, or fewer; 0: it has ended."""
+"""Days left, or fewer; 0 means that it has ended."""
 AGAIN: Final = 24 * 3600
-"""Seconds in which a restart does not say the same again."""
+"""Seconds in which a restart does not repeat a warning."""
 
 
 @frozen
-class Warning:  # noqa: A001 - what it is
+class ExpiryWarning:
     """A certificate that ends soon."""
 
     host: str
     threshold: int
     days_left: int
-    """Whole days; negative when it has ended."""
+    """Whole days; negative if it has ended."""
     not_after: dt.datetime
     origin: str
 
@@ -37,45 +37,45 @@ class Warning:  # noqa: A001 - what it is
 
 
 def in_days(whole: int) -> str:
-    """Whole days that are left, in words."""
+    """Spell out a number of whole days that are left."""
     return "less than a day" if whole < 1 else "1 day" if whole == 1 else f"{whole} days"
 
 
 def threshold(not_after: dt.datetime, now: dt.datetime) -> int | None:
-    """The least number of THRESHOLDS that the days left do not exceed."""
+    """Return the smallest of THRESHOLDS that the days left do not exceed."""
     left = not_after - now
     return next((days for days in THRESHOLDS if left <= dt.timedelta(days=days)), None)
 
 
 class Expiry:
-    """What was told since the process began, and in the history what was told before. One thread at a time."""
+    """Warnings given by this process, and in the history those given before. One thread at a time."""
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._told: set[tuple[str, str, int]] = set()
+        self._given: set[tuple[str, str, int]] = set()
 
-    def look(self, served: Iterable[Certificate], now: dt.datetime) -> list[Warning]:
-        """Those to be told now. Raises nothing: what cannot be recorded may be told once more."""
+    def due_warnings(self, served: Iterable[Certificate], now: dt.datetime) -> list[ExpiryWarning]:
+        """Return new warnings. Raises nothing: a warning that cannot be recorded may be repeated."""
         new = []
         for each in served:
             days = threshold(each.not_after, now)
             key = (each.host, each.fingerprint, days or 0)
-            if days is not None and key not in self._told:
-                self._told.add(key)
+            if days is not None and key not in self._given:
+                self._given.add(key)
                 left = (each.not_after - now).days
-                new.append((key, Warning(each.host, days, left, each.not_after, each.origin)))
+                new.append((key, ExpiryWarning(each.host, days, left, each.not_after, each.origin)))
         moment = int(now.timestamp())
         due = []
         with contextlib.suppress(CannotRecord):
-            # A clock that jumps back must not silence what was told "later".
-            due = [(key, each) for key, each in new if not self._told_lately(key, moment)]
+            # A warning recorded in the future, before the clock jumped back, must not suppress this one.
+            due = [(key, each) for key, each in new if not self._given_lately(key, moment)]
             if due:
                 with self._history.transaction():
                     for key, _each in due:
-                        self._history.warned(*key, moment)
+                        self._history.record_warning(*key, moment)
             return [each for _key, each in due]
         return [each for _key, each in due or new]
 
-    def _told_lately(self, key: tuple[str, str, int], moment: int) -> bool:
-        told = self._history.warned_at(*key)
-        return told is not None and abs(moment - told) < AGAIN
+    def _given_lately(self, key: tuple[str, str, int], moment: int) -> bool:
+        given = self._history.warned_at(*key)
+        return given is not None and abs(moment - given) < AGAIN

@@ -1,12 +1,12 @@
-"""Which certificate was served for a host name when, with the pairs to go back to: one SQLite file, its owner's alone.
+"""The history of served certificates for each host name, with the pairs to go back to: one SQLite file, for its owner alone.
 
-Problems: a change must be there whole after a power cut, or not at all; two commands may come at once; the clock may
-jump back; the disk may be full or the file damaged, and mail must be served all the same.
+Problems: a change must survive a power cut whole or not at all; two commands may run at once; the clock may jump back; the
+disk may be full or the file damaged, and mail must be served all the same.
 
-Rules: every change is one transaction, synced before it is told; what came last is told by the id, never by the time.
-A damaged file is set aside and a new one begun; where none can be had the history is in memory, and `problem` says so.
+Rules: every change is one transaction, synced before it is reported. Order is by id, never by time. A damaged file is set
+aside and a new one begun. If no file can be used the history is in memory, and `problem` says so.
 
-Rejected: files for the pairs and a journal of lines. Both together are whole only with an order of syncs, a recovery,
+Rejected: files for the pairs and a journal of lines. Both together are consistent only with an order of syncs, a recovery
 and a lock of our own.
 """
 
@@ -29,12 +29,12 @@ from mailserver.tls.keypair.pair import Pair, parse_pair
 FILE: Final = "certificates.sqlite"
 IN_MEMORY: Final = ":memory:"
 BUSY_TIME: Final = 5000
-"""Milliseconds that another process may hold the file."""
+"""Milliseconds to wait while another process locks the file."""
 _VERSION: Final = 1
 MOST: Final = 1000
-"""Activations of a host, however young: an authority, or a program that writes files, may be out of order."""
+"""Maximum activations of a host, however young: an authority, or a program that writes files, may be out of order."""
 _MOST_READ: Final = 4096
-"""Pairs that stay parsed."""
+"""Maximum number of parsed pairs in memory."""
 
 _TABLES: Final = """
 CREATE TABLE pair (digest BLOB PRIMARY KEY, chain BLOB NOT NULL, key BLOB NOT NULL);
@@ -49,13 +49,13 @@ CREATE TABLE warned (
     host TEXT, fingerprint TEXT, days INTEGER, time INTEGER NOT NULL, PRIMARY KEY (host, fingerprint, days)) WITHOUT ROWID;
 """
 _LATER_TABLES: Final = "CREATE TABLE IF NOT EXISTS revoked (fingerprint TEXT PRIMARY KEY) WITHOUT ROWID"
-"""Beside those that version 1 began with; a server that does not know them does without."""
+"""Added after version 1; an older server ignores them."""
 
 _COLUMNS: Final = "id, time, reason, origin, restores, fingerprint, digest, second"
 
 
 class CannotRecord(Exception):
-    """The history cannot be read or written; the text says why. Nothing of the transaction is there."""
+    """The history cannot be read or written; the text says why. The transaction was rolled back."""
 
 
 @frozen
@@ -63,22 +63,22 @@ class Entry:
     """One activation."""
 
     id: int
-    """Grows with each."""
+    """Larger than all earlier ones."""
     time: int
-    """Unix time, as the clock said."""
+    """Unix time, by the clock of that moment."""
     reason: str
     origin: Origin
     restores: int | None
-    """The activation that it went back to."""
+    """The activation that this one restored."""
     fingerprint: str
     digest: bytes
-    """Of the pair."""
+    """Digest of the pair."""
     second: bytes | None
-    """Of the pair beside it, with a key of the other type."""
+    """Digest of the second pair, with a key of the other type."""
 
     @property
     def content(self) -> bytes:
-        """The same of all pairs, as `content` gives it."""
+        """Digests of all pairs, as the function `content` gives them."""
         return self.digest + (self.second or b"")
 
 
@@ -87,19 +87,19 @@ class History:
 
     def __init__(self, connection: apsw.Connection, path: Path, problem: str, keep: int, keep_days: int) -> None:
         self.problem = problem
-        """Why it is not durable, or what was set aside; "" if all is well."""
+        """Why the history is not durable, or what was set aside; "" if all is well."""
         self.path = path
         self.keep = keep
-        """Activations for each host, however old."""
+        """Number of activations kept for each host, however old."""
         self.keep_days = keep_days
-        """Those that are younger are kept too, up to MOST."""
+        """Younger activations are kept too, up to MOST."""
         self._connection = connection
         self._read: dict[bytes, Pair] = {}
         self._version = self._data_version()
 
     @classmethod
     def open(cls, directory: Path, keep: int, keep_days: int = 0) -> History:
-        """The history in a directory, made if it is not there; in memory where that cannot be. Raises nothing."""
+        """Open or make the history in a directory; keep it in memory if that is impossible. Raises nothing."""
         path = directory / FILE
         problem = ""
         for _attempt in range(2):
@@ -112,23 +112,23 @@ class History:
                     os.replace(path, aside)
                     path.with_name(f"{FILE}-journal").unlink(missing_ok=True)
             except (apsw.Error, OSError) as error:
-                problem = why_not(path, error)
+                problem = unusable_reason(path, error)
                 break
         problem = f"{problem}; certificates are remembered until the server stops, and none can be added"
         return cls(_prepare(apsw.Connection(IN_MEMORY)), path, problem, keep, keep_days)
 
     @property
     def is_durable(self) -> bool:
-        """Is there a file behind it?"""
+        """Is it stored in a file?"""
         return bool(self._connection.filename)
 
     def close(self) -> None:
-        """Give up the file."""
+        """Close the file."""
         self._connection.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is changed inside, or nothing where that raises. Raises: CannotRecord."""
+        """Commit all changes made inside, or none if an exception is raised. Raises: CannotRecord."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -140,7 +140,7 @@ class History:
                     self._connection.execute("ROLLBACK")
                 raise
         except apsw.Error as error:
-            raise CannotRecord(why_not(self.path, error)) from error
+            raise CannotRecord(unusable_reason(self.path, error)) from error
 
     # --- Changes, inside a transaction
 
@@ -155,7 +155,7 @@ class History:
         origin: Origin,
         restores: int | None = None,
     ) -> int:
-        """An activation of a pair for hosts; its id."""
+        """Record an activation of a pair for hosts; return its id."""
         for each in (pair,) if second is None else (pair, second):
             row = (each.digest, each.chain_pem, each.key_pem.reveal())
             self._connection.execute("INSERT OR IGNORE INTO pair VALUES (?, ?, ?)", row)
@@ -170,43 +170,43 @@ class History:
         return number
 
     def pin(self, host: str, digest: bytes) -> None:
-        """The host's files are passed over as long as they have this `content`."""
+        """Ignore the host's files as long as they have this `content`."""
         self._connection.execute("INSERT OR REPLACE INTO pinned VALUES (?, ?)", (host, digest))
 
     def unpin(self, host: str) -> None:
-        """The host's files count again."""
+        """Use the host's files again."""
         self._connection.execute("DELETE FROM pinned WHERE host = ?", (host,))
 
-    def warned(self, host: str, fingerprint: str, days: int, time: int) -> None:
-        """Somebody was told of so many days."""
+    def record_warning(self, host: str, fingerprint: str, days: int, time: int) -> None:
+        """Record that a warning for this threshold was given."""
         row = (host, fingerprint, days, time)
         self._connection.execute("INSERT OR REPLACE INTO warned VALUES (?, ?, ?, ?)", row)
 
     def revoke(self, fingerprint: str) -> None:
-        """An authority has revoked the certificate."""
+        """Record that an authority has revoked the certificate."""
         self._connection.execute("INSERT OR IGNORE INTO revoked VALUES (?)", (fingerprint,))
 
-    # --- Questions. Raise: CannotRecord
+    # --- Queries. All raise: CannotRecord
 
     def is_revoked(self, fingerprint: str) -> bool:
-        """Has an authority revoked it, as far as is known here?"""
+        """Has an authority revoked the certificate, as far as is recorded?"""
         return bool(self._rows("SELECT 1 FROM revoked WHERE fingerprint = ?", fingerprint))
 
     def was_changed(self) -> bool:
-        """Has another process changed it since it was opened, or since this was asked last?"""
+        """Has another process changed the file since it was opened, or since the last call?"""
         before = self._version
         try:
             self._version = self._data_version()
         except apsw.Error as error:
-            raise CannotRecord(why_not(self.path, error)) from error
+            raise CannotRecord(unusable_reason(self.path, error)) from error
         return self._version != before
 
     def current(self, host: str) -> Entry | None:
-        """The last activation of a host."""
+        """Return the last activation of a host."""
         return next(self._entries("host = ? ORDER BY id DESC LIMIT 1", host), None)
 
     def before(self, host: str) -> Entry | None:
-        """What a rollback goes back to: again and again it is one step further."""
+        """Return the activation that a rollback restores; repeated rollbacks go back further."""
         last = self.current(host)
         if last is None:
             return None
@@ -221,19 +221,19 @@ class History:
         return next(found, None)
 
     def of_host(self, host: str) -> list[Entry]:
-        """Its activations, the newest first."""
+        """Return the activations of a host, the newest first."""
         return list(self._entries("host = ? ORDER BY id DESC", host))
 
     def entry(self, host: str, number: int) -> Entry | None:
-        """One of them."""
+        """Return one activation of a host."""
         return next(self._entries("host = ? AND id = ?", host, number), None)
 
     def hosts(self) -> list[str]:
-        """All hosts of which anything is known."""
+        """Return all recorded hosts."""
         return [cast("str", host) for (host,) in self._rows("SELECT DISTINCT host FROM served ORDER BY host")]
 
     def pair(self, digest: bytes) -> Pair:
-        """A pair that was recorded. Raises: BadPair where what was good once is none by now."""
+        """Return a recorded pair. Raises: BadPair if this version no longer accepts it."""
         if digest not in self._read:
             (chain, key), *_ = self._rows("SELECT chain, key FROM pair WHERE digest = ?", digest)
             if len(self._read) >= _MOST_READ:
@@ -242,12 +242,12 @@ class History:
         return self._read[digest]
 
     def pinned(self, host: str) -> bytes | None:
-        """What `pin` was told."""
+        """Return the content that is pinned for a host."""
         rows = self._rows("SELECT digest FROM pinned WHERE host = ?", host)
         return cast("bytes", rows[0][0]) if rows else None
 
     def warned_at(self, host: str, fingerprint: str, days: int) -> int | None:
-        """Unix time of the last such warning."""
+        """Return the Unix time of the last such warning."""
         rows = self._rows(
             "SELECT time FROM warned WHERE host = ? AND fingerprint = ? AND days = ?", host, fingerprint, days
         )
@@ -256,7 +256,7 @@ class History:
     # --- Inside
 
     def _data_version(self) -> int:
-        """Another one once another connection has changed something. Raises: apsw.Error."""
+        """Return SQLite's counter of changes by other connections. Raises: apsw.Error."""
         ((version,),) = self._connection.execute("PRAGMA data_version")
         return cast("int", version)
 
@@ -269,10 +269,10 @@ class History:
         try:
             return list(self._connection.execute(query, cast("Any", values)))
         except apsw.Error as error:
-            raise CannotRecord(why_not(self.path, error)) from error
+            raise CannotRecord(unusable_reason(self.path, error)) from error
 
     def _trim(self) -> None:
-        """No more for each host than is to be kept, no pair that no activation has."""
+        """Delete activations beyond the limits, and pairs without an activation."""
         self._connection.execute(
             "DELETE FROM served WHERE (host, id) IN (SELECT host, id FROM (SELECT host, id, time, "
             "row_number() OVER (PARTITION BY host ORDER BY id DESC) AS place FROM served JOIN activation USING (id)) "
@@ -292,12 +292,12 @@ class History:
 
 
 def content(pair: Pair, second: Pair | None) -> bytes:
-    """What tells the pairs of one activation from those of another."""
+    """Return a key that identifies the pairs of an activation."""
     return pair.digest + (second.digest if second is not None else b"")
 
 
 def make_directory(directory: Path, owner: tuple[int, int] | None = None) -> None:
-    """The state directory, its owner's alone; one that is there stays as it is. Raises: OSError."""
+    """Make the state directory, for its owner alone, unless it exists. Raises: OSError."""
     if directory.exists():
         return
     directory.mkdir(mode=0o700, parents=True)
@@ -307,7 +307,7 @@ def make_directory(directory: Path, owner: tuple[int, int] | None = None) -> Non
 
 def _connect(path: Path) -> apsw.Connection:
     make_directory(path.parent)
-    # SQLite would make it readable by more; its journal gets the mode of the file.
+    # SQLite would create it with wider permissions; its journal gets the mode of the file.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     return _prepare(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE))
 
@@ -333,8 +333,8 @@ def _prepare(connection: apsw.Connection) -> apsw.Connection:
     return connection
 
 
-def why_not(path: Path, error: Exception) -> str:
-    """What keeps a file of SQLite from being used, in words."""
+def unusable_reason(path: Path, error: Exception) -> str:
+    """Say why an SQLite file cannot be used."""
     match error:
         case apsw.FullError():
             reason = "no space is left on the disk"
