@@ -1,8 +1,9 @@
-"""`make bench`: both servers, every scenario, interleaved; tables, and an exit status that says if one is missing.
+"""`make bench`: Dovecot and ours, every scenario, interleaved; tables, and an exit status that says if one is missing.
 
-python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--large] [--workers N] [--stock]
+python -m benchmarks [--only WORD] [--rounds N] [--markdown FILE] [--large] [--workers N] [--dovecot-defaults]
 
-Costs of single operations are those of ours in one process; loads are those of as many workers as there are processors.
+Costs of single operations are those of ours in one process, by its fast transports and by stock ones; loads are those of
+as many workers as there are processors.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from benchmarks.mail import copy, fill
 from benchmarks.plot import can_draw, draw
 from benchmarks.report import Report, Row, Section
 from benchmarks.scenarios import SCENARIOS, Accounts, Scenario
-from benchmarks.servers import Ours, Side, Theirs, room_for_inotify
+from benchmarks.servers import Ours, Side, Stock, Theirs, room_for_inotify
 from benchmarks.settings import TUNED
 from mailserver.tap import usable_processors
 from tests.dovecot import Dovecot, available
@@ -60,41 +61,50 @@ def work_once(scenario: Scenario, side: Side, accounts: Accounts) -> tuple[int, 
     return operations, spent
 
 
-def measure(scenario: Scenario, sides: tuple[Side, Side], accounts: Accounts, first: int) -> tuple[float, float]:
-    """Microseconds of server CPU per operation, of one round: both sides in turn, until there is enough to compare."""
-    operations, spent = [0, 0], [0.0, 0.0]
+def measure(scenario: Scenario, sides: Sequence[Side], accounts: Accounts, first: int) -> list[float]:
+    """Microseconds of server CPU per operation, of one round: all sides in turn, until there is enough to compare."""
+    operations, spent = [0] * len(sides), [0.0] * len(sides)
     start = time.monotonic()
     while max(spent) < LEAST and time.monotonic() - start < MOST_WORK:
-        for at in (first, 1 - first):
+        for number in range(len(sides)):
+            at = (first + number) % len(sides)
             more, cost = work_once(scenario, sides[at], accounts)
             operations[at] += more
             spent[at] += cost
-    return spent[0] / operations[0] * 1e6, spent[1] / operations[1] * 1e6
+    return [cost / count * 1e6 for cost, count in zip(spent, operations, strict=True)]
 
 
-def run(scenario: Scenario, sides: tuple[Side, Side], accounts: Accounts, rounds: int | None) -> Row:
-    """The medians, and the spread of the ratios."""
-    figures = [measure(scenario, sides, accounts, number % 2) for number in range(rounds or scenario.rounds)]
-    ours, theirs = (statistics.median(each) for each in zip(*figures, strict=True))
-    ratios = [a / b for a, b in figures if b]
+def run(scenario: Scenario, sides: Sequence[Side], accounts: Accounts, rounds: int | None) -> Row:
+    """The medians, and the spread of the ratios; `sides` are ours, Dovecot, and ours with stock transports."""
+    figures = [measure(scenario, sides, accounts, number) for number in range(rounds or scenario.rounds)]
+    ours, theirs, stock = (statistics.median(each) for each in zip(*figures, strict=True))
+    ratios = [a / b for a, b, _stock in figures if b]
     spread = max(ratios) / max(min(ratios), 1e-9) if ratios else float("inf")
-    return Row(scenario.name, ours, theirs, "us", scenario.target, spread)
+    return Row(scenario.name, ours, theirs, "us", scenario.target, spread, stock)
 
 
-def prepare(
-    directory: Path, sink: relay.Sink, *, large: bool = False, workers: int = 0, settings: str = TUNED
-) -> tuple[Ours, Theirs, Accounts]:
-    """Both servers running on the same mail, with the same passwords, kept in clear so that no hash hides the rest."""
-    directory.chmod(0o755)
-    server = Server(directory / "ours", users=USERS, workers=workers)
+def _make_ours(directory: Path, sink: relay.Sink, workers: int, transport: str) -> Server:
+    server = Server(directory, users=USERS, workers=workers)
     text = server.config.read_text()
     text = re.sub(r'(protocol = "(?:imap|pop3|submission)"\n)', r"\1allow_cleartext = true\n", text)
+    text = re.sub(r"(?m)^transport = .*$", f'transport = "{transport}"', text)
     text += "\n[limits]\nconnections = 10100\nsessions_per_user = 10000\nunauthenticated_per_address = 10000\n"
     text += f'\n[submission.relay]\nhost = "127.0.0.1"\nport = {sink.port}\ntls = "none"\n'
     server.config.write_text(text)
     (server.dir / "users").write_text(
         "".join(f"{name}:{{PLAIN}}{word}::::::\n" for name, word in server.accounts.items())
     )
+    return server
+
+
+def prepare(
+    directory: Path, sink: relay.Sink, *, large: bool = False, workers: int = 0, settings: str = TUNED
+) -> tuple[Ours, Theirs, Stock, Accounts]:
+    """All servers running on the same mail, with the same passwords, kept in clear so that no hash hides the rest."""
+    directory.chmod(0o755)
+    server = _make_ours(directory / "ours", sink, workers, Ours.transport)
+    second = _make_ours(directory / "stock", sink, workers, Stock.transport)
+    (second.dir / "users").write_text((server.dir / "users").read_text())
     names = [name for name in server.accounts if name.startswith("u")]
     k1, k10, k100, scratch, lmtp, huge, *rest = names
     accounts = Accounts(server.accounts, k1, k10, k100, scratch, lmtp, huge, tuple(rest[:100]))
@@ -111,7 +121,7 @@ def prepare(
         protocols="imap pop3 lmtp submission",
         more=f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {sink.port}\n{settings}",
     )
-    ours, theirs = Ours(server), Theirs(dovecot, server.ca)
+    ours, theirs, stock = Ours(server), Theirs(dovecot, server.ca), Stock(second)
     seeds = [(1000, (k1, *accounts.idle)), (10_000, (k10,)), (100_000, (k100,))]
     if large:
         seeds.append((LARGE, (accounts.large,)))
@@ -121,18 +131,22 @@ def prepare(
         for user in users:
             for side in (ours, theirs):
                 copy(seed, side.maildir(user))
+        if users[0] != accounts.large:
+            copy(seed, stock.maildir(users[0]))
     dovecot.own(root)
     server.start()
+    second.start()
     dovecot.start()
-    return ours, theirs, accounts
+    return ours, theirs, stock, accounts
 
 
 @define
 class Run:
-    """One run over both servers."""
+    """One run over all servers."""
 
     ours: Ours
     theirs: Theirs
+    stock: Stock
     accounts: Accounts
     sink: relay.Sink
     console: Console
@@ -154,17 +168,17 @@ class Run:
         """A row, told at once."""
         self.report.rows.append(row)
         self.console.print(f"{row.name}: {row.ours:,.1f} / {row.theirs:,.1f} {row.unit} = {row.ratio:.2f}")
+        if row.stock is not None:
+            self.console.print(f"    with stock transports {row.stock_cost}: {row.stock / row.ours:.2f} of it")
 
     def scenarios(self, rounds: int | None) -> None:
         """Every scenario, then what is measured otherwise, as rows."""
-        ours, theirs, accounts = self.ours, self.theirs, self.accounts
+        sides, accounts = (self.ours, self.theirs, self.stock), self.accounts
         for scenario in SCENARIOS:
-            self.attempt(
-                scenario.name, lambda scenario=scenario: self.add(run(scenario, (ours, theirs), accounts, rounds))
-            )
+            self.attempt(scenario.name, lambda scenario=scenario: self.add(run(scenario, sides, accounts, rounds)))
         for figures in (partial(relay.measure, sink=self.sink), latency.measure):
             name = "submission with relay" if isinstance(figures, partial) else "latency while 100k are opened"
-            self.attempt(name, lambda figures=figures: [self.add(Row(*one)) for one in figures(ours, theirs, accounts)])
+            self.attempt(name, lambda figures=figures: self.add(figures(sides, accounts)))
 
     def loads(self, *, large: bool, plot: Path | None) -> None:
         """Idle connections, growth, restarts, and the mixed loads, which change mailboxes and hence come last."""
@@ -235,8 +249,12 @@ def _plot(markdown: Path) -> Path:
     "--large", is_flag=True, help=f"Also a mailbox of {LARGE:,} messages, and up to 10,000 connections: an hour."
 )
 @click.option("--workers", type=int, default=0, help="Worker processes of ours for single operations.")
-@click.option("--stock", is_flag=True, help="Dovecot with its default processes: a new one for each session.")
-def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, workers: int, stock: bool) -> None:
+@click.option(
+    "--dovecot-defaults", is_flag=True, help="Dovecot with its default processes: a new one for each session."
+)
+def main(
+    only: str, rounds: int | None, markdown: Path | None, *, large: bool, workers: int, dovecot_defaults: bool
+) -> None:
     """Run the scenarios and print the tables."""
     console = Console(width=max(110, Console().width))
     if not available():
@@ -251,15 +269,15 @@ def main(only: str, rounds: int | None, markdown: Path | None, *, large: bool, w
         sink = relay.Sink()
         sink.start()
         asked = large and only.lower() in OF_MAILBOXES  # a million files take minutes
-        ours, theirs, accounts = prepare(
-            Path(name), sink, large=asked, workers=workers, settings="" if stock else TUNED
-        )
-        bench = Run(ours, theirs, accounts, sink, console, only.lower(), workers)
+        settings = "" if dovecot_defaults else TUNED
+        ours, theirs, stock, accounts = prepare(Path(name), sink, large=asked, workers=workers, settings=settings)
+        bench = Run(ours, theirs, stock, accounts, sink, console, only.lower(), workers)
         try:
             bench.loads(large=large, plot=_plot(markdown) if markdown else None)
             bench.scenarios(rounds)
         finally:
             ours.server.stop()
+            stock.server.stop()
             theirs.dovecot.stop()
     report = bench.report
     report.show(console)

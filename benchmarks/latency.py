@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
+from benchmarks.report import Row
 from benchmarks.scenarios import Accounts
 from benchmarks.servers import Side
 
@@ -38,7 +39,7 @@ def _p99(side: Side, accounts: Accounts) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def measure(ours: Side, theirs: Side, accounts: Accounts) -> Iterator[tuple[str, float, float, str, float, float]]:
-    """One row, in milliseconds; the target is absolute, told as the ratio that it means here."""
-    mine, other = (_p99(side, accounts) for side in (ours, theirs))
-    yield ("NOOP p99 while 100k are opened", mine, other, "ms", MOST / other, 1.0)
+def measure(sides: Sequence[Side], accounts: Accounts) -> Row:
+    """In milliseconds; the target is absolute, given as the ratio that it means here. `sides` are as in `relay`."""
+    ours, theirs, stock = (_p99(side, accounts) for side in sides)
+    return Row("NOOP p99 while 100k are opened", ours, theirs, "ms", MOST / theirs, 1.0, stock)

@@ -22,11 +22,18 @@ class Row:
     """Most that the ratio may be."""
     spread: float
     """Largest ratio of a round to the smallest; 1 where there was one round only."""
+    stock: float | None = None
+    """Ours with `[server] transport = "stock"`; None where that is not measured."""
 
     @property
     def ratio(self) -> float:
         """Ours to Dovecot's."""
         return self.ours / self.theirs if self.theirs else float("inf")
+
+    @property
+    def stock_cost(self) -> str:
+        """The cost with stock transports, as text."""
+        return "" if self.stock is None else f"{self.stock:,.1f} {self.unit}"
 
 
 @frozen
@@ -54,18 +61,29 @@ class Report:
         ratios = [row.ratio for row in self.rows if row.unit == "us" and 0 < row.ratio < float("inf")]
         if not ratios:
             return "no ratio was measured"
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        mean = _geometric_mean(ratios)
         below, half = (sum(ratio <= most for ratio in ratios) for most in (1.0, 0.5))
-        return f"{len(ratios)} ratios of server CPU: geometric mean {mean:.2f}, {below} at most 1.0, {half} at most 0.5"
+        words = (
+            f"{len(ratios)} ratios of server CPU: geometric mean {mean:.2f}, {below} at most 1.0, {half} at most 0.5"
+        )
+        to_stock = [row.stock / row.ours for row in self.rows if row.unit == "us" and row.stock and row.ours]
+        if to_stock:
+            words += (
+                f"; with stock transports ours takes {_geometric_mean(to_stock):.2f} of that, by {len(to_stock)} ratios"
+            )
+        return words
 
     def show(self, console: Console) -> None:
         """On the terminal; ratios over their target are marked."""
-        table = Table("scenario", "ours", "Dovecot", "ratio", "target", "spread", title="server CPU per operation")
+        table = Table(
+            "scenario", "ours", "stock", "Dovecot", "ratio", "target", "spread", title="server CPU per operation"
+        )
         for row in self.rows:
             over = row.ratio > row.target
             table.add_row(
                 row.name,
                 f"{row.ours:,.1f} {row.unit}",
+                row.stock_cost,
                 f"{row.theirs:,.1f} {row.unit}",
                 f"[{'red' if over else 'green'}]{row.ratio:.2f}{' over' if over else ''}[/]",
                 f"{row.target:.2g}",
@@ -85,11 +103,12 @@ class Report:
 
     def markdown(self) -> str:
         """The same as a page."""
-        heads = ["scenario", "ours", "Dovecot", "ratio", "target", "spread"]
+        heads = ["scenario", "ours", "stock", "Dovecot", "ratio", "target", "spread"]
         cells = [
             [
                 row.name,
                 f"{row.ours:,.1f} {row.unit}",
+                row.stock_cost,
                 f"{row.theirs:,.1f} {row.unit}",
                 f"**{row.ratio:.2f}**" if row.ratio > row.target else f"{row.ratio:.2f}",
                 f"{row.target:.2g}",
@@ -103,6 +122,10 @@ class Report:
         parts += [f"![{name}]({name})" for name in self.plots]
         parts += [f"Missing: {name}." for name in self.missing]
         return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:

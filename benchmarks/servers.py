@@ -140,6 +140,7 @@ class Ours(Side):
 
     name = "mailserver"
     searches = 20
+    transport = "auto"
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -208,6 +209,13 @@ class Ours(Side):
             if known == messages and self.cpu() - before < 0.01:
                 return
         raise AssertionError("the text index is not made")
+
+
+class Stock(Ours):
+    """Ours with Twisted's own transports, for the mail of single operations alone."""
+
+    name = "mailserver, stock"
+    transport = "stock"
 
 
 class Theirs(Side):

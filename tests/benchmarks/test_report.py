@@ -26,20 +26,31 @@ def test_the_summary_is_a_geometric_mean_of_cpu_alone() -> None:
     assert Report(rows).summary() == "3 ratios of server CPU: geometric mean 0.63, 2 at most 1.0, 2 at most 0.5"
 
 
+def test_the_summary_compares_stock_transports_where_they_were_measured() -> None:
+    rows = [
+        Row("a", 100.0, 100.0, "us", 3.0, 1.0, 200.0),
+        Row("b", 100.0, 100.0, "us", 3.0, 1.0, 50.0),
+        Row("c", 100.0, 100.0, "us", 3.0, 1.0, 150.0),
+        Row("d", 100.0, 100.0, "us", 3.0, 1.0),
+    ]
+    # (2 * 0.5 * 1.5) ** (1/3) = 1.14
+    assert Report(rows).summary().endswith("; with stock transports ours takes 1.14 of that, by 3 ratios")
+
+
 def test_a_run_without_rows_says_so() -> None:
     assert Report().summary() == "no ratio was measured"
 
 
 def test_markdown_marks_what_is_over_its_target_and_names_what_is_missing() -> None:
     report = Report(
-        [Row("slow", 1234.5, 100.0, "us", 3.0, 1.2), Row("fast", 10.0, 100.0, "us", 3.0, 1.0)],
+        [Row("slow", 1234.5, 100.0, "us", 3.0, 1.2, 1500.0), Row("fast", 10.0, 100.0, "us", 3.0, 1.0)],
         [Section("More", ["what", "ours"], [["x", "1"]], ["A note."])],
         ["growth.svg"],
         ["NOOP"],
     )
     lines = report.markdown().splitlines()
-    assert "| slow | 1,234.5 us | 100.0 us | **12.35** | 3 | 1.2 |" in lines
-    assert "| fast | 10.0 us | 100.0 us | 0.10 | 3 | 1.0 |" in lines
+    assert "| slow | 1,234.5 us | 1,500.0 us | 100.0 us | **12.35** | 3 | 1.2 |" in lines
+    assert "| fast | 10.0 us |  | 100.0 us | 0.10 | 3 | 1.0 |" in lines
     assert lines[lines.index("## More") + 2 : lines.index("## More") + 5] == [
         "| what | ours |", "| --- | ---: |", "| x | 1 |",
     ]  # fmt: skip
