@@ -360,7 +360,7 @@ def test_what_needs_another_base_waits_for_a_reload(world: World, clients: Clien
     second = rsa_pair([TEST], 2048)
     world.site.put("rsa", *second)
     changed = world.tls.take(TEST)
-    assert changed.lines[0].endswith("; other terms than before wait for `mailserver reload`")
+    assert changed.lines[0].endswith("; has changed: the new terms apply after `mailserver reload`")
     for_rsa = Client(SSL.TLS1_2_VERSION, b"ECDHE-RSA-AES128-GCM-SHA256")
     assert for_rsa.connect(world.tls.policy, TEST.encode()).fingerprint == fingerprint(second)
     assert Client().connect(world.tls.policy, TEST.encode()).client is None

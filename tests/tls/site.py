@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 
 from mailserver.config.load import load
 from mailserver.config.model import Config
-from mailserver.tls.context.contexts import parse_server_name
+from mailserver.tls.context.context_map import parse_server_name
 from mailserver.tls.context.handshake import handshake_of, verified_certificate
 from mailserver.tls.serving import validation
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from mailserver.tls.context.contexts import make_context, parse_server_name
+from mailserver.tls.context.context_map import parse_server_name
+from mailserver.tls.context.contexts import make_context
 from mailserver.tls.context.private_names import set_groups
 from mailserver.tls.context.settings import PRESETS
 from mailserver.tls.keypair.pair import load_pair

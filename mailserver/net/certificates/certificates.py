@@ -22,7 +22,7 @@ from mailserver.tls.changes import trial
 from mailserver.tls.changes.activation import Activation
 from mailserver.tls.changes.listing import certificate_rows, history_rows
 from mailserver.tls.changes.transaction import ChangeRefused, RecordedChange, Transaction
-from mailserver.tls.context.contexts import Origin
+from mailserver.tls.context.context_map import Origin
 from mailserver.tls.keypair.files import watched_files
 from mailserver.tls.keypair.pair import Pair
 from mailserver.tls.serving.policy import Prepared, TlsPolicy

@@ -38,7 +38,7 @@ from zope.interface import implementer
 
 from mailserver.session.channel import ClientCertificate, TLSInfo
 from mailserver.tls.context.client_certificates import user_of
-from mailserver.tls.context.contexts import parse_server_name
+from mailserver.tls.context.context_map import parse_server_name
 from mailserver.tls.context.handshake import handshake_of, verified_certificate
 from mailserver.tls.context.private_names import has_extended_master_secret
 

@@ -1,8 +1,7 @@
-"""Making certificates: self-signed ones for a new domain, and those that a private authority signs.
+"""Certificate creation: self-signed ones for new domains, and those that a private authority signs.
 
-What phones, Windows and Apple's systems take: P-256 or RSA from 2048 bits, names as subject alternative names, extended
-key usage, at most 825 days (Apple's support page 103769; 398 days are for public authorities). Nothing is written to
-disk here.
+Phones, Windows and Apple's systems accept P-256, or RSA from 2048 bits, names as subject alternative names, extended key
+usage, and at most 825 days (Apple's support page 103769; 398 days are for public authorities). This module writes no files.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 DAYS: Final = 397
-"""Life of a certificate when nothing else is said."""
+"""Default life of a certificate."""
 
 MOST_DAYS: Final = 825
-"""What Apple's systems take of a private authority."""
+"""Apple's limit for private authorities."""
 
 AUTHORITY_DAYS: Final = 3650
 
@@ -50,7 +49,7 @@ _KEYS: Final[Mapping[str, Callable[[], PrivateKey]]] = {
 }
 
 KEY_TYPES: Final = tuple(_KEYS)
-"""Kinds of keys that can be made."""
+"""Supported key types."""
 
 _MAX_COMMON_NAME: Final = 64
 """RFC 5280 appendix A, ub-common-name."""
@@ -65,12 +64,12 @@ class Authority:
 
 
 def make_key(kind: str = "p256") -> PrivateKey:
-    """A new key of one of KEY_TYPES."""
+    """Make a key of one of KEY_TYPES."""
     return _KEYS[kind]()
 
 
 def make_self_signed(hosts: Sequence[str], *, days: int = DAYS, now: dt.datetime | None = None) -> PemPair:
-    """A certificate that vouches for itself, for host names, wildcards and IP addresses. Raises: ValueError."""
+    """Make a self-signed certificate for host names, wildcards and IP addresses. Raises: ValueError."""
     key = make_key()
     subject = _subject(hosts)
     builder = _leaf(subject, subject, key.public_key(), alternatives(hosts), purpose="server", days=days, now=now)
@@ -78,16 +77,16 @@ def make_self_signed(hosts: Sequence[str], *, days: int = DAYS, now: dt.datetime
 
 
 def make_ca(name: str, *, now: dt.datetime | None = None) -> PemPair:
-    """A private authority whose certificate clients are told to trust; it signs servers, not other authorities."""
+    """Make a private authority; it may sign servers, not other authorities."""
     authority = make_authority(name, make_key(), now=now)
     return certificate_pem(authority.certificate), key_pem(authority.key)
 
 
 def issue(authority: PemPair, hosts: Sequence[str], *, days: int = DAYS, now: dt.datetime | None = None) -> PemPair:
-    """A certificate for a server, signed by an authority of `make_ca`. Raises: ValueError."""
+    """Make a server's certificate, signed by an authority of `make_ca`. Raises: ValueError."""
     issuer_key = serialization.load_pem_private_key(authority[1], None)
     if not isinstance(issuer_key, PrivateKey):
-        raise ValueError("the authority's key is of no kind that make_ca makes")  # noqa: TRY004 - a file's content
+        raise ValueError("the authority's key is neither RSA nor ECDSA")  # noqa: TRY004 - a file's content
     issuer = Authority(x509.load_pem_x509_certificate(authority[0]), issuer_key)
     key = make_key()
     certificate = sign(issuer, key.public_key(), _subject(hosts), alternatives(hosts), "server", days=days, now=now)
@@ -102,7 +101,7 @@ def make_authority(
     only: Sequence[str] = (),
     now: dt.datetime | None = None,
 ) -> Authority:
-    """A private authority; with `only` for hosts and mail addresses of these domains alone (RFC 5280 4.2.1.10)."""
+    """Make a private authority; `only` limits it to hosts and mail addresses of these domains (RFC 5280 4.2.1.10)."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_MAX_COMMON_NAME])])
     builder = (
         _dated(subject, subject, key.public_key(), days, now)
@@ -126,13 +125,13 @@ def sign(
     now: dt.datetime | None = None,
     crl_url: str = "",
 ) -> x509.Certificate:
-    """A certificate of another's key, which says where the revocation list is if there is a URL of it."""
+    """Sign a certificate for a public key; it names the revocation list's URL, if there is one."""
     issuer = authority.certificate
     builder = _leaf(subject, issuer.subject, public_key, names, purpose=purpose, days=days, now=now)
     if crl_url:
         point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl_url)], None, None, None)
         builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
-    return builder.add_extension(_above(authority), critical=False).sign(authority.key, hashes.SHA256())
+    return builder.add_extension(_issuer_identifier(authority), critical=False).sign(authority.key, hashes.SHA256())
 
 
 def make_list(
@@ -143,47 +142,47 @@ def make_list(
     days: int,
     now: dt.datetime,
 ) -> x509.CertificateRevocationList:
-    """A revocation list (RFC 5280 5) of serial numbers, times and reasons; `number` grows with each."""
+    """Make a revocation list (RFC 5280 5) from serial numbers, times and reasons; `number` must grow with each list."""
     begin = now.replace(microsecond=0) - dt.timedelta(hours=1)
     builder = x509.CertificateRevocationListBuilder(
         authority.certificate.subject, begin, begin + dt.timedelta(days=days)
     )
     for serial, time, reason in revoked:
         entry = x509.RevokedCertificateBuilder(serial, time.replace(microsecond=0))
-        # RFC 5280 5.3.1: "unspecified" is said by leaving it out.
+        # RFC 5280 5.3.1: "unspecified" should be omitted.
         if reason != x509.ReasonFlags.unspecified.value:
             entry = entry.add_extension(x509.CRLReason(x509.ReasonFlags(reason)), critical=False)
         builder = builder.add_revoked_certificate(entry.build())
     return (
         builder.add_extension(x509.CRLNumber(number), critical=False)
-        .add_extension(_above(authority), critical=False)
+        .add_extension(_issuer_identifier(authority), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
 
 
 def alternatives(hosts: Sequence[str]) -> list[x509.GeneralName]:
-    """Subject alternative names of host names, wildcards and IP addresses."""
+    """Convert host names, wildcards and IP addresses to subject alternative names."""
     return [_general_name(host) for host in hosts]
 
 
 def common_name(name: str) -> x509.Name:
-    """A subject for people to read: programs look at the alternative names. Empty where the name is too long."""
+    """Make a subject for people (programs read the alternative names); empty if the name is too long."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if len(name) <= _MAX_COMMON_NAME else [])
 
 
 def certificate_pem(certificate: x509.Certificate) -> bytes:
-    """PEM."""
+    """Encode a certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def key_pem(key: PrivateKey, passphrase: bytes | None = None) -> bytes:
-    """PEM, PKCS #8; encrypted under a passphrase, if there is one."""
+    """Encode a key as PEM (PKCS #8), encrypted if there is a passphrase."""
     cipher = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
 
 
-def _above(authority: Authority) -> x509.AuthorityKeyIdentifier:
-    """RFC 5280 4.2.1.1: the subject key identifier of the authority, whoever has made that."""
+def _issuer_identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    """Identify the authority by its own subject key identifier, however that was made (RFC 5280 4.2.1.1)."""
     try:
         own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
@@ -201,12 +200,12 @@ def _leaf(
     days: int,
     now: dt.datetime | None,
 ) -> x509.CertificateBuilder:
-    # An RSA key deciphers in the key exchange that devices with nothing else have (RFC 5246 7.4.2).
-    deciphers = purpose == "server" and isinstance(public_key, rsa.RSAPublicKey)
-    usage = _usage("digital_signature", *(["key_encipherment"] if deciphers else []))
+    # Devices without a better key exchange encrypt to the RSA key (RFC 5246 7.4.2).
+    decrypts = purpose == "server" and isinstance(public_key, rsa.RSAPublicKey)
+    usage = _usage("digital_signature", *(["key_encipherment"] if decrypts else []))
     return (
         _dated(subject, issuer, public_key, days, now)
-        # RFC 5280 4.2.1.6: critical where there is no subject.
+        # RFC 5280 4.2.1.6: critical if there is no subject.
         .add_extension(x509.SubjectAlternativeName(names), critical=not list(subject))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
@@ -219,7 +218,7 @@ def _dated(
     subject: x509.Name, issuer: x509.Name, public_key: PublicKey, days: int, now: dt.datetime | None
 ) -> x509.CertificateBuilder:
     start = (now or dt.datetime.now(dt.UTC)).replace(microsecond=0)
-    # Valid an hour ago: clocks of clients go wrong by that much.
+    # Valid since an hour ago: clients' clocks are wrong by that much.
     begin = start - dt.timedelta(hours=1)
     return (
         x509.CertificateBuilder()
@@ -250,7 +249,7 @@ def _usage(*bits: str) -> x509.KeyUsage:
 def _constraints(only: Sequence[str]) -> x509.NameConstraints:
     permitted: list[x509.GeneralName] = []
     for domain in only:
-        # A name of the DNS covers what is below it; of mail addresses `.name` does that, `name` is the host itself.
+        # A DNS name covers its subdomains; for mail addresses `.name` does that, and `name` is the host itself.
         permitted += [x509.DNSName(domain), x509.RFC822Name(domain), x509.RFC822Name(f".{domain}")]
     addresses = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
     return x509.NameConstraints(permitted, [x509.IPAddress(each) for each in addresses])

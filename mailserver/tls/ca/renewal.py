@@ -47,7 +47,7 @@ class ServedChains:
     """The certificate chains that a host name is served with."""
 
     origin: str
-    """`contexts.Origin`."""
+    """`context_map.Origin`."""
     chains: tuple[bytes, ...]
     """PEM: the certificate and, if there is one, that of the other key type; each with its chain."""
 

@@ -17,7 +17,7 @@ import attrs
 from mailserver.config.model import Domain, Tls
 from mailserver.config.strict_modes import Trust
 from mailserver.tls.ca.authority import make_self_signed
-from mailserver.tls.context.contexts import ContextMap, Origin
+from mailserver.tls.context.context_map import ContextMap, Origin
 from mailserver.tls.keypair import files
 from mailserver.tls.keypair.pair import SOON, BadPair, Fault, Pair, covers, pair_faults, parse_pair
 from mailserver.tls.serving.source import FIRST_PAIR_KEYS, PAIR_KEYS, Candidate, read_files

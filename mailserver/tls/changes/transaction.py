@@ -18,7 +18,7 @@ from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config, Domain
 from mailserver.tls.changes import trial
 from mailserver.tls.changes.activation import Activation
-from mailserver.tls.context.contexts import ContextMap, Origin
+from mailserver.tls.context.context_map import ContextMap, Origin
 from mailserver.tls.keypair import published_ca
 from mailserver.tls.keypair.pair import LONGEST_CHAIN, BadPair, Pair, covers, has_same_key, parse_pair
 from mailserver.tls.serving.context_builder import Outcome

@@ -1,7 +1,7 @@
-"""Trying out what is to be served, as a client would: a handshake in memory, and one with the listeners that serve.
+"""Trial handshakes: one in memory before a change is served, and one with the listeners afterwards.
 
-A handshake that fails, or shows another certificate, is a fault. A listener that cannot be asked (its port is full, it
-takes connections of a proxy alone) says nothing against a certificate.
+A handshake that fails, or shows another certificate, is a fault. A listener that cannot be reached (its port is full, it
+accepts connections of a proxy alone) proves nothing against a certificate.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Final
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener, Tls
-from mailserver.tls.context.contexts import ContextMap, ServedHost, make_base, parse_server_name
+from mailserver.tls.context.context_map import ContextMap, ServedHost, parse_server_name
+from mailserver.tls.context.contexts import make_base
 from mailserver.tls.context.settings import settings_of
 
 PATIENCE: Final = 3.0
-"""Seconds that a listener may take for each step."""
+"""Timeout of each step with a listener, in seconds."""
 MOST_LINE: Final = 4096
 _ROUNDS: Final = 8
 
@@ -31,33 +32,33 @@ _STARTTLS: Final[Mapping[str, tuple[tuple[bytes, bytes], ...]]] = {
     "submission": ((b"", b"220 "), (b"EHLO probe.invalid\r\n", b"250 "), (b"STARTTLS\r\n", b"220 ")),
     "lmtp": ((b"", b"220 "), (b"LHLO probe.invalid\r\n", b"250 "), (b"STARTTLS\r\n", b"220 ")),
 }
-"""What is said, and the beginning of the line that must come of it."""
+"""Each command, and the beginning of the expected reply."""
 
 
 def fingerprints(serving: ServedHost) -> frozenset[str]:
-    """Of the certificates that a client may be shown."""
+    """Return the fingerprints of the certificates that a client may be shown."""
     return frozenset(pair.fingerprint for pair in serving.pairs)
 
 
 def server_name(host: str) -> str:
-    """A name that a client may ask for, of a host or of `*.parent`."""
+    """Return a server name that a client may request for a host or `*.parent`."""
     return host.replace("*", "probe", 1)
 
 
 def check_in_memory(served: ContextMap, tls: Tls, hosts: Iterable[str]) -> dict[str, str]:
-    """Shake hands with what is prepared for each host: what is wrong, by host. Nothing is sent anywhere."""
+    """Shake hands in memory with the prepared context of each host; return the faults by host."""
 
     def choose(connection: SSL.Connection) -> None:
         found = served.find(parse_server_name(connection.get_servername()))
         if found is not None:
             connection.set_context(found.context)
 
-    # It lives until all handshakes are over: it must not be collected during one.
+    # Keep it until all handshakes are over: it must not be freed during one.
     base = make_base(settings_of(tls), choose)
     faults = {}
     for host in hosts:
         try:
-            seen = _shake_hands(base, server_name(host))
+            seen = _shake_hands_in_memory(base, server_name(host))
         except SSL.Error as fault:
             faults[host] = f"a handshake fails: {_reason(fault)}"
         else:
@@ -66,8 +67,8 @@ def check_in_memory(served: ContextMap, tls: Tls, hosts: Iterable[str]) -> dict[
     return faults
 
 
-def _shake_hands(base: SSL.Context, name: str) -> str:
-    """The fingerprint that a client sees. Raises: SSL.Error."""
+def _shake_hands_in_memory(base: SSL.Context, name: str) -> str:
+    """Return the fingerprint that a client sees. Raises: SSL.Error."""
     client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
     client.set_connect_state()
     client.set_tlsext_host_name(name.encode("ascii"))
@@ -97,12 +98,12 @@ def _reason(fault: SSL.Error) -> str:
 def check_listeners(
     served: Iterable[Listener], hosts: Mapping[str, frozenset[str]], demanding: Container[str] = ()
 ) -> dict[str, str]:
-    """Shake hands with the own listeners for each host, of which one of these fingerprints is expected.
+    """Shake hands with this server's listeners for each host, expecting one of its fingerprints; return faults by host.
 
-    Of those that are `demanding`, who require a client's certificate, TLS 1.2 shows nothing to one that has none
-    (RFC 5246 7.4.6): a handshake that fails says nothing against them.
+    `demanding` hosts require a client certificate. TLS 1.2 shows nothing to a client without one (RFC 5246 7.4.6), so a
+    failed handshake proves nothing against them.
 
-    What is wrong, by host. Blocks, for PATIENCE a step at most; who cannot be asked in time is not waited for again.
+    Blocks, at most PATIENCE for each step. A listener that does not answer in time is not tried again.
     """
     faults: dict[str, str] = {}
     with_tls = [each for each in served if each.implicit_tls or each.starttls]
@@ -111,9 +112,9 @@ def check_listeners(
             if host in faults:
                 continue
             try:
-                seen = _ask(listener, _reachable(address), server_name(host))
+                seen = _shake_hands_with(listener, _reachable(address), server_name(host))
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                break  # closed, as one connection too many is
+                break  # closed, perhaps because of a connection limit
             except ssl.SSLError as fault:
                 if host in demanding and "HANDSHAKE_FAILURE" in (fault.reason or ""):
                     continue
@@ -126,27 +127,27 @@ def check_listeners(
     return faults
 
 
-def _ask(listener: Listener, address: str, name: str) -> str:
-    """The fingerprint that a listener shows. Raises: OSError, of which ssl.SSLError is one."""
+def _shake_hands_with(listener: Listener, address: str, name: str) -> str:
+    """Return the fingerprint that a listener shows. Raises: OSError, including ssl.SSLError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with socket.create_connection((address, listener.tcp_port), PATIENCE) as without_context:
-        own = ipaddress.ip_address(without_context.getsockname()[0])
+    with socket.create_connection((address, listener.tcp_port), PATIENCE) as plain:
+        own = ipaddress.ip_address(plain.getsockname()[0])
         if any(own in ipaddress.ip_network(network) for network in listener.proxy_from):
-            without_context.sendall(b"PROXY UNKNOWN\r\n")
+            plain.sendall(b"PROXY UNKNOWN\r\n")
         if not listener.implicit_tls:
             for said, wanted in _STARTTLS[listener.protocol]:
-                without_context.sendall(said)
-                _expect(without_context, wanted)
-        with context.wrap_socket(without_context, server_hostname=name) as secured:
+                plain.sendall(said)
+                _expect(plain, wanted)
+        with context.wrap_socket(plain, server_hostname=name) as secured:
             octets = secured.getpeercert(binary_form=True)
     assert octets is not None
     return hashlib.sha256(octets).hexdigest()
 
 
 def _expect(connection: socket.socket, wanted: bytes) -> None:
-    """Read up to a whole line that begins so. Raises: OSError."""
+    """Read until a whole line begins with `wanted`. Raises: OSError."""
     received = b""
     while not any(line.startswith(wanted) for line in received.split(b"\r\n")[:-1]):
         piece = connection.recv(MOST_LINE)
@@ -156,5 +157,5 @@ def _expect(connection: socket.socket, wanted: bytes) -> None:
 
 
 def _reachable(address: str) -> str:
-    """Where a bound address can be reached from here."""
+    """Return the address under which a bound address can be reached locally."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound

@@ -1,4 +1,4 @@
-"""OpenSSL contexts: one base for each set of settings, one for each certificate, and the choice by server name.
+"""OpenSSL contexts: one base for each set of settings, and one for each certificate.
 
 Problems, each tried:
 
@@ -16,21 +16,17 @@ Rules: contexts are built of validated octets before the swap, never in a handsh
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import attrs
-from attrs import field, frozen
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL
 
-from mailserver.config.kinds import TlsVersion
-from mailserver.tls.context.client_certificates import Demand, apply_demand
+from mailserver.tls.context.client_certificates import apply_demand
+from mailserver.tls.context.context_map import Terms
 from mailserver.tls.context.handshake import SESSION_CONTEXT, BaseContext, select_protocol, set_name_callback
 from mailserver.tls.context.settings import Settings, apply_settings
 from mailserver.tls.keypair.pair import BadPair, Fault, Pair
@@ -44,130 +40,6 @@ _SSL_MODE_NO_AUTO_CHAIN: Final = 0x8
 _SSL_MODE_RELEASE_BUFFERS: Final = 0x10
 """From openssl/ssl.h; pyOpenSSL has no public names for them."""
 
-_NAME: Final = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
-
-
-@lru_cache(maxsize=1024)
-def parse_server_name(raw: bytes | None) -> str | None:
-    """Parse a server name as sent: lower case, no final dot; None if it is invalid. Never raises."""
-    if raw is None:
-        return None
-    bare = raw.removesuffix(b".")
-    return bare.decode("ascii").lower() if _NAME.fullmatch(bare) else None
-
-
-@frozen
-class Terms:
-    """The terms on which a host name is served, beside its pair."""
-
-    demand: Demand = Demand()
-    """Its demand for client certificates."""
-    ciphers: str | None = None
-    """TLS 1.2 suites; None for those of [tls]."""
-    minimum_version: TlsVersion = "1.2"
-    """Enforced after the version is negotiated."""
-    second: Pair | None = None
-    """A certificate with a key of the other type."""
-
-    @property
-    def resumable(self) -> tuple[bool, str | None, TlsVersion]:
-        """The terms that tickets depend on: names that request certificates have no tickets.
-
-        Another authority or revocation list changes nothing here.
-        """
-        return self.demand.certificates == "none", self.ciphers, self.minimum_version
-
-
-Origin = Literal["file", "added", "acme", "last good", "rolled back", "self-signed"]
-"""Where a served pair came from: the configured files, the administrator's command, an ACME authority; the last good pair or a
-rollback instead of files; or a certificate made here because there was no other."""
-
-
-@frozen
-class ServedHost:
-    """What one host name is served with."""
-
-    host: str
-    """The name or `*.name` in the configuration."""
-    domain: str
-    """Its mail domain."""
-    pair: Pair
-    terms: Terms
-    context: SSL.Context = field(repr=False)
-    origin: Origin = "file"
-
-    @property
-    def key(self) -> ContextKey:
-        """The key of its context."""
-        return context_key(self.pair, self.terms)
-
-    @property
-    def pairs(self) -> tuple[Pair, ...]:
-        """The pair, and the second one if there is one."""
-        return (self.pair,) if self.terms.second is None else (self.pair, self.terms.second)
-
-
-ContextKey = tuple[bytes, bytes, Demand, str | None]
-"""Identifies what a context serves."""
-
-
-def context_key(pair: Pair, terms: Terms) -> ContextKey:
-    """Return the key under which hosts share a context, also across reloads."""
-    return pair.digest, terms.second.digest if terms.second else b"", terms.demand, terms.ciphers
-
-
-@frozen
-class Certificate:
-    """The certificate of one host name, for people."""
-
-    host: str
-    domain: str
-    fingerprint: str
-    not_after: dt.datetime
-    """The earlier end, if there are two certificates."""
-    issuer: str
-    origin: Origin
-    is_default: bool
-
-
-@frozen
-class ContextMap:
-    """Server name -> what is served. Immutable, replaced as a whole."""
-
-    by_host: Mapping[str, ServedHost]
-    default: ServedHost | None
-
-    def all(self) -> Iterator[ServedHost]:
-        """Iterate over everything served; the default comes twice if it has a host of its own."""
-        yield from self.by_host.values()
-        if self.default is not None:
-            yield self.default
-
-    def find(self, name: str | None) -> ServedHost | None:
-        """Find the exact name, then `*.parent` for one label. The name must come from `parse_server_name`."""
-        if name is None:
-            return None
-        found = self.by_host.get(name)
-        if found is None:
-            _label, dot, parent = name.partition(".")
-            found = self.by_host.get(f"*.{parent}") if dot else None
-        return found
-
-    def describe(self) -> list[Certificate]:
-        """Describe what is served, by host name."""
-        return [
-            Certificate(
-                serving.host,
-                serving.domain,
-                serving.pair.fingerprint,
-                min(pair.not_after for pair in serving.pairs),
-                serving.pair.issuer,
-                serving.origin,
-                self.default is not None and serving.host == self.default.host,
-            )
-            for _host, serving in sorted(self.by_host.items())
-        ]
-
 
 def make_base(settings: Settings, choose: Callable[[SSL.Connection], None]) -> BaseContext:
     """Make the context that connections begin with; `choose` replaces it by name, or raises `handshake.HandshakeRefused`.
@@ -180,11 +52,12 @@ def make_base(settings: Settings, choose: Callable[[SSL.Connection], None]) -> B
     return context
 
 
-def make_context(pair: Pair, settings: Settings, terms: Terms = Terms()) -> SSL.Context:
+def make_context(pair: Pair, settings: Settings, terms: Terms | None = None) -> SSL.Context:
     """Make the context of one certificate, or of two with different key types.
 
     Raises: BadPair if OpenSSL refuses a validated pair, such as a chain signed with SHA-1.
     """
+    terms = terms or Terms()
     context = _new_context(settings if terms.ciphers is None else attrs.evolve(settings, ciphers=terms.ciphers))
     _put_pair(context, pair, "certificate")
     if terms.second is not None:

@@ -1,8 +1,8 @@
-"""The settings that OpenSSL must know: presets, what a listener says otherwise, and what is wrong with them.
+"""OpenSSL settings: the presets, the values of [tls] and of each listener, and their validation.
 
-What of them a name may decide for itself is said by OpenSSL: when the name is known, the version is agreed on, and the
-suites of TLS 1.3, the groups, the order and the tickets are those of the base context. So these belong to [tls] and to
-[[listener]]; the cipher suites of TLS 1.2 follow the name, and a least version is held to after the choice.
+OpenSSL decides which settings can depend on the server name. When it reads the name the version is already negotiated, and
+the TLS 1.3 suites, groups, cipher order and tickets are those of the base context. So these belong to [tls] and to
+[[listener]]. The TLS 1.2 suites follow the name, and a name's minimum version is enforced after the choice.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _FORWARD_SECRET: Final = re.compile(r"TLS_|ECDHE-|DHE-")
 _SEPARATORS: Final = re.compile(r"[:, ]+")
 _BETWEEN_GROUPS: Final = re.compile(r"[:/]")
 _OF_1_3: Final = re.compile(r"MLKEM|ffdhe", re.IGNORECASE)
-"""Groups that TLS 1.2 does not have."""
+"""Groups that TLS 1.2 lacks."""
 
 
 @frozen
 class Settings:
-    """What one base context is made with."""
+    """The settings of one base context."""
 
     minimum_version: TlsVersion
     maximum_version: TlsVersion
     ciphers: str
-    """Of TLS 1.2; a domain may have others."""
+    """TLS 1.2 suites; a domain may have its own."""
     ciphersuites: str
-    """Of TLS 1.3."""
+    """TLS 1.3 suites."""
     groups: str
     cipher_order: Literal["client", "server"]
     tickets: bool
@@ -55,7 +55,7 @@ PRESETS: Final[dict[Preset, Settings]] = {
         ciphers="ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL",
         ciphersuites=_SUITES,
         groups=_GROUPS,
-        # Every suite is a good one, so the client's order counts: a phone without AES in hardware asks for ChaCha20.
+        # All suites are strong, so the client's order applies: a phone without AES in hardware prefers ChaCha20.
         cipher_order="client",
         tickets=True,
     ),
@@ -65,7 +65,7 @@ PRESETS: Final[dict[Preset, Settings]] = {
         ciphers="ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:-AESCCM:!aNULL:!eNULL:!PSK:!SRP",
         ciphersuites=_SUITES,
         groups=_GROUPS,
-        # The weak ones at the end are for those who have nothing better.
+        # The weak suites at the end are for clients without better ones.
         cipher_order="server",
         tickets=True,
     ),
@@ -73,7 +73,7 @@ PRESETS: Final[dict[Preset, Settings]] = {
 
 
 def settings_of(tls: Tls, listener: Listener | None = None) -> Settings:
-    """What [tls] says, or a listener instead of it; the preset where neither says anything."""
+    """Return the settings of a listener, else of [tls], else of the preset, for each key."""
     preset = PRESETS[tls.preset]
 
     def chosen(name: str) -> object:
@@ -87,14 +87,14 @@ def settings_of(tls: Tls, listener: Listener | None = None) -> Settings:
 
 
 def settings_of_listeners(config: Config, tls: Tls) -> dict[Listener, Settings]:
-    """The settings of listeners that have others than [tls]."""
+    """Return the listeners whose settings differ from [tls]."""
     found = {listener: settings_of(tls, listener) for listener in config.listeners}
     return {listener: settings for listener, settings in found.items() if settings != settings_of(tls)}
 
 
 def setting_faults(config: Config) -> Iterator[tuple[str, str, object, str]]:
-    """Table, key, value and what is wrong, of the settings of [tls] and of each listener."""
-    told = set()
+    """Yield table, key, value and fault of the invalid settings of [tls] and of each listener."""
+    seen = set()
     places: list[tuple[str, Listener | None]] = [("[tls]", None)]
     places += [(listener.place, listener) for listener in config.listeners]
     for place, listener in places:
@@ -102,8 +102,8 @@ def setting_faults(config: Config) -> Iterator[tuple[str, str, object, str]]:
         for name, reason in _faults(settings, config.tls.preset):
             table = listener if listener is not None and getattr(listener, name, None) is not None else None
             fault = (place if table is not None else "[tls]", name, getattr(settings, name), reason)
-            if fault not in told:
-                told.add(fault)
+            if fault not in seen:
+                seen.add(fault)
                 yield fault
         for domain in config.domains:
             least = domain.minimum_version
@@ -111,8 +111,8 @@ def setting_faults(config: Config) -> Iterator[tuple[str, str, object, str]]:
                 owner = "[tls]" if listener.maximum_version is None else listener.place
                 reason = f"is above maximum_version of {owner}: no client could reach {domain.name} there"
                 fault = (domain.place, "minimum_version", least, reason)
-                if fault not in told:
-                    told.add(fault)
+                if fault not in seen:
+                    seen.add(fault)
                     yield fault
     for domain in config.domains:
         least = domain.minimum_version
@@ -143,9 +143,9 @@ def _faults(settings: Settings, preset: Preset) -> Iterator[tuple[str, str]]:
 
 
 def cipher_faults(ciphers: str, preset: Preset, minimum_version: TlsVersion = "1.2") -> Iterator[str]:
-    """What is wrong with a list of suites of TLS 1.2."""
+    """Yield the faults of a list of TLS 1.2 suites."""
     words = _SEPARATORS.split(ciphers)
-    # OpenSSL takes a list of which it knows one word, and says nothing of the others.
+    # OpenSSL accepts a list if it knows one of its words, and silently ignores the others.
     unknown = [word for word in words if word[:1] not in ("!", "-", "@") and not _suites(word.lstrip("+"))]
     if unknown:
         of_1_3 = "; suites of TLS 1.3 stand in ciphersuites of [tls] or a [[listener]]"
@@ -171,14 +171,14 @@ def cipher_faults(ciphers: str, preset: Preset, minimum_version: TlsVersion = "1
 
 @lru_cache(maxsize=256)
 def key_types_of(ciphers: str, preset: Preset) -> frozenset[str]:
-    """The types of keys, RSA and ECDSA, that the suites of a list for TLS 1.2 are for; none of a list that is refused."""
+    """Return the key types, RSA and ECDSA, that a list of TLS 1.2 suites supports; none for an invalid list."""
     if any(cipher_faults(ciphers, preset)):
         return frozenset()
     return frozenset("ECDSA" if "ECDSA" in suite else "RSA" for suite in _suites(ciphers))
 
 
 def _suites(ciphers: str) -> list[str]:
-    """The suites of TLS 1.2 that a list stands for."""
+    """Expand a list to TLS 1.2 suites."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     try:
         context.set_cipher_list(ciphers.encode())
@@ -196,7 +196,7 @@ def _is_suite(name: str) -> bool:
 
 
 def apply_settings(context: SSL.Context, settings: Settings) -> None:
-    """Put them into a new context."""
+    """Apply settings to a new context."""
     context.set_min_proto_version(VERSIONS[settings.minimum_version])
     context.set_max_proto_version(VERSIONS[settings.maximum_version])
     context.set_cipher_list(settings.ciphers.encode())

@@ -1,7 +1,7 @@
-"""What is served, as values that other processes can be given, and the map of contexts that is made of them.
+"""Served certificates as plain values for other processes, and the context map made from them.
 
-Contexts cannot be sent to another process, and who serves cannot read keys: what was judged where they can be read goes as
-octets, and each process makes contexts of them.
+Contexts cannot be sent to another process, and workers cannot read keys. So the master sends validated octets, and each
+process makes its contexts from them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from attrs import frozen
 from OpenSSL import SSL
 
 from mailserver.config.model import Listener, Tls
-from mailserver.tls.context.contexts import ContextKey, ContextMap, Origin, ServedHost, Terms, context_key, make_context
+from mailserver.tls.context.context_map import ContextKey, ContextMap, Origin, ServedHost, Terms, context_key
+from mailserver.tls.context.contexts import make_context
 from mailserver.tls.context.settings import Settings, settings_of
 from mailserver.tls.keypair.pair import Pair
 from mailserver.tls.keypair.published_ca import PublishedCa
@@ -21,7 +22,7 @@ from mailserver.tls.keypair.published_ca import PublishedCa
 
 @frozen
 class HostMaterial:
-    """What one host name is served under."""
+    """The certificates and terms of one host name, without a context."""
 
     host: str
     domain: str
@@ -32,11 +33,11 @@ class HostMaterial:
 
 @frozen
 class Material:
-    """All that a policy serves, as octets that were judged: made where files can be read, and used elsewhere."""
+    """Everything that a policy serves, as validated octets."""
 
     tls: Tls
     listeners: tuple[tuple[Listener, Settings], ...]
-    """The settings of those that have others than [tls]."""
+    """Listeners whose settings differ from [tls]."""
     hosts: tuple[HostMaterial, ...]
     default: HostMaterial | None
     private_ca: PublishedCa | None = None
@@ -44,7 +45,7 @@ class Material:
 
 @frozen
 class Change:
-    """What is served otherwise than before to some host names, for a policy of another process."""
+    """A change of some host names, for a policy of another process."""
 
     hosts: tuple[HostMaterial, ...]
     default: HostMaterial | None
@@ -52,14 +53,14 @@ class Change:
 
 
 def without_context(serving: ServedHost) -> HostMaterial:
-    """The same without its context."""
+    """Convert a served host to plain values."""
     return HostMaterial(serving.host, serving.domain, serving.pair, serving.terms, serving.origin)
 
 
 def material_of(
     served: ContextMap, tls: Tls, listeners: Mapping[Listener, Settings], private_ca: PublishedCa | None
 ) -> Material:
-    """All of a map."""
+    """Convert a map to plain values."""
     default = served.default
     return Material(
         tls,
@@ -71,7 +72,7 @@ def material_of(
 
 
 def assemble(material: Material, contexts: dict[ContextKey, SSL.Context]) -> ContextMap:
-    """The map of material; `contexts` are those to use again. Raises: BadPair."""
+    """Build the context map of material; `contexts` are reused. Raises: BadPair."""
     settings = settings_of(material.tls)
 
     def serving(served: HostMaterial) -> ServedHost:

@@ -19,8 +19,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailserver.config.model import Config, Listener, Problem, Tls
-from mailserver.tls.context.client_certificates import Demand
-from mailserver.tls.context.contexts import Certificate, ContextKey, ContextMap, make_base, parse_server_name
+from mailserver.tls.context.context_map import Certificate, ContextKey, ContextMap, parse_server_name
+from mailserver.tls.context.contexts import make_base
 from mailserver.tls.context.handshake import (
     PROTOCOL_VERSION,
     PROTOCOLS,
@@ -185,48 +185,16 @@ class TlsPolicy:
         return found.domain if found else None
 
     def requires_certificate(self, domain: str) -> bool:
-        """Do a mail domain's hosts all require a client certificate? With an empty domain: does every domain?
-
-        The client chooses the host name that it asks for, so the terms of that name alone do not decide.
-        """
-        of_domains: dict[str, bool] = {}
-        for each in self._map.by_host.values():
-            if not domain or each.domain == domain:
-                required = each.terms.demand.certificates == "required"
-                of_domains[each.domain] = of_domains.get(each.domain, False) or required
-        return bool(of_domains) and all(of_domains.values())
+        """See `ContextMap.requires_certificate`."""
+        return self._map.requires_certificate(domain)
 
     def requires_named_user(self, domain: str) -> bool:
-        """Must a mail domain's client certificates name the user? With an empty domain: must those of some domain?
-
-        They need not with `client_user = "any"`.
-        """
-        return any(
-            each.terms.demand.user != "any"
-            for each in self._map.by_host.values()
-            if each.terms.demand.authorities and (not domain or each.domain == domain)
-        )
+        """See `ContextMap.requires_named_user`."""
+        return self._map.requires_named_user(domain)
 
     def accepts_certificate(self, host: str | None, domain: str) -> bool:
-        """May a certificate accepted for that host (`Handshake.host`) identify users of a mail domain (any, if empty)?
-
-        It may if the domain would have accepted it: with the same authorities, field and revocation lists.
-        """
-        found = self._map.default if host is None else self._map.find(host)
-        of_domains: dict[str, list[Demand]] = {}
-        for each in self._map.by_host.values():
-            if not domain or each.domain == domain:
-                requires_certificate = of_domains.setdefault(each.domain, [])
-                # The sites of a domain request no certificate.
-                requires_certificate += [each.terms.demand] if each.terms.demand.authorities else []
-        if found is None or not of_domains or not found.terms.demand.authorities:
-            return False
-        taken = attrs.evolve(found.terms.demand, certificates="none")
-        return all(
-            requires_certificate
-            and all(attrs.evolve(demand, certificates="none") == taken for demand in requires_certificate)
-            for requires_certificate in of_domains.values()
-        )
+        """See `ContextMap.accepts_certificate`."""
+        return self._map.accepts_certificate(host, domain)
 
     def pair_of(self, server_name: str) -> Pair | None:
         """Return the pair that a name is served with; None if no host covers it."""

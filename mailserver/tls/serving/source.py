@@ -10,7 +10,7 @@ from attrs import frozen
 
 from mailserver.config.model import Domain, Tls
 from mailserver.config.strict_modes import Trust
-from mailserver.tls.context.contexts import Origin, Terms
+from mailserver.tls.context.context_map import Origin, Terms
 from mailserver.tls.keypair.pair import Fault, Pair
 from mailserver.tls.serving.validation import read_domain
 

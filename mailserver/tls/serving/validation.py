@@ -26,7 +26,8 @@ from mailserver.tls.ca.private_ca import KEY
 from mailserver.tls.ca.renewal import authority_of, warnings
 from mailserver.tls.client import client_faults
 from mailserver.tls.context.client_certificates import Demand, read_demand
-from mailserver.tls.context.contexts import Terms, make_context
+from mailserver.tls.context.context_map import Terms
+from mailserver.tls.context.contexts import make_context
 from mailserver.tls.context.settings import PRESETS, cipher_faults, key_types_of, setting_faults, settings_of
 from mailserver.tls.keypair.key_password import read_password
 from mailserver.tls.keypair.pair import BadPair, Fault, Pair, load_pair, pair_faults

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import frozen
 
-from mailserver.tls.context.contexts import Certificate
+from mailserver.tls.context.context_map import Certificate
 from mailserver.tls.state.history import CannotRecord, History
 
 THRESHOLDS: Final = (0, 1, 7, 14, 30)

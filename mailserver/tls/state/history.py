@@ -23,7 +23,7 @@ from typing import Any, Final, cast
 import apsw
 from attrs import frozen
 
-from mailserver.tls.context.contexts import Origin
+from mailserver.tls.context.context_map import Origin
 from mailserver.tls.keypair.pair import Pair, parse_pair
 
 FILE: Final = "certificates.sqlite"
