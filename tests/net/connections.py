@@ -13,6 +13,7 @@ from mailserver.errors import ConnectionLost
 from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.listener_context import ListenerContext
+from mailserver.net.connection.open_connections import OpenConnections
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.session.channel import Channel
 
@@ -34,9 +35,8 @@ def make_context(make_session: Any, clock: Clock, event_counters: EventCounters,
         "local": "127.0.0.1:143",
         "greeting_delay": 0.0,
         "early_tls": "serve",
-        "wrong_port_message": lambda: b"",
-        "open_connections": set(),
-        "stopped": lambda: None,
+        "wrong_port_message": lambda _port: b"",
+        "open_connections": OpenConnections(),
     }
     return ListenerContext(
         make_session=make_session, reactor=clock, event_counters=event_counters, **settings | changed
@@ -87,6 +87,8 @@ class World:
         def stopped() -> None:
             world.empty += 1
 
+        connections = OpenConnections()
+        connections.on_empty = stopped
         self.event_counters = EventCounters()
         self.context = make_context(
             Session,
@@ -97,7 +99,7 @@ class World:
             counts=self.counts,
             cleartext="always",
             logs_in=logs_in,
-            stopped=stopped,
+            open_connections=connections,
         )
         self.connection = Connection(self.context)
         self.transport = make()

@@ -14,7 +14,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from mailserver.net.listeners.proxy_protocol import HEADER_TIME, MAX_V2, BadHeader, ProxyProtocolFactory, read_header
+from mailserver.net.connection.proxy_header import HEADER_TIME, MAX_V2, BadHeader, read_header
+from mailserver.net.listeners.proxy_protocol import ProxyProtocolFactory
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 

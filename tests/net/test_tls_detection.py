@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from mailserver.config.kinds import EarlyTls, Port
 from mailserver.config.model import Limits, Listener
 from mailserver.errors import ConnectionLost
+from mailserver.net.connection.client_messages import wrong_port_message
 from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.connection_limits import ConnectionCounts
 from mailserver.net.connection.tls_detection import (
@@ -25,7 +26,6 @@ from mailserver.net.connection.tls_detection import (
     LONGEST_FIRST_LINE,
     SILENCE,
     begins_tls,
-    wrong_port_message,
 )
 from mailserver.net.fast.tls import FastTlsFactory
 from mailserver.net.ipc.event_counters import EventCounters
@@ -88,7 +88,7 @@ class World:
             implicit_tls=protocol.endswith("s"),
             greeting_delay=delay,
             early_tls=early,
-            wrong_port_message=lambda: SIGN,
+            wrong_port_message=lambda _port: SIGN,
         )
         self.context = context
         self.connection = Connection(context)
@@ -409,11 +409,11 @@ def test_the_end_of_the_service_cuts_who_has_said_nothing(make: Make) -> None:
     ],
 )
 def test_the_line_names_port_and_mode(protocol: Any, others: list[Listener], line: bytes) -> None:
-    assert wrong_port_message(Listener(protocol), others) == line
+    assert wrong_port_message(Listener(protocol).family, Listener(protocol).tcp_port, others) == line
 
 
 def test_the_page_of_https() -> None:
-    head, _, body = wrong_port_message(Listener("https"), []).partition(b"\r\n\r\n")
+    head, _, body = wrong_port_message("http", 443, []).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert b"Content-Length: %d\r\n" % len(body) in head
     assert b"https://" in body

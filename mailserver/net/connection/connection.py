@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from os import getpid
 from time import time
@@ -25,22 +24,22 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
 )
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailserver.errors import ConnectionLost
-from mailserver.net.connection.client_log import LoginRecord, program_of
+from mailserver.net.connection.connection_limits import Address
+from mailserver.net.connection.connection_log import ConnectionLog
 from mailserver.net.connection.coroutines import Task, TurnOverrun
 from mailserver.net.connection.listener_context import ListenerContext, Session
+from mailserver.net.connection.proxy_header import HEADER_TIME
 from mailserver.net.connection.stream import WITHIN_COMMAND
 from mailserver.net.connection.tls_detection import Sniffer
+from mailserver.net.connection.transports import HeaderWatch, place_of_host, proxy_wrapper, tls_connection
 from mailserver.net.connection.turn_limit import place_of
-from mailserver.net.log.events import event_line, log
-from mailserver.net.log.refusal_log import is_refusal
 from mailserver.net.transport.address import address_of
 from mailserver.net.transport.tls import TooManyAnswers, channel_binding, tls_info
-from mailserver.session.channel import Channel, ClientCertificate, ConnectionInfo
+from mailserver.session.channel import Channel, ClientCertificate, ConnectionInfo, TLSInfo
 from mailserver.tls.context.handshake import failure_reason, handshake_of, openssl_reason
 
 HANDSHAKE_TIME = 30.0
@@ -54,9 +53,6 @@ STOPPING_TIME = 2.0
 """CLOSING_TIME while the service stops, for a client that does not even take the farewell."""
 LOOK = 0.02
 """Seconds between two looks, meanwhile, whether a client has heard all."""
-
-_SEEN = frozenset({"login", "client"})
-"""Events from which the ledger learns."""
 
 _serial = count(1)
 
@@ -73,51 +69,61 @@ class Connection(Sniffer):
         """`address`: the client's, where a trusted proxy tells another than the transport's peer."""
         super().__init__(context)
         self._address = address
-        self._share: IPv4Address | IPv6Address | None = None
+        self._share: Address = None
         """Whose share of the limits it takes."""
         self._counted = False
         self._began = 0.0
-        self._logout_told = False
-        self._user: str | None = None
+        self._log = ConnectionLog(context)
         self._session: Session | None = None
-        self._sighting: LoginRecord | None = None
+        self._header: HeaderWatch | None = None
+        """Reads along while the PROXY header is due."""
+        self._tls_below = False
+        """Is the handshake due that the endpoint does?"""
         self._cut_at = 0.0
         """When one that has ended while the service stops is cut, if the client has not heard all."""
-        self._program = ""
-        """What the client has said that it is."""
 
     # --- What Twisted calls
 
     def connectionMade(self) -> None:
-        """Accepted. What the client sends first may decide how it goes on."""
-        context = self._context
+        """Accept the client. What it sends first may decide how the connection goes on."""
         transport = self.transport
-        assert transport is not None
         self.since = time()
-        peer, port = address_of(self._address if self._address is not None else transport.getPeer())
-        session_id = f"{getpid():x}.{next(_serial):x}"
-        allowed = self._may_send_passwords(peer)
-        self.info = context.facts(session_id, (peer, port), None, cleartext_allowed=allowed)
-        if context.logs_in:
-            self._share = peer
-            self._login_by = self.now() + context.counts.limits.login_time
         self._began = self.now()
+        if tls_connection(transport) is not None:
+            self._tls_below = True
+            self._context = self._context.over_tls()
+        context = self._context
+        wrapper = proxy_wrapper(transport)
+        if wrapper is not None:
+            self._header = HeaderWatch(wrapper, self._read_header)
+        session_id = f"{getpid():x}.{next(_serial):x}"
+        self.info = self._make_info(session_id, (None, 0) if wrapper is not None else self._peer(), None)
+        if context.logs_in:
+            self._share = self.info.peer
+            self._login_by = self.now() + context.counts.limits.login_time
         if not context.counts.open(self._share, self if context.logs_in else None):
             self._refuse()
             return
         self._counted = True
         context.event_counters.count("connection", self.info)
         context.open_connections.add(self)
-        self._await_first()
+        self._detecting = True
+        if wrapper is not None:
+            self._set_deadline(self.now() + HEADER_TIME)
+        elif self._tls_below:
+            self._set_deadline(self._handshake_deadline())
+        else:
+            self._await_first()
 
     def handshakeCompleted(self) -> None:
         """TLS is up: remember what was agreed on, and go on."""
+        if self._header is not None and not self._take_peer():
+            return
+        self._detecting = self._tls_below = False
         connection = cast("Any", self.transport).getHandle()
         tls = tls_info(connection)
         before = self.info
-        peer = (before.peer, before.peer_port)
-        allowed = self._may_send_passwords(before.peer)
-        self.info = self._context.facts(before.session_id, peer, tls, cleartext_allowed=allowed)
+        self.info = self._make_info(before.session_id, (before.peer, before.peer_port), tls)
         self._tell_certificate(tls.client, handshake_of(connection).fault)
         self._context.event_counters.count("handshake", self.info)
         self._set_deadline(None)
@@ -149,6 +155,9 @@ class Connection(Sniffer):
             self.log("connection-cut", reason=str(reason.value))
         self._lost = self._ended = True
         self._set_deadline(None)
+        if self._header is not None:
+            self._header.stop()
+            self._header = None
         self._input.clear()
         self._output.clear()
         self._unread = self._unsent = 0
@@ -195,7 +204,7 @@ class Connection(Sniffer):
         if not self._counted:
             raise ConnectionLost  # it has given way meanwhile
         self._context.counts.logged_in(self._share, user, self)
-        self._user = user
+        self._log.user = user
         self._login_by = None
 
     def channel_binding(self) -> bytes | None:
@@ -204,30 +213,18 @@ class Connection(Sniffer):
 
     def log(self, event: str, **fields: object) -> None:
         """One line at level info."""
-        self._logout_told = self._logout_told or event == "logout"
-        if event in _SEEN:
-            self._note(event, fields)
-        self._context.event_counters.count(event, self.info)
-        peer = self.info.peer
-        if peer is not None and self._user is None and is_refusal(event, fields):
-            unsaid = self._context.counts.tell_refused(peer, event, self.now())
-            if unsaid is None:
-                return
-            if unsaid:
-                fields["unsaid"] = unsaid
-        log.info("{line}", line=event_line(event, self.info, self._user, fields))
+        self._log.event(self.info, event, fields, self.now())
 
     def bug(self, doing: str) -> None:
         """The exception being handled, with its traceback."""
-        self._context.event_counters.count("bug", self.info)
-        log.failure("{line}", line=event_line("bug", self.info, self._user, {"doing": doing}))
+        self._log.bug(self.info, doing)
 
     # --- What the administrator sees
 
     @property
     def user(self) -> str | None:
-        """Who has logged in."""
-        return self._user
+        """The user who has logged in."""
+        return self._log.user
 
     @property
     def mailbox_name(self) -> str | None:
@@ -275,13 +272,67 @@ class Connection(Sniffer):
 
     # --- Inside
 
-    def _may_send_passwords(self, peer: IPv4Address | IPv6Address | None) -> bool:
+    def _peer(self) -> tuple[Address, int]:
+        """The client's address and port; None and 0 of a Unix socket's."""
+        return address_of(self._address if self._address is not None else cast("Any", self.transport).getPeer())
+
+    def _make_info(self, session_id: str, peer: tuple[Address, int], tls: TLSInfo | None) -> ConnectionInfo:
+        context = self._context
+        local = context.local or place_of_host(self.transport)
+        allowed = self._may_send_passwords(peer[0])
+        return context.connection_info(session_id, peer, tls, local=local, cleartext_allowed=allowed)
+
+    def _may_send_passwords(self, peer: Address) -> bool:
         """Without TLS. The same host is, as with Dovecot, the address that is connected to; and a Unix socket."""
         cleartext = self._context.cleartext
         if cleartext != "same host":
             return cleartext == "always"
+        if proxy_wrapper(self.transport) is not None:
+            return False  # a proxy's address says nothing of the client's
         own, _port = address_of(cast("Any", self.transport).getHost())
         return peer == own
+
+    def _read_header(self) -> None:
+        """The PROXY header has come: go on with the client that it names."""
+        if self._header is None or self._finished:
+            return
+        above_tls = self._tls_below and tls_connection(proxy_wrapper(self.transport)) is not None
+        if not self._take_peer():
+            return
+        if above_tls:
+            self.handshakeCompleted()  # the header came through TLS, and its reader does not pass this on
+        elif self._tls_below:
+            self._set_deadline(self._handshake_deadline())
+        else:
+            self._await_first()
+
+    def _take_peer(self) -> bool:
+        """Count the connection for the client of the PROXY header; False if it is refused."""
+        if self._header is not None:
+            self._header.stop()
+            self._header = None
+        self._set_deadline(None)
+        context, peer = self._context, self._peer()
+        self.info = self._make_info(self.info.session_id, peer, None)
+        if not context.logs_in:
+            return True
+        context.counts.close(self._share, None, self)
+        self._share = peer[0]
+        if context.counts.open(self._share, self):
+            return True
+        self._counted = False
+        context.open_connections.discard(self)
+        self._refuse()
+        return False
+
+    def _take_first(self, data: bytes) -> bool:
+        if self._header is not None:
+            self._read_header()
+            if self._finished:
+                return False
+        if self._tls_below:
+            self.handshakeCompleted()  # a wrapper between TLS and this protocol has not passed it on
+        return super()._take_first(data) if self._detecting else not self._finished
 
     def _start(self) -> None:
         cast("Any", self.transport).registerProducer(self, streaming=True)
@@ -299,16 +350,15 @@ class Connection(Sniffer):
             failure = None
         self._session = None  # it knows this connection: together they would wait for a search for cycles
         if failure is not None and not failure.check(ConnectionLost):
-            self._context.event_counters.count("bug", self.info)
-            log.failure("{line}", failure, line=event_line("bug", self.info, self._user, {"doing": "session"}))
-        if self._user is not None and not self._logout_told:
+            self._log.bug(self.info, "session", failure)
+        if self._log.user is not None and not self._log.has_logout:
             self.log("logout")  # every login has its logout, however the session ended
         if self._lost:
             self._forget()
             return
         transport = cast("Any", self.transport)
         if self.info.tls is not None:
-            transport.hold()
+            getattr(transport, "hold", lambda: None)()
         self._flush()
         transport.unregisterProducer()
         self._close()
@@ -352,13 +402,17 @@ class Connection(Sniffer):
         return deadline if self._login_by is None else min(deadline, self._login_by)
 
     def _overdue(self) -> None:
-        if self._sniffing and self._task is None:
+        if self._header is not None:
+            self.log("proxy-header-refused", reason="no header in time")
+            self._abort()
+            return
+        if self._detecting and self._task is None and not self._tls_below:
             self._not_in_time()
             return
         if not self._finished:
             self.log("tls-failed", reason=NO_HANDSHAKE)
         elif self._stopping and self.now() < self._cut_at:
-            if self.info.tls is None or not cast("Any", self.transport).end_if_delivered():
+            if not getattr(self.transport, "end_if_delivered", lambda: False)():
                 self._set_deadline(min(self.now() + LOOK, self._cut_at))
             return
         self._abort()
@@ -374,35 +428,8 @@ class Connection(Sniffer):
         handle = getattr(self.transport, "getHandle", lambda: None)()
         return failure_reason(handle, reason) if isinstance(handle, SSL.Connection) else reason
 
-    def _note(self, event: str, fields: dict[str, object]) -> None:
-        """For the ledger."""
-        client_log = self._context.client_log
-        if client_log is None:
-            return
-        if event == "client":
-            self._program = program_of(str(fields.get("id", "")))
-            client_log.identified(self._sighting, self._program)
-        else:
-            user, mechanism = str(fields.get("user")), str(fields.get("method"))
-            self._sighting = client_log.login(self.info, user, mechanism, self._program)
-
     def _forget(self) -> None:
         if self._counted:
             self._counted = False
-            self._context.counts.close(self._share, self._user, self)
+            self._context.counts.close(self._share, self._log.user, self)
             self._context.open_connections.discard(self)
-            if not self._context.open_connections:
-                self._context.stopped()
-
-
-class ConnectionFactory(Factory):
-    """Makes the protocol of each connection of a listener."""
-
-    noisy = False
-
-    def __init__(self, context: ListenerContext) -> None:
-        self.context = context
-
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        """One for each client, who is at `addr`."""
-        return Connection(self.context, addr)

@@ -63,7 +63,7 @@ class Stream(Protocol):
         self._closing = False
         self._stopping = False
         self._poked = False
-        self._sniffing = False
+        self._detecting = False
         """Are the client's first octets still to be looked at?"""
         self._farewell = context.farewell
         self.received = 0
@@ -77,7 +77,7 @@ class Stream(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of the client."""
-        if self._finished or (self._sniffing and not self._take_first(data)):
+        if self._finished or (self._detecting and not self._take_first(data)):
             return
         self._input.append(data)
         self._unread += len(data)

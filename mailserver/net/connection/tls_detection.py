@@ -15,10 +15,8 @@ No text of these protocols begins with an octet that a ClientHello begins with, 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any, Final, cast
 
-from mailserver.config.model import Listener
 from mailserver.net.connection.listener_context import ListenerContext
 from mailserver.net.connection.stream import Stream
 from mailserver.session.lines import is_http
@@ -34,29 +32,11 @@ ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x0a"
 
 _HANDSHAKE: Final = 0x16
 _CLIENT_HELLO: Final = b"\x01"
-_NAMES: Final = {"imap": "IMAP", "pop3": "POP3", "submission": "sending mail"}
 
 
 def begins_tls(data: bytes) -> bool:
     """Are these the first octets of a ClientHello: of a record (RFC 8446 5.1), or of SSLv2's form (RFC 5246 E.2)?"""
     return data[0] == _HANDSHAKE or (data[0] >= 0x80 and data[2:3] in (b"", _CLIENT_HELLO))
-
-
-def wrong_port_message(listener: Listener, listeners: Iterable[Listener]) -> bytes:
-    """What a client is told that does not begin TLS at a listener of implicit TLS; `listeners` are all there are."""
-    family = listener.family
-    if family == "http":
-        body = b"This port speaks HTTPS: write https:// instead of http://.\n"
-        return (
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (len(body), body)
-        )
-    words = f"Port {listener.tcp_port} is for SSL/TLS: set the security of {_NAMES[family]} to SSL/TLS"
-    others = [other.tcp_port for other in listeners if other.protocol == family and other.socket is None]
-    if others:
-        words += f", or the port to {others[0]} for STARTTLS"
-    before = {"imap": "* BYE", "pop3": "-ERR", "submission": "421 4.7.0"}[family]
-    return f"{before} {words}\r\n".encode("ascii")
 
 
 class Sniffer(Stream):
@@ -79,7 +59,7 @@ class Sniffer(Stream):
     def _await_first(self) -> None:
         """The connection is there: wait for TLS, hold the greeting back, or greet."""
         context = self._context
-        self._sniffing = True
+        self._detecting = True
         if context.implicit_tls:
             deadline = self.now() + SILENCE
             self._set_deadline(deadline if self._login_by is None else min(deadline, self._login_by))
@@ -105,7 +85,7 @@ class Sniffer(Stream):
 
     def _take_hello(self, data: bytes) -> None:
         context = self._context
-        self._sniffing = False
+        self._detecting = False
         if self._task is not None:
             reason = "TLS behind the greeting: the client is set to SSL/TLS, and this port is for STARTTLS"
             self.log("tls-at-starttls-port", reason=reason)
@@ -118,7 +98,7 @@ class Sniffer(Stream):
             self._turn_away(ALERT)
 
     def _begin_in_clear(self) -> None:
-        self._sniffing = False
+        self._detecting = False
         if self._task is None:
             self._set_deadline(None)
             self._start()
@@ -126,8 +106,7 @@ class Sniffer(Stream):
     def _begin_tls(self, data: bytes) -> None:
         factory = self._context.tls
         assert factory is not None
-        layer = factory.wrap(cast("Any", self), self.transport)
-        self.transport = cast("Any", layer)
+        layer = self.transport = factory.wrap(cast("Any", self), self.transport)
         self._set_deadline(self._handshake_deadline())
         layer.dataReceived(data)
 
@@ -141,13 +120,14 @@ class Sniffer(Stream):
             self._tell_way("the client sends nothing")
 
     def _tell_way(self, reason: str) -> None:
-        self._sniffing = False
+        self._detecting = False
         if self._context.protocol != "https" and is_http(self._clear.partition(b" ")[0].upper()):
             self.log("http-request")
             self._turn_away(b"")
             return
         self.log("cleartext-at-tls-port", reason=reason)
-        self._turn_away(self._context.wrong_port_message())
+        port = getattr(cast("Any", self.transport).getHost(), "port", 0)
+        self._turn_away(self._context.wrong_port_message(port))
 
     def _turn_away(self, words: bytes) -> None:
         """Say that, if anything, and hear nothing more. What still comes is read, as it would undo what was said."""

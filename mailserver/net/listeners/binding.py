@@ -8,49 +8,21 @@ import socket
 import stat
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorSocket, IReactorTime
 from twisted.internet.protocol import Factory
 
 from mailserver.config.model import Listener
 from mailserver.config.socket_rights import SocketRights
-from mailserver.net.connection.client_log import ClientLog
-from mailserver.net.connection.connection import Connection, ConnectionFactory
-from mailserver.net.connection.connection_limits import ConnectionCounts
-from mailserver.net.connection.listener_context import ListenerContext, Session
-from mailserver.net.connection.tls_detection import wrong_port_message
-from mailserver.net.ipc.event_counters import EventCounters
+from mailserver.net.connection.factories import FACTORIES
+from mailserver.net.connection.listener_context import FactoryServices
 from mailserver.net.listeners.proxy_protocol import ProxyProtocolFactory
 from mailserver.net.listeners.unix_sockets import BACKLOG, bind_unix, serve
 from mailserver.net.log.events import log
-from mailserver.net.transport.stock import Transports
-from mailserver.session.channel import Channel
 
-FAREWELLS = {
-    "imap": b"* BYE the server is shutting down\r\n",
-    "pop3": b"",
-    "submission": b"421 4.3.2 shutting down\r\n",
-    "lmtp": b"421 4.3.2 shutting down\r\n",
-    "http": b"",
-}
-REFUSALS = {
-    "imap": b"* BYE [LIMIT] too many connections\r\n",
-    "pop3": b"-ERR [SYS/TEMP] too many connections\r\n",
-    "submission": b"421 4.7.0 too many connections\r\n",
-    "lmtp": b"421 4.7.0 too many connections\r\n",
-    "http": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 60\r\nConnection: close\r\n\r\n",
-}
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-
-
-class TlsMaker(Protocol):
-    """`tls.serving.policy.TlsPolicy`, as listeners see it."""
-
-    def creator(self, listener: Listener, /) -> IOpenSSLServerConnectionCreator:
-        """Makes the TLS connections of a listener."""
 
 
 _ADVICE = {
@@ -210,82 +182,34 @@ def advice(errors: Iterable[OSError]) -> list[str]:
 class Port:
     """One socket being served. Raises: OSError when that cannot be."""
 
-    def __init__(
-        self,
-        bound: Bound,
-        reactor: IReactorSocket,
-        counts: ConnectionCounts,
-        tls: TlsMaker,
-        make_session: Callable[[Channel], Session],
-        *,
-        event_counters: EventCounters,
-        client_log: ClientLog,
-        listeners: Callable[[], Iterable[Listener]],
-        transports: Transports,
-        shared: bool = False,
-    ) -> None:
-        """`listeners()`: all that the configuration of now has. `shared`: other processes have the socket, too."""
-        self.connections: set[Connection] = set()
+    def __init__(self, bound: Bound, services: FactoryServices, *, shared: bool = False) -> None:
+        """`shared`: other processes have the socket, too."""
         self.place = bound.place
-        self.on_empty: Callable[[], None] = lambda: None
-        self._reactor = reactor
-        self._transports = transports
-        self._counts = counts
-        self._event_counters = event_counters
-        self._sightings = client_log
-        self._listeners = listeners
-        self._tls = tls
         self.listener = bound.listener
-        factory = self._make_factory(bound.listener, make_session)
+        self.connections = services.open_connections()
+        self._services = services
         self._removed = None if shared else bound
         """Whose file is to be removed at the end."""
-        listen = serve if bound.socket.family == socket.AF_UNIX else transports.listen
-        self._port = listen(bound.socket, factory, reactor)
+        listen = serve if bound.socket.family == socket.AF_UNIX else services.transports.listen
+        self._port = listen(bound.socket, self._make_factory(bound.listener), services.reactor)
 
     @property
     def ready_line(self) -> str:
         """What the log says of it."""
         return ready_line(self.listener, self.place)
 
-    def change(self, listener: Listener, make_session: Callable[[Channel], Session]) -> None:
+    def change(self, listener: Listener) -> None:
         """Serve new connections as another listener of the same place says; the socket stays open."""
         self.listener = listener
-        self._port.factory = self._make_factory(listener, make_session)
+        self._port.factory = self._make_factory(listener)
 
-    def _make_factory(self, listener: Listener, make_session: Callable[[Channel], Session]) -> Factory:
-        clock = cast("IReactorTime", self._reactor)
-        family = listener.family
-        tls = self._tls.creator(listener)
-        context = ListenerContext(
-            protocol=listener.protocol,
-            make_session=make_session,
-            farewell=FAREWELLS[family],
-            refusal=REFUSALS[family],
-            reactor=clock,
-            counts=self._counts,
-            event_counters=self._event_counters,
-            tls=self._transports.tls_factory(tls, clock) if listener.implicit_tls or listener.starttls else None,
-            implicit_tls=listener.implicit_tls,
-            cleartext=listener.cleartext,
-            proofs_in_clear=listener.proofs_in_clear,
-            tls_required=listener.require_tls,
-            results_trusted=listener.trusted_authentication_results,
-            logs_in=family != "lmtp",
-            local=self.place,
-            greeting_delay=listener.greeting_delay,
-            early_tls=listener.early_tls,
-            wrong_port_message=lambda: wrong_port_message(listener, self._listeners()),
-            open_connections=self.connections,
-            stopped=self._empty,
-            client_log=self._sightings,
+    def _make_factory(self, listener: Listener) -> Factory:
+        factory: Factory = FACTORIES[listener.family](
+            self._services, listener=listener, connections=self.connections, local=self.place
         )
-        factory: Factory = ConnectionFactory(context)
         if listener.proxy_from:
-            factory = ProxyProtocolFactory(factory, listener.proxy_from, clock)
+            factory = ProxyProtocolFactory(factory, listener.proxy_from, self._services.reactor)
         return factory
-
-    def _empty(self) -> None:
-        self.on_empty()
 
     def drain(self) -> None:
         """Take what has connected by now, before the last process that could gives the socket up."""
@@ -300,13 +224,3 @@ class Port:
         if self._removed is not None:
             self._removed.remove_file()
         return maybeDeferred(cast("Any", self._port.stopListening))
-
-    def stop_sessions(self) -> None:
-        """Farewell to those that are open."""
-        for connection in tuple(self.connections):
-            connection.stop()
-
-    def cut_sessions(self) -> None:
-        """End what is still open."""
-        for connection in tuple(self.connections):
-            connection.cut()

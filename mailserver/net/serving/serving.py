@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IReactorTime
 
 from mailserver.config.model import Config, Listener
 from mailserver.ledger.entry import Entry
@@ -21,20 +20,16 @@ from mailserver.net.admin.admin_queries import answers
 from mailserver.net.admin.ledger import report_to_master
 from mailserver.net.connection.client_log import ClientLog
 from mailserver.net.connection.connection_limits import ConnectionCounts
-from mailserver.net.connection.listener_context import Session
+from mailserver.net.connection.listener_context import Session, TlsCreators
+from mailserver.net.connection.open_connections import OpenConnections, Shutdown
 from mailserver.net.fast.versions import choose_transports
 from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
-from mailserver.net.listeners.binding import Bound, Port, TlsMaker, places
+from mailserver.net.listeners.binding import Bound, Port, places
 from mailserver.net.log.events import log
 from mailserver.net.serving.state_sync import ConnectionCountSync
 from mailserver.session.channel import Channel
-
-GRACE = 1.5
-"""Seconds until sessions that do not end are cut; their commands are cancelled before (`connection.COMMAND_TIME`)."""
-LAST_GRACE = 0.2
-"""Seconds after which those are left behind that do not even hear that."""
 
 P = TypeVar("P")
 
@@ -58,7 +53,7 @@ class ProcessServices(Protocol):
     config: Config
 
     @property
-    def tls(self) -> TlsMaker:
+    def tls(self) -> TlsCreators:
         """For every listener."""
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
@@ -105,25 +100,51 @@ class Serving:
 
         `seen` is told of clients where there is no link to a master.
         """
-        self._transports = choose_transports(services.config.server.transport, reactor)
-        self._transports.prepare(reactor)
+        self.reactor = reactor
+        self.transports = choose_transports(services.config.server.transport, reactor)
+        self.transports.prepare(reactor)
         self.counts = ConnectionCounts(services.config.limits)
         self.event_counters = EventCounters()
         if link is not None:
             seen = partial(report_to_master, link)
         self.client_log = ClientLog(reactor, seen or _nobody, enabled=lambda: services.config.ledger.enabled)
         self._services = services
-        self._reactor = reactor
         self._shared = shared
         self._ports: list[Port] = []
         self._retired: list[Port] = []
-        self._empty: Deferred[None] | None = None
+        self._shutdown = Shutdown(reactor, lambda: [port.connections for port in self._all()], _log_abandoned)
         self.answers = answers(self._all, services.status, services.take_up_users, self.event_counters, reactor)
         """To what the administrator asks, by name."""
         if link is not None:
             ConnectionCountSync(link, reactor, self.counts)
             for what, answer in self.answers.items():
                 link.on_query(what, answer)
+
+    # --- For the factories (`FactoryServices`)
+
+    @property
+    def running(self) -> bool:
+        """Clients are served as long as a port takes them."""
+        return True
+
+    @property
+    def tls(self) -> TlsCreators:
+        """For STARTTLS and implicit TLS."""
+        return self._services.tls
+
+    def session_maker(self, family: str) -> Callable[[Channel], Session]:
+        """Make sessions with the newest settings."""
+        return self._services.session_maker(family)
+
+    def listeners(self) -> Sequence[Listener]:
+        """All listeners of the newest configuration."""
+        return self._services.config.listeners
+
+    def open_connections(self) -> OpenConnections:
+        """Make the set of a port's connections."""
+        return OpenConnections()
+
+    # --- For the process
 
     @property
     def known(self) -> set[str]:
@@ -133,23 +154,11 @@ class Serving:
     @property
     def sessions(self) -> int:
         """How many connections there are."""
-        return sum(len(port.connections) for port in self._all())
+        return self._shutdown.sessions
 
     def listen(self, bound: Bound) -> str:
         """Serve a socket; the line for the log. Raises: OSError."""
-        maker = self._session_maker(bound.listener)
-        port = Port(
-            bound,
-            self._reactor,
-            self.counts,
-            self._services.tls,
-            maker,
-            event_counters=self.event_counters,
-            client_log=self.client_log,
-            listeners=lambda: self._services.config.listeners,
-            transports=self._transports,
-            shared=self._shared,
-        )
+        port = Port(bound, self, shared=self._shared)
         self._ports.append(port)
         return port.ready_line
 
@@ -167,7 +176,7 @@ class Serving:
                 self._ports.remove(port)
                 self._retired.append(port)
             elif listener != port.listener:
-                port.change(listener, self._session_maker(listener))
+                port.change(listener)
                 lines.append(port.ready_line)
         lines += [self.listen(bound) for bound in opened]
         self._retired = [port for port in self._retired if port.connections]
@@ -180,46 +189,15 @@ class Serving:
         return DeferredList([port.stop_listening() for port in ports])
 
     def when_empty(self) -> Deferred[None]:
-        """Called when the last session has ended, after `stop_listening`; at once without any."""
-        if self._empty is None:
-            self._empty = Deferred()
-            self._empty.addCallback(lambda _none: self.client_log.tell_all())
-            for port in self._all():
-                port.on_empty = self._check_empty
-            self._check_empty()
-        return self._empty
+        """Wait for the last session to end, after `stop_listening`; at once without any."""
+        return self._shutdown.when_empty().addCallback(lambda _none: self.client_log.tell_all())
 
-    def stop(self) -> Deferred[None]:
-        """Farewell to all; done when the last session has ended, or is left behind."""
+    def stop(self) -> Deferred[Any]:
+        """End all sessions; fires when the last one has ended, or is abandoned."""
         closing = self.stop_listening()
-        for port in self._all():
-            port.stop_sessions()
+        ended = self._shutdown.begin()
         self._services.cancel_background()
-        clock = cast("IReactorTime", self._reactor)
-        timers = (clock.callLater(GRACE, self._cut), clock.callLater(GRACE + LAST_GRACE, self._leave_behind))
-
-        def end(_results: object) -> None:
-            for timer in timers:
-                if timer.active():
-                    timer.cancel()
-
-        return DeferredList([closing, self.when_empty()]).addCallback(end)
-
-    def _session_maker(self, listener: Listener) -> Callable[[Channel], Session]:
-        return self._services.session_maker(listener.family)
-
-    def _check_empty(self) -> None:
-        if self._empty is not None and not self._empty.called and not any(port.connections for port in self._all()):
-            self._empty.callback(None)
-
-    def _cut(self) -> None:
-        for port in self._all():
-            port.cut_sessions()
-
-    def _leave_behind(self) -> None:
-        log.warn("{line}", line=f"stopping without {self.sessions} sessions that do not end")
-        if self._empty is not None and not self._empty.called:
-            self._empty.callback(None)
+        return DeferredList([closing, ended]).addCallback(lambda _results: self.client_log.tell_all())
 
     def _all(self) -> list[Port]:
         return [*self._ports, *self._retired]
@@ -227,3 +205,7 @@ class Serving:
 
 def _nobody(_entries: Sequence[Entry]) -> None:
     """Where nobody keeps a ledger."""
+
+
+def _log_abandoned(sessions: int) -> None:
+    log.warn("{line}", line=f"stopping without {sessions} sessions that do not end")

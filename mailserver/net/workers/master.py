@@ -29,6 +29,7 @@ from twisted.internet.threads import deferToThreadPool
 from mailserver.config.model import Config
 from mailserver.net.admin.admin_queries import AdminQueries
 from mailserver.net.admin.control_socket import Answer
+from mailserver.net.connection.open_connections import GRACE
 from mailserver.net.ipc.ipc_messages import ForkRequest, PokeSockets, ServedConfig, ZygoteInit
 from mailserver.net.ipc.received_fds import close_passed
 from mailserver.net.ipc.server_link import WorkerPool
@@ -39,7 +40,7 @@ from mailserver.net.log.log_file import LogFile
 from mailserver.net.log.process_log import may_wait
 from mailserver.net.log.relay import LogRelay
 from mailserver.net.service.service import ServiceProcess
-from mailserver.net.serving.serving import GRACE, ReloadCheck
+from mailserver.net.serving.serving import ReloadCheck
 from mailserver.net.workers import reload_results
 from mailserver.net.workers.supervisor import Record, Supervisor
 from mailserver.net.workers.zygote_process import WorkerProcess, ZygoteProcess

@@ -1,0 +1,61 @@
+"""The log of one connection, and what the event counters and the client log learn from it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.python.failure import Failure
+
+from mailserver.net.connection.client_log import LoginRecord, program_of
+from mailserver.net.connection.listener_context import ListenerContext
+from mailserver.net.log.events import event_line, log
+from mailserver.net.log.refusal_log import is_refusal
+from mailserver.session.channel import ConnectionInfo
+
+_OF_CLIENT_LOG: Final = frozenset({"login", "client"})
+"""Events that the client log records."""
+
+
+class ConnectionLog:
+    """Writes the events of one connection."""
+
+    def __init__(self, context: ListenerContext) -> None:
+        self._context = context
+        self._login: LoginRecord | None = None
+        self._program = ""
+        """What the client has said that it is."""
+        self.user: str | None = None
+        """The user who has logged in."""
+        self.has_logout = False
+        """Has the logout been logged?"""
+
+    def event(self, info: ConnectionInfo, event: str, fields: dict[str, object], now: float) -> None:
+        """Count an event and write its line, unless its network has had enough lines of refusals."""
+        context = self._context
+        self.has_logout = self.has_logout or event == "logout"
+        if event in _OF_CLIENT_LOG:
+            self._record(info, event, fields)
+        context.event_counters.count(event, info)
+        if info.peer is not None and self.user is None and is_refusal(event, fields):
+            unsaid = context.counts.tell_refused(info.peer, event, now)
+            if unsaid is None:
+                return
+            if unsaid:
+                fields["unsaid"] = unsaid
+        log.info("{line}", line=event_line(event, info, self.user, fields))
+
+    def bug(self, info: ConnectionInfo, doing: str, failure: Failure | None = None) -> None:
+        """Write an unexpected exception with its traceback: `failure`, or the one being handled."""
+        self._context.event_counters.count("bug", info)
+        log.failure("{line}", failure, line=event_line("bug", info, self.user, {"doing": doing}))
+
+    def _record(self, info: ConnectionInfo, event: str, fields: dict[str, object]) -> None:
+        client_log = self._context.client_log
+        if client_log is None:
+            return
+        if event == "client":
+            self._program = program_of(str(fields.get("id", "")))
+            client_log.identified(self._login, self._program)
+        else:
+            user, mechanism = str(fields.get("user")), str(fields.get("method"))
+            self._login = client_log.login(info, user, mechanism, self._program)

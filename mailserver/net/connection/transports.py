@@ -1,0 +1,70 @@
+"""What lies between a connection and its socket, where an endpoint of Twisted has put something there.
+
+`ssl:` and `TLSMemoryBIOFactory` put a TLS layer below the protocol, `haproxy:` a reader of the PROXY header. Both connect
+the protocol at once. The handshake is done when `handshakeCompleted` is called; that the header has come is told to
+nobody, so it is watched here. Only public interfaces are used, but for the name of the class that reads the header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from OpenSSL import SSL
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
+from twisted.protocols.policies import ProtocolWrapper
+
+from mailserver.net.connection.proxy_header import BadHeader, read_header
+
+
+def tls_connection(transport: object) -> SSL.Connection | None:
+    """The TLS connection of a transport (ISystemHandle); None where it is not secured."""
+    handle = getattr(transport, "getHandle", lambda: None)()
+    return handle if isinstance(handle, SSL.Connection) else None
+
+
+def proxy_wrapper(transport: object) -> HAProxyProtocolWrapper | None:
+    """The reader of the PROXY header between a protocol and the socket; None without one."""
+    while isinstance(transport, ProtocolWrapper):
+        if isinstance(transport, HAProxyProtocolWrapper):
+            return transport
+        transport = transport.transport
+    return None
+
+
+def place_of_host(transport: Any) -> str:
+    """Where a connection arrived, for the log: "192.0.2.1:143", or the path of a Unix socket."""
+    address = transport.getHost()
+    host = getattr(address, "host", None)
+    if host is not None:
+        return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+    name = getattr(address, "name", None)
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
+
+
+class HeaderWatch:
+    """Calls `complete` once the reader of a PROXY header has read it; a header that is none ends the connection."""
+
+    def __init__(self, wrapper: HAProxyProtocolWrapper, complete: Callable[[], None]) -> None:
+        self._wrapper = wrapper
+        self._complete = complete
+        self._data = b""
+        wrapper.dataReceived = self._received  # type: ignore[method-assign]
+
+    def stop(self) -> None:
+        """Let the wrapper go: together they would wait for a search for cycles. Repeating it is harmless."""
+        vars(self._wrapper).pop("dataReceived", None)
+
+    def _received(self, data: bytes) -> None:
+        self._data += data
+        try:
+            is_complete = read_header(self._data) is not None
+        except BadHeader:
+            self.stop()
+            cast("Any", self._wrapper).abortConnection()
+            return
+        if is_complete:
+            self.stop()
+        HAProxyProtocolWrapper.dataReceived(self._wrapper, data)
+        if is_complete:
+            self._complete()
