@@ -15,6 +15,10 @@ from xdist.scheduler import LoadScopeScheduling
 from tests import scheduling
 from tests.server import kill_all
 
+# Hundreds of processes import the same modules: compiled once, they start in half the time.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+sys.dont_write_bytecode = False
+
 # The same examples in each run, and as long a time for one as it takes: no test fails for what was drawn this once, or
 # for what else the machine does. `make soak` draws others.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -47,9 +51,11 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """A thread that a failed test has left somewhere is not waited for without end."""
-    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+    # A process of pytest-xdist waits here for the others, which end it.
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ first_valid_gid = 1
 mail_max_userip_connections = 10000
 auth_allow_cleartext = yes
 auth_mechanisms = plain login
+auth_failure_delay = 0
 {ssl}
 passdb passwd-file {{
   passwd_file_path = {dir}/users

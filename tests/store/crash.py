@@ -13,6 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from mailserver.store.maildir.disk import safeio
+from tests import sweeps
 from tests.store.disk import INDEX_FILES, USER, account_root, open_store
 from tests.store.workload import STEPS, Picture, Step, observe
 
@@ -94,11 +95,16 @@ def in_child(act: Callable[[], None]) -> int:
 
 
 def worth_killing(visits: Sequence[Visit]) -> list[Visit]:
-    """All of them with MAILSERVER_RUNS over the usual 25; else the first and the last pass of each point in each step."""
-    if int(os.environ.get("MAILSERVER_RUNS", "25")) > 25:
+    """All of them in a whole sweep; else each point where it is passed first and last, and each step at least once."""
+    if sweeps.WHOLE:
         return list(visits)
-    last = {(visit.step, visit.point): visit.nth for visit in visits}
-    return [visit for visit in visits if visit.nth in {0, last[visit.step, visit.point]}]
+    first: dict[object, Visit] = {}
+    for visit in visits:
+        first.setdefault(visit.point, visit)
+        first.setdefault(visit.step, visit)
+    last = {visit.point: visit for visit in visits}
+    chosen = {*first.values(), *last.values()}
+    return [visit for visit in visits if visit in chosen]
 
 
 def run_workload(

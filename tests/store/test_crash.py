@@ -1,4 +1,4 @@
-"""A process is killed at every named point of every step; the next one finds what it must (no acknowledged
+"""A process is killed at every named point of a day's steps; the next one finds what it must (no acknowledged
 change is lost, none is half done, no UID is used twice, nothing deleted comes back, no dead lock is waited for).
 """
 
@@ -68,6 +68,8 @@ def test_killed_at_every_point(visits, expected):
             except Exception as error:
                 failures.append(f"{describe(visit)}: {type(error).__name__}: {error}")
             shutil.rmtree(root, ignore_errors=True)
+    assert {kill.point for kill in kills} == {visit.point for visit in visits}
+    assert {kill.step for kill in kills} == {visit.step for visit in visits}
     assert not failures, f"{len(failures)} of {len(kills)} kills\n" + "\n".join(failures)
 
 

@@ -1,7 +1,7 @@
 """A disk that fails at each of the calls of each operation of the store: see `failing` for what must hold.
 
-Each call fails once, many also in one of the other ways, which take turns; with MAILSERVER_RUNS over the usual 25 (`make soak`)
-in all of them, and after each power cut the index is there as well as not.
+Each call fails once, many also in one of the other ways, which take turns; in a whole sweep (`make soak`) in all of
+them, and after each power cut the index is there as well as not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import sweeps
 from tests.store.disk import scratch
 from tests.store.failing import Run
 from tests.store.faults import KINDS, Kind, Plan, failing_disk, failing_index
 from tests.store.operations import OPERATIONS, make_base
-
-EXHAUSTIVE = int(os.environ.get("MAILSERVER_RUNS", "25")) > 25
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def broken_promises(run: Run) -> list[str]:
 
 def ways(calls: list[tuple[str, str]], nth: int) -> Iterator[Kind]:
     """How that call goes wrong."""
-    if EXHAUSTIVE:
+    if sweeps.WHOLE:
         yield from KINDS
         return
     if [alike(call) for call in calls[:nth]].count(alike(calls[nth])) > 0:
@@ -66,7 +65,7 @@ def alike(call: tuple[str, str]) -> tuple[str, str]:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_a_disk_that_fails(bases, operation):
     with scratch() as directory, failing_disk() as faults:
-        run = Run(bases[operation.base], os.path.join(directory, "run"), operation, faults, exhaustive=EXHAUSTIVE)
+        run = Run(bases[operation.base], os.path.join(directory, "run"), operation, faults, exhaustive=sweeps.WHOLE)
         broken = broken_promises(run)
     assert not broken, f"{len(broken)} broken promises\n" + "\n".join(broken)
 
@@ -74,11 +73,11 @@ def test_a_disk_that_fails(bases, operation):
 INDEXED = ("append one", "deliver several", "store", "expunge", "copy", "move", "rename", "delete", "new account")
 
 
-@pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS] if EXHAUSTIVE else INDEXED)
+@pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS] if sweeps.WHOLE else INDEXED)
 def test_an_index_that_fails(bases, name):
     """Files first, index after: whatever becomes of the index, the operation is whole."""
     [operation] = [each for each in OPERATIONS if each.name == name]
     with scratch() as directory, failing_index() as faults:
-        run = Run(bases[operation.base], os.path.join(directory, "run"), operation, faults, exhaustive=EXHAUSTIVE)
+        run = Run(bases[operation.base], os.path.join(directory, "run"), operation, faults, exhaustive=sweeps.WHOLE)
         broken = broken_promises(run)
     assert not broken, f"{len(broken)} broken promises\n" + "\n".join(broken)

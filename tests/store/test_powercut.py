@@ -10,13 +10,12 @@ import os
 import pytest
 
 from mailserver.store.maildir.disk.safeio import Change
+from tests import sweeps
 from tests.store.crash import run_workload
 from tests.store.disk import scratch
 from tests.store.power import Disk
 from tests.store.powercut import violations
 from tests.store.workload import STEPS, expectations
-
-QUICK = int(os.environ.get("MAILSERVER_RUNS", "25")) <= 25
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,9 @@ def test_power_cut_at_every_change(recorded):
     with scratch() as base:
         empty = os.path.join(base, "empty")
         os.mkdir(empty)
-        found = violations(log, root, empty, os.path.join(base, "scratch"), expectations(), STEPS, quick=QUICK)
+        found = violations(
+            log, root, empty, os.path.join(base, "scratch"), expectations(), STEPS, quick=not sweeps.WHOLE
+        )
     assert not found, f"{len(found)} broken promises\n" + "\n".join(found)
 
 
