@@ -92,10 +92,10 @@ def makeService(options: Options) -> IService:
     service: ServiceProcess
     if not workers:
         from mailserver.net.service.one_process import MailService  # noqa: PLC0415
-        from mailserver.wiring.services import Wiring  # noqa: PLC0415 - a master needs none of what serves
+        from mailserver.wiring.services import Services  # noqa: PLC0415 - a master needs none of what serves
 
         service = MailService(
-            config, lambda current: Wiring(current, reactor), reactor, daemon=daemon, log_file=log_file
+            config, lambda current: Services(current, reactor), reactor, daemon=daemon, log_file=log_file
         )
     else:
         service = _master(config, reactor, workers, twistd, daemon=daemon, log_file=log_file, zygote=zygote)

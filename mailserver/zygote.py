@@ -18,7 +18,7 @@ from mailserver.net.workers import worker
 from mailserver.net.workers.zygote import Zygote, quiet_signals
 from mailserver.tls.serving.material import Change
 from mailserver.tls.serving.policy import TlsPolicy
-from mailserver.wiring.services import Wiring
+from mailserver.wiring.services import Services
 
 
 def make_policy(setting: ServedConfig) -> TlsPolicy:
@@ -39,9 +39,9 @@ def change_policy(policy: TlsPolicy, change: Change) -> None:
     policy.apply(change)
 
 
-def make_services(init: WorkerInit, reactor: Any, link: ServerLink) -> Wiring:
+def make_services(init: WorkerInit, reactor: Any, link: ServerLink) -> Services:
     """A worker's objects."""
-    return Wiring(
+    return Services(
         init.setting.config,
         reactor,
         link,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
@@ -32,7 +30,6 @@ from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.pokes import Pokes
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.log.events import log
-from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.outbound.dialer import Outbound
 from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.serving.serving import ReloadCheck
@@ -67,15 +64,8 @@ TICKET_ROTATION = 7 * 24 * 3600.0
 """Seconds after which new keys seal TLS session tickets: who has the old ones can read no later session."""
 HASH_MEMORY_KIB = 2 * MAX_MEMORY_KIB
 """What the processes that check passwords may use, those of all workers together; each worker may check one hash."""
-GC_THRESHOLDS = (20_000, 20, 20)
-"""New objects before Python looks for cycles; a look at everything holds up every client."""
 CLOSING_TIME, LEAST_CLOSING_TIME, LAST_WAIT = 1.8, 0.2, 0.1
 """Seconds for operations of the store to end: since the stop began, at least, and for the threads."""
-SWITCH_INTERVAL = 0.0001
-"""Seconds that a thread keeps Python's lock while another one waits; the default is fifty times as long.
-
-A thread of the store gives the lock up at each call of the system, and waits for it again as long as the reactor is busy.
-"""
 
 
 def _mechanisms(auth: Auth, protocol: Literal["imap", "pop3", "submission"]) -> Mechanisms:
@@ -92,7 +82,7 @@ class Prepared:
     next_hop: Outbound | None
 
 
-class Wiring:
+class Services:
     """All objects of a running server (`net.service.one_process.SingleProcessServices`)."""
 
     def __init__(
@@ -266,14 +256,8 @@ class Wiring:
         self._logins.take_known(file)
 
     def start(self) -> None:
-        """Threads, hash processes, the watcher."""
-        sys.setswitchinterval(SWITCH_INTERVAL)
+        """Start hash processes and the watcher; threads start when they are needed."""
         self._backends.read_ahead()
-        # What is there now stays to the end; and a mailbox being read makes many objects and no cycles.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
-        forward_logging()
         self._hash_pool.start()
         self._watcher.start()
         if self._pokes is not None:

@@ -153,7 +153,7 @@ def test_the_start_ends_with_the_sentence_of_a_broken_back_end(tmp_path: Path, m
     monkeypatch.setattr(services, "read_policy", lambda *_a: (SimpleNamespace(rotate_tickets=None), None))
     broken = attrs.evolve(config("memory:anna"), mail=Mail(root=tmp_path))
     with pytest.raises(SystemExit, match=r"mailserver\.toml \[auth\] backends: "):
-        services.Wiring(broken, Clock())
+        services.Services(broken, Clock())
 
 
 def test_a_users_file_that_is_not_there_is_told_where_it_is_named(tmp_path: Path) -> None:

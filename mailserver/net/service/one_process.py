@@ -17,11 +17,13 @@ from mailserver.net.connection.turn_limit import TurnLimit
 from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import Bound
 from mailserver.net.log.events import log
+from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.log.log_file import LogFile
 from mailserver.net.service.known_networks_file import KnownNetworksFile
 from mailserver.net.service.service import ServiceProcess
 from mailserver.net.serving.serving import ProcessServices, ReloadCheck, Serving
 from mailserver.system.as_user import become
+from mailserver.system.interpreter import tune_interpreter
 from mailserver.tls.changes.activation import Activation
 from mailserver.tls.serving.policy import Prepared, TlsPolicy
 
@@ -73,7 +75,9 @@ class MailService(ServiceProcess):
             signal.signal(signal.SIGUSR1, lambda _number, _frame: self.reactor.callFromThread(reopen))
         self.find_account()
         self._services = self._make_services(self.config)
+        forward_logging()
         self._services.start()
+        tune_interpreter()
         if self._services.activation is not None:
             self.follow_certificates(self._services.tls, self._services.activation, self._serve_certificates)
         self._serving = Serving(self._services, self.reactor, seen=self.ledger.add)

@@ -26,7 +26,9 @@ from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.ipc.worker_link import WorkerLink
 from mailserver.net.listeners.binding import Bound, places
 from mailserver.net.log.events import log, whatever_happens
+from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.serving.serving import ProcessServices, Serving
+from mailserver.system.interpreter import tune_interpreter
 
 BEAT = 2.0
 """Seconds between two signs of life."""
@@ -95,7 +97,9 @@ class Worker:
     def _start(self) -> None:
         self._take_signals()
         services = self._services = self._make_services(self._init, self._reactor, self._link)
+        forward_logging()
         services.start()
+        tune_interpreter()
         services.set_status_query(self._link.query_status)
         serving = self._serving = Serving(services, self._reactor, shared=True, link=self._link)
         for bound in self._bound(self._config, self._init.listening):
