@@ -87,7 +87,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd by now
 
     daemon = twistd is not None and not twistd["nodaemon"]
-    log_file = make_log_file(config.server.log_file, twistd) if config.server.log_file is not None else None
+    log_file = (
+        make_log_file(config.server.log_file, twistd, config.server.log_format)
+        if config.server.log_file is not None
+        else None
+    )
     workers = worker_count(config)
     service: ServiceProcess
     if not workers:
@@ -107,7 +111,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(str(error)) from error
     if twistd is not None and not daemon and _logs_to_output(twistd):
         # Who does not read our output must not hold us up.
-        service.output_log = ProcessLog("", relayed=False)
+        service.output_log = ProcessLog("", relayed=False, log_format=config.server.log_format)
     return service
 
 

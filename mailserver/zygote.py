@@ -13,7 +13,7 @@ import mailserver.auth.backends.file  # the back end of most
 import mailserver.imap.commands  # noqa: F401
 from mailserver.net.ipc.ipc_messages import ServedConfig, WorkerInit
 from mailserver.net.ipc.server_link import ServerLink
-from mailserver.net.log.forwarding import log_event
+from mailserver.net.log.events import log_event
 from mailserver.net.workers import worker
 from mailserver.net.workers.zygote import Zygote, quiet_signals
 from mailserver.tls.serving.material import Change

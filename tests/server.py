@@ -268,7 +268,7 @@ class Server:
         before = len(self.log)
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
-        self.wait_for(r"\] (reloaded|reload: something was not taken up)\n", since=before)
+        self.wait_for(r"\] (reloaded|reload: something was not taken up) event=\S+\n", since=before)
         return self.log[before:]
 
     def replace(self, old: str, new: str) -> None:

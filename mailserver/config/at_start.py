@@ -9,7 +9,7 @@ import attrs
 from mailserver.config.model import Config
 
 AT_START: Final = {
-    "server": ("user", "group", "runtime_dir", "state_dir", "log_file", "workers", "transport"),
+    "server": ("user", "group", "runtime_dir", "state_dir", "log_file", "log_format", "workers", "transport"),
     "mail": ("root", "location", "special_use", "utf8_names", "escape", "search_index"),
     "auth": ("hash_processes", "hash_queue"),
     "limits": ("mailboxes_per_user", "messages_per_mailbox"),

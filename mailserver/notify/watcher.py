@@ -66,9 +66,10 @@ class Watcher:
             self._inotify: Inotify | None = Inotify(reactor, clock, self._changed, self._poke_all)
         except OSError as error:
             log.warn(
-                "no inotify ({error}): changes by other programs are seen within {time:.0f} s",
-                error=error,
-                time=LOOK_TIME,
+                "no inotify ({reason}): changes by other programs are seen within {seconds} s",
+                event="mailboxes-polled",
+                reason=str(error),
+                seconds=round(LOOK_TIME),
             )
             self._inotify = None
 
@@ -110,7 +111,7 @@ class Watcher:
             try:
                 number = self._inotify.add(path)
             except OSError as error:
-                log.warn("cannot watch {path}: {error}", path=path, error=error)
+                log.warn("cannot watch {path}: {reason}", event="mailbox-polled", path=path, reason=str(error))
                 continue
             numbers.append(number)
             self._watches[number] = live

@@ -13,8 +13,7 @@ from attrs import frozen
 from mailserver.config import at_start, load
 from mailserver.config.directories import reader_trust
 from mailserver.config.model import Config
-from mailserver.net.log.events import log
-from mailserver.net.log.forwarding import log_event
+from mailserver.net.log.events import log, log_event
 from mailserver.net.serving.serving import ReloadCheck
 from mailserver.problems import check_named
 from mailserver.tls.acme.acme_state import with_account
@@ -38,7 +37,7 @@ def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -
     history = History.open(config.server.state_dir, config.tls.history, config.tls.history_days)
     activation = Activation(history, trusted=reader_trust(config))
     if activation.history.problem:
-        log.warn("{line}", line=activation.history.problem)
+        log.warn("{reason}", event="history-problem", reason=activation.history.problem)
     made: policy.TlsPolicy | None = None
     try:
         try:
@@ -47,7 +46,7 @@ def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -
                 made = policy.TlsPolicy(config, log_event, source=activation, seconds=seconds)
                 activation.note(made.served, made.served.by_host, "found at the start")
         except CannotRecord as error:
-            log.warn("{line}", line=str(error))
+            log.warn("{reason}", event="history-problem", reason=str(error))
         return made or policy.TlsPolicy(config, log_event, source=activation, seconds=seconds), activation
     except (policy.CannotServe, BadPair, OSError) as error:
         raise SystemExit(str(error)) from error

@@ -286,7 +286,7 @@ class Services:
         ends = await closing.addTimeout(max(CLOSING_TIME - since, LEAST_CLOSING_TIME), self._reactor)
         if not all(in_time for in_time, _result in ends):
             # What it changes has its intent: the next start finishes or undoes it, as after a crash.
-            log.warn("a store operation does not end: stopping without it")
+            log.warn("a store operation does not end: stopping without it", event="store-operation-left")
         self._pool.stop(LAST_WAIT)
 
     def status(self) -> dict[str, Json]:
@@ -343,7 +343,7 @@ class Services:
         try:
             self._backends.add(prepared.config.auth.backends)
         except BackendFault as fault:
-            log.failure("back end {name}", Failure(fault.error), name=fault.name)
+            log.failure("back end {name} cannot be used", Failure(fault.error), event="bug", name=fault.name)
             return [f"[auth] backends: {fault.name}: {fault}"]
         return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import signal
 from pathlib import Path
@@ -128,3 +129,22 @@ def test_the_log_file_takes_the_place_of_twistds_log_and_is_reopened(tmp_path: P
     assert not re.search(r"ready:|session=|stopping|Shut Down", output)
     assert "Server Shut Down" in away.read_text()
     no_bug(moved.read_text() + away.read_text())
+
+
+def test_json_has_each_event_with_its_fields_from_all_processes(tmp_path: Path) -> None:
+    for workers in (0, 1):
+        place = tmp_path / str(workers)
+        with Server(place, workers=workers, edit={"runtime_dir = ": 'log_format = "json"\nruntime_dir = '}) as server:
+            user, _password = server.user_of("example.test")
+            with logged_in(server, "imaps") as client:
+                client.send(b"a LOGOUT\r\n")
+                client.rest()
+            eventually(lambda server=server: '"logout"' in server.log)
+            rows = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+        events = {row["event"]: row for row in rows if "event" in row}
+        assert events["ready"]["listeners"] > 0
+        assert {"listening", "login", "logout"} <= events.keys()
+        login, logout = events["login"], events["logout"]
+        assert (login["user"], login["protocol"], login["tls"]) == (user, "imaps", "TLSv1.3")
+        assert logout["session"] == login["session"]
+        assert login.get("process") == ("0" if workers else None)

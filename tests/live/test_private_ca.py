@@ -61,8 +61,8 @@ def run(server: Server, *words: str, text: str | None = None) -> str:
 
 
 def test_what_is_due_is_renewed_as_the_server_starts(server: Server) -> None:
-    server.wait_for(r"private CA: mail\.example\.org: renewed\n")
-    server.wait_for(r"private CA: ca\.crl: renewed\n")
+    server.wait_for(r"private CA: mail\.example\.org: renewed event=")
+    server.wait_for(r"private CA: ca\.crl: renewed event=")
     for protocol in ("imaps", "pop3s", "submissions"):
         with Client(server, protocol, name="mail.example.org") as client:
             assert isinstance(client.socket, ssl.SSLSocket)

@@ -174,7 +174,7 @@ def test_files_are_followed_and_ends_are_told_each_once(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(module.log, "warn", lambda _format, line: told.append(line))
+    monkeypatch.setattr(module.log, "warn", lambda sentence, **fields: told.append(sentence.format(**fields)))
     before = world.seen(TEST)
     world.certificates.start()
     world.site.renew("example.test", days=6, now=dt.datetime.now(dt.UTC))
@@ -196,7 +196,7 @@ def test_files_that_are_well_again_are_told(
 ) -> None:
     told: list[str] = []
     for level in ("info", "warn"):
-        monkeypatch.setattr(module.log, level, lambda _format, line: told.append(line))
+        monkeypatch.setattr(module.log, level, lambda sentence, **fields: told.append(sentence.format(**fields)))
     world.certificates.start()
     world.pass_time()
     (domain,) = (each for each in world.tls.config.domains if each.name == "example.test")
@@ -278,7 +278,7 @@ def test_the_list_of_the_own_authority_is_followed(
     assert world.tls.policy.private_ca.crl == b""
     # The certificate itself stays, and it is told why.
     lines: list[str] = []
-    monkeypatch.setattr(module.log, "warn", lambda _format, line: lines.append(line))
+    monkeypatch.setattr(module.log, "warn", lambda sentence, **fields: lines.append(sentence.format(**fields)))
     (tmp_path / "ca" / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----")
     for _ in range(10):
         world.pass_time()

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from mailserver.config.model import Limits
 from mailserver.net.connection.connection import Connection
 from mailserver.net.connection.stream import JOINED, READ_AHEAD, TURN
+from mailserver.net.log.format import body_of
 from mailserver.session.channel import Channel, Wake
 from tests.net.connections import Transport, World, echo
 
@@ -359,7 +360,7 @@ def test_every_login_has_one_logout_in_the_log() -> None:
     lines: list[str] = []
 
     def observe(event: Any) -> None:
-        lines.append(str(event.get("line", "")))
+        lines.append(body_of(event) or "")
 
     async def silent(channel: Channel) -> None:
         channel.logged_in("anna@example.test")

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from mailserver.auth.exposure.record import FILE
 from mailserver.net.admin.control_socket import BadRequest, DataAnswer
 from mailserver.net.admin.exposures import SAVE_AFTER, Exposures
+from mailserver.net.log.format import body_of
 
 MARK = {"user": "anna@example.test", "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
 
@@ -143,7 +144,7 @@ def test_without_a_place_for_the_file_they_are_remembered_and_that_is_told(tmp_p
     lines: list[str] = []
 
     def hear(event: Any) -> None:
-        lines.append(str(event.get("line", "")))
+        lines.append(body_of(event) or "")
 
     globalLogPublisher.addObserver(hear)
     try:

@@ -8,6 +8,7 @@ import pytest
 from twisted.logger import capturedLogs
 
 from mailserver.auth.throttling.known_networks import KnownNetworks, Row
+from mailserver.net.log.format import body_of
 from mailserver.net.service.known_networks_file import FILE, ROWS_AT_ONCE, SAVE_AFTER, KnownNetworksFile
 from tests.net.test_exposures import Reactor
 
@@ -74,7 +75,7 @@ def test_a_damaged_file_is_set_aside(site: Site, tmp_path: Path) -> None:
     site.path.write_bytes(b"junk")
     with capturedLogs() as events:
         again = Site(tmp_path)
-    assert "is set aside" in events[0]["line"]
+    assert "is set aside" in str(body_of(events[0]))
     assert again.path.with_suffix(".damaged").read_bytes() == b"junk"
     again.file.known.add(HOME)
     again.reactor.advance(SAVE_AFTER)
@@ -89,6 +90,6 @@ def test_a_directory_that_cannot_be_written_is_told_once(site: Site) -> None:
             site.file.known.add((HOME[0], f"10.0.{number}.0/24"))
             site.reactor.advance(SAVE_AFTER)
             site.reactor.work()
-    assert [event["line"] for event in events if "until the server stops" in event["line"]] != []
+    assert [event for event in events if "until the server stops" in str(body_of(event))] != []
     assert len(events) == 1
     assert len(site.file.known) == 3

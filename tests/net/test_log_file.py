@@ -61,7 +61,7 @@ def test_twistds_own_logger_stays_and_the_file_is_added(tmp_path: Path) -> None:
     observer = make_log_file(tmp_path / "log", {"logger": object(), "nodaemon": True, "logfile": None})
     observer.open()
     try:
-        log.info("{line}", line="once")
+        log.info("once", event="test")
     finally:
         globalLogPublisher.removeObserver(observer)
     assert (tmp_path / "log").read_text().count("once") == 1
@@ -88,5 +88,5 @@ def test_a_full_disk_loses_lines_and_says_how_many(tmp_path: Path) -> None:
     say(observer, "kept")
     say(observer, "more")
     lines = path.read_text().splitlines()
-    assert lines[:2] == ["", "2 lines of the log found no room"]
-    assert [line.rpartition(" ")[2] for line in lines[2:]] == ["kept", "more"]
+    assert lines[0].endswith("] 2 lines of the log found no room event=log-lines-lost")
+    assert [line.rpartition(" ")[2] for line in lines[1:]] == ["kept", "more"]

@@ -92,7 +92,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module, "deferToThreadPool", at_once)
     for level in ("info", "warn"):
-        monkeypatch.setattr(module.log, level, lambda _format, line: told.append(line))
+        monkeypatch.setattr(module.log, level, lambda sentence, **fields: told.append(sentence.format(**fields)))
     return told
 
 

@@ -56,7 +56,9 @@ def test_what_nobody_reads_is_left_out_and_counted(output: Ends) -> None:
         more = read()
     told = [line for line in more.decode().splitlines() if "found no room" in line]
     heard += more.count(b"\n") - 2
-    assert told == [f"{5000 - heard} lines of the log found no room"]
+    assert [line.partition("] ")[2] for line in told] == [
+        f"{5000 - heard} lines of the log found no room event=log-lines-lost"
+    ]
 
 
 def test_a_line_that_was_cut_ends_before_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +71,11 @@ def test_a_line_that_was_cut_ends_before_the_next_one(monkeypatch: pytest.Monkey
     say(lines, "after")
     told = read().decode()
     assert told.startswith("\n")
-    assert [line.partition("] ")[2] for line in told.splitlines()] == ["", "", "after"]
+    assert [line.partition("] ")[2] for line in told.splitlines()] == [
+        "",
+        "1 lines of the log found no room event=log-lines-lost",
+        "after",
+    ]
     say(lines, "as ever")
     assert read().decode().count("\n") == 1
     os.close(writing)

@@ -44,7 +44,7 @@ async def one_of_each(connection) -> None:
 
 def test_a_flood_of_refused_requests_has_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("mailserver.net.connection.connection_log.log.info", lambda _format, line: lines.append(line))
+    monkeypatch.setattr("mailserver.net.log.events.log.info", lambda _format, text, **_fields: lines.append(str(text)))
     counts = ConnectionCounts(Limits(unauthenticated_per_address=1000))
     for _ in range(MOST + 20):
         World(one_of_each, counts=counts).lose()

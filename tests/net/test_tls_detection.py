@@ -29,6 +29,7 @@ from mailserver.net.connection.tls_detection import (
 )
 from mailserver.net.fast.tls import FastTlsFactory
 from mailserver.net.ipc.event_counters import EventCounters
+from mailserver.net.log.format import body_of
 from mailserver.session.channel import Channel
 from tests.net.connections import make_context
 from tests.net.test_tls import Creator
@@ -100,7 +101,7 @@ class World:
         self.client.set_connect_state()
 
     def _hear(self, event: Any) -> None:
-        self.lines.append(str(event.get("line", "")))
+        self.lines.append(body_of(event) or "")
 
     def close(self) -> None:
         globalLogPublisher.removeObserver(self._hear)

@@ -143,7 +143,7 @@ def test_half_a_renewal_leaves_the_last_good_one_and_touches_no_other(server: Se
         before, other = serial(server, ORG), serial(server, TEST)
         certificate, key = pair(server)
         (server.dir / f"certs/{ORG}.pem").write_bytes(certificate)
-        found = server.wait_for(rf"certificate: {ORG}: refused: (.*)\n")
+        found = server.wait_for(rf"certificate: {ORG}: refused: (.*) event=")
         assert "does not belong to the certificate" in found[1]
         assert (serial(server, ORG), serial(server, TEST)) == (before, other)
         assert any("last good" in line for line in cert(server, "list"))

@@ -16,7 +16,7 @@ import pytest
 from twisted.internet.task import Clock, LoopingCall
 from twisted.logger import LogEvent, globalLogPublisher
 
-from mailserver.net.log.events import whatever_happens
+from mailserver.net.log.events import log_exceptions
 from mailserver.net.workers.supervisor import SILENCE
 from tests.live.client import Client, eventually, logged_in
 from tests.live.conftest import no_bug
@@ -77,7 +77,7 @@ def test_supervision_goes_on_after_a_fault_of_its_own() -> None:
         told.append(event.get("log_failure"))
 
     clock = Clock()
-    call = LoopingCall(whatever_happens, work)
+    call = LoopingCall(log_exceptions, work)
     call.clock = clock
     globalLogPublisher.addObserver(hear)  # type: ignore[arg-type]
     try:

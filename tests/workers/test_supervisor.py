@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
+from mailserver.net.log.format import body_of
 from mailserver.net.workers.supervisor import (
     EARLY,
     LONGEST_WAIT,
@@ -253,8 +254,8 @@ def test_why_a_worker_cannot_start_is_told_in_one_line(master: Master) -> None:
     master.supervisor.on_failed = failed.append
     with capturedLogs() as logged:
         master.supervisor.heard(0, {"failed": "no \x1b[2Jroom\nready: \ud800" + "x" * 100_000})
-    [line] = [event["line"] for event in logged]
-    assert line == f"worker 0 cannot start: {failed[0]}"
+    [line] = [str(body_of(event)) for event in logged]
+    assert line == f"worker 0 cannot start: {failed[0]} event=worker-start-failed"
     assert failed[0].startswith("no \\x1b[2Jroom; ready: \\ud800xxx")
     assert len(failed[0]) < 3000
 

@@ -109,7 +109,7 @@ def test_who_may_deliver_is_said_and_held_to_also_after_a_reload(server: Server)
     path = server.dir / "sockets/lmtp"
     with server:
         assert (
-            f"serving lmtp on {path} (STARTTLS): root and user mail and group mail can connect (mode 0660)\n"
+            f"serving lmtp on {path} (STARTTLS): root and user mail and group mail can connect (mode 0660) event="
             in server.log
         )
         assert "warning: lets none but root and user mail connect" in server.log

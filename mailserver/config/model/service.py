@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from attrs import frozen
 
@@ -41,6 +42,11 @@ class Server:
         "Log file instead of standard output and twistd's; SIGUSR1 reopens it.",
         default=None,
         example="/var/log/mailserver/mailserver.log",
+    )
+    log_format: Literal["text", "json"] = setting(
+        "Form of the lines in log_file, and on standard output with `twistd -n`: text for people or json for programs, "
+        "with the same events and fields.",
+        default="text",
     )
 
 

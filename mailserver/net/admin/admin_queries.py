@@ -75,7 +75,7 @@ class SingleProcess:
         """The answer of worker 0."""
 
         def fail(failure: Failure) -> Json:
-            log.failure("question {what}", failure, what=what)
+            log.failure("the query {query} has failed", failure, event="bug", query=what)
             return {"error": "internal error, see the log"}
 
         answer: Deferred[Any] = maybeDeferred(self._answers[what], body)

@@ -111,7 +111,7 @@ class ControlProtocol(LineOnlyReceiver, TimeoutMixin):
         def fail(failure: Failure) -> Answer:
             if failure.check(BadRequest):
                 return False, [failure.getErrorMessage()]
-            log.failure("control request {do}", failure, do=name)
+            log.failure("the control command {command} has failed", failure, event="bug", command=name)
             return False, ["internal error, see the log"]
 
         doing: Deferred[Any] = maybeDeferred(command, request)

@@ -36,7 +36,7 @@ class Exposures:
         try:
             self._record.load()
         except (DamagedRecord, OSError) as error:
-            log.warn("{line}", line=f"exposed passwords: {error}")
+            log.warn("exposed passwords: {reason}", event="exposures-not-read", reason=str(error))
 
     def take(self, mark: object) -> None:
         """A process that serves has found one; nonsense is not taken."""
@@ -89,12 +89,16 @@ class Exposures:
 
         def failed(failure: Failure) -> None:
             failure.trap(OSError)
-            log.warn("{line}", line=f"exposed passwords are remembered until the server stops: {failure.value}")
+            log.warn(
+                "exposed passwords are remembered until the server stops: {reason}",
+                event="exposures-not-written",
+                reason=str(failure.value),
+            )
 
         def end(result: Failure | None) -> None:
             self._saving = None
             if isinstance(result, Failure):
-                log.failure("exposed passwords", result)
+                log.failure("exposed passwords are not written", result, event="bug")
             if self._changed:
                 self._reactor.callLater(SAVE_AFTER, self._save_now)
             done.callback(None)

@@ -86,12 +86,16 @@ class LedgerWriter:
             failure.trap(CannotKeep)
             if not self._complained:
                 self._complained = True
-                log.warn("{line}", line=f"what is known of clients is not kept: {failure.value}")
+                log.warn(
+                    "what is known of clients is not kept: {reason}",
+                    event="ledger-not-written",
+                    reason=str(failure.value),
+                )
 
         def end(result: Failure | None) -> None:
             self._writing = None
             if isinstance(result, Failure):
-                log.failure("the ledger of clients", result)
+                log.failure("the ledger of clients is not written", result, event="bug")
             self.add([])
             done.callback(None)
 

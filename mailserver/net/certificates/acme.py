@@ -113,7 +113,7 @@ class AcmeCertificates:
             attempts = await self._in_thread(acme_state.all_attempts, directory)
             self._windows = await self._in_thread(acme_state.all_windows, directory)
         except CannotRecord as error:
-            log.error("{line}", line=f"acme: no certificate can be ordered: {error}")
+            log.error("acme: no certificate can be ordered: {reason}", event="acme-not-possible", reason=str(error))
             if not self._stopped:
                 self._timer = self._reactor.callLater(CHECK_INTERVAL, self.follow)
             return
@@ -285,20 +285,20 @@ class AcmeCertificates:
                 before = self._windows.get(window.host)
                 if window.explanation and (before is None or window.explanation != before.explanation):
                     why = f"the authority explains the renewal at {window.explanation}"
-                    log.info("{line}", line=f"acme: {window.host}: {why}")
+                    log.info("acme: {host}: {reason}", event="acme-renewal-due", host=window.host, reason=why)
             hosts = {held.host for held in wanted}
             self._windows = {host: each for host, each in self._windows.items() if host in hosts}
             self._windows |= {window.host: window for window in found}
             await self._in_thread(acme_state.save_windows, config.server.state_dir, found)
         except CannotRecord as error:
-            log.warn("{line}", line=f"acme: {error}")
+            log.warn("acme: {reason}", event="acme-renewal-info-failed", reason=str(error))
         finally:
             self._asking = False
         self._start_due()
 
     async def _obtain(self, host: str, order: CertificateOrder) -> None:
         try:
-            log.info("{line}", line=f"acme: {host}: ordering a certificate")
+            log.info("acme: {host}: ordering a certificate", event="acme-order", host=host)
             attempts = await self._attempt(host, order)
         finally:
             del self._orders[host]
@@ -309,7 +309,7 @@ class AcmeCertificates:
         try:
             await self._in_thread(acme_state.save, self._config().server.state_dir, attempts)
         except CannotRecord as error:
-            log.warn("{line}", line=f"acme: {host}: {error}")
+            log.warn("acme: {host}: {reason}", event="acme-order-not-saved", host=host, reason=str(error))
         self._start_due()
 
     async def _attempt(self, host: str, order: CertificateOrder) -> Attempts:
@@ -326,7 +326,7 @@ class AcmeCertificates:
             # Such as a full disk: the order stays, and its certificate is served later.
             ok, error, retry_after = False, "; ".join(refused.lines), 0
         except Exception as bug:
-            log.failure("acme: {host}", host=host)
+            log.failure("acme: {host}: the order has failed", event="bug", host=host)
             ok, error, retry_after = False, f"internal error: {type(bug).__name__}", 0
         now = int(self._wall())
         if ok:
@@ -334,11 +334,19 @@ class AcmeCertificates:
         attempts = before.failed(error, now, retry_after)
         if not self._stopped:
             wait = attempts.until - now
-            log.error("{line}", line=f"acme: {host}: order failed, repeated in {wait} seconds: {attempts.error}")
+            log.error(
+                "acme: {host}: order failed, repeated in {seconds} seconds: {reason}",
+                event="acme-order-failed",
+                host=host,
+                seconds=wait,
+                reason=attempts.error,
+            )
         return attempts
 
     def _spawn(self, work: Any) -> None:
-        Deferred.fromCoroutine(work).addErrback(lambda failure: log.failure("acme", failure))
+        Deferred.fromCoroutine(work).addErrback(
+            lambda failure: log.failure("acme: work has failed", failure, event="bug")
+        )
 
     def _in_own_thread(self, call: Callable[[], T]) -> Deferred[T]:
         if not self._threads.started:

@@ -55,10 +55,14 @@ class AcmeAccount:
         try:
             finished = await self._in_thread(account.finish_roll_over, self._config())
         except (AcmeError, CannotRecord) as error:
-            log.warn("{line}", line=f"acme: the interrupted change of the account's key cannot be completed: {error}")
+            log.warn(
+                "acme: the interrupted change of the account's key cannot be completed: {reason}",
+                event="acme-key-change-pending",
+                reason=str(error),
+            )
             return
         if finished:
-            log.info("{line}", line="acme: the account has its new key: the interrupted change is complete")
+            log.info("acme: the account has its new key: the interrupted change is complete", event="acme-key-changed")
             await self._reload()
 
     # --- Commands
@@ -95,7 +99,7 @@ class AcmeAccount:
             if not quiet:
                 return False, [_UNDER_WAY]
             await self._in_thread(change, self._config())
-            log.info("{line}", line=f"acme: {done}")
+            log.info("acme: {done}", event="acme-account-changed", done=done)
             ok, lines = await self._reload()
         return ok, [done, *([] if ok else lines)]
 
@@ -114,7 +118,7 @@ class AcmeAccount:
             line = f"{host}: revoked, SHA-256 {pair.fingerprint[:16]}, {reason}"
             if not by_account:
                 line += "; its own key signed the request, as this server's account did not order it"
-            log.info("{line}", line=f"acme: {line}")
+            log.info("acme: {done}", event="acme-certificate-revoked", done=line)
             await self._certificates.revoked(pair.fingerprint)
             if not is_served:
                 return DataAnswer({}, lines=(line,))

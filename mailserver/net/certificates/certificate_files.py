@@ -85,7 +85,11 @@ class CertificateFiles:
                     mask=MASK | _IN_CLOSE_WRITE | _IN_ATTRIB,
                 )
             except OSError as error:
-                log.warn("no inotify ({error}): changed certificates are loaded some seconds later", error=error)
+                log.warn(
+                    "no inotify ({reason}): changed certificates are loaded some seconds later",
+                    event="certificate-files-polled",
+                    reason=str(error),
+                )
             self._poll.start(POLL_INTERVAL, now=True)
         else:
             self._check_soon()
@@ -119,7 +123,9 @@ class CertificateFiles:
         if not self._checking:
             self._checking = True
             checking = Deferred.fromCoroutine(self._check_once())
-            checking.addErrback(lambda failure: log.failure("files of certificates", failure)).addBoth(self._checked)
+            checking.addErrback(
+                lambda failure: log.failure("the check of certificate files has failed", failure, event="bug")
+            ).addBoth(self._checked)
 
     def _checked(self, _result: object) -> None:
         self._checking = False

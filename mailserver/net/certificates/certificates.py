@@ -301,10 +301,12 @@ class Certificates:
             await self._take_recorded()
             now = dt.datetime.now(dt.UTC)
             for warning in await self._in_thread(self._expiry.due_warnings, self._policy.describe(), now):
-                log.warn("{line}", line=f"certificate: {warning}")
+                log.warn("certificate: {warning}", event="certificate-expires", warning=warning)
 
         checking = self._one_at_a_time(lambda: Deferred.fromCoroutine(check()))
-        return checking.addErrback(lambda failure: log.failure("expiry of certificates", failure))
+        return checking.addErrback(
+            lambda failure: log.failure("the check of expiry dates has failed", failure, event="bug")
+        )
 
     def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
@@ -312,12 +314,12 @@ class Certificates:
 
 def _log(lines: Sequence[str]) -> None:
     for line in lines:
-        log.info("{line}", line=f"certificate: {line}")
+        log.info("certificate: {change}", event="certificate-changed", change=line)
 
 
 def _warn(lines: Sequence[str]) -> None:
     for line in lines:
-        log.warn("{line}", line=f"certificate: {line}")
+        log.warn("certificate: {reason}", event="certificate-problem", reason=line)
 
 
 def _texts(arguments: Arguments, *names: str) -> dict[str, str]:

@@ -84,7 +84,9 @@ class PrivateCertificates:
     def _check(self) -> None:
         if self._checking is None:
             self._checking = Deferred.fromCoroutine(self._check_once())
-            self._checking.addErrback(lambda failure: log.failure("the private authority", failure))
+            self._checking.addErrback(
+                lambda failure: log.failure("renewals by the private CA have failed", failure, event="bug")
+            )
             self._checking.addBoth(self._checked)
 
     def _checked(self, _result: object) -> None:
@@ -128,7 +130,7 @@ class PrivateCertificates:
             ok, lines = False, [f"{error.filename or 'a file'}: {error.strerror}"]
         if ok:
             self._attempts.pop(name, None)
-            log.info("{line}", line=f"private CA: {name}: renewed")
+            log.info("private CA: {name}: renewed", event="private-ca-renewed", name=name)
         else:
             self._attempts[name] = before.failed("; ".join(lines), int(now.timestamp()))
             self._warn(f"{name}: cannot be renewed: {'; '.join(lines)}")
@@ -154,7 +156,7 @@ class PrivateCertificates:
         self._warned = {each: time for each, time in self._warned.items() if 0 <= now - time < LOG_INTERVAL}
         if line not in self._warned:
             self._warned[line] = now
-            log.warn("{line}", line=f"private CA: {line}")
+            log.warn("private CA: {reason}", event="private-ca-problem", reason=line)
 
     def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)

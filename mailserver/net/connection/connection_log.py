@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 
 from mailserver.net.connection.client_log import LoginRecord, program_of
 from mailserver.net.connection.listener_context import ListenerContext
-from mailserver.net.log.events import event_line, log
+from mailserver.net.log.events import connection_fields, log_bug, log_fields
 from mailserver.net.log.refusal_log import is_refusal
 from mailserver.session.channel import ConnectionInfo
 
@@ -42,12 +42,12 @@ class ConnectionLog:
                 return
             if unsaid:
                 fields["unsaid"] = unsaid
-        log.info("{line}", line=event_line(event, info, self.user, fields))
+        log_fields(event, connection_fields(info, self.user, fields))
 
     def bug(self, info: ConnectionInfo, doing: str, failure: Failure | None = None) -> None:
         """Write an unexpected exception with its traceback: `failure`, or the one being handled."""
         self._context.event_counters.count("bug", info)
-        log.failure("{line}", failure, line=event_line("bug", info, self.user, {"doing": doing}))
+        log_bug("bug", connection_fields(info, self.user, {"doing": doing}), failure)
 
     def _record(self, info: ConnectionInfo, event: str, fields: dict[str, object]) -> None:
         client_log = self._context.client_log

@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 def spawn(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run it to its end; what it raises is a bug, and logged whole."""
-    Deferred.fromCoroutine(coroutine).addErrback(lambda failure: log.failure("work in the background", failure))
+    Deferred.fromCoroutine(coroutine).addErrback(
+        lambda failure: log.failure("background work has failed", failure, event="bug")
+    )
 
 
 def together(works: Sequence[Coroutine[Any, Any, T]]) -> Deferred[list[T]]:

@@ -102,10 +102,10 @@ def _serve(reactor: Any, events: Sequence[tuple[int, int]]) -> None:
             if not why and event & EPOLLOUT:
                 why, reading = selectable.doWrite(), False
         except BaseException as error:
-            log.failure("a connection is ended for a fault")
+            log.failure("a connection is ended for a fault", event="bug")
             why = error
         if why:
             try:
                 reactor._disconnectSelectable(selectable, why, reading)
             except BaseException:
-                log.failure("the end of a connection fails")
+                log.failure("the end of a connection fails", event="bug")

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.received_fds import close_line, close_passed
-from mailserver.net.log.events import LINE_SYSTEM
+from mailserver.net.log.format import LINE_SYSTEM
 
 HEADER = struct.Struct("!IH")
 MAX_PASSED = 200

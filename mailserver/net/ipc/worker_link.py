@@ -157,7 +157,11 @@ class WorkerLink:
         try:
             take(worker, body)
         except Exception:
-            log.failure("the worker in worker {worker} tells nonsense, and is not heard any more", worker=worker)
+            log.failure(
+                "worker {worker} has sent an invalid message and is ignored from now on",
+                event="worker-ignored",
+                worker=worker,
+            )
             self._nonsense.add(worker)
 
     def _answer(self, number: int, what: str, body: Json) -> None:
@@ -176,7 +180,7 @@ class WorkerLink:
             self._line.send(frame)
 
         def failed(failure: Failure) -> None:
-            log.failure("the master asks for {what}", failure, what=what)
+            log.failure("the query {query} of the master has failed", failure, event="bug", query=what)
             self.report({"answer": number, "error": "internal error, see the log"})
 
         result.addCallback(done).addErrback(failed)

@@ -51,7 +51,7 @@ class Bound:
             try:
                 self.listener.socket.unlink(missing_ok=True)
             except OSError as error:
-                log.warn("{line}", line=f"cannot remove {self.place}: {error.strerror}")
+                log.warn("cannot remove {path}: {reason}", event="socket-left", path=self.place, reason=error.strerror)
 
 
 def ready_line(listener: Listener, place: str) -> str:

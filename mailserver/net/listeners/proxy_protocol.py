@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from mailserver.errors import ConnectionLost
 from mailserver.net.connection.proxy_header import HEADER_TIME, BadHeader, read_header
-from mailserver.net.log.events import log, plain_line
+from mailserver.net.log.events import log_event
 
 
 class HeaderReader(Protocol):
@@ -62,10 +62,7 @@ class HeaderReader(Protocol):
 
     def _refuse(self, why: str) -> None:
         self._data = b""
-        log.info(
-            "{line}",
-            line=plain_line("proxy-header-refused", {"peer": getattr(self._address, "host", ""), "reason": why}),
-        )
+        log_event("proxy-header-refused", peer=getattr(self._address, "host", ""), reason=why)
         cast("Any", self.transport).abortConnection()
 
     def _forget_timer(self) -> None:

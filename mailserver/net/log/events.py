@@ -1,54 +1,39 @@
-"""Log lines: one event, one line, whatever a client put into it."""
+"""Structured log events: each has a name (`event`) and fields, whatever observer writes it.
+
+An event without a connection is logged with Twisted's own interface, its name as the field `event`:
+
+    log.warn("worker {worker} has ended; it is replaced", event="worker-ended", worker=0, pid=1234)
+
+`log_fields` logs an event whose fields say everything, as those of connections do. `format.py` turns both into lines.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Final
+from typing import Any, Final, cast
 
-from twisted.logger import LogEvent, Logger, formatEventAsClassicLogText, formatTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailserver.session.channel import ConnectionInfo
 
 log = Logger(namespace="mailserver")
-LINE_SYSTEM = "line"
-"""What Twisted calls a line between processes in its own words."""
-_CHATTING = frozenset({"-", LINE_SYSTEM})
-
-
-def whatever_happens(work: Callable[[], None]) -> None:
-    """For a LoopingCall on which others rest: it would end with the first failure."""
-    try:
-        work()
-    except Exception:
-        log.failure("what is done again and again")
-
-
-def classic_text(event: LogEvent) -> str | None:
-    """As `twisted.logger.formatEventAsClassicLogText`, which takes longer for a ready line than some commands do."""
-    line, when = event.get("line"), event.get("log_time")
-    if event.get("log_format") != "{line}" or "log_failure" in event or not line or not isinstance(line, str):
-        return formatEventAsClassicLogText(event)
-    system = event.get("log_system")
-    if system is None:
-        level = getattr(event.get("log_level"), "name", "-")
-        system = f"{event.get('log_namespace', '-')}#{level}"
-    text = f"{'-' if when is None else _stamp(int(when))} [{system}] {line}"
-    return (text.replace("\n", "\n\t") if "\n" in text else text) + "\n"
-
-
-def is_chatter(event: LogEvent) -> bool:
-    """Twisted's own words on each socket that is opened and closed, in each process; what a line brings about, too."""
-    return event.get("log_system") in _CHATTING and not event.get("isError")
-
-
-@lru_cache(maxsize=1)
-def _stamp(second: int) -> str:
-    return formatTime(float(second))
-
 
 LONGEST_VALUE: Final = 500
-"""Characters of a value; what stands behind them is left out."""
+"""Characters of a value that are written; the rest is left out."""
+
+
+class EventText:
+    """An event as one line of words, made when an observer asks for it: `login session=... user=anna`."""
+
+    __slots__ = ("_event", "_fields")
+
+    def __init__(self, event: str, fields: dict[str, object]) -> None:
+        self._event = event
+        self._fields = fields
+
+    def __str__(self) -> str:
+        return " ".join([self._event, *(f"{key}={escape(value)}" for key, value in self._fields.items())])
 
 
 def escape(value: object) -> str:
@@ -67,21 +52,46 @@ def escape(value: object) -> str:
     return f'"{body}"'
 
 
-def event_line(event: str, info: ConnectionInfo, user: str | None, fields: dict[str, object]) -> str:
-    """The line: what happened, then what is known of the connection."""
-    words = [event, f"session={info.session_id}", f"protocol={info.protocol}"]
+def connection_fields(info: ConnectionInfo, user: str | None, fields: dict[str, object]) -> dict[str, object]:
+    """The fields of an event of a connection: those of the connection, then `fields`.
+
+    `user` is absent before a login, so that nobody can look like a user of that name.
+    """
+    found: dict[str, object] = {"session": info.session_id, "protocol": info.protocol}
     if info.peer is not None:
-        words.append(f"peer={info.peer}")
-    words.append(f"tls={info.tls.version if info.tls else 'none'}")
+        found["peer"] = str(info.peer)
+    found["tls"] = info.tls.version if info.tls else "none"
     if info.tls is not None and info.tls.server_name:
-        words.append(f"name={escape(info.tls.server_name)}")
+        found["name"] = info.tls.server_name
     if user is not None and "user" not in fields:
-        words.append(f"user={escape(user)}")
-    # Before a login `user` is nobody, and must not look like the name of somebody.
-    words.extend(f"{key}={escape(value)}" for key, value in fields.items() if value or key != "user")
-    return " ".join(words)
+        found["user"] = user
+    found.update((key, value) for key, value in fields.items() if value or key != "user")
+    return found
 
 
-def plain_line(event: str, fields: dict[str, object]) -> str:
-    """A line that belongs to no connection."""
-    return " ".join([event, *(f"{key}={escape(value)}" for key, value in fields.items())])
+def log_fields(event: str, fields: dict[str, object]) -> None:
+    """Log an event at level info."""
+    log.info("{text}", event=event, text=EventText(event, fields), **fields)
+
+
+def log_bug(event: str, fields: dict[str, object], failure: Failure | None = None) -> None:
+    """Log a failure with its traceback; the exception that is being handled when None."""
+    log.failure("{text}", failure, event=event, text=EventText(event, fields), **cast("dict[str, Any]", fields))
+
+
+def log_event(event: str, /, **fields: object) -> None:
+    """Log an event that belongs to no connection, at level info."""
+    log_fields(event, fields)
+
+
+def log_warning(event: str, /, **fields: object) -> None:
+    """Log an event that belongs to no connection, at level warn."""
+    log.warn("{text}", event=event, text=EventText(event, fields), **fields)
+
+
+def log_exceptions(work: Callable[[], None]) -> None:
+    """Run `work` and log what it raises: for a LoopingCall, which would end with the first failure."""
+    try:
+        work()
+    except Exception:
+        log.failure("a periodic task has failed; it runs again at its next time", event="periodic-task-failed")

@@ -1,27 +1,24 @@
-"""A process's lines that belong to no connection, and those of parts that may not know Twisted."""
+"""Messages of Python's own `logging`, by which the parts log that may not know Twisted, in the same log."""
 
 from __future__ import annotations
 
 import logging
 
-from mailserver.net.log.events import log, plain_line
-
-
-def log_event(event: str, /, **fields: object) -> None:
-    """One line of the log that belongs to no connection."""
-    log.info("{line}", line=plain_line(event, fields))
+from mailserver.net.log.events import log
 
 
 class _Forwarder(logging.Handler):
-    """Lines of Python's own logging, in the same log."""
+    """Logs each record as an event."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line."""
-        log.warn("{line}", line=f"{record.name}: {record.getMessage()}")
+        """Log one record."""
+        log.warn(
+            "{logger}: {message_text}", event="library-message", logger=record.name, message_text=record.getMessage()
+        )
 
 
 def forward_logging() -> None:
-    """Parts that may not know Twisted log by `logging`."""
+    """Forward what the `mailserver` loggers of `logging` get. A second call changes nothing."""
     logger = logging.getLogger("mailserver")
     if not any(isinstance(handler, _Forwarder) for handler in logger.handlers):
         logger.addHandler(_Forwarder())

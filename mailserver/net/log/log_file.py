@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile as RotatedFile
 from zope.interface import implementer
 
-from mailserver.net.log.events import classic_text, is_chatter, log
-from mailserver.net.log.process_log import open_log_file
+from mailserver.net.log.events import log
+from mailserver.net.log.format import LogFormat, formatter, is_chatter
+from mailserver.net.log.writer import LineWriter, open_log_file
 
 REPEATED = 1000
 """Lines of the start that the file repeats."""
@@ -34,21 +36,26 @@ REPEATED = 1000
 class LogFile:
     """The process's log observer. A line that finds no room on the disk is lost and counted, and nobody waits for it."""
 
-    def __init__(self, path: Path, first: ILogObserver | None, *, beside: bool = False) -> None:
-        """`first`: where lines go until `open`. `beside`: twistd was given an observer that stays, so we are added."""
+    def __init__(
+        self, path: Path, first: ILogObserver | None, *, beside: bool = False, log_format: LogFormat = "text"
+    ) -> None:
+        """`first`: where lines go until `open`. `beside`: twistd was given an observer that stays, so this one is added."""
+        self._format = formatter(log_format)
         self._path = path
         self._first = first
         self._beside = beside
         self._start = LimitedHistoryLogObserver(REPEATED)
         self._number: int | None = None
-        self._lost = 0
+        self._writer = LineWriter(lambda _line: 0)
 
     def __call__(self, event: LogEvent) -> None:
         """One event."""
         if is_chatter(event):
             return
         if self._number is not None:
-            self._write(event, self._number)
+            line = self._format(event)
+            if line is not None:
+                self._writer(line, self._format)
             return
         self._start(event)
         if self._first is not None:
@@ -67,7 +74,7 @@ class LogFile:
         first = self._number is None
         if self._number is not None:
             os.close(self._number)
-        self._number = number
+        self._set(number)
         if first:
             self._start.replayTo(self)
             if self._beside:
@@ -78,28 +85,24 @@ class LogFile:
         try:
             opened = open_log_file(self._path)
         except OSError as error:
-            log.warn("{line}", line=f"the log file {self._path} is not reopened: {error.strerror}")
+            log.warn(
+                "the log file {path} is not reopened: {reason}",
+                event="log-not-reopened",
+                path=str(self._path),
+                reason=error.strerror,
+            )
             return
-        before, self._number = self._number, opened
+        before = self._number
+        self._set(opened)
         if before is not None:
             os.close(before)
 
-    def _write(self, event: LogEvent, number: int) -> None:
-        text = classic_text(event)
-        if text is None:
-            return
-        if self._lost:
-            # The one before may have been cut: it is ended first.
-            text = f"\n{self._lost} lines of the log found no room\n{text}"
-        line = text.encode("utf-8", "backslashreplace")
-        try:
-            written = os.write(number, line)
-        except OSError:
-            written = 0
-        self._lost = 0 if written == len(line) else self._lost + 1
+    def _set(self, number: int) -> None:
+        self._number = number
+        self._writer.write = partial(os.write, number)
 
 
-def make_log_file(path: Path, twistd: Mapping[str, Any] | None) -> LogFile:
+def make_log_file(path: Path, twistd: Mapping[str, Any] | None, log_format: LogFormat = "text") -> LogFile:
     """The observer for what twistd was told on its command line; None where there is no twistd."""
     options = twistd or {}
     beside = options.get("logger") is not None
@@ -109,4 +112,4 @@ def make_log_file(path: Path, twistd: Mapping[str, Any] | None) -> LogFile:
         first = textFileLogObserver(RotatedFile.fromFullPath(name))
     elif options.get("nodaemon"):
         first = textFileLogObserver(sys.stdout)
-    return LogFile(path, None if beside else first, beside=beside)
+    return LogFile(path, None if beside else first, beside=beside, log_format=log_format)

@@ -1,10 +1,11 @@
-"""Lines that workers write, taken up into the log of the master, where that goes to a place of its own."""
+"""Events of workers in the log of the master: they arrive as lines of JSON on the workers' standard output."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import time
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -13,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 LONGEST = 65536
-_SYSTEM = re.compile(r"\[([^]]{1,100})\] ")
+_LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
 @implementer(IReadDescriptor)
@@ -46,7 +47,7 @@ class LogRelay:
         return "workers"
 
     def doRead(self) -> None:
-        """Write whole lines to the log."""
+        """Publish the events of whole lines."""
         try:
             data = os.read(self._reading, LONGEST)
         except BlockingIOError:
@@ -62,15 +63,31 @@ class LogRelay:
 
 
 def _write(line: str) -> None:
-    found = _SYSTEM.match(line)
-    system, text = (found[1], line[found.end() :]) if found else ("worker", line)
+    """Publish the event of a line; a line that is no JSON, such as a crash of the interpreter, as it stands."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        row = {"text": line, "process": "worker"}
+    level, namespace, process = (str(row.pop(key, "")) for key in ("level", "namespace", "process"))
+    when, text = row.pop("time", None), row.pop("text", "")
+    row.pop("message", None)
     globalLogPublisher(
         {
-            "log_format": "{line}",
-            "line": text,
-            "log_system": system,
-            "log_level": LogLevel.info,
-            "log_time": time.time(),
-            "log_namespace": "mailserver",
+            **{key: value for key, value in row.items() if not key.startswith("log_")},
+            "log_format": "{text}",
+            "text": text,
+            "log_system": f"{namespace}#{level} {process}" if level else process,
+            "log_level": _LEVELS.get(level, LogLevel.info),
+            "log_time": _time_of(when),
+            "log_namespace": namespace or "mailserver",
         }
     )
+
+
+def _time_of(when: object) -> float:
+    try:
+        return datetime.fromisoformat(str(when)).timestamp()
+    except ValueError:
+        return time.time()

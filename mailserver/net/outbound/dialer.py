@@ -25,7 +25,7 @@ from zope.interface import implementer
 from mailserver.config.model import Relay
 from mailserver.errors import Cancelled, RelayDown
 from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable
-from mailserver.net.log.events import log, plain_line
+from mailserver.net.log.events import log_warning
 from mailserver.net.transport.tls import StockTlsFactory
 from mailserver.sasl.mechanism import Credentials
 from mailserver.types import Secret
@@ -218,7 +218,7 @@ class HopProtocol(Protocol):
             waiting.callback(None)
 
     def _fail(self, why: str) -> None:
-        log.warn("{line}", line=plain_line("relay-down", {"hop": self._name, "reason": why}))
+        log_warning("relay-down", hop=self._name, reason=why)
         raise RelayDown
 
 
@@ -264,7 +264,7 @@ class Outbound:
             else:
                 connection = cast("HopProtocol", await abandonable(endpoint.connect(factory)))
         except (ConnectError, ConnectionClosed, ConnectingCancelledError, OSError) as error:
-            log.warn("{line}", line=plain_line("relay-down", {"hop": self.name, "reason": str(error) or repr(error)}))
+            log_warning("relay-down", hop=self.name, reason=str(error) or repr(error))
             raise RelayDown from error
         if relay.tls == "implicit":
             await connection.secured()

@@ -92,7 +92,7 @@ class KnownNetworksFile:
         def end(result: Failure | None) -> None:
             self._saving = None
             if isinstance(result, Failure):
-                log.failure("known networks", result)
+                log.failure("the known networks are not written", result, event="bug")
             if self._is_changed:
                 self.changed()
             done.callback(None)
@@ -102,7 +102,7 @@ class KnownNetworksFile:
 
     @staticmethod
     def _complain(words: str) -> None:
-        log.warn("{line}", line=f"networks that users have logged in from: {words}")
+        log.warn("networks that users have logged in from: {reason}", event="known-networks-problem", reason=words)
 
 
 def _write(path: Path, data: bytes) -> None:

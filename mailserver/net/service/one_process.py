@@ -91,7 +91,13 @@ class MailService(ServiceProcess):
         self._services.set_status_query(AdminQueries(self._single_process).numbers)
         for bound in self.bound:
             try:
-                log.info("{line}", line=self._serving.listen(bound))
+                log.info(
+                    "{notice}",
+                    event="listening",
+                    notice=self._serving.listen(bound),
+                    protocol=bound.listener.protocol,
+                    place=bound.place,
+                )
             except OSError as error:
                 raise SystemExit(f"cannot listen on {bound.place}: {error.strerror}") from error
         self._turn_limit.start()

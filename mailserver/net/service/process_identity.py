@@ -90,7 +90,9 @@ def allow_files(connections: int, sockets: int = 0) -> None:
     wanted = connections + sockets + SPARE_FILES
     if hard != resource.RLIM_INFINITY and wanted > hard:
         many = f"{connections} connections" if connections else f"{sockets} listening sockets"
-        log.warn("{line}", line=f"{many} do not fit under the limit of {hard} open files")
+        log.warn(
+            "{what} do not fit under the limit of {limit} open files", event="few-descriptors", what=many, limit=hard
+        )
         wanted = hard
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -125,11 +125,11 @@ class ServiceProcess(Service, ABC):
         def tell(answer: Answer) -> Answer:
             ok, lines = answer
             for line in lines:
-                log.info("{line}", line=f"reload: {line}")
+                log.info("reload: {notice}", event="reload-notice", notice=line)
             if ok:
-                log.info("reloaded")
+                log.info("reloaded", event="reloaded")
             else:
-                log.warn("reload: something was not taken up")
+                log.warn("reload: something was not taken up", event="reload-incomplete")
             return answer
 
         async def take_up_all() -> Answer:
@@ -192,7 +192,7 @@ class ServiceProcess(Service, ABC):
         try:
             self.config = with_account(self.config)
         except CannotRecord as error:
-            log.warn("{line}", line=f"acme: {error}")
+            log.warn("acme: {reason}", event="acme-not-possible", reason=str(error))
 
     # --- For the kinds of services
 
@@ -219,8 +219,9 @@ class ServiceProcess(Service, ABC):
             self._certificates.start()
         self._follow_renewals()
         signal.signal(signal.SIGHUP, lambda _number, _frame: self.reactor.callFromThread(self._hang_up))
-        log.info("{line}", line=choose_transports(self.config.server.transport, self.reactor).line)
-        log.info("{line}", line=f"ready: {listeners} listeners")
+        choice = choose_transports(self.config.server.transport, self.reactor)
+        log.info("{notice}", event="transport", notice=choice.line)
+        log.info("ready: {listeners} listeners", event="ready", listeners=listeners)
         systemd.notify("READY=1")
         self._watchdog = systemd.watchdog(self.reactor)
 
@@ -314,7 +315,12 @@ class ServiceProcess(Service, ABC):
             make_runtime_dir(directory)
             opened = bind_unix(path, 0o600, self._owner)
         except OSError as error:
-            log.warn("no control socket at {path}: {error}", path=str(path), error=error)
+            log.warn(
+                "no control socket at {path}: {reason}",
+                event="control-socket-absent",
+                path=str(path),
+                reason=str(error),
+            )
             return
         commands = {
             "reload": lambda _arguments: self.reload(),
@@ -337,11 +343,11 @@ class ServiceProcess(Service, ABC):
         try:
             socket_path(self.config.server.runtime_dir).unlink(missing_ok=True)
         except OSError as error:
-            log.warn("the control socket is not removed: {error}", error=error)
+            log.warn("the control socket is not removed: {reason}", event="control-socket-left", reason=str(error))
         return maybeDeferred(cast("Any", control).stopListening)
 
     def _hang_up(self) -> None:
-        self.reload().addErrback(lambda failure: log.failure("reload", failure))
+        self.reload().addErrback(lambda failure: log.failure("the reload has failed", failure, event="bug"))
 
     def _take_end_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -350,7 +356,7 @@ class ServiceProcess(Service, ABC):
     def _end_process(self) -> None:
         if not self.ending:
             self.ending = True
-            log.info("{line}", line="stopping")
+            log.info("stopping", event="stopping")
             # At its exit Python would look through all objects for cycles, which takes longer than the rest of the end.
             atexit.register(gc.freeze)
             self.reactor.stop()

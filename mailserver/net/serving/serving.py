@@ -208,4 +208,4 @@ def _nobody(_entries: Sequence[Entry]) -> None:
 
 
 def _log_abandoned(sessions: int) -> None:
-    log.warn("{line}", line=f"stopping without {sessions} sessions that do not end")
+    log.warn("stopping without {sessions} sessions that do not end", event="sessions-left", sessions=sessions)

@@ -148,7 +148,7 @@ class DirectTransport:
         try:
             self.protocol.readConnectionLost()
         except Exception:
-            log.failure("a connection ends for a fault in its half-close")
+            log.failure("a connection ends for a fault in its half-close", event="bug")
             self.connectionLost(Failure())
 
     def writeConnectionLost(self, reason: Failure) -> None:
@@ -395,14 +395,14 @@ class DirectPort:
                 return
             transport = self._make_transport(accepted, protocol, client, self.reactor)
         except Exception:
-            log.failure("a client that has connected is not served")
+            log.failure("a client that has connected is not served", event="bug")
             accepted.close()
             return
         self.sessionno += 1
         try:
             protocol.makeConnection(transport)
         except Exception:
-            log.failure("a client that has connected is served no more")
+            log.failure("a client that has connected is served no more", event="bug")
             transport.abortConnection()
 
     def _reserve(self) -> None:
@@ -415,7 +415,7 @@ class DirectPort:
 
     def _turn_away(self, error: OSError) -> None:
         """Close one who waits, by the descriptor that is kept for this: else the reactor would be busy with him."""
-        log.warn("{line}", line=f"a client is turned away: {error.strerror}")
+        log.warn("a client is turned away: {reason}", event="client-turned-away", reason=error.strerror)
         self._release()
         # Another thread may take the descriptor first: then the next turn tries again.
         with suppress(OSError):

@@ -35,10 +35,10 @@ from mailserver.net.ipc.received_fds import close_passed
 from mailserver.net.ipc.server_link import WorkerPool
 from mailserver.net.listeners.binding import Bound, places, ready_line
 from mailserver.net.listeners.listener_shards import ListenerShards
-from mailserver.net.log.events import log, whatever_happens
+from mailserver.net.log.events import log, log_exceptions
 from mailserver.net.log.log_file import LogFile
-from mailserver.net.log.process_log import may_wait
 from mailserver.net.log.relay import LogRelay
+from mailserver.net.log.writer import may_wait
 from mailserver.net.service.service import ServiceProcess
 from mailserver.net.serving.serving import ReloadCheck
 from mailserver.net.workers import reload_results
@@ -108,8 +108,8 @@ class MasterService(ServiceProcess):
         self._zygotes = ZygoteWatch(
             reactor, self._start_zygote, self._first_frames, self.supervisor.replace_all, self._reap
         )
-        self._checks = LoopingCall(whatever_happens, self._check)
-        self._renewals = LoopingCall(whatever_happens, self._zygotes.renew)
+        self._checks = LoopingCall(log_exceptions, self._check)
+        self._renewals = LoopingCall(log_exceptions, self._zygotes.renew)
         for call in (self._checks, self._renewals):
             call.clock = reactor
 
@@ -147,7 +147,13 @@ class MasterService(ServiceProcess):
             self._relay = LogRelay(self.reactor)
         self._zygotes.begin()
         for bound in {bound.place: bound for bound in self.bound}.values():
-            log.info("{line}", line=ready_line(bound.listener, bound.place))
+            log.info(
+                "{notice}",
+                event="listening",
+                notice=ready_line(bound.listener, bound.place),
+                protocol=bound.listener.protocol,
+                place=bound.place,
+            )
         self._places = len(self._sockets.places)
         self.bound.clear()
         self.take_end_signals()
@@ -233,7 +239,7 @@ class MasterService(ServiceProcess):
         """Before all have begun once it is the configuration's fault, and the end."""
         if not self._ready_told and not self.ending:
             self.ending = True
-            log.critical("{line}", line=f"cannot start: {why}")
+            log.critical("cannot start: {reason}", event="start-failed", reason=why)
             # twistd has its own way to the end, and no status for this.
             atexit.register(os._exit, 1)
             self.reactor.callWhenRunning(self.reactor.stop)

@@ -185,7 +185,12 @@ class Supervisor:
             return
         if record.state == "retiring":
             return
-        log.warn("{line}", line=f"worker {record.shard} (process {record.pid}) has ended; it is replaced")
+        log.warn(
+            "worker {worker} (process {pid}) has ended; it is replaced",
+            event="worker-ended",
+            worker=record.shard,
+            pid=record.pid,
+        )
         self.restarts += 1
         if any(other.shard == record.shard and other.state == "starting" for other in self.records.values()):
             return  # its successor is on the way
@@ -206,7 +211,12 @@ class Supervisor:
         for record in tuple(self.records.values()):
             patience = STARTING if record.state == "starting" else SILENCE
             if now - record.heard > patience and not record.killed:
-                log.error("{line}", line=f"worker {record.shard} (process {record.pid}) gives no sign of life: killed")
+                log.error(
+                    "worker {worker} (process {pid}) gives no sign of life: killed",
+                    event="worker-killed",
+                    worker=record.shard,
+                    pid=record.pid,
+                )
                 record.killed = True
                 record.process.kill()
             elif record.state == "retiring" and record.retire_until and now > record.retire_until:
@@ -247,10 +257,20 @@ class Supervisor:
             case {"ready": True} if record.state == "starting":
                 self._is_ready(record)
             case {"failed": str(why)}:
-                log.error("{line}", line=f"worker {record.shard} cannot start: {one_line(why)}")
+                log.error(
+                    "worker {worker} cannot start: {reason}",
+                    event="worker-start-failed",
+                    worker=record.shard,
+                    reason=one_line(why),
+                )
                 self.on_failed(one_line(why))
             case _:
-                log.error("{line}", line=f"worker {record.shard} says nonsense: killed")
+                log.error(
+                    "worker {worker} has sent an invalid message: killed",
+                    event="worker-killed",
+                    worker=record.shard,
+                    pid=record.pid,
+                )
                 record.killed = True
                 record.process.kill()
 
@@ -363,7 +383,13 @@ class Supervisor:
         ):
             self._memory_told[record.shard] = now
             mib = record.memory >> 20
-            log.warn("{line}", line=f"worker {record.shard} (process {record.pid}) has {mib} MiB of memory: replaced")
+            log.warn(
+                "worker {worker} (process {pid}) has {mebibytes} MiB of memory: replaced",
+                event="worker-replaced",
+                worker=record.shard,
+                pid=record.pid,
+                mebibytes=mib,
+            )
             self.replace(record)
 
     def _order(

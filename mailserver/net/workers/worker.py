@@ -25,7 +25,7 @@ from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.ipc.worker_link import WorkerLink
 from mailserver.net.listeners.binding import Bound, places
-from mailserver.net.log.events import log, whatever_happens
+from mailserver.net.log.events import log, log_exceptions
 from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.serving.serving import ProcessServices, Serving
 from mailserver.system.interpreter import tune_interpreter
@@ -77,7 +77,7 @@ class Worker:
         self._prepared: tuple[Config, Any, list[Bound]] | None = None
         # Kept: where no descriptor is left, a worker that could not tell its memory would seem dead.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        self._beats = LoopingCall(whatever_happens, self._beat)
+        self._beats = LoopingCall(log_exceptions, self._beat)
         self._beats.clock = reactor
         self._turn_limit = TurnLimit()
         self._stopping = False
@@ -91,7 +91,7 @@ class Worker:
         except SystemExit as error:
             self._fail(str(error))
         except Exception as error:
-            log.failure("a worker cannot start")
+            log.failure("a worker cannot start", event="bug")
             self._fail(f"{type(error).__name__}: {error}")
 
     def _start(self) -> None:
@@ -249,7 +249,9 @@ class Worker:
             self._beat()
             self._reactor.stop()
 
-        ending.addErrback(lambda failure: log.failure("the end of a worker", failure)).addBoth(end)
+        ending.addErrback(lambda failure: log.failure("the stop of a worker has failed", failure, event="bug")).addBoth(
+            end
+        )
 
 
 def _close(opened: list[Bound]) -> None:

@@ -33,7 +33,8 @@ from mailserver.net.ipc.ipc_messages import (
 )
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.log.events import log
-from mailserver.net.log.process_log import ProcessLog, open_log_file
+from mailserver.net.log.process_log import ProcessLog
+from mailserver.net.log.writer import open_log_file
 from mailserver.net.service.process_identity import allow_files
 from mailserver.system.as_user import become
 
@@ -143,7 +144,9 @@ class Zygote:
     def _begin(self, beginning: ZygoteInit) -> None:
         self.beginning = beginning
         self.setting = beginning.setting
-        self.lines = ProcessLog("zygote", relayed=beginning.relayed)
+        self.lines = ProcessLog(
+            "zygote", relayed=beginning.relayed, log_format=beginning.setting.config.server.log_format
+        )
         globalLogBeginner.beginLoggingTo([self.lines], discardBuffer=True, redirectStandardIO=False)
         server = beginning.setting.config.server
         allow_files(beginning.setting.config.limits.connections)
@@ -178,7 +181,7 @@ class Zygote:
         try:
             passed = self._log_file_opened()
         except SystemExit as error:
-            log.warn("{line}", line=str(error))
+            log.warn("{reason}", event="log-not-reopened", reason=str(error))
         else:
             self._tell({"log file": True}, passed)
 

@@ -67,7 +67,7 @@ class ProcessEnd:
             except ProcessLookupError:
                 pass
             except PermissionError:
-                log.error("{line}", line="a process that is no worker was to be killed as one, and was not")
+                log.error("a process that is no worker was to be killed as one, and was not", event="kill-refused")
 
     def fileno(self) -> int:
         """The descriptor, -1 once it has ended."""
@@ -250,17 +250,19 @@ class ZygoteProcess:
             case {"forked": int(number), "pid": int(pid)}, [pidfd] if is_child(pidfd, pid, {self.pid, os.getpid()}):
                 self._forked(number, pid, pidfd)
             case {"not forked": int(number), "why": str(why)}, []:
-                log.error("{line}", line=f"no worker can be made: {one_line(why)}")
+                log.error("no worker can be forked: {reason}", event="fork-failed", reason=one_line(why))
                 self._not_forked(number)
             case {"ended": int(pid), "status": int(status)}, []:
                 if status:
-                    log.warn("{line}", line=f"process {pid} ended with {_in_words(status)}")
+                    log.warn(
+                        "process {pid} ended with {status}", event="process-ended", pid=pid, status=_in_words(status)
+                    )
             case (({"ready": True} | {"log file": True}), [number]):
                 self._log_file(number)
             case {"failed": str(why)}, []:
                 if self._line is None:
                     raise SystemExit(one_line(why))
-                log.error("{line}", line=f"the process that forks workers cannot begin: {one_line(why)}")
+                log.error("the zygote cannot start: {reason}", event="zygote-start-failed", reason=one_line(why))
             case _:
                 close_passed(descriptors)
 

@@ -55,7 +55,7 @@ class ZygoteWatch:
         try:
             self._start().begin_later(self._frames())
         except SystemExit as error:
-            log.error("{line}", line=str(error))
+            log.error("{reason}", event="zygote-start-failed", reason=str(error))
             if before is None:
                 self._renew_later(early=True)
             return
@@ -86,7 +86,7 @@ class ZygoteWatch:
         if now - looked > BLIND:
             zygote.heard = max(zygote.heard, now - BLIND)
         if now - zygote.heard > zygote.patience and not zygote.killed:
-            log.error("{line}", line=f"the process that forks workers ({zygote.pid}) gives no sign of life: killed")
+            log.error("the zygote (process {pid}) gives no sign of life: killed", event="zygote-killed", pid=zygote.pid)
             zygote.kill()
 
     def retire(self) -> None:
@@ -120,7 +120,7 @@ class ZygoteWatch:
         self._current = None
         if self._ending:
             return
-        log.error("{line}", line=f"the process that forks workers ({zygote.pid}) has ended; it is replaced")
+        log.error("the zygote (process {pid}) has ended; it is replaced", event="zygote-ended", pid=zygote.pid)
         self._renew_later(early=self._reactor.seconds() - zygote.started < EARLY)
 
     def _renew_later(self, *, early: bool) -> None:
