@@ -1,7 +1,7 @@
 """Which transports a process serves with: the faster ones where the installed libraries are known, else Twisted's own.
 
 The faster ones use names that Twisted and pyOpenSSL keep private. Their sources were compared for the versions that are listed
-here (`tests/net/test_copied.py`); any other version may have changed what is behind such a name.
+here (`tests/net/test_pinned_sources.py`); any other version may have changed what is behind such a name.
 """
 
 from __future__ import annotations

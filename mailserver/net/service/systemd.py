@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import time
 from typing import Any
 
 from twisted.internet.task import LoopingCall
+from twisted.python.systemd import ListenFDs
 
 
 def notify(*words: str) -> None:
@@ -30,11 +32,13 @@ def take_sockets() -> list[socket.socket]:
     """Those that it hands over to this process; none that is started from now on has them. Raises: OSError."""
     if "LISTEN_FDNAMES" not in os.environ:
         return []
-    # Twisted takes them out of the environment when this module is loaded, which some of twistd's plugins may have done.
-    from twisted.internet.endpoints import _SystemdParser  # noqa: PLC0415 - most need it later or never
-
+    names = os.environ["LISTEN_FDNAMES"].split(":")
+    numbers = ListenFDs.fromEnvironment().inheritedDescriptors()
+    if not numbers and "LISTEN_PID" not in os.environ and "twisted.internet.endpoints" in sys.modules:
+        # That module takes the other variables out of the environment when it is loaded, as a plugin of twistd's may have
+        # done; the names tell how many descriptors there are, and the first is 3 (sd_listen_fds(3)).
+        numbers = list(range(3, 3 + len(names)))
     del os.environ["LISTEN_FDNAMES"]
-    numbers = _SystemdParser._sddaemon.inheritedDescriptors()  # noqa: SLF001
     for number in numbers:
         os.set_inheritable(number, False)
     return [socket.socket(fileno=number) for number in numbers]
