@@ -220,8 +220,17 @@ class TestRevoke:
         place.create("mail.example.test", "--replace")
         served = place.pair("mail.example.test")[0].decode()
         row = {"host": "mail.example.test", "certificate": served, "second_certificate": None}
-        monkeypatch.setattr(ca_commands, "ask", lambda _directory, _request: Answer(True, (), [row]))
+        asked = []
+
+        def ask(_config: object, request: str) -> Answer:
+            asked.append(request)
+            return Answer(True, (), [row])
+
+        monkeypatch.setattr(ca_commands, "ask", ask)
         assert "still served" not in place.ok("ca", "revoke", first)
+        second = next(str(each["serial"]) for each in place.issued() if str(each["serial"]) != first)
+        assert "still served" in place.ok("ca", "revoke", second)
+        assert asked == ["cert-list"] * 2
 
     def test_what_was_never_issued(self, place: Place) -> None:
         assert "nothing was issued" in place.refused("ca", "revoke", "mail.example.org")

@@ -334,7 +334,12 @@ class TestSecondPair:
 
     def test_one_of_them_may_be_for_1_3_alone(self, both: Site) -> None:
         both.of_domain["example.test"] += ['ciphers = "ECDHE+AESGCM+aRSA"']
-        assert all("ciphers" not in each.reason for each in validation.check(both.config()))
+        chain_only = validation.check(both.config())
+        assert [each.place for each in chain_only] == ["[domain 1] second_certificate"], "what the fixture has planted"
+        # Without the second pair the same ciphers are a fault.
+        both.of_domain["example.test"] = both.of_domain["example.test"][2:]
+        (problem,) = validation.check(both.config())
+        assert "has a key of ECDSA, and ciphers names no suite for one" in problem.reason
 
     def test_a_second_one_of_the_same_type(self, both: Site) -> None:
         for name in ("certificate", "key"):

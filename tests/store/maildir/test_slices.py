@@ -414,9 +414,11 @@ def test_two_take_turns(box):
 def test_the_lock_is_free_between_two_slices(box):
     box.fill()
     other = box.home()
+    taken = 0
     for _ in read_in_slices(box.home(), "INBOX", AT_ONCE):
         with other.locked(), other.dotlocked([box.root]):
-            pass
+            taken += 1
+    assert taken == -(-FILES // AT_ONCE) + 1, "before the first slice, and after each"
 
 
 def test_a_mailbox_with_odd_names_is_no_exception(box):
