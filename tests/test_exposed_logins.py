@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from mailserver.auth.exposure.checker import GAP, ExposureChecker
+from mailserver.auth.exposure.checker import CHECK_INTERVAL, ExposureChecker
 from mailserver.auth.interfaces import NEW
 from mailserver.auth.restrictions import Names
 from mailserver.auth.service import LoginService
@@ -318,7 +318,7 @@ def test_the_answer_is_written_before_any_check_begins(password: str, trace: lis
     process = OneByOne()
     process.connection.dataReceived(quoted(ANNA, password) + b"b NOOP\r\n")
     assert process.events == [REFUSAL["imap"] + b"b OK NOOP completed\r\n"]
-    process.clock.advance(GAP)
+    process.clock.advance(CHECK_INTERVAL)
     assert process.events[1:] == trace
     process.connection.dataReceived(b"c NOOP\r\n")
     assert process.events[-1] == b"c OK NOOP completed\r\n"
@@ -331,5 +331,5 @@ def test_a_client_that_goes_at_once_has_given_its_password_away_all_the_same() -
     process = OneByOne()
     process.connection.dataReceived(quoted(ANNA, "secret"))
     process.connection.connectionLost()
-    process.clock.advance(GAP)
+    process.clock.advance(CHECK_INTERVAL)
     assert process.events[1:] == ["checked", "marked"]

@@ -1,4 +1,4 @@
-"""Does a back end keep the contract of `auth.interfaces`? Asked of one that knows a user and the user's password."""
+"""A conformance test for back ends: does one keep the contract of `auth.interfaces`? It needs a user and its password."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import frozen
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from mailserver.auth.backends.guard import CALL_TIME as GUARDED_TIME
+from mailserver.auth.backends.guard import CALL_TIMEOUT
 from mailserver.auth.interfaces import (
     NEW,
     IAuthBackend,
@@ -29,48 +29,48 @@ from mailserver.sasl.saslprep import Unpreparable
 from mailserver.sasl.scram_keys import HASHES, derive, prepare
 from mailserver.types import Secret
 
-CALL_TIME: Final = GUARDED_TIME
-"""Seconds that a call may take: as long as a login waits for it."""
+CALL_TIME: Final = CALL_TIMEOUT
+"""Seconds that a call may take: the timeout of a login's call."""
 
 
 @frozen
 class Finding:
-    """One sentence of the contract, and what is wrong with the back end's way to keep it; empty if nothing is."""
+    """One sentence of the contract, and the back end's fault against it; empty if it keeps it."""
 
     promise: str
     fault: str = ""
     offered: bool = True
-    """The back end has what the sentence is about."""
+    """The back end provides what the sentence is about."""
 
 
 class DirectHasher:
-    """Checks hashes at once, in this process: for commands and tests, where nobody else waits."""
+    """Checks hashes in this process, without a pool: for commands and tests."""
 
     async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
-        """Does the password belong to the entry? Raises: schemes.BadHash."""
+        """Does the password match the entry? Raises: schemes.BadHash."""
         del share, rank
         return schemes.verify(stored, password.reveal())
 
 
 class NoAnswer(Exception):
-    """A call has taken longer than CALL_TIME."""
+    """A call took longer than CALL_TIME."""
 
 
 class _Broken(Exception):
-    """What the back end does wrong."""
+    """A fault of the back end."""
 
 
 class _NotOffered(Exception):
-    """The back end does not have that."""
+    """The back end does not provide that interface."""
 
 
 Within = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Calls a function and waits for its answer, for CALL_TIME in all at most. Raises: NoAnswer."""
+"""Call a function and wait for its answer, at most CALL_TIME in all. Raises: NoAnswer."""
 
 
 @frozen
 class _Trial:
-    """A back end that is tried on."""
+    """A back end under test."""
 
     backend: Any
     name: str
@@ -78,7 +78,7 @@ class _Trial:
     within: Within
 
     async def ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """What a method answers, now or later. Raises: NoAnswer."""
+        """The answer of a method, awaited if necessary. Raises: NoAnswer."""
         return await self.within(lambda: method(*arguments))
 
     def demand_offer(self, interface: Any) -> None:
@@ -88,10 +88,10 @@ class _Trial:
 
 
 async def examine(backend: Any, name: str, password: Secret, within: Within) -> AsyncIterator[Finding]:
-    """Try everything that the login service relies on. `name` is normalised, and `password` is its right one.
+    """Test everything that the login service relies on. `name` is normalised, and `password` is the user's.
 
-    A call that has no answer in time ends the trial: what is left of the contract is not tried. Raises nothing of the
-    back end's: whatever it raises, but for AuthUnavailable where that is allowed, is a fault.
+    A call without an answer in time ends the test. Exceptions of the back end are not raised but reported as faults,
+    except AuthUnavailable where it is allowed.
     """
     trial = _Trial(backend, name, password, within)
     for promise, attempt in _PROMISES:
@@ -102,7 +102,7 @@ async def examine(backend: Any, name: str, password: Secret, within: Within) -> 
         except _Broken as broken:
             yield Finding(promise, str(broken))
         except NoAnswer:
-            yield Finding(promise, f"it has not answered within {CALL_TIME:g} s; the rest is not tried")
+            yield Finding(promise, f"it did not answer within {CALL_TIME:g} s; the rest is not tested")
             return
         except AuthUnavailable:
             yield Finding(promise, "it cannot answer now: AuthUnavailable")
@@ -197,20 +197,20 @@ async def _wrong(trial: _Trial) -> None:
 
 
 async def _stranger(trial: _Trial) -> None:
-    """A user may vanish between the look-up and the check."""
+    """A user may disappear between lookup and check."""
     found = await trial.ask(trial.backend.verify_password, User(f"{secrets.token_hex(8)}@example.test"), trial.password)
-    _demand(found is False, f"the answer for a user that is gone is {found!r}, not False")
+    _demand(found is False, f"the answer for a user that does not exist any more is {found!r}, not False")
 
 
 async def _hashes(trial: _Trial) -> None:
     trial.demand_offer(IHashedPasswords)
     stored = await trial.ask(trial.backend.password_hash, User(trial.name))
     _demand(bool(stored), "the known user has no stored password")
-    _demand(schemes.verify(stored or "", trial.password.reveal()), "the stored password does not fit the right one")
+    _demand(schemes.verify(stored or "", trial.password.reveal()), "the stored password does not match the right one")
     dummy = await trial.ask(trial.backend.typical_hash)
     if dummy is not None:
         schemes.parse(dummy)
-        _demand(not schemes.verify(dummy, trial.password.reveal()), "the dummy fits a real password")
+        _demand(not schemes.verify(dummy, trial.password.reveal()), "the dummy matches a real password")
 
 
 async def _scram(trial: _Trial) -> None:
@@ -219,7 +219,7 @@ async def _scram(trial: _Trial) -> None:
         typical = await trial.ask(trial.backend.typical_scram, hash_name)
         _demand(typical is None or isinstance(typical, TypicalScram), f"typical_scram answers {typical!r}")
         stranger = await trial.ask(trial.backend.scram_keys, User(f"{secrets.token_hex(8)}@example.test"), hash_name)
-        _demand(stranger is None, "a user that is gone has SCRAM keys")
+        _demand(stranger is None, "a user that does not exist any more has SCRAM keys")
         keys = await trial.ask(trial.backend.scram_keys, User(trial.name), hash_name)
         if keys is None:
             _demand(not (typical and typical.everybody), f"everybody has SCRAM-{hash_name} keys, and the user has none")
@@ -231,7 +231,7 @@ async def _scram(trial: _Trial) -> None:
                 f"the user has SCRAM-{hash_name} keys and a password that cannot have any: {error}"
             ) from error
         made = derive(hash_name, prepared, keys.salt, keys.rounds)
-        _demand(made == keys, f"the SCRAM-{hash_name} keys do not fit the right password")
+        _demand(made == keys, f"the SCRAM-{hash_name} keys do not match the right password")
 
 
 async def _certificates(trial: _Trial) -> None:
@@ -239,7 +239,7 @@ async def _certificates(trial: _Trial) -> None:
     found = await trial.ask(trial.backend.may_log_in, User(trial.name))
     _demand(found is True, f"whether the user may log in by a certificate is answered {found!r}, not True")
     found = await trial.ask(trial.backend.may_log_in, User(f"{secrets.token_hex(8)}@example.test"))
-    _demand(found is False, f"the answer for a user that is gone is {found!r}, not False")
+    _demand(found is False, f"the answer for a user that does not exist any more is {found!r}, not False")
 
 
 async def _reloads(trial: _Trial) -> None:
@@ -249,14 +249,14 @@ async def _reloads(trial: _Trial) -> None:
 
 
 _PROMISES: tuple[tuple[str, Callable[[_Trial], Awaitable[None]]], ...] = (
-    ("it has the methods of the interfaces it provides", _interfaces),
-    ("it finds a user that is there, under the name asked for", _finds),
-    ("it finds nobody for names that are not there", _unknown),
-    ("it takes the right password", _right),
-    ("it takes no other password", _wrong),
-    ("it takes no password for a user that is gone", _stranger),
-    ("its stored passwords can be checked by the service", _hashes),
-    ("its SCRAM keys are of the right password", _scram),
-    ("it knows whom a certificate lets in", _certificates),
-    ("it can be told to read again", _reloads),
+    ("it has the methods of the interfaces that it provides", _interfaces),
+    ("it finds an existing user, under the requested name", _finds),
+    ("it finds no user for unknown names", _unknown),
+    ("it accepts the right password", _right),
+    ("it accepts no other password", _wrong),
+    ("it accepts no password for a user that does not exist any more", _stranger),
+    ("the service can check its stored passwords", _hashes),
+    ("its SCRAM keys belong to the right password", _scram),
+    ("it decides correctly on logins by certificate", _certificates),
+    ("it can reload its data", _reloads),
 )

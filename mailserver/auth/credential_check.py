@@ -1,8 +1,8 @@
-"""One check of a claim: which user it is right for, or why it is right for none. Who pays for it, and when, is `service`'s.
+"""The check of one claim: which user it is right for, or the reason for the log. `service` handles delays and penalties.
 
-For a name that nobody has a dummy is checked, of the scheme and cost that most entries have, so that the time tells nothing.
-What has been found right lately (`checked`) needs no hash; where it is then refused for its network or certificate, a
-dummy takes that time, as the hash of a wrong password does.
+For a name without an account a dummy of the typical scheme and cost is hashed, so that the time reveals nothing. A
+password that was right recently (`verified_passwords`) needs no hash; if it is then refused for its network or certificate,
+a dummy takes the time of a hash, as for a wrong password.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class _Result:
     reason: str = ""
     """For the log, where there is no user."""
     reused: bool = False
-    """Nothing was hashed, as the password was found right lately."""
+    """Nothing was hashed, as the password was right recently."""
 
 
 class CredentialCheck:
-    """Over the configured back ends. All calls are made on one thread."""
+    """Checks claims against the configured back ends. All calls are made on one thread."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class CredentialCheck:
     async def check(
         self, claim: Claim, candidates: Sequence[str], context: LoginContext, asking: Asking, *, again: bool = False
     ) -> tuple[User | None, str]:
-        """The user that the claim is right for; else what to log, if there is more to say than that it is wrong.
+        """Return the user that the claim is right for; or None, and the reason for the log.
 
-        `again`: where it is right for nobody, it is checked once more, and that may take its time. Raises: TooManyLogins,
+        `again`: the caller checks a refused claim once more, which takes the time of a hash. Raises: TooManyLogins,
         AuthUnavailable.
         """
         match claim:
@@ -85,7 +85,7 @@ class CredentialCheck:
         user = result.user
         if user is None:
             return None, result.reason
-        # Judged as late as this, it tells nobody whose password it is.
+        # Restrictions are checked only now: an earlier refusal would reveal the user.
         fault = network_fault(user, context) or await certificate_fault(self._names, self.find, user, context)
         if not fault:
             return user, ""
@@ -98,13 +98,13 @@ class CredentialCheck:
         return self._checked.has_any(candidates)
 
     async def was_right(self, claim: Claim, candidates: Sequence[str], asking: Asking) -> bool:
-        """Has it been found right lately, and may it still be? Nothing is hashed. Raises: AuthUnavailable."""
+        """Was the claim right recently, and may it still be? Hashes nothing. Raises: AuthUnavailable."""
         found = await self.find(candidates, asking)
         user = User(candidates[0]) if found is None else found[0]
         match claim:
             case Credentials(password=password) if password.reveal():
                 stored = self._stored(found)
-                can_be = stored is not None and (stored or self._is_elsewhere(found))
+                can_be = stored is not None and (stored or self._back_end_verifies(found))
                 return bool(can_be) and self._checked.contains(user.name, stored or "", password)
             case ScramProof():
                 keys = None if found is None else await keys_of(found, claim.hash_name)
@@ -116,15 +116,15 @@ class CredentialCheck:
                 return False
 
     async def may_exist(self, candidates: Sequence[str]) -> bool:
-        """Is there such a user, as far as that can be known? Raises: AuthUnavailable."""
+        """May such a user exist? Raises: AuthUnavailable."""
         return not self._listing or await self.find(candidates) is not None
 
     async def owner(self, candidates: Sequence[str], password: Secret, asking: Asking) -> User | None:
-        """The user whose password it is. That is not remembered. Raises: AuthUnavailable."""
+        """Return the user whose password it is, without remembering it. Raises: AuthUnavailable."""
         return (await self._check_password(candidates, password, asking, keep=False)).user
 
     async def find(self, candidates: Sequence[str], asking: Asking = ANYBODY) -> tuple[User, IAuthBackend] | None:
-        """The first candidate that a back end lists, and which one does. No password is checked. Raises: AuthUnavailable."""
+        """Find the first candidate that a back end lists, and that back end. Raises: AuthUnavailable."""
         for name in candidates:
             for each in self._listing:
                 backend = _asked_by(each, asking)
@@ -136,18 +136,18 @@ class CredentialCheck:
     async def _check_password(
         self, candidates: Sequence[str], password: Secret, asking: Asking, *, keep: bool
     ) -> _Result:
-        """After exactly one check. `keep`: remember that it was right."""
+        """Check the password with exactly one hash. `keep`: remember a right password."""
         if not password.reveal():
             return _Result(None, "the client sent an empty password")
         found = await self.find(candidates, asking)
         if found is None and self._listing:
             await self.check_dummy(password, asking)
             return _Result(None, _unknown(candidates))
-        # Where nobody can say who exists, it is the name as given, and the password decides.
+        # If no back end lists users, the name is used as given, and the password decides.
         user = User(candidates[0]) if found is None else found[0]
         stored = self._stored(found)
         reused = False
-        if self._is_elsewhere(found):
+        if self._back_end_verifies(found):
             reason = await self._ask_back_ends(found, user, password, asking)
         else:
             reason = self._stored_fault(stored, user)
@@ -157,11 +157,11 @@ class CredentialCheck:
             elif not reused and not await self._hasher.verify(stored or "", password, asking.share, asking.rank):
                 reason = f"wrong password for {user.name}"
             elif self._stored(found) != stored:
-                # A hash takes a while: who was disabled or got another password meanwhile is not let in by the old one.
+                # A hash takes time: if the user was disabled or got another password meanwhile, the old one is refused.
                 reason = f"the entry of {user.name} was changed while the password was checked"
         if reason:
             if not stored and self._checked.contains(user.name, "", password):
-                # Right until lately: it has been changed there.
+                # The password was right recently: it was changed in the back end.
                 self._checked.forget(user.name)
             return _Result(None, reason)
         if keep and not reused:
@@ -170,13 +170,13 @@ class CredentialCheck:
 
     @staticmethod
     def _stored(found: tuple[User, IAuthBackend] | None) -> str | None:
-        """The entry that a password is compared with; None for the disabled, empty where the back end gives none."""
+        """The stored entry; None for a disabled user, empty where the back end provides none."""
         if found is None or not IHashedPasswords.providedBy(found[1]):
             return ""
         return cast("IHashedPasswords", found[1]).password_hash(found[0])
 
-    def _is_elsewhere(self, found: tuple[User, IAuthBackend] | None) -> bool:
-        """Is it a back end that compares the password?"""
+    def _back_end_verifies(self, found: tuple[User, IAuthBackend] | None) -> bool:
+        """Does a back end verify the password, instead of the hash pool?"""
         if found is None:
             return not self._listing
         return not IHashedPasswords.providedBy(found[1]) or (self._stored(found) == "" and bool(self._passwords_only))
@@ -184,7 +184,7 @@ class CredentialCheck:
     async def _ask_back_ends(
         self, found: tuple[User, IAuthBackend] | None, user: User, password: Secret, asking: Asking
     ) -> str:
-        """Have back ends compare; why none finds it right, empty where one does."""
+        """Have back ends verify the password. Return the reason of a refusal, empty if it is right."""
         if found is not None and not IHashedPasswords.providedBy(found[1]):
             right = await _answer(found[1].verify_password(user, password))
             return "" if right else f"wrong password for {user.name}, or the user is disabled"
@@ -194,7 +194,7 @@ class CredentialCheck:
         return f"wrong password for {user.name}, or there is no such user"
 
     def _stored_fault(self, stored: str | None, user: User) -> str:
-        """Why no password is right for a stored entry, for the log; empty if one can be."""
+        """The reason why no password matches a stored entry, for the log; empty if one may."""
         if stored is None:
             return f"{user.name} is disabled"
         if not stored:
@@ -208,7 +208,7 @@ class CredentialCheck:
         return ""
 
     async def _check_proof(self, candidates: Sequence[str], proof: ScramProof, asking: Asking) -> _Result:
-        """The user that the exchange's keys belong to, if the proof fits them."""
+        """Return the user whose keys the exchange used, if the proof is right."""
         found = await self.find(candidates, asking)
         if found is None:
             return _Result(None, _unknown(candidates))
@@ -228,29 +228,29 @@ class CredentialCheck:
         return _Result(user)
 
     async def _check_certificate(self, candidates: Sequence[str], context: LoginContext, asking: Asking) -> _Result:
-        """The user that a certificate names."""
+        """Return the user that the certificate names, if it may log in."""
         reason, found = "", await self.find(candidates, asking)
         if found is None:
-            reason = f"the certificate is in order and names {candidates[-1]}, who is no user here"
+            reason = f"the certificate is valid and names {candidates[-1]}, which is not a user here"
         else:
             user, backend = found
             if not ITrustsCertificates.providedBy(backend):
-                reason = f"the back end of {user.name} lets nobody in by a certificate"
+                reason = f"the back end of {user.name} accepts no logins by certificate"
             elif not self._names.vouches(context.host, self._names.domain_of_user(user)):
-                # Who signs for one domain must not let anybody into another.
+                # The authority of one domain must not let anybody into another domain.
                 reason = (
-                    f"the certificate is in order for {context.host or 'the default host'}, and {user.name} is of a domain"
+                    f"the certificate is valid for {context.host or 'the default host'}, but {user.name} is of a domain"
                     " with another client_ca, client_crl or client_user"
                 )
             elif not await _answer(cast("ITrustsCertificates", backend).may_log_in(user)):
-                reason = f"the certificate is in order; its user {user.name} is disabled"
+                reason = f"the certificate is valid, but its user {user.name} is disabled"
             else:
                 return _Result(user)
-        shown = "" if context.certificate is None else f"; the client has shown {context.certificate.label}"
+        shown = "" if context.certificate is None else f"; the client presented {context.certificate.label}"
         return _Result(None, f"{reason}{shown}")
 
     async def check_dummy(self, password: Secret, asking: Asking) -> None:
-        """Take the time that the password of an existing user would. Raises: TooManyLogins, AuthUnavailable."""
+        """Hash a dummy, as for the password of an existing user. Raises: TooManyLogins, AuthUnavailable."""
         for backend in self._listing:
             if IHashedPasswords.providedBy(backend):
                 dummy = cast("IHashedPasswords", backend).typical_hash()
@@ -260,7 +260,7 @@ class CredentialCheck:
 
 
 async def keys_of(found: tuple[User, IAuthBackend], hash_name: str) -> ScramKeys | None:
-    """The SCRAM keys of a user that a back end lists. Raises: AuthUnavailable."""
+    """The SCRAM keys of a user; None if there are none. Raises: AuthUnavailable."""
     user, backend = found
     if not IScramKeys.providedBy(backend):
         return None
@@ -273,10 +273,10 @@ def _asked_by(backend: IAuthBackend, asking: Asking) -> IAuthBackend:
 
 
 async def _answer(given: T | Awaitable[T]) -> T:
-    """The answer of a back end, given now or later."""
+    """The answer of a back end, awaited if necessary."""
     return await given if inspect.isawaitable(given) else given
 
 
 def _unknown(candidates: Sequence[str]) -> str:
-    """The reason in the log for a name that nobody has."""
+    """The reason for the log: no such user."""
     return f"there is no user {' or '.join(candidates)}"

@@ -1,8 +1,8 @@
-"""Who may log in: the plugin interfaces (zope) and what sessions call (Protocol).
+"""Interfaces of authentication: those of back ends (zope.interface), and those that sessions call (Protocol).
 
-A back end answers two questions: is this the password of this user, and is there such a user. It is asked on the
-reactor's thread and may answer with an awaitable. Optional powers are optional interfaces, offered by implementing
-them too. Nothing here imports Twisted; `auth.plugins` finds the makers.
+A back end answers two questions: does a user exist, and is this its password. It is called on the reactor's thread and may
+answer with an awaitable. Further abilities are optional interfaces that a back end provides in addition. Nothing here
+imports Twisted; `auth.plugins` finds back ends.
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ LOCAL_NETWORK: Final = "local"
 
 @frozen
 class Limits:
-    """What restricts one user. A field is None where nothing is said."""
+    """Restrictions of one user. A field is None where there is none."""
 
     networks: tuple[str, ...] | None = None
-    """Networks and addresses that the user may log in from; LOCAL_NETWORK for Unix sockets. What cannot be read fits
-    nobody.
-    """
+    """Networks and addresses that the user may log in from; LOCAL_NETWORK for Unix sockets. A malformed one matches nobody."""
 
     def allows(self, peer: IPv4Address | IPv6Address | None) -> bool:
         """May the user log in from that address? An IPv4-mapped address counts as IPv4; None is a Unix socket."""
@@ -67,73 +65,73 @@ class User:
 
 @frozen
 class ShownCertificate:
-    """A certificate that the client has shown on this connection and that was verified."""
+    """A verified certificate that the client presented on this connection."""
 
     user: str
-    """The user name in the field of `client_user`; empty where there is none."""
+    """The user name in the field that `client_user` names; empty if there is none."""
     label: str
-    """Which certificate it is, for the log."""
+    """Identifies the certificate in the log."""
 
 
 @frozen
 class LoginContext:
-    """What is known of a login attempt besides the credentials."""
+    """The circumstances of a login attempt, besides the credentials."""
 
     protocol: str
     """"imap", "pop3" or "submission"."""
     peer: IPv4Address | IPv6Address | None
     host: str | None
-    """The host of the configuration that the connection was served (`TLSInfo.host`), for names without a domain."""
+    """The configured host whose certificate was served (`TLSInfo.host`), for names without a domain."""
     session_id: str
     certificate: ShownCertificate | None = None
 
 
 class IAuthBackend(Interface):
-    """A source of users. All names arrive lower case."""
+    """A source of users. All names are passed in lower case."""
 
     def find_user(name: str) -> User | Awaitable[User | None] | None:
         """The user of that name, or None. Must not check a password.
 
-        Raises: AuthUnavailable when it cannot know. Used to resolve names, and by LMTP.
+        Raises: AuthUnavailable if it cannot be determined now. Used to resolve names, and by LMTP.
         """
 
     def verify_password(user: User, password: Secret) -> bool | Awaitable[bool]:
-        """Is it this user's password? Disabled users: False.
+        """Is it this user's password? False for a disabled user.
 
-        Raises: AuthUnavailable when it cannot know.
+        Raises: AuthUnavailable if it cannot be determined now.
         """
 
 
 class IHashedPasswords(Interface):
-    """Optional: the back end holds hashes and lets the service check them in its process pool."""
+    """Optional: the back end holds hashes, and the service checks them in its hash pool."""
 
     def password_hash(user: User) -> str | None:
         """The stored entry with its scheme, `{ARGON2ID}$argon2id$...`.
 
-        None: this user cannot log in (disabled, say). "": this back end lists the user and leaves the password to
-        those that provide IPasswordsOnly.
+        None: this user cannot log in, for instance because it is disabled. "": this back end lists the user, and back
+        ends that provide IPasswordsOnly verify the password.
         """
 
     def typical_hash() -> str | None:
-        """A dummy of the scheme and cost that most entries have, checked for unknown users; None if there is none."""
+        """A dummy of the scheme and cost of most entries, hashed for unknown users; None if there is none."""
 
 
 class IPasswordsOnly(Interface):
     """Optional: the back end verifies passwords and cannot tell whether a user exists; `find_user` answers None.
 
-    Its `verify_password` is asked for users that another back end lists without a password; and, where no back end
-    of the configuration lists users, for every name as it was given. LMTP then knows no user.
+    The service calls its `verify_password` for users that another back end lists without a password. If no configured
+    back end lists users, it is called for every name as given, and LMTP finds no user.
     """
 
 
 @frozen
 class TypicalScram:
-    """What the SCRAM keys of a back end's users look like, for one hash."""
+    """Typical SCRAM keys of a back end's users, for one hash."""
 
     rounds: int
-    """Of most of them."""
+    """Rounds of most keys."""
     salt_size: int
-    """Octets of most of their salts."""
+    """Octets of most salts."""
     everybody: bool
     """Does every user that could log in with a password have keys?"""
 
@@ -142,38 +140,38 @@ class IScramKeys(Interface):
     """Optional: the back end holds SCRAM keys (RFC 5802). `hash_name` is "SHA-256" or "SHA-1"."""
 
     def scram_keys(user: User, hash_name: str) -> ScramKeys | Awaitable[ScramKeys | None] | None:
-        """The user's keys for that hash; None if there are none, and for the disabled.
+        """The user's keys for that hash; None if there are none, and for a disabled user.
 
-        They must be of the password that `verify_password` takes now. Raises: AuthUnavailable when it cannot know.
+        They must belong to the password that `verify_password` accepts now. Raises: AuthUnavailable if it cannot be determined now.
         """
 
     def typical_scram(hash_name: str) -> TypicalScram | None:
-        """Decides whether SCRAM is offered; None while nobody has keys. Answers at once."""
+        """Typical keys, which decide whether SCRAM is offered; None while nobody has keys. Answers at once."""
 
 
 class ITrustsCertificates(Interface):
     """Optional: users may log in by their client certificate, without a password (RFC 4422 appendix A)."""
 
     def may_log_in(user: User) -> bool | Awaitable[bool]:
-        """Is the user there, and not disabled? Raises: AuthUnavailable when it cannot know."""
+        """Does the user exist, and is it not disabled? Raises: AuthUnavailable if it cannot be determined now."""
 
 
 class IReloadable(Interface):
-    """Optional: takes up changed data by itself, and at once when told."""
+    """Optional: uses changed data by itself after some time, and at once after `reload`."""
 
     def reload() -> None:
-        """Read again. Raises nothing: problems are logged, the last good data stays."""
+        """Read the data again. Raises nothing: problems are logged, and the last good data stays."""
 
 
 class IReadsAhead(IReloadable):
-    """Optional: reading takes a while, and can be done before it is taken up."""
+    """Optional: reading takes time, and can be done in advance."""
 
     def read_ahead() -> None:
-        """Called in a thread, before `reload`, which should then take no time. Raises nothing."""
+        """Read the data in advance. Called in a thread before `reload`, which should then be fast. Raises nothing."""
 
 
 class IAuthBackendMaker(Interface):
-    """What a file in twisted/plugins/ offers: the way to a back end, found by `name`."""
+    """The description of a back end in a file of twisted/plugins/, found by `name`."""
 
     name = Attribute("The word before the colon in the configuration: `file` in `file:/etc/mailserver/users`.")
     module = Attribute("Dotted name of the module, imported only when used; it has make_backend(argument, hasher).")
@@ -183,18 +181,18 @@ class IAuthBackendMaker(Interface):
 KNOWN: Final = 0
 """Class of a user at a network from which it has logged in before."""
 NEW: Final = 1
-"""Class of all others, but for..."""
+"""Class of all other networks, except..."""
 GUESSING: Final = 2
-"""...networks from which somebody has guessed lately."""
+"""...networks from which somebody has guessed recently."""
 CLASSES: Final = 3
 
 
 @frozen
 class Asking:
-    """Class and share of a password check: classes go one before the other, and shares of a class take turns."""
+    """Class and share of a password check: higher classes go first, and the shares of a class take turns."""
 
     share: str = ""
-    """The user's name in the class KNOWN; else the client, an IPv4 address or an IPv6 /64."""
+    """The user's name in the class KNOWN; else the client: an IPv4 address or an IPv6 /64."""
     rank: int = NEW
 
 
@@ -202,21 +200,21 @@ ANYBODY: Final = Asking()
 
 
 class Hasher(Protocol):
-    """Checks password hashes outside this process's threads."""
+    """Checks password hashes outside the threads of this process."""
 
     async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
-        """Does the password belong to the `{SCHEME}hash` entry? `share` and `rank` as `Asking` says.
+        """Does the password match the `{SCHEME}hash` entry? `share` and `rank`: see `Asking`.
 
-        Raises: TooManyLogins when the queue is full, AuthUnavailable when it cannot be checked.
+        Raises: TooManyLogins if the queue is full, AuthUnavailable if it cannot be checked.
         """
 
 
 @frozen
 class Abilities:
-    """What the back ends can verify besides passwords."""
+    """Credentials that the back ends can verify besides passwords."""
 
     scram_hashes: frozenset[str]
-    """Hashes for which SCRAM is to be offered."""
+    """Hashes for which SCRAM is offered."""
     certificates: bool
 
 
@@ -224,30 +222,30 @@ class Authenticator(Protocol):
     """The login service, as sessions call it."""
 
     def abilities(self) -> Abilities:
-        """As of now: keys may be added while the server runs."""
+        """The current abilities: keys may be added while the server runs."""
 
     async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
-        """The keys by which SCRAM asks who says to be `name`; made up, and always the same, where there are none.
+        """The SCRAM keys of `name`; a dummy with a constant salt if there are none.
 
         Raises: AuthUnavailable.
         """
 
     async def login(self, claim: Claim, context: LoginContext) -> User:
-        """Verify, with the delays that repeated failures earn.
+        """Verify a claim, with the delays of repeated failures.
 
-        Raises: AuthFailed (unknown or wrong, alike), AuthorizationFailed, AuthUnavailable, LimitReached.
+        Raises: AuthFailed (unknown user and wrong password alike), AuthorizationFailed, AuthUnavailable, LimitReached.
         """
 
     def exposed(
         self, credentials: Credentials, method: str, context: LoginContext, tell: Callable[[str], None]
     ) -> None:
-        """A password came in clear text and has been refused; `method` is how. It is forgotten, or checked later.
+        """Submit a password that came in clear text by `method` and was refused, for a check out of band.
 
-        `tell(user)` is called then if it is right. Nothing of that shows to the client, and nothing is raised.
+        `tell(user)` is called later if it is right. The client sees nothing of it. Raises nothing.
         """
 
     async def find(self, address: str) -> User | None:
-        """The user that an address belongs to, for delivery (no plus-detail handling). Raises: AuthUnavailable."""
+        """Find the user of an address, for delivery (without detail handling). Raises: AuthUnavailable."""
 
     def is_local_domain(self, domain: str) -> bool:
         """Is mail for that domain (any case) kept here?"""

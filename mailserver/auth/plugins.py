@@ -1,7 +1,7 @@
-"""Finding back ends by the word before the colon: `file` in `file:/etc/mailserver/users`.
+"""Discovery of back ends by the word before the colon: `file` in `file:/etc/mailserver/users`.
 
-A back end is announced by a file in a directory `twisted/plugins/` on Python's path, which holds an `AuthBackendMaker`
-and nothing but strings; the module it names is imported only when the configuration asks for it.
+A file in a directory `twisted/plugins/` on Python's path announces a back end. It contains an `AuthBackendMaker` and
+nothing but strings; the module that it names is imported only if the configuration uses it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mailserver.types import Secret
 @implementer(IPlugin, IAuthBackendMaker)
 @frozen
 class AuthBackendMaker:
-    """What a plugin file holds: three strings."""
+    """The content of a plugin file: three strings."""
 
     name: str
     """The word of the configuration."""
     module: str
-    """Dotted name of the module with `make_backend(argument, hasher)` and, if it likes, `check_backend(argument)`.
+    """Dotted name of the module with `make_backend(argument, hasher)` and, optionally, `check_backend(argument)`.
 
-    Without the second the check of a configuration makes a back end and drops it.
+    Without `check_backend` the check of a configuration makes a back end and discards it.
     """
     usage: str
     """One line: what the argument is."""
@@ -51,11 +51,11 @@ class UnknownBackend(LookupError):
 
 
 class BrokenBackend(Exception):
-    """The back end is there and cannot be used. The argument says why, in one line."""
+    """The back end exists and cannot be used. The argument says why, in one line."""
 
 
 class _RefusingHasher:
-    """For a back end that is made to see whether it can be: nobody logs in by it."""
+    """The hasher of a back end that is made only for a check."""
 
     async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
         """Raises: AuthUnavailable."""
@@ -64,10 +64,10 @@ class _RefusingHasher:
 
 
 def find_backend(specification: str, hasher: Hasher) -> Any:
-    """The back end of `NAME:ARGUMENT`, made and found to provide IAuthBackend.
+    """Make the back end of `NAME:ARGUMENT`, and verify that it provides IAuthBackend.
 
-    Raises: UnknownBackend; BrokenBackend (its module cannot be imported, has no make_backend, refuses its argument by
-    a ValueError, fails in any other way, or makes something else).
+    Raises: UnknownBackend; BrokenBackend (its module cannot be imported, has no make_backend, refuses its argument with
+    a ValueError, fails in another way, or makes something else).
     """
     name, _, argument = specification.partition(":")
     return _make(_import(_find(name)), argument, hasher)
@@ -85,27 +85,27 @@ def _make(module: ModuleType, argument: str, hasher: Hasher) -> Any:
         verifyObject(IAuthBackend, backend)
     except Invalid as error:
         sentence = " ".join(str(error).split())
-        raise BrokenBackend(f"{module.__name__} makes no back end: {sentence}") from error
+        raise BrokenBackend(f"{module.__name__} did not make a back end: {sentence}") from error
     return backend
 
 
 def _words(module: ModuleType, error: Exception) -> str:
-    """A ValueError is a sentence for the administrator; of anything else it is said whose it is."""
+    """The text of a ValueError is for the administrator; for other exceptions, name the module and the type."""
     sentence = " ".join(str(error).split())
     if isinstance(error, ValueError) and sentence:
         return sentence
-    # The number in front of an OSError's words says what it is; a KeyError's word alone says nothing.
+    # The number in an OSError identifies it; a KeyError's text alone says nothing.
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    return f"{module.__name__} makes no back end: {kind}{sentence}".removesuffix(": ")
+    return f"{module.__name__} did not make a back end: {kind}{sentence}".removesuffix(": ")
 
 
 def known_backends() -> list[IAuthBackendMaker]:
-    """Every maker there is, by name."""
+    """All makers, by name."""
     return sorted(_makers()[0], key=lambda maker: str(maker.name))
 
 
 def check_entries(source: str, entries: Iterable[str]) -> list[Problem]:
-    """Everything wrong with the back ends that the file `source` names, users files included. It runs their code."""
+    """Find every problem of the back ends that the file `source` names, users files included. Runs their code."""
     return [problem for entry in entries for problem in _check_one(source, entry)]
 
 
@@ -126,7 +126,7 @@ def _check_one(source: str, specification: str) -> Iterator[Problem]:
             _make(module, argument, _RefusingHasher())
         else:
             for problem in check_backend(argument):
-                # What is wrong with a whole file is found where the configuration names it.
+                # A problem of a whole file is reported where the configuration names the file.
                 whole = not problem.place and not problem.warning and problem.file != source
                 yield Problem(source, place, value, f"{problem.file}: {problem.reason}") if whole else problem
     except BrokenBackend as error:
@@ -142,17 +142,17 @@ def _find(name: str) -> IAuthBackendMaker:
             return maker
     known = sorted(str(maker.name) for maker in makers)
     near = difflib.get_close_matches(name, known, 1)
-    broken = f"; the log tells of {failed} plugin file(s) that could not be imported" if failed else ""
+    broken = f"; the log names {failed} plugin file(s) that cannot be imported" if failed else ""
     raise UnknownBackend(f"no back end is named {name!r}; known: {', '.join(known)}{broken}", near[0] if near else "")
 
 
 def _makers() -> tuple[list[IAuthBackendMaker], int]:
-    """All makers, and how many plugin files failed to import: twisted.plugin only logs those."""
+    """All makers, and the number of plugin files that cannot be imported: twisted.plugin only logs those."""
     failures = 0
 
     def count(event: LogEvent) -> None:
         nonlocal failures
-        # A cache that cannot be written is told with a reason, a file that cannot be imported without one.
+        # An unwritable cache is logged with `why`, a file that cannot be imported without.
         failures += "failure" in event and not event.get("why")
 
     observer: ILogObserver = count  # type: ignore[assignment]  # a plain function is one
@@ -168,6 +168,6 @@ def _import(maker: IAuthBackendMaker) -> ModuleType:
     try:
         return importlib.import_module(str(maker.module))
     except Exception as error:
-        # A module may stumble over anything while it is imported.
+        # An import may raise anything.
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
         raise BrokenBackend(f"{maker.module} cannot be imported: {kind}{' '.join(str(error).split())}") from error

@@ -1,6 +1,6 @@
-"""Which names are whose, and what a user's networks and domain demand of a connection (no I/O).
+"""Resolution of names, and the restrictions on networks and client certificates (no I/O).
 
-A restriction is judged once the password, proof or certificate is right: before, its answer would tell who exists.
+A restriction is checked after the password, proof or certificate was right: before that, its answer would reveal who exists.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from mailserver.auth.interfaces import LoginContext, User
 from mailserver.auth.schemes.passwd import BadName, normalise
 
 Find = Callable[[Sequence[str]], Awaitable[object | None]]
-"""Finds the first name that a user has; None if nobody has one of them."""
+"""Finds the user of the first name that exists; None if none does."""
 
 
 @frozen
 class Names:
-    """How names without a domain are completed, and which domains are ours. All in lower case."""
+    """Local domains, and the completion of names without a domain. All in lower case."""
 
     domains: frozenset[str]
     default_domain: str
@@ -26,15 +26,15 @@ class Names:
     domain_of: Callable[[str | None], str | None]
     """The mail domain that a host of the configuration belongs to."""
     vouches: Callable[[str | None, str], bool] = lambda _host, _domain: False
-    """May a client's certificate taken for a host speak for users of a mail domain; of any, when empty?"""
+    """(host, domain): does a client certificate accepted for the host hold for users of that mail domain; of any, if empty?"""
     demands: Callable[[str], bool] = lambda _domain: False
-    """Must the clients of a mail domain's users show a certificate; of any, when empty?"""
+    """(domain): must clients of users of that mail domain present a certificate; of any, if empty?"""
     names_user: Callable[[str], bool] = lambda _domain: True
-    """Must that certificate name the user who logs in?"""
+    """(domain): must that certificate name the user that logs in?"""
 
     def candidates(self, name: str, host: str | None) -> list[str]:
-        """What a normalised name may mean, in the order tried: as it is; then in the domain of the host that was
-        served, or in the default domain where that tells none.
+        """The accounts that a normalised name may mean, in the order of lookup: the name itself; then the name with the
+        domain of the served host, or with the default domain if the host has none.
         """
         if "@" in name:
             return [name]
@@ -47,7 +47,7 @@ class Names:
 
 
 def network_fault(user: User, context: LoginContext) -> str:
-    """Why the user may not log in from the client's address, for the log; empty if it may."""
+    """The reason why the user may not log in from the client's address, for the log; empty if it may."""
     if user.limits.allows(context.peer):
         return ""
     listed = ",".join(user.limits.networks or ())
@@ -55,27 +55,27 @@ def network_fault(user: User, context: LoginContext) -> str:
 
 
 async def certificate_fault(names: Names, find: Find, user: User, context: LoginContext) -> str:
-    """Why the client's certificate does not do for the user's domain, for the log; empty if it does, or need not be.
+    """The reason why the client's certificate is not sufficient for the user's domain, for the log; empty if it is.
 
-    A host name that asks for none must be no way around a demand of the user's domain, and neither must the certificate
-    of another user. Raises: AuthUnavailable.
+    A host name without client certificates is no way around the requirement of the user's domain, and neither is the
+    certificate of another user. Raises: AuthUnavailable.
     """
     domain = names.domain_of_user(user)
     if not names.demands(domain):
         return ""
-    right = f"the password is right, and {user.name} is of a domain that requires a client certificate"
+    right = f"the password is right, but the domain of {user.name} requires a client certificate"
     if context.certificate is None:
-        return f"{right}: the client has shown none, or connected under a host name that asks for none"
-    shown = f"the client has shown {context.certificate.label}"
+        return f"{right}: the client presented none, or connected to a host name that requests none"
+    shown = f"the client presented {context.certificate.label}"
     if not names.vouches(context.host, domain):
-        return f"{right}: {shown}, which was not taken under a host name of that domain"
+        return f"{right}: {shown}, which was not accepted for a host name of that domain"
     if names.names_user(domain) and not await _is_named(names, find, user, context):
-        return f"{right} in the user's own name: {shown}"
+        return f"{right} with the user's own name: {shown}"
     return ""
 
 
 async def _is_named(names: Names, find: Find, user: User, context: LoginContext) -> bool:
-    """Does the certificate name that user? As with EXTERNAL, the first of its names that somebody has counts."""
+    """Does the certificate name that user? As with EXTERNAL, the first candidate that exists counts."""
     assert context.certificate is not None
     try:
         name = normalise(context.certificate.user)

@@ -1,20 +1,20 @@
-"""The login service: which account a name means, one check of its password, and what failures cost.
+"""The login service: finds the account of a name, checks one credential, and delays failures.
 
-The problems. A stranger must not learn from words or time whether a user exists, nor try passwords at the server's
-speed; the user that mistypes must not be locked out by strangers. A name may come without its domain. Back ends
-differ: some hold hashes, some only answer yes or no, some cannot list users.
+The problems. An attacker must not learn from words or time whether a user exists, nor try passwords at the server's
+speed; and attackers must not lock out a user who mistypes. A name may come without its domain. Back ends differ:
+some hold hashes, some only verify passwords, some cannot list users.
 
-The rules. The name is resolved first, without hashing. Then exactly one hash is checked: the user's, or for an
-unknown user a dummy of the scheme and cost that most have. A failure is answered at a time counted from the attempt's
-start, which hides what the checks took; how long grows for the pair of user and network. An attempt that is not checked, as
-too many wait, is never called wrong, and is answered late, too: a flood gains nothing by being refused. What was found right
-lately (`checked`) passes at once, ahead of all turns. An identity to act for (authzid) is looked at only after the
-password is right, and so is what the user's domain demands of the connection. A back end that cannot answer makes the
-login unavailable, never wrong.
+The rules. The name is resolved first, without hashing. Then exactly one hash is checked: the user's or, for an unknown
+user, a dummy of the scheme and cost that most entries have. The answer to a failure is due at a time counted from the
+start of the attempt, which hides the time of the checks; the delay grows for the pair of user and network. An attempt that
+is not checked, as too many wait, is never called wrong, and its answer is delayed, too: a flood gains nothing by being
+refused. A password that was right recently (`verified_passwords`) passes at once, ahead of its turn. The authorization
+identity (authzid) is compared only after the password was right, and so are the restrictions of the user and its domain.
+If a back end cannot answer, the login is unavailable, never wrong.
 
-SCRAM asks for a user's salt before anything is proved: who is unknown, or has no keys, gets a salt that is made of the
-name and a secret, and keys that nothing fits. A wrong proof is a failure as a wrong password is, but never the "same"
-one again: each looks different.
+SCRAM asks for a user's salt before the client has proved anything. An unknown user, or one without keys, gets a salt
+derived from the name and a secret, and keys that no proof matches. A wrong proof is a failure like a wrong password, but
+never counts as a repetition: each proof is different.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from mailserver.sasl.mechanism import Certified, Claim, Credentials, ScramProof
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, SALT, ScramKeys
 from mailserver.types import Secret
 
-LEAST_FAILURE: Final = 0.25
-"""Seconds that every failure takes at least, whatever the configuration says: longer than most hashes."""
+MIN_FAILURE_TIME: Final = 0.25
+"""Seconds until the answer to a failure, at least, whatever the configuration says: longer than most hashes."""
 
-EXPOSED: Final = Asking("exposed", GUESSING)
-"""Class and share of checks of passwords that came in clear text."""
+EXPOSED_ASKING: Final = Asking("exposed", GUESSING)
+"""Class and share of the checks of exposed passwords."""
 
 
 class LoginService:
@@ -73,12 +73,12 @@ class LoginService:
         exposures: ExposureChecker | None = None,
         checked: VerifiedPasswords | None = None,
     ) -> None:
-        """`backends` provide IAuthBackend and are asked in this order.
+        """`backends`: providers of IAuthBackend, asked in this order.
 
-        `secret`, up to 64 octets, is what the salts of unknown users are made of: the same in all processes, and, as a
-        real salt stays, after a start; one of its own when None. `scram_for_some`: offer SCRAM though some users have
-        no keys. `weak_schemes`: verify entries of weak schemes. `exposures`: who checks passwords that came in clear text;
-        nobody when None. `checked`: what was found right before; nothing when None.
+        `secret`: up to 64 octets for the salts of unknown users, the same in all processes and after a restart, as real
+        salts are; random if None. `scram_for_some`: offer SCRAM though some users have no keys. `weak_schemes`: verify
+        entries of weak schemes. `exposures`: checks passwords that came in clear text; None: they are not checked.
+        `checked`: passwords that were right recently; an empty table if None.
         """
         provided: list[IAuthBackend] = [IAuthBackend(each) for each in backends]
         listing = [each for each in provided if not IPasswordsOnly.providedBy(each)]
@@ -94,33 +94,33 @@ class LoginService:
         self._exposures = exposures
 
     def abilities(self) -> Abilities:
-        """What can succeed besides passwords."""
+        """Credentials that can succeed besides passwords."""
         return Abilities(frozenset(filter(self._offers_scram, HASHES)), self._trusts_certificates)
 
     async def scram_keys(self, name: str, hash_name: str, context: LoginContext) -> ScramKeys:
-        """The user's keys, or such as nothing fits. Raises: AuthUnavailable."""
+        """The user's keys, or keys that no proof matches. Raises: AuthUnavailable."""
         try:
             candidates = self._names.candidates(normalise(name), context.host)
         except BadName:
             candidates = [name]
         found = await self._check.find(candidates, self._throttle.asking(candidates, context.peer))
         keys = None if found is None else await keys_of(found, hash_name)
-        return keys or self._made_up_keys(candidates[-1], hash_name)
+        return keys or self._dummy_keys(candidates[-1], hash_name)
 
     async def login(self, claim: Claim, context: LoginContext) -> User:
-        """Verify. Raises: AuthFailed, AuthorizationFailed, AuthUnavailable."""
+        """Verify a claim. Raises: AuthFailed, AuthorizationFailed, AuthUnavailable, TooManyLogins."""
         started = self._throttle.clock()
         evidence = _evidence(claim)
         try:
             name = normalise(claim.name)
         except BadName as error:
-            # No account can have it: nothing is learnt from the missing hash check.
+            # No account can have this name: the missing hash reveals nothing.
             await self._fail(self._throttle.failed(("",), context.peer, evidence), started, str(error))
         candidates = self._names.candidates(name, context.host)
         attempt = self._throttle.begin(candidates, context.peer, evidence)
-        unchecked: float | None = None
+        refusal_delay: float | None = None
         try:
-            user = await self._was_right(claim, candidates, context, attempt)
+            user = await self._reuse_verified(claim, candidates, context, attempt)
             if user is None:
                 await attempt.wait_turn()
                 user, reason = await self._check.check(claim, candidates, context, attempt.asking)
@@ -129,14 +129,14 @@ class LoginService:
             else:
                 attempt.succeeded()
         except TooManyLogins:
-            unchecked = attempt.refused()
+            refusal_delay = attempt.refused()
         except Cancelled:
             attempt.refused()
             raise
         finally:
             attempt.end()
-        if unchecked is not None:
-            await self._sleep_until(started + unchecked)
+        if refusal_delay is not None:
+            await self._sleep_until(started + refusal_delay)
             raise TooManyLogins
         if user is None:
             await self._fail(delay, started, reason)
@@ -144,10 +144,10 @@ class LoginService:
             raise AuthorizationFailed
         return self._with_own_address(user)
 
-    async def _was_right(
+    async def _reuse_verified(
         self, claim: Claim, candidates: Sequence[str], context: LoginContext, attempt: LoginAttempt
     ) -> User | None:
-        """The user, ahead of the attempt's turn, if the claim was found right lately and still is."""
+        """Return the user, ahead of the attempt's turn, if the claim was right recently and still is."""
         if not self._check.was_right_recently(candidates) or not await attempt.take_lookup():
             return None
         if not await self._check.was_right(claim, candidates, attempt.asking):
@@ -174,16 +174,16 @@ class LoginService:
                 password,
                 method,
                 context,
-                # Not in the client's share: it must not wait for this when it logs in.
+                # Not in the client's share: its next login must not wait for this check.
                 exists=lambda: self._check.may_exist(candidates),
-                verify=lambda: self._check.owner(candidates, password, EXPOSED),
-                check_dummy=lambda: self._check.check_dummy(Secret(b"none"), EXPOSED),
+                verify=lambda: self._check.owner(candidates, password, EXPOSED_ASKING),
+                check_dummy=lambda: self._check.check_dummy(Secret(b"none"), EXPOSED_ASKING),
                 report=tell,
             )
         )
 
     async def find(self, address: str) -> User | None:
-        """The user that an address belongs to, for delivery; SNI plays no part. Raises: AuthUnavailable."""
+        """Find the user of an address, for delivery; SNI does not matter. Raises: AuthUnavailable."""
         try:
             name = normalise(address)
         except BadName:
@@ -191,7 +191,7 @@ class LoginService:
         candidates = self._names.candidates(name, None)
         local, _, domain = name.partition("@")
         if domain and domain == self._names.default_domain:
-            # Users files with bare names are of one domain, this one.
+            # Bare names in a users file belong to the default domain.
             candidates.append(local)
         found = await self._check.find(candidates)
         return None if found is None else self._with_own_address(found[0])
@@ -201,8 +201,8 @@ class LoginService:
         return domain.lower() in self._names.domains
 
     async def _fail(self, delay: float, started: float, reason: str = "") -> NoReturn:
-        """Answer a failure, when its time has come. Raises: AuthFailed, always."""
-        await self._sleep_until(started + max(delay, LEAST_FAILURE))
+        """Wait until the answer to a failure is due. Raises: AuthFailed, always."""
+        await self._sleep_until(started + max(delay, MIN_FAILURE_TIME))
         raise AuthFailed(reason)
 
     async def _sleep_until(self, time: float) -> None:
@@ -211,7 +211,7 @@ class LoginService:
             await self._throttle.sleep(rest)
 
     def _typical_scram(self, hash_name: str) -> list[TypicalScram | None]:
-        """Of each back end that lists users."""
+        """The typical keys of each back end that lists users."""
         return [each.typical_scram(hash_name) if each is not None else None for each in self._with_scram]
 
     def _offers_scram(self, hash_name: str) -> bool:
@@ -227,15 +227,15 @@ class LoginService:
             return False
         return offers
 
-    def _made_up_keys(self, name: str, hash_name: str) -> ScramKeys:
-        """Salt and rounds such as the others have, the same whenever that name is asked for; nothing fits the keys."""
+    def _dummy_keys(self, name: str, hash_name: str) -> ScramKeys:
+        """Make keys with typical salt and rounds, always the same salt for a name; no proof matches them."""
         like = next(filter(None, self._typical_scram(hash_name)), None) or TypicalScram(ROUNDS, SALT, False)
         salt = hashlib.blake2b(f"{hash_name} {name}".encode("utf-8", "surrogatepass"), key=self._secret).digest()
         size = hashlib.new(HASHES[hash_name]).digest_size
         return ScramKeys(like.rounds, salt[: like.salt_size], secrets.token_bytes(size), secrets.token_bytes(size))
 
     def _with_own_address(self, user: User) -> User:
-        """A user with a bare name has the address in the default domain."""
+        """The user, with its address in the default domain if it has a bare name."""
         if "@" in user.name or not self._names.default_domain:
             return user
         own = f"{user.name}@{self._names.default_domain}"
@@ -243,7 +243,7 @@ class LoginService:
 
 
 def _evidence(claim: Claim) -> Secret:
-    """What tells one failure from another."""
+    """What distinguishes one guess from another."""
     match claim:
         case Credentials(password=password):
             return password
@@ -254,7 +254,7 @@ def _evidence(claim: Claim) -> Secret:
 
 
 def _is_self(authorization: str, names: set[str]) -> bool:
-    """Is the identity to act for (RFC 4616 2: authzid) the user's own?"""
+    """Is the authorization identity (authzid, RFC 4616 2) the user's own?"""
     if not authorization:
         return True
     try:

@@ -53,7 +53,7 @@ def test_a_call_without_an_answer_ends_the_trial() -> None:
 
     first, second = run_now(collect())
     assert not first.fault
-    assert "not answered within 5 s" in second.fault
+    assert "did not answer within 5 s" in second.fault
 
 
 @implementer(IAuthBackend, IHashedPasswords, IReloadable)
@@ -148,11 +148,11 @@ async def _any_user(self: Any, user: User, password: Secret) -> bool:
         ("verify_password", _empty, "0 octets"),
         ("verify_password", _until_nul, "not False"),
         ("verify_password", _decodes, "UnicodeDecodeError"),
-        ("verify_password", _any_user, "user that is gone"),
+        ("verify_password", _any_user, "user that does not exist any more"),
         ("password_hash", lambda self, user: None, "no stored password"),
         ("password_hash", lambda self, user: "{ROT13}x", "UnknownScheme"),
-        ("password_hash", lambda self, user: "{PLAIN}other", "does not fit"),
-        ("typical_hash", lambda self: SSHA, "dummy fits"),
+        ("password_hash", lambda self, user: "{PLAIN}other", "does not match"),
+        ("typical_hash", lambda self: SSHA, "dummy matches"),
         ("typical_hash", lambda self: "x", "UnknownScheme"),
         ("reload", lambda self, extra: None, "IReloadable"),
         ("reload", lambda self: 1 / 0, "ZeroDivisionError"),

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from mailserver.auth.exposure import checker
-from mailserver.auth.exposure.checker import EVERY, GAP, MAX_WAITING, POSTPONED, ExposureChecker, ExposureMark
+from mailserver.auth.exposure.checker import (
+    CHECK_INTERVAL,
+    MAX_POSTPONE,
+    MAX_WAITING,
+    RECHECK_AFTER,
+    ExposureChecker,
+    ExposureMark,
+)
 from mailserver.auth.exposure.record import FILE, MAX_USERS, DamagedRecord, ExposureRecord
 from mailserver.auth.interfaces import LoginContext
 from mailserver.auth.restrictions import Names
@@ -83,7 +90,7 @@ def site() -> Site:
 
 def test_a_right_one_is_told_and_marked_after_a_while(site: Site) -> None:
     site.expose()
-    site.timers.advance(GAP - 0.1)
+    site.timers.advance(CHECK_INTERVAL - 0.1)
     assert site.hasher.checks == [], "nothing begins within the call, nor in the client's time"
     site.settle()
     assert site.told == [ANNA]
@@ -125,7 +132,7 @@ def test_the_same_password_of_a_user_and_network_is_checked_once_a_minute(site: 
     for _ in range(5):
         site.expose("anna", "wrong")
         site.expose(ANNA, "wrong", peer="192.0.2.200")
-    site.settle(EVERY - 1)
+    site.settle(RECHECK_AFTER - 1)
     assert len(site.hasher.checks) == 1
     site.expose(password="wrong", peer="198.51.100.1")
     site.settle(0.9)
@@ -164,7 +171,7 @@ def test_junk_of_names_that_nobody_has_keeps_no_right_one_from_being_found(site:
         site.expose(f"user{number}@example.test", peer=f"10.0.{number % 250}.1")
         if number == 500:
             site.expose()
-    site.settle(2 * GAP)
+    site.settle(2 * CHECK_INTERVAL)
     assert site.told == [ANNA], "they take no place"
     site.settle(1000)
     assert len(site.hasher.checks) <= MAX_WAITING + 2
@@ -174,9 +181,9 @@ def test_junk_of_names_that_exist_holds_up_its_own_network(site: Site) -> None:
     for number in range(300):
         site.backend.entries[f"user{number}@example.test"] = "{PLAIN}secret"
         site.expose(f"user{number}@example.test", "junk", peer="198.51.100.1")
-    site.settle(GAP)
+    site.settle(CHECK_INTERVAL)
     site.expose()
-    site.settle(3 * GAP)
+    site.settle(3 * CHECK_INTERVAL)
     assert site.told == [ANNA], "networks take turns"
 
 
@@ -185,9 +192,9 @@ def test_junk_from_many_networks_leaves_one_its_turn(site: Site) -> None:
         site.backend.entries[f"user{number}@example.test"] = "{PLAIN}secret"
         for password in ("junk", "more"):
             site.expose(f"user{number}@example.test", password, peer=f"10.0.{number % 60}.1")
-    site.settle(GAP)
+    site.settle(CHECK_INTERVAL)
     site.expose()
-    site.settle((MAX_WAITING + 2) * GAP)
+    site.settle((MAX_WAITING + 2) * CHECK_INTERVAL)
     assert site.told == [ANNA]
 
 
@@ -201,20 +208,20 @@ def test_a_flood_from_more_networks_than_there_are_places_holds_up_nobody_else(s
 
     for turn in range(5):
         flood(f"junk{turn}")
-        site.settle(GAP)
+        site.settle(CHECK_INTERVAL)
     site.expose()
     for turn in range(5):
         flood(f"more{turn}")
-        site.settle(GAP)
+        site.settle(CHECK_INTERVAL)
     assert site.told == [ANNA], "who has sent the least goes first"
 
 
 def test_junk_for_the_user_from_a_neighbour_leaves_the_user_its_place(site: Site) -> None:
     for number in range(50):
         site.expose(password=f"junk{number}", peer="192.0.2.77")
-    site.settle(GAP)
+    site.settle(CHECK_INTERVAL)
     site.expose()
-    site.settle(10 * GAP)
+    site.settle(10 * CHECK_INTERVAL)
     assert site.told == [ANNA]
 
 
@@ -226,7 +233,7 @@ def test_the_memory_of_what_was_checked_is_bounded(site: Site, monkeypatch: pyte
     assert not site.watch.claim(("user19", "net", "00"))
     assert site.watch.claim(("user19", "net", "01"))
     assert site.watch.claim(("user0", "net", "00")), "it would be checked once more"
-    site.timers.advance(EVERY)
+    site.timers.advance(RECHECK_AFTER)
     assert site.watch.claimed() == []
 
 
@@ -240,7 +247,7 @@ def test_logins_that_wait_for_the_pool_go_first_for_a_while(site: Site) -> None:
     assert site.told == [ANNA]
     site.busy = True
     site.expose(peer="198.51.100.1")
-    site.settle(POSTPONED + 2 * GAP)
+    site.settle(MAX_POSTPONE + 2 * CHECK_INTERVAL)
     assert site.told == [ANNA, ANNA], "a flood of logins does not switch this off"
 
 
@@ -275,7 +282,7 @@ def test_the_next_login_takes_as_long_whatever_was_found(before: str) -> None:
         site.hasher.cost = 0.5
         site.hasher.full = before == "full"
         site.expose(password={"right": "secret", "wrong": "wrong", "full": "secret"}[before])
-        site.settle(2 * GAP)
+        site.settle(2 * CHECK_INTERVAL)
         site.hasher.full = False
         takes.append(site.seconds_of_login(password))
     reference = []
@@ -307,7 +314,7 @@ def test_how_busy_the_pool_is_tells_nothing_of_the_names(backlog: int) -> None:
             site.expose(name, f"guess{number}", peer=f"198.51.{number}.1")
         seen = []
         for _ in range(2 * MAX_WAITING):
-            site.settle(GAP / 2)
+            site.settle(CHECK_INTERVAL / 2)
             seen.append(len(site.hasher.checks))
         times.append(seen)
         assert seen[-1] == min(backlog + 6, MAX_WAITING)
@@ -378,7 +385,7 @@ def test_nonsense_is_not_taken(tmp_path: Path, mark: object) -> None:
 def test_a_damaged_record_is_set_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     record = ExposureRecord(tmp_path)
-    with pytest.raises(DamagedRecord, match="set aside"):
+    with pytest.raises(DamagedRecord, match="was moved to"):
         record.load()
     assert len(record) == 0
     assert (tmp_path / FILE).with_suffix(".damaged").read_bytes() == content

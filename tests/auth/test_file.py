@@ -441,7 +441,7 @@ def test_check_tells_what_of_the_extra_fields_counts(tmp_path: Path) -> None:
         ("line 2 user ben", "userdb_quota_rule", True),
     ]
     assert "restricts nobody" in check(path)[2].reason
-    assert "here and on 1 lines more" in check(path)[3].reason
+    assert "here and on 1 more lines" in check(path)[3].reason
 
 
 def test_the_warnings_of_a_large_file_are_bounded(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_the_warnings_of_a_large_file_are_bounded(tmp_path: Path) -> None:
     path.chmod(0o600)
     problems = check(path)
     assert len(problems) < 200
-    assert any("and 4900 warnings more" in each.reason for each in problems)
+    assert any("and 4900 more warnings" in each.reason for each in problems)
 
 
 def test_check_says_what_is_quick_to_guess(tmp_path: Path) -> None:

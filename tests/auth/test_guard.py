@@ -8,11 +8,11 @@ import pytest
 from zope.interface import implementer
 
 from mailserver.auth.backends.guard import (
-    CALL_TIME,
-    CALLS,
-    FIRST_REST,
-    LONGEST_REST,
-    LOSSES,
+    CALL_TIMEOUT,
+    CONCURRENCY,
+    FIRST_PAUSE,
+    MAX_LOSSES,
+    MAX_PAUSE,
     Guard,
     GuardedBackend,
     GuardedHasher,
@@ -65,9 +65,9 @@ class Site:
         self.timers.advance(0.0)
         return task
 
-    def lose(self, number: int = LOSSES) -> None:
+    def lose(self, number: int = MAX_LOSSES) -> None:
         tasks = [self.find() for _ in range(number)]
-        self.timers.advance(CALL_TIME)
+        self.timers.advance(CALL_TIMEOUT)
         assert all(map(unavailable, tasks))
 
 
@@ -90,22 +90,22 @@ def test_an_answer_passes_and_leaves_nothing() -> None:
 def test_a_call_without_an_answer_ends_in_time() -> None:
     site = Site()
     task = site.find()
-    site.timers.advance(CALL_TIME - 0.1)
+    site.timers.advance(CALL_TIMEOUT - 0.1)
     assert not task.done
     site.timers.advance(0.1)
     assert unavailable(task)
     site.remote.asked[0].callback(None)
-    assert not site.guard.is_lost, "one may happen"
+    assert not site.guard.is_open, "one may happen"
 
 
 def test_a_lost_back_end_is_left_alone_and_tried_by_one_call() -> None:
     site = Site()
     site.lose()
-    assert site.guard.is_lost
+    assert site.guard.is_open
     asked = len(site.remote.asked)
     assert unavailable(site.find()), "at once"
     assert len(site.remote.asked) == asked
-    site.timers.advance(FIRST_REST)
+    site.timers.advance(FIRST_PAUSE)
     probe = site.find()
     assert unavailable(site.find()), "one at a time"
     assert len(site.remote.asked) == asked + 1
@@ -119,52 +119,52 @@ def test_a_lost_back_end_is_left_alone_and_tried_by_one_call() -> None:
 def test_each_lost_try_doubles_the_while_up_to_a_minute() -> None:
     site = Site()
     site.lose()
-    rest = FIRST_REST
+    rest = FIRST_PAUSE
     for _ in range(6):
         site.timers.advance(rest - 0.1)
         assert unavailable(site.find())
         site.timers.advance(0.1)
         site.lose(1)
-        rest = min(rest * 2, LONGEST_REST)
-    assert rest == LONGEST_REST
+        rest = min(rest * 2, MAX_PAUSE)
+    assert rest == MAX_PAUSE
 
 
 def test_an_answer_between_ends_the_row() -> None:
     site = Site()
     for _ in range(3):
-        site.lose(LOSSES - 1)
+        site.lose(MAX_LOSSES - 1)
         task = site.find()
         site.remote.asked[-1].callback(None)
         assert task.outcome() is None
-    assert not site.guard.is_lost
+    assert not site.guard.is_open
 
 
 def test_some_run_at_once_and_the_others_wait_for_a_place() -> None:
     site = Site()
-    tasks = [site.find() for _ in range(CALLS + 2)]
-    assert len(site.remote.asked) == CALLS
+    tasks = [site.find() for _ in range(CONCURRENCY + 2)]
+    assert len(site.remote.asked) == CONCURRENCY
     site.remote.asked[0].callback(User("anna"))
     site.timers.advance(0.0)
-    assert len(site.remote.asked) == CALLS + 1
+    assert len(site.remote.asked) == CONCURRENCY + 1
     assert [task.done for task in tasks].count(True) == 1
-    site.timers.advance(2 * CALL_TIME)
+    site.timers.advance(2 * CALL_TIMEOUT)
     assert all(task.done for task in tasks)
-    assert len(site.remote.asked) == CALLS + 1, "who waited learns at once that it is lost"
+    assert len(site.remote.asked) == CONCURRENCY + 1, "who waited learns at once that it is lost"
 
 
 def test_whoever_hangs_up_gives_no_call_back() -> None:
     site = Site()
-    for _ in range(LOSSES):
+    for _ in range(MAX_LOSSES):
         site.find().cancel()
-    site.timers.advance(CALL_TIME)
-    assert site.guard.is_lost, "the calls went on, and had no answer"
+    site.timers.advance(CALL_TIMEOUT)
+    assert site.guard.is_open, "the calls went on, and had no answer"
 
 
 def test_an_exception_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
-    for _ in range(2 * LOSSES):
+    for _ in range(2 * MAX_LOSSES):
         assert unavailable(Task(site.backend.verify_password(User("anna"), PASSWORD)))
-    assert not site.guard.is_lost, "it may be about one user"
+    assert not site.guard.is_open, "it may be about one user"
     assert "KeyError" in caplog.text
 
 
@@ -202,12 +202,12 @@ class Hashing:
 def test_the_time_of_a_hash_is_not_the_back_ends() -> None:
     site, pool = Site(Hashing()), Slow()
     site.remote.hasher = GuardedHasher(pool, site.guard)
-    tasks = [Task(site.backend.verify_password(User("anna"), Secret(b"secret"))) for _ in range(CALLS + 1)]
-    assert len(pool.waiting) == CALLS + 1, "it takes no place either"
-    site.timers.advance(10 * CALL_TIME)
+    tasks = [Task(site.backend.verify_password(User("anna"), Secret(b"secret"))) for _ in range(CONCURRENCY + 1)]
+    assert len(pool.waiting) == CONCURRENCY + 1, "it takes no place either"
+    site.timers.advance(10 * CALL_TIMEOUT)
     assert not any(task.done for task in tasks)
     pool.waiting[0].callback(True)
-    site.timers.advance(CALL_TIME - 0.1)
+    site.timers.advance(CALL_TIMEOUT - 0.1)
     assert not tasks[0].done
     site.timers.advance(0.1)
     assert unavailable(tasks[0]), "its clock goes on behind the check"
@@ -227,18 +227,18 @@ def test_it_provides_what_the_back_end_does_and_words_its_exceptions() -> None:
 
 def test_a_flood_leaves_known_users_their_calls_and_clients_take_turns() -> None:
     site = Site()
-    for number in range(3 * CALLS):
+    for number in range(3 * CONCURRENCY):
         Task(site.backend.asked_by(Asking(f"198.51.100.{number % 3}", GUESSING)).find_user(f"user{number}"))
-    assert len(site.remote.asked) == CALLS
+    assert len(site.remote.asked) == CONCURRENCY
     known = Task(site.backend.asked_by(Asking("anna", KNOWN)).find_user("anna"))
-    assert len(site.remote.asked) == CALLS + 1
+    assert len(site.remote.asked) == CONCURRENCY + 1
     site.remote.asked[-1].callback(User("anna"))
     assert known.outcome() == User("anna")
     other = Task(site.backend.asked_by(Asking("203.0.113.1", NEW)).find_user("ben"))
     for waiting in site.remote.asked[:4]:
         waiting.callback(None)
     site.timers.advance(0.0)
-    site.remote.asked[CALLS + 4].callback(User("ben"))
+    site.remote.asked[CONCURRENCY + 4].callback(User("ben"))
     assert other.outcome() == User("ben"), "after one of each client, not after all that wait"
 
 

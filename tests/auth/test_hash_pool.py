@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mailserver.auth.interfaces import GUESSING, KNOWN, NEW
 from mailserver.auth.schemes import schemes
-from mailserver.auth.schemes.hash_pool import LONGEST_WAIT, HashPool, _Request
+from mailserver.auth.schemes.hash_pool import MAX_WAIT, HashPool, _Request
 from mailserver.errors import AuthUnavailable, TooManyLogins
 from mailserver.types import Secret
 from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting
@@ -158,7 +158,7 @@ def test_what_waits_too_long_is_refused(rank: int) -> None:
     bench = Bench(processes=1, timeout=1000.0)
     runs = bench.ask(rank=rank)
     waits = bench.ask(rank=rank)
-    bench.timers.advance(LONGEST_WAIT)
+    bench.timers.advance(MAX_WAIT)
     with pytest.raises(TooManyLogins):
         waits.outcome()
     assert not runs.done

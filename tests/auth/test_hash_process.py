@@ -26,7 +26,7 @@ def test_right_and_wrong() -> None:
     [b"", b"{", b"[]", b"{}", b'{"stored": 1, "password": ""}', b'{"stored": "{PLAIN}x", "password": "!"}', b"\xff"],
 )
 def test_what_is_no_request(line: bytes) -> None:
-    assert answer(line) == {"error": "not a request"}
+    assert answer(line) == {"error": "malformed request"}
 
 
 def test_errors_tell_nothing_of_the_secret() -> None:

@@ -358,7 +358,7 @@ def test_no_scheme_of_dovecots_is_taken_for_another():
         else:
             continue
         assert "unknown password scheme" not in said
-        assert "not verified here" not in said or schemes.nearest_name(name) == ""
+        assert "not supported here" not in said or schemes.nearest_name(name) == ""
 
 
 def test_argon2_without_its_kind_is_what_the_hash_says():

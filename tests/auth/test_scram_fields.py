@@ -110,7 +110,7 @@ def test_the_file_back_end(tmp_path: Path) -> None:
     assert backend.typical_scram("SHA-1") is None
     problems = [str(problem) for problem in check(path)]
     assert len(problems) == 1
-    assert "user fritz: warning: its SCRAM keys are of another password" in problems[0]
+    assert "user fritz: warning: its SCRAM keys belong to another password" in problems[0]
 
 
 def test_salts_are_made_of_the_machines_id(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mailserver.auth.interfaces import (
     User,
 )
 from mailserver.auth.restrictions import Names
-from mailserver.auth.service import LEAST_FAILURE, LoginService
+from mailserver.auth.service import MIN_FAILURE_TIME, LoginService
 from mailserver.auth.throttling.login_throttle import LoginThrottle
 from mailserver.auth.throttling.penalties import Penalties
 from mailserver.errors import AuthFailed, AuthorizationFailed, AuthUnavailable, MailError
@@ -234,7 +234,7 @@ def test_a_name_with_and_without_its_domain_is_one_pair(site: Site) -> None:
 
 def test_a_failure_takes_a_moment_even_when_delays_are_switched_off(site: Site) -> None:
     site.penalties.first_delay = site.penalties.max_delay = 0.0
-    assert site.failure(site.login("anna@example.test", "wrong"))[2] >= LEAST_FAILURE
+    assert site.failure(site.login("anna@example.test", "wrong"))[2] >= MIN_FAILURE_TIME
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_the_log_names_the_network_and_the_certificate() -> None:
         ("192.0.2.1", "may not log in from 192.0.2.1: its allow_nets is 198.51.100.0/24"),
         (
             "198.51.100.1",
-            "requires a client certificate in the user's own name: the client has shown the certificate of b",
+            "requires a client certificate with the user's own name: the client presented the certificate of b",
         ),
     ):
         task = site.login(OWN, "secret", peer=peer, host="mail.example.org", certified="ben@example.org")

@@ -98,7 +98,7 @@ def test_a_back_end_that_never_answers_ends_the_trial(tmp_path: Path, how: str) 
     ok, failed = done.stdout.splitlines()
     assert ok.startswith("ok")
     assert "FAILED" in failed
-    assert "not answered within 5 s" in failed
+    assert "did not answer within 5 s" in failed
 
 
 def test_what_is_not_offered_is_said() -> None:

@@ -116,9 +116,7 @@ def test_no_other_name_is_a_way_around_what_is_required(
         with connect(server, protocol, "mail.example.org", None, tmp_path) as client:
             client.greeting()
             assert re.match(rb"a NO \[AUTH|-ERR \[AUTH\]|535", client.try_login(user, password)), protocol
-        server.wait_for(
-            rf"login-failed session=.*{user} is of a domain that requires a client certificate", since=before
-        )
+        server.wait_for(rf"login-failed session=.*the domain of {user} requires a client certificate", since=before)
     # A certificate that its own domain would have taken is as good here.
     with connect(server, "imaps", "mail.example.org", clients.issue(mail=[user]), tmp_path) as client:
         client.greeting()
@@ -137,4 +135,4 @@ def test_a_password_with_the_certificate_of_another_user_is_refused(
             client.greeting()
             assert re.match(rb"a NO \[AUTH|-ERR \[AUTH\]|535", client.try_login(user, password)), protocol
         label = rf"the certificate of {shown or 'no user'} .subject CN=Anna, SHA-256 [0-9a-f]{{64}}"
-        server.wait_for(rf"login-failed session=.*in the user's own name: the client has shown {label}", since=before)
+        server.wait_for(rf"login-failed session=.*with the user's own name: the client presented {label}", since=before)

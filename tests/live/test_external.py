@@ -81,7 +81,7 @@ def test_whom_it_does_not_let_in(
     before = len(server.log)
     said = external(server, "imaps", "mail.example.test", clients.issue(mail=["nobody@example.test"]), tmp_path)
     assert said.startswith(FAILED["imap"])
-    server.wait_for(r"login-failed session=.*names nobody@example.test, who is no user here", since=before)
+    server.wait_for(r"login-failed session=.*names nobody@example.test, which is not a user here", since=before)
     # The authority of example.org signs a name of example.test.
     said = external(server, "imaps", "mail.example.org", others.issue(mail=["anna@example.test"]), tmp_path)
     assert said.startswith(FAILED["imap"])

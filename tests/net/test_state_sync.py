@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.auth.exposure.checker import EVERY, GAP, ExposedPassword, ExposureChecker
+from mailserver.auth.exposure.checker import CHECK_INTERVAL, RECHECK_AFTER, ExposedPassword, ExposureChecker
 from mailserver.auth.interfaces import LoginContext
 from mailserver.auth.throttling.known_networks import KnownNetworks, validate_rows
 from mailserver.auth.throttling.penalties import Penalties
@@ -353,7 +353,7 @@ class Watches:
 
     def settle(self) -> None:
         self.links.deliver()
-        self.clock.pump([GAP] * 5)
+        self.clock.pump([CHECK_INTERVAL] * 5)
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -374,7 +374,7 @@ def test_a_password_in_clear_text_is_checked_by_one_worker(links: Links) -> None
     watches.expose(1, password=b"other")
     watches.settle()
     assert watches.checked.pop() == 1, "and so has another password"
-    watches.clock.advance(EVERY)
+    watches.clock.advance(RECHECK_AFTER)
     watches.expose(1)
     watches.settle()
     assert watches.checked == [0, 1, 1]
@@ -398,7 +398,7 @@ def test_a_worker_that_begins_knows_what_the_last_minute_has_seen(links: Links) 
     watches = Watches(links)
     watches.expose(0, (BEN, PAIR[1]))
     watches.settle()
-    watches.clock.advance(EVERY)
+    watches.clock.advance(RECHECK_AFTER)
     for number in range(PAIRS_AT_ONCE):
         assert watches.of[0].claim((f"user{number}", PAIR[1], b"secret".hex()))
     watches.expose(1)

@@ -191,5 +191,5 @@ def test_somebodys_back_end_is_judged_as_the_services_user(server: Server, argum
         uid = pwd.getpwnam(USER).pw_uid
         assert f"judged by {uid} {uid} False" in done.stderr
     else:
-        words = f"[auth] backends: cannot be judged as user {USER!r}: the process that judges them has ended"
+        words = f"[auth] backends: cannot be checked as user {USER!r}: the child process that checks them has ended"
         assert words in done.stderr

@@ -1,4 +1,5 @@
-"""Where users come from: the users file, memory, and the plug-ins of others.
+"""Sources of users: the users file, memory, checkers of twisted.cred, and plug-ins.
 
-`wiring/logins.py` opens them. Begin with `plugins.py`, which finds them; `guard.py` limits each back end that is not ours.
+`wiring/services.py` makes them by `backends.py`; `auth/plugins.py` finds their modules. `guard.py` limits the calls to each
+back end that may block on something outside. Begin with `file.py`.
 """

@@ -1,4 +1,4 @@
-"""The back ends of a process: made once for each entry of the configuration, kept over reloads."""
+"""The back ends of a process: one object for each entry of the configuration, kept over reloads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mailserver.auth.plugins import find_backend
 
 
 class Backends:
-    """Those made so far, by their entries `NAME:ARGUMENT`."""
+    """The back ends made so far, by their entries `NAME:ARGUMENT`."""
 
     def __init__(self, hasher: Hasher, scheduler: Scheduler) -> None:
         self._hasher = hasher
@@ -19,7 +19,7 @@ class Backends:
         self._made: dict[str, Any] = {}
 
     def add(self, entries: Iterable[str]) -> None:
-        """Make those that are new: all, or none. Raises: BackendFault, which says what find_backend raised of which."""
+        """Make the new ones: all or none. Raises: BackendFault, with the entry and the error of `find_backend`."""
         made = {}
         for entry in entries:
             if entry not in self._made:
@@ -30,17 +30,17 @@ class Backends:
         self._made.update(made)
 
     def chosen(self, entries: Iterable[str]) -> list[Any]:
-        """Those of a configuration, in its order."""
+        """The back ends of a configuration, in its order."""
         return [self._made[entry] for entry in entries]
 
     def read_ahead(self) -> None:
-        """Have them read what `reload` takes up. In a thread, or before anybody is connected."""
+        """Have the back ends read their data for `reload`. Runs in a thread, or before clients connect."""
         for backend in list(self._made.values()):
             if IReadsAhead.providedBy(backend):
                 backend.read_ahead()
 
     def reload(self) -> None:
-        """Have them take up changed data now."""
+        """Have the back ends use changed data now."""
         for backend in self._made.values():
             if IReloadable.providedBy(backend):
                 backend.reload()
@@ -54,7 +54,7 @@ class Backends:
 
 
 class BackendFault(Exception):
-    """A back end cannot be made. The text is the reason; `name` is the word before the colon, `error` what was raised."""
+    """A back end cannot be made. The text is the reason, `name` the word before the colon, `error` the exception."""
 
     def __init__(self, name: str, error: Exception) -> None:
         super().__init__(str(error))

@@ -1,15 +1,14 @@
-"""The passwd-file back end: users in a file in Dovecot's format, reread when it changes.
+"""The passwd-file back end: users in a file of Dovecot's format, reread when it changes.
 
-The problems. A site has 100,000 lines, and neither a login nor anybody else must wait for all of them to be understood.
-Administrators edit the file while the server runs, by replacing it or in place, and the clock that stamps files ticks
-at 4 ms.
+The problems. A site has 100,000 lines, and no login and no other session may wait until all of them are parsed.
+Administrators edit the file while the server runs, by replacing it or in place, and file timestamps have a granularity
+of 4 ms.
 
-The rules. Reading makes one table name -> line, nothing more; a line is understood when it is asked for. A stat at
-most once a second, compared by device, inode, size and mtime, decides about reading again; a file changed within two
-seconds of being read is read once more. Reading again is done in a thread, and the last users answer until it is over;
-only the first reading, and one that is asked for, are waited for, and where `read_ahead` came before, in a thread or
-before anybody could connect, not even they. What cannot be read leaves the last good users in
-place.
+The rules. A read makes one table name -> line, nothing else; a line is parsed when its user is looked up. At most once a
+second a stat, compared by device, inode, size and mtime, decides whether to read again; a file that changed within two
+seconds before it was read is read once more. Reading again happens in a thread, and the previous users remain valid
+until it is done. Only the first read and an explicit `reload` block; after `read_ahead`, in a thread or before clients
+can connect, they do not either. If the file cannot be read, the last good users stay.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 @frozen
 class _Stamp:
-    """What tells one state of the file from another."""
+    """The identity of one state of the file."""
 
     device: int
     inode: int
@@ -64,11 +63,11 @@ class _Stamp:
 
 @frozen
 class _Table:
-    """One reading of the file."""
+    """The content of the file at one time."""
 
     stamp: _Stamp
     racy: bool
-    """It had just been changed: the same stamp may stand for other bytes later."""
+    """The file had just changed: other content may have the same stamp later."""
     lines: Mapping[str, str]
     typical: str | None
     scram: Mapping[str, TypicalScram]
@@ -77,7 +76,7 @@ class _Table:
 
 @implementer(IAuthBackend, IHashedPasswords, IScramKeys, ITrustsCertificates, IReadsAhead)
 class FileBackend:
-    """Users of one file. Not to be asked from several threads, but for `read_ahead`."""
+    """The users of one file. Not thread-safe, except `read_ahead`."""
 
     def __init__(
         self,
@@ -86,32 +85,32 @@ class FileBackend:
         clock: Callable[[], float] = time.monotonic,
         executor: Executor | None = None,
     ) -> None:
-        """`executor` is where a changed file is read again: a thread of its own, if None."""
+        """`executor`: reads a changed file; a thread of its own if None."""
         self._path = path
         self._hasher = hasher
         self._clock = clock
-        # It starts its thread with the first task: a daemon has forked by then.
+        # The thread starts with the first task, after a daemon has forked.
         self._executor = executor or ThreadPoolExecutor(1, "users-file")
         self._reading: Future[_Table] | None = None
         self._table: _Table | None = None
         self._ahead: _Table | None = None
-        self._looked = -_STAT_EVERY
-        self._trouble = ""
+        self._stat_at = -_STAT_EVERY
+        self._problem = ""
 
     def find_user(self, name: str) -> User | None:
-        """The user of that (normalised) name. Raises: AuthUnavailable while the file has never been readable."""
+        """The user of that (normalised) name. Raises: AuthUnavailable if the file was never readable."""
         entry = self._entry(name)
         if entry is None:
             return None
         return User(entry.name, entry.home or None, entry.addresses, Limits(entry.networks))
 
     async def verify_password(self, user: User, password: Secret) -> bool:
-        """Check in the hash pool. Raises: AuthUnavailable."""
+        """Check the password in the hash pool. Raises: AuthUnavailable."""
         stored = self.password_hash(user)
         return bool(stored) and await self._hasher.verify(stored or "", password)
 
     def password_hash(self, user: User) -> str | None:
-        """The stored entry; None for the disabled; "" where the line has none."""
+        """The stored entry; None for a disabled user; "" where the line has none."""
         entry = self._entry(user.name)
         return None if entry is None or entry.disabled else entry.stored
 
@@ -120,7 +119,7 @@ class FileBackend:
         return self._read_if_changed().typical
 
     def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
-        """Of the password field, or beside it; None for the disabled, and for keys of another password."""
+        """Keys in the password field or beside it; None for a disabled user, and for keys of another password."""
         entry = self._entry(user.name)
         if entry is None or entry.disabled:
             return None
@@ -131,31 +130,31 @@ class FileBackend:
             return None
 
     def typical_scram(self, hash_name: str) -> TypicalScram | None:
-        """What most keys are like."""
+        """The typical keys of the file."""
         return self._read_if_changed().scram.get(hash_name)
 
     def may_log_in(self, user: User) -> bool:
-        """Is the user there, and not disabled?"""
+        """Does the user exist, and is it not disabled?"""
         entry = self._entry(user.name)
         return entry is not None and not entry.disabled
 
     def reload(self) -> None:
-        """Read again now, changed or not, and wait for it."""
-        self._looked = self._clock()
-        # What a reading begun before finds is older than this.
+        """Read the file now, changed or not. Blocks."""
+        self._stat_at = self._clock()
+        # A read that has begun before would be older.
         self._reading = None
-        self._take(self._read)
+        self._use(self._read)
 
     def read_ahead(self) -> None:
-        """Read what `reload` will take up. In a thread."""
+        """Read the file in advance, for `reload`. May run in a thread."""
         try:
             self._ahead = _read_table(self._path)
         except (OSError, ValueError):
-            # `reload` finds the same, and says so.
+            # `reload` meets the same error, and logs it.
             self._ahead = None
 
     def _read(self) -> _Table:
-        """The file as it is now, from ahead where it has not changed since."""
+        """The current content; the one read in advance if the file has not changed since."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.stamp == _stamp(os.stat(self._path)):
             return ahead
@@ -173,47 +172,52 @@ class FileBackend:
 
     def _read_if_changed(self) -> _Table:
         if self._reading is not None:
-            self._take_reading()
+            self._use_read()
         now = self._clock()
-        if self._reading is None and now - self._looked >= _STAT_EVERY:
-            self._looked = now
-            self._look()
+        if self._reading is None and now - self._stat_at >= _STAT_EVERY:
+            self._stat_at = now
+            self._stat_file()
         if self._table is None:
             raise AuthUnavailable
         return self._table
 
-    def _look(self) -> None:
+    def _stat_file(self) -> None:
         try:
             stamp = _stamp(os.stat(self._path))
         except OSError as error:
-            self._told(f"cannot be read: {error.strerror}")
+            self._log_problem(f"cannot be read: {error.strerror}")
             return
         if self._table is None:
-            self._take(self._read)
+            self._use(self._read)
         elif self._table.racy or self._table.stamp != stamp:
             self._reading = self._executor.submit(_read_table, self._path)
-            self._take_reading()
+            self._use_read()
 
-    def _take_reading(self) -> None:
-        """Have the users that the thread has read, if it is ready."""
+    def _use_read(self) -> None:
+        """Use the content that the thread has read, if it is done."""
         reading = self._reading
         if reading is not None and reading.done():
             self._reading = None
-            self._take(reading.result)
+            self._use(reading.result)
 
-    def _take(self, result: Callable[[], _Table]) -> None:
+    def _use(self, result: Callable[[], _Table]) -> None:
         try:
             self._table = result()
         except (OSError, ValueError) as error:
-            self._told(f"cannot be read: {error}")
+            self._log_problem(f"cannot be read: {error}")
         else:
-            self._trouble = ""
+            self._problem = ""
 
-    def _told(self, trouble: str) -> None:
-        """Log each trouble once, not with every login."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            _log.error("%s %s; %s", self._path, trouble, "the last users stay" if self._table else "nobody can log in")
+    def _log_problem(self, problem: str) -> None:
+        """Log each problem once, not with every login."""
+        if problem != self._problem:
+            self._problem = problem
+            _log.error(
+                "%s %s; %s",
+                self._path,
+                problem,
+                "the last good users stay valid" if self._table else "nobody can log in",
+            )
 
 
 def make_backend(argument: str, hasher: Hasher) -> FileBackend:
@@ -222,7 +226,7 @@ def make_backend(argument: str, hasher: Hasher) -> FileBackend:
 
 
 def check_backend(argument: str) -> list[Problem]:
-    """Everything wrong with the file, for the configuration's check. Raises: ValueError for a bad argument."""
+    """Find every problem of the file, for the check of a configuration. Raises: ValueError for a bad argument."""
     return check(_path(argument))
 
 
@@ -237,7 +241,7 @@ def _stamp(status: os.stat_result) -> _Stamp:
 
 
 def _read_table(path: Path) -> _Table:
-    # Taken before reading, which may last longer than a file takes to settle.
+    # Before the read, which may take longer than _SETTLED.
     now = time.time()
     text, status = read_text(path)
     lines: dict[str, str] = {}
@@ -245,7 +249,7 @@ def _read_table(path: Path) -> _Table:
         name = line.partition(":")[0]
         if not name or name[0] == "#":
             continue
-        # The cheap half of `normalise`: what it would refuse is refused when the line is read.
+        # The cheap part of `normalise`: the rest is checked when the line is parsed.
         key = name.lower() if name.isascii() else _normal_or_empty(name)
         if key:
             lines.setdefault(key, line)
@@ -262,7 +266,7 @@ def _normal_or_empty(name: str) -> str:
 
 
 def _typical(lines: list[str]) -> str | None:
-    """A dummy like most of a sample spread over the file. PLAIN costs nothing and does not count."""
+    """A dummy of the most frequent kind in a sample of the file. PLAIN costs no time and does not count."""
     kinds: Counter[str] = Counter()
     dummies: dict[str, str] = {}
     for line in lines[:: max(1, len(lines) // _SAMPLE)]:

@@ -1,16 +1,17 @@
-"""A guard around one back end: a call has a time limit, few run at once, and a lost back end is left alone for a while.
+"""A guard around a back end: a timeout for each call, a concurrency limit, and a circuit breaker.
 
-The problem. A directory on the network may stop answering. Every login would wait for it, holding its turn and its place,
-for as long as the client waits; and each would ask it again.
+The problem. A directory on the network may stop answering. Without a guard every login would wait for it, with its turn
+and its place, for as long as the client waits; and each login would ask it again.
 
-The rules. A call that has no answer within CALL_TIME is lost, and its caller gets AuthUnavailable. CALLS run at once;
-others wait for a place as long, clients in turns; users at networks known for them have KNOWN_CALLS besides, so that no flood of
-strangers is in their way. After LOSSES in a row the back end is not asked for a while: AuthUnavailable at once. Then
-one call is let through; its answer ends that, its loss doubles the while. Time in the pool that checks hashes is not the back
-end's: it stops a call's clock and takes no place. An exception is logged and becomes AuthUnavailable, but is no loss: it may be
-about one user, and must not refuse the others. A back end that answers at once is never slowed.
+The rules. A call without an answer within CALL_TIMEOUT is lost, and its caller gets AuthUnavailable. CONCURRENCY calls run at
+once; others wait as long for a place, and clients take turns. Users at known networks have KNOWN_CONCURRENCY more
+places, so that no flood of other clients delays them. After MAX_LOSSES lost calls in a row the circuit is open: callers
+get AuthUnavailable at once. After a pause one call is tried. Its answer closes the circuit; its loss doubles the pause. Time in
+the hash pool is not the back end's: it stops the call's timeout and takes no place. An exception is logged and becomes
+AuthUnavailable, but is not a loss: it may concern one user, and must not affect others. A back end that answers at
+once is never delayed.
 
-A back end that blocks the thread cannot be ended from outside: it should answer later, by a Deferred, from a thread of its own.
+A back end that blocks the thread cannot be interrupted: it should answer by a Deferred, from a thread of its own.
 """
 
 from __future__ import annotations
@@ -30,33 +31,33 @@ from mailserver.sasl.scram_keys import ScramKeys
 from mailserver.system.children import Timer, Waiting
 from mailserver.types import Secret
 
-CALL_TIME: Final = 5.0
-"""Seconds that a call may take, and that one may wait for its place before."""
-CALLS: Final = 16
+CALL_TIMEOUT: Final = 5.0
+"""Seconds that a call may take, and that it may wait for its place before."""
+CONCURRENCY: Final = 16
 """Calls that run at once."""
-KNOWN_CALLS: Final = 8
-"""Calls besides, for users at networks known for them."""
-LOSSES: Final = 3
-"""Lost calls in a row after which the back end is left alone."""
-FIRST_REST: Final = 5.0
-"""Seconds for which it is left alone at first."""
-LONGEST_REST: Final = 60.0
+KNOWN_CONCURRENCY: Final = 8
+"""Additional calls, for users at known networks."""
+MAX_LOSSES: Final = 3
+"""Lost calls in a row that open the circuit."""
+FIRST_PAUSE: Final = 5.0
+"""Seconds for which the circuit is open at first."""
+MAX_PAUSE: Final = 60.0
 UNGUARDED: Final = frozenset({"file"})
-"""Back ends that answer from memory: nothing of theirs can be lost."""
+"""Back ends that answer from memory: their calls cannot be lost."""
 
 _log = logging.getLogger(__name__)
 
 
 @frozen
 class Scheduler:
-    """Ways to measure time, to wait and to go on in the background."""
+    """Access to the reactor's clock, timers and background tasks."""
 
     clock: Callable[[], float]
     """Monotonic seconds."""
     call_later: Callable[[float, Callable[[], None]], Timer]
     waiting: Callable[[], Waiting]
     spawn: Callable[[Coroutine[Any, Any, None]], None]
-    """Runs a coroutine to its end."""
+    """Run a coroutine in the background."""
 
 
 @frozen
@@ -67,46 +68,48 @@ class _Outcome:
 
 @define(eq=False)
 class _Call:
-    """One call that runs."""
+    """A running call."""
 
     waiting: Waiting
     is_probe: bool
     asking: Asking
     timer: Timer | None = None
-    """None while hashes are checked for it, and at its end."""
+    """The timeout; None while the hash pool works for the call, and after its end."""
     answer: Any = None
-    """What is awaited."""
+    """The awaitable that the back end returned."""
     hashing: int = 0
     has_place: bool = True
     ended: bool = False
 
 
 class Guard:
-    """Decides about the calls of one back end. All calls are made on one thread."""
+    """The guard of one back end. All calls are made on one thread."""
 
     def __init__(self, name: str, scheduler: Scheduler) -> None:
-        """`name` is for the log."""
+        """`name`: of the back end, for the log."""
         self._name = name
         self._scheduler = scheduler
-        self._places: FairSemaphore[str] = FairSemaphore(CALLS, scheduler.waiting, scheduler.call_later)
-        self._known_places: FairSemaphore[str] = FairSemaphore(KNOWN_CALLS, scheduler.waiting, scheduler.call_later)
+        self._places: FairSemaphore[str] = FairSemaphore(CONCURRENCY, scheduler.waiting, scheduler.call_later)
+        self._known_places: FairSemaphore[str] = FairSemaphore(
+            KNOWN_CONCURRENCY, scheduler.waiting, scheduler.call_later
+        )
         self._losses = 0
-        self._rest = FIRST_REST
+        self._pause = FIRST_PAUSE
         self._closed_until = 0.0
         self._probing = False
         self._calls: dict[int, _Call] = {}
-        """Those that verify a password, by the identity of its object."""
+        """Calls that verify a password, by the id of the Secret."""
 
     @property
-    def is_lost(self) -> bool:
-        """Is the back end left alone, or tried again by one call?"""
-        return self._losses >= LOSSES
+    def is_open(self) -> bool:
+        """Is the circuit open, or tried again by one call?"""
+        return self._losses >= MAX_LOSSES
 
     async def ask(self, function: Callable[[], Any], password: Secret | None = None, asking: Asking = ANYBODY) -> Any:
-        """The answer of a call, which may be awaitable. Raises: AuthUnavailable."""
-        self._refuse_if_lost()
+        """Call the back end, which may return an awaitable. Return the answer. Raises: AuthUnavailable."""
+        self._refuse_if_open()
         try:
-            await self._places_of(asking).acquire("", asking.share, CALL_TIME)
+            await self._places_of(asking).acquire("", asking.share, CALL_TIMEOUT)
         except WaitTimedOut:
             raise AuthUnavailable from None
         call = self._begin(password, asking)
@@ -127,8 +130,8 @@ class Guard:
         return outcome.answer
 
     def ask_now(self, function: Callable[[], Any]) -> Any:
-        """The answer of a call that answers at once. Raises: AuthUnavailable."""
-        if self.is_lost:
+        """Call a method that answers at once. Raises: AuthUnavailable."""
+        if self.is_open:
             raise AuthUnavailable
         try:
             return function()
@@ -136,12 +139,12 @@ class Guard:
             raise self._unavailable(error) from error
 
     def asking_of(self, password: Secret) -> Asking:
-        """Class and share of the call that verifies that very object."""
+        """Class and share of the call that verifies this Secret object."""
         call = self._calls.get(id(password))
         return ANYBODY if call is None else call.asking
 
     def pause(self, password: Secret) -> Callable[[], None]:
-        """Stop the clock of the call that verifies that very object. Returns what sets it going again."""
+        """Stop the timeout of the call that verifies this Secret object. Return a function that starts it again."""
         call = self._calls.get(id(password))
         if call is None or call.ended:
             return lambda: None
@@ -151,36 +154,36 @@ class Guard:
             call.timer = None
         self._give_place(call)
 
-        def go_on() -> None:
+        def resume() -> None:
             call.hashing -= 1
             if not call.hashing and not call.ended:
                 self._set_timer(call, password)
 
-        return go_on
+        return resume
 
-    def _refuse_if_lost(self) -> None:
-        if self.is_lost and (self._probing or self._scheduler.clock() < self._closed_until):
+    def _refuse_if_open(self) -> None:
+        if self.is_open and (self._probing or self._scheduler.clock() < self._closed_until):
             raise AuthUnavailable
 
     def _places_of(self, asking: Asking) -> FairSemaphore[str]:
         return self._known_places if asking.rank == KNOWN else self._places
 
     def _begin(self, password: Secret | None, asking: Asking) -> _Call:
-        """A call that has its place. Raises: AuthUnavailable where the back end was lost meanwhile."""
+        """Start a call that has its place. Raises: AuthUnavailable if the circuit was opened meanwhile."""
         try:
-            self._refuse_if_lost()
+            self._refuse_if_open()
         except AuthUnavailable:
             self._places_of(asking).release("")
             raise
-        self._probing = self._probing or self.is_lost
-        call = _Call(self._scheduler.waiting(), is_probe=self.is_lost, asking=asking)
+        self._probing = self._probing or self.is_open
+        call = _Call(self._scheduler.waiting(), is_probe=self.is_open, asking=asking)
         if password is not None:
             self._calls[id(password)] = call
         self._set_timer(call, password)
         return call
 
     def _set_timer(self, call: _Call, password: Secret | None) -> None:
-        call.timer = self._scheduler.call_later(CALL_TIME, lambda: self._lose(call, password))
+        call.timer = self._scheduler.call_later(CALL_TIMEOUT, lambda: self._lose(call, password))
 
     async def _wait_for(self, call: _Call, given: Any, password: Secret | None) -> None:
         try:
@@ -190,33 +193,33 @@ class Guard:
                 return
             outcome = _Outcome(error=self._unavailable(error))
         if call.ended:
-            # Too late for whoever asked; the next call finds out whether it answers in time again.
+            # Too late for the caller. The next call shows whether the back end answers in time again.
             return
         self._end(call, password)
         self._answered()
         call.waiting.callback(outcome)
 
     def _lose(self, call: _Call, password: Secret | None) -> None:
-        """No answer in time."""
+        """End a call at its timeout."""
         call.timer = None
         self._end(call, password)
         self._losses += 1
-        if call.is_probe or self._losses == LOSSES:
-            self._closed_until = self._scheduler.clock() + self._rest
-            _log.error("back end %s does not answer: logins that need it are refused for %d s", self._name, self._rest)
-            self._rest = min(self._rest * 2, LONGEST_REST)
-        elif self._losses < LOSSES:
-            _log.warning("back end %s has not answered within %d s", self._name, CALL_TIME)
+        if call.is_probe or self._losses == MAX_LOSSES:
+            self._closed_until = self._scheduler.clock() + self._pause
+            _log.error("back end %s does not answer: logins that need it are refused for %d s", self._name, self._pause)
+            self._pause = min(self._pause * 2, MAX_PAUSE)
+        elif self._losses < MAX_LOSSES:
+            _log.warning("back end %s has not answered within %d s", self._name, CALL_TIMEOUT)
         call.waiting.callback(_Outcome(error=AuthUnavailable()))
         cancel = getattr(call.answer, "cancel", None)
         if cancel is not None:
             cancel()
 
     def _answered(self) -> None:
-        if self.is_lost:
+        if self.is_open:
             _log.warning("back end %s answers again", self._name)
         self._losses = 0
-        self._rest = FIRST_REST
+        self._pause = FIRST_PAUSE
 
     def _end(self, call: _Call, password: Secret | None) -> None:
         call.ended = True
@@ -243,24 +246,24 @@ class Guard:
 
 @frozen
 class GuardedHasher:
-    """The pool of hashes, for one back end: what a check takes is not the back end's time."""
+    """The hash pool for one guarded back end: the time of a hash does not count as the back end's."""
 
     hasher: Hasher
     guard: Guard
 
     async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
-        """See Hasher. Whoever asks the back end asks the pool."""
+        """See Hasher. Class and share are those of the call to the back end."""
         del share, rank
         asking = self.guard.asking_of(password)
-        go_on = self.guard.pause(password)
+        resume = self.guard.pause(password)
         try:
             return await self.hasher.verify(stored, password, asking.share, asking.rank)
         finally:
-            go_on()
+            resume()
 
 
 class GuardedBackend:
-    """A back end behind its guard. It provides what the back end does."""
+    """A back end behind its guard. It provides the back end's interfaces."""
 
     def __init__(self, backend: Any, guard: Guard, asking: Asking = ANYBODY) -> None:
         self._backend = backend
@@ -269,7 +272,7 @@ class GuardedBackend:
         alsoProvides(self, *providedBy(backend))
 
     def asked_by(self, asking: Asking) -> GuardedBackend:
-        """The same back end behind the same guard, in the name of an attempt to log in."""
+        """The same back end and guard, with the class and share of a login attempt."""
         return GuardedBackend(self._backend, self._guard, asking)
 
     async def find_user(self, name: str) -> User | None:
@@ -281,11 +284,11 @@ class GuardedBackend:
         return bool(await self._ask(lambda: self._backend.verify_password(user, password), password))
 
     def password_hash(self, user: User) -> str | None:
-        """See IHashedPasswords; AuthUnavailable besides."""
+        """See IHashedPasswords. Raises: AuthUnavailable."""
         return cast("str | None", self._guard.ask_now(lambda: self._backend.password_hash(user)))
 
     def typical_hash(self) -> str | None:
-        """See IHashedPasswords; AuthUnavailable besides."""
+        """See IHashedPasswords. Raises: AuthUnavailable."""
         return cast("str | None", self._guard.ask_now(self._backend.typical_hash))
 
     async def scram_keys(self, user: User, hash_name: str) -> ScramKeys | None:
@@ -293,7 +296,7 @@ class GuardedBackend:
         return cast("ScramKeys | None", await self._ask(lambda: self._backend.scram_keys(user, hash_name)))
 
     def typical_scram(self, hash_name: str) -> TypicalScram | None:
-        """See IScramKeys; AuthUnavailable besides."""
+        """See IScramKeys. Raises: AuthUnavailable."""
         return cast("TypicalScram | None", self._guard.ask_now(lambda: self._backend.typical_scram(hash_name)))
 
     async def may_log_in(self, user: User) -> bool:
@@ -304,15 +307,15 @@ class GuardedBackend:
         return await self._guard.ask(function, password, self._asking)
 
     def reload(self) -> None:
-        """See IReloadable: what it raises is logged."""
+        """See IReloadable. Exceptions are logged."""
         try:
             cast("IReloadable", self._backend).reload()
         except Exception:
-            _log.exception("a back end that was told to read again raised an exception")
+            _log.exception("a back end raised an exception in reload()")
 
     def read_ahead(self) -> None:
-        """See IReadsAhead: what it raises is logged."""
+        """See IReadsAhead. Exceptions are logged."""
         try:
             cast("IReadsAhead", self._backend).read_ahead()
         except Exception:
-            _log.exception("a back end that was told to read ahead raised an exception")
+            _log.exception("a back end raised an exception in read_ahead()")

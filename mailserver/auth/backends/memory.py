@@ -1,4 +1,4 @@
-"""A back end of a handful of users in memory, for tests: `memory:anna@example.test=secret,ben@example.test=other`."""
+"""A back end of a few users in memory, for tests: `memory:anna@example.test=secret,ben@example.test=other`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailserver.types import Secret
 
 @implementer(IAuthBackend)
 class MemoryBackend:
-    """Users with their passwords in clear."""
+    """Users with passwords in clear text."""
 
     def __init__(self, passwords: Mapping[str, str]) -> None:
         self._passwords = {normalise(name): password.encode("utf-8") for name, password in passwords.items()}
@@ -25,7 +25,7 @@ class MemoryBackend:
         return User(name) if name in self._passwords else None
 
     def verify_password(self, user: User, password: Secret) -> bool:
-        """Compare."""
+        """Compare the passwords."""
         return hmac.compare_digest(self._passwords.get(user.name, b""), password.reveal()) and bool(password.reveal())
 
 
@@ -36,7 +36,7 @@ def make_backend(argument: str, hasher: Hasher) -> MemoryBackend:
 
 
 def check_backend(argument: str) -> list[Problem]:
-    """Nothing but that it can be made. Raises: ValueError."""
+    """Check only that the back end can be made. Raises: ValueError."""
     _make(argument)
     return []
 
@@ -46,6 +46,6 @@ def _make(argument: str) -> MemoryBackend:
     for word in filter(None, argument.split(",")):
         name, equals, password = word.partition("=")
         if not equals or not password:
-            raise ValueError("memory: needs NAME=PASSWORD, parted by commas")
+            raise ValueError("memory: needs NAME=PASSWORD, separated by commas")
         passwords[name] = password
     return MemoryBackend(passwords)

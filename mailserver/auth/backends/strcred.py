@@ -1,8 +1,8 @@
-"""Any checker of twisted.cred as a back end: `strcred:unix`, `strcred:file:/etc/passwords`, as `twistd --auth` takes it.
+"""Checkers of twisted.cred as back ends: `strcred:unix`, `strcred:file:/etc/passwords`, as in `twistd --auth`.
 
-A checker says whether a password is right and cannot say whether a user exists. So a back end that lists users stands
-beside it (`file:` with entries whose password is empty: `anna@example.test:`), or the checker stands alone: logins
-work, under the name as it is typed, and LMTP finds nobody. The checker is asked for the account's name as it is.
+A checker decides whether a password is right, and cannot say whether a user exists. So another back end lists the users
+(`file:` with entries of an empty password, `anna@example.test:`), or the checker is used alone: then logins work under the name
+as typed, and LMTP finds no user. The checker gets the account's name unchanged.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class CheckerBackend:
         self._checker = checker
 
     def find_user(self, name: str) -> None:
-        """None: it cannot know."""
+        """None: a checker does not know its users."""
         del name
 
     async def verify_password(self, user: User, password: Secret) -> bool:
-        """Ask the checker. Raises: AuthUnavailable when it fails in a way that is neither right nor wrong."""
+        """Ask the checker. Raises: AuthUnavailable if it fails otherwise than by refusing."""
         credentials = UsernamePassword(user.name.encode("utf-8"), password.reveal())
         try:
-            # Checkers answer with a value or a Deferred, as they like.
+            # A checker may answer with a value or a Deferred.
             avatar = self._checker.requestAvatarId(credentials)
             if inspect.isawaitable(avatar):
                 avatar = await avatar
@@ -63,7 +63,7 @@ def make_backend(argument: str, hasher: Hasher) -> CheckerBackend:
 
 
 def check_backend(argument: str) -> list[Problem]:
-    """Nothing but that it can be made. Raises: ValueError."""
+    """Check only that the back end can be made. Raises: ValueError."""
     _make(argument)
     return []
 

@@ -1,7 +1,7 @@
-"""Reading a users file, and what is wrong with its lines.
+"""Reading a users file, and the check of its lines.
 
-A line that cannot be used refuses its user alone, so it is a warning; only what refuses everybody is an error. The
-number of warnings is bounded: a file of 100,000 lines may have the same fault in each.
+A faulty line refuses only its own user, so it is a warning; a fault that refuses everybody is an error. The number of
+warnings is bounded: a file of 100,000 lines may have the same fault in each.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from mailserver.config.model import Problem
 MAX_FILE: Final = 64 * 1024 * 1024
 """Largest users file read, octets."""
 MAX_WARNINGS: Final = 100
-"""Warnings about single lines; beyond, they are counted."""
+"""Warnings about single lines; more are only counted."""
 EXTRA_FIELDS: Final = frozenset({"nologin", "allow_nets", "userdb_addresses"}) | SCRAM_FIELDS
-"""The extra fields that are understood."""
+"""The extra fields that are supported."""
 _MOST_FIELDS: Final = 20
-_RESTRICTING: Final = frozenset({"allow_real_nets", "fail", "k5principals", "delay_until"})
+_RESTRICTIONS: Final = frozenset({"allow_real_nets", "fail", "k5principals", "delay_until"})
 """Extra fields by which Dovecot refuses logins."""
 
 _INSTEAD: Final = {
@@ -39,12 +39,12 @@ _INSTEAD: Final = {
     "userdb_acl": "there are no ACLs",
     "userdb_namespace": "[mail] separator and prefix hold for all users",
 }
-"""What there is for fields of Dovecot's that begin so."""
+"""By the prefix of a Dovecot field: the feature to use instead."""
 
 
 def read_text(path: Path) -> tuple[str, os.stat_result]:
-    """The text, and the state of the very file it was read from. Raises: OSError, ValueError."""
-    # O_NONBLOCK: opening a FIFO must not hold the reactor.
+    """The text, and the stat of the same file. Raises: OSError, ValueError."""
+    # O_NONBLOCK: opening a FIFO must not block the reactor.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -53,28 +53,28 @@ def read_text(path: Path) -> tuple[str, os.stat_result]:
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise ValueError(f"it is larger than {MAX_FILE} octets")
-    # A line that is not UTF-8 has no user; the others are not to suffer.
+    # A line that is not UTF-8 has no user; other lines must not be affected.
     return data.decode("utf-8", "surrogateescape"), status
 
 
 def check(path: Path) -> list[Problem]:
-    """What is wrong with a users file: an error where nobody can log in by it, else warnings."""
+    """Find the problems of a users file: an error if nobody can log in by it, else warnings."""
     file = str(path)
     try:
         text, status = read_text(path)
     except (OSError, ValueError) as error:
         return [Problem(file, "", "", f"the users file cannot be read: {getattr(error, 'strerror', None) or error}")]
-    checking = _Checking(file)
+    checker = _Check(file)
     if status.st_mode & 0o007:
-        checking.warn("", "", "others may open this file: chmod o= it")
+        checker.warn("", "", "others may open this file: chmod o= it")
     for number, line in _numbered(text):
-        checking.check_line(number, line)
-    return checking.finish()
+        checker.check_line(number, line)
+    return checker.finish()
 
 
 @define
-class _Checking:
-    """One look over a file."""
+class _Check:
+    """The check of one file."""
 
     file: str
     problems: list[Problem] = field(factory=list)
@@ -82,7 +82,7 @@ class _Checking:
     _first: dict[str, int] = field(factory=dict)
     """The line of each user."""
     _unknown: dict[str, tuple[int, str, int]] = field(factory=dict)
-    """Extra fields that are not understood: the first line, its user, how many lines."""
+    """Unsupported extra fields: the first line, its user, the number of lines."""
 
     def warn(self, place: str, value: str, reason: str, near: str = "") -> None:
         """Add one warning, while there is room."""
@@ -92,7 +92,7 @@ class _Checking:
             self._left_out += 1
 
     def check_line(self, number: int, line: str) -> None:
-        """Judge one line that names somebody."""
+        """Check a line that has a user."""
         try:
             entry = parse_line(line)
         except (BadLine, BadName) as error:
@@ -100,7 +100,7 @@ class _Checking:
             return
         place = f"line {number} user {entry.name}"
         if entry.name in self._first:
-            self.warn(place, "", f"is on line {self._first[entry.name]} already, and that one counts")
+            self.warn(place, "", f"is on line {self._first[entry.name]} already; that line is used")
             return
         self._first[entry.name] = number
         for sentence in sorted(faults(entry)):
@@ -113,26 +113,26 @@ class _Checking:
         self._check_password(place, entry)
 
     def finish(self) -> list[Problem]:
-        """All of them, and how many were left out."""
+        """All problems, and the number of warnings left out."""
         problems, self.problems = self.problems, []
         if self._left_out:
-            problems.append(Problem(self.file, "", "", f"and {self._left_out} warnings more like these", warning=True))
-        names = sorted(self._unknown, key=lambda name: (name not in _RESTRICTING, name))
+            problems.append(Problem(self.file, "", "", f"and {self._left_out} more warnings like these", warning=True))
+        names = sorted(self._unknown, key=lambda name: (name not in _RESTRICTIONS, name))
         for name in names[:_MOST_FIELDS]:
             number, user, count = self._unknown[name]
             place = f"line {number} user {user}"
-            more = f", here and on {count - 1} lines more" if count > 1 else ""
-            reason = f"this extra field is not understood{more}: {_effect(name)}"
+            more = f", here and on {count - 1} more lines" if count > 1 else ""
+            reason = f"this extra field is not supported{more}: {_effect(name)}"
             problems.append(Problem(self.file, place, name[:40], reason, warning=True))
         if len(names) > _MOST_FIELDS:
-            reason = f"and {len(names) - _MOST_FIELDS} other extra fields that are not understood"
+            reason = f"and {len(names) - _MOST_FIELDS} other extra fields that are not supported"
             problems.append(Problem(self.file, "", "", reason, warning=True))
         return problems
 
     def _check_password(self, place: str, entry: PasswdEntry) -> None:
         if not entry.stored:
             if not entry.disabled:
-                self.warn(place, "", "has no password and cannot log in; `!` says so in words")
+                self.warn(place, "", "has no password and cannot log in; write `!` to disable the user explicitly")
             return
         cure = f"the user cannot log in until `mailserver user password {entry.name}` sets another"
         try:
@@ -150,12 +150,12 @@ class _Checking:
                 )
                 self.warn(place, f"{{{scheme.name}}}", reason)
             elif scheme.name == "PLAIN":
-                self.warn(place, "{PLAIN}", "the password stands here in clear")
+                self.warn(place, "{PLAIN}", "the password is stored in clear text")
 
 
 def _effect(name: str) -> str:
-    """What an extra field that is not understood comes to, and what there is instead."""
-    if name in _RESTRICTING:
+    """The effect of an unsupported extra field, and what to use instead."""
+    if name in _RESTRICTIONS:
         return "it restricts nobody here"
     instead = next((words for start, words in _INSTEAD.items() if name.startswith(start)), "")
     return f"it has no effect here; {instead}" if instead else "it has no effect here"
@@ -170,13 +170,13 @@ def _network_faults(entry: PasswdEntry) -> Iterator[tuple[str, str]]:
         try:
             ipaddress.ip_network(text, strict=False)
         except ValueError:
-            yield f"allow_nets={text[:40]}", "is no address or network, and fits nobody"
+            yield f"allow_nets={text[:40]}", "is not an address or network, and matches nobody"
     if not entry.networks:
         yield "allow_nets=", "is empty: the user can log in from nowhere"
 
 
 def _numbered(text: str) -> Iterator[tuple[int, str]]:
-    """Lines that name somebody, with their numbers from 1."""
+    """Lines that have a user, with their numbers from 1."""
     for number, line in enumerate(text.split("\n"), 1):
         if name_of(line) is not None:
             yield number, line

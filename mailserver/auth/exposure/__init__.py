@@ -1,4 +1,4 @@
-"""Passwords that a client sent before TLS: checked later, recorded until they are changed.
+"""Passwords that a client sent before TLS: checked later, recorded until the user changes them.
 
-`auth/service.py` reports them; `net/admin/exposures.py` keeps the record. Begin with `exposure.py`.
+`auth/service.py` submits them to `checker.py`; `net/admin/exposures.py` keeps the record. Begin with `checker.py`.
 """

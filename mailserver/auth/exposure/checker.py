@@ -1,22 +1,23 @@
-"""Passwords that came before TLS: whoever listened has them, so it must be known which of them are right.
+"""Passwords that came before TLS: anybody may have read them, so the right ones among them are found and recorded.
 
-The problems. The client is refused in any case, and must learn nothing: neither by words or time, nor by what it finds
-later, whether the password was right, whether there is such a user, or whether anything was looked at at all. And junk that
-comes in clear, or a wrong password behind the right one, must not keep a right one from being found.
+The problems. The client is refused in any case. It must not learn, from words, time or later behaviour, whether the
+password was right, whether the user exists, or whether anything was checked at all. And neither junk in clear text nor a
+wrong password behind the right one may keep the right one from being found.
 
-The rules. The session has written its refusal before it tells of the password here, and waits for nothing. First, GAP
-later, it is looked up whether there is such a user: names that nobody has take no place among those that wait for a check, and networks share
-both queues (`exposed_queue`). Checks are made one at a time, GAP apart, and while logins wait for the pool they are
-put off, for POSTPONED at most. A check that could not be made is put off too, never given up. The same password of a user
-and network is checked once in EVERY.
+The rules. The session writes its refusal before it submits the password here, and waits for nothing. After
+CHECK_INTERVAL the checker looks up whether the user exists: names without an account take no place among the passwords
+that wait for a check. Networks share both queues (`exposure.queue`). Checks run one at a time, CHECK_INTERVAL apart; while
+logins wait for the hash pool they are postponed, by MAX_POSTPONE at most. A check that failed for another reason is
+postponed, too, never dropped. The same password of a user and network is checked once in RECHECK_AFTER.
 
-What shows of it. Each notice brings one check at one of the next times, of whatever waits; where nothing does, as the name was
-nobody's, a dummy is checked. So how busy the pool is tells how much came in clear, and nothing about the names. A check counts for no
-penalty, and a right password is neither noted as checked nor does it make its network known: no later login is faster or
-slower for it. Only a right one leaves a trace: it is told to the session, for the log, and to whoever keeps the record.
+What shows outside. Each submitted password causes one check at one of the next times, of whatever waits; if nothing does, as
+no such user exists, a dummy is checked. So the load of the pool shows how many passwords came in clear text, and
+nothing about the names. A check causes no penalty, and a right password is neither remembered as verified nor makes its
+network known: no later login gets faster or slower. Only a right password leaves a trace: the session logs it, and the
+record keeps it.
 
-Rejected: to count wrong ones as failed logins. A stranger could then read the answer off the delay of a login, unless
-right ones and names that nobody has are counted alike; and then junk in clear would slow the user down.
+Rejected: counting wrong passwords as failed logins. An attacker could then read the result from the delay of a login,
+unless right passwords and names without an account were counted alike; and then junk in clear text would slow the user down.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from mailserver.auth.throttling.attacks import Pair
 from mailserver.errors import AuthUnavailable
 from mailserver.types import Secret, client_of
 
-EVERY: Final = 60.0
+RECHECK_AFTER: Final = 60.0
 """Seconds between two checks of the same password of a user and network."""
-GAP: Final = 1.0
-"""Seconds from being told to the look-up of the name, and between two checks."""
-POSTPONED: Final = 30.0
-"""Seconds for which a check is put off while logins wait for theirs."""
+CHECK_INTERVAL: Final = 1.0
+"""Seconds from the submission to the lookup of the name, and between two checks."""
+MAX_POSTPONE: Final = 30.0
+"""Seconds for which a check is postponed while logins wait for the hash pool."""
 MAX_RECENT: Final = 10_000
-"""Passwords of users and networks remembered for EVERY; the oldest makes room, and is then checked once more."""
+"""Passwords of users and networks remembered for RECHECK_AFTER; the oldest is dropped, and may be checked once more."""
 MAX_NAMES: Final = 256
-"""Passwords that wait for the look-up of their name, for GAP."""
+"""Passwords that wait for the lookup of their name."""
 MAX_WAITING: Final = 64
 """Passwords that wait for their check..."""
 PER_NETWORK: Final = 16
@@ -52,7 +53,7 @@ PER_PAIR: Final = 4
 """...and of one user from one network."""
 
 ExposureMark: TypeAlias = dict[str, str]
-"""What the record is told: "user", "protocol", "method" and "peer"."""
+"""An entry for the record: "user", "protocol", "method" and "peer"."""
 Key: TypeAlias = tuple[str, str, str]
 """Name, network, and a digest of the password in hexadecimal."""
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ _log = logging.getLogger(__name__)
 
 @frozen
 class ExposedPassword:
-    """One password that came in clear text."""
+    """A password that came in clear text."""
 
     pairs: tuple[Pair, ...]
     """The network with each name that the account may have."""
@@ -69,34 +70,34 @@ class ExposedPassword:
     """LOGIN, USER, or the name of a SASL mechanism."""
     context: LoginContext
     exists: Callable[[], Awaitable[bool]] = field(repr=False)
-    """May there be such a user? Raises: AuthUnavailable."""
+    """May such a user exist? Raises: AuthUnavailable."""
     verify: Callable[[], Awaitable[User | None]] = field(repr=False)
-    """The user whose it is, if it is right. Raises: AuthUnavailable."""
+    """Return the user whose password it is; None if it is wrong. Raises: AuthUnavailable."""
     check_dummy: Callable[[], Awaitable[None]] = field(repr=False)
-    """Takes the time of a check; it knows no password. Raises: AuthUnavailable."""
+    """Take the time of a check, without the password. Raises: AuthUnavailable."""
     report: Callable[[str], None] = field(repr=False)
     """Called with the user's name if it is right."""
 
     @property
     def client(self) -> str:
-        """The address of the client that has sent it, or the /64 of IPv6."""
+        """The client's address, or its /64 for IPv6."""
         return client_of(self.context.peer)
 
 
 @define
 class _Checks:
-    """The checks that are to come."""
+    """Pending checks."""
 
     due: int = 0
-    """How many, of passwords that wait and of dummies."""
+    """Number of checks to make, of waiting passwords or of dummies."""
     since: float = 0.0
-    """When the first of them could have been made."""
-    are_going: bool = False
-    are_looking: bool = False
+    """Time at which the first of them was due."""
+    is_running: bool = False
+    is_looking_up: bool = False
 
 
 class ExposureChecker:
-    """Checks them out of band. All calls are made on one thread; one for the life of the process."""
+    """Checks exposed passwords out of band. One for the life of the process; all calls are made on one thread."""
 
     def __init__(
         self,
@@ -106,9 +107,7 @@ class ExposureChecker:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         busy: Callable[[], bool],
     ) -> None:
-        """`digest` tells passwords apart, the same in all workers; `spawn` runs a coroutine to its end; `busy()`: do
-        logins wait for their check?
-        """
+        """`digest`: of a password, the same in all workers. `spawn`: run a coroutine. `busy`: do logins wait for a check?"""
         self._digest = digest
         self._clock = clock
         self._call_later = call_later
@@ -119,16 +118,16 @@ class ExposureChecker:
         self._checks = _Checks()
         self._recent: OrderedDict[Key, float] = OrderedDict()
         self._check_dummy: Callable[[], Awaitable[None]] | None = None
-        self._complained = float("-inf")
+        self._warned_at = float("-inf")
         self.on_claim: Callable[[Key], None] = lambda _key: None
-        """Called with each that is going to be checked here, so that other processes do not."""
+        """Called with each key that is checked here, so that other processes do not check it."""
         self.on_exposed: Callable[[ExposureMark], None] = lambda _mark: None
-        """Called with each right one."""
+        """Called with each right password."""
 
     def submit(self, exposed: ExposedPassword) -> None:
-        """One has come, and was refused."""
+        """Queue a password whose login was refused."""
         keys = self._keys(exposed)
-        if not all([self.claim(key) for key in keys]):  # noqa: C419 - each is to be taken
+        if not all([self.claim(key) for key in keys]):  # noqa: C419 - claims each key
             return
         for key in keys:
             self.on_claim(key)
@@ -138,7 +137,7 @@ class ExposureChecker:
         self._begin()
 
     def claim(self, key: Key) -> bool:
-        """It is going to be checked, here or in another process. Was it free?"""
+        """Claim a key for a check, here or in another process. Return False if it was claimed before."""
         now = self._clock()
         self._forget(now)
         if key in self._recent:
@@ -149,12 +148,12 @@ class ExposureChecker:
         return True
 
     def drop(self, key: Key) -> None:
-        """Another process checks it: what waits here is forgotten."""
+        """Drop queued passwords with that key: another process checks it."""
         for queue in (self._names, self._waiting):
             queue.discard(lambda each: key in self._keys(each))
 
     def claimed(self) -> list[Key]:
-        """The keys that were taken within EVERY."""
+        """The keys that were claimed within RECHECK_AFTER."""
         self._forget(self._clock())
         return list(self._recent)
 
@@ -163,31 +162,31 @@ class ExposureChecker:
         return [(*pair, digest) for pair in exposed.pairs]
 
     def _forget(self, now: float) -> None:
-        while self._recent and next(iter(self._recent.values())) <= now - EVERY:
+        while self._recent and next(iter(self._recent.values())) <= now - RECHECK_AFTER:
             self._recent.popitem(last=False)
 
     def _begin(self) -> None:
-        if not self._checks.are_going:
-            self._checks.are_going = True
-            self._checks.since = self._clock() + GAP
-            self._call_later(GAP, self._go_on)
+        if not self._checks.is_running:
+            self._checks.is_running = True
+            self._checks.since = self._clock() + CHECK_INTERVAL
+            self._call_later(CHECK_INTERVAL, self._step)
 
-    def _go_on(self) -> None:
+    def _step(self) -> None:
         checks = self._checks
-        if len(self._names) and not checks.are_looking:
-            checks.are_looking = True
+        if len(self._names) and not checks.is_looking_up:
+            checks.is_looking_up = True
             self._spawn(self._look_up())
         if not checks.due and not len(self._waiting):
-            checks.are_going = False
-        elif self._busy() and self._clock() - checks.since < POSTPONED:
-            self._call_later(GAP, self._go_on)
+            checks.is_running = False
+        elif self._busy() and self._clock() - checks.since < MAX_POSTPONE:
+            self._call_later(CHECK_INTERVAL, self._step)
         else:
             checks.due = max(checks.due - 1, 0)
-            checks.since = self._clock() + GAP
+            checks.since = self._clock() + CHECK_INTERVAL
             self._spawn(self._check(self._waiting.take()))
 
     async def _look_up(self) -> None:
-        """Look up the names that have come since the last time."""
+        """Look up the users of the queued passwords, and queue those that exist for a check."""
         try:
             for _ in range(len(self._names)):
                 exposed = self._names.take()
@@ -196,21 +195,21 @@ class ExposureChecker:
                 try:
                     exists = await exposed.exists()
                 except AuthUnavailable:
-                    # The check finds out, later.
+                    # Unknown now: the check decides.
                     exists = True
                 if exists:
-                    self._wait(exposed)
+                    self._queue_check(exposed)
         finally:
-            self._checks.are_looking = False
+            self._checks.is_looking_up = False
             self._begin()
 
-    def _wait(self, exposed: ExposedPassword) -> None:
-        if not self._waiting.add(exposed) and self._clock() - self._complained >= EVERY:
-            self._complained = self._clock()
-            _log.warning("passwords that came in clear text are not checked: too many of one network wait")
+    def _queue_check(self, exposed: ExposedPassword) -> None:
+        if not self._waiting.add(exposed) and self._clock() - self._warned_at >= RECHECK_AFTER:
+            self._warned_at = self._clock()
+            _log.warning("passwords that came in clear text are not checked: too many from one network wait")
 
     async def _check(self, exposed: ExposedPassword | None) -> None:
-        """One that waits, or else a dummy."""
+        """Check a waiting password, or else a dummy."""
         try:
             if exposed is not None:
                 await self._verify(exposed)
@@ -219,9 +218,9 @@ class ExposureChecker:
         except AuthUnavailable:
             self._checks.due = min(self._checks.due + 1, MAX_WAITING)
             if exposed is not None:
-                self._wait(exposed)
+                self._queue_check(exposed)
         finally:
-            self._call_later(GAP, self._go_on)
+            self._call_later(CHECK_INTERVAL, self._step)
 
     async def _verify(self, exposed: ExposedPassword) -> None:
         user = await exposed.verify()

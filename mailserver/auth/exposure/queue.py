@@ -1,9 +1,10 @@
-"""A bounded queue of passwords that came in clear text: networks take turns, in each network its clients.
+"""A bounded queue of passwords that came in clear text. Networks take turns, and clients of a network take turns.
 
-Whoever fills a bound gives way: the network with the most waiting, or within a network or for one user the client with the
-most; of as many of each the one that has sent the most lately, and of those the new one is not taken. Who has sent the least goes first,
-too. So junk holds up the client that sends it, and at worst its own network, and a flood from more networks than there are places
-holds up nobody who sends a password or two.
+If a bound is reached, the largest group gives up an item: in the whole queue the network with the most items; within a
+network, or for one user, the client with the most items. Between groups of equal size it is the one that has sent more
+recently; if that is the sender of the new item, the new item is rejected. The group that has sent the least is also
+served first. So junk delays the client that sends it, and at worst its network; a flood from more networks than there are
+places does not delay a client that sends a password or two.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Final, Generic, Protocol, TypeVar
 from mailserver.auth.throttling.attacks import Pair
 
 MAX_SENDERS: Final = 4096
-"""Networks and clients whose number is remembered; beyond, all begin anew."""
+"""Networks and clients that are counted; beyond that, all counts are reset."""
 
 
 class Queued(Protocol):
-    """An item of the queue."""
+    """An item of an `ExposureQueue`."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -27,32 +28,32 @@ class Queued(Protocol):
 
     @property
     def client(self) -> str:
-        """The address, or the /64 of IPv6."""
+        """The client's address, or its /64 for IPv6."""
 
 
 Item = TypeVar("Item", bound=Queued)
 
 
 class ExposureQueue(Generic[Item]):
-    """A few hundred at most: every step looks at all of them."""
+    """The queue. It has a few hundred items at most, as every operation scans them all."""
 
     def __init__(self, limit: int, per_network: int, per_pair: int) -> None:
-        """How many may wait in all, of one network, and of one user from one network."""
+        """Bounds: of all items, of one network, and of one user from one network."""
         self._limit = limit
         self._per_network = per_network
         self._per_pair = per_pair
         self._items: list[Item] = []
         self._served: Counter[str] = Counter()
-        """Networks and clients -> the number of the turn that they had last."""
+        """Network or client -> number of its last turn."""
         self._turn = 0
         self._sent: Counter[str] = Counter()
-        """Networks and clients -> how many they have sent."""
+        """Network or client -> number of items that it has sent."""
 
     def __len__(self) -> int:
         return len(self._items)
 
     def add(self, item: Item) -> bool:
-        """False where it cannot be taken."""
+        """Add an item. Return False if it is rejected."""
         network = _network(item)
         if len(self._sent) >= MAX_SENDERS:
             self._sent.clear()
@@ -67,7 +68,7 @@ class ExposureQueue(Generic[Item]):
         return fits
 
     def take(self) -> Item | None:
-        """The next one, out of the queue."""
+        """Remove and return the next item; None if the queue is empty."""
         if not self._items:
             return None
         item = min(self._items, key=self._rank)
@@ -80,16 +81,16 @@ class ExposureQueue(Generic[Item]):
         return item
 
     def _rank(self, item: Item) -> tuple[int, int, int, int]:
-        """The lowest is next."""
+        """Sort key: the item with the lowest rank is next."""
         network, client = _network(item), item.client
         return self._served[network], self._sent[network], self._served[client], self._sent[client]
 
     def discard(self, matches: Callable[[Item], bool]) -> None:
-        """Take out those that match."""
+        """Remove the items that match."""
         self._items = [each for each in self._items if not matches(each)]
 
     def _has_room(self, item: Item, most: int, counts: Callable[[Item], bool], group: Callable[[Item], str]) -> bool:
-        """Is there room for it among those that count, or does the newest of the largest group make some?"""
+        """Is there room among the items that count? If not, evict the newest item of the largest group, if that is larger."""
         counted = [each for each in self._items if counts(each)]
         if len(counted) < most:
             return True

@@ -1,7 +1,7 @@
-"""Whose password has come in clear text and was right: a small file in the state directory, kept over restarts.
+"""The record of exposed passwords: users whose right password came in clear text. A small file in the state directory.
 
-A user stays marked until the administrator clears the mark, when the password has been changed. The record holds no
-password. It is bounded: the user whose last exposure is longest ago makes room.
+A user stays marked over restarts, until the administrator clears the mark after a change of the password. The record
+holds no password. It is bounded: the user with the oldest last exposure is dropped.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from attrs import asdict, evolve, frozen
 FILE: Final = "exposures.json"
 MAX_USERS: Final = 10_000
 _LONGEST: Final = {"user": 1024, "protocol": 20, "method": 20, "peer": 64}
-"""Characters of each field: whoever tells is not trusted."""
+"""Longest fields, characters: a worker's messages are not trusted."""
 _LARGEST_FILE: Final = 64 << 20
 
 
 class DamagedRecord(Exception):
-    """The file is none of ours; the text says where it was put."""
+    """The file is not a record. The text says where it was moved to."""
 
 
 @frozen
 class Exposure:
-    """One user's."""
+    """The entry of one user."""
 
     user: str
     first: int
@@ -42,18 +42,18 @@ class Exposure:
 
 
 class ExposureRecord:
-    """In memory; `load` and `save` are for a thread, everything else for the reactor's."""
+    """The record in memory. `load` and `save` may run in a thread, everything else on the reactor's."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
         self._by_user: dict[str, Exposure] = {}
-        """The longest ago first."""
+        """In the order of the last exposure, the oldest first."""
 
     def __len__(self) -> int:
         return len(self._by_user)
 
     def load(self) -> None:
-        """Read the file, if there is one. Raises: OSError; DamagedRecord, and it begins anew."""
+        """Read the file, if it exists. Raises: OSError; DamagedRecord, and the record starts empty."""
         try:
             with open(self.path, encoding="utf-8") as file:
                 text = file.read(_LARGEST_FILE)
@@ -66,12 +66,14 @@ class ExposureRecord:
         except (ValueError, TypeError, KeyError, RecursionError):
             aside = self.path.with_suffix(".damaged")
             os.replace(self.path, aside)
-            raise DamagedRecord(f"{self.path} is damaged: it was set aside as {aside}, and begun anew") from None
+            raise DamagedRecord(
+                f"{self.path} is damaged: it was moved to {aside}, and the record starts empty"
+            ) from None
         found.sort(key=lambda each: each.last)
         self._by_user = {each.user: each for each in found[-MAX_USERS:]}
 
     def add(self, mark: object, now: int) -> bool:
-        """ExposureMark a user, as `exposure.ExposureMark` says. False for nonsense."""
+        """Mark a user. `mark`: a `checker.ExposureMark` of a worker. Return False if it is malformed."""
         if not isinstance(mark, dict) or set(mark) != set(_LONGEST):
             return False
         if not all(isinstance(mark[key], str) and len(mark[key]) <= longest for key, longest in _LONGEST.items()):
@@ -88,22 +90,22 @@ class ExposureRecord:
         return True
 
     def clear(self, user: str) -> list[str]:
-        """Take a user's mark away, all with "": whose was taken."""
+        """Remove the mark of a user, or of all for "". Return the users that had one."""
         if not user:
             cleared, self._by_user = list(self._by_user), {}
             return cleared
         return [user] if self._by_user.pop(user, None) is not None else []
 
     def rows(self) -> list[dict[str, Any]]:
-        """All, the newest first."""
+        """All entries as JSON, the newest first."""
         return [asdict(each) for each in reversed(self._by_user.values())]
 
     def text(self) -> str:
-        """What `save` is to write: made on the thread that changes the record."""
+        """The content for `save`. Call it on the thread that changes the record."""
         return json.dumps({"exposures": self.rows()[::-1]}, indent=1) + "\n"
 
     def save(self, text: str) -> None:
-        """Whole or not at all, and there after a power cut. Raises: OSError."""
+        """Replace the file atomically and durably. Raises: OSError."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = self.path.with_suffix(".new")
         opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -119,9 +121,9 @@ class ExposureRecord:
             os.close(directory)
 
 
-def _from_json(told: Any) -> Exposure:
+def _from_json(value: Any) -> Exposure:
     """Raises: ValueError, TypeError, KeyError."""
-    if not all(isinstance(told[key], str) and len(told[key]) <= longest for key, longest in _LONGEST.items()):
+    if not all(isinstance(value[key], str) and len(value[key]) <= longest for key, longest in _LONGEST.items()):
         raise ValueError("not a text, or too long")
-    first, last, count = (int(told[key]) for key in ("first", "last", "count"))
-    return Exposure(first=first, last=last, count=count, **{key: told[key] for key in _LONGEST})
+    first, last, count = (int(value[key]) for key in ("first", "last", "count"))
+    return Exposure(first=first, last=last, count=count, **{key: value[key] for key in _LONGEST})

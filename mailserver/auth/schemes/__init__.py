@@ -1,4 +1,4 @@
-"""Password schemes: hashes are parsed, checked and made, in processes of their own where that takes time.
+"""Password schemes: parsing, verification and creation of entries, in child processes where that takes time.
 
-`auth` and `cli` use it. Begin with `schemes.py`; `hashing.py` is the pool of hash processes.
+`auth` and `cli` use it. Begin with `schemes.py`; `hash_pool.py` is the pool of hash processes.
 """

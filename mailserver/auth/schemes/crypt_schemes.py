@@ -1,6 +1,6 @@
-"""The schemes whose entries crypt(3) knows by their head, `$id$...`: argon2, bcrypt, SHA-crypt.
+"""Schemes whose entries have a crypt(3) prefix `$id$...`: argon2, bcrypt, SHA-crypt.
 
-They are made to be slow, so each has bounds for what an entry may ask for, and new entries for users come from here.
+They are slow on purpose. Each has bounds for the cost that an entry may request. New entries of users are made here.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mailserver.auth.schemes import libcrypt
 from mailserver.auth.schemes.scheme import MAX_ROUNDS, BadHash, Scheme, number, salt_text
 
 MAX_MEMORY_KIB: Final = 256 * 1024
-"""Most memory that an argon2 entry may ask for, KiB."""
+"""Largest memory of an argon2 entry, KiB."""
 MAX_ARGON2_WORK: Final = 4 * 1024 * 1024
-"""Most memory times passes of an argon2 entry, KiB."""
+"""Largest memory times passes of an argon2 entry, KiB."""
 MAX_BLOWFISH_COST: Final = 15
 """Largest logarithm of the rounds of a BLF-CRYPT entry."""
 
 
 @frozen
 class Argon2Cost:
-    """What an argon2 hash costs."""
+    """Cost parameters of argon2."""
 
     memory_kib: int
     passes: int
@@ -37,9 +37,9 @@ class Argon2Cost:
 
 
 STRONG: Final = Argon2Cost(memory_kib=65536, passes=3)
-"""For users' own passwords."""
+"""For passwords that users choose."""
 LIGHT: Final = Argon2Cost(memory_kib=19456, passes=2)
-"""The least that is sensible, for random passwords and small machines."""
+"""The lowest sensible cost, for random passwords and small machines."""
 
 
 # ARGON2ID, ARGON2I (RFC 9106, in the PHC string format)
@@ -100,14 +100,14 @@ def _blowfish_check(body: bytes) -> int:
 
 
 def _blowfish_verify(body: bytes, password: bytes) -> bool:
-    # Only 72 octets count, as everywhere; the library refuses more instead of ignoring them.
+    # bcrypt uses 72 octets; the library refuses more instead of ignoring them.
     return bcrypt.checkpw(password[:72], body)
 
 
 def _blowfish_make(password: bytes) -> str:
     if len(password) > 72:
-        raise BadHash("BLF-CRYPT sees only 72 octets: choose another scheme for a longer password")
-    # Dovecot and libcrypt write the prefix as 2y; the same hash.
+        raise BadHash("BLF-CRYPT uses only 72 octets: choose another scheme for a longer password")
+    # Dovecot and libcrypt write the prefix 2y for the same hash.
     return "$2y$" + bcrypt.hashpw(password, bcrypt.gensalt(11)).decode("ascii")[4:]
 
 
@@ -123,7 +123,7 @@ def _sha_crypt_check(kind: bytes, length: int) -> Callable[[bytes], int]:
         if fields is None or fields[1] != kind or len(fields[3]) != length:
             raise BadHash("not a SHA-crypt hash of this scheme")
         if fields[2]:
-            # Fewer than 1000 are raised to 1000 by every crypt(3), and the entry then matches nothing.
+            # Every crypt(3) raises fewer than 1000 rounds to 1000, and the entry then matches nothing.
             number(fields[2].decode("ascii"), 1000, MAX_ROUNDS, "the number of SHA-crypt rounds")
         return 0
 
@@ -138,8 +138,8 @@ def _sha_crypt_verify(body: bytes, password: bytes) -> bool:
 
 
 def _portable(head: bytes) -> Any:
-    """Libpass's implementation in Python: some 400 times slower than libcrypt."""
-    # Imported here: it costs 40 ms, and where libcrypt is there it is hardly ever needed.
+    """The Python implementation of libpass: about 400 times slower than libcrypt."""
+    # Imported here: it takes 40 ms, and is rarely needed where libcrypt exists.
     from passlib.hash import sha256_crypt, sha512_crypt  # type: ignore[import-untyped]  # noqa: PLC0415
 
     return sha512_crypt if head == b"$6$" else sha256_crypt
@@ -170,10 +170,10 @@ SCHEMES: Final = (
     Scheme("SHA512-CRYPT", False, _sha_crypt_check(b"6", 86), _sha_crypt_verify, _sha_crypt_make("6")),
     Scheme("SHA256-CRYPT", False, _sha_crypt_check(b"5", 43), _sha_crypt_verify, _sha_crypt_make("5")),
 )
-"""In the order in which they are offered."""
+"""In the order of the command's choices."""
 
 
-_HEADS: Final = (
+_PREFIXES: Final = (
     ("$6$", "SHA512-CRYPT"),
     ("$5$", "SHA256-CRYPT"),
     ("$2a$", "BLF-CRYPT"),
@@ -189,5 +189,5 @@ _HEADS: Final = (
 
 
 def crypt_family(body: str) -> str:
-    """The scheme that the head of a crypt(3) hash names; empty for any other."""
-    return next((name for head, name in _HEADS if body.startswith(head)), "")
+    """The scheme of a crypt(3) hash by its prefix; empty for another prefix."""
+    return next((name for head, name in _PREFIXES if body.startswith(head)), "")

@@ -1,4 +1,4 @@
-"""The schemes that hashlib has all it takes for: SCRAM, PBKDF2, digests with a salt and without; and PLAIN."""
+"""Schemes that hashlib is sufficient for: SCRAM, PBKDF2, digests with and without a salt; and PLAIN."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _scram_parse(hash_name: str, body: bytes) -> scram_keys.ScramKeys:
 
 
 def _scram_verify(hash_name: str, body: bytes, password: bytes) -> bool:
-    """Dovecot makes entries of passwords as they are, others by SASLprep: either spelling is right."""
+    """Accept the password as it is (Dovecot) and prepared by SASLprep (other software)."""
     stored = _scram_parse(hash_name, body)
     spellings = [password]
     with contextlib.suppress(Unpreparable):
@@ -94,7 +94,7 @@ def _scram_verify(hash_name: str, body: bytes, password: bytes) -> bool:
 
 
 def _scram_make(hash_name: str, password: bytes) -> str:
-    """What cannot be prepared can still be sent as it is, by PLAIN."""
+    """Make an entry. A password that SASLprep refuses is stored as it is: PLAIN can still send it."""
     try:
         return scram_keys.make_keys(hash_name, password).text()
     except Unpreparable:
@@ -144,4 +144,4 @@ SCHEMES: Final = (
     _digest("SHA512", "sha512"),
     Scheme("PLAIN", False, _plain_check, _plain_verify, is_free=True),
 )
-"""In the order in which they are offered."""
+"""In the order of the command's choices."""

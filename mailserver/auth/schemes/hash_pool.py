@@ -1,19 +1,18 @@
-"""The pool of processes that check password hashes, kept off the server's own process.
+"""A pool of child processes that check password hashes, outside the server's own process.
 
-The problems. crypt(3) holds Python's lock for 177 ms at high rounds, argon2 takes 64 MiB each, and a flood of logins
-asks for hundreds at once. A child may die or hang in the middle of a check.
+The problems. crypt(3) holds Python's lock for 177 ms at high rounds, argon2 takes 64 MiB a check, and a flood of logins
+requests hundreds at once. A child may die or hang during a check.
 
-The rules. Children are started by exec, never by fork of the server; secrets go through their pipes, never into their
-arguments. One child checks one hash at a time. What waits is bounded, and so is the memory that runs. Checks have three
-classes (`Asking`), each with a queue of its own: users at networks known for them, networks from which nobody has guessed
-lately, and all others. A higher class goes first, so that a known user waits for one check that runs and for other known users,
-never for a flood; in its own class each user has a share, so that an account with many networks has one turn, too. In the
-other classes clients take turns, and in a full queue the one that fills it gives way, so that a flood from one place holds
-up itself alone. Of the networks that nobody has guessed from the newest goes first: a flood's first wave is no line that a
-person stands behind. What has waited for LONGEST_WAIT is refused. A
-child that dies is replaced when it is needed; its request is tried once more, then told AuthUnavailable. What is only
-compared needs no child: each answers once in a turn of the reactor, so that logins would wait in line. Nothing here
-imports Twisted: whoever makes the pool passes the ways to start a process, to wait and to set a timer.
+The rules. Children are started by exec, never by fork of the server; secrets pass through their pipes, never through
+arguments. A child checks one hash at a time. The number of waiting checks is bounded, and so is the memory of running
+ones. Checks have three classes (`Asking`), each with its own queue: users at known networks, networks without recent
+guesses, and all others. Higher classes go first, so a known user waits for one running check and for other known users,
+never for a flood. In the first class each user has a share: an account with many networks has one turn, too. In the others
+clients take turns, and a full queue evicts from the client that fills it, so a flood from one place delays only itself.
+Among networks without recent guesses the newest goes first: nobody waits behind the first wave of a flood. A check that has
+waited for MAX_WAIT is refused. A dead child is replaced when needed; its request is tried once more, then fails with
+AuthUnavailable. Schemes that only compare need no child. Nothing here imports Twisted: the caller provides functions to
+start a process, to wait and to set a timer.
 """
 
 from __future__ import annotations
@@ -34,29 +33,29 @@ from mailserver.system.children import Child, Spawner, Timer, Waiting, module_co
 from mailserver.types import Secret
 
 _MAX_ANSWER = 4096
-LONGEST_WAIT: Final = 60.0
+MAX_WAIT: Final = 60.0
 """Seconds that a check may wait for a child."""
-_NO_ROOM = object()
-"""The result of a check that has given way to another."""
+_REFUSED = object()
+"""Result of a check that was evicted or timed out."""
 _log = logging.getLogger(__name__)
 
 
 @define(eq=False)
 class _Request:
     line: bytes = field(repr=False)
-    """With the password."""
+    """The request with the password."""
     memory_kib: int
     waiting: Waiting
     share: str
     rank: int
     tries: int = 0
     abandoned: bool = False
-    """Whoever asked was cancelled."""
+    """The caller was cancelled."""
     timer: Timer | None = None
-    """Until it is refused."""
+    """Timeout of the wait."""
 
     def end_wait(self) -> None:
-        """Its wait for a child is over."""
+        """End its wait for a child."""
         timer, self.timer = self.timer, None
         if timer is not None:
             timer.cancel()
@@ -64,7 +63,7 @@ class _Request:
 
 @define(eq=False)
 class _Worker:
-    """One child and what it works on; implements ChildEvents."""
+    """One child and its request; implements ChildEvents."""
 
     pool: HashPool
     child: Child | None = None
@@ -72,10 +71,10 @@ class _Worker:
     timer: Timer | None = None
     buffer: bytearray = field(factory=bytearray)
     retired: bool = False
-    """Dead or about to be: it gets no more work."""
+    """Dead or being killed: it gets no more requests."""
 
     def received(self, data: bytes) -> None:
-        """Collect the answer's line."""
+        """Collect the line of an answer."""
         self.buffer += data
         if len(self.buffer) > _MAX_ANSWER:
             self.retire()
@@ -97,7 +96,7 @@ class _Worker:
 
 
 class HashPool:
-    """Checks hashes in child processes: a `Hasher`. All calls are made on one thread."""
+    """A `Hasher` that checks hashes in child processes. All calls are made on one thread."""
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class HashPool:
         memory_kib: int = 2 * schemes.MAX_MEMORY_KIB,
         timeout: float = 30.0,
     ) -> None:
-        """`queue` bounds the checks of a class that wait, `memory_kib` what those that run may use, `timeout` seconds each."""
+        """`queue`: waiting checks of a class. `memory_kib`: of all running checks. `timeout`: seconds of one check."""
         self._spawn = spawn
         self._make_waiting = waiting
         self._call_later = call_later
@@ -125,12 +124,12 @@ class HashPool:
         self._stopped = False
 
     def start(self) -> None:
-        """Start the children now, so that the first login does not wait for it. Raises: OSError."""
+        """Start the children before the first login. Raises: OSError."""
         while len(self._workers) < self._processes:
             self._start_worker()
 
     def stop(self) -> None:
-        """End the children; what waits is told AuthUnavailable."""
+        """End the children; waiting checks fail with AuthUnavailable."""
         self._stopped = True
         given_up = [*self._queue.clear(), *(worker.request for worker in self._workers if worker.request)]
         for worker in self._workers:
@@ -142,18 +141,18 @@ class HashPool:
 
     @property
     def running(self) -> tuple[int, int]:
-        """How many checks run, of how many at most."""
+        """Running checks, and their limit."""
         return sum(worker.request is not None for worker in self._workers), self._processes
 
     @property
     def waiting(self) -> tuple[int, int]:
-        """How many checks wait, of how many at most."""
+        """Waiting checks, and their limit."""
         return len(self._queue), CLASSES * self._limit
 
     async def verify(self, stored: str, password: Secret, share: str = "", rank: int = NEW) -> bool:
-        """Does the password belong to the entry? `share` and `rank` as `interfaces.Asking` says.
+        """Does the password match the entry? `share` and `rank`: see `interfaces.Asking`.
 
-        Raises: TooManyLogins where the queue is full, AuthUnavailable (children die, entry unusable).
+        Raises: TooManyLogins if the queue is full; AuthUnavailable if children die or the entry is unusable.
         """
         try:
             entry = schemes.parse(stored)
@@ -172,35 +171,35 @@ class HashPool:
             if other is None:
                 raise TooManyLogins
             self._refuse(other)
-        request.timer = self._call_later(LONGEST_WAIT, lambda: self._give_up(request))
+        request.timer = self._call_later(MAX_WAIT, lambda: self._time_out(request))
         self._queue.add(request)
         self._dispatch()
         try:
             right = await request.waiting
         except BaseException:
-            # The client is gone: what still waits for a child need not be checked.
+            # The client has disconnected: a waiting check is not needed any more.
             request.abandoned = True
             self._queue.discard(request)
             request.end_wait()
             raise
-        if right is _NO_ROOM:
+        if right is _REFUSED:
             raise TooManyLogins
         if right is None:
             raise AuthUnavailable
         return bool(right)
 
-    def _give_up(self, request: _Request) -> None:
+    def _time_out(self, request: _Request) -> None:
         request.timer = None
         self._refuse(request)
 
     def _refuse(self, request: _Request) -> None:
-        """It has waited too long, or given way."""
+        """Refuse a check that has waited too long or was evicted."""
         request.end_wait()
         self._queue.discard(request)
-        request.waiting.callback(_NO_ROOM)
+        request.waiting.callback(_REFUSED)
 
     def answered(self, worker: _Worker, line: bytes) -> None:
-        """A child has answered its request (called by its worker)."""
+        """Handle the answer of a child (called by its worker)."""
         request = self._settle(worker)
         right: bool | None = None
         match _json(line):
@@ -209,14 +208,14 @@ class HashPool:
             case {"error": str(error)}:
                 _log.error("a password could not be checked: %s", error)
             case _:
-                _log.error("a process that checks passwords answered nonsense and is replaced")
+                _log.error("a process that checks passwords sent a malformed answer and is replaced")
                 worker.retire()
         if request is not None:
             request.waiting.callback(right)
         self._dispatch()
 
     def lost(self, worker: _Worker, reason: str) -> None:
-        """A child is dead (called by its worker)."""
+        """Handle the end of a child (called by its worker)."""
         if worker in self._workers:
             self._workers.remove(worker)
         request = self._settle(worker)
@@ -232,7 +231,7 @@ class HashPool:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Give what waits to children that are free, share by share, within the memory budget."""
+        """Give waiting checks to free children, share by share, within the memory limit."""
         while not self._stopped and (request := self._queue.first()) is not None:
             running = [worker.request.memory_kib for worker in self._workers if worker.request]
             if running and sum(running) + request.memory_kib > self._memory_kib:
@@ -277,7 +276,7 @@ class HashPool:
         worker.retire()
 
     def _settle(self, worker: _Worker) -> _Request | None:
-        """Take its request, and the timer, off the worker."""
+        """Detach the request and the timer from the worker."""
         request, worker.request = worker.request, None
         if worker.timer is not None:
             worker.timer.cancel()

@@ -1,7 +1,7 @@
-"""A child of `hashing.HashPool`: `python -m mailserver.auth.schemes.hash_process`.
+"""A child process of `HashPool`: `python -m mailserver.auth.schemes.hash_process`.
 
-Standard input has one JSON line a request, `{"stored": "{SCHEME}...", "password": base64}`; standard output gets one
-line each, `{"right": bool}` or `{"error": sentence}`. The end of input ends it. It imports no Twisted and keeps small.
+Each line of standard input is a JSON request, `{"stored": "{SCHEME}...", "password": base64}`. Standard output gets a line
+for each, `{"right": bool}` or `{"error": sentence}`. The process ends with its input. It imports no Twisted and stays small.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ MAX_LINE = 16 * 1024
 
 
 def answer(line: bytes) -> dict[str, object]:
-    """The answer to one request. Passwords and hashes are in no answer."""
+    """Answer one request. An answer never contains a password or hash."""
     try:
         match json.loads(line):
             case {"stored": str(stored), "password": str(password)}:
                 return {"right": schemes.verify(stored, base64.b64decode(password, validate=True))}
             case _:
-                return {"error": "not a request"}
+                return {"error": "malformed request"}
     except schemes.BadHash as error:
         return {"error": str(error)}
     except (Argon2Error, MemoryError) as error:
         return {"error": f"{type(error).__name__}: too little memory"}
     except ValueError:
-        return {"error": "not a request"}
+        return {"error": "malformed request"}
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the input ends, or a line is too long to be a request."""
+    """Answer requests until the input ends, or a line is too long."""
     while (line := requests.readline(MAX_LINE)).endswith(b"\n"):
         answers.write(json.dumps(answer(line)).encode("ascii") + b"\n")
         answers.flush()
@@ -47,9 +47,9 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     """Serve standard input and output."""
-    # Ctrl-C at a terminal reaches the whole group: the server ends us by closing the pipe, after its last answer.
+    # Ctrl-C reaches the whole process group; the server ends this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A core file would hold passwords.
+    # A core file would contain passwords.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(BrokenPipeError):
         serve(sys.stdin.buffer, sys.stdout.buffer)

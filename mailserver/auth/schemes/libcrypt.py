@@ -1,7 +1,7 @@
-"""crypt(3) of the C library, for the hashes that no Python library verifies.
+"""crypt(3) of the C library, for hashes that no Python library verifies.
 
-Each call has a buffer of its own where the library offers crypt_rn (libxcrypt), so calls may run in several threads; the
-old crypt() answers in one static buffer, and one thread of a process may call it. Neither holds Python's lock.
+With libxcrypt (crypt_rn) each call has its own buffer, so calls may run in several threads. The old crypt() has one static
+buffer, and only one thread of a process may call it. Neither holds Python's lock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 MAX_PASSWORD: Final = 511
-"""Longest password that libxcrypt takes, octets."""
+"""Longest password that libxcrypt accepts, octets."""
 _DATA: Final = 32768
 """Octets of struct crypt_data (crypt(3))."""
 
@@ -28,11 +28,11 @@ _KNOWN: Final = {
     "SCRYPT": b"$7$46..../....saltsalt$G6VFH1VMCtxHKLFnotBmXiEXmxK81C5VDMqaj4BnY8D",
     "MD5-CRYPT": b"$1$salt$wa8aFuC3rkp5bjoBIGTc41",
 }
-"""A cheap hash of each family, of the same password. A library may lack a family, or have a stub of it."""
+"""A cheap hash of `_PASSWORD` for each family. A library may lack a family, or have a stub of it."""
 
 
 def crypt(password: bytes, setting: bytes) -> bytes | None:
-    """Hash a password as the setting says; None where there is no library, or it refuses one of the two."""
+    """Hash a password with a setting; None if there is no library, or it refuses one of the two."""
     library = _library()
     if library is None or len(password) > MAX_PASSWORD:
         return None
@@ -49,10 +49,10 @@ def knows(family: str) -> bool:
 
 @functools.cache
 def _library() -> Crypt | None:
-    # The name of glibc's and libxcrypt's with the old interface, of libxcrypt's without it, of whatever else there is.
+    # glibc and libxcrypt with the old interface; libxcrypt without it; any other.
     for name in ("libcrypt.so.1", "libcrypt.so.2", ctypes.util.find_library("crypt")):
         function = _open(name)
-        # A libcrypt without the SHA families exists (musl's stub, old BSDs): believe only a right answer.
+        # Some libraries lack the SHA families (musl's stub, old BSDs): accept only a correct answer.
         known = _KNOWN["SHA256-CRYPT"]
         if function is not None and function(_PASSWORD, known) == known:
             return function
@@ -60,7 +60,7 @@ def _library() -> Crypt | None:
 
 
 def _open(name: str | None) -> Crypt | None:
-    """crypt() of that library, in a buffer of its own if it can; None where there is no such library."""
+    """crypt() of that library, with its own buffer if possible; None if there is no such library."""
     if name is None:
         return None
     try:
@@ -86,7 +86,7 @@ def _with_buffer(function: ctypes._NamedFuncPointer) -> Crypt:
         try:
             made: bytes | None = function(password, setting, buffer, _DATA)
         finally:
-            # It holds the password and what was made of it.
+            # It holds the password and intermediate values.
             ctypes.memset(buffer, 0, _DATA)
         return made
 

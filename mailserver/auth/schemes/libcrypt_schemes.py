@@ -1,7 +1,7 @@
-"""The schemes that only crypt(3) of the C library verifies: yescrypt, gost-yescrypt, scrypt (`$7$`), MD5-crypt.
+"""Schemes that only crypt(3) of the C library verifies: yescrypt, gost-yescrypt, scrypt (`$7$`), MD5-crypt.
 
-Debian stores new passwords of its own users by yescrypt. Their entries stand behind `{CRYPT}`, or without a scheme; Dovecot
-has a name of its own for MD5-crypt alone.
+Debian stores new passwords of its own users with yescrypt. In a users file these entries have `{CRYPT}` or no scheme;
+Dovecot has a scheme name only for MD5-crypt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mailserver.auth.schemes import libcrypt
 from mailserver.auth.schemes.scheme import BadHash, Scheme
 
 MAX_YESCRYPT_KIB: Final = 256 * 1024
-"""Most memory, times parallel and repeated passes, that an entry of yescrypt or scrypt may ask for, KiB."""
+"""Largest memory times parallel and repeated passes of a yescrypt or scrypt entry, KiB."""
 
 _LETTERS = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _YESCRYPT = re.compile(rb"\$g?y\$([./A-Za-z0-9]{3,40})\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}")
@@ -24,22 +24,22 @@ _MD5_CRYPT = re.compile(rb"\$1\$[!-#%-9;-~]{0,8}\$[./A-Za-z0-9]{22}")
 
 
 class _Parameters:
-    """Numbers in the letters of yescrypt's settings (crypt(5))."""
+    """Numbers encoded in the letters of yescrypt settings (crypt(5))."""
 
     def __init__(self, text: bytes) -> None:
         self._values = [_LETTERS.index(each) for each in text]
 
     @property
     def left(self) -> bool:
-        """Is there one more?"""
+        """Is there another letter?"""
         return bool(self._values)
 
     def fixed(self, letters: int) -> int:
-        """The number in so many letters, the lowest six bits first. Raises: BadHash."""
+        """A number of a fixed count of letters, the lowest six bits first. Raises: BadHash."""
         return sum(self._take() << (6 * place) for place in range(letters))
 
     def next(self, least: int) -> int:
-        """The number in as many letters as its first one says, from `least` on. Raises: BadHash."""
+        """A number of variable length, given by its first letter, from `least` on. Raises: BadHash."""
         first = self._take()
         number, start, end, more = least, 0, 47, 0
         while first > end:
@@ -87,8 +87,8 @@ def _scrypt_check(body: bytes) -> int:
 
 
 def _bounded(logarithm: int, block: int, parallel: int, passes: int) -> int:
-    """The memory that scrypt takes, KiB. Raises: BadHash beyond the bounds."""
-    # 64 is more than any bound: a shift by it is still cheap.
+    """Memory of scrypt, KiB. Raises: BadHash beyond the bounds."""
+    # 64 exceeds every bound; larger shifts would be expensive.
     octets = 128 * block * parallel * passes << min(logarithm, 64)
     if octets > MAX_YESCRYPT_KIB * 1024:
         raise BadHash(f"memory times parallel and repeated passes must be at most {MAX_YESCRYPT_KIB} KiB")
@@ -107,14 +107,14 @@ def _md5_crypt_check(body: bytes) -> int:
 def _demand_library(family: str) -> None:
     if not libcrypt.knows(family):
         raise BadHash(
-            f"a hash of {family.lower()} is verified by libcrypt, and this machine has none that knows it:"
+            f"a {family.lower()} hash needs a libcrypt that supports it, and this machine has none:"
             " install libxcrypt (Debian: libcrypt1), or set the password anew"
         )
 
 
 def _verify(body: bytes, password: bytes) -> bool:
     made = libcrypt.crypt(password, body)
-    # None: a longer password than any that such a hash was made of, or a setting that the library refuses.
+    # None: the password is too long for such a hash, or the library refuses the setting.
     return made is not None and hmac.compare_digest(made, body)
 
 
@@ -123,5 +123,5 @@ CRYPT_FORMS: Final = (
     Scheme("GOST-YESCRYPT", False, _yescrypt_check("GOST-YESCRYPT", b"$gy$"), _verify),
     Scheme("SCRYPT", False, _scrypt_check, _verify),
 )
-"""Schemes without a name of Dovecot's."""
+"""Schemes that have no name in Dovecot."""
 SCHEMES: Final = (Scheme("MD5-CRYPT", False, _md5_crypt_check, _verify, is_weak=True),)

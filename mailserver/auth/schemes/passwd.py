@@ -2,9 +2,10 @@
 
     user@domain:{SCHEME}hash:uid:gid:gecos:home:shell:extra fields
 
-Fields from the third on may be missing. Extra fields are words `name=value` or `name`, parted by spaces; `nologin`
-disables the user, `allow_nets=192.0.2.0/24,2001:db8::1,local` names the networks that it may log in from, and
-`userdb_addresses=a@b,c@d` names addresses it may send as. A `!` before the password disables it too. Lines that are empty or begin with `#` count for nothing. Uid, gid, gecos and shell are kept and not used.
+Fields from the third on may be missing. Extra fields are words `name=value` or `name`, separated by spaces. `nologin`
+disables the user; `allow_nets=192.0.2.0/24,2001:db8::1,local` lists the networks that it may log in from;
+`userdb_addresses=a@b,c@d` lists addresses that it may send as. A `!` before the password disables the user, too. Empty
+lines and lines that begin with `#` are ignored. Uid, gid, gecos and shell are kept and not used.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ MAX_NAME = 255
 
 
 _COMMON = re.compile(r"[!-.0-9;-?A-~]+(?:@[!-.0-9;-?A-~]+)?")
-"""Names of visible ASCII without space, colon, slash and a second @: nearly all of them."""
+"""Nearly all names: visible ASCII without space, colon, slash and a second @."""
 
 
 class BadLine(ValueError):
-    """The line is no entry. The argument says why and holds nothing of the password."""
+    """The line is not an entry. The argument says why, without the password."""
 
 
 class BadName(ValueError):
@@ -38,11 +39,11 @@ class PasswdEntry:
     """One user of the file."""
 
     name: str
-    """As `normalise` gives it."""
+    """The normalised name."""
     stored: str
     """The password field without the `!`; may be empty."""
     disabled: bool
-    """Logins are refused; mail is still taken."""
+    """Logins are refused; mail is still accepted."""
     home: str
     extra: Mapping[str, str]
     """Extra fields; a word without `=` has an empty value."""
@@ -61,50 +62,50 @@ class PasswdEntry:
 
 
 def normalise(name: str) -> str:
-    """The one spelling of a user name: NFC, lower case (RFC 8265 3.3 maps case and composes alike), the domain in ASCII.
+    """Normalise a user name: NFC, lower case (RFC 8265 3.3 maps case and composes alike), the domain in ASCII.
 
     Raises: BadName for what is empty, longer than 255 octets, or holds a control character, a space, a colon or a
     slash: such a name could end a line of the file or leave the mail directory.
     """
-    # A long name is refused before anything that takes time over it.
+    # A long name is refused before any expensive step.
     if not name or len(name) > MAX_NAME:
-        raise BadName(f"a user name has 1 to {MAX_NAME} octets")
+        raise BadName(f"a user name must have 1 to {MAX_NAME} octets")
     if _COMMON.fullmatch(name):
         plain = name.lower()
     elif name.isascii():
         plain = name.lower()
         if not plain.isprintable():
-            raise BadName("a user name holds no control characters")
+            raise BadName("a user name must not contain control characters")
     else:
         plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
-        # Controls, format characters, surrogates, unassigned: what cannot be seen must not tell two users apart.
+        # Controls, format characters, surrogates, unassigned: invisible characters must not distinguish users.
         if any(unicodedata.category(each) in {"Cc", "Cf", "Cs", "Cn", "Co", "Zs", "Zl", "Zp"} for each in plain):
-            raise BadName("a user name holds no invisible characters")
+            raise BadName("a user name must not contain invisible characters")
         plain = _in_ascii_domain(plain)
         if len(plain.encode("utf-8")) > MAX_NAME:
-            raise BadName(f"a user name has 1 to {MAX_NAME} octets")
+            raise BadName(f"a user name must have 1 to {MAX_NAME} octets")
     if any(each in plain for each in " :/"):
-        raise BadName("a user name holds no space, colon or slash")
+        raise BadName("a user name must not contain a space, colon or slash")
     if any(part in {"", ".", ".."} for part in plain.split("@", 1)) or plain.count("@") > 1:
-        raise BadName("a user name is local@domain, or local alone, and neither part is empty or dots")
+        raise BadName("a user name must be local@domain, or local alone, and no part may be empty, . or ..")
     return plain
 
 
 def _in_ascii_domain(name: str) -> str:
-    """With its domain in A-labels, as the configuration names domains; what has no such form stays as it is."""
+    """Convert the domain to A-labels, as in the configuration; a domain without that form stays unchanged."""
     local, at, domain = name.rpartition("@")
     return f"{local}@{ascii_name(domain) or domain}" if at else name
 
 
 def name_of(line: str) -> str | None:
-    """The name as it stands in the line; None for a comment or an empty line. Cheap: the rest is not read."""
+    """The name as written in the line; None for a comment or an empty line. Cheap: the rest is not parsed."""
     if not line.strip() or line.startswith("#"):
         return None
     return line.split(":", 1)[0]
 
 
 def parse_line(line: str) -> PasswdEntry:
-    """Read one line that `name_of` has a name for. Raises: BadLine, BadName."""
+    """Parse a line for which `name_of` returns a name. Raises: BadLine, BadName."""
     fields = line.rstrip("\r\n").split(":", 7)
     if len(fields) < 2:
         raise BadLine("expected user:{SCHEME}hash")

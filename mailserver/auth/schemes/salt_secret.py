@@ -1,4 +1,4 @@
-"""The secret that salts of unknown users are made of: the same in all processes, and after a start, as real salts are."""
+"""The secret for the salts of unknown users: the same in all processes and after a restart, as real salts are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MACHINE_ID = Path("/etc/machine-id")
 
 
 def salt_secret(path: Path = MACHINE_ID) -> bytes | None:
-    """32 octets from the machine's id (machine-id(5): not to be told, nor used as it is); None where there is none."""
+    """32 octets derived from the machine id, which must not be exposed itself (machine-id(5)); None if there is none."""
     try:
         found = path.read_bytes().strip()
     except OSError:

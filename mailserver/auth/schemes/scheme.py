@@ -1,4 +1,4 @@
-"""What one way to store a password is: the row that a scheme has, and what its check may say of an entry."""
+"""A password scheme as a row: its check, its verification, and the errors of entries."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 from attrs import frozen
 
 MAX_ROUNDS: Final = 2_000_000
-"""Most rounds of an entry of SHA-crypt or PBKDF2."""
+"""Most rounds of a SHA-crypt or PBKDF2 entry."""
 
 _SALT_LETTERS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class BadHash(ValueError):
-    """The entry cannot be used. The argument says why and holds nothing of the hash."""
+    """The entry cannot be used. The argument says why, without the hash."""
 
 
 class UnknownScheme(BadHash):
-    """No scheme of that name here; `name` is the one asked for."""
+    """No scheme has that name; `name` is the one in the entry."""
 
     def __init__(self, name: str, sentence: str = "") -> None:
         super().__init__(sentence or f"unknown password scheme {name!r}")
@@ -28,27 +28,27 @@ class UnknownScheme(BadHash):
 
 @frozen
 class Scheme:
-    """One way to store a password."""
+    """A way to store a password."""
 
     name: str
     binary: bool
     """The body is base64 or hexadecimal instead of text."""
     check: Callable[[bytes], int]
-    """Cheap look at the decoded body. Returns the memory it needs, KiB. Raises: BadHash."""
+    """Cheap check of the decoded body. Returns the memory of a verification, KiB. Raises: BadHash."""
     verify: Callable[[bytes, bytes], bool]
     """(decoded body, password) -> right?"""
     make: Callable[[bytes], str] | None = None
-    """Password -> body; None where new entries should not be made."""
+    """Password -> body of a new entry; None if new entries should not be made."""
     digest_size: int = 0
-    """Octets of an unsalted digest: tells hexadecimal from base64."""
+    """Octets of an unsalted digest: distinguishes hexadecimal from base64."""
     is_free: bool = False
-    """Takes no time, and needs no process of its own."""
+    """Takes no time, and needs no child process."""
     is_weak: bool = False
-    """Verified only where the configuration says so."""
+    """Verified only with weak_schemes in the configuration."""
 
 
 def number(text: str, least: int, most: int, what: str) -> int:
-    """That decimal number, within both bounds. Raises: BadHash, which names it as `what`."""
+    """Parse a decimal number within both bounds. Raises: BadHash, which calls it `what`."""
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 9):
         raise BadHash(f"{what} is not a number")
     if not least <= int(text) <= most:
@@ -57,5 +57,5 @@ def number(text: str, least: int, most: int, what: str) -> int:
 
 
 def salt_text() -> str:
-    """A new random salt of the letters that crypt(3) has for it: 96 bits."""
+    """A random salt in the letters of crypt(3): 96 bits."""
     return "".join(secrets.choice(_SALT_LETTERS) for _ in range(16))

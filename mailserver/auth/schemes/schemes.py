@@ -1,14 +1,14 @@
-"""Stored passwords, `{SCHEME}hash`, as Dovecot writes them: read, verified, made.
+"""Stored passwords, `{SCHEME}hash`, in Dovecot's notation: parsing, verification, creation.
 
-The problems. A users file may hold any of a dozen formats, some of which let the file's writer ask for a gigabyte of
-memory or for minutes of work. `crypt(3)` and argon2 hold a core for a tenth of a second and more. bcrypt sees only 72
-octets, C strings end at NUL.
+The problems. A users file may hold any of a dozen formats, some of which let the author of an entry request a gigabyte of
+memory or minutes of work. crypt(3) and argon2 use a core for a tenth of a second and more. bcrypt uses only 72 octets, and
+C strings end at NUL.
 
-The rules. `parse` is cheap and refuses what costs more than its scheme allows, so the file is checked without hashing.
-`verify` does the work and runs in a process of its own (`auth.schemes.hash_process`), unless the scheme is free. Compares take
-constant time. A password with NUL is never right.
+The rules. `parse` is cheap and refuses an entry that costs more than its scheme allows, so a file is checked without
+hashing. `verify` does the work and runs in a child process (`auth.schemes.hash_process`), unless the scheme is free. Comparisons
+take constant time. A password with NUL is never right.
 
-The schemes themselves are rows in `crypt_schemes`, `libcrypt_schemes` and `digest_schemes`.
+The schemes are rows in `crypt_schemes`, `libcrypt_schemes` and `digest_schemes`.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ __all__ = [
 ]
 
 MAX_PASSWORD: Final = 2048
-"""Longest password, octets: some schemes cost more for a longer one."""
+"""Longest password, octets: some schemes take more time for a longer one."""
 SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
     {row.name: row for row in (*crypt_schemes.SCHEMES, *libcrypt_schemes.SCHEMES, *digest_schemes.SCHEMES)}
 )
-"""Every scheme by its name in Dovecot."""
+"""All schemes by their names in Dovecot."""
 
 _ALIASES: Final = MappingProxyType({"SHA1": "SHA", "CLEAR": "PLAIN", "CLEARTEXT": "PLAIN", "MD5": "MD5-CRYPT"})
 _CRYPT_FORMS: Final = MappingProxyType({**SCHEMES, **{row.name: row for row in libcrypt_schemes.CRYPT_FORMS}})
@@ -72,19 +72,19 @@ _NOT_VERIFIED: Final = frozenset(
         "SMD5",
     ]
 )
-"""Schemes of Dovecot's that are not verified here: no other one was meant."""
+"""Schemes of Dovecot that are not supported here; no similar name is suggested for them."""
 _MEANT: Final = MappingProxyType({"BCRYPT": "BLF-CRYPT", "SCRYPT": "", "MD4": ""})
 _OWN_PARAMETERS: Final = MappingProxyType({"YESCRYPT": 40, "GOST-YESCRYPT": 40, "SCRYPT": 11})
-"""Schemes whose second field begins with their parameters, and the most letters that these have."""
+"""Schemes whose second field begins with their parameters, and the maximum number of their letters."""
 _NO_CRYPT: Final = (
-    "no crypt(3) hash of a kind that is verified here, which an entry without a scheme, or of the scheme CRYPT, must be;"
-    " a password in clear has {PLAIN} before it"
+    "is not a supported crypt(3) hash, as an entry without a scheme, or with {CRYPT}, must be; write {PLAIN} before a"
+    " password in clear text"
 )
 
 
 @frozen
 class Entry:
-    """A stored password, read and found usable."""
+    """A stored password, parsed and checked."""
 
     scheme: Scheme
     body: bytes
@@ -105,7 +105,7 @@ class Entry:
 
 
 def parse(stored: str) -> Entry:
-    """Read `{SCHEME}body`; `{SCHEME.b64}` and `{SCHEME.hex}` name an encoding; no scheme means CRYPT.
+    """Parse `{SCHEME}body`. `{SCHEME.b64}` and `{SCHEME.hex}` name an encoding; without a scheme it is CRYPT.
 
     Raises: UnknownScheme, BadHash.
     """
@@ -116,7 +116,7 @@ def parse(stored: str) -> Entry:
             raise BadHash("'{' without '}' in the password field")
     name, _, encoding = name.upper().partition(".")
     if name == "ARGON2":
-        # Dovecot's word for both, which the hash tells apart.
+        # Dovecot's name for both, which the hash distinguishes.
         name = "ARGON2ID" if body.startswith("$argon2id$") else "ARGON2I"
     if name == "CRYPT":
         scheme = _CRYPT_FORMS.get(crypt_schemes.crypt_family(body))
@@ -125,7 +125,7 @@ def parse(stored: str) -> Entry:
     if scheme is None:
         reason = _NO_CRYPT if name == "CRYPT" else ""
         if name in _NOT_VERIFIED:
-            reason = f"{name} is a scheme of Dovecot's that is not verified here"
+            reason = f"{name} is a scheme of Dovecot that is not supported here"
         raise UnknownScheme(name, reason)
     if not body:
         raise BadHash("the password field is empty after its scheme")
@@ -134,7 +134,7 @@ def parse(stored: str) -> Entry:
 
 
 def verify(stored: str, password: bytes) -> bool:
-    """Is it the password? Costs what the entry asks for, within the bounds. Raises: UnknownScheme, BadHash."""
+    """Does the password match? Takes the cost of the entry, within the bounds. Raises: UnknownScheme, BadHash."""
     entry = parse(stored)
     if not password or b"\0" in password or len(password) > MAX_PASSWORD:
         return False
@@ -144,11 +144,11 @@ def verify(stored: str, password: bytes) -> bool:
 def make(password: bytes, scheme: str = "ARGON2ID", cost: Argon2Cost = STRONG) -> str:
     """A new entry `{SCHEME}body` with a random salt.
 
-    `cost` counts for ARGON2ID alone. Raises: UnknownScheme when new entries of that scheme are not made; BadHash for
-    a password that no protocol could send.
+    `cost`: of ARGON2ID alone. Raises: UnknownScheme if new entries of that scheme cannot be made; BadHash for a
+    password that no protocol can send.
     """
     if not password or b"\0" in password or len(password) > MAX_PASSWORD:
-        raise BadHash(f"a password has 1 to {MAX_PASSWORD} octets and no NUL")
+        raise BadHash(f"a password must have 1 to {MAX_PASSWORD} octets and no NUL")
     if scheme == "ARGON2ID":
         return f"{{ARGON2ID}}{crypt_schemes.make_argon2(password, cost)}"
     row = SCHEMES.get(scheme)
@@ -158,7 +158,7 @@ def make(password: bytes, scheme: str = "ARGON2ID", cost: Argon2Cost = STRONG) -
 
 
 def dummy_like(stored: str) -> str:
-    """An entry of the same scheme and cost that no known password fits. Raises: BadHash."""
+    """An entry of the same scheme and cost that no known password matches. Raises: BadHash."""
     text = stored.rstrip("=")
     dummy = f"{text[:-16]}{'A' * 16}{'=' * (len(stored) - len(text))}"
     parse(dummy)
@@ -166,7 +166,7 @@ def dummy_like(stored: str) -> str:
 
 
 def _decode(body: str, encoding: str, scheme: Scheme) -> bytes:
-    """The body's octets. Text stands as it is unless an encoding is named; binary is base64 unless it is all hex."""
+    """Decode the body. Text is used as it is unless an encoding is named; binary is base64 unless it is all hexadecimal."""
     try:
         if encoding == "HEX" or (scheme.digest_size and not encoding and len(body) == 2 * scheme.digest_size):
             return bytes.fromhex(body)
@@ -182,15 +182,15 @@ def _decode(body: str, encoding: str, scheme: Scheme) -> bytes:
         # A line of the users file that is not UTF-8 keeps its octets.
         return body.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise BadHash("the password field is no text") from error
+        raise BadHash("the password field is not text") from error
 
 
 def nearest_name(name: str) -> str:
-    """The scheme probably meant by an unknown name, another way to write it; empty if there is none."""
+    """The scheme probably meant by an unknown name; empty if there is none."""
     if name == "CRYPT" or name in _NOT_VERIFIED:
         return ""
     if name in _MEANT:
         return _MEANT[name]
     near = difflib.get_close_matches(name, SCHEMES, 1, cutoff=0.75)
-    # One with other digits is another scheme; digits may be in a wrong order.
+    # Other digits mean another scheme; only their order may be wrong.
     return near[0] if near and sorted(re.findall(r"\d", near[0])) == sorted(re.findall(r"\d", name)) else ""

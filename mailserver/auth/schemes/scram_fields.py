@@ -1,9 +1,9 @@
-"""SCRAM keys beside the password of a users file's line: extra fields that Dovecot passes over (no I/O).
+"""SCRAM keys beside the password in a line of a users file: extra fields that Dovecot ignores (no I/O).
 
     scram_sha256=MARK,rounds,salt,StoredKey,ServerKey      scram_sha1=...
 
-Another program changes the password field and knows nothing of these. So the mark is a digest of the password field
-they were made with, and keys whose mark is another's count for nothing. A line whose password field is itself
+Another program may change the password field and does not know these fields. So the mark is a digest of the password
+field that they were made with, and keys with another mark are ignored. A line whose password field is itself
 {SCRAM-SHA-256} or {SCRAM-SHA-1} has its keys there.
 """
 
@@ -21,23 +21,23 @@ from mailserver.auth.schemes.passwd import BadLine, BadName, PasswdEntry, parse_
 from mailserver.sasl.scram_keys import HASHES, ROUNDS, BadKeys, ScramKeys, make_keys
 
 _SAMPLE: Final = 500
-"""Lines with keys that are looked at to learn what they are like."""
+"""Lines with keys that are parsed to find the typical parameters."""
 _FIELDS: Final = {name: f"scram_{name.lower().replace('-', '')}" for name in HASHES}
 FIELDS: Final = frozenset(_FIELDS.values())
 """Names of the extra fields."""
 
 
 class StaleKeys(BadKeys):
-    """The password was changed by a program that does not know of the keys."""
+    """Another program changed the password without the keys."""
 
     def __init__(self) -> None:
-        super().__init__("its SCRAM keys are of another password; `mailserver user password` makes new ones")
+        super().__init__("its SCRAM keys belong to another password; `mailserver user password` makes new ones")
 
 
 def make_fields(stored: str, password: bytes, hashes: Iterable[str], rounds: int = ROUNDS) -> dict[str, str]:
     """The extra fields for a password field (without `!`), by name.
 
-    A hash that the password field itself has keys for gets none. Raises: saslprep.Unpreparable.
+    Without the hash whose keys are in the password field itself. Raises: saslprep.Unpreparable.
     """
     return {
         _FIELDS[name]: f"{_mark(stored)},{make_keys(name, password, rounds).text()}"
@@ -47,7 +47,7 @@ def make_fields(stored: str, password: bytes, hashes: Iterable[str], rounds: int
 
 
 def keys_of(entry: PasswdEntry, hash_name: str) -> ScramKeys | None:
-    """The keys of a user, disabled or not; None where the line has none. Raises: StaleKeys, BadKeys."""
+    """The keys of a user, disabled or not; None if the line has none. Raises: StaleKeys, BadKeys."""
     scheme = _scheme(hash_name)
     if entry.stored.upper().startswith(scheme):
         return ScramKeys.parse(entry.stored[len(scheme) :], hash_name)
@@ -62,7 +62,7 @@ def keys_of(entry: PasswdEntry, hash_name: str) -> ScramKeys | None:
 
 
 def faults(entry: PasswdEntry) -> set[str]:
-    """What is wrong with the extra fields of a line that has some."""
+    """The faults of a line's SCRAM fields."""
     found = set()
     for name, field in _FIELDS.items():
         try:
@@ -74,9 +74,9 @@ def faults(entry: PasswdEntry) -> set[str]:
 
 
 def survey(lines: Collection[str]) -> dict[str, TypicalScram]:
-    """What the keys of these lines look like, by hash; without an entry for a hash of which nobody has keys.
+    """Typical keys of these lines, by hash; no entry for a hash without any keys.
 
-    Lines are not read whole: there may be 100,000. That keys are in order is seen of the first some hundred.
+    Lines are not parsed whole, as there may be 100,000; the keys of the first `_SAMPLE` are checked.
     """
     found = {}
     for name, field in _FIELDS.items():
@@ -96,7 +96,7 @@ def _is_disabled(line: str) -> bool:
 
 
 def _takes_password(line: str) -> bool:
-    """Could a password let somebody in by that line? One that cannot be used must not keep SCRAM from the others."""
+    """Can a password log in by that line? An unusable line must not prevent SCRAM for the others."""
     try:
         entry = parse_line(line)
         if entry.stored:
@@ -113,7 +113,7 @@ def _typical(hash_name: str, lines: Iterable[str], everybody: bool) -> TypicalSc
             entry = parse_line(line)
             keys = keys_of(entry, hash_name)
         except (BadLine, BadName):
-            continue  # nobody can log in by it, with a password either
+            continue  # nobody can log in by it, even with a password
         except BadKeys:
             keys = None
         if keys is not None:
@@ -127,7 +127,7 @@ def _typical(hash_name: str, lines: Iterable[str], everybody: bool) -> TypicalSc
 
 
 def replace_fields(extra: str, fields: Mapping[str, str]) -> str:
-    """The extra fields of a line with these SCRAM fields, and without those that it had."""
+    """The extra fields of a line, its SCRAM fields replaced by these."""
     kept = [word for word in extra.split() if word.partition("=")[0] not in FIELDS]
     return " ".join([*kept, *(f"{name}={value}" for name, value in fields.items())])
 

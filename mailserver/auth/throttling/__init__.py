@@ -1,4 +1,5 @@
-"""Limits on guessed passwords that do not lock a user out: delays, turns, known networks.
+"""Limits on password guessing that do not lock a user out: delays, semaphores, rates, known networks.
 
-`auth/service.py` asks here before a password is checked. Begin with `attempts.py`.
+`auth/service.py` begins an attempt here before it checks a password; `net/serving/state_sync.py` shares the tables between
+workers. Begin with `login_throttle.py`.
 """
