@@ -38,14 +38,14 @@ def check_libraries() -> list[Problem]:
     return [Problem(f"pyOpenSSL {OpenSSL.__version__}", "", "", reason)]
 
 
-def find_problems(path: Path, *, starting: bool = False) -> tuple[Config | None, list[Problem]]:
+def find_problems(path: Path, *, starting: bool = False, embedded: bool = False) -> tuple[Config | None, list[Problem]]:
     """Everything wrong with the file and with what it names: certificates, users, directories; and, but for `starting`, what
     accounts have that is not taken over.
 
     A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is
-    None if the server cannot start with it; warnings come with either. Raises nothing.
+    None if the server cannot start with it; warnings come with either. Raises nothing. `embedded`: see `load.read`.
     """
-    reading = load.read(path)
+    reading = load.read(path, embedded=embedded)
     if reading.config is None:
         return None, list(reading.problems)
     config = reading.config

@@ -81,7 +81,7 @@ def check_directories(config: Config) -> list[Problem]:
         for listener in config.listeners
         if listener.socket is not None
     ]
-    if os.geteuid() == 0 and _is_made_at_start(config.server.runtime_dir):
+    if config.embedded or (os.geteuid() == 0 and _is_made_at_start(config.server.runtime_dir)):
         del places[0]
     found = ((place, directory, _fault(directory, who)) for place, directory, who in places)
     problems = [config.problem(place, as_toml(path), fault) for place, path, fault in found if fault]
@@ -96,7 +96,7 @@ def check_directories(config: Config) -> list[Problem]:
 
 def has_root_master(config: Config) -> bool:
     """Does root, who starts this, stay root in a master, while others serve?"""
-    return os.geteuid() == 0 and config.server.workers != 0
+    return os.geteuid() == 0 and config.server.workers != 0 and not config.embedded
 
 
 def _check_control(config: Config, identity: Identity) -> list[Problem]:

@@ -88,8 +88,11 @@ def load(path: Path) -> tuple[Config | None, list[Problem]]:
     return (reading.config if sound else None), list(reading.problems)
 
 
-def read(path: Path) -> Reading:
-    """What can be read of the file, and all that is wrong. Raises nothing."""
+def read(path: Path, *, embedded: bool = False) -> Reading:
+    """What can be read of the file, and all that is wrong. Raises nothing.
+
+    `embedded`: for another program's factories (`Config.embedded`).
+    """
     try:
         # O_NONBLOCK: a FIFO must not hold the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -102,10 +105,10 @@ def read(path: Path) -> Reading:
         return _unreadable(path, f"cannot be read: {fault.strerror}")
     if len(octets) > MAX_FILE:
         return _unreadable(path, f"must be at most {MAX_FILE} octets")
-    return parse(octets, path)
+    return parse(octets, path, embedded=embedded)
 
 
-def parse(octets: bytes, path: Path) -> Reading:
+def parse(octets: bytes, path: Path, *, embedded: bool = False) -> Reading:
     """`read`, of a file's content; `path` is what relative paths are taken from and what Problems name."""
     try:
         # A byte order mark is no TOML, but editors of other systems write it.
@@ -119,6 +122,8 @@ def parse(octets: bytes, path: Path) -> Reading:
         return _unreadable(path, not_toml.explain(text, fault, _kind_of))
     except RecursionError:
         return _unreadable(path, "is not a configuration: too deeply nested")
+    if embedded:
+        document = {name: [] for name in _ARRAYS} | document
     source = path.absolute()
     renamed = renamed_keys.replace_old_names(document, str(source))
     structure = converter.make_converter(source.parent).structure
@@ -127,15 +132,24 @@ def parse(octets: bytes, path: Path) -> Reading:
     except BaseValidationError as group:
         faults = list(_faults(group, ()))
     else:
-        config = _numbered(config, {}, source)
-        return Reading(config, (*renamed, *check.check(config)))
+        config = attrs.evolve(_numbered(config, {}, source), embedded=embedded)
+        return Reading(config, (*renamed, *check.check(config, partial=_elsewhere(config))))
     problems = [_problem(str(source), document, where, fault) for where, fault in faults]
     rest, kept = _without(document, faults)
-    config = _numbered(structure(rest, Config), kept, source)
+    config = attrs.evolve(_numbered(structure(rest, Config), kept, source), embedded=embedded)
     broken = {problem.place for problem in problems}
     broken |= {f"[{place}]" for place in broken if not place.startswith("[")}
     reading = Reading(config, (*renamed, *problems), frozenset(broken))
-    return attrs.evolve(reading, problems=tuple(reading.joined(check.check(config, partial=frozenset(kept)))))
+    return attrs.evolve(
+        reading, problems=tuple(reading.joined(check.check(config, partial=_elsewhere(config) | frozenset(kept))))
+    )
+
+
+def _elsewhere(config: Config) -> frozenset[str]:
+    """Return the arrays of tables that need not be in the file, and are not."""
+    if not config.embedded:
+        return frozenset()
+    return frozenset({"listener"} if config.domains else {"listener", "domain"})
 
 
 def _kind_of(table: str, key: str) -> type | None:

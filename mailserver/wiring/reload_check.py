@@ -59,7 +59,7 @@ def judge(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[Judged]:
     reason to refuse the rest: the last good one of its name stays.
     """
     source = running.source
-    reading = load.read(source)
+    reading = load.read(source, embedded=running.embedded)
     config = reading.config
     if config is None:
         return ReloadCheck(None, list(map(str, reading.problems)), None)

@@ -109,15 +109,16 @@ class Services:
             self._next_hop = self._make_next_hop(config)
         except (BadPair, OSError) as error:
             raise SystemExit(str(error)) from error
+        self._spawner = ProcessSpawner(reactor)
         self._hash_pool = HashPool(
-            ProcessSpawner(reactor),
+            self._spawner,
             AbandonableDeferred,
             reactor.callLater,
             processes=max(1, config.auth.hash_processes // workers),
             queue=config.auth.hash_queue,
             memory_kib=HASH_MEMORY_KIB // workers,
         )
-        self._scans = ScanPool(ProcessSpawner(reactor), AbandonableDeferred, reactor.callLater)
+        self._scans = ScanPool(self._spawner, AbandonableDeferred, reactor.callLater)
         self._stopping_since = 0.0
         self._pool = StoreThreads(STORE_THREADS)
         self._watcher = Watcher(reactor, reactor, gather=GATHER_TIME if link is not None else 0.0)
@@ -288,6 +289,15 @@ class Services:
             # What it changes has its intent: the next start finishes or undoes it, as after a crash.
             log.warn("a store operation does not end: stopping without it", event="store-operation-left")
         self._pool.stop(LAST_WAIT)
+
+    def close(self) -> None:
+        """Close the history of certificates, after `stop`; a process that ends need not."""
+        if self.activation is not None:
+            self.activation.history.close()
+
+    def when_processes_ended(self) -> Deferred[None]:
+        """Wait for the child processes, which `stop` ends."""
+        return self._spawner.when_none()
 
     def status(self) -> dict[str, Json]:
         """Numbers, or [number, bound], for `mailserver status`."""

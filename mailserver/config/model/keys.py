@@ -23,3 +23,8 @@ def setting(
 def position() -> Any:
     """Where a table stands among those of its kind, from 1; the loader sets it, it is no key."""
     return attrs.field(default=0, kw_only=True, eq=False, metadata={"no_key": True})
+
+
+def not_a_key(*, default: Any) -> Any:
+    """A value that the loader sets, and no file."""
+    return attrs.field(default=default, metadata={"no_key": True})

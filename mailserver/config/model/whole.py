@@ -8,6 +8,7 @@ from attrs import Factory, frozen
 
 from mailserver.config.model.acme import Acme
 from mailserver.config.model.domain import Domain
+from mailserver.config.model.keys import not_a_key
 from mailserver.config.model.listener import Listener
 from mailserver.config.model.mail import Auth, Mail
 from mailserver.config.model.problem import Problem
@@ -39,6 +40,8 @@ class Config:
     ledger: Ledger = Factory(Ledger)
     source: Path = Path()
     """The file it came from."""
+    embedded: bool = not_a_key(default=False)
+    """Is it for the factories in another program (`mailserver.embedding`), which need no listeners and no domains?"""
 
     @property
     def certified(self) -> tuple[Domain, ...]:

@@ -274,7 +274,9 @@ class Connection(Sniffer):
 
     def _peer(self) -> tuple[Address, int]:
         """The client's address and port; None and 0 of a Unix socket's."""
-        return address_of(self._address if self._address is not None else cast("Any", self.transport).getPeer())
+        transport = self.transport
+        given = self._address if proxy_wrapper(transport) is None else None
+        return address_of(given if given is not None else cast("Any", transport).getPeer())
 
     def _make_info(self, session_id: str, peer: tuple[Address, int], tls: TLSInfo | None) -> ConnectionInfo:
         context = self._context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
@@ -35,6 +35,9 @@ class Session(Protocol):
 
     def run(self) -> Coroutine[Any, Any, None]:
         """Serve the client to the end."""
+
+
+MakeSession: TypeAlias = Callable[[Channel], Session]
 
 
 class TlsCreators(Protocol):
@@ -75,7 +78,7 @@ class FactoryServices(Protocol):
     def transports(self) -> Transports:
         """How TLS is put below connections."""
 
-    def session_maker(self, family: str) -> Callable[[Channel], Session]:
+    def session_maker(self, family: str) -> MakeSession:
         """Make sessions of "imap", "pop3", "submission", "lmtp" or "http", each with the newest settings."""
 
     def listeners(self) -> Iterable[Listener]:
@@ -90,7 +93,7 @@ class ListenerContext:
     """What all connections of one listener share. `make` derives it from the services and the listener."""
 
     protocol: str
-    make_session: Callable[[Channel], Session]
+    make_session: MakeSession
     farewell: bytes
     """Sent to a client when the service stops; empty where the protocol has no such line."""
     refusal: bytes

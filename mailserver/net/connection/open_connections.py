@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from mailserver.net.log.events import log
+
 if TYPE_CHECKING:
     from mailserver.net.connection.connection import Connection
 
@@ -59,16 +61,10 @@ class Shutdown:
     GRACE seconds is cut. A session that does not end even then is abandoned LAST_GRACE seconds later.
     """
 
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        groups: Callable[[], Iterable[OpenConnections]],
-        abandon: Callable[[int], None],
-    ) -> None:
-        """`groups()`: the connections of each listener. `abandon` is told the number of sessions that are abandoned."""
+    def __init__(self, reactor: IReactorTime, groups: Callable[[], Iterable[OpenConnections]]) -> None:
+        """`groups()`: the connections of each listener."""
         self._reactor = reactor
         self._groups = groups
-        self._abandon = abandon
         self._empty: Deferred[None] | None = None
         self._timers: list[IDelayedCall] = []
 
@@ -107,7 +103,7 @@ class Shutdown:
             group.cut()
 
     def _give_up(self) -> None:
-        self._abandon(self.sessions)
+        log.warn("stopping without {sessions} sessions that do not end", event="sessions-left", sessions=self.sessions)
         self._end()
 
     def _end(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
@@ -21,8 +22,9 @@ _SETRESUID: Final = {"x86_64": 117, "aarch64": 147, "riscv64": 147}
 
 
 class _Child(ProcessProtocol):
-    def __init__(self, events: ChildEvents) -> None:
+    def __init__(self, events: ChildEvents, ended: Callable[[_Child], None]) -> None:
         self._events = events
+        self._ended = ended
         self._alive = True
 
     def write(self, data: bytes) -> None:
@@ -42,6 +44,7 @@ class _Child(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """It is dead and its pipes are closed."""
         self._alive = False
+        self._ended(self)
         self._events.ended("it stopped" if reason.check(ProcessDone) else reason.getErrorMessage())
 
 
@@ -50,13 +53,33 @@ class ProcessSpawner:
 
     def __init__(self, reactor: IReactorProcess) -> None:
         self._reactor = reactor
+        self._children: set[_Child] = set()
+        self._waiting: list[Deferred[None]] = []
 
     def __call__(self, arguments: Sequence[str], environment: Mapping[str, str], events: ChildEvents) -> Child:
         """Start it by exec. Raises: OSError."""
-        child = _Child(events)
+        child = _Child(events, self._forget)
         descriptors: Any = {0: "w", 1: "r", 2: 2}
         self._reactor.spawnProcess(child, arguments[0], list(arguments), env=dict(environment), childFDs=descriptors)
+        self._children.add(child)
         return child
+
+    def when_none(self) -> Deferred[None]:
+        """Wait until all of its processes have ended and been waited for."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        self._check_none()
+        return waiting
+
+    def _forget(self, child: _Child) -> None:
+        self._children.discard(child)
+        self._check_none()
+
+    def _check_none(self) -> None:
+        if not self._children:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
 
 
 def kill_as(pidfd: int, uid: int | None) -> None:

@@ -27,7 +27,6 @@ from mailserver.net.ipc.event_counters import EventCounters
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.listeners.binding import Bound, Port, places
-from mailserver.net.log.events import log
 from mailserver.net.serving.state_sync import ConnectionCountSync
 from mailserver.session.channel import Channel
 
@@ -112,7 +111,7 @@ class Serving:
         self._shared = shared
         self._ports: list[Port] = []
         self._retired: list[Port] = []
-        self._shutdown = Shutdown(reactor, lambda: [port.connections for port in self._all()], _log_abandoned)
+        self._shutdown = Shutdown(reactor, lambda: [port.connections for port in self._all()])
         self.answers = answers(self._all, services.status, services.take_up_users, self.event_counters, reactor)
         """To what the administrator asks, by name."""
         if link is not None:
@@ -205,7 +204,3 @@ class Serving:
 
 def _nobody(_entries: Sequence[Entry]) -> None:
     """Where nobody keeps a ledger."""
-
-
-def _log_abandoned(sessions: int) -> None:
-    log.warn("stopping without {sessions} sessions that do not end", event="sessions-left", sessions=sessions)
