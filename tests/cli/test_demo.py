@@ -240,6 +240,7 @@ def test_a_directory_with_odd_letters(tmp_path: Path) -> None:
     printed = make(odd)
     config(odd)
     commands = [line for line in printed.splitlines() if line.startswith(("openssl ", "curl ", "swaks "))]
+    assert len(commands) == 3
     assert all(str(odd / "ca.pem") in shlex.split(command) for command in commands)
 
 
@@ -279,6 +280,8 @@ def test_samples_are_hard_in_the_ways_they_should_be() -> None:
 
 def test_files_have_the_time_of_their_message(made: tuple[Path, str]) -> None:
     directory, _ = made
-    for path in (directory / "mail" / "example.org" / "emma" / "Maildir" / "new").iterdir():
+    paths = list((directory / "mail" / "example.org" / "emma" / "Maildir" / "new").iterdir())
+    assert paths
+    for path in paths:
         message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
         assert int(os.stat(path).st_mtime) == int(message["Date"].datetime.timestamp())

@@ -101,9 +101,10 @@ def test_the_keys_that_it_names_exist() -> None:
     tables = {"[tls]": model.Tls, "[[domain]]": model.Domain, "[[listener]]": model.Listener}
     tables |= {"[submission.relay]": model.Relay, "[limits]": model.Limits, "[auth]": model.Auth}
     known = {name for each in tables.values() for name in keys_of(each)}
-    for words in HERE.values():
-        for key in re.findall(r"\b(\w+)(?: = \S+)? of (?:a )?\[", words):
-            assert key in known, words
+    named = [(key, words) for words in HERE.values() for key in re.findall(r"\b(\w+)(?: = \S+)? of (?:a )?\[", words)]
+    assert len(named) > 10
+    for key, words in named:
+        assert key in known, words
 
 
 HEADERS = (b"", b"[tls]\n", b"[[domain]]\n")

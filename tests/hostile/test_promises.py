@@ -19,7 +19,7 @@
 11. CRLF . CRLF alone ends a message; chunks are no commands: test_smtp.py, outbound tests/smtp/test_relay.py.
 12. Senders: `test_senders`, and whole in tests/smtp/test_sender.py and tests/smtp/test_submitted.py.
 13. Nothing breaks the syntax of a response or of a log line: `balanced` in test_messages.py, `test_header_injection`,
-    tests.net.test_events.py.
+    tests/net/test_events.py.
 14. Mailbox names: test_imap.py, tests/store/contract_names.py.
 15. Acknowledged means synced: tests/store/test_powercut.py, tests/store/test_mutation.py.
 16. kill -9: tests/disk/test_kill.py, tests/store/test_crash.py.
@@ -351,6 +351,8 @@ def test_submission_demands(server: Server) -> None:
 def test_the_list_above_names_tests_that_exist() -> None:
     root = Path(__file__).parent
     text = __doc__ or ""
+    assert re.search(r"tests/[a-z0-9_/]+\.py", text)
+    assert re.search(r"`test_\w+`", text)
     for name in set(re.findall(r"tests/[a-z0-9_/]+\.py", text)):
         assert (root.parent.parent / name).exists(), name
     for name in set(re.findall(r"\btest_[a-z0-9]+\.py", text)) - {

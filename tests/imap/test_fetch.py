@@ -160,14 +160,18 @@ def test_reading_sets_seen_and_tells_it_with_the_answer(item: bytes) -> None:
 )
 def test_peeking_sets_nothing(item: bytes) -> None:
     client = opened(MESSAGE)
-    assert b"Seen" not in ask(client, b"FETCH 1 " + item)
-    assert b"Seen" not in ask(client, b"FETCH 1 FLAGS")
+    answer, flags = ask(client, b"FETCH 1 " + item), ask(client, b"FETCH 1 FLAGS")
+    assert b"* 1 FETCH (" in answer
+    assert b"* 1 FETCH (FLAGS (" in flags
+    assert b"Seen" not in answer + flags
 
 
 def test_examine_sets_nothing() -> None:
     client = opened(MESSAGE, examine=True)
-    assert b"Seen" not in ask(client, b"FETCH 1 BODY[]")
-    assert b"Seen" not in ask(client, b"FETCH 1 FLAGS")
+    answer, flags = ask(client, b"FETCH 1 BODY[]"), ask(client, b"FETCH 1 FLAGS")
+    assert b"* 1 FETCH (BODY[] {" in answer
+    assert b"* 1 FETCH (FLAGS (" in flags
+    assert b"Seen" not in answer + flags
 
 
 def test_seen_takes_one_store_operation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,6 +241,7 @@ def test_random_trees(ours: Ask, theirs: Ask, seed: int) -> None:
 
 def test_every_deviation_is_of_a_key_and_cites_an_rfc() -> None:
     keys = {shown(key) for key in SIMPLE + DECODED}
+    assert listed()
     for key, reason in listed().items():
         assert key in keys
         assert re.search(r"RFC \d{4} \d", reason), reason

@@ -101,7 +101,7 @@ def test_any_name_is_served_the_default(name: bytes) -> None:
     assert Client().connect(policy, name).names in (TEST, ORG)
 
 
-@given(st.binary(max_size=300))
+@given(st.binary(max_size=300) | st.text("aZ0-.", min_size=1, max_size=300).map(str.encode))
 def test_server_names_are_parsed_without_raising(raw: bytes) -> None:
     name = parse_server_name(raw)
     if name is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -206,7 +205,11 @@ COMMANDS = [
 def test_truncated_anywhere(text: bytes, read: Callable[[Reader], object]) -> None:
     """Only declared failures come out, whatever is missing or damaged."""
     all_of(read, text)
+    refused = 0
     for end in range(len(text)):
         for damaged in (text[:end], text[:end] + b"\xff" + text[end + 1 :], text[:end] + text[end + 1 :]):
-            with contextlib.suppress(MailError):
+            try:
                 all_of(read, damaged)
+            except MailError:
+                refused += 1
+    assert refused > 0

@@ -205,8 +205,10 @@ def test_copy_and_move_reach_both_mailboxes(world, memory, account, live):
     assert {mailbox for _user, mailbox in world.told} == {live.id, target.id}
 
 
-def test_a_poke_for_a_mailbox_that_is_not_open_here(account):
+def test_a_poke_for_a_mailbox_that_is_not_open_here(world, account):
     account.poked(b"x" * 16)
+    assert world.accounts.all_open() == []
+    assert not world.told
 
 
 def test_what_is_open_is_found_by_its_id_for_as_long_as_a_session_has_it(world, memory, account, live):

@@ -193,7 +193,8 @@ def test_a_dead_pid_and_our_own_are_stale(path):
     for pid in (dead_pid(), os.getpid()):
         put(path, f"{pid}:{HOST}")
         with lock.dotlock(path, 0):
-            pass
+            assert os.path.lexists(path)
+        assert not os.path.lexists(path)
 
 
 def test_a_process_that_started_later_does_not_hold_it(path, monkeypatch):

@@ -97,7 +97,9 @@ def test_notes_of_another_start_of_the_machine_count_for_nothing(tmp_path, disk,
     fail_once(account, monkeypatch)
     with another_process(boot="another start"):
         disk.begin(Plan("unsynced", 0))
-        open_account(tmp_path).set_subscribed("INBOX", subscribed=False)
+        other = open_account(tmp_path)
+        other.set_subscribed("INBOX", subscribed=False)
+        assert "INBOX" not in other.subscriptions()
 
 
 def test_notes_need_no_room_and_outlive_the_stamps_of_holders(tmp_path):
