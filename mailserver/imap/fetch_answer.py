@@ -7,7 +7,7 @@ BODYSTRUCTURE, the usual header fields), or a file. They are answered in four wa
 *   From the index and from files in the account's thread, until about CHUNK octets are ready or a few hundredths of a
     second have passed; the client takes them before the next hop. So a session holds one chunk, however much is asked
     for, others of the account come in between, and who has gone is noticed.
-*   What was read a moment ago (`store.live.Recent`) is answered without a hop, where few messages are asked for and
+*   What was read a moment ago (`store.live.MessageCache`) is answered without a hop, where few messages are asked for and
     little is to be looked at (`allowance`).
 *   A message with more than that to send is sent in pieces of PIECE octets, each read when the last one has gone.
 
@@ -23,7 +23,7 @@ from typing import Final, NoReturn
 
 from mailserver.errors import ConnectionLost, MailError, MessageExpunged
 from mailserver.imap.fetch_message import Large
-from mailserver.imap.fetch_plan import CHUNK, Pace, Plan, Rows, gather, unmeasured
+from mailserver.imap.fetch_plan import CHUNK, FetchBatchSize, Plan, Rows, gather, unmeasured
 from mailserver.imap.fetch_work import Known, Ready, Work
 from mailserver.imap.section import PIECE, Range, without_nul
 from mailserver.imap.selected_mailbox import SelectedMailbox
@@ -69,15 +69,15 @@ class Answer:
         """All answers, as much at a time as the client takes."""
         plan, channel = self._plan, self._session.channel
         if plan.needs_summary or plan.needs_file:
-            pace = Pace(_FEW)
+            batch_size = FetchBatchSize(_FEW)
             self._remembers = sum(high - low for low, high in ranges) <= _REMEMBERED
-            for rows in gather(self._selected, ranges, pace):
+            for rows in gather(self._selected, ranges, batch_size):
                 weight = await self._from_store(rows)
                 if not plan.needs_file:
-                    pace.weigh(weight)
+                    batch_size.weigh(weight)
             return
         size = 0
-        for rows in gather(self._selected, ranges, Pace()):
+        for rows in gather(self._selected, ranges, FetchBatchSize()):
             if plan.measured and unmeasured(rows):
                 await self._from_store(rows)
                 continue
@@ -160,30 +160,30 @@ class Answer:
     def _take_known(self, work: Work, rows: Rows, start: int) -> Known:
         """What this worker has read before of the messages from there on, with about CHUNK octets of texts."""
         plan, live = self._plan, self._selected.live
-        recent, known = live.account.recent, Known()
+        cache, known = live.account.message_cache, Known()
         if plan.needs_summary and not work.has_decided(start):
-            known.summaries.update(recent.summaries(live, rows.uids[start:]))
+            known.summaries.update(cache.summaries(live, rows.uids[start:]))
         if not plan.needs_file and not any(item.section for item in plan.items):
             return known
         left = CHUNK
         for uid in rows.uids[start:]:
             if left <= 0:
                 break
-            if (text := recent.text(live, uid)) is not None:
+            if (text := cache.text(live, uid)) is not None:
                 known.texts[uid] = text
                 left -= len(text)
-            elif (file := recent.take_file(live, uid)) is not None:
+            elif (file := cache.take_file(live, uid)) is not None:
                 known.files[uid] = file
         return known
 
     def _keep(self, known: Known) -> None:
         live = self._selected.live
-        recent = live.account.recent
-        recent.keep_summaries(live, known.summaries)
+        cache = live.account.message_cache
+        cache.keep_summaries(live, known.summaries)
         for uid, text in known.texts.items():
-            recent.keep_text(live, uid, text)
+            cache.keep_text(live, uid, text)
         for uid, file in known.files.items():
-            recent.give_file(live, uid, file)
+            cache.give_file(live, uid, file)
 
     async def _read(self, large: Large, at: int, count: int) -> bytes:
         """Octets of a large message; none where they are not to be had any more."""
@@ -210,7 +210,7 @@ class Answer:
             if not large.is_kept:
                 large.file.close()
             elif self._remembers:
-                live.account.recent.give_file(live, large.uid, large.file)
+                live.account.message_cache.give_file(live, large.uid, large.file)
             else:
                 await live.account.run(large.file.close)
 

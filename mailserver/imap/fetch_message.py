@@ -14,10 +14,10 @@ from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan
 from mailserver.imap.header_fields import Fields, Selected
 from mailserver.imap.open_message import OpenMessage, ReadMessage
 from mailserver.imap.section import Range, kept_lines, without_nul
-from mailserver.message.head import KEPT
+from mailserver.message.header_summary import KEPT
 from mailserver.message.summary import INCOMPLETE, Summary
 from mailserver.store.interfaces import MessageFile
-from mailserver.store.portion import Portion
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID
 
 Piece = bytes | Range
@@ -42,13 +42,13 @@ class Large:
     def go_on(self) -> None:
         """In the account's thread: make the next pieces. Raises: StoreUnavailable."""
         assert self.rest is not None
-        self.pieces, ended = collect(self.rest, Portion(CHUNK))
+        self.pieces, ended = collect(self.rest, TimeSlice(CHUNK))
         if ended:
             self.rest = None
 
 
-def collect(pieces: Iterator[Piece | None], portion: Portion | None) -> tuple[list[Piece], bool]:
-    """The next pieces, as many as fit (all of them without a portion), and whether these are the last ones.
+def collect(pieces: Iterator[Piece | None], time_slice: TimeSlice | None) -> tuple[list[Piece], bool]:
+    """The next pieces, as many as fit (all of them without a time_slice), and whether these are the last ones.
 
     Ranges take no room: they are read when they are sent.
     """
@@ -56,7 +56,7 @@ def collect(pieces: Iterator[Piece | None], portion: Portion | None) -> tuple[li
     for piece in pieces:
         if piece is not None:
             found.append(piece)
-        if portion is not None and portion.take(len(piece) if isinstance(piece, bytes) else 0):
+        if time_slice is not None and time_slice.take(len(piece) if isinstance(piece, bytes) else 0):
             return found, False
     return found, True
 

@@ -166,7 +166,7 @@ def unmeasured(rows: Rows) -> bool:
 
 
 @define
-class Pace:
+class FetchBatchSize:
     """How many messages are taken at a time."""
 
     count: int = _ROWS
@@ -179,12 +179,12 @@ class Pace:
             self.count = max(self.count // 4, 1)
 
 
-def gather(selected: SelectedMailbox, ranges: Iterable[Range], pace: Pace) -> Iterator[Rows]:
-    """The messages at those positions of the view, as many at a time as the pace says."""
+def gather(selected: SelectedMailbox, ranges: Iterable[Range], batch_size: FetchBatchSize) -> Iterator[Rows]:
+    """The messages at those positions of the view, as many at a time as the batch_size says."""
     view = selected.view
-    for group in _groups(ranges, pace):
+    for group in _groups(ranges, batch_size):
         columns = view.columns
-        if view.level and len(group) == 1:
+        if view.is_synced and len(group) == 1:
             low, high = group[0]
             yield Rows(
                 range(low + 1, high + 1), columns.uids[low:high], columns.flags[low:high],
@@ -192,7 +192,7 @@ def gather(selected: SelectedMailbox, ranges: Iterable[Range], pace: Pace) -> It
             )  # fmt: skip
             continue
         wanted = [at for low, high in group for at in range(low, high)]
-        if view.level:
+        if view.is_synced:
             seqs, places = [at + 1 for at in wanted], wanted
         else:
             found = [(at + 1, columns.position(view.uids[at])) for at in wanted]
@@ -204,10 +204,10 @@ def gather(selected: SelectedMailbox, ranges: Iterable[Range], pace: Pace) -> It
         yield Rows(seqs, uids, flags, sizes, dates, gone=len(seqs) < len(wanted))
 
 
-def _groups(ranges: Iterable[Range], pace: Pace) -> Iterator[list[Range]]:
+def _groups(ranges: Iterable[Range], batch_size: FetchBatchSize) -> Iterator[list[Range]]:
     """The same positions in groups."""
     group: list[Range] = []
-    room = pace.count
+    room = batch_size.count
     for first, high in ranges:
         low = first
         while low < high:
@@ -217,6 +217,6 @@ def _groups(ranges: Iterable[Range], pace: Pace) -> Iterator[list[Range]]:
             low = end
             if room == 0:
                 yield group
-                group, room = [], pace.count
+                group, room = [], batch_size.count
     if group:
         yield group

@@ -35,7 +35,7 @@ def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
     view = selected.view
     if len(tail) > LONGEST or plan.measured or plan.needs_summary or plan.needs_file:
         return
-    if not view.level or selected.live.unsettled or view.behind():
+    if not view.is_synced or selected.live.unsettled or view.behind():
         return
     line, few, many = _patterns(tail)
     # Of a \Recent message more is to be told than the columns know.

@@ -2,7 +2,7 @@
 
 It touches nothing that the reactor's thread changes. What was read a moment ago is given to it (`Known`); where that is all
 that is needed and costs little (`Allowance`), it runs on the reactor's thread (`run_now`). All else is done in turns of the
-account's thread that end by time (`Portion`), in the middle of a message if need be (`Large`).
+account's thread that end by time (`TimeSlice`), in the middle of a message if need be (`Large`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mailserver.imap.section import without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Mailbox, MessageFile
-from mailserver.store.portion import Portion
 from mailserver.store.rows import Row
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 SMALL: Final = 64 * 1024
@@ -109,13 +109,13 @@ class Work:
 
     def run(self, start: int, mailbox: Mailbox) -> Ready:
         """In the account's thread: answers from the message at `start` on, until there are enough, or it is time to end."""
-        return self._run(start, mailbox, _UNBOUNDED, Portion(CHUNK))
+        return self._run(start, mailbox, _UNBOUNDED, TimeSlice(CHUNK))
 
     def has_decided(self, start: int) -> bool:
         """Is all that the index has of the message at `start` here?"""
         return start < self._decided
 
-    def _run(self, start: int, mailbox: Mailbox | None, allowance: Allowance, portion: Portion | None) -> Ready:
+    def _run(self, start: int, mailbox: Mailbox | None, allowance: Allowance, time_slice: TimeSlice | None) -> Ready:
         """Raises: NotKnown, TooMuch where not even the first message can be answered."""
         if self._tries_envelopes:
             if (ready := self._envelopes(mailbox, start)) is not None:
@@ -133,7 +133,7 @@ class Work:
             if self._plan.needs_file and not self._ahead and mailbox is not None and not self._has(self._rows.uids[at]):
                 self._read_ahead(mailbox, at)
             try:
-                found = self._message(mailbox, at, allowance, portion)
+                found = self._message(mailbox, at, allowance, time_slice)
             except (MessageExpunged, StoreUnavailable) as problem:
                 if error is None or isinstance(error, MessageExpunged):
                     # UID FETCH reports what cannot be read, and ignores what is expunged (RFC 3501 6.4.8).
@@ -150,7 +150,7 @@ class Work:
             if isinstance(found, Large):
                 return Ready(b"".join(out), at - start, learned, error, found)
             out.append(found)
-            if portion is not None and portion.take(len(found)):
+            if time_slice is not None and time_slice.take(len(found)):
                 break
         return Ready(b"".join(out), at - start, learned, error, None)
 
@@ -190,23 +190,23 @@ class Work:
         known = self.known.summaries if self.known is not None else {}
         found = {} if lacking else dict(known)
         wanted = [UID(uid) for uid in rows.uids[start:] if uid not in found]
-        portion = Portion(SUMMARIES)
+        time_slice = TimeSlice(SUMMARIES)
         last: UID | None = None
         if wanted:
             if mailbox is None:
                 raise NotKnown
             if plan.needs_summary:
-                read = mailbox.summaries(wanted, only_head=plan.only_head, portion=portion)
+                read = mailbox.summaries(wanted, only_head=plan.only_head, time_slice=time_slice)
                 found.update((uid, summary) for uid, _row, summary in read)
                 measured = [row for _uid, row, _summary in read]
             else:
-                measured = list(mailbox.measure(self._unmeasured_uids(start), portion=portion))
+                measured = list(mailbox.measure(self._unmeasured_uids(start), time_slice=time_slice))
             last = measured[-1].uid if measured else None
             if lacking:
                 self._measured = {row.uid: row for row in measured}
                 learned += [row for row in measured if row.size != UNKNOWN_SIZE and row.date != UNKNOWN_DATE]
         # What is behind the last one has not been looked at, if it was time to end.
-        self._decided = bisect_right(rows.uids, last) if portion.full and last is not None else count
+        self._decided = bisect_right(rows.uids, last) if time_slice.full and last is not None else count
         self._summaries = found
         known.update(found)
         self.weight += sum([len(summary.body_structure) + len(summary.envelope) for summary in found.values()])
@@ -225,10 +225,10 @@ class Work:
         if mailbox is None or self.known is not None or (plan.measured and unmeasured(self._rows)):
             return None
         uids = [UID(uid) for uid in self._rows.uids[start:]]
-        portion = Portion(SUMMARIES)
-        kept = mailbox.envelopes(uids, portion=portion)
+        time_slice = TimeSlice(SUMMARIES)
+        kept = mailbox.envelopes(uids, time_slice=time_slice)
         count = len(kept)
-        if count != len(uids) and not (portion.full and count and max(kept) == uids[count - 1]):
+        if count != len(uids) and not (time_slice.full and count and max(kept) == uids[count - 1]):
             return None
         self.weight += sum(map(len, kept.values()))
         block = self._block_of(start, start + count)
@@ -255,7 +255,7 @@ class Work:
         return Block(self._plan, self._rows.part(start, end), self._flags[start:end])
 
     def _message(
-        self, mailbox: Mailbox | None, at: int, allowance: Allowance, portion: Portion | None
+        self, mailbox: Mailbox | None, at: int, allowance: Allowance, time_slice: TimeSlice | None
     ) -> bytes | Large:  # fmt: skip
         """One message's answer. Raises: MessageExpunged, StoreUnavailable, NotKnown, TooMuch."""
         uid, plan = self._rows.uids[at], self._plan
@@ -273,12 +273,12 @@ class Work:
             allowance.spend(sum(map(len, known[:4])) // COPIED + (0 if plan.few_kept else len(known.fields)))
         teller = Teller(plan, partial(self._cell, at), known)
         if not plan.needs_file and not teller.lacks_lines:
-            return self._finish(at, ReadMessage(b""), None, teller, portion)
+            return self._finish(at, ReadMessage(b""), None, teller, time_slice)
         file: MessageFile = self._open(mailbox, UID(uid)) if data is None else ReadMessage(data)
         try:
             source = AtOnce(file, CHUNK) if mailbox is None else file
             message = OpenMessage(source, (*self._message_key, uid), plan.sections, allowance)
-            answer = self._finish(at, file, message, teller, portion)
+            answer = self._finish(at, file, message, teller, time_slice)
         except NotKnown:
             self._put_back(uid, file)
             raise
@@ -290,11 +290,11 @@ class Work:
         return answer
 
     def _finish(
-        self, at: int, file: MessageFile, message: OpenMessage | None, teller: Teller, portion: Portion | None
+        self, at: int, file: MessageFile, message: OpenMessage | None, teller: Teller, time_slice: TimeSlice | None
     ) -> bytes | Large:  # fmt: skip
         """The whole answer, or what is ready of it and how it goes on."""
         items = chain([b"* %d FETCH (" % self._rows.seqs[at]], teller.items(message), [self._end(at)])
-        pieces, ended = collect(items, portion)
+        pieces, ended = collect(items, time_slice)
         if not ended:
             return Large(UID(self._rows.uids[at]), file, pieces, items)
         if total(pieces) > CHUNK:

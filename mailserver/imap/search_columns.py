@@ -114,7 +114,7 @@ def plan(view: View, query: Query) -> Plan | None:
 def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequence[int]:
     """Those positions whose flags, as far as we care, are the wanted ones."""
     columns = view.columns
-    if view.level:
+    if view.is_synced:
         return [at for at, mask in enumerate(columns.flags[low:high], low) if mask & care == wanted]
     return [
         at
@@ -125,7 +125,7 @@ def _with_flags(view: View, low: int, high: int, care: int, wanted: int) -> Sequ
 
 def _values(view: View, column: Sequence[int], positions: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
     """Those of the positions whose messages are there, and what the column says of each."""
-    if view.level:
+    if view.is_synced:
         if isinstance(positions, range):
             return positions, column[positions.start : positions.stop]
         return positions, [column[at] for at in positions]

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
-from mailserver.message.head import Head, read_head
+from mailserver.message.header_summary import Head, parse_header_summary
 from mailserver.message.headers import FIELD, header_end, parse_disposition, strip_comments, unfold
 from mailserver.message.limits import ENVELOPES_SEEN, SEEN
 from mailserver.message.structure import Content, Parameters, Part, parse_structure
@@ -24,7 +24,7 @@ def summarise(source: bytes) -> Summary:
 
 def _head_of(source: bytes, end: int) -> Head:
     """What is told of a header that ends there: of one that is too long, of what is looked at of it."""
-    head = read_head(source[: min(end, SEEN)])
+    head = parse_header_summary(source[: min(end, SEEN)])
     if end <= SEEN:
         return head
     return head._replace(fields=INCOMPLETE.encode("ascii"), search=INCOMPLETE)

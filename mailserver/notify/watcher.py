@@ -117,7 +117,7 @@ class Watcher:
             self._watches[number] = live
         if not numbers:
             return
-        if not live.looks_unchanged():
+        if not live.is_unchanged():
             # Nobody was told of what came since the mailbox was read.
             live.poked()
         if not live.settled:

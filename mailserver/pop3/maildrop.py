@@ -18,8 +18,8 @@ from mailserver.pop3.uidl import UidlFormat
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.interfaces import Mailbox, MessageFile, Pop3Record
 from mailserver.store.live import LiveAccount, LiveMailbox
-from mailserver.store.portion import Portion
 from mailserver.store.rows import Row
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, UNKNOWN_SIZE
 
 PIECE = 64 * 1024
@@ -279,6 +279,6 @@ async def _learn_sizes(
 
 def _measure(uids: Sequence[UID], mailbox: Mailbox) -> tuple[Sequence[Row], bool]:
     """In the account's thread: as many as fit into a turn, and whether these are all."""
-    portion = Portion(_ALL)
-    rows = mailbox.measure(uids, portion=portion)
-    return rows, not (portion.full and rows)
+    time_slice = TimeSlice(_ALL)
+    rows = mailbox.measure(uids, time_slice=time_slice)
+    return rows, not (time_slice.full and rows)

@@ -12,7 +12,7 @@ from mailserver.errors import BadMailboxName, NoSuchMailbox
 from mailserver.smtp.incoming import Incoming
 from mailserver.store.interfaces import Account
 from mailserver.store.live import LiveAccount
-from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
+from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, StagedMessage
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class LocalCopy:
     async def append(self, incoming: Incoming) -> Appended:
         """Deliver: synced and visible. Raises: NoSpace, InUse, StoreUnavailable, ..."""
 
-        def deliver(begin: Callable[[], Staged]) -> Awaitable[Appended]:
+        def deliver(begin: Callable[[], StagedMessage]) -> Awaitable[Appended]:
             return self._live.deliver(lambda _account: self._end(begin(), lambda new: Delivery(self.folder, [new])))
 
         return await self._put(incoming, deliver)
@@ -57,7 +57,7 @@ class LocalCopy:
         """Make it such that `publish` cannot fail, not even through a crash. Raises: as append."""
         account = self._live.account
 
-        def prepare(begin: Callable[[], Staged]) -> Awaitable[Prepared]:
+        def prepare(begin: Callable[[], StagedMessage]) -> Awaitable[Prepared]:
             return self._live.run(lambda: self._end(begin(), lambda new: account.prepare(self.folder, [new])))
 
         self._prepared = await self._put(incoming, prepare)
@@ -76,7 +76,7 @@ class LocalCopy:
         if prepared is not None:
             await self._live.run(partial(_to_the_end, prepared.abort))
 
-    async def _put(self, incoming: Incoming, keep: Callable[[Callable[[], Staged]], Awaitable[T]]) -> T:
+    async def _put(self, incoming: Incoming, keep: Callable[[Callable[[], StagedMessage]], Awaitable[T]]) -> T:
         """All in one turn of the account. However many copies there are, the message's octets were written once, by
         `Incoming`: what is in a file is copied from there within the kernel, behind what each copy has for itself.
         """
@@ -88,7 +88,7 @@ class LocalCopy:
         # A descriptor of our own: the operation may outlive the session, and with it the file's own one.
         descriptor = os.dup(descriptor)
 
-        def begin() -> Staged:
+        def begin() -> StagedMessage:
             try:
                 return self._begin(start, (descriptor, offset, count))
             finally:
@@ -96,7 +96,7 @@ class LocalCopy:
 
         return await keep(begin)
 
-    def _begin(self, text: bytes, rest: tuple[int, int, int] | None = None) -> Staged:
+    def _begin(self, text: bytes, rest: tuple[int, int, int] | None = None) -> StagedMessage:
         """In the account's thread, as `_end`. `rest`: descriptor, offset and number of the octets behind the text."""
         staged = self._live.account.stage()
         try:
@@ -108,7 +108,7 @@ class LocalCopy:
             raise
         return staged
 
-    def _end(self, staged: Staged, put: Callable[[NewMessage], T]) -> T:
+    def _end(self, staged: StagedMessage, put: Callable[[NewMessage], T]) -> T:
         try:
             self.folder = choose_folder(self._live.account, self._detail)
             return put(NewMessage(staged))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from mailserver.errors import MailError, TooBig
-from mailserver.message.header_watch import HeaderWatch
+from mailserver.message.header_size import HeaderSizeChecker
 from mailserver.smtp.spool import Spool, SpoolFile
 from mailserver.smtp.wire import LineEnds
 
@@ -35,7 +35,7 @@ class Incoming:
         self._file: SpoolFile | None = None
         self._spooled = 0
         self._ends = LineEnds()
-        self._headers = HeaderWatch()
+        self._headers = HeaderSizeChecker()
         self._start = b""
         self._replaced = 0
 

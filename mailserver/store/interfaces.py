@@ -2,7 +2,7 @@
 
 Two sides, kept apart by who may call them:
 
-*   `Store`, `Account`, `Mailbox`, `MessageFile` and `receiving.Staged` block: they take locks, sync and read files. They are
+*   `Store`, `Account`, `Mailbox`, `MessageFile` and `receiving.StagedMessage` block: they take locks, sync and read files. They are
     called only inside `StoreRunner.run(operation)`, one operation of an account at a time.
 *   `store.columns`, `store.view` and `store.live` live on the reactor's thread and never block: columns in memory,
     each session's frozen view of them, and the shared picture that joins the two sides.
@@ -23,9 +23,9 @@ from attrs import define, field, frozen
 
 from mailserver.message.summary import Summary
 from mailserver.store.flags import FlagChange
-from mailserver.store.portion import Portion
-from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
-from mailserver.store.rows import Changes, Mark, Row, Snapshot
+from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, StagedMessage
+from mailserver.store.rows import Changes, MailboxStamp, Row, Snapshot
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class Status:
     uid_next: UID
     uid_validity: UIDValidity
     highest_modseq: ModSeq
-    mark: Mark | None = field(default=None, eq=False, repr=False)
+    stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
     """What the mailbox looked like then; None: the store cannot tell."""
 
 
-class MuchToRead(Exception):
+class ScanTooLarge(Exception):
     """A mailbox has so many files that nobody has seen yet that a process of its own is to read them first.
 
     Raised inside `Account.bounded` alone, before anything was done.
@@ -152,7 +152,7 @@ class MaildropLock(Protocol):
         """Give it up; repeating it is harmless. Never blocks, so it may be called on the reactor's thread."""
 
 
-class Searching(Protocol):
+class SearchRun(Protocol):
     """A search that is under way. Each step is a bounded piece of work: others of the account come in between."""
 
     looked_at: int
@@ -241,29 +241,29 @@ class Mailbox(Protocol):
         """Move (RFC 6851): each message is in exactly one of the two at any moment."""
 
     def summaries(
-        self, uids: Sequence[UID], *, only_head: bool = False, portion: Portion | None = None
+        self, uids: Sequence[UID], *, only_head: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
         """The pre-rendered facts of those messages, made and kept where missing; messages gone are left out.
 
-        With a portion, once that is full, those behind the last one that is told have not been looked at.
+        With a time_slice, once that is full, those behind the last one that is told have not been looked at.
 
         `search` and `sent` may be left out of them: `search` looks at these. With `only_head`, who asks wants no more
         than what the header says: then `body` and `body_structure` may be empty, and size and date unknown, so that
         bodies need not be read.
         """
 
-    def envelopes(self, uids: Sequence[UID], *, portion: Portion | None = None) -> Mapping[UID, bytes]:
+    def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
         """Summary.envelope of those of the messages (rising) that are there and have it kept. Nothing is rendered.
 
-        In the order of the UIDs; a portion as for `summaries`.
+        In the order of the UIDs; a time_slice as for `summaries`.
         """
 
     def measure(
-        self, uids: Sequence[UID], *, only_dates: bool = False, portion: Portion | None = None
+        self, uids: Sequence[UID], *, only_dates: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[Row]:  # fmt: skip
         """The rows of those messages (rising) with their sizes and dates, found out and kept where they are not known.
 
-        A portion as for `summaries`, but with `only_dates`.
+        A time_slice as for `summaries`, but with `only_dates`.
         Those gone or unreadable are left out. With `only_dates` no message is read, and sizes may stay unknown.
         """
 
@@ -285,7 +285,7 @@ class Mailbox(Protocol):
     def search(self, query: Query, candidates: Sequence[UID]) -> Sequence[UID]:
         """Those of the candidates (rising) that match, rising. Messages gone do not match."""
 
-    def searching(self, query: Query, candidates: Sequence[UID]) -> Searching:
+    def start_search(self, query: Query, candidates: Sequence[UID]) -> SearchRun:
         """As `search`, in steps."""
 
 
@@ -327,7 +327,7 @@ class Account(Protocol):
     def status(self, name: str) -> Status:
         """Counts, after taking up foreign changes; from the index, no message is opened. Raises: NoSuchMailbox."""
 
-    def stage(self) -> Staged:
+    def stage(self) -> StagedMessage:
         """Begin to receive a message. Raises: NoSpace, StoreUnavailable."""
 
     def append(
@@ -357,14 +357,14 @@ class Account(Protocol):
         """
 
     @property
-    def has_upkeep(self) -> bool:
+    def has_maintenance(self) -> bool:
         """May there be work that can wait? Never blocks: read on the reactor's thread."""
 
-    def keep_up(self, stop: Callable[[], bool]) -> float | None:
+    def maintain(self, stop: Callable[[], bool]) -> float | None:
         """Do a little of that work, less when `stop` turns true; in how many seconds to come again, None: when used."""
 
     def bounded(self) -> AbstractContextManager[None]:
-        """Opening a mailbox, and `Mailbox.refresh`, raise MuchToRead meanwhile rather than read very many files."""
+        """Opening a mailbox, and `Mailbox.refresh`, raise ScanTooLarge meanwhile rather than read very many files."""
 
     def close(self) -> None:
         """Give up descriptors and connections."""

@@ -13,7 +13,7 @@ DATES = range(-(2**31), 15_032_385_536)
 """INTERNALDATEs that file systems keep as times of a file: 1901-12-13 to 2446-05-10."""
 
 
-class Staged(Protocol):
+class StagedMessage(Protocol):
     """A message being received, in a file under tmp/. Nobody sees it before it is appended or delivered."""
 
     size: int
@@ -35,7 +35,7 @@ class Staged(Protocol):
 class NewMessage:
     """A staged message with what it gets when it becomes visible."""
 
-    staged: Staged
+    staged: StagedMessage
     flags: frozenset[str] = frozenset()
     """System flags and keywords by name; \\Recent is not one of them."""
     date: int | None = None
@@ -44,7 +44,7 @@ class NewMessage:
 
 @frozen
 class Delivery:
-    """Staged messages, and the mailbox that gets them: all or none."""
+    """StagedMessage messages, and the mailbox that gets them: all or none."""
 
     name: str
     messages: Sequence[NewMessage]

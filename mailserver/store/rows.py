@@ -33,7 +33,7 @@ class Row:
     """INTERNALDATE in seconds since 1970, or types.UNKNOWN_DATE."""
 
 
-class Mark(Protocol):
+class MailboxStamp(Protocol):
     """What a mailbox looked like when the index was level with it. The one part of the blocking side that the
     reactor's thread may ask: a few stats, no lock, no index.
     """
@@ -66,7 +66,7 @@ class Snapshot:
     """Keyword names by letter; position n is flag bit KEYWORD_BIT + n."""
     uid_next: UID
     uid_validity: UIDValidity
-    mark: Mark | None = field(default=None, eq=False, repr=False)
+    stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
     """What the mailbox looked like then; None: the store cannot tell."""
 
     @classmethod
@@ -123,7 +123,7 @@ class Changes:
     uid_next: UID
     present: array[int] | None = None
     """Where the history does not reach back to `since`: every UID that is there, rising; any other one is expunged."""
-    mark: Mark | None = field(default=None, eq=False, repr=False)
+    stamp: MailboxStamp | None = field(default=None, eq=False, repr=False)
     """What the mailbox looked like when nothing was new after `upto`; None: the store cannot tell."""
     run: Run | None = field(default=None, eq=False, repr=False)
     """The rows once more, where they are many."""

@@ -122,7 +122,7 @@ class ScanPool:
         return len(self._jobs)
 
     async def read(self, order: Mapping[str, str | int], progress: Progress | None = None) -> bool:
-        """Carry out the order of a MuchToRead; False if it must be done where it was asked for.
+        """Carry out the order of a ScanTooLarge; False if it must be done where it was asked for.
 
         Raises: InUse, NoSpace, NoSuchMailbox, StoreUnavailable.
         """

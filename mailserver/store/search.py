@@ -9,7 +9,7 @@ whole mailboxes at once, so one pass over the tree tells which candidates are de
 next round. A file is opened only when its answer can still change something, and at most once.
 
 A step ends by the clock. All rounds are one generator that yields after each bounded piece of work, within a message too
-(`message.matching`), so a step can end at each of these points and the next one goes on there.
+(`message.matcher`), so a step can end at each of these points and the next one goes on there.
 
 Rejected: sorting the parts of each AND by price. It cannot see that an OR is decided by its cheap half.
 """
@@ -22,10 +22,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final
 
 from mailserver.cancellation import check
-from mailserver.message.matching import Matching, Sought, field_contains
+from mailserver.message.matcher import MessageMatcher, SearchTerm, field_contains
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS
 from mailserver.message.text import fold
-from mailserver.store.pace import STEP, Pace
+from mailserver.store.batch_size import STEP, BatchSize
 from mailserver.store.query import (
     All,
     And,
@@ -75,7 +75,7 @@ def evaluate(query: Query, candidates: Sequence[UID], source: SearchSource) -> S
 
 
 class Search:
-    """One evaluation (`store.interfaces.Searching`).
+    """One evaluation (`store.interfaces.SearchRun`).
 
     Bit row: candidate 0 is the highest of `count` bits, so that int(text, 2) makes one.
     """
@@ -108,7 +108,7 @@ class Search:
         """Keys that only the Date field decides."""
         self._unsent: set[UID] = set()
         """Messages whose Date field is not kept."""
-        self._sought: list[tuple[int, Sought]] = []
+        self._sought: list[tuple[int, SearchTerm]] = []
         """What to look for in the messages themselves."""
         self._indexed: list[tuple[int, str, Where]] = []
         """Needles that an index of texts may know of."""
@@ -182,9 +182,9 @@ class Search:
     def _learn_rows(self, uids: Sequence[UID]) -> Iterator[None]:
         """Flags, sizes, dates: one read for all."""
         found = yield from self._test_rows(uids, self._source.rows(uids))
-        pace = self._pace(_RENDERED, _FEW)
-        for part in pace.parts(found):
-            with pace:
+        batch_size = self._batch_size(_RENDERED, _FEW)
+        for part in batch_size.parts(found):
+            with batch_size:
                 self._source.measure(part, only_dates=self._only_dates)
             yield
             yield from self._test_rows(part, self._source.rows(part))
@@ -215,18 +215,18 @@ class Search:
         """Header text, and the Date field where it is not kept: from the index, in bulk."""
         if 0 < len(self._needles) <= FREE_NEEDLES:
             open_ = set(self._unsent)
-            pace = self._pace(len(uids), _FEW // len(self._needles))
-            for part in pace.parts(uids):
-                with pace:
+            batch_size = self._batch_size(len(uids), _FEW // len(self._needles))
+            for part in batch_size.parts(uids):
+                with batch_size:
                     open_.update(self._learn_needles(part))
                 yield
             uids = [uid for uid in uids if uid in open_]
-        pace = self._pace(_RENDERED, _FEW)
+        batch_size = self._batch_size(_RENDERED, _FEW)
         tests = [test for _, test in self._summary_tests]
-        for part in pace.parts(uids):
+        for part in batch_size.parts(uids):
             facts = Results(self._summary_tests)
             seen: set[int] = set()
-            with pace:
+            with batch_size:
                 texts = list(self._source.summaries(part))
             for uid, text, sent in texts:
                 seen.add(uid)
@@ -246,7 +246,7 @@ class Search:
                 self.pause = BUSY
                 yield
                 continue
-            match = Matching(data, sought)
+            match = MessageMatcher(data, sought)
             counted = 0
             for _ in match.run():
                 self._count_work(match.work - counted, len(sought))
@@ -260,8 +260,8 @@ class Search:
         yield from self._take(facts)
         self._miss(uids, seen)
 
-    def _pace(self, most: int, first: int) -> Pace:
-        return Pace(most, first, self._clock)
+    def _batch_size(self, most: int, first: int) -> BatchSize:
+        return BatchSize(most, first, self._clock)
 
     def _count_work(self, compared: int, needles: int) -> bool:
         """Octets of text times keys; is it time for a pause?"""
@@ -371,13 +371,13 @@ class Search:
             case Body(text):
                 needle = fold(text)
                 self._indexed.append((number, needle, Where.BODY))
-                self._sought.append((number, Sought(needle, body_only=True)))
+                self._sought.append((number, SearchTerm(needle, body_only=True)))
             case Text(text):
                 wanted = fold(text)
                 self._needles[wanted] = None
                 self._indexed.append((number, wanted, Where.ANYWHERE))
                 self._summary_tests.append((number, lambda kept, _sent: True if kept.find(wanted, 1) >= 0 else None))
-                self._sought.append((number, Sought(wanted)))
+                self._sought.append((number, SearchTerm(wanted)))
 
     def _prepare_header(self, number: int, name: str, needle: str) -> None:
         def in_summary(text: str, _sent: int | None) -> bool | None:
@@ -389,7 +389,7 @@ class Search:
             self._absent.add(number)
         elif needle:
             self._indexed.append((number, needle, Where.HEADER))
-        self._sought.append((number, Sought(needle, field=name)))
+        self._sought.append((number, SearchTerm(needle, field=name)))
 
     def _ranges(self, ranges: Iterable[tuple[int, int]]) -> int:
         bits = 0

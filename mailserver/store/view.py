@@ -75,7 +75,7 @@ class View:
         return self._expunged_at
 
     @property
-    def level(self) -> bool:
+    def is_synced(self) -> bool:
         """Is every message of the columns at the same position here?"""
         return self.uids is self.columns.uids
 
@@ -210,7 +210,7 @@ class View:
                 and not any(low <= uid <= high and columns.modseqs[at] <= upto for low, high, upto in runs)
             ]
             places, numbers = [at for at, _uid in loud], array("I", [uid for _at, uid in loud])
-        if not self.level or (numbers and numbers[-1] > self.last_uid):
+        if not self.is_synced or (numbers and numbers[-1] > self.last_uid):
             # An expunge is still untold: the same messages stand at other places here. Or a message is new and untold.
             places = find_all(self.uids, numbers, self.count)
         return _numbered(places, numbers)

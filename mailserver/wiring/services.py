@@ -44,9 +44,9 @@ from mailserver.smtp.lmtp import LmtpServices, LmtpSession
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.submission import SubmissionServices, SubmissionSession
-from mailserver.store.live import LiveAccounts, Recent, tell_nobody
+from mailserver.store.live import LiveAccounts, MessageCache, notify_nobody
+from mailserver.store.maintenance import Maintenance
 from mailserver.store.scan_pool import ScanPool
-from mailserver.store.upkeep import Upkeep
 from mailserver.tls.changes.activation import Activation
 from mailserver.tls.changes.listing import summary
 from mailserver.tls.client import client_creator
@@ -125,7 +125,7 @@ class Services:
         # Workers share their keys for tickets; these change when the workers do.
         self._rotation = LoopingCall(self.tls.rotate_tickets) if link is None else None
         self._pokes = Pokes(link, reactor, reactor) if link is not None else None
-        self._upkeep = Upkeep(self._sleep, spawn)
+        self._upkeep = Maintenance(self._sleep, spawn)
         self._accounts = self._make_accounts(config, mail_root)
         self._backends = Backends(self._hash_pool, Scheduler(reactor.seconds, reactor.callLater, Deferred, spawn))
         try:
@@ -142,13 +142,13 @@ class Services:
             self._make_runner,
             scans=self._scans,
             wake=self._upkeep.wake,
-            tell_others=tell_nobody if self._pokes is None else self._pokes.tell,
+            tell_others=notify_nobody if self._pokes is None else self._pokes.tell,
             watch=self._watcher.watch,
             leave=self._watcher.leave,
             unwatch=self._watcher.unwatch,
             pause=self._watcher.pause,
             resume=self._watcher.resume,
-            recent=Recent(call_later=self._reactor.callLater, seconds=self._reactor.seconds),
+            message_cache=MessageCache(call_later=self._reactor.callLater, seconds=self._reactor.seconds),
         )
 
     def _settle(self) -> None:
@@ -157,8 +157,8 @@ class Services:
         self._accounts.max_unused_accounts = config.cache.accounts
         self._accounts.max_unused_messages = config.cache.messages
         self._accounts.max_indexes = config.cache.indexes
-        self._accounts.recent.octets = config.cache.message_octets
-        self._accounts.recent.files = config.cache.files
+        self._accounts.message_cache.octets = config.cache.message_octets
+        self._accounts.message_cache.files = config.cache.files
         self._authenticator = self._logins.make_service(
             config.auth,
             self._backends.chosen(config.auth.backends),

@@ -110,7 +110,7 @@ def test_a_key_with_a_passphrase(place: Place, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("open\n")
     words = ("--dir", other, "--passphrase-file", str(secret))
-    place.ok("ca", "init", "--name", "Locked", *words)
+    place.ok("ca", "init", "--name", "LockContext", *words)
     place.ok("cert", "create", ADDED, "--days", "90", "--activate", *words)
     assert f"{ADDED}: taken up" in place.ok("ca", "renew", *words)
     assert "cannot be decrypted with that passphrase" in place.refused(

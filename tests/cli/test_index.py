@@ -41,7 +41,7 @@ def test_sizes_and_counts_are_shown(tmp_path: Path) -> None:
         put(account, data=message(body=f"needle {number}"))
     put(account, "Other")
     account.mailbox("INBOX").search(Body("needle"), [1, 2, 3])
-    while account.keep_up(lambda: False) is not None:
+    while account.maintain(lambda: False) is not None:
         pass
     before = files(account_root(str(tmp_path / "mail")))
     done = run(path, "Anna@example.test")

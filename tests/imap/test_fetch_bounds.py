@@ -13,7 +13,7 @@ from mailserver.imap.allowance import AT_ONCE
 from mailserver.imap.fetch_plan import CHUNK
 from mailserver.imap.open_message import LARGE, OpenMessage
 from mailserver.store.memory import MemoryMessage
-from mailserver.store.portion import Portion
+from mailserver.store.time_slice import TimeSlice
 from tests.fakes import Client
 from tests.imap.fetching import NESTED, ask, live_mailbox, opened
 from tests.imap.sessions import MESSAGE
@@ -29,7 +29,7 @@ MIXED = (
 )
 
 
-class Turn(Portion):
+class Turn(TimeSlice):
     """One that is over after the first thing."""
 
     def take(self, octets: int) -> bool:
@@ -82,10 +82,10 @@ def test_turns_may_end_anywhere(
         expected = ask(client, command)
         with monkeypatch.context() as patch:
             if not again:
-                recent = live_mailbox(client).account.recent
+                recent = live_mailbox(client).account.message_cache
                 recent.forget_mailbox(live_mailbox(client))
-            patch.setattr(fetch_work, "Portion", Turn)
-            patch.setattr(fetch_message, "Portion", Turn)
+            patch.setattr(fetch_work, "TimeSlice", Turn)
+            patch.setattr(fetch_message, "TimeSlice", Turn)
             counts = Counts(client, patch)
             assert ask(client, command) == expected
             assert again or counts.hops >= len(messages)
@@ -111,8 +111,8 @@ def test_a_client_that_does_not_read_has_no_message_held(monkeypatch: pytest.Mon
         await drain(channel)
 
     monkeypatch.setattr(type(client.channel), "drain", measured)
-    monkeypatch.setattr(fetch_work, "Portion", Turn)
-    monkeypatch.setattr(fetch_message, "Portion", Turn)
+    monkeypatch.setattr(fetch_work, "TimeSlice", Turn)
+    monkeypatch.setattr(fetch_message, "TimeSlice", Turn)
     assert ask(client, b"FETCH 1 (BODY.PEEK[1] BODY.PEEK[2] BODY.PEEK[3.MIME])").count(b"x" * LARGE_SIZE) == 2
     assert set(held) == {None}
 
@@ -129,8 +129,8 @@ def test_an_answer_that_cannot_be_gone_on_with_ends_the_connection(monkeypatch: 
             raise StoreUnavailable
         return read(self, offset, count)
 
-    monkeypatch.setattr(fetch_work, "Portion", Turn)
-    monkeypatch.setattr(fetch_message, "Portion", Turn)
+    monkeypatch.setattr(fetch_work, "TimeSlice", Turn)
+    monkeypatch.setattr(fetch_message, "TimeSlice", Turn)
     monkeypatch.setattr(MemoryMessage, "read", broken)
     answer = client.ask(b"t FETCH 1 (FLAGS BODY.PEEK[HEADER.FIELDS (a)] BODY.PEEK[1])\r\n")
     assert client.channel.closed

@@ -10,7 +10,7 @@ from mailserver.imap import header_fields
 from mailserver.imap.header_fields import Fields, LongHeader, select_fields
 from mailserver.imap.open_message import ReadMessage
 from mailserver.imap.section import Section, kept_lines
-from mailserver.message.head import KEPT
+from mailserver.message.header_summary import KEPT
 from mailserver.message.headers import header_end
 from mailserver.message.render import summarise
 

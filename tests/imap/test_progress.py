@@ -11,7 +11,7 @@ import pytest
 
 from mailserver.imap.progress import MANY, Telling
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import MuchToRead, Progress
+from mailserver.store.interfaces import Progress, ScanTooLarge
 from mailserver.store.live import LiveAccounts
 from mailserver.store.memory import MemoryAccount, MemoryStore
 from tests.fakes import Client, DirectRunner
@@ -66,7 +66,7 @@ def scans(monkeypatch) -> Scans:
 
     def much(account: MemoryAccount, name: str) -> Any:
         if not scans.orders:
-            raise MuchToRead({"mailbox": name})
+            raise ScanTooLarge({"mailbox": name})
         return mailbox(account, name)
 
     monkeypatch.setattr(MemoryAccount, "mailbox", much)

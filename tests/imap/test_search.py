@@ -14,7 +14,7 @@ from mailserver.imap.search_columns import plan
 from mailserver.imap.search_keys import KEYS, LONGEST_TEXT, MAX_DEPTH, MAX_KEYS
 from mailserver.imap.session import Services
 from mailserver.message.encodings import CHARSETS
-from mailserver.store.memory import MemoryMailbox, MemorySource
+from mailserver.store.memory import MemoryMailbox, MemorySearchSource
 from mailserver.store.memory.messages import KeptMessage
 from mailserver.store.query import And, Header, InUIDs, Larger, Not, Received, Smaller
 from mailserver.store.rows import LARGEST_SIZE
@@ -275,13 +275,13 @@ def test_addresses_are_found_as_the_envelope_has_them() -> None:
 def test_flags_and_ranges_ask_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     client = selected(services(), messages=5)
     asked: list[Any] = []
-    searching = MemoryMailbox.searching
+    searching = MemoryMailbox.start_search
 
     def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
         asked.append(list(candidates))
         return searching(self, query, candidates)
 
-    monkeypatch.setattr(MemoryMailbox, "searching", recorded)
+    monkeypatch.setattr(MemoryMailbox, "start_search", recorded)
     client.ask(b"c STORE 2,4 +FLAGS (\\Seen)\r\n")
     assert found(client, b"UNSEEN NOT DELETED UID 1:* 2:5 UNKEYWORD a") == [3, 5]
     assert asked == []
@@ -306,7 +306,7 @@ def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch
     read: list[int] = []
     steps: list[list[int]] = []
     one = Search.step
-    sources = MemorySource.sources
+    sources = MemorySearchSource.sources
 
     def step(self: Search) -> Any:
         read.clear()
@@ -320,7 +320,7 @@ def test_searches_of_large_files_go_in_more_hops(monkeypatch: pytest.MonkeyPatch
             yield uid, data
 
     monkeypatch.setattr(Search, "step", step)
-    monkeypatch.setattr(MemorySource, "sources", recorded)
+    monkeypatch.setattr(MemorySearchSource, "sources", recorded)
     monkeypatch.setattr("mailserver.store.search.STEP", 0.0)
     assert found(client, b"BODY body") == list(range(1, 11))
     assert [uid for step in steps for uid in step] == list(range(1, 11)), "each is read once"
@@ -395,9 +395,9 @@ def test_messages_that_another_process_has_expunged_are_told_after_the_search() 
 
 def test_a_message_that_cannot_be_read_is_not_called_expunged(monkeypatch: pytest.MonkeyPatch) -> None:
     client = selected(services(), messages=3)
-    sources = MemorySource.sources
+    sources = MemorySearchSource.sources
     monkeypatch.setattr(
-        MemorySource, "sources", lambda self, uids: ((uid, data) for uid, data in sources(self, uids) if uid != 2)
+        MemorySearchSource, "sources", lambda self, uids: ((uid, data) for uid, data in sources(self, uids) if uid != 2)
     )
     assert found(client, b"BODY body") == [1, 3]
 
@@ -441,10 +441,10 @@ def test_sizes_and_dates_are_known_without_the_store(monkeypatch: pytest.MonkeyP
         append(client, b"", b"%02d-Feb-1994 12:00:00 +0000" % (number + 1), MESSAGE + b"x" * size)
     client.ask(b"s SELECT INBOX\r\n")
 
-    def searching(self: Any, query: Any, candidates: Any) -> Any:
+    def start_search(self: Any, query: Any, candidates: Any) -> Any:
         raise AssertionError("the store is asked")
 
-    monkeypatch.setattr(MemoryMailbox, "searching", searching)
+    monkeypatch.setattr(MemoryMailbox, "start_search", start_search)
     size = len(crlf(MESSAGE))
     assert found(client, b"LARGER %d" % size) == [2, 3]
     assert found(client, b"LARGER %d SMALLER %d" % (size, size + 200)) == [2]
@@ -471,7 +471,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def unaskable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MemoryMailbox, "searching", lambda *_: pytest.fail("the store is asked"))
+    monkeypatch.setattr(MemoryMailbox, "start_search", lambda *_: pytest.fail("the store is asked"))
 
 
 def dated(service: Services) -> Client:
@@ -529,13 +529,13 @@ def test_what_cannot_be_read_is_left_to_the_store(monkeypatch: pytest.MonkeyPatc
     columns.dates[0] = columns.dates[2] = UNKNOWN_DATE
     monkeypatch.setattr(MemoryMailbox, "measure", lambda *_, only_dates: [])
     asked: list[Any] = []
-    searching = MemoryMailbox.searching
+    searching = MemoryMailbox.start_search
 
     def recorded(self: MemoryMailbox, query: Any, candidates: Any) -> Any:
         asked.append((query, list(candidates)))
         return searching(self, query, candidates)
 
-    monkeypatch.setattr(MemoryMailbox, "searching", recorded)
+    monkeypatch.setattr(MemoryMailbox, "start_search", recorded)
     assert found(client, b"SINCE 2-Feb-1994 SUBJECT one") == [2, 3, 4]
     assert [candidates for _query, candidates in asked] == [[2, 4], [1, 3]]
     assert [[type(part) for part in query.parts] for query, _candidates in asked] == [[Header], [Received, Header]]

@@ -57,7 +57,7 @@ class Live:
         self.unchanged = False
         self.settled = True
 
-    def looks_unchanged(self) -> bool:
+    def is_unchanged(self) -> bool:
         return self.unchanged
 
     def poked(self, names: Collection[str] | None = None) -> None:

@@ -175,7 +175,7 @@ def ours(request: pytest.FixtureRequest) -> Iterator[Ask]:
         ask(b"SEARCH TEXT abc")
         live = service.accounts.get(USER)
         assert live is not None
-        while live.account.keep_up(lambda: False) is not None:
+        while live.account.maintain(lambda: False) is not None:
             pass
         [inbox] = report(account_root(root)).mailboxes
         assert inbox.indexed == inbox.messages

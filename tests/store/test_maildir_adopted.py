@@ -19,7 +19,7 @@ from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.home.home import Home, Settings
 from mailserver.store.maildir.sync import scan
-from mailserver.store.maildir.sync.slices import read_in_slices
+from mailserver.store.maildir.sync.batched_scan import read_in_batches
 from mailserver.types import UID
 from tests.store.disk import INDEX_FILES
 from tests.store.maildir.dovecot import Dovecot, needs_dovecot
@@ -159,7 +159,7 @@ def test_lines_stay_when_names_may_be_missing_from_a_reading(top, monkeypatch):
 def test_slices_keep_the_lines(top):
     root = os.path.join(top, "home/Maildir")
     listed = fill(root, 200, dead=200)
-    for _done, _all in read_in_slices(Home(root, Settings(summarise, "host.example.test", top)), "INBOX", 7):
+    for _done, _all in read_in_batches(Home(root, Settings(summarise, "host.example.test", top)), "INBOX", 7):
         on_disk = uidlist.read(os.path.join(root, "dovecot-uidlist"))
         assert {base: on_disk.entries.get(base) for base in listed} == listed
     told = check(top, listed, 200)

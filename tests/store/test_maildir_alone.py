@@ -9,7 +9,7 @@ from attrs import evolve
 
 from mailserver.store.flags import FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir.disk import lock
-from mailserver.store.maildir.home import own_steps
+from mailserver.store.maildir.home import local_changes
 from mailserver.store.receiving import NewMessage
 from tests.store.maildirs import TEXT, append, files, open_account, uids
 
@@ -49,7 +49,7 @@ STEPS = {
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_a_long_change_is_remembered_until_it_is_read_or_the_next_begins(account, other, monkeypatch, is_read):
-    monkeypatch.setattr(own_steps, "LONG", 2)
+    monkeypatch.setattr(local_changes, "LONG", 2)
     account.create("there")
     for _ in range(3):
         append(account)
@@ -60,7 +60,7 @@ def test_a_long_change_is_remembered_until_it_is_read_or_the_next_begins(account
     for mailbox, since in before.items() if is_read else ():
         told = [mailbox.changes_since(since) for _ in range(2)]
         told.append(other.mailbox(mailbox.name).changes_since(since))
-        assert all(evolve(changes, mark=None) == evolve(told[0], mark=None) for changes in told)
+        assert all(evolve(changes, stamp=None) == evolve(told[0], stamp=None) for changes in told)
         assert len(told[0].expunged) == (3 if mailbox is here else 0)
     if not is_read:
         flag(there, 1)
@@ -77,7 +77,7 @@ def test_what_a_change_is_remembered_to_have_done_is_what_the_index_tells(accoun
     STEPS[step](account, here, 2)
     for name, mailbox in (("INBOX", here), ("there", there)):
         told = mailbox.changes_since(before[name])
-        assert evolve(told, mark=None) == evolve(other.mailbox(name).changes_since(before[name]), mark=None)
+        assert evolve(told, stamp=None) == evolve(other.mailbox(name).changes_since(before[name]), stamp=None)
     # and what the next change starts from
     flag(here, 1)
     row = next(row for row in other.mailbox("INBOX").load().rows if row.uid == 1)

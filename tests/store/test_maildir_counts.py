@@ -198,11 +198,11 @@ def test_checkpoints_come_when_nobody_waits(tmp_path, monkeypatch):
     for number in range(20):
         account.create(f"box{number}")
     assert os.stat(main).st_mtime_ns == before, "no request put the WAL into the database"
-    assert account.has_upkeep
-    assert account.keep_up(lambda: False) == 0
+    assert account.has_maintenance
+    assert account.maintain(lambda: False) == 0
     assert os.stat(main).st_mtime_ns > before
-    assert not account.has_upkeep
-    assert account.keep_up(lambda: False) is None
+    assert not account.has_maintenance
+    assert account.maintain(lambda: False) is None
 
 
 def test_a_wal_that_is_never_left_alone_is_bounded(tmp_path, monkeypatch):

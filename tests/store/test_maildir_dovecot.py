@@ -14,7 +14,7 @@ from mailserver.message.render import summarise
 from mailserver.store.flags import FlagChange
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.format.keywords import Keywords
-from mailserver.store.maildir.sync.slices import read_in_slices
+from mailserver.store.maildir.sync.batched_scan import read_in_batches
 from mailserver.store.receiving import NewMessage
 from tests.store.maildir.dovecot import Dovecot, needs_dovecot
 from tests.store.maildirs import read, uids
@@ -197,7 +197,7 @@ def test_dovecot_takes_over_between_the_slices_of_a_first_look(dovecot, slices):
     for number in range(30):
         with open(os.path.join(box, "cur", f"{1_600_000_000 + number * 7 % 100}.M{number}P1.host:2,S"), "wb") as file:
             file.write(TEXT)
-    reading = read_in_slices(account._home, "Big", 10)
+    reading = read_in_batches(account._home, "Big", 10)
     told = [next(reading) for _ in range(min(slices, 4))]
     before = {entry.uid: entry.base for entry in account._home.index().messages.entries(1)} if slices > 1 else {}
     assert len(before) == 10 * max(0, min(slices, 4) - 1)

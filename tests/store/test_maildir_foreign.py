@@ -12,7 +12,7 @@ from mailserver.errors import MailboxChanged, MessageExpunged, StoreUnavailable
 from mailserver.store.flags import DELETED, FLAGGED, SEEN, FlagChange
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist as uidlist_module
-from mailserver.store.maildir.home import own_steps
+from mailserver.store.maildir.home import local_changes
 from mailserver.store.maildir.sync import scan
 from mailserver.store.query import All, Larger, Text
 from mailserver.types import UNKNOWN_SIZE
@@ -514,7 +514,7 @@ def test_a_watcher_is_told_what_we_did_ourselves_once(account):
 
 
 def test_own_names_that_nobody_asks_for_are_bounded():
-    names = own_steps.OwnNames()
-    for number in range(3 * own_steps.MOST_OWN_NAMES):
+    names = local_changes.ExpectedNames()
+    for number in range(3 * local_changes.MOST_OWN_NAMES):
         names.expect([str(number)])
-    assert len(names._names) <= own_steps.MOST_OWN_NAMES + 1
+    assert len(names._names) <= local_changes.MOST_OWN_NAMES + 1

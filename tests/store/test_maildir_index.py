@@ -14,7 +14,7 @@ from mailserver.store.flags import SEEN, FlagChange
 from mailserver.store.index import database
 from mailserver.store.maildir.home import home as home_module
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.mailbox import rendering
+from mailserver.store.maildir.mailbox import summary_reader
 from mailserver.store.query import And, Header, Larger
 from mailserver.types import UNKNOWN_SIZE
 from tests.store.maildirs import append, deliver, open_account, read, settle, uids
@@ -380,14 +380,14 @@ def test_what_is_read_while_the_index_is_lost_is_kept_of_no_other_mailbox(tmp_pa
     two_mailboxes(account)
     other = open_account(tmp_path)
     opener = "read_header" if only_head else "read_dated"
-    plain = getattr(rendering, opener)
+    plain = getattr(summary_reader, opener)
 
     def lose(*arguments):
-        monkeypatch.setattr(rendering, opener, plain)
+        monkeypatch.setattr(summary_reader, opener, plain)
         lose_the_index(account, other)
         return plain(*arguments)
 
-    monkeypatch.setattr(rendering, opener, lose)
+    monkeypatch.setattr(summary_reader, opener, lose)
     [(_uid, _row, summary)] = account.mailbox("INBOX").summaries([1], only_head=only_head)
     assert b"garden" in summary.envelope
     [(_uid, row, summary)] = other.mailbox("there").summaries([1], only_head=only_head)
@@ -397,7 +397,7 @@ def test_what_is_read_while_the_index_is_lost_is_kept_of_no_other_mailbox(tmp_pa
 
 def test_a_search_goes_on_when_the_index_is_lost(tmp_path, account, monkeypatch):
     two_mailboxes(account)
-    search = account.mailbox("INBOX").searching(And((Larger(10), Header("Subject", "gardener"))), [1, 2])
+    search = account.mailbox("INBOX").start_search(And((Larger(10), Header("Subject", "gardener"))), [1, 2])
     monkeypatch.setattr(search_module, "STEP", 0.0)
     assert search.step() is None
     lose_the_index(account, open_account(tmp_path))

@@ -14,7 +14,7 @@ import pytest
 
 from mailserver.errors import InUse, NoSuchMailbox, StoreUnavailable
 from mailserver.message.render import summarise
-from mailserver.store.interfaces import MuchToRead, Progress
+from mailserver.store.interfaces import Progress, ScanTooLarge
 from mailserver.store.maildir.account.account import MaildirAccount
 from mailserver.store.maildir.home.home import Settings
 from mailserver.store.maildir.sync.scan_process import carry_out
@@ -201,7 +201,7 @@ def account(tmp_path) -> MaildirAccount:
 
 
 def order_of(account: MaildirAccount) -> dict[str, Any]:
-    with account.bounded(), pytest.raises(MuchToRead) as much:
+    with account.bounded(), pytest.raises(ScanTooLarge) as much:
         account.mailbox("INBOX").refresh()
     return dict(much.value.order)
 
@@ -241,7 +241,7 @@ def test_a_real_one_reads_the_mailbox(account, real) -> None:
 
 
 def order_of_other(account: MaildirAccount) -> dict[str, Any]:
-    return dict(account._home.much_to_read("INBOX").order)
+    return dict(account._home.scan_too_large("INBOX").order)
 
 
 def test_a_real_one_that_is_killed_is_replaced_and_goes_on(account, real) -> None:
@@ -313,6 +313,6 @@ def test_an_index_in_memory_is_of_no_use_to_others(account, monkeypatch) -> None
 
 def test_a_bug_is_told_whole_and_leaves_it_to_the_server(account, monkeypatch, capsys) -> None:
     order = order_of(account)
-    monkeypatch.setattr("mailserver.store.maildir.sync.scan_process.read_in_slices", None)
+    monkeypatch.setattr("mailserver.store.maildir.sync.scan_process.read_in_batches", None)
     assert carry_out(order, print) == "elsewhere"
     assert "TypeError" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_an_expunge_that_may_not_be_told_then_new_mail_then_another_expunge():
     assert list(told.expunged) == [(2, 2), (1, 1)]
     assert told.exists is None
     assert [view.uid(seq) for seq in range(1, 4)] == [3, 4, 5]
-    assert view.level
+    assert view.is_synced
     assert not view.behind()
 
 
@@ -103,7 +103,7 @@ def test_a_message_that_came_and_went_between_is_never_told():
     told = view.sync(allow_expunge=True)
     assert not told
     assert not view.behind()
-    assert view.level
+    assert view.is_synced
 
 
 def test_all_gone_and_new_ones_at_once():
@@ -296,7 +296,7 @@ class Views(RuleBasedStateMachine):
             replay.sync(allow_expunge=True)
             replay.check_equal(self.scene.mailbox)
             assert not replay.view.behind()
-            assert replay.view.level
+            assert replay.view.is_synced
 
     def draw_uids(self, data: st.DataObject) -> list[int]:
         return data.draw(st.lists(st.integers(1, max(1, self.scene.mailbox.uid_next)), max_size=4, unique=True))

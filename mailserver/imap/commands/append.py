@@ -13,16 +13,16 @@ from mailserver.errors import BadMessage, BadSyntax, Cannot, NoSuchMailbox, TooB
 from mailserver.imap import updates
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, TryCreate
 from mailserver.imap.session import Session
-from mailserver.message.header_watch import HeaderWatch
+from mailserver.message.header_size import HeaderSizeChecker
 from mailserver.session.cost import Cost
 from mailserver.store.interfaces import Account
 from mailserver.store.live import LiveAccount
-from mailserver.store.receiving import DATES, Appended, Delivery, NewMessage, Staged
+from mailserver.store.receiving import DATES, Appended, Delivery, NewMessage, StagedMessage
 
 PIECE = 256 * 1024
 """Octets gathered before they are written in one hop to the account's thread; no more of a message is held in memory."""
 
-Deliver = Callable[[Staged], Delivery]
+Deliver = Callable[[StagedMessage], Delivery]
 """Where a staged message goes."""
 
 _BEFORE_MAILBOX = re.compile(rb"[^ ]+ append *", re.IGNORECASE)
@@ -62,7 +62,7 @@ async def append(session: Session, command: Command) -> str:
     assert account is not None
     target = session.services.namespace.to_store(name)
 
-    def deliver(staged: Staged) -> Delivery:
+    def deliver(staged: StagedMessage) -> Delivery:
         return Delivery(target, [NewMessage(staged, frozenset(flags), date)])
 
     try:
@@ -102,7 +102,7 @@ async def _append_small(
 
 
 async def _append_large(session: Session, account: LiveAccount, target: str, deliver: Deliver) -> Appended:
-    def begin() -> Staged:
+    def begin() -> StagedMessage:
         _check(account, target)
         return account.account.stage()
 
@@ -132,7 +132,7 @@ async def _receive(session: Session, take: Callable[[list[bytes]], Awaitable[Non
     Raises: TooBig for a header that is too large, when the literal is over: the client has been asked for all of it.
     """
     session.input.accept_literal()
-    headers = HeaderWatch()
+    headers = HeaderSizeChecker()
     refusal: TooBig | None = None
     pieces: list[bytes] = []
     size = 0

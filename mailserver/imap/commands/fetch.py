@@ -13,13 +13,13 @@ from typing import Final
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
 from mailserver.imap.fetch_answer import Answer
-from mailserver.imap.fetch_plan import Item, Need, Pace, Plan, gather
+from mailserver.imap.fetch_plan import FetchBatchSize, Item, Need, Plan, gather
 from mailserver.imap.fetch_run import answer_alike
 from mailserver.imap.section import Range, Section, read_section
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
-from mailserver.message.head import KEPT
+from mailserver.message.header_summary import KEPT
 from mailserver.session.cost import Cost
 from mailserver.store.flags import SEEN, FlagChange
 from mailserver.types import UID
@@ -142,7 +142,7 @@ async def _set_seen(session: Session, selected: SelectedMailbox, ranges: Sequenc
     if selected.read_only or live.mailbox.read_only:
         return frozenset()
     uids = []
-    for rows in gather(selected, ranges, Pace()):
+    for rows in gather(selected, ranges, FetchBatchSize()):
         uids += [UID(uid) for uid, mask in zip(rows.uids, rows.masks, strict=True) if not mask & SEEN]
     if not uids:
         return frozenset()

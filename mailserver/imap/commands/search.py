@@ -20,8 +20,8 @@ from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
 from mailserver.session.cost import BOTH, Cost
-from mailserver.store.interfaces import Mailbox, Searching
-from mailserver.store.pace import Pace
+from mailserver.store.batch_size import BatchSize
+from mailserver.store.interfaces import Mailbox, SearchRun
 from mailserver.store.query import And, Query
 from mailserver.store.rows import Row
 from mailserver.store.view import View
@@ -99,12 +99,12 @@ class _Work:
         self.expunged = False
         """Has the store left out messages because they no longer exist?"""
 
-    def check(self, searching: Searching) -> None:
+    def check(self, searching: SearchRun) -> None:
         """Raises: LimitReached where it has compared more than any client needs."""
         if self._compared + searching.work > MAX_COMPARED:
             raise LimitReached("too many search keys for so much mail: use fewer")
 
-    def add(self, searching: Searching) -> None:
+    def add(self, searching: SearchRun) -> None:
         """Go on with another part of the mailbox."""
         self._compared += searching.work
         self.expunged |= searching.expunged
@@ -165,13 +165,13 @@ def _leaves_out(view: View, ranges: Sequence[tuple[int, int]], numbers: Sequence
 async def _measure(session: Session, positions: Sequence[int], telling: Telling, *, only_dates: bool) -> None:
     """Have sizes and dates looked at that the columns of this worker lack, for all sessions that share them."""
     uids, live = session.view.uids, session.mailbox.live
-    pace = Pace(_MEASURED, _MEASURED_FIRST, session.channel.now)
-    for count, places in enumerate(pace.parts(positions)):
+    batch_size = BatchSize(_MEASURED, _MEASURED_FIRST, session.channel.now)
+    for count, places in enumerate(batch_size.parts(positions)):
         if count:
             telling.start()
             await session.channel.drain()
         part = [UID(uids[at]) for at in places]
-        with pace:
+        with batch_size:
             rows = await live.run(partial(_look, part, only_dates))
         telling.progress.done += len(part)
         for row in rows:
@@ -211,8 +211,8 @@ async def _ask_store(
     return [positions[bisect_left(candidates, uid)] for uid in matching]
 
 
-def _begin(query: Query, candidates: Sequence[UID], mailbox: Mailbox) -> tuple[Searching, Sequence[UID] | None]:
-    searching = mailbox.searching(query, candidates)
+def _begin(query: Query, candidates: Sequence[UID], mailbox: Mailbox) -> tuple[SearchRun, Sequence[UID] | None]:
+    searching = mailbox.start_search(query, candidates)
     return searching, searching.step()
 
 

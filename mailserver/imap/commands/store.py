@@ -65,7 +65,7 @@ async def _answer(session: Session, ranges: list[tuple[int, int]], *, uid: bool)
     view = session.view
     columns, recent = view.columns, view.recent_uids
     fragments: dict[tuple[int, bool], bytes] = {}
-    level = view.level
+    level = view.is_synced
     gone: dict[int, int] | None = {} if uid else None
     for start, end in (chunk for low, high in ranges for chunk in _chunks(low, high)):
         lines = [updates.keyword_lines(session.mailbox)]
@@ -92,7 +92,7 @@ async def _answer(session: Session, ranges: list[tuple[int, int]], *, uid: bool)
         session.write(b"".join(lines))
         if end - start == _CHUNK:
             await session.channel.drain()
-            level = view.level
+            level = view.is_synced
 
 
 def _chunks(low: int, high: int) -> Iterator[tuple[int, int]]:

@@ -35,7 +35,7 @@ from mailserver.net.connection.listener_context import ListenerContext, Session
 from mailserver.net.connection.proxy_header import HEADER_TIME
 from mailserver.net.connection.stream import WITHIN_COMMAND
 from mailserver.net.connection.tls_detection import Sniffer
-from mailserver.net.connection.transports import HeaderWatch, place_of_host, proxy_wrapper, tls_connection
+from mailserver.net.connection.transports import HeaderSizeChecker, place_of_host, proxy_wrapper, tls_connection
 from mailserver.net.connection.turn_limit import place_of
 from mailserver.net.transport.address import address_of
 from mailserver.net.transport.tls import TooManyAnswers, channel_binding, tls_info
@@ -75,7 +75,7 @@ class Connection(Sniffer):
         self._began = 0.0
         self._log = ConnectionLog(context)
         self._session: Session | None = None
-        self._header: HeaderWatch | None = None
+        self._header: HeaderSizeChecker | None = None
         """Reads along while the PROXY header is due."""
         self._tls_below = False
         """Is the handshake due that the endpoint does?"""
@@ -95,7 +95,7 @@ class Connection(Sniffer):
         context = self._context
         wrapper = proxy_wrapper(transport)
         if wrapper is not None:
-            self._header = HeaderWatch(wrapper, self._read_header)
+            self._header = HeaderSizeChecker(wrapper, self._read_header)
         session_id = f"{getpid():x}.{next(_serial):x}"
         self.info = self._make_info(session_id, (None, 0) if wrapper is not None else self._peer(), None)
         if context.logs_in:

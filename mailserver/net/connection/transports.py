@@ -42,7 +42,7 @@ def place_of_host(transport: Any) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
 
 
-class HeaderWatch:
+class HeaderSizeChecker:
     """Calls `complete` once the reader of a PROXY header has read it; a header that is none ends the connection."""
 
     def __init__(self, wrapper: HAProxyProtocolWrapper, complete: Callable[[], None]) -> None:

@@ -37,7 +37,7 @@ class HeaderTexts:
         """(uid, Summary.search, Summary.sent) of those that are there, of messages with rising UIDs."""
         return list(select(self._connection, f"id & {_LOW}, text, sent", "header_texts", key, uids))
 
-    def with_needles(
+    def find_needles(
         self, key: int, uids: Sequence[UID], needles: Sequence[str]
     ) -> tuple[list[tuple[UID, str]], list[UID]]:
         """Which of the messages (rising) may have a needle in their text, and which have no text here.

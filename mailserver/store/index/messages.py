@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from mailserver.store.flags import DELETED, SEEN
-from mailserver.store.index.bundles import Bundle, Bundles
+from mailserver.store.index.message_blocks import MessageBlock, MessageBlocks
 from mailserver.store.index.records import Entry, Facts
 from mailserver.store.index.statements import LOW, insert, select, spans_of, whole
 from mailserver.store.rows import LARGEST_SIZE, Row
@@ -45,13 +45,13 @@ class Messages:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._bundles = Bundles(connection)
+        self._bundles = MessageBlocks(connection)
 
     # --- reading
 
     def columns(self, key: int) -> tuple[array[int], array[int], array[int], array[int], array[int]]:
         """UIDs, flags, modseqs, sizes and dates of every message, by rising UID; as `Snapshot` has them."""
-        bundled = _all(self._bundles.of(key), Bundle.rows)
+        bundled = _all(self._bundles.of(key), MessageBlock.rows)
         columns = array("I"), array("I"), array("Q"), array("I"), array("q")
         found: Iterator[Any] = self._connection.execute(
             f"SELECT {_COLUMNS} FROM messages WHERE id BETWEEN ? AND ? ORDER BY id", whole(key)
@@ -64,34 +64,34 @@ class Messages:
 
     def rows_of(self, key: int, uids: Sequence[int]) -> list[Row]:
         """Those of the messages (rising) that are there, by rising UID."""
-        bundled = self._among(key, uids, Bundle.rows)
+        bundled = self._among(key, uids, MessageBlock.rows)
         return [Row(*row) for row in _merged(bundled, self._select(_ROW, key, uids))]
 
     def entries_of(self, key: int, uids: Sequence[int]) -> list[Entry]:
         """Those of the messages (rising) that are there, by rising UID."""
-        bundled = self._among(key, uids, Bundle.entries)
+        bundled = self._among(key, uids, MessageBlock.entries)
         return [_entry(row) for row in _merged(bundled, self._select(_ENTRY, key, uids))]
 
     def files_of(self, key: int, uids: Sequence[int]) -> list[tuple[UID, int, bytes, int | None]]:
         """(uid, place, file name, size) of those of the messages (rising) that are there, by rising UID."""
-        bundled = self._among(key, uids, Bundle.files)
+        bundled = self._among(key, uids, MessageBlock.files)
         return _merged(bundled, self._select(_FILE, key, uids))
 
     def entries(self, key: int) -> list[Entry]:
         """Every message with where its file is, by rising UID."""
-        bundled = _all(self._bundles.of(key), Bundle.entries)
+        bundled = _all(self._bundles.of(key), MessageBlock.entries)
         query = f"SELECT {_ENTRY} FROM messages WHERE id BETWEEN ? AND ? ORDER BY id"
         return [_entry(row) for row in _merged(bundled, self._connection.execute(query, whole(key)))]
 
     def entries_in_new(self, key: int) -> list[Entry]:
         """Those whose file is in new/."""
-        bundled = [entry for entry in _all(self._bundles.in_new(key), Bundle.entries) if not entry[-1]]
+        bundled = [entry for entry in _all(self._bundles.in_new(key), MessageBlock.entries) if not entry[-1]]
         query = f"SELECT {_ENTRY} FROM messages WHERE mailbox = ? AND place = 0 ORDER BY id"
         return [_entry(row) for row in _merged(bundled, self._connection.execute(query, (key,)))]
 
     def file_names(self, key: int, place: int) -> set[str]:
         """Names of the files in new/ (0) or cur/ (1)."""
-        bundled = _all(self._bundles.of(key) if place else self._bundles.in_new(key), Bundle.files)
+        bundled = _all(self._bundles.of(key) if place else self._bundles.in_new(key), MessageBlock.files)
         if place:
             query = f"SELECT {_FILE} FROM messages WHERE id BETWEEN ? AND ? AND place = 1"
             rows = self._connection.execute(query, whole(key))
@@ -112,7 +112,7 @@ class Messages:
 
     def changed_since(self, key: int, modseq: ModSeq) -> list[Row]:
         """Messages that are new or changed after `modseq`, by rising UID."""
-        bundled = _all(self._bundles.since(key, modseq), Bundle.rows)
+        bundled = _all(self._bundles.since(key, modseq), MessageBlock.rows)
         query = f"SELECT {_ROW} FROM messages WHERE mailbox = ? AND modseq > ? ORDER BY id"
         return [Row(*row) for row in _merged(bundled, self._connection.execute(query, (key, modseq)))]
 
@@ -140,7 +140,7 @@ class Messages:
 
     def present(self, key: int, uids: Sequence[int]) -> list[UID]:
         """Those of the messages (rising) that are there, rising."""
-        bundled = self._among(key, uids, Bundle.rows)
+        bundled = self._among(key, uids, MessageBlock.rows)
         if len(uids) > _MANY and not bundled:
             # Where no UID between them is missing, a count says it for a fifth of the cost.
             low, high = uids[0], uids[-1]
@@ -196,7 +196,7 @@ class Messages:
         )
         insert(self._connection, _ADD, "(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def add_bundles(self, key: int, bundles: Iterable[Bundle]) -> None:
+    def add_blocks(self, key: int, bundles: Iterable[MessageBlock]) -> None:
         """New messages, above all others, whose sizes and dates are not known."""
         self._bundles.add(key, bundles)
 
@@ -277,7 +277,7 @@ class Messages:
             self._bundles.open(key, sorted(uids))
 
     def _among(
-        self, key: int, uids: Sequence[int], read: Callable[[Bundle, Iterable[int]], list[_Record]]
+        self, key: int, uids: Sequence[int], read: Callable[[MessageBlock, Iterable[int]], list[_Record]]
     ) -> list[_Record]:
         """What is read of those of the messages (rising) that are in bundles."""
         if not uids:
@@ -292,7 +292,9 @@ class Messages:
         return int(row[0])
 
 
-def _all(bundles: Iterable[Bundle], read: Callable[[Bundle, Iterable[int]], list[_Record]]) -> list[_Record]:
+def _all(
+    bundles: Iterable[MessageBlock], read: Callable[[MessageBlock, Iterable[int]], list[_Record]]
+) -> list[_Record]:
     """What is read of all that is in the bundles."""
     return [each for bundle in bundles for each in read(bundle, range(len(bundle.uids)))]
 

@@ -9,7 +9,7 @@ import apsw
 from mailserver.message.summary import Summary
 from mailserver.store.index.header_texts import HeaderTexts
 from mailserver.store.index.statements import insert, select, shifted_spans
-from mailserver.store.portion import Portion
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID
 
 _COLUMNS = "id & 0xFFFFFFFF, envelope, body, body_structure, fields"
@@ -22,10 +22,10 @@ class Summaries:
         self._connection = connection
         self._header_texts = header_texts
 
-    def get(self, key: int, uids: Sequence[int], portion: Portion | None = None) -> dict[int, Summary]:
-        """Those that are there, of messages with rising UIDs, as far as the portion goes; without what `HeaderTexts` keeps."""
+    def get(self, key: int, uids: Sequence[int], time_slice: TimeSlice | None = None) -> dict[int, Summary]:
+        """Those that are there, of messages with rising UIDs, as far as the time_slice goes; without what `HeaderTexts` keeps."""
         rows = select(self._connection, _COLUMNS, "summaries", key, uids)
-        if portion is None:
+        if time_slice is None:
             return {row[0]: Summary(*row[1:]) for row in rows}
         found = {}
         octets = 0
@@ -33,26 +33,26 @@ class Summaries:
             found[uid] = Summary(envelope, body, structure, fields)
             octets += len(envelope) + len(body) + len(structure) + len(fields)
             # So many octets are read in a moment: the clock need not be asked for each.
-            if octets >= portion.left:
+            if octets >= time_slice.left:
                 break
         if found:
-            portion.take(octets)
+            time_slice.take(octets)
         return found
 
-    def envelopes(self, key: int, uids: Sequence[int], portion: Portion | None = None) -> dict[UID, bytes]:
-        """Those that are there, of messages with rising UIDs, as far as the portion goes."""
+    def envelopes(self, key: int, uids: Sequence[int], time_slice: TimeSlice | None = None) -> dict[UID, bytes]:
+        """Those that are there, of messages with rising UIDs, as far as the time_slice goes."""
         rows = select(self._connection, "id & 0xFFFFFFFF, envelope", "summaries", key, uids)
-        if portion is None:
+        if time_slice is None:
             return dict(rows)
         found = {}
         octets = 0
         for uid, envelope in rows:
             found[uid] = envelope
             octets += len(envelope)
-            if octets >= portion.left:
+            if octets >= time_slice.left:
                 break
         if found:
-            portion.take(octets)
+            time_slice.take(octets)
         return found
 
     def put(self, key: int, summaries: Iterable[tuple[int, Summary]]) -> None:

@@ -6,8 +6,8 @@ hears it reads what changed since its own modseq, so a lost or repeated poke doe
 """
 
 from mailserver.store.live.account import LiveAccount
-from mailserver.store.live.accounts import LEAST_MESSAGES, LiveAccounts, Usage, tell_nobody
+from mailserver.store.live.accounts import LEAST_MESSAGES, LiveAccounts, Usage, notify_nobody
 from mailserver.store.live.mailbox import LiveMailbox
-from mailserver.store.live.message_cache import Recent
+from mailserver.store.live.message_cache import MessageCache
 
-__all__ = ["LEAST_MESSAGES", "LiveAccount", "LiveAccounts", "LiveMailbox", "Recent", "Usage", "tell_nobody"]
+__all__ = ["LEAST_MESSAGES", "LiveAccount", "LiveAccounts", "LiveMailbox", "MessageCache", "Usage", "notify_nobody"]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mailserver.errors import MailboxChanged, MailError
 from mailserver.store.columns import Columns
-from mailserver.store.interfaces import Account, Copied, Mailbox, MuchToRead, Progress, Status, Store, StoreRunner
+from mailserver.store.interfaces import Account, Copied, Mailbox, Progress, ScanTooLarge, Status, Store, StoreRunner
 from mailserver.store.live.deliveries import Deliveries, Stage
 from mailserver.store.live.mailbox import LiveMailbox
-from mailserver.store.live.message_cache import Recent
+from mailserver.store.live.message_cache import MessageCache
 from mailserver.store.receiving import Appended, Delivery, NewMessage
-from mailserver.store.rows import Changes, Mark
+from mailserver.store.rows import Changes, MailboxStamp
 from mailserver.types import UID, MailboxId
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class LiveAccount:
         self._names: dict[str, LiveMailbox] = {}
         """Under which names they were last selected; who asks makes sure that it is still so."""
         self._deliveries = Deliveries()
-        self._statuses: OrderedDict[str, tuple[Status, Mark]] = OrderedDict()
+        self._statuses: OrderedDict[str, tuple[Status, MailboxStamp]] = OrderedDict()
 
     @property
     def account(self) -> Account:
@@ -71,32 +71,32 @@ class LiveAccount:
             self._account = store.account(self.user, self.home)
 
     @property
-    def recent(self) -> Recent:
+    def message_cache(self) -> MessageCache:
         """What this worker has just read of messages."""
-        return self._accounts.recent
+        return self._accounts.message_cache
 
     def run(self, operation: Callable[[], T]) -> Awaitable[T]:
         """A blocking operation, in this account's turn."""
         self.operations += 1
         self._accounts.used(self)
-        self.look_after()
+        self.schedule_maintenance()
         return self._runner.run(operation)
 
-    def look_after(self) -> None:
+    def schedule_maintenance(self) -> None:
         """See that work which can wait is done some time: asked before an operation, and after one that changes much."""
-        if self._account is not None and self._account.has_upkeep:
+        if self._account is not None and self._account.has_maintenance:
             self._accounts.wake(self)
 
     def give_up(self) -> Awaitable[None]:
         """Give back its index and descriptors, after what was asked for before; the next use opens them again."""
         return self._runner.run(self.account.close)
 
-    def keep_up(self, stop: Callable[[], bool]) -> Awaitable[tuple[float | None, float]]:
-        """`Account.keep_up` in this account's turn, and the processor seconds that it took."""
+    def maintain(self, stop: Callable[[], bool]) -> Awaitable[tuple[float | None, float]]:
+        """`Account.maintain` in this account's turn, and the processor seconds that it took."""
 
         def work() -> tuple[float | None, float]:
             started = time.thread_time()
-            return self.account.keep_up(stop), time.thread_time() - started
+            return self.account.maintain(stop), time.thread_time() - started
 
         return self._runner.run(work)
 
@@ -110,10 +110,10 @@ class LiveAccount:
     def select_at_once(self, name: str) -> LiveMailbox | None:
         """As `select`, without a hop: if this worker has the mailbox, and a look at the disk proves that nobody changed it.
 
-        Nothing in it is \\Recent then.
+        Nothing in it is \\MessageCache then.
         """
         live = self._names.get(name)
-        if live is None or not live.is_level(name):
+        if live is None or not live.is_current(name):
             return None
         live.claims.add(range(0), live.columns.uid_next)
         self._enter(live)
@@ -130,7 +130,7 @@ class LiveAccount:
         for _ in range(_READINGS if scans is not None else 0):
             try:
                 return await self.run(partial(self._bounded, operation, has_read))
-            except MuchToRead as much:
+            except ScanTooLarge as much:
                 assert scans is not None
                 has_read = await scans.read(much.order, progress)
                 if not has_read:
@@ -147,7 +147,7 @@ class LiveAccount:
         """As `select`; `operation` is done with it once, before it is read, in the same turn of the account's thread."""
         done: list[T] = []
 
-        def open_and_read(has_read: bool) -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, Mark | None]:
+        def open_and_read(has_read: bool) -> tuple[Mailbox, LiveMailbox | None, Columns | Changes, MailboxStamp | None]:
             mailbox = self.account.mailbox(name)
             if not has_read:
                 mailbox.refresh()
@@ -157,23 +157,23 @@ class LiveAccount:
             if known is not None:
                 with suppress(MailboxChanged):
                     changes = known.mailbox.changes_since(known.columns.modseq).packed()
-                    return mailbox, known, changes, changes.mark
+                    return mailbox, known, changes, changes.stamp
             # Columns are made here: on the reactor's thread a large mailbox would hold up everybody.
             snapshot = mailbox.load()
-            return mailbox, known, Columns(snapshot), snapshot.mark
+            return mailbox, known, Columns(snapshot), snapshot.stamp
 
         while True:
             expected = self._names.get(name)
             if expected is not None:
-                expected.begin_look()
+                expected.begin_refresh()
             try:
-                mailbox, known, news, mark = await self.reading(open_and_read, progress)
+                mailbox, known, news, stamp = await self.reading(open_and_read, progress)
             except BaseException:
                 if expected is not None:
-                    expected.end_look(seen=False)
+                    expected.end_refresh(seen=False)
                 raise
             if expected is not None:
-                expected.end_look(seen=expected is known and isinstance(news, Changes))
+                expected.end_refresh(seen=expected is known and isinstance(news, Changes))
             live = self._mailboxes.get(mailbox.id)
             if isinstance(news, Changes):
                 if live is None or live is not known:
@@ -185,7 +185,7 @@ class LiveAccount:
                 if live is not None:
                     live.poked()  # the mailbox was made anew below its sessions
                     self.forget(live.id)
-                live = self._mailboxes[mailbox.id] = LiveMailbox(self, mailbox, news, mark)
+                live = self._mailboxes[mailbox.id] = LiveMailbox(self, mailbox, news, stamp)
             elif live.columns.modseq < news.modseq:
                 continue  # another session made it meanwhile, from an older picture
             break
@@ -213,8 +213,8 @@ class LiveAccount:
 
         status = await self.reading(open_and_count, progress)
         self._statuses.pop(name, None)
-        if status.mark is not None and status.mark.settled:
-            self._statuses[name] = status, status.mark
+        if status.stamp is not None and status.stamp.settled:
+            self._statuses[name] = status, status.stamp
             if len(self._statuses) > MOST_STATUSES:
                 self._statuses.popitem(last=False)
         return status
@@ -244,7 +244,7 @@ class LiveAccount:
         waiting = self._deliveries.add(stage)
 
         def deliver_and_read() -> tuple[Appended, LiveMailbox | None, Changes | None]:
-            appended = self._deliveries.finish(waiting, self.account, self._is_listened_to, self._note_claimed)
+            appended = self._deliveries.finish(waiting, self.account, self._has_listener, self._note_claimed)
             live = self._mailboxes.get(appended.mailbox)
             if live is None:
                 return appended, None, None
@@ -260,18 +260,18 @@ class LiveAccount:
         else:
             live.take_up(changes)
         self.tell_others(appended.mailbox)
-        self.look_after()
+        self.schedule_maintenance()
         return appended
 
-    def _is_listened_to(self, mailbox: MailboxId) -> bool:
-        """Will a session here that takes \\Recent messages be told at once of those that come?"""
+    def _has_listener(self, mailbox: MailboxId) -> bool:
+        """Will a session here that takes \\MessageCache messages be told at once of those that come?"""
         live = self._mailboxes.get(mailbox)
-        return live is not None and live.is_listened_to
+        return live is not None and live.has_listener
 
     def _note_claimed(self, appended: Appended) -> None:
         live = self._mailboxes.get(appended.mailbox)
         if live is not None:
-            live.note_claimed(appended)
+            live.record_claimed(appended)
 
     async def copy(
         self, live: LiveMailbox, uids: list[UID], target: str, *, move: bool = False, skip_expunged: bool = False
@@ -312,7 +312,7 @@ class LiveAccount:
         live = self._mailboxes.pop(mailbox, None)
         if live is not None:
             self._names = {name: other for name, other in self._names.items() if other is not live}
-            self.recent.forget_mailbox(live)
+            self.message_cache.forget_mailbox(live)
             self._accounts.take(live)
             if live.users == 0:
                 self._accounts.unwatch(live)

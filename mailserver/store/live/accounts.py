@@ -10,7 +10,7 @@ from attrs import frozen
 from mailserver.store.interfaces import Store, StoreRunner
 from mailserver.store.live.account import LiveAccount
 from mailserver.store.live.mailbox import LiveMailbox
-from mailserver.store.live.message_cache import Recent
+from mailserver.store.live.message_cache import MessageCache
 from mailserver.store.scan_pool import ScanPool
 from mailserver.types import MailboxId
 
@@ -18,7 +18,7 @@ LEAST_MESSAGES = 1000
 """What a mailbox that is kept without a session counts at least: an empty one has its price too."""
 
 
-def tell_nobody(_user: str, _mailbox: MailboxId) -> None:
+def notify_nobody(_user: str, _mailbox: MailboxId) -> None:
     """`tell_others` where there is no other worker."""
 
 
@@ -51,7 +51,7 @@ class LiveAccounts:
         store: Store,
         make_runner: Callable[[], StoreRunner],
         *,
-        tell_others: Callable[[str, MailboxId], None] = tell_nobody,
+        tell_others: Callable[[str, MailboxId], None] = notify_nobody,
         watch: Callable[[LiveMailbox], None] = lambda _live: None,
         leave: Callable[[LiveMailbox], None] = lambda _live: None,
         unwatch: Callable[[LiveMailbox], None] = lambda _live: None,
@@ -62,7 +62,7 @@ class LiveAccounts:
         max_unused_accounts: int = 64,
         max_unused_messages: int = 2_000_000,
         max_indexes: int = 256,
-        recent: Recent | None = None,
+        message_cache: MessageCache | None = None,
     ) -> None:
         """`watch`: a session has opened the mailbox; `leave`: none has it any more; `unwatch`: nor is it kept.
 
@@ -72,7 +72,7 @@ class LiveAccounts:
         bounds may be changed at any time; `max_indexes` is for accounts with and without a session.
         """
         self.tell_others = tell_others
-        self.recent = recent if recent is not None else Recent()
+        self.message_cache = message_cache if message_cache is not None else MessageCache()
         self.wake = wake
         self.scans = scans
         self._watch = watch
@@ -140,8 +140,8 @@ class LiveAccounts:
             messages_in_use=sum(len(live.columns) for live in open_now),
             mailboxes_kept=len(self._unused),
             messages_kept=self._unused_messages,
-            octets_kept=self.recent.octets_kept,
-            files_kept=self.recent.files_kept,
+            octets_kept=self.message_cache.octets_kept,
+            files_kept=self.message_cache.files_kept,
         )
 
     def get(self, user: str) -> LiveAccount | None:

@@ -12,7 +12,7 @@ from mailserver.store.columns import Columns
 from mailserver.store.interfaces import Mailbox, Stored
 from mailserver.store.receiving import Appended
 from mailserver.store.recent_uids import RecentClaims
-from mailserver.store.rows import Changes, Mark
+from mailserver.store.rows import Changes, MailboxStamp
 from mailserver.store.view import View
 from mailserver.types import UID, MailboxId, ModSeq
 
@@ -30,15 +30,15 @@ _serial = count(1)
 class LiveMailbox:
     """One mailbox that sessions of this worker have open: shared columns, and who wants to hear of changes."""
 
-    def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns, mark: Mark | None) -> None:
-        """`mark`: what the mailbox looked like when the columns were read."""
+    def __init__(self, account: LiveAccount, mailbox: Mailbox, columns: Columns, stamp: MailboxStamp | None) -> None:
+        """`stamp`: what the mailbox looked like when the columns were read."""
         self.account = account
         self.serial = next(_serial)
         """Of no other mailbox in this worker."""
         self.mailbox = mailbox
         self.columns = columns
         self.users = 0
-        self._mark = mark
+        self._stamp = stamp
         self._stale = False
         self._refreshing = 0
         self._names: set[str] | None = set()
@@ -65,22 +65,22 @@ class LiveMailbox:
 
     @property
     def settled(self) -> bool:
-        """Were the columns read when nothing had changed for long enough, and nothing in them is \\Recent?"""
-        return self._mark is not None and self._mark.settled
+        """Were the columns read when nothing had changed for long enough, and nothing in them is \\MessageCache?"""
+        return self._stamp is not None and self._stamp.settled
 
-    def looks_unchanged(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Does the mailbox look as it did when the columns were read? A few stats; fresh changes may not show yet."""
-        return not self.unsettled and self._mark is not None and self._mark.unchanged(self.mailbox.name)
+        return not self.unsettled and self._stamp is not None and self._stamp.unchanged(self.mailbox.name)
 
-    def is_level(self, name: str) -> bool:
+    def is_current(self, name: str) -> bool:
         """Is the mailbox of that name this one, and is all of it in the columns for certain? A few stats."""
-        mark = self._mark
-        return mark is not None and mark.settled and not self.unsettled and mark.unchanged(name)
+        stamp = self._stamp
+        return stamp is not None and stamp.settled and not self.unsettled and stamp.unchanged(name)
 
     def open_view(self, poke: Callable[[], None], *, read_only: bool = False) -> View:
         """A session's view; `poke` is called on the reactor's thread when something may have changed.
 
-        It must not raise. `read_only` is for EXAMINE: new mail told to such sessions alone stays \\Recent for the next
+        It must not raise. `read_only` is for EXAMINE: new mail told to such sessions alone stays \\MessageCache for the next
         one (RFC 3501 6.3.2). Give the view back with `close_view`.
         """
         view = View(self.columns)
@@ -108,12 +108,12 @@ class LiveMailbox:
             self._listeners -= claims
 
     @property
-    def is_listened_to(self) -> bool:
-        """Will a session that takes \\Recent messages be told at once of those that come?"""
+    def has_listener(self) -> bool:
+        """Will a session that takes \\MessageCache messages be told at once of those that come?"""
         return self._listeners > 0
 
     async def claim_recent(self, view: View, new: range) -> None:
-        """Before the client is told of these UIDs: have those be its \\Recent that no session has been told of."""
+        """Before the client is told of these UIDs: have those be its \\MessageCache that no session has been told of."""
         if view not in self._claiming:
             first = max(new.start, self.claims.end)
             if first < new.stop:
@@ -133,7 +133,7 @@ class LiveMailbox:
             view.recent_uids.add(uids)
 
     def show_recent(self, view: View, unclaimed: range) -> None:
-        """Show a read-only session what is \\Recent, and leave it to the session that is told next (RFC 3501 6.3.2)."""
+        """Show a read-only session what is \\MessageCache, and leave it to the session that is told next (RFC 3501 6.3.2)."""
         view.recent_uids.add(unclaimed)
         for uids in self.claims.peek(UID(unclaimed.stop)):
             view.recent_uids.add(uids)
@@ -156,7 +156,7 @@ class LiveMailbox:
             self.account.resume(self)
 
     async def _change(self, operation: Callable[[Mailbox], T]) -> T:
-        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, self.is_listened_to
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, self.has_listener
 
         def change_and_read() -> tuple[Changes, T, Changes | None]:
             with self.mailbox.exclusive():
@@ -187,7 +187,7 @@ class LiveMailbox:
             # Another process came between the two: what is whose is not known, and told twice rather than not at all.
             self.columns.begin_own()
         self.account.tell_others(self.id)
-        self.account.look_after()
+        self.account.schedule_maintenance()
         return result
 
     async def catch_up(self) -> None:
@@ -206,7 +206,7 @@ class LiveMailbox:
 
         After a poke that names files only those are looked at; one without names, or none at all, means everything.
         """
-        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, self.is_listened_to
+        since, uid_next, claim = self.columns.modseq, self.columns.uid_next, self.has_listener
         names = self._names if self._stale else None
         self._names = set()
         self._stale = False
@@ -229,13 +229,13 @@ class LiveMailbox:
             self._refreshing -= 1
         self._apply(changes)
 
-    def begin_look(self) -> None:
+    def begin_refresh(self) -> None:
         """The mailbox is about to be looked at whole: what is known to have changed until now needs no other look."""
         self._names = set()
         self._stale = False
         self._refreshing += 1
 
-    def end_look(self, *, seen: bool) -> None:
+    def end_refresh(self, *, seen: bool) -> None:
         """That look is over; was it this mailbox, and is what it saw in the columns?"""
         self._refreshing -= 1
         if not seen:
@@ -278,7 +278,7 @@ class LiveMailbox:
                 self.claims.add(self.mailbox.claim_recent(below), below)
         return changes
 
-    def note_claimed(self, appended: Appended) -> None:
+    def record_claimed(self, appended: Appended) -> None:
         """In the account's thread: messages that were claimed as they were appended."""
         if appended.claimed and appended.uids:
             end = UID(appended.uids[-1] + 1)
@@ -287,7 +287,7 @@ class LiveMailbox:
     def read_appended(self, appended: Appended) -> Changes:
         """In the account's thread: what is new, after messages were appended. Raises: MailError."""
         columns = self.columns
-        return self._read(columns.modseq, columns.uid_next, claim=self.is_listened_to and not appended.claimed)
+        return self._read(columns.modseq, columns.uid_next, claim=self.has_listener and not appended.claimed)
 
     def take_up(self, changes: Changes) -> None:
         """Changes that were read for it."""
@@ -295,12 +295,12 @@ class LiveMailbox:
 
     def _apply(self, changes: Changes) -> None:
         if changes.upto >= self.columns.modseq:
-            self._mark = changes.mark
+            self._stamp = changes.stamp
         columns = self.columns
         told = columns.expunged_start + len(columns.expunged)
         if columns.apply(changes):
             if gone := columns.expunged[told - columns.expunged_start :]:
-                self.account.recent.forget(self, gone)
+                self.account.message_cache.forget(self, gone)
             self._forget_told()
             for poke in tuple(self._pokes.values()):
                 poke()

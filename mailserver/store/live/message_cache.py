@@ -36,7 +36,7 @@ def _never(_delay: float, _call: Callable[[], None]) -> object:
     return None
 
 
-class Recent:
+class MessageCache:
     """Of all accounts of one worker; used on the reactor's thread."""
 
     def __init__(

@@ -6,14 +6,14 @@ survives the process. One thread at a time, as `StoreRunner` promises for an acc
 
 from mailserver.store.memory.account import MemoryAccount, MemoryPrepared, MemoryStore
 from mailserver.store.memory.mailbox import MemoryMailbox
-from mailserver.store.memory.messages import MemoryMessage, MemorySource, MemoryStaged
+from mailserver.store.memory.messages import MemoryMessage, MemorySearchSource, MemoryStaged
 
 __all__ = [
     "MemoryAccount",
     "MemoryMailbox",
     "MemoryMessage",
     "MemoryPrepared",
-    "MemorySource",
+    "MemorySearchSource",
     "MemoryStaged",
     "MemoryStore",
 ]

@@ -236,7 +236,7 @@ class MemoryAccount:
         return self._maildrop
 
     @property
-    def has_upkeep(self) -> bool:
+    def has_maintenance(self) -> bool:
         """There is none."""
         return False
 
@@ -244,7 +244,7 @@ class MemoryAccount:
         """Nothing is read here."""
         return nullcontext()
 
-    def keep_up(self, stop: Callable[[], bool]) -> float | None:  # noqa: ARG002 - there is none
+    def maintain(self, stop: Callable[[], bool]) -> float | None:  # noqa: ARG002 - there is none
         """Nothing to do."""
         return None
 

@@ -14,11 +14,11 @@ from mailserver.errors import LimitReached, MailboxChanged, MailboxFull, Message
 from mailserver.message.summary import Summary
 from mailserver.store.flags import DELETED, KEYWORD_BIT, MAX_KEYWORDS, SEEN, SYSTEM_FLAGS, FlagChange
 from mailserver.store.interfaces import Copied, Pop3Record, Status, Stored
-from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySource
-from mailserver.store.portion import Portion
+from mailserver.store.memory.messages import KeptMessage, MemoryMessage, MemorySearchSource
 from mailserver.store.query import Query
 from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class MemoryMailbox:
         uids: Sequence[UID],
         *,
         only_head: bool = False,  # noqa: ARG002 - all of it is at hand
-        portion: Portion | None = None,
+        time_slice: TimeSlice | None = None,
     ) -> Sequence[tuple[UID, Row, Summary]]:
         """Made anew each time; messages gone are left out."""
         self._check()
@@ -114,17 +114,17 @@ class MemoryMailbox:
         for uid in self._present(uids):
             summary = self._account.summarise(self._messages[uid].data)
             found.append((uid, self._messages[uid].row(uid), summary))
-            if portion is not None and portion.take(sum(map(len, summary[:4]))):
+            if time_slice is not None and time_slice.take(sum(map(len, summary[:4]))):
                 break
         return found
 
-    def envelopes(self, uids: Sequence[UID], *, portion: Portion | None = None) -> Mapping[UID, bytes]:
+    def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
         """Made anew each time."""
         self._check()
         found = {}
         for uid in self._present(uids):
             found[uid] = self._account.summarise(self._messages[uid].data).envelope
-            if portion is not None and portion.take(len(found[uid])):
+            if time_slice is not None and time_slice.take(len(found[uid])):
                 break
         return found
 
@@ -133,7 +133,7 @@ class MemoryMailbox:
         uids: Sequence[UID],
         *,
         only_dates: bool = False,  # noqa: ARG002 - all is known
-        portion: Portion | None = None,  # noqa: ARG002 - the same
+        time_slice: TimeSlice | None = None,  # noqa: ARG002 - the same
     ) -> Sequence[Row]:
         """Their rows; messages gone are left out."""
         self._check()
@@ -172,13 +172,13 @@ class MemoryMailbox:
         self._check()
         return evaluate(query, candidates, self._source())
 
-    def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
+    def start_search(self, query: Query, candidates: Sequence[UID]) -> Search:
         """As `search`, in steps."""
         self._check()
         return Search(query, candidates, self._source())
 
-    def _source(self) -> MemorySource:
-        return MemorySource(self._messages, self._mask, self._account.summarise)
+    def _source(self) -> MemorySearchSource:
+        return MemorySearchSource(self._messages, self._mask, self._account.summarise)
 
     # --- changing
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from attrs import define, frozen
 
 from mailserver.message.summary import Summary
-from mailserver.store.receiving import Staged
+from mailserver.store.receiving import StagedMessage
 from mailserver.store.rows import Row
 from mailserver.store.search_source import SentWithin, TextsWith, Where
 from mailserver.types import UID, ModSeq
@@ -56,7 +56,7 @@ class MemoryMessage:
         """Nothing to give back."""
 
 
-def content(staged: Staged) -> bytes:
+def content(staged: StagedMessage) -> bytes:
     """What was received. Raises: ValueError for one that is not of this store, or used already."""
     if not isinstance(staged, MemoryStaged) or staged.data is None:
         raise ValueError("not a message staged here, or used already")
@@ -78,7 +78,7 @@ class KeptMessage:
 
 
 @frozen
-class MemorySource:
+class MemorySearchSource:
     """What SEARCH asks of a mailbox. Implements `store.search_source.SearchSource`."""
 
     messages: Mapping[UID, KeptMessage]

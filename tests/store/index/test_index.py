@@ -292,7 +292,7 @@ def test_texts_with_a_needle_are_found(path, uids, needle):
     with index.transaction():
         index.header_texts.put(key, [(uid, Summary(b"", b"", b"", b"", text)) for uid, text in texts.items()])
         index.header_texts.put(key + 1, [(3, Summary(b"", b"", b"", b"", needle))])
-    hits, missing = index.header_texts.with_needles(key, list(uids), [needle, "never"])
+    hits, missing = index.header_texts.find_needles(key, list(uids), [needle, "never"])
     there = [uid for uid in uids if uid in texts]
     assert missing == [uid for uid in uids if uid not in texts]
     assert [uid for uid, _text in hits] == [uid for uid in there if needle in texts[uid] or texts[uid] == INCOMPLETE]

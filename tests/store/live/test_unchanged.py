@@ -11,8 +11,8 @@ from tests.store.live.world import Task, World, record_refreshes
 from tests.store.samples import put
 
 
-class Marked:
-    """Stands for a mark; the test says what the disk looks like."""
+class StubStamp:
+    """Stands for a stamp; the test says what the disk looks like."""
 
     def __init__(self, name: str, *, settled: bool = True) -> None:
         self.name = name
@@ -24,22 +24,22 @@ class Marked:
 
 
 @pytest.fixture
-def mark(monkeypatch) -> Marked:
+def stamp(monkeypatch) -> StubStamp:
     """Of all that is read of INBOX."""
-    mark = Marked("INBOX")
+    stamp = StubStamp("INBOX")
     for method in ("load", "changes_since", "status"):
         real = getattr(MemoryMailbox, method)
         monkeypatch.setattr(
-            MemoryMailbox, method, lambda self, *given, real=real: evolve(real(self, *given), mark=mark)
+            MemoryMailbox, method, lambda self, *given, real=real: evolve(real(self, *given), stamp=stamp)
         )
-    return mark
+    return stamp
 
 
 def hops(world: World) -> int:
     return sum(runner.ran for runner in world.runners)
 
 
-def test_a_mailbox_that_nobody_changed_is_selected_without_a_hop(world, mark, account, live):
+def test_a_mailbox_that_nobody_changed_is_selected_without_a_hop(world, stamp, account, live):
     ran = hops(world)
     assert Task(account.select("INBOX")).result() is live
     assert live.users == 2
@@ -50,16 +50,16 @@ def test_a_mailbox_that_nobody_changed_is_selected_without_a_hop(world, mark, ac
     assert hops(world) == ran
 
 
-def test_what_a_change_left_is_selected_without_a_hop(world, mark, account, live):
+def test_what_a_change_left_is_selected_without_a_hop(world, stamp, account, live):
     world.do(live.change(lambda mailbox: mailbox.expunge([1], only_deleted=False)))
     ran = hops(world)
     assert list(Task(account.select("INBOX")).result().columns.uids) == [2, 3]
     assert hops(world) == ran
 
 
-def test_a_mailbox_that_changed_is_read_before_the_answer(world, mark, memory, account, live):
+def test_a_mailbox_that_changed_is_read_before_the_answer(world, stamp, memory, account, live):
     put(memory)
-    mark.same = False
+    stamp.same = False
     task = Task(account.select("INBOX"))
     assert not task.done
     world.settle()
@@ -67,10 +67,10 @@ def test_a_mailbox_that_changed_is_read_before_the_answer(world, mark, memory, a
 
 
 @pytest.mark.parametrize("doubt", ["not settled", "poked", "being read", "dropped", "another name"])
-def test_a_mailbox_in_doubt_is_not_answered_at_once(world, mark, account, live, doubt):
+def test_a_mailbox_in_doubt_is_not_answered_at_once(world, stamp, account, live, doubt):
     name = "INBOX"
     if doubt == "not settled":
-        mark.settled = False
+        stamp.settled = False
     elif doubt == "poked":
         live.poked()
     elif doubt == "being read":
@@ -83,7 +83,7 @@ def test_a_mailbox_in_doubt_is_not_answered_at_once(world, mark, account, live, 
     assert account.select_at_once(name) is None
 
 
-def test_selecting_takes_up_what_was_poked_before(world, mark, memory, account, live):
+def test_selecting_takes_up_what_was_poked_before(world, stamp, memory, account, live):
     put(memory)
     live.poked(["name"])
     task = Task(account.select("INBOX"))
@@ -96,7 +96,7 @@ def test_selecting_takes_up_what_was_poked_before(world, mark, memory, account, 
     assert not live.stale
 
 
-def test_selecting_that_fails_leaves_the_poke(world, mark, account, live, monkeypatch):
+def test_selecting_that_fails_leaves_the_poke(world, stamp, account, live, monkeypatch):
     live.poked(["name"])
     with monkeypatch.context() as patch:
         patch.setattr(MemoryMailbox, "refresh", lambda _self: (_ for _ in ()).throw(StoreUnavailable()))
@@ -108,19 +108,19 @@ def test_selecting_that_fails_leaves_the_poke(world, mark, account, live, monkey
     assert looked == [None]
 
 
-def test_status_asked_again_costs_no_hop(world, mark, memory, account):
+def test_status_asked_again_costs_no_hop(world, stamp, memory, account):
     put(memory)
     first = world.do(account.status("INBOX"))
     ran = hops(world)
     assert Task(account.status("INBOX")).result() is first
     assert hops(world) == ran
     put(memory)
-    mark.same = False
+    stamp.same = False
     assert world.do(account.status("INBOX")).messages == first.messages + 1
 
 
-def test_status_in_doubt_is_asked_of_the_store(world, mark, memory, account):
-    mark.settled = False
+def test_status_in_doubt_is_asked_of_the_store(world, stamp, memory, account):
+    stamp.settled = False
     assert world.do(account.status("INBOX")).messages == 0
     put(memory)
     assert world.do(account.status("INBOX")).messages == 1

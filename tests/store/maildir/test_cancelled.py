@@ -9,10 +9,10 @@ import pytest
 from mailserver import cancellation
 from mailserver.cancellation import Cancellation
 from mailserver.errors import Cancelled
-from mailserver.store.held_memory import HeldMemory
 from mailserver.store.interfaces import Account
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.mailbox import mailbox as maildir_mailbox
+from mailserver.store.memory_budget import MemoryBudget
 from mailserver.store.query import Body
 from mailserver.types import ModSeq
 from tests.store.disk import USER, open_store, scratch
@@ -94,13 +94,13 @@ def test_copy_and_move_are_undone(account: Account, monkeypatch: pytest.MonkeyPa
 def test_a_search_ends_at_its_next_step_and_gives_back_what_it_holds(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = HeldMemory(1)
+    memory = MemoryBudget(1)
     monkeypatch.setattr(maildir_mailbox, "SEARCHED", memory)
     monkeypatch.setattr("mailserver.store.search.STEP", 0.0)
     large = put(account, data=message(body="lorem ipsum " * 200_000))
     inbox = account.mailbox("INBOX")
     inbox.refresh()
-    first, second = (inbox.searching(Body("ipsum lorem"), [large]) for _ in range(2))
+    first, second = (inbox.start_search(Body("ipsum lorem"), [large]) for _ in range(2))
     while not memory.held:
         assert first.step() is None
     for _ in range(3):

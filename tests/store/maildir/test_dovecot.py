@@ -17,7 +17,7 @@ from mailserver.store.maildir.format.names import LevelEncoding
 from mailserver.store.maildir.format.uid_validity import next_uid_validity
 from mailserver.store.maildir.home import intent
 from mailserver.store.maildir.home.folders import Layout
-from mailserver.store.maildir.mailbox.staged import StagedFile
+from mailserver.store.maildir.mailbox.staged_file import StagedFile
 
 from .dovecot import Dovecot, needs_dovecot
 from .listing import messages_in

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mailserver.store.flags import SEEN
 from mailserver.store.maildir.format.filename import MaildirName
 from mailserver.store.maildir.sync import first_scan as module
-from mailserver.store.maildir.sync.first_scan import Unlisted, first_look
+from mailserver.store.maildir.sync.first_scan import UnlistedMessages, first_scan
 from mailserver.store.maildir.sync.scan import classify
 
 BASES = st.builds(
@@ -37,7 +37,7 @@ def rows_of(look):
 @example({"1000000002.a", "1000000000.b"}, {"1000000001.a:2,S"})
 @example(set(), set())
 def test_it_gives_up_or_is_right(new, cur):
-    found = first_look(list(new), list(cur))
+    found = first_scan(list(new), list(cur))
     messages, duplicates = classify(new, cur)
     plain = all(name[:10].isdigit() and not name[10:11].isdigit() and "\n" not in name for name in (*new, *cur))
     if duplicates or not plain or not messages:
@@ -45,7 +45,7 @@ def test_it_gives_up_or_is_right(new, cur):
         return
     assert found is not None
     by_base = sorted((base, place) for base, place in messages.items())
-    assert Unlisted.of(by_base) == found or len({len(name) for name in (*new, *cur)}) > 1
+    assert UnlistedMessages.of(by_base) == found or len({len(name) for name in (*new, *cur)}) > 1
     assert found.part(0, 2).bases + found.part(2, 99).bases == found.bases
     assert found.without({found.bases[0]}) == found.part(1, len(found))
     look = found.given(7)
@@ -65,12 +65,12 @@ def test_it_gives_up_or_is_right(new, cur):
 
 def test_names_beyond_one_part_stay_in_order(monkeypatch):
     monkeypatch.setattr(module, "_PART", 3)
-    monkeypatch.setattr(module, "BUNDLED", 4)
+    monkeypatch.setattr(module, "BLOCK_MESSAGES", 4)
     names = [f"{1_700_000_000 + number}.a{number}:2,{'S' * (number % 3 == 0)}" for number in range(10)]
-    look = first_look(names[7:], names[6::-1]).given(1)
+    look = first_scan(names[7:], names[6::-1]).given(1)
     assert [(uid, mask, (base + suffix).decode(), place) for uid, mask, base, suffix, place in rows_of(look)] == [
         (number + 1, SEEN if number % 3 == 0 else 0, name, number < 7) for number, name in enumerate(names)
     ]
     assert b"".join(look.lines()).count(b"\n") == 10
     # The same base twice, in different parts of the work.
-    assert first_look([*names, "1700000000.a0:2,T"], []) is None
+    assert first_scan([*names, "1700000000.a0:2,T"], []) is None

@@ -15,7 +15,7 @@ from mailserver.store.maildir import ballast, intent, keywords, safeio, scan, ui
 from mailserver.store.maildir.home.folders import Layout
 from mailserver.store.maildir.format.keywords import Keywords
 from mailserver.store.maildir.disk.lock import AccountLock, dotlock
-from mailserver.store.maildir.mailbox.staged import StagedFile
+from mailserver.store.maildir.mailbox.staged_file import StagedFile
 
 root = sys.argv[1] + "/Maildir"
 layout = Layout(root)

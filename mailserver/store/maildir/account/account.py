@@ -32,10 +32,10 @@ from mailserver.store.maildir.home.folders import INBOX, canonical
 from mailserver.store.maildir.home.home import Home, Settings
 from mailserver.store.maildir.home.renaming import rename_tree
 from mailserver.store.maildir.home.special_use import set_special_use
-from mailserver.store.maildir.mailbox import delivery, staged
+from mailserver.store.maildir.mailbox import delivery, staged_file
 from mailserver.store.maildir.mailbox.mailbox import MaildirMailbox
-from mailserver.store.maildir.sync.reconcile import level
-from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, Staged
+from mailserver.store.maildir.sync.reconcile import sync_uidlist
+from mailserver.store.receiving import Appended, Delivery, NewMessage, Prepared, StagedMessage
 from mailserver.types import UID, MailboxId, UIDValidity
 
 _log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class MaildirAccount:
                 for level_name in missing:
                     home.layout.create(level_name, next_uid_validity(home.root))
                     made.append(level_name)
-                state = level(home, name)
+                state = sync_uidlist(home, name)
                 if special_use:
                     set_special_use(home, state.guid, special_use)
             except BaseException:
@@ -212,7 +212,7 @@ class MaildirAccount:
             or state.boot != home.boot
         ):
             with home.locked():
-                state = level(home, name)
+                state = sync_uidlist(home, name)
         return MaildirMailbox(home, state)
 
     def status(self, name: str) -> Status:
@@ -223,9 +223,9 @@ class MaildirAccount:
 
     # --- messages
 
-    def stage(self) -> Staged:
+    def stage(self) -> StagedMessage:
         """Begin to receive a message."""
-        return staged.StagedFile(self._home.temporary, self._home.settings.hostname)
+        return staged_file.StagedFile(self._home.temporary, self._home.settings.hostname)
 
     def append(
         self, name: str, messages: Sequence[NewMessage], seen_by: Callable[[MailboxId], bool] = lambda _mailbox: False
@@ -234,7 +234,7 @@ class MaildirAccount:
         name = canonical(name)
         self._check(name)
         appended = delivery.append(self._home, name, messages, seen_by)
-        reserved_space.ensure(self._home.settings.ballast_root)
+        reserved_space.ensure(self._home.settings.reserved_space_root)
         return appended
 
     def deliver(
@@ -248,7 +248,7 @@ class MaildirAccount:
             for each in deliveries:
                 for new in each.messages:
                     new.staged.abort()
-            reserved_space.ensure(self._home.settings.ballast_root)
+            reserved_space.ensure(self._home.settings.reserved_space_root)
 
     def prepare(self, name: str, messages: Sequence[NewMessage]) -> Prepared:
         """Sync them with an intent record. Raises: as `append`."""
@@ -262,12 +262,12 @@ class MaildirAccount:
         return self._home.with_room(lambda: lock.MaildropLock(root))
 
     @property
-    def has_upkeep(self) -> bool:
+    def has_maintenance(self) -> bool:
         """Is the index's WAL long? Is there a text index, or somebody who wants one?"""
         home = self._home
         return home.checkpoint_due or (home.text_index is not None and home.text_index.in_use)
 
-    def keep_up(self, stop: Callable[[], bool]) -> float | None:
+    def maintain(self, stop: Callable[[], bool]) -> float | None:
         """Shorten the index's WAL, then make the text index, a little at a time."""
         if self._home.checkpoint_due:
             self._home.checkpoint()
@@ -276,7 +276,7 @@ class MaildirAccount:
         return None if text_index is None else text_index.work(stop)
 
     def bounded(self) -> AbstractContextManager[None]:
-        """Raise MuchToRead meanwhile rather than read a mailbox with very many new files."""
+        """Raise ScanTooLarge meanwhile rather than read a mailbox with very many new files."""
         return self._home.bounded()
 
     def close(self) -> None:
@@ -331,7 +331,7 @@ class MaildirAccount:
                 return
             name = canonical(name)
             self._check(name)
-            guid = level(home, name).guid
+            guid = sync_uidlist(home, name).guid
             had = special_use.read(home.root).get(guid, frozenset())
             set_special_use(home, guid, had | {attribute})
 
@@ -345,7 +345,7 @@ class MaildirAccount:
             speaks_of = [left.payload.get("files", ()) for left in intent.read_all(home.root)]
             keep = frozenset(str(file[0]) for files in speaks_of for file in files)
             folders.complete(home.root)
-            staged.sweep(home.temporary, keep)
+            staged_file.sweep(home.temporary, keep)
             for state in home.read(lambda index: index.mailboxes.all()):
                 home.update(lambda index, key=state.key: index.prune(key, HISTORY))  # type: ignore[misc]
 

@@ -29,14 +29,14 @@ import apsw
 from attrs import define
 
 from mailserver.errors import MailError
-from mailserver.message.matching import SMALL
+from mailserver.message.matcher import SMALL
 from mailserver.message.text import MessageText
 from mailserver.message.text_pieces import Stream, iterate_pieces
+from mailserver.store.batch_size import STEP
 from mailserver.store.index import schema
 from mailserver.store.index.fulltext import FullText, query_of
 from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.sync.locate import locate
-from mailserver.store.pace import STEP
 from mailserver.store.search_source import Indexed, Where
 from mailserver.types import UID, MailboxId, ModSeq, UIDValidity
 

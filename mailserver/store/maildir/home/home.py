@@ -29,7 +29,7 @@ from mailserver.message.summary import Summary
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Bounds, MuchToRead
+from mailserver.store.interfaces import Bounds, ScanTooLarge
 from mailserver.store.maildir.disk import lock, reserved_space, safeio
 from mailserver.store.maildir.disk.process_start import boot_id
 from mailserver.store.maildir.format.dotlocks import Dotlocks
@@ -37,8 +37,8 @@ from mailserver.store.maildir.format.names import PLAIN, LevelEncoding
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import unsynced
 from mailserver.store.maildir.home.folders import Layout
-from mailserver.store.maildir.home.locked import Locked
-from mailserver.store.maildir.home.own_steps import OwnNames, Steps
+from mailserver.store.maildir.home.local_changes import ExpectedNames, Steps
+from mailserver.store.maildir.home.lock_context import LockContext
 from mailserver.store.maildir.home.recovery import recover
 from mailserver.store.maildir.home.text_search import TextSearch
 from mailserver.types import MailboxId, ModSeq
@@ -61,7 +61,7 @@ class Settings:
 
     summarise: Callable[[bytes], Summary]
     hostname: str
-    ballast_root: str
+    reserved_space_root: str
     """Where the ballast lies: a directory on the file system of the mail."""
     encoding: LevelEncoding = PLAIN
     bounds: Bounds = Bounds()
@@ -85,7 +85,7 @@ class Home:
         """Where mailboxes in use were last found."""
         self.counts: dict[MailboxId, tuple[ModSeq, tuple[int, int, int]]] = {}
         """Numbers of messages, unseen and deleted ones, as of a modseq."""
-        self.own_names = OwnNames()
+        self.expected_names = ExpectedNames()
         self.text_index: TextSearch | None = None
         """Set by the account, unless it is switched off."""
         self.something_due = False
@@ -103,8 +103,8 @@ class Home:
         self.unsafe = unsynced.Unsafe()
         """What could not be made safe when the lock was taken last."""
         self._lock = lock.AccountLock(root)
-        self._locked = Locked(self, changing=False)
-        self._changing = Locked(self, changing=True)
+        self._locked = LockContext(self, changing=False)
+        self._changing = LockContext(self, changing=True)
         self._index: Index | None = None
         self._is_current = False
         """The index has been looked at since the lock was taken."""
@@ -206,7 +206,7 @@ class Home:
         try:
             return operation()
         except NoSpace:
-            if not reserved_space.release(self.settings.ballast_root):
+            if not reserved_space.release(self.settings.reserved_space_root):
                 raise
             return operation()
 
@@ -231,28 +231,28 @@ class Home:
 
     @contextlib.contextmanager
     def bounded(self) -> Iterator[None]:
-        """What would read a mailbox with `Settings.many` files that nobody has seen raises MuchToRead meanwhile."""
+        """What would read a mailbox with `Settings.many` files that nobody has seen raises ScanTooLarge meanwhile."""
         self.most_unseen = self.settings.many
         try:
             yield
         finally:
             self.most_unseen = None
 
-    def much_to_read(self, name: str) -> MuchToRead:
+    def scan_too_large(self, name: str) -> ScanTooLarge:
         """The exception that says who can read it: see `scan_process`."""
         settings = self.settings
         order: dict[str, str | int] = {
             "root": self.root,
             "mailbox": name,
             "hostname": settings.hostname,
-            "ballast_root": settings.ballast_root,
+            "reserved_space_root": settings.reserved_space_root,
             "utf8_names": settings.encoding.utf8,
             "escape": settings.encoding.escape,
             "slashes": settings.encoding.slashes,
             "mailboxes": settings.bounds.mailboxes,
             "messages": settings.bounds.messages,
         }
-        return MuchToRead(order)
+        return ScanTooLarge(order)
 
     def forget(self, mailbox: MailboxId) -> None:
         """It is deleted."""
@@ -320,7 +320,7 @@ class Home:
                 # Somebody renders many messages; the wait was bounded, and is not worth the ballast.
                 continue
             except schema.Unusable:
-                if not reserved_space.release(self.settings.ballast_root):
+                if not reserved_space.release(self.settings.reserved_space_root):
                     break
             else:
                 return
@@ -365,7 +365,7 @@ class Home:
                         opened.mailboxes.distrust()
                 return opened
             except (*schema.Unusable, NoSpace, OSError):
-                if not reserved_space.release(self.settings.ballast_root):
+                if not reserved_space.release(self.settings.reserved_space_root):
                     break
         return None
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from mailserver.errors import MessageExpunged, StoreUnavailable
-from mailserver.store.held_memory import HeldMemory
 from mailserver.store.maildir.format.message_file import PlainFile
+from mailserver.store.memory_budget import MemoryBudget
 from mailserver.types import UID
 
 READ_AHEAD: Final = 256
@@ -26,7 +26,7 @@ class Readable(Protocol):
         """See `Mailbox`."""
 
 
-def contents(messages: Readable, uids: Sequence[UID], memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
+def contents(messages: Readable, uids: Sequence[UID], memory: MemoryBudget) -> Iterator[tuple[UID, bytes | None]]:
     """Those of the messages that are there and can be read; None while there is no room for the next one."""
     at = 0
     while at < len(uids):
@@ -39,7 +39,7 @@ def contents(messages: Readable, uids: Sequence[UID], memory: HeldMemory) -> Ite
             at += 1
 
 
-def _one(messages: Readable, uid: UID, memory: HeldMemory) -> Iterator[tuple[UID, bytes | None]]:
+def _one(messages: Readable, uid: UID, memory: MemoryBudget) -> Iterator[tuple[UID, bytes | None]]:
     """One message, if it is there; its octets count as held until the next one is asked for."""
     try:
         message = messages.open_message(uid)

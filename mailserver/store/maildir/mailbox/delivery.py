@@ -37,11 +37,11 @@ from mailserver.store.maildir.format.message_file import to_crlf
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import folders, intent, recovery
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.own_steps import Step
-from mailserver.store.maildir.mailbox.staged import StagedFile
+from mailserver.store.maildir.home.local_changes import Step
+from mailserver.store.maildir.mailbox.staged_file import StagedFile
+from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, make_keywords
 from mailserver.store.maildir.sync.entries import next_uids
-from mailserver.store.maildir.sync.own_change import OwnChange, make_keywords
-from mailserver.store.maildir.sync.reconcile import level
+from mailserver.store.maildir.sync.reconcile import sync_uidlist
 from mailserver.store.receiving import Appended, Delivery, NewMessage
 from mailserver.types import UID, MailboxId, ModSeq
 
@@ -85,7 +85,7 @@ def append(
     """
     arrivals = _sync(home, messages)
     with home.changing(), home.dotlocked([_existing(home, name).directory]):
-        state = level(home, name)
+        state = sync_uidlist(home, name)
         home.check_messages(state, len(arrivals))
         # Where older messages wait in new/, the session takes them all together.
         claimed = state.recent_from >= state.uid_next and seen_by(state.guid)
@@ -156,7 +156,7 @@ def _deliver_into(
     """Steps 2 to 6 for several messages of one mailbox that have nothing to do with each other."""
     try:
         with home.dotlocked([_existing(home, name).directory]):
-            state = level(home, name)
+            state = sync_uidlist(home, name)
             claimed = state.recent_from >= state.uid_next and seen_by(state.guid)
             ready: list[tuple[int, _Arrival]] = []
             for at, arrival in members:
@@ -183,7 +183,7 @@ def _deliver_into(
 
 def _publish_alone(home: Home, name: str, arrival: _Arrival, *, claimed: bool) -> Appended | Exception:
     try:
-        state = level(home, name)
+        state = sync_uidlist(home, name)
         _name_files(home, state, [arrival], claimed=claimed)
         return _publish(home, state, [arrival], claimed=claimed)
     except Exception as error:
@@ -234,7 +234,7 @@ class PreparedMessages:
                 return self._appended
             try:
                 with home.dotlocked([home.paths(name).directory], must=True):
-                    state = level(home, name)
+                    state = sync_uidlist(home, name)
                     self._appended = _publish(home, state, self._arrivals, must=True)
             except NoSpace:
                 self._appended = self._publish_without_uids(name)
@@ -271,7 +271,7 @@ def prepare(home: Home, name: str, messages: Sequence[NewMessage]) -> PreparedMe
     """Steps 1 to 3. Raises: as `append`."""
     arrivals = _sync(home, messages)
     with home.changing(), home.dotlocked([_existing(home, name).directory]):
-        state = level(home, name)
+        state = sync_uidlist(home, name)
         home.check_messages(state, len(arrivals))
         _name_files(home, state, arrivals)
         _save(home, state, [], [])
@@ -286,7 +286,7 @@ def _existing(home: Home, name: str) -> MailboxPaths:
     """Paths of a mailbox that is there. Raises: NoSuchMailbox, BadMailboxName."""
     paths = home.paths(name)
     if not folders.is_mailbox(paths.directory):
-        level(home, name)
+        sync_uidlist(home, name)
     return paths
 
 
@@ -332,7 +332,7 @@ def _publish(
 ) -> Appended:
     """Steps 4 to 6, under both locks. With `must` the ballast may go."""
     paths = home.paths(state.name)
-    own = OwnChange(home, paths, state, sorted({arrival.place for arrival in arrivals}))
+    own = DirectoryUpdate(home, paths, state, sorted({arrival.place for arrival in arrivals}))
     own.expect(arrival.base + arrival.suffix for arrival in arrivals)
     uids = next_uids(state, len(arrivals))
     lines = [(uid, arrival.base) for uid, arrival in zip(uids, arrivals, strict=True)]

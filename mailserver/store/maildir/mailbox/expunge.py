@@ -15,9 +15,9 @@ from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.own_steps import Step
+from mailserver.store.maildir.home.local_changes import Step
 from mailserver.store.maildir.sync import scan
-from mailserver.store.maildir.sync.own_change import OwnChange
+from mailserver.store.maildir.sync.directory_update import DirectoryUpdate
 from mailserver.store.maildir.sync.reconcile import reconcile
 from mailserver.types import UID
 
@@ -45,7 +45,7 @@ def _unlink(home: Home, state: MailboxState, entries: Sequence[Entry]) -> bool:
     """Remove the files and tell the index; whether all of them were there."""
     paths = home.paths(state.name)
     places = sorted({entry.place for entry in entries})
-    own = OwnChange(home, paths, state, places)
+    own = DirectoryUpdate(home, paths, state, places)
     own.expect(entry.file_name for entry in entries)
     expunged = []
     is_cut = False

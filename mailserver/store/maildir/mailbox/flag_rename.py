@@ -19,8 +19,8 @@ from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.disk.directories import sync_directories
 from mailserver.store.maildir.format.filename import MaildirName
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.own_steps import Step
-from mailserver.store.maildir.sync.own_change import OwnChange, known_mask, make_keywords
+from mailserver.store.maildir.home.local_changes import Step
+from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, known_mask, make_keywords
 from mailserver.store.maildir.sync.reconcile import reconcile
 from mailserver.types import UID, ModSeq
 
@@ -91,7 +91,7 @@ class _FlagRename:
         self._how = how
         self._mask = mask
         self._changed: list[Entry] = []
-        self._own: OwnChange | None = None
+        self._own: DirectoryUpdate | None = None
         self._is_cut = False
         self._done: list[tuple[str, str]] = []
 
@@ -102,7 +102,7 @@ class _FlagRename:
         changing = [(entry, mask) for entry in entries if (mask := self._new_mask(entry.flags)) != entry.flags]
         if not changing:
             return []
-        own = self._own = OwnChange(
+        own = self._own = DirectoryUpdate(
             self._home, paths, self._state, (1, *{0 for entry, _ in changing if not entry.place})
         )
         for entry, mask in changing:

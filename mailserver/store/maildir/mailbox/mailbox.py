@@ -16,7 +16,6 @@ from typing import TypeVar
 from mailserver.errors import MailboxChanged, MessageExpunged, NoSuchMailbox, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.flags import FlagChange
-from mailserver.store.held_memory import SEARCHED, HeldMemory
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import Entry, MailboxState
@@ -29,19 +28,20 @@ from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.mailbox.contents import READ_AHEAD, contents
 from mailserver.store.maildir.mailbox.expunge import expunge, tidy_uidlist
 from mailserver.store.maildir.mailbox.flag_rename import store_flags
+from mailserver.store.maildir.mailbox.maildir_search_source import Facts
 from mailserver.store.maildir.mailbox.recent import claim
-from mailserver.store.maildir.mailbox.rendering import Rendering, filled, is_unmeasured
-from mailserver.store.maildir.mailbox.search_facts import Facts
+from mailserver.store.maildir.mailbox.summary_reader import Rendering, filled, is_unmeasured
 from mailserver.store.maildir.mailbox.transfer import transfer
 from mailserver.store.maildir.sync import scan
+from mailserver.store.maildir.sync.directory_stamp import DirectoryStamp
 from mailserver.store.maildir.sync.locate import locate
-from mailserver.store.maildir.sync.mark import DiskMark
-from mailserver.store.maildir.sync.named_changes import no_news, take_up
-from mailserver.store.maildir.sync.reconcile import level, reconcile
-from mailserver.store.portion import Portion
+from mailserver.store.maildir.sync.reconcile import reconcile, sync_uidlist
+from mailserver.store.maildir.sync.watched_names import no_news, take_up
+from mailserver.store.memory_budget import SEARCHED, MemoryBudget
 from mailserver.store.query import Query
 from mailserver.store.rows import Changes, Row, Snapshot
 from mailserver.store.search import Search, evaluate
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, UNKNOWN_SIZE, MailboxId, ModSeq
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class MaildirMailbox:
 
     def foreign_names(self, names: Collection[str]) -> Collection[str]:
         """Those that we did not change."""
-        return self._home.own_names.others(names)
+        return self._home.expected_names.others(names)
 
     def refresh(self, names: Collection[str] | None = None) -> None:
         """Take up what other programs did. Raises: MailboxChanged, InUse, NoSpace, StoreUnavailable."""
@@ -100,16 +100,16 @@ class MaildirMailbox:
                         return
             except schema.Broken:
                 self._home.index_is_damaged()
-        elif self._is_level(state):
+        elif self._is_current(state):
             return
         with self._home.locked():
-            state = self._level()
+            state = self._synced_state()
             # Others of ours may have done it while we waited for the lock.
-            if names is not None or not self._is_level(state):
+            if names is not None or not self._is_current(state):
                 reconcile(self._home, state.name)
         self._state()
 
-    def _is_level(self, state: MailboxState) -> bool:
+    def _is_current(self, state: MailboxState) -> bool:
         """Nothing on disk has changed since it was read."""
         home = self._home
         if state.boot != home.boot or home.something_due or intent.any_due(home.root, home.unsettled):
@@ -132,7 +132,7 @@ class MaildirMailbox:
         columns, is_worth_packing = self._read(lambda index: index.packed_columns.load(state))
         if is_worth_packing:
             self._home.index().pack(state.key, state.modseq, columns)
-        return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity, self._mark(state))
+        return Snapshot(*columns, state.modseq, state.keywords, state.uid_next, state.uid_validity, self._stamp(state))
 
     def changes_since(self, modseq: ModSeq) -> Changes:
         """What happened after `modseq`. Before the history begins the UIDs that are there tell what is expunged."""
@@ -141,7 +141,7 @@ class MaildirMailbox:
         step = self._home.steps.take(key, modseq, state.modseq)
         if step is not None:
             return Changes(
-                modseq, step.upto, step.rows, step.expunged, state.keywords, state.uid_next, None, self._mark(state)
+                modseq, step.upto, step.rows, step.expunged, state.keywords, state.uid_next, None, self._stamp(state)
             )
         rows = self._read(lambda index: index.messages.changed_since(key, modseq)) if modseq < state.modseq else []
         expunged: Sequence[UID] = []
@@ -150,10 +150,12 @@ class MaildirMailbox:
             present = self._read(lambda index: index.messages.uids(key))
         elif modseq < state.modseq:
             expunged = self._read(lambda index: index.messages.expunged_since(key, modseq))
-        return Changes(modseq, state.modseq, rows, expunged, state.keywords, state.uid_next, present, self._mark(state))
+        return Changes(
+            modseq, state.modseq, rows, expunged, state.keywords, state.uid_next, present, self._stamp(state)
+        )
 
-    def _mark(self, state: MailboxState) -> DiskMark:
-        return DiskMark(self._home, self._paths(), state)
+    def _stamp(self, state: MailboxState) -> DirectoryStamp:
+        return DirectoryStamp(self._home, self._paths(), state)
 
     def status(self) -> Status:
         """Counts, as the index has them."""
@@ -168,19 +170,19 @@ class MaildirMailbox:
         if state.recent_from < state.uid_next:
             recent = self._read(lambda index: index.messages.count_from(key, state.recent_from))
         return Status(
-            messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq, self._mark(state)
+            messages, recent, unseen, deleted, state.uid_next, state.uid_validity, state.modseq, self._stamp(state)
         )
 
     def summaries(
-        self, uids: Sequence[UID], *, only_head: bool = False, portion: Portion | None = None
+        self, uids: Sequence[UID], *, only_head: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[tuple[UID, Row, Summary]]:  # fmt: skip
         """The pre-rendered facts of those messages; messages gone or unreadable are left out."""
         state = self._state()
         key = state.key
         wanted = sorted(set(uids))
         rows = {row.uid: row for row in self._read(lambda index: index.messages.rows_of(key, wanted))}
-        known = self._read(lambda index: index.summaries.get(key, list(rows), portion))
-        if portion is not None and portion.full:
+        known = self._read(lambda index: index.summaries.get(key, list(rows), time_slice))
+        if time_slice is not None and time_slice.full:
             rows = {uid: row for uid, row in rows.items() if uid <= max(known)}
         if only_head:
             missing = [uid for uid in rows if uid not in known]
@@ -190,24 +192,26 @@ class MaildirMailbox:
             ]
         gone = set(missing)
         last = None
-        for uid, size, date, summary in self._rendering(state).summaries(missing, only_head=only_head, portion=portion):
+        for uid, size, date, summary in self._rendering(state).summaries(
+            missing, only_head=only_head, time_slice=time_slice
+        ):
             if size != UNKNOWN_SIZE:
                 rows[uid] = filled(rows[uid], size, date)
             known[uid] = summary
             gone.discard(uid)
             last = uid
-        if portion is not None and portion.full and last is not None:
+        if time_slice is not None and time_slice.full and last is not None:
             # Those behind it have not been looked at.
             rows = {uid: row for uid, row in rows.items() if uid <= last}
         return [(uid, row, known[uid]) for uid, row in rows.items() if uid not in gone]
 
-    def envelopes(self, uids: Sequence[UID], *, portion: Portion | None = None) -> Mapping[UID, bytes]:
+    def envelopes(self, uids: Sequence[UID], *, time_slice: TimeSlice | None = None) -> Mapping[UID, bytes]:
         """The ENVELOPE values that are kept."""
         key = self._state().key
-        return self._read(lambda index: index.summaries.envelopes(key, sorted(uids), portion))
+        return self._read(lambda index: index.summaries.envelopes(key, sorted(uids), time_slice))
 
     def measure(
-        self, uids: Sequence[UID], *, only_dates: bool = False, portion: Portion | None = None
+        self, uids: Sequence[UID], *, only_dates: bool = False, time_slice: TimeSlice | None = None
     ) -> Sequence[Row]:  # fmt: skip
         """Rows with sizes and dates, read where they are not known; messages gone or unreadable are left out."""
         state = self._state()
@@ -216,10 +220,10 @@ class MaildirMailbox:
         unknown = [row.uid for row in rows if is_unmeasured(row, only_dates=only_dates)]
         if unknown:
             read = self._rendering(state)
-            measured = read.dates(unknown) if only_dates else read.measure(unknown, portion)
+            measured = read.dates(unknown) if only_dates else read.measure(unknown, time_slice)
             facts = {uid: (size, date) for uid, size, date in measured}
             rows = [filled(row, *facts[row.uid]) if row.uid in facts else row for row in rows]
-            if portion is not None and portion.full:
+            if time_slice is not None and time_slice.full:
                 # Those behind it have not been looked at.
                 rows = [row for row in rows if row.uid <= max(facts)]
         return [row for row in rows if not is_unmeasured(row, only_dates=only_dates)]
@@ -228,7 +232,7 @@ class MaildirMailbox:
         """Those of the candidates that match, rising."""
         return evaluate(query, candidates, self._facts())
 
-    def searching(self, query: Query, candidates: Sequence[UID]) -> Search:
+    def start_search(self, query: Query, candidates: Sequence[UID]) -> Search:
         """As `search`, in steps."""
         return Search(query, candidates, self._facts())
 
@@ -255,7 +259,7 @@ class MaildirMailbox:
             with contextlib.suppress(FileNotFoundError):
                 return self._open(again)
         with self._home.locked():
-            reconcile(self._home, self._level().name)
+            reconcile(self._home, self._synced_state().name)
         entry = self._entry(self._state(), uid)
         if entry is None:
             raise MessageExpunged
@@ -285,7 +289,7 @@ class MaildirMailbox:
 
     def all_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes]]:
         """The messages as sent; those that are gone or cannot be read are left out."""
-        return ((uid, data) for uid, data in contents(self, uids, HeldMemory(0)) if data is not None)
+        return ((uid, data) for uid, data in contents(self, uids, MemoryBudget(0)) if data is not None)
 
     def searched_contents(self, uids: Sequence[UID]) -> Iterator[tuple[UID, bytes | None]]:
         """As `SearchSource.sources` has them."""
@@ -331,7 +335,7 @@ class MaildirMailbox:
         if state.recent_from >= end and not self._read(lambda index: index.messages.entries_in_new(state.key)):
             return range(state.recent_from, end)
         with self._home.locked():
-            return claim(self._home, self._level(), below, read_only=self.read_only)
+            return claim(self._home, self._synced_state(), below, read_only=self.read_only)
 
     def store_flags(
         self, uids: Sequence[UID], how: FlagChange, flags: Iterable[str], unchanged_since: ModSeq | None = None
@@ -339,13 +343,13 @@ class MaildirMailbox:
         """Change flags of many messages: renames, one sync, one transaction. Raises: LimitReached, InUse, NoSpace."""
         with self._home.changing():
             return store_flags(
-                self._home, self._level(), sorted(set(uids)), how, list(flags), unchanged_since=unchanged_since
+                self._home, self._synced_state(), sorted(set(uids)), how, list(flags), unchanged_since=unchanged_since
             )
 
     def expunge(self, uids: Sequence[UID], *, only_deleted: bool = True) -> Sequence[UID]:
         """Remove messages, the files first. Raises: InUse, StoreUnavailable."""
         with self._home.changing():
-            gone = expunge(self._home, self._level(), sorted(set(uids)), only_deleted=only_deleted)
+            gone = expunge(self._home, self._synced_state(), sorted(set(uids)), only_deleted=only_deleted)
             tidy_uidlist(self._home, self._state())
         return gone
 
@@ -360,7 +364,7 @@ class MaildirMailbox:
     def _transfer(self, uids: Sequence[UID], target: str, *, move: bool, skip_expunged: bool) -> Copied:
         with self._home.changing():
             return transfer(
-                self._home, self._level(), sorted(set(uids)), target, move=move, skip_expunged=skip_expunged
+                self._home, self._synced_state(), sorted(set(uids)), target, move=move, skip_expunged=skip_expunged
             )
 
     # --- small parts
@@ -383,11 +387,11 @@ class MaildirMailbox:
         self._home.names[self._id] = state.name
         return state
 
-    def _level(self) -> MailboxState:
+    def _synced_state(self) -> MailboxState:
         """Under the account's lock: the state with the UIDs that are on disk. Raises: MailboxChanged."""
         known: MailboxState | None = None
         with contextlib.suppress(NoSuchMailbox):
-            known = level(self._home, self.name)
+            known = sync_uidlist(self._home, self.name)
         if known is None or known.guid != self._id:
             # Another program renamed it, removed it, or made it anew.
             known = locate(self._home, self._id, self._uid_validity)

@@ -12,7 +12,7 @@ from mailserver.store.index.records import Entry, MailboxState
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format.filename import MaildirName
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.sync.own_change import OwnChange
+from mailserver.store.maildir.sync.directory_update import DirectoryUpdate
 from mailserver.types import UID
 
 
@@ -33,7 +33,7 @@ def claim(home: Home, state: MailboxState, below: UID | None, *, read_only: bool
 def _leave_new(home: Home, state: MailboxState) -> list[Entry]:
     """Rename what is in new/ into cur/, as a Maildir reader does once it has seen the messages."""
     paths = home.paths(state.name)
-    own = OwnChange(home, paths, state)
+    own = DirectoryUpdate(home, paths, state)
     moved = []
     for entry in home.read(lambda index: index.messages.entries_in_new(state.key)):
         if entry.uid >= state.recent_from:

@@ -28,10 +28,10 @@ from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.format.filename import MaildirName, flag_letters, new_base, other_letters
 from mailserver.store.maildir.home import folders, intent, recovery
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.home.own_steps import Step
+from mailserver.store.maildir.home.local_changes import Step
+from mailserver.store.maildir.sync.directory_update import DirectoryUpdate, flag_names, make_keywords
 from mailserver.store.maildir.sync.entries import next_uids
-from mailserver.store.maildir.sync.own_change import OwnChange, flag_names, make_keywords
-from mailserver.store.maildir.sync.reconcile import level, reconcile
+from mailserver.store.maildir.sync.reconcile import reconcile, sync_uidlist
 from mailserver.types import UID, ModSeq
 
 
@@ -73,7 +73,7 @@ def _transfer(
     # Before the target's lock: it may take the source's, and locks are not taken against the order of paths.
     state, found = present_entries(home, state, uids)
     with home.dotlocked([home.paths(target).directory]):
-        into = level(home, target)
+        into = sync_uidlist(home, target)
         if into.guid == state.guid:
             state = into
         if len(found) != len(uids) and not skip_expunged:
@@ -134,9 +134,9 @@ def _carry_out(
     source, target = home.paths(state.name), home.paths(into.name)
     places: set[int] = {pair.old.place for pair in pairs} if move else set()
     if into is state:
-        own = [OwnChange(home, source, state, sorted({1, *places}))]
+        own = [DirectoryUpdate(home, source, state, sorted({1, *places}))]
     else:
-        own = [OwnChange(home, source, state, sorted(places)), OwnChange(home, target, into, (1,))]
+        own = [DirectoryUpdate(home, source, state, sorted(places)), DirectoryUpdate(home, target, into, (1,))]
     pending = _write_intent(home, state, into, pairs, move=move)
     step: Callable[[str, str], None] = safeio.rename if move else safeio.link
     verb = "move" if move else "copy"

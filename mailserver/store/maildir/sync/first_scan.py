@@ -17,7 +17,7 @@ from typing import Final
 
 from attrs import frozen
 
-from mailserver.store.index.bundles import BUNDLED, Bundle
+from mailserver.store.index.message_blocks import BLOCK_MESSAGES, MessageBlock
 from mailserver.store.index.packed_columns import Arrays
 from mailserver.store.maildir.format.filename import flags_mask, letters_of_info
 from mailserver.store.maildir.sync import scan
@@ -30,7 +30,7 @@ _PART: Final = 2000
 
 
 @frozen
-class Unlisted:
+class UnlistedMessages:
     """Messages that have no UIDs yet, in the order of delivery: parallel columns."""
 
     masks: array[int]
@@ -43,7 +43,7 @@ class Unlisted:
         return len(self.bases)
 
     @classmethod
-    def of(cls, pending: Sequence[tuple[str, scan.Found]]) -> Unlisted:
+    def of(cls, pending: Sequence[tuple[str, scan.Found]]) -> UnlistedMessages:
         """The same of (base, where) in that order, whatever their names look like."""
         masks_of = _Masks()
         bases = [os.fsencode(base) for base, _found in pending]
@@ -51,22 +51,22 @@ class Unlisted:
         places = bytes([found.place == "cur" for _base, found in pending])
         return cls(array("I", map(masks_of.__getitem__, suffixes)), bases, suffixes, places)
 
-    def without(self, bases: Collection[bytes]) -> Unlisted:
+    def without(self, bases: Collection[bytes]) -> UnlistedMessages:
         """Those with other bases."""
         kept = [at for at, base in enumerate(self.bases) if base not in bases]
-        return Unlisted(
+        return UnlistedMessages(
             array("I", [self.masks[at] for at in kept]),
             [self.bases[at] for at in kept],
             [self.suffixes[at] for at in kept],
             bytes([self.places[at] for at in kept]),
         )
 
-    def part(self, start: int, stop: int) -> Unlisted:
+    def part(self, start: int, stop: int) -> UnlistedMessages:
         """Some of them."""
         part = slice(start, stop)
-        return Unlisted(self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
+        return UnlistedMessages(self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
-    def told(self, uids: Mapping[str, UID]) -> tuple[FirstLook, list[tuple[str, scan.Found]]]:
+    def told(self, uids: Mapping[str, UID]) -> tuple[FirstScan, list[tuple[str, scan.Found]]]:
         """Those that a list gives UIDs, by base, in the order of these; and (base, where) of the others."""
         names = b"\n".join(self.bases).decode("utf-8", "surrogateescape").split("\n")
         numbers = list(map(uids.get, names))
@@ -77,7 +77,7 @@ class Unlisted:
         ]
         known = sorted((number, at) for at, number in enumerate(numbers) if number is not None)
         order = [at for _number, at in known]
-        look = FirstLook(
+        look = FirstScan(
             [number for number, _at in known],
             array("I", map(self.masks.__getitem__, order)),
             list(map(self.bases.__getitem__, order)),
@@ -86,17 +86,17 @@ class Unlisted:
         )
         return look, others
 
-    def given(self, first_uid: int) -> FirstLook:
+    def given(self, first_uid: int) -> FirstScan:
         """With their UIDs to be."""
         uids = range(first_uid, first_uid + len(self.bases))
-        return FirstLook(uids, self.masks, self.bases, self.suffixes, self.places)
+        return FirstScan(uids, self.masks, self.bases, self.suffixes, self.places)
 
 
 @frozen
 class Postponed:
     """What a look at a mailbox has left for later: messages that are in no list yet."""
 
-    messages: Unlisted
+    messages: UnlistedMessages
     found: int
     """Files that there were in all."""
     is_new: bool
@@ -107,7 +107,7 @@ class Postponed:
 
 
 @frozen
-class FirstLook:
+class FirstScan:
     """Messages with their UIDs, which rise: parallel columns."""
 
     uids: Sequence[int]
@@ -123,12 +123,12 @@ class FirstLook:
             pairs = zip(self.uids[start : start + _PART], self.bases[start : start + _PART], strict=True)
             yield b"".join([b"%d :%b\n" % pair for pair in pairs])
 
-    def bundles(self, modseq: ModSeq) -> Iterator[Bundle]:
+    def bundles(self, modseq: ModSeq) -> Iterator[MessageBlock]:
         """As the index keeps them."""
-        for start in range(0, len(self.uids), BUNDLED):
-            part = slice(start, start + BUNDLED)
+        for start in range(0, len(self.uids), BLOCK_MESSAGES):
+            part = slice(start, start + BLOCK_MESSAGES)
             uids = array("I", self.uids[part])
-            yield Bundle(modseq, uids, self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
+            yield MessageBlock(modseq, uids, self.masks[part], self.bases[part], self.suffixes[part], self.places[part])
 
     def columns(self, modseq: ModSeq) -> Arrays:
         """As the mailbox is loaded."""
@@ -152,7 +152,7 @@ class _Masks(dict[bytes, int]):
         return mask
 
 
-def first_look(new_names: Sequence[str], cur_names: Sequence[str]) -> Unlisted | None:
+def first_scan(new_names: Sequence[str], cur_names: Sequence[str]) -> UnlistedMessages | None:
     """The messages of a mailbox; None if these names need a closer look."""
     names = [*cur_names, *new_names]
     names.sort()
@@ -174,7 +174,7 @@ def first_look(new_names: Sequence[str], cur_names: Sequence[str]) -> Unlisted |
         places.append(bytes([name not in in_new for name in part]) if in_new else b"\1" * len(part))
     if not bases or not _all_differ(bases):
         return None
-    return Unlisted(masks, bases, suffixes, b"".join(places))
+    return UnlistedMessages(masks, bases, suffixes, b"".join(places))
 
 
 def _all_differ(bases: Sequence[bytes]) -> bool:

@@ -44,7 +44,7 @@ class Identified:
 def identify(home: Home, name: str, exclude_dovecot: Callable[[None], None]) -> Identified:
     """Under the account's lock; `exclude_dovecot(None)` takes Dovecot's, before a list is made where there was none.
 
-    Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable; MuchToRead inside `Home.bounded`.
+    Raises: NoSuchMailbox, InUse, NoSpace, StoreUnavailable; ScanTooLarge inside `Home.bounded`.
     """
     paths = home.paths(name)
     state = home.index().mailboxes.by_name(name)
@@ -67,7 +67,7 @@ def identify(home: Home, name: str, exclude_dovecot: Callable[[None], None]) -> 
                 return Identified(state, tail=tail)
         most = home.most_unseen
         if most is not None and signature.size > most * _USUAL_LINE:
-            raise home.much_to_read(name)
+            raise home.scan_too_large(name)
         listed = uidlist.read(paths.uidlist)
     _complete_header(home, listed, state)
     if state is not None and (state.guid, state.uid_validity) != (listed.guid, listed.uid_validity):

@@ -8,7 +8,7 @@ from mailserver.errors import NoSuchMailbox
 from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.home.folders import identity
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.sync.reconcile import level
+from mailserver.store.maildir.sync.reconcile import sync_uidlist
 from mailserver.types import MailboxId, UIDValidity
 
 
@@ -25,7 +25,7 @@ def locate(home: Home, guid: MailboxId, uid_validity: UIDValidity) -> MailboxSta
     for name in there:
         if identity(home.paths(name).directory) == (guid, uid_validity):
             with contextlib.suppress(NoSuchMailbox):
-                return level(home, name)
+                return sync_uidlist(home, name)
     if known is not None:
         key = known.key
         home.update(lambda index: index.mailboxes.remove(key))

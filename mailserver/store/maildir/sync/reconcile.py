@@ -29,7 +29,7 @@ from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.differences import differences
 from mailserver.store.maildir.sync.entries import fresh_entries, moved_entry, next_uids, read_keywords, sort_by_delivery
-from mailserver.store.maildir.sync.first_scan import FirstLook, Postponed, Unlisted, first_look
+from mailserver.store.maildir.sync.first_scan import FirstScan, Postponed, UnlistedMessages, first_scan
 from mailserver.store.maildir.sync.identification import forget, identify
 from mailserver.store.maildir.sync.uidlist_repair import mend
 from mailserver.types import UID, ModSeq
@@ -43,7 +43,7 @@ class _ListMoved(Exception):
     """Another program changed the uidlist after it was read."""
 
 
-def level(home: Home, name: str) -> MailboxState:
+def sync_uidlist(home: Home, name: str) -> MailboxState:
     """The mailbox's state with the UIDs that are on disk; new files need not be in it. For who adds messages.
 
     Under the account's lock. Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
@@ -58,7 +58,7 @@ def level(home: Home, name: str) -> MailboxState:
 def reconcile(home: Home, name: str) -> MailboxState:
     """Take up whatever is on disk; the state as saved. Under the account's lock.
 
-    Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable; MuchToRead inside `Home.bounded`.
+    Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable; ScanTooLarge inside `Home.bounded`.
     """
     return _reconcile(home, name, most=None)[0]
 
@@ -107,9 +107,9 @@ class _Reconciliation:
         self.new: list[Entry] = []
         self.gone: list[UID] = []
         self.pending: list[tuple[str, scan.Found]] = []
-        self.unlisted: Unlisted | None = None
-        self.first: FirstLook | None = None
-        self.told: FirstLook | None = None
+        self.unlisted: UnlistedMessages | None = None
+        self.first: FirstScan | None = None
+        self.told: FirstScan | None = None
         self.scans: list[scan.DirectoryScan] = []
         """new/ and, where a list was read, cur/."""
 
@@ -167,7 +167,7 @@ class _Reconciliation:
             folders.complete(self.paths.directory)
             return self._scan_once(state, most)
         except scan.TooMany:
-            raise self.home.much_to_read(self.name) from None
+            raise self.home.scan_too_large(self.name) from None
         except FileNotFoundError as error:
             if state.key:
                 forget(self.home, state)
@@ -195,7 +195,7 @@ class _Reconciliation:
             return False
         if not new.names and not cur.names:
             return True
-        found = first_look(new.names, cur.names)
+        found = first_scan(new.names, cur.names)
         if found is None:
             return False
         if self.listed.entries:
@@ -214,7 +214,7 @@ class _Reconciliation:
         sort_by_delivery(self.pending)
         new, cur = scans
         self.postponed = Postponed(
-            Unlisted.of(self.pending) if self.unlisted is None else self.unlisted,
+            UnlistedMessages.of(self.pending) if self.unlisted is None else self.unlisted,
             found=len(new.names) + (0 if cur is None else len(cur.names)),
             is_new=self.is_new,
             new=(state.new_mtime, state.new_racy),
@@ -303,7 +303,7 @@ class _Reconciliation:
         if lines:
             state.uid_next = UID(lines[-1][0] + 1)
 
-    def _list_first(self, state: MailboxState, first: FirstLook) -> None:
+    def _list_first(self, state: MailboxState, first: FirstScan) -> None:
         listed = self.listed
         assert listed is not None
         lines = b"".join(first.lines())
@@ -371,7 +371,7 @@ class _Reconciliation:
             index.messages.change(state.key, self.changed)
             index.messages.add(state.key, self.new)
             if first is not None:
-                index.messages.add_bundles(state.key, first.bundles(modseq))
+                index.messages.add_blocks(state.key, first.bundles(modseq))
                 if not self.new:
                     index.packed_columns.put(state.key, modseq, first.columns(modseq))
 

@@ -1,6 +1,6 @@
 """A child of `store.scan_pool.ScanPool`: `python -m mailserver.store.maildir.sync.scan_process`.
 
-Standard input has one JSON line an order, that of an `interfaces.MuchToRead`; standard output gets `[done, goal]` after
+Standard input has one JSON line an order, that of an `interfaces.ScanTooLarge`; standard output gets `[done, goal]` after
 each slice and at last `"done"`, `"elsewhere"` (it is to be done where it was asked for), or `{"error": name}` of a
 MailError. The end of input ends it, after the slice that it is at: it is never left behind by its server. It runs at
 a low priority, in bounded memory, and imports no Twisted.
@@ -25,7 +25,7 @@ from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.format.names import LevelEncoding
 from mailserver.store.maildir.home.home import Home, Settings
-from mailserver.store.maildir.sync.slices import AT_ONCE, Turn, read_in_slices
+from mailserver.store.maildir.sync.batched_scan import AT_ONCE, Turn, read_in_batches
 
 MAX_ORDER: Final = 64 * 1024
 """Octets of an order."""
@@ -50,7 +50,7 @@ def carry_out(
         Settings(
             _summarise,
             order["hostname"],
-            order["ballast_root"],
+            order["reserved_space_root"],
             LevelEncoding(order["utf8_names"], order["escape"], order["slashes"]),
             Bounds(order["mailboxes"], order["messages"]),
         ),
@@ -62,7 +62,7 @@ def carry_out(
             if abandoned():
                 return None
             time.sleep(_TURN_PAUSE)
-        for progress in read_in_slices(home, order["mailbox"], at_once):
+        for progress in read_in_batches(home, order["mailbox"], at_once):
             tell(progress)
             if abandoned():
                 return None

@@ -52,7 +52,7 @@ def build(account: MaildirAccount, slices: int = 10_000) -> float | None:
     """Do all of the work, or so many slices of it."""
     pause: float | None = text_index.NOW
     for _ in range(slices):
-        pause = account.keep_up(lambda: False)
+        pause = account.maintain(lambda: False)
         if pause is None or pause > text_index.NOW:
             break
     return pause

@@ -126,7 +126,7 @@ def test_a_full_disk(account, monkeypatch, caplog):
     assert search(account, Body("needle")) == list(range(1, 51))
     put(account, data=message(body="needle 51"))
     assert search(account, Body("needle 51")) == [51]
-    assert account.keep_up(lambda: False) is not None
+    assert account.maintain(lambda: False) is not None
 
 
 def test_room_is_left_to_mail(account, monkeypatch):
@@ -147,14 +147,14 @@ def test_two_processes_build_one_index(root, account):
         search(each, Body("needle"))
     build(account, 3)
     with account._home.text_index._index.writing():
-        pause = second.keep_up(lambda: False)
+        pause = second.maintain(lambda: False)
         assert pause is not None
         assert 0 < pause <= 5
         assert search(second, Body("needle 33")) == [34], "a search waits for nobody"
     second._home.text_index._again = 0
     turn = 0
     while turn < 100:
-        pauses = [each.keep_up(lambda: False) for each in (account, second)]
+        pauses = [each.maintain(lambda: False) for each in (account, second)]
         second.mailbox("INBOX").refresh()
         turn += 1
         if pauses == [None, None]:
@@ -179,7 +179,7 @@ mailbox = account.mailbox("INBOX")
 mailbox.search(Body("needle"), [1])
 print("ready", flush=True)
 while True:
-    account.keep_up(lambda: False)
+    account.maintain(lambda: False)
     account._home.text_index._again = 0
 """
 

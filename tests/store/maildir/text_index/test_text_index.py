@@ -21,11 +21,11 @@ def test_who_is_indexed_is_not_read(account, monkeypatch):
     for number in range(12):
         put(account, data=message(body="needle in hay" if number == 7 else f"hay {number}"))
     opened = Opened(monkeypatch)
-    assert not account.has_upkeep
+    assert not account.has_maintenance
     assert build(account) is None
     assert search(account, Body("needle")) == [8]
     assert opened.take() == list(range(1, 13)), "nobody had asked before"
-    assert account.has_upkeep
+    assert account.has_maintenance
     assert build(account) is None
     assert opened.take() == list(range(1, 13))
     assert search(account, Body("Needle")) == [8]
@@ -149,9 +149,9 @@ def test_a_slice_ends_when_it_is_told_to(account):
     for number in range(20):
         put(account, data=message(body=f"needle {number}"))
     search(account, Body("needle"))
-    account.keep_up(lambda: True)  # takes the mailbox up
+    account.maintain(lambda: True)  # takes the mailbox up
     counts = []
-    while account.keep_up(lambda: True) is not None:
+    while account.maintain(lambda: True) is not None:
         counts.append(sum(indexed(account)))
     assert sorted(set(counts)) == list(range(1, 21)), "one message a slice"
 
@@ -161,7 +161,7 @@ def test_transactions_are_small(account):
         put(account, data=message(body="word " * 8000))
     search(account, Body("needle"))
     counts = []
-    while account.keep_up(lambda: False) is not None:
+    while account.maintain(lambda: False) is not None:
         counts.append(sum(indexed(account)))
     assert sorted(set(counts)) == [0, 2, 4, 6], "64 KiB or a little more"
 
@@ -205,8 +205,8 @@ def test_switched_off_nothing_is_made_and_what_is_there_goes(root, account):
     off = MaildirStore(root, summarise, special_use={}, search_index=False).account(USER)
     assert not os.path.exists(path)
     assert search(off, Body("needle")) == [1]
-    assert not off.has_upkeep
-    assert off.keep_up(lambda: False) is None
+    assert not off.has_maintenance
+    assert off.maintain(lambda: False) is None
     assert not os.path.exists(path)
     off.close()
 
@@ -248,7 +248,7 @@ def test_searches_find_what_they_find_by_reading(history, needles):
                 build(account, value)
             elif kind == "stop":
                 for _ in range(value):
-                    account.keep_up(lambda: True)
+                    account.maintain(lambda: True)
             elif kind == "close":
                 account.close()
             for query in queries:

@@ -21,7 +21,7 @@ _ABANDONED_AFTER = 36 * 3600
 
 
 class StagedFile:
-    """Implements `store.receiving.Staged`. The file is made when the buffer first overflows, or by `sync`."""
+    """Implements `store.receiving.StagedMessage`. The file is made when the buffer first overflows, or by `sync`."""
 
     def __init__(self, directory: str, host: str | None = None) -> None:
         """`directory` is a tmp/ on the file system of the mailbox that will have the message."""

@@ -27,7 +27,7 @@ _BODY: Final = frozenset({Stream.BODY, Stream.VISIBLE})
 
 
 @frozen
-class Sought:
+class SearchTerm:
     """One key of a search."""
 
     needle: str
@@ -52,10 +52,10 @@ class Sought:
         return needle in text.body or (not self.body_only and (needle in text.header or needle in text.inner_headers))
 
 
-class Matching:
+class MessageMatcher:
     """One message being looked through."""
 
-    def __init__(self, source: bytes, sought: Sequence[Sought], small: int = SMALL) -> None:
+    def __init__(self, source: bytes, sought: Sequence[SearchTerm], small: int = SMALL) -> None:
         """`small`: octets of a message whose texts are made at once."""
         self.found = [False] * len(sought)
         """By the order of `sought`; right once `run` is through."""

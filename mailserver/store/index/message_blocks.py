@@ -29,7 +29,7 @@ from mailserver.store.flags import DELETED, SEEN
 from mailserver.store.index.statements import insert, whole
 from mailserver.types import UNKNOWN_DATE, UNKNOWN_SIZE
 
-BUNDLED: Final = 250
+BLOCK_MESSAGES: Final = 250
 """Messages of a bundle: what is read to find one of them, and made rows where one changes."""
 _WIDTH: Final = array("I").itemsize
 _SEPARATOR: Final = b"\0"
@@ -38,7 +38,7 @@ _CHECKSUM: Final = 4
 """Octets behind the others."""
 
 
-class Bundle(NamedTuple):
+class MessageBlock(NamedTuple):
     """Messages by rising UID: parallel columns, of the same modseq."""
 
     modseq: int
@@ -78,13 +78,13 @@ class Bundle(NamedTuple):
         return [at for at, each in enumerate(self.bases) if each == base]
 
 
-class Bundles:
+class MessageBlocks:
     """Reads see the last commit; writes belong inside `Index.transaction`. `key` is a mailbox's."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
 
-    def add(self, key: int, bundles: Iterable[Bundle]) -> None:
+    def add(self, key: int, bundles: Iterable[MessageBlock]) -> None:
         """New messages."""
         self._connection.executemany(
             "INSERT INTO bundles (id, last, modseq, low_base, high_base, in_new, unseen, deleted, messages, data)"
@@ -92,10 +92,10 @@ class Bundles:
             (_record(key, bundle) for bundle in bundles),
         )
 
-    def touching(self, key: int, uids: Sequence[int]) -> Iterator[Bundle]:
+    def touching(self, key: int, uids: Sequence[int]) -> Iterator[MessageBlock]:
         """Those that some of these UIDs (rising, at least one) lie in, by rising UID."""
         first = key << 32
-        # Bundles do not overlap: all but the last one that begins before these UIDs begin among them.
+        # MessageBlocks do not overlap: all but the last one that begins before these UIDs begin among them.
         spans: list[Any] = self._connection.execute(
             "SELECT id, last FROM bundles WHERE id <= ?2 AND last >= ?1"
             " AND id >= ifnull((SELECT max(id) FROM bundles WHERE id <= ?1), 0) ORDER BY id",
@@ -109,22 +109,22 @@ class Bundles:
             for row in self._connection.execute("SELECT modseq, messages, data FROM bundles WHERE id = ?", (start,)):
                 yield _unpack(*row)
 
-    def of(self, key: int) -> list[Bundle]:
+    def of(self, key: int) -> list[MessageBlock]:
         """All of the mailbox, by rising UID."""
         rows = self._connection.execute(
             "SELECT modseq, messages, data FROM bundles WHERE id BETWEEN ? AND ? ORDER BY id", whole(key)
         )
         return [_unpack(*row) for row in rows]
 
-    def in_new(self, key: int) -> list[Bundle]:
+    def in_new(self, key: int) -> list[MessageBlock]:
         """Those with messages whose file is in new/."""
         return self._where(key, "in_new > 0")
 
-    def since(self, key: int, modseq: int) -> list[Bundle]:
+    def since(self, key: int, modseq: int) -> list[MessageBlock]:
         """Those that are newer than `modseq`."""
         return self._where(key, "modseq > ?", modseq)
 
-    def around(self, key: int, base: bytes) -> list[Bundle]:
+    def around(self, key: int, base: bytes) -> list[MessageBlock]:
         """Those that may have that base."""
         return self._where(key, "high_base >= ? AND low_base <= ?", base, base)
 
@@ -145,7 +145,7 @@ class Bundles:
             )
             self._connection.execute("DELETE FROM bundles WHERE id = ?", (key << 32 | bundle.uids[0],))
 
-    def _where(self, key: int, condition: str, *values: object) -> list[Bundle]:
+    def _where(self, key: int, condition: str, *values: object) -> list[MessageBlock]:
         # The plus: of one mailbox there may be thousands, of which the conditions leave few, and have an index for it.
         rows = self._connection.execute(
             f"SELECT modseq, messages, data FROM bundles WHERE {condition} AND +id BETWEEN ? AND ? ORDER BY id",  # noqa: S608
@@ -154,7 +154,7 @@ class Bundles:
         return [_unpack(*row) for row in rows]
 
 
-def _record(key: int, bundle: Bundle) -> tuple[Any, ...]:
+def _record(key: int, bundle: MessageBlock) -> tuple[Any, ...]:
     flags = Counter(bundle.flags).items()
     return (
         key << 32 | bundle.uids[0],
@@ -170,7 +170,7 @@ def _record(key: int, bundle: Bundle) -> tuple[Any, ...]:
     )
 
 
-def _pack(bundle: Bundle) -> bytes:
+def _pack(bundle: MessageBlock) -> bytes:
     packed = b"".join(
         (
             _octets(bundle.uids),
@@ -184,7 +184,7 @@ def _pack(bundle: Bundle) -> bytes:
     return packed + _checksum(packed)
 
 
-def _unpack(modseq: int, count: int, data: bytes) -> Bundle:
+def _unpack(modseq: int, count: int, data: bytes) -> MessageBlock:
     """Raises: apsw.CorruptError. SQLite sees no damage in a page that holds nothing but such octets."""
     packed = data[:-_CHECKSUM]
     width = count * _WIDTH
@@ -192,7 +192,7 @@ def _unpack(modseq: int, count: int, data: bytes) -> Bundle:
     if _checksum(packed) != data[-_CHECKSUM:] or len(texts) != 2 * count:
         msg = "a bundle holds something else than was written"
         raise apsw.CorruptError(msg)
-    return Bundle(
+    return MessageBlock(
         modseq,
         _numbers(packed[:width]),
         _numbers(packed[width : 2 * width]),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mailserver.store.maildir.home.home import Home
 
 
-class Locked:
+class LockContext:
     """`Home.locked` and `Home.changing`: two objects, as they are entered for everything."""
 
     __slots__ = ("_changing", "_home")

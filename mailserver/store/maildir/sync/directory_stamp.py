@@ -9,7 +9,7 @@ Why three stats are enough, whoever changes the mailbox (this process, other one
     our own change left, are not `settled`: the index knows more about them than a stat can tell.
 *   UIDs that are given or burnt, and a new UIDVALIDITY, change the uidlist, whose signature has inode, size and mtime.
     A mailbox that is deleted and made anew, or another one that was renamed to this name, has another uidlist.
-*   Only the index says that \\Recent messages are claimed. A mark that knows of unclaimed ones is never `settled`; where
+*   Only the index says that \\Recent messages are claimed. A stamp that knows of unclaimed ones is never `settled`; where
     none are left none can come without a new UID.
 *   A keyword that gets a letter without a file that bears it changes nothing that the index would see either.
 *   What this process has changed, and its columns do not hold yet, moved one of the three as well.
@@ -26,13 +26,13 @@ from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home.home import Home
 
 
-class DiskMark:
-    """Implements `store.rows.Mark`. Made in the account's thread, asked on any."""
+class DirectoryStamp:
+    """Implements `store.rows.MailboxStamp`. Made in the account's thread, asked on any."""
 
     __slots__ = ("_cur", "_home", "_name", "_new", "_paths", "_signature", "settled")
 
     def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState) -> None:
-        """`state`: as the index has it, when the columns that this mark is kept beside are level with it."""
+        """`state`: as the index has it, when the columns that this stamp is kept beside are level with it."""
         self._home = home
         self._name = state.name
         self._paths = paths.new, paths.cur, paths.uidlist

@@ -42,7 +42,7 @@ class _Due:
     """Times to be passed over."""
 
 
-class Upkeep:
+class Maintenance:
     """Looks after accounts; on the reactor's thread."""
 
     def __init__(
@@ -89,20 +89,20 @@ class Upkeep:
                         due.operations = account.operations
                         due.busy += 1
                         if due.busy > PATIENCE:
-                            await self._look_after(account, due)
+                            await self._maintain(account, due)
                     else:
                         due.busy = 0
-                        await self._look_after(account, due)
+                        await self._maintain(account, due)
         finally:
             self._running = False
 
-    async def _look_after(self, account: LiveAccount, due: _Due) -> None:
+    async def _maintain(self, account: LiveAccount, due: _Due) -> None:
         """Slices, until nothing is left, the account is used (unless it always is), or others shall have their turn."""
         end = self._clock() + _TURN
         while self._clock() < end and account.users and account in self._due:
             operations = account.operations
             try:
-                pause, spent = await account.keep_up(lambda: account.operations != operations)  # noqa: B023 - awaited here
+                pause, spent = await account.maintain(lambda: account.operations != operations)  # noqa: B023 - awaited here
             except BaseException:
                 self._due.pop(account, None)
                 raise

@@ -6,7 +6,7 @@ import threading
 from typing import Final
 
 
-class HeldMemory:
+class MemoryBudget:
     """Octets that may be held; taken in threads of the store, given back anywhere."""
 
     def __init__(self, most: int) -> None:
@@ -28,5 +28,5 @@ class HeldMemory:
             self.held -= octets
 
 
-SEARCHED: Final = HeldMemory(256 * 1024 * 1024)
+SEARCHED: Final = MemoryBudget(256 * 1024 * 1024)
 """Of messages that are searched."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mailserver.store.live import Recent
+from mailserver.store.live import MessageCache
 from mailserver.store.memory import MemoryMailbox, MemoryMessage
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 from tests.fakes import Client
@@ -34,8 +34,8 @@ class Counts:
         return int(self.runner.runs) - self._before
 
 
-def recent(client: Client) -> Recent:
-    return live_mailbox(client).account.recent
+def message_cache(client: Client) -> MessageCache:
+    return live_mailbox(client).account.message_cache
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_what_is_not_known_costs_one_hop(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_store_is_asked_for_the_summaries_that_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     client = opened(MESSAGE, NESTED, MESSAGE, NESTED)
     whole = ask(client, b"FETCH 1:* (UID ENVELOPE BODYSTRUCTURE)")
-    recent(client).forget(live_mailbox(client), [UID(1), UID(4)])
+    message_cache(client).forget(live_mailbox(client), [UID(1), UID(4)])
     asked: list[int] = []
     summaries = MemoryMailbox.summaries
 
@@ -113,7 +113,7 @@ def test_sizes_that_are_not_known_are_read_though_the_summary_is() -> None:
 def test_who_fetches_everything_fills_nothing() -> None:
     client = opened(*[MESSAGE] * 257)
     ask(client, b"FETCH 1:* (ENVELOPE BODY.PEEK[])")
-    assert recent(client).octets_kept == 0
+    assert message_cache(client).octets_kept == 0
 
 
 @pytest.mark.usefixtures("readable")
@@ -127,7 +127,7 @@ def test_a_large_message_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None
         got += answer.partition(b"}\r\n")[2].removesuffix(b")\r\n")
     assert got == LARGE
     assert (counts.hops, counts.opened) == (1, 1)
-    assert recent(client).files_kept == 1
+    assert message_cache(client).files_kept == 1
 
 
 @pytest.mark.usefixtures("readable")
@@ -151,11 +151,11 @@ def test_a_file_that_is_not_in_memory_is_read_by_a_thread(monkeypatch: pytest.Mo
 def test_expunged_messages_are_forgotten() -> None:
     client = opened(MESSAGE, LARGE)
     ask(client, b"FETCH 1:2 (ENVELOPE BODY.PEEK[])")
-    assert recent(client).octets_kept > 0
-    assert recent(client).files_kept == 1
+    assert message_cache(client).octets_kept > 0
+    assert message_cache(client).files_kept == 1
     ask(client, b"STORE 1:2 +FLAGS (\\Deleted)")
     ask(client, b"EXPUNGE")
-    assert (recent(client).octets_kept, recent(client).files_kept) == (0, 0)
+    assert (message_cache(client).octets_kept, message_cache(client).files_kept) == (0, 0)
 
 
 def test_two_accounts_never_share() -> None:
@@ -180,7 +180,7 @@ def test_a_file_that_failed_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> N
     with monkeypatch.context() as broken:
         broken.setattr(MemoryMessage, "read", short)
         assert client.ask(b"t FETCH 1 BODY.PEEK[]<0.100>\r\n").startswith(b"t NO ")
-    assert recent(client).files_kept == 0
+    assert message_cache(client).files_kept == 0
     assert LARGE[:100] in ask(client, b"FETCH 1 BODY.PEEK[]<0.100>")
 
 

@@ -14,7 +14,7 @@ SLICE: Final = 0.03
 """Seconds of a turn."""
 
 
-class Portion:
+class TimeSlice:
     """Until so many octets have been read, or so much time has passed."""
 
     __slots__ = ("_seconds", "_until", "full", "left")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.errors import TooBig
-from mailserver.message.header_watch import HeaderWatch
+from mailserver.message.header_size import HeaderSizeChecker
 from mailserver.message.limits import MAX_HEADER
 from mailserver.message.structure import Part, parse_structure
 
@@ -32,7 +32,7 @@ def longest_header(source: bytes) -> int:
 
 
 def is_refused(source: bytes, limit: int = LIMIT, pieces: int = 7, step: int = 5) -> bool:
-    watch = HeaderWatch(limit, step)
+    watch = HeaderSizeChecker(limit, step)
     try:
         for at in range(0, len(source), pieces):
             watch.write(source[at : at + pieces])
@@ -123,7 +123,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_and_memory_are_bounded(name: str) -> None:
     source = HOSTILE[name]
-    watch = HeaderWatch()
+    watch = HeaderSizeChecker()
     tracemalloc.start()
     began = time.process_time()
     try:

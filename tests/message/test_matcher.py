@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message import matching, text_pieces
+from mailserver.message import matcher, text_pieces
 from mailserver.message.encodings import CHARSETS
-from mailserver.message.matching import Matching, Sought
+from mailserver.message.matcher import MessageMatcher, SearchTerm
 from mailserver.message.text import MessageText, fold
 from mailserver.message.text_pieces import Stream
 
@@ -56,8 +56,8 @@ needles = st.lists(
 )
 
 
-def run(source: bytes, sought: list[Sought], small: int = 0) -> list[bool]:
-    match = Matching(source, sought, small)
+def run(source: bytes, sought: list[SearchTerm], small: int = 0) -> list[bool]:
+    match = MessageMatcher(source, sought, small)
     for _ in match.run():
         pass
     return match.found
@@ -72,7 +72,7 @@ def test_pieces_find_what_the_whole_text_has(piece: int, source: bytes, wanted: 
         sought = [
             kind
             for needle in wanted
-            for kind in (Sought(needle), Sought(needle, body_only=True), Sought(needle, field="x-foo"))
+            for kind in (SearchTerm(needle), SearchTerm(needle, body_only=True), SearchTerm(needle, field="x-foo"))
         ]
         text = MessageText(source)
         assert run(source, sought) == [key.is_in(text) for key in sought]
@@ -83,18 +83,18 @@ def test_a_needle_across_pieces_of_a_long_text() -> None:
     source = b"Subject: x\r\n\r\n" + body
     for start in range(0, 200_000, 9973):
         moved = b"Subject: " + b"y" * (start + 1) + b"\r\n\r\n" + body
-        assert run(moved, [Sought("needle"), Sought("aneedleb"), Sought("needlf"), Sought("yyy", field="subject")]) == [
+        assert run(moved, [SearchTerm("needle"), SearchTerm("aneedleb"), SearchTerm("needlf"), SearchTerm("yyy", field="subject")]) == [
             True, True, False, start >= 2,
         ]  # fmt: skip
-    assert run(source, [Sought("", field="subject"), Sought("", field="absent")]) == [True, False]
+    assert run(source, [SearchTerm("", field="subject"), SearchTerm("", field="absent")]) == [True, False]
 
 
 def test_many_needles_pause_often() -> None:
     source = b"Subject: x\r\n\r\n" + b"lorem ipsum " * 100_000
-    match = Matching(source, [Sought(f"absent {number}") for number in range(990)])
+    match = MessageMatcher(source, [SearchTerm(f"absent {number}") for number in range(990)])
     pauses = sum(1 for _ in match.run())
     assert match.work >= 990 * 1_200_000
-    assert pauses >= match.work // (2 * matching._COMPARED)
+    assert pauses >= match.work // (2 * matcher._COMPARED)
     assert not any(match.found)
 
 
@@ -106,7 +106,7 @@ def test_a_huge_header_is_not_decoded_whole() -> None:
         for each in (source, lines):
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            assert run(each, [Sought("needle", field="x-foo"), Sought("nowhere")]) == [True, False]
+            assert run(each, [SearchTerm("needle", field="x-foo"), SearchTerm("nowhere")]) == [True, False]
             assert tracemalloc.get_traced_memory()[1] - before < 8 << 20
     finally:
         tracemalloc.stop()

@@ -16,8 +16,8 @@ from mailserver.message.limits import SEEN
 from mailserver.message.render import summarise, summarise_header
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.format.message_file import to_crlf
-from mailserver.store.maildir.mailbox import rendering
-from mailserver.store.maildir.mailbox.rendering import read_header
+from mailserver.store.maildir.mailbox import summary_reader
+from mailserver.store.maildir.mailbox.summary_reader import read_header
 from mailserver.store.query import Header, Larger
 from tests.fakes import Client, info
 from tests.imap.sessions import services
@@ -42,7 +42,7 @@ def test_it_is_the_header_of_the_message_as_sent(tmp_path: Path, pieces: list[by
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("length", range(rendering._HEADER - 40, rendering._HEADER + 4))
+@pytest.mark.parametrize("length", range(summary_reader._HEADER - 40, summary_reader._HEADER + 4))
 def test_headers_about_as_long_as_what_is_read(tmp_path: Path, line_end: bytes, length: int) -> None:
     start = b"Subject: x" + line_end + b"X-Long: "
     data = start + b"y" * (length - len(start)) + line_end + line_end + BODY * 100
@@ -97,12 +97,12 @@ def test_bodies_are_not_read_for_what_headers_tell(store, monkeypatch) -> None:
     monkeypatch.setattr(os, "read", counted)
     monkeypatch.setattr(os, "pread", None)
     [(_uid, row, summary)] = mailbox.summaries([1], only_head=True)
-    assert read <= rendering._HEADER
+    assert read <= summary_reader._HEADER
     assert row.size > 2**31
     assert (summary.body, summary.body_structure) == (b"", b"")
     # It is kept, and a search of headers needs no more.
     assert mailbox.search(Header("Subject", "garden"), [1]) == [1]
-    assert read <= rendering._HEADER
+    assert read <= summary_reader._HEADER
     monkeypatch.undo()
     # A size that is asked for later is found out, though there is a summary.
     assert mailbox.search(Larger(100_000), [1]) == [1]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.mail import message
-from mailserver.message import head
+from mailserver.message import header_summary
 from mailserver.message.headers import header_end
 from mailserver.message.structure import parse_structure
 from tests.corpus import python_messages
@@ -37,10 +37,10 @@ FIELDS = st.lists(
 
 def both_agree(header: bytes) -> bool:
     """Whether the usual reader took it; what it says is compared."""
-    usual = head._read_usual(header)
+    usual = header_summary._read_usual(header)
     if usual is None:
         return False
-    assert usual[:4] == head._read_any(header)[:4]
+    assert usual[:4] == header_summary._read_any(header)[:4]
     assert usual.content == parse_structure(header).fields
     return True
 
@@ -72,5 +72,5 @@ def test_both_readers_say_the_same_of_real_mail() -> None:
     ],
 )  # fmt: skip
 def test_what_it_could_get_wrong_is_left_alone(header: bytes) -> None:
-    assert head._read_usual(header) is None
-    assert head.read_head(header).fields
+    assert header_summary._read_usual(header) is None
+    assert header_summary.parse_header_summary(header).fields

@@ -9,8 +9,8 @@ import pytest
 
 from mailserver.store.live import LiveAccounts
 from mailserver.store.maildir.account.index_report import report
+from mailserver.store.maintenance import PATIENCE, QUIET, SHARE, Maintenance
 from mailserver.store.query import Text
-from mailserver.store.upkeep import PATIENCE, QUIET, SHARE, Upkeep
 from tests.fakes import DirectRunner
 from tests.store.disk import USER, open_store, scratch
 from tests.store.samples import message, put
@@ -57,7 +57,7 @@ class _Suspend:
 
 
 class Account:
-    """What `Upkeep` sees of a `LiveAccount`."""
+    """What `Maintenance` sees of a `LiveAccount`."""
 
     def __init__(self, *answers: tuple[float | None, float]) -> None:
         self.answers = list(answers)
@@ -68,7 +68,7 @@ class Account:
         self.during: Callable[[], None] = lambda: None
         self.stopped: list[bool] = []
 
-    async def keep_up(self, stop: Callable[[], bool]) -> tuple[float | None, float]:
+    async def maintain(self, stop: Callable[[], bool]) -> tuple[float | None, float]:
         self.slices += 1
         self.during()
         self.stopped.append(stop())
@@ -81,11 +81,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def upkeep(clock: Clock) -> Upkeep:
-    return Upkeep(clock.sleep, clock.spawn, lambda: clock.now)
+def upkeep(clock: Clock) -> Maintenance:
+    return Maintenance(clock.sleep, clock.spawn, lambda: clock.now)
 
 
-def test_a_used_account_is_looked_after_once_it_is_quiet(clock: Clock, upkeep: Upkeep) -> None:
+def test_a_used_account_is_looked_after_once_it_is_quiet(clock: Clock, upkeep: Maintenance) -> None:
     account: Any = Account()
     account.operations = 1
     upkeep.wake(account)
@@ -103,7 +103,7 @@ def test_a_used_account_is_looked_after_once_it_is_quiet(clock: Clock, upkeep: U
     assert clock.sleeper is not None
 
 
-def test_after_each_slice_comes_a_pause(clock: Clock, upkeep: Upkeep) -> None:
+def test_after_each_slice_comes_a_pause(clock: Clock, upkeep: Maintenance) -> None:
     account: Any = Account((0.0, 0.05), (0.0, 0.0), (0.0, 0.2))
     upkeep.wake(account)
     clock.wake()
@@ -114,7 +114,7 @@ def test_after_each_slice_comes_a_pause(clock: Clock, upkeep: Upkeep) -> None:
     assert clock.done == 1
 
 
-def test_whoever_comes_ends_it(clock: Clock, upkeep: Upkeep) -> None:
+def test_whoever_comes_ends_it(clock: Clock, upkeep: Maintenance) -> None:
     account: Any = Account((0.0, 0.05), (0.0, 0.05))
     upkeep.wake(account)
     clock.wake()
@@ -132,7 +132,7 @@ def test_whoever_comes_ends_it(clock: Clock, upkeep: Upkeep) -> None:
     assert account.slices == 2
 
 
-def test_an_account_that_is_never_quiet_is_looked_after_in_the_end(clock: Clock, upkeep: Upkeep) -> None:
+def test_an_account_that_is_never_quiet_is_looked_after_in_the_end(clock: Clock, upkeep: Maintenance) -> None:
     """Its mail would be read again for each search of a text, and the more the busier it is."""
     account: Any = Account((0.0, 0.01), (0.0, 0.01), (None, 0.0))
     upkeep.wake(account)
@@ -163,7 +163,7 @@ def test_an_account_that_is_never_quiet_is_looked_after_in_the_end(clock: Clock,
     assert account.slices == 4
 
 
-def test_one_that_is_quiet_at_times_is_left_alone_while_it_is_busy(clock: Clock, upkeep: Upkeep) -> None:
+def test_one_that_is_quiet_at_times_is_left_alone_while_it_is_busy(clock: Clock, upkeep: Maintenance) -> None:
     account: Any = Account((0.0, 0.01), (0.0, 0.01), (0.0, 0.01))
     upkeep.wake(account)
 
@@ -181,7 +181,7 @@ def test_one_that_is_quiet_at_times_is_left_alone_while_it_is_busy(clock: Clock,
         assert account.slices == slices, "it was quiet for once"
 
 
-def test_without_a_session_nothing_goes_on(clock: Clock, upkeep: Upkeep) -> None:
+def test_without_a_session_nothing_goes_on(clock: Clock, upkeep: Maintenance) -> None:
     account: Any = Account()
     upkeep.wake(account)
     account.users = 0
@@ -189,7 +189,7 @@ def test_without_a_session_nothing_goes_on(clock: Clock, upkeep: Upkeep) -> None
     assert (account.slices, clock.done) == (0, 1)
 
 
-def test_it_ends_with_the_service(clock: Clock, upkeep: Upkeep) -> None:
+def test_it_ends_with_the_service(clock: Clock, upkeep: Maintenance) -> None:
     account: Any = Account((0.0, 0.05))
     upkeep.wake(account)
     clock.wake()
@@ -201,7 +201,7 @@ def test_it_ends_with_the_service(clock: Clock, upkeep: Upkeep) -> None:
     assert clock.sleeper is None
 
 
-def test_accounts_take_turns_and_pauses(clock: Clock, upkeep: Upkeep) -> None:
+def test_accounts_take_turns_and_pauses(clock: Clock, upkeep: Maintenance) -> None:
     busy: Any = Account(*[(0.0, 0.1)] * 40)
     waits: Any = Account((5.0, 0.001), (None, 0.0))
     upkeep.wake(busy)
@@ -218,7 +218,7 @@ def test_accounts_take_turns_and_pauses(clock: Clock, upkeep: Upkeep) -> None:
     assert (busy.slices, waits.slices) == (41, 2)
 
 
-def test_a_failure_ends_the_work_on_that_account_alone(clock: Clock, upkeep: Upkeep) -> None:
+def test_a_failure_ends_the_work_on_that_account_alone(clock: Clock, upkeep: Maintenance) -> None:
     account: Any = Account()
     other: Any = Account()
 
@@ -237,7 +237,7 @@ def test_a_failure_ends_the_work_on_that_account_alone(clock: Clock, upkeep: Upk
     assert (account.slices, other.slices) == (1, 1)
 
 
-def test_a_searched_account_is_indexed(clock: Clock, upkeep: Upkeep) -> None:
+def test_a_searched_account_is_indexed(clock: Clock, upkeep: Maintenance) -> None:
     with scratch() as root:
         accounts = LiveAccounts(open_store(root), DirectRunner, wake=upkeep.wake)
         account = drive(accounts.open(USER))

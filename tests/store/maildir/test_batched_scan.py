@@ -16,12 +16,12 @@ from mailserver.message.render import summarise
 from mailserver.store.flags import FlagChange
 from mailserver.store.index import packed_columns
 from mailserver.store.index.records import Entry
-from mailserver.store.interfaces import MuchToRead
+from mailserver.store.interfaces import ScanTooLarge
 from mailserver.store.maildir.account.account import MaildirAccount
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.home.home import Home, Settings
-from mailserver.store.maildir.sync.slices import Turn, read_in_slices
+from mailserver.store.maildir.sync.batched_scan import Turn, read_in_batches
 from tests.store.crash import in_child
 from tests.store.workload import stage
 
@@ -84,7 +84,7 @@ class Box:
     def finish(self) -> dict[int, str]:
         """Another process reads the rest; what it tells then agrees with list and disk."""
         home = self.home()
-        for _ in read_in_slices(home, "INBOX", AT_ONCE):
+        for _ in read_in_batches(home, "INBOX", AT_ONCE):
             pass
         home.close()
         account = self.account()
@@ -116,7 +116,7 @@ def box(tmp_path) -> Box:
 
 def test_uids_follow_the_names_and_progress_is_told(box):
     box.fill()
-    told = list(read_in_slices(box.home(), "INBOX", AT_ONCE))
+    told = list(read_in_batches(box.home(), "INBOX", AT_ONCE))
     assert told == [(0, 23), (5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
     assert list(box.listed().values()) == sorted(box.on_disk())
     assert box.finish() == dict(enumerate(sorted(box.on_disk()), 1))
@@ -128,7 +128,7 @@ def test_it_is_what_one_look_would_have_made(box, tmp_path):
     other = Box(str(tmp_path / "other"))
     other.fill()
     other.fill(4, 100, "new")
-    for _ in read_in_slices(box.home(), "INBOX", AT_ONCE):
+    for _ in read_in_batches(box.home(), "INBOX", AT_ONCE):
         pass
     pictures = []
     for each in (box, other):
@@ -144,7 +144,7 @@ def test_it_is_what_one_look_would_have_made(box, tmp_path):
 
 def test_afterwards_no_file_and_no_row_is_read_again(box, monkeypatch):
     box.fill(200)
-    for _ in read_in_slices(box.home(), "INBOX", 60):
+    for _ in read_in_batches(box.home(), "INBOX", 60):
         pass
     account = box.account()
     mailbox = account.mailbox("INBOX")
@@ -158,7 +158,7 @@ def test_afterwards_no_file_and_no_row_is_read_again(box, monkeypatch):
 def test_a_bounded_account_says_who_is_to_read_it(box):
     box.fill()
     account = box.account()
-    with account.bounded(), pytest.raises(MuchToRead) as much:
+    with account.bounded(), pytest.raises(ScanTooLarge) as much:
         account.mailbox("INBOX")
     assert much.value.order["mailbox"] == "INBOX"
     assert much.value.order["root"] == box.root
@@ -182,7 +182,7 @@ def test_a_long_list_of_dovecots_is_not_parsed_where_it_is_bounded(box, monkeypa
     read = uidlist.read
     monkeypatch.setattr(uidlist, "read", None)
     account = box.account()
-    with account.bounded(), pytest.raises(MuchToRead):
+    with account.bounded(), pytest.raises(ScanTooLarge):
         account.mailbox("INBOX")
     monkeypatch.setattr(uidlist, "read", read)
     assert list(box.finish()) == list(range(100, 100 + FILES))
@@ -202,7 +202,7 @@ def points(box: Box) -> list[tuple[str, int]]:
 
     safeio.hook = count
     try:
-        for _ in read_in_slices(box.home(), "INBOX", AT_ONCE):
+        for _ in read_in_batches(box.home(), "INBOX", AT_ONCE):
             pass
     finally:
         safeio.hook = None
@@ -227,7 +227,7 @@ def test_killed_anywhere_it_goes_on_where_it_stopped(tmp_path):
                 seen[point] = seen.get(point, 0) + 1
 
             safeio.hook = die
-            for _ in read_in_slices(box.home(), "INBOX", AT_ONCE):
+            for _ in read_in_batches(box.home(), "INBOX", AT_ONCE):
                 pass
 
         assert in_child(die_there) == signal.SIGKILL, (name, nth)
@@ -243,7 +243,7 @@ def test_killed_anywhere_it_goes_on_where_it_stopped(tmp_path):
 
 def test_after_a_power_cut_that_the_index_did_not_survive(box):
     box.fill()
-    slices = read_in_slices(box.home(), "INBOX", AT_ONCE)
+    slices = read_in_batches(box.home(), "INBOX", AT_ONCE)
     for _ in range(3):
         next(slices)
     before = box.listed()
@@ -258,7 +258,7 @@ def test_after_a_power_cut_that_the_index_did_not_survive(box):
 
 def in_between(box: Box, act: Callable[[], Any], after: int = 2) -> dict[int, str]:
     """Read it; `act` is done after so many slices. What is there at last."""
-    for number, _progress in enumerate(read_in_slices(box.home(), "INBOX", AT_ONCE)):
+    for number, _progress in enumerate(read_in_batches(box.home(), "INBOX", AT_ONCE)):
         if number == after:
             act()
     return box.finish()
@@ -353,7 +353,7 @@ def test_dovecot_gives_uids_in_between(box):
 
 def test_the_mailbox_is_removed_in_between(box):
     box.fill()
-    slices = read_in_slices(box.home(), "INBOX", AT_ONCE)
+    slices = read_in_batches(box.home(), "INBOX", AT_ONCE)
     next(slices)
     next(slices)
     account = box.account()
@@ -377,7 +377,7 @@ def test_a_full_disk_leaves_the_rest_unseen_until_there_is_room(box, monkeypatch
         return append(path, data)
 
     monkeypatch.setattr(uidlist, "append_lines", fail_third)
-    told = list(read_in_slices(box.home(), "INBOX", AT_ONCE))
+    told = list(read_in_batches(box.home(), "INBOX", AT_ONCE))
     assert told[-1] == (10, 23)
     assert len(box.indexed()) == 10
     monkeypatch.setattr(uidlist, "append_lines", append)
@@ -392,7 +392,7 @@ def test_a_large_difference_is_read_in_slices_too(box):
     modseq = mailbox.load().modseq
     known = set(box.on_disk())
     box.fill(FILES, 200)
-    told = list(read_in_slices(box.home(), "INBOX", AT_ONCE))
+    told = list(read_in_batches(box.home(), "INBOX", AT_ONCE))
     assert told[-1] == (28, 28)
     assert len(told) == 6
     after = box.finish()
@@ -415,7 +415,7 @@ def test_the_lock_is_free_between_two_slices(box):
     box.fill()
     other = box.home()
     taken = 0
-    for _ in read_in_slices(box.home(), "INBOX", AT_ONCE):
+    for _ in read_in_batches(box.home(), "INBOX", AT_ONCE):
         with other.locked(), other.dotlocked([box.root]):
             taken += 1
     assert taken == -(-FILES // AT_ONCE) + 1, "before the first slice, and after each"
@@ -424,7 +424,7 @@ def test_the_lock_is_free_between_two_slices(box):
 def test_a_mailbox_with_odd_names_is_no_exception(box):
     for name in ("x:2,", "1600000001.a:2,S", "99.b:2,", "1600000000.c:2,FS", "10000000000.d"):
         box.put("cur", name)
-    for _ in read_in_slices(box.home(), "INBOX", 2):
+    for _ in read_in_batches(box.home(), "INBOX", 2):
         pass
     assert list(box.finish().values()) == ["x", "99.b", "1600000000.c", "1600000001.a", "10000000000.d"]
 
@@ -442,13 +442,13 @@ def test_a_mailbox_that_dovecot_has_listed_keeps_its_uids(box, monkeypatch, odd,
         stream.write("3 V1700000000 N90 G3085f01b7f11094c501100008c4a11c1\n49 :1500000000.gone\n" + lines)
     if odd:
         # The way of names that are out of the ordinary, which must lead to the same.
-        monkeypatch.setattr("mailserver.store.maildir.sync.reconcile.first_look", lambda _new, _cur: None)
+        monkeypatch.setattr("mailserver.store.maildir.sync.reconcile.first_scan", lambda _new, _cur: None)
     if at_once is None:
         account = box.account()
         account.status("INBOX")
         account.close()
     else:
-        for _ in read_in_slices(box.home(), "INBOX", at_once):
+        for _ in read_in_batches(box.home(), "INBOX", at_once):
             pass
     monkeypatch.undo()
     rest = [name for name in names if name not in listed.values()]

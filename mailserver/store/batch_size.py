@@ -14,8 +14,8 @@ STEP: Final = 0.03
 _GROWTH: Final = 4
 
 
-class Pace:
-    """The size of the next part, by the time that the last one took: `with pace:` around the work of each."""
+class BatchSize:
+    """The size of the next part, by the time that the last one took: `with batch_size:` around the work of each."""
 
     def __init__(self, most: int, first: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Parts of `most` items at most, of `first` at the beginning."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.format.message_file import PlainFile
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.mailbox.rendering import Rendering
-from mailserver.store.maildir.sync.own_change import known_mask
+from mailserver.store.maildir.mailbox.summary_reader import Rendering
+from mailserver.store.maildir.sync.directory_update import known_mask
 from mailserver.store.rows import Row
 from mailserver.store.search_source import Indexed, SentWithin, TextsWith, Where
 from mailserver.types import UID
@@ -63,7 +63,7 @@ class Facts:
         """Searchable header texts that may have a needle, where they are kept."""
         key = self._state().key
         wanted = sorted(uids)
-        return TextsWith(*self._home.read(lambda index: index.header_texts.with_needles(key, wanted, needles)))
+        return TextsWith(*self._home.read(lambda index: index.header_texts.find_needles(key, wanted, needles)))
 
     def sent_within(self, uids: Sequence[UID], first: int | None, end: int | None) -> SentWithin:
         """Days of the Date field, where they are kept."""

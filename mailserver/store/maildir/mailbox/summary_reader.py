@@ -23,8 +23,8 @@ from mailserver.store.index.records import MailboxState
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format.message_file import PlainFile, has_bare_lf, open_file, read_dated, to_crlf
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.portion import Portion
 from mailserver.store.rows import Row
+from mailserver.store.time_slice import TimeSlice
 from mailserver.types import UID, UNKNOWN_DATE, UNKNOWN_SIZE
 
 BATCH: Final = 256
@@ -56,21 +56,21 @@ class Rendering:
         self._reopen = reopen
 
     def summaries(
-        self, uids: Sequence[UID], *, only_head: bool, portion: Portion | None = None
+        self, uids: Sequence[UID], *, only_head: bool, time_slice: TimeSlice | None = None
     ) -> Iterator[Rendered]:  # fmt: skip
-        """Of those messages (rising), kept in the index; with `only_head` and `portion` as in `Mailbox.summaries`."""
+        """Of those messages (rising), kept in the index; with `only_head` and `time_slice` as in `Mailbox.summaries`."""
         for start in range(0, len(uids), BATCH):
             files = self._files(uids[start : start + BATCH])
             read = self._read_heads(files) if only_head else self._read_whole(files)
-            batch = list(read) if portion is None else list(_within(portion, read))
+            batch = list(read) if time_slice is None else list(_within(time_slice, read))
             measured = [(uid, size, date) for uid, size, date, _summary in batch if size != UNKNOWN_SIZE]
             self._keep(measured, [(uid, summary) for uid, _size, _date, summary in batch])
             yield from batch
-            if portion is not None and portion.full:
+            if time_slice is not None and time_slice.full:
                 return
 
-    def measure(self, uids: Sequence[UID], portion: Portion | None = None) -> list[tuple[UID, int, int]]:
-        """UID, size and date of those messages (rising), as far as the portion goes; the index knows them from now on."""
+    def measure(self, uids: Sequence[UID], time_slice: TimeSlice | None = None) -> list[tuple[UID, int, int]]:
+        """UID, size and date of those messages (rising), as far as the time_slice goes; the index knows them from now on."""
         measured: list[tuple[UID, int, int]] = []
         for start in range(0, len(uids), BATCH):
             facts = []
@@ -80,11 +80,11 @@ class Rendering:
                 if message is not None:
                     facts.append((uid, message.size, message.date))
                     message.close()
-                    if portion is not None and portion.take(0):
+                    if time_slice is not None and time_slice.take(0):
                         break
             self._keep(facts, [])
             measured += facts
-            if portion is not None and portion.full:
+            if time_slice is not None and time_slice.full:
                 break
         return measured
 
@@ -172,11 +172,13 @@ class Rendering:
             return None
 
 
-def _within(portion: Portion, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
+def _within(time_slice: TimeSlice, rendered: Iterable[Rendered]) -> Iterator[Rendered]:
     for each in rendered:
         yield each
         summary = each[3]
-        if portion.take(len(summary.envelope) + len(summary.body) + len(summary.body_structure) + len(summary.fields)):
+        if time_slice.take(
+            len(summary.envelope) + len(summary.body) + len(summary.body_structure) + len(summary.fields)
+        ):
             return
 
 

@@ -20,7 +20,7 @@ from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.sync import scan
 
 
-class OwnChange:
+class DirectoryUpdate:
     """Made before a change of the directories, `record`ed after it."""
 
     def __init__(self, home: Home, paths: MailboxPaths, state: MailboxState, places: Sequence[int] = (0, 1)) -> None:
@@ -29,7 +29,7 @@ class OwnChange:
         Raises: NoSuchMailbox when its directory is gone, NoSpace, StoreUnavailable.
         """
         self.places = places
-        self._names = home.own_names
+        self._names = home.expected_names
         self._paths = paths
         self._state = state
         self._level: list[int] = []

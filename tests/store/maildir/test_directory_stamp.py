@@ -1,4 +1,4 @@
-"""A mark says "unchanged" only while nobody, in this process or another, has changed the mailbox."""
+"""A stamp says "unchanged" only while nobody, in this process or another, has changed the mailbox."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ def age(account, name="INBOX"):
 
 
 def settled(account, name="INBOX"):
-    """The mark of a mailbox that was read when nothing was fresh or recent."""
+    """The stamp of a mailbox that was read when nothing was fresh or recent."""
     mailbox = account.mailbox(name)
     mailbox.refresh()
     mailbox.claim_recent()
     age(account, name)
     mailbox.refresh()
-    mark = mailbox.load().mark
-    assert mark is not None
-    assert mark.settled
-    assert mark.unchanged(name)
-    return mark
+    stamp = mailbox.load().stamp
+    assert stamp is not None
+    assert stamp.settled
+    assert stamp.unchanged(name)
+    return stamp
 
 
 def test_what_nobody_touches_stays_unchanged(account, other):
     put(account)
-    mark = settled(account)
+    stamp = settled(account)
     other.mailbox("INBOX").refresh()
     other.status("INBOX")
-    assert mark.unchanged("INBOX")
-    assert mark.settled
+    assert stamp.unchanged("INBOX")
+    assert stamp.settled
 
 
 def test_all_that_is_read_of_it_carries_the_mark(account):
     put(account)
     settled(account)
     mailbox = account.mailbox("INBOX")
-    for mark in (mailbox.load().mark, mailbox.changes_since(0).mark, mailbox.status().mark):
-        assert mark.settled
-        assert mark.unchanged("INBOX")
+    for stamp in (mailbox.load().stamp, mailbox.changes_since(0).stamp, mailbox.status().stamp):
+        assert stamp.settled
+        assert stamp.unchanged("INBOX")
 
 
 @pytest.mark.parametrize(
@@ -82,31 +82,31 @@ def test_every_change_of_ours_shows(account, other, change, by):
     put(account)
     account.create("target")
     put(account, "target")
-    mark = settled(account)
+    stamp = settled(account)
     change(account if by == "us" else other)
-    assert not mark.unchanged("INBOX")
+    assert not stamp.unchanged("INBOX")
 
 
 def test_a_delivery_and_a_rename_by_foreign_programs_show(account):
     put(account)
-    mark = settled(account)
+    stamp = settled(account)
     path = os.path.join(account.root, "new", "1700000001.M1P1.other")
     with open(path, "wb") as file:
         file.write(b"x")
-    assert not mark.unchanged("INBOX")
-    mark = settled(account)
+    assert not stamp.unchanged("INBOX")
+    stamp = settled(account)
     [name] = [name for name in os.listdir(os.path.join(account.root, "cur")) if name.startswith("1700000001.")]
     cur = os.path.join(account.root, "cur", "")
     os.rename(cur + name, cur + name + "F")
-    assert not mark.unchanged("INBOX")
+    assert not stamp.unchanged("INBOX")
 
 
 def test_a_uid_that_another_program_burns_shows(account):
     put(account)
-    mark = settled(account)
+    stamp = settled(account)
     with open(os.path.join(account.root, uidlist.FILE_NAME), "ab") as file:
         file.write(b"7 :1700000001.M1P1.other\n")
-    assert not mark.unchanged("INBOX")
+    assert not stamp.unchanged("INBOX")
 
 
 def test_recent_messages_that_nobody_has_claimed_are_not_settled(account, other):
@@ -115,10 +115,10 @@ def test_recent_messages_that_nobody_has_claimed_are_not_settled(account, other)
     age(account)
     mailbox = account.mailbox("INBOX")
     mailbox.refresh()
-    mark = mailbox.load().mark
-    assert not mark.settled
+    stamp = mailbox.load().stamp
+    assert not stamp.settled
     other.mailbox("INBOX").claim_recent()
-    assert mailbox.changes_since(0).mark.settled
+    assert mailbox.changes_since(0).stamp.settled
     assert mailbox.status().recent == 0
 
 
@@ -127,7 +127,7 @@ def test_fresh_times_are_not_settled(account):
     mailbox = account.mailbox("INBOX")
     mailbox.claim_recent()
     mailbox.refresh()
-    assert not mailbox.load().mark.settled
+    assert not mailbox.load().stamp.settled
 
 
 def test_a_mailbox_deleted_renamed_or_made_anew_is_another(account, other):
@@ -139,7 +139,7 @@ def test_a_mailbox_deleted_renamed_or_made_anew_is_another(account, other):
     assert not first.unchanged("b")
     other.rename("a", "c")
     assert not first.unchanged("a")
-    assert not first.unchanged("c"), "the mark knows it by its old name only"
+    assert not first.unchanged("c"), "the stamp knows it by its old name only"
     other.rename("b", "a")
     assert not first.unchanged("a")
     assert not second.unchanged("b")
@@ -152,9 +152,9 @@ def test_a_mailbox_deleted_renamed_or_made_anew_is_another(account, other):
 
 def test_an_intent_that_waits_is_no_time_to_answer_from_memory(account):
     put(account)
-    mark = settled(account)
+    stamp = settled(account)
     account._home.something_due = True
-    assert not mark.unchanged("INBOX")
+    assert not stamp.unchanged("INBOX")
 
 
 def test_what_was_read_before_the_machine_started_anew_is_not_settled(account, monkeypatch):
@@ -162,4 +162,4 @@ def test_what_was_read_before_the_machine_started_anew_is_not_settled(account, m
     settled(account)
     mailbox = account.mailbox("INBOX")
     monkeypatch.setattr(account._home, "boot", "another")
-    assert not mailbox.load().mark.settled
+    assert not mailbox.load().stamp.settled

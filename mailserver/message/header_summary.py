@@ -36,7 +36,7 @@ class Head(NamedTuple):
     """The content fields, as `structure.Part.fields` has them, unfolded; None if they were not looked for."""
 
 
-def read_head(header: bytes) -> Head:
+def parse_header_summary(header: bytes) -> Head:
     """A header with CRLF line ends, with its empty line if there is one. Never raises; linear in its length."""
     return _read_usual(header) or _read_any(header)
 

@@ -13,7 +13,7 @@ LONG: Final = 1000
 """Messages of a change that is remembered for the next reader only: rows take room."""
 
 
-class OwnNames:
+class ExpectedNames:
     """File names that we have just made or removed, and a watcher has not told of yet.
 
     Added to in the account's thread, taken off on the reactor's: each step is one call into C. A name too many hides a

@@ -38,7 +38,7 @@ from mailserver.store.index.records import OWN, RACY, SETTLED, MailboxState
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist, uidlist_format
 from mailserver.store.maildir.home.home import Home
-from mailserver.store.maildir.sync.first_scan import FirstLook, Postponed
+from mailserver.store.maildir.sync.first_scan import FirstScan, Postponed
 from mailserver.store.maildir.sync.reconcile import begin
 from mailserver.types import UID, ModSeq
 
@@ -46,7 +46,7 @@ AT_ONCE = 10_000
 """Messages of a slice: some 30 ms under the account's lock."""
 
 
-def read_in_slices(home: Home, name: str, at_once: int = AT_ONCE) -> Iterator[tuple[int, int]]:
+def read_in_batches(home: Home, name: str, at_once: int = AT_ONCE) -> Iterator[tuple[int, int]]:
     """Take up whatever is on disk. After each slice (messages done, messages in all): nothing is held then.
 
     Raises: NoSuchMailbox, BadMailboxName, InUse, NoSpace, StoreUnavailable.
@@ -57,7 +57,7 @@ def read_in_slices(home: Home, name: str, at_once: int = AT_ONCE) -> Iterator[tu
         if postponed is None:
             return
         safeio.point("slices.begun")
-        slices = _Slices(home, state, postponed)
+        slices = _Batches(home, state, postponed)
         yield slices.progress
         while slices.left:
             with home.locked():
@@ -102,7 +102,7 @@ class Turn:
             self._fd = -1
 
 
-class _Slices:
+class _Batches:
     """What one look at the directories has left to do."""
 
     def __init__(self, home: Home, state: MailboxState, postponed: Postponed) -> None:
@@ -196,7 +196,7 @@ class _Slices:
         self._uid_next, self._modseq = state.uid_next, state.modseq
         return True
 
-    def _save(self, state: MailboxState, first: FirstLook) -> None:
+    def _save(self, state: MailboxState, first: FirstScan) -> None:
         was_claimed = state.recent_from == state.uid_next
         self._at += len(first.uids)
         state.uid_next = UID(state.uid_next + len(first.uids))
@@ -212,14 +212,14 @@ class _Slices:
 
         def save(index: Index) -> None:
             index.mailboxes.save(state)
-            index.messages.add_bundles(state.key, first.bundles(modseq))
+            index.messages.add_blocks(state.key, first.bundles(modseq))
             if columns is not None:
                 index.packed_columns.put(state.key, modseq, columns)
 
         self._home.update(save, len(first.uids))
         self._uid_next, self._modseq = state.uid_next, modseq
 
-    def _collect(self, first: FirstLook, modseq: ModSeq) -> Arrays | None:
+    def _collect(self, first: FirstScan, modseq: ModSeq) -> Arrays | None:
         """The columns to keep with this slice, if it is the last."""
         columns = self._columns
         if columns is None:

@@ -41,7 +41,7 @@ class _Level:
         self.is_digest = is_digest
 
 
-class HeaderWatch:
+class HeaderSizeChecker:
     """Of one message, its line ends CRLF or LF; `write` for all of it, then `finish`. Either raises TooBig.
 
     Where others wait, `writing` and `finishing` do the same in small steps.

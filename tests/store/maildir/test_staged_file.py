@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mailserver.errors import NoSpace, StoreUnavailable
 from mailserver.store.maildir.disk import safeio
-from mailserver.store.maildir.mailbox import staged
-from mailserver.store.maildir.mailbox.staged import StagedFile
+from mailserver.store.maildir.mailbox import staged_file
+from mailserver.store.maildir.mailbox.staged_file import StagedFile
 from tests.store.power import Journal
 
 
@@ -130,8 +130,8 @@ def test_only_old_files_are_swept(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(b"")
         os.utime(tmp_path / name, (1, 1))
     (tmp_path / "directory").mkdir()
-    assert staged.sweep(str(tmp_path)) == 0, "the mtime is a message's date; the ctime is young"
+    assert staged_file.sweep(str(tmp_path)) == 0, "the mtime is a message's date; the ctime is young"
     later = time.time() + 36 * 3600 + 60
     monkeypatch.setattr(time, "time", lambda: later)
-    assert staged.sweep(str(tmp_path), frozenset({"kept"})) == 1
+    assert staged_file.sweep(str(tmp_path), frozenset({"kept"})) == 1
     assert sorted(os.listdir(tmp_path)) == ["directory", "kept"]

@@ -6,8 +6,8 @@ from random import Random
 import pytest
 
 from mailserver.store.flags import DELETED, SEEN
-from mailserver.store.index.bundles import Bundle
 from mailserver.store.index.database import Index
+from mailserver.store.index.message_blocks import MessageBlock
 from mailserver.store.index.records import Entry, MailboxState
 from mailserver.types import UNKNOWN_SIZE
 
@@ -22,7 +22,7 @@ def entry(uid, modseq, flags=0, place=1, size=None, date=None):
 
 
 def bundle_of(entries):
-    return Bundle(
+    return MessageBlock(
         entries[0].modseq,
         array("I", [each.uid for each in entries]),
         array("I", [each.flags for each in entries]),
@@ -114,7 +114,7 @@ def test_nobody_can_tell_whether_a_message_is_in_a_bundle(seed):
                 index.mailboxes.save(MailboxState(0, bytes([key]) * 16, str(key), 7, 50, 1, 1, 1))
     with bundling.transaction(), plain.transaction():
         for key, its in zip(KEYS, (neighbours, parts, neighbours), strict=True):
-            bundling.messages.add_bundles(key, [bundle_of(part) for part in its])
+            bundling.messages.add_blocks(key, [bundle_of(part) for part in its])
             for part in its:
                 plain.messages.add(key, part)
     assert all_told(bundling, uids) == all_told(plain, uids)
@@ -140,7 +140,7 @@ def test_a_message_that_gets_its_row_meanwhile_is_told_once(tmp_path, monkeypatc
     parts = [[entry(uid, 10, place=uid % 2) for uid in range(start, start + 5)] for start in (1, 6, 11)]
     with other.transaction():
         other.mailboxes.save(MailboxState(0, b"g" * 16, "INBOX", 7, 50, 1, 1, 1))
-        other.messages.add_bundles(1, [bundle_of(part) for part in parts])
+        other.messages.add_blocks(1, [bundle_of(part) for part in parts])
     expected = read(index.messages, 1, [3, 5, 7])
 
     def open_all():
@@ -190,7 +190,7 @@ def test_a_bundle_looks_at_no_more_uids_than_may_be_in_it():
 def test_a_change_opens_the_bundles_of_what_it_changes_alone():
     index = Index.make_in_memory("")
     with index.transaction():
-        index.messages.add_bundles(1, [bundle_of([entry(uid, 10), entry(uid + 5, 10)]) for uid in (1, 11, 21, 31)])
+        index.messages.add_blocks(1, [bundle_of([entry(uid, 10), entry(uid + 5, 10)]) for uid in (1, 11, 21, 31)])
         index.messages.change(1, [entry(31, 11), entry(6, 11)])
         index.messages.learn(1, [(8, 5, 5), (18, 5, 5), (99, 5, 5)])
         index.messages.learn(1, [(36, 7, 9)])
