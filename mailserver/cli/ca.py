@@ -172,7 +172,7 @@ def sign(
     with telling():
         try:
             asked = requests.parse_request(read(request, MAX_FILE))
-        except requests.BadRequest as bad:
+        except requests.BadSigningRequest as bad:
             raise click.ClickException(f"{request.name} {bad}") from bad
         if asked.purpose == "client" and not client:
             raise click.ClickException(

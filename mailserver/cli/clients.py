@@ -15,8 +15,8 @@ from mailserver.cli.columns import print_table
 from mailserver.cli.options import config_option, instead, load_or_fail
 from mailserver.config.model import Config
 from mailserver.idn import ascii_name
-from mailserver.ledger.database import DAY, CannotKeep, Damage, Ledger
-from mailserver.ledger.entry import Seen
+from mailserver.ledger.database import DAY, Damage, Ledger, LedgerUnavailable
+from mailserver.ledger.entry import SeenEntry
 from mailserver.ledger.impact import (
     Affected,
     Change,
@@ -58,7 +58,7 @@ def clients(configuration: Path, user: str | None, *, forget: bool, as_json: boo
     if forget:
         try:
             number = Ledger(config.server.state_dir).forget(user)
-        except (CannotKeep, *Damage) as error:
+        except (LedgerUnavailable, *Damage) as error:
             raise click.ClickException(str(error)) from error
         click.echo(f"{number} entries are forgotten")
         return
@@ -131,7 +131,7 @@ def _changes(
 
 
 def _unknown(
-    config: Config, seen: list[Seen], ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]
+    config: Config, seen: list[SeenEntry], ports: Iterable[int], names: Iterable[str], mechanisms: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
     """Option and sentence for what nobody has, which would seem to shut nobody out: it is mistyped."""
     entries = [each.entry for each in seen]
@@ -155,14 +155,14 @@ def _hosts(config: Config) -> list[str]:
     return sorted({host for domain in config.certified for host in domain.hosts})
 
 
-def _seen(config: Config, user: str | None) -> list[Seen]:
+def _seen(config: Config, user: str | None) -> list[SeenEntry]:
     try:
         return Ledger(config.server.state_dir).seen(user)
-    except (CannotKeep, *Damage) as error:
+    except (LedgerUnavailable, *Damage) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _show(found: list[Affected], recent: list[Seen], days: int) -> None:
+def _show(found: list[Affected], recent: list[SeenEntry], days: int) -> None:
     print_table(
         ("RESULT", *_HEAD),
         [("shut out" if each.breaks else "may go on", *_cells(each.seen)) for each in found],
@@ -173,7 +173,7 @@ def _show(found: list[Affected], recent: list[Seen], days: int) -> None:
     click.echo(f"{len(out)} of {len(accounts)} users seen in {days} days have a client that would be shut out")
 
 
-def _cells(seen: Seen) -> tuple[str, ...]:
+def _cells(seen: SeenEntry) -> tuple[str, ...]:
     entry = seen.entry
     return (
         entry.account,
@@ -195,7 +195,7 @@ def _date(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
 
 
-def _as_json(seen: Seen) -> dict[str, Any]:
+def _as_json(seen: SeenEntry) -> dict[str, Any]:
     return {**attrs.asdict(seen.entry), "first": seen.first, "last": seen.last}
 
 

@@ -1,1 +1,5 @@
-"""What clients and other mail servers are told of a domain, made from its configuration: documents and DNS records."""
+"""Client configuration documents and DNS records of a domain, made from the configuration alone.
+
+`http` serves the documents, `cli/dns.py` prints and checks the records. Nothing here connects or reads a file. Begin with
+`services.py`, which lists a domain's services.
+"""

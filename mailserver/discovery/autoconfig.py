@@ -1,4 +1,4 @@
-"""Thunderbird's autoconfig, version 1.1 of its format (draft-ietf-mailmaint-autoconfig): K-9 and others read it too."""
+"""Thunderbird's autoconfig document, version 1.1 (draft-ietf-mailmaint-autoconfig), which K-9 and others read too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SOCKETS: Final = {"implicit": "SSL", "starttls": "STARTTLS"}
 
 
 def autoconfig(domain: str, offered: Sequence[Service]) -> bytes:
-    """The document of a domain, the same for all its users: the client puts the address in."""
+    """Make the document of a domain; it is the same for all users, as the client inserts the address."""
     root = Element("clientConfig", version="1.1")
     provider = SubElement(root, "emailProvider", id=domain)
     for name in ("domain", "displayName", "displayShortName"):

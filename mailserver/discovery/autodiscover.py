@@ -1,4 +1,4 @@
-"""Outlook's autodiscover, the POX form (MS-OXDSCLI 2.2.4, 3.1.5): what is asked for, and the answer.
+"""Outlook's autodiscover, the POX form (MS-OXDSCLI 2.2.4, 3.1.5): requests and responses.
 
 A request with a document type is refused as a whole, so no entity is ever expanded.
 """
@@ -22,21 +22,21 @@ _MAX_TEXT: Final = 1000
 _TYPES: Final = {"imap": "IMAP", "pop3": "POP3", "submission": "SMTP"}
 
 
-class BadRequest(Exception):
-    """No request of autodiscover; the argument says why."""
+class BadAutodiscoverRequest(Exception):
+    """An invalid autodiscover request; the argument says why."""
 
 
 @frozen
-class Asked:
-    """What a request asks for."""
+class AutodiscoverRequest:
+    """A parsed autodiscover request."""
 
     address: str
     schema: str
-    """The form in which the client takes the answer; OUTLOOK is known here."""
+    """The response schema that the client accepts; OUTLOOK is the only known one."""
 
 
 class _Reader:
-    """Collects the text of two elements."""
+    """Parser that collects the text of two elements."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
@@ -51,19 +51,21 @@ class _Reader:
         try:
             self._parser.Parse(octets, True)
         except expat.ExpatError as error:
-            raise BadRequest(f"no XML: {expat.errors.messages.get(error.code, 'not well-formed')}") from None
+            raise BadAutodiscoverRequest(
+                f"invalid XML: {expat.errors.messages.get(error.code, 'not well-formed')}"
+            ) from None
         except (LookupError, ValueError):
-            # What is named is looked for among Python's codecs, which say in their own ways that they are none of text.
-            raise BadRequest("no XML: an encoding that is not taken") from None
+            # expat looks the encoding up among Python's codecs; those that are no text encodings fail in various ways.
+            raise BadAutodiscoverRequest("invalid XML: unsupported encoding") from None
 
     @staticmethod
     def _doctype(*_words: object) -> NoReturn:
-        raise BadRequest("a document type is not taken")
+        raise BadAutodiscoverRequest("document types are not accepted")
 
     def _start(self, name: str, _attributes: dict[str, str]) -> None:
         self._open.append(name)
         if len(self._open) > _MAX_DEPTH:
-            raise BadRequest("too deeply nested")
+            raise BadAutodiscoverRequest("too deeply nested")
 
     def _end(self, _name: str) -> None:
         self._open.pop()
@@ -73,19 +75,21 @@ class _Reader:
         if namespace == _REQUEST and name in ("EMailAddress", "AcceptableResponseSchema"):
             whole = self.found.get(name, "") + words
             if len(whole) > _MAX_TEXT:
-                raise BadRequest(f"{name} is too long")
+                raise BadAutodiscoverRequest(f"{name} is too long")
             self.found[name] = whole
 
 
-def parse_request(octets: bytes) -> Asked:
-    """What a client sent. Raises: BadRequest."""
+def parse_request(octets: bytes) -> AutodiscoverRequest:
+    """Parse a request. Raises: BadRequest."""
     reader = _Reader()
     reader.read(octets)
-    return Asked(reader.found.get("EMailAddress", "").strip(), reader.found.get("AcceptableResponseSchema", "").strip())
+    return AutodiscoverRequest(
+        reader.found.get("EMailAddress", "").strip(), reader.found.get("AcceptableResponseSchema", "").strip()
+    )
 
 
 def autodiscover(address: str, offered: Sequence[Service]) -> bytes:
-    """The answer; the best way of each kind alone, as Outlook takes the first. The address is the user name."""
+    """Make the response with the best service of each kind alone: Outlook uses the first. The address is the user name."""
     root = Element("Autodiscover", xmlns=_RESPONSE)
     account = SubElement(SubElement(root, "Response", xmlns=OUTLOOK), "Account")
     SubElement(account, "AccountType").text = "email"
@@ -103,7 +107,7 @@ def autodiscover(address: str, offered: Sequence[Service]) -> bytes:
             ("DomainRequired", "off"),
             ("LoginName", address),
             ("SPA", "off"),
-            # Encryption takes the place of SSL in clients that know it: SSL is implicit TLS, TLS is STARTTLS.
+            # Clients that know Encryption ignore SSL: SSL is implicit TLS, TLS is STARTTLS.
             ("SSL", "on"),
             ("Encryption", "SSL" if implicit else "TLS"),
             ("AuthRequired", "on"),
@@ -113,7 +117,7 @@ def autodiscover(address: str, offered: Sequence[Service]) -> bytes:
 
 
 def refusal(code: int, words: str) -> bytes:
-    """600: not a request; 601: nothing in the form asked for (MS-OXDSCLI 2.2.4.1.1.2.2)."""
+    """Make an error response: 600 for an invalid request, 601 for an unknown schema (MS-OXDSCLI 2.2.4.1.1.2.2)."""
     root = Element("Autodiscover", xmlns=_RESPONSE)
     error = SubElement(SubElement(root, "Response"), "Error")
     SubElement(error, "ErrorCode").text = str(code)

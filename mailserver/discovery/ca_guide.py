@@ -1,4 +1,4 @@
-"""How a private authority is imported into mail programs, with its own names and fingerprints."""
+"""Instructions for importing a private authority into mail clients, with its names and fingerprints."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from typing import Any, Final
 from attrs import frozen
 
 _NAMESPACE: Final = uuid.UUID("0d2c1f1e-6c0b-5c39-9a55-2d4b8a7f6e10")
-"""So that a profile fetched again takes the place of the old one."""
+"""Makes the profile's identifiers constant, so that a new download replaces the old profile."""
 
 
 @frozen
 class Facts:
-    """What a guide names."""
+    """The values that a guide shows."""
 
     name: str
-    """The authority's, as key stores show it."""
+    """The authority's name, as key stores show it."""
     der: bytes
-    """Its certificate."""
+    """The authority's certificate."""
     until: str
-    """The day it ends, YYYY-MM-DD."""
+    """The last day of its life, YYYY-MM-DD."""
     hosts: Mapping[str, str]
-    """Host name of a mail server -> SHA-256 of its certificate, hexadecimal; "" where that is not known."""
+    """Host name of a mail server -> SHA-256 of its certificate, hexadecimal; "" if that is not known."""
     page: str
     """URL of the page with the files; "" without one."""
     has_list: bool = False
-    """Is the revocation list beside the files of the page?"""
+    """Does the page offer the revocation list?"""
     has_users: bool = False
-    """Are there users with certificates of their own?"""
+    """Do users have certificates of their own?"""
 
     @property
     def sha256(self) -> str:
-        """Of the certificate, as key stores show it."""
+        """The certificate's SHA-256 fingerprint, as key stores show it."""
         return with_colons(hashlib.sha256(self.der).hexdigest())
 
     @property
     def sha1(self) -> str:
-        """The same of SHA-1, which Windows calls the thumbprint."""
+        """The certificate's SHA-1 fingerprint, which Windows calls the thumbprint."""
         return with_colons(hashlib.sha1(self.der, usedforsecurity=False).hexdigest())
 
 
@@ -52,12 +52,12 @@ class Guide:
     """The steps for one program or system."""
 
     client: str
-    """What the command calls it."""
+    """The program's name in commands."""
     title: str
     steps: tuple[str, ...]
-    """`{name}`, `{host}` and `{crt}`, `{der}`, `{profile}` (where the files are) stand for what is one's own."""
+    """`{name}`, `{host}`, and the locations `{crt}`, `{der}`, `{profile}` are filled in."""
     own: tuple[str, ...] = ()
-    """The steps for a user's own certificate, a file of PKCS #12."""
+    """The steps for a user's own certificate in a PKCS #12 file."""
 
 
 OWN: Final = "A certificate of your own, with which you log in"
@@ -74,20 +74,20 @@ GUIDES: Final = (
         ),
         (
             "Open the .p12 file: the wizard imports it for Current User, asks for its password, and puts it into Personal.",
-            "Windows before 10 (1709) opens the old form alone, which `mailserver cert create` makes when nothing else is said.",
+            "Windows before 10 (1709) opens the old form alone, which `mailserver cert create` makes by default.",
         ),
     ),
     Guide(
         "outlook",
         "Outlook (Windows)",
         (
-            "Outlook asks Windows: do what is said for Windows, then close Outlook and start it again.",
-            "Outlook for Mac asks the keychain: do what is said for macOS.",
-            "Outlook for iOS and Android fetches mail through Microsoft's servers, which cannot be given an authority.",
+            "Outlook uses the store of Windows: follow the steps for Windows, then close Outlook and start it again.",
+            "Outlook for Mac uses the keychain: follow the steps for macOS.",
+            "Outlook for iOS and Android fetches mail through Microsoft's servers, where no authority can be added.",
         ),
         (
             (
-                "As far as is known, Outlook shows no certificate of its user to IMAP, POP3 or SMTP servers: log in with a password, under a host name "
+                "As far as is known, Outlook shows no user certificate to IMAP, POP3 or SMTP servers: log in with a password, under a host name "
                 "that does not require a certificate."
             ),
         ),
@@ -106,7 +106,7 @@ GUIDES: Final = (
         "apple-mail",
         "Apple Mail",
         (
-            "On a Mac do what is said for macOS, on iPhone and iPad what is said for iOS; then quit Mail and open it again.",
+            "On a Mac follow the steps for macOS, on iPhone and iPad those for iOS; then quit Mail and open it again.",
             "If Mail says that it cannot verify the identity of {host}, Show Certificate must name {name}.",
         ),
         (
@@ -114,7 +114,7 @@ GUIDES: Final = (
                 "On a Mac, once it is in the keychain: Settings, Accounts, Server Settings: as TLS Certificate choose it for the "
                 "incoming and the outgoing server, and as Authentication External (TLS Client Certificate)."
             ),
-            "As far as is known, Mail on iPhone and iPad shows no certificate of its user to IMAP and SMTP servers.",
+            "As far as is known, Mail on iPhone and iPad shows no user certificate to IMAP and SMTP servers.",
         ),
     ),
     Guide(
@@ -136,7 +136,7 @@ GUIDES: Final = (
         (
             "Save {crt} on the device.",
             "Settings, Security, Encryption & credentials, Install a certificate, CA certificate; Android warns: install anyway.",
-            "Apps decide for themselves whether they heed it: many mail apps trust the system's authorities alone.",
+            "Many mail apps ignore it and trust the system's authorities alone.",
         ),
         (
             (
@@ -150,12 +150,12 @@ GUIDES: Final = (
         "k-9",
         "K-9 Mail and Thunderbird for Android",
         (
-            "They do not heed an authority that a user has installed. At the first connection they show the certificate of {host}.",
+            "They ignore an authority that a user has installed. At the first connection they show the certificate of {host}.",
             "Compare its SHA-256 fingerprint with the one below, and accept it. They ask again when it is renewed.",
         ),
         (
             (
-                "Install it as is said for Android. In the account's incoming and outgoing server settings choose it as Client "
+                "Install it as described for Android. In the account's incoming and outgoing server settings choose it as Client "
                 "certificate, and Client certificate as Authentication."
             ),
         ),
@@ -165,8 +165,8 @@ GUIDES: Final = (
         "Thunderbird",
         (
             "Save {crt}. Thunderbird has its own store: Settings, Privacy & Security, Certificates, Manage Certificates.",
-            "Authorities, Import: choose the file, tick Trust this CA to identify websites (mail servers are meant too).",
-            "Or set security.enterprise_roots.enabled in the Config Editor: then it asks Windows, macOS or Android.",
+            "Authorities, Import: choose the file, tick Trust this CA to identify websites (this includes mail servers).",
+            "Or set security.enterprise_roots.enabled in the Config Editor: Thunderbird then uses the store of Windows, macOS or Android.",
         ),
         (
             "Settings, Privacy & Security, Certificates, Manage Certificates, Your Certificates, Import: the .p12 file, of any form.",
@@ -179,7 +179,7 @@ GUIDES: Final = (
         (
             "Save {crt} as ~/.mutt/ca.crt.",
             'In muttrc: set certificate_file = "~/.mutt/ca.crt" and set ssl_force_tls = yes.',
-            'So that nothing else is trusted: set ssl_ca_certificates_file = "~/.mutt/ca.crt" too.',
+            'To trust nothing else: set ssl_ca_certificates_file = "~/.mutt/ca.crt" too.',
         ),
         (
             "openssl pkcs12 -in FILE.p12 -nodes -out ~/.mutt/own.pem, and chmod 600 ~/.mutt/own.pem",
@@ -188,25 +188,25 @@ GUIDES: Final = (
     ),
     Guide(
         "linux",
-        "Programs that ask Debian's or Fedora's store (Evolution, KMail, Geary, curl)",
+        "Programs that use Debian's or Fedora's store (Evolution, KMail, Geary, curl)",
         (
             "Debian: copy {crt} to /usr/local/share/ca-certificates/ca.crt and run update-ca-certificates.",
             "Fedora: copy it to /etc/pki/ca-trust/source/anchors/ and run update-ca-trust.",
         ),
         (
-            "Evolution, Geary and KMail have no place for it. curl: --cert-type P12 --cert FILE.p12:PASSWORD --login-options AUTH=EXTERNAL",
-            "Programs that want PEM (mbsync, msmtp): openssl pkcs12 -in FILE.p12 -nodes -out own.pem, and chmod 600 it.",
+            "Evolution, Geary and KMail cannot use it. curl: --cert-type P12 --cert FILE.p12:PASSWORD --login-options AUTH=EXTERNAL",
+            "Programs that need PEM (mbsync, msmtp): openssl pkcs12 -in FILE.p12 -nodes -out own.pem, and chmod 600 it.",
         ),
     ),
 )
 
 
 def lines(facts: Facts, guides: Sequence[Guide] = GUIDES) -> Iterator[str]:
-    """The guides as text."""
+    """Yield the guides as text."""
     yield f"Authority: {facts.name}, until {facts.until}"
     yield f"SHA-256:   {facts.sha256}"
     yield f"SHA-1:     {facts.sha1}"
-    yield "Compare them in each program with these, which you must have from the administrator and not from the page."
+    yield "Compare these fingerprints in each program. Get them from the administrator, not from the page."
     for guide in guides:
         yield ""
         yield guide.title
@@ -217,13 +217,13 @@ def lines(facts: Facts, guides: Sequence[Guide] = GUIDES) -> Iterator[str]:
             yield from (f"  {number}. {_filled(step, facts)}" for number, step in enumerate(guide.own, 1))
     if any(facts.hosts.values()):
         yield ""
-        yield "Certificates of the mail servers now (SHA-256):"
+        yield "Present certificates of the mail servers (SHA-256):"
         wide = max(len(host) for host, shown in facts.hosts.items() if shown)
         yield from (f"  {host:{wide}}  {with_colons(shown)}" for host, shown in facts.hosts.items() if shown)
 
 
 def page(facts: Facts) -> bytes:
-    """The guides as an HTML page, with links to the files beside it."""
+    """Make the HTML page with the guides, and links to the files beside it."""
 
     def text(words: str) -> str:
         return escape(words)
@@ -236,11 +236,11 @@ def page(facts: Facts) -> bytes:
         "<p>This authority signs the certificates of these mail servers: ",
         f"{text(', '.join(facts.hosts))}. It is valid until {text(facts.until)}.</p>",
         f"<p>SHA-256: <code>{facts.sha256}</code><br>SHA-1: <code>{facts.sha1}</code></p>",
-        "<p>Whoever sends you this page could send you another authority. Compare the fingerprint with the one that you ",
-        "have from your administrator by another way, before you trust it.</p>",
+        "<p>Anybody who can change this page could show another authority. Before you trust it, compare the fingerprint ",
+        "with the one that you got from your administrator by another way.</p>",
         '<ul><li><a href="/ca.crt">ca.crt</a> (PEM)</li><li><a href="/ca.der">ca.der</a> (DER)</li>',
         '<li><a href="/ca.mobileconfig">ca.mobileconfig</a> (profile for iOS, iPadOS and macOS)</li>',
-        '<li><a href="/ca.crl">ca.crl</a> (what it has revoked)</li></ul>' if facts.has_list else "</ul>",
+        '<li><a href="/ca.crl">ca.crl</a> (revocation list)</li></ul>' if facts.has_list else "</ul>",
     ]
     for guide in GUIDES:
         steps = "".join(f"<li>{text(_filled(step, facts))}</li>" for step in guide.steps)
@@ -258,7 +258,7 @@ def page(facts: Facts) -> bytes:
 
 
 def profile(facts: Facts) -> bytes:
-    """A profile for Apple's systems with the authority (com.apple.security.root)."""
+    """Make a profile for Apple's systems with the authority (com.apple.security.root)."""
     identity = hashlib.sha256(facts.der).hexdigest()[:16]
     root: dict[str, Any] = {
         "PayloadType": "com.apple.security.root",
@@ -283,7 +283,7 @@ def profile(facts: Facts) -> bytes:
 
 
 def pem(der: bytes) -> bytes:
-    """RFC 7468."""
+    """Encode a certificate as PEM (RFC 7468)."""
     rows = textwrap.wrap(base64.b64encode(der).decode("ascii"), 64)
     return "\n".join(("-----BEGIN CERTIFICATE-----", *rows, "-----END CERTIFICATE-----", "")).encode("ascii")
 

@@ -1,4 +1,4 @@
-"""The DNS records by which clients and other mail servers find a domain's services, and judge its mail.
+"""The DNS records by which clients and other mail servers find a domain's services and validate its mail.
 
 MX (RFC 5321 5.1), SRV (RFC 6186, RFC 8314 5.1, MS-OXDISCO 3.1.5.3), MTA-STS and TLSRPT (RFC 8461 3.1, RFC 8460 3), SPF
 (RFC 7208), DMARC (RFC 7489 6.3), CAA (RFC 8659), TLSA (RFC 6698; "3 1 1", as RFC 7671 5.1 advises).
@@ -30,14 +30,14 @@ _MAX_STRING: Final = 255
 
 @frozen
 class Record:
-    """One record that ought to be there. Names end in a dot."""
+    """An expected DNS record. Names end in a dot."""
 
     name: str
     kind: Literal["MX", "SRV", "CNAME", "TXT", "CAA", "TLSA"]
     data: str
     """In a zone file's form (RFC 1035 5.1)."""
     example: bool = False
-    """The administrator may well want another content; of a TXT record its first word counts."""
+    """The administrator may well choose other data; of a TXT record only the first word is compared."""
 
     def __str__(self) -> str:
         return f"{self.name} {TTL} IN {self.kind} {self.data}"
@@ -45,7 +45,7 @@ class Record:
 
 @frozen
 class Note:
-    """What cannot be said as a record, for people."""
+    """A remark for people that no record can express."""
 
     words: str
 
@@ -56,15 +56,15 @@ class Note:
 def records(
     config: Config, domain: Domain, keys: Mapping[str, Sequence[str]], issuers: Sequence[str]
 ) -> list[Record | Note]:
-    """All of a domain.
+    """Return all records and remarks of a domain.
 
-    `keys`: of a host the SHA-256 of each public key that it is served under, hexadecimal. `issuers`: the authorities that
-    issue certificates, as CAA names them.
+    `keys` maps a host to the SHA-256 of each public key that it is served with, hexadecimal. `issuers` are the CAA names of
+    the authorities that issue certificates.
     """
     host, offered = mail_host(config, domain), services(config, domain)
     found: list[Record | Note] = []
     if host is None:
-        return [Note(f"{domain.name} has no host that is no wildcard: no client can be told where to connect")]
+        return [Note(f"{domain.name} has only wildcard hosts: clients have no name to connect to")]
     found.append(Note(f"{host}. must have A and AAAA records with the addresses of this server"))
     found += _mail_from_elsewhere(config, domain)
     found += _services(domain, offered)
@@ -78,7 +78,7 @@ def records(
     for name, port in places:
         found += [Record(f"_{port}._tcp.{name}.", "TLSA", f"3 1 1 {key}") for key in keys.get(name, ())]
     if any(keys.get(name) for name, _port in places):
-        found.append(Note("TLSA: of use with DNSSEC alone; publish the next key before it is served"))
+        found.append(Note("TLSA: only useful with DNSSEC; publish the next key before it is served"))
     return found
 
 
@@ -95,8 +95,8 @@ def _mail_from_elsewhere(config: Config, domain: Domain) -> Iterator[Record | No
     yield Record(name, "TXT", _text(" ".join(["v=spf1", *senders, "~all"])), example=True)
     yield Record(f"_dmarc.{name}", "TXT", _text(f"v=DMARC1; p=none; rua=mailto:postmaster@{domain.name}"), example=True)
     if not config.mail.postmaster:
-        # The address takes mail in any case, but nobody may ever read it.
-        reason = f"set [mail] postmaster to the user who gets the reports that postmaster@{domain.name} is sent"
+        # The address accepts mail in any case, but nobody may ever read it.
+        reason = f"set [mail] postmaster to the user who reads the reports sent to postmaster@{domain.name}"
         yield Note(f"DMARC, TLSRPT: {reason}")
     policy = mta_sts.policy(domain)
     if policy is not None:
@@ -106,7 +106,7 @@ def _mail_from_elsewhere(config: Config, domain: Domain) -> Iterator[Record | No
 
 
 def _services(domain: Domain, offered: Sequence[Service]) -> Iterator[Record]:
-    """A target of "." says that there is none (RFC 6186 3.4)."""
+    """Yield SRV records; a target of "." means that the service does not exist (RFC 6186 3.4)."""
     for (kind, tls), label in _SRV_NAMES.items():
         own = [service for service in offered if (service.kind, service.tls) == (kind, tls)]
         name = f"{label}._tcp.{domain.name}."
@@ -127,11 +127,11 @@ def _web(config: Config, domain: Domain, host: str) -> Iterator[Record | Note]:
             yield Record(f"{label}.{name}", "CNAME", f"{host}.")
     yield Record(f"_autodiscover._tcp.{name}", "SRV", f"0 0 {port} autodiscover.{name}")
     if port != 443:
-        yield Note(f"autoconfig and mta-sts are looked for at port 443; the listener's is {port}")
+        yield Note(f"clients expect autoconfig and mta-sts at port 443; the listener's is {port}")
 
 
 def _text(words: str) -> str:
-    """As strings of a TXT record."""
+    """Format the strings of a TXT record."""
     pieces = [words[at : at + _MAX_STRING] for at in range(0, len(words), _MAX_STRING)]
     return " ".join(f'"{piece}"' for piece in pieces)
 
@@ -144,7 +144,7 @@ def _is_local(host: str) -> bool:
 
 
 def _sender(host: str) -> str:
-    """RFC 7208 5.3, 5.6."""
+    """Format an SPF mechanism (RFC 7208 5.3, 5.6)."""
     try:
         return f"ip{ipaddress.ip_address(host).version}:{host}"
     except ValueError:

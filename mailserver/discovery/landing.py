@@ -1,4 +1,4 @@
-"""The page of a host's root: how a mail program is set up, and where the rest is."""
+"""The web page at a host's root: mail client settings, and links to the rest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mailserver.discovery.wording import KIND_WORDS, security
 
 
 def page(domain: str, offered: Sequence[Service], *, has_authority: bool, has_profile: bool) -> bytes:
-    """HTML.
+    """Make the HTML page.
 
-    `has_authority`: is one offered for import at /ca? `has_profile`: is one for Apple's Mail made here?
+    `has_authority` links to the private authority at /ca; `has_profile` offers the profile for Apple Mail.
     """
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -22,7 +22,7 @@ def page(domain: str, offered: Sequence[Service], *, has_authority: bool, has_pr
     ]
     if offered:
         parts += [
-            "<p>Most mail programs need your address and password alone. Where one asks for more:</p>",
+            "<p>Most mail clients need only your address and password. If one asks for more:</p>",
             "<table><tr><th></th><th>Server</th><th>Port</th><th>Security</th></tr>",
             *(
                 f"<tr><td>{KIND_WORDS[each.kind]}</td><td>{escape(each.host)}</td><td>{each.port}</td>"
@@ -30,7 +30,7 @@ def page(domain: str, offered: Sequence[Service], *, has_authority: bool, has_pr
                 for each in offered
             ),
             (
-                "</table><p>The user name is the whole address, the password a normal password. Of each kind the first is the "
+                "</table><p>The user name is the whole address; use a normal password. The first line of each kind is the "
                 'best. Never choose "TLS, if available".</p>'
             ),
         ]
@@ -43,7 +43,7 @@ def page(domain: str, offered: Sequence[Service], *, has_authority: bool, has_pr
     if has_authority:
         parts.append(
             '<h2>"The certificate is not trusted"</h2>'
-            '<p><a href="/ca">How mail programs come to trust the certificates of this server</a></p>'
+            '<p><a href="/ca">How to make mail clients trust the certificates of this server</a></p>'
         )
     parts.append("</body></html>\n")
     return "\n".join(parts).encode()

@@ -1,4 +1,4 @@
-"""A profile for Apple's Mail (Configuration Profile Reference, com.apple.mail.managed), without any password."""
+"""A profile for Apple Mail (Configuration Profile Reference, com.apple.mail.managed), without a password."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Final
 from mailserver.discovery.services import Service
 
 _NAMESPACE: Final = uuid.UUID("7d0b5e0c-8d5a-5a37-9d0f-6a1c8f3b7e21")
-"""So that a profile fetched again takes the place of the old one."""
+"""Makes the profile's identifiers constant, so that a new download replaces the old profile."""
 
 
 def mobileconfig(address: str, domain: str, offered: Sequence[Service]) -> bytes | None:
-    """The profile of one address; None where there is no way to read or none to send."""
+    """Make the profile of an address; None if the domain lacks a service for reading or for sending."""
     incoming = next((each for each in offered if each.kind == "imap"), None)
     incoming = incoming or next((each for each in offered if each.kind == "pop3"), None)
     outgoing = next((each for each in offered if each.kind == "submission"), None)
@@ -30,7 +30,7 @@ def mobileconfig(address: str, domain: str, offered: Sequence[Service]) -> bytes
         "EmailAccountDescription": address,
         "EmailAddress": address,
         "EmailAccountType": "EmailTypeIMAP" if incoming.kind == "imap" else "EmailTypePOP",
-        # UseSSL is for STARTTLS too: Mail tells by the port which it is.
+        # UseSSL is for STARTTLS too: Mail decides by the port.
         "IncomingMailServerAuthentication": "EmailAuthPassword",
         "IncomingMailServerHostName": incoming.host,
         "IncomingMailServerPortNumber": incoming.port,

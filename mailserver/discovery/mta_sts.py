@@ -1,4 +1,4 @@
-"""The MTA-STS policy of a domain (RFC 8461 3.2) and the identity that its TXT record carries (RFC 8461 3.1)."""
+"""The MTA-STS policy of a domain (RFC 8461 3.2), and its identifier for the TXT record (RFC 8461 3.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mailserver.config.model import Domain
 
 
 def policy(domain: Domain) -> bytes | None:
-    """The policy as it is served; None where the domain has none."""
+    """Make the policy document; None if the domain has no policy."""
     if domain.mta_sts is None:
         return None
     lines = ["version: STSv1", f"mode: {domain.mta_sts.mode}", *(f"mx: {host}" for host in domain.mx)]
@@ -17,5 +17,5 @@ def policy(domain: Domain) -> bytes | None:
 
 
 def policy_id(octets: bytes) -> str:
-    """Letters and digits that change with the policy, at most 32."""
+    """Return at most 32 letters and digits that change with the policy."""
     return hashlib.sha256(octets).hexdigest()[:32]

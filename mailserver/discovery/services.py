@@ -1,4 +1,4 @@
-"""Where a domain's users reach their mail: it follows from the listeners and the domain's hosts, and nothing else."""
+"""The services of a domain: host, port and TLS of each, derived from the listeners and the domain's hosts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind = Literal["imap", "pop3", "submission"]
 KINDS: Final[tuple[Kind, ...]] = ("imap", "pop3", "submission")
 
 _LOCAL_PART: Final = re.compile(r"[^\s@\x00-\x20\x7f<>()\[\],;:\\\"]{1,64}")
-"""What a local part without quotes may be (RFC 5321 4.1.2, RFC 6531 3.3); dots are not looked at."""
+"""Local parts without quotes (RFC 5321 4.1.2, RFC 6531 3.3); the placement of dots is not checked."""
 
 _INSIDE: Final = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
@@ -27,7 +27,7 @@ _INSIDE: Final = tuple(
 
 @frozen
 class Service:
-    """One way to a service."""
+    """One way to reach a service."""
 
     kind: Kind
     host: str
@@ -36,13 +36,13 @@ class Service:
 
 
 def find_domain(config: Config, name: str) -> Domain | None:
-    """The mail domain of that name; it may be written in other letters than ASCII."""
+    """Find the mail domain of a name, which may be internationalised."""
     wanted = ascii_name(name)
     return next((domain for domain in config.domains if domain.name == wanted), None)
 
 
 def domain_of_host(config: Config, host: str) -> Domain | None:
-    """The domain that a host name belongs to: its own, a host of it, or one of a site; wildcards count."""
+    """Find the domain of a host name: its own name, one of its hosts or of a site; wildcards count."""
     wanted = {host, f"*.{host.partition('.')[2]}"}
     for domain in config.domains:
         names = {domain.name, *domain.hosts, *(each for site in domain.sites for each in site.hosts)}
@@ -52,7 +52,7 @@ def domain_of_host(config: Config, host: str) -> Domain | None:
 
 
 def split_address(address: str) -> tuple[str, str] | None:
-    """Local part and domain of an address without quotes; None for what is none."""
+    """Split an address without quotes into local part and domain; None if it is invalid."""
     local, at, domain = address.rpartition("@")
     if not at or len(address) > 254 or not _LOCAL_PART.fullmatch(local) or not address.isprintable():
         return None
@@ -60,7 +60,7 @@ def split_address(address: str) -> tuple[str, str] | None:
 
 
 def mail_host(config: Config, domain: Domain) -> str | None:
-    """The name under which the domain's users connect: its first that is no wildcard, or the server's own."""
+    """Return the name that the domain's users connect to: its first without a wildcard, or the server's own."""
     plain: list[str] = [host for host in domain.hosts if not host.startswith("*.")]
     if plain:
         return plain[0]
@@ -69,9 +69,9 @@ def mail_host(config: Config, domain: Domain) -> str | None:
 
 
 def services(config: Config, domain: Domain) -> tuple[Service, ...]:
-    """By kind, the best first: implicit TLS before STARTTLS (RFC 8314 3). Empty where the domain has no plain host.
+    """List services by kind, implicit TLS before STARTTLS (RFC 8314 3). Empty if the domain has no plain host.
 
-    Listeners of loopback alone count where there are no others, as in a demonstration.
+    Loopback listeners count only if there are no others, as in a demonstration.
     """
     host = mail_host(config, domain)
     if host is None:
@@ -83,21 +83,21 @@ def services(config: Config, domain: Domain) -> tuple[Service, ...]:
 
 
 def public_addresses(config: Config) -> tuple[str, ...]:
-    """Where the mail listeners can be reached on the Internet; empty where they do not say it.
+    """Return the mail listeners' public addresses; empty if the configuration does not name them.
 
-    They do not where one has all addresses of the machine, or a private one, which something else translates.
+    It does not if a listener is bound to all addresses, or to a private one that is translated outside this machine.
     """
     mail = [each for each in config.listeners if each.family in KINDS and each.socket is None and not each.is_loopback]
     found = dict.fromkeys(ipaddress.ip_address(address) for each in mail for address in each.bind_addresses)
-    told = all(
+    is_public = all(
         not (each.is_unspecified or each.is_loopback or each.is_link_local or any(each in inside for inside in _INSIDE))
         for each in found
     )
-    return tuple(map(str, found)) if told else ()
+    return tuple(map(str, found)) if is_public else ()
 
 
 def web_host(config: Config, domain: Domain) -> str | None:
-    """Where a browser finds the domain's pages: at the mail host, unless that demands a certificate of each client."""
+    """Return the host of the domain's web pages: the mail host, unless that requires client certificates."""
     sites: list[str] = [host for site in domain.sites for host in site.hosts if not host.startswith("*.")]
     if domain.client_certificates == "required" and sites:
         return sites[0]
@@ -105,7 +105,7 @@ def web_host(config: Config, domain: Domain) -> str | None:
 
 
 def web_port(config: Config) -> int | None:
-    """The port of the HTTPS listener, 443 rather than others; None without any."""
+    """Return the port of the HTTPS listener, preferably 443; None without one."""
     ports = [listener.tcp_port for listener in config.listeners if listener.protocol == "https"]
     return 443 if 443 in ports else ports[0] if ports else None
 

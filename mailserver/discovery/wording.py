@@ -1,4 +1,4 @@
-"""What a user enters, in the words of each family of mail programs."""
+"""Client settings in the terms of each family of mail clients."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ SECURITY_WORDS: Final = (
     ("Apple Mail", "Use SSL/TLS: on", "Use SSL/TLS: on"),
     ("Gmail app", "SSL/TLS", "STARTTLS"),
 )
-"""Program, and what it calls implicit TLS and STARTTLS. Apple's tells the two by the port."""
+"""Program, and its terms for implicit TLS and STARTTLS. Apple Mail tells the two apart by the port."""
 
 
 @frozen
 class Choice:
-    """One program's word for one service."""
+    """One program's term for one service."""
 
     program: str
     words: str
 
 
 def security(service: Service) -> str:
-    """The word that most programs have."""
+    """Return the term that most programs use."""
     return "SSL/TLS" if service.tls == "implicit" else "STARTTLS"
 
 
 def choices(service: Service) -> list[Choice]:
-    """What each program calls the security of a service."""
+    """Return each program's term for the security of a service."""
     return [
         Choice(program, implicit if service.tls == "implicit" else starttls)
         for program, implicit, starttls in SECURITY_WORDS
@@ -44,7 +44,7 @@ def choices(service: Service) -> list[Choice]:
 
 
 def muttrc(user: str, offered: Sequence[Service]) -> Iterator[str]:
-    """Lines for mutt: the best way to read and to send."""
+    """Yield lines for mutt's configuration, with the best service to read and to send."""
     name = quote(user, safe="")
     reading = next((each for each in offered if each.kind == "imap"), None)
     sending = next((each for each in offered if each.kind == "submission"), None)
@@ -58,7 +58,7 @@ def muttrc(user: str, offered: Sequence[Service]) -> Iterator[str]:
 
 
 def profile_link(config: Config, domain: Domain, address: str) -> str | None:
-    """Where Apple's profile of an address is; None without an HTTPS listener."""
+    """Return the URL of the Apple profile of an address; None without an HTTPS listener."""
     port, host = web_port(config), web_host(config, domain)
     if port is None or host is None:
         return None

@@ -1,7 +1,7 @@
-"""Proofs for an ACME authority that hosts are ours (RFC 8555 8.3).
+"""Responses to http-01 challenges of an ACME authority (RFC 8555 8.3).
 
-The answer is the token that was asked for and the thumbprint of the account's key, so any worker can give it without
-knowing of an order. It is of no use to others: only orders signed by that key can be proved with it.
+A response is the requested token and the thumbprint of the account's key, so any worker can make it without knowing the
+order. It is useless to others: it validates only orders signed by that key.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mailserver.http.messages import Request, Response, Route, text
+from mailserver.http.messages import Request, Response, text
+from mailserver.http.route import Route
 from mailserver.http.services import HttpServices
 from mailserver.session.cost import CONSTANT
 
@@ -18,13 +19,13 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
 
 def answer(request: Request, services: HttpServices) -> Response:
-    """The key authorization (RFC 8555 8.1)."""
+    """Answer with the key authorization (RFC 8555 8.1)."""
     acme = services.config.acme
     token = request.path.rpartition("/")[2]
     if acme is None or not acme.thumbprint or request.host not in services.config.acme_hosts:
         return text(404, "nothing here")
     if not _TOKEN.fullmatch(token):
-        return text(404, "no token")
+        return text(404, "invalid token")
     return Response(200, f"{token}.{acme.thumbprint}".encode("ascii"), "application/octet-stream")
 
 

@@ -1,7 +1,7 @@
-"""What mail clients fetch to set themselves up, and the MTA-STS policy for other mail servers.
+"""Documents for automatic client configuration, and the MTA-STS policy for other mail servers.
 
-Nothing here depends on whether a user exists: an answer is the same for every address of a domain but for the address,
-whose domain is told in ASCII, as mail is sent to no other here.
+No answer depends on whether a user exists: answers for a domain differ only in the address. Its domain is shown in ASCII,
+the only form in which mail is accepted here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from mailserver.discovery import mta_sts
 from mailserver.discovery.autoconfig import autoconfig
 from mailserver.discovery.mobileconfig import mobileconfig
 from mailserver.discovery.services import Service, find_domain, services, split_address
-from mailserver.http.messages import Request, Response, Route, text
+from mailserver.http.messages import Request, Response, text
+from mailserver.http.route import Route
 from mailserver.http.services import DISCOVERY_LABELS, HttpServices
 from mailserver.session.cost import CONSTANT
 
@@ -22,7 +23,7 @@ _XML: Final = "text/xml; charset=utf-8"
 
 
 def answer_autoconfig(request: Request, services_: HttpServices) -> Response:
-    """By the domain of the address, or without one by the name that was asked."""
+    """Choose the domain by the address, or without one by the requested host name."""
     address = request.query.get("emailaddress", "")
     if address and split_address(address) is None:
         return text(400, "emailaddress must be an address")
@@ -31,12 +32,12 @@ def answer_autoconfig(request: Request, services_: HttpServices) -> Response:
 
 
 def answer_autodiscover(request: Request, services_: HttpServices) -> Response:
-    """The settings of the address in the request."""
+    """Answer with the settings of the address in the request."""
     if request.method != "POST":
         return text(405, "a request is a POST", ("Allow", "POST"))
     try:
         asked = outlook.parse_request(request.body)
-    except outlook.BadRequest as bad:
+    except outlook.BadAutodiscoverRequest as bad:
         return Response(400, outlook.refusal(600, str(bad)), _XML)
     parts = split_address(asked.address)
     if parts is None:
@@ -50,7 +51,7 @@ def answer_autodiscover(request: Request, services_: HttpServices) -> Response:
 
 
 def answer_profile(request: Request, services_: HttpServices) -> Response:
-    """Signed by the domain's key, so that the device shows whose it is."""
+    """Answer with a profile signed by the domain's key, so that the device shows its origin."""
     address = request.query.get("emailaddress", "")
     parts = split_address(address)
     if parts is None:
@@ -69,7 +70,7 @@ def answer_profile(request: Request, services_: HttpServices) -> Response:
 
 
 def answer_policy(request: Request, services_: HttpServices) -> Response:
-    """RFC 8461 3.2: at mta-sts.DOMAIN alone."""
+    """Answer at mta-sts.DOMAIN alone (RFC 8461 3.2)."""
     label, _dot, name = request.host.partition(".")
     domain = find_domain(services_.config, name) if label == "mta-sts" else None
     policy = mta_sts.policy(domain) if domain else None

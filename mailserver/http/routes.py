@@ -1,4 +1,4 @@
-"""The table of paths. A new page is a module with its ROUTES and a word here."""
+"""The table of paths. A new page is a module with ROUTES and a line here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from mailserver.http import acme, client_setup, health, landing, metrics, private_ca
-from mailserver.http.messages import Route
+from mailserver.http.route import Route
 
 ROUTES: Final[tuple[Route, ...]] = (
     *acme.ROUTES,
@@ -19,5 +19,5 @@ ROUTES: Final[tuple[Route, ...]] = (
 
 
 def find_route(routes: Iterable[Route], path: str) -> Route | None:
-    """The first row that fits."""
-    return next((route for route in routes if route.fits(path)), None)
+    """Return the first route that matches."""
+    return next((route for route in routes if route.matches(path)), None)

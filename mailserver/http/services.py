@@ -1,4 +1,4 @@
-"""What answers are made from; a new one at each reload."""
+"""The objects that answers are made from, replaced at each reload."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mailserver.config.model import Config
 from mailserver.http.messages import Request, Status
 
 DISCOVERY_LABELS: Final = ("autoconfig", "autodiscover", "mta-sts")
-"""What clients and mail servers put before a mail domain."""
+"""Labels that clients and mail servers put before a mail domain."""
 
 
 @frozen
-class Trust:
-    """An authority whose certificate people are to import."""
+class PublishedAuthority:
+    """The authority that people are to import."""
 
     name: str
     der: bytes
@@ -27,24 +27,24 @@ class Trust:
     crl: bytes = b""
     """Its revocation list, DER; empty without one."""
     crl_not_after: dt.datetime | None = None
-    """When a new list is due."""
+    """When the next list is due."""
 
 
 @frozen
 class HttpServices:
-    """For all sessions of a process."""
+    """Shared by all sessions of a process."""
 
     config: Config
     query_status: Callable[[], Awaitable[Status]]
-    """The numbers of all workers. Raises: MailError where nobody tells them in time."""
+    """Ask all workers for the numbers. Raises: MailError if they do not respond in time."""
     sign: Callable[[str, bytes], bytes]
-    """Octets signed under the certificate of a host; as they are where that cannot be."""
-    trust: Callable[[], Trust | None]
-    """One's own authority, that `[tls] private_ca` names."""
+    """Sign octets with the certificate of a host; return them unsigned if that is impossible."""
+    authority: Callable[[], PublishedAuthority | None]
+    """Return the authority that `[tls] private_ca` names, if any."""
     fingerprint: Callable[[str], str]
-    """SHA-256 of the certificate that a host is served under, hexadecimal; "" where there is none."""
+    """Return the SHA-256 of a host's certificate, hexadecimal; "" if there is none."""
     _names: frozenset[str] = field(init=False, repr=False)
-    """All under which this server may be asked, those of wildcards as they are written."""
+    """All names of this server; wildcards as configured."""
 
     @_names.default
     def _all_names(self) -> frozenset[str]:
@@ -54,8 +54,8 @@ class HttpServices:
         hosts = [host for certified in config.certified for host in certified.hosts]
         return frozenset(("localhost", config.server.hostname, *domains, *own, *hosts))
 
-    def may_watch(self, request: Request) -> bool:
-        """May its client see metrics and health? Programs behind a Unix socket may; who comes by a proxy is not known."""
+    def may_monitor(self, request: Request) -> bool:
+        """May this client see metrics and health? Unix sockets may; clients behind a proxy are unknown and may not."""
         peer = request.peer
         if request.forwarded or peer is None:
             return not request.forwarded
@@ -64,7 +64,7 @@ class HttpServices:
         return any(peer in ip_network(network) for network in self.config.http.metrics_from)
 
     def is_host(self, name: str) -> bool:
-        """May this server be asked under that name? Else a page of another site asks it in its reader's name."""
+        """Is it one of this server's names? If not, another site's page may be abusing its reader's browser."""
         return not name or not self._names.isdisjoint((name, f"*.{name.partition('.')[2]}")) or _is_address(name)
 
 

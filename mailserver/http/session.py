@@ -1,15 +1,15 @@
-"""One connection of HTTP/1.1 (RFC 9112), whose octets h11 reads and writes.
+"""One connection of HTTP/1.1 (RFC 9112), parsed and written by h11.
 
-Problems, and what is done about them:
+Problems and solutions:
 
-*   Slow clients: a request must be there whole within REQUEST_TIME, however it drips; between two requests the client
-    may be silent for IDLE_TIME. A connection is one that has not logged in, so `[limits] login_time` ends it anyway, and
-    its address has its share of connections.
-*   Large requests: no more than MAX_HEAD octets of a head and MAX_BODY of a body are taken; what announces more is
-    refused before it comes.
-*   Pipelined requests are answered in order, at most MAX_REQUESTS on one connection; others have their turn between two.
-*   Paths are compared with a table and lead to no file.
-*   What is no HTTP, mail commands say, is answered 400, and that is the end.
+*   Slow clients: a request must be complete within REQUEST_TIME, and the client may be silent for IDLE_TIME between two
+    requests. The connection counts as not logged in, so `[limits] login_time` ends it in any case, and the limit of
+    connections for each address applies.
+*   Large requests: at most MAX_HEAD octets of a head and MAX_BODY of a body are accepted; a larger announced length is
+    refused before the body arrives.
+*   Pipelined requests are answered in order, at most MAX_REQUESTS on one connection; other connections run in between.
+*   Paths are compared with a table and never lead to a file.
+*   Input that is not HTTP, such as mail commands, is answered 400, and the connection closes.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from mailserver.http.services import HttpServices
 from mailserver.session.channel import Channel, Wake
 
 MAX_HEAD: Final = 16384
-"""Octets of a request line and the header."""
+"""Maximum length of the request line and the header, in octets."""
 MAX_BODY: Final = 65536
 MAX_REQUESTS: Final = 100
 IDLE_TIME: Final = 15.0
-"""Seconds."""
+"""Seconds between two requests."""
 REQUEST_TIME: Final = 20.0
-"""Seconds."""
+"""Seconds for a whole request."""
 MAX_FIELDS: Final = 20
-"""Fields of a query."""
+"""Maximum number of fields in a query."""
 LOGGED_PATH: Final = 200
 
 _HOST: Final = re.compile(r"(?P<name>[a-z0-9._-]{0,253}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{0,5})?")
@@ -51,17 +51,17 @@ _FIELDS: Final = (
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
-"""Of every answer that says nothing else."""
+"""Default header fields of every response."""
 
 
 _FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
-"""Fields that proxies add."""
-_NOT_HERE: Final = "not for this address: [http] metrics_from of the configuration says for which"
-_BY_PROXY: Final = "not by way of an HTTP proxy, whose clients are not known here: it can send a PROXY header"
+"""Header fields that proxies add."""
+_NOT_HERE: Final = "not for this address: [http] metrics_from of the configuration lists the permitted ones"
+_BY_PROXY: Final = "not through an HTTP proxy, whose clients are unknown: it can send a PROXY header instead"
 
 
-class Refused(Exception):
-    """A request is not answered by its path's row; `response` goes out, then the end."""
+class RequestRefused(Exception):
+    """The request is refused before its route; `response` is sent, then the connection closes."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -69,7 +69,7 @@ class Refused(Exception):
 
 
 class HttpSession:
-    """Answers the requests of one connection."""
+    """The server's side of one connection."""
 
     mailbox_name = None
 
@@ -81,11 +81,11 @@ class HttpSession:
 
     @property
     def command(self) -> str:
-        """The request that is answered, or was last."""
+        """The current or last request."""
         return f"{self._method} {self._path[:LOGGED_PATH]}"
 
     async def run(self) -> None:
-        """Serve until either side ends it."""
+        """Serve until either side closes the connection."""
         try:
             for number in range(1, MAX_REQUESTS + 1):
                 if not await self._serve_one(last=number == MAX_REQUESTS):
@@ -97,14 +97,14 @@ class HttpSession:
             self._channel.close()
 
     async def _serve_one(self, *, last: bool) -> bool:
-        """One request and its answer; may another follow?"""
+        """Serve one request. May another follow?"""
         self._method = self._path = ""
         try:
             request = await self._read_request()
             if request is None:
                 return False
             response = await self._respond(request)
-        except Refused as refused:
+        except RequestRefused as refused:
             response, last = refused.response, True
         except h11.RemoteProtocolError as error:
             response, last = text(error.error_status_hint, _phrase(error.error_status_hint)), True
@@ -118,7 +118,7 @@ class HttpSession:
     # --- Reading
 
     async def _read_request(self) -> Request | None:
-        """The next, whole; None where none comes. Raises: Refused, h11.RemoteProtocolError, ConnectionLost."""
+        """Read a whole request; None if the client sends none. Raises: RequestRefused, h11.RemoteProtocolError, ConnectionLost."""
         idle_until = self._channel.now() + IDLE_TIME
         deadline = None
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -127,19 +127,19 @@ class HttpSession:
             if not await self._read_more(idle_until if deadline is None else deadline):
                 if deadline is None:
                     return None
-                raise Refused(text(408, "the request did not come in time"))
+                raise RequestRefused(text(408, "the request did not come in time"))
         if not isinstance(event, h11.Request):
             raise ConnectionLost
         if deadline is None:
             deadline = self._channel.now() + REQUEST_TIME
         self._method = event.method.decode("ascii")
         if {b"content-length", b"transfer-encoding"} <= {name for name, _value in event.headers}:
-            # RFC 9112 6.1: whoever stands in between may have read another end of it.
-            raise Refused(text(400, "a body has a length or a coding, not both"))
+            # RFC 9112 6.1: a proxy in between may have seen another end of the body.
+            raise RequestRefused(text(400, "a body must not have both Content-Length and Transfer-Encoding"))
         host, target = _targets(event)
         self._path, query = _split(target)
         if not self._services.is_host(host):
-            raise Refused(text(421, "no such host here"))
+            raise RequestRefused(text(421, "no such host here"))
         announced = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
         body = await self._read_body(announced, deadline)
         info = self._channel.info
@@ -148,7 +148,7 @@ class HttpSession:
 
     async def _read_body(self, announced: int, deadline: float) -> bytes:
         if announced > MAX_BODY:
-            raise Refused(text(413, f"at most {MAX_BODY} octets are taken"))
+            raise RequestRefused(text(413, f"at most {MAX_BODY} octets are taken"))
         body = bytearray()
         while True:
             event = self._http.next_event()
@@ -157,12 +157,12 @@ class HttpSession:
                     going_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
                     self._channel.write(self._http.send(going_on) or b"")
                 if not await self._read_more(deadline):
-                    raise Refused(text(408, "the request did not come in time"))
+                    raise RequestRefused(text(408, "the request did not come in time"))
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > MAX_BODY:
-                    raise Refused(text(413, f"at most {MAX_BODY} octets are taken"))
-                await self._channel.drain()  # ten thousand chunks may have come at once: others have their turn
+                    raise RequestRefused(text(413, f"at most {MAX_BODY} octets are taken"))
+                await self._channel.drain()  # ten thousand chunks may have arrived at once: let other connections run
             else:
                 return bytes(body)
 
@@ -184,10 +184,10 @@ class HttpSession:
         if method not in route.methods:
             allowed = sorted(route.methods | ({"HEAD"} if "GET" in route.methods else set()))
             return text(405, _phrase(405), ("Allow", ", ".join(allowed)))
-        if route.watched and not self._services.may_watch(request):
+        if route.monitoring and not self._services.may_monitor(request):
             return text(403, _BY_PROXY if request.forwarded else _NOT_HERE)
         if route.tls_only and not request.secure:
-            return self._elsewhere(request)
+            return self._redirect_to_tls(request)
         try:
             made = route.answer(request, self._services)
             return await made if inspect.isawaitable(made) else made
@@ -199,17 +199,17 @@ class HttpSession:
             self._channel.bug(f"HTTP {request.method} {route.path}")
             return text(500, "internal error")
 
-    def _elsewhere(self, request: Request) -> Response:
-        """What must come over TLS is there under the same name."""
+    def _redirect_to_tls(self, request: Request) -> Response:
+        """Redirect to the same path at the HTTPS listener."""
         port = web_port(self._services.config)
         if port is None or not request.host or request.method not in ("GET", "HEAD"):
             return text(404, "nothing here without TLS")
         place = request.host if port == 443 else f"{request.host}:{port}"
         target = quote(request.path) + ("?" + urlencode(request.query) if request.query else "")
-        return text(302, "over TLS", ("Location", f"https://{place}{target}"))
+        return text(302, "this page needs TLS", ("Location", f"https://{place}{target}"))
 
     def _write(self, response: Response, *, last: bool) -> None:
-        """Raises: ConnectionLost where h11 has no answer to give any more."""
+        """Send a response. Raises: ConnectionLost if h11 cannot send one any more."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             raise ConnectionLost
         given = {name.lower() for name, _value in response.fields}
@@ -231,7 +231,7 @@ class HttpSession:
 
 
 def _targets(event: h11.Request) -> tuple[str, str]:
-    """The host asked for and the path with its query (RFC 9112 3.2). Raises: Refused."""
+    """Return the requested host, and the path with its query (RFC 9112 3.2). Raises: RequestRefused."""
     target = event.target.decode("latin-1")
     authority = next((value.decode("latin-1") for name, value in event.headers if name == b"host"), "")
     absolute = _ABSOLUTE.fullmatch(target)
@@ -239,20 +239,20 @@ def _targets(event: h11.Request) -> tuple[str, str]:
         authority, target = absolute["authority"], absolute["rest"] or "/"
     found = _HOST.fullmatch(authority.strip().lower())
     if found is None:
-        raise Refused(text(400, "no host name in the Host field"))
+        raise RequestRefused(text(400, "no host name in the Host field"))
     return found["name"].removesuffix("."), target
 
 
 def _split(target: str) -> tuple[str, dict[str, str]]:
-    """Path and query, decoded. Raises: Refused."""
+    """Decode path and query. Raises: RequestRefused."""
     path, _mark, words = target.partition("#")[0].partition("?")
     try:
         decoded = unquote_to_bytes(path.encode("latin-1")).decode("utf-8")
         fields = parse_qsl(words, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except ValueError:
-        raise Refused(text(400, "the target cannot be read")) from None
+        raise RequestRefused(text(400, "the target cannot be decoded")) from None
     if not decoded.startswith("/") or not all(map(str.isprintable, (decoded, *(value for _name, value in fields)))):
-        raise Refused(text(400, "the target must be a path"))
+        raise RequestRefused(text(400, "the target must be a path"))
     return decoded, {name.lower(): value for name, value in reversed(fields)}
 
 

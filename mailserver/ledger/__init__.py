@@ -1,1 +1,4 @@
-"""Which clients each account uses, and how they connect: what is known before something is changed for all of them."""
+"""The client ledger: the clients of each account and how they connect, to predict whom a change would shut out.
+
+`net/admin/ledger.py` writes it, `cli/clients.py` reads it. Begin with `entry.py`.
+"""

@@ -1,7 +1,7 @@
-# ruff: noqa: S608 - what is put into the statements are names and marks from this module, never data
-"""The ledger's file, SQLite in the state directory: written in batches by one process, read by the administrator's command.
+# ruff: noqa: S608 - statements contain only names and placeholders from this module, never data
+"""The ledger's SQLite file in the state directory: one process writes batches, the administrator's command reads.
 
-It is knowledge and no truth: the last seconds may be lost, and a damaged file is begun anew.
+It is informative only: a crash may lose the last seconds, and a damaged file is replaced by an empty one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 
 import apsw
 
-from mailserver.ledger.entry import NAMES, Entry, Seen, as_row
+from mailserver.ledger.entry import NAMES, Entry, SeenEntry, as_row
 
 FILE: Final = "clients.db"
 DAY: Final = 86400
 _VERSION: Final = 1
 _BUSY: Final = 5000
-"""Milliseconds that one who writes waits for another."""
+"""Milliseconds to wait for another writer."""
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in NAMES)
 _CREATE: Final = f"""
 CREATE TABLE IF NOT EXISTS seen (
@@ -36,27 +36,27 @@ PRAGMA user_version = {_VERSION};
 Damage = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SQLError)
 
 
-class CannotKeep(Exception):
+class LedgerUnavailable(Exception):
     """The file cannot be written or read; the argument is a sentence."""
 
 
 class Ledger:
-    """All calls may block."""
+    """The file. All calls may block."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
 
     def record(self, entries: Iterable[Entry], now: int, *, keep_days: int, per_account: int, most: int) -> None:
-        """Note that these were seen now, and let the oldest go. Raises: CannotKeep."""
+        """Record that these entries were seen now, and delete the oldest. Raises: LedgerUnavailable."""
         rows = [(*as_row(entry), now, now) for entry in entries]
         try:
             self._record(rows, now - keep_days * DAY, per_account, most)
         except Damage:
-            self._begin_anew()
+            self._replace_damaged()
             self._record(rows, now - keep_days * DAY, per_account, most)
 
-    def seen(self, account: str | None = None) -> list[Seen]:
-        """Of one account or of all, the newest of each account first. Raises: CannotKeep."""
+    def seen(self, account: str | None = None) -> list[SeenEntry]:
+        """Return the entries of an account or of all, the newest of each account first. Raises: LedgerUnavailable."""
         if not self.path.exists():
             return []
         where, bindings = ("", ()) if account is None else ("WHERE account = ?", (account,))
@@ -66,11 +66,11 @@ class Ledger:
                 f"SELECT {_COLUMNS}, first, last FROM seen {where} ORDER BY account, last DESC", bindings
             ):
                 *values, first, last = row
-                found.append(Seen(Entry(*values), first, last))
+                found.append(SeenEntry(Entry(*values), first, last))
         return found
 
     def forget(self, account: str | None = None) -> int:
-        """Remove an account's entries, or all; how many. Raises: CannotKeep."""
+        """Delete an account's entries, or all; return their number. Raises: LedgerUnavailable."""
         if not self.path.exists():
             return 0
         with self._opened() as database:
@@ -93,10 +93,10 @@ class Ledger:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[apsw.Connection]:
-        """Raises: CannotKeep."""
+        """Open the file. Raises: LedgerUnavailable."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # For nobody else to read, whatever the umask; SQLite gives its other files the same rights.
+            # Readable by its owner alone, whatever the umask; SQLite gives its other files the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             database = apsw.Connection(str(self.path))
             try:
@@ -111,18 +111,18 @@ class Ledger:
         except Damage:
             raise
         except (OSError, apsw.Error) as error:
-            raise CannotKeep(f"{self.path}: {error}") from error
+            raise LedgerUnavailable(f"{self.path}: {error}") from error
 
-    def _begin_anew(self) -> None:
+    def _replace_damaged(self) -> None:
         try:
             for ending in ("", "-wal", "-shm"):
                 self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
         except OSError as error:
-            raise CannotKeep(f"{self.path}: {error}") from error
+            raise LedgerUnavailable(f"{self.path}: {error}") from error
 
 
 def _bound(database: apsw.Connection, where: str, bindings: tuple[str | int, ...], most: int) -> None:
-    """Let the oldest go that are too many."""
+    """Delete the oldest entries above a limit."""
     number = database.execute(f"SELECT count(*) FROM seen {where}", bindings).get
     if number > most:
         keys = f"({_COLUMNS})"

@@ -1,4 +1,4 @@
-"""One way in which an account has been used: the client and what the connection agreed on."""
+"""One way in which an account is used: the client and the parameters of its connection."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ from attrs import astuple, fields, frozen
 TlsKind = Literal["implicit", "STARTTLS", "none"]
 
 LONGEST: Final = 255
-"""Characters of a text: clients choose some of them."""
+"""Maximum length of a text: clients choose some of them."""
 
 
 @frozen
 class Entry:
-    """What tells one client from another. No address, no password, nothing of the mail."""
+    """What distinguishes one client from another. No address, no password, nothing of the mail."""
 
     account: str
     program: str
-    """Name and version of IMAP's ID (RFC 2971); empty where the client has not said."""
+    """Name and version from IMAP's ID (RFC 2971); empty if the client did not send it."""
     protocol: str
-    """The listener's: "imaps"."""
+    """The listener's protocol, such as "imaps"."""
     port: int
     """0 for a Unix socket."""
     tls: TlsKind
     version: str
-    """"TLSv1.3"; empty without TLS, as the three below."""
+    """"TLSv1.3"; empty without TLS, like the three below."""
     cipher: str
     alpn: str
     server_name: str
-    """Asked for by SNI."""
+    """Requested by SNI."""
     mechanism: str
     """SASL mechanism, or the command: "LOGIN", "USER"."""
 
 
 @frozen
-class Seen:
-    """An entry and when it was seen, Unix time."""
+class SeenEntry:
+    """An entry with the times when it was seen, Unix time."""
 
     entry: Entry
     first: int
     last: int
-    """To the hour."""
+    """Rounded to the hour."""
 
 
 NAMES: Final = tuple(field.name for field in fields(Entry))
 
 
 def as_row(entry: Entry) -> list[str | int]:
-    """For JSON."""
+    """Convert an entry to JSON values."""
     return list(astuple(entry))
 
 
 def from_row(row: Any) -> Entry | None:
-    """None for nonsense: who tells is not trusted."""
+    """Validate JSON values; None if they are invalid, as the worker that sends them is not trusted."""
     if not isinstance(row, list) or len(row) != len(NAMES):
         return None
     for name, value in zip(NAMES, row, strict=True):

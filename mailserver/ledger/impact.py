@@ -1,4 +1,4 @@
-"""Who would be shut out by a change, as far as is known from what their clients have done."""
+"""Predicting which clients a change would shut out, from how they have connected."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Final
 
 from attrs import frozen
 
-from mailserver.ledger.entry import Entry, Seen
+from mailserver.ledger.entry import Entry, SeenEntry
 
 GONE: Final = 2 * 86400
-"""Seconds of another way alone after which a client has gone over to it: before, there may be two of a kind."""
+"""Seconds of working connections alone after which a client counts as switched: a shorter time may be a second device."""
 
 _VERSIONS: Final = {"TLSv1": 10, "TLSv1.1": 11, "TLSv1.2": 12, "TLSv1.3": 13}
 
 Change = Callable[[Entry], bool]
-"""Does the change shut out a connection like this one?"""
+"""Would the change refuse a connection like this one?"""
 
 
 def minimum_version(version: str) -> Change:
-    """[tls] minimum_version = "1.3". Who uses no TLS is not concerned."""
+    """[tls] minimum_version = "1.3". Connections without TLS are not affected."""
     least = _VERSIONS[f"TLSv{version}"]
     return lambda entry: bool(entry.version) and _VERSIONS.get(entry.version, 0) < least
 
 
 def close_port(port: int) -> Change:
-    """No listener there any more."""
+    """Remove the listener at a port."""
     return lambda entry: entry.port == port
 
 
 def drop_name(name: str, staying: Collection[str] = ()) -> Change:
-    """A host name, or a pattern with one label's *, that is served no more; what is `staying` may cover the same."""
+    """Stop serving a host name or a pattern; a remaining name (`staying`) may cover the same."""
     name = name.lower().rstrip(".")
 
     def shuts_out(entry: Entry) -> bool:
@@ -41,31 +41,31 @@ def drop_name(name: str, staying: Collection[str] = ()) -> Change:
 
 
 def drop_mechanism(mechanism: str) -> Change:
-    """[auth] mechanisms without it; or neither the command LOGIN of IMAP nor USER of POP3, which have those names."""
+    """Remove a mechanism from [auth] mechanisms; LOGIN of IMAP and USER of POP3 are named like mechanisms."""
     return lambda entry: entry.mechanism == mechanism.upper()
 
 
 @frozen
 class Affected:
-    """One client of an account."""
+    """One affected client of an account."""
 
-    seen: Seen
-    """How it was last seen in a way that would no longer work."""
+    seen: SeenEntry
+    """The last connection that the change would refuse."""
     other_way: int | None
-    """When the same client was last seen in a way that still works, if it has gone over to that; Unix time."""
+    """Unix time of the last connection that would still work, if the client has switched to that."""
 
     @property
     def breaks(self) -> bool:
-        """False where it may just go on the other way."""
+        """Will the client stop working? False if it has switched already."""
         return self.other_way is None
 
 
-def affected(seen: Iterable[Seen], change: Change) -> list[Affected]:
-    """By account and client: those with a way in that the change takes away. Who goes for sure comes first.
+def affected(seen: Iterable[SeenEntry], change: Change) -> list[Affected]:
+    """Return the clients with connections that the change would refuse; those that stop working come first.
 
-    A client is a program of an account with one service (a program of IMAP's ID; one that has not said is one).
+    A client is a program of an account with one service (the program of IMAP's ID; all without an ID count as one).
     """
-    ways: dict[tuple[str, str, str], list[Seen]] = {}
+    ways: dict[tuple[str, str, str], list[SeenEntry]] = {}
     for each in seen:
         service = each.entry.protocol.removesuffix("s")
         ways.setdefault((each.entry.account, each.entry.program, service), []).append(each)

@@ -214,7 +214,7 @@ def test_the_reports_of_dmarc_go_to_an_address_that_somebody_reads(demonstration
     lines = records(demonstration)
     (dmarc,) = [line for line in lines if line.startswith("_dmarc")]
     assert 'rua=mailto:postmaster@example.test"' in dmarc
-    note = "set [mail] postmaster to the user who gets the reports that postmaster@example.test is sent"
+    note = "set [mail] postmaster to the user who reads the reports sent to postmaster@example.test"
     text = demonstration.read_text()
     named = "postmaster = " in text
     assert any(note in line for line in lines) is not named

@@ -7,16 +7,16 @@ import datetime as dt
 import attrs
 import pytest
 
-from mailserver.http.services import Trust
+from mailserver.http.services import PublishedAuthority
 from tests.http.world import FILE, World, config_of
 
 MAIL = b'[[listener]]\nprotocol = "imaps"\n[[listener]]\nprotocol = "submission"\n'
 OTHER = b'[[domain]]\nname = "example.org"\nhosts = ["mail.example.org"]\ncertificate = "b.pem"\nkey = "b.key"\n'
-TRUST = Trust("Ours", b"der", dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
+TRUST = PublishedAuthority("Ours", b"der", dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
 
 
-def page(host: str = "mail.example.test", *, tls: bool = True, trust: Trust | None = None) -> str:
-    world = World(config=config_of(FILE + MAIL + OTHER), tls=tls, trust=trust)
+def page(host: str = "mail.example.test", *, tls: bool = True, authority: PublishedAuthority | None = None) -> str:
+    world = World(config=config_of(FILE + MAIL + OTHER), tls=tls, authority=authority)
     answered = world.get("/", host=host)
     assert (answered.status, answered.fields["content-type"]) == (200, "text/html; charset=utf-8")
     # Nothing but the form's own target may be loaded or sent to.
@@ -46,7 +46,7 @@ def test_a_name_of_no_domain_gets_the_servers_own() -> None:
 
 
 def test_the_authority_where_there_is_one() -> None:
-    assert 'href="/ca"' in page(trust=TRUST)
+    assert 'href="/ca"' in page(authority=TRUST)
     assert "/ca" not in page()
 
 

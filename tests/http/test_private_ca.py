@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mailserver.discovery import ca_guide
-from mailserver.http.services import Trust
+from mailserver.http.services import PublishedAuthority
 from mailserver.tls.ca import authority as making
 from mailserver.tls.keypair.pair import parse_pair
 from mailserver.tls.keypair.published_ca import describe
@@ -28,14 +28,14 @@ PEM, KEY = validation.make_ca("Authority <of> Example & Sons")
 AUTHORITY = x509.load_pem_x509_certificate(PEM)
 
 
-def trust() -> Trust:
+def authority() -> PublishedAuthority:
     found = describe(AUTHORITY)
-    return Trust(found.name, found.der, found.not_after)
+    return PublishedAuthority(found.name, found.der, found.not_after)
 
 
 @pytest.fixture
 def world() -> World:
-    return World(trust=trust())
+    return World(authority=authority())
 
 
 class Words(HTMLParser):
@@ -82,7 +82,7 @@ def test_the_page_names_what_is_ones_own(world: World) -> None:
 
 def test_the_domains_of_others_are_not_told() -> None:
     more = b'[[domain]]\nname = "example.org"\nhosts = ["mail.example.org"]\ncertificate = "b.pem"\nkey = "b.key"\n'
-    world = World(trust=trust(), config=config_of(FILE + more))
+    world = World(authority=authority(), config=config_of(FILE + more))
     assert b"mail.example.org" not in world.get("/ca").body
     assert b"mail.example.org" in world.get("/ca", host="mail.example.org").body
     assert b"mail.example.org" not in world.get("/ca", host="anything.example.net").body
@@ -100,9 +100,9 @@ def test_files(world: World, tmp_path: Path) -> None:
 
 def test_users_certificates_are_told_of_where_they_are_asked_for() -> None:
     own = "Manage Certificates, Your Certificates, Import"
-    assert own not in Words(World(trust=trust()).get("/ca").body.decode()).text
+    assert own not in Words(World(authority=authority()).get("/ca").body.decode()).text
     asks = b'client_certificates = "asked"\nclient_ca = "ca.pem"\n[[listener]]'
-    world = World(trust=trust(), config=config_of(FILE.replace(b"[[listener]]", asks)))
+    world = World(authority=authority(), config=config_of(FILE.replace(b"[[listener]]", asks)))
     assert own in Words(world.get("/ca").body.decode()).text
 
 
@@ -112,7 +112,7 @@ def test_the_list_is_der_where_there_is_one(world: World) -> None:
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     made = making.make_list(making.Authority(AUTHORITY, signer), [], number=1, days=9, now=dt.datetime.now(dt.UTC))
     der = made.public_bytes(serialization.Encoding.DER)
-    world = World(trust=attrs.evolve(trust(), crl=der))
+    world = World(authority=attrs.evolve(authority(), crl=der))
     answered = world.get("/ca.crl")
     assert (answered.status, answered.fields["content-type"]) == (200, "application/pkix-crl")
     assert answered.body == der
@@ -122,7 +122,7 @@ def test_the_list_is_der_where_there_is_one(world: World) -> None:
 def test_a_profile_that_is_signed(tmp_path: Path) -> None:
     pair = parse_pair(*validation.issue((PEM, KEY), ["mail.example.test"]))
     world = World(
-        trust=trust(), sign=lambda host, octets: sign(pair, octets) if host == "mail.example.test" else octets
+        authority=authority(), sign=lambda host, octets: sign(pair, octets) if host == "mail.example.test" else octets
     )
     answered = world.get("/ca.mobileconfig")
     assert answered.fields["content-type"] == "application/x-apple-aspen-config"
@@ -135,7 +135,7 @@ def test_a_profile_that_is_signed(tmp_path: Path) -> None:
     assert (profile["PayloadType"], root["PayloadType"]) == ("Configuration", "com.apple.security.root")
     assert x509.load_der_x509_certificate(root["PayloadContent"]) == AUTHORITY
     assert len({profile["PayloadUUID"], root["PayloadUUID"]}) == 2
-    again = ca_guide.profile(ca_guide.Facts("x", trust().der, "", {}, ""))
+    again = ca_guide.profile(ca_guide.Facts("x", authority().der, "", {}, ""))
     assert plistlib.loads(again)["PayloadUUID"] == profile["PayloadUUID"], "fetched again it takes the old one's place"
 
 
@@ -149,7 +149,7 @@ def test_where_none_is_offered(path: str) -> None:
 def test_every_client_has_a_guide_of_its_own() -> None:
     asked = {"windows", "macos", "ios", "android", "thunderbird", "outlook", "apple-mail", "mutt", "k-9"}
     assert asked <= {guide.client for guide in ca_guide.GUIDES}
-    facts = ca_guide.Facts("Ours", trust().der, "2030-01-01", {"mail.example.test": "ab" * 32}, "https://mail/ca")
+    facts = ca_guide.Facts("Ours", authority().der, "2030-01-01", {"mail.example.test": "ab" * 32}, "https://mail/ca")
     text = "\n".join(ca_guide.lines(facts))
     assert "https://mail/ca.crt" in text
     assert "https://mail/ca.mobileconfig" in text

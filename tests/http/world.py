@@ -12,7 +12,7 @@ from attrs import frozen
 
 from mailserver.config.load import parse
 from mailserver.config.model import Config
-from mailserver.http.services import HttpServices, Trust
+from mailserver.http.services import HttpServices, PublishedAuthority
 from mailserver.http.session import HttpSession
 from tests.fakes import Client, info
 
@@ -74,7 +74,7 @@ class World:
         status: Any = STATUS,
         allow_bugs: bool = False,
         sign: Callable[[str, bytes], bytes] = lambda host, octets: host.encode() + b":" + octets,
-        trust: Trust | None = None,
+        authority: PublishedAuthority | None = None,
     ) -> None:
         """`status`: an exception is raised instead."""
         from ipaddress import ip_address
@@ -88,7 +88,7 @@ class World:
             config or config_of(),
             query_status,
             sign,
-            lambda: trust,
+            lambda: authority,
             lambda host: hashlib.sha256(host.encode()).hexdigest(),
         )
         facts = info("https" if tls else "http", tls=tls, peer=ip_address(peer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from mailserver.ledger.entry import Entry, Seen
+from mailserver.ledger.entry import Entry, SeenEntry
 
 ANNA = Entry(
     account="anna@example.test",
@@ -20,5 +20,5 @@ ANNA = Entry(
 )
 
 
-def seen(last: int = 1000, first: int = 0, **changed: object) -> Seen:
-    return Seen(evolve(ANNA, **changed), first, last)
+def seen(last: int = 1000, first: int = 0, **changed: object) -> SeenEntry:
+    return SeenEntry(evolve(ANNA, **changed), first, last)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from mailserver.ledger.database import DAY, CannotKeep, Ledger
+from mailserver.ledger.database import DAY, Ledger, LedgerUnavailable
 from mailserver.ledger.entry import Entry, as_row, from_row
 from tests.ledger.entries import ANNA
 
@@ -83,14 +83,14 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
 
 def test_a_directory_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(CannotKeep, match="state"):
+    with pytest.raises(LedgerUnavailable, match="state"):
         record(Ledger(tmp_path / "state"), ANNA)
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("precious")
     (tmp_path / "clients.db").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CannotKeep):
+    with pytest.raises(LedgerUnavailable):
         record(Ledger(tmp_path), ANNA)
     assert (tmp_path / "elsewhere").read_text() == "precious"
 

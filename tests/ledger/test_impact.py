@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mailserver.ledger.entry import Seen
+from mailserver.ledger.entry import SeenEntry
 from mailserver.ledger.impact import GONE, Change, affected, close_port, drop_mechanism, drop_name, minimum_version
 from tests.ledger.entries import seen
 
 
-def judged(change: Change, *ways: Seen) -> list[tuple[str, str, bool]]:
+def judged(change: Change, *ways: SeenEntry) -> list[tuple[str, str, bool]]:
     return [(each.seen.entry.account, each.seen.entry.program, each.breaks) for each in affected(ways, change)]
 
 

@@ -49,7 +49,7 @@ def status(connections: int = 0, certificates: Sequence[Json] = (), **others: Js
     }  # fmt: skip
 
 
-CERTIFICATE: Json = {"host": "mail.example.test", "domain": "example.test", "not_after": "2026-12-01", "days_left": 5,
+CERTIFICATE: Json = {"host": "mail.example.test", "domain": "example.test", "not_after": "2026-12-01", "expires": 5, "days_left": 5,
                      "issuer": "CN=x", "origin": "file", "warning": None, "default": True}  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from mailserver.tls.ca import authority as making
 from mailserver.tls.ca.names import BadName
-from mailserver.tls.ca.requests import BadRequest, make_request, parse_request
+from mailserver.tls.ca.requests import BadSigningRequest, make_request, parse_request
 
 KEY = making.make_key()
 
@@ -87,7 +87,7 @@ def ip() -> x509.GeneralName:
     ids=["empty", "torn", "certificate", "forged", "nameless", "ip", "mixed", "two-users", "weak", "curve", "ed25519"],
 )
 def test_refused(octets: bytes, why: str) -> None:
-    with pytest.raises(BadRequest, match=why):
+    with pytest.raises(BadSigningRequest, match=why):
         parse_request(octets)
 
 

@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from mailserver.config.model import Config
-from mailserver.ledger.database import CannotKeep, Ledger
+from mailserver.ledger.database import Ledger, LedgerUnavailable
 from mailserver.ledger.entry import Entry, as_row, from_row
 from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
@@ -83,7 +83,7 @@ class LedgerWriter:
         )
 
         def failed(failure: Failure) -> None:
-            failure.trap(CannotKeep)
+            failure.trap(LedgerUnavailable)
             if not self._complained:
                 self._complained = True
                 log.warn(

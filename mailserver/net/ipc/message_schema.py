@@ -37,6 +37,7 @@ _STATUS: Final = {
             "host": str,
             "domain": str,
             "not_after": str,
+            "expires": int,
             "days_left": int,
             "issuer": str,
             "origin": str,

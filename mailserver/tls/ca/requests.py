@@ -17,12 +17,12 @@ from mailserver.tls.ca.names import address_of, hosts_of
 _BEGIN = b"-----BEGIN "
 
 
-class BadRequest(Exception):
+class BadSigningRequest(Exception):
     """A request that is refused; the text says why."""
 
 
 @frozen
-class Request:
+class SigningRequest:
     """A validated request. Its extensions are ignored."""
 
     public_key: PublicKey
@@ -39,7 +39,7 @@ def make_request(key: PrivateKey, hosts: Sequence[str]) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def parse_request(octets: bytes) -> Request:
+def parse_request(octets: bytes) -> SigningRequest:
     """Validate a request in PEM or DER, signed by its own key. Raises: BadRequest, BadName."""
     load = x509.load_pem_x509_csr if _BEGIN in octets else x509.load_der_x509_csr
     try:
@@ -48,42 +48,48 @@ def parse_request(octets: bytes) -> Request:
         public_key = request.public_key()
         subject, extensions = request.subject, request.extensions
     except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
-        raise BadRequest("is not a signing request (PKCS #10) in PEM or DER") from error
+        raise BadSigningRequest("is not a signing request (PKCS #10) in PEM or DER") from error
     if not is_signed:
-        raise BadRequest("is not signed by the key that it names: it was changed, or its sender does not have the key")
+        raise BadSigningRequest(
+            "is not signed by the key that it names: it was changed, or its sender does not have the key"
+        )
     try:
         alternatives = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         alternatives = []
     common = [str(each.value) for each in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     purpose, names = _names(alternatives, common)
-    return Request(_validated_key(public_key), purpose, names)
+    return SigningRequest(_validated_key(public_key), purpose, names)
 
 
 def _validated_key(public_key: object) -> PublicKey:
     if isinstance(public_key, rsa.RSAPublicKey):
         if not 2048 <= public_key.key_size <= 8192:
-            raise BadRequest(f"has an RSA key of {public_key.key_size} bits; it must have 2048 to 8192")
+            raise BadSigningRequest(f"has an RSA key of {public_key.key_size} bits; it must have 2048 to 8192")
         return public_key
     if isinstance(public_key, ec.EllipticCurvePublicKey):
         if public_key.curve.name not in ("secp256r1", "secp384r1"):
-            raise BadRequest(f"has a key on the curve {public_key.curve.name}; clients know P-256 and P-384")
+            raise BadSigningRequest(f"has a key on the curve {public_key.curve.name}; clients know P-256 and P-384")
         return public_key
-    raise BadRequest("has a key that is neither RSA nor ECDSA; mail clients know nothing else")
+    raise BadSigningRequest("has a key that is neither RSA nor ECDSA; mail clients know nothing else")
 
 
 def _names(alternatives: Sequence[x509.GeneralName], common: Sequence[str]) -> tuple[Purpose, tuple[str, ...]]:
     hosts = [each.value for each in alternatives if isinstance(each, x509.DNSName)]
     addresses = [each.value for each in alternatives if isinstance(each, x509.RFC822Name)]
     if len(hosts) + len(addresses) < len(alternatives):
-        raise BadRequest("asks for names that are neither host names nor mail addresses; IP addresses are not signed")
+        raise BadSigningRequest(
+            "asks for names that are neither host names nor mail addresses; IP addresses are not signed"
+        )
     if hosts and addresses:
-        raise BadRequest("asks for host names and mail addresses in one; a certificate is for a server or for a user")
+        raise BadSigningRequest(
+            "asks for host names and mail addresses in one; a certificate is for a server or for a user"
+        )
     if len(addresses) > 1:
-        raise BadRequest("asks for several mail addresses; a certificate names one user")
+        raise BadSigningRequest("asks for several mail addresses; a certificate names one user")
     if addresses:
         return "client", (address_of(addresses[0]),)
     names = hosts or common
     if not names:
-        raise BadRequest("names no host: it needs a subjectAltName")
+        raise BadSigningRequest("names no host: it needs a subjectAltName")
     return "server", tuple(hosts_of(names))

@@ -21,6 +21,7 @@ def summary(policy: TlsPolicy) -> list[Row]:
             "host": each.host,
             "domain": each.domain,
             "not_after": each.not_after.date().isoformat(),
+            "expires": int(each.not_after.timestamp()),
             "days_left": (each.not_after - now).days,
             "fingerprint": each.fingerprint,
             "issuer": each.issuer,
