@@ -17,7 +17,7 @@ _TOKEN = re.compile(
 
 
 class Broken(Exception):
-    """A response that does not follow the grammar."""
+    """A response that does not follow the grammar, or a variable without a value."""
 
 
 class Bracketed(list):
@@ -185,3 +185,30 @@ def split_responses(data: bytes) -> tuple[list[bytes], bytes]:
         found.append(data[start:end])
         start = at = end + 2
     return found, data[start:]
+
+
+def match_lines(patterns: list[bytes], lines: list[bytes], bound: Bindings) -> Bindings | None:
+    """Bindings with which each pattern, of words, has a line of its own."""
+    if not patterns:
+        return bound
+    words = patterns[0].decode("latin-1").split(" ")
+    for at, line in enumerate(lines):
+        found = _sequence(words, line.decode("latin-1").split(" "), bound)
+        if found is not None:
+            rest = match_lines(patterns[1:], lines[:at] + lines[at + 1 :], found)
+            if rest is not None:
+                return rest
+    return None
+
+
+def substituted(data: bytes, bound: Bindings) -> bytes:
+    """The octets with the values of `$name` in them. Raises: Broken for one that is not bound."""
+
+    def value(found: re.Match[bytes]) -> bytes:
+        name = found[1].decode()
+        if name not in bound:
+            raise Broken(f"${name} is not bound")
+        known = bound[name]
+        return known if isinstance(known, bytes) else str(known).encode("latin-1")
+
+    return re.sub(rb"\$([a-z][a-z0-9]*)", value, data)

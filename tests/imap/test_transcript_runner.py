@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.transcript import Malformed, Mismatch, read, run
+from tests.transcript import Malformed, Mismatch, read
 from tests.transcript_match import Broken, match, match_all, parse, split_responses
+from tests.transcript_run import run
 
 
 class Scripted:

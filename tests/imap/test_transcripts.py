@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,69 +14,15 @@ from mailserver.store.interfaces import Store
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.memory import MemoryStore
 from mailserver.store.receiving import NewMessage
-from tests.fakes import Client, info
+from tests.fakes import info
 from tests.imap.sessions import connect, services
-from tests.transcript import FOLDER, Header, Transcript, read, run
+from tests.transcript import FOLDER, Header, load, message, names
+from tests.transcript_cuts import CUTS, Cut, FakeConnection, whole
+from tests.transcript_run import run
 
-FILES = sorted(path.name for path in FOLDER.iterdir())
+FILES = names("imap")
 USER = "anna@example.test"
 SPECIAL_USE = {"\\Drafts": "Drafts", "\\Sent": "Sent", "\\Junk": "Junk", "\\Trash": "Trash"}
-
-Cut = Callable[[bytes], Iterable[bytes]]
-
-
-def whole(data: bytes) -> Iterable[bytes]:
-    return [data]
-
-
-def bytewise(data: bytes) -> Iterable[bytes]:
-    return (data[at : at + 1] for at in range(len(data)))
-
-
-def randomly(seed: int) -> Cut:
-    source = random.Random(seed)
-
-    def cut(data: bytes) -> Iterable[bytes]:
-        at = 0
-        while at < len(data):
-            size = source.choice((1, 2, 3, 7, 20, 100, 1000))
-            yield data[at : at + size]
-            at += size
-
-    return cut
-
-
-class FakeConnection:
-    """A transcript's connection to a session without a reactor."""
-
-    def __init__(self, client: Client, cut: Cut) -> None:
-        self.client = client
-        self._cut = cut
-
-    def send(self, data: bytes) -> None:
-        for piece in self._cut(data):
-            self.client.send(piece)
-
-    def receive(self, *, patient: bool) -> bytes:
-        self.client.settle()
-        return self.client.take()
-
-    def wait(self, seconds: float) -> None:
-        self.client.wait(seconds)
-
-    def hang_up(self) -> None:
-        self.client.hang_up()
-
-    @property
-    def closed(self) -> bool:
-        return self.client.done and self.client.channel.closed
-
-
-def message(number: int) -> bytes:
-    return (
-        f"From: sender{number}@example.test\r\nSubject: message {number}\r\nMessage-ID: <{number}@example.test>\r\n"
-        f"Date: Mon, 0{number} Jan 2024 10:00:00 +0000\r\n\r\nbody of message {number}\r\n"
-    ).encode()
 
 
 def fill(store: Store, count: int) -> None:
@@ -123,7 +68,7 @@ def open_all(header: Header, store: Store, cut: Cut) -> list[FakeConnection]:
         if header.state == "selected":
             assert b"x OK" in client.ask(b"x SELECT INBOX\r\n")
         offered = {token.split("=")[0] for token in before | set(client.session.capabilities().split())}
-        connection._cut = whole if only_whole else cut
+        connection.cut = whole if only_whole else cut
         found.append(connection)
         if header.state == "nonauth":
             offered |= {token.split("=")[0] for spec in TABLE.values() for token in spec.capabilities}
@@ -131,17 +76,12 @@ def open_all(header: Header, store: Store, cut: Cut) -> list[FakeConnection]:
     return found
 
 
-def parsed(name: str) -> Transcript:
-    return read((FOLDER / name).read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("cut", ["whole", "bytewise", "random"])
+@pytest.mark.parametrize("cut", CUTS)
 def test_transcript(name: str, store: str, cut: str, tmp_path: Path) -> None:
-    cuts = {"whole": whole, "bytewise": bytewise, "random": randomly(sum(name.encode()))}
-    transcript = parsed(name)
-    connections = open_all(transcript.header, STORES[store](tmp_path), cuts[cut])
+    transcript = load("imap", name)
+    connections = open_all(transcript.header, STORES[store](tmp_path), CUTS[cut](name))
     run(transcript, connections)
     for connection in connections:
         connection.hang_up()
@@ -149,7 +89,7 @@ def test_transcript(name: str, store: str, cut: str, tmp_path: Path) -> None:
 
 
 def test_every_capability_has_a_transcript() -> None:
-    named = {token for name in FILES for token in parsed(name).header.capabilities}
+    named = {token for name in FILES for token in load("imap", name).header.capabilities}
     rows = {token for spec in TABLE.values() for token in spec.capabilities}
     session_wide = {"IMAP4rev1", "LITERAL+", "LITERAL-", "STARTTLS", "LOGINDISABLED", "AUTH"}
     assert rows | session_wide <= named
@@ -157,7 +97,7 @@ def test_every_capability_has_a_transcript() -> None:
 
 
 def test_every_command_has_a_transcript() -> None:
-    text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES).upper()
+    text = "\n".join((FOLDER / "imap" / name).read_text(encoding="utf-8") for name in FILES).upper()
     missing = [form for form in TABLE if f" {form} " not in text.replace("\n", " \n").replace("\\X0D", " ")]
     assert not missing
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.dovecot import Dovecot, away, need
-from tests.imap.test_transcripts import FILES, message, parsed
-from tests.transcript import FOLDER, Header, Mismatch, Step, Transcript, _Running, _step
+from tests.transcript import FOLDER, Header, Mismatch, Running, Step, Transcript, load, message, names
 from tests.transcript_match import Bindings, Broken
+from tests.transcript_run import run_step
 
 DEVIATIONS = Path(__file__).parent / "deviations.txt"
 USER = "anna@example.test"
@@ -38,7 +38,7 @@ namespace inbox {
 """
 
 
-PLAYED = [name for name in FILES if name in FOR_BOTH or not parsed(name).header.settings]
+PLAYED = [name for name in names("imap") if name in FOR_BOTH or not load("imap", name).header.settings]
 
 
 def deviations() -> dict[str, dict[str, str]]:
@@ -55,7 +55,7 @@ def deviations() -> dict[str, dict[str, str]]:
 
 def places(name: str, transcript: Transcript) -> dict[int, str]:
     """How deviations.txt names each step: its line; where that is not the first such line, with " (2)" and so on."""
-    lines = (FOLDER / name).read_text(encoding="utf-8").split("\n")
+    lines = (FOLDER / transcript.protocol / name).read_text(encoding="utf-8").split("\n")
     found: dict[int, str] = {}
     for step in transcript.steps:
         line = lines[step.number - 1]
@@ -142,13 +142,13 @@ def connected(header: Header, port: int) -> list[SocketConnection]:
 
 def differences(transcript: Transcript, connections: Sequence[SocketConnection], last: set[int]) -> dict[int, str]:
     """Number of the line -> what came otherwise there. A difference at a line of `last` ends the run."""
-    running = [_Running(connection) for connection in connections]
+    running = [Running(connection) for connection in connections]
     bound: Bindings = {}
     found: dict[int, str] = {}
     for step in transcript.steps:
         here = running[step.connection - 1]
         try:
-            bound = _step(step, here, bound)
+            bound = run_step(step, here, bound)
         except (Mismatch, Broken) as error:
             found[step.number] = str(error)
             if step.number in last:
@@ -157,20 +157,20 @@ def differences(transcript: Transcript, connections: Sequence[SocketConnection],
     return found
 
 
-def _go_on(step: Step, running: _Running) -> None:
+def _go_on(step: Step, running: Running) -> None:
     """After a difference: what is left unread belongs to it."""
     while running.more(patient=False):
         pass
     running.buffer = b""
     if step.kind == "C":
-        _step(step, running, {})
+        run_step(step, running, {})
 
 
 @pytest.mark.interop
 @pytest.mark.parametrize("name", PLAYED)
 def test_on_dovecot(name: str, dovecot: Dovecot) -> None:
     shutil.rmtree(dovecot.root / "example.test", ignore_errors=True)
-    transcript = parsed(name)
+    transcript = load("imap", name)
     connections = connected(transcript.header, dovecot.ports["imap"])
     lines = places(name, transcript)
     listed = deviations().get(name, {})
@@ -187,7 +187,7 @@ def test_on_dovecot(name: str, dovecot: Dovecot) -> None:
 def test_deviations_are_of_transcripts_that_are_played_and_cite_an_rfc() -> None:
     for name, lines in deviations().items():
         assert name in PLAYED
-        known = set(places(name, parsed(name)).values())
+        known = set(places(name, load("imap", name)).values())
         for line, reason in lines.items():
             assert line in known, line
             assert "RFC " in reason, line

@@ -53,7 +53,7 @@ def parse_auth(_session: SubmissionSession, value: str | None) -> str:
 
 
 async def auth(session: SubmissionSession, argument: bytes) -> None:
-    """AUTH: once, after EHLO and TLS. It never comes within a transaction: that needs a login first."""
+    """AUTH (RFC 4954 4): once, after EHLO and TLS. It never comes within a transaction, which needs a login first."""
     method, initial = session.read_auth(session.services.authenticator, argument)
     if not session.extended:
         raise WrongState("say EHLO first")
