@@ -40,7 +40,7 @@ def smtp_command(step: Step, running: Running, bound: Bindings) -> Bindings:
         data, rest = literal
         running.connection.send(b"%b %d%b\r\n%b" % (command.rstrip(), len(data), rest, data))
     else:
-        running.connection.send(command + b"\r\n")
+        running.connection.send(command.rstrip() + b"\r\n")
         code, _, lines = _reply(running)
         if code == 354:
             running.connection.send(stuffed(literal[0]))
