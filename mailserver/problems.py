@@ -50,8 +50,8 @@ def find_problems(path: Path, *, starting: bool = False, embedded: bool = False)
         return None, list(reading.problems)
     config = reading.config
     if faults := check_libraries():
-        return None, reading.joined(faults)
-    problems = reading.joined([*validation.check(config, starting=starting), *check_named(config)])
+        return None, reading.with_problems(faults)
+    problems = reading.with_problems([*validation.check(config, starting=starting), *check_named(config)])
     if not starting and all(problem.warning for problem in problems):
         from mailserver import adoption  # noqa: PLC0415 - a master needs nothing of the store
 

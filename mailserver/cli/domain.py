@@ -37,7 +37,7 @@ def add(configuration: Path, name: str, hosts: tuple[str, ...]) -> None:
     made = _make_pair(config, hosts, certificate, key)
     try:
         edit.add_domain(configuration, name, hosts, certificate, key)
-    except (edit.Refused, OSError) as error:
+    except (edit.EditRefused, OSError) as error:
         for path in made:
             path.unlink()
         raise click.ClickException(str(error)) from error

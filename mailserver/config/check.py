@@ -1,7 +1,7 @@
-"""What the values of a configuration must be together. A new check is a function and a word in CHECKS.
+"""Checks of the values of a configuration together. A new check is a function in CHECKS.
 
-Nothing is opened here: certificates are checked by `tls.serving.validation`, users files by their back end, directories by
-`directories`. Places and words are those of `load`.
+Nothing is opened here: `tls.serving.validation` checks certificates, the back end checks its users file, `directories`
+checks directories, and `pop3.uidl` checks its format. Places and values are written as in `load`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ from mailserver.config.values import as_toml, nearest
 
 _SPECIAL_USES: Final = ("All", "Archive", "Drafts", "Flagged", "Junk", "Sent", "Trash")
 _LOCATION_FIELDS: Final = ("root", "user", "local", "domain", "home")
-_UIDL_FIELD: Final = re.compile(
-    r"%(?:%|0?[0-9]{0,2}X?[uv]|[fg]|\{ *(?:(?:uid|uidvalidity) *(?:\| *hex *(?:\( *[0-9]{1,2} *\))? *)?|filename *|guid *)\})"
-)
-_UIDL_UNIQUE: Final = re.compile(r"[ufg]$|\{ *(?:uid|filename|guid)\b")
 _BACKEND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _MINIMA: Final = (
@@ -39,14 +35,14 @@ _MINIMA: Final = (
     ("mail", "max_message_size", 65536, "RFC 5321 4.5.3.1.7"),
     ("limits", "mailboxes_per_user", 100, "the folders of a new account have room"),
 )
-"""Table, key, least value, and the RFC or reason that says so."""
+"""Table, key, minimum, and the RFC or reason for it."""
 
 
 def check(config: Config, *, partial: frozenset[str] = frozenset()) -> list[Problem]:
-    """Every contradiction.
+    """Find every contradiction.
 
-    `partial` names the arrays of tables ("domain", "listener") of which some could not be read: what depends on all
-    of them is then not judged.
+    `partial`: arrays of tables ("domain", "listener") with elements that could not be read. Checks that need all elements
+    are skipped for these.
     """
     return [problem for find in CHECKS for problem in find(config, partial)]
 
@@ -68,24 +64,24 @@ def _mail(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
             near = nearest(use, _SPECIAL_USES)
             yield config.problem("[mail] special_use", as_toml(use), f"must be one of {', '.join(_SPECIAL_USES)}", near)
         if not names:
-            yield config.problem("[mail] special_use", as_toml(use), "needs a name of a folder, or is left out")
+            yield config.problem("[mail] special_use", as_toml(use), "needs the name of a folder; remove it otherwise")
         for folder in names:
             if reason := _not_a_folder(folder, config):
                 yield config.problem("[mail] special_use", as_toml(folder), reason)
     folders = [folder for names in mail.special_use.values() for folder in names]
     for folder in sorted({folder for folder in folders if folders.count(folder) > 1}):
         uses = sum(folder in names for names in mail.special_use.values())
-        reason = "two special uses have the same folder" if uses > 1 else "is named twice"
+        reason = "two special uses have the same folder" if uses > 1 else "is listed twice"
         yield config.problem("[mail] special_use", as_toml(folder), reason)
     yield from _names(mail.separator, mail.prefix, mail.escape, config)
 
 
 def _not_a_folder(folder: str, config: Config) -> str:
-    """Why a new account could not have such a folder; "" where it can. Names are those of clients, without the prefix."""
+    """The reason why a new account cannot have such a folder; "" if it can. Names as clients see them, without the prefix."""
     mail = config.mail
     levels = folder.split(mail.separator)
     if mail.prefix and folder.startswith(mail.prefix):
-        return f"is written without the prefix {as_toml(mail.prefix)}"
+        return f"must be written without the prefix {as_toml(mail.prefix)}"
     if not all(levels) or folder.upper() == "INBOX" or any(level in (".", "..") for level in levels):
         return "must be the name of a folder other than INBOX"
     other = "." if mail.separator == "/" else "/"
@@ -100,7 +96,7 @@ def _names(separator: str, prefix: str, escape: str, config: Config) -> Iterator
     if any(character in prefix for character in "*%"):
         yield config.problem(place, shown, "must not contain * or %")
     if other in prefix and not prefix.endswith(separator):
-        # As in Dovecot's namespace, where `prefix = INBOX.` stands beside `separator = .`.
+        # As in a namespace of Dovecot: `prefix = INBOX.` needs `separator = .`.
         reason = f"must end in the separator, {as_toml(separator)}; or set separator = {as_toml(other)}"
         yield config.problem(place, shown, reason, prefix.replace(other, separator))
     elif prefix and not all(prefix.removesuffix(separator).split(separator)):
@@ -108,7 +104,7 @@ def _names(separator: str, prefix: str, escape: str, config: Config) -> Iterator
     elif prefix.startswith("~"):
         yield config.problem(place, shown, "must not begin with ~")
     if escape and (len(escape) > 1 or not escape.isascii() or escape.isalnum() or escape in " ./~"):
-        reason = "must be one ASCII character that is no letter, digit, space, dot, slash or ~, or empty"
+        reason = "must be one ASCII character other than a letter, digit, space, dot, slash or ~, or empty"
         yield config.problem("[mail] escape", as_toml(escape), reason)
 
 
@@ -117,7 +113,7 @@ def _location(config: Config) -> Iterator[tuple[str, str]]:
     try:
         parts = list(string.Formatter().parse(location))
     except ValueError:
-        yield "has a brace that is not closed or not opened", ""
+        yield "has an unbalanced brace", ""
         return
     fields = {field for _text, field, _spec, _conversion in parts if field is not None}
     if any(spec or conversion for _text, _field, spec, conversion in parts):
@@ -126,7 +122,7 @@ def _location(config: Config) -> Iterator[tuple[str, str]]:
     for field in sorted(fields - set(_LOCATION_FIELDS)):
         near = nearest(field, _LOCATION_FIELDS)
         listed = ", ".join(f"{{{name}}}" for name in _LOCATION_FIELDS)
-        yield f"{{{field}}} is no field; there are {listed}", f"{{{near}}}" if near else ""
+        yield f"{{{field}}} is not a field; the fields are {listed}", f"{{{near}}}" if near else ""
     if not location.startswith(("/", "{root}", "{home}")):
         yield "must begin with /, {root} or {home}", ""
     if ".." in location.split("/"):
@@ -144,7 +140,7 @@ def _auth(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     for number, backend in enumerate(auth.backends, 1):
         name, _colon, _argument = backend.partition(":")
         if not _BACKEND.fullmatch(name):
-            # What stands there may be a password: it is not shown.
+            # It may be a password: it is not shown.
             yield config.problem("[auth] backends", "", f"number {number} must be NAME:ARGUMENT")
     if not auth.mechanisms:
         yield config.problem("[auth] mechanisms", "[]", "needs at least one, such as PLAIN")
@@ -163,7 +159,7 @@ def _auth(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
 
 
 def _without_mechanism(config: Config) -> Iterator[Problem]:
-    """Protocols in which none of the mechanisms could be offered."""
+    """Protocols for which no mechanism could be offered."""
     mechanisms, of_scram = config.auth.mechanisms, config.auth.scram_protocols
     scram = any(name.startswith("SCRAM-") for name in mechanisms)
     certificates = "EXTERNAL" in mechanisms and any(
@@ -172,7 +168,7 @@ def _without_mechanism(config: Config) -> Iterator[Problem]:
     if certificates or any(name != "EXTERNAL" and not name.startswith("SCRAM-") for name in mechanisms):
         return
     if not scram:
-        reason = "can never be offered: no [[domain]] has client_certificates that name a user; add PLAIN, or ask for them there"
+        reason = "can never be offered: no [[domain]] has client_certificates that name a user; add PLAIN, or set client_certificates there"
         yield config.problem("[auth] mechanisms", as_toml(mechanisms), reason)
         return
     served = {listener.family for listener in config.listeners} & {"imap", "pop3", "submission"}
@@ -190,42 +186,25 @@ def _minima(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         yield config.problem("[imap] idle_notice", f"{config.imap.idle_notice:g}", "must be below timeout")
 
 
-def _pop3(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
-    words = config.pop3.uidl_format
-    place = "[pop3] uidl_format"
-    bare = _UIDL_FIELD.sub("", words)
-    if "%" in bare:
-        yield config.problem(
-            place,
-            as_toml(words),
-            "has a % that is none of %u, %v (with width and X), %f, %g, %%, %{uid | hex(8)} and its like",
-        )
-    elif not any(map(_UIDL_UNIQUE.search, _UIDL_FIELD.findall(words))):
-        yield config.problem(place, as_toml(words), "must contain %u, %f or %g: messages would share one UIDL")
-    # RFC 1939 7: 1 to 70 characters from 0x21 to 0x7E; each field gives at most 10 digits.
-    if not all("!" <= character <= "~" for character in bare) or len(bare) > 40:
-        yield config.problem(place, as_toml(words), "must give at most 70 visible ASCII characters (RFC 1939 7)")
-
-
 def _relay(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     relay = config.submission.relay
     if relay is None:
         return
     loopback = relay.host == "localhost"
-    # A name that is no address: only localhost is known to be here.
+    # Of names that are not addresses only localhost is known to be this machine.
     with contextlib.suppress(ValueError):
         loopback = loopback or ipaddress.ip_address(relay.host).is_loopback
     if relay.tls == "none" and not loopback:
-        yield config.problem("[submission.relay] tls", '"none"', "only to localhost or an address of loopback")
+        yield config.problem("[submission.relay] tls", '"none"', "is allowed only to localhost or a loopback address")
     if relay.tls == "none" and relay.ca_file is not None:
-        yield config.problem("[submission.relay] ca_file", "", 'has no use with tls = "none"')
+        yield config.problem("[submission.relay] ca_file", "", 'has no effect with tls = "none"')
     for name, other in (("certificate", "key"), ("key", "certificate")):
         if getattr(relay, name) is not None and getattr(relay, other) is None:
             yield config.problem(f"[submission.relay] {other}", "", f"is missing; {name} needs it")
     if relay.key_password_file is not None and relay.key is None:
-        yield config.problem("[submission.relay] key_password_file", "", "has no use without certificate and key")
+        yield config.problem("[submission.relay] key_password_file", "", "has no effect without certificate and key")
     if relay.verification == "none" and relay.ca_file is not None:
-        reason = 'has no use with verification = "none"'
+        reason = 'has no effect with verification = "none"'
         yield config.problem("[submission.relay] ca_file", as_toml(relay.ca_file), reason)
     if relay.user and relay.password_file is None:
         yield config.problem("[submission.relay] password_file", "", "is missing; user needs it")
@@ -236,7 +215,7 @@ def _relay(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
 def _lmtp(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     separator = config.lmtp.detail_separator
     if separator and (len(separator) > 1 or not separator.isascii() or separator.isalnum() or separator in ' "@\\'):
-        reason = "must be one character that is no letter, digit, space, quote or @, or empty"
+        reason = "must be one character other than a letter, digit, space, quote or @, or empty"
         yield config.problem("[lmtp] detail_separator", as_toml(separator), reason)
 
 
@@ -244,7 +223,7 @@ def _system_user(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
     server = config.server
     if not server.user and os.geteuid() == 0:
         yield config.problem(
-            "[server] user", "", 'is missing; started as root it is needed, if need be "root" in words'
+            "[server] user", "", 'is missing; a service started as root needs it, even if it is "root"'
         )
     if server.user:
         try:
@@ -268,7 +247,6 @@ CHECKS: Final[tuple[Callable[[Config, frozenset[str]], Iterator[Problem]], ...]]
     _mail,
     _auth,
     _minima,
-    _pop3,
     _relay,
     _lmtp,
     check_names.acme,

@@ -1,4 +1,4 @@
-"""What listeners must be, each by itself and beside the others."""
+"""Checks of listeners, each by itself and together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mailserver.config.values import as_toml
 
 
 def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
-    """What each says by itself."""
+    """Check each listener by itself."""
     for listener in config.listeners:
         place = listener.place
         if listener.socket is not None:
@@ -28,34 +28,34 @@ def listeners(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
                 yield config.problem(
                     f"{place} protocol",
                     as_toml(listener.protocol),
-                    "TLS from the first byte makes no sense on a Unix socket",
+                    "implicit TLS is not supported on a Unix socket",
                     plain,
                 )
         yield from _socket_rights(config, listener)
         if listener.trusted_authentication_results and listener.protocol != "lmtp":
-            reason = "is for lmtp; nobody who submits is believed"
+            reason = "is for lmtp only: header fields of submitted messages are never trusted"
             yield config.problem(f"{place} trusted_authentication_results", "true", reason)
         if len(set(listener.addresses)) < len(listener.addresses):
-            yield config.problem(f"{place} addresses", "", "names an address twice")
+            yield config.problem(f"{place} addresses", "", "lists an address twice")
         yield from _ssl(config, listener)
         if listener.allow_cleartext:
             yield from _cleartext(config, listener)
         if listener.require_tls and listener.protocol != "lmtp":
-            reason = "is for lmtp; everywhere else passwords need TLS anyway"
+            reason = "is for lmtp only: elsewhere passwords need TLS anyway"
             yield config.problem(f"{place} require_tls", "true", reason)
         if listener.default is not None and not listener.implicit_tls and not listener.starttls:
-            reason = f"is for listeners with TLS; this one of {listener.protocol} has none"
+            reason = f"is for listeners with TLS; this listener of {listener.protocol} has none"
             yield config.problem(f"{place} default", as_toml(listener.default), reason)
         if listener.greeting_delay and not listener.starttls:
-            reason = f"is for listeners with STARTTLS, which this one of {listener.protocol} has not"
+            reason = f"is for listeners with STARTTLS; this listener of {listener.protocol} has none"
             yield config.problem(f"{place} greeting_delay", f"{listener.greeting_delay:g}", reason)
         if listener.early_tls != "serve" and not listener.greeting_delay:
-            reason = "has no use without greeting_delay, such as 0.1"
+            reason = "has no effect without greeting_delay, such as 0.1"
             yield config.problem(f"{place} early_tls", as_toml(listener.early_tls), reason)
 
 
 def _socket_rights(config: Config, listener: Listener) -> Iterator[Problem]:
-    """Keys without a socket, and users and groups that there are not."""
+    """Check the socket keys, and that their users and groups exist."""
     place = listener.place
     for key in ("socket_mode", "socket_owner", "socket_group"):
         value = getattr(listener, key)
@@ -76,32 +76,34 @@ def _socket_rights(config: Config, listener: Listener) -> Iterator[Problem]:
 
 
 def _ssl(config: Config, listener: Listener) -> Iterator[Problem]:
-    """Dovecot's words: each for itself, and against ours."""
+    """Check Dovecot's keys by themselves and against the others."""
     place, ssl = f"{listener.place} ssl", listener.ssl
     clear = f"{listener.place} auth_allow_cleartext"
     if ssl is not None and listener.family == "http":
-        yield config.problem(place, as_toml(ssl), f"is for listeners where users log in; {listener.protocol} is none")
+        yield config.problem(
+            place, as_toml(ssl), f"is for listeners where users log in; {listener.protocol} has no logins"
+        )
     elif ssl == "no" and listener.implicit_tls:
-        reason = f"{listener.protocol} has TLS from the first byte: take this listener out"
+        reason = f"{listener.protocol} has implicit TLS: remove this listener"
         yield config.problem(place, as_toml(ssl), reason)
     elif ssl == "required" and listener.protocol == "lmtp":
-        yield config.problem(place, as_toml(ssl), "is about logins; lmtp has none: say require_tls = true")
+        yield config.problem(place, as_toml(ssl), "is for logins, and lmtp has none: use require_tls = true")
     if ssl == "no" and listener.require_tls:
-        yield config.problem(f"{listener.place} require_tls", "true", 'has no use with ssl = "no"')
+        yield config.problem(f"{listener.place} require_tls", "true", 'has no effect with ssl = "no"')
     if ssl is not None and listener.allow_cleartext:
-        reason = "stands for itself, without ssl; beside ssl it is auth_allow_cleartext"
+        reason = "cannot be combined with ssl: use auth_allow_cleartext"
         yield config.problem(f"{listener.place} allow_cleartext", "true", reason, "auth_allow_cleartext")
     if not listener.auth_allow_cleartext:
         return
     if (why := _no_passwords(listener)) is not None:
         yield config.problem(clear, "true", why)
     elif ssl is None:
-        reason = 'needs ssl = "yes" or "no" beside it; on loopback there is allow_cleartext'
+        reason = 'needs ssl = "yes" or "no"; on loopback use allow_cleartext'
         yield config.problem(clear, "true", reason)
     elif ssl == "required":
         yield config.problem(clear, "true", 'has no effect with ssl = "required"')
     elif not listener.is_loopback:
-        reason = "everybody on the way can read these passwords: have the clients use TLS, and take this out"
+        reason = "passwords can be read on the network: have the clients use TLS, and remove this key"
         yield config.problem(clear, "true", reason, warning=True)
 
 
@@ -110,19 +112,19 @@ def _cleartext(config: Config, listener: Listener) -> Iterator[Problem]:
     if (reason := _no_passwords(listener)) is not None:
         yield config.problem(place, "true", reason)
     elif not listener.is_loopback:
-        reason = 'only with addresses of loopback, such as ["127.0.0.1", "::1"], or a Unix socket'
+        reason = 'is allowed only with loopback addresses, such as ["127.0.0.1", "::1"], or a Unix socket'
         yield config.problem(place, "true", reason)
 
 
 def _no_passwords(listener: Listener) -> str | None:
-    """Why there are none in clear text at a listener."""
+    """The reason why a listener takes no passwords in clear text; None if it may."""
     if listener.implicit_tls:
-        return f"{listener.protocol} has TLS from the first byte"
+        return f"{listener.protocol} has implicit TLS"
     return f"{listener.protocol} carries no passwords" if listener.protocol in ("lmtp", "http") else None
 
 
 def bound_twice(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
-    """Two that want the same port or socket."""
+    """Find listeners with the same port or socket."""
     bound: dict[tuple[int, int], dict[str, Listener]] = {}
     sockets: dict[str, Listener] = {}
     for listener in config.listeners:
@@ -138,7 +140,7 @@ def bound_twice(config: Config, _partial: frozenset[str]) -> Iterator[Problem]:
         for address in dict.fromkeys(listener.bind_addresses):
             family = ipaddress.ip_address(address).version
             others = bound.setdefault((family, port), {})
-            # All addresses of a family include each of them; sockets for :: take no IPv4.
+            # The wildcard address includes each address of its family; sockets for :: accept no IPv4.
             every = "0.0.0.0" if family == 4 else "::"  # noqa: S104 - compared, not bound
             same = next((other for other in others if address == other or every in (address, other)), None)
             if same is not None and clash is None:

@@ -1,4 +1,4 @@
-"""What domains, their sites and their certificates must be together."""
+"""Checks of domains, their sites and their certificates together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_POLICY_AGE: Final = 31_557_600
 
 
 def domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
-    """The domains, their sites, and what each says of certificates."""
+    """Check the domains, their sites, and their certificate keys."""
     names: dict[str, str] = {}
     hosts: dict[str, str] = {}
     for domain in config.domains:
@@ -45,12 +45,12 @@ def domains(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
 
 def _mta_sts(config: Config, domain: Domain, partial: frozenset[str]) -> Iterator[Problem]:
     if len(set(domain.mx)) < len(domain.mx):
-        yield config.problem(f"{domain.place} mx", as_toml(domain.mx), "names a host twice")
+        yield config.problem(f"{domain.place} mx", as_toml(domain.mx), "lists a host twice")
     policy, place = domain.mta_sts, f"{domain.place[:-1]}.mta_sts]"
     if policy is None:
         return
     if policy.mode != "none" and not domain.mx:
-        yield config.problem(f"{place} mode", as_toml(policy.mode), "needs the hosts of mx in the [[domain]]")
+        yield config.problem(f"{place} mode", as_toml(policy.mode), "needs mx in the [[domain]]")
     if policy.max_age > MAX_POLICY_AGE:
         reason = f"must be at most {MAX_POLICY_AGE} (RFC 8461 3.2)"
         yield config.problem(f"{place} max_age", str(policy.max_age), reason)
@@ -59,16 +59,14 @@ def _mta_sts(config: Config, domain: Domain, partial: frozenset[str]) -> Iterato
 
 
 def _policy_host(config: Config, domain: Domain, place: str, partial: frozenset[str]) -> Iterator[Problem]:
-    """RFC 8461 3.3: who fetches the policy takes it over HTTPS alone, under a certificate of its host."""
+    """RFC 8461 3.3: senders fetch the policy over HTTPS only, under a certificate of its host."""
     host = f"mta-sts.{domain.name}"
     if "listener" not in partial and not any(listener.protocol == "https" for listener in config.listeners):
         yield config.problem(place, "", "no [[listener]] of protocol https serves it", warning=True)
     if "domain" not in partial and not any(
         each in (host, f"*.{domain.name}") for certified in config.certified for each in certified.hosts
     ):
-        reason = (
-            f"{host} is no host of the [[domain]] or of a [[domain.site]]: who fetches it finds no good certificate"
-        )
+        reason = f"{host} is not a host of the [[domain]] or a [[domain.site]]: senders that fetch it find no valid certificate"
         yield config.problem(place, "", reason, warning=True)
 
 
@@ -79,10 +77,10 @@ def _keys(config: Config, domain: Domain) -> Iterator[Problem]:
     if domain.certificate is None and domain.key is None:
         for name in ("second_certificate", "key_password_file", "key_password_command"):
             if getattr(domain, name):
-                yield config.problem(f"{domain.place} {name}", "", "has no use without certificate and key")
+                yield config.problem(f"{domain.place} {name}", "", "has no effect without certificate and key")
     if domain.key_password_file is not None and domain.key_password_command:
         yield config.problem(
-            f"{domain.place} key_password_command", "", "a key has a password's file or command, not both"
+            f"{domain.place} key_password_command", "", "set key_password_file or key_password_command, not both"
         )
 
 
@@ -92,7 +90,7 @@ def _clients(config: Config, domain: Domain) -> Iterator[Problem]:
         yield config.problem(f"{domain.place} client_ca", "", f'is missing; client_certificates = "{asked}" needs it')
     for name in ("client_ca", "client_crl"):
         if asked == "none" and getattr(domain, name) is not None:
-            reason = 'has no use unless client_certificates is "asked" or "required"'
+            reason = 'has no effect unless client_certificates is "asked" or "required"'
             yield config.problem(f"{domain.place} {name}", as_toml(getattr(domain, name)), reason)
 
 
@@ -101,18 +99,18 @@ def _acme_domain(config: Config, domain: Domain) -> Iterator[Problem]:
     if not domain.acme:
         return
     if domain.certificate is not None or domain.key is not None:
-        yield config.problem(place, "true", "has no use beside certificate and key: take those out")
+        yield config.problem(place, "true", "has no effect with certificate and key: remove them")
     if config.acme is None:
-        yield config.problem(place, "true", 'needs a table [acme]; the least is terms_of_service = "agreed"')
+        yield config.problem(place, "true", 'needs a table [acme], with at least terms_of_service = "agreed"')
     elif config.acme.dns is None:
         for host in domain.hosts:
             if host.startswith("*."):
-                reason = f"{host} can only be proved by DNS: needs a table [acme.dns], or hosts without wildcards"
+                reason = f"{host} can be validated only by DNS: add a table [acme.dns], or remove the wildcard"
                 yield config.problem(place, "true", reason)
 
 
 def acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
-    """The authority, and how hosts are proved to it."""
+    """Check the authority and its challenges."""
     acme = config.acme
     if acme is None:
         return
@@ -120,7 +118,7 @@ def acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
         yield config.problem(
             "[acme]",
             "",
-            "needs more packages, those of the extra acme: pip install -c constraints.txt '.[acme]' in the source",
+            "needs the packages of the extra acme: pip install -c constraints.txt '.[acme]' in the source",
         )
     if not acme.directory.startswith("https://"):
         yield config.problem("[acme] directory", as_toml(acme.directory), "must begin with https:// (RFC 8555 6.1)")
@@ -142,7 +140,7 @@ def acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
     if acme.challenge == "dns-01" and acme.dns is None:
         yield config.problem("[acme] challenge", as_toml(acme.challenge), "needs a table [acme.dns]")
     if acme.challenge == "dns-01" and acme.webroot is not None:
-        yield config.problem("[acme] webroot", as_toml(acme.webroot), 'has no use with challenge = "dns-01"')
+        yield config.problem("[acme] webroot", as_toml(acme.webroot), 'has no effect with challenge = "dns-01"')
     if bool(acme.eab_key_id) != (acme.eab_key_file is not None):
         missing, other = ("eab_key_file", "eab_key_id") if acme.eab_key_id else ("eab_key_id", "eab_key_file")
         yield config.problem(f"[acme] {missing}", "", f"is missing; {other} needs it")
@@ -151,18 +149,18 @@ def acme(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
 
 
 def _acme_dns(config: Config, dns: AcmeDns) -> Iterator[Problem]:
-    # What stands there may hold a secret: it is not shown.
+    # It may contain a secret: it is not shown.
     if bool(dns.hook) == (dns.server is not None):
         yield config.problem("[acme.dns] hook", "", "either a hook or a server is needed")
     if dns.hook and not dns.hook[0].startswith("/"):
-        yield config.problem("[acme.dns] hook", "", "must begin with the program's whole path")
+        yield config.problem("[acme.dns] hook", "", "must begin with the absolute path of the program")
     if bool(dns.key_name) != (dns.key_file is not None):
         missing, other = ("key_file", "key_name") if dns.key_name else ("key_name", "key_file")
         yield config.problem(f"[acme.dns] {missing}", "", f"is missing; {other} needs it")
 
 
 def tls(config: Config, partial: frozenset[str]) -> Iterator[Problem]:
-    """The certificates for clients without a name, and the own authority."""
+    """Check the hosts for clients without SNI, and the private authority."""
     if config.tls.private_ca_crl_url and config.tls.private_ca is None:
         yield config.problem("[tls] private_ca", "", "is missing; private_ca_crl_url needs it")
     if "domain" in partial:

@@ -1,4 +1,4 @@
-"""The cattrs converter that makes `model.Config` of a TOML document.
+"""The cattrs converter from a TOML document to `model.Config`.
 
 Tables, arrays and choices are structured here; `values` has the hooks of single values.
 """
@@ -25,21 +25,21 @@ _MEANT: Final = {
     "1.0": "1.2",
     "1.1": "1.2",
 }
-"""Other names of what a choice offers, that are not spelt alike; and for a TLS version too old the oldest there is."""
+"""Suggestions for words that are not similar to a choice: other names of protocols, and old TLS versions."""
 
 
 @functools.lru_cache(maxsize=2)
 def make_converter(directory: Path) -> Converter:
-    """A converter for `model.Config`; relative paths are taken from `directory`."""
+    """Make a converter for `model.Config`. Relative paths refer to `directory`."""
     converter = Converter(detailed_validation=True, forbid_extra_keys=True)
 
     def path(value: Any, _type: Any) -> Path:
         words = values.text(value)
         if not words:
-            raise InvalidValue("must be a path; leave the key out for none")
+            raise InvalidValue("must be a path; omit the key for none")
         if words.startswith("~"):
             raise InvalidValue(
-                "must be a path that begins with / (or is taken from this file's directory); ~ means nothing here"
+                "must be a path that begins with / (or is taken from this file's directory); ~ is not expanded"
             )
         return directory / words
 
@@ -86,7 +86,7 @@ def _is_table(wanted: Any) -> bool:
 
 
 def _optional(wanted: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    """TOML has no null: what stands there is of the type."""
+    """TOML has no null: a value always has the inner type."""
     (inner,) = (part for part in get_args(wanted) if part is not type(None))
     return lambda value, _type: converter.structure(value, inner)
 

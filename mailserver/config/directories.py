@@ -1,4 +1,4 @@
-"""May the service write where the configuration sends it, and run? Asked of the rights of the user it will run as."""
+"""Checks that the service can write to its directories and run its interpreter, with the rights of its user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """Of the user; its number where it has none."""
+        """The user's name, or its number if it has none."""
         try:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
@@ -53,26 +53,26 @@ class Identity:
 
 
 def service_identity(config: Config) -> Identity:
-    """Who the service is once it has bound its ports: the configured user, else who runs this."""
+    """The identity of the service after it has bound its ports: the configured user, else the current one."""
     try:
         user = pwd.getpwnam(config.server.user) if config.server.user else pwd.getpwuid(os.geteuid())
         groups = set(os.getgrouplist(user.pw_name, user.pw_gid)) if config.server.user else set(os.getgroups())
         groups.add(grp.getgrnam(config.server.group).gr_gid if config.server.group else user.pw_gid)
     except KeyError:
-        # An unknown user is a Problem of its own; a number without an account is what containers have.
+        # `check` reports an unknown user. In containers the current user may have no account.
         return Identity(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
     return Identity(user.pw_uid, frozenset(groups))
 
 
 def reader_trust(config: Config) -> Trust:
-    """Whom the process that reads the keys trusts: without workers that is the service's user, whoever asks."""
+    """The users trusted by the process that reads the keys: without workers it runs as the service's user."""
     if os.geteuid() == 0 and config.server.workers == 0:
         return trust().with_user(service_identity(config).uid)
     return trust()
 
 
 def check_directories(config: Config) -> list[Problem]:
-    """The directories that cannot be written or made, and an interpreter that cannot be run. Makes nothing."""
+    """Find directories that cannot be written or made, and an interpreter that cannot be run. Makes nothing."""
     identity = service_identity(config)
     binder = Identity(0, identity.gids) if has_root_master(config) else identity
     places = [("[server] runtime_dir", config.server.runtime_dir, binder), ("[mail] root", config.mail.root, identity)]
@@ -95,23 +95,23 @@ def check_directories(config: Config) -> list[Problem]:
 
 
 def has_root_master(config: Config) -> bool:
-    """Does root, who starts this, stay root in a master, while others serve?"""
+    """Does a master keep running as root, while workers run as another user?"""
     return os.geteuid() == 0 and config.server.workers != 0 and not config.embedded
 
 
 def _check_control(config: Config, identity: Identity) -> list[Problem]:
-    """Where root's command asks a root's server, nobody else may put up a socket: it would get keys, and be believed."""
+    """Find other users who could replace the control socket of a root master: they would receive keys, and be trusted."""
     directory = config.server.runtime_dir
     if not has_root_master(config) or not (fault := unsafe(directory, trust())):
         return []
-    reason = f"may have its control socket replaced by other users: {fault}"
-    if fault.startswith(f"{directory} ") and _is_taken_back(directory, identity.uid):
+    reason = f"lets other users replace the control socket: {fault}"
+    if fault.startswith(f"{directory} ") and _is_reclaimed_at_start(directory, identity.uid):
         reason = f"{reason}; the next start makes it root's"
     return [config.problem("[server] runtime_dir", as_toml(directory), reason, warning=True)]
 
 
-def _is_taken_back(directory: Path, uid: int) -> bool:
-    """Does the next start make it root's, as it was given to the service's user, and holds nothing but sockets?"""
+def _is_reclaimed_at_start(directory: Path, uid: int) -> bool:
+    """Does the next start give the directory to root? It must belong to the service's user and contain only sockets."""
     try:
         return os.stat(directory).st_uid == uid and all(
             stat.S_ISSOCK(os.lstat(each).st_mode) for each in directory.iterdir()
@@ -121,7 +121,7 @@ def _is_taken_back(directory: Path, uid: int) -> bool:
 
 
 def _check_state_dir(config: Config, identity: Identity) -> list[Problem]:
-    """Who reads the keys writes there: with workers the master, who stays who it is. The start goes on without."""
+    """Check that the process that reads the keys can write state_dir: the master, or the only process. A warning."""
     server = config.server
     if has_root_master(config):
         identity = Identity(0, identity.gids)
@@ -130,12 +130,12 @@ def _check_state_dir(config: Config, identity: Identity) -> list[Problem]:
     fault = _fault(server.state_dir, identity)
     if not fault:
         return []
-    reason = f"{fault}; certificates are not remembered, and none can be added"
+    reason = f"{fault}; certificates are not stored, and none can be added"
     return [config.problem("[server] state_dir", as_toml(server.state_dir), reason, warning=True)]
 
 
 def _check_log_file(config: Config, identity: Identity) -> list[Problem]:
-    """The file itself where it is there, else its directory, which the start does not make."""
+    """Check the log file if it exists, else its directory, which the start does not make."""
     path = config.server.log_file
     if path is None:
         return []
@@ -151,14 +151,14 @@ def _check_log_file(config: Config, identity: Identity) -> list[Problem]:
         if stat.S_ISDIR(status.st_mode):
             fault = "must be a file, not a directory"
         elif stat.S_ISFIFO(status.st_mode):
-            fault = "must be a file: who does not read a pipe would hold up everybody; without it the log goes to standard output"
+            fault = "must be a file: a pipe without a reader would block the server; without log_file the log goes to standard output"
         elif not identity.may(status, os.W_OK) or not all(_may(identity, parent) for parent in path.parents):
             fault = f"cannot be written by user {_name(identity.uid)}"
     return [config.problem("[server] log_file", as_toml(path), fault)] if fault else []
 
 
 def _check_interpreter(config: Config, identity: Identity) -> list[Problem]:
-    """The processes that check passwords are started after root has become the service's user."""
+    """Check that the service's user can run Python: hash processes start after the process has switched to it."""
     if os.geteuid() != 0 or identity.uid == 0:
         return []
     closed = _closed_to(identity, Path(sys.executable))
@@ -169,9 +169,9 @@ def _check_interpreter(config: Config, identity: Identity) -> list[Problem]:
 
 
 def _closed_to(identity: Identity, program: Path) -> str | None:
-    """What the identity may not do on the way to a program, symbolic links followed; None if it may run it."""
+    """The step on the way to a program that the identity may not take, symbolic links followed; None if it may run it."""
     target = program.resolve()
-    # The link's own directories and those of what it leads to: an environment's python is elsewhere.
+    # The directories of the link and of its target: a virtual environment's python is a link.
     for directory in dict.fromkeys((*reversed(program.absolute().parents), *reversed(target.parents))):
         if not _may(identity, directory):
             return f"enter {directory}"
@@ -179,7 +179,7 @@ def _closed_to(identity: Identity, program: Path) -> str | None:
 
 
 def _may(identity: Identity, path: Path) -> bool:
-    """Enter the directory, or execute the file?"""
+    """May the identity enter the directory, or execute the file?"""
     try:
         return identity.may(os.stat(path), os.X_OK)
     except OSError:
@@ -187,13 +187,13 @@ def _may(identity: Identity, path: Path) -> bool:
 
 
 def _is_made_at_start(runtime_dir: Path) -> bool:
-    """Does root make it for the service's user, or give it one that systemd made?"""
+    """Does the start as root make the directory, or take it over from systemd?"""
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")
     return not runtime_dir.exists() or str(runtime_dir) in given
 
 
 def _fault(directory: Path, identity: Identity) -> str:
-    """Why it cannot be used, or ""."""
+    """The reason why a directory cannot be used, or ""."""
     for path in (directory, *directory.parents):
         try:
             status = os.stat(path)
@@ -202,7 +202,7 @@ def _fault(directory: Path, identity: Identity) -> str:
         except OSError as fault:
             return f"cannot be used: {fault.strerror}"
         if not stat.S_ISDIR(status.st_mode):
-            return "must be a directory" if path == directory else f"cannot be made: {path} is no directory"
+            return "must be a directory" if path == directory else f"cannot be made: {path} is not a directory"
         if not identity.may(status, os.W_OK | os.X_OK):
             if path == directory:
                 return f"cannot be written by user {_name(identity.uid)}"

@@ -1,7 +1,7 @@
-"""Dovecot's settings of TLS, old names and new ones, and what stands for each here; `dovecot_mail` has the others.
+"""Dovecot's TLS settings, with old and new names, and their equivalents here. `dovecot_mail` has the other settings.
 
-An administrator who comes from Dovecot types its words: each is refused with ours. docs/tls-from-dovecot.md is the same
-as a table, and a test compares them.
+Administrators who know Dovecot type its setting names: each is refused with a reference to ours. docs/tls-from-dovecot.md
+contains the same table, and a test compares them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CLEARTEXT = "auth_allow_cleartext of a [[listener]]"
 _TLS_KIND = 'protocol of a [[listener]]: "imaps" is implicit TLS, "imap" STARTTLS'
 
 HERE: Final[dict[str, str]] = {
-    # What is offered, and what may be said before it.
+    # TLS and logins before it.
     "ssl": f"ssl of a [[listener]], with Dovecot's meaning; {_TLS_KIND}",
     "auth_allow_cleartext": f"{_CLEARTEXT}, beside ssl",
     "disable_plaintext_auth": f"{_CLEARTEXT}, turned round, beside ssl",
@@ -67,7 +67,7 @@ HERE: Final[dict[str, str]] = {
     "ssl_options": "tickets = false of [tls] or a [[listener]] for no_ticket; compression is always off",
     "ssl_crypto_device": "nothing: OpenSSL has no engines any more",
     "verbose_ssl": "nothing: each failed handshake has its line tls-failed in the log, with the reason",
-    # TLS towards others.
+    # TLS of outgoing connections.
     "ssl_client_ca_file": "ca_file of [submission.relay]",
     "ssl_client_ca_dir": "ca_file of [submission.relay]; without it the system's authorities",
     "ssl_client_cert": "certificate of [submission.relay]",
@@ -101,7 +101,7 @@ HERE: Final[dict[str, str]] = {
 
 
 def instead(name: str) -> str:
-    """What stands here for a setting of Dovecot's; "" for a word that is none."""
+    """The equivalent of a Dovecot setting; "" for any other word."""
     return HERE.get(name) or MAIL.get(name, "")
 
 

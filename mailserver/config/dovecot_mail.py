@@ -1,6 +1,6 @@
-"""Dovecot's settings of mail, users and services, and what stands for each here. docs/from-dovecot.md has the table.
+"""Dovecot's settings of mail, users and services, and their equivalents here. docs/from-dovecot.md has the table.
 
-Those of TLS are in `dovecot`.
+`dovecot` has the TLS settings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RELAY: Final = "host, port, user and password_file of [submission.relay]"
 _ALWAYS: Final = "nothing: every change is synced before it is acknowledged, and index files are not mapped"
 
 MAIL: Final[dict[str, str]] = {
-    # Where mail is.
+    # Location of mail.
     "mail_location": _LOCATION,
     "mail_path": _LOCATION,
     "mail_home": "{home} in location of [mail], which takes it from the users file",
@@ -45,7 +45,7 @@ MAIL: Final[dict[str, str]] = {
     "mmap_disable": _ALWAYS,
     "mail_nfs_storage": _ALWAYS,
     "mail_nfs_index": _ALWAYS,
-    # What there is not.
+    # Features that do not exist here.
     "quota": _QUOTA,
     "quota_rule": _QUOTA,
     "quota_storage_size": _QUOTA,

@@ -1,4 +1,4 @@
-"""Changes of the configuration file by a command: everything else in it, comments too, stays octet for octet."""
+"""Edits of the configuration file by commands: everything else in the file stays unchanged, including comments."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mailserver.config.load import parse
 from mailserver.config.model import Problem
 
 
-class Refused(Exception):
-    """The file would be wrong after the change; it stays as it was. `problems` says why."""
+class EditRefused(Exception):
+    """The file would be invalid after the change, and stays unchanged. `problems` says why."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -26,7 +26,7 @@ class Refused(Exception):
 def add_domain(path: Path, name: str, hosts: Sequence[str], certificate: Path, key: Path) -> None:
     """Append a [[domain]] table.
 
-    Raises: Refused if the file or the new table is wrong (a name or host that is there already, say); OSError.
+    Raises: EditRefused if the file or the new table is invalid (a name or host exists already, for instance); OSError.
     """
     table = tomlkit.table()
     table.append("name", name)
@@ -38,7 +38,7 @@ def add_domain(path: Path, name: str, hosts: Sequence[str], certificate: Path, k
     tables["domain"].append(table)
     with _locked(path) as real:
         old = real.read_bytes()
-        # At the end of the file: a header there cannot take keys away from another table.
+        # At the end of the file, a header cannot take keys from another table.
         gap = b"" if not old or old.endswith(b"\n\n") else b"\n" if old.endswith(b"\n") else b"\n\n"
         new = old + gap + tomlkit.dumps(tables).encode()
         _refuse_new_problems(old, new, path)
@@ -46,23 +46,23 @@ def add_domain(path: Path, name: str, hosts: Sequence[str], certificate: Path, k
 
 
 def _refuse_new_problems(old: bytes, new: bytes, path: Path) -> None:
-    """What was wrong before is not this change's fault, unless nothing can be read."""
+    """Refuse the change if it causes new problems. Earlier ones count only if the file cannot be parsed."""
     before = parse(old, path)
     after = parse(new, path)
     known = before.problems if after.config is not None else ()
     problems = [problem for problem in after.problems if problem not in known and not problem.warning]
     if problems:
-        raise Refused(problems)
+        raise EditRefused(problems)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[Path]:
-    """The file itself behind symbolic links, held against other edits."""
+    """Lock the file, symbolic links followed, against other edits."""
     real = path.resolve(strict=True)
     while True:
         with open(real, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever held the lock before may have put another file in this one's place.
+            # The previous holder of the lock may have replaced the file.
             if os.path.samestat(os.fstat(file.fileno()), os.stat(real)):
                 yield real
                 return

@@ -1,9 +1,9 @@
-"""From a TOML file to a Config, with every problem at once.
+"""Loading of a TOML file into a Config, with all problems at once.
 
-cattrs structures the file and collects what is wrong with single values; each fault becomes one Problem. Then the
-faulty keys are taken out, what is left is structured again, and the cross-checks of `check` run on that: ten mistakes
-of both kinds are told in one go. `read` keeps the sound rest, so that checks elsewhere (certificates, users files) can
-add theirs; `load` gives a Config only if nothing is wrong.
+cattrs structures the file and collects faults of single values; each becomes a Problem. Then the loader removes the faulty
+keys, structures the rest again, and runs the cross-checks of `check` on it: ten mistakes of both kinds are reported
+together. `read` keeps the valid rest, so that checks elsewhere (certificates, users files) can add their problems; `load`
+returns a Config only if there is no error.
 """
 
 from __future__ import annotations
@@ -27,54 +27,54 @@ from mailserver.config.schema import TOML_NAMES, KeyPath, all_tables, hints_of, 
 from mailserver.config.values import InvalidValue
 
 MAX_FILE: Final = 1 << 20
-"""Octets of a configuration file that are read at most."""
+"""Largest configuration file, octets."""
 
 _DOMAIN_CANNOT: Final = {
-    "maximum_version": "the version is agreed on before the certificate is chosen by name",
+    "maximum_version": "the version is negotiated before the certificate is selected by name",
     "unknown_name": "it is about names that belong to no domain",
     "default": "it is about clients that send no name",
-    "preset": "it says what holds before the name is known",
-    "groups": "key exchange begins before the certificate is chosen by name",
-    "ciphersuites": "the suites of TLS 1.3 do not follow the choice by name",
-    "cipher_order": "it does not follow the choice by name",
-    "tickets": "tickets are sealed and opened before the name counts",
+    "preset": "it applies before the name is known",
+    "groups": "key exchange begins before the certificate is selected by name",
+    "ciphersuites": "the suites of TLS 1.3 cannot depend on the name",
+    "cipher_order": "it cannot depend on the name",
+    "tickets": "tickets are encrypted and decrypted before the name is known",
 }
-"""Keys that cannot follow the choice by server name, and why."""
+"""Keys that cannot differ between server names, and the reason."""
 
-_STAND_INS: Final[dict[str, dict[str, Any]]] = {
+_PLACEHOLDERS: Final[dict[str, dict[str, Any]]] = {
     "server": {"hostname": "invalid"},
     "mail": {"root": "/"},
     "auth": {"backends": []},
     "acme": {"terms_of_service": "agreed"},
     "domain": {"name": "invalid", "hosts": []},
 }
-"""Required keys, for cross-checks of the rest when they are wrong; never served."""
+"""Values of required keys that are faulty, for cross-checks of the rest; never served."""
 
 _DOVECOT_FILE: Final = (
-    "is a configuration of Dovecot, and this server has one of its own: etc/mailserver.toml is an example, and "
-    "docs/from-dovecot.md and docs/tls-from-dovecot.md say what stands there for Dovecot's settings"
+    "is a Dovecot configuration, and this server has its own format: etc/mailserver.toml is an example, and "
+    "docs/from-dovecot.md and docs/tls-from-dovecot.md list the equivalents of Dovecot's settings"
 )
 
 _ARRAYS: Final = ("domain", "listener")
 
 
 @frozen
-class Reading:
-    """What could be read of a file."""
+class ReadConfig:
+    """The valid part of a file, and its problems."""
 
     config: Config | None
-    """The sound rest: wrong keys have their defaults, tables that lack something are left out. None: not TOML."""
+    """The valid part: faulty keys have their defaults, incomplete tables are omitted. None: the file is not TOML."""
     problems: tuple[Problem, ...]
     broken: frozenset[str] = frozenset()
-    """Places whose values in `config` are not the file's."""
+    """Places whose values in `config` are not those of the file."""
 
-    def joined(self, more: Iterable[Problem]) -> list[Problem]:
-        """All problems with those of other checks of `config`, but for what follows from places already told."""
-        told = list(self.problems)
+    def with_problems(self, more: Iterable[Problem]) -> list[Problem]:
+        """All problems, with those of other checks of `config`, except at places that are reported already."""
+        problems = list(self.problems)
         for problem in more:
-            if not self._is_broken(problem.place) and problem not in told:
-                told.append(problem)
-        return told
+            if not self._is_broken(problem.place) and problem not in problems:
+                problems.append(problem)
+        return problems
 
     def _is_broken(self, place: str) -> bool:
         table = place[: place.find("]") + 1]
@@ -82,19 +82,16 @@ class Reading:
 
 
 def load(path: Path) -> tuple[Config | None, list[Problem]]:
-    """The configuration, or None and all that is wrong; warnings come with either. Raises nothing."""
+    """Load a file. Return the configuration, or None if there is an error; and all problems. Raises nothing."""
     reading = read(path)
     sound = all(problem.warning for problem in reading.problems)
     return (reading.config if sound else None), list(reading.problems)
 
 
-def read(path: Path, *, embedded: bool = False) -> Reading:
-    """What can be read of the file, and all that is wrong. Raises nothing.
-
-    `embedded`: for another program's factories (`Config.embedded`).
-    """
+def read(path: Path, *, embedded: bool = False) -> ReadConfig:
+    """Read a file: its valid part, and all problems. Raises nothing."""
     try:
-        # O_NONBLOCK: a FIFO must not hold the start.
+        # O_NONBLOCK: a FIFO must not block the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -108,10 +105,10 @@ def read(path: Path, *, embedded: bool = False) -> Reading:
     return parse(octets, path, embedded=embedded)
 
 
-def parse(octets: bytes, path: Path, *, embedded: bool = False) -> Reading:
-    """`read`, of a file's content; `path` is what relative paths are taken from and what Problems name."""
+def parse(octets: bytes, path: Path, *, embedded: bool = False) -> ReadConfig:
+    """Parse the content of a file at `path`, which problems name and relative paths refer to. Raises nothing."""
     try:
-        # A byte order mark is no TOML, but editors of other systems write it.
+        # TOML has no byte order mark, but some editors write one.
         text = octets.decode("utf-8-sig")
         document = tomllib.loads(text)
     except UnicodeDecodeError as fault:
@@ -133,15 +130,16 @@ def parse(octets: bytes, path: Path, *, embedded: bool = False) -> Reading:
         faults = list(_faults(group, ()))
     else:
         config = attrs.evolve(_numbered(config, {}, source), embedded=embedded)
-        return Reading(config, (*renamed, *check.check(config, partial=_elsewhere(config))))
+        return ReadConfig(config, (*renamed, *check.check(config, partial=_elsewhere(config))))
     problems = [_problem(str(source), document, where, fault) for where, fault in faults]
     rest, kept = _without(document, faults)
     config = attrs.evolve(_numbered(structure(rest, Config), kept, source), embedded=embedded)
     broken = {problem.place for problem in problems}
     broken |= {f"[{place}]" for place in broken if not place.startswith("[")}
-    reading = Reading(config, (*renamed, *problems), frozenset(broken))
+    reading = ReadConfig(config, (*renamed, *problems), frozenset(broken))
     return attrs.evolve(
-        reading, problems=tuple(reading.joined(check.check(config, partial=_elsewhere(config) | frozenset(kept))))
+        reading,
+        problems=tuple(reading.with_problems(check.check(config, partial=_elsewhere(config) | frozenset(kept)))),
     )
 
 
@@ -153,7 +151,7 @@ def _elsewhere(config: Config) -> frozenset[str]:
 
 
 def _kind_of(table: str, key: str) -> type | None:
-    """What a key holds; None for one that does not exist, or that may hold a secret."""
+    """The type of a key; None if it does not exist or may hold a secret."""
     found = table_at(tuple(table.split(".")))
     attribute = keys_of(found).get(key) if found is not None else None
     if found is None or attribute is None or attribute.metadata.get("hidden"):
@@ -161,12 +159,12 @@ def _kind_of(table: str, key: str) -> type | None:
     return not_toml.base_kind(hints_of(found)[attribute.name])
 
 
-def _unreadable(path: Path, reason: str) -> Reading:
-    return Reading(None, (Problem(str(path.absolute()), "", "", reason),))
+def _unreadable(path: Path, reason: str) -> ReadConfig:
+    return ReadConfig(None, (Problem(str(path.absolute()), "", "", reason),))
 
 
 def _numbered(config: Config, kept: dict[str, list[int]], source: Path) -> Config:
-    """With each table's place in the file, counted with those that were left out, and users files by absolute paths."""
+    """Set each table's number in the file, omitted ones counted, and make paths of users files absolute."""
 
     def number(tables: tuple[Any, ...], indexes: list[int] | None) -> tuple[Any, ...]:
         places = range(len(tables)) if indexes is None else indexes
@@ -181,52 +179,52 @@ def _numbered(config: Config, kept: dict[str, list[int]], source: Path) -> Confi
 
 
 def _absolute(backend: str, source: Path) -> str:
-    """A users file from the file's directory, as all paths are; what other back ends' arguments are, they know."""
+    """Make the path of a users file absolute. Arguments of other back ends stay unchanged."""
     path = backend.removeprefix("file:")
-    # A ~ means nothing here: the back end refuses it.
+    # ~ is not expanded: the back end refuses it.
     return f"file:{source.parent / path}" if path != backend and path and not path.startswith("~") else backend
 
 
 def _without(
     document: dict[str, Any], faults: list[tuple[KeyPath, Exception]]
 ) -> tuple[dict[str, Any], dict[str, list[int]]]:
-    """A copy that can be structured, and which tables are left of each array of which some are gone."""
+    """Return a copy without the faults, and the indexes of the remaining tables of each shortened array."""
     rest = copy.deepcopy(document)
     gone = object()
     shortened = set()
     for where, _fault in faults:
         cut = _cut(where)
         top, key = str(cut[0]), str(cut[-1])
-        # What can be said of all names, hosts, ports or logins by certificate only if each is known.
+        # Checks of all names, hosts, ports or client certificates need every table.
         if top in _ARRAYS and (len(cut) <= 2 or key in ("name", "hosts", "client_certificates") or "site" in cut):
             shortened.add(top)
         holder = value_at(rest, cut[:-1])
-        stand_ins = _STAND_INS.get(top, {})
+        placeholders = _PLACEHOLDERS.get(top, {})
         if len(cut) == 1 and top in _ARRAYS:
             rest[top] = []
-        elif len(cut) == 1 and stand_ins:
-            rest[top] = dict(stand_ins)
-        elif isinstance(holder, dict) and table_at(cut[:-1]) is table_at((top,)) and key in stand_ins:
-            holder[key] = stand_ins[key]
+        elif len(cut) == 1 and placeholders:
+            rest[top] = dict(placeholders)
+        elif isinstance(holder, dict) and table_at(cut[:-1]) is table_at((top,)) and key in placeholders:
+            holder[key] = placeholders[key]
         elif isinstance(holder, list):
             holder[int(cut[-1])] = gone
         elif isinstance(holder, dict):
             holder.pop(cut[-1], None)
-        # Else the table is out already, for another fault.
+        # Else the table is removed already, for another fault.
     kept = {top: [index for index, table in enumerate(rest[top]) if table is not gone] for top in shortened}
     _sweep(rest, gone)
     return rest, kept
 
 
 def _cut(where: KeyPath) -> KeyPath:
-    """What to take out for a fault at a path: the key, or the table that cannot be without it."""
+    """The path to remove for a fault: the key, or the table that requires it."""
     if isinstance(where[-1], int):
         return where
     parent = table_at(where[:-1])
     attribute = keys_of(parent).get(where[-1]) if parent is not None else None
     required = attribute is not None and attribute.default is attrs.NOTHING
-    has_stand_in = where[0] in _STAND_INS and parent is table_at((where[0],))
-    return where[:-1] if required and not has_stand_in and len(where) > 1 else where
+    has_placeholder = where[0] in _PLACEHOLDERS and parent is table_at((where[0],))
+    return where[:-1] if required and not has_placeholder and len(where) > 1 else where
 
 
 def _sweep(value: Any, gone: object) -> None:
@@ -237,14 +235,14 @@ def _sweep(value: Any, gone: object) -> None:
 
 
 def _faults(fault: BaseException, where: KeyPath) -> Iterator[tuple[KeyPath, Exception]]:
-    """Each single fault in cattrs' tree of them, with the way to it in the file's own names."""
+    """Each single fault in cattrs' tree, with its path in the names of the file."""
     if isinstance(fault, InvalidElements):
         for index, inner in zip(fault.indexes, fault.exceptions, strict=True):
             yield from _faults(inner, (*where, index))
     elif isinstance(fault, BaseValidationError):
         for inner in fault.exceptions:
             notes = [note for note in getattr(inner, "__notes__", ()) if isinstance(note, AttributeValidationNote)]
-            # The innermost table writes its note first.
+            # The innermost table adds its note first.
             step = (TOML_NAMES.get(notes[0].name, notes[0].name),) if notes else ()
             yield from _faults(inner, (*where, *step))
     elif isinstance(fault, ForbiddenExtraKeysError):
@@ -282,7 +280,7 @@ def _missing(where: KeyPath) -> str:
 
 
 def _unknown(file: str, document: dict[str, Any], where: KeyPath) -> Problem:
-    """A key or table that does not exist. Its value is not shown: nobody can say whether it is a secret."""
+    """The problem of an unknown key or table. Its value is not shown, as it may be a secret."""
     name = str(where[-1])
     table = table_at(where[:-1])
     assert table is not None
@@ -292,11 +290,11 @@ def _unknown(file: str, document: dict[str, Any], where: KeyPath) -> Problem:
         home = "[tls] or to a [[listener]]" if name in keys_of(Listener) else "[tls]"
         return Problem(file, place, "", f"a domain cannot have this; it belongs to {home}: {_DOMAIN_CANNOT[name]}")
     if ours := dovecot.instead(name):
-        return Problem(file, place, "", f"is a word of Dovecot's; here: {ours}")
+        return Problem(file, place, "", f"is a setting of Dovecot; here: {ours}")
     near = values.nearest(name, keys_of(table))
     homes = [home for home, other in all_tables() if other not in (table, Config) and name in keys_of(other)]
     if homes and not isinstance(value, dict):
-        # A word that is a key elsewhere was meant as that key, more likely than as one spelt alike.
+        # A key of another table is more likely meant than a similar word.
         return Problem(file, place, "", f"no such key here; it belongs to {' or '.join(homes)}")
     what = "no such table" if isinstance(value, dict) else "no such key"
     return Problem(file, place, "", what, near)

@@ -1,6 +1,6 @@
-"""Messages about a configuration file that is not TOML: the line, and the cure where the mistake is a usual one.
+"""Messages about a configuration file that is not TOML: the line, and the correction of common mistakes.
 
-Nothing of a value is shown whose key may hold a secret, or is none of ours.
+A value is not shown if its key may hold a secret or is unknown.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DOVECOT_WORDS: Final = frozenset(
 
 
 def is_dovecots(text: str) -> bool:
-    """Is it a dovecot.conf, by its blocks, inclusions and settings?"""
+    """Is the text a dovecot.conf, judging by its blocks, inclusions and settings?"""
     lines = [line.strip() for line in text.splitlines()]
     words = sum(line.partition("=")[0].strip() in _DOVECOT_WORDS for line in lines)
     blocks = sum(_BLOCK.match(line) is not None for line in lines)
@@ -49,7 +49,7 @@ def is_dovecots(text: str) -> bool:
 
 
 def explain(text: str, error: tomllib.TOMLDecodeError, kind_of: Callable[[str, str], type | None]) -> str:
-    """The reason in words. `kind_of(table, key)` is what a key of ours holds: None for others, and for secrets."""
+    """Explain the error. `kind_of(table, key)`: the type of a key; None for an unknown key, and for secrets."""
     at, is_second = _AT.search(str(error)), _TWICE.search(str(error)) is not None
     plain = f"is not TOML: {str(error).replace(chr(10), ' ')}"
     lines = text.split("\n")
@@ -59,25 +59,25 @@ def explain(text: str, error: tomllib.TOMLDecodeError, kind_of: Callable[[str, s
     line = lines[number - 1].rstrip("\r")
     header, setting = _HEADER.match(line), _SETTING.match(line)
     if header is not None and is_second:
-        return f"is not TOML: line {number}: [{header[1]}] stands a second time: put the settings of both into one"
+        return f"is not TOML: line {number}: [{header[1]}] is defined twice: merge the two tables"
     if setting is None:
         no_equals = _NO_EQUALS.match(line)
         if no_equals is not None:
             return f"is not TOML: line {number} has no = between {no_equals[1]} and its value"
         return plain
     key, value = setting[1], _without_comment(setting[2])
-    if _reads(f"k = {value}"):
+    if _is_toml(f"k = {value}"):
         if is_second:
-            return f"is not TOML: line {number}: {key} stands a second time in its table"
+            return f"is not TOML: line {number}: {key} is defined twice in its table"
         return plain
     kind = kind_of(_table_at(lines, number - 1), key)
     if kind is None and (ours := dovecot.instead(key)):
-        return f"is not TOML: line {number}: {key} is a word of Dovecot's; here: {ours}"
-    return f"is not TOML: line {number}: {key} {_cure(value, key, kind)}"
+        return f"is not TOML: line {number}: {key} is a setting of Dovecot; here: {ours}"
+    return f"is not TOML: line {number}: {key} {_correction(value, key, kind)}"
 
 
-def _cure(value: str, key: str, kind: type | None) -> str:
-    """What is wrong with a value, and how the line would be right where it may be shown."""
+def _correction(value: str, key: str, kind: type | None) -> str:
+    """The fault of a value, and the corrected line if the value may be shown."""
     if not value:
         return "has no value"
     if value.lower() in _TRUTH and kind is bool:
@@ -91,7 +91,7 @@ def _cure(value: str, key: str, kind: type | None) -> str:
     words = value.strip("[]").split(",")
     quoted = [each.strip() if each.strip()[:1] in {'"', "'"} else _quote(each) for each in words if each.strip()]
     right = f"[{', '.join(quoted)}]" if kind is tuple or value.startswith("[") else _quote(value)
-    if kind is None or not _reads(f"k = {right}"):
+    if kind is None or not _is_toml(f"k = {right}"):
         return "must have its text in quotes"
     return f"must have its text in quotes: {key} = {right}"
 
@@ -104,7 +104,7 @@ def _without_comment(value: str) -> str:
     return re.sub(r"\s+#.*$", "", value)
 
 
-def _reads(text: str) -> bool:
+def _is_toml(text: str) -> bool:
     try:
         tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -122,7 +122,7 @@ def _table_at(lines: list[str], index: int) -> str:
 
 
 def base_kind(hint: Any) -> type | None:
-    """What TOML has for a type of the model: bool, int, float, tuple or str."""
+    """The TOML type for a type of the model: bool, int, float, tuple or str."""
     hint = next((part for part in get_args(hint) if type(None) in get_args(hint) and part is not type(None)), hint)
     while hasattr(hint, "__supertype__"):
         hint = hint.__supertype__

@@ -1,4 +1,4 @@
-"""The effective configuration as TOML: what stands in the file and every default, without secrets."""
+"""The effective configuration as TOML: the settings of the file and all defaults, without secrets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mailserver.config.model import Config, Listener
 from mailserver.config.schema import keys_of
 
 _PUBLIC_BACKENDS = ("file",)
-"""Back ends whose argument is a path; those of others may hold a password and are not shown."""
+"""Back ends whose argument is a path. Arguments of others may contain a password and are not shown."""
 
 
 def show(config: Config) -> str:
-    """TOML that `load` accepts, but for hidden arguments of back ends. Keys without a value are left out."""
+    """TOML that `load` accepts, except hidden arguments of back ends. Keys without a value are omitted."""
     document = tomlkit.document()
     document.add(tomlkit.comment(f"effective configuration of {config.source}"))
     for name, attribute in keys_of(Config).items():
@@ -49,7 +49,7 @@ def _table(values: Any) -> Table:
             nested.append((name, value))
         elif value is not None:
             table.append(name, _plain(name, value))
-    # Keys behind a nested table would belong to it.
+    # Keys after a nested table would belong to it.
     for name, value in nested:
         table.append(
             name, value if isinstance(value, AoT) else _lists(value) if isinstance(value, dict) else _table(value)
@@ -65,7 +65,7 @@ def _plain(name: str, value: Any) -> Any:
     if name == "backends":
         return [_backend(backend) for backend in value]
     if name in ("key_password_command", "hook"):
-        # Some programs take a secret among their arguments.
+        # Some programs take a secret as an argument.
         return [*value[:1], *("(hidden)" for _argument in value[1:])]
     if isinstance(value, Path):
         return str(value)

@@ -1,7 +1,7 @@
-"""Access to the Unix sockets of listeners: mode, owner and group of their files, and these in words.
+"""Access to the Unix sockets of listeners: mode, owner and group of the files, and a description of who can connect.
 
-To connect needs the right to write the socket's file, and to pass the directories above it. Whoever can connect by LMTP
-delivers mail of any sender.
+Connecting requires write permission on the socket's file, and passage through its directories. A program that can
+connect by LMTP can deliver mail from any sender.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mailserver.config.strict_modes import group_name, user_name
 
 @frozen
 class SocketRights:
-    """Of a Unix socket's file."""
+    """Mode, owner and group of a Unix socket's file."""
 
     mode: int
     uid: int
     gid: int
 
     def __str__(self) -> str:
-        """Who can connect, in words."""
+        """Describe who can connect."""
         if self.mode & 0o002:
             return "every user of this machine can connect"
         who = [f"user {user_name(self.uid)}"] if self.mode & 0o200 and self.uid else []
@@ -36,7 +36,7 @@ class SocketRights:
 
     @classmethod
     def of_listener(cls, listener: Listener, server: Server) -> SocketRights:
-        """Those that the configuration says. Raises: KeyError for a user or group that this machine has not."""
+        """The rights that the configuration sets. Raises: KeyError for an unknown user or group."""
         owner = pwd.getpwnam(server.user) if server.user else None
         uid = pwd.getpwnam(listener.socket_owner).pw_uid if listener.socket_owner else None
         gid = grp.getgrnam(listener.socket_group).gr_gid if listener.socket_group else None
@@ -49,7 +49,7 @@ class SocketRights:
 
 
 def check_sockets(config: Config) -> list[Problem]:
-    """Rights that cannot be given, or that leave out everybody or nobody. Raises nothing."""
+    """Find rights that cannot be set, or that admit everybody or nobody. Raises nothing."""
     found: list[Problem] = []
     for listener in config.listeners:
         if listener.socket is not None:
@@ -58,7 +58,7 @@ def check_sockets(config: Config) -> list[Problem]:
 
 
 def socket_lines(config: Config) -> list[str]:
-    """A line for each Unix socket: who can connect."""
+    """Describe who can connect to each Unix socket, a line for each."""
     lines = []
     for listener in config.listeners:
         if listener.socket is not None:
@@ -71,34 +71,36 @@ def _of_listener(config: Config, listener: Listener) -> Iterator[Problem]:
     try:
         rights = SocketRights.of_listener(listener, config.server)
     except KeyError:
-        return  # a problem of its own
+        return  # check_listeners reports it
     place = listener.place
     if os.geteuid() != 0:
         if rights.uid != os.geteuid():
-            reason = "only root can give the socket away: leave socket_owner out, or start the server as root"
+            reason = "only root can set the owner of the socket: remove socket_owner, or start the server as root"
             yield config.problem(f"{place} socket_owner", f'"{listener.socket_owner}"', reason)
         if rights.gid not in {os.getegid(), *os.getgroups()}:
-            reason = "the user that starts the server is no member of this group: only root can give the socket to it"
+            reason = (
+                "the user that starts the server is not a member of this group: only root can give the socket to it"
+            )
             yield config.problem(f"{place} socket_group", f'"{listener.socket_group}"', reason)
     if listener.protocol != "lmtp":
         return
     value = f'"{listener.socket_mode}"'
     if rights.mode & 0o002:
         reason = (
-            "has every user of this machine deliver mail of any sender: give the socket to the group of the transfer"
+            "lets every user of this machine deliver mail from any sender: give the socket to the group of the transfer"
             ' agent, socket_group = "postfix" say, with mode "0660"'
         )
         yield config.problem(f"{place} socket_mode", value, reason, warning=True)
     elif _is_alone(rights, service_identity(config).uid):
         reason = (
-            f"lets none but root and user {user_name(rights.uid)} connect: a transfer agent that is another user is"
+            f"lets only root and user {user_name(rights.uid)} connect: a transfer agent with another user is"
             ' refused; socket_group = "postfix" lets Postfix in'
         )
         yield config.problem(f"{place} socket_mode", value, reason, warning=True)
 
 
 def _is_alone(rights: SocketRights, service: int) -> bool:
-    """Can nobody connect but root and the service's user, who is another?"""
+    """Can only root and the service's (other) user connect?"""
     if not service or rights.uid not in (0, service):
         return False
     if not rights.mode & 0o020:

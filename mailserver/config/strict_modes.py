@@ -1,11 +1,11 @@
-"""Rights of files that a process trusts, judged as by sshd's StrictModes: of a path, and of all that leads to it.
+"""Permissions of trusted files, checked as by sshd's StrictModes: of the file, and of every step of its path.
 
-A file is as safe as its directories, up to the root: whoever may write one of them can put another file there. A sticky
-directory is safe as far as what stands in it belongs to somebody trusted. Symbolic links are followed one by one, as the
-system does, and what they lead to is judged as well.
+A file is only as safe as its directories, up to the root: a user who may write one of them can replace the file. In a
+sticky directory an entry is safe if it belongs to a trusted user. Symbolic links are followed one by one, as the system
+does, and their targets are checked as well.
 
-Trusted are root, whoever this process is, and whoever may change the program itself, which can do all that a file could
-have it do: so a checkout of somebody's own can be run by root.
+Trusted users are root, the user of this process, and every user who may change the program itself, as the program could do
+all that the file could. So root can run a checkout that belongs to another user.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from typing import Final
 from attrs import evolve, frozen
 
 _MOST_LINKS: Final = 40
-"""As many as Linux follows."""
+"""The limit of Linux."""
 _ACL: Final = "system.posix_acl_access"
 
 
 @frozen
 class Trust:
-    """Users and groups that may write what a process trusts."""
+    """Users and groups that may write a trusted file."""
 
     users: frozenset[int]
     groups: frozenset[int] = frozenset()
     everybody: bool = False
 
     def with_user(self, uid: int) -> Trust:
-        """One user more."""
+        """The same with another trusted user."""
         return evolve(self, users=self.users | {uid})
 
 
 def trust() -> Trust:
-    """Root, this process's user, and whoever may change this program."""
+    """Root, the user of this process, and all who may change this program."""
     return _trust(os.geteuid())
 
 
@@ -59,21 +59,21 @@ def _trust(uid: int) -> Trust:
 
 
 def unsafe(path: Path, trusted: Trust) -> str:
-    """Who else than those trusted could change what a path leads to, in words; "" if nobody. Raises nothing.
+    """Describe how an untrusted user could change the file of a path; "" if none can. Raises nothing.
 
-    Of a path that is not there only the directories count that are.
+    For a path that does not exist only the existing directories are checked.
     """
     return next((fault for step, status in _steps(path) if (fault := _fault(step, status, trusted))), "")
 
 
 def program_fault() -> str:
-    """Who else than root and this process's user could change the program, in words; or ""."""
+    """Describe how a user other than root and this process's could change the program; "" if none can."""
     bare = Trust(frozenset({0, os.geteuid()}), frozenset({0}))
     return unsafe(Path(__file__), bare) or unsafe(Path(sys.executable), bare)
 
 
 def user_name(uid: int) -> str:
-    """Of a user; its number where it has none."""
+    """The name of a user, or its number if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -81,7 +81,7 @@ def user_name(uid: int) -> str:
 
 
 def _steps(path: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """All that decides what a path leads to, from the root on: directories, links in sticky ones, and the last itself."""
+    """Every step of a path from the root on: directories, links in sticky directories, and the file itself."""
     rest = list(reversed(Path(os.path.abspath(path)).parts[1:]))
     at, links = "/", 0
     try:
@@ -109,11 +109,11 @@ def _steps(path: Path) -> Iterator[tuple[str, os.stat_result]]:
                 at, status = "/", os.lstat("/")
             rest += [part for part in reversed(target.split("/")) if part not in ("", ".")]
     except OSError:
-        return  # what is not there, or cannot be looked at, is found wrong by whoever opens it
+        return  # the process that opens the file reports a missing or inaccessible step
 
 
 def group_name(gid: int) -> str:
-    """Of a group; its number where it has none."""
+    """The name of a group, or its number if it has none."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
@@ -121,12 +121,12 @@ def group_name(gid: int) -> str:
 
 
 def _fault(path: str, status: os.stat_result, trusted: Trust) -> str:
-    """Why a step is not safe, or ""."""
+    """The reason why a step is not safe, or ""."""
     if status.st_uid not in trusted.users and not trusted.everybody:
         return f"{path} belongs to user {user_name(status.st_uid)}"
     mode = status.st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
-        return ""  # to write to a device or a socket is not to change it, and a link has no mode
+        return ""  # writing to a device or socket does not change it, and a link has no mode
     if mode & stat.S_IWOTH and not trusted.everybody:
         return f"{path} can be written by every user: chmod o-w"
     if mode & stat.S_IWGRP and not trusted.everybody and not _is_of_trusted(path, status.st_gid, trusted):
@@ -135,10 +135,10 @@ def _fault(path: str, status: os.stat_result, trusted: Trust) -> str:
 
 
 def _is_of_trusted(path: str, gid: int, trusted: Trust) -> bool:
-    """Has a group none but trusted users? A user's own group, of systems whose umask is 002, has not.
+    """Does a group have only trusted members? True for a user's own group, on systems with umask 002.
 
-    For root only groups that are named as trusted count: a service may run under a group of which no user is a member.
-    An access control list may let others write: its mask is what the mode shows for the group.
+    For root only groups in `trusted` count: a service may run under a group without members. With an access control
+    list the group bits are its mask, and other users may have write permission.
     """
     try:
         os.getxattr(path, _ACL)

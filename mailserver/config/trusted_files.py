@@ -1,7 +1,7 @@
-"""Files that a process believes or runs, and that others could change: refused, as sshd's StrictModes does.
+"""Checks of files that a process trusts or runs: it refuses those that other users could change, as sshd's StrictModes.
 
-The certificates and keys of a domain are no matter of this module: an unsafe one is refused for its own names
-(`tls.serving.validation`), while what is found here stops a start and a reload.
+Certificates and keys of domains are checked elsewhere (`tls.serving.validation`), where an unsafe one is refused only for
+its own host names. A problem found here stops a start and a reload.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from mailserver.config.model import Config, Problem
 from mailserver.config.strict_modes import Trust, program_fault, trust, unsafe
 from mailserver.config.values import as_toml
 
-UNSAFE = "is not used, as others could change it"
+UNSAFE = "is not used, as other users could change it"
 
 
 def check_trusted(config: Config) -> list[Problem]:
-    """What could be changed by somebody who may not rule the server. Raises nothing."""
+    """Find files that users without rights over the server could change. Raises nothing."""
     return list(_problems(config))
 
 
 def command_fault(command: tuple[str, ...], trusted: Trust) -> str:
-    """Why a command is not run: its program, or a file that it is given, could be changed by others; or ""."""
+    """The reason why a command is not run: others could change its program or a file among its arguments; or ""."""
     program = shutil.which(command[0])
     files = [*([program] if program else []), *(word for word in command[1:] if word.startswith("/"))]
     faults = (unsafe(Path(word), trusted) for word in files if os.path.isfile(word))
-    return next((f"is not run, as others could change it: {fault}" for fault in faults if fault), "")
+    return next((f"is not run, as other users could change it: {fault}" for fault in faults if fault), "")
 
 
 def _problems(config: Config) -> Iterator[Problem]:
     if fault := unsafe(config.source, trust()):
         yield config.problem("", "", f"{UNSAFE}: {fault}")
     if os.geteuid() == 0 and (fault := program_fault()):
-        yield config.problem("", "", f"the program itself, which root runs, could be changed: {fault}", warning=True)
+        yield config.problem("", "", f"other users could change the program, which root runs: {fault}", warning=True)
     readers = reader_trust(config)
     state_dir = config.server.state_dir
     if fault := unsafe(state_dir, readers):
-        reason = f"holds keys and certificates that others could change: {fault}"
+        reason = f"has keys and certificates that other users could change: {fault}"
         yield config.problem("[server] state_dir", as_toml(state_dir), reason)
     for domain in config.certified:
         if domain.key_password_command and (fault := command_fault(domain.key_password_command, readers)):
-            # Its arguments may hold a secret.
+            # Its arguments may contain a secret.
             yield config.problem(f"{domain.place} key_password_command", "", fault)
     yield from _of_acme(config, readers)
     yield from _of_relay(config)

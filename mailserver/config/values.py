@@ -37,14 +37,14 @@ class InvalidValue(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, or "". Letter case does not count."""
+    """The known word that was probably meant, or "". Case is ignored."""
     by_fold = {name.casefold(): name for name in known}
     found = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
     return by_fold[found[0]] if found else ""
 
 
 def kind(value: object) -> str:
-    """TOML's word for what a value is."""
+    """The name of a value's TOML type."""
     if isinstance(value, bool):
         return "a boolean"
     names = {str: "text", int: "a whole number", float: "a decimal number", list: "an array", dict: "a table"}
@@ -56,11 +56,11 @@ def _is_dict(value: Any) -> bool:
 
 
 def as_toml(value: Any) -> str:
-    """A value as TOML has it, on one line, cut when long; "" for tables and None."""
+    """A value as TOML on one line, truncated when long; "" for tables and None."""
     if value is None or isinstance(value, dict) or (isinstance(value, list) and any(map(_is_dict, value))):
         return ""
     if isinstance(value, Path):
-        # Whole, however long: its end is what tells files apart.
+        # Never truncated: the end of a path identifies the file.
         return json.dumps(str(value), ensure_ascii=False)
     if isinstance(value, bool):
         words = str(value).lower()
@@ -83,7 +83,7 @@ def text(value: Any, _type: Any = None) -> str:
 
 
 def boolean(value: Any, _type: Any = None) -> bool:
-    """True or false, nothing that stands for them."""
+    """True or false, no other words."""
     if not isinstance(value, bool):
         near = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
         raise InvalidValue(f"must be true or false, not {kind(value)}", near.get(str(value).lower(), ""))
@@ -129,15 +129,15 @@ def port(value: Any, _type: Any = None) -> int:
 
 
 def file_mode(value: Any, _type: Any = None) -> str:
-    """Rights in octal digits."""
+    """A file mode in octal digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         near = f"{value:o}" if 0o100 <= value <= 0o777 else ""
         raise InvalidValue(
-            'must be text, as a number could be meant in another base: "0660"', near and as_toml("0" + near)
+            'must be text in quotes, as the base of a number is ambiguous: "0660"', near and as_toml("0" + near)
         )
     words = text(value)
     if not re.fullmatch(r"0?[0-7]{3}", words):
-        raise InvalidValue('must be three octal digits as chmod takes them, with a 0 before them or without: "0660"')
+        raise InvalidValue('must be three octal digits as for chmod, with or without a leading 0: "0660"')
     return words
 
 
@@ -145,7 +145,7 @@ def seconds(value: Any, _type: Any = None) -> float:
     """A time above zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidValue(f"must be a number of seconds, not {kind(value)}")
-    # A reactor cannot wait for ever or for a time that is no number; a hundred years are enough.
+    # A reactor cannot wait for infinity or NaN; a hundred years are enough.
     if not math.isfinite(value) or not 0 < value <= 3.2e9:
         raise InvalidValue("must be a number of seconds above 0")
     return float(value)
@@ -157,7 +157,8 @@ def greeting_delay(value: Any, _type: Any = None) -> float:
         raise InvalidValue(f"must be a number of seconds, not {kind(value)}")
     if not 0 <= value <= MAX_GREETING_DELAY:
         raise InvalidValue(
-            f"must be from 0 to {MAX_GREETING_DELAY:g} seconds: every client waits so long", "0.1" if value > 10 else ""
+            f"must be from 0 to {MAX_GREETING_DELAY:g} seconds: every client waits that long",
+            "0.1" if value > 10 else "",
         )
     return float(value)
 
@@ -169,7 +170,7 @@ def host_name(value: Any, _type: Any = None) -> str:
         raise InvalidValue("must be written in ASCII (xn--...)", ascii_name(name) or "")
     bare = name.removesuffix(".")
     if bare.startswith("*."):
-        raise InvalidValue("a wildcard cannot stand here")
+        raise InvalidValue("must not be a wildcard")
     if _is_address(bare):
         raise InvalidValue("must be a host name, not an IP address")
     if len(bare) > 253 or not all(_LABEL.fullmatch(label) for label in bare.split(".")):
@@ -211,7 +212,7 @@ def http_url(value: Any, _type: Any = None) -> str:
 
 
 def address(value: Any, _type: Any = None) -> str:
-    """An IP address, in its shortest form, so that two ways to write one are seen as one."""
+    """An IP address in its shortest form, so that two notations of one are equal."""
     words = text(value)
     try:
         found = ipaddress.ip_address(words)
@@ -233,9 +234,7 @@ def network(value: Any, _type: Any = None) -> str:
             near = str(ipaddress.ip_network(words, strict=False))
         except ValueError:
             near = ""
-        raise InvalidValue(
-            "must be an IP network, such as 192.0.2.0/24, with no bits set behind its prefix", near
-        ) from None
+        raise InvalidValue("must be an IP network, such as 192.0.2.0/24, without host bits", near) from None
 
 
 def _is_address(words: str) -> bool:

@@ -45,7 +45,7 @@ class UidlFormat:
 
 
 def parse_uidl_format(text: str) -> UidlFormat:
-    """Read a format. Raises: ValueError, saying what is wrong with it."""
+    """Parse a format. Raises: ValueError, with a sentence for the administrator."""
     pieces: list[str] = []
     letters: set[str] = set()
     at = 0
@@ -58,11 +58,11 @@ def parse_uidl_format(text: str) -> UidlFormat:
         pieces.append(piece)
     pieces.append(_literal(text[at:]))
     if not letters & {"u", "f", "g"}:
-        raise ValueError("it must contain %u, the UID (or %f or %g): unique-ids would not be unique")
+        raise ValueError("must contain %u, %f or %g: messages would share one UIDL")
     template = "".join(pieces)
     numbers = {"u": _MAX_NUMBER, "v": _MAX_NUMBER, "f": "", "g": ""}
     if len(template % numbers) > MAX_UIDL:
-        raise ValueError(f"it makes unique-ids of more than {MAX_UIDL} characters (RFC 1939)")
+        raise ValueError(f"must give at most {MAX_UIDL} visible ASCII characters (RFC 1939 7)")
     return UidlFormat(template, bool(letters & {"f", "g"}))
 
 
@@ -80,14 +80,14 @@ def _item_of_24(item: re.Match[str]) -> tuple[str, str]:
     letter = _LETTERS[name]
     if letter in "fg":
         if hexadecimal:
-            raise ValueError(f"{name} is no number: hex cannot stand behind it")
+            raise ValueError(f"{name} is not a number: hex cannot follow it")
         return letter, f"%({letter})s"
     pad = f"0{int(width)}" if width and int(width) else ""
     return letter, f"%({letter}){pad}{'x' if hexadecimal else 'd'}"
 
 
 def check(config: Config) -> list[Problem]:
-    """What is wrong with the configured format, as the administrator reads it."""
+    """Find the problems of the configured format."""
     words = config.pop3.uidl_format
     try:
         parse_uidl_format(words)
@@ -99,9 +99,9 @@ def check(config: Config) -> list[Problem]:
 def _literal(text: str) -> str:
     if "%" in text:
         raise ValueError(
-            "after % only u, v (with a width and X before), f, g or % may stand, or {uid}, {uidvalidity}, {filename} or {guid}, "
-            f"with | hex(8) for numbers: {text[text.index('%') :]!r}"
+            f"has an unknown field {text[text.index('%') :]!r}; the fields are %u and %v (with width and X), %f, %g and %%, or "
+            "%{uid}, %{uidvalidity}, %{filename} and %{guid}, with | hex(8) for numbers"
         )
     if not all("!" <= character <= "~" for character in text):
-        raise ValueError("unique-ids hold visible ASCII characters only (RFC 1939)")
+        raise ValueError(f"must give at most {MAX_UIDL} visible ASCII characters (RFC 1939 7)")
     return text

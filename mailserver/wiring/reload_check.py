@@ -63,7 +63,7 @@ def judge(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[Judged]:
     config = reading.config
     if config is None:
         return ReloadCheck(None, list(map(str, reading.problems)), None)
-    problems = reading.joined(check_named(config))
+    problems = reading.with_problems(check_named(config))
     lines = list(map(str, problems))
     if not all(problem.warning for problem in problems):
         return ReloadCheck(None, lines, None)
@@ -72,7 +72,7 @@ def judge(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[Judged]:
             client_creator(config.submission.relay)
         except (BadPair, OSError) as error:
             return ReloadCheck(None, [*lines, f"{source} [submission.relay]: {error}"], None)
-    config, waiting = at_start.keep(running, config)
+    config, waiting = at_start.keep_start_settings(running, config)
     lines += waiting
     try:
         config = with_account(config)

@@ -22,7 +22,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
     told = parse(ACME, Path("/etc/mailserver/a.toml")).problems
     assert [str(problem) for problem in told if "acme" in problem.place] == [
         (
-            "/etc/mailserver/a.toml [acme]: needs more packages, those of the extra acme: "
+            "/etc/mailserver/a.toml [acme]: needs the packages of the extra acme: "
             "pip install -c constraints.txt '.[acme]' in the source"
         )
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mailserver.config.load import load, read
+from mailserver.pop3 import uidl
 from mailserver.tls.serving import validation
 
 CASES = sorted(path for path in (Path(__file__).parents[1] / "bad_configs").iterdir() if path.is_dir())
@@ -40,7 +41,7 @@ def said_of(path: Path) -> list[str]:
     reading = read(path)
     problems = list(reading.problems)
     if reading.config is not None:
-        problems = reading.joined(validation.check(reading.config))
+        problems = reading.with_problems([*validation.check(reading.config), *uidl.check(reading.config)])
     directory = str(path.parent)
     return [str(problem).removeprefix(f"{directory}/").replace(directory, "DIR") for problem in problems]
 

@@ -45,7 +45,7 @@ def test_files_in_the_way(tmp_path: Path) -> None:
     told = [str(problem).replace(str(tmp_path), "DIR") for problem in check_directories(config)]
     assert told == [
         'DIR/a.toml [server] runtime_dir = "DIR/run": must be a directory',
-        # stat() itself says it: a component of the path is no directory.
+        # stat() itself says it: a component of the path is not a directory.
         'DIR/a.toml [mail] root = "DIR/mail/domains": cannot be used: Not a directory',
         'DIR/a.toml [listener 4] socket = "DIR/run": must be a directory',
     ]
@@ -125,7 +125,7 @@ def test_with_a_root_master_the_runtime_dir_is_to_be_roots() -> None:
         os.chown(run, pwd.getpwnam("nobody").pw_uid, 0)
         (told,) = [problem for problem in check_directories(config) if problem.place == "[server] runtime_dir"]
         assert told.warning
-        reason = f"may have its control socket replaced by other users: {run} belongs to user nobody"
+        reason = f"lets other users replace the control socket: {run} belongs to user nobody"
         assert told.reason == f"{reason}; the next start makes it root's"
         (run / "note").touch()
         (told,) = [problem for problem in check_directories(config) if problem.place == "[server] runtime_dir"]
@@ -139,7 +139,7 @@ def test_a_state_dir_that_cannot_be_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     (problem,) = [problem for problem in check_directories(config) if problem.place == "[server] state_dir"]
     assert problem.warning
-    assert problem.reason == "must be a directory; certificates are not remembered, and none can be added"
+    assert problem.reason == "must be a directory; certificates are not stored, and none can be added"
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_it_is_refused_with_our_word(tmp_path: Path, name: str, header: bytes) -
     text = name.encode() + b' = "yes"\n'
     octets = text + SOUND if not header else SOUND + header + text
     told = [problem for problem in parse(octets, tmp_path / "a.toml").problems if problem.place.endswith(name)]
-    assert [problem.reason for problem in told] == [f"is a word of Dovecot's; here: {HERE[name]}"]
+    assert [problem.reason for problem in told] == [f"is a setting of Dovecot; here: {HERE[name]}"]
 
 
 def test_the_page_of_mail_has_the_table() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailserver.config.edit import Refused, add_domain
+from mailserver.config.edit import EditRefused, add_domain
 from mailserver.config.load import load
 from tests.config.test_load import SOUND
 
@@ -74,7 +74,7 @@ def test_a_symbolic_link_stays_one(file: Path) -> None:
     ],
 )
 def test_refused_leaves_the_file(file: Path, name: str, hosts: tuple[str, ...], told: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(EditRefused) as caught:
         add(file, name, hosts)
     assert len(caught.value.problems) == 1
     assert told in caught.value.problems[0].reason
@@ -91,7 +91,7 @@ def test_older_problems_do_not_hinder(file: Path) -> None:
 @pytest.mark.parametrize("text", [b"[server\n", b"domain = []\n" + SOUND[: SOUND.index(b"[[domain]]")]])
 def test_a_file_that_cannot_take_a_table_is_refused(file: Path, text: bytes) -> None:
     file.write_bytes(text)
-    with pytest.raises(Refused, match="is not TOML"):
+    with pytest.raises(EditRefused, match="is not TOML"):
         add(file)
     assert file.read_bytes() == text
 

@@ -144,7 +144,7 @@ class TestProblems:
     def test_root_needs_a_user(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.geteuid", lambda: 0)
         text = SOUND.replace(b'user = "root"', b"")
-        told = '[server] user: is missing; started as root it is needed, if need be "root" in words'
+        told = '[server] user: is missing; a service started as root needs it, even if it is "root"'
         assert lines_of(text) == [told]
         monkeypatch.setattr("os.geteuid", lambda: 1000)
         assert lines_of(text) == []
@@ -153,7 +153,7 @@ class TestProblems:
         reading = parse(SOUND + b"[imap]\ntimeout = '1'\n", Path("/x.toml"))
         other = Problem("/x.toml", "[domain 1] key", "", "cannot be read")
         same = Problem("/x.toml", "[imap] timeout", "", "whatever")
-        assert reading.joined([other, same, other]) == [*reading.problems, other]
+        assert reading.with_problems([other, same, other]) == [*reading.problems, other]
 
     @pytest.mark.parametrize("hostile", ["\x1b[31m", "\x9b", "\r\n", "\u202e", "\0"])
     def test_a_line_is_one_line_whatever_the_file_holds(self, hostile: str) -> None:

@@ -49,15 +49,15 @@ def said(text: str | bytes) -> str:
         ("[mail]\nroot =\n", "line 2: root has no value"),
         ("[mail]\nroot : /var/mail\n", "line 2 has no = between root and its value"),
         ('[mail]\nroot "/var/mail"\n', "line 2 has no = between root and its value"),
-        ("[mail]\nroot = '/a'\nroot = '/b'", "line 3: root stands a second time in its table"),
-        ("[mail]\nroot = '/a'\nroot = '/b'\n", "line 3: root stands a second time in its table"),
+        ("[mail]\nroot = '/a'\nroot = '/b'", "line 3: root is defined twice in its table"),
+        ("[mail]\nroot = '/a'\nroot = '/b'\n", "line 3: root is defined twice in its table"),
         (
             "[mail]\nroot = '/a'\n[auth]\n[mail]  # more\n",
-            "line 4: [mail] stands a second time: put the settings of both into one",
+            "line 4: [mail] is defined twice: merge the two tables",
         ),
         (
             "[mail]\nquota_max_mail_size = 64M",
-            "line 2: quota_max_mail_size is a word of Dovecot's; here: max_message_size of [mail]",
+            "line 2: quota_max_mail_size is a setting of Dovecot; here: max_message_size of [mail]",
         ),
         # Who knows whether that is a secret?
         ("[auth]\nbackends = [sql:hunter2]", "line 2: backends must have its text in quotes"),
@@ -90,7 +90,7 @@ def test_a_file_with_windows_line_ends(mark: str) -> None:
     ],
 )
 def test_a_dovecot_conf_is_known_as_one(text: str) -> None:
-    assert said(text).startswith("is a configuration of Dovecot")
+    assert said(text).startswith("is a Dovecot configuration")
     assert "docs/from-dovecot.md" in said(text)
 
 
@@ -100,8 +100,8 @@ def test_what_doveconf_prints_and_debians_file_are_known(tmp_path: Path) -> None
         assert not os.environ.get("CI"), "CI has a Dovecot"
         pytest.skip("needs Debian's dovecot-core")
     printed = subprocess.run(["doveconf", "-n"], capture_output=True, check=True).stdout
-    assert said(printed).startswith("is a configuration of Dovecot")
-    assert said(Path("/etc/dovecot/dovecot.conf").read_bytes()).startswith("is a configuration of Dovecot")
+    assert said(printed).startswith("is a Dovecot configuration")
+    assert said(Path("/etc/dovecot/dovecot.conf").read_bytes()).startswith("is a Dovecot configuration")
 
 
 def test_ours_with_one_mistake_is_not_taken_for_dovecots() -> None:

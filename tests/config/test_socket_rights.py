@@ -66,7 +66,7 @@ def test_mode_owner_and_group(tmp_path: Path) -> None:
 def test_a_transfer_agent_that_is_left_out_is_warned_of(tmp_path: Path) -> None:
     (reason,) = warnings(config_in(tmp_path, "", user="mail"))
     assert reason == (
-        "lets none but root and user mail connect: a transfer agent that is another user is refused;"
+        "lets only root and user mail connect: a transfer agent with another user is refused;"
         ' socket_group = "postfix" lets Postfix in'
     )
     assert warnings(config_in(tmp_path, 'socket_owner = "nobody"', user="mail")) == []
@@ -78,7 +78,9 @@ def test_a_transfer_agent_that_is_left_out_is_warned_of(tmp_path: Path) -> None:
 @for_root
 def test_so_is_one_that_everybody_can_use(tmp_path: Path) -> None:
     (reason,) = warnings(config_in(tmp_path, 'socket_mode = "0666"'))
-    assert reason.startswith("has every user of this machine deliver mail of any sender: give the socket to the group")
+    assert reason.startswith(
+        "lets every user of this machine deliver mail from any sender: give the socket to the group"
+    )
     assert warnings(config_in(tmp_path, 'socket_mode = "0666"', protocol="http")) == []
 
 

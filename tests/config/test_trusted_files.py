@@ -116,7 +116,7 @@ def test_a_start_and_a_reload_are_stopped(tmp_path: Path) -> None:
     policy = TlsPolicy(running, quiet)
     assert judge(running, policy).prepared is not None
     running.source.chmod(0o646)
-    line = f"{running.source}: is not used, as others could change it: {running.source} can be written by every user: chmod o-w"
+    line = f"{running.source}: is not used, as other users could change it: {running.source} can be written by every user: chmod o-w"
     config, problems = find_problems(running.source, starting=True)
     assert config is None
     assert line in map(str, problems)
@@ -130,5 +130,5 @@ def test_a_program_that_others_can_change_is_a_warning(site: Site, monkeypatch: 
     config = site.config()
     monkeypatch.setattr(trusted_files, "program_fault", lambda: "/opt belongs to user anna")
     (problem,) = [problem for problem in check_trusted(config) if problem.warning]
-    assert problem.reason == "the program itself, which root runs, could be changed: /opt belongs to user anna"
+    assert problem.reason == "other users could change the program, which root runs: /opt belongs to user anna"
     assert Trust(frozenset({0})).with_user(5).users == {0, 5}

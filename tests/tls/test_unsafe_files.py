@@ -20,7 +20,7 @@ NAME = TEST[0]
 def told(site: Site, *, starting: bool = False) -> dict[str, bool]:
     """Place -> is it a warning, of what is said of rights."""
     problems = validation.check(site.config(), starting=starting)
-    return {problem.place: problem.warning for problem in problems if "others could change it" in problem.reason}
+    return {problem.place: problem.warning for problem in problems if "other users could change it" in problem.reason}
 
 
 @pytest.mark.parametrize("unsafe", ["certificate", "key"])
@@ -35,7 +35,7 @@ def test_an_unsafe_file_keeps_the_last_good_one_for_that_name_alone(policy: TlsP
     outcomes = {outcome.name: outcome for outcome in policy.reload(site.config())}
     assert outcomes[NAME].state == "refused"
     assert outcomes[NAME].why == (
-        f"{unsafe} is not used, as others could change it: {path} can be written by every user: chmod o-w"
+        f"{unsafe} is not used, as other users could change it: {path} can be written by every user: chmod o-w"
     )
     assert Client().connect(policy, NAME.encode()).fingerprint == before
     assert Client().connect(policy, b"mail.example.org").fingerprint != org
@@ -105,7 +105,7 @@ def test_a_command_that_others_could_change_is_not_run(site: Site, argument: boo
     assert config is None
     (problem,) = [problem for problem in problems if problem.place == "[domain 1] key_password_command"]
     assert problem.reason == (
-        f"is not run, as others could change it: {script} can be written by every user: chmod o-w"
+        f"is not run, as other users could change it: {script} can be written by every user: chmod o-w"
     )
     examined = judge(running, policy)
     assert examined.prepared is None

@@ -112,7 +112,7 @@ def test_who_may_deliver_is_said_and_held_to_also_after_a_reload(server: Server)
             f"serving lmtp on {path} (STARTTLS): root and user mail and group mail can connect (mode 0660) event="
             in server.log
         )
-        assert "warning: lets none but root and user mail connect" in server.log
+        assert "warning: lets only root and user mail connect" in server.log
         assert may_connect(path, USER)
         assert not may_connect(path, "nobody")
         before = path.stat().st_ino
@@ -137,7 +137,7 @@ def test_the_runtime_dir_is_roots_unless_it_is_for_more(server: Server, found: s
     with server:
         uid = pwd.getpwnam(USER).pw_uid
         assert run.stat().st_uid == (uid if found == "with more in it" else 0)
-        told = "may have its control socket replaced by other users"
+        told = "lets other users replace the control socket"
         assert (told in server.log) == (found == "with more in it")
         assert server.run_cli("status", "--config", str(server.config)).returncode == 0
         if found != "with more in it":
