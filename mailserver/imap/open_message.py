@@ -15,8 +15,9 @@ from mailserver.errors import StoreUnavailable
 from mailserver.imap.allowance import Allowance, NotKnown
 from mailserver.imap.header_fields import Fields, LongHeader, Selected, select_fields
 from mailserver.imap.section import PIECE, Range, Section
+from mailserver.message.content import PLAIN
 from mailserver.message.limits import SEEN
-from mailserver.message.structure import PLAIN, Part, find_part, parse_structure
+from mailserver.message.structure import Part, find_part, parse_structure
 from mailserver.store.interfaces import MessageFile
 
 LARGE: Final = 256 * 1024

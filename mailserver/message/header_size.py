@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from mailserver.errors import TooBig
+from mailserver.message.content import PLAIN, Content, read_content
 from mailserver.message.limits import ALL_SEEN, MAX_HEADER, SEEN
-from mailserver.message.structure import MAX_DEPTH, MAX_PARTS, PLAIN, Content, read_content
+from mailserver.message.structure import MAX_DEPTH, MAX_PARTS
 
 _STEP: Final = 16 * 1024
 """Octets that are gathered before they are looked at."""

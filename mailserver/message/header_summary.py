@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from mailserver.message.content import CONTENT_FIELDS
 from mailserver.message.dates import sent_day
 from mailserver.message.envelope import ADDRESS_FIELDS, ENVELOPE_FIELDS, add_field, render_envelope
 from mailserver.message.headers import FIELD, unfold
-from mailserver.message.structure import CONTENT_FIELDS
 from mailserver.message.summary import INCOMPLETE, KEPT_FIELDS, KEPT_LIMIT
 from mailserver.message.text import SEARCHED_ADDRESSES, fold, is_torn, line_text
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from mailserver.message.content import Content, Parameters
 from mailserver.message.envelope import ENVELOPE_FIELDS, add_field, nstring, render_envelope
 from mailserver.message.header_summary import Head, parse_header_summary
 from mailserver.message.headers import FIELD, header_end, parse_disposition, strip_comments, unfold
 from mailserver.message.limits import ENVELOPES_SEEN, SEEN
-from mailserver.message.structure import Content, Parameters, Part, parse_structure
+from mailserver.message.structure import Part, parse_structure
 from mailserver.message.summary import INCOMPLETE, Summary
 
 _EXTENSION: Final = frozenset({b"content-disposition", b"content-language", b"content-location"})

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final, NamedTuple
 
+from mailserver.message.content import CONTENT_FIELDS
 from mailserver.message.encodings import codec_of, decode_text
 from mailserver.message.headers import FIELD, header_end, parameter, unfold
-from mailserver.message.structure import CONTENT_FIELDS, Part, parse_structure
+from mailserver.message.structure import Part, parse_structure
 from mailserver.message.text import HUGE_REFERENCE, TAG, TEXT_LIMIT, all_parts, field_text, fold
 
 PIECE: Final = 64 * 1024

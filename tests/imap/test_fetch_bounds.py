@@ -17,7 +17,7 @@ from mailserver.store.time_slice import TimeSlice
 from tests.fakes import Client
 from tests.imap.fetching import NESTED, ask, live_mailbox, opened
 from tests.imap.sessions import MESSAGE
-from tests.imap.test_fetch_recent import Counts
+from tests.imap.test_fetch_cache import Counts
 
 LARGE_SIZE = LARGE + 1
 LINES = b"a:b\r\n" * 12_000

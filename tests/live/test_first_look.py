@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from mailserver.store.maildir.home.home import MANY
+from mailserver.store.maildir.home.settings import MANY
 from tests.live.client import Client, eventually
 from tests.live.conftest import no_bug
 from tests.server import WORKERS, Server

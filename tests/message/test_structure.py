@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailserver.message.structure import MAX_BOUNDARY, SOUGHT, SOUGHT_AT_LEAST, Part, find_part, parse_structure
+from mailserver.message.content import MAX_BOUNDARY
+from mailserver.message.structure import SOUGHT, SOUGHT_AT_LEAST, Part, find_part, parse_structure
 from tests.corpus import crlf
 
 

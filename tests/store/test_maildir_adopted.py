@@ -17,7 +17,8 @@ from mailserver.store.flags import FlagChange
 from mailserver.store.maildir.account.store import MaildirStore
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist
-from mailserver.store.maildir.home.home import Home, Settings
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.sync import scan
 from mailserver.store.maildir.sync.batched_scan import read_in_batches
 from mailserver.types import UID

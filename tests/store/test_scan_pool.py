@@ -16,7 +16,7 @@ from mailserver.errors import InUse, NoSuchMailbox, StoreUnavailable
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import Progress, ScanTooLarge
 from mailserver.store.maildir.account.account import MaildirAccount
-from mailserver.store.maildir.home.home import Settings
+from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.sync.scan_process import carry_out
 from mailserver.store.scan_pool import IDLE, ScanPool
 from tests.auth.waiting import FakeChild, RealChild, Spawn, Task, Timers, Waiting

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mailserver import modified_utf7
 from mailserver.errors import NoSuchMailbox
 from mailserver.message.render import summarise
 from mailserver.store.maildir.account.account import MaildirAccount
 from mailserver.store.maildir.account.store import MaildirStore
-from mailserver.store.maildir.format import names
 from mailserver.store.maildir.format.common_names import COMMON_NAMES
 from mailserver.store.maildir.home import special_use
 from mailserver.store.maildir.home.home import INDEX_NAME
@@ -25,7 +25,7 @@ USER = "anna@example.test"
 def adopted(root: Path, folders: Sequence[str], **settings: Sequence[str] | str) -> MaildirAccount:
     """The account of a Maildir that another server filled; `settings` are names by use."""
     at = root / "example.test" / "anna" / "Maildir"
-    for name in ("", *("." + ".".join(map(names.encode, folder.split("/"))) for folder in folders)):
+    for name in ("", *("." + ".".join(map(modified_utf7.encode, folder.split("/"))) for folder in folders)):
         for part in ("cur", "new", "tmp"):
             os.makedirs(at / name / part, exist_ok=True)
     return MaildirStore(root, summarise, special_use=settings).account(USER)

@@ -2,72 +2,30 @@
 
 from __future__ import annotations
 
-import binascii
-import re
-
 from attrs import frozen
 
+from mailserver import modified_utf7
 from mailserver.errors import BadMailboxName, NoSuchMailbox
 from mailserver.types import SLASH
 
 MAX_NAME = 1024
 """Octets of a mailbox name on the wire; longer ones no store could keep."""
 
-_ENCODED = re.compile(rb"&([A-Za-z0-9+,]*)-")
-_PLAIN = re.compile(r"[\x20-\x7e]+")
-
 
 def decode_utf7(data: bytes) -> str:
-    """The name that the octets mean. Raises: BadMailboxName unless `encode_utf7` would give the same octets."""
+    """Decode canonical modified UTF-7. Raises: BadMailboxName."""
     try:
-        text = _decode(data)
-    except (ValueError, UnicodeError):
-        raise BadMailboxName("the mailbox name is not modified UTF-7") from None
-    if encode_utf7(text) != data:  # one name, one spelling: else two names would lead to the same place
-        raise BadMailboxName("the mailbox name is not modified UTF-7 in its only form")
-    return text
-
-
-def _decode(data: bytes) -> str:
-    pieces = []
-    at = 0
-    while at < len(data):
-        shift = data.find(b"&", at)
-        if shift < 0:
-            shift = len(data)
-        pieces.append(data[at:shift].decode("ascii"))
-        if shift == len(data):
-            break
-        match = _ENCODED.match(data, shift)
-        if match is None:
-            raise ValueError
-        encoded = match[1].replace(b",", b"/")
-        pieces.append(binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4)).decode("utf-16-be") if encoded else "&")
-        at = match.end()
-    return "".join(pieces)
+        return modified_utf7.decode(data.decode("ascii"))
+    except ValueError:
+        raise BadMailboxName("the mailbox name is not canonical modified UTF-7") from None
 
 
 def encode_utf7(name: str) -> bytes:
-    """The octets of a name. Raises: BadMailboxName for lone surrogates."""
-    if name.isascii() and name.isprintable():
-        return name.replace("&", "&-").encode("ascii")
-    pieces = []
-    at = 0
-    while at < len(name):
-        match = _PLAIN.match(name, at)
-        if match:
-            pieces.append(match[0].replace("&", "&-").encode("ascii"))
-            at = match.end()
-            continue
-        plain = _PLAIN.search(name, at)
-        end = plain.start() if plain else len(name)
-        try:
-            units = name[at:end].encode("utf-16-be")
-        except UnicodeEncodeError:
-            raise BadMailboxName from None
-        pieces.append(b"&" + binascii.b2a_base64(units, newline=False).rstrip(b"=").replace(b"/", b",") + b"-")
-        at = end
-    return b"".join(pieces)
+    """Encode a name in modified UTF-7. Raises: BadMailboxName for lone surrogates."""
+    try:
+        return modified_utf7.encode(name).encode("ascii")
+    except ValueError:
+        raise BadMailboxName from None
 
 
 @frozen

@@ -20,7 +20,8 @@ from mailserver.store.interfaces import ScanTooLarge
 from mailserver.store.maildir.account.account import MaildirAccount
 from mailserver.store.maildir.disk import safeio
 from mailserver.store.maildir.format import uidlist
-from mailserver.store.maildir.home.home import Home, Settings
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.sync.batched_scan import Turn, read_in_batches
 from tests.store.crash import in_child
 from tests.store.workload import stage

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mailserver.errors import BadMailboxName, MailboxExists, NoSuchMailbox
 from mailserver.store.maildir.disk import safeio
-from mailserver.store.maildir.format import names, uidlist
+from mailserver.store.maildir.format import uidlist
 from mailserver.store.maildir.format.names import LevelEncoding
 from mailserver.store.maildir.home import folders, intent
 from mailserver.store.maildir.home.folders import Layout
@@ -24,63 +24,6 @@ def layout(tmp_path):
     made = Layout(str(tmp_path / "Maildir"))
     made.create("INBOX", 5)
     return made
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        # RFC 3501 5.1.3's own example, and Dovecot's directories for the others.
-        ("~peter/mail/台北/日本語", "~peter/mail/&U,BTFw-/&ZeVnLIqe-"),
-        ("Entwürfe", "Entw&APw-rfe"), ("A&B", "A&-B"), ("&", "&-"), ("", ""), ("a~b", "a~b"), ("😀", "&2D3eAA-"),
-        ("\t", "&AAk-"),
-    ],
-)  # fmt: skip
-def test_modified_utf_7(name, text):
-    assert names.encode(name) == text
-    assert names.decode(text) == name
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "A&B",
-        "&AGE-",
-        "&",
-        "é",
-        "&APw",
-        "&AP-",
-        "&APx-",
-        "&2D0-",
-        "&3gA-",
-        "&!-",
-        "&AP w-",
-        "&APw-&APw-",
-        "&AOQ=-",
-        "&A/w-",
-    ],
-)
-def test_text_that_is_not_canonical_modified_utf_7_is_refused(text):
-    """&AGE- is "a", &2D0- a lone surrogate; adjacent shifts would be a second way to write one name."""
-    with pytest.raises(ValueError, match=r"UTF-7|surrogate"):
-        names.decode(text)
-
-
-@settings(max_examples=300)
-@given(st.text(st.characters(blacklist_categories=["Cs"])))
-def test_any_text_comes_back_in_printable_ascii(text):
-    encoded = names.encode(text)
-    assert all(" " <= c <= "~" for c in encoded)
-    assert names.decode(encoded) == text
-
-
-@settings(max_examples=300)
-@given(st.text("&-AOQwUB,/+= aé", max_size=12))
-def test_what_decodes_encodes_to_the_same(text):
-    try:
-        name = names.decode(text)
-    except ValueError:
-        return
-    assert names.encode(name) == text
 
 
 def test_paths(layout):

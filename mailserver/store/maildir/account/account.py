@@ -29,8 +29,9 @@ from mailserver.store.maildir.format import subscriptions, uidlist
 from mailserver.store.maildir.format.uid_validity import next_uid_validity
 from mailserver.store.maildir.home import folders, intent, recovery, special_use
 from mailserver.store.maildir.home.folders import INBOX, canonical
-from mailserver.store.maildir.home.home import Home, Settings
+from mailserver.store.maildir.home.home import Home
 from mailserver.store.maildir.home.renaming import rename_tree
+from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.home.special_use import set_special_use
 from mailserver.store.maildir.mailbox import delivery, staged_file
 from mailserver.store.maildir.mailbox.mailbox import MaildirMailbox

@@ -20,7 +20,7 @@ from mailserver.store.maildir.format.names import PLAIN, LevelEncoding
 from mailserver.store.maildir.format.uid_validity import new_uid_validity
 from mailserver.store.maildir.home import unsynced
 from mailserver.store.maildir.home.folders import INBOX, Layout
-from mailserver.store.maildir.home.home import Settings
+from mailserver.store.maildir.home.settings import Settings
 from mailserver.types import DirectoryId
 
 LOCATION: Final = "{root}/{domain}/{local}/Maildir"

@@ -1,57 +1,21 @@
-"""Levels of mailbox names as directory names on disk have them: modified UTF-7 (RFC 3501 5.1.3), and escapes.
+"""The levels of mailbox names in directory names: modified UTF-7 (RFC 3501 5.1.3) or UTF-8, and escapes.
 
-Only canonical text is decoded: what `decode` takes, `encode` gives back letter for letter. So two names on disk never
-stand for one mailbox.
+`decode` takes canonical text only: `encode` gives back the same text. So two directory names never stand for one mailbox.
 
 Escapes are those of Dovecot's mailbox_list_storage_escape_char: the character and two hexadecimal digits in lower case
-stand for a "." or "/" inside a level, for a "~" that begins one, and for the character itself. They are applied to what
-modified UTF-7 gives.
+stand for a "." or "/" inside a level, for a "~" that begins one, and for the character itself. They are applied after
+modified UTF-7.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from typing import Final
 
 from attrs import field, frozen
 
+from mailserver import modified_utf7
 from mailserver.types import SLASH
-
-_DIRECT = re.compile(r"[^\x20-\x7e]+")
-_SHIFTED = re.compile(r"&([^-]*)-")
-
-
-def encode(name: str) -> str:
-    """Modified UTF-7 of any text without lone surrogates. Raises: ValueError."""
-    if any("\ud800" <= c <= "\udfff" for c in name):
-        raise ValueError("lone surrogate")
-    return _DIRECT.sub(_shift, name.replace("&", "&-"))
-
-
-def decode(text: str) -> str:
-    """The name that this stands for. Raises: ValueError for anything that `encode` does not make."""
-    name = _SHIFTED.sub(_unshift, text)
-    if encode(name) != text:
-        raise ValueError("not canonical modified UTF-7")
-    return name
-
-
-def _shift(match: re.Match[str]) -> str:
-    encoded = base64.b64encode(match[0].encode("utf-16-be")).rstrip(b"=").replace(b"/", b",")
-    return f"&{encoded.decode('ascii')}-"
-
-
-def _unshift(match: re.Match[str]) -> str:
-    shifted = match[1]
-    if not shifted:
-        return "&"
-    try:
-        data = shifted.encode("ascii").replace(b",", b"/")
-        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True).decode("utf-16-be")
-    except (binascii.Error, UnicodeError) as error:
-        raise ValueError("not modified UTF-7") from error
 
 
 @frozen
@@ -101,11 +65,11 @@ class LevelEncoding:
 
 def _encode_printable(level: str) -> str:
     """Modified UTF-7 of each part between slashes, which are printable."""
-    return SLASH.join(map(encode, level.split(SLASH)))
+    return SLASH.join(map(modified_utf7.encode, level.split(SLASH)))
 
 
 def _decode_printable(text: str) -> str:
-    return SLASH.join(map(decode, text.split(SLASH)))
+    return SLASH.join(map(modified_utf7.decode, text.split(SLASH)))
 
 
 PLAIN: Final = LevelEncoding()

@@ -18,28 +18,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
-from attrs import field, frozen
-
 from mailserver.errors import LimitReached, MailboxFull, NoSpace, StoreUnavailable
-from mailserver.message.summary import Summary
 from mailserver.store.index import schema
 from mailserver.store.index.database import Index
 from mailserver.store.index.records import MailboxState
-from mailserver.store.interfaces import Bounds, ScanTooLarge
+from mailserver.store.interfaces import ScanTooLarge
 from mailserver.store.maildir.disk import lock, reserved_space, safeio
 from mailserver.store.maildir.disk.process_start import boot_id
 from mailserver.store.maildir.format.dotlocks import Dotlocks
-from mailserver.store.maildir.format.names import PLAIN, LevelEncoding
 from mailserver.store.maildir.format.paths import MailboxPaths
 from mailserver.store.maildir.home import unsynced
 from mailserver.store.maildir.home.folders import Layout
 from mailserver.store.maildir.home.local_changes import ExpectedNames, Steps
 from mailserver.store.maildir.home.lock_context import LockContext
 from mailserver.store.maildir.home.recovery import recover
+from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.home.text_search import TextSearch
 from mailserver.types import MailboxId, ModSeq
 
@@ -49,28 +46,7 @@ INDEX_NAME: Final = "mailserver-index.sqlite"
 DISK_RETRY: Final = 5.0
 """Seconds between attempts to get from an index in memory back to the one on disk."""
 
-MANY: Final = 20_000
-"""Files that nobody has seen and that are still read where it is asked for."""
-
 _MOST_PATHS: Final = 256
-
-
-@frozen
-class Settings:
-    """What all accounts have in common."""
-
-    summarise: Callable[[bytes], Summary]
-    hostname: str
-    reserved_space_root: str
-    """Where the ballast lies: a directory on the file system of the mail."""
-    encoding: LevelEncoding = PLAIN
-    bounds: Bounds = Bounds()
-    search_index: bool = True
-    """Indexes of the texts of mailboxes that are searched are made."""
-    special_use: Mapping[str, Sequence[str]] = field(factory=dict)
-    """Names of mailboxes by special use, without its backslash: the first one is made with an account."""
-    many: int = MANY
-    """What `Account.bounded` bounds."""
 
 
 class Home:

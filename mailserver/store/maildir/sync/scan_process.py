@@ -24,7 +24,8 @@ from mailserver.errors import MailError, StoreUnavailable
 from mailserver.message.summary import Summary
 from mailserver.store.interfaces import Bounds
 from mailserver.store.maildir.format.names import LevelEncoding
-from mailserver.store.maildir.home.home import Home, Settings
+from mailserver.store.maildir.home.home import Home
+from mailserver.store.maildir.home.settings import Settings
 from mailserver.store.maildir.sync.batched_scan import AT_ONCE, Turn, read_in_batches
 
 MAX_ORDER: Final = 64 * 1024

@@ -1,0 +1,33 @@
+"""The settings of a Maildir store, as every account gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from attrs import field, frozen
+
+from mailserver.message.summary import Summary
+from mailserver.store.interfaces import Bounds
+from mailserver.store.maildir.format.names import PLAIN, LevelEncoding
+
+MANY: Final = 20_000
+"""New files of a mailbox that are still read in the account's thread; above that a process of its own reads them."""
+
+
+@frozen
+class Settings:
+    """Settings that all accounts of a store share."""
+
+    summarise: Callable[[bytes], Summary]
+    hostname: str
+    reserved_space_root: str
+    """Directory of the reserved space, on the file system of the mail."""
+    encoding: LevelEncoding = PLAIN
+    bounds: Bounds = Bounds()
+    search_index: bool = True
+    """Make a text index of each mailbox whose text is searched."""
+    special_use: Mapping[str, Sequence[str]] = field(factory=dict)
+    """Names of mailboxes by special use, without its backslash. The first name is made with an account."""
+    many: int = MANY
+    """Bound of `Account.bounded`."""
