@@ -18,6 +18,7 @@ from os import getpid
 from time import time
 from typing import Any, cast
 
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
@@ -35,7 +36,13 @@ from mailserver.net.connection.listener_context import ListenerContext, Session
 from mailserver.net.connection.proxy_header import HEADER_TIME
 from mailserver.net.connection.stream import WITHIN_COMMAND
 from mailserver.net.connection.tls_detection import Sniffer
-from mailserver.net.connection.transports import HeaderSizeChecker, place_of_host, proxy_wrapper, tls_connection
+from mailserver.net.connection.transports import (
+    ProxyHeaderObserver,
+    certificate_of_endpoint,
+    place_of_host,
+    proxy_wrapper,
+    tls_connection,
+)
 from mailserver.net.connection.turn_limit import place_of
 from mailserver.net.transport.address import address_of
 from mailserver.net.transport.tls import TooManyAnswers, channel_binding, tls_info
@@ -75,7 +82,7 @@ class Connection(Sniffer):
         self._began = 0.0
         self._log = ConnectionLog(context)
         self._session: Session | None = None
-        self._header: HeaderSizeChecker | None = None
+        self._header: ProxyHeaderObserver | None = None
         """Reads along while the PROXY header is due."""
         self._tls_below = False
         """Is the handshake due that the endpoint does?"""
@@ -95,7 +102,7 @@ class Connection(Sniffer):
         context = self._context
         wrapper = proxy_wrapper(transport)
         if wrapper is not None:
-            self._header = HeaderSizeChecker(wrapper, self._read_header)
+            self._header = ProxyHeaderObserver(wrapper, self._read_header)
         session_id = f"{getpid():x}.{next(_serial):x}"
         self.info = self._make_info(session_id, (None, 0) if wrapper is not None else self._peer(), None)
         if context.logs_in:
@@ -124,7 +131,7 @@ class Connection(Sniffer):
         tls = tls_info(connection)
         before = self.info
         self.info = self._make_info(before.session_id, (before.peer, before.peer_port), tls)
-        self._tell_certificate(tls.client, handshake_of(connection).fault)
+        self._log_certificate(connection, tls.client)
         self._context.event_counters.count("handshake", self.info)
         self._set_deadline(None)
         if self._task is None:
@@ -419,12 +426,16 @@ class Connection(Sniffer):
             return
         self._abort()
 
-    def _tell_certificate(self, client: ClientCertificate | None, fault: str) -> None:
-        if fault:
+    def _log_certificate(self, connection: SSL.Connection, client: ClientCertificate | None) -> None:
+        if fault := handshake_of(connection).fault:
             self.log("client-certificate-refused", reason=fault)
         elif client is not None:
             named = client.user or '(client_user is "any", or its field holds no name, or several)'
             self.log("client-certificate", subject=client.subject, names=named, fingerprint=client.fingerprint)
+        elif (shown := certificate_of_endpoint(connection)) is not None:
+            # Nobody's name: no domain has asked for it, so none would take it for its users.
+            fingerprint = shown.fingerprint(hashes.SHA256()).hex()
+            self.log("client-certificate", subject=shown.subject.rfc4514_string(), fingerprint=fingerprint)
 
     def _handshake_fault(self, reason: str) -> str:
         handle = getattr(self.transport, "getHandle", lambda: None)()

@@ -10,17 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.protocols.policies import ProtocolWrapper
 
 from mailserver.net.connection.proxy_header import BadHeader, read_header
+from mailserver.tls.context.handshake import ServerConnection
 
 
 def tls_connection(transport: object) -> SSL.Connection | None:
     """The TLS connection of a transport (ISystemHandle); None where it is not secured."""
     handle = getattr(transport, "getHandle", lambda: None)()
     return handle if isinstance(handle, SSL.Connection) else None
+
+
+def certificate_of_endpoint(connection: SSL.Connection) -> x509.Certificate | None:
+    """The client's certificate that the context of an `ssl:` endpoint has verified; None without one."""
+    if isinstance(connection, ServerConnection) or not connection.get_verify_mode() & SSL.VERIFY_PEER:
+        return None
+    return connection.get_peer_certificate(as_cryptography=True)
 
 
 def proxy_wrapper(transport: object) -> HAProxyProtocolWrapper | None:
@@ -42,7 +51,7 @@ def place_of_host(transport: Any) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name or "")
 
 
-class HeaderSizeChecker:
+class ProxyHeaderObserver:
     """Calls `complete` once the reader of a PROXY header has read it; a header that is none ends the connection."""
 
     def __init__(self, wrapper: HAProxyProtocolWrapper, complete: Callable[[], None]) -> None:
