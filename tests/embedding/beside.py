@@ -1,7 +1,7 @@
-"""`python -m tests.embedding.beside DIRECTORY DIRECTORY`: two `MailServices` in a program with a service of its own.
+"""`python -m tests.embedding.beside DIRECTORY DIRECTORY`: `MailServices` in a program with a service of its own.
 
-It prints a line of JSON when they serve, one when they have stopped, and one when they have served and stopped once more;
-in between it waits for lines.
+Two have a file each, the third one a configuration made in code. The program prints a line of JSON when they serve and one
+when they have stopped, and does both twice. Its orders are lines: `reload`, for the first, or `stop`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from mailserver.embedding import IMAPFactory, MailServices, POP3Factory
+from mailserver.config.model import Auth, Mail, Server
+from mailserver.embedding import Config, IMAPFactory, InvalidConfiguration, Listener, MailServices, POP3Factory
 from tests.embedding.program import children
 
 reactor: Any = installed
@@ -44,12 +45,11 @@ class Lines(LineOnlyReceiver):
     delimiter = b"\n"
 
     def __init__(self) -> None:
-        self.next: Deferred[None] = Deferred()
+        self.next: Deferred[bytes] = Deferred()
 
     def lineReceived(self, line: bytes) -> None:
-        del line
         before, self.next = self.next, Deferred()
-        before.callback(None)
+        before.callback(line)
 
 
 def state() -> dict[str, Any]:
@@ -59,10 +59,37 @@ def state() -> dict[str, Any]:
         "gc": [gc.get_threshold(), gc.get_freeze_count()],
         "switch": sys.getswitchinterval(),
         "logging": repr(logging.getLogger("mailserver").handlers),
-        "threads": sorted(each.name for each in threading.enumerate()),
+        "threads": sorted(
+            each.name
+            for each in threading.enumerate()
+            if not each.name.startswith("PoolThread-")  # the reactor's
+        ),
         "files": sorted(f"{each.name} {each.readlink()}" for each in Path("/proc/self/fd").iterdir() if each.exists()),
         "children": children(os.getpid()),
     }
+
+
+def make_config(directory: Path) -> Config:
+    """One without domains, so without TLS."""
+    return Config(
+        server=Server(hostname="mail.example.test", state_dir=directory / "state of a third"),
+        mail=Mail(root=directory / "mail of a third"),
+        auth=Auth(backends=(f"file:{directory / 'users'}",)),
+        domains=(),
+        listeners=(),
+    )
+
+
+@inlineCallbacks
+def obey(lines: Lines, services: MailServices) -> Any:
+    """Reload when asked, until the order to stop."""
+    while (yield lines.next) == b"reload":
+        try:
+            done = yield services.reload()
+        except InvalidConfiguration as error:
+            say(refused=str(error))
+        else:
+            say(done=done)
 
 
 def say(**values: object) -> None:
@@ -75,7 +102,9 @@ def run(directories: list[str]) -> Any:
     lines = Lines()
     StandardIO(lines)
     services = [MailServices.from_file(Path(directory) / "mail.toml") for directory in directories]
-    factories = [IMAPFactory(services[0]), POP3Factory(services[1])]
+    services.append(MailServices(make_config(Path(directories[0]))))
+    cleartext = Listener("imap", allow_cleartext=True)
+    factories = [IMAPFactory(services[0]), POP3Factory(services[1]), IMAPFactory(services[2], listener=cleartext)]
     first = yield serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(Factory())
     yield first.stopListening()  # with its first port Twisted reserves a descriptor
     before = state()
@@ -92,7 +121,7 @@ def run(directories: list[str]) -> Any:
         status = yield other.ended
         within = state()
         say(ports=[port.getHost().port for port in ports], other=status, within=within)
-        yield lines.next
+        yield obey(lines, services[0])
         for port in ports:
             yield port.stopListening()
         for service in services:

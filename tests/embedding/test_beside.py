@@ -1,13 +1,20 @@
-"""Two `MailServices` beside another service of the program: nothing of the process changes, and nothing stays behind."""
+"""Three `MailServices` beside another service of the program: nothing of the process changes, and nothing stays behind."""
 
 from __future__ import annotations
 
 import json
+import socket
 import sys
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
+from mailserver.config.model import Auth
+from mailserver.embedding import InvalidConfiguration, MailServices
 from tests.embedding.program import Clients, Program, make_files
 
 
@@ -19,7 +26,48 @@ def answer(program: Program) -> dict[str, Any]:
     return found
 
 
-def test_two_services_start_and_stop_twice(tmp_path_factory: pytest.TempPathFactory) -> None:
+def order(program: Program, text: str) -> dict[str, Any]:
+    assert program.process.stdin is not None
+    program.process.stdin.write(text + "\n")
+    program.process.stdin.flush()
+    return answer(program)
+
+
+def try_reload(program: Program, directory: Path, port: int) -> None:
+    """What is wrong changes nothing; what is right holds from now on."""
+    file = directory / "mail.toml"
+    before = file.read_text()
+    file.write_text(before + "[limits]\nconnections = 1\n[imap]\nnothing = 1\n")
+    assert "[imap] nothing" in order(program, "reload")["refused"]
+    first, second = Clients(directory).imap(port), Clients(directory).imap(port)
+    file.write_text(before + "[limits]\nconnections = 1\n")
+    assert "done" in order(program, "reload")
+    first.noop()
+    second.logout()
+    with socket.create_connection(("127.0.0.1", port), 20) as third:
+        assert third.recv(100) == b"* BYE [LIMIT] too many connections\r\n"
+    first.logout()
+
+
+def test_a_configuration_that_cannot_be_served(tmp_path: Path) -> None:
+    make_files(tmp_path)
+    file = tmp_path / "mail.toml"
+    file.write_text(file.read_text() + "[limits]\nconnections = 0\n")
+    with pytest.raises(InvalidConfiguration, match=r"\[limits\] connections"):
+        MailServices.from_file(file, Clock())
+
+
+def test_a_back_end_that_cannot_be_made(tmp_path: Path) -> None:
+    """Found at the start, where the configuration was made in code."""
+    make_files(tmp_path)
+    config = MailServices.from_file(tmp_path / "mail.toml", Clock()).config
+    services = MailServices(attrs.evolve(config, auth=Auth(backends=("nothing:",))), MemoryReactorClock())
+    with pytest.raises(InvalidConfiguration, match="nothing"):
+        services.startService()
+    assert not services.running
+
+
+def test_services_start_and_stop_twice(tmp_path_factory: pytest.TempPathFactory) -> None:
     one, other = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")
     make_files(one)
     make_files(other)
@@ -36,10 +84,12 @@ def test_two_services_start_and_stop_twice(tmp_path_factory: pytest.TempPathFact
             reader.user(Clients(other).user)
             reader.pass_(Clients(other).password)
             reader.quit()
-            assert program.process.stdin is not None
-            program.process.stdin.write("stop\n")
-            program.process.stdin.flush()
-            ended = answer(program)
+            plain = Clients(one).imap(began["ports"][2])
+            assert "STARTTLS" not in plain.capabilities
+            Clients(one).log_in(plain)
+            if turn == 1:
+                try_reload(program, one, began["ports"][0])
+            ended = order(program, "stop")
             for same in ("signals", "gc", "switch", "logging"):
                 assert began["within"][same] == ended["before"][same], same
             for each, value in ended["before"].items():
