@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from mailserver.net.fast.reactor_turn import dispatch_directly
+from mailserver.net.fast.reactor_turn import dispatch_directly, prefer
 
 
 class End:
@@ -193,44 +192,7 @@ def test_what_a_thread_has_done_is_taken_between_two_events(reactor: Any) -> Non
     assert order[:4] == ["event", "result"] * 2
 
 
-def test_a_thread_wakes_a_reactor_that_waits_and_no_other(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    reactor.running = True
-    woken: list[str] = []
-    done: list[str] = []
-    wake = reactor.wakeUp
-    monkeypatch.setattr(reactor, "wakeUp", lambda: (woken.append("woken"), wake()))
-
-    def end() -> None:
-        done.append("two")
-        reactor.running = False
-
-    def ask_twice() -> None:
-        reactor.callFromThread(done.append, "one")
-        reactor.callFromThread(end)
-
-    ask_twice()
-    reactor.doIteration(None)  # this does not wait, as there is something to do
-    reactor.runUntilCurrent()
-    assert (done, woken) == (["one", "two"], [])
-    reactor.running = True
-    poll = reactor._poller.poll
-
-    class Poller:
-        """What happens when the reactor has begun to wait."""
-
-        def poll(self, timeout: float, most: int) -> Any:
-            thread = threading.Thread(target=ask_twice)
-            thread.start()
-            thread.join()
-            return poll(timeout, most)
-
-    monkeypatch.setattr(reactor, "_poller", Poller())
-    reactor.doIteration(None)
-    reactor.runUntilCurrent()
-    assert (done, woken) == (["one", "two"] * 2, ["woken"])
-
-
-def test_what_is_urgent_comes_first(reactor: Any) -> None:
+def test_what_is_preferred_comes_first(reactor: Any) -> None:
     order: list[str] = []
 
     class Named(End):
@@ -243,69 +205,11 @@ def test_what_is_urgent_comes_first(reactor: Any) -> None:
             return super().doRead()
 
     ends = [Named(reactor, name) for name in ("a", "b", "hop", "c")]
-    ends[2].urgent = True  # type: ignore[attr-defined]
+    prefer(ends[2])
     for end in ends:
         end.other.send(b"x")
     turn(reactor)
     assert order == ["hop", "a", "b", "c"]
-
-
-def test_turns_follow_at_once_until_there_is_something_else_to_do(reactor: Any) -> None:
-    """A new timer, what a thread asks, what is due, or the end: each is the business of Twisted's loop."""
-    reactor.running = True
-    asked: list[str] = []
-    others = [
-        lambda: reactor.callLater(60, asked.append, "timer"),
-        lambda: reactor.callFromThread(asked.append, "thread"),
-    ]
-
-    class Chain(End):
-        """Each event brings the next one, but for the last."""
-
-        left = 5
-
-        def doRead(self) -> object:
-            super().doRead()
-            self.left -= 1
-            if self.left:
-                self.other.send(b"x")
-            else:
-                others.pop(0)()
-            return None
-
-    for _ in range(2):
-        end = Chain(reactor)
-        end.other.send(b"x")
-        reactor.doIteration(None)
-        assert end.told == ["read"] * 5
-        reactor.removeReader(end)
-        reactor.runUntilCurrent()
-    assert asked == ["thread"]
-
-
-def test_a_timer_that_is_due_ends_the_turns(reactor: Any) -> None:
-    reactor.running = True
-    told: list[str] = []
-    reactor.callLater(0.05, told.append, "timer")
-    reactor.doIteration(reactor.timeout())
-    reactor.doIteration(reactor.timeout())
-    assert told == []
-    reactor.runUntilCurrent()
-    assert told == ["timer"]
-
-
-def test_the_end_of_the_reactor_ends_the_turns(reactor: Any) -> None:
-    reactor.running = True
-
-    class Ending(End):
-        def doRead(self) -> object:
-            self.reactor.running = False
-            return super().doRead()
-
-    end = Ending(reactor)
-    end.other.send(b"x")
-    reactor.doIteration(None)
-    assert end.told == ["read"]
 
 
 def test_a_reactor_of_another_kind_stays_as_it_is() -> None:

@@ -26,9 +26,6 @@ PYOPENSSL: Final = frozenset({"26.4.0"})
 NAMES_OF_REACTOR: Final = (
     "_disconnectSelectable",
     "_doReadOrWrite",
-    "_justStopped",
-    "_newTimedCalls",
-    "_pendingTimedCalls",
     "_poller",
     "_selectables",
     "threadCallQueue",

@@ -25,6 +25,7 @@ from zope.interface import implementer
 from mailserver.config.model import Relay
 from mailserver.errors import Cancelled, RelayDown
 from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable
+from mailserver.net.fast.reactor_turn import prefer
 from mailserver.net.log.events import log_warning
 from mailserver.net.transport.tls import StockTlsFactory
 from mailserver.sasl.mechanism import Credentials
@@ -72,7 +73,7 @@ class HopProtocol(Protocol):
         tcp = getattr(transport, "transport", transport)
         if ISystemHandle.providedBy(tcp):
             self._socket = cast("socket", tcp.getHandle())
-            cast("Any", tcp).urgent = True  # see `net.fast.reactor_turn`
+            prefer(tcp)
         transport.registerProducer(self, True)
 
     def handshakeCompleted(self) -> None:

@@ -15,6 +15,7 @@ writes are joined before they come (`net.connection.stream`), so each is sealed 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
@@ -48,7 +49,7 @@ MOST_UNASKED: Final = 65536
 """Octets that OpenSSL says by itself behind the handshake, on one connection: its tickets, and 2,000 answers to KeyUpdate."""
 _AT_ONCE: Final = 8 * PIECE
 """Octets that are sealed before they are given to the transport."""
-_READ_SIZE: Final = 65536
+_READ_SIZE: Final = 2 * PIECE
 
 
 class TooManyAnswers(Exception):
@@ -80,8 +81,9 @@ class BoundedConnection:
         self.unasked = 0
         """Octets that OpenSSL has said by itself, behind the handshake."""
         self.is_held = False
-        """Does what is sealed stay in OpenSSL's memory until `shutdown`?"""
+        """Does what is sealed stay here until `shutdown`?"""
         self.ignores_input = False
+        self._kept: list[bytes] = []
         self._layer = layer
         self._is_established = False
         self._is_own = False
@@ -120,15 +122,26 @@ class BoundedConnection:
     def bio_read(self, _size: int) -> bytes:
         """All that OpenSSL has to say. Raises: SSL.WantReadError."""
         if self.is_held:
+            # OpenSSL's memory never shrinks again, so it must not grow.
+            with suppress(SSL.WantReadError):
+                self._kept.append(self._read_all())
             raise SSL.WantReadError
-        data = self.take_all()
+        data = self._read_all()
         if self._is_established and not self._is_own:
             self.unasked += len(data)
         self._is_own = False
+        if self._kept:
+            data = self.release() + data
         return data
 
-    def take_all(self) -> bytes:
-        """As `bio_read`, whether it is held or not. Raises: SSL.WantReadError."""
+    def release(self) -> bytes:
+        """What was held; nothing is held from now on."""
+        self.is_held = False
+        data = b"".join(self._kept)
+        self._kept.clear()
+        return data
+
+    def _read_all(self) -> bytes:
         data = self.connection.bio_read(_READ_SIZE)
         if len(data) < _READ_SIZE:
             return data
@@ -219,14 +232,9 @@ class StockTls(TLSMemoryBIOProtocol):
         return True
 
     def _release(self) -> None:
-        if self.bounded.is_held:
-            self.bounded.is_held = False
-            if self.connected:
-                try:
-                    data = self.bounded.take_all()
-                except SSL.WantReadError:
-                    return
-                cast("ITransport", self.transport).write(data)
+        data = self.bounded.release()
+        if data and self.connected:
+            cast("ITransport", self.transport).write(data)
 
 
 def close_if_delivered(connection: SSL.Connection | None, transport: Any) -> bool:
