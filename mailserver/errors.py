@@ -1,8 +1,8 @@
-"""Every failure that is expected, and what each protocol says for it.
+"""Expected failures, and the answer of each protocol to them.
 
-A `MailError` is a sentence for the client plus three fixed facts: the IMAP response code (RFC 3501 7.1, RFC 5530),
-the SMTP/LMTP reply and enhanced status (RFC 5321 4.2, RFC 3463) and the POP3 response code (RFC 2449, RFC 3206).
-Whatever is not a MailError is a bug: it is logged whole, and the client is told SERVERBUG.
+A `MailError` is a sentence for the client with three constants: the IMAP response code (RFC 3501 7.1, RFC 5530), the
+SMTP/LMTP reply and enhanced status (RFC 5321 4.2, RFC 3463), and the POP3 response code (RFC 2449, RFC 3206). Any other
+exception is a bug: it is logged with its traceback, and the client gets SERVERBUG.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 class ConnectionLost(Exception):
-    """The client is gone, or was cut: nothing can be written to it any more."""
+    """The client has disconnected or was disconnected: nothing can be written any more."""
 
 
 class MailError(Exception):
@@ -28,12 +28,12 @@ class MailError(Exception):
 
     @property
     def sentence(self) -> str:
-        """What the client reads."""
+        """The sentence for the client."""
         return str(self.args[0])
 
     @property
     def reason(self) -> str:
-        """What the log says."""
+        """The reason for the log."""
         return self.sentence
 
 
@@ -46,14 +46,14 @@ class BadSyntax(MailError):
 
 
 class UnknownCommand(BadSyntax):
-    """No such command here."""
+    """The command does not exist."""
 
     smtp_reply = (500, "5.5.1")
     text = "unknown command"
 
 
 class WrongState(BadSyntax):
-    """The command is known and not allowed now."""
+    """The command exists and is not allowed now."""
 
     smtp_reply = (503, "5.5.1")
     text = "not allowed in this state"
@@ -68,7 +68,7 @@ class TooBig(MailError):
 
 
 class LimitReached(MailError):
-    """A bound of this server is reached (RFC 5530 LIMIT)."""
+    """A limit of this server is reached (RFC 5530 LIMIT)."""
 
     imap_code = "LIMIT"
     smtp_reply = (452, "4.5.3")
@@ -77,7 +77,7 @@ class LimitReached(MailError):
 
 
 class MailboxFull(LimitReached):
-    """The mailbox would hold more messages than one may (RFC 5530 OVERQUOTA, RFC 3463 X.2.2)."""
+    """The mailbox would have more messages than the limit (RFC 5530 OVERQUOTA, RFC 3463 X.2.2)."""
 
     imap_code = "OVERQUOTA"
     smtp_reply = (452, "4.2.2")
@@ -96,7 +96,7 @@ class PrivacyRequired(MailError):
 
 
 class AuthFailed(MailError):
-    """Unknown user or wrong password, in the same words (RFC 5530, RFC 4954, RFC 3206)."""
+    """Unknown user or wrong password, not distinguished (RFC 5530, RFC 4954, RFC 3206)."""
 
     imap_code = "AUTHENTICATIONFAILED"
     smtp_reply = (535, "5.7.8")
@@ -104,7 +104,7 @@ class AuthFailed(MailError):
     text = "wrong user name or password"
 
     def __init__(self, reason: str = "") -> None:
-        """`reason` is for the log alone: clients read the same words always."""
+        """`reason`: for the log alone. Clients always get the same sentence."""
         super().__init__()
         self._reason = reason
 
@@ -115,7 +115,7 @@ class AuthFailed(MailError):
 
 
 class AuthorizationFailed(MailError):
-    """The password is right, but not for the identity asked for (RFC 4616)."""
+    """The password is right, but the user may not act as the requested identity (RFC 4616)."""
 
     imap_code = "AUTHORIZATIONFAILED"
     smtp_reply = (535, "5.7.8")
@@ -124,7 +124,7 @@ class AuthorizationFailed(MailError):
 
 
 class AuthUnavailable(MailError):
-    """A back end cannot answer now: neither right nor wrong."""
+    """A back end cannot answer now; the credentials are neither right nor wrong."""
 
     imap_code = "UNAVAILABLE"
     smtp_reply = (454, "4.7.0")
@@ -133,7 +133,7 @@ class AuthUnavailable(MailError):
 
 
 class TooManyLogins(AuthUnavailable):
-    """So many log in at once that this attempt was not checked. The client reads what it reads of any AuthUnavailable."""
+    """Too many logins at once: this attempt was not checked. The client gets the sentence of AuthUnavailable."""
 
     @property
     def reason(self) -> str:
@@ -142,7 +142,7 @@ class TooManyLogins(AuthUnavailable):
 
 
 class NoSuchMailbox(MailError):
-    """No mailbox of that name."""
+    """No mailbox has that name."""
 
     imap_code = "NONEXISTENT"
     smtp_reply = (550, "5.1.1")
@@ -150,21 +150,21 @@ class NoSuchMailbox(MailError):
 
 
 class MailboxExists(MailError):
-    """The name is taken."""
+    """A mailbox has that name already."""
 
     imap_code = "ALREADYEXISTS"
     text = "the mailbox exists already"
 
 
 class MailboxHasChildren(MailError):
-    """RFC 5530 HASCHILDREN: it has children and cannot be selected."""
+    """The mailbox has children and cannot be selected (RFC 5530 HASCHILDREN)."""
 
     imap_code = "HASCHILDREN"
     text = "the mailbox has children and cannot be selected"
 
 
 class BadMailboxName(MailError):
-    """A name that no mailbox can have."""
+    """An invalid mailbox name."""
 
     imap_code = "CANNOT"
     smtp_reply = (553, "5.1.3")
@@ -172,14 +172,14 @@ class BadMailboxName(MailError):
 
 
 class Cannot(MailError):
-    """RFC 5530 CANNOT: can never succeed on this server."""
+    """The request can never succeed on this server (RFC 5530 CANNOT)."""
 
     imap_code = "CANNOT"
     text = "this is not possible here"
 
 
 class ReadOnly(MailError):
-    """A change in a mailbox opened by EXAMINE, or whose files cannot be changed."""
+    """A change of a mailbox that was opened by EXAMINE, or whose files cannot be changed."""
 
     imap_code = "NOPERM"
     text = "the mailbox is open read-only"
@@ -193,14 +193,14 @@ class MessageExpunged(MailError):
 
 
 class MailboxChanged(MailError):
-    """The mailbox was deleted, renamed away or made anew (other UIDVALIDITY) below this session."""
+    """The mailbox was deleted, renamed or recreated (with another UIDVALIDITY) during this session."""
 
     imap_code = "NONEXISTENT"
     text = "the mailbox is no longer the one that was opened"
 
 
 class InUse(MailError):
-    """A lock was not to be had in time (RFC 5530 INUSE, RFC 2449 IN-USE)."""
+    """A lock could not be acquired in time (RFC 5530 INUSE, RFC 2449 IN-USE)."""
 
     imap_code = "INUSE"
     smtp_reply = (451, "4.3.0")
@@ -209,16 +209,16 @@ class InUse(MailError):
 
 
 class StorageFailure(MailError):
-    """The machine does not do what the storage needs of it."""
+    """A system call of the storage failed."""
 
     @property
     def reason(self) -> str:
-        """See MailError: with the system's own words, which name the file and are not for clients."""
+        """See MailError. With the system's error, which names the file and is not for clients."""
         return self.sentence if self.__cause__ is None else f"{self.sentence}: {self.__cause__}"
 
 
 class NoSpace(StorageFailure):
-    """Disk, inodes or file-size limit."""
+    """No space or inodes are left, or the file-size limit is reached."""
 
     imap_code = "UNAVAILABLE"
     smtp_reply = (452, "4.3.1")
@@ -227,7 +227,7 @@ class NoSpace(StorageFailure):
 
 
 class StoreUnavailable(StorageFailure):
-    """The storage fails for a reason of the machine: input/output error, rights."""
+    """The storage failed: input/output error, permissions."""
 
     imap_code = "UNAVAILABLE"
     smtp_reply = (451, "4.3.0")
@@ -236,7 +236,7 @@ class StoreUnavailable(StorageFailure):
 
 
 class Cancelled(MailError):
-    """The session has been asked to end, or has ended, before its command was done."""
+    """The session was asked to end, or has ended, before its command was complete."""
 
     imap_code = "UNAVAILABLE"
     smtp_reply = (451, "4.3.2")
@@ -245,14 +245,14 @@ class Cancelled(MailError):
 
 
 class BadCharset(MailError):
-    """RFC 3501 6.4.4 BADCHARSET."""
+    """The charset is not supported (RFC 3501 6.4.4 BADCHARSET)."""
 
     imap_code = "BADCHARSET"
     text = "that charset is not supported"
 
 
 class NoSuchUser(MailError):
-    """A recipient of ours that does not exist."""
+    """A local recipient that does not exist."""
 
     imap_code = "NONEXISTENT"
     smtp_reply = (550, "5.1.1")
@@ -267,7 +267,7 @@ class SenderRefused(MailError):
 
 
 class RelayRefused(MailError):
-    """Mail for elsewhere, and nowhere to hand it on."""
+    """Mail for another domain, without a configured relay."""
 
     smtp_reply = (550, "5.7.1")
     text = "relaying is not configured"
@@ -281,14 +281,14 @@ class RelayDown(MailError):
 
 
 class MailLoop(MailError):
-    """The message has been through too many servers (RFC 5321 6.3, RFC 3463 X.4.6)."""
+    """The message has passed too many servers (RFC 5321 6.3, RFC 3463 X.4.6)."""
 
     smtp_reply = (554, "5.4.6")
     text = "too many Received fields: the message goes round in a loop"
 
 
 class BadMessage(MailError):
-    """Message data that is never passed on: bare CR or LF, no usable From (RFC 5321 2.3.8, RFC 6409 8)."""
+    """Message data that is never accepted: bare CR or LF, no usable From (RFC 5321 2.3.8, RFC 6409 8)."""
 
     imap_code = "CANNOT"
     smtp_reply = (550, "5.6.0")

@@ -1,4 +1,4 @@
-"""Internationalised names of hosts and domains in the form that DNS, certificates and configurations have."""
+"""Conversion of internationalised host and domain names to the ASCII form of DNS, certificates and configurations."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import idna
 
 
 def ascii_name(name: str) -> str | None:
-    """In lower case, other letters than ASCII as A-labels (RFC 5890 2.3.2.1, mapped by UTS 46); None without such a form.
+    """Convert a name to lower case and A-labels (RFC 5890 2.3.2.1, mapped by UTS 46); None if it has no such form.
 
-    A `*.` before it stays.
+    A leading `*.` is kept.
     """
     if name.isascii():
         return name.lower()

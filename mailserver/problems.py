@@ -1,4 +1,4 @@
-"""All that is wrong with a configuration, found by everyone who owns a part of what it names."""
+"""The check of a whole configuration: the file, and everything that it names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mailserver.tls.serving import validation
 
 
 def check_named(config: Config) -> list[Problem]:
-    """Everything wrong with what a configuration names, but for certificates. Raises nothing."""
+    """Find every problem of what a configuration names, except certificates. Raises nothing."""
     return [
         *check_trusted(config),
         *backend_check.check(config),
@@ -39,11 +39,10 @@ def check_libraries() -> list[Problem]:
 
 
 def find_problems(path: Path, *, starting: bool = False, embedded: bool = False) -> tuple[Config | None, list[Problem]]:
-    """Everything wrong with the file and with what it names: certificates, users, directories; and, but for `starting`, what
-    accounts have that is not taken over.
+    """Find every problem of the file and of what it names: certificates, users, directories, and Dovecot's files in accounts.
 
-    A certificate that cannot be served is no reason not to start: with `starting` that is a warning. The configuration is
-    None if the server cannot start with it; warnings come with either. Raises nothing. `embedded`: see `load.read`.
+    Return the configuration, or None if the server cannot start with it; and all problems. With `starting` a certificate
+    that cannot be served is a warning, and accounts are not examined. Raises nothing. `embedded`: see `load.read`.
     """
     reading = load.read(path, embedded=embedded)
     if reading.config is None:

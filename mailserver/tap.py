@@ -126,14 +126,14 @@ def _master(
     zygote: StartedZygote | None,
 ) -> MasterService:
     from mailserver.net.workers.master import MasterService  # noqa: PLC0415
-    from mailserver.wiring.reload_check import judge, read_policy  # noqa: PLC0415 - beside the zygote
+    from mailserver.wiring.reload_check import check_reload, read_policy  # noqa: PLC0415 - beside the zygote
 
     return MasterService(
         config,
         reactor,
         shards=workers,
         make_policy=lambda: read_policy(config),
-        judge=judge,
+        check_reload=check_reload,
         relayed=daemon or (twistd is not None and not _logs_to_output(twistd)),
         daemon=daemon,
         log_file=log_file,

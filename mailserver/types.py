@@ -1,4 +1,4 @@
-"""The small types that every layer shares: numbers that must not be mixed up, and secrets that never print."""
+"""Small types that all layers share: numbers of different meaning, and secrets that are never printed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ UNKNOWN_DATE: Final = -(2**63)
 
 
 class DirectoryId(NamedTuple):
-    """What tells a directory from any other that takes its place."""
+    """The identity of a directory: another one at the same path has another."""
 
     device: int
     inode: int
 
     @classmethod
     def of(cls, path: str | PathLike[str]) -> DirectoryId | None:
-        """That of a path now, None if nothing is there. Raises: OSError."""
+        """The identity of the directory at a path; None if there is none. Raises: OSError."""
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -47,12 +47,12 @@ class DirectoryId(NamedTuple):
 
 
 SLASH: Final = "\x1f"
-"""A "/" inside a level of a mailbox name in the store, where a "/" stands between levels."""
+"""Represents a "/" inside a level of a mailbox name, as "/" separates the levels in the store."""
 
 
 @lru_cache(maxsize=1024)
 def client_of(address: IPv4Address | IPv6Address | None) -> str:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address; "local" for a Unix socket."""
+    """The key by which clients are counted: an IPv4 address, or the /64 of IPv6; "local" for a Unix socket."""
     if address is None:
         return "local"
     if isinstance(address, IPv6Address):
@@ -63,7 +63,7 @@ def client_of(address: IPv4Address | IPv6Address | None) -> str:
 
 
 class Secret:
-    """Bytes that must not be shown: a password, a key. Only `reveal()` gives them."""
+    """Secret bytes, such as a password or key. Only `reveal()` returns them."""
 
     __slots__ = ("_value",)
 
@@ -71,7 +71,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> bytes:
-        """The bytes themselves; never log what this returns."""
+        """The bytes. Never log them."""
         return self._value
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Which version this is, and of what it builds on: the first line of any report."""
+"""The version of the server and of its main dependencies, for bug reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mailserver import __version__
 
 
 def version_line() -> str:
-    """`mailserver 1.2.3 (Python ..., Twisted ..., OpenSSL ...)`; the OpenSSL is the one that serves TLS."""
+    """The line `mailserver 1.2.3 (Python ..., Twisted ..., OpenSSL ...)`, with the OpenSSL that serves TLS."""
     openssl = backend.openssl_version_text().removeprefix("OpenSSL ").partition(" ")[0]
     return (
         f"mailserver {__version__} (Python {platform.python_version()}, Twisted {metadata.version('twisted')},"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mailserver.problems import find_problems
 from mailserver.tls.serving.policy import TlsPolicy
-from mailserver.wiring.reload_check import judge
+from mailserver.wiring.reload_check import check_reload
 from tests.tls.site import Site, quiet
 
 WRONG = {
@@ -30,6 +30,6 @@ def test_each_judge_is_asked(tmp_path: Path) -> None:
     at_start = {str(problem) for problem in problems if not problem.warning}
     assert len(at_start) == len(WRONG)
     assert all(any(place in line for line in at_start) for place in WRONG)
-    examined = judge(running, policy)
-    assert examined.prepared is None
-    assert at_start <= set(examined.lines)
+    checked = check_reload(running, policy)
+    assert checked.prepared is None
+    assert at_start <= set(checked.lines)

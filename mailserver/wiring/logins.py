@@ -1,4 +1,4 @@
-"""The logins' part of `mailserver.wiring.services`: what is remembered of them lives as long as the process, whatever is reloaded."""
+"""The login service of a process, and its state: penalties, limits, known networks. The state survives every reload."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mailserver.net.serving.state_sync import ExposureSync, KnownNetworkSync, Pe
 
 
 class Logins:
-    """Penalties, turns, known networks and exposed passwords of one process."""
+    """Login state of one process: penalties, throttling, known networks and exposed passwords."""
 
     def __init__(
         self, reactor: Any, link: ServerLink | None, hash_pool: HashPool, sleep: Callable[[float], Awaitable[object]]
     ) -> None:
-        """`link`: to the other workers, where there are some."""
+        """`link`: to the other workers; None if there are none."""
         self._hash_pool = hash_pool
         key = link.penalty_key if link is not None else None
         self._known = KnownNetworks(link.known_key if link is not None else None)
@@ -46,7 +46,7 @@ class Logins:
         self._salt_secret = salt_secret() or key
 
     def make_service(self, auth: Auth, backends: Sequence[Any], names: Names) -> LoginService:
-        """The login service of a configuration."""
+        """Make the login service of a configuration."""
         self._penalties.first_delay = auth.failure_delay
         self._penalties.max_delay = auth.failure_delay_max
         return LoginService(
@@ -62,16 +62,16 @@ class Logins:
         )
 
     def take_exposures(self, take: Callable[[ExposureMark], None]) -> None:
-        """Whom to tell whose password has come in clear text, where no master is told."""
+        """Report exposed passwords to `take`, in a process without a master."""
         self._exposures.on_exposed = take
 
     def take_known(self, file: KnownNetworksFile) -> None:
-        """The table that is kept over restarts, where no master keeps it."""
+        """Use the table of `file`, in a process without a master."""
         self._known = self._penalties.known = file.known
         file.known.on_change = file.changed
 
     def status(self) -> dict[str, Json]:
-        """Numbers with their bounds."""
+        """Numbers and their limits, for `mailserver status`."""
         return {
             "penalties": [len(self._penalties), MAX_PAIRS],
             "known_networks": [len(self._known), MAX_KNOWN],

@@ -1,6 +1,6 @@
-"""What is served of a configuration, decided by who reads its keys: at the start, and at a reload.
+"""The reload check: validates a changed configuration and prepares its certificates, in the process that reads the keys.
 
-A master needs this and none of the objects that serve (`mailserver.wiring.services`), which would take it half a second to load.
+A master needs this module, but not the objects that serve (`mailserver.wiring.services`), whose import takes half a second.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mailserver.tls.state.history import CannotRecord, History
 
 
 @frozen
-class Judged:
-    """A changed configuration that can be taken up, with the certificates that were read for it."""
+class PreparedReload:
+    """A valid changed configuration, with the certificates that were read for it."""
 
     config: Config
     tls: policy.Prepared
 
 
 def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -> tuple[policy.TlsPolicy, Activation]:
-    """The certificates and keys of a configuration, with their history. Raises: SystemExit."""
+    """Read the certificates and keys of a configuration, and their history. Raises: SystemExit."""
     history = History.open(config.server.state_dir, config.tls.history, config.tls.history_days)
     activation = Activation(history, trusted=reader_trust(config))
     if activation.history.problem:
@@ -41,7 +41,7 @@ def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -
     made: policy.TlsPolicy | None = None
     try:
         try:
-            # A command beside us must not change in between what is then recorded as found: it would be taken back.
+            # No command may change certificates before the found ones are recorded: its change would be undone.
             with activation.history.transaction():
                 made = policy.TlsPolicy(config, log_event, source=activation, seconds=seconds)
                 activation.note(made.served, made.served.by_host, "found at the start")
@@ -52,11 +52,11 @@ def read_policy(config: Config, seconds: Callable[[], float] = time.monotonic) -
         raise SystemExit(str(error)) from error
 
 
-def judge(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[Judged]:
-    """Read and judge the changed file and all that it names; in a thread.
+def check_reload(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[PreparedReload]:
+    """Check the changed file and everything that it names. Runs in a thread.
 
-    What is taken up at the start alone stays as it is in the running configuration. A pair that cannot be served is no
-    reason to refuse the rest: the last good one of its name stays.
+    Settings that take effect only at the start keep their running values. A certificate that cannot be served does not
+    refuse the rest: the last good one of its host stays.
     """
     source = running.source
     reading = load.read(source, embedded=running.embedded)
@@ -80,4 +80,4 @@ def judge(running: Config, tls: policy.TlsPolicy) -> ReloadCheck[Judged]:
         lines.append(f"acme: {error}")
     prepared = tls.prepare(config)
     refused = any(outcome.state == "refused" for outcome in prepared.outcomes)
-    return ReloadCheck(config, lines, Judged(config, prepared), whole=not refused)
+    return ReloadCheck(config, lines, PreparedReload(config, prepared), whole=not refused)

@@ -57,7 +57,7 @@ from mailserver.tls.serving.material import Change, Material
 from mailserver.types import DirectoryId
 from mailserver.wiring.logins import Logins
 from mailserver.wiring.mail_store import make_store
-from mailserver.wiring.reload_check import judge, read_policy
+from mailserver.wiring.reload_check import check_reload, read_policy
 
 STORE_THREADS = 8
 TICKET_ROTATION = 7 * 24 * 3600.0
@@ -328,24 +328,24 @@ class Services:
 
     def examine(self) -> ReloadCheck[Prepared]:
         """Read and judge the changed file and all that it names; in a thread."""
-        judged = judge(self.config, self.tls)
-        if judged.prepared is None:
-            return ReloadCheck(None, judged.lines, None)
+        checked = check_reload(self.config, self.tls)
+        if checked.prepared is None:
+            return ReloadCheck(None, checked.lines, None)
         try:
-            prepared = self.prepare(judged.prepared.config, judged.prepared.tls)
-        except (BadPair, OSError) as error:  # a file that has changed since it was judged
-            return ReloadCheck(None, [*judged.lines, f"{self.config.source} [submission.relay]: {error}"], None)
-        return ReloadCheck(judged.config, judged.lines, prepared, whole=judged.whole)
+            prepared = self.prepare(checked.prepared.config, checked.prepared.tls)
+        except (BadPair, OSError) as error:  # a file that has changed since it was checked
+            return ReloadCheck(None, [*checked.lines, f"{self.config.source} [submission.relay]: {error}"], None)
+        return ReloadCheck(checked.config, checked.lines, prepared, whole=checked.whole)
 
     def prepare(self, config: Config, tls: policy.Prepared | Material) -> Prepared:
-        """What this process needs for a configuration that was judged; in a thread. Raises: BadPair, OSError."""
+        """What this process needs for a configuration that was checked; in a thread. Raises: BadPair, OSError."""
         if isinstance(tls, Material):
             tls = self.tls.prepare_material(tls)
         self._backends.read_ahead()
         return Prepared(config, tls, self._make_next_hop(config))
 
     def take_certificates(self, change: Change) -> None:
-        """Serve what the master has judged and changed."""
+        """Serve what the master has checked and changed."""
         self.tls.apply(change)
 
     def accept(self, prepared: Prepared) -> list[str]:

@@ -13,7 +13,7 @@ from mailserver.config.strict_modes import Trust
 from mailserver.config.trusted_files import check_trusted
 from mailserver.problems import find_problems
 from mailserver.tls.serving.policy import TlsPolicy
-from mailserver.wiring.reload_check import judge
+from mailserver.wiring.reload_check import check_reload
 from tests.tls.site import Site, quiet
 
 RELAY = """
@@ -114,15 +114,15 @@ def test_a_start_and_a_reload_are_stopped(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("/etc/mailserver/users", "users"))
     running, _problems = loaded(path)
     policy = TlsPolicy(running, quiet)
-    assert judge(running, policy).prepared is not None
+    assert check_reload(running, policy).prepared is not None
     running.source.chmod(0o646)
     line = f"{running.source}: is not used, as other users could change it: {running.source} can be written by every user: chmod o-w"
     config, problems = find_problems(running.source, starting=True)
     assert config is None
     assert line in map(str, problems)
-    examined = judge(running, policy)
-    assert examined.prepared is None
-    assert line in examined.lines
+    checked = check_reload(running, policy)
+    assert checked.prepared is None
+    assert line in checked.lines
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root need fear for the program")

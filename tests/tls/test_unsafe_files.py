@@ -10,7 +10,7 @@ from mailserver.config.strict_modes import Trust
 from mailserver.problems import find_problems
 from mailserver.tls.serving import validation
 from mailserver.tls.serving.policy import TlsPolicy
-from mailserver.wiring.reload_check import judge, read_policy
+from mailserver.wiring.reload_check import check_reload, read_policy
 from tests.tls.client_authority import ClientAuthority
 from tests.tls.site import TEST, Client, Site, quiet
 
@@ -107,9 +107,9 @@ def test_a_command_that_others_could_change_is_not_run(site: Site, argument: boo
     assert problem.reason == (
         f"is not run, as other users could change it: {script} can be written by every user: chmod o-w"
     )
-    examined = judge(running, policy)
-    assert examined.prepared is None
-    assert str(problem) in examined.lines
+    checked = check_reload(running, policy)
+    assert checked.prepared is None
+    assert str(problem) in checked.lines
     assert not (site.directory / "ran").exists()
 
 

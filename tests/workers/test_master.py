@@ -24,7 +24,7 @@ def test_a_log_file_that_another_process_opened_is_no_pipe(tmp_path: Path, kind:
     observer.open()
     config = cast("Any", SimpleNamespace(listeners=(), server=SimpleNamespace(state_dir=tmp_path)))
     service = MasterService(
-        config, Clock(), shards=1, make_policy=cast("Any", None), judge=cast("Any", None), relayed=False,
+        config, Clock(), shards=1, make_policy=cast("Any", None), check_reload=cast("Any", None), relayed=False,
         log_file=observer,
     )  # fmt: skip
     near, far = socket.socketpair()

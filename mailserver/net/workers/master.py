@@ -4,7 +4,7 @@ It stays who it is, root at best, and so takes in little: its configuration and 
 socket, and the frames of its workers (JSON, bounded). All listening sockets stay open here, so that what waits in
 their queues outlives whichever worker was to take it.
 
-A reload is judged here; then every worker prepares it, and any may refuse; then the zygote, for workers to come, and
+A reload is checked here; then every worker prepares it, and any may refuse; then the zygote, for workers to come, and
 all workers take it up.
 """
 
@@ -71,19 +71,19 @@ class MasterService(ServiceProcess):
         *,
         shards: int,
         make_policy: Callable[[], tuple[TlsPolicy, Activation]],
-        judge: Callable[[Config, Any], ReloadCheck[Any]],
+        check_reload: Callable[[Config, Any], ReloadCheck[Any]],
         relayed: bool,
         daemon: bool = False,
         log_file: LogFile | None = None,
         zygote: StartedZygote | None = None,
     ) -> None:
-        """`make_policy()` reads the keys; `judge(configuration, policy)` of now the first half of a reload, in a thread.
+        """`make_policy()` reads the keys; `check_reload(configuration, policy)` of now the first half of a reload, in a thread.
 
         `relayed`: this process's log is not its standard output. `zygote`: one that has been started already.
         """
         super().__init__(config, reactor, daemon=daemon, log_file=log_file, shards=shards)
         self._make_policy = make_policy
-        self._judge = judge
+        self._check_reload = check_reload
         self._relayed = relayed
         self._relay: LogRelay | None = None
         self._sockets = ListenerShards()
@@ -277,13 +277,13 @@ class MasterService(ServiceProcess):
 
     async def take_up(self) -> Answer:
         """Judge, have all workers prepare, then all take it up."""
-        examined = await deferToThreadPool(
-            self.reactor, self.reactor.getThreadPool(), self._judge, self.config, self._policy
+        checked = await deferToThreadPool(
+            self.reactor, self.reactor.getThreadPool(), self._check_reload, self.config, self._policy
         )
-        lines = examined.lines
-        if examined.prepared is None or not self.running:
+        lines = checked.lines
+        if checked.prepared is None or not self.running:
             return False, [*lines, "nothing was taken up"]
-        config, prepared = examined.prepared.config, examined.prepared.tls
+        config, prepared = checked.prepared.config, checked.prepared.tls
         opened: list[Bound] = []
         faults = self.bind_new(config, self._sockets.places, opened)
         setting = ServedConfig(config, prepared.material)
@@ -305,7 +305,7 @@ class MasterService(ServiceProcess):
         if prepared.bases:
             # The base contexts are the zygote's, the same for all its workers.
             self._zygotes.renew()
-        return examined.whole, lines
+        return checked.whole, lines
 
     def _serve_certificates(self, prepared: Prepared) -> Deferred[list[str]]:
         """Have all workers, and the zygote for later ones, serve some other certificates."""
