@@ -1,6 +1,6 @@
-"""`python -m mailserver.zygote N`: the process that forks workers; the master started it and has the other end of N.
+"""`python -m mailserver.zygote N`: the process that forks workers; N is its socket to the master, which started it.
 
-What every worker needs is loaded here: once, and in memory that they share.
+Modules that every worker needs are loaded here: once, and in memory that the workers share.
 """
 
 from __future__ import annotations
@@ -9,40 +9,40 @@ import socket
 import sys
 from typing import Any
 
-import mailserver.auth.backends.file  # the back end of most
+import mailserver.auth.backends.file  # the usual back end
 import mailserver.imap.commands  # noqa: F401
-from mailserver.net.ipc.ipc_messages import ServedConfig, WorkerInit
+from mailserver.net.ipc.master_messages import ServedConfig, WorkerInit
 from mailserver.net.ipc.server_link import ServerLink
 from mailserver.net.log.events import log_event
 from mailserver.net.workers import worker
-from mailserver.net.workers.zygote import Zygote, quiet_signals
+from mailserver.net.workers.zygote import Zygote, ignore_signals
 from mailserver.tls.serving.material import Change
 from mailserver.tls.serving.policy import TlsPolicy
 from mailserver.wiring.services import Services
 
 
-def make_policy(setting: ServedConfig) -> TlsPolicy:
-    """The base context, and those of the certificates."""
-    if any(listener.family == "http" for listener in setting.config.listeners):
-        import mailserver.http.services  # noqa: PLC0415 - where there is none it costs nothing
+def make_policy(served: ServedConfig) -> TlsPolicy:
+    """Make the base context and those of the certificates."""
+    if any(listener.family == "http" for listener in served.config.listeners):
+        import mailserver.http.services  # noqa: PLC0415 - only for servers with HTTP
         import mailserver.http.session  # noqa: F401, PLC0415
-    return TlsPolicy(setting.config, log_event, material=setting.material)
+    return TlsPolicy(served.config, log_event, material=served.material)
 
 
-def update_policy(policy: TlsPolicy, setting: ServedConfig) -> None:
-    """What later forks serve."""
-    policy.commit(policy.prepare_material(setting.material))
+def update_policy(policy: TlsPolicy, served: ServedConfig) -> None:
+    """Have later forks serve another configuration."""
+    policy.commit(policy.prepare_material(served.material))
 
 
 def change_policy(policy: TlsPolicy, change: Change) -> None:
-    """The same, where few names have changed."""
+    """Have later forks serve some other certificates."""
     policy.apply(change)
 
 
 def make_services(init: WorkerInit, reactor: Any, link: ServerLink) -> Services:
-    """A worker's objects."""
+    """Make the objects of a worker."""
     return Services(
-        init.setting.config,
+        init.served.config,
         reactor,
         link,
         tls=init.tls,
@@ -52,11 +52,11 @@ def make_services(init: WorkerInit, reactor: Any, link: ServerLink) -> Services:
 
 
 def main() -> None:
-    """Serve the master."""
-    quiet_signals()
-    line = socket.socket(fileno=int(sys.argv[1]))
-    line.set_inheritable(False)
-    Zygote(line, make_policy, update_policy, change_policy, lambda init: worker.run(init, make_services)).run()
+    """Run the zygote."""
+    ignore_signals()
+    master = socket.socket(fileno=int(sys.argv[1]))
+    master.set_inheritable(False)
+    Zygote(master, make_policy, update_policy, change_policy, lambda init: worker.run(init, make_services)).run()
 
 
 if __name__ == "__main__":

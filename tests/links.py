@@ -1,7 +1,7 @@
-"""Workers of one server without processes: real datagram sockets between them, and what they tell each other in order.
+"""Workers of one server without processes: real datagram sockets between them, and their broadcasts in order.
 
 links = Links(2)
-links.deliver()          # what was told arrives
+links.deliver()          # broadcasts arrive
 links.join(); links.end(0)
 """
 
@@ -11,11 +11,19 @@ import json
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.message_schema import Json, structure, unstructure
+from mailserver.net.ipc.worker_messages import (
+    BroadcastBody,
+    WorkerMessage,
+    decode_worker_message,
+    encode_worker_message,
+)
+
+M = TypeVar("M", bound=WorkerMessage)
 
 
 class FakeLink:
@@ -29,68 +37,65 @@ class FakeLink:
         self.poke_receive, self.poke_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.poke_receive.setblocking(False)
         self.poke_end.setblocking(False)
-        self.told: list[tuple[str, Json]] = []
-        self.takers: dict[str, Callable[[int, Json], None]] = {}
+        self.sent: list[BroadcastBody] = []
+        self.receivers: dict[type[Any], Callable[[int, Any], None]] = {}
         self.joined: list[Callable[[int], None]] = []
         self.gone: list[Callable[[int], None]] = []
         self.answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
-        self.exposed: list[Json] = []
-        self.seen: list[Json] = []
-        self.known: list[Json] = []
-        self.known_takers: list[Callable[[bytes], None]] = []
+        self.reports: list[WorkerMessage] = []
+        self.known_loaders: list[Callable[[bytes], None]] = []
         self._links = links
 
-    def report_seen(self, rows: Json) -> None:
-        self.seen.append(json.loads(json.dumps(rows)))
+    def report(self, message: WorkerMessage) -> None:
+        # What the master makes of the frame.
+        self.reports.append(decode_worker_message(encode_worker_message(message)))
 
-    def report_known(self, rows: Json) -> None:
-        self.known.append(json.loads(json.dumps(rows)))
+    def reported(self, message_class: type[M]) -> list[M]:
+        """The reports of a class."""
+        return [message for message in self.reports if isinstance(message, message_class)]
 
-    def on_known(self, take: Callable[[bytes], None]) -> None:
-        self.known_takers.append(take)
-
-    def report_exposed(self, mark: Json) -> None:
-        self.exposed.append(json.loads(json.dumps(mark)))
+    def on_known_networks(self, load: Callable[[bytes], None]) -> None:
+        self.known_loaders.append(load)
 
     @property
     def poke_send(self) -> dict[int, socket.socket]:
         return {number: other.poke_end for number, other in self._links.living.items() if other is not self}
 
-    def tell(self, kind: str, body: Json) -> None:
-        self.told.append((kind, body))
+    def broadcast(self, message: BroadcastBody) -> None:
+        self.sent.append(message)
         for number, other in self._links.living.items():
             if other is not self:
                 # What passes between processes is JSON.
-                self._links.queue.append((other, kind, number, self.number, json.dumps(body)))
+                self._links.queue.append((other, type(message), number, self.number, unstructure(message)))
 
-    def on(self, kind: str, take: Callable[[int, Json], None]) -> None:
-        assert kind not in self.takers
-        self.takers[kind] = take
+    def on_broadcast(self, message_class: type[Any], receive: Callable[[int, Any], None]) -> None:
+        assert message_class not in self.receivers
+        self.receivers[message_class] = receive
 
-    def on_joined(self, take: Callable[[int], None]) -> None:
-        self.joined.append(take)
+    def on_joined(self, call: Callable[[int], None]) -> None:
+        self.joined.append(call)
 
-    def on_gone(self, take: Callable[[int], None]) -> None:
-        self.gone.append(take)
+    def on_gone(self, call: Callable[[int], None]) -> None:
+        self.gone.append(call)
 
-    def on_query(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
-        assert what not in self.answers
-        self.answers[what] = answer
+    def on_query(self, name: str, answer: Callable[[Json], Deferred[Json]]) -> None:
+        assert name not in self.answers
+        self.answers[name] = answer
 
-    def ask(self, what: str, body: Json = None) -> Any:
+    def ask(self, name: str, body: Json = None) -> Any:
         """What the master would get; the answer must come at once."""
         results: list[Json] = []
-        maybeDeferred(self.answers[what], json.loads(json.dumps(body))).addCallback(results.append)
+        maybeDeferred(self.answers[name], json.loads(json.dumps(body))).addCallback(results.append)
         [result] = results
         return json.loads(json.dumps(result))
 
 
 class Links:
-    """All of them; workers are not given again."""
+    """All of them; numbers are not used again."""
 
     def __init__(self, count: int) -> None:
         self.living: dict[int, FakeLink] = {}
-        self.queue: deque[tuple[FakeLink, str, int, int, str]] = deque()
+        self.queue: deque[tuple[FakeLink, type[Any], int, int, Json]] = deque()
         for number in range(count):
             self.living[number] = FakeLink(self, number)
 
@@ -98,11 +103,11 @@ class Links:
         return self.living[number]
 
     def deliver(self) -> None:
-        """What was told arrives, and what is told upon that."""
+        """Broadcasts arrive, and those that they cause."""
         while self.queue:
-            other, kind, number, sender, body = self.queue.popleft()
-            if number in self.living and kind in other.takers:
-                other.takers[kind](sender, json.loads(body))
+            other, message_class, number, sender, body = self.queue.popleft()
+            if number in self.living and message_class in other.receivers:
+                other.receivers[message_class](sender, structure(body, message_class))
 
     def join(self) -> FakeLink:
         """A new worker; the others hear of it once the caller calls `greet` for it."""
@@ -114,8 +119,8 @@ class Links:
         """The others hear that it has begun."""
         for other in tuple(self.living.values()):
             if other is not link:
-                for take in other.joined:
-                    take(link.number)
+                for call in other.joined:
+                    call(link.number)
 
     def end(self, number: int) -> None:
         """That worker has died."""
@@ -123,8 +128,8 @@ class Links:
         link.poke_receive.close()
         link.poke_end.close()
         for other in self.living.values():
-            for take in other.gone:
-                take(number)
+            for call in other.gone:
+                call(number)
 
     def close(self) -> None:
         """Close every socket."""

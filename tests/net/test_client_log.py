@@ -18,6 +18,7 @@ from mailserver.net.admin import ledger as writing
 from mailserver.net.admin.ledger import LedgerWriter, report_to_master
 from mailserver.net.connection import client_log as module
 from mailserver.net.connection.client_log import AGAIN, REST, ClientLog, program_of
+from mailserver.net.ipc.worker_messages import ClientsSeen
 from mailserver.session.channel import TLSInfo
 from tests.fakes import info
 from tests.ledger.entries import ANNA
@@ -154,8 +155,8 @@ class ServerLink:
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def report_seen(self, rows: Any) -> None:
-        self.seen.append(rows)
+    def report(self, message: ClientsSeen) -> None:
+        self.seen.append(message.rows)
 
 
 def test_a_worker_tells_the_master_in_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +186,7 @@ class Writer(LedgerWriter):
 
 def test_the_master_writes_what_workers_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(tmp_path, Ledger(), monkeypatch)
-    for told in (None, "x", {"a": 1}, [["nonsense"]], [as_row(ANNA), 7]):
+    for told in (["x"], [{"a": 1}], [["nonsense"]], [as_row(ANNA), 7]):
         writer.take(told)
     assert Database(tmp_path).seen() == []
     writer.clock.advance(writing.GATHER)

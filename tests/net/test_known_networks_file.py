@@ -61,7 +61,7 @@ def test_rows_of_workers_are_merged_and_nonsense_is_not(site: Site) -> None:
     told: list[Row] = []
     worker.on_change = told.extend
     worker.add(HOME)
-    for nonsense in (None, {}, [["x", 1]], [[1, 2, 3]], [[1, 1]] * (ROWS_AT_ONCE + 1)):
+    for nonsense in (["x"], [{}], [["x", 1]], [[1, 2, 3]], [[1, 1]] * (ROWS_AT_ONCE + 1)):
         site.file.take(nonsense)
     assert len(site.file.known) == 0
     site.file.take([list(row) for row in told])

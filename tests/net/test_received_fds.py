@@ -17,8 +17,8 @@ import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from mailserver.net.ipc.frames import Decoder, FrameSocket, to_json
-from mailserver.net.ipc.received_fds import close_line, close_passed
+from mailserver.net.ipc.frames import Decoder, FrameSocket, to_pickle
+from mailserver.net.ipc.received_fds import close_descriptors, close_socket
 from mailserver.net.listeners.unix_sockets import bind_unix, serve
 
 HELD = 20
@@ -56,7 +56,7 @@ def pass_on(line: socket.socket, number: int, octets: bytes = b"x") -> None:
 
 def test_what_was_passed_is_closed_without_waiting(lingering: list[int]) -> None:
     began = time.monotonic()
-    close_passed(lingering)
+    close_descriptors(lingering)
     assert time.monotonic() - began < SOON
     for number in lingering:
         while time.monotonic() - began < SOON:
@@ -81,7 +81,7 @@ def test_a_close_that_waits_whatever_was_set_is_waited_for_by_nobody(monkeypatch
 
     before = threading.enumerate()
     monkeypatch.setattr(os, "close", waiting)
-    close_passed([ours])
+    close_descriptors([ours])
     os.fstat(ours)  # not yet
     go_on.set()
     for thread in threading.enumerate():
@@ -97,14 +97,14 @@ def test_a_line_on_which_some_are_under_way(lingering: list[int]) -> None:
     for number in lingering:
         pass_on(theirs, number)
     began = time.monotonic()
-    close_line(ours)
+    close_socket(ours)
     assert time.monotonic() - began < SOON
     theirs.close()
 
 
 def test_a_line_that_has_nothing_unread_is_closed_at_once() -> None:
     ours, theirs = socket.socketpair()
-    close_line(ours)
+    close_socket(ours)
     assert ours.fileno() == -1
     assert theirs.recv(1) == b""
     theirs.close()
@@ -118,7 +118,7 @@ class Reactor:
 def test_the_end_of_a_frame_line(lingering: list[int]) -> None:
     ours, theirs = socket.socketpair()
     line = FrameSocket(Reactor(), ours, lambda _body, _passed: None, lambda: None, longest=1000)  # type: ignore[arg-type]
-    body = to_json({})
+    body = to_pickle({})
     pass_on(theirs, lingering[0], struct.pack("!IH", len(body), 5) + body)  # five are announced: the end
     pass_on(theirs, lingering[1])
     began = time.monotonic()

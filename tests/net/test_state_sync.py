@@ -17,9 +17,10 @@ from mailserver.auth.throttling.verified_passwords import VerifiedPasswords
 from mailserver.config.model import Limits
 from mailserver.errors import LimitReached
 from mailserver.net.connection.connection_limits import ConnectionCounts
+from mailserver.net.ipc.worker_messages import ConnectionCountsChanged, NetworksKnown, PasswordExposed
 from mailserver.net.serving.state_sync import (
     COUNTS_EVERY,
-    PAIRS_AT_ONCE,
+    ROWS_AT_ONCE,
     ConnectionCountSync,
     ExposureSync,
     KnownNetworkSync,
@@ -112,10 +113,9 @@ def test_the_limit_of_all_connections_is_that_of_all_workers(site: Site) -> None
     assert first.open(None)
 
 
-def told_of(link: FakeLink) -> list[list[str]]:
-    """Each message that is about counts, and no other is."""
-    assert {kind for kind, _ in link.told} == {"counts"}
-    return [sorted(map(str, body)) for _, body in link.told]
+def counts_of(link: FakeLink) -> list[dict[tuple[str, ...], int]]:
+    """The counts of each message; there are no others."""
+    return [dict(message.counts) for message in link.sent if isinstance(message, ConnectionCountsChanged)]
 
 
 def test_changes_are_gathered_and_told_as_the_numbers_are_that_stay(site: Site, links: Links) -> None:
@@ -125,9 +125,9 @@ def test_changes_are_gathered_and_told_as_the_numbers_are_that_stay(site: Site, 
         first.close(HERE, None)
     assert first.open(HERE)
     site.settle()
-    assert told_of(links[0]) == [["[['192.0.2.1'], 0]", "[[], 0]"], ["[['192.0.2.1'], 1]", "[[], 1]"]]
+    assert counts_of(links[0]) == [{("192.0.2.1",): 0, (): 0}, {("192.0.2.1",): 1, (): 1}]
     site.settle()
-    assert len(links[0].told) == 2, "nothing has changed"
+    assert len(links[0].sent) == 2, "nothing has changed"
 
 
 def test_who_comes_and_goes_is_not_counted_where_he_was_before(site: Site) -> None:
@@ -243,25 +243,25 @@ def test_a_success_forgives_everywhere_and_is_told_only_where_there_was_somethin
     second.succeeded(PAIR)
     links.deliver()
     assert first.take_turn(PAIR) == 0
-    told = len(links[0].told) + len(links[1].told)
+    told = len(links[0].sent) + len(links[1].sent)
     first.succeeded(PAIR)
-    assert len(links[0].told) + len(links[1].told) == told
+    assert len(links[0].sent) + len(links[1].sent) == told
 
 
 def test_a_worker_that_begins_does_not_forgive(links: Links) -> None:
     guard = Guard(links)
     for number in range(3):
         guard.tables[1].failed(PAIR, Secret(f"wrong{number}".encode()))
-    for number in range(PAIRS_AT_ONCE):
+    for number in range(ROWS_AT_ONCE):
         guard.tables[1].failed((f"user{number}@example.test", PAIR[1]), Secret(b"wrong"))
     links.deliver()
     guard.now += 2
-    told = [len(links[worker].told) for worker in (0, 1)]
+    told = [len(links[worker].sent) for worker in (0, 1)]
     table = guard.add(links.join())
     links.greet(links[2])
     links.deliver()
-    assert [len(links[worker].told) - before for worker, before in zip((0, 1), told, strict=True)] == [2, 0]
-    assert len(table) == PAIRS_AT_ONCE + 1
+    assert [len(links[worker].sent) - before for worker, before in zip((0, 1), told, strict=True)] == [2, 0]
+    assert len(table) == ROWS_AT_ONCE + 1
     assert table.take_turn(PAIR) == 2, "four seconds since the third failure, two of them gone"
     assert table.failed(PAIR, Secret(b"wrong2")) == 4
     assert table.failed(PAIR, Secret(b"fourth")) == 8
@@ -284,16 +284,16 @@ def test_a_network_known_to_one_worker_is_known_to_all_and_to_the_master(links: 
     tables[0].add(PAIR)
     links.deliver()
     assert tables[1].is_known(PAIR)
-    assert len(links[0].known) == 1
-    assert links[1].known == [], "what was told is not told on"
+    [reported] = links[0].reported(NetworksKnown)
+    assert links[1].reports == [], "a network that another worker reported is not reported again"
     tables[1].add(PAIR)
-    assert links[1].known == []
+    assert links[1].reports == []
     kept = KnownNetworks(links[0].known_key)
-    assert kept.merge(validate_rows(links[0].known[0], 10))
+    assert kept.merge(validate_rows(list(reported.rows), 10))
     begun = KnownNetworks(links[0].known_key)
     link = links.join()
     KnownNetworkSync(link, begun)
-    [take] = link.known_takers
+    [take] = link.known_loaders
     take(kept.to_bytes())
     assert begun.is_known(PAIR)
 
@@ -399,14 +399,14 @@ def test_a_worker_that_begins_knows_what_the_last_minute_has_seen(links: Links) 
     watches.expose(0, (BEN, PAIR[1]))
     watches.settle()
     watches.clock.advance(RECHECK_AFTER)
-    for number in range(PAIRS_AT_ONCE):
+    for number in range(ROWS_AT_ONCE):
         assert watches.of[0].claim((f"user{number}", PAIR[1], b"secret".hex()))
     watches.expose(1)
     links.deliver()
     watches.add(links.join())
-    told = [len(links[worker].told) for worker in (0, 1)]
+    told = [len(links[worker].sent) for worker in (0, 1)]
     links.greet(links[2])
-    assert [len(links[worker].told) - before for worker, before in zip((0, 1), told, strict=True)] == [2, 0]
+    assert [len(links[worker].sent) - before for worker, before in zip((0, 1), told, strict=True)] == [2, 0]
     links.deliver()
     for pair in (PAIR, ("user0", PAIR[1])):
         watches.expose(2, pair)
@@ -421,5 +421,5 @@ def test_the_master_is_told_of_a_right_one(links: Links) -> None:
     watches = Watches(links)
     mark = {"user": ANNA, "protocol": "imap", "method": "LOGIN", "peer": "192.0.2.1"}
     watches.of[1].on_exposed(mark)
-    assert links[1].exposed == [mark]
-    assert links[0].exposed == []
+    assert links[1].reported(PasswordExposed) == [PasswordExposed(mark)]
+    assert links[0].reports == []

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
+from mailserver.net.ipc.master_messages import Order, PeerBroadcast, Query, StatusReply, WorkerGone, WorkerJoined
+from mailserver.net.ipc.worker_messages import (
+    Broadcast,
+    Heartbeat,
+    Reply,
+    RequestFailed,
+    StatusRequest,
+    WorkerFailed,
+    WorkerReady,
+)
 from mailserver.net.log.format import body_of
 from mailserver.net.workers.supervisor import (
     EARLY,
@@ -20,6 +30,8 @@ from mailserver.net.workers.supervisor import (
     STARTING,
     Supervisor,
 )
+
+M = TypeVar("M")
 
 
 class Process:
@@ -35,10 +47,10 @@ class Process:
         self.killed = True
 
     def orders(self) -> list[str]:
-        return [body[2] for body in self.sent if body[0] == "order"]
+        return [message.name for message in self.of(Order)]
 
-    def of(self, kind: str) -> list[Any]:
-        return [body for body in self.sent if body[0] == kind]
+    def of(self, message_class: type[M]) -> list[M]:
+        return [message for message in self.sent if isinstance(message, message_class)]
 
 
 class Master:
@@ -62,14 +74,14 @@ class Master:
         return self.made[-1]
 
     def ready(self, process: Process) -> None:
-        self.supervisor.heard(process.worker, {"ready": True})
+        self.supervisor.handle_message(process.worker, WorkerReady())
 
     def end(self, process: Process) -> None:
-        self.supervisor.ended(process.worker, process)
+        self.supervisor.worker_ended(process.worker, process)
 
     def beat(self, *processes: Process, memory: int = 0) -> None:
         for process in processes:
-            self.supervisor.heard(process.worker, {"beat": 0, "memory": memory, "event_counters": []})
+            self.supervisor.handle_message(process.worker, Heartbeat(0, memory, ()))
 
     def live(self, seconds: float, *processes: Process) -> None:
         """Time in which these beat."""
@@ -91,23 +103,23 @@ def test_each_slot_has_a_worker_that_knows_the_others(master: Master) -> None:
     one, two = master.made
     assert (one.shard, one.worker, one.living) == (0, 0, ())
     assert (two.shard, two.worker, two.living) == (1, 1, (0,))
-    assert one.sent == [("joined", 1)]
+    assert one.sent == [WorkerJoined(1)]
     assert two.sent == []
 
 
 def test_what_one_tells_reaches_the_others_in_order(master: Master) -> None:
     one, two = master.made
     for number in range(3):
-        master.supervisor.heard(0, {"tell": "counts", "body": [number]})
-    assert two.of("told") == [("told", 0, "counts", [number]) for number in range(3)]
-    assert not one.of("told")
+        master.supervisor.handle_message(0, Broadcast("penalties", [number]))
+    assert two.of(PeerBroadcast) == [PeerBroadcast(0, "penalties", [number]) for number in range(3)]
+    assert not one.of(PeerBroadcast)
 
 
 def test_a_dead_one_is_replaced_at_once_and_only_one_that_dies_soon_waits(master: Master) -> None:
     one, two = master.made
     master.live(EARLY + 1, one, two)
     master.end(one)
-    assert two.of("gone") == [("gone", 0)]
+    assert two.of(WorkerGone) == [WorkerGone(0)]
     again = master.made[2]
     assert again.shard == 0
     waited = []
@@ -127,7 +139,7 @@ def test_a_dead_one_is_replaced_at_once_and_only_one_that_dies_soon_waits(master
     assert len(master.made) == made + 1, "it has served for long enough"
 
 
-def test_the_end_of_a_process_of_the_same_seat_before_is_no_end(master: Master) -> None:
+def test_the_end_of_a_process_of_the_same_number_before_is_no_end(master: Master) -> None:
     one, two = master.made
     master.live(EARLY + 1, one, two)
     master.end(one)
@@ -205,7 +217,7 @@ def test_a_successor_that_dies_is_made_again_and_the_old_one_serves(master: Mast
     assert one.orders() == ["retire"]
 
 
-def test_when_there_is_no_seat_the_longest_retired_makes_room(master: Master) -> None:
+def test_when_there_is_no_number_the_longest_retired_makes_room(master: Master) -> None:
     one, two = master.made
     for round_ in range(2):
         master.clock.advance(1)
@@ -239,35 +251,39 @@ def test_memory_replaces_a_worker_but_not_again_and_again(master: Master) -> Non
     assert len(master.made) == 4
 
 
-def test_nonsense_is_the_end_of_who_says_it(master: Master) -> None:
+def test_a_malformed_message_is_the_end_of_its_worker(master: Master) -> None:
+    """What is malformed: tests/net/test_message_schema.py."""
     one, two = master.made
-    huge = {"beat": 0, "memory": 1 << 70, "event_counters": []}
-    for body in (None, [], {"beat": "x"}, {"answer": 1}, {"tell": 1}, huge, {"ready": True}):
-        one.killed = master.supervisor.records[0].killed = False
-        master.supervisor.heard(0, body)
-        assert one.killed, body
+    with capturedLogs() as logged:
+        master.supervisor.reject(0, "extra fields found (x) @ $")
+    assert one.killed
     assert not two.killed
+    [event] = logged
+    assert (event["event"], event["worker"], event["reason"]) == ("worker-killed", 0, "extra fields found (x) @ $")
+    two.killed = False
+    master.ready(two)
+    assert two.killed, "it is ready already"
 
 
 def test_why_a_worker_cannot_start_is_told_in_one_line(master: Master) -> None:
     failed: list[str] = []
     master.supervisor.on_failed = failed.append
     with capturedLogs() as logged:
-        master.supervisor.heard(0, {"failed": "no \x1b[2Jroom\nready: \ud800" + "x" * 100_000})
+        master.supervisor.handle_message(0, WorkerFailed("no \x1b[2Jroom\nready: \ud800" + "x" * 100_000))
     [line] = [str(body_of(event)) for event in logged]
     assert line == f"worker 0 cannot start: {failed[0]} event=worker-start-failed"
     assert failed[0].startswith("no \\x1b[2Jroom; ready: \\ud800xxx")
     assert len(failed[0]) < 3000
 
 
-def test_who_was_killed_for_nonsense_is_not_heard_any_more(master: Master) -> None:
+def test_a_worker_that_was_killed_for_a_message_is_ignored(master: Master) -> None:
     one, two = master.made
     with capturedLogs() as logged:
         for _ in range(100):
-            master.supervisor.heard(one.worker, None)
+            master.supervisor.reject(one.worker, "it is not JSON")
     assert len(logged) == 1
-    master.supervisor.heard(one.worker, {"tell": "counts", "body": []})
-    assert two.of("told") == []
+    master.supervisor.handle_message(one.worker, Broadcast("penalties", []))
+    assert two.of(PeerBroadcast) == []
 
 
 def test_one_that_retires_does_not_serve_again_because_it_says_so(master: Master) -> None:
@@ -284,19 +300,20 @@ def test_questions_are_merged_and_who_does_not_answer_is_not_waited_for(master: 
     one, two = master.made
     found: list[Any] = []
     master.supervisor.ask("who", {"user": None}).addCallback(found.append)
-    ((_ask, number, what, body),) = one.of("ask")
-    assert (what, body) == ("who", {"user": None})
-    master.supervisor.heard(0, {"answer": number, "body": ["anna"]})
+    [query] = one.of(Query)
+    assert (query.name, query.body) == ("who", {"user": None})
+    master.supervisor.handle_message(0, Reply(query.request, ["anna"]))
     assert found == []
     master.clock.advance(3)
     assert found == [{0: ["anna"], 1: None}]
-    ((_ask, late, *_rest),) = two.of("ask")
-    master.supervisor.heard(1, {"answer": late, "body": []})
+    [late] = two.of(Query)
+    master.supervisor.handle_message(1, Reply(late.request, []))
     assert not two.killed
     master.supervisor.ask("who", None).addCallback(found.append)
-    master.supervisor.heard(0, {"answer": one.of("ask")[1][1], "error": "internal"})
+    failed = RequestFailed(one.of(Query)[1].request, "internal")
+    master.supervisor.handle_message(0, failed)
     master.end(two)
-    assert found[1] == {0: {"error": "internal"}, 1: None}
+    assert found[1] == {0: failed, 1: None}
 
 
 def test_the_end_is_told_when_the_last_has_ended(master: Master) -> None:
@@ -357,11 +374,11 @@ def test_a_worker_is_told_the_status_of_all_one_question_at_a_time() -> None:
     master.supervisor.status = status
     first = master.made[0]
     for _ in range(3):
-        master.supervisor.heard(first.worker, {"ask": "status"})
+        master.supervisor.handle_message(first.worker, StatusRequest())
     assert len(asked) == 1
     asked[0].callback({"workers": []})
-    assert first.of("status") == [("status", {"workers": []})]
-    master.supervisor.heard(first.worker, {"ask": "status"})
+    assert first.of(StatusReply) == [StatusReply({"workers": []})]
+    master.supervisor.handle_message(first.worker, StatusRequest())
     assert len(asked) == 2
     master.end(first)
     asked[1].callback({"workers": []})
@@ -370,10 +387,9 @@ def test_a_worker_is_told_the_status_of_all_one_question_at_a_time() -> None:
 def test_what_an_ended_worker_has_counted_stays_and_its_replacement_is_counted() -> None:
     master = Master()
     first = master.made[0]
-    beat = {"beat": 0, "memory": 0, "event_counters": [["login", "imaps", "none", 3]]}
-    master.supervisor.heard(first.worker, beat)
+    master.supervisor.handle_message(first.worker, Heartbeat(0, 0, (("login", "imaps", "none", 3),)))
     assert master.supervisor.restarts == 0
     master.clock.advance(EARLY + 1)
     master.end(first)
     assert master.supervisor.restarts == 1
-    assert master.supervisor.totals.rows() == [["login", "imaps", "none", 3]]
+    assert master.supervisor.totals.rows() == [("login", "imaps", "none", 3)]

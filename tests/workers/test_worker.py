@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 
 from mailserver.config.model import Config, Listener
 from mailserver.net.ipc.frames import MAX_JSON, Decoder, read_some, send_blocking, to_pickle
-from mailserver.net.ipc.ipc_messages import ServedConfig, WorkerInit
-from mailserver.net.workers.worker import BEAT, Worker
-from mailserver.net.workers.zygote_process import from_json
+from mailserver.net.ipc.master_messages import Order, PrepareReload, ServedConfig, WorkerInit
+from mailserver.net.ipc.worker_messages import Heartbeat, Reply, RequestFailed, WorkerMessage, decode_worker_message
+from mailserver.net.workers.worker import HEARTBEAT, Worker
 from tests.auth.test_plugins import config
 from tests.workers.test_frames import Reactor as Lines
 
@@ -84,17 +84,17 @@ class Bench:
         ours, theirs = socket.socketpair()
         self.ours, self.poke = ours, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.decoder = Decoder(MAX_JSON)
-        lines: Any = None
+        process_log: Any = None
         init = WorkerInit(
-            setting=ServedConfig(BEFORE, None),
+            served=ServedConfig(BEFORE, None),
             shards=1,
             shard=0,
             worker=0,
             living=(),
             penalty_key=b"secret",
             tls=None,
-            lines=lines,
-            line=theirs,
+            process_log=process_log,
+            master=theirs,
             listening={},
             mail_root=None,
             known_key=b"n" * 32,
@@ -114,14 +114,14 @@ class Bench:
         self.link = inside._link
 
     def order(self, number: int, what: str, body: object = None, passed: list[int] | None = None) -> None:
-        send_blocking(self.ours, to_pickle(("order", number, what, body)), passed or ())
+        send_blocking(self.ours, to_pickle(Order(number, what, body)), passed or ())
         (line,) = self.reactor.readers
         line.doRead()  # type: ignore[attr-defined]
 
     def prepare(self, number: int) -> socket.socket:
         """The listening socket of which the worker has a duplicate."""
         listening = socket.create_server(("127.0.0.1", 0))
-        self.order(number, "prepare", (ServedConfig(CHANGED, "material"), (PLACE,)), [listening.fileno()])
+        self.order(number, "prepare", PrepareReload(ServedConfig(CHANGED, "material"), (PLACE,)), [listening.fileno()])
         return listening
 
     def run(self) -> None:
@@ -129,10 +129,10 @@ class Bench:
         for call in waiting:
             call()
 
-    def answer(self) -> Any:
+    def answer(self) -> WorkerMessage:
         while (frame := self.decoder.next_frame()) is None:
             self.decoder.receive(*read_some(self.ours))
-        return from_json(frame[0])
+        return decode_worker_message(frame[0])
 
     def close(self) -> None:
         self.link.close()
@@ -159,20 +159,20 @@ def is_closed(listening: socket.socket) -> bool:
 def test_what_was_prepared_is_taken_up(bench: Bench) -> None:
     with bench.prepare(1):
         bench.run()
-        assert bench.answer() == {"answer": 1, "body": {"faults": []}}
+        assert bench.answer() == Reply(1, {"faults": []})
         bench.order(2, "commit")
-        assert bench.answer() == {"answer": 2, "body": {"lines": ["taken up", f"serving {PLACE}"]}}
+        assert bench.answer() == Reply(2, {"lines": ["taken up", f"serving {PLACE}"]})
     assert bench.services.committed == [(CHANGED, "material")]
 
 
 def test_a_commit_that_overtakes_the_preparation_is_no_success(bench: Bench) -> None:
     listening = bench.prepare(1)
     bench.order(2, "commit")
-    assert "error" in bench.answer()["body"]
+    assert isinstance(bench.answer(), RequestFailed)
     bench.run()
-    assert bench.answer() == {"answer": 1, "body": {"faults": ["given up"]}}
+    assert bench.answer() == Reply(1, {"faults": ["given up"]})
     bench.order(3, "commit")
-    assert "error" in bench.answer()["body"], "what was given up is not taken up by a later reload"
+    assert isinstance(bench.answer(), RequestFailed), "what was given up is not taken up by a later reload"
     assert not bench.services.committed
     assert is_closed(listening)
 
@@ -192,9 +192,9 @@ def test_what_is_refused_is_closed_and_cannot_be_taken_up(bench: Bench) -> None:
     bench.services.refused = ["no such back end"]
     listening = bench.prepare(1)
     bench.run()
-    assert bench.answer()["body"] == {"faults": ["no such back end"]}
+    assert bench.answer() == Reply(1, {"faults": ["no such back end"]})
     bench.order(2, "commit")
-    assert "error" in bench.answer()["body"]
+    assert isinstance(bench.answer(), RequestFailed)
     assert is_closed(listening)
 
 
@@ -205,16 +205,18 @@ def test_one_that_retires_takes_up_settings_and_serves_no_new_place(bench: Bench
     bench.order(2, "retire")
     bench.answer()
     bench.order(3, "commit")
-    assert bench.answer() == {"answer": 3, "body": {"lines": ["taken up"]}}
+    assert bench.answer() == Reply(3, {"lines": ["taken up"]})
     assert is_closed(listening)
 
 
 def test_a_sign_of_life_that_fails_is_not_the_last(bench: Bench) -> None:
     clock = Clock()
     inside: Any = bench.worker
-    inside._beats.clock = clock
-    inside._beats.start(BEAT)  # as yet there is nothing to tell of events: it fails
+    inside._heartbeats.clock = clock
+    inside._heartbeats.start(HEARTBEAT)  # as yet there is nothing to tell of events: it fails
     bench.serving.event_counters = SimpleNamespace(rows=list)
-    clock.advance(BEAT)
-    assert bench.answer()["beat"] == bench.serving.sessions
-    inside._beats.stop()
+    clock.advance(HEARTBEAT)
+    heartbeat = bench.answer()
+    assert isinstance(heartbeat, Heartbeat)
+    assert heartbeat.sessions == bench.serving.sessions
+    inside._heartbeats.stop()

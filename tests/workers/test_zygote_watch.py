@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import Clock
 
-from mailserver.net.ipc.ipc_messages import ForkRequest
+from mailserver.net.ipc.master_messages import ForkRequest
 from mailserver.net.workers.supervisor import SILENCE
 from mailserver.net.workers.zygote_watch import EARLY, ZygoteWatch
 

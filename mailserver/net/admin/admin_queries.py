@@ -1,6 +1,6 @@
-"""The administrator's questions to all processes that serve: who, kick, users, status. Their answers are made one.
+"""The administrator's queries to all processes that serve: who, kick, users, status; their replies are merged into one.
 
-A process that does not answer in time is shown as such; nobody waits for it longer.
+A process that does not reply in time is shown as such.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -18,50 +18,50 @@ from mailserver.net.admin.control_socket import Arguments, BadRequest, Command, 
 from mailserver.net.admin.sessions import Sessions
 from mailserver.net.admin.status import Status
 from mailserver.net.ipc.event_counters import EventCounters, EventTotals
-from mailserver.net.ipc.message_schema import Json, are_sessions, is_status
-from mailserver.net.ipc.server_link import WorkerPool
+from mailserver.net.ipc.message_schema import BadMessage, Json, one_line, structure, unstructure
+from mailserver.net.ipc.server_link import QUERY_TIMEOUT, WorkerPool
+from mailserver.net.ipc.worker_messages import RequestFailed, SessionRow, WorkerStatus
 from mailserver.net.listeners.binding import Port
 from mailserver.net.log.events import log
 
-PATIENCE = 2.0
-"""Seconds for which a process is waited for."""
-USERS_PATIENCE = 15.0
-"""Seconds for which a process is waited for that reads a users file, which may be large."""
+USERS_TIMEOUT = 15.0
+"""Seconds for which the reply of a process that reads a users file is waited for; the file may be large."""
 LONGEST_REASON = 200
 DEFAULT_REASON = "the administrator has ended this session"
 
 OLD_KEYS: Final = {"seat": "worker", "slot": "shard"}
-"""Keys of a worker in `status`: the one of the release before, which stays for one release -> the present one."""
+"""Keys of a worker in `status`: the name of the previous release, which stays for one release -> the present name."""
 
 Answering = Callable[[Json], Deferred[Json]]
+Replies = Mapping[int, Json | RequestFailed]
+T = TypeVar("T")
 
 
 def answers(
     ports: Callable[[], Iterable[Port]],
-    parts: Callable[[], dict[str, Json]],
-    take_up_users: Callable[[], Deferred[None]],
+    service_status: Callable[[], dict[str, Json]],
+    reload_users: Callable[[], Deferred[None]],
     event_counters: EventCounters,
     clock: IReactorTime,
 ) -> dict[str, Answering]:
-    """What each process that serves answers: for `ServerLink.on_query`, or for `SingleProcess`. `parts`: what those tell of themselves."""
+    """Return the answers of a process that serves, by query, for `ServerLink.on_query` or `SingleProcess`."""
     sessions = Sessions(ports, clock)
 
     def users(asked: Json) -> Deferred[Json]:
-        """Read the users again, then end sessions as `kick` does, if {"target", "reason"} are asked for."""
-        reading = take_up_users()
-        # Behind the reading: who is ended could log in once more with what was changed.
-        return reading.addCallback(lambda _none: [] if asked is None else sessions.kick(asked))
+        """Read the users again, then end sessions as `kick` does, if {"target", "reason"} are given."""
+        # In this order: a user whose session ends first could log in once more with the old password.
+        return reload_users().addCallback(lambda _none: [] if asked is None else sessions.kick(asked))
 
     return {
         "who": sessions.who,
         "kick": sessions.kick,
         "users": users,
-        "status": Status(ports, parts, event_counters).status,
+        "status": Status(ports, service_status, event_counters).status,
     }
 
 
 class SingleProcess:
-    """A `WorkerPool` where one process does everything: it asks itself."""
+    """The `WorkerPool` of a server without workers: this process answers the queries itself."""
 
     def __init__(self, answers: Mapping[str, Answering]) -> None:
         self._answers = answers
@@ -71,140 +71,145 @@ class SingleProcess:
         self.exposures: Callable[[], int] = lambda: 0
         self.renewals: Callable[[], list[Json]] = list
 
-    def ask(self, what: str, body: Json, seconds: float = PATIENCE) -> Deferred[dict[int, Json]]:  # noqa: ARG002
-        """The answer of worker 0."""
+    def ask(self, name: str, body: Json, seconds: float = QUERY_TIMEOUT) -> Deferred[dict[int, Any]]:  # noqa: ARG002
+        """Return the reply of this process, as worker 0."""
 
-        def fail(failure: Failure) -> Json:
-            log.failure("the query {query} has failed", failure, event="bug", query=what)
-            return {"error": "internal error, see the log"}
+        def fail(failure: Failure) -> RequestFailed:
+            log.failure("the query {query} has failed", failure, event="bug", query=name)
+            return RequestFailed(0, "internal error, see the log")
 
-        answer: Deferred[Any] = maybeDeferred(self._answers[what], body)
-        return answer.addErrback(fail).addCallback(lambda told: {0: told})
+        reply: Deferred[Any] = maybeDeferred(self._answers[name], body)
+        return reply.addErrback(fail).addCallback(lambda found: {0: found})
 
     def workers(self) -> list[dict[str, Json]]:
-        """Itself."""
+        """Return this process as the only worker."""
         return [{"worker": 0, "pid": os.getpid(), "since": self._since, "state": "serving"}]
 
 
 class AdminQueries:
-    """The commands, for the control socket."""
+    """The commands of the control socket that concern all processes which serve."""
 
     def __init__(self, worker_pool: WorkerPool) -> None:
         self._worker_pool = worker_pool
 
     def commands(self) -> dict[str, Command]:
-        """By name."""
+        """Return the commands, by name."""
         return {"who": self.who, "kick": self.kick, "users": self.users, "status": self.status}
 
     def who(self, arguments: Arguments) -> Deferred[DataAnswer]:
-        """{"user": str, "protocol": str}, each may be left out -> the sessions of all, each with its "worker"."""
+        """List the sessions of all workers, each with its "worker". {"user": str, "protocol": str}, both optional."""
         _check(arguments, {"user", "protocol"})
         asked: Json = {"user": arguments.get("user"), "protocol": arguments.get("protocol")}
 
-        def merge(answers: dict[int, Json]) -> DataAnswer:
-            rows = [
-                {**row, "worker": worker}
-                for worker, answer in sorted(answers.items())
-                if are_sessions(answer)
-                for row in answer
-            ]
-            rows.sort(key=lambda row: cast("int", row["since"]))
-            silent = self._silent(answers, are_sessions)
-            return DataAnswer(cast("Json", rows), ok=not silent, lines=silent)
+        def merge(replies: Replies) -> DataAnswer:
+            valid, faults = self._validate(replies, tuple[SessionRow, ...])
+            rows = [(row, worker) for worker, of_worker in valid.items() for row in of_worker]
+            rows.sort(key=lambda row: row[0].since)
+            data: list[Json] = [{**unstructure(row), "worker": worker} for row, worker in rows]
+            return DataAnswer(data, ok=not faults, lines=faults)
 
-        return self._worker_pool.ask("who", asked, PATIENCE).addCallback(merge)
+        return self._worker_pool.ask("who", asked).addCallback(merge)
 
     def kick(self, arguments: Arguments) -> Deferred[DataAnswer]:
-        """{"target": user or session id, "reason": str, may be left out} -> the sessions that go. Raises: BadRequest."""
+        """End sessions and list them. {"target": user or session id, "reason": str, optional}. Raises: BadRequest."""
         _check(arguments, {"target", "reason"})
         target, reason = arguments.get("target"), arguments.get("reason", DEFAULT_REASON)
         if not target:
             raise BadRequest("kick takes a target: a user or a session id")
         if not is_reason(reason):
             raise BadRequest(f"a reason has 1 to {LONGEST_REASON} printable ASCII characters and begins with no [")
-
-        asked: Json = {"target": target, "reason": reason}
-        return self._worker_pool.ask("kick", asked, PATIENCE).addCallback(self._ended_sessions)
+        return self._worker_pool.ask("kick", {"target": target, "reason": reason}).addCallback(self._ended_sessions)
 
     def users(self, arguments: Arguments) -> Deferred[DataAnswer]:
-        """Have all read the users again; {"user": str, "reason": str}, may be left out: and end that user's sessions.
+        """Read the users again in all processes, and end the sessions of {"user": str, "reason": str}, both optional.
 
-        Returns the sessions that go. Raises: BadRequest.
+        List the sessions that end. Raises: BadRequest.
         """
         _check(arguments, {"user", "reason"})
         user, reason = arguments.get("user"), arguments.get("reason", DEFAULT_REASON)
         if not is_reason(reason):
             raise BadRequest(f"a reason has 1 to {LONGEST_REASON} printable ASCII characters and begins with no [")
         asked: Json = {"target": user, "reason": reason} if user else None
-        return self._worker_pool.ask("users", asked, USERS_PATIENCE).addCallback(self._ended_sessions)
+        return self._worker_pool.ask("users", asked, USERS_TIMEOUT).addCallback(self._ended_sessions)
 
-    def _ended_sessions(self, answers: dict[int, Json]) -> DataAnswer:
-        ended = [each for answer in answers.values() if are_sessions(answer) for each in answer]
-        silent = self._silent(answers, are_sessions)
-        return DataAnswer(cast("Json", ended), ok=not silent, lines=silent)
+    def _ended_sessions(self, replies: Replies) -> DataAnswer:
+        valid, faults = self._validate(replies, tuple[SessionRow, ...])
+        return DataAnswer(unstructure([row for rows in valid.values() for row in rows]), ok=not faults, lines=faults)
 
     def status(self, arguments: Arguments) -> Deferred[DataAnswer]:
-        """Listeners, certificates and counts, which all have in common, and each worker's numbers."""
+        """Return what all workers have in common (listeners, certificates, counters), and the numbers of each."""
         _check(arguments, set())
+        return self._worker_pool.ask("status", None).addCallback(self._merge_status)
 
-        def merge(answers: dict[int, Json]) -> DataAnswer:
-            listeners: dict[str, dict[str, Any]] = {}
-            certificates: Json = []
-            workers = []
-            known = {cast("int", each["worker"]): each for each in self._worker_pool.workers()}
-            for worker in sorted(known.keys() | answers.keys()):
-                answer = answers.get(worker)
-                told: dict[str, Any] = dict(answer) if is_status(answer) else {}
-                for listener in cast("list[dict[str, Any]]", told.pop("listeners", [])):
-                    before = listeners.get(listener["place"], {"connections": 0})
-                    connections = before["connections"] + listener["connections"]
-                    listeners[listener["place"]] = {**listener, "connections": connections}
-                certificates = told.pop("certificates", None) or certificates
-                self._worker_pool.totals.take(worker, told.pop("event_counters", None))
-                known_of_it: dict[str, Json] = known.get(worker, {"worker": worker})
-                own: dict[str, Json] = {
-                    key: known_of_it[key] for key in ("worker", "shard", "state") if key in known_of_it
-                }
-                for old, new in OLD_KEYS.items():
-                    if new in known_of_it:
-                        own[old] = known_of_it[new]
-                workers.append({**known_of_it, **told, **own, "answers": bool(told)})
-            counted = cast("Json", self._worker_pool.totals.rows())
-            return DataAnswer(
-                {
-                    "pid": os.getpid(),
-                    "listeners": cast("Json", list(listeners.values())),
-                    "certificates": certificates,
-                    "workers": cast("Json", workers),
-                    "restarts": self._worker_pool.restarts,
-                    "exposures": self._worker_pool.exposures(),
-                    "acme": self._worker_pool.renewals(),
-                    "event_counters": counted,
-                    "tally": counted,
-                },
-                ok=not (silent := self._silent(answers, is_status)),
-                lines=silent,
-            )
-
-        return self._worker_pool.ask("status", None, PATIENCE).addCallback(merge)
+    def _merge_status(self, replies: Replies) -> DataAnswer:
+        valid, faults = self._validate(replies, WorkerStatus)
+        listeners: dict[str, dict[str, Any]] = {}
+        certificates: list[Any] = []
+        for worker, status in valid.items():
+            for listener in status.listeners:
+                row = listeners.setdefault(listener.place, {**unstructure(listener), "connections": 0})
+                row["connections"] += listener.connections
+            certificates = unstructure(status.certificates) or certificates
+            self._worker_pool.totals.update(worker, status.event_counters)
+        records = {int(str(record["worker"])): record for record in self._worker_pool.workers()}
+        event_counters = unstructure(self._worker_pool.totals.rows())
+        return DataAnswer(
+            {
+                "pid": os.getpid(),
+                "listeners": list(listeners.values()),
+                "certificates": certificates,
+                "workers": [
+                    _worker_row(records.get(worker, {"worker": worker}), valid.get(worker))
+                    for worker in sorted(records.keys() | replies.keys())
+                ],
+                "restarts": self._worker_pool.restarts,
+                "exposures": self._worker_pool.exposures(),
+                "acme": self._worker_pool.renewals(),
+                "event_counters": event_counters,
+                "tally": event_counters,
+            },
+            ok=not faults,
+            lines=faults,
+        )
 
     def numbers(self) -> Deferred[Any]:
-        """`status`, for a process that asks: the data alone."""
-        return self.status({}).addCallback(lambda told: told.data)
+        """Return the data of `status`."""
+        return self.status({}).addCallback(lambda answer: answer.data)
 
-    def _silent(self, answers: Mapping[int, Json], is_good: Callable[[Json], bool]) -> tuple[str, ...]:
-        """One line for each that did not answer, or not with what is expected."""
-        pids = {each["worker"]: each["pid"] for each in self._worker_pool.workers()}
-        lines = []
-        for worker, answer in sorted(answers.items()):
-            who = f"worker {worker} (pid {pids.get(worker, 'unknown')})"
-            if answer is None:
-                lines.append(f"{who} does not answer")
-            elif isinstance(answer, dict) and isinstance(answer.get("error"), str):
-                lines.append(f"{who}: {answer['error']}")
-            elif not is_good(answer):
-                lines.append(f"{who} answers nonsense")
-        return tuple(lines)
+    def _validate(self, replies: Replies, message_class: type[T]) -> tuple[dict[int, T], tuple[str, ...]]:
+        """Return the valid replies by worker number, and a line for each worker without one."""
+        pids = {record["worker"]: record["pid"] for record in self._worker_pool.workers()}
+        valid, faults = {}, []
+        for worker, reply in sorted(replies.items()):
+            name = f"worker {worker} (pid {pids.get(worker, 'unknown')})"
+            if reply is None:
+                faults.append(f"{name} does not answer")
+            elif isinstance(reply, RequestFailed):
+                faults.append(f"{name}: {one_line(reply.reason)}")
+            else:
+                try:
+                    valid[worker] = structure(reply, message_class)
+                except BadMessage as error:
+                    faults.append(f"{name} sent a malformed answer: {error}")
+        return valid, tuple(faults)
+
+
+def _worker_row(record: Mapping[str, Json], status: WorkerStatus | None) -> dict[str, Json]:
+    """Merge what the master knows of a worker with the worker's status, which may not change its number or state."""
+    row = dict(record)
+    if status is not None:
+        row |= status.measures  # type: ignore[arg-type]  # a tuple becomes a JSON array
+        row |= {
+            "pid": status.pid,
+            "since": status.since,
+            "memory": status.memory,
+            "descriptors": status.descriptors,
+            "descriptors_most": status.descriptors_most,
+            "sessions": unstructure(status.sessions),
+        }
+    row |= {key: record[key] for key in ("worker", "shard", "state") if key in record}
+    row |= {old: record[new] for old, new in OLD_KEYS.items() if new in record}
+    return {**row, "answers": status is not None}
 
 
 def is_reason(reason: str) -> bool:

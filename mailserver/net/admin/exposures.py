@@ -1,4 +1,4 @@
-"""The record of exposed passwords, in the master or in the one process that does everything: kept, told, cleared."""
+"""The record of exposed passwords, in the master or in the single process: keep it, list it, clear it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAVE_AFTER: Final = 1.0
 
 
 class Exposures:
-    """Around an `ExposureRecord`."""
+    """An `ExposureRecord` and its file."""
 
     def __init__(self, reactor: Any, directory: Path) -> None:
         self._reactor = reactor
@@ -32,23 +32,23 @@ class Exposures:
         return len(self._record)
 
     def load(self) -> None:
-        """At the start: before anybody is served, so it may block. A file that cannot be read is told, and left."""
+        """Read the file at the start, before any client is served: this may block. A file that cannot be read stays as it is."""
         try:
             self._record.load()
         except (DamagedRecord, OSError) as error:
             log.warn("exposed passwords: {reason}", event="exposures-not-read", reason=str(error))
 
     def take(self, mark: object) -> None:
-        """A process that serves has found one; nonsense is not taken."""
+        """Mark the user of an exposed password; a malformed mark is ignored."""
         if self._record.add(mark, int(time.time())):
             self._save_later()
 
     def commands(self) -> dict[str, Command]:
-        """For the control socket, by name."""
+        """Return the commands of the control socket, by name."""
         return {"exposures": self._list, "exposures-clear": self._clear}
 
     def stop(self) -> Deferred[None]:
-        """Write what is not written yet."""
+        """Write unwritten changes."""
         if self._saving is not None:
             return self._saving.addCallback(lambda _none: self.stop())
         if not self._changed:
@@ -61,7 +61,7 @@ class Exposures:
         return succeed(DataAnswer(cast("Json", self._record.rows())))
 
     def _clear(self, arguments: Arguments) -> Deferred[Answer]:
-        """{"user": name}, or "" for all."""
+        """Clear the mark of a user, of all users where the name is ""."""
         user = arguments.get("user")
         if set(arguments) != {"user"} or not isinstance(user, str):
             raise BadRequest("exposures-clear takes a user, or an empty text for all")

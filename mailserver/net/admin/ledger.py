@@ -1,11 +1,11 @@
-"""The ledger's only writer, in the master or in the one process that does everything: batches, in a thread."""
+"""The only writer of the ledger, in the master or in the single process: it writes batches in a thread."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from mailserver.config.model import Config
 from mailserver.ledger.database import Ledger, LedgerUnavailable
 from mailserver.ledger.entry import Entry, as_row, from_row
-from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
+from mailserver.net.ipc.worker_messages import ClientsSeen
 from mailserver.net.log.events import log
 
 GATHER: Final = 2.0
@@ -25,13 +25,13 @@ ROWS_AT_ONCE: Final = 500
 
 
 def report_to_master(link: ServerLink, entries: Sequence[Entry]) -> None:
-    """From a worker."""
+    """Send a worker's entries to the master."""
     for at in range(0, len(entries), ROWS_AT_ONCE):
-        link.report_seen([cast("Json", as_row(entry)) for entry in entries[at : at + ROWS_AT_ONCE]])
+        link.report(ClientsSeen(tuple(as_row(entry) for entry in entries[at : at + ROWS_AT_ONCE])))
 
 
 class LedgerWriter:
-    """Around a `Ledger`."""
+    """A `Ledger` and the entries that wait to be written."""
 
     def __init__(self, reactor: Any, directory: Path, config: Callable[[], Config]) -> None:
         self._reactor = reactor
@@ -42,13 +42,12 @@ class LedgerWriter:
         self._writing: Deferred[None] | None = None
         self._complained = False
 
-    def take(self, told: Json) -> None:
-        """A worker tells rows; nonsense is not taken."""
-        if isinstance(told, list):
-            self.add([entry for row in told[:ROWS_AT_ONCE] if (entry := from_row(row)) is not None])
+    def take(self, rows: Sequence[Any]) -> None:
+        """Add rows of a worker; malformed ones are ignored."""
+        self.add([entry for row in rows[:ROWS_AT_ONCE] if (entry := from_row(row)) is not None])
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Write these soon."""
+        """Write entries soon."""
         for entry in entries:
             if len(self._waiting) < MOST_WAITING:
                 self._waiting[entry] = None
@@ -57,7 +56,7 @@ class LedgerWriter:
             self._reactor.callLater(GATHER, self._write_soon)
 
     def stop(self) -> Deferred[None]:
-        """Write what waits."""
+        """Write the waiting entries."""
         if self._writing is not None:
             return self._writing.addCallback(lambda _none: self.stop())
         return self._write() if self._waiting else succeed(None)

@@ -1,19 +1,20 @@
-"""Who is connected to this process, and how the administrator ends a session."""
+"""The connections of this process, for the administrator: list them, and end some of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from mailserver.net.connection.connection import Connection
-from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.message_schema import Json, unstructure
+from mailserver.net.ipc.worker_messages import SessionRow
 from mailserver.net.listeners.binding import Port
 
 CUT_AFTER = 1.5
-"""Seconds until a session that was asked to end, and goes on all the same, is cut; see `connection.COMMAND_TIME`."""
+"""Seconds until a session that was asked to end and still goes on is cut; see `connection.COMMAND_TIME`."""
 FAREWELLS = {
     "imap": b"* BYE %b\r\n",
     "pop3": b"-ERR [SYS/TEMP] %b\r\n",
@@ -24,14 +25,14 @@ FAREWELLS = {
 
 
 class Sessions:
-    """The connections of the ports of this process."""
+    """The connections of this process's ports."""
 
     def __init__(self, ports: Callable[[], Iterable[Port]], clock: IReactorTime) -> None:
         self._ports = ports
         self._clock = clock
 
     def who(self, asked: Json) -> Deferred[Json]:
-        """{"user": str or null, "protocol": str or null} -> one object for each connection, the oldest first."""
+        """Return a SessionRow for each connection, the oldest first; `asked`: {"user": str or null, "protocol": str or null}."""
         wanted = cast("dict[str, str | None]", asked)
         user, protocol = wanted.get("user"), wanted.get("protocol")
         found = [
@@ -41,12 +42,12 @@ class Sessions:
             and (protocol is None or protocol in {connection.info.protocol, _port.listener.family})
         ]
         found.sort(key=lambda connection: connection.since)
-        return succeed([_row(connection) for connection in found])
+        return succeed(unstructure([_row(connection) for connection in found]))
 
     def kick(self, asked: Json) -> Deferred[Json]:
-        """{"target": user or session id, "reason": ASCII} -> the sessions that are told their end, each as in `who`.
+        """End sessions and return their rows, as `who` does; `asked`: {"target": user or session id, "reason": ASCII}.
 
-        A command that runs may finish within COMMAND_TIME, and is cancelled then; who does not go within CUT_AFTER is cut.
+        A command that runs may finish within COMMAND_TIME, then it is cancelled; a session that goes on after CUT_AFTER is cut.
         """
         wanted = cast("dict[str, str]", asked)
         target, reason = wanted["target"], wanted["reason"]
@@ -60,11 +61,11 @@ class Sessions:
                 connection.stop(farewell % reason.encode("ascii") if farewell else b"")
         if kicked:
             self._clock.callLater(CUT_AFTER, _cut, kicked)
-        return succeed(cast("Json", rows))
+        return succeed(unstructure(rows))
 
     def _all(self) -> Iterator[tuple[Port, Connection]]:
         for port in self._ports():
-            # A connection may end while it is being told so.
+            # A connection may end during the call that ends it.
             for connection in tuple(port.connections):
                 yield port, connection
 
@@ -74,18 +75,18 @@ def _cut(connections: list[Connection]) -> None:
         connection.cut()
 
 
-def _row(connection: Connection) -> dict[str, Any]:
+def _row(connection: Connection) -> SessionRow:
     info = connection.info
-    return {
-        "session": info.session_id,
-        "user": connection.user,
-        "protocol": info.protocol,
-        "peer": None if info.peer is None else str(info.peer),
-        "port": info.peer_port,
-        "tls": None if info.tls is None else info.tls.version,
-        "name": None if info.tls is None else info.tls.server_name,
-        "since": int(connection.since),
-        "mailbox": connection.mailbox_name,
-        "received": connection.received,
-        "sent": connection.sent,
-    }
+    return SessionRow(
+        session=info.session_id,
+        user=connection.user,
+        protocol=info.protocol,
+        peer=None if info.peer is None else str(info.peer),
+        port=info.peer_port,
+        tls=None if info.tls is None else info.tls.version,
+        name=None if info.tls is None else info.tls.server_name,
+        since=int(connection.since),
+        mailbox=connection.mailbox_name,
+        received=connection.received,
+        sent=connection.sent,
+    )

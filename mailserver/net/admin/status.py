@@ -1,4 +1,4 @@
-"""What a process that serves tells of itself: its listeners, sessions and memory, and what its parts tell."""
+"""The status of a process that serves: its listeners, sessions and memory, and what its services measure."""
 
 from __future__ import annotations
 
@@ -11,59 +11,67 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import Deferred, succeed
 
 from mailserver.net.ipc.event_counters import EventCounters
-from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.message_schema import Json, unstructure
+from mailserver.net.ipc.worker_messages import ListenerStatus, SessionCounts
 from mailserver.net.listeners.binding import Port
 
 
 class Status:
-    """Of this process, from now on."""
+    """The status of this process."""
 
     def __init__(
-        self, ports: Callable[[], Iterable[Port]], parts: Callable[[], dict[str, Json]], event_counters: EventCounters
+        self,
+        ports: Callable[[], Iterable[Port]],
+        service_status: Callable[[], dict[str, Json]],
+        event_counters: EventCounters,
     ) -> None:
-        """`parts`: what they tell, by name."""
+        """`service_status()`: the certificates, and numbers by name (`serving.ProcessServices.status`)."""
         self._ports = ports
-        self._parts = parts
+        self._service_status = service_status
         self._event_counters = event_counters
         self._since = time.time()
 
     def status(self, _asked: Json) -> Deferred[Json]:
-        """One object; memory in octets, times in Unix time."""
+        """Return a WorkerStatus."""
         ports = list(self._ports())
+        measures = self._service_status()
         return succeed(
-            {
-                "pid": os.getpid(),
-                "since": int(self._since),
-                "memory": resident(),
-                "descriptors": len(os.listdir("/proc/self/fd")),
-                "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-                "listeners": [_listener(port) for port in ports],
-                "sessions": _sessions(ports),
-                "event_counters": self._event_counters.rows(),
-                **self._parts(),
-            }
+            unstructure(
+                {
+                    "pid": os.getpid(),
+                    "since": int(self._since),
+                    "memory": resident(),
+                    "descriptors": len(os.listdir("/proc/self/fd")),
+                    "descriptors_most": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                    "listeners": [_listener(port) for port in ports],
+                    "sessions": _sessions(ports),
+                    "certificates": measures.pop("certificates"),
+                    "event_counters": self._event_counters.rows(),
+                    "measures": measures,
+                }
+            )
         )
 
 
 def resident() -> int:
-    """Octets of this process's memory that are in RAM."""
+    """Return the octets of this process's memory that are in RAM."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def _listener(port: Port) -> dict[str, Json]:
+def _listener(port: Port) -> ListenerStatus:
     listener = port.listener
-    return {
-        "place": port.place,
-        "protocol": listener.protocol,
-        "tls": "implicit" if listener.implicit_tls else "STARTTLS" if listener.starttls else "none",
-        "cleartext": listener.cleartext != "never" or listener.proofs_in_clear,
-        "connections": len(port.connections),
-    }
+    return ListenerStatus(
+        place=port.place,
+        protocol=listener.protocol,
+        tls="implicit" if listener.implicit_tls else "STARTTLS" if listener.starttls else "none",
+        cleartext=listener.cleartext != "never" or listener.proofs_in_clear,
+        connections=len(port.connections),
+    )
 
 
-def _sessions(ports: Iterable[Port]) -> dict[str, Json]:
-    """By protocol, by protocol and TLS version, and how many of all have logged in."""
+def _sessions(ports: Iterable[Port]) -> SessionCounts:
+    """Count connections by protocol, by protocol and TLS version, and those that have logged in."""
     by_protocol: Counter[str] = Counter()
     by_tls: Counter[tuple[str, str]] = Counter()
     logged_in = 0
@@ -73,9 +81,9 @@ def _sessions(ports: Iterable[Port]) -> dict[str, Json]:
             by_protocol[info.protocol] += 1
             by_tls[info.protocol, "none" if info.tls is None else info.tls.version] += 1
             logged_in += connection.user is not None
-    return {
-        "all": by_protocol.total(),
-        "logged_in": logged_in,
-        "by_protocol": dict(sorted(by_protocol.items())),
-        "by_tls": [[protocol, tls, number] for (protocol, tls), number in sorted(by_tls.items())],
-    }
+    return SessionCounts(
+        all=by_protocol.total(),
+        logged_in=logged_in,
+        by_protocol=dict(sorted(by_protocol.items())),
+        by_tls=tuple((protocol, tls, number) for (protocol, tls), number in sorted(by_tls.items())),
+    )

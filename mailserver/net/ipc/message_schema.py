@@ -1,98 +1,177 @@
-"""What workers tell, judged by its form: one that was taken over must not spoil what the others tell, or who reads it."""
+"""The schema of messages that workers and the zygote send: every one is validated before anybody uses it.
+
+The master may be root, and a worker may have been taken over. So these messages are JSON, and each is structured as a
+frozen class of `worker_messages`: exact types, bounded numbers and texts, no unknown field. Anything else raises
+BadMessage, whose text names the field. A frame is `{"type": tag, field: value, ...}`.
+"""
 
 from __future__ import annotations
 
-from types import NoneType
-from typing import Any, Final, TypeAlias, TypeGuard, Union
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar, Union, get_args, get_origin
+
+from attrs import fields
+from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
 
 Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007 - recursive
+Measure: TypeAlias = int | tuple[int, int]
+"""A number, or a number and its bound."""
+T = TypeVar("T")
 
 MAX_NUMBER: Final = 1 << 63
-"""Larger ones are nonsense: nobody counts so far, and some readers cannot take them."""
+"""Larger numbers are refused: no counter gets so far, and some readers of JSON cannot take them."""
+MAX_STRING: Final = 1 << 16
+"""Characters of one string."""
 MAX_TEXT: Final = 2000
-"""Characters of words that are for people."""
-
-_SESSION: Final = {
-    "session": str,
-    "user": str | NoneType,
-    "protocol": str,
-    "peer": str | NoneType,
-    "port": int,
-    "tls": str | NoneType,
-    "since": int,
-    "mailbox": str | NoneType,
-    "received": int,
-    "sent": int,
-}
-_STATUS: Final = {
-    "pid": int,
-    "since": int,
-    "memory": int,
-    "descriptors": int,
-    "descriptors_most": int,
-    "listeners": [{"place": str, "protocol": str, "tls": str, "cleartext": bool, "connections": int}],
-    "sessions": {"all": int, "logged_in": int, "by_tls": [(str, str, int)]},
-    "certificates": [
-        {
-            "host": str,
-            "domain": str,
-            "not_after": str,
-            "expires": int,
-            "days_left": int,
-            "issuer": str,
-            "origin": str,
-            "warning": int | NoneType,
-            "default": bool,
-        }
-    ],
-}
-_ELSEWHERE: Final = frozenset({"event_counters"})
-"""Judged by who takes it."""
+"""Characters of a sentence for people."""
 
 
-def are_sessions(answer: Json) -> TypeGuard[list[dict[str, Json]]]:
-    """Are these rows of `Sessions.who`?"""
-    return _fits(answer, [_SESSION])
+class BadMessage(Exception):
+    """A message of another process does not fit its schema. The text says where, in one line."""
 
 
-def is_status(answer: Json) -> TypeGuard[dict[str, Any]]:
-    """Is it what `Status.status` tells? What is not named here is a number, or a number and its bound."""
-    if not isinstance(answer, dict) or not _fits(answer, _STATUS):
-        return False
-    others = [value for key, value in answer.items() if key not in _STATUS and key not in _ELSEWHERE]
-    return all(_fits(value, int) or _fits(value, (int, int)) for value in others)
+def encode(message: Any, tag: str) -> bytes:
+    """Return the frame of a message. Tuples become lists, classes objects."""
+    return json.dumps({"type": tag, **_as_dict(message)}, default=_as_dict, separators=(",", ":")).encode()
 
 
-def _is_text(value: str) -> bool:
-    """Can it be written? JSON may tell half of a surrogate pair, which is no character."""
+def decode(frame: bytes, classes: Mapping[str, type[T]]) -> T:
+    """Validate a frame as one of the classes, by its tag. Raises: BadMessage."""
     try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        body = json.loads(frame)
+        message_class = classes[body.pop("type")]
+    except (ValueError, RecursionError):
+        raise BadMessage("it is not JSON") from None
+    except (AttributeError, TypeError, KeyError):
+        raise BadMessage("it has no known type") from None
+    return structure(body, message_class)
+
+
+def structure(value: object, message_class: type[T]) -> T:
+    """Validate a value from JSON as a class, or as a tuple of classes. Raises: BadMessage."""
+    try:
+        return _fast.structure(value, message_class)
+    except _MISFITS:
+        pass
+    try:
+        # Once more, slowly, for the reason.
+        return _explaining.structure(value, message_class)
+    except (*_MISFITS, BaseValidationError) as error:
+        raise BadMessage(one_line("; ".join(transform_error(error)))) from None
+
+
+def unstructure(value: Any) -> Any:
+    """Return a message, or a list of them, as JSON has it."""
+    return json.loads(json.dumps(value, default=_as_dict))
 
 
 def one_line(text: str) -> str:
-    """Another process's words for the log or a terminal, which they must neither break nor move, nor fill."""
+    """Replace line breaks and control characters in another process's text, and truncate it."""
     joined = "; ".join(text[:MAX_TEXT].splitlines())
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in joined)
 
 
-def are_numbers(*numbers: int) -> bool:
-    """Are they no larger than what can be counted?"""
-    return all(abs(number) < MAX_NUMBER for number in numbers)
+def _as_dict(message: Any) -> dict[str, Any]:
+    return {each.name: getattr(message, each.name) for each in fields(type(message))}
 
 
-def _fits(value: Any, form: Any) -> bool:
-    """A form is a type, a dictionary of the keys there must be, a list of what all are like, or a tuple of each one's."""
-    if isinstance(form, dict):
-        return isinstance(value, dict) and all(key in value and _fits(value[key], part) for key, part in form.items())
-    if isinstance(form, list):
-        return isinstance(value, list) and all(_fits(each, form[0]) for each in value)
-    if isinstance(form, tuple):
-        return (
-            isinstance(value, list) and len(value) == len(form) and all(map(_fits, value, form))  # a JSON array
-        )
-    if isinstance(value, str):
-        return isinstance(value, form) and _is_text(value)
-    return isinstance(value, form) and not (isinstance(value, int) and not are_numbers(value))
+# --- Strict hooks: cattrs alone turns "5" into 5, and a string into a tuple of its characters.
+
+_LISTS: Final = (list, tuple)
+_MISFITS: Final = (ForbiddenExtraKeysError, ValueError, TypeError, KeyError, AttributeError)
+
+
+def _integer(value: Any, _type: object) -> int:
+    if type(value) is not int or not -MAX_NUMBER < value < MAX_NUMBER:
+        raise ValueError("not an integer below 2**63")
+    return value
+
+
+def _number(value: Any, _type: object) -> float:
+    if type(value) is float:
+        return value
+    return _integer(value, None)
+
+
+def _boolean(value: Any, _type: object) -> bool:
+    if type(value) is not bool:
+        raise ValueError("not true or false")
+    return value
+
+
+def _string(value: Any, _type: object) -> str:
+    if type(value) is not str or len(value) > MAX_STRING:
+        raise ValueError("not a string, or too long")
+    if not value.isascii():
+        value.encode()  # half of a surrogate pair, which JSON may hold, is no character
+    return value
+
+
+def _measure(value: Any, _type: object) -> Measure:
+    match value:
+        case [number, bound]:
+            return _integer(number, None), _integer(bound, None)
+        case _:
+            return _integer(value, None)
+
+
+def _tuple_hook(message_class: Any, converter: Converter) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """Make the hook of `tuple[X, ...]`, or of a tuple with a type for each place."""
+    types = get_args(message_class)
+    if types == (str, ...):
+        return _strings
+    if types[-1] is Ellipsis:
+        hook = converter.get_structure_hook(types[0])
+
+        def structure_all(value: Any, _type: object) -> tuple[Any, ...]:
+            if type(value) not in _LISTS:
+                raise TypeError("not a list")
+            return tuple([hook(each, None) for each in value])
+
+        return structure_all
+    hooks = [converter.get_structure_hook(each) for each in types]
+
+    def structure_each(value: Any, _type: object) -> tuple[Any, ...]:
+        if type(value) not in _LISTS or len(value) != len(hooks):
+            raise TypeError("not a list of that length")
+        return tuple([hook(part, None) for hook, part in zip(hooks, value)])  # noqa: B905 - as long as each other
+
+    return structure_each
+
+
+def _strings(value: Any, _type: object) -> tuple[str, ...]:
+    if type(value) not in _LISTS:
+        raise TypeError("not a list")
+    return tuple([_string(each, None) for each in value])
+
+
+def _dict_hook(message_class: Any, converter: Converter) -> Callable[[Any, Any], dict[str, Any]]:
+    """Make the hook of `dict[str, X]`."""
+    _key, kind = get_args(message_class)
+    hook = converter.get_structure_hook(kind)
+
+    def structure_dict(value: Any, _type: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise TypeError("not an object")
+        return {_string(key, None): hook(each, None) for key, each in value.items()}
+
+    return structure_dict
+
+
+def _is_generic(kind: Any, origin: object) -> bool:
+    return get_origin(kind) is origin
+
+
+def _converter(*, detailed: bool) -> Converter:
+    made = Converter(detailed_validation=detailed, forbid_extra_keys=True)
+    made.register_structure_hook_func(lambda kind: kind == Measure, _measure)
+    made.register_structure_hook_factory(lambda kind: _is_generic(kind, dict), _dict_hook)
+    made.register_structure_hook_factory(lambda kind: _is_generic(kind, tuple), _tuple_hook)
+    for kind, hook in ((int, _integer), (float, _number), (bool, _boolean), (str, _string)):
+        made.register_structure_hook(kind, hook)
+    return made
+
+
+_fast: Final = _converter(detailed=False)
+_explaining: Final = _converter(detailed=True)

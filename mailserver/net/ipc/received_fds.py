@@ -1,8 +1,7 @@
-"""Descriptors that somebody passes beside octets on a Unix socket (SCM_RIGHTS), and that nobody here wants.
+"""Close descriptors that a peer sent on a Unix socket (SCM_RIGHTS) without being asked.
 
-Who closes the last descriptor of a socket with SO_LINGER waits until its octets have left, for as long as the one who
-passed it has set, and a file system of somebody's own may have its `close` wait as well. So they are closed in a thread,
-and so is a line on which more of them may be under way.
+The close of a socket's last descriptor blocks as long as SO_LINGER says, which the sender has set; a FUSE file system may
+block a close as well. So these descriptors are closed in a thread, and so is a connection on which more may arrive.
 """
 
 from __future__ import annotations
@@ -22,44 +21,44 @@ from typing import Final
 _NO_LINGER: Final = struct.pack("ii", 0, 0)
 
 
-def close_passed(descriptors: Collection[int]) -> None:
-    """Close these; nobody waits for it."""
+def close_descriptors(descriptors: Collection[int]) -> None:
+    """Close them in a thread."""
     if not descriptors:
         return
     numbers = tuple(descriptors)
     for number in numbers:
-        _forbid_linger(number)
+        _disable_linger(number)
 
     def close() -> None:
         for number in numbers:
             with contextlib.suppress(OSError):
                 os.close(number)
 
-    _apart(close)
+    _in_thread(close)
 
 
-def close_line(line: socket.socket) -> None:
-    """Close a connection on which descriptors may have been passed that were not read."""
+def close_socket(sock: socket.socket) -> None:
+    """Close a connection that may hold unread descriptors."""
     with contextlib.suppress(OSError):
-        line.shutdown(socket.SHUT_RDWR)  # from here on nothing more comes
-    if _waits(line):
-        _apart(line.close)
+        sock.shutdown(socket.SHUT_RDWR)  # nothing more arrives
+    if _has_unread(sock):
+        _in_thread(sock.close)
     else:
-        line.close()
+        sock.close()
 
 
-def _waits(line: socket.socket) -> bool:
-    """Are there octets unread? No descriptor comes without one (unix(7))."""
+def _has_unread(sock: socket.socket) -> bool:
+    """Return whether there are unread octets. No descriptor arrives without one (unix(7))."""
     count = array.array("i", [0])
     try:
-        fcntl.ioctl(line.fileno(), termios.FIONREAD, count)
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
     except (OSError, ValueError):
         return False
     return count[0] > 0
 
 
-def _forbid_linger(number: int) -> None:
-    """Of a socket: then most threads end at once. Who has it too may change it again."""
+def _disable_linger(number: int) -> None:
+    """Disable a socket's SO_LINGER so that close() seldom blocks; another process that has the socket may set it again."""
     with contextlib.suppress(OSError):
         if stat.S_ISSOCK(os.fstat(number).st_mode):
             same = socket.socket(fileno=number)
@@ -69,5 +68,5 @@ def _forbid_linger(number: int) -> None:
                 same.detach()
 
 
-def _apart(close: Callable[[], object]) -> None:
+def _in_thread(close: Callable[[], object]) -> None:
     threading.Thread(target=close, name="close", daemon=True).start()

@@ -1,38 +1,43 @@
-"""What joins the workers of a server: each one's line to the master, and the sockets on which they poke each other.
+"""Interfaces between the processes of one server: a worker's link to the others, and the master's view of all workers.
 
-With `workers = 0` there is none, and whoever takes a `ServerLink` takes None for it.
+With `workers = 0` there is no link, and whatever takes a `ServerLink` takes None instead.
 
-A worker is known to the others by its worker, a small number that no other living worker has. A worker that replaces
-another begins before that one has ended (its sessions go on), so it has another worker: whatever was told from a worker is
-void once that worker is gone, and for that alone. Numbers are given again later, after `on_gone`.
+A worker's number is small, and no other living worker has it. A worker that replaces another begins before that one has
+ended (its sessions go on), so it has another number. When a worker is gone, everything that it has sent is void. Its
+number may be used again after `on_gone` was called.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from mailserver.net.ipc.event_counters import EventTotals
 from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.worker_messages import BroadcastBody, RequestFailed, WorkerMessage
+
+B = TypeVar("B", bound=BroadcastBody)
+QUERY_TIMEOUT = 2.0
+"""Seconds for which a worker's reply to a query is waited for."""
 
 
 class ServerLink(Protocol):
-    """A worker's side. All calls, and all that are called back, are on the reactor's thread."""
+    """A worker's link to the master and to the other workers. All calls and callbacks are on the reactor's thread."""
 
     @property
     def number(self) -> int:
-        """The worker of this worker."""
+        """The number of this worker."""
 
     @property
     def poke_receive(self) -> socket.socket:
-        """Unix datagrams that other workers send to this one; non-blocking."""
+        """The socket on which other workers' datagrams arrive; non-blocking."""
 
     @property
     def poke_send(self) -> Mapping[int, socket.socket]:
-        """WorkerLink of each other living worker -> where to send datagrams for it; non-blocking.
+        """Number of each other living worker -> the socket for datagrams to it; non-blocking.
 
         The mapping changes as workers come and go: keep no copy, and nothing about a worker after `on_gone`.
         """
@@ -43,66 +48,62 @@ class ServerLink(Protocol):
 
     @property
     def known_key(self) -> bytes:
-        """Of the digests of known networks, the same in all workers and after a restart."""
+        """Key of the digests of known networks, the same in all workers and after a restart."""
 
-    def tell(self, kind: str, body: Json) -> None:
-        """To every other living worker, through the master: in order, and dropped only where a worker dies."""
+    def broadcast(self, message: BroadcastBody) -> None:
+        """Send a message to every other living worker, through the master: in order, lost only where a worker dies."""
 
-    def on(self, kind: str, take: Callable[[int, Json], None]) -> None:
-        """Call `take(worker of the sender, body)` for what others tell of that kind. One taker a kind."""
+    def on_broadcast(self, message_class: type[B], receive: Callable[[int, B], None]) -> None:
+        """Call `receive(number of the sender, message)` for other workers' messages of a class. One receiver a class."""
 
-    def on_joined(self, take: Callable[[int], None]) -> None:
-        """Call `take(worker)` when another worker begins; what is told from then on reaches it. Tell it what it lacks.
+    def on_joined(self, call: Callable[[int], None]) -> None:
+        """Call `call(number)` when another worker begins, to send it what it lacks: later broadcasts reach it.
 
-        A worker that begins itself hears of no joining: the others hear of it, and tell.
+        A worker that begins is not called for the others: they are called for it.
         """
 
-    def on_gone(self, take: Callable[[int], None]) -> None:
-        """Call `take(worker)` when another worker has ended, however it did: all that it told is void."""
+    def on_gone(self, call: Callable[[int], None]) -> None:
+        """Call `call(number)` when another worker has ended, for whatever reason: what it has sent is void."""
 
-    def on_query(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
-        """Answer the master's question of that name. A failure is logged, and told to the master as one."""
+    def on_query(self, name: str, answer: Callable[[Json], Deferred[Json]]) -> None:
+        """Answer the master's queries of that name. A failure is logged, and the master is told that there was one."""
 
-    def report_seen(self, rows: Json) -> None:
-        """Tell the master what clients were seen (`ledger.entry.as_row` of each)."""
+    def report(self, message: WorkerMessage) -> None:
+        """Send a message to the master."""
 
-    def report_known(self, rows: Json) -> None:
-        """Tell the master of known networks (`auth.throttling.known_networks.Row` of each)."""
-
-    def on_known(self, take: Callable[[bytes], None]) -> None:
-        """Call `take(table)` with what the master knew of them when this worker began (`KnownNetworks.to_bytes`)."""
-
-    def report_exposed(self, mark: Json) -> None:
-        """Tell the master whose password has come in clear text (`auth.exposure.checker.ExposureMark`)."""
+    def on_known_networks(self, load: Callable[[bytes], None]) -> None:
+        """Call `load(table)` with the master's table of known networks, once when this worker begins."""
 
     def query_status(self) -> Deferred[dict[str, Json]]:
-        """What `mailserver status` would be told of all workers, this one among them. Fails: MailError, in time."""
+        """Ask the master for the status of all workers, this one among them. Fails: MailError after a time limit."""
 
 
 class WorkerPool(Protocol):
-    """The master's side, for what the control socket is asked."""
+    """All processes that serve, for the administrator's queries: the master's workers, or the single process."""
 
-    def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
-        """Ask every living worker; the answers by worker. Never fails.
+    def ask(
+        self, name: str, body: Json, seconds: float = QUERY_TIMEOUT
+    ) -> Deferred[dict[int, Json | RequestFailed | None]]:
+        """Send a query to every living worker, and collect the replies by worker number. Never fails.
 
-        {"error": sentence} stands for a worker that fails, None for one that does not answer in time.
+        RequestFailed stands for a worker that fails, None for one that does not reply in time.
         """
 
     def workers(self) -> list[dict[str, Json]]:
-        """Of each worker {"worker": int, "pid": int, "since": Unix time, "state": "serving" or "retiring"}."""
+        """Return {"worker": number, "pid": int, "since": Unix time, "state": "serving" or "retiring"} of each."""
 
     @property
     def totals(self) -> EventTotals:
-        """What all workers have counted."""
+        """The event counters of all workers."""
 
     @property
     def restarts(self) -> int:
-        """Workers that have ended unasked and were replaced."""
+        """Number of workers that ended without an order and were replaced."""
 
     @property
     def exposures(self) -> Callable[[], int]:
-        """How many users are marked, as their password has come in clear text."""
+        """Return how many users are marked because their password came in clear text."""
 
     @property
     def renewals(self) -> Callable[[], list[Json]]:
-        """A row for each host whose certificate an ACME authority gives."""
+        """Return a row for each host whose certificate an ACME authority issues."""

@@ -1,4 +1,4 @@
-"""A worker's `ServerLink`: what passes over its line to the master, and who else is there."""
+"""A worker's end of its connection to the master, and what it knows of the other workers."""
 
 from __future__ import annotations
 
@@ -10,177 +10,207 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from mailserver.errors import MailError
-from mailserver.net.ipc.frames import MAX_JSON, MAX_PICKLE, FrameSocket, from_pickle, to_json
-from mailserver.net.ipc.ipc_messages import WorkerInit
-from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.frames import MAX_JSON, MAX_PICKLE, FrameSocket, from_pickle
+from mailserver.net.ipc.master_messages import (
+    KnownNetworksTable,
+    Order,
+    PeerBroadcast,
+    Query,
+    SocketsAhead,
+    StatusReply,
+    WorkerGone,
+    WorkerInit,
+    WorkerJoined,
+)
+from mailserver.net.ipc.message_schema import BadMessage, Json, structure
+from mailserver.net.ipc.server_link import B
+from mailserver.net.ipc.worker_messages import (
+    BROADCASTS,
+    Broadcast,
+    BroadcastBody,
+    Heartbeat,
+    Reply,
+    RequestFailed,
+    StatusRequest,
+    WorkerMessage,
+    encode_worker_message,
+)
 from mailserver.net.log.events import log
 
-STATUS_PATIENCE = 5.0
-"""Seconds for which the master is waited for, which itself waits for the workers."""
+STATUS_TIMEOUT = 5.0
+"""Seconds for which the master's StatusReply is waited for; the master itself waits for the workers."""
+_KINDS: dict[type[Any], str] = {message_class: kind for kind, message_class in BROADCASTS.items()}
+
+
+class CannotObey(Exception):
+    """An order cannot be carried out; the text says why."""
 
 
 class WorkerLink:
-    """One worker's place among the others; implements `ServerLink`."""
+    """A worker's link to the rest of the server; implements `ServerLink`."""
 
     def __init__(self, init: WorkerInit, reactor: Any, lost: Callable[[], None]) -> None:
-        """`lost()`: the master has gone."""
+        """`lost()` is called when the master has gone."""
         self.number = init.worker
         self.poke_receive = init.poke_receive
         self.penalty_key = init.penalty_key
         self.known_key = init.known_key
-        self._sending = init.poke_send
+        self._poke_sockets = init.poke_send
         self._peers = {worker: init.poke_send[worker] for worker in init.living}
-        self._nonsense: set[int] = set()
-        """Who has told what nobody could take."""
-        self._takers: dict[str, Callable[[int, Json], None]] = {}
+        self._muted: set[int] = set()
+        """Peers muted after a malformed message."""
+        self._receivers: dict[str, Callable[[int, Any], None]] = {}
         self._joined: list[Callable[[int], None]] = []
         self._gone: list[Callable[[int], None]] = []
         self._answers: dict[str, Callable[[Json], Deferred[Json]]] = {}
-        self._orders: dict[str, Callable[[Any, list[int]], Deferred[Json]]] = {}
-        self._take_known: Callable[[bytes], None] = lambda _table: None
-        self._asking: list[Deferred[dict[str, Json]]] = []
+        self._orders: dict[str, Callable[[Any, list[int]], Deferred[Any]]] = {}
+        self._load_known_networks: Callable[[bytes], None] = lambda _table: None
+        self._status_requests: list[Deferred[dict[str, Json]]] = []
         self._reactor = reactor
-        self._ahead: list[int] = []
+        self._sockets_ahead: list[int] = []
         """Descriptors of the next order that came ahead of it."""
-        self._line = FrameSocket(reactor, init.line, self._take, lost, longest=MAX_PICKLE)
-        for one in (self.poke_receive, *self._sending.values()):
+        self._master = FrameSocket(reactor, init.master, self._receive, lost, longest=MAX_PICKLE)
+        for one in (self.poke_receive, *self._poke_sockets.values()):
             one.setblocking(False)
 
     @property
     def poke_send(self) -> Mapping[int, socket.socket]:
-        """The living others."""
+        """The sockets of the other living workers."""
         return self._peers
 
-    def tell(self, kind: str, body: Json) -> None:
-        """To the others, through the master."""
+    def broadcast(self, message: BroadcastBody) -> None:
+        """Send a message to the other workers, through the master."""
         if self._peers:
-            self._line.send(to_json({"tell": kind, "body": body}))
+            self.report(Broadcast(_KINDS[type(message)], message))
 
-    def on(self, kind: str, take: Callable[[int, Json], None]) -> None:
-        """Take what others tell."""
-        self._takers[kind] = take
+    def on_broadcast(self, message_class: type[B], receive: Callable[[int, B], None]) -> None:
+        """Receive other workers' messages of a class."""
+        self._receivers[_KINDS[message_class]] = receive
 
-    def on_joined(self, take: Callable[[int], None]) -> None:
-        """Hear of others that begin."""
-        self._joined.append(take)
+    def on_joined(self, call: Callable[[int], None]) -> None:
+        """Call when another worker begins."""
+        self._joined.append(call)
 
-    def on_gone(self, take: Callable[[int], None]) -> None:
-        """Hear of others that have ended."""
-        self._gone.append(take)
+    def on_gone(self, call: Callable[[int], None]) -> None:
+        """Call when another worker has ended."""
+        self._gone.append(call)
 
-    def on_query(self, what: str, answer: Callable[[Json], Deferred[Json]]) -> None:
-        """Answer the master."""
-        self._answers[what] = answer
+    def on_query(self, name: str, answer: Callable[[Json], Deferred[Json]]) -> None:
+        """Answer queries of the master."""
+        self._answers[name] = answer
 
-    def report_seen(self, rows: Json) -> None:
-        """To the master's ledger."""
-        self.report({"seen": rows})
-
-    def report_known(self, rows: Json) -> None:
-        """To the master's file."""
-        self.report({"known": rows})
-
-    def on_known(self, take: Callable[[bytes], None]) -> None:
-        """Take the master's table."""
-        self._take_known = take
-
-    def report_exposed(self, mark: Json) -> None:
-        """To the master's record."""
-        self.report({"exposed": mark})
+    def on_known_networks(self, load: Callable[[bytes], None]) -> None:
+        """Load the master's table."""
+        self._load_known_networks = load
 
     def query_status(self) -> Deferred[dict[str, Json]]:
-        """The master asks all workers; whoever asks while it does gets the same answer."""
-        if not self._asking:
-            self.report({"ask": "status"})
-        asked: Deferred[dict[str, Json]] = Deferred()
-        self._asking.append(asked)
+        """Ask the master for the status of all workers; requests that meet share one answer."""
+        if not self._status_requests:
+            self.report(StatusRequest())
+        requested: Deferred[dict[str, Json]] = Deferred()
+        self._status_requests.append(requested)
 
         def give_up(_answer: object, _seconds: float) -> NoReturn:
-            if asked in self._asking:
-                self._asking.remove(asked)
+            if requested in self._status_requests:
+                self._status_requests.remove(requested)
             raise MailError("the numbers of the workers did not come in time")
 
-        return asked.addTimeout(STATUS_PATIENCE, self._reactor, give_up)
+        return requested.addTimeout(STATUS_TIMEOUT, self._reactor, give_up)
 
-    # --- Between worker and master alone
+    # --- For the worker alone
 
-    def on_order(self, what: str, obey: Callable[[Any, list[int]], Deferred[Json]]) -> None:
-        """Do what the master orders, `obey(body, descriptors)`; its result is told."""
-        self._orders[what] = obey
+    def on_order(self, name: str, obey: Callable[[Any, list[int]], Deferred[Any]]) -> None:
+        """Carry out orders of the master by `obey(body, descriptors)`, whose result is the reply. Raises: CannotObey."""
+        self._orders[name] = obey
 
-    def report(self, body: Json) -> None:
-        """Tell the master."""
-        self._line.send(to_json(body))
+    def report(self, message: WorkerMessage) -> None:
+        """Send a message to the master."""
+        self._master.send(encode_worker_message(message))
 
-    def beat(self, body: Json) -> None:
-        """Tell the master unless it does not listen: one that stands still gets no pile of them."""
-        if not self._line.waiting:
-            self._line.send(to_json(body))
+    def send_heartbeat(self, message: Heartbeat) -> None:
+        """Send a sign of life, unless the master has not yet read the last one: a stopped master gets no pile of them."""
+        if not self._master.waiting:
+            self.report(message)
 
     def close(self) -> None:
-        """Give up the line."""
-        self._line.close()
+        """Close the connection."""
+        self._master.close()
 
     # --- Inside
 
-    def _take(self, frame: bytes, descriptors: list[int]) -> None:
+    def _receive(self, frame: bytes, descriptors: list[int]) -> None:
         match from_pickle(frame):
-            case ("told", worker, kind, body):
-                take = self._takers.get(kind)
-                if take is not None and worker in self._peers and worker not in self._nonsense:
-                    self._take_told(take, worker, body)
-            case ("known", table):
-                self._take_known(table)
-            case ("joined", worker):
-                self._peers[worker] = self._sending[worker]
-                for hear in self._joined:
-                    hear(worker)
-            case ("gone", worker):
+            case PeerBroadcast(worker, kind, body):
+                if worker in self._peers and worker not in self._muted:
+                    self._receive_broadcast(worker, kind, body)
+            case KnownNetworksTable(table):
+                self._load_known_networks(table)
+            case WorkerJoined(worker):
+                self._peers[worker] = self._poke_sockets[worker]
+                for call in self._joined:
+                    call(worker)
+            case WorkerGone(worker):
                 self._peers.pop(worker, None)
-                self._nonsense.discard(worker)
-                for hear in self._gone:
-                    hear(worker)
-            case ("status", status):
-                asking, self._asking = self._asking, []
-                for asked in asking:
-                    asked.callback(status)
-            case ("ask", number, what, body):
-                self._answer(number, what, body)
-            case ("order", number, what, body):
-                ahead, self._ahead = self._ahead, []
-                self._finish(number, what, maybeDeferred(self._orders[what], body, [*ahead, *descriptors]))
-            case "sockets":
-                self._ahead += descriptors
+                self._muted.discard(worker)
+                for call in self._gone:
+                    call(worker)
+            case StatusReply(status):
+                requests, self._status_requests = self._status_requests, []
+                for requested in requests:
+                    requested.callback(status)
+            case Query(request, name, body):
+                self._answer(request, name, body)
+            case Order(request, name, body):
+                ahead, self._sockets_ahead = self._sockets_ahead, []
+                self._reply(request, name, maybeDeferred(self._orders[name], body, [*ahead, *descriptors]))
+            case SocketsAhead():
+                self._sockets_ahead += descriptors
 
-    def _take_told(self, take: Callable[[int, Json], None], worker: int, body: Json) -> None:
-        """The master passes on what it has not judged; a worker that was taken over is no reason for another to end."""
+    def _receive_broadcast(self, worker: int, kind: str, body: Json) -> None:
+        """Validate and pass on. The master has validated nothing of it; a peer that was taken over must not end others."""
+        message_class = BROADCASTS.get(kind)
+        if message_class is None:
+            self._mute(worker, "a message of unknown kind")
+            return
         try:
-            take(worker, body)
+            message = structure(body, message_class)
+            if kind in self._receivers:
+                self._receivers[kind](worker, message)
+        except (BadMessage, ValueError) as error:
+            self._mute(worker, f"a malformed message ({kind}: {error})")
         except Exception:
-            log.failure(
-                "worker {worker} has sent an invalid message and is ignored from now on",
-                event="worker-ignored",
-                worker=worker,
-            )
-            self._nonsense.add(worker)
+            log.failure("a message of worker {worker} cannot be handled", event="bug", worker=worker, kind=kind)
+            self._mute(worker, f"a message ({kind}) that cannot be handled")
 
-    def _answer(self, number: int, what: str, body: Json) -> None:
-        answer = self._answers.get(what)
+    def _mute(self, worker: int, reason: str) -> None:
+        self._muted.add(worker)
+        log.error(
+            "worker {worker} sent {reason}; it is ignored from now on",
+            event="worker-ignored",
+            worker=worker,
+            reason=reason,
+        )
+
+    def _answer(self, request: int, name: str, body: Json) -> None:
+        answer = self._answers.get(name)
         if answer is None:
-            self.report({"answer": number, "error": "not known here"})
+            self.report(RequestFailed(request, "not known here"))
         else:
-            self._finish(number, what, maybeDeferred(answer, body))
+            self._reply(request, name, maybeDeferred(answer, body))
 
-    def _finish(self, number: int, what: str, result: Deferred[Json]) -> None:
-        def done(body: Json) -> None:
-            frame = to_json({"answer": number, "body": body})
+    def _reply(self, request: int, name: str, result: Deferred[Any]) -> None:
+        def done(body: Any) -> None:
+            frame = encode_worker_message(Reply(request, body))
             if len(frame) > MAX_JSON:
-                # The master would take it for the end of this worker.
-                frame = to_json({"answer": number, "error": "the answer is too long, ask for less"})
-            self._line.send(frame)
+                # The master would close the connection.
+                frame = encode_worker_message(RequestFailed(request, "the answer is too long, ask for less"))
+            self._master.send(frame)
 
         def failed(failure: Failure) -> None:
-            log.failure("the query {query} of the master has failed", failure, event="bug", query=what)
-            self.report({"answer": number, "error": "internal error, see the log"})
+            if failure.check(CannotObey):
+                self.report(RequestFailed(request, failure.getErrorMessage()))
+                return
+            log.failure("the request {query} of the master has failed", failure, event="bug", query=name)
+            self.report(RequestFailed(request, "internal error, see the log"))
 
         result.addCallback(done).addErrback(failed)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 
-from mailserver.net.ipc.frames import MAX_PASSED
-from mailserver.net.ipc.ipc_messages import ListenerSockets
+from mailserver.net.ipc.frames import MAX_DESCRIPTORS
+from mailserver.net.ipc.master_messages import ListenerSockets
 from mailserver.net.listeners.binding import Bound
 
 SHARED = -1
@@ -47,8 +47,8 @@ class ListenerShards:
             if place in places
             for shard, bound in enumerate(bounds)
         ]
-        for start in range(0, len(entries), MAX_PASSED):
-            part = entries[start : start + MAX_PASSED]
+        for start in range(0, len(entries), MAX_DESCRIPTORS):
+            part = entries[start : start + MAX_DESCRIPTORS]
             yield ListenerSockets(tuple(key for key, _socket in part)), [opened for _key, opened in part]
 
     def close(self, places: set[str]) -> list[Bound]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
-from mailserver.net.ipc.received_fds import close_line, close_passed
+from mailserver.net.ipc.received_fds import close_descriptors, close_socket
 from mailserver.net.transport.direct import READ_SIZE, DirectPort, DirectTransport
 
 BACKLOG = 1024
@@ -77,7 +77,7 @@ class UnixTransport(DirectTransport):
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 passed.frombytes(octets[: len(octets) - len(octets) % passed.itemsize])
         if passed:
-            close_passed(passed)
+            close_descriptors(passed)
             self.abortConnection()
             return None
         if not data:
@@ -87,7 +87,7 @@ class UnixTransport(DirectTransport):
 
     def close_socket(self) -> None:
         """As no client's descriptor may hold up the reactor."""
-        close_line(self.socket)
+        close_socket(self.socket)
 
 
 def serve(opened: socket.socket, factory: Any, reactor: Any) -> DirectPort:

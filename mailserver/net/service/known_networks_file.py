@@ -1,8 +1,9 @@
-"""The file of known networks, in the master or in the one process that does everything: read at the start, written in a thread."""
+"""The file of known networks, in the master or in the single process: read at the start, written in a thread."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ ROWS_AT_ONCE: Final = 1000
 
 
 class KnownNetworksFile:
-    """Around the table of `known`, whose changes it writes."""
+    """The table of known networks and its file."""
 
     def __init__(self, reactor: Any, directory: Path) -> None:
         self.known = KnownNetworks()
@@ -34,7 +35,7 @@ class KnownNetworksFile:
         self._has_complained = False
 
     def load(self) -> None:
-        """Read the file before anybody is served; it may block. A damaged file is set aside, and the table begins empty."""
+        """Read the file before any client is served: this may block. A damaged file is renamed, and the table begins empty."""
         try:
             with open(self._path, "rb") as file:
                 self.known.load(file.read(LARGEST_FILE))
@@ -50,24 +51,24 @@ class KnownNetworksFile:
         except OSError as error:
             self._complain(str(error))
 
-    def take(self, told: object) -> None:
-        """Take rows from a worker; nonsense is ignored."""
+    def take(self, rows: Sequence[Any]) -> None:
+        """Merge rows of a worker; malformed ones are ignored."""
         try:
-            rows = validate_rows(told, ROWS_AT_ONCE)
+            valid = validate_rows(list(rows), ROWS_AT_ONCE)
         except ValueError:
             return
-        if self.known.merge(rows):
+        if self.known.merge(valid):
             self.changed()
 
     def changed(self, _rows: list[Row] | None = None) -> None:
-        """The table has changed: write it soon."""
+        """Write the changed table soon."""
         self._is_changed = True
         if not self._is_timed:
             self._is_timed = True
             self._reactor.callLater(SAVE_AFTER, self._save_now)
 
     def stop(self) -> Deferred[None]:
-        """Write what is not written yet."""
+        """Write unwritten changes."""
         if self._saving is not None:
             return self._saving.addCallback(lambda _none: self.stop())
         return self._save() if self._is_changed else succeed(None)
@@ -101,8 +102,8 @@ class KnownNetworksFile:
         return done
 
     @staticmethod
-    def _complain(words: str) -> None:
-        log.warn("networks that users have logged in from: {reason}", event="known-networks-problem", reason=words)
+    def _complain(reason: str) -> None:
+        log.warn("networks that users have logged in from: {reason}", event="known-networks-problem", reason=reason)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,10 +1,12 @@
-"""What the workers of a server tell each other so that limits and penalties hold over all of them.
+"""Share the state of limits and penalties between workers, so that both hold over all of them.
 
-Counts are told as absolute numbers, those that changed, at most every COUNTS_EVERY seconds; failed logins at once. Each is
-the lowest that the number has been in that time, so that it is told again where it has risen and stays: clients who come
-and go all the time would else be refused for those who were at two workers one after the other.
-Nobody waits for any of it: each worker decides by its own table. A worker that begins is told all; what one that has
-ended told is taken back. Losing any of it is harmless to mail.
+Each worker decides by its own table and waits for nobody. Connection counts are sent as absolute numbers, those that
+changed, at most every COUNTS_EVERY seconds; failed logins are sent at once. A count is sent as the lowest number of that
+time, and again if it is higher and stays: otherwise clients that connect and disconnect all the time would be refused
+for connections that they had at two workers one after the other.
+
+A worker that begins receives all of the state; the counts of a worker that has ended are removed. Any message may be
+lost without harm to mail.
 """
 
 from __future__ import annotations
@@ -20,183 +22,179 @@ from mailserver.auth.throttling.known_networks import KnownNetworks, Row, valida
 from mailserver.auth.throttling.penalties import Penalties, PenaltyChange
 from mailserver.auth.throttling.verified_passwords import VerifiedChange, VerifiedPasswords
 from mailserver.net.connection.connection_limits import ConnectionCounts, Counted
-from mailserver.net.ipc.message_schema import Json
 from mailserver.net.ipc.server_link import ServerLink
+from mailserver.net.ipc.worker_messages import (
+    ConnectionCountsChanged,
+    ExposuresTaken,
+    ExposureTaken,
+    NetworksKnown,
+    PasswordExposed,
+    PasswordsVerified,
+    PenaltiesChanged,
+)
 
 T = TypeVar("T")
 COUNTS_EVERY = 0.05
 """Seconds for which changes of counts are gathered."""
 COUNTS_AT_ONCE = 5000
-PAIRS_AT_ONCE = 500
+ROWS_AT_ONCE = 500
 """In one message to a worker that begins."""
 
 
 class ConnectionCountSync:
-    """Keeps a worker's `ConnectionCounts` level with those of the others: ["counts", [[what, number], ...]]."""
+    """Synchronize a worker's `ConnectionCounts` with those of the other workers."""
 
     def __init__(self, link: ServerLink, clock: IReactorTime, counts: ConnectionCounts) -> None:
         self._link = link
         self._clock = clock
         self._counts = counts
         self._lowest: dict[Counted, int] = {}
-        """Of what has changed since it was told."""
-        self._sending: IDelayedCall | None = None
-        link.on("counts", self._take)
-        link.on_joined(self._tell_all)
+        """The lowest number of each count that has changed since the last message."""
+        self._timer: IDelayedCall | None = None
+        link.on_broadcast(ConnectionCountsChanged, self._receive)
+        link.on_joined(self._send_all)
         link.on_gone(counts.forget)
         counts.on_change = self._note
 
     def stop(self) -> None:
-        """Tell nothing more."""
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
+        """Send nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._counts.on_change = lambda _counted: None
 
     def _note(self, counted: Counted) -> None:
         number = self._counts.own(counted)
         self._lowest[counted] = min(number, self._lowest.get(counted, number))
-        if self._sending is None:
-            self._sending = self._clock.callLater(COUNTS_EVERY, self._tell)
+        if self._timer is None:
+            self._timer = self._clock.callLater(COUNTS_EVERY, self._send)
 
-    def _tell(self) -> None:
-        self._sending = None
+    def _send(self) -> None:
+        self._timer = None
         lowest, self._lowest = self._lowest, {}
-        self._link.tell("counts", [[list(counted), number] for counted, number in lowest.items()])
+        for counts in _slices(list(lowest.items()), COUNTS_AT_ONCE):
+            self._link.broadcast(ConnectionCountsChanged(counts))
         for counted, number in lowest.items():
             if self._counts.own(counted) != number:
                 self._note(counted)
 
-    def _tell_all(self, _worker: int) -> None:
-        numbers = self._counts.all_own()
-        for start in range(0, len(numbers), COUNTS_AT_ONCE):
-            part = numbers[start : start + COUNTS_AT_ONCE]
-            self._link.tell("counts", [[list(counted), number] for counted, number in part])
+    def _send_all(self, _joined: int) -> None:
+        for counts in _slices(self._counts.all_own(), COUNTS_AT_ONCE):
+            self._link.broadcast(ConnectionCountsChanged(counts))
 
-    def _take(self, worker: int, body: Json) -> None:
-        numbers = cast("list[tuple[list[str], int]]", body)
-        self._counts.take(worker, [(tuple(counted), number) for counted, number in numbers])
+    def _receive(self, worker: int, message: ConnectionCountsChanged) -> None:
+        self._counts.take(worker, message.counts)
 
 
 class PenaltySync:
-    """Has failed logins count in every worker, whichever they were tried at: ["penalties", [news, ...]]."""
+    """Count a failed login in every worker, whichever of them took it."""
 
     def __init__(self, link: ServerLink, penalties: Penalties) -> None:
         self._link = link
         self._penalties = penalties
-        link.on("penalties", self._take)
-        link.on_joined(self._tell_all)
-        penalties.on_change = self._tell
+        link.on_broadcast(PenaltiesChanged, self._receive)
+        link.on_joined(self._send_all)
+        penalties.on_change = self._send
 
-    def _tell(self, news: PenaltyChange) -> None:
-        self._link.tell("penalties", cast("Json", [news]))
+    def _send(self, change: PenaltyChange) -> None:
+        self._link.broadcast(PenaltiesChanged((change,)))
 
-    def _tell_all(self, worker: int) -> None:
-        if _speaks(self._link, worker):
-            for news in _parts(self._penalties.snapshot()):
-                self._link.tell("penalties", cast("Json", news))
+    def _send_all(self, joined: int) -> None:
+        if _is_sender(self._link, joined):
+            for news in _slices(self._penalties.snapshot()):
+                self._link.broadcast(PenaltiesChanged(news))
 
-    def _take(self, _worker: int, body: Json) -> None:
-        for news in cast("list[PenaltyChange]", body):
+    def _receive(self, _worker: int, message: PenaltiesChanged) -> None:
+        for news in message.news:
             self._penalties.apply(news)
 
 
 class VerifiedPasswordSync:
-    """Has a password that was found right pass at once in every worker: ["checked", [news, ...]]."""
+    """Accept a password in every worker without hashing once it was right in one of them."""
 
     def __init__(self, link: ServerLink, checked: VerifiedPasswords) -> None:
         self._link = link
         self._checked = checked
-        link.on("checked", self._take)
-        link.on_joined(self._tell_all)
-        checked.on_change = self._tell
+        link.on_broadcast(PasswordsVerified, self._receive)
+        link.on_joined(self._send_all)
+        checked.on_change = self._send
 
-    def _tell(self, news: VerifiedChange) -> None:
-        self._link.tell("checked", cast("Json", [news]))
+    def _send(self, change: VerifiedChange) -> None:
+        self._link.broadcast(PasswordsVerified((cast("tuple[str, str, float]", change),)))
 
-    def _tell_all(self, worker: int) -> None:
-        if _speaks(self._link, worker):
-            for news in _parts(self._checked.snapshot()):
-                self._link.tell("checked", cast("Json", news))
+    def _send_all(self, joined: int) -> None:
+        if _is_sender(self._link, joined):
+            for news in _slices(self._checked.snapshot()):
+                self._link.broadcast(PasswordsVerified(cast("tuple[tuple[str, str, float], ...]", news)))
 
-    def _take(self, _worker: int, body: Json) -> None:
-        for news in cast("list[VerifiedChange]", body):
-            self._checked.apply(news)
+    def _receive(self, _worker: int, message: PasswordsVerified) -> None:
+        for news in message.news:
+            self._checked.apply(list(news))
 
 
 class KnownNetworkSync:
-    """Has a network that a user has logged in from known in every worker and in the master's file: ["known", [row, ...]].
+    """Make a network that a user has logged in from known in every worker and in the master's file.
 
-    A worker that begins has the master's table.
+    A worker that begins loads the master's table.
     """
 
     def __init__(self, link: ServerLink, known: KnownNetworks) -> None:
         self._link = link
         self._known = known
-        link.on("known", self._take)
-        link.on_known(known.load)
-        known.on_change = self._tell
+        link.on_broadcast(NetworksKnown, self._receive)
+        link.on_known_networks(known.load)
+        known.on_change = self._send
 
-    def _tell(self, rows: list[Row]) -> None:
-        told: Json = [list(row) for row in rows]
-        self._link.tell("known", told)
-        self._link.report_known(told)
+    def _send(self, rows: list[Row]) -> None:
+        message = NetworksKnown(tuple(rows))
+        self._link.broadcast(message)
+        self._link.report(message)
 
-    def _take(self, _worker: int, body: Json) -> None:
-        self._known.merge(validate_rows(body, PAIRS_AT_ONCE))
+    def _receive(self, _worker: int, message: NetworksKnown) -> None:
+        self._known.merge(validate_rows(list(message.rows), ROWS_AT_ONCE))
 
 
 class ExposureSync:
-    """Has a password that came in clear text checked by one worker, and the master told of a right one.
+    """Have a password that came in clear text checked by one worker, and report a right one to the master.
 
-    ["exposure", key]; of two workers that take one in the same moment the one of the lower worker checks it. To a
-    worker that begins, those of the last minute: ["exposures", [key, ...]].
+    If two workers take the same password at the same moment, the one with the lower number checks it. A worker that
+    begins receives those of the last minute.
     """
 
     def __init__(self, link: ServerLink, watch: ExposureChecker) -> None:
         self._link = link
         self._watch = watch
-        link.on("exposure", self._take)
-        link.on("exposures", self._take_all)
-        link.on_joined(self._tell_all)
-        watch.on_claim = self._tell
+        link.on_broadcast(ExposureTaken, self._receive)
+        link.on_broadcast(ExposuresTaken, self._receive_all)
+        link.on_joined(self._send_all)
+        watch.on_claim = self._send
         watch.on_exposed = self._report
 
-    def _tell(self, key: ExposureKey) -> None:
-        self._link.tell("exposure", list(key))
+    def _send(self, key: ExposureKey) -> None:
+        self._link.broadcast(ExposureTaken(key))
 
-    def _tell_all(self, worker: int) -> None:
-        if _speaks(self._link, worker):
-            for keys in _parts(self._watch.claimed()):
-                self._link.tell("exposures", [list(key) for key in keys])
+    def _send_all(self, joined: int) -> None:
+        if _is_sender(self._link, joined):
+            for keys in _slices(self._watch.claimed()):
+                self._link.broadcast(ExposuresTaken(keys))
 
-    def _take(self, worker: int, body: Json) -> None:
-        key = _exposure_key(body)
-        if not self._watch.claim(key) and worker < self._link.number:
-            self._watch.drop(key)
+    def _receive(self, worker: int, message: ExposureTaken) -> None:
+        if not self._watch.claim(message.key) and worker < self._link.number:
+            self._watch.drop(message.key)
 
-    def _take_all(self, _worker: int, body: Json) -> None:
-        for each in cast("list[Json]", body):
-            self._watch.claim(_exposure_key(each))
+    def _receive_all(self, _worker: int, message: ExposuresTaken) -> None:
+        for key in message.keys:
+            self._watch.claim(key)
 
     def _report(self, mark: ExposureMark) -> None:
-        self._link.report_exposed(cast("Json", mark))
+        self._link.report(PasswordExposed(mark))
 
 
-def _exposure_key(told: Json) -> ExposureKey:
-    """Raises: ValueError for nonsense."""
-    match told:
-        case [str(name), str(network), str(digest)]:
-            return name, network, digest
-        case _:
-            raise ValueError("no password that came in clear text")
-
-
-def _speaks(link: ServerLink, joined: int) -> bool:
-    """Does this worker tell the new one? The others know the same."""
+def _is_sender(link: ServerLink, joined: int) -> bool:
+    """Return whether this worker sends its state to the new one: the others have the same state."""
     return link.number == min({link.number, *link.poke_send} - {joined})
 
 
-def _parts(told: list[T]) -> Iterator[list[T]]:
-    for start in range(0, len(told), PAIRS_AT_ONCE):
-        yield told[start : start + PAIRS_AT_ONCE]
+def _slices(rows: list[T], size: int = ROWS_AT_ONCE) -> Iterator[tuple[T, ...]]:
+    for start in range(0, len(rows), size):
+        yield tuple(rows[start : start + size])

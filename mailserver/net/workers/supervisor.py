@@ -1,81 +1,62 @@
-"""Which workers there are, and what becomes of them: the master's rules, without processes of its own.
+"""The master's rules for workers, without processes of its own: which of them are started, replaced and killed.
 
-A shard is a set of listening sockets, a worker a place among the living workers. Each shard has one worker that serves it,
-and may have others that retire: those take no new connections and end with their last session.
+A shard is a set of listening sockets. Each shard has one worker that serves it, and may have others that retire: those
+accept no new connections and end with their last session. Every living worker has a number that no other has.
 
-- A worker that dies is forked again at once; only one that dies soon after its start waits, twice as long each time.
-- One that gives no sign of life is killed, and replaced as it is then dead.
-- One that is to be replaced (memory, a new zygote) serves until its successor is ready.
+- A worker that dies is forked again at once; one that dies soon after its start waits, twice as long each time.
+- A worker without a sign of life is killed, and replaced once it is dead.
+- A worker that is to be replaced (memory, a new zygote) serves until its successor is ready.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any
 
-from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mailserver.net.ipc.event_counters import EventTotals
-from mailserver.net.ipc.message_schema import Json, are_numbers, one_line
+from mailserver.net.ipc.master_messages import Order, PeerBroadcast, Query, StatusReply, WorkerGone, WorkerJoined
+from mailserver.net.ipc.message_schema import Json, one_line
+from mailserver.net.ipc.server_link import QUERY_TIMEOUT
+from mailserver.net.ipc.worker_messages import (
+    Broadcast,
+    ClientsSeen,
+    Heartbeat,
+    NetworksKnown,
+    PasswordExposed,
+    Reply,
+    RequestFailed,
+    StatusRequest,
+    WorkerFailed,
+    WorkerMessage,
+    WorkerReady,
+)
 from mailserver.net.log.events import log
+from mailserver.net.workers.worker_record import PendingRequests, Process, Result, WorkerRecord, gather
 
 SILENCE = 10.0
-"""Seconds without a sign of life."""
+"""Seconds without a sign of life until a worker is killed."""
 STARTING = 60.0
-"""Seconds that a worker may take to begin."""
+"""Seconds that a worker may take to start."""
 EARLY = 1.0
-"""Seconds of service before which a worker's death is a fault of more than the moment."""
+"""A worker that dies within so many seconds of service is not forked again at once."""
 FIRST_WAIT = 0.25
-BLIND = 3.0
-"""Seconds between two looks after which it is us who stood still."""
 LONGEST_WAIT = 2.0
-"""Seconds; meanwhile who is sent to the shard waits."""
+"""Seconds; meanwhile clients wait in the queues of the shard's sockets."""
+STALLED = 3.0
+"""Seconds between two checks after which the master itself must have stood still."""
 RETIRE_TIME = 3600.0
-"""Seconds after which the sessions of a retiring worker hear a farewell."""
+"""Seconds after which the sessions of a retiring worker get their farewell."""
 MEMORY_TIME = 600.0
-"""Seconds between two replacements of a shard's worker for its memory: a limit that is too low must not churn."""
-
-
-class Process(Protocol):
-    """A worker's process and line, as the supervisor uses them."""
-
-    def send(self, body: object, passed: Sequence[Any] = ()) -> None:
-        """A frame to it; lost if it is dead."""
-
-    def kill(self) -> None:
-        """SIGKILL; its end is told as any other."""
-
-
-@define(eq=False)
-class Record:
-    """One worker."""
-
-    shard: int
-    worker: int
-    process: Process
-    begun: float
-    heard: float
-    since: float
-    """Unix time of its start."""
-    ready: float = 0.0
-    pid: int = 0
-    state: Literal["starting", "serving", "retiring"] = "starting"
-    sessions: int = 0
-    memory: int = 0
-    replaces: Record | None = None
-    """Retired once this one is ready."""
-    retire_until: float = 0.0
-    killed: bool = False
-    asking: bool = False
-    """It has asked for the status of all, and has no answer yet."""
-    questions: dict[int, Deferred[Json]] = field(factory=dict)
+"""Least seconds between two replacements of a shard's worker because of memory: a limit that is too low must not churn."""
+ORDER_TIMEOUT = 30.0
 
 
 class Supervisor:
-    """All workers of a master. Implements `link.WorkerPool`."""
+    """All workers of a master. Implements `server_link.WorkerPool`."""
 
     def __init__(
         self,
@@ -86,22 +67,23 @@ class Supervisor:
         numbers: Sequence[int],
         wall: Callable[[], float],
     ) -> None:
-        """`fork(shard, worker, workers of the living)` begins a worker; its end is told by `ended`, also of one never made."""
-        self.records: dict[int, Record] = {}
+        """`fork(shard, number, numbers of the living)` starts a worker; `worker_ended` follows, also of one never made."""
+        self.records: dict[int, WorkerRecord] = {}
         self.memory_limit = 0
         self.on_ready: Callable[[], None] = lambda: None
         """Called each time a worker serves."""
-        self.on_failed: Callable[[str], None] = lambda _why: None
-        """Called with what a worker says that cannot start."""
+        self.on_failed: Callable[[str], None] = lambda _reason: None
+        """Called with the reason of a worker that cannot start."""
         self.on_empty: Callable[[], None] = lambda: None
-        self.on_exposed: Callable[[Json], None] = lambda _mark: None
-        self.on_seen: Callable[[Json], None] = lambda _rows: None
-        self.on_known: Callable[[Json], None] = lambda _rows: None
-        """Called with reports of a worker about exposed passwords, clients and known networks; it may be nonsense."""
+        """Called when the last worker has ended after `stop`."""
+        self.on_exposed: Callable[[object], None] = lambda _mark: None
+        self.on_seen: Callable[[Sequence[Any]], None] = lambda _rows: None
+        self.on_known: Callable[[Sequence[Any]], None] = lambda _rows: None
+        """Called with a worker's report of exposed passwords, clients and known networks, whose rows are not validated."""
         self.exposures: Callable[[], int] = lambda: 0
         self.renewals: Callable[[], list[Json]] = list
-        self.status: Callable[[], Deferred[Json]] = lambda: succeed(None)
-        """What a worker is told that asks for the status of all."""
+        self.status: Callable[[], Deferred[Any]] = lambda: succeed(None)
+        """Returns the status of all workers, for a worker's StatusRequest."""
         self.totals = EventTotals()
         self.restarts = 0
         self._clock = clock
@@ -109,74 +91,73 @@ class Supervisor:
         self._shards = shards
         self._numbers = numbers
         self._wall = wall
-        self._requests = itertools.count(1)
+        self._request_numbers = itertools.count(1)
         self._waits = dict.fromkeys(range(shards), 0.0)
         self._timers: dict[int, IDelayedCall] = {}
-        self._memory_told = dict.fromkeys(range(shards), float("-inf"))
+        self._memory_replaced = dict.fromkeys(range(shards), float("-inf"))
         self._stopping = False
-        self._looked = clock.seconds()
+        self._checked = clock.seconds()
 
-    # --- Life
+    # --- Life of the workers
 
     def start(self) -> None:
-        """Begin a worker on every shard that has none."""
+        """Start a worker for every shard that has none."""
         for shard in range(self._shards):
             if not any(record.shard == shard and record.state != "retiring" for record in self.records.values()):
-                self._begin(shard)
+                self._start_worker(shard)
 
     def replace_all(self) -> None:
-        """A new worker for each shard; those of now retire when it is ready."""
+        """Start a new worker for each shard; the present ones retire when it is ready."""
         for record in tuple(self.records.values()):
             if record.state == "starting":
-                # Begun by the old zygote, and not ready yet: what follows its end begins anew.
+                # The old zygote forked it, and it is not ready: its end starts another.
                 record.process.kill()
         for shard in {record.shard for record in self.records.values() if record.state == "serving"}:
-            self._begin(shard)
+            self._start_worker(shard)
 
     def stop(self) -> None:
-        """Farewell in all; `on_empty` is called when the last has ended."""
+        """Order all workers to stop; `on_empty` is called when the last has ended."""
         self._stopping = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         for record in self.records.values():
-            self._order(record, "stop", None)
+            self._order(record, "stop")
         if not self.records:
             self.on_empty()
 
     def kill_all(self) -> None:
-        """For those that do not end."""
+        """Kill the workers that do not end."""
         for record in tuple(self.records.values()):
             record.process.kill()
 
-    def living(self, records: Sequence[Record]) -> tuple[Record, ...]:
-        """Those that have not ended."""
-        return tuple(record for record in records if self.records.get(record.worker) is record)
+    def living(self, records: Sequence[WorkerRecord]) -> tuple[WorkerRecord, ...]:
+        """Return those that have not ended."""
+        return tuple(record for record in records if self.records.get(record.number) is record)
 
-    def replace(self, record: Record) -> None:
-        """A new worker in place of one that serves or begins; the sessions of one that serves go on."""
+    def replace(self, record: WorkerRecord) -> None:
+        """Start a new worker in place of one that serves or starts; the sessions of one that serves go on."""
         if record.state == "starting":
             record.process.kill()
         elif record.state == "serving" and not any(other.replaces is record for other in self.records.values()):
-            self._begin(record.shard)
+            self._start_worker(record.shard)
 
-    def forked(self, process: Process, pid: int) -> None:
-        """The zygote has made it."""
+    def worker_forked(self, process: Process, pid: int) -> None:
+        """Note the process number of a worker that the zygote has forked."""
         for record in self.records.values():
             if record.process is process:
                 record.pid = pid
 
-    def ended(self, worker: int, process: Process) -> None:
-        """A worker is dead, or its zygote before it could be made. Called once for each process."""
-        record = self.records.get(worker)
+    def worker_ended(self, number: int, process: Process) -> None:
+        """Handle the end of a worker, or of its zygote before it was made. Called once for each process."""
+        record = self.records.get(number)
         if record is None or record.process is not process:
             return
-        del self.records[worker]
-        self.totals.end(worker)
-        for question in tuple(record.questions.values()):
-            question.callback(None)
+        del self.records[number]
+        self.totals.end(number)
+        record.requests.cancel_all()
         for other in self.records.values():
-            other.process.send(("gone", worker))
+            other.process.send(WorkerGone(number))
             if other.replaces is record:
                 other.replaces = None
         if self._stopping:
@@ -193,21 +174,21 @@ class Supervisor:
         )
         self.restarts += 1
         if any(other.shard == record.shard and other.state == "starting" for other in self.records.values()):
-            return  # its successor is on the way
+            return  # its successor starts already
         if record.state == "starting" or self._clock.seconds() - record.ready < EARLY:
             self._waits[record.shard] = min(LONGEST_WAIT, max(FIRST_WAIT, 2 * self._waits[record.shard]))
         else:
             self._waits[record.shard] = 0.0
-        self._begin_later(record.shard, self._waits[record.shard])
+        self._start_worker_later(record.shard, self._waits[record.shard])
 
     def check(self) -> None:
-        """Look for those that are silent or have retired long enough; every second or so."""
+        """Find workers that are silent or have retired long enough; called every second or so."""
         now = self._clock.seconds()
-        looked, self._looked = self._looked, now
-        if now - looked > BLIND:
-            # Who stood still has not read what they said meanwhile.
+        checked, self._checked = self._checked, now
+        if now - checked > STALLED:
+            # The master stood still, and has not read what workers sent meanwhile.
             for record in self.records.values():
-                record.heard = max(record.heard, now - BLIND)
+                record.heard = max(record.heard, now - STALLED)
         for record in tuple(self.records.values()):
             patience = STARTING if record.state == "starting" else SILENCE
             if now - record.heard > patience and not record.killed:
@@ -217,90 +198,85 @@ class Supervisor:
                     worker=record.shard,
                     pid=record.pid,
                 )
-                record.killed = True
-                record.process.kill()
+                self._kill(record)
             elif record.state == "retiring" and record.retire_until and now > record.retire_until:
                 record.retire_until = 0.0
-                self._order(record, "stop", None)
+                self._order(record, "stop")
 
-    # --- What a worker says
+    # --- Messages of a worker
 
-    def heard(self, worker: int, body: Json) -> None:
-        """One frame of a worker; nonsense is its end."""
-        record = self.records.get(worker)
+    def handle_message(self, number: int, message: WorkerMessage) -> None:
+        """Handle one message of a worker."""
+        record = self.records.get(number)
         if record is None or record.killed:
             return
         record.heard = self._clock.seconds()
-        match body:
-            case {"beat": int(sessions), "memory": int(memory), "event_counters": event_counters} if are_numbers(
-                sessions, memory
-            ):
-                record.sessions, record.memory = sessions, memory
-                self.totals.take(worker, event_counters)
-                self._look_at_memory(record)
-            case {"seen": rows}:
+        match message:
+            case Heartbeat():
+                record.sessions, record.memory = message.sessions, message.memory
+                self.totals.update(number, message.event_counters)
+                self._check_memory(record)
+            case ClientsSeen(rows):
                 self.on_seen(rows)
-            case {"known": rows}:
+            case NetworksKnown(rows):
                 self.on_known(rows)
-            case {"exposed": mark}:
+            case PasswordExposed(mark):
                 self.on_exposed(mark)
-            case {"ask": "status"}:
-                self._tell_status(record)
-            case {"tell": str(kind), "body": told}:
+            case StatusRequest():
+                self._send_status(record)
+            case Broadcast(kind, body):
                 for other in self.records.values():
                     if other is not record:
-                        other.process.send(("told", worker, kind, told))
-            case {"answer": int(number), "error": str(error)}:
-                self._settle(record, number, {"error": error})
-            case {"answer": int(number), "body": answer}:
-                self._settle(record, number, answer)
-            case {"ready": True} if record.state == "starting":
-                self._is_ready(record)
-            case {"failed": str(why)}:
+                        other.process.send(PeerBroadcast(number, kind, body))
+            case Reply() | RequestFailed():
+                record.requests.settle(message)
+            case WorkerReady():
+                self._worker_ready(record)
+            case WorkerFailed(reason):
                 log.error(
                     "worker {worker} cannot start: {reason}",
                     event="worker-start-failed",
                     worker=record.shard,
-                    reason=one_line(why),
+                    reason=one_line(reason),
                 )
-                self.on_failed(one_line(why))
-            case _:
-                log.error(
-                    "worker {worker} has sent an invalid message: killed",
-                    event="worker-killed",
-                    worker=record.shard,
-                    pid=record.pid,
-                )
-                record.killed = True
-                record.process.kill()
+                self.on_failed(one_line(reason))
+
+    def reject(self, number: int, reason: str) -> None:
+        """Kill a worker that sent a malformed message."""
+        record = self.records.get(number)
+        if record is None or record.killed:
+            return
+        log.error(
+            "worker {worker} has sent an invalid message: killed ({reason})",
+            event="worker-killed",
+            worker=record.shard,
+            pid=record.pid,
+            reason=reason,
+        )
+        self._kill(record)
 
     # --- Queries and orders
 
-    def ask(self, what: str, body: Json, seconds: float = 2.0) -> Deferred[dict[int, Json]]:
-        """Ask every worker that has begun."""
-        asked = {
-            worker: self._question(record, ("ask", what, body), seconds) for worker, record in self.records.items()
-        }
-        return self._gather(asked)
+    def ask(self, name: str, body: Json, seconds: float = QUERY_TIMEOUT) -> Deferred[dict[int, Result]]:
+        """Send a query to every worker, and collect the replies by worker number."""
+        return gather({number: _query(record, name, body, seconds) for number, record in self.records.items()})
 
     def order(
         self,
-        records: Sequence[Record],
-        what: str,
+        records: Sequence[WorkerRecord],
+        name: str,
         body: object,
         seconds: float,
-        sockets: Callable[[Record], Sequence[Any]] = lambda _record: (),
-    ) -> Deferred[dict[int, Json]]:
-        """Have these workers obey; `sockets(record)` go beside it."""
-        return self._gather(
-            {record.worker: self._order(record, what, body, seconds, sockets(record)) for record in records}
-        )
+        sockets: Callable[[WorkerRecord], Sequence[Any]] = lambda _record: (),
+    ) -> Deferred[dict[int, Result]]:
+        """Send an order to these workers, with `sockets(record)` beside it, and collect the replies by worker number."""
+        return gather({record.number: self._order(record, name, body, seconds, sockets(record)) for record in records})
 
     def workers(self) -> list[dict[str, Json]]:
-        """Each as `link.WorkerPool` says."""
+        """Return each worker as `server_link.WorkerPool` says."""
         return [
             {
-                "worker": record.worker,
+                "worker": record.number,
                 "shard": record.shard,
                 "pid": record.pid,
                 "since": record.since,
@@ -313,75 +289,87 @@ class Supervisor:
 
     # --- Inside
 
-    def _tell_status(self, record: Record) -> None:
-        """One question of a worker at a time: one that was taken over must not keep the master busy."""
-        if record.asking:
+    def _order(
+        self,
+        record: WorkerRecord,
+        name: str,
+        body: object = None,
+        seconds: float = ORDER_TIMEOUT,
+        sockets: Sequence[Any] = (),
+    ) -> Deferred[Result]:
+        return record.requests.add(lambda request: record.process.send(Order(request, name, body), sockets), seconds)
+
+    def _send_status(self, record: WorkerRecord) -> None:
+        """Answer one StatusRequest of a worker at a time: one that was taken over must not keep the master busy."""
+        if record.status_requested:
             return
-        record.asking = True
+        record.status_requested = True
 
-        def tell(status: Json) -> None:
-            record.asking = False
-            record.process.send(("status", status))
+        def send(status: Any) -> None:
+            record.status_requested = False
+            record.process.send(StatusReply(status))
 
-        self.status().addCallback(tell)
+        self.status().addCallback(send)
 
-    @staticmethod
-    def _settle(record: Record, number: int, answer: Json) -> None:
-        question = record.questions.pop(number, None)
-        if question is not None:
-            question.callback(answer)
+    def _kill(self, record: WorkerRecord) -> None:
+        record.killed = True
+        record.process.kill()
 
-    def _begin_later(self, shard: int, seconds: float) -> None:
+    def _start_worker_later(self, shard: int, seconds: float) -> None:
         if seconds == 0:
-            self._begin(shard)
+            self._start_worker(shard)
         elif shard not in self._timers:
 
-            def begin() -> None:
+            def start() -> None:
                 del self._timers[shard]
-                self._begin(shard)
+                self._start_worker(shard)
 
-            self._timers[shard] = self._clock.callLater(seconds, begin)
+            self._timers[shard] = self._clock.callLater(seconds, start)
 
-    def _begin(self, shard: int) -> None:
-        """A new worker for a shard; the one that serves it now retires when the new one is ready."""
+    def _start_worker(self, shard: int) -> None:
+        """Start a worker for a shard; the one that serves it now retires when the new one is ready."""
         if self._stopping:
             return
         serving = [record for record in self.records.values() if record.shard == shard and record.state == "serving"]
         replaces = serving[0] if serving else None
-        worker = next((worker for worker in self._numbers if worker not in self.records), None)
-        if worker is None:
-            # Whoever has retired longest makes room, and then this is tried again.
+        number = next((number for number in self._numbers if number not in self.records), None)
+        if number is None:
+            # Order the worker that has retired for longest to stop, then try again.
             retiring = [record for record in self.records.values() if record.state == "retiring"]
             if retiring:
-                self._order(min(retiring, key=lambda record: record.begun), "stop", None)
-            self._begin_later(shard, 1.0)
+                self._order(min(retiring, key=lambda record: record.begun), "stop")
+            self._start_worker_later(shard, 1.0)
             return
         living = tuple(self.records)
         now = self._clock.seconds()
-        process = self._fork(shard, worker, living)
+        process = self._fork(shard, number, living)
         for other in self.records.values():
-            other.process.send(("joined", worker))
-        self.records[worker] = Record(shard, worker, process, now, now, self._wall(), replaces=replaces)
+            other.process.send(WorkerJoined(number))
+        requests = PendingRequests(self._clock, self._request_numbers)
+        self.records[number] = WorkerRecord(shard, number, process, requests, now, now, self._wall(), replaces=replaces)
 
-    def _is_ready(self, record: Record) -> None:
+    def _worker_ready(self, record: WorkerRecord) -> None:
+        if record.state != "starting":
+            self.reject(record.number, "it says a second time that it is ready")
+            return
         record.state = "serving"
         record.ready = self._clock.seconds()
         before, record.replaces = record.replaces, None
-        if before is not None and before.worker in self.records:
+        if before is not None and before.number in self.records:
             before.state = "retiring"
             before.retire_until = self._clock.seconds() + RETIRE_TIME
-            self._order(before, "retire", None)
+            self._order(before, "retire")
         self.on_ready()
 
-    def _look_at_memory(self, record: Record) -> None:
+    def _check_memory(self, record: WorkerRecord) -> None:
         now = self._clock.seconds()
         if (
             self.memory_limit
             and record.memory > self.memory_limit
             and record.state == "serving"
-            and now - self._memory_told[record.shard] >= MEMORY_TIME
+            and now - self._memory_replaced[record.shard] >= MEMORY_TIME
         ):
-            self._memory_told[record.shard] = now
+            self._memory_replaced[record.shard] = now
             mib = record.memory >> 20
             log.warn(
                 "worker {worker} (process {pid}) has {mebibytes} MiB of memory: replaced",
@@ -392,40 +380,6 @@ class Supervisor:
             )
             self.replace(record)
 
-    def _order(
-        self, record: Record, what: str, body: object, seconds: float = 30.0, sockets: Sequence[Any] = ()
-    ) -> Deferred[Json]:
-        return self._question(record, ("order", what, body), seconds, sockets)
 
-    def _question(
-        self, record: Record, words: tuple[str, str, object], seconds: float, sockets: Sequence[Any] = ()
-    ) -> Deferred[Json]:
-        """None for an answer that does not come."""
-        number = next(self._requests)
-        answer: Deferred[Json] = Deferred()
-        record.questions[number] = answer
-
-        def give_up() -> None:
-            record.questions.pop(number, None)
-            answer.callback(None)
-
-        timer = self._clock.callLater(seconds, give_up)
-
-        def in_time(result: Json) -> Json:
-            record.questions.pop(number, None)
-            if timer.active():
-                timer.cancel()
-            return result
-
-        answer.addCallback(in_time)
-        kind, what, body = words
-        record.process.send((kind, number, what, body), sockets)
-        return answer
-
-    @staticmethod
-    def _gather(answers: dict[int, Deferred[Json]]) -> Deferred[dict[int, Json]]:
-        workers = list(answers)
-        all_of_them = DeferredList(list(answers.values()))
-        return all_of_them.addCallback(
-            lambda results: dict(zip(workers, [result for _ok, result in results], strict=True))
-        )
+def _query(record: WorkerRecord, name: str, body: Json, seconds: float) -> Deferred[Result]:
+    return record.requests.add(lambda request: record.process.send(Query(request, name, body)), seconds)

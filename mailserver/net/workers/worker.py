@@ -1,8 +1,8 @@
-"""A worker: serves every protocol on the sockets of its shard, in a process forked by the zygote.
+"""A worker: it serves every protocol on the sockets of its shard, in a process that the zygote forked.
 
-Its life: it makes its parts, listens, says that it is ready, and beats. A reload comes in two orders, as its halves:
-"prepare", which may refuse, then "commit" or "drop". "retire" has it take no new connections and end with its last
-session; "stop", or the end of the line to the master, has it say farewell and end.
+It makes its services, listens, reports that it is ready, and sends heartbeats. A reload comes as two orders: "prepare",
+which may fail, then "commit" or "drop". After "retire" it accepts no new connections and ends with its last session. After
+"stop", or when the connection to the master ends, it says farewell to its clients and ends.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from twisted.python.failure import Failure
 
 from mailserver.config.model import Config
 from mailserver.net.connection.turn_limit import TurnLimit
-from mailserver.net.ipc.ipc_messages import ServedConfig, WorkerInit
-from mailserver.net.ipc.message_schema import Json
+from mailserver.net.ipc.master_messages import PrepareReload, WorkerInit
 from mailserver.net.ipc.server_link import ServerLink
-from mailserver.net.ipc.worker_link import WorkerLink
+from mailserver.net.ipc.worker_link import CannotObey, WorkerLink
+from mailserver.net.ipc.worker_messages import CommitResult, Heartbeat, PrepareResult, WorkerFailed, WorkerReady
 from mailserver.net.listeners.binding import Bound, places
 from mailserver.net.log.events import log, log_exceptions
 from mailserver.net.log.forwarding import forward_logging
 from mailserver.net.serving.serving import ProcessServices, Serving
 from mailserver.system.interpreter import tune_interpreter
 
-BEAT = 2.0
+HEARTBEAT = 2.0
 """Seconds between two signs of life."""
 
 
 class WorkerServices(ProcessServices, Protocol):
-    """Services that take up what another process has judged."""
+    """Services of a process that another one tells what to serve."""
 
     def prepare(self, config: Config, tls: Any) -> Any:
-        """What `accept` and `commit` take, of a configuration and a policy's material. In a thread. Raises: OSError."""
+        """Make the argument of `accept` and `commit` of a configuration and its certificates. In a thread. Raises: OSError."""
 
     def take_certificates(self, change: Any) -> None:
         """Serve a `tls.serving.material.Change`. Raises: BadPair."""
@@ -48,7 +48,7 @@ MakeServices = Callable[[WorkerInit, Any, ServerLink], WorkerServices]
 
 
 def run(init: WorkerInit, make_services: MakeServices) -> None:
-    """Serve until the end; called just after the fork, with no reactor installed. Raises: SystemExit."""
+    """Serve until the end. Called just after the fork, with no reactor installed. Raises: SystemExit."""
     from twisted.internet import epollreactor  # noqa: PLC0415 - a reactor must not be forked
 
     epollreactor.install()
@@ -62,30 +62,30 @@ def run(init: WorkerInit, make_services: MakeServices) -> None:
 
 
 class Worker:
-    """One worker's objects and the master's orders."""
+    """The objects of one worker, and what it does for the master's orders."""
 
     def __init__(self, init: WorkerInit, make_services: MakeServices, reactor: Any) -> None:
         self.status = 0
         self._init = init
         self._make_services = make_services
         self._reactor = reactor
-        self._config = init.setting.config
+        self._config = init.served.config
         self._link = WorkerLink(init, reactor, self._stop)
         self._serving: Serving | None = None
         self._services: WorkerServices | None = None
         self._preparing: object = None
         self._prepared: tuple[Config, Any, list[Bound]] | None = None
-        # Kept: where no descriptor is left, a worker that could not tell its memory would seem dead.
+        # Stays open: without a free descriptor a worker could not report its memory, and would seem dead.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        self._beats = LoopingCall(log_exceptions, self._beat)
-        self._beats.clock = reactor
+        self._heartbeats = LoopingCall(log_exceptions, self._send_heartbeat)
+        self._heartbeats.clock = reactor
         self._turn_limit = TurnLimit()
         self._stopping = False
         self._said_farewell = False
         self._ended = False
 
     def start(self) -> None:
-        """Make the parts and listen; a failure is told to the master, and is the end."""
+        """Make the services and listen. A failure is reported to the master and ends the worker."""
         try:
             self._start()
         except SystemExit as error:
@@ -104,27 +104,27 @@ class Worker:
         serving = self._serving = Serving(services, self._reactor, shared=True, link=self._link)
         for bound in self._bound(self._config, self._init.listening):
             serving.listen(bound)
-        for what, obey in (
+        for name, obey in (
             ("prepare", self._prepare),
             ("commit", self._commit),
             ("drop", self._drop),
             ("certificates", self._take_certificates),
             ("retire", self._retire),
             ("stop", self._obey_stop),
-            ("log file", self._reopen_log),
+            ("reopen log", self._reopen_log),
         ):
-            self._link.on_order(what, obey)
+            self._link.on_order(name, obey)
         self._turn_limit.start()
-        self._beats.start(BEAT)
-        self._link.report({"ready": True})
+        self._heartbeats.start(HEARTBEAT)
+        self._link.report(WorkerReady())
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         self.status = 1
-        self._link.report({"failed": why})
+        self._link.report(WorkerFailed(reason))
         self._reactor.callLater(0, self._reactor.stop)
 
     def _take_signals(self) -> None:
-        """Now that the reactor has set its own: the end of all comes from the master, of one worker from SIGTERM."""
+        """Replace the reactor's handlers: the master ends all workers, SIGTERM one of them."""
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._reactor.callFromThread(self._stop))
@@ -134,100 +134,95 @@ class Worker:
         wanted = [(place, listener) for listener in config.listeners for place in places(listener)]
         return [Bound(listener, opened[place], place) for place, listener in wanted if place in opened]
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         serving = self._serving
-        event_counters = serving.event_counters.rows() if serving else []
-        self._link.beat(
-            {
-                "beat": serving.sessions if serving else 0,
-                "memory": memory(self._statm),
-                "event_counters": event_counters,
-            }
-        )
+        sessions = serving.sessions if serving else 0
+        event_counters = tuple(serving.event_counters.rows()) if serving else ()
+        self._link.send_heartbeat(Heartbeat(sessions, memory(self._statm), event_counters))
 
     # --- Orders
 
-    def _prepare(self, body: tuple[ServedConfig, tuple[str, ...]], descriptors: list[int]) -> Deferred[Json]:
-        """A reload's first half: the faults."""
+    def _prepare(self, body: PrepareReload, descriptors: list[int]) -> Deferred[PrepareResult]:
+        """Do the first half of a reload."""
         services = self._services
         assert services is not None
-        setting, new_places = body
+        served = body.served
         sockets = (socket.socket(fileno=number) for number in descriptors)
-        opened = self._bound(setting.config, dict(zip(new_places, sockets, strict=True)))
+        opened = self._bound(served.config, dict(zip(body.new_places, sockets, strict=True)))
 
-        self._forget()
+        self._drop_prepared()
         mine = self._preparing = object()
 
-        def accept(prepared: Any) -> Json:
-            # Nobody waits any more where it has taken too long.
+        def accept(prepared: Any) -> PrepareResult:
+            # The master has given up where it has taken too long.
             faults = ["given up"] if self._preparing is not mine else list(services.accept(prepared))
             if faults:
                 _close(opened)
             else:
-                self._prepared = (setting.config, prepared, opened)
-            return {"faults": list(faults)}
+                self._prepared = (served.config, prepared, opened)
+            return PrepareResult(tuple(faults))
 
         def failed(failure: Failure) -> Failure:
             _close(opened)
             return failure
 
         pool = self._reactor.getThreadPool()
-        preparing = deferToThreadPool(self._reactor, pool, services.prepare, setting.config, setting.material)
+        preparing = deferToThreadPool(self._reactor, pool, services.prepare, served.config, served.material)
         return preparing.addCallback(accept).addErrback(failed)
 
-    def _commit(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
-        """Its second half: what was done."""
+    def _commit(self, _body: object, _descriptors: list[int]) -> Deferred[CommitResult]:
+        """Do the second half of a reload. Raises: CannotObey."""
         prepared, self._prepared = self._prepared, None
-        self._forget()
+        self._drop_prepared()
         if prepared is None or self._services is None or self._serving is None:
-            return succeed({"error": "it was not prepared in time"})
+            raise CannotObey("it was not prepared in time")
         config, made, opened = prepared
         lines = self._services.commit(made)
         if self._stopping:
-            # Nobody would answer who connects to them.
+            # Nobody would answer clients that connect to them.
             _close(opened)
         else:
             lines += self._serving.change(config, opened)
         self._config = config
-        return succeed({"lines": list(lines)})
+        return succeed(CommitResult(tuple(lines)))
 
-    def _take_certificates(self, change: Any, _descriptors: list[int]) -> Deferred[Json]:
-        """Contexts are made for what has changed, a fraction of a millisecond each."""
+    def _take_certificates(self, change: Any, _descriptors: list[int]) -> Deferred[CommitResult]:
+        """Make contexts for the certificates that have changed, a fraction of a millisecond each."""
         assert self._services is not None
         self._services.take_certificates(change)
-        return succeed({"lines": []})
+        return succeed(CommitResult(()))
 
-    def _drop(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
-        self._forget()
+    def _drop(self, _body: object, _descriptors: list[int]) -> Deferred[None]:
+        self._drop_prepared()
         return succeed(None)
 
-    def _forget(self) -> None:
-        """What is prepared, or is being prepared, will not be taken up."""
+    def _drop_prepared(self) -> None:
+        """Drop the reload that is prepared or being prepared."""
         prepared, self._prepared, self._preparing = self._prepared, None, None
         if prepared is not None:
             _close(prepared[2])
 
-    def _retire(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
+    def _retire(self, _body: object, _descriptors: list[int]) -> Deferred[None]:
         assert self._serving is not None
         self._stopping = True
-        # What waits in the queue of a socket is for the worker that has it too.
+        # Clients in the queue of a socket are for the worker that has the same socket.
         self._serving.stop_listening()
         self._serving.when_empty().addCallback(lambda _none: self._end())
         return succeed(None)
 
-    def _obey_stop(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
+    def _obey_stop(self, _body: object, _descriptors: list[int]) -> Deferred[None]:
         self._stop()
         return succeed(None)
 
-    def _reopen_log(self, _body: object, _descriptors: list[int]) -> Deferred[Json]:
+    def _reopen_log(self, _body: object, _descriptors: list[int]) -> Deferred[None]:
         if self._config.server.log_file is not None:
-            self._init.lines.reopen(self._config.server.log_file)
+            self._init.process_log.reopen(self._config.server.log_file)
         return succeed(None)
 
     # --- The end
 
     def _stop(self) -> None:
-        """Farewell to all; whoever orders it once more changes nothing."""
+        """Say farewell to all clients, then end; a second call does nothing."""
         if self._said_farewell:
             return
         self._stopping = self._said_farewell = True
@@ -245,8 +240,8 @@ class Worker:
         ending = Deferred.fromCoroutine(services.stop()) if services is not None else succeed(None)
 
         def end(_result: object) -> None:
-            # What was counted since the last sign of life.
-            self._beat()
+            # With the events since the last one.
+            self._send_heartbeat()
             self._reactor.stop()
 
         ending.addErrback(lambda failure: log.failure("the stop of a worker has failed", failure, event="bug")).addBoth(
@@ -260,6 +255,6 @@ def _close(opened: list[Bound]) -> None:
 
 
 def memory(statm: int) -> int:
-    """Octets of memory of this process that are not those of a file; `statm` is open (proc(5))."""
+    """Return the octets of memory of this process that no file backs; `statm` is open (proc(5))."""
     fields = os.pread(statm, 256, 0).split()
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")

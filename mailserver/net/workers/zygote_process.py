@@ -1,8 +1,7 @@
-"""The master's side of processes: a zygote that it started, and the workers which that forks."""
+"""The master's side of its child processes: the zygote that it started, and the workers which that forks."""
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -16,9 +15,9 @@ from zope.interface import implementer
 
 from mailserver.net.ipc.child_processes import is_child, kill_as
 from mailserver.net.ipc.frames import (
+    MAX_DESCRIPTORS,
     MAX_JSON,
-    MAX_PASSED,
-    MAX_WAITING,
+    MAX_QUEUED,
     BadFrame,
     Decoder,
     FrameSocket,
@@ -26,25 +25,28 @@ from mailserver.net.ipc.frames import (
     send_blocking,
     to_pickle,
 )
-from mailserver.net.ipc.ipc_messages import ForkRequest
-from mailserver.net.ipc.message_schema import Json, one_line
-from mailserver.net.ipc.received_fds import close_passed
+from mailserver.net.ipc.master_messages import ForkRequest, RetireZygote, SocketsAhead
+from mailserver.net.ipc.message_schema import BadMessage, one_line
+from mailserver.net.ipc.received_fds import close_descriptors
+from mailserver.net.ipc.worker_messages import (
+    ChildEnded,
+    ForkFailed,
+    LogFileOpened,
+    WorkerForked,
+    WorkerMessage,
+    ZygoteFailed,
+    ZygoteReady,
+    decode_worker_message,
+    decode_zygote_message,
+)
 from mailserver.net.log.events import log
 from mailserver.net.workers.supervisor import SILENCE
 from mailserver.net.workers.zygote_start import StartedZygote, start_zygote
 
 START_TIME = 60.0
+"""Seconds that a zygote may take to start."""
 ENDING_TIME = 5.0
-"""Seconds between the end of a line and that of the process."""
-
-
-def from_json(frame: bytes) -> Json:
-    """A body for the master; None, which means nothing, where it is no JSON."""
-    try:
-        found: Json = json.loads(frame)
-    except (ValueError, RecursionError):
-        return None
-    return found
+"""Seconds between the end of a connection and SIGKILL for its process."""
 
 
 @implementer(IReadDescriptor)
@@ -52,7 +54,7 @@ class ProcessEnd:
     """Calls `ended()` once when the process of a pidfd has ended, whoever its parent is. It owns the descriptor."""
 
     def __init__(self, reactor: Any, pidfd: int, ended: Callable[[], None], user: int | None = None) -> None:
-        """`user`: whose process it must be to be killed, where another process has passed the pidfd."""
+        """`user`: the user whose process it must be to be killed, where another process has sent the pidfd."""
         self._reactor = reactor
         self._pidfd = pidfd
         self._user = user
@@ -60,7 +62,7 @@ class ProcessEnd:
         reactor.addReader(self)
 
     def kill(self) -> None:
-        """SIGKILL, to this process and no other that may have its number by now."""
+        """Send SIGKILL to this process, never to another that has its number by now."""
         if self._pidfd >= 0:
             try:
                 kill_as(self._pidfd, self._user)
@@ -70,94 +72,99 @@ class ProcessEnd:
                 log.error("a process that is no worker was to be killed as one, and was not", event="kill-refused")
 
     def fileno(self) -> int:
-        """The descriptor, -1 once it has ended."""
+        """Return the descriptor, -1 once the process has ended."""
         return self._pidfd
 
     def logPrefix(self) -> str:
-        """A name for the log."""
+        """Name in the log."""
         return "process"
 
     def doRead(self) -> None:
-        """It has ended."""
+        """Handle the end of the process."""
         self._reactor.removeReader(self)
         os.close(self._pidfd)
         self._pidfd = -1
         self._ended()
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
-        """The reactor ends."""
+        """Handle the end of the reactor."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
 
 
 class WorkerProcess:
-    """A worker's line, and its end; implements `supervisor.Process`."""
+    """A worker's process and the connection to it; implements `worker_record.Process`."""
 
     def __init__(
         self,
         reactor: Any,
-        line: socket.socket,
-        heard: Callable[[Json], None],
+        sock: socket.socket,
+        received: Callable[[WorkerMessage], None],
+        rejected: Callable[[str], None],
         ended: Callable[[], None],
+        *,
         user: int | None = None,
     ) -> None:
-        """`user`: who serves, if not who this process is."""
+        """Call `received(message)`, or `rejected(reason)` for a malformed one. `user`: the worker's, if not this process's."""
         self._reactor = reactor
         self._user = user
+        self._received = received
+        self._rejected = rejected
         self._ended = ended
         self._end: ProcessEnd | None = None
-        self._line = FrameSocket(
-            reactor, line, self._take(heard), self._lost, longest=MAX_JSON, most_waiting=MAX_WAITING
-        )
+        self._socket = FrameSocket(reactor, sock, self._receive, self._lost, longest=MAX_JSON, max_queued=MAX_QUEUED)
 
-    def send(self, body: object, passed: Sequence[socket.socket] = ()) -> None:
-        """A frame to it; sockets that do not fit beside it go ahead."""
-        while len(passed) > MAX_PASSED:
-            self._line.send(to_pickle("sockets"), passed[:MAX_PASSED])
-            passed = passed[MAX_PASSED:]
-        self._line.send(to_pickle(body), passed)
+    def send(self, body: object, sockets: Sequence[socket.socket] = ()) -> None:
+        """Send a message; sockets that do not fit beside it go ahead of it."""
+        while len(sockets) > MAX_DESCRIPTORS:
+            self._socket.send(to_pickle(SocketsAhead()), sockets[:MAX_DESCRIPTORS])
+            sockets = sockets[MAX_DESCRIPTORS:]
+        self._socket.send(to_pickle(body), sockets)
 
     def kill(self) -> None:
-        """SIGKILL; before its number is known it loses its line, which ends it too."""
+        """Send SIGKILL; before its pidfd is known, close the connection, which ends the worker too."""
         if self._end is not None:
             self._end.kill()
         else:
-            self._line.close()
+            self._socket.close()
             self._lost()
 
     def watch(self, pidfd: int) -> None:
-        """It has been forked."""
-        self._end = ProcessEnd(self._reactor, pidfd, self._is_over, self._user)
+        """Watch the process, which the zygote has forked."""
+        self._end = ProcessEnd(self._reactor, pidfd, self._process_ended, self._user)
 
-    @staticmethod
-    def _take(heard: Callable[[Json], None]) -> Callable[[bytes, list[int]], None]:
-        def take(frame: bytes, descriptors: list[int]) -> None:
-            close_passed(descriptors)
-            # A worker has nothing to pass.
-            heard(None if descriptors else from_json(frame))
-
-        return take
+    def _receive(self, frame: bytes, descriptors: list[int]) -> None:
+        close_descriptors(descriptors)
+        if descriptors:
+            self._rejected("there are descriptors beside it")
+            return
+        try:
+            message = decode_worker_message(frame)
+        except BadMessage as error:
+            self._rejected(str(error))
+        else:
+            self._received(message)
 
     def _lost(self) -> None:
         if self._end is not None:
-            # A process that ends has its line closed first.
+            # The kernel closes the connection of a process that ends before its pidfd says so.
             self._reactor.callLater(ENDING_TIME, self._end.kill)
         else:
-            self._is_over()
+            self._process_ended()
 
-    def _is_over(self) -> None:
-        self._line.finish()
+    def _process_ended(self) -> None:
+        self._socket.finish()
         self._ended()
 
 
 class ZygoteProcess:
-    """A started zygote."""
+    """A started zygote and the connection to it."""
 
     def __init__(
         self,
         reactor: Any,
-        begun: StartedZygote | None = None,
+        started: StartedZygote | None = None,
         *,
         output: int | None,
         forked: Callable[[int, int, int], None],
@@ -165,33 +172,35 @@ class ZygoteProcess:
         log_file: Callable[[int], None],
         ended: Callable[[ZygoteProcess], None],
     ) -> None:
-        """Take over one that has `begun`, or start it, with `output` as its standard output and error. Raises: OSError.
+        """Take one that was `started`, or start one with `output` as its standard output and error. Raises: OSError.
 
-        `forked(number, pid, pidfd)`, `not_forked(number)`, `log_file(descriptor)` are what it tells, `ended(self)` its end.
+        `forked(request, pid, pidfd)`, `not_forked(request)` and `log_file(descriptor)` are called for its messages,
+        `ended(self)` at its end.
         """
         self.started = self.heard = reactor.seconds()
         self.patience = START_TIME
-        """Seconds of silence after which it is taken for stuck."""
+        """Seconds without a message until it is killed."""
         self.killed = False
         self.retired = False
+        self._sent_malformed = False
         self._reactor = reactor
         self._forked = forked
         self._not_forked = not_forked
         self._log_file = log_file
-        begun = begun or start_zygote(output)
-        self._socket, self.pid = begun.line, begun.pid
-        # Ours was raised for all that listens, perhaps after its start.
+        started = started or start_zygote(output)
+        self._socket, self.pid = started.connection, started.pid
+        # The master raised its own limit for its listening sockets, perhaps after it started the zygote.
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
-        self._line: FrameSocket | None = None
-        self._end = ProcessEnd(reactor, os.pidfd_open(self.pid), lambda: self._is_over(ended))
+        self._frames: FrameSocket | None = None
+        self._end = ProcessEnd(reactor, os.pidfd_open(self.pid), lambda: self._process_ended(ended))
 
     def begin(self, frames: Sequence[tuple[object, Sequence[socket.socket]]]) -> None:
-        """Send it what it begins with, and wait until it has begun. Raises: SystemExit with what it says."""
+        """Send what it needs, and wait until it is ready. Raises: SystemExit with the zygote's reason."""
         self._socket.settimeout(START_TIME)
         decoder = Decoder(MAX_JSON)
         try:
-            for body, passed in frames:
-                send_blocking(self._socket, to_pickle(body), [each.fileno() for each in passed])
+            for body, sockets in frames:
+                send_blocking(self._socket, to_pickle(body), [each.fileno() for each in sockets])
             while (frame := decoder.next_frame()) is None:
                 data, received = read_some(self._socket)
                 if not data:
@@ -199,72 +208,84 @@ class ZygoteProcess:
                 decoder.receive(data, received)
         except (OSError, BadFrame) as error:
             raise SystemExit(f"the process that forks workers does not begin: {error}") from error
-        self._take(*frame)
+        self._receive(*frame)
         self._listen()
 
     def begin_later(self, frames: Sequence[tuple[object, Sequence[socket.socket]]]) -> None:
-        """The same without waiting: what is sent later comes behind it."""
+        """Send what it needs without waiting: later messages are queued behind it."""
         self._listen()
-        for body, passed in frames:
-            self.send(body, passed)
+        for body, sockets in frames:
+            self.send(body, sockets)
 
-    def send(self, body: object, passed: Sequence[socket.socket] = ()) -> None:
-        """A frame to it."""
-        if self._line is not None:
-            self._line.send(to_pickle(body), passed)
+    def send(self, body: object, sockets: Sequence[socket.socket] = ()) -> None:
+        """Send a message."""
+        if self._frames is not None:
+            self._frames.send(to_pickle(body), sockets)
 
-    def fork(self, fork: ForkRequest, line: socket.socket) -> None:
-        """Have it fork a worker, whose end of the line is given away."""
-        assert self._line is not None
-        self._line.send(to_pickle(fork), (line,), given=True)
+    def fork(self, request: ForkRequest, sock: socket.socket) -> None:
+        """Have it fork a worker; `sock` is the worker's, and is closed here."""
+        assert self._frames is not None
+        self._frames.send(to_pickle(request), (sock,), close=True)
 
     def retire(self) -> None:
-        """It forks no more, and ends after the last worker of its own."""
+        """Order it to fork no more, and to end after its last worker."""
         self.retired = True
-        self.send("retire")
+        self.send(RetireZygote())
 
     def kill(self) -> None:
-        """SIGKILL; its end is told."""
+        """Send SIGKILL; `ended` is called."""
         self.killed = True
         self._end.kill()
 
     def close(self) -> None:
-        """The master ends: it is to end too, after its workers."""
-        if self._line is not None:
-            self._line.close()
+        """Close the connection: the zygote ends after its workers."""
+        if self._frames is not None:
+            self._frames.close()
 
     def _listen(self) -> None:
-        self._line = FrameSocket(self._reactor, self._socket, self._take, self._lost, longest=MAX_JSON)
+        self._frames = FrameSocket(self._reactor, self._socket, self._receive, self._lost, longest=MAX_JSON)
 
     def _lost(self) -> None:
         self._reactor.callLater(ENDING_TIME, self._end.kill)
 
-    def _is_over(self, ended: Callable[[ZygoteProcess], None]) -> None:
+    def _process_ended(self, ended: Callable[[ZygoteProcess], None]) -> None:
         self.close()
         ended(self)
 
-    def _take(self, frame: bytes, descriptors: list[int]) -> None:
+    def _receive(self, frame: bytes, descriptors: list[int]) -> None:
         self.heard = self._reactor.seconds()
         self.patience = SILENCE
-        match from_json(frame), descriptors:
-            case {"forked": int(number), "pid": int(pid)}, [pidfd] if is_child(pidfd, pid, {self.pid, os.getpid()}):
-                self._forked(number, pid, pidfd)
-            case {"not forked": int(number), "why": str(why)}, []:
-                log.error("no worker can be forked: {reason}", event="fork-failed", reason=one_line(why))
-                self._not_forked(number)
-            case {"ended": int(pid), "status": int(status)}, []:
+        try:
+            message = decode_zygote_message(frame)
+        except BadMessage as error:
+            close_descriptors(descriptors)
+            if not self._sent_malformed:
+                self._sent_malformed = True
+                log.error(
+                    "the zygote has sent an invalid message: {reason}",
+                    event="zygote-message-invalid",
+                    reason=str(error),
+                )
+            return
+        match message, descriptors:
+            case WorkerForked(request, pid), [pidfd] if is_child(pidfd, pid, {self.pid, os.getpid()}):
+                self._forked(request, pid, pidfd)
+            case ForkFailed(request, reason), []:
+                log.error("no worker can be forked: {reason}", event="fork-failed", reason=one_line(reason))
+                self._not_forked(request)
+            case ChildEnded(pid, status), []:
                 if status:
                     log.warn(
                         "process {pid} ended with {status}", event="process-ended", pid=pid, status=_in_words(status)
                     )
-            case (({"ready": True} | {"log file": True}), [number]):
+            case ((ZygoteReady() | LogFileOpened()), [number]):
                 self._log_file(number)
-            case {"failed": str(why)}, []:
-                if self._line is None:
-                    raise SystemExit(one_line(why))
-                log.error("the zygote cannot start: {reason}", event="zygote-start-failed", reason=one_line(why))
+            case ZygoteFailed(reason), []:
+                if self._frames is None:
+                    raise SystemExit(one_line(reason))
+                log.error("the zygote cannot start: {reason}", event="zygote-start-failed", reason=one_line(reason))
             case _:
-                close_passed(descriptors)
+                close_descriptors(descriptors)
 
 
 def _in_words(status: int) -> str:

@@ -1,6 +1,6 @@
-"""The start of the zygote, by exec: its own half second of loading may then pass beside that of the master.
+"""Start the zygote by exec, so that it loads its modules while the master loads others; each takes half a second.
 
-Light to load, and without Twisted, as it comes before whatever a master takes long to load.
+This module imports little and no Twisted, as the zygote is started before the master imports the rest.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from mailserver.system.children import module_command, module_environment
 
 @frozen
 class StartedZygote:
-    """A process that waits on its line for what it begins with; it ends when that is closed."""
+    """A zygote that waits for its ZygoteInit; it ends when the socket is closed."""
 
     pid: int
-    line: socket.socket
+    connection: socket.socket
 
     def end(self) -> None:
-        """There is nothing for it to begin with."""
+        """Kill it: there is nothing to serve."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        self.line.close()
+        self.connection.close()
 
 
 def start_zygote(output: int | None = None) -> StartedZygote:
-    """Start it, with `output` as its standard output and error, else ours; its input is empty. Raises: OSError."""
+    """Start it with `output` as its standard output and error, or with those of this process. Raises: OSError."""
     environment = module_environment()
-    # systemd hears from the master alone.
+    # The master alone notifies systemd.
     environment.pop("NOTIFY_SOCKET", None)
     actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     if output is not None:

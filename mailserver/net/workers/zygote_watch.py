@@ -1,4 +1,4 @@
-"""A zygote that lives: the master begins it, renews it, and replaces one that has ended or stands still."""
+"""Keep a zygote running: start it, renew it, and replace one that has ended or hangs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from mailserver.net.ipc.ipc_messages import ForkRequest
+from mailserver.net.ipc.master_messages import ForkRequest
 from mailserver.net.log.events import log
-from mailserver.net.workers.supervisor import BLIND
+from mailserver.net.workers.supervisor import STALLED
 from mailserver.net.workers.zygote_process import ZygoteProcess
 
 EARLY = 10.0
-"""Seconds after its start in which a zygote's death is a fault of more than the moment."""
+"""A zygote that dies within so many seconds of its start is not replaced at once."""
 
 Frames: TypeAlias = list[tuple[object, list[socket.socket]]]
 
 
 class ZygoteWatch:
-    """The zygote that forks now, and those before it, whose workers still live."""
+    """The present zygote, and earlier ones whose workers still live."""
 
     def __init__(
         self,
@@ -30,9 +30,9 @@ class ZygoteWatch:
         renewed: Callable[[], None],
         reap: Callable[[], None],
     ) -> None:
-        """`start(ended)` starts one, whose end is told to `ended`, and raises OSError; `frames()` is what it begins with.
+        """`start(ended)` starts a zygote, calls `ended(zygote)` at its end and raises OSError; `frames()` are sent to it first.
 
-        `renewed()`: workers of before are to be replaced. `reap()` waits for processes that have ended.
+        `renewed()` replaces the workers of an earlier zygote. `reap()` waits for child processes that have ended.
         """
         self._reactor = reactor
         self._start_one = start
@@ -42,15 +42,15 @@ class ZygoteWatch:
         self._current: ZygoteProcess | None = None
         self._living: set[ZygoteProcess] = set()
         self._wait = 0.0
-        self._looked = reactor.seconds()
+        self._checked = reactor.seconds()
         self._ending = False
 
     def begin(self) -> None:
-        """The first one; waits until it has begun. Raises: SystemExit."""
+        """Start the first zygote, and wait until it is ready. Raises: SystemExit."""
         self._start().begin(self._frames())
 
     def renew(self) -> None:
-        """A new zygote, with new keys for session tickets, and new workers in place of the old, whose sessions go on."""
+        """Start a zygote with new keys for session tickets, and replace the workers; their sessions go on."""
         before = self._current
         try:
             self._start().begin_later(self._frames())
@@ -64,39 +64,39 @@ class ZygoteWatch:
         self._renewed()
 
     def send(self, body: object, passed: Sequence[socket.socket] = ()) -> None:
-        """A frame to the one that forks now; to none between two, as the next begins with what is right by then."""
+        """Send a message to the present zygote. Between two there is none, and the next one gets the state of its start."""
         if self._current is not None:
             self._current.send(body, passed)
 
-    def fork(self, fork: ForkRequest, line: socket.socket) -> None:
-        """Have it fork a worker, whose end of the line is given away."""
+    def fork(self, request: ForkRequest, sock: socket.socket) -> None:
+        """Have it fork a worker; `sock` is the worker's, and is closed here."""
         if self._current is None:
-            # Between two zygotes: the end of this line has the worker begun again.
-            line.close()
+            # Between two zygotes: the end of this connection starts the worker again.
+            sock.close()
         else:
-            self._current.fork(fork, line)
+            self._current.fork(request, sock)
 
     def check(self) -> None:
-        """Kill one that stands still; once a second."""
+        """Kill a zygote that hangs; called once a second."""
         now = self._reactor.seconds()
-        looked, self._looked = self._looked, now
+        checked, self._checked = self._checked, now
         zygote = self._current
         if zygote is None:
             return
-        if now - looked > BLIND:
-            zygote.heard = max(zygote.heard, now - BLIND)
+        if now - checked > STALLED:
+            zygote.heard = max(zygote.heard, now - STALLED)
         if now - zygote.heard > zygote.patience and not zygote.killed:
             log.error("the zygote (process {pid}) gives no sign of life: killed", event="zygote-killed", pid=zygote.pid)
             zygote.kill()
 
     def retire(self) -> None:
-        """All fork no more, and none is replaced; each ends after the last worker of its own."""
+        """Have all zygotes fork no more, and replace none; each ends after its last worker."""
         self._ending = True
         for zygote in self._living:
             zygote.retire()
 
     def kill(self) -> None:
-        """All end, and have ended."""
+        """Kill all zygotes, and wait for their ends."""
         for zygote in tuple(self._living):
             zygote.kill()
         for zygote in tuple(self._living):

@@ -1,0 +1,158 @@
+"""The schema of messages from workers and the zygote."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mailserver.net.ipc.frames import to_pickle
+from mailserver.net.ipc.message_schema import MAX_STRING, BadMessage, structure, unstructure
+from mailserver.net.ipc.worker_messages import (
+    BROADCASTS,
+    MAX_EVENT_ROWS,
+    MAX_ROWS,
+    WORKER_MESSAGES,
+    ZYGOTE_MESSAGES,
+    Broadcast,
+    ChildEnded,
+    ClientsSeen,
+    ConnectionCountsChanged,
+    ExposuresTaken,
+    ExposureTaken,
+    ForkFailed,
+    Heartbeat,
+    LogFileOpened,
+    NetworksKnown,
+    PasswordExposed,
+    PasswordsVerified,
+    PenaltiesChanged,
+    Reply,
+    RequestFailed,
+    SessionRow,
+    StatusRequest,
+    WorkerFailed,
+    WorkerForked,
+    WorkerReady,
+    ZygoteFailed,
+    ZygoteHeartbeat,
+    ZygoteReady,
+    decode_worker_message,
+    decode_zygote_message,
+    encode_worker_message,
+    encode_zygote_message,
+)
+
+OF_WORKERS = (
+    WorkerReady(),
+    WorkerFailed("no room"),
+    Heartbeat(3, 1 << 30, (("login", "imaps", "TLSv1.3", 2),)),
+    ClientsSeen((["anna", "x", "imaps", 993],)),
+    PasswordExposed({"user": "anna"}),
+    NetworksKnown(([1 << 63, 20_000],)),
+    StatusRequest(),
+    Broadcast("penalties", {"news": []}),
+    Reply(7, {"faults": []}),
+    RequestFailed(7, "no"),
+)
+OF_THE_ZYGOTE = (
+    ZygoteReady(), ZygoteFailed("no"), ZygoteHeartbeat(2), WorkerForked(1, 77), ForkFailed(1, "no memory"),
+    ChildEnded(77, -9), LogFileOpened(),
+)  # fmt: skip
+BODIES = (
+    ConnectionCountsChanged((((), 5), (("192.0.2.1", "anna"), 2))),
+    PenaltiesChanged((["failed", "anna", "192.0.2.0/24", "00"],)),
+    PasswordsVerified((("anna", "00", 0.5), ("bert", "00", 3))),
+    NetworksKnown(([1, 2],)),
+    ExposureTaken(("anna", "192.0.2.0/24", "00")),
+    ExposuresTaken((("anna", "192.0.2.0/24", "00"),)),
+)
+
+
+def test_each_message_comes_back_as_it_was() -> None:
+    assert {type(message) for message in OF_WORKERS} == set(WORKER_MESSAGES.values())
+    assert {type(message) for message in OF_THE_ZYGOTE} == set(ZYGOTE_MESSAGES.values())
+    assert {type(body) for body in BODIES} == set(BROADCASTS.values())
+    for message in OF_WORKERS:
+        assert decode_worker_message(encode_worker_message(message)) == message
+    for message in OF_THE_ZYGOTE:
+        assert decode_zygote_message(encode_zygote_message(message)) == message
+    for body in BODIES:
+        assert structure(json.loads(json.dumps(unstructure(body))), type(body)) == body
+
+
+def heartbeat(**fields: Any) -> bytes:
+    return json.dumps({"type": "heartbeat", "sessions": 1, "memory": 2, "event_counters": [], **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (to_pickle({"type": "ready"}), "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
+        (b"{}", "it has no known type"),
+        (b"[]", "it has no known type"),
+        (b'{"type":["ready"]}', "it has no known type"),
+        (b'{"type":"forked","request":1,"pid":1}', "it has no known type"),
+        (b'{"type":"ready","x":1}', "extra fields found (x) @ $"),
+        (b'{"type":"reply","request":1}', "required field missing @ $.body"),
+        (heartbeat(sessions="1"), "invalid value for type, expected int @ $.sessions"),
+        (heartbeat(sessions=True), "invalid value for type, expected int @ $.sessions"),
+        (heartbeat(memory=1.5), "invalid value for type, expected int @ $.memory"),
+        (heartbeat(memory=1 << 63), "invalid value for type, expected int @ $.memory"),
+        (b'{"type":"failed","reason":"\\ud800"}', "invalid value for type, expected str @ $.reason"),
+        (
+            b'{"type":"failed","reason":"%b"}' % (b"x" * (MAX_STRING + 1)),
+            "invalid value for type, expected str @ $.reason",
+        ),
+        (b'{"type":"password exposed","mark":["user"]}', "@ $.mark"),
+        (b'{"type":"clients seen","rows":"abc"}', "@ $.rows"),
+        (b'{"type":"clients seen","rows":null}', "@ $.rows"),
+        (b'{"type":"clients seen","rows":{"a":1}}', "@ $.rows"),
+        (b'{"type":"networks known","rows":"abc"}', "@ $.rows"),
+        (json.dumps({"type": "clients seen", "rows": [0] * (MAX_ROWS + 1)}).encode(), "@ $"),
+    ],
+)
+def test_a_malformed_message_is_refused_with_the_place_of_the_fault(frame: bytes, reason: str) -> None:
+    with pytest.raises(BadMessage) as refused:
+        decode_worker_message(frame)
+    assert str(refused.value).endswith(reason)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        None,
+        {},
+        "x",
+        [1],
+        [["login"]],
+        [["a", "b", "c", "d"]],
+        [["a", "b", "c", 1]] * (MAX_EVENT_ROWS + 1),
+        [["a", "b", "c", -1]],
+        [["a", "b", "c", 10**4000]],
+        [["a", "b", "c" * 65, 1]],
+        [["a", "b", "\u00e9", 1]],
+        [["a", "b", "\ud800", 1]],
+    ],
+)
+def test_malformed_event_counters_are_refused(rows: Any) -> None:
+    with pytest.raises(BadMessage):
+        decode_worker_message(heartbeat(event_counters=rows))
+
+
+def test_a_reason_is_one_short_line() -> None:
+    frame = json.dumps({"type": "ready", "\x1b[2J\n" + "y" * 5000: 1}).encode()
+    with pytest.raises(BadMessage) as refused:
+        decode_worker_message(frame)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 2100
+
+
+def test_rows_of_sessions_have_every_field() -> None:
+    row = SessionRow("1.a", "anna", "imaps", None, 0, None, None, 5, "INBOX", 1, 2)
+    assert structure([unstructure(row)], tuple[SessionRow, ...]) == (row,)
+    for lie in ({"since": None}, {"user": 5}, {"port": "x"}, {"more": 1}):
+        with pytest.raises(BadMessage):
+            structure([{**unstructure(row), **lie}], tuple[SessionRow, ...])
