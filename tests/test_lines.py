@@ -119,7 +119,7 @@ def unstuff(sent: bytes) -> bytes:
     return b"".join((line[1:] if line.startswith(b".") else line) + b"\r\n" for line in lines[:-2])
 
 
-def stuffed(pieces: list[bytes]) -> bytes:
+def dot_stuffed(pieces: list[bytes]) -> bytes:
     stuffer = DotStuffer()
     return b"".join([*(stuffer.stuff(piece) for piece in pieces), stuffer.finish()])
 
@@ -127,14 +127,14 @@ def stuffed(pieces: list[bytes]) -> bytes:
 @settings(max_examples=150)
 @given(TEXT, POINTS)
 def test_stuffing_is_undone_by_the_reader_at_every_edge(text: bytes, points: list[int]) -> None:
-    whole = stuffed([text])
+    whole = dot_stuffed([text])
     assert unstuff(whole) == (text if text.endswith(b"\r\n") or not text else text + b"\r\n")
-    assert stuffed(cuts(text, points)) == whole
-    assert stuffed(bytewise(text)) == whole
-    assert lines.stuffed(text) == whole
+    assert dot_stuffed(cuts(text, points)) == whole
+    assert dot_stuffed(bytewise(text)) == whole
+    assert lines.dot_stuffed(text) == whole
 
 
 @pytest.mark.parametrize("edge", range(8))
 def test_a_dot_at_the_edge_of_a_64_kib_piece(edge: int) -> None:
     text = b"x" * (65530 - edge) + b"\r\n.\r\n.." + b"y" * 100 + b"\r\n"
-    assert unstuff(stuffed([text[:65536], text[65536:]])) == text
+    assert unstuff(dot_stuffed([text[:65536], text[65536:]])) == text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mailserver.session.lines import stuffed
+from mailserver.session.lines import dot_stuffed
 from tests.transcript import Mismatch, Running, Step
 from tests.transcript_match import Bindings, match_lines, substituted
 
@@ -43,7 +43,7 @@ def smtp_command(step: Step, running: Running, bound: Bindings) -> Bindings:
         running.connection.send(command.rstrip() + b"\r\n")
         code, _, lines = _reply(running)
         if code == 354:
-            running.connection.send(stuffed(literal[0]))
+            running.connection.send(dot_stuffed(literal[0]))
         elif [code] == codes:
             return _compare(step, lines, bound)
         else:

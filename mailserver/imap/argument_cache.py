@@ -17,7 +17,7 @@ LONGEST: Final = 1024
 """Octets of a text that is remembered."""
 
 
-class Tails:
+class ArgumentCache:
     """Of all sessions of a worker; the least recently used are forgotten."""
 
     def __init__(self, most: int) -> None:

@@ -83,7 +83,7 @@ class CommandSpec:
     precondition: Callable[[Any], None] | None = None
     """Takes the session; raises the MailError that refuses the command before any of its literals is asked for."""
     exposed: Callable[[Any, Reader], None] | None = None
-    """Called with the part of the command that the client has sent unasked, when its precondition has refused it.
+    """Called with the part of the command that the client has sent without being asked, when its precondition has refused it.
 
     It may raise BadSyntax.
     """

@@ -8,7 +8,7 @@ BODYSTRUCTURE, the usual header fields), or a file. They are answered in four wa
     second have passed; the client takes them before the next hop. So a session holds one chunk, however much is asked
     for, others of the account come in between, and who has gone is noticed.
 *   What was read a moment ago (`store.live.MessageCache`) is answered without a hop, where few messages are asked for and
-    little is to be looked at (`allowance`).
+    little is to be looked at (`budget`).
 *   A message with more than that to send is sent in pieces of PIECE octets, each read when the last one has gone.
 
 A message that is gone is left out, and the others are told.
@@ -49,7 +49,7 @@ class _FlagTexts(dict[int, bytes]):
         return text
 
 
-class Answer:
+class FetchResponse:
     """One FETCH being answered."""
 
     def __init__(self, session: Session, selected: SelectedMailbox, plan: Plan, seen: frozenset[int]) -> None:

@@ -8,14 +8,14 @@ from typing import Final
 
 from attrs import frozen
 
-from mailserver.imap.allowance import COPIED, EACH, Allowance, TooMuch
+from mailserver.imap.budget import COPIED, EACH, Budget, BudgetExceeded
 from mailserver.imap.fetch_message import kept_literal
 from mailserver.imap.fetch_plan import Item, Need, Plan, Rows
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
 
 _SCANNED: Final = 8
-"""Octets of kept lines that a pattern looks at for the price of one; see `Allowance`."""
+"""Octets of kept lines that a pattern looks at for the price of one; see `Budget`."""
 
 
 @frozen
@@ -33,10 +33,10 @@ class Block:
         columns += [self._column(item) if item.need is Need.COLUMN else texts[item.label] for item in self.plan.items]
         return self.plan.line * len(self.rows.uids) % tuple(chain.from_iterable(zip(*columns, strict=True)))
 
-    def tell_summaries(self, summaries: Sequence[Summary], allowance: Allowance) -> tuple[bytes, int]:
-        """The answers for as many of the messages as may be told now, and how many these are. Raises: TooMuch."""
+    def tell_summaries(self, summaries: Sequence[Summary], budget: Budget) -> tuple[bytes, int]:
+        """The answers for as many of the messages as may be told now, and how many these are. Raises: BudgetExceeded."""
         texts = self._texts(summaries)
-        count = self._affordable(summaries, texts.values(), allowance)
+        count = self._affordable(summaries, texts.values(), budget)
         block: Block = self
         if count < len(summaries):
             block = Block(self.plan, self.rows.part(0, count), self.flags[:count])
@@ -60,20 +60,18 @@ class Block:
         return texts
 
     def _affordable(
-        self, summaries: Sequence[Summary], texts: Iterable[Sequence[bytes]], allowance: Allowance
+        self, summaries: Sequence[Summary], texts: Iterable[Sequence[bytes]], budget: Budget
     ) -> int:  # fmt: skip
         columns = [list(map(len, column)) for column in texts]
         each, patterns = EACH * len(self.plan.items), len(self.plan.sections)
         scanned = [len(summary.fields) for summary in summaries] if patterns else [0] * len(summaries)
-        if allowance.has(
-            each * len(summaries) + sum(map(sum, columns)) // COPIED + patterns * sum(scanned) // _SCANNED
-        ):
+        if budget.has(each * len(summaries) + sum(map(sum, columns)) // COPIED + patterns * sum(scanned) // _SCANNED):
             return len(summaries)
         for at, lines in enumerate(scanned):
             copied = sum([column[at] for column in columns])
             try:
-                allowance.spend(each + copied // COPIED + patterns * lines // _SCANNED)
-            except TooMuch:
+                budget.spend(each + copied // COPIED + patterns * lines // _SCANNED)
+            except BudgetExceeded:
                 if not at:
                     raise
                 return at

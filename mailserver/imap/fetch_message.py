@@ -12,7 +12,7 @@ from attrs import define
 
 from mailserver.imap.fetch_plan import CHUNK, FORMATS, Item, Need, Plan
 from mailserver.imap.header_fields import Fields, Selected
-from mailserver.imap.open_message import OpenMessage, ReadMessage
+from mailserver.imap.open_message import LoadedMessage, OpenMessage
 from mailserver.imap.section import Range, kept_lines, without_nul
 from mailserver.message.header_summary import KEPT
 from mailserver.message.summary import INCOMPLETE, Summary
@@ -37,7 +37,7 @@ class Large:
     @property
     def is_kept(self) -> bool:
         """May the file serve another FETCH?"""
-        return not isinstance(self.file, ReadMessage)
+        return not isinstance(self.file, LoadedMessage)
 
     def go_on(self) -> None:
         """In the account's thread: make the next pieces. Raises: StoreUnavailable."""
@@ -66,7 +66,7 @@ def total(pieces: Iterable[Piece]) -> int:
     return sum([len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces])
 
 
-class Teller:
+class MessageFormatter:
     """Tells items of one message, whose cells from columns are `cell`'s."""
 
     def __init__(self, plan: Plan, cell: Callable[[Item], object], summary: Summary | None) -> None:
@@ -102,7 +102,7 @@ class Teller:
         return b"%b %b" % (item.label, _literal(item, self._kept.select(item.section)))
 
     def items(self, message: OpenMessage | None) -> Iterator[Piece | None]:
-        """All of them, with what stands between; None is a pause. Raises: StoreUnavailable, NotKnown, TooMuch."""
+        """All of them, with what stands between; None is a pause. Raises: StoreUnavailable, NotCached, BudgetExceeded."""
         incomplete = self.lacks_lines
         for number, item in enumerate(self._plan.items):
             between = b" " if number else b""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-from mailserver.imap.fetch_answer import Answer
+from mailserver.imap.fetch_answer import FetchResponse
 from mailserver.imap.fetch_plan import Plan, Rows
 from mailserver.imap.session import Session
 
@@ -56,7 +56,7 @@ def answer_alike(session: Session, plan: Plan, tail: bytes) -> None:
         [column[at] for at in places] for column in (columns.uids, columns.flags, columns.sizes, columns.dates)
     )
     rows = Rows(seqs, uids, flags, sizes, dates, gone=False)
-    cells = Answer(session, selected, plan, frozenset()).columns(rows)
+    cells = FetchResponse(session, selected, plan, frozenset()).columns(rows)
     tags = [tag for tag, _number in found]
     session.write((plan.line + _DONE) * len(found) % tuple(chain.from_iterable(zip(*cells, tags, strict=True))))
 

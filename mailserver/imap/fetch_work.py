@@ -1,7 +1,7 @@
 """The part of a FETCH that may wait: answers made from the index and from files, in the account's thread.
 
 It touches nothing that the reactor's thread changes. What was read a moment ago is given to it (`Known`); where that is all
-that is needed and costs little (`Allowance`), it runs on the reactor's thread (`run_now`). All else is done in turns of the
+that is needed and costs little (`Budget`), it runs on the reactor's thread (`run_now`). All else is done in turns of the
 account's thread that end by time (`TimeSlice`), in the middle of a message if need be (`Large`).
 """
 
@@ -17,11 +17,11 @@ from typing import Final
 from attrs import Factory, frozen
 
 from mailserver.errors import MailError, MessageExpunged, StoreUnavailable
-from mailserver.imap.allowance import COPIED, EACH, Allowance, NotKnown, TooMuch, Unbounded
+from mailserver.imap.budget import COPIED, EACH, Budget, BudgetExceeded, NotCached, UnlimitedBudget
 from mailserver.imap.fetch_block import Block
-from mailserver.imap.fetch_message import KEPT_LINES_UNKNOWN, Large, Teller, collect, total
+from mailserver.imap.fetch_message import KEPT_LINES_UNKNOWN, Large, MessageFormatter, collect, total
 from mailserver.imap.fetch_plan import CHUNK, Item, Need, Plan, Rows, unmeasured
-from mailserver.imap.open_message import AtOnce, OpenMessage, ReadMessage
+from mailserver.imap.open_message import LoadedMessage, NonBlockingFile, OpenMessage
 from mailserver.imap.section import without_nul
 from mailserver.imap.wire import writer
 from mailserver.message.summary import Summary
@@ -38,7 +38,7 @@ _OPEN: Final = 64
 """Files of one group of messages that stay open."""
 _TYPICAL: Final = 4096
 """Octets of a message whose size is not known."""
-_UNBOUNDED: Final = Unbounded()
+_UNBOUNDED: Final = UnlimitedBudget()
 
 
 @frozen
@@ -100,11 +100,11 @@ class Work:
         if self.known is None or self.is_heavy:
             return None
         try:
-            return self._run(start, None, Allowance(), None)
-        except TooMuch:
+            return self._run(start, None, Budget(), None)
+        except BudgetExceeded:
             self.is_heavy = True
             return None
-        except NotKnown:
+        except NotCached:
             return None
 
     def run(self, start: int, mailbox: Mailbox) -> Ready:
@@ -115,8 +115,8 @@ class Work:
         """Is all that the index has of the message at `start` here?"""
         return start < self._decided
 
-    def _run(self, start: int, mailbox: Mailbox | None, allowance: Allowance, time_slice: TimeSlice | None) -> Ready:
-        """Raises: NotKnown, TooMuch where not even the first message can be answered."""
+    def _run(self, start: int, mailbox: Mailbox | None, budget: Budget, time_slice: TimeSlice | None) -> Ready:
+        """Raises: NotCached, BudgetExceeded where not even the first message can be answered."""
         if self._tries_envelopes:
             if (ready := self._envelopes(mailbox, start)) is not None:
                 return ready
@@ -124,7 +124,7 @@ class Work:
         learned: list[Row] = []
         if start >= self._decided:
             self._decide(mailbox, start, learned)
-        if (ready := self._block(start, allowance, learned)) is not None:
+        if (ready := self._block(start, budget, learned)) is not None:
             return ready
         out: list[bytes] = []
         error: MailError | None = None
@@ -133,14 +133,14 @@ class Work:
             if self._plan.needs_file and not self._ahead and mailbox is not None and not self._has(self._rows.uids[at]):
                 self._read_ahead(mailbox, at)
             try:
-                found = self._message(mailbox, at, allowance, time_slice)
+                found = self._message(mailbox, at, budget, time_slice)
             except (MessageExpunged, StoreUnavailable) as problem:
                 if error is None or isinstance(error, MessageExpunged):
                     # UID FETCH reports what cannot be read, and ignores what is expunged (RFC 3501 6.4.8).
                     error = problem
                 found = b""
-            except NotKnown as problem:
-                self.is_heavy = self.is_heavy or isinstance(problem, TooMuch)
+            except NotCached as problem:
+                self.is_heavy = self.is_heavy or isinstance(problem, BudgetExceeded)
                 if at == start:
                     raise
                 break
@@ -179,7 +179,7 @@ class Work:
     def _decide(self, mailbox: Mailbox | None, start: int, learned: list[Row]) -> None:
         """Take what is known of the messages from there on, and the rest from the mailbox, as many as it gives at a time.
 
-        Where sizes or dates are not known all is read from it. Raises: NotKnown.
+        Where sizes or dates are not known all is read from it. Raises: NotCached.
         """
         rows, plan = self._rows, self._plan
         count = len(rows.uids)
@@ -194,7 +194,7 @@ class Work:
         last: UID | None = None
         if wanted:
             if mailbox is None:
-                raise NotKnown
+                raise NotCached
             if plan.needs_summary:
                 read = mailbox.summaries(wanted, only_head=plan.only_head, time_slice=time_slice)
                 found.update((uid, summary) for uid, _row, summary in read)
@@ -234,8 +234,8 @@ class Work:
         block = self._block_of(start, start + count)
         return Ready(block.tell({b"ENVELOPE": [kept[uid] for uid in uids[:count]]}), count, [], None, None)
 
-    def _block(self, start: int, allowance: Allowance, learned: Sequence[Row]) -> Ready | None:
-        """Messages at once; None if one of them needs more than columns and its summary. Raises: TooMuch."""
+    def _block(self, start: int, budget: Budget, learned: Sequence[Row]) -> Ready | None:
+        """Messages at once; None if one of them needs more than columns and its summary. Raises: BudgetExceeded."""
         plan, found = self._plan, self._summaries
         if plan.needs_file or not plan.few_kept or (self._seen and not plan.tells_flags):
             return None
@@ -248,38 +248,38 @@ class Work:
             return None
         if plan.sections and any(summary.fields == KEPT_LINES_UNKNOWN for summary in summaries):
             return None
-        data, count = block.tell_summaries(summaries, allowance)
+        data, count = block.tell_summaries(summaries, budget)
         return Ready(data, count, learned, None, None)
 
     def _block_of(self, start: int, end: int) -> Block:
         return Block(self._plan, self._rows.part(start, end), self._flags[start:end])
 
     def _message(
-        self, mailbox: Mailbox | None, at: int, allowance: Allowance, time_slice: TimeSlice | None
+        self, mailbox: Mailbox | None, at: int, budget: Budget, time_slice: TimeSlice | None
     ) -> bytes | Large:  # fmt: skip
-        """One message's answer. Raises: MessageExpunged, StoreUnavailable, NotKnown, TooMuch."""
+        """One message's answer. Raises: MessageExpunged, StoreUnavailable, NotCached, BudgetExceeded."""
         uid, plan = self._rows.uids[at], self._plan
         data = self._ahead[0][1] if self._ahead and self._ahead[0][0] == uid else None
         if data is None and self.known is not None:
             data = self.known.texts.get(uid)
         known = self._summaries.get(uid)
         if data is not None and plan.only_whole and not (self._seen and not plan.tells_flags):
-            allowance.spend(EACH * len(plan.items) + len(data) // COPIED)
+            budget.spend(EACH * len(plan.items) + len(data) // COPIED)
             return self._whole(at, data)
         if known is None and plan.needs_summary:
             raise MessageExpunged
-        allowance.spend(EACH * len(plan.items))
+        budget.spend(EACH * len(plan.items))
         if known is not None:
-            allowance.spend(sum(map(len, known[:4])) // COPIED + (0 if plan.few_kept else len(known.fields)))
-        teller = Teller(plan, partial(self._cell, at), known)
-        if not plan.needs_file and not teller.lacks_lines:
-            return self._finish(at, ReadMessage(b""), None, teller, time_slice)
-        file: MessageFile = self._open(mailbox, UID(uid)) if data is None else ReadMessage(data)
+            budget.spend(sum(map(len, known[:4])) // COPIED + (0 if plan.few_kept else len(known.fields)))
+        formatter = MessageFormatter(plan, partial(self._cell, at), known)
+        if not plan.needs_file and not formatter.lacks_lines:
+            return self._finish(at, LoadedMessage(b""), None, formatter, time_slice)
+        file: MessageFile = self._open(mailbox, UID(uid)) if data is None else LoadedMessage(data)
         try:
-            source = AtOnce(file, CHUNK) if mailbox is None else file
-            message = OpenMessage(source, (*self._message_key, uid), plan.sections, allowance)
-            answer = self._finish(at, file, message, teller, time_slice)
-        except NotKnown:
+            source = NonBlockingFile(file, CHUNK) if mailbox is None else file
+            message = OpenMessage(source, (*self._message_key, uid), plan.sections, budget)
+            answer = self._finish(at, file, message, formatter, time_slice)
+        except NotCached:
             self._put_back(uid, file)
             raise
         except BaseException:
@@ -290,10 +290,10 @@ class Work:
         return answer
 
     def _finish(
-        self, at: int, file: MessageFile, message: OpenMessage | None, teller: Teller, time_slice: TimeSlice | None
+        self, at: int, file: MessageFile, message: OpenMessage | None, formatter: MessageFormatter, time_slice: TimeSlice | None
     ) -> bytes | Large:  # fmt: skip
         """The whole answer, or what is ready of it and how it goes on."""
-        items = chain([b"* %d FETCH (" % self._rows.seqs[at]], teller.items(message), [self._end(at)])
+        items = chain([b"* %d FETCH (" % self._rows.seqs[at]], formatter.items(message), [self._end(at)])
         pieces, ended = collect(items, time_slice)
         if not ended:
             return Large(UID(self._rows.uids[at]), file, pieces, items)
@@ -311,11 +311,11 @@ class Work:
             self.known.files[uid] = file
 
     def _open(self, mailbox: Mailbox | None, uid: UID) -> MessageFile:
-        """Raises: MessageExpunged, StoreUnavailable, NotKnown."""
+        """Raises: MessageExpunged, StoreUnavailable, NotCached."""
         if self.known is not None and (file := self.known.files.pop(uid, None)) is not None:
             return file
         if mailbox is None:
-            raise NotKnown
+            raise NotCached
         return mailbox.open_message(uid)
 
     def _whole(self, at: int, data: bytes) -> bytes:

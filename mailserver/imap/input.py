@@ -112,13 +112,13 @@ class Input:
                 return event
             if not begun and framer.within_command:
                 begun = True
-                self._begin_transfer()
+                self._start_transfer_timer()
                 deadline = self._command_deadline
             data = await channel.read(max(0.0, deadline - channel.now()))
             if isinstance(data, Wake):
                 raise TimedOut
             framer.receive_data(data)
-            if begun and self._progressed(len(data)):
+            if begun and self._extend_deadline(len(data)):
                 # The rest of a refused message is being discarded, and comes steadily.
                 deadline = self._command_deadline
 
@@ -127,7 +127,7 @@ class Input:
         parts = [event.data]
         if isinstance(event, Line):
             return parts
-        self._begin_transfer()
+        self._start_transfer_timer()
         budget = spec.max_literal
         if self._login_deadline is not None:
             budget = min(budget, LITERALS_BEFORE_LOGIN)
@@ -152,14 +152,14 @@ class Input:
             await self._channel.drain()
         return parts
 
-    async def read_unasked(self, event: Line | LiteralAnnounced) -> list[bytes]:
+    async def read_unrequested(self, event: Line | LiteralAnnounced) -> list[bytes]:
         """The rest of a refused command, as far as it comes without being asked for, and as little as a login is.
 
         Raises: BadSyntax where it is more, or does not; TimedOut. What is left is discarded at the command's end.
         """
         parts = [event.data]
         if isinstance(event, LiteralAnnounced):
-            self._begin_transfer()
+            self._start_transfer_timer()
         while isinstance(event, LiteralAnnounced):
             if not event.non_sync or event.literal8 or event.size > LITERAL_UNASKED or len(parts) > 4:
                 raise BadSyntax
@@ -175,7 +175,7 @@ class Input:
 
     def accept_literal(self) -> None:
         """Take the announced literal; ask for it if the client waits. Then read it with `literal_piece`."""
-        self._begin_transfer()
+        self._start_transfer_timer()
         self._accept()
 
     async def literal_piece(self) -> bytes | None:
@@ -183,12 +183,12 @@ class Input:
         event = await self._event_in_command()
         if not isinstance(event, LiteralData):
             return None
-        self._progressed(len(event.data))
+        self._extend_deadline(len(event.data))
         return event.data
 
     async def next_text(self) -> bytes:
         """The line that follows a streamed literal; `announced` tells if it ends in another one. Raises: BadSyntax."""
-        self._begin_transfer()
+        self._start_transfer_timer()
         event = await self._line_in_command()
         self._announced = event if isinstance(event, LiteralAnnounced) else None
         return event.data
@@ -214,7 +214,7 @@ class Input:
         if not announced.non_sync:
             self._channel.write(b"+ OK\r\n")
 
-    def _begin_transfer(self) -> None:
+    def _start_transfer_timer(self) -> None:
         self._progress = 0
         deadline = self._channel.now() + self._limits.transfer_timeout
         self._command_deadline = deadline if self._login_deadline is None else min(deadline, self._login_deadline)
@@ -229,12 +229,12 @@ class Input:
                 return data
             self._framer.receive_data(data)
 
-    def _progressed(self, octets: int) -> bool:
+    def _extend_deadline(self, octets: int) -> bool:
         """Did those octets earn more time?"""
         self._progress += octets
         if self._progress < PROGRESS:
             return False
-        self._begin_transfer()
+        self._start_transfer_timer()
         return True
 
     async def _event_in_command(self) -> Event:

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 from mailserver.errors import StoreUnavailable
-from mailserver.imap.allowance import Allowance, NotKnown
+from mailserver.imap.budget import Budget, NotCached
 from mailserver.imap.header_fields import Fields, LongHeader, Selected, select_fields
 from mailserver.imap.section import PIECE, Range, Section
 from mailserver.message.content import PLAIN
@@ -26,7 +26,7 @@ FEW_PARTS: Final = 100
 _CUT: Final = SEEN
 """Octets of headers whose fields are held at a time."""
 _PART: Final = 32
-"""What a part, or an empty line, of a message costs whose structure is looked at; see `Allowance`."""
+"""What a part, or an empty line, of a message costs whose structure is looked at; see `Budget`."""
 
 
 @lru_cache(maxsize=64)
@@ -35,7 +35,7 @@ def _known_structure(key: Hashable) -> list[Part]:  # noqa: ARG001 - the key is 
     return []
 
 
-class ReadMessage:
+class LoadedMessage:
     """A small message that has been read whole."""
 
     def __init__(self, data: bytes) -> None:
@@ -54,7 +54,7 @@ class ReadMessage:
         """There is nothing to give back."""
 
 
-class AtOnce:
+class NonBlockingFile:
     """A file of which only what takes no waiting is read: pieces that are in the page cache."""
 
     def __init__(self, file: MessageFile, limit: int) -> None:
@@ -64,13 +64,13 @@ class AtOnce:
         self._limit = limit
 
     def read(self, offset: int = 0, count: int | None = None) -> bytes:
-        """Those octets, fewer at the end. Raises: NotKnown."""
+        """Those octets, fewer at the end. Raises: NotCached."""
         wanted = self.size - offset if count is None else min(count, self.size - offset)
         if wanted > self._limit:
-            raise NotKnown
+            raise NotCached
         data = self._file.read_now(offset, wanted) if wanted > 0 else b""
         if data is None or len(data) != max(wanted, 0):
-            raise NotKnown
+            raise NotCached
         return data
 
     def read_now(self, offset: int, count: int) -> bytes | None:
@@ -88,12 +88,12 @@ class OpenMessage:
     large message is not worked out anew for each.
     """
 
-    def __init__(self, file: MessageFile, key: Hashable, sections: Sequence[Section], allowance: Allowance) -> None:
-        """`sections` are all that will be asked for; what is done for them is taken from the allowance."""
+    def __init__(self, file: MessageFile, key: Hashable, sections: Sequence[Section], budget: Budget) -> None:
+        """`sections` are all that will be asked for; what is done for them is taken from the budget."""
         self._file = file
         self._key = key
         self._sections = sections
-        self._allowance = allowance
+        self._budget = budget
         self._header_end = -1
         self._whole: bytes | None = None
         """All of it, if it is not large and has been read."""
@@ -106,7 +106,7 @@ class OpenMessage:
     def resolve(self, section: Section) -> Generator[None, None, bytes | Range | Selected | None]:
         """The section's octets, or where they are in the file; None if there is no such part. Yields pauses.
 
-        Raises: StoreUnavailable; NotKnown and TooMuch where not all may be done.
+        Raises: StoreUnavailable; NotCached and BudgetExceeded where not all may be done.
         """
         found = yield from self._resolve_whole(section)
         if section.partial is None or found is None or isinstance(found, Selected):
@@ -155,7 +155,7 @@ class OpenMessage:
             piece = self._file.read(at, PIECE)
             if not piece:
                 raise StoreUnavailable("a message file has changed while it was read")
-            self._allowance.copy(len(piece))
+            self._budget.copy(len(piece))
             if not at and piece.startswith(b"\r\n"):
                 self._header_end = 2
                 return
@@ -173,18 +173,18 @@ class OpenMessage:
         if end - start > SEEN:
             if self._long is None or self._long[0] != start:
                 header = LongHeader(self._file, start, end, self._names)
-                self._allowance.spend(end - start)
+                self._budget.spend(end - start)
                 yield from header.measure()
                 self._long = start, header
             return self._long[1].select(section)
         fields = self._fields.get(start)
         if fields is None:
-            self._allowance.spend(end - start)
+            self._budget.spend(end - start)
             if len(self._sections) == 1:
                 return select_fields(self.read((start, end)), section)
             fields = self._cut_fields(start, end)
         else:
-            self._allowance.spend((end - start) // 4)
+            self._budget.spend((end - start) // 4)
         return fields.select(section)
 
     def _cut_fields(self, start: int, end: int) -> Fields:
@@ -207,12 +207,12 @@ class OpenMessage:
         if self._file.size < LARGE:
             whole = self._whole = self._file.read()
             parts = whole.count(b"\r\n--") + whole.count(b"\r\n\r\n")
-            self._allowance.spend(len(whole) // 16 + _PART * parts)
+            self._budget.spend(len(whole) // 16 + _PART * parts)
             return parse_structure(whole)
         known = _known_structure((self._key, self._file.size))
         if known:
             return known[0]
-        self._allowance.spend(self._file.size)
+        self._budget.spend(self._file.size)
         # Not held on to: the client may leave off reading what is made of it.
         root = parse_structure(self._file.read())
         if _slim(root) <= FEW_PARTS:

@@ -1,4 +1,4 @@
-"""Telling a client how far a command is that takes long (RFC 9585).
+"""ProgressReporter a client how far a command is that takes long (RFC 9585).
 
 The RFC recommends 10 to 15 seconds between two notifications. People look at a progress bar sooner, so the first comes
 after a second, and each pause is twice the one before, up to that.
@@ -22,7 +22,7 @@ MANY: Final = 100
 """Commands on fewer messages than that take no such time."""
 
 
-class Telling:
+class ProgressReporter:
     """From `start` until it is left, the client of that command is told its progress, which whoever works keeps up to date.
 
     Nothing else may be in the middle of being written then.

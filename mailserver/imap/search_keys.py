@@ -49,11 +49,11 @@ _BADCHARSETS: Final = (
     "GB18030",
 )
 
-Read = Callable[["Reading"], Query]
+Read = Callable[["SearchParser"], Query]
 
 
 @define
-class Reading:
+class SearchParser:
     """One SEARCH being read."""
 
     reader: Reader
@@ -104,130 +104,130 @@ class Reading:
 
 
 def _flag(name: str) -> Read:
-    return lambda _reading: HasFlag(name)
+    return lambda _parser: HasFlag(name)
 
 
 def _no_flag(name: str) -> Read:
-    return lambda _reading: Not(HasFlag(name))
+    return lambda _parser: Not(HasFlag(name))
 
 
 def _header(name: str) -> Read:
-    return lambda reading: Header(name, reading.text())
+    return lambda parser: Header(name, parser.text())
 
 
-def _recent(reading: Reading) -> InUIDs:
-    return InUIDs(reading.view.recent_uids.pairs)
+def _recent(parser: SearchParser) -> InUIDs:
+    return InUIDs(parser.view.recent_uids.pairs)
 
 
-def _new(reading: Reading) -> Query:
-    return And((_recent(reading), Not(HasFlag("\\Seen"))))
+def _new(parser: SearchParser) -> Query:
+    return And((_recent(parser), Not(HasFlag("\\Seen"))))
 
 
-def _read_header(reading: Reading) -> Query:
-    reading.reader.read_sp()
-    name = reading.reader.read_astring()
+def _read_header(parser: SearchParser) -> Query:
+    parser.reader.read_sp()
+    name = parser.reader.read_astring()
     try:
-        return Header(name.decode("ascii"), reading.text())
+        return Header(name.decode("ascii"), parser.text())
     except UnicodeDecodeError:
         raise BadSyntax("a field name is ASCII") from None
 
 
-def _uids(reading: Reading) -> Query:
-    reading.reader.read_sp()
-    view = reading.view
-    return InUIDs(tuple(reading.reader.read_sequence_set().ranges(view.uids[view.count - 1] if view.count else 0)))
+def _uids(parser: SearchParser) -> Query:
+    parser.reader.read_sp()
+    view = parser.view
+    return InUIDs(tuple(parser.reader.read_sequence_set().ranges(view.uids[view.count - 1] if view.count else 0)))
 
 
-def _sequence(reading: Reading) -> Query:
+def _sequence(parser: SearchParser) -> Query:
     """Numbers beyond the last message are no error here: nothing matches them, as with UIDs."""
-    view = reading.view
+    view = parser.view
     count = view.count
-    ranges = reading.reader.read_sequence_set().ranges(count)
+    ranges = parser.reader.read_sequence_set().ranges(count)
     return InUIDs(tuple((view.uids[low - 1], view.uids[min(high, count) - 1]) for low, high in ranges if low <= count))
 
 
 def _on(kind: type[Received | Sent]) -> Read:
-    def read(reading: Reading) -> Query:
-        day = reading.date()
+    def read(parser: SearchParser) -> Query:
+        day = parser.date()
         return kind(day, day + 1)
 
     return read
 
 
-def _or(reading: Reading) -> Query:
-    first = reading.key()
-    return Or((first, reading.key()))
+def _or(parser: SearchParser) -> Query:
+    first = parser.key()
+    return Or((first, parser.key()))
 
 
 KEYS: Final[dict[str, Read]] = {
-    "ALL": lambda _reading: All(),
+    "ALL": lambda _parser: All(),
     "ANSWERED": _flag("\\Answered"),
     "BCC": _header("bcc"),
-    "BEFORE": lambda reading: Received(None, reading.date()),
-    "BODY": lambda reading: Body(reading.text()),
+    "BEFORE": lambda parser: Received(None, parser.date()),
+    "BODY": lambda parser: Body(parser.text()),
     "CC": _header("cc"),
     "DELETED": _flag("\\Deleted"),
     "DRAFT": _flag("\\Draft"),
     "FLAGGED": _flag("\\Flagged"),
     "FROM": _header("from"),
     "HEADER": _read_header,
-    "KEYWORD": lambda reading: HasFlag(reading.flag()),
-    "LARGER": lambda reading: Larger(reading.number()),
+    "KEYWORD": lambda parser: HasFlag(parser.flag()),
+    "LARGER": lambda parser: Larger(parser.number()),
     "NEW": _new,
-    "NOT": lambda reading: Not(reading.key()),
-    "OLD": lambda reading: Not(_recent(reading)),
+    "NOT": lambda parser: Not(parser.key()),
+    "OLD": lambda parser: Not(_recent(parser)),
     "ON": _on(Received),
     "OR": _or,
     "RECENT": _recent,
     "SEEN": _flag("\\Seen"),
-    "SENTBEFORE": lambda reading: Sent(None, reading.date()),
+    "SENTBEFORE": lambda parser: Sent(None, parser.date()),
     "SENTON": _on(Sent),
-    "SENTSINCE": lambda reading: Sent(reading.date(), None),
-    "SINCE": lambda reading: Received(reading.date(), None),
-    "SMALLER": lambda reading: Smaller(reading.number()),
+    "SENTSINCE": lambda parser: Sent(parser.date(), None),
+    "SINCE": lambda parser: Received(parser.date(), None),
+    "SMALLER": lambda parser: Smaller(parser.number()),
     "SUBJECT": _header("subject"),
-    "TEXT": lambda reading: Text(reading.text()),
+    "TEXT": lambda parser: Text(parser.text()),
     "TO": _header("to"),
     "UID": _uids,
     "UNANSWERED": _no_flag("\\Answered"),
     "UNDELETED": _no_flag("\\Deleted"),
     "UNDRAFT": _no_flag("\\Draft"),
     "UNFLAGGED": _no_flag("\\Flagged"),
-    "UNKEYWORD": lambda reading: Not(HasFlag(reading.flag())),
+    "UNKEYWORD": lambda parser: Not(HasFlag(parser.flag())),
     "UNSEEN": _no_flag("\\Seen"),
 }
 """Search keys by name. Sequence sets and parentheses are read by `read_key`."""
 
 
-def read_key(reading: Reading, word: str | None = None) -> Query:
+def read_key(parser: SearchParser, word: str | None = None) -> Query:
     """One search-key, of which the first word may have been read. Raises: BadSyntax, LimitReached."""
-    reader = reading.reader
-    reading.keys += 1
-    if reading.keys > MAX_KEYS:
+    reader = parser.reader
+    parser.keys += 1
+    if parser.keys > MAX_KEYS:
         raise LimitReached("too many search keys")
-    if reading.depth > MAX_DEPTH:
+    if parser.depth > MAX_DEPTH:
         raise BadSyntax("search keys are nested too deeply")
     if word is None:
         if reader.skip(b"("):
-            reading.depth += 1
-            query = read_keys(reading)
-            reading.depth -= 1
+            parser.depth += 1
+            query = read_keys(parser)
+            parser.depth -= 1
             reader.take(b")")
             return query
         if at_set(reader):
-            return _sequence(reading)
+            return _sequence(parser)
         word = reader.read_word()
     read = KEYS.get(word)
     if read is None:
         raise BadSyntax("unknown search key")
-    return read(reading)
+    return read(parser)
 
 
-def read_keys(reading: Reading, word: str | None = None) -> Query:
+def read_keys(parser: SearchParser, word: str | None = None) -> Query:
     """search-key *(SP search-key), which are ANDed."""
-    parts = [read_key(reading, word)]
-    while reading.reader.skip(b" "):
-        parts.append(read_key(reading))
+    parts = [read_key(parser, word)]
+    while parser.reader.skip(b" "):
+        parts.append(read_key(parser))
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 

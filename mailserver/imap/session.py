@@ -39,7 +39,7 @@ from mailserver.errors import (
     WrongState,
 )
 from mailserver.imap import updates
-from mailserver.imap.argument_cache import Tails
+from mailserver.imap.argument_cache import ArgumentCache
 from mailserver.imap.command import (
     ANY,
     Command,
@@ -87,7 +87,7 @@ class Services:
     """SASL mechanisms that the configuration allows."""
     config: Imap = Factory(Imap)
     limits: Limits = Factory(Limits)
-    tails: Tails = Factory(lambda: Tails(Cache().commands))
+    argument_cache: ArgumentCache = Factory(lambda: ArgumentCache(Cache().commands))
     table: Table = field(kw_only=True)
     """`commands.TABLE`."""
     one_word_forms: Mapping[bytes, str] = field(
@@ -370,7 +370,7 @@ class Session:
         if spec.exposed is None:
             return
         with suppress(MailError):
-            spec.exposed(self, Reader(await self.input.read_unasked(event), start))
+            spec.exposed(self, Reader(await self.input.read_unrequested(event), start))
 
     async def _closing_sync(self, *, allow_expunge: bool, uid: bool) -> None:
         try:

@@ -161,7 +161,7 @@ class Maildrop:
         uids = sorted(UID(self._uids[number - 1]) for number in numbers)
         return [uid for uid in uids if (at := columns.position(uid)) >= 0 and not columns.flags[at] & SEEN]
 
-    def take_ahead(self, number: int) -> bytes | None:
+    def take_prefetched(self, number: int) -> bytes | None:
         """The message, if it was read with one before it; it is forgotten here. It has the size that `size` says."""
         whole = self._ahead.pop(number, None)
         if whole is not None:

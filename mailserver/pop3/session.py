@@ -107,12 +107,12 @@ class Session(LineSession):
         """See LineSession."""
         self.error("internal error", "SYS/TEMP")
 
-    def cut_for_time(self) -> NoReturn:
+    def end_for_timeout(self) -> NoReturn:
         """See LineSession. Nothing is said (RFC 1939 3)."""
         self.log("timeout")
         raise ConnectionLost
 
-    def cut_for_errors(self) -> None:
+    def end_for_errors(self) -> None:
         """See LineSession."""
         self.log("too-many-errors")
         self.end()

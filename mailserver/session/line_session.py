@@ -79,11 +79,11 @@ class LineSession(ABC):
         """Answer a command that failed in an unforeseen way; it has been logged."""
 
     @abstractmethod
-    def cut_for_time(self) -> NoReturn:
+    def end_for_timeout(self) -> NoReturn:
         """The client has let its time pass. Raises: ConnectionLost."""
 
     @abstractmethod
-    def cut_for_errors(self) -> None:
+    def end_for_errors(self) -> None:
         """The client has made too many errors: end."""
 
     @abstractmethod
@@ -143,7 +143,7 @@ class LineSession(ABC):
                 deadline = min(deadline, self.login_deadline)
             data = await self.channel.read(deadline - now) if now < deadline else Wake.TIMEOUT
             if isinstance(data, Wake):
-                self.cut_for_time()
+                self.end_for_timeout()
             self.reader.receive_data(data)
         # Many short commands in one piece may have long answers, and others want their turn.
         await self.channel.drain()
@@ -180,4 +180,4 @@ class LineSession(ABC):
     def _count_error(self) -> None:
         self._errors += 1
         if self._errors >= MAX_ERRORS and not self.ended:
-            self.cut_for_errors()
+            self.end_for_errors()

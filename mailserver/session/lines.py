@@ -1,4 +1,4 @@
-"""Lines of a client and dot-stuffed text, without I/O: what POP3 and SMTP have in common (RFC 1939 3, RFC 5321 2.3.8).
+"""Lines of a client and dot-dot_stuffed text, without I/O: what POP3 and SMTP have in common (RFC 1939 3, RFC 5321 2.3.8).
 
 A line ends at CRLF and at nothing else; one with a bare CR or LF, another control character or too many octets is
 consumed to its end and refused, so that what follows is in step. No line takes more memory than its limit.
@@ -84,8 +84,8 @@ class LineReader:
         self._buffer[:0] = data
 
 
-def stuffed(text: bytes) -> bytes:
-    """A multi-line answer of a whole text: dot-stuffed, with its end (RFC 1939 3). Its line ends are CRLF."""
+def dot_stuffed(text: bytes) -> bytes:
+    """A multi-line answer of a whole text: dot-dot_stuffed, with its end (RFC 1939 3). Its line ends are CRLF."""
     dotted = text.replace(b"\n.", b"\n..")
     if text.startswith(b"."):
         dotted = b"." + dotted

@@ -20,7 +20,7 @@ LOGGED_NAME = 255
 """Characters of a name that the log keeps: anybody can send one."""
 
 
-class NotBase64(BadSyntax):
+class InvalidBase64(BadSyntax):
     """RFC 3501 6.2.2, RFC 5034 4, RFC 4954 4."""
 
     smtp_reply: ClassVar[tuple[int, str]] = (501, "5.5.2")
@@ -96,7 +96,7 @@ class ExposedExchange:
             return
         try:
             step = mechanism.step(_decode(line))
-        except NotBase64:
+        except InvalidBase64:
             return
         match step:
             case Challenge():
@@ -156,8 +156,8 @@ class Exchange:
 def _decode(text: bytes) -> bytes:
     # The strict decoder passes over padding behind whole groups.
     if len(text) % 4:
-        raise NotBase64
+        raise InvalidBase64
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error:
-        raise NotBase64 from None
+        raise InvalidBase64 from None

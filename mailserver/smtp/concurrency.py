@@ -11,21 +11,21 @@ AT_ONCE: Final = 16
 """Recipients for whom something is done at the same time: each may hold a descriptor."""
 
 
-class Together(Protocol):
+class Gather(Protocol):
     """Runs works that do not raise at the same time."""
 
     def __call__(self, works: Sequence[Coroutine[Any, Any, T]]) -> Awaitable[list[T]]:
         """What they return, in their order."""
 
 
-async def one_by_one(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """A `Together` that does one after the other."""
+async def gather_in_turn(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """A `Gather` that does one after the other."""
     return [await each for each in works]
 
 
-async def run_all(together: Together, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_limited(gather: Gather, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """What the works return, in their order; AT_ONCE of them at the same time."""
     results: list[T] = []
     for start in range(0, len(works), AT_ONCE):
-        results += await together(works[start : start + AT_ONCE])
+        results += await gather(works[start : start + AT_ONCE])
     return results

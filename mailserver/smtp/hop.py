@@ -16,7 +16,7 @@ from mailserver.sasl.mechanism import Credentials
 from mailserver.session.lines import DotStuffer
 from mailserver.smtp.address import Address
 from mailserver.smtp.incoming import Incoming
-from mailserver.smtp.relay import CLOSING, EightBitRefused, Exchange, pass_on
+from mailserver.smtp.relay import CLOSING, EightBitRefused, Exchange, relay_reply
 from mailserver.smtp.wire import Reply
 
 
@@ -40,7 +40,7 @@ class HopConnection(Protocol):
 
     @property
     def alive(self) -> bool:
-        """May a command be said? Not if the hop is gone, or has said something unasked."""
+        """May a command be said? Not if the hop is gone, or has said something unsolicited."""
 
     def rest(self) -> None:
         """Nothing is to be said for now: after a while it says QUIT and ends by itself. The next write wakes it."""
@@ -93,13 +93,13 @@ class HopSession:
         return session
 
     @property
-    def unasked(self) -> bool:
-        """Has the hop said something unasked, or gone? Its next reply could be taken for that of another command."""
-        return self.exchange.unasked or not self.connection.alive
+    def unsolicited(self) -> bool:
+        """Has the hop said something unsolicited, or gone? Its next reply could be taken for that of another command."""
+        return self.exchange.unsolicited or not self.connection.alive
 
     async def ask(self, start: Callable[[], None]) -> Reply:
         """A command, and the reply to it and no other. Raises: RelayDown, from then on always."""
-        if self.down is None and self.unasked:
+        if self.down is None and self.unsolicited:
             self.down = RelayDown("the next hop has gone, or speaks out of turn")
         return await self.converse(start)
 
@@ -119,7 +119,7 @@ class HopSession:
                     exchange.tls_started()
                 else:
                     # A hop that drips has no more time for a reply than another.
-                    exchange.receive_data(await connection.read(self._timeout, goes_on=exchange.unasked))
+                    exchange.receive_data(await connection.read(self._timeout, goes_on=exchange.unsolicited))
         except RelayDown as error:
             self.down = error
             raise
@@ -196,7 +196,7 @@ class HopTransaction:
             else:
                 mail = answer = await session.ask(lambda: exchange.mail(sender, size))
             if mail.code // 100 != 2:
-                self._refused = answer = pass_on(mail)
+                self._refused = answer = relay_reply(mail)
             elif exchange.pipelining:
                 answer = self._count(answer)
             else:
@@ -223,7 +223,7 @@ class HopTransaction:
         return self._count(await self._session.ask(lambda: self._session.exchange.rcpt(recipient)))
 
     def _count(self, answer: Reply) -> Reply:
-        reply = pass_on(answer)
+        reply = relay_reply(answer)
         if reply.code // 100 == 2:
             self.accepted += 1
         return reply
@@ -243,7 +243,7 @@ class HopTransaction:
             session.down = RelayDown("the next hop's answer to DATA is none")
             raise session.down
         if reply.code != 354:
-            return pass_on(reply)
+            return relay_reply(reply)
         self._in_data = True
         session.connection.write(self._stuffer.stuff(prefix))
         async for piece in incoming.pieces():
@@ -254,13 +254,13 @@ class HopTransaction:
     async def finish(self) -> Reply:
         """The final dot and the hop's reply. Raises: RelayDown; whether the hop has the message is then unknown."""
         session = self._session
-        if session.unasked:
+        if session.unsolicited:
             # Refused before its end, which the hop then does not get: nothing is delivered.
-            return pass_on(await session.converse(session.exchange.early_reply))
+            return relay_reply(await session.converse(session.exchange.early_reply))
         reply = await session.converse(lambda: session.exchange.end_of_data(self._stuffer.finish()))
         self._in_data = False
         self._done = reply.code != CLOSING
-        return pass_on(reply)
+        return relay_reply(reply)
 
     def close(self) -> HopSession | None:
         """Give up what is not done. The session, if it can carry another message: whoever has it must close it."""

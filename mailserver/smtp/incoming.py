@@ -21,8 +21,8 @@ IN_MEMORY = 128 * 1024
 class Incoming:
     """One message. `failure` says why it must be refused, if it must."""
 
-    def __init__(self, spool: Spool, limit: int, let_others: Callable[[], Awaitable[None]]) -> None:
-        """`let_others` go on for a moment, where this takes long."""
+    def __init__(self, spool: Spool, limit: int, yield_to_others: Callable[[], Awaitable[None]]) -> None:
+        """`yield_to_others` go on for a moment, where this takes long."""
         self.size = 0
         """Octets so far, without dot-stuffing (RFC 1870 5); of the finished message, with its start replaced."""
         self.eight_bit = False
@@ -30,7 +30,7 @@ class Incoming:
         self.failure: MailError | None = None
         self._spool = spool
         self._limit = limit
-        self._let_others = let_others
+        self._yield_to_others = yield_to_others
         self._memory = bytearray()
         self._file: SpoolFile | None = None
         self._spooled = 0
@@ -63,7 +63,7 @@ class Incoming:
                 raise TooBig(f"the message is larger than {self._limit} octets")
             self._ends.check(data)
             for _ in self._headers.writing(data):
-                await self._let_others()
+                await self._yield_to_others()
             self.eight_bit = self.eight_bit or not data.isascii()
             self._memory += data
             if len(self._memory) > (PIECE if self._file else IN_MEMORY):
@@ -80,7 +80,7 @@ class Incoming:
             if not self._ends.complete:
                 await self.write(b"\r\n")
             for _ in self._headers.finishing():
-                await self._let_others()
+                await self._yield_to_others()
             if self._file and self._memory:
                 await self._flush()
         except MailError as error:

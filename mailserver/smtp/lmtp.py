@@ -11,7 +11,7 @@ from mailserver.config.model import Lmtp
 from mailserver.errors import MailError, StoreUnavailable
 from mailserver.session.channel import Channel
 from mailserver.smtp.address import Address
-from mailserver.smtp.concurrency import run_all
+from mailserver.smtp.concurrency import gather_limited
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.incoming import Incoming
 from mailserver.smtp.log_fields import message_id_of
@@ -90,7 +90,7 @@ class LmtpTransaction(Transaction):
         self._message_id = message_id_of(await check_trace(incoming, None if trusted else session.verifies_here))
         name = self._session.new_message_name()
         works = [self._deliver_one(*recipient, incoming, name) for recipient in self._recipients]
-        return await run_all(self._session.services.together, works)
+        return await gather_limited(self._session.services.gather, works)
 
     def refuse(self, error: MailError) -> Sequence[Reply]:
         """See Transaction."""

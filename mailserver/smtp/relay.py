@@ -92,7 +92,7 @@ def _reply(code: int, lines: list[str]) -> Reply:
     return Reply(code, enhanced, tuple(texts))
 
 
-def pass_on(reply: Reply) -> Reply:
+def relay_reply(reply: Reply) -> Reply:
     """The hop's reply as our client gets it: 421 would mean that we close, and 3xx is no final answer."""
     code = 451 if reply.code == CLOSING or reply.code // 100 == 3 else reply.code
     enhanced = reply.enhanced or f"{code // 100}.0.0"
@@ -181,7 +181,7 @@ class Exchange:
         self._start(self._ask(f"RCPT TO:<{recipient}>"))
 
     def data(self) -> None:
-        """DATA: after a 354 the driver sends the message, dot-stuffed, but for its end."""
+        """DATA: after a 354 the driver sends the message, dot-dot_stuffed, but for its end."""
         self._start(self._ask("DATA"))
 
     def end_of_data(self, end: bytes) -> None:
@@ -194,7 +194,7 @@ class Exchange:
         self._start(self._refusal())
 
     @property
-    def unasked(self) -> bool:
+    def unsolicited(self) -> bool:
         """Has the hop said more than it was asked?"""
         return self._reader.pending
 

@@ -21,7 +21,7 @@ from mailserver.session.line_session import LineSession
 from mailserver.session.lines import LineFault
 from mailserver.smtp.address import Address
 from mailserver.smtp.command import CommandSpec, Table
-from mailserver.smtp.concurrency import Together, one_by_one
+from mailserver.smtp.concurrency import Gather, gather_in_turn
 from mailserver.smtp.postmaster import Postmaster
 from mailserver.smtp.spool import Spool
 from mailserver.smtp.transaction import Transaction
@@ -60,7 +60,7 @@ class Services:
     """Seconds since 1970, for Received and Date."""
     postmaster: Postmaster = Postmaster()
     """Who gets mail to postmaster."""
-    together: Together = one_by_one
+    gather: Gather = gather_in_turn
     """How the recipients of one message are served."""
 
 
@@ -155,11 +155,11 @@ class Session(LineSession):
         self.end()
         raise ConnectionLost
 
-    def cut_for_time(self) -> NoReturn:
+    def end_for_timeout(self) -> NoReturn:
         """See LineSession (RFC 5321 4.5.3.2)."""
         self.cut(reply(421, "4.4.2", f"{self.hostname} timeout, closing the connection"), "timeout")
 
-    def cut_for_errors(self) -> None:
+    def end_for_errors(self) -> None:
         """See LineSession."""
         self.cut(reply(421, "4.7.0", "too many errors, closing the connection"), "too-many-errors")
 
@@ -185,7 +185,7 @@ class Session(LineSession):
             now = self.channel.now()
             read = await self.channel.read(self._progress_deadline - now) if now < self._progress_deadline else None
             if read is None or isinstance(read, Wake):
-                self.cut_for_time()
+                self.end_for_timeout()
             self.reader.receive_data(read)
             data = self.reader.take(count)
         self._progress_left -= len(data)

@@ -19,7 +19,7 @@ from mailserver.message.limits import MAX_HEADER
 from mailserver.sasl.registry import Mechanisms
 from mailserver.session.channel import Channel
 from mailserver.smtp.address import Address
-from mailserver.smtp.concurrency import run_all
+from mailserver.smtp.concurrency import gather_limited
 from mailserver.smtp.delivery import LocalCopy
 from mailserver.smtp.header import Field, parse_header
 from mailserver.smtp.hop import HopSession, HopTransaction, NextHop
@@ -195,8 +195,8 @@ class SubmissionTransaction(Transaction):
                 self._log("submission-refused", name, incoming, reason=" ".join(refusal.lines))
                 return [refusal]
             self._prepared = await self._copies(prefix)
-            together = self._session.services.together
-            for failure in await run_all(together, [_prepare(copy, incoming) for copy in self._prepared]):
+            gather = self._session.services.gather
+            for failure in await gather_limited(gather, [_prepare(copy, incoming) for copy in self._prepared]):
                 if failure is not None:
                     raise failure
             if hop is not None:
@@ -216,7 +216,7 @@ class SubmissionTransaction(Transaction):
         if not self._accepted:
             return
         copies, self._prepared = self._prepared, []
-        await run_all(self._session.services.together, [self._publish(copy) for copy in copies])
+        await gather_limited(self._session.services.gather, [self._publish(copy) for copy in copies])
 
     async def _publish(self, copy: LocalCopy) -> None:
         try:

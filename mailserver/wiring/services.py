@@ -19,7 +19,7 @@ from mailserver.auth.schemes.hash_pool import HashPool
 from mailserver.auth.schemes.schemes import MAX_MEMORY_KIB
 from mailserver.config.model import Auth, Config
 from mailserver.imap import commands as imap_commands
-from mailserver.imap.argument_cache import Tails
+from mailserver.imap.argument_cache import ArgumentCache
 from mailserver.imap.session import Services as ImapServices
 from mailserver.imap.session import Session as ImapSession
 from mailserver.net.connection.coroutines import AbandonableDeferred, abandonable, spawn, together
@@ -189,7 +189,7 @@ class Services:
             mechanisms=_mechanisms(config.auth, "imap"),
             config=config.imap,
             limits=config.limits,
-            tails=Tails(config.cache.commands),
+            argument_cache=ArgumentCache(config.cache.commands),
         )
         self._pop3 = Pop3Services(
             table=pop3_commands.TABLE,
@@ -213,7 +213,7 @@ class Services:
             postmaster=postmaster,
             detail_separator=config.lmtp.detail_separator,
             next_hop=self._next_hop,
-            together=together,
+            gather=together,
         )
         if any(listener.family == "http" for listener in config.listeners):
             # Here: where there is no such listener, what it takes must cost no memory and no time at the start.
@@ -230,7 +230,7 @@ class Services:
             limits=config.limits,
             spool=self._spool,
             postmaster=postmaster,
-            together=together,
+            gather=together,
         )
 
     def session_maker(self, family: str) -> Callable[[Channel], Session]:
@@ -315,7 +315,7 @@ class Services:
             # The old name, until the next release.
             "recent_octets": [usage.octets_kept, cache.message_octets],
             "files_kept": [usage.files_kept, cache.files],
-            "commands_known": [self._imap.tails.known, cache.commands],
+            "commands_known": [self._imap.argument_cache.known, cache.commands],
             "hashes_running": list(self._hash_pool.running),
             "hashes_waiting": list(self._hash_pool.waiting),
             "mailboxes_read_apart": self._scans.orders,

@@ -9,7 +9,7 @@ import pytest
 
 from mailserver.errors import StoreUnavailable
 from mailserver.imap import fetch_message, fetch_work, header_fields
-from mailserver.imap.allowance import AT_ONCE
+from mailserver.imap.budget import AT_ONCE
 from mailserver.imap.fetch_plan import CHUNK
 from mailserver.imap.open_message import LARGE, OpenMessage
 from mailserver.store.memory import MemoryMessage

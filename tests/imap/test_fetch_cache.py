@@ -186,7 +186,7 @@ def test_a_file_that_failed_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_commands_are_remembered_by_what_follows_the_messages() -> None:
     client = opened(MESSAGE, MESSAGE)
-    tails = client.session.services.tails
+    tails = client.session.services.argument_cache
     before = tails.known
     for number in (1, 2):
         ask(client, b"FETCH %d (FLAGS BODY.PEEK[])" % number)

@@ -58,11 +58,11 @@ OTHERS = st.sampled_from([b"n NOOP\r\n", b"e EXPUNGE\r\n", b"FETCH\r\n", b"f FET
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(FETCHES, FETCHES, FETCHES, OTHERS), max_size=40), st.integers(0, 30))
 def test_together_they_are_answered_as_one_by_one(commands: list[bytes], cut: int) -> None:
-    one_by_one, together = mailbox(), mailbox()
+    gather_in_turn, together = mailbox(), mailbox()
     said = b""
     for command in commands:
-        one_by_one.send(command)
-        said += one_by_one.take()
+        gather_in_turn.send(command)
+        said += gather_in_turn.take()
     octets = b"".join(commands)
     together.send(octets[: len(octets) - cut])  # the last one's end comes later
     heard = together.take()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mailserver.imap import header_fields
 from mailserver.imap.header_fields import Fields, LongHeader, select_fields
-from mailserver.imap.open_message import ReadMessage
+from mailserver.imap.open_message import LoadedMessage
 from mailserver.imap.section import Section, kept_lines
 from mailserver.message.header_summary import KEPT
 from mailserver.message.headers import header_end
@@ -17,7 +17,7 @@ from mailserver.message.render import summarise
 
 def select_long(source: bytes, start: int, end: int, section: Section) -> bytes:
     """The same of a header that is not held in memory, octets of a message."""
-    header = LongHeader(ReadMessage(source), start, end, section.fields | {b"date"})
+    header = LongHeader(LoadedMessage(source), start, end, section.fields | {b"date"})
     assert set(header.measure()) <= {None}
     found = header.select(section)
     data = b"".join(piece for piece in found.pieces if piece is not None)

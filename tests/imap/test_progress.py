@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from mailserver.imap.progress import MANY, Telling
+from mailserver.imap.progress import MANY, ProgressReporter
 from mailserver.message.render import summarise
 from mailserver.store.interfaces import Progress, ScanTooLarge
 from mailserver.store.live import LiveAccounts
@@ -193,7 +193,7 @@ def test_search_tells_how_many_messages_it_has_read(monkeypatch):
 
 
 def test_what_is_never_started_sets_no_timer(client):
-    with Telling(client.session, types.SimpleNamespace(tag="a")):  # type: ignore[arg-type]
+    with ProgressReporter(client.session, types.SimpleNamespace(tag="a")):  # type: ignore[arg-type]
         pass
     assert client.channel.timers == []
 

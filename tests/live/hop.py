@@ -26,7 +26,7 @@ class Hop:
     ) -> None:
         self.replies: dict[bytes, Any] = {}
         self.messages: list[bytes] = []
-        """What was accepted, dot-stuffed as it came."""
+        """What was accepted, dot-dot_stuffed as it came."""
         self.commands: list[bytes] = []
         self.connections = 0
         self.stuck = False

@@ -239,7 +239,7 @@ def test_recipients_get_it_at_the_same_time_and_are_answered_in_order(tmp_path: 
         counts.append(len(deliveries))
         return [await each for each in reversed(deliveries)][::-1]
 
-    world.lmtp = evolve(world.lmtp, together=backwards)
+    world.lmtp = evolve(world.lmtp, gather=backwards)
     client = world.lhlo()
     recipients = [b"anna+%d@example.test" % number for number in range(AT_ONCE + 2)]
     client.ask(begin(*recipients))

@@ -59,8 +59,8 @@ def test_the_hop_is_not_dialled_for_local_mail(tmp_path: Path) -> None:
 def test_a_large_message_streams_through(tmp_path: Path) -> None:
     world = World(tmp_path, FakeHop())
     body = b"".join(b".%d\r\n" % number for number in range(30000))
-    stuffed = body.replace(b"\r\n.", b"\r\n..")
-    assert relay(world, HEADER + b"\r\n." + stuffed, b"x@elsewhere.test")[-1].startswith(b"250")
+    dot_stuffed = body.replace(b"\r\n.", b"\r\n..")
+    assert relay(world, HEADER + b"\r\n." + dot_stuffed, b"x@elsewhere.test")[-1].startswith(b"250")
     assert world.hop is not None
     assert world.hop.messages == [RECEIVED % b"" + HEADER + b"\r\n" + body]
 

@@ -13,7 +13,7 @@ from mailserver.sasl.mechanism import Credentials
 from mailserver.smtp.address import Address
 from mailserver.smtp.hop import HopTransaction
 from mailserver.smtp.incoming import IN_MEMORY, Incoming
-from mailserver.smtp.relay import Exchange, ReplyReader, pass_on
+from mailserver.smtp.relay import Exchange, ReplyReader, relay_reply
 from mailserver.smtp.spool import FileSpool
 from mailserver.smtp.wire import Reply
 from mailserver.types import Secret
@@ -88,8 +88,8 @@ def test_memory_for_replies_is_bounded() -> None:
     ],
 )
 def test_what_is_passed_on(reply: Reply, code: int, enhanced: str) -> None:
-    assert pass_on(reply) == Reply(code, enhanced, ("x",))
-    assert len(pass_on(Reply(550, None, ("x" * 4000,))).lines[0]) == 400
+    assert relay_reply(reply) == Reply(code, enhanced, ("x",))
+    assert len(relay_reply(Reply(550, None, ("x" * 4000,))).lines[0]) == 400
 
 
 FIRST = Address("first", "elsewhere.test")
@@ -269,12 +269,12 @@ def test_others_go_on_while_very_many_parts_are_looked_at(tmp_path: Path) -> Non
     """64 KiB may hold 6,000 of them, of which each takes tens of microseconds."""
     pauses = 0
 
-    async def let_others() -> None:
+    async def yield_to_others() -> None:
         nonlocal pauses
         pauses += 1
 
     message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 40_000
-    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 1_000_000, let_others)
+    incoming = Incoming(FileSpool(str(tmp_path), DirectRunner), 1_000_000, yield_to_others)
     run_now(receive(incoming, message, 65_536))
     assert incoming.failure is None
     assert pauses > 100

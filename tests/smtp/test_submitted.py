@@ -234,7 +234,7 @@ def test_local_copies_are_made_at_the_same_time_and_the_first_failure_is_told(
         counts.append(len(works))
         return [await each for each in reversed(works)][::-1]
 
-    world.submission = evolve(world.submission, together=backwards)
+    world.submission = evolve(world.submission, gather=backwards)
     assert world.submit(MESSAGE, b"anna@example.test", b"bert@example.org").startswith(b"250")
     assert counts == [2, 2], "prepared, then published"
     assert len(world.kept()) == len(world.kept("bert@example.org")) == 1

@@ -1,7 +1,7 @@
 """APPEND (RFC 3501 6.3.11): a large message goes from the connection straight to a file, never into memory whole.
 
 A small one is gathered and kept in one hop to the account's thread. The mailbox is looked for before a client that
-waits is asked for the octets; one that sends them unasked is told afterwards.
+waits is asked for the octets; one that sends them without being asked is told afterwards.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mailserver.errors import NoSuchMailbox, ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State, TryCreate
-from mailserver.imap.progress import MANY, Telling
+from mailserver.imap.progress import MANY, ProgressReporter
 from mailserver.imap.session import Session
 from mailserver.imap.wire.sequence_set import format_set
 from mailserver.session.cost import ACCOUNT, BOTH, Cost
@@ -46,9 +46,9 @@ def _arguments(session: Session, command: Command) -> tuple[list[UID], str]:
 async def _transfer(session: Session, command: Command, uids: list[UID], target: str, *, move: bool) -> Copied:
     assert session.account is not None
     try:
-        with Telling(session, command) as telling:
+        with ProgressReporter(session, command) as reporter:
             if len(uids) >= MANY:
-                telling.start()
+                reporter.start()
             return await session.account.copy(session.mailbox.live, uids, target, move=move, skip_expunged=command.uid)
     except NoSuchMailbox as error:
         raise TryCreate(error.sentence) from None

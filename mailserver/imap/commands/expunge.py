@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 
 from mailserver.errors import ReadOnly
 from mailserver.imap.command import Command, CommandSpec, State
-from mailserver.imap.progress import MANY, Telling
+from mailserver.imap.progress import MANY, ProgressReporter
 from mailserver.imap.session import Session
 from mailserver.imap.updates import deleted_messages
 from mailserver.session.cost import BOTH, Cost
@@ -28,9 +28,9 @@ async def expunge(session: Session, command: Command) -> None:
         ranges = sequence_set.ranges(view.uids[view.count - 1] if view.count else 0)
         uids = [uid for low, high in ranges for uid in uids[bisect_left(uids, low) : bisect_right(uids, high)]]
     if uids:
-        with Telling(session, command) as telling:
+        with ProgressReporter(session, command) as reporter:
             if len(uids) >= MANY:
-                telling.start()
+                reporter.start()
             gone = await selected.live.change(lambda mailbox: mailbox.expunge(uids), len(uids))
         session.channel.log("expunge", user=session.user, messages=len(gone))
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from mailserver.errors import BadSyntax, InUse, LimitReached, MessageExpunged, NoSpace, ReadOnly, StoreUnavailable
 from mailserver.imap.command import Command, CommandSpec, State
-from mailserver.imap.fetch_answer import Answer
+from mailserver.imap.fetch_answer import FetchResponse
 from mailserver.imap.fetch_plan import FetchBatchSize, Item, Need, Plan, gather
 from mailserver.imap.fetch_run import answer_alike
 from mailserver.imap.section import Range, Section, read_section
@@ -97,11 +97,11 @@ async def fetch(session: Session, command: Command) -> str | None:
     sequence_set = reader.read_sequence_set()
     reader.read_sp()
     tail = reader.text
-    plan = session.services.tails.read(_read_uid_plan if command.uid else _read_plan, reader)
+    plan = session.services.argument_cache.read(_read_uid_plan if command.uid else _read_plan, reader)
     ranges = session.positions(command, sequence_set)
     selected = session.mailbox
     seen = await _set_seen(session, selected, ranges) if plan.sets_seen else frozenset[int]()
-    answer = Answer(session, selected, plan, seen)
+    answer = FetchResponse(session, selected, plan, seen)
     await answer.write(ranges)
     if answer.expunged:
         # Let the next sync look for what else has gone.

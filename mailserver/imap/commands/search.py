@@ -13,9 +13,9 @@ from typing import Final, cast
 
 from mailserver.errors import BadSyntax, LimitReached
 from mailserver.imap.command import Command, CommandSpec, State
-from mailserver.imap.progress import Telling
+from mailserver.imap.progress import ProgressReporter
 from mailserver.imap.search_columns import SLICE, plan
-from mailserver.imap.search_keys import Reading, at_set, read_codec, read_keys
+from mailserver.imap.search_keys import SearchParser, at_set, read_codec, read_keys
 from mailserver.imap.session import Session
 from mailserver.imap.wire.reader import Reader
 from mailserver.imap.wire.sequence_set import format_runs, runs
@@ -52,7 +52,7 @@ def _read_return(reader: Reader) -> frozenset[str]:
 async def search(session: Session, command: Command) -> str | None:
     """SEARCH, UID SEARCH (RFC 3501 6.4.4, RFC 4731)."""
     reader = command.reader
-    reading = Reading(reader, session)
+    parser = SearchParser(reader, session)
     reader.read_sp()
     options = None
     word = None if reader.peek(b"(") or at_set(reader) else reader.read_word()
@@ -63,13 +63,13 @@ async def search(session: Session, command: Command) -> str | None:
         word = None if reader.peek(b"(") or at_set(reader) else reader.read_word()
     if word == "CHARSET":
         reader.read_sp()
-        reading.codec = read_codec(reader)
+        parser.codec = read_codec(reader)
         reader.read_sp()
         word = None
-    query = read_keys(reading, word)
+    query = read_keys(parser, word)
     reader.read_end()
-    with Telling(session, command) as telling:
-        numbers, expunged = await _find(session, query, telling, uids=command.uid)
+    with ProgressReporter(session, command) as reporter:
+        numbers, expunged = await _find(session, query, reporter, uids=command.uid)
     if options is None:
         session.write(await _numbers(session, numbers))
     else:
@@ -110,7 +110,7 @@ class _Work:
         self.expunged |= searching.expunged
 
 
-async def _find(session: Session, query: Query, telling: Telling, *, uids: bool) -> tuple[list[int], bool]:
+async def _find(session: Session, query: Query, reporter: ProgressReporter, *, uids: bool) -> tuple[list[int], bool]:
     """Numbers of the messages that match, rising; and were messages left out because they have been expunged?"""
     view = session.view
     how = plan(view, query)
@@ -121,17 +121,17 @@ async def _find(session: Session, query: Query, telling: Telling, *, uids: bool)
     for number, (low, high) in enumerate(how.slices()):
         if number:
             await session.channel.drain()
-        telling.progress.done, telling.progress.goal = low, view.count
+        reporter.progress.done, reporter.progress.goal = low, view.count
         positions, unknown = how.judge(view, how.flagged(view, low, high))
         if unknown:
-            await _measure(session, unknown, telling, only_dates=how.only_dates)
+            await _measure(session, unknown, reporter, only_dates=how.only_dates)
             known, unknown = how.judge(view, unknown)
             positions = sorted([*positions, *known])
         if how.rest and positions:
-            positions = await _ask_store(session, positions, And(tuple(how.rest)), telling, work)
+            positions = await _ask_store(session, positions, And(tuple(how.rest)), reporter, work)
         if unknown:
             # Gone, not readable, or larger than the columns can say.
-            found = await _ask_store(session, unknown, And((*how.facts, *how.rest)), telling, work)
+            found = await _ask_store(session, unknown, And((*how.facts, *how.rest)), reporter, work)
             positions = sorted([*positions, *found])
         if uids:
             numbers += (
@@ -162,18 +162,18 @@ def _leaves_out(view: View, ranges: Sequence[tuple[int, int]], numbers: Sequence
     return False
 
 
-async def _measure(session: Session, positions: Sequence[int], telling: Telling, *, only_dates: bool) -> None:
+async def _measure(session: Session, positions: Sequence[int], reporter: ProgressReporter, *, only_dates: bool) -> None:
     """Have sizes and dates looked at that the columns of this worker lack, for all sessions that share them."""
     uids, live = session.view.uids, session.mailbox.live
     batch_size = BatchSize(_MEASURED, _MEASURED_FIRST, session.channel.now)
     for count, places in enumerate(batch_size.parts(positions)):
         if count:
-            telling.start()
+            reporter.start()
             await session.channel.drain()
         part = [UID(uids[at]) for at in places]
         with batch_size:
             rows = await live.run(partial(_look, part, only_dates))
-        telling.progress.done += len(part)
+        reporter.progress.done += len(part)
         for row in rows:
             live.columns.learn(row.uid, row.size, row.date)
 
@@ -183,7 +183,7 @@ def _look(uids: Sequence[UID], only_dates: bool, mailbox: Mailbox) -> Sequence[R
 
 
 async def _ask_store(
-    session: Session, positions: Sequence[int], query: Query, telling: Telling, work: _Work
+    session: Session, positions: Sequence[int], query: Query, reporter: ProgressReporter, work: _Work
 ) -> Sequence[int]:
     """Those of the positions that match; in hops, so that the account and a client that goes are not forgotten."""
     uids, live = session.view.uids, session.mailbox.live
@@ -192,13 +192,13 @@ async def _ask_store(
     else:
         candidates = [UID(uids[at]) for at in positions]
     searching, matching = await live.run(partial(_begin, query, candidates))
-    before = telling.progress.done
+    before = reporter.progress.done
     try:
         while matching is None:
             work.check(searching)
-            telling.start()
-            telling.progress.done = before + searching.looked_at
-            telling.probe()
+            reporter.start()
+            reporter.progress.done = before + searching.looked_at
+            reporter.probe()
             await session.channel.drain()
             if searching.pause:
                 await session.channel.sleep(searching.pause)

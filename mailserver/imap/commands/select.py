@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec, State
-from mailserver.imap.progress import Telling
+from mailserver.imap.progress import ProgressReporter
 from mailserver.imap.selected_mailbox import SelectedMailbox
 from mailserver.imap.session import Session
 from mailserver.imap.updates import deleted_messages, flag_lines
@@ -64,9 +64,9 @@ async def _begin(
             return True, range(first, first)
         return False, mailbox.claim_recent()
 
-    with Telling(session, command) as telling:
-        telling.start()
-        live, (read_only, claimed) = await account.select_and(name, claim, telling.progress)
+    with ProgressReporter(session, command) as reporter:
+        reporter.start()
+        live, (read_only, claimed) = await account.select_and(name, claim, reporter.progress)
     first_recent = UID(claimed.start)
     live.claims.add(claimed, max(first_recent, UID(claimed.stop)))
     return live, read_only, first_recent
@@ -88,7 +88,7 @@ def _facts(selected: SelectedMailbox) -> bytes:
 
 
 async def close(session: Session, command: Command) -> None:
-    """RFC 3501 6.4.2: expunge without telling, unless read-only, and leave the mailbox."""
+    """RFC 3501 6.4.2: expunge without reporter, unless read-only, and leave the mailbox."""
     command.reader.read_end()
     selected = session.mailbox
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from mailserver.errors import BadSyntax
 from mailserver.imap.command import LOGGED_IN, Command, CommandSpec
-from mailserver.imap.progress import Telling
+from mailserver.imap.progress import ProgressReporter
 from mailserver.imap.session import Session
 from mailserver.imap.wire import writer
 from mailserver.imap.wire.reader import Reader
@@ -41,14 +41,14 @@ async def status(session: Session, command: Command) -> None:
     reader.read_sp()
     wire_name = reader.read_mailbox()
     reader.read_sp()
-    items = session.services.tails.read(_read_items, reader)
+    items = session.services.argument_cache.read(_read_items, reader)
     account = session.account
     assert account is not None
     namespace = session.services.namespace
     name = namespace.to_store(wire_name)
-    with Telling(session, command) as telling:
-        telling.start()
-        facts = await account.status(name, telling.progress)
+    with ProgressReporter(session, command) as reporter:
+        reporter.start()
+        facts = await account.status(name, reporter.progress)
     values = " ".join(f"{item} {ITEMS[item](facts, session)}" for item in items)
     session.untagged(b"STATUS %b (%b)" % (writer.mailbox(namespace.to_client(name)), values.encode("ascii")))
 

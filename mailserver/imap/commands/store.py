@@ -40,7 +40,7 @@ async def store(session: Session, command: Command) -> str | None:
     reader.read_sp()
     sequence_set = reader.read_sequence_set()
     reader.read_sp()
-    how, silent, flags = session.services.tails.read(_read_change, reader)
+    how, silent, flags = session.services.argument_cache.read(_read_change, reader)
     selected = session.mailbox
     ranges, uids = session.positions(command, sequence_set), session.uids(command, sequence_set)
     if selected.read_only:

@@ -10,17 +10,17 @@ from mailserver.pop3.commands.messages import read_message, read_number
 from mailserver.pop3.session import Session
 from mailserver.pop3.wire import TopCutter
 from mailserver.session.cost import BOTH, Cost
-from mailserver.session.lines import DotStuffer, stuffed
+from mailserver.session.lines import DotStuffer, dot_stuffed
 
 
 async def retr(session: Session, argument: bytes) -> None:
     """RETR (RFC 1939 5)."""
     number = read_message(session, argument)
-    text = session.maildrop.take_ahead(number)
+    text = session.maildrop.take_prefetched(number)
     if text is None:
         await _send(session, number, None)
         return
-    session.channel.write(b"+OK %d octets\r\n%b" % (len(text), stuffed(text)))
+    session.channel.write(b"+OK %d octets\r\n%b" % (len(text), dot_stuffed(text)))
     await session.channel.drain()
     session.maildrop.retrieved(number)
 

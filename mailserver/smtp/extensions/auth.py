@@ -10,7 +10,7 @@ from mailserver.session.lines import LineFault
 from mailserver.session.sasl_exchange import (
     Exchange,
     ExchangeCancelled,
-    NotBase64,
+    InvalidBase64,
     login_context,
     situation,
 )
@@ -70,7 +70,7 @@ async def auth(session: SubmissionSession, argument: bytes) -> None:
         if line is LineFault.TOO_LONG:
             raise ExchangeTooLong
         if isinstance(line, LineFault):
-            raise NotBase64
+            raise InvalidBase64
         return line
 
     exchange = Exchange(mechanism, ask, authenticator, login_context("submission", channel.info))

@@ -16,15 +16,15 @@ COPIED: Final = 16
 """Octets that are copied for the price of one that is looked at."""
 
 
-class NotKnown(Exception):
+class NotCached(Exception):
     """It cannot be answered from what is known."""
 
 
-class TooMuch(NotKnown):
+class BudgetExceeded(NotCached):
     """It can, by more work than may be done at once."""
 
 
-class Allowance:
+class Budget:
     """Of one turn of the reactor's thread."""
 
     __slots__ = ("_left",)
@@ -37,17 +37,17 @@ class Allowance:
         return octets <= self._left
 
     def spend(self, octets: int) -> None:
-        """That is about to be done. Raises: TooMuch."""
+        """That is about to be done. Raises: BudgetExceeded."""
         self._left -= octets
         if self._left < 0:
-            raise TooMuch
+            raise BudgetExceeded
 
     def copy(self, octets: int) -> None:
-        """So many octets are about to be copied. Raises: TooMuch."""
+        """So many octets are about to be copied. Raises: BudgetExceeded."""
         self.spend(octets // COPIED)
 
 
-class Unbounded(Allowance):
+class UnlimitedBudget(Budget):
     """Of a thread in which nobody else waits; time ends what it does."""
 
     __slots__ = ()
