@@ -26,7 +26,7 @@ def keep_start_settings(running: Config, changed: Config) -> tuple[Config, list[
     for table, keys in START_SETTINGS.items():
         old, new = getattr(running, table), getattr(changed, table)
         waiting = {name: getattr(old, name) for name in keys if getattr(old, name) != getattr(new, name)}
-        lines += [f"[{table}] {name}: waits for the next start" for name in waiting]
+        lines += [f"[{table}] {name}: takes effect at the next start" for name in waiting]
         if waiting:
             changed = attrs.evolve(changed, **{table: attrs.evolve(new, **waiting)})
     return changed, lines

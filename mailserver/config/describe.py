@@ -1,4 +1,4 @@
-"""The documents that are made from the model: etc/mailserver.toml and docs/configuration.md.
+"""Documents generated from the model: etc/mailserver.toml and docs/configuration.md.
 
 `python -m mailserver.config.describe` in the project's directory writes both; a test compares them with the model.
 """
@@ -20,36 +20,36 @@ from mailserver.config.model import Acme, AcmeDns, Config, Domain, Listener, Mta
 from mailserver.config.schema import keys_of
 
 _INTRODUCTION: Final = """\
-Configuration of mailserver, in TOML. Keys behind # have the value shown when they are left out.
-Check a changed file with `twistd mailserver --config FILE --check`, which names every problem at once.
-Relative paths, that of a users file in `file:` too, are taken from the directory of this file."""
+Configuration of mailserver, in TOML. A key behind # is optional, and its default is shown.
+Check a changed file with `twistd mailserver --config FILE --check`, which reports every problem at once.
+Relative paths, also in `file:`, are relative to the directory of this file."""
 
 _TABLES: Final = {
     "server": "The service itself.",
-    "mail": "Where mail is kept and how folders are named.",
-    "auth": "Who may log in.",
-    "domain": "A mail domain and the certificate under which its hosts are seen. One table for each domain.",
-    "domain.site": "Other host names of the domain above, under a certificate of their own: those of web pages, say. A fault "
-    "of one touches no other.",
+    "mail": "Location of mail, and names of folders.",
+    "auth": "Authentication of users.",
+    "domain": "A mail domain, its hosts and their certificate. One table for each domain.",
+    "domain.site": "Further host names of the domain above with a certificate of their own, for web pages for example. A fault "
+    "of one certificate does not affect the others.",
     "domain.mta_sts": "The MTA-STS policy of the domain above (RFC 8461), served at mta-sts.DOMAIN over HTTPS.",
-    "listener": "A port or Unix socket. One table for each; the same protocol may stand more than once.",
-    "tls": "What all listeners have in common. None of it can differ between domains.",
+    "listener": "A port or Unix socket. One table for each; several may have the same protocol.",
+    "tls": "TLS settings common to all listeners. They cannot differ between domains.",
     "imap": "IMAP (RFC 3501).",
     "pop3": "POP3 (RFC 1939).",
     "submission": "Submission of mail by users (RFC 6409).",
-    "submission.relay": "The next hop for mail to other domains; without this table such mail is refused.",
+    "submission.relay": "The next hop for mail to other domains. Without this table such mail is refused.",
     "lmtp": "Delivery from a mail transfer agent (RFC 2033).",
-    "http": "Listeners of protocol http and https: pages that set up clients, metrics, health.",
-    "acme": "Certificates from an authority that speaks ACME (RFC 8555), Let's Encrypt say; for domains and sites with `acme = true`. "
+    "http": "Listeners of protocol http and https: pages for the setup of clients, metrics, health.",
+    "acme": "Certificates from an authority with ACME (RFC 8555), such as Let's Encrypt, for domains and sites with `acme = true`. "
     "Needs the extra mailserver[acme].",
-    "acme.dns": "Proofs by DNS (dns-01).",
-    "limits": "Bounds that keep one client from using up what all need.",
-    "ledger": "What is known of the clients of each account. No addresses, passwords or mail; docs/tls.md says what.",
-    "cache": "What each worker keeps to be faster, least recently used first to go; `mailserver status` shows how full.",
+    "acme.dns": "Validation by DNS (dns-01).",
+    "limits": "Limits of resources, so that one client cannot exhaust them for all.",
+    "ledger": "The record of each account's clients. It has no addresses, passwords or mail; docs/tls.md describes it.",
+    "cache": "Caches of each worker, which drop the least recently used entries; `mailserver status` shows their usage.",
 }
 
 _SET: Final = frozenset({("server", "user"), ("domain", "certificate"), ("domain", "key")})
-"""Keys that the file sets although they have a default: a service started as root, or most domains, need them."""
+"""Optional keys that the file sets, as a service started as root, or most domains, need them."""
 
 _MEANINGS: Final = {
     bool: "true or false",
@@ -72,7 +72,7 @@ _MEANINGS: Final = {
 
 
 def example_file() -> str:
-    """The content of etc/mailserver.toml: it can be loaded, and holds every key."""
+    """The content of etc/mailserver.toml: a valid configuration with every key."""
     lines = [f"# {line}" for line in _INTRODUCTION.splitlines()]
     for name, table in _tables():
         lines += ["", "", f"# {_TABLES[name]}", *_table_lines(name, table)]
@@ -90,16 +90,15 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `mailserver/config/model/` by `python -m mailserver.config.describe`; change it there.",
+        "Generated from `mailserver/config/model/` by `python -m mailserver.config.describe`; make changes there.",
         "",
-        "One TOML file. Unknown keys are refused, and every problem is reported at once: `--check` prints one line for",
-        "each, with the table, the key, the value, what would be right, and the word probably meant. `--show` prints the",
-        "effective configuration without secrets. Relative paths, that of a users file in `file:` too, are taken from the",
-        "directory of the file.",
+        "The configuration is one TOML file. Unknown keys are errors, and all problems are reported at once: `--check` prints",
+        "a line for each, with the table, the key, the value, the correction, and the word probably meant. `--show` prints the",
+        "effective configuration without secrets. Relative paths, also in `file:`, are relative to the directory of the file.",
     ]
     for name, table in _tables():
         lines += ["", f"## {_header(name, table)}", "", _TABLES[name], ""]
-        lines += ["| key | what it is | default | meaning |", "|---|---|---|---|"]
+        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         hints = get_type_hints(table)
         for key, attribute in keys_of(table).items():
             if _nested(hints[attribute.name]):
@@ -110,7 +109,7 @@ def reference() -> str:
 
 
 def _tables() -> Iterator[tuple[str, type]]:
-    """Every table in the order of the file, those that must be given first."""
+    """Every table in the order of the file, required ones first."""
     hints = get_type_hints(Config)
     for name, attribute in keys_of(Config).items():
         table = _nested(hints[attribute.name])
@@ -133,7 +132,7 @@ def _header(name: str, table: type) -> str:
 
 
 def _table_lines(name: str, table: type) -> Iterator[str]:
-    # A table that may be absent as a whole is shown behind #, its required keys with their examples.
+    # An optional table is commented out, its required keys with their examples.
     absent = "# " if table in (Relay, Site, MtaSts, Acme, AcmeDns) else ""
     yield f"{absent}{_header(name, table)}"
     hints = get_type_hints(table)

@@ -1,4 +1,4 @@
-"""What one value of the configuration may be, by name: a type for each kind, whose hook is in `values`."""
+"""Types of single values of the configuration; `values` has a structure hook for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Port = NewType("Port", int)
 """TCP port, 1 to 65535."""
 
 Count = NewType("Count", int)
-"""A number of things, at least 1."""
+"""A number, at least 1."""
 
 Size = NewType("Size", int)
 """Octets, at least 1."""
@@ -41,10 +41,10 @@ Network = NewType("Network", str)
 """IPv4 or IPv6 address with a prefix length, or one address."""
 
 FileMode = NewType("FileMode", str)
-"""Rights of a file as chmod takes them, in octal digits: "0660"."""
+"""A file mode in octal digits, as for chmod: "0660"."""
 
 Workers: TypeAlias = Literal["auto"] | int
-"""A number of processes, or as many as there are processors."""
+"""A number of processes; "auto" for the number of processors."""
 
 TransportKind: TypeAlias = Literal["auto", "stock"]
 """Whose transports serve TCP connections."""
@@ -52,26 +52,26 @@ TransportKind: TypeAlias = Literal["auto", "stock"]
 TlsVersion: TypeAlias = Literal["1.2", "1.3"]
 
 Preset: TypeAlias = Literal["modern", "old-devices"]
-"""What [tls] says where it says nothing else; `tls.context.settings` has the values."""
+"""Defaults of [tls]; `tls.context.settings` has the values."""
 
 Ssl: TypeAlias = Literal["no", "yes", "required"]
-"""Dovecot's ssl: whether TLS can be started, and what of a login may come without it."""
+"""Dovecot's ssl: whether STARTTLS is offered, and which logins are allowed without TLS."""
 
 Cleartext: TypeAlias = Literal["never", "same host", "always"]
-"""From whom passwords are taken without TLS; from the same host is from the address that is connected to."""
+"""Clients whose passwords are accepted without TLS. "same host": client and server have the same address."""
 
 EarlyTls: TypeAlias = Literal["serve", "refuse"]
-"""What becomes of a ClientHello at a port of STARTTLS that comes before the greeting."""
+"""The answer to a ClientHello before the greeting, at a port with STARTTLS."""
 
 CipherOrder: TypeAlias = Literal["client", "server"]
-"""Whose order of cipher suites counts."""
+"""The side whose preference of cipher suites is used."""
 
 ClientCertificates: TypeAlias = Literal["none", "asked", "required"]
-"""Whether clients show certificates."""
+"""Whether client certificates are requested."""
 
 ClientUser: TypeAlias = Literal["rfc822Name", "emailAddress", "commonName", "userId", "any"]
-"""Where a client certificate has its user: a subject alternative name (RFC 5280 4.2.1.6), or an attribute of the
-subject (RFC 5280 4.1.2.6, RFC 4519 2.3 and 2.39). With "any" it names nobody, and does for every user."""
+"""The field of a client certificate with the user name: a subject alternative name (RFC 5280 4.2.1.6), or an attribute of the
+subject (RFC 5280 4.1.2.6, RFC 4519 2.3 and 2.39). With "any" the certificate names no user and is valid for all."""
 
 PORTS: Final = {
     "imap": 143,
@@ -84,7 +84,7 @@ PORTS: Final = {
     "http": 80,
     "https": 443,
 }
-"""Port of each protocol where the listener names none."""
+"""Default port of each protocol."""
 
 IMPLICIT_TLS: Final = frozenset({"imaps", "pop3s", "submissions", "https"})
 """Protocols that begin with the TLS handshake (RFC 8314 3; RFC 9110 4.2.2)."""

@@ -1,4 +1,4 @@
-"""What waits for the next start stays as it is in all that is begun meanwhile, and is told at each reload."""
+"""What takes effect at the next start stays as it is in all that is begun meanwhile, and is told at each reload."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_waits_stays_and_the_rest_is_taken_up() -> None:
     assert (taken.server.user, taken.server.hostname) == ("mail", "other.example.test")
     assert taken.mail == Mail(root=Path("/one"), max_message_size=65536)
     assert taken.limits.connections == 5
-    assert lines == ["[server] user: waits for the next start", "[mail] root: waits for the next start"]
+    assert lines == ["[server] user: takes effect at the next start", "[mail] root: takes effect at the next start"]
     assert keep_start_settings(taken, wanted)[1] == lines, "it is told as long as it waits"
 
 

@@ -228,7 +228,7 @@ def test_what_needs_a_restart_is_told(server: Server) -> None:
     other = server.dir / "other-mail"
     other.mkdir()
     server.replace(f'root = "{server.dir}/mail"', f'root = "{other}"')
-    assert "[mail] root: waits for the next start" in server.hang_up()
+    assert "[mail] root: takes effect at the next start" in server.hang_up()
 
 
 def test_the_control_socket_answers_anything(server: Server) -> None:

@@ -51,7 +51,7 @@ def test_a_worker_made_after_a_reload_keeps_what_waits_for_the_next_start(server
     other.mkdir()
     server.replace(f'root = "{server.dir}/mail"', f'root = "{other}"')
     for _ in range(2):
-        assert "[mail] root: waits for the next start" in server.hang_up()
+        assert "[mail] root: takes effect at the next start" in server.hang_up()
     replace_all(server)
     for client in held_in_each(server, 2).values():
         client.send(b"c CREATE made\r\n")

@@ -17,8 +17,8 @@ class AcmeDns:
     """[acme.dns]"""
 
     hook: tuple[str, ...] = setting(
-        "Program that changes the zone, with its arguments; run without a shell as the service's user, with three more: "
-        "add or remove, the record's name, its text.",
+        "Program that changes the zone, with its arguments. It is run without a shell as the service's user, with three more "
+        "arguments: add or remove, the record's name, its text.",
         default=(),
         example=["/usr/local/bin/acme-dns"],
         hidden=True,
@@ -28,7 +28,7 @@ class AcmeDns:
     )
     port: Port = setting("Its port.", default=Port(53))
     zone: str = setting(
-        "Zone that is changed; the one that the name server has for the name when empty.",
+        "Zone that is changed. When empty, the name server's zone for the name.",
         default="",
         example="example.org",
     )
@@ -36,23 +36,24 @@ class AcmeDns:
         "Name of the key that signs updates (TSIG, RFC 8945).", default="", example="mailserver.example.org"
     )
     key_algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"] = setting(
-        "What it signs with.", default="hmac-sha256"
+        "Algorithm of that key.", default="hmac-sha256"
     )
     key_file: Path | None = setting(
-        "File with that key, in base64, on its first line; read by who reads the keys of certificates.",
+        "File with that key in base64 on its first line. The process that reads the keys of certificates reads it.",
         default=None,
         example="/etc/mailserver/tsig",
         hidden=True,
     )
     resolver: Address | None = setting(
-        "Resolver that is asked whether the record's name is an alias (CNAME), whose target is changed then; the system's "
-        "when absent.",
+        "Resolver that is asked whether the record's name is an alias (CNAME); the alias's target is changed then. When "
+        "absent, the system's resolver.",
         default=None,
         example="192.0.2.1",
     )
     resolver_port: Port = setting("Its port.", default=Port(53))
     wait: Seconds = setting(
-        "Seconds between the change and the authority's look, until all name servers of the zone have it.", default=10.0
+        "Seconds from the change to the authority's validation, until all name servers of the zone have it.",
+        default=10.0,
     )
 
 
@@ -61,45 +62,45 @@ class Acme:
     """[acme]"""
 
     terms_of_service: Literal["agreed"] = setting(
-        'That you have read the authority\'s terms, which it publishes, and agree: write "agreed".', example="agreed"
+        'Your agreement to the terms of service that the authority publishes: write "agreed".', example="agreed"
     )
     directory: str = setting(
-        "Address of the authority's directory.",
+        "URL of the authority's directory.",
         default="https://acme-v02.api.letsencrypt.org/directory",
         example="https://acme-staging-v02.api.letsencrypt.org/directory",
     )
     contact: tuple[str, ...] = setting(
-        "Where the authority may write to.", default=(), example=["mailto:postmaster@example.org"]
+        "Contact addresses for the authority.", default=(), example=["mailto:postmaster@example.org"]
     )
     challenge: Literal["http-01", "dns-01"] = setting(
-        "How a host is proved to be ours: by a page on port 80, or by a TXT record, as wildcards always are.",
+        "Validation of a host: by a page on port 80, or by a TXT record. Wildcards always need a TXT record.",
         default="http-01",
     )
     webroot: Path | None = setting(
-        "Directory of another web server on port 80, where the service's user may write; without it our own listener of "
-        "protocol http answers.",
+        "Directory of another web server on port 80, writable by the service's user. When absent, a listener of protocol "
+        "http answers.",
         default=None,
         example="/var/www/html",
     )
     key_type: Literal["ecdsa", "rsa"] = setting(
-        "Keys of the certificates: P-256, or RSA of 2048 bits.", default="ecdsa"
+        "Type of the certificates' keys: P-256, or RSA of 2048 bits.", default="ecdsa"
     )
     ca_file: Path | None = setting(
-        "Authorities that may have signed the certificate of the directory itself; the public ones when absent.",
+        "Trusted authorities for the connection to the directory. When absent, the public ones.",
         default=None,
         example="/etc/mailserver/acme-ca.pem",
     )
     eab_key_id: str = setting(
-        "Key identifier of an account at the authority, if it demands one (RFC 8555 7.3.4).",
+        "Key identifier of an account at the authority, if it requires one (RFC 8555 7.3.4).",
         default="",
         example="kid-1",
     )
     eab_key_file: Path | None = setting(
-        "File with that account's MAC key, in base64url, on its first line; read by who reads the keys of certificates.",
+        "File with that account's MAC key in base64url on its first line. The process that reads the keys of certificates reads it.",
         default=None,
         example="/etc/mailserver/acme-eab",
         hidden=True,
     )
-    dns: AcmeDns | None = setting("How TXT records are made; needed for dns-01.", default=None)
+    dns: AcmeDns | None = setting("Creation of TXT records; required for dns-01.", default=None)
     thumbprint: str = attrs.field(default="", kw_only=True, eq=False, metadata={"no_key": True})
-    """Of the account's key (RFC 7638), set by who reads it: what a page on port 80 answers with. It is no key."""
+    """Thumbprint of the account's key (RFC 7638), served on port 80. The process that reads the key sets it; not a setting."""

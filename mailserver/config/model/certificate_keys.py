@@ -1,4 +1,4 @@
-"""Keys of every table whose hosts have a certificate: a function for each, as attrs' classes would have them in another order.
+"""Keys of every table whose hosts have a certificate: one function each, as inherited attrs fields would come in another order.
 
 `host` is the host of the examples.
 """
@@ -15,33 +15,35 @@ _DIRECTORY: Final = "/etc/mailserver/certs"
 def certificate(host: str) -> Any:
     """The certificate and its chain."""
     return setting(
-        "PEM file: the certificate, then its chain. Without it and key, what `mailserver cert add` has added is served.",
+        "PEM file with the certificate, then its chain. Without certificate and key, certificates of `mailserver cert add` are served.",
         default=None,
         example=f"{_DIRECTORY}/{host}.pem",
     )
 
 
 def private_key(host: str) -> Any:
-    """Its key."""
+    """The private key."""
     return setting("PEM file of the private key.", default=None, example=f"{_DIRECTORY}/{host}.key", hidden=True)
 
 
 def second_certificate(host: str) -> Any:
-    """One for the clients that cannot use the first."""
+    """A second certificate, for clients that cannot use the first."""
     return setting(
-        "A second one with a key of the other type, RSA or ECDSA: each client gets what it can use.",
+        "Second certificate with a key of the other type, RSA or ECDSA. Each client gets one that it supports.",
         default=None,
         example=f"{_DIRECTORY}/{host}-rsa.pem",
     )
 
 
 def second_key(host: str) -> Any:
-    """Its key."""
-    return setting("The key of second_certificate.", default=None, example=f"{_DIRECTORY}/{host}-rsa.key", hidden=True)
+    """The key of the second certificate."""
+    return setting(
+        "Private key of second_certificate.", default=None, example=f"{_DIRECTORY}/{host}-rsa.key", hidden=True
+    )
 
 
 def key_password_file() -> Any:
-    """Where the password of the keys is read."""
+    """The file with the keys' password."""
     return setting(
         "File with the password of both keys on its first line.",
         default=None,
@@ -51,9 +53,9 @@ def key_password_file() -> Any:
 
 
 def key_password_command() -> Any:
-    """Who else is asked for it."""
+    """The program that prints the keys' password."""
     return setting(
-        "Program that prints the password of both keys, with its arguments; run without a shell, for at most 10 seconds.",
+        "Program that prints the password of both keys, with its arguments. It is run without a shell, for at most 10 seconds.",
         default=(),
         example=["/usr/bin/pass", "show", "mail/key"],
         hidden=True,
@@ -61,7 +63,8 @@ def key_password_command() -> Any:
 
 
 def acme() -> Any:
-    """Whether none of these is needed."""
+    """Certificates from the authority of [acme]."""
     return setting(
-        "Get these hosts' certificates from the authority of [acme], one for each host, and renew them.", default=False
+        "Obtain and renew the certificates of these hosts from the authority of [acme], one for each host.",
+        default=False,
     )

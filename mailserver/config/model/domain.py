@@ -36,8 +36,8 @@ class MtaSts:
     """[domain.mta_sts]"""
 
     mode: Literal["enforce", "testing", "none"] = setting(
-        "What senders do where no host of the policy can be reached over TLS with a good certificate: "
-        "send nothing, only report it, or no policy any more.",
+        "What senders do if no host of the policy can be reached over TLS with a valid certificate: "
+        "do not send, or only report it. none withdraws the policy.",
         default="testing",
     )
     max_age: Count = setting("Seconds for which senders keep the policy; at most 31557600.", default=Count(604800))
@@ -47,7 +47,7 @@ class MtaSts:
 class Domain:
     """[[domain]]"""
 
-    name: HostName = setting("Mail domain: what stands behind the @.", example="example.org")
+    name: HostName = setting("Mail domain: the part of addresses after the @.", example="example.org")
     hosts: tuple[HostPattern, ...] = setting(
         "Host names that clients of this domain connect to; *.name covers one label.", example=["mail.example.org"]
     )
@@ -58,47 +58,46 @@ class Domain:
     key_password_file: Path | None = certificate_keys.key_password_file()
     key_password_command: tuple[str, ...] = certificate_keys.key_password_command()
     minimum_version: TlsVersion | None = setting(
-        "Oldest TLS version accepted for these hosts; that of [tls] when absent, and never below it.",
+        "Oldest TLS version accepted for these hosts, at least that of [tls]. When absent, that of [tls].",
         default=None,
         example="1.3",
     )
     ciphers: str | None = setting(
-        "TLS 1.2 cipher suites for these hosts; those of [tls] when absent.",
+        "TLS 1.2 cipher suites for these hosts. When absent, those of [tls].",
         default=None,
         example="ECDHE+AESGCM:!aNULL",
     )
     client_certificates: ClientCertificates = setting(
-        "Certificates of clients: not asked for, asked for (one that is not verified counts as none), or required.",
+        "Client certificates: not requested, requested (an unverified one counts as none), or required.",
         default="none",
     )
     client_ca: Path | None = setting(
-        "PEM file of the authorities that sign clients' certificates; each is trusted by itself.",
+        "PEM file of the authorities that sign client certificates; each is trusted by itself.",
         default=None,
         example="/etc/mailserver/clients-ca.pem",
     )
     client_crl: Path | None = setting(
-        "File of revocation lists, one of each authority, PEM or one in DER; a new one counts within seconds.",
+        "File of revocation lists, one of each authority in PEM, or a single one in DER. A new file takes effect within seconds.",
         default=None,
         example="/etc/mailserver/clients.crl",
     )
     client_user: ClientUser = setting(
-        "Field of a client's certificate that holds the user name: the subject alternative name rfc822Name, or an "
+        "Field of a client certificate with the user name: the subject alternative name rfc822Name, or an "
         'attribute of the subject. A required certificate must name the user that logs in, unless this is "any".',
         default="rfc822Name",
     )
     acme: bool = certificate_keys.acme()
     mx: tuple[HostName, ...] = setting(
-        "Hosts that take the domain's mail from elsewhere, the preferred first: what `mailserver dns` prints and the "
-        "MTA-STS policy says.",
+        "Hosts that receive the domain's mail, the preferred one first; for `mailserver dns` and the MTA-STS policy.",
         default=(),
         example=["mx.example.org"],
     )
     sites: tuple[Site, ...] = ()
     """[[domain.site]]"""
-    mta_sts: MtaSts | None = setting("The MTA-STS policy (RFC 8461); none when absent.", default=None)
+    mta_sts: MtaSts | None = setting("The MTA-STS policy (RFC 8461). When absent, there is none.", default=None)
     number: int = position()
     site: int = position()
-    """Of one that stands for a [[domain.site]], that table's place among the sites; else 0."""
+    """For a Domain that represents a [[domain.site]]: the number of that table; else 0."""
 
     @property
     def place(self) -> str:
@@ -107,7 +106,7 @@ class Domain:
 
     @property
     def certified(self) -> tuple[Domain, ...]:
-        """Itself, and for each site one of the same name with all that the site says."""
+        """The domain itself, and a Domain of the same name for each site."""
         return (self, *(self._of_site(site) for site in self.sites))
 
     def _of_site(self, site: Site) -> Domain:

@@ -1,4 +1,4 @@
-"""How a key is declared: with what is said of it."""
+"""Declaration of a key with its description."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def setting(
 
 
 def position() -> Any:
-    """Where a table stands among those of its kind, from 1; the loader sets it, it is no key."""
+    """The number of a table among those of its kind, from 1. The loader sets it; it is not a key."""
     return attrs.field(default=0, kw_only=True, eq=False, metadata={"no_key": True})
 
 

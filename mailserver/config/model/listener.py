@@ -31,43 +31,44 @@ class Listener:
     """[[listener]]"""
 
     protocol: Literal["imap", "imaps", "pop3", "pop3s", "submission", "submissions", "lmtp", "http", "https"] = setting(
-        "What is served; a final s is implicit TLS (RFC 8314), without it STARTTLS, and for http none.", example="imaps"
+        "Protocol. With a final s it has implicit TLS (RFC 8314), without it STARTTLS; http has no TLS.",
+        example="imaps",
     )
-    port: Port | None = setting("TCP port; the protocol's own when absent.", default=None, example=993)
+    port: Port | None = setting("TCP port. When absent, the protocol's default.", default=None, example=993)
     addresses: tuple[Address, ...] = setting(
-        "IP addresses to bind; all, or loopback for lmtp, when empty.", default=(), example=["192.0.2.1", "2001:db8::1"]
+        "IP addresses to bind. When empty, all; for lmtp, loopback.", default=(), example=["192.0.2.1", "2001:db8::1"]
     )
     socket: Path | None = setting("Unix socket instead of a port.", default=None, example="/run/mailserver/lmtp")
     socket_mode: FileMode = setting(
-        "Rights of the Unix socket, as chmod takes them: who may write may connect.", default=FileMode("0660")
+        "Mode of the Unix socket, as for chmod. Users with write permission can connect.", default=FileMode("0660")
     )
     socket_owner: str = setting(
-        "System user to whom the Unix socket belongs; the user of [server] when empty.", default="", example="postfix"
+        "Owner of the Unix socket. When empty, the user of [server].", default="", example="postfix"
     )
     socket_group: str = setting(
-        "System group to which it belongs, such as that of the mail transfer agent; the group of [server] when empty.",
+        "Group of the Unix socket, such as the mail transfer agent's. When empty, the group of [server].",
         default="",
         example="postfix",
     )
     trusted_authentication_results: bool = setting(
-        "lmtp: keep Authentication-Results and Received-SPF in the name of this server or of a domain here, as the transfer "
-        "agent takes out those that strangers wrote. Else all of them are taken out here, the transfer agent's, too.",
+        "lmtp: keep Authentication-Results and Received-SPF fields in the name of this server or a local domain, as the mail "
+        "transfer agent removes forged ones. When false, this server removes all of them, the agent's own, too.",
         default=False,
     )
     allow_cleartext: bool = setting(
         "Accept passwords without TLS here; only on loopback and Unix sockets.", default=False
     )
     ssl: Ssl | None = setting(
-        "What of a login may come without TLS, as Dovecot means its ssl: with required nothing, with yes and no mechanisms "
-        "that send no password; passwords only from the address that is connected to, as with 127.0.0.1. With no there is no "
-        "STARTTLS. When absent nothing comes without TLS, but for allow_cleartext.",
+        "Logins without TLS, with the meaning of Dovecot's ssl. With required there are none. With yes and no the server "
+        "accepts mechanisms that send no password, and passwords only if client and server have the same address, such as "
+        "127.0.0.1. With no there is no STARTTLS. When absent, logins need TLS, except by allow_cleartext.",
         default=None,
         example="required",
     )
     auth_allow_cleartext: bool = setting(
-        "As Dovecot's: accept passwords without TLS here, from anywhere; beside ssl, yes or no.", default=False
+        "As in Dovecot: accept passwords without TLS here, from anywhere. Needs ssl, yes or no.", default=False
     )
-    require_tls: bool = setting("lmtp: nothing but STARTTLS before TLS.", default=False)
+    require_tls: bool = setting("lmtp: refuse everything before STARTTLS.", default=False)
     greeting_delay: GreetingDelay = setting(
         "Seconds, at most 5, by which the greeting of a port with STARTTLS is delayed, to detect clients that are set to "
         "SSL/TLS; 0.1 is enough for most. See docs/tls.md.",
@@ -84,28 +85,30 @@ class Listener:
         "Networks whose connections begin with a PROXY protocol header.", default=(), example=["192.0.2.0/24"]
     )
     default: HostName | None = setting(
-        "Host name whose certificate is served here to clients that send no name, and of whose domain their names without "
-        "one are; that of [tls] when absent.",
+        "Host name whose certificate is served here to clients without SNI. Its domain completes their user names without a "
+        "domain. When absent, that of [tls].",
         default=None,
         example="mail.example.org",
     )
     minimum_version: TlsVersion | None = setting(
-        "Oldest TLS version accepted here; that of [tls] when absent.", default=None, example="1.3"
+        "Oldest TLS version accepted here. When absent, that of [tls].", default=None, example="1.3"
     )
     maximum_version: TlsVersion | None = setting(
-        "Newest TLS version accepted here; that of [tls] when absent.", default=None, example="1.2"
+        "Newest TLS version accepted here. When absent, that of [tls].", default=None, example="1.2"
     )
     ciphersuites: str | None = setting(
-        "TLS 1.3 cipher suites here; those of [tls] when absent.", default=None, example="TLS_AES_256_GCM_SHA384"
+        "TLS 1.3 cipher suites here. When absent, those of [tls].", default=None, example="TLS_AES_256_GCM_SHA384"
     )
     groups: str | None = setting(
-        "Key exchange groups here; those of [tls] when absent.", default=None, example="P-256:P-384"
+        "Key exchange groups here. When absent, those of [tls].", default=None, example="P-256:P-384"
     )
     cipher_order: CipherOrder | None = setting(
-        "Whose order of cipher suites counts here; that of [tls] when absent.", default=None, example="server"
+        "Side whose preference of cipher suites is used here. When absent, that of [tls].",
+        default=None,
+        example="server",
     )
     tickets: bool | None = setting(
-        "Whether clients resume sessions here; as in [tls] when absent.", default=None, example=False
+        "Let clients resume sessions here by tickets. When absent, as in [tls].", default=None, example=False
     )
     number: int = position()
 
@@ -116,12 +119,12 @@ class Listener:
 
     @property
     def tcp_port(self) -> int:
-        """The port bound, where `socket` is None."""
+        """The port bound, without `socket`."""
         return self.port if self.port is not None else PORTS[self.protocol]
 
     @property
     def bind_addresses(self) -> tuple[str, ...]:
-        """The addresses bound; none where `socket` is given."""
+        """The addresses bound; none with `socket`."""
         if self.socket is not None:
             return ()
         if self.addresses:
@@ -140,19 +143,19 @@ class Listener:
 
     @property
     def cleartext(self) -> Cleartext:
-        """From whom passwords are taken without TLS."""
+        """Clients whose passwords are accepted without TLS."""
         if self.implicit_tls:
             return "never"
         if self.ssl is None:
             return "always" if self.allow_cleartext else "never"
         if self.auth_allow_cleartext:
             return "always"
-        # A proxy's address says nothing of the client's.
+        # A proxy's address is not the client's.
         return "never" if self.proxy_from else "same host"
 
     @property
     def proofs_in_clear(self) -> bool:
-        """Are mechanisms taken without TLS that send no password?"""
+        """Are mechanisms accepted without TLS that send no password?"""
         return not self.implicit_tls and self.ssl in ("yes", "no")
 
     @property
@@ -162,5 +165,5 @@ class Listener:
 
     @property
     def is_loopback(self) -> bool:
-        """Can only programs of this machine reach it?"""
+        """Can only programs on this machine reach it?"""
         return all(ipaddress.ip_address(address).is_loopback for address in self.bind_addresses)

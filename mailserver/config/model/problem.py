@@ -1,4 +1,4 @@
-"""What is wrong with a file."""
+"""A problem of a file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from attrs import frozen
 
 @frozen
 class Problem:
-    """One thing wrong, in one line for the administrator."""
+    """One problem, in one line for the administrator."""
 
     file: str
     place: str
     """Table and key, "[listener 2] port"; empty for the whole file."""
     value: str
-    """As it stands in the file; empty if a key is missing. Never a secret."""
+    """The value in the file; empty if a key is missing. Never a secret."""
     reason: str
-    """What would be right."""
+    """The fault, and how to correct it."""
     near: str = ""
     """The key or word probably meant."""
     warning: bool = False
-    """The server starts all the same."""
+    """The server starts nevertheless."""
 
     def __str__(self) -> str:
         where = f"{self.file} {self.place}".rstrip()
@@ -27,5 +27,5 @@ class Problem:
         near = f"; did you mean {self.near!r}?" if self.near else ""
         kind = "warning: " if self.warning else ""
         line = f"{where}{value}: {kind}{self.reason}{near}"
-        # Parts of it are the file's: nothing of them may move a terminal's cursor or turn its text around.
+        # Parts of it come from the file: control characters must not reach the terminal.
         return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)

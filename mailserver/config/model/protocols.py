@@ -1,4 +1,4 @@
-"""What each protocol has by itself."""
+"""Tables of the protocols."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Pop3:
     """[pop3]"""
 
     uidl_format: str = setting(
-        "UIDL: %v UIDVALIDITY, %u UID, with Dovecot's width and X for hexadecimal; %f file name, %g GUID. Dovecot 2.4's "
-        "%{uid | hex(8)} and its like may stand, too.",
+        "Format of UIDL: %v is the UIDVALIDITY, %u the UID, with Dovecot's width and X for hexadecimal; %f is the file name, %g "
+        "the GUID. Dovecot 2.4's notation, such as %{uid | hex(8)}, works, too.",
         default="%08Xu%08Xv",
     )
     lock: Literal["none", "session"] = setting(
-        "Whether a session locks out other POP3 sessions of the user.", default="none"
+        "Lock the maildrop during a session against other POP3 sessions of the user, or not at all.", default="none"
     )
     timeout: Seconds = setting("Seconds without a command; at least 600 (RFC 1939).", default=600.0)
 
@@ -45,26 +45,25 @@ class Relay:
     host: NextHop = setting("The next hop: a host name or an IP address.", example="smtp.example.net")
     port: Port = setting("Its port.", default=587)
     tls: Literal["starttls", "implicit", "none"] = setting(
-        "How its connection is secured; none only on loopback.", default="starttls"
+        "Security of its connection; none only on loopback.", default="starttls"
     )
     ca_file: Path | None = setting(
-        "Authorities that may have signed its certificate; the system's when absent.",
+        "Trusted authorities for its certificate. When absent, the system's.",
         default=None,
         example="/etc/mailserver/relay-ca.pem",
     )
     verification: Literal["required", "none"] = setting(
-        "Whether its certificate must be valid for its name; none lets anybody between here and there read the mail and "
-        "the password.",
+        "Whether its certificate must be valid for its name. none exposes mail and password to anybody on the path.",
         default="required",
     )
-    minimum_version: TlsVersion = setting("Oldest TLS version spoken to it.", default="1.2")
+    minimum_version: TlsVersion = setting("Oldest TLS version used with it.", default="1.2")
     certificate: Path | None = setting(
-        "PEM file of our own certificate, and its chain, for a hop that asks for one; read by the service's user.",
+        "PEM file of the client certificate and its chain, for a next hop that requests one; read by the service's user.",
         default=None,
         example="/etc/mailserver/relay.pem",
     )
     key: Path | None = setting(
-        "PEM file of its key; read by the service's user.",
+        "PEM file of the client certificate's key; read by the service's user.",
         default=None,
         example="/etc/mailserver/relay.key",
         hidden=True,
@@ -75,14 +74,16 @@ class Relay:
         example="/etc/mailserver/relay-key-password",
         hidden=True,
     )
-    user: str = setting("Name to log in with; no login when empty.", default="", example="example.org")
+    user: str = setting(
+        "User name of the login there. When empty, there is no login.", default="", example="example.org"
+    )
     password_file: Path | None = setting(
         "File with the password on its first line.",
         default=None,
         example="/etc/mailserver/relay-password",
         hidden=True,
     )
-    timeout: Seconds = setting("Seconds for each of its answers.", default=300.0)
+    timeout: Seconds = setting("Timeout of each of its answers, in seconds.", default=300.0)
 
 
 @frozen
@@ -91,16 +92,14 @@ class Submission:
 
     max_recipients: Count = setting("Recipients of one message; at least 100 (RFC 5321 4.5.3.1.8).", default=1000)
     timeout: Seconds = setting("Seconds without a command; at least 300 (RFC 5321 4.5.3.2.7).", default=300.0)
-    relay: Relay | None = setting("Where mail for other domains is handed to.", default=None)
+    relay: Relay | None = setting("Next hop for mail to other domains.", default=None)
 
 
 @frozen
 class Lmtp:
     """[lmtp]"""
 
-    detail_separator: str = setting(
-        "What separates the detail of an address (user+detail); empty for none.", default="+"
-    )
+    detail_separator: str = setting("Separator of the detail in an address (user+detail); empty for none.", default="+")
     max_recipients: Count = setting("Recipients of one message; at least 100 (RFC 5321 4.5.3.1.8).", default=1000)
     timeout: Seconds = setting("Seconds without a command; at least 300 (RFC 5321 4.5.3.2.7).", default=300.0)
 
@@ -111,7 +110,7 @@ class Http:
 
     metrics_from: tuple[Network, ...] = setting(
         "Networks that may read /metrics and /health. Behind an HTTP proxy on this machine all clients come from loopback: "
-        "have it send a PROXY header (proxy_from), or leave loopback out.",
+        "have the proxy send a PROXY header (proxy_from), or remove loopback.",
         default=(Network("127.0.0.0/8"), Network("::1/128")),
         example=["127.0.0.0/8", "::1/128", "192.0.2.0/24"],
     )

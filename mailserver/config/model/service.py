@@ -1,4 +1,4 @@
-"""The service itself, and what bounds it."""
+"""Tables of the service, its limits and caches."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Server:
         default="",
         example="mailserver",
     )
-    group: str = setting("System group; the user's own when empty.", default="")
+    group: str = setting("System group. When empty, the user's primary group.", default="")
     runtime_dir: Path = setting("Directory of the control socket.", default=Path("/run/mailserver"))
     state_dir: Path = setting(
-        "Directory of what the server must remember: certificates with their keys, and which were served when. Who reads "
-        "the keys owns it: root, or the user with workers = 0.",
+        "Directory of persistent state: certificates with their keys, and their history. It belongs to the user that reads "
+        "the keys: root, or with workers = 0 the service's user.",
         default=Path("/var/lib/mailserver"),
     )
     workers: Workers = setting(
-        "Processes that serve, each with a share of all connections: as many as there are usable processors with auto; "
-        "0 has one process do everything.",
+        "Worker processes, which share the connections. auto: one for each usable processor. 0: a single process does "
+        "everything.",
         default="auto",
     )
     transport: TransportKind = setting(
@@ -39,7 +39,7 @@ class Server:
         default="auto",
     )
     log_file: Path | None = setting(
-        "Log file instead of standard output and twistd's; SIGUSR1 reopens it.",
+        "Log file, instead of standard output and twistd's log file. SIGUSR1 reopens it.",
         default=None,
         example="/var/log/mailserver/mailserver.log",
     )
@@ -54,20 +54,20 @@ class Server:
 class Limits:
     """[limits]"""
 
-    login_time: Seconds = setting("Seconds until a connection must have logged in.", default=180.0)
+    login_time: Seconds = setting("Seconds within which a connection must log in.", default=180.0)
     unauthenticated_per_address: Count = setting(
-        "Connections of one address (IPv6: /64) not yet logged in.", default=40
+        "Connections of one address (IPv6: /64) that have not logged in.", default=40
     )
     sessions_per_user: Count = setting("Sessions of one user from one address.", default=20)
     connections: Count = setting("Connections in all.", default=10000)
     mailboxes_per_user: Count = setting(
-        "Mailboxes that a user may have, and names that it may subscribe to; at least 100.", default=10_000
+        "Mailboxes of a user, and names that it may subscribe to; at least 100.", default=10_000
     )
-    messages_per_mailbox: Count = setting("Messages that one mailbox may hold.", default=5_000_000)
-    write_timeout: Seconds = setting("Seconds that a client may take nothing of an answer.", default=300.0)
+    messages_per_mailbox: Count = setting("Messages in one mailbox.", default=5_000_000)
+    write_timeout: Seconds = setting("Seconds in which a client may read nothing of an answer.", default=300.0)
     transfer_timeout: Seconds = setting("Seconds without progress inside a command, literal or message.", default=120.0)
     worker_memory: Size = setting(
-        "Octets of memory after which a worker is replaced; its sessions go on until they end.", default=2 << 30
+        "Memory of a worker, in octets, at which it is replaced. Its sessions continue until they end.", default=2 << 30
     )
 
 
@@ -77,24 +77,19 @@ class Cache:
 
     accounts: Count = setting("Accounts that stay open without a session.", default=64)
     messages: Count = setting(
-        "Messages whose UIDs, flags and sizes stay in memory while no session has their mailbox open, "
-        "about 28 octets each.",
+        "Messages in mailboxes without a session whose UIDs, flags and sizes stay in memory, about 28 octets each.",
         default=2_000_000,
     )
     indexes: Count = setting(
-        "Accounts, in use or not, whose index stays open: three files and some memory each.", default=256
+        "Accounts with an open index, in use or not: three files and some memory each.", default=256
     )
     message_octets: Size = setting(
         "Octets of small messages, envelopes and structures that stay in memory after they were read.",
         default=16 * 1024 * 1024,
         formerly="recent",
     )
-    files: Count = setting(
-        "Files of larger messages that each worker keeps open for a minute after they were read.", default=64
-    )
-    commands: Count = setting(
-        "Command texts of IMAP whose meaning each worker remembers, as clients send the same ones again.", default=1024
-    )
+    files: Count = setting("Files of larger messages that stay open for a minute after they were read.", default=64)
+    commands: Count = setting("Parsed IMAP commands that are kept, as clients send the same ones again.", default=1024)
 
 
 @frozen
@@ -102,9 +97,9 @@ class Ledger:
     """[ledger]"""
 
     enabled: bool = setting(
-        "Keep which clients each account uses and how they connect, for `mailserver clients` and `mailserver tls impact`.",
+        "Record the clients of each account and how they connect, for `mailserver clients` and `mailserver tls impact`.",
         default=True,
     )
-    keep_days: Count = setting("Days after which a client that was not seen again is forgotten.", default=Count(180))
-    entries_per_account: Count = setting("Entries of one account; the oldest go.", default=Count(50))
-    entries: Count = setting("Entries in all; the oldest go.", default=Count(100_000))
+    keep_days: Count = setting("Days after which a client without new connections is removed.", default=Count(180))
+    entries_per_account: Count = setting("Entries of one account; the oldest are removed.", default=Count(50))
+    entries: Count = setting("Entries of all accounts; the oldest are removed.", default=Count(100_000))

@@ -1,4 +1,4 @@
-"""All tables of a file."""
+"""The whole configuration."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ class Config:
     cache: Cache = Factory(Cache)
     ledger: Ledger = Factory(Ledger)
     source: Path = Path()
-    """The file it came from."""
+    """Path of the file."""
     embedded: bool = not_a_key(default=False)
     """Is it for the factories in another program (`mailserver.embedding`), which need no listeners and no domains?"""
 
     @property
     def certified(self) -> tuple[Domain, ...]:
-        """All that have a certificate: the domains, each with its sites behind it."""
+        """All tables with a certificate: the domains, each followed by its sites."""
         return tuple(each for domain in self.domains for each in domain.certified)
 
     @property
     def acme_hosts(self) -> tuple[str, ...]:
-        """Hosts whose certificates come from the authority of [acme]."""
+        """Hosts with certificates from the authority of [acme]."""
         if self.acme is None:
             return ()
         return tuple(host for each in self.certified if each.acme for host in each.hosts)
 
     def problem(self, place: str, value: str, reason: str, near: str = "", *, warning: bool = False) -> Problem:
-        """One of this file."""
+        """Make a Problem of this file."""
         return Problem(str(self.source), place, value, reason, near, warning)
